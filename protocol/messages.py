@@ -1,0 +1,508 @@
+"""What roles say to each other: one class a message, one table of tags.
+
+A message is a NamedTuple; its annotations say how each field is encoded (`protocol/wire.py` has the field codecs).
+On the wire it is one byte of tag and the fields in order; bytes left over are malformed. Tags are only ever added to.
+
+    data = encode(Chat(...))        # b"".join(encode_parts(...)); parts spare large pieces a copy
+    message = decode(data)          # or WireError, whatever the bytes
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Callable, Dict, List, NamedTuple, Tuple, Type, TypeVar, get_type_hints
+
+from protocol.wire import Address, AddressField, Blob, Buffer, Fixed, Flag, Many, Number, Reader, Record, Rest, Text, WireError
+
+NODE_ID_SIZE = 8
+NETWORK_ID_SIZE = 16
+NAME_BYTES_MAX = 128  # 32 characters of up to 4 bytes
+CHAT_BYTES_MAX = 2048  # one line of chat (THREATS: C03)
+FILE_NAME_BYTES_MAX = 1024
+REASON_BYTES_MAX = 300
+MEMBERS_MAX = 1024
+MEMBERS_PER_PAGE = 100
+SHARES_MAX = 10_000  # files that one node may announce
+SHARES_PER_PAGE = 100
+LIST_PER_PAGE = 50
+HOLDERS_NAMED_MAX = 8  # holders named in a row of the list; all are counted
+DIGESTS_PER_PAGE = 1024  # 32 KiB
+SPAN_BYTES_MAX = 1 << 20  # the most file bytes in one message
+PIECE_MAP_BYTES_MAX = 1 << 19  # four million pieces
+QUERY_PADDING = 128  # a Query is longer than its Answer, so nobody can use us to multiply traffic
+
+U8 = Annotated[int, Number(1)]
+U16 = Annotated[int, Number(2)]
+U32 = Annotated[int, Number(4)]
+U64 = Annotated[int, Number(8)]
+Bool = Annotated[bool, Flag()]
+Nonce = Annotated[bytes, Fixed(8)]
+NodeId = Annotated[bytes, Fixed(NODE_ID_SIZE)]
+NetworkId = Annotated[bytes, Fixed(NETWORK_ID_SIZE)]
+Secret = Annotated[bytes, Fixed(16)]
+Digest = Annotated[bytes, Fixed(32)]
+FileId = Annotated[bytes, Fixed(32)]
+Name = Annotated[str, Text(NAME_BYTES_MAX)]
+FileName = Annotated[str, Text(FILE_NAME_BYTES_MAX)]
+Reason = Annotated[str, Text(REASON_BYTES_MAX)]
+Place = Annotated[Address, AddressField()]
+
+# Answer.role
+ROLE_MEMBER, ROLE_SUPERNODE, ROLE_ALONE = 1, 2, 0  # alone: searching, or between two networks
+# LinkHello.purpose
+PURPOSE_BULK, PURPOSE_MESH = 1, 2
+# MemberLeft.how
+LEFT, GONE = 1, 2
+# PieceRefused.reason
+UNKNOWN_FILE, FILE_CHANGED, PIECE_MISSING, NOT_READABLE, MESH_IS_OFF = 1, 2, 3, 4, 5
+
+NO_NODE = bytes(NODE_ID_SIZE)
+NO_NETWORK = bytes(NETWORK_ID_SIZE)
+NOWHERE: Address = ("0.0.0.0", 0)
+
+
+def record_of(kind: Any) -> Record:
+    """The codec of a NamedTuple, read from its annotations."""
+    hints = get_type_hints(kind, include_extras=True)
+    return Record(kind, [_codec_of(hints[field]) for field in kind._fields])
+
+
+def _codec_of(hint: Any) -> Any:
+    return hint.__metadata__[0] if hasattr(hint, "__metadata__") else record_of(hint)
+
+
+class MemberEntry(NamedTuple):
+    """One line of the roster."""
+
+    node_id: NodeId
+    name: Name
+    place: Place  # NOWHERE for the supernode itself: it is where it was reached
+    order: U32  # join order: the lowest living one succeeds
+    mesh: Bool
+    present: Bool  # False: known from before a failover, not back yet
+
+
+class ShareEntry(NamedTuple):
+    """One file or folder that a node shares."""
+
+    file_id: FileId
+    size: U64  # of the content; for a folder, of its listing
+    name: FileName
+    is_folder: Bool
+    file_count: U32  # files in the folder; 1 for a file
+    total_size: U64  # bytes in the folder; the size for a file
+    cached: Bool  # in the supernode's cache, not in a shared folder
+
+
+class ListRow(NamedTuple):
+    """One content of the network under one name."""
+
+    file_id: FileId
+    size: U64
+    name: FileName
+    is_folder: Bool
+    file_count: U32
+    total_size: U64
+    sources: U16
+    holders: Annotated[Tuple[bytes, ...], Many(Fixed(NODE_ID_SIZE), HOLDERS_NAMED_MAX)]
+
+
+Members = Annotated[Tuple[MemberEntry, ...], Many(record_of(MemberEntry), MEMBERS_PER_PAGE)]
+Shares = Annotated[Tuple[ShareEntry, ...], Many(record_of(ShareEntry), SHARES_PER_PAGE)]
+Rows = Annotated[Tuple[ListRow, ...], Many(record_of(ListRow), LIST_PER_PAGE)]
+
+_BY_TAG: Dict[int, Tuple[Any, Record]] = {}
+_BY_TYPE: Dict[Any, Tuple[bytes, Record]] = {}
+Kind = TypeVar("Kind")
+
+
+def _message(tag: int) -> Callable[[Type[Kind]], Type[Kind]]:
+    def register(kind: Type[Kind]) -> Type[Kind]:
+        assert tag not in _BY_TAG
+        codec = record_of(kind)
+        _BY_TAG[tag] = kind, codec
+        _BY_TYPE[kind] = bytes([tag]), codec
+        return kind
+
+    return register
+
+
+# ---- outside any connection ---------------------------------------------------------------------------------------
+
+
+@_message(1)
+class Query(NamedTuple):
+    """Who is there? Padded so that the Answer is never longer."""
+
+    nonce: Nonce
+    padding: Annotated[bytes, Fixed(QUERY_PADDING + NAME_BYTES_MAX)] = bytes(QUERY_PADDING + NAME_BYTES_MAX)
+
+
+@_message(2)
+class Answer(NamedTuple):
+    """Who I am and, if a member, where my supernode is. Proved to members of the network by the HMAC (see membership)."""
+
+    nonce: Nonce  # the Query's
+    own_nonce: Nonce
+    network_id: NetworkId
+    term: U32
+    node_id: NodeId
+    role: U8
+    supernode: Place  # where the answering member knows its supernode; NOWHERE if it has none or is one
+    heard_ago_ms: U32  # how long ago the member last heard its supernode
+    member_count: U16
+    name: Name
+    proof: Annotated[bytes, Fixed(16)]
+
+
+# ---- first message on a link --------------------------------------------------------------------------------------
+
+
+@_message(10)
+class Join(NamedTuple):
+    """A node asks the supernode to be taken in; on a rejoin it says which network it comes from."""
+
+    network_id: NetworkId  # NO_NETWORK at first
+    term: U32
+    node_id: NodeId
+    name: Name
+    mesh: Bool
+
+
+@_message(11)
+class LinkHello(NamedTuple):
+    """A member opens a further link to another: for pieces (bulk) or to stand by (mesh)."""
+
+    purpose: U8
+    network_id: NetworkId
+    node_id: NodeId
+
+
+# ---- supernode and member -----------------------------------------------------------------------------------------
+
+
+@_message(12)
+class Welcome(NamedTuple):
+    network_id: NetworkId
+    term: U32
+    supernode_id: NodeId
+    secret: Secret  # proves Answers between members
+    commitment: Digest  # SHA-256 of what a Handover must show
+    order: U32  # the new member's own
+    version: U32  # of the roster whose pages follow
+    chat_sequence: U64
+
+
+@_message(13)
+class NotSupernode(NamedTuple):
+    """Ask there instead; NOWHERE: nobody is known."""
+
+    term: U32
+    supernode: Place
+
+
+@_message(14)
+class Busy(NamedTuple):
+    retry_after_ms: U32
+    reason: Reason
+
+
+@_message(15)
+class RosterPage(NamedTuple):
+    term: U32
+    version: U32
+    first: U16
+    total: U16
+    members: Members
+
+
+@_message(16)
+class MemberChanged(NamedTuple):
+    """A member joined, came back or changed its line; version is one more than the last."""
+
+    term: U32
+    version: U32
+    member: MemberEntry
+
+
+@_message(17)
+class MemberLeft(NamedTuple):
+    term: U32
+    version: U32
+    node_id: NodeId
+    how: U8
+
+
+@_message(18)
+class RosterRequest(NamedTuple):
+    """A version was missed: send it all."""
+
+    version: U32
+
+
+@_message(19)
+class Ping(NamedTuple):
+    stamp: U64  # the asker's own; comes back as it is
+    term: U32
+
+
+@_message(20)
+class Pong(NamedTuple):
+    stamp: U64
+    term: U32
+
+
+@_message(21)
+class SetMesh(NamedTuple):
+    mesh: Bool
+
+
+@_message(22)
+class Leave(NamedTuple):
+    """Good-bye, from a member."""
+
+
+@_message(23)
+class Handover(NamedTuple):
+    """The supernode leaves: the successor rules from this term on. `opening` hashes to the Welcome's commitment."""
+
+    term: U32
+    successor: NodeId
+    opening: Digest
+
+
+@_message(24)
+class Moved(NamedTuple):
+    """The supernode steps down for another one: look there (and check)."""
+
+    term: U32
+    supernode: Place
+    node_id: NodeId
+
+
+@_message(25)
+class Stale(NamedTuple):
+    """You spoke in an old term; a hint to check, never a proof."""
+
+    term: U32
+    supernode: Place
+
+
+# ---- chat ---------------------------------------------------------------------------------------------------------
+
+
+@_message(30)
+class Say(NamedTuple):
+    counter: U64  # the speaker's own, rises by one
+    text: Annotated[str, Text(CHAT_BYTES_MAX)]
+
+
+@_message(31)
+class Chat(NamedTuple):
+    sequence: U64  # the supernode's: one order for all
+    node_id: NodeId
+    name: Name
+    counter: U64
+    text: Annotated[str, Text(CHAT_BYTES_MAX)]
+
+
+# ---- what is shared, and search -----------------------------------------------------------------------------------
+
+
+@_message(40)
+class ShareDigest(NamedTuple):
+    """What I share, in short: SHA-256 over the sorted entries (see supernode), so that a rejoin need not send it all."""
+
+    digest: Digest
+    count: U32
+
+
+@_message(41)
+class SharesWanted(NamedTuple):
+    pass
+
+
+@_message(42)
+class SharePage(NamedTuple):
+    first: U32
+    total: U32
+    entries: Shares
+
+
+@_message(43)
+class ShareAdd(NamedTuple):
+    entries: Shares
+
+
+@_message(44)
+class ShareRemove(NamedTuple):
+    entries: Shares
+
+
+@_message(45)
+class ListRequest(NamedTuple):
+    request_id: U32
+    pattern: FileName
+    first: U32
+
+
+@_message(46)
+class ListPage(NamedTuple):
+    request_id: U32
+    first: U32
+    total: U32
+    rows: Rows
+
+
+@_message(47)
+class Search(NamedTuple):
+    """Who has this content, or pieces of it? The supernode fills in requester and place, and forwards it to all."""
+
+    query_id: U32
+    file_id: FileId
+    size: U64
+    name: FileName
+    is_folder: Bool
+    requester: NodeId
+    place: Place
+    via_supernode: Bool  # do not connect to me: the supernode shall fetch it and serve me
+
+
+@_message(48)
+class Offer(NamedTuple):
+    """I have it. To the requester, by way of the supernode, which fills in the provider."""
+
+    query_id: U32
+    file_id: FileId
+    to: NodeId
+    provider: NodeId
+    complete: Bool
+    mesh: Bool
+
+
+@_message(49)
+class Relay(NamedTuple):
+    """The supernode to its own peer: fetch this into the cache and offer yourself to the requester."""
+
+    query_id: U32
+    file_id: FileId
+    size: U64
+    name: FileName
+    is_folder: Bool
+    requester: NodeId
+
+
+# ---- on a bulk link -----------------------------------------------------------------------------------------------
+
+
+@_message(60)
+class ManifestRequest(NamedTuple):
+    file_id: FileId
+
+
+@_message(61)
+class ManifestPage(NamedTuple):
+    """SHA-256 of each piece, in order; together with the size they hash to the identity."""
+
+    file_id: FileId
+    size: U64
+    first: U32
+    digests: Annotated[bytes, Blob(DIGESTS_PER_PAGE * 32)]
+
+
+@_message(62)
+class PieceMapRequest(NamedTuple):
+    """Tell me what you have, and of each further piece when you have it."""
+
+    file_id: FileId
+
+
+@_message(63)
+class PieceMap(NamedTuple):
+    """Bit i of byte i//8, most significant first, is piece i."""
+
+    file_id: FileId
+    complete: Bool
+    bitmap: Annotated[bytes, Blob(PIECE_MAP_BYTES_MAX)]  # empty when complete
+
+
+@_message(64)
+class Have(NamedTuple):
+    file_id: FileId
+    index: U32
+
+
+@_message(65)
+class PieceRequest(NamedTuple):
+    file_id: FileId
+    index: U32
+
+
+@_message(66)
+class PieceData(NamedTuple):
+    """Bytes of one piece from `offset` in it; a piece over SPAN_BYTES_MAX comes in several."""
+
+    file_id: FileId
+    index: U32
+    offset: U32
+    data: Annotated[Any, Rest(SPAN_BYTES_MAX)]
+
+
+@_message(67)
+class PieceRefused(NamedTuple):
+    file_id: FileId
+    index: U32
+    reason: U8
+
+
+@_message(68)
+class PieceCancel(NamedTuple):
+    file_id: FileId
+    index: U32
+
+
+@_message(69)
+class Queued(NamedTuple):
+    """Your place in the queue for an upload slot; 0: it is your turn."""
+
+    position: U16
+
+
+@_message(70)
+class TransferDone(NamedTuple):
+    """I have it all, verified and kept."""
+
+    file_id: FileId
+
+
+MESSAGE_SIZE_MAX = SPAN_BYTES_MAX + 1024
+
+
+def encode_parts(message: Any) -> List[Buffer]:
+    """The message as buffers to be sent one behind the other."""
+    tag, codec = _BY_TYPE[type(message)]
+    return [tag, *codec.parts(message)]
+
+
+def encode(message: Any) -> bytes:
+    """The message as bytes; ValueError if a field does not fit."""
+    return b"".join(encode_parts(message))
+
+
+def decode(data: Buffer) -> Any:
+    """The message that these bytes are, or WireError."""
+    if len(data) == 0:
+        raise WireError("empty message")
+    entry = _BY_TAG.get(data[0])
+    if entry is None:
+        raise WireError("unknown message")
+    reader = Reader(data)
+    reader.at = 1
+    message = entry[1].decode(reader)
+    if reader.left():
+        raise WireError("bytes left over behind the message")
+    return message
+
+
+def all_messages() -> List[Tuple[int, Any]]:
+    """(tag, class) of every message, for the README's table and the tests."""
+    return [(tag, entry[0]) for tag, entry in sorted(_BY_TAG.items())]

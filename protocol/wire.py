@@ -1,0 +1,450 @@
+"""The bytes of the network: packets (what the transport puts into datagrams) and the codec of messages.
+
+A *packet* is one datagram. All numbers are big-endian. Every packet opens with the same eight bytes:
+
+    checksum 4   CRC-32 of everything behind it (IEEE 802.3, as zlib.crc32)
+    version  1   VERSION
+    type     1   PacketType
+    length   2   size of the whole datagram, so that a batch can be cut without asking the kernel
+
+`encode_x` stands beside `decode_x`; decoding raises `WireError` and nothing else, whatever the bytes.
+Messages, which travel inside the stream, are declared in `protocol/messages.py` with the field codecs below.
+"""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+import struct
+import zlib
+from typing import Any, List, NamedTuple, Sequence, Tuple, Union
+
+VERSION = 1
+DATAGRAM_SIZE_MAX = 65_507  # the largest UDP payload over IPv4
+ACK_RANGES_MAX = 64  # ranges in one acknowledgement, newest first (THREATS: E01)
+CONNECTION_ID_SIZE = 8
+COOKIE_SIZE = 20  # 4 bytes of slot, 16 of HMAC
+RESET_TOKEN_SIZE = 16
+REASON_SIZE_MAX = 200  # bytes of UTF-8 that a CLOSE may say
+
+Buffer = Union[bytes, bytearray, memoryview]
+Address = Tuple[str, int]
+
+
+class WireError(ValueError):
+    """The bytes are malformed: the sender's fault, so they are dropped and counted."""
+
+
+class PacketType(enum.IntEnum):
+    INIT = 1  # first packet, with an empty cookie or the one that COOKIE brought
+    COOKIE = 2  # the only answer to an address that has not proved itself
+    INIT_ACK = 3  # the connection exists
+    DATA = 4
+    ACK = 5
+    PING = 6  # elicits an acknowledgement; padded, it is an MTU probe
+    CLOSE = 7
+    RESET = 8  # "I know no such connection", proved by the token of the handshake
+    LONE = 9  # one message outside any connection: search and probe
+    REFUSED = 10  # the remote will not take this connection now
+
+
+PREFIX = struct.Struct(">IBBH")
+PREFIX_SIZE = PREFIX.size
+_PREFIX_AFTER_CHECKSUM = struct.Struct(">BBH")
+_CHECKSUM = struct.Struct(">I")
+
+# DATA and PING: prefix, remote connection id, packet number, floor, stream offset.  `floor` is how far below
+# the packet number the oldest packet lies whose fate still interests the sender: ranges below it are forgotten.
+DATA_HEADER = struct.Struct(">IBBH8sQIQ")
+DATA_HEADER_SIZE = DATA_HEADER.size
+
+# ACK: prefix, connection id, largest acknowledged, acknowledgement delay in microseconds, credit (the stream
+# offset up to which the other side may send), number of ranges; then a (gap, length) pair for each range.
+ACK_HEADER = struct.Struct(">IBBH8sQIQH")
+ACK_HEADER_SIZE = ACK_HEADER.size
+_ACK_RANGES = [struct.Struct(">%dI" % (2 * count)) for count in range(ACK_RANGES_MAX + 1)]
+
+# INIT: prefix, client's connection id, client's nonce, client's first packet number, credit, reset token, cookie.
+# It is padded well beyond COOKIE, so that an answer never has more bytes than what caused it.
+INIT = struct.Struct(">IBBH8s16sQQ16s20s")
+INIT_SIZE = INIT.size + 64
+COOKIE = struct.Struct(">IBBH8s16s20s")
+INIT_ACK = struct.Struct(">IBBH8s8sQQ16s")
+CLOSE = struct.Struct(">IBBH8sBQ")  # prefix, connection id, code, final size of the stream; then the reason
+RESET = struct.Struct(">IBBH8s16s")
+REFUSED = struct.Struct(">IBBH8s16s")  # prefix, client's connection id and nonce; then the reason
+NO_COOKIE = bytes(COOKIE_SIZE)
+
+
+class CloseCode(enum.IntEnum):
+    DONE = 0  # orderly: everything up to the final size was delivered
+    GOING_AWAY = 1
+    PROTOCOL = 2  # the other side broke a rule of the transport
+    LIMIT = 3
+    ABANDONED = 4  # closed with data unsent
+
+
+class InitPacket(NamedTuple):
+    client_id: bytes
+    nonce: bytes
+    first_packet_number: int
+    credit: int
+    reset_token: bytes
+    cookie: bytes
+
+
+class CookiePacket(NamedTuple):
+    client_id: bytes
+    nonce: bytes
+    cookie: bytes
+
+
+class InitAckPacket(NamedTuple):
+    client_id: bytes
+    server_id: bytes
+    first_packet_number: int
+    credit: int
+    reset_token: bytes
+
+
+class AckPacket(NamedTuple):
+    connection_id: bytes
+    largest: int
+    delay_us: int
+    credit: int
+    ranges: List[Tuple[int, int]]  # (first, last) inclusive, newest first
+
+
+class ClosePacket(NamedTuple):
+    connection_id: bytes
+    code: int
+    final_size: int
+    reason: str
+
+
+class ResetPacket(NamedTuple):
+    connection_id: bytes
+    token: bytes
+
+
+class RefusedPacket(NamedTuple):
+    client_id: bytes
+    nonce: bytes
+    reason: str
+
+
+def seal(datagram: bytearray) -> bytearray:
+    """Write length and checksum into a finished packet."""
+    struct.pack_into(">H", datagram, 6, len(datagram))
+    _CHECKSUM.pack_into(datagram, 0, zlib.crc32(memoryview(datagram)[4:]))
+    return datagram
+
+
+def checksum_of(header: Buffer, payload: Buffer = b"") -> int:
+    """CRC-32 of a packet given as a header (whose first four bytes are skipped) and a payload."""
+    return zlib.crc32(payload, zlib.crc32(memoryview(header)[4:]))
+
+
+def decode_prefix(datagram: memoryview) -> int:
+    """Check version, length and checksum; return the packet's type."""
+    if len(datagram) < PREFIX_SIZE:
+        raise WireError("shorter than a prefix")
+    checksum, version, packet_type, length = PREFIX.unpack_from(datagram)
+    if version != VERSION:
+        raise WireError("unknown version")
+    if length != len(datagram):
+        raise WireError("length does not match")
+    if zlib.crc32(datagram[4:]) != checksum:
+        raise WireError("checksum does not match")
+    return packet_type
+
+
+def _built(layout: struct.Struct, packet_type: int, fields: Sequence[Any], tail: Buffer = b"", size: int = 0) -> bytearray:
+    datagram = bytearray(layout.pack(0, VERSION, packet_type, 0, *fields))
+    datagram += tail
+    if len(datagram) < size:
+        datagram += bytes(size - len(datagram))
+    return seal(datagram)
+
+
+def _fields(layout: struct.Struct, datagram: memoryview) -> Tuple[Any, ...]:
+    try:
+        return layout.unpack_from(datagram)[4:]
+    except struct.error:
+        raise WireError("too short for its type") from None
+
+
+def encode_init(packet: InitPacket) -> bytearray:
+    return _built(INIT, PacketType.INIT, packet, size=INIT_SIZE)
+
+
+def decode_init(datagram: memoryview) -> InitPacket:
+    if len(datagram) < INIT_SIZE:
+        raise WireError("INIT is not padded")
+    return InitPacket(*_fields(INIT, datagram))
+
+
+def encode_cookie(packet: CookiePacket) -> bytearray:
+    return _built(COOKIE, PacketType.COOKIE, packet)
+
+
+def decode_cookie(datagram: memoryview) -> CookiePacket:
+    return CookiePacket(*_fields(COOKIE, datagram))
+
+
+def encode_init_ack(packet: InitAckPacket) -> bytearray:
+    return _built(INIT_ACK, PacketType.INIT_ACK, packet)
+
+
+def decode_init_ack(datagram: memoryview) -> InitAckPacket:
+    return InitAckPacket(*_fields(INIT_ACK, datagram))
+
+
+def _reason_bytes(reason: str) -> bytes:
+    return reason.encode("utf-8", "replace")[:REASON_SIZE_MAX]
+
+
+def _reason_text(tail: memoryview) -> str:
+    return bytes(tail[:REASON_SIZE_MAX]).decode("utf-8", "replace")
+
+
+def encode_close(packet: ClosePacket) -> bytearray:
+    return _built(CLOSE, PacketType.CLOSE, packet[:3], _reason_bytes(packet.reason))
+
+
+def decode_close(datagram: memoryview) -> ClosePacket:
+    connection_id, code, final_size = _fields(CLOSE, datagram)
+    return ClosePacket(connection_id, code, final_size, _reason_text(datagram[CLOSE.size :]))
+
+
+def encode_refused(packet: RefusedPacket) -> bytearray:
+    return _built(REFUSED, PacketType.REFUSED, packet[:2], _reason_bytes(packet.reason)[:60])
+
+
+def decode_refused(datagram: memoryview) -> RefusedPacket:
+    client_id, nonce = _fields(REFUSED, datagram)
+    return RefusedPacket(client_id, nonce, _reason_text(datagram[REFUSED.size :]))
+
+
+def encode_reset(packet: ResetPacket) -> bytearray:
+    return _built(RESET, PacketType.RESET, packet)
+
+
+def decode_reset(datagram: memoryview) -> ResetPacket:
+    return ResetPacket(*_fields(RESET, datagram))
+
+
+def encode_lone(message: Buffer) -> bytearray:
+    return _built(PREFIX, PacketType.LONE, (), message)
+
+
+def decode_lone(datagram: memoryview) -> bytes:
+    return bytes(datagram[PREFIX_SIZE:])
+
+
+def encode_ack(packet: AckPacket) -> bytearray:
+    """Ranges are (first, last), newest first; each travels as (packets skipped since the range above, length)."""
+    pairs = []
+    above = packet.largest + 1
+    for first, last in packet.ranges[:ACK_RANGES_MAX]:
+        gap, length = above - last - 1, last - first + 1
+        if gap >> 32 or length >> 32:
+            break
+        pairs += (gap, length)
+        above = first
+    count = len(pairs) // 2
+    fields = (packet.connection_id, packet.largest, packet.delay_us, packet.credit, count)
+    return _built(ACK_HEADER, PacketType.ACK, fields, _ACK_RANGES[count].pack(*pairs))
+
+
+def decode_ack(datagram: memoryview) -> AckPacket:
+    connection_id, largest, delay_us, credit, count = _fields(ACK_HEADER, datagram)
+    if count > ACK_RANGES_MAX or len(datagram) != ACK_HEADER_SIZE + 8 * count:
+        raise WireError("acknowledgement ranges do not fit")
+    pairs = _ACK_RANGES[count].unpack_from(datagram, ACK_HEADER_SIZE)
+    ranges = []
+    above = largest + 1
+    for index in range(0, 2 * count, 2):
+        last = above - pairs[index] - 1
+        first = last - pairs[index + 1] + 1
+        if first < 0 or first > last or (index and pairs[index] == 0):
+            raise WireError("acknowledgement ranges are not in order")
+        ranges.append((first, last))
+        above = first
+    return AckPacket(connection_id, largest, delay_us, credit, ranges)
+
+
+def encode_ping(connection_id: bytes, packet_number: int, floor: int, size: int = 0) -> bytearray:
+    """A PING; with `size`, padded to that many bytes to probe the path's MTU (RFC 8899 §4.1)."""
+    return _built(DATA_HEADER, PacketType.PING, (connection_id, packet_number, floor, 0), size=size)
+
+
+# ---- fields of messages -------------------------------------------------------------------------------------------
+
+
+class Reader:
+    """Takes fields off the front of a message; running past the end raises WireError."""
+
+    def __init__(self, data: Buffer) -> None:
+        self.data = memoryview(data)
+        self.at = 0
+
+    def take(self, size: int) -> memoryview:
+        end = self.at + size
+        if end > len(self.data):
+            raise WireError("message ends early")
+        view = self.data[self.at : end]
+        self.at = end
+        return view
+
+    def left(self) -> int:
+        return len(self.data) - self.at
+
+
+class Number:
+    """An unsigned whole number of 1, 2, 4 or 8 bytes."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def encode(self, value: int) -> bytes:
+        return value.to_bytes(self.size, "big")
+
+    def decode(self, reader: Reader) -> int:
+        return int.from_bytes(reader.take(self.size), "big")
+
+
+class Flag:
+    """True or false, one byte; anything but 0 and 1 is malformed."""
+
+    def encode(self, value: bool) -> bytes:
+        return b"\x01" if value else b"\x00"
+
+    def decode(self, reader: Reader) -> bool:
+        value = reader.take(1)[0]
+        if value > 1:
+            raise WireError("flag is neither 0 nor 1")
+        return bool(value)
+
+
+class Fixed:
+    """Exactly so many bytes."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def encode(self, value: bytes) -> bytes:
+        if len(value) != self.size:
+            raise ValueError("expected %d bytes, got %d" % (self.size, len(value)))
+        return bytes(value)
+
+    def decode(self, reader: Reader) -> bytes:
+        return bytes(reader.take(self.size))
+
+
+class Blob:
+    """Up to `most` bytes behind a 4-byte length."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+
+    def encode(self, value: Buffer) -> bytes:
+        if len(value) > self.most:
+            raise ValueError("%d bytes, at most %d fit" % (len(value), self.most))
+        return len(value).to_bytes(4, "big") + bytes(value)
+
+    def decode(self, reader: Reader) -> bytes:
+        size = int.from_bytes(reader.take(4), "big")
+        if size > self.most:
+            raise WireError("field is over its limit")
+        return bytes(reader.take(size))
+
+
+class Text:
+    """UTF-8 of up to `most` bytes behind a 2-byte length; surrogates and broken UTF-8 are malformed."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+
+    def encode(self, value: str) -> bytes:
+        data = value.encode("utf-8")
+        if len(data) > self.most:
+            raise ValueError("text of %d bytes, at most %d fit" % (len(data), self.most))
+        return len(data).to_bytes(2, "big") + data
+
+    def decode(self, reader: Reader) -> str:
+        size = int.from_bytes(reader.take(2), "big")
+        if size > self.most:
+            raise WireError("text is over its limit")
+        try:
+            return bytes(reader.take(size)).decode("utf-8")
+        except UnicodeDecodeError:
+            raise WireError("text is not UTF-8") from None
+
+
+class Rest:
+    """All bytes to the message's end, at most `most`; decoded as a view, so that a piece is not copied."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+
+    def encode(self, value: Buffer) -> Buffer:
+        if len(value) > self.most:
+            raise ValueError("%d bytes, at most %d fit" % (len(value), self.most))
+        return value
+
+    def decode(self, reader: Reader) -> memoryview:
+        if reader.left() > self.most:
+            raise WireError("field is over its limit")
+        return reader.take(reader.left())
+
+
+class AddressField:
+    """An IPv4 or IPv6 address and a port: family 1 (4 or 6), address, port 2."""
+
+    def encode(self, value: Address) -> bytes:
+        packed = ipaddress.ip_address(value[0]).packed
+        return bytes([4 if len(packed) == 4 else 6]) + packed + value[1].to_bytes(2, "big")
+
+    def decode(self, reader: Reader) -> Address:
+        family = reader.take(1)[0]
+        if family not in (4, 6):
+            raise WireError("unknown address family")
+        host = str(ipaddress.ip_address(bytes(reader.take(4 if family == 4 else 16))))
+        return host, int.from_bytes(reader.take(2), "big")
+
+
+class Record:
+    """A NamedTuple whose fields stand one behind the other."""
+
+    def __init__(self, kind: Any, fields: Sequence[Any]) -> None:
+        self.kind = kind
+        self.fields = tuple(fields)
+
+    def parts(self, value: Any) -> List[Buffer]:
+        return [codec.encode(field) for codec, field in zip(self.fields, value)]
+
+    def encode(self, value: Any) -> bytes:
+        return b"".join(self.parts(value))
+
+    def decode(self, reader: Reader) -> Any:
+        return self.kind(*[codec.decode(reader) for codec in self.fields])
+
+
+class Many:
+    """Up to `most` values of one kind behind a 2-byte count; a tuple."""
+
+    def __init__(self, item: Any, most: int) -> None:
+        self.item = item
+        self.most = most
+
+    def encode(self, values: Sequence[Any]) -> bytes:
+        if len(values) > self.most:
+            raise ValueError("%d entries, at most %d fit" % (len(values), self.most))
+        return len(values).to_bytes(2, "big") + b"".join(self.item.encode(value) for value in values)
+
+    def decode(self, reader: Reader) -> Tuple[Any, ...]:
+        count = int.from_bytes(reader.take(2), "big")
+        if count > self.most:
+            raise WireError("list is over its limit")
+        return tuple(self.item.decode(reader) for _ in range(count))
