@@ -1,0 +1,249 @@
+"""A whole lab in one thread: virtual time, a seed, and links that lose, delay, repeat, damage and cut.
+
+    world = World(seed=7)
+    network = world.network(("10.0.0.1", 6020))    # what a Peer is handed as its network
+    peer = Peer(network, ...)
+    world.attach(network, peer)                    # its events go there, its deadlines are kept
+    world.run(until=30.0)                          # or world.run_until(lambda: ..., limit=60.0)
+
+`world.conditions` (a `Conditions`) holds for every pair of hosts; `world.between(ip_a, ip_b)` gives one direction its own.
+`world.cut(ips_a, ips_b)` and `world.heal()` make and mend partitions; `world.kill(network)` is SIGKILL: no good-bye.
+The same seed replays exactly.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import heapq
+import itertools
+import math
+import random
+from typing import Any, Callable, Dict, List, Optional, Set, Tuple
+
+Address = Tuple[str, int]
+
+
+@dataclasses.dataclass
+class Conditions:
+    """One direction of a path; times in seconds, rates in bytes per second."""
+
+    latency: float = 0.001
+    jitter: float = 0.0
+    loss: float = 0.0
+    reorder: float = 0.0  # probability of 1-10 ms extra
+    duplicate: float = 0.0
+    corrupt: float = 0.0  # probability that one bit of a datagram flips
+    rate: float = math.inf
+    queue: float = 0.05  # seconds of bytes that the bottleneck holds
+    mtu: int = 65_535  # larger IP packets vanish
+    cut: bool = False
+
+
+class World:
+    """Virtual time and everything that happens in it."""
+
+    def __init__(self, seed: int = 0, conditions: Optional[Conditions] = None) -> None:
+        self.rng = random.Random(seed)
+        self.now = 0.0
+        self.conditions = conditions or Conditions()
+        self.networks: Dict[Address, Any] = {}
+        self._special: Dict[Tuple[str, str], Conditions] = {}
+        self._cuts: Set[Tuple[str, str]] = set()
+        self._heap: List[Tuple[float, int, Callable[[], None]]] = []
+        self._ties = itertools.count()
+
+    def at(self, when: float, action: Callable[[], None]) -> None:
+        """Run the action at that instant."""
+        heapq.heappush(self._heap, (max(when, self.now), next(self._ties), action))
+
+    def after(self, delay: float, action: Callable[[], None]) -> None:
+        self.at(self.now + delay, action)
+
+    def run(self, until: float) -> None:
+        """Let time pass to that instant."""
+        while self._heap and self._heap[0][0] <= until:
+            self._step()
+        self.now = max(self.now, until)
+
+    def run_until(self, condition: Callable[[], bool], limit: float) -> bool:
+        """Let time pass until the condition holds, at most to `limit`; did it hold?"""
+        while not condition():
+            if not self._heap or self._heap[0][0] > limit:
+                self.now = max(self.now, limit)
+                return condition()
+            self._step()
+        return True
+
+    def _step(self) -> None:
+        self.now, _, action = heapq.heappop(self._heap)
+        action()
+
+    def between(self, source_ip: str, target_ip: str) -> Conditions:
+        """The conditions from one host to another, made its own on first use."""
+        key = (source_ip, target_ip)
+        if key not in self._special:
+            self._special[key] = dataclasses.replace(self.conditions)
+        return self._special[key]
+
+    def conditions_of(self, source_ip: str, target_ip: str) -> Conditions:
+        return self._special.get((source_ip, target_ip), self.conditions)
+
+    def is_cut(self, source_ip: str, target_ip: str) -> bool:
+        if source_ip == target_ip:
+            return False
+        return (source_ip, target_ip) in self._cuts or self.conditions_of(source_ip, target_ip).cut
+
+    def network(self, address: Address) -> Any:
+        """A node's place in this world."""
+        return MessageNetwork(self, address)
+
+    def cut(self, side_a: List[str], side_b: List[str]) -> None:
+        """Nothing passes between the two sides, either way."""
+        for a in side_a:
+            for b in side_b:
+                self._cuts.update({(a, b), (b, a)})
+
+    def heal(self) -> None:
+        self._cuts.clear()
+
+    def attach(self, network: Any, node: Any) -> None:
+        """Events of this network go to this node from now on."""
+        network.node = node
+        network.rearm()
+
+    def kill(self, network: Any) -> None:
+        """As SIGKILL: it falls silent, and nobody is told."""
+        network.alive = False
+        self.networks.pop(network.address, None)
+
+
+class _Driven:
+    """What both kinds of simulated network share: hand events to the node, keep its deadline."""
+
+    def __init__(self, world: World, address: Address) -> None:
+        self.world = world
+        self.address = address
+        self.alive = True
+        self.node: Any = None
+        self._armed = math.inf
+        if address in world.networks:
+            raise OSError("address in use: %s:%d" % address)
+        world.networks[address] = self
+
+    def close(self) -> None:
+        """The process ends in order: its address is free again."""
+        self.world.kill(self)
+
+    def tell(self, event: str, *args: Any) -> None:
+        if self.alive and self.node is not None:
+            getattr(self.node, event)(*args, self.world.now)
+            self.rearm()
+
+    def rearm(self) -> None:
+        """Wake the node at its next deadline; call it after any direct call to the node, too."""
+        if self.node is None or not self.alive:
+            return
+        deadline = self.node.next_deadline()
+        if deadline < self._armed - 1e-9:
+            self._armed = deadline
+            self.world.at(deadline, lambda: self._wake(deadline))
+
+    def _wake(self, deadline: float) -> None:
+        if deadline != self._armed:
+            return  # an earlier deadline took its place
+        self._armed = math.inf
+        if self.alive and self.node is not None:
+            if self.node.next_deadline() <= self.world.now + 1e-9:
+                self.node.on_timer(self.world.now)
+            self.rearm()
+
+    # lone datagrams are the same in both kinds
+
+    def send_lone(self, address: Address, message: bytes) -> None:
+        assert len(message) <= 1100
+        target = self.world.networks.get(address)
+        if target is not None:
+            self._carry(target, lambda: target.tell("on_lone", self.address, bytes(message)))
+
+    def broadcast_lone(self, port: int, message: bytes) -> None:
+        for address in list(self.world.networks):
+            if address[1] == port and address != self.address:
+                self.send_lone(address, message)
+
+    def _carry(self, target: Any, action: Callable[[], None]) -> None:
+        source_ip, target_ip = self.address[0], target.address[0]
+        conditions = self.world.conditions_of(source_ip, target_ip)
+        if self.world.is_cut(source_ip, target_ip) or self.world.rng.random() < conditions.loss:
+            return
+        delay = conditions.latency + self.world.rng.random() * conditions.jitter
+        self.world.after(delay, lambda: action() if target.alive else None)
+
+
+class MessageNetwork(_Driven):
+    """Links as the transport promises them, without packets: whole messages, in order, until the link is lost.
+
+    For tests of roles alone. A link across a cut or to a dead node is lost after 30 s, as the idle timeout has it.
+    """
+
+    IDLE_TIMEOUT = 30.0
+
+    def __init__(self, world: World, address: Address) -> None:
+        super().__init__(world, address)
+        self._numbers = itertools.count(1)
+        self._links: Dict[int, Tuple["MessageNetwork", int]] = {}
+        self._last_at: Dict[int, float] = {}
+
+    def connect(self, address: Address) -> int:
+        link = next(self._numbers)
+        target = self.world.networks.get(address)
+        path_open = target is not None and not self.world.is_cut(self.address[0], address[0])
+        if path_open:
+            self.world.after(2 * self._latency(target), lambda: self._connected(link, target))
+        else:
+            self.world.after(5.0, lambda: self.tell("on_link_lost", link, "timed out"))
+        return link
+
+    def _latency(self, target: "MessageNetwork") -> float:
+        return self.world.conditions_of(self.address[0], target.address[0]).latency
+
+    def _connected(self, link: int, target: "MessageNetwork") -> None:
+        if not (self.alive and target.alive):
+            self.tell("on_link_lost", link, "timed out")
+            return
+        remote = next(target._numbers)
+        self._links[link] = (target, remote)
+        target._links[remote] = (self, link)
+        target.tell("on_link_up", remote, self.address, True)
+        self.tell("on_link_up", link, target.address, False)
+
+    def send(self, link: int, *parts: Any) -> None:
+        if link not in self._links:
+            return
+        target, remote = self._links[link]
+        data = b"".join(bytes(part) for part in parts)
+        if not target.alive or self.world.is_cut(self.address[0], target.address[0]):
+            self.world.after(self.IDLE_TIMEOUT, lambda: self._lose(link, "no sign for 30 s"))
+            return
+        arrival = max(self.world.now + self._latency(target), self._last_at.get(link, 0.0))
+        self._last_at[link] = arrival
+        self.world.at(arrival, lambda: target._deliver(remote, data))
+
+    def _deliver(self, link: int, data: bytes) -> None:
+        if link in self._links:
+            self.tell("on_message", link, data)
+
+    def backlog(self, link: int) -> int:
+        return 0
+
+    def disconnect(self, link: int, reason: str) -> None:
+        if link not in self._links:
+            return
+        target, remote = self._links[link]
+        arrival = max(self.world.now + self._latency(target), self._last_at.get(link, 0.0))
+        if not self.world.is_cut(self.address[0], target.address[0]):
+            self.world.at(arrival, lambda: target._lose(remote, reason))
+        self.world.after(0.0, lambda: self._lose(link, reason))
+
+    def _lose(self, link: int, reason: str) -> None:
+        if self._links.pop(link, None) is not None:
+            self.tell("on_link_lost", link, reason)
