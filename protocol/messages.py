@@ -50,7 +50,7 @@ Place = Annotated[Address, AddressField()]
 ROLE_MEMBER, ROLE_SUPERNODE, ROLE_ALONE = 1, 2, 0  # alone: searching, or between two networks
 # LinkHello.purpose
 PURPOSE_BULK, PURPOSE_MESH = 1, 2
-# MemberLeft.how
+# Departure.how
 LEFT, GONE = 1, 2
 # PieceRefused.reason
 UNKNOWN_FILE, FILE_CHANGED, PIECE_MISSING, NOT_READABLE, MESH_IS_OFF = 1, 2, 3, 4, 5
@@ -106,7 +106,16 @@ class ListRow(NamedTuple):
     holders: Annotated[Tuple[bytes, ...], Many(Fixed(NODE_ID_SIZE), HOLDERS_NAMED_MAX)]
 
 
+class Departure(NamedTuple):
+    """A member who is no longer here."""
+
+    node_id: NodeId
+    how: U8  # LEFT or GONE
+    silent_ms: U32  # how long there was no sign of it
+
+
 Members = Annotated[Tuple[MemberEntry, ...], Many(record_of(MemberEntry), MEMBERS_PER_PAGE)]
+Departures = Annotated[Tuple[Departure, ...], Many(record_of(Departure), MEMBERS_PER_PAGE)]
 Shares = Annotated[Tuple[ShareEntry, ...], Many(record_of(ShareEntry), SHARES_PER_PAGE)]
 Rows = Annotated[Tuple[ListRow, ...], Many(record_of(ListRow), LIST_PER_PAGE)]
 
@@ -164,8 +173,10 @@ class Join(NamedTuple):
     network_id: NetworkId  # NO_NETWORK at first
     term: U32
     node_id: NodeId
+    opening: Secret  # the node id is the head of its SHA-256: nobody can join under another's id
     name: Name
     mesh: Bool
+    chat_seen: U64  # sequence of the last Chat seen, so that what was missed is said again; 0 at first
 
 
 @_message(11)
@@ -202,6 +213,8 @@ class NotSupernode(NamedTuple):
 
 @_message(14)
 class Busy(NamedTuple):
+    """Not now; or, with no time to retry after, not at all."""
+
     retry_after_ms: U32
     reason: Reason
 
@@ -216,20 +229,13 @@ class RosterPage(NamedTuple):
 
 
 @_message(16)
-class MemberChanged(NamedTuple):
-    """A member joined, came back or changed its line; version is one more than the last."""
+class RosterUpdate(NamedTuple):
+    """Members who joined, came back or changed their line, and who left; version is one more than the last."""
 
     term: U32
     version: U32
-    member: MemberEntry
-
-
-@_message(17)
-class MemberLeft(NamedTuple):
-    term: U32
-    version: U32
-    node_id: NodeId
-    how: U8
+    changed: Members
+    departed: Departures
 
 
 @_message(18)
