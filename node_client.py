@@ -1,0 +1,1040 @@
+"""The program: questions, prompt, commands, what a person sees, and the threads.
+
+    prompt thread (main)   owns the terminal; reads lines, draws everything; its inbox is `Console.inbox`
+    node thread            owns the roles (`Peer`, and `Supernode` when it is one); its inbox is `NodeThread.inbox`
+    disk thread            owns the library: everything that may block on a disk
+    scanner thread         owns the scanner: looks for new and changed files to share
+    network thread         owns the socket; made by `rdt.open`
+
+A command is a closure put into the node's inbox; its answer, and every notification, is a closure put into the
+console's. So nothing here needs a lock. Only this file prints, reads input or argv, and makes threads (`rdt` its own).
+"""
+from __future__ import annotations
+
+import argparse
+import codecs
+import contextlib
+import ctypes
+import difflib
+import functools
+import getpass
+import ipaddress
+import logging
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+import time
+import unicodedata
+from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, NoReturn, Optional, Sequence, Tuple
+
+log = logging.getLogger("node")
+
+DEFAULT_PORT = 6020
+DEFAULT_FOLDER = "shared"
+NAME_LENGTH_MAX = 32                # what the wire carries
+CHAT_BYTES_MAX = 2048               # the same
+LABEL_COLUMNS_MAX = 48              # a name and its `~7f3a`
+COMBINING_MARKS_MAX = 4             # in a row; more climb over the lines above
+IDLE_SECONDS = 0.1                  # how often a waiting prompt looks for what arrived
+ANSWER_SECONDS = 0.5                # how long the prompt stays away for a command's answer
+SCRIPT_ANSWER_SECONDS = 30.0        # the same for piped commands, which rely on each other
+JOIN_SECONDS = 12.0                 # an outcome comes within 3 s; this is for when something is broken
+LEAVE_SECONDS = 3.0                 # a handover takes at most 2 s
+PROGRESS_SECONDS = 30.0             # where no line can be redrawn: one line for this or for ...
+PROGRESS_PERCENT = 10               # ... this much
+EVENTS_PER_TURN = 64                # of the node thread before it looks at its deadline
+
+EXIT_OK, EXIT_FAILED, EXIT_FLAGS, EXIT_ADDRESS, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
+
+
+# ---------------------------------------------------------------- values as a person reads them
+
+def format_size(size: float) -> str:
+    """A size in decimal units: `512 B`, `4.2 GB`."""
+    for unit, scale in (("kB", 1e3), ("MB", 1e6), ("GB", 1e9), ("TB", 1e12), ("PB", 1e15)):
+        if size < 999.5 and unit == "kB":
+            return f"{size:.0f} B"
+        if size < 999.95 * scale or unit == "PB":
+            return f"{size / scale:.1f} {unit}"
+    raise AssertionError("the last unit takes every size")
+
+
+def format_part(part: int, size: int) -> str:
+    """How much of a size, both in the unit of the whole: `1.7/4.2 GB`."""
+    number, unit = format_size(size).split(" ")
+    scale = {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "PB": 1e15}[unit]
+    return f"{part / scale:.{0 if unit == 'B' else 1}f}/{number} {unit}"
+
+
+def format_rate(bytes_per_second: float) -> str:
+    """A rate: `88.4 MB/s`."""
+    return format_size(bytes_per_second) + "/s"
+
+
+def format_time(seconds: float) -> str:
+    """A length of time: `0:49`, `1:02:03`."""
+    minutes, second = divmod(int(max(0.0, min(seconds, 3.6e8)) + 0.5), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+
+
+def format_percent(verified: int, size: int) -> str:
+    """Verified bytes in percent, rounded down; 100 % is only said by the line that reports it done."""
+    return f"{min(99, verified * 100 // size) if size else 0}%"
+
+
+def count_of(count: int, noun: str) -> str:
+    """`1 node`, `4 nodes`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+# Drawn as nothing although their category says letter, mark or symbol: fillers, joiners, variation selectors.
+_INVISIBLE = frozenset(map(ord, "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u2800\u3164\uffa0")) \
+    | frozenset(range(0xFE00, 0xFE10)) | frozenset(range(0xE0100, 0xE01F0))
+_UNPRINTABLE = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
+
+
+def safe_text(text: str, columns: int = 255) -> str:
+    """Text from another node made harmless for a terminal: one line, nothing invisible, at most `columns` wide."""
+    parts: List[str] = []
+    marks = width = 0
+    for character in text:
+        if unicodedata.category(character) in _UNPRINTABLE or ord(character) in _INVISIBLE:
+            character = f"\\u{{{ord(character):x}}}"
+        marks = marks + 1 if unicodedata.category(character[0]) in ("Mn", "Me", "Mc") else 0
+        if marks > COMBINING_MARKS_MAX:
+            continue
+        width += text_width(character)
+        if width > columns:
+            return cut("".join(parts) + character, columns)
+        parts.append(character)
+    return "".join(parts)
+
+
+def safe_label(label: str) -> str:
+    """A node's name, made harmless; it cannot end its own `<...>` either."""
+    return safe_text(label, LABEL_COLUMNS_MAX).replace("<", "\\u{3c}").replace(">", "\\u{3e}")
+
+
+def text_width(text: str) -> int:
+    """How many columns a terminal gives to printable text."""
+    if text.isascii():
+        return len(text)
+    return sum(0 if unicodedata.category(c) in ("Mn", "Me") else 2 if unicodedata.east_asian_width(c) in "WF" else 1
+               for c in text)
+
+
+def cut(text: str, columns: int) -> str:
+    """Text shortened to at most `columns`, with `...` where something is left out."""
+    if text_width(text) <= columns:
+        return text
+    kept, width = [], 0
+    for character in text:
+        width += text_width(character)
+        if width > columns - 3:
+            break
+        kept.append(character)
+    return ("".join(kept) + "...")[:max(columns, 0)]
+
+
+def place_of(text: str, columns: int) -> Tuple[int, int]:
+    """Row and column of the cursor after `text` was written from column 0; a wide character is never split."""
+    row = column = 0
+    for character in text:
+        width = text_width(character)
+        if column + width > columns:
+            row, column = row + 1, 0
+        column += width
+    return (row + 1, 0) if column >= columns else (row, column)
+
+
+def table(rows: Iterable[Sequence[str]], right: Sequence[int] = (), columns: Optional[int] = None) -> List[str]:
+    """Aligned lines; the columns numbered in `right` are flush right; lines are cut only when `columns` is given."""
+    body = [list(row) for row in rows]
+    widths = [max(map(text_width, cells)) for cells in zip(*body)]
+    lines = []
+    for row in body:
+        pads = [" " * (width - text_width(cell)) for cell, width in zip(row, widths)]
+        cells = [pad + cell if i in right else cell + pad for i, (cell, pad) in enumerate(zip(row, pads))]
+        line = "  " + "  ".join(cells).rstrip()
+        lines.append(line if columns is None else cut(line, columns))
+    return lines
+
+
+# ---------------------------------------------------------------- lines that appear by themselves
+
+def progress_line(row: Any, width: Optional[int] = None) -> str:
+    """One line for a running transfer; a long name gives way before the numbers do."""
+    parts = []
+    if row.size and (row.verified or row.state == "receiving"):
+        parts += [format_percent(row.verified, row.size), format_part(row.verified, row.size)]
+    if row.state in ("receiving", "sending", ""):
+        parts.append(format_rate(row.rate))
+        if row.seconds_left is not None:
+            parts.append(f"{format_time(row.seconds_left)} left")
+    else:
+        parts.append(safe_text(row.state))
+    if row.sources:
+        parts.append(("to " if row.direction == "S" else "from ") + ", ".join(map(safe_label, row.sources)))
+    name = safe_text(row.name)
+    if width is not None:
+        room = width - text_width("  ".join(parts[:4])) - 4
+        name = cut(name, max(room, 12))
+    line = f"{row.direction} {name}  " + "  ".join(parts)
+    return line if width is None else cut(line, width)
+
+
+def short_id(file_id: bytes) -> str:
+    """The first 8 hex digits of a file's identity, the same at both ends."""
+    return file_id.hex()[:8]
+
+
+def short_path(path: Any) -> str:
+    """A local path as short as it can be said from here, safe to print."""
+    text = os.fspath(path)
+    with contextlib.suppress(ValueError, OSError):      # another drive; the current folder is gone
+        relative = os.path.relpath(text)
+        text = text if relative.startswith("..") else relative
+    return safe_text(text, 4096)
+
+
+def format_address(address: Tuple[str, int]) -> str:
+    """`10.0.0.7:6020`."""
+    return f"{address[0]}:{address[1]}"
+
+
+def _line_for_outcome(event: Any, folder: str) -> str:
+    where = format_address(event.address) if event.address else ""
+    if event.kind == "supernode":
+        return f"* supernode at {where} (nobody here yet; you are the first). Folder: {folder}"
+    if event.kind == "joined":
+        whose = f"{safe_label(event.supernode_label)}'s"
+        return f"* joined {whose} network at {where}: {count_of(event.count, 'node')}. Folder: {folder}"
+    return "!! " + (safe_text(event.text) or f"Nobody answers at {where}.")
+
+
+def _line_for_left(event: Any, folder: str) -> str:
+    who, left = safe_label(event.label), count_of(event.count, "node")
+    if event.silent_seconds:
+        return f"* {who} is gone (no sign for {event.silent_seconds:.0f} s; {left})"
+    return f"* {who} left ({left})"
+
+
+def _line_for_supernode(event: Any, folder: str) -> str:
+    old = safe_label(event.old_label)
+    why = f"is gone (no sign for {event.silent_seconds:.0f} s)" if event.silent_seconds else "left"
+    if event.is_me:
+        return f"* {old} {why}; you are now the supernode"
+    return f"* {old} {why}; the supernode is now {safe_label(event.new_label)}"
+
+
+def _line_for_download(event: Any, folder: str) -> str:
+    name, end = safe_text(event.name), f"id {short_id(event.file_id)} -> {short_path(event.path)}"
+    if event.was_there:
+        return f"OK {name}  {format_size(event.size)} was here already  {end}"
+    sources = ", ".join(map(safe_label, event.sources))
+    if event.by_way_of:
+        sources = f"{sources or 'the network'} by way of {safe_label(event.by_way_of)}"
+    rate = format_rate(event.size / max(event.seconds, 0.001))
+    told = f"{format_size(event.size)} in {format_time(event.seconds)}, {rate}"
+    return f"OK {name}  {told}{', from ' + sources if sources else ''}  {end}"
+
+
+def _line_for_upload(event: Any, folder: str) -> str:
+    return (f"OK sent {safe_text(event.name)} to {safe_label(event.to_label)}  {format_size(event.size)} "
+            f"in {format_time(event.seconds)}  id {short_id(event.file_id)}")
+
+
+def _line_for_stopped(event: Any, folder: str) -> str:
+    name = safe_text(event.name)
+    line = f"!! {name}  stopped at {format_percent(event.verified, event.size)}: {safe_text(event.reason)}"
+    return f"{line}. {format_size(event.verified)} kept; R {name} goes on" if event.kept else line
+
+
+LINES: Dict[str, Callable[[Any, str], str]] = {
+    "Outcome": _line_for_outcome,
+    "Joined": lambda event, folder: f"* {safe_label(event.label)} joined ({count_of(event.count, 'node')})",
+    "Left": _line_for_left,
+    "SupernodeChanged": _line_for_supernode,
+    "ChatReceived": lambda event, folder: f"<{safe_label(event.label)}> {safe_text(event.text, 8 * CHAT_BYTES_MAX)}",
+    "DownloadDone": _line_for_download,
+    "UploadDone": _line_for_upload,
+    "Stopped": _line_for_stopped,
+    "Notice": lambda event, folder: f"* {safe_text(event.text, 1024)}",
+}
+
+
+def line_for(event: Any, folder: str = DEFAULT_FOLDER) -> str:
+    """The line that tells a notification of `peer.py`, found by the notification's class name."""
+    return LINES[type(event).__name__](event, safe_text(folder))
+
+
+# ---------------------------------------------------------------- the terminal
+
+class Interrupted(Exception):
+    """Ends the reading of a line: a signal came, or the program is over."""
+
+
+class PipeReader:
+    """Lines of standard input where no line can be edited: a thread reads, so that messages are shown meanwhile."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.lines: queue.SimpleQueue[Optional[str]] = queue.SimpleQueue()
+        self.thread: Optional[threading.Thread] = None
+
+    def read(self, prompt: str, idle: Callable[[], None]) -> str:
+        """The next line; EOFError at the end of input."""
+        if self.thread is None:
+            self.thread = threading.Thread(target=self._run, name="input", daemon=True)
+            self.thread.start()
+        while True:
+            idle()
+            with contextlib.suppress(queue.Empty):
+                line = self.lines.get(timeout=IDLE_SECONDS)
+                if line is None:
+                    self.lines.put(None)
+                    raise EOFError
+                return line
+
+    def _run(self) -> None:
+        # os.read, because sys.stdin's own lock, held by a waiting thread, aborts the interpreter at exit.
+        decoder, rest = codecs.getincrementaldecoder("utf-8")("surrogateescape"), ""
+        with contextlib.suppress(OSError):
+            for data in iter(lambda: os.read(self.descriptor, 65536), b""):
+                *lines, rest = (rest + decoder.decode(data)).split("\n")
+                for line in lines:
+                    self.lines.put(line)
+        if rest:
+            self.lines.put(rest)
+        self.lines.put(None)
+
+    def erase(self) -> None:
+        """Nothing is drawn here."""
+
+    def redraw(self) -> None:
+        """Nothing is drawn here."""
+
+    def interrupt(self) -> None:
+        """`idle` notices."""
+
+
+class ReadlineReader:
+    """GNU readline's editing and history, with messages drawn between two keystrokes.
+
+    Drawing from another thread would race with readline about the cursor, and Python's readline module does not tell
+    where the cursor is. But while readline waits for a key it calls PyOS_InputHook ten times a second, on this very
+    thread; and readline itself knows how to clear the rows of its line and how to draw them again, whatever their
+    width, wrapping, search mode or cursor. Those three symbols come by ctypes; where one is missing (libedit,
+    a static build) ImportError or AttributeError says so, and KeyReader takes over.
+    """
+
+    def __init__(self) -> None:
+        import readline
+        if "libedit" in (readline.__doc__ or "") or getattr(readline, "backend", "readline") != "readline":
+            raise ImportError("libedit does not tell which rows it has drawn")
+        # PyDLL, not CDLL: no other thread runs while readline's state is being used.
+        symbols = ctypes.PyDLL(getattr(readline, "__file__", None))
+        self._clear, self._draw = symbols.rl_clear_visible_line, symbols.rl_forced_update_display
+        self._flush_c = ctypes.PyDLL(None).fflush
+        self._hook_pointer = ctypes.c_void_p.in_dll(ctypes.pythonapi, "PyOS_InputHook")
+        self._hook = ctypes.PYFUNCTYPE(ctypes.c_int)(self._on_idle)
+        self._idle: Callable[[], None] = lambda: None
+        self._is_idling = self._is_reading = False
+        self.readline = readline
+
+    def read(self, prompt: str, idle: Callable[[], None]) -> str:
+        """The next line; EOFError for Ctrl-D, Interrupted by `interrupt`."""
+        self._idle, self._is_reading = idle, True
+        self._hook_pointer.value = ctypes.cast(self._hook, ctypes.c_void_p).value
+        try:
+            return input(prompt)
+        finally:
+            self._is_reading = False
+            self._hook_pointer.value = None
+
+    def _on_idle(self) -> int:
+        # An exception cannot leave a C callback: `idle` must not raise, and `interrupt` waits until it is over.
+        self._is_idling = True
+        try:
+            self._idle()
+        except Interrupted:
+            signal.setitimer(signal.ITIMER_REAL, 0.005)
+        except Exception:
+            log.exception("while drawing")
+        finally:
+            self._is_idling = False
+        return 0
+
+    def typed(self) -> str:
+        """What stands in the line now."""
+        return self.readline.get_line_buffer() if self._is_reading else ""
+
+    def erase(self) -> None:
+        """Clears the rows of the line, and leaves the cursor at the start of the first."""
+        self._clear()
+        self._flush_c(None)
+
+    def redraw(self) -> None:
+        """Draws prompt, line and cursor from where the cursor of the terminal is."""
+        self._draw()
+
+    def interrupt(self) -> None:
+        """Called in a signal handler: the only place from which readline can be left."""
+        if self._is_idling:
+            signal.setitimer(signal.ITIMER_REAL, 0.005)     # again, when the callback is over
+        elif self._is_reading:
+            raise Interrupted
+
+
+class KeyReader:
+    """A small line editor with history, for terminals without GNU readline (Windows, macOS's libedit)."""
+
+    MOVES = {"\x01": "home", "\x05": "end", "\x02": "left", "\x06": "right", "\x10": "up", "\x0e": "down",
+             "\x7f": "back", "\x08": "back", "\x15": "kill", "\x0b": "cut", "\x17": "word", "\r": "enter",
+             "\n": "enter", "\x04": "eof", "\x03": "stop",
+             "\x1b[A": "up", "\x1b[B": "down", "\x1b[C": "right", "\x1b[D": "left", "\x1b[H": "home", "\x1b[F": "end",
+             "\x1bOA": "up", "\x1bOB": "down", "\x1bOC": "right", "\x1bOD": "left", "\x1bOH": "home", "\x1bOF": "end",
+             "\x1b[1~": "home", "\x1b[4~": "end", "\x1b[3~": "delete"}
+    WINDOWS = {"H": "up", "P": "down", "M": "right", "K": "left", "G": "home", "O": "end", "S": "delete"}
+
+    def __init__(self, write: Callable[[str], None], columns: Callable[[], int]) -> None:
+        self._write, self._columns = write, columns
+        self._prompt, self._text, self._cursor, self._row = "", "", 0, 0
+        self._past: List[str] = []
+        self._at = 0
+
+    def read(self, prompt: str, idle: Callable[[], None]) -> str:
+        """The next line; EOFError for Ctrl-D on an empty one, Interrupted for Ctrl-C."""
+        self._prompt, self._text, self._cursor, self._row = prompt, "", 0, 0
+        self._at = len(self._past)
+        with _key_source() as next_keys:
+            self.redraw()
+            while True:
+                idle()
+                for key in next_keys():
+                    if self._on_key(key):
+                        return self._entered()
+
+    def _entered(self) -> str:
+        self._cursor = len(self._text)
+        self.erase()
+        self._write(self._prompt + self._text + "\r\n")
+        if self._text.strip() and self._text not in self._past[-1:]:
+            self._past.append(self._text)
+        return self._text
+
+    def _on_key(self, key: str) -> bool:
+        """Edits the line by one key; True when it is entered."""
+        move = self.MOVES.get(key, key if len(key) > 1 else "")
+        if move == "stop":
+            raise Interrupted
+        if move == "eof" and not self._text:
+            self._write("\r\n")
+            raise EOFError
+        if move == "enter":
+            return True
+        self._edit(move, key)
+        self.erase()
+        self.redraw()
+        return False
+
+    def _edit(self, move: str, key: str) -> None:
+        before, after = self._text[:self._cursor], self._text[self._cursor:]
+        if move in ("left", "right", "home", "end"):
+            step = {"left": self._cursor - 1, "right": self._cursor + 1, "home": 0, "end": len(self._text)}[move]
+            self._cursor = max(0, min(step, len(self._text)))
+            return
+        if move in ("up", "down"):
+            self._at = max(0, min(self._at + (-1 if move == "up" else 1), len(self._past)))
+            before, after = (self._past + [""])[self._at], ""
+        elif move == "back":
+            before = before[:-1]
+        elif move in ("delete", "eof"):
+            after = after[1:]
+        elif move == "cut":
+            after = ""
+        elif move == "kill":
+            before = ""
+        elif move == "word":
+            before = before.rstrip()[:len(before.rstrip()) - len(before.rstrip().split(" ")[-1])]
+        elif len(key) == 1 and unicodedata.category(key) not in _UNPRINTABLE:
+            before += key
+        self._text, self._cursor = before + after, len(before)
+
+    def typed(self) -> str:
+        """What stands in the line now."""
+        return self._text
+
+    def erase(self) -> None:
+        """Clears the rows of the line, and leaves the cursor at the start of the first."""
+        self._write((f"\x1b[{self._row}A" if self._row else "") + "\r\x1b[J")
+        self._row = 0
+
+    def redraw(self) -> None:
+        """Draws prompt, line and cursor from where the cursor of the terminal is."""
+        columns, text = self._columns(), self._prompt + self._text
+        end_row, end_column = place_of(text, columns)
+        self._row, column = place_of(text[:len(self._prompt) + self._cursor], columns)
+        # A full row leaves the terminal's cursor on its last column, waiting: the new line makes it certain.
+        out = text + ("\r\n" if end_column == 0 and end_row else "")
+        out += f"\x1b[{end_row - self._row}A" if end_row > self._row else ""
+        self._write(out + "\r" + (f"\x1b[{column}C" if column else ""))
+
+    def interrupt(self) -> None:
+        """`idle` notices."""
+
+
+@contextlib.contextmanager
+def _key_source() -> Iterator[Callable[[], List[str]]]:
+    """Gives a function that waits a moment for keys; the terminal is in key-by-key mode meanwhile."""
+    if os.name == "nt":
+        yield _windows_keys
+        return
+    import select
+    import termios
+    import tty
+    descriptor, decoder = sys.stdin.fileno(), codecs.getincrementaldecoder("utf-8")("replace")
+    mode = termios.tcgetattr(descriptor)
+
+    def next_keys() -> List[str]:
+        if not select.select([descriptor], [], [], IDLE_SECONDS)[0]:
+            return []
+        data = os.read(descriptor, 4096)
+        return split_keys(decoder.decode(data)) if data else ["\x04"]
+
+    try:
+        tty.setcbreak(descriptor, termios.TCSADRAIN)
+        yield next_keys
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, mode)
+
+
+def _windows_keys() -> List[str]:
+    import msvcrt
+    deadline = time.monotonic() + IDLE_SECONDS
+    while not msvcrt.kbhit():                           # type: ignore[attr-defined, unused-ignore]
+        if time.monotonic() > deadline:
+            return []
+        time.sleep(0.01)
+    key = msvcrt.getwch()                               # type: ignore[attr-defined, unused-ignore]
+    if key in "\x00\xe0" and msvcrt.kbhit():            # type: ignore[attr-defined, unused-ignore]
+        return [KeyReader.WINDOWS.get(msvcrt.getwch(), "none")]     # type: ignore[attr-defined, unused-ignore]
+    return [key]
+
+
+def split_keys(text: str) -> List[str]:
+    """What a terminal sent, cut into keys: an escape sequence is one."""
+    keys, at = [], 0
+    while at < len(text):
+        end = at + 1
+        if text[at] == "\x1b" and text[end:end + 1] in ("[", "O"):
+            end += 1
+            while end < len(text) and not "@" <= text[end] <= "~":
+                end += 1
+            end += 1
+        keys.append(text[at:end])
+        at = end
+    return keys
+
+
+class Terminal:
+    """All output: lines, and on a terminal a progress line that stays just above the line being typed.
+
+    `say` and `show_progress` only remember; `flush` draws, once for all that came together. Main thread only.
+    """
+
+    def __init__(self, can_edit: Optional[str] = None) -> None:
+        self.is_asking = _is_terminal(sys.stdin)
+        self.can_redraw = _is_terminal(sys.stdout) and os.environ.get("TERM") != "dumb"
+        self.has_colour = self.can_redraw and not os.environ.get("NO_COLOR")
+        self.is_reading = self.is_broken = False
+        self._pending: List[str] = []
+        self._progress = self._drawn = ""       # what should stand there, and what does
+        self.reader: Any = self._choose_reader(can_edit or os.environ.get("NODE_EDITOR", ""))
+
+    def _choose_reader(self, wish: str) -> Any:
+        if not (self.is_asking and self.can_redraw):
+            return PipeReader(sys.stdin.fileno() if sys.stdin else os.open(os.devnull, os.O_RDONLY))
+        if os.name == "nt":
+            os.system("")                       # makes the Windows console understand escape sequences
+        with contextlib.suppress(ImportError, AttributeError, ValueError, OSError):
+            if wish != "keys":
+                return ReadlineReader()
+        return KeyReader(self.write, self.columns)
+
+    def columns(self) -> int:
+        """The width of the window now."""
+        try:
+            return max(os.get_terminal_size(sys.stdout.fileno()).columns, 10)
+        except (OSError, ValueError, AttributeError):
+            return 80
+
+    def width(self) -> Optional[int]:
+        """Where to cut a line: nowhere if nobody's window is concerned."""
+        return self.columns() - 1 if self.can_redraw else None
+
+    def write(self, text: str) -> None:
+        """Writes at once; a terminal that is gone is remembered, not raised."""
+        if self.is_broken or not text:
+            return
+        try:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        except (OSError, ValueError):
+            self.is_broken = True
+
+    def say(self, line: str) -> None:
+        """One line, above what is being typed, when `flush` comes."""
+        self._pending.append(self._coloured(line))
+
+    def _coloured(self, line: str) -> str:
+        code = {"OK": "32", "!!": "31", "* ": "36"}.get(line[:2]) if self.has_colour else None
+        return f"\x1b[{code}m{line[:2]}\x1b[0m{line[2:]}" if code else line
+
+    def show_progress(self, line: str) -> None:
+        """What the progress line should show; nothing where it cannot be redrawn."""
+        self._progress = line if self.can_redraw else ""
+
+    def flush(self) -> None:
+        """Draws what is new."""
+        if not self._pending and self._progress == self._drawn:
+            return
+        if self.is_reading and self.can_redraw:
+            self.reader.erase()
+        has_prompt = self.is_reading and not isinstance(self.reader, PipeReader)
+        text = self._erased_progress(has_prompt) + "".join(line + "\n" for line in self._pending) + self._progress
+        self._pending, self._drawn = [], self._progress
+        self.write(text + ("\n" if has_prompt and self._progress else ""))
+        if self.is_reading and self.can_redraw:
+            self.reader.redraw()
+
+    def _erased_progress(self, is_above: bool) -> str:
+        """What clears the progress line, from the row below it (`is_above`) or from its own end."""
+        if not self.can_redraw or not (self._drawn or is_above):
+            return ""
+        rows = self._rows(self._drawn) if self._drawn else 0
+        up = rows - (0 if is_above else 1)
+        return (f"\x1b[{up}A" if up > 0 else "") + "\r\x1b[J"
+
+    def _rows(self, text: str) -> int:
+        return max(1, -(-text_width(text) // self.columns()))
+
+    def read_line(self, prompt: str, idle: Callable[[], None]) -> str:
+        """The next line typed or piped; `idle` is called about ten times a second and may `flush`."""
+        self.flush()
+        is_piped = isinstance(self.reader, PipeReader)
+        if self.is_asking and is_piped:
+            self.write(prompt)
+        if self._drawn and not is_piped:
+            self.write("\n")
+        self.is_reading = True
+        try:
+            line = self.reader.read(prompt, idle)
+        except Interrupted:
+            if not is_piped:
+                self.reader.erase()
+                self.write(self._erased_progress(True))
+                self._drawn = ""
+            raise
+        finally:
+            self.is_reading = False
+        if self._drawn and not is_piped:        # the progress line goes down: it stays the last one
+            up = self._rows(self._drawn) + place_of(prompt + line, self.columns())[0] + 1
+            self.write(f"\x1b[{up}A\r\x1b[J{prompt}{line}\n")
+            self._drawn = ""
+        return line
+
+    def close(self) -> None:
+        """Leaves the terminal as it was found, with the cursor on a fresh line."""
+        self._progress = ""
+        self.flush()
+
+
+def _is_terminal(stream: Any) -> bool:
+    try:
+        return bool(stream) and stream.isatty()
+    except ValueError:
+        return False
+
+
+# ---------------------------------------------------------------- flags and questions
+
+class Settings(NamedTuple):
+    """What flags or questions said."""
+    ip: Optional[str]               # None: search this network
+    port: int
+    name: str
+    folder: str
+    is_folder_chosen: bool          # then another node's use of it is an error, not a reason for `shared-2`
+
+
+def default_name() -> str:
+    """`user@host`, as far as this machine tells them."""
+    user, host = "node", "lab"
+    with contextlib.suppress(Exception):        # no such user: KeyError, OSError or ImportError, by version and system
+        user = getpass.getuser()
+    with contextlib.suppress(OSError):
+        host = socket.gethostname().split(".")[0] or host
+    kept = "".join(c for c in f"{user}@{host}" if c not in "<>" and safe_text(c) == c)
+    return kept[:NAME_LENGTH_MAX] or "node"
+
+
+def check_ip(text: str) -> Optional[str]:
+    """An IPv4 address, or None for a search; ValueError with a sentence."""
+    text = text.strip()
+    if not text:
+        return None
+    try:
+        address = ipaddress.ip_address("127.0.0.1" if text.lower() == "localhost" else text)
+    except ValueError:
+        raise ValueError(f'"{safe_text(text, 60)}" is not an IP address like 10.0.0.7.') from None
+    if address.version != 4:
+        raise ValueError("An IPv4 address like 10.0.0.7 is needed; IPv6 is not used yet.")
+    if address.is_multicast or address.is_unspecified or str(address) == "255.255.255.255":
+        raise ValueError(f"{address} is not the address of one machine.")
+    return str(address)
+
+
+def check_port(text: str) -> int:
+    """A port from 1024 to 65535; ValueError with a sentence."""
+    text = text.strip() or str(DEFAULT_PORT)
+    if not (text.isascii() and text.isdigit() and len(text) < 6 and 1024 <= int(text) <= 65535):
+        raise ValueError("A port is a number from 1024 to 65535.")
+    return int(text)
+
+
+def check_name(text: str) -> str:
+    """A name of 1 to 32 visible characters, the default for none; ValueError with a sentence."""
+    if not text:
+        return default_name()
+    text = text.strip()
+    if not text or len(text) > NAME_LENGTH_MAX:
+        raise ValueError(f"A name has 1 to {NAME_LENGTH_MAX} characters.")
+    if safe_text(text) != text or "<" in text or ">" in text:
+        raise ValueError("A name has only visible characters, without < and >.")
+    return text
+
+
+def check_target(text: str, own_ip: str) -> Tuple[str, int]:
+    """The address that `C` names: `port`, `ip port` or `ip:port`; ValueError with a sentence."""
+    words = text.replace(":", " ").split()
+    if not 1 <= len(words) <= 2:
+        raise ValueError("C needs a port, or an ip and a port: C 10.0.0.7:6020")
+    return (check_ip(words[0]) if len(words) == 2 else None) or own_ip, check_port(words[-1])
+
+
+def _flag(check: Callable[[str], Any]) -> Callable[[str], Any]:
+    @functools.wraps(check)
+    def checked(text: str) -> Any:
+        try:
+            return check(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+    return checked
+
+
+def parse_flags(argv: Optional[Sequence[str]]) -> argparse.Namespace:
+    """The command line; wrong flags end the program with exit code 2, as argparse does."""
+    parser = argparse.ArgumentParser(
+        prog="node_client.py", description="Share files and chat with the machines of this network.",
+        epilog="Each flag skips its question. Commands may be piped in, one a line. At the prompt, ? lists them. "
+               "Exit codes: 0, 1 a transfer failed, 2 wrong flags, 3 the address cannot be used, 130 Ctrl-C.")
+    parser.add_argument("--ip", type=_flag(check_ip), default=False, metavar="IP",
+                        help='where the supernode is, or an own address to be it; "" searches this network')
+    parser.add_argument("--port", type=_flag(check_port), help=f"its UDP port (default {DEFAULT_PORT})")
+    parser.add_argument("--name", type=_flag(check_name), help="how others see you (default user@host)")
+    parser.add_argument("--folder", metavar="DIR",
+                        help=f"what is in it is shared, what is fetched lands in it (default {DEFAULT_FOLDER})")
+    parser.add_argument("--log", metavar="FILE", help="write details here")
+    return parser.parse_args(argv)
+
+
+# ---------------------------------------------------------------- threads
+
+class NodeThread:
+    """Runs closures and the roles' timer, one at a time; what fails is logged and dropped, and the thread lives."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.clock = clock
+        self.inbox: queue.SimpleQueue[Optional[Callable[[float], None]]] = queue.SimpleQueue()
+        self.peer: Any = None               # set before `start`
+        self.failures = 0
+        self._thread = threading.Thread(target=self._run, name="node", daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def call(self, closure: Callable[[float], None]) -> None:
+        """From any thread: has `closure(now)` run on the node thread."""
+        self.inbox.put(closure)
+
+    def stop(self) -> None:
+        """From any thread: ends it after what is in the inbox."""
+        self.inbox.put(None)
+        self._thread.join(1.0)
+
+    def _run(self) -> None:
+        while self._turn():
+            pass
+
+    def _turn(self) -> bool:
+        for count in range(EVENTS_PER_TURN):
+            try:
+                closure = self.inbox.get(timeout=self._patience()) if count == 0 else self.inbox.get_nowait()
+            except queue.Empty:
+                break
+            if closure is None:
+                return False
+            self._guarded(closure)
+        if self.clock() >= self.peer.next_deadline():
+            self._guarded(self.peer.on_timer)
+        return True
+
+    def _patience(self) -> float:
+        # After a failed timer the deadline may stay in the past: never spin on it.
+        wait = self.peer.next_deadline() - self.clock()
+        return min(max(wait, 0.05 if self.failures else 0.0), 1.0)
+
+    def _guarded(self, closure: Callable[[float], None]) -> None:
+        try:
+            closure(self.clock())
+        except Exception:
+            self.failures += 1
+            log.exception("an event on the node thread was dropped")
+
+
+class DiskThread:
+    """Runs the library's blocking calls in order, and hands each result to the node thread."""
+
+    def __init__(self, node: NodeThread) -> None:
+        self._node = node
+        self._jobs: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="disk", daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def __call__(self, job: Callable[[], Any], done: Callable[[Any, Optional[Exception]], None]) -> None:
+        """From any thread: `job()` here, then `done(result, error)` on the node thread."""
+        self._jobs.put((job, done))
+
+    def stop(self, timeout: float) -> None:
+        """Ends it after the jobs that wait."""
+        self._jobs.put(None)
+        self._thread.join(timeout)
+
+    def _run(self) -> None:
+        for job, done in iter(self._jobs.get, None):
+            result, error = None, None
+            try:
+                result = job()
+            except Exception as caught:
+                error = caught
+            self._node.call(functools.partial(_finish_job, done, result, error))
+
+
+def _finish_job(done: Callable[[Any, Optional[Exception]], None], result: Any, error: Optional[Exception],
+                now: float) -> None:
+    done(result, error)
+
+
+class ScannerThread:
+    """Looks for files to share, again and again; what it finds goes to the node thread."""
+
+    def __init__(self, scanner: Any, report: Callable[[Any], None]) -> None:
+        self._scanner, self._report = scanner, report
+        self._asked = threading.Event()         # set: look now
+        self.is_over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="scanner", daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def look_now(self) -> None:
+        """From any thread: the next pass begins at once."""
+        self._asked.set()
+
+    def stop(self) -> None:
+        """Ends it; a pass that runs is given up."""
+        self.is_over.set()
+        self._asked.set()
+
+    def _run(self) -> None:
+        while not self.is_over.is_set():
+            try:
+                self._scanner.run_once(self._report)
+            except Exception:
+                log.exception("a pass over the shared folder failed")
+            self._asked.wait(self._scanner.next_pass_in())
+            self._asked.clear()
+
+
+# ---------------------------------------------------------------- commands
+
+class Command(NamedTuple):
+    """One line of the help, and the method of `Console` that does it."""
+    words: Tuple[str, ...]          # the letter first, then its aliases
+    usage: str
+    does: str
+    example: str
+    method: str
+
+
+COMMANDS = (
+    Command(("G", "list", "files", "ls"), "G [pattern]", "list the files of the network", "G *.pdf", "list_files"),
+    Command(("R", "get", "fetch", "download"), "R name, R number", "fetch a file or folder", "R lab.iso", "fetch"),
+    Command(("T", "say", "chat", "talk"), "T text", "chat with everyone", "T hello everyone", "chat"),
+    Command(("B", "share"), "B path, B", "share what lies elsewhere; list what I share", "B ~/talks/intro.pdf", "share"),
+    Command(("W", "who"), "W", "who is here", "W", "who"),
+    Command(("V", "transfers", "view"), "V", "transfers: state, percent, rate, time left", "V", "view"),
+    Command(("K", "cancel", "kill"), "K number", "cancel a transfer; what is verified stays", "K 1", "cancel"),
+    Command(("M", "mesh"), "M on, M off, M", "links to all, or only to the supernode", "M off", "mesh"),
+    Command(("C", "connect", "join"), "C port, C ip port", "go to the supernode there", "C 10.0.0.7:6020", "connect"),
+    Command(("?", "H", "help"), "?, H, H R", "this list; an example for one command", "H R", "help"),
+    Command(("Q", "quit", "exit", "bye"), "Q", "quit; hands over if supernode", "Q", "quit"),
+)
+BY_WORD = {word.lower(): command for command in COMMANDS for word in command.words}
+# What people type who come from other programs, and no spelling is near.
+HINTS = {"x": "R", "d": "R", "dir": "G", "find": "G", "search": "G", "send": "B", "upload": "B", "add": "B",
+         "msg": "T", "users": "W", "nodes": "W", "peers": "W", "stop": "K", "abort": "K", "leave": "Q", "open": "C"}
+
+
+def parse_command(line: str) -> Tuple[Optional[Command], str]:
+    """The command that a line names, or None, and what follows it."""
+    word, _, rest = line.strip().partition(" ")
+    return BY_WORD.get(word.lower()), rest.strip()
+
+
+def unknown_line(line: str) -> str:
+    """What is said about a line that names no command."""
+    word = line.split()[0]
+    near = difflib.get_close_matches(word.lower(), list(BY_WORD) + list(HINTS), 1)
+    letter = (HINTS.get(near[0]) or BY_WORD[near[0]].words[0]) if near else None
+    guess = f" Did you mean {letter}?" if letter else ""
+    return f'Unknown: "{safe_text(word, 40)}".{guess} (? for help)'
+
+
+def help_lines(what: str = "") -> List[str]:
+    """One screen of help, or one command with an example."""
+    command = BY_WORD.get(what.lower())
+    if command:
+        return [f"{command.usage}   {command.does}", f"  for example: {command.example}",
+                f"  also: {', '.join(command.words[1:])}" if command.words[1:] else "  no other word"]
+    return table([(command.usage, command.does, f"({command.words[1]})" if len(command.words) > 1 else "")
+                  for command in COMMANDS])
+
+
+class Console:
+    """The prompt: commands become closures for the node thread, notifications become lines."""
+
+    def __init__(self, terminal: Terminal, clock: Callable[[], float] = time.monotonic) -> None:
+        self.terminal, self.clock = terminal, clock
+        self.inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self.node: Any = None
+        self.exit_code = EXIT_OK
+        self.is_over = self.is_leaving = self.was_warned = self.has_quit_word = False
+        self.signals: List[int] = []
+        self.due: set[object] = set()           # answers that a command still waits for
+        self.asked: set[int] = set()            # downloads that were asked for here and run
+        self.ended: set[int] = set()
+        self.running: Dict[int, Any] = {}       # the latest TransferRow of each
+        self.told: Dict[int, Tuple[float, int]] = {}    # when, and at what percent, a progress line was printed
+        self.rows: Dict[int, Any] = {}          # the last list of files, by number
+        self.outcome: Any = None
+
+    # -- waiting and drawing
+
+    def notify(self, event: Any) -> None:
+        """From the node thread: something to tell."""
+        self.inbox.put(functools.partial(self.on_event, event))
+
+    def pump(self, wait: float = 0.0) -> None:
+        """Does what is in the inbox, waiting for the first up to `wait` seconds, and draws."""
+        with contextlib.suppress(queue.Empty):
+            closure = self.inbox.get(timeout=wait) if wait else self.inbox.get_nowait()
+            while True:
+                try:
+                    closure()
+                except Exception:
+                    log.exception("a notification was dropped")
+                closure = self.inbox.get_nowait()
+        self._draw_progress()
+        self.terminal.flush()
+        self.is_over = self.is_over or self.terminal.is_broken
+
+    def idle(self) -> None:
+        """What a waiting prompt does ten times a second."""
+        self.pump()
+        if self.signals or self.is_over:
+            raise Interrupted
+
+    def wait_until(self, is_met: Callable[[], bool], timeout: float) -> bool:
+        """Shows what arrives until `is_met`; False when the time is over or a signal came."""
+        deadline = self.clock() + timeout
+        while not is_met():
+            if self.signals or self.terminal.is_broken or self.clock() > deadline:
+                return False
+            self.pump(IDLE_SECONDS)
+        self.pump()
+        return True
+
+    def say(self, line: str) -> None:
+        """One line for the person."""
+        self.terminal.say(line)
+
+    # -- notifications
+
+    def on_event(self, event: Any) -> None:
+        """Tells one notification."""
+        kind = type(event).__name__
+        if kind == "Progress":
+            self._on_progress(event[0])
+            return
+        if kind in ("DownloadDone", "Stopped"):
+            self._on_end(event.number, kind == "Stopped" and event.number in self.asked)
+        if kind == "Outcome":
+            self.outcome = event
+            self.due.discard("connect")
+            if event.kind not in ("supernode", "joined") and self.is_leaving is None:
+                return
+        self.say(line_for(event, self.node.folder if self.node else DEFAULT_FOLDER))
+
+    def _on_end(self, number: int, is_failure: bool) -> None:
+        self.ended.add(number)
+        self.asked.discard(number)
+        self.running.pop(number, None)
+        self.told.pop(number, None)
+        if is_failure:
+            self.exit_code = EXIT_FAILED
+
+    def _on_progress(self, row: Any) -> None:
+        if row.direction != "R" or row.number in self.ended:
+            return
+        if row.state in ("done", "stopped"):
+            self.running.pop(row.number, None)
+            return
+        self.running[row.number] = row
+        if not self.terminal.can_redraw:
+            self._tell_progress(row)
+
+    def _tell_progress(self, row: Any) -> None:
+        now, percent = self.clock(), row.verified * 100 // row.size if row.size else 0
+        told_at, told_percent = self.told.setdefault(row.number, (now, percent))
+        if percent // PROGRESS_PERCENT > told_percent // PROGRESS_PERCENT or now - told_at >= PROGRESS_SECONDS:
+            self.told[row.number] = (now, percent)
+            self.say(progress_line(row))
+
+    def _draw_progress(self) -> None:
+        if not self.running or not self.terminal.can_redraw:
+            self.terminal.show_progress("")
+            return
+        more = f"  (+{len(self.running) - 1} more: V)" if len(self.running) > 1 else ""
+        room = self.terminal.columns() - 1 - len(more)
+        self.terminal.show_progress(progress_line(self.running[min(self.running)], room) + more)
