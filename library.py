@@ -1,0 +1,1679 @@
+"""Files on disk: safe names, shared files, pieces and digests, part files, cache. The only code that opens files.
+
+Three parts, one owner each, no locks:
+
+* Pure helpers (names, pieces, folder listings): callable from anywhere.
+* `Scanner`: owned by the scanner's thread. Walks the shared folder and hashes what is new. `add_path`, `adopt`,
+  `hold` and `release` are for other threads: they only put into its inbox.
+* `Library`: owned by one disk thread; every method may block on the disk. Below the folder's hidden `.node` it keeps
+  `lock`, `parts/<id>` with `parts/<id>.map` (unfinished downloads), and `cache/<id>` with `cache/<id>.map`.
+
+A name from another node is refused or used as it stands, never repaired. A file is written under a name made from its
+id, verified piece by piece, flushed, and only then linked under its final name, which never replaces anything.
+Every failure is a `LibraryError` with a sentence that can be shown to a person.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import queue
+import re
+import secrets
+import shutil
+import stat
+import struct
+import time
+import unicodedata
+from collections import OrderedDict, defaultdict
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from functools import partial
+from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Protocol, Tuple, Union
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+try:
+    import msvcrt
+except ImportError:  # everywhere else
+    msvcrt = None  # type: ignore[assignment]
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+PIECE_SIZE_MIN = 64 * KIB      # below it the digests' own traffic would show
+PIECE_SIZE_MAX = MIB           # for files up to 4 GiB; beyond, pieces grow so that no file has more than 4096
+PIECES_MAX = 4096
+LARGE_FILE = 4 * GIB
+FILE_SIZE_MAX = 1 << 50        # bytes (1 PiB): a larger declared size is a lie
+READ_SIZE = MIB                # bytes hashed between two looks at the stop flag
+DIGEST_BYTES = 32
+
+NAME_BYTES_MAX = 1024
+COMPONENT_BYTES_MAX = 240      # the file system's 255, less room for " (2)" and the like
+COMPONENTS_MAX = 16
+HIDDEN = ".node"               # the node's own folder, and the start of its temporary names
+CANDIDATES_MAX = 1000          # "name (2)" ... before giving up
+
+FOLDER_ENTRIES_MAX = 100_000
+FOLDER_BYTES_MAX = 32 * MIB    # of one listing: it is kept in memory
+SCAN_FILES_MAX = 500_000       # files looked at in one pass
+OPEN_FILES_MAX = 32            # descriptors kept open between calls
+PARTS_MAX = 1024               # unfinished downloads
+CACHE_BYTES_MAX = GIB
+CACHE_FREE_PERCENT = 5         # of the free space: the cache never takes more
+MAP_BYTES_MAX = 256 * KIB      # header, 4096 digests and as many records
+REPORT_INTERVAL = 0.5          # seconds of scanning between two reports
+PASS_INTERVAL_MIN = 2.0        # seconds
+PASS_IDLE_FACTOR = 20          # a pass costs at most a twentieth of the time
+RENAME_TRIES, RENAME_DELAY = 10, 0.1   # Windows: a virus scanner may hold the file for a moment
+
+
+# ---- Errors ----------------------------------------------------------------------------------------------------------
+
+class ErrorKind(Enum):
+    """What went wrong, for code; the sentence is for people."""
+
+    UNKNOWN = "unknown"        # no such content here
+    MISSING = "missing"        # known, but this piece is not here yet
+    CHANGED = "changed"        # the file is no longer what was announced
+    MALFORMED = "malformed"    # what another node gave is not well-formed
+    NAME = "name"              # a name that is refused, or too long for this disk
+    FULL = "full"              # disk, quota or cache has no room
+    TOO_BIG = "too big"
+    READ_ONLY = "read-only"
+    DENIED = "denied"
+    GONE = "gone"              # a file or folder is not there
+    LINK = "link"              # a link or a file stands where a folder should be
+    IN_USE = "in use"
+    DISK = "disk"              # the disk or the system failed otherwise
+
+
+class LibraryError(Exception):
+    """A refusal or failure: `kind` for code, `sentence` for people."""
+
+    def __init__(self, kind: ErrorKind, sentence: str) -> None:
+        super().__init__(sentence)
+        self.kind = kind
+        self.sentence = sentence
+
+
+class BadName(LibraryError):
+    """A name that could leave the folder, mislead a person, or not exist on another system."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(ErrorKind.NAME, sentence)
+
+
+class FolderInUse(LibraryError):
+    """Another running node has the folder."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(ErrorKind.IN_USE, sentence)
+
+
+_ERRNO_MEANING: Dict[Optional[int], Tuple[ErrorKind, str]] = {
+    errno.ENOSPC: (ErrorKind.FULL, "the disk is full"),
+    getattr(errno, "EDQUOT", None): (ErrorKind.FULL, "your disk quota is used up"),
+    errno.EFBIG: (ErrorKind.TOO_BIG, "the file is larger than this system allows"),
+    errno.EROFS: (ErrorKind.READ_ONLY, "the disk is read-only"),
+    errno.EACCES: (ErrorKind.DENIED, "this user has no permission"),
+    errno.EPERM: (ErrorKind.DENIED, "this user has no permission"),
+    errno.EIO: (ErrorKind.DISK, "the disk reports an error"),
+    errno.ENAMETOOLONG: (ErrorKind.NAME, "the name is too long for this disk"),
+    errno.ENOENT: (ErrorKind.GONE, "it is not there"),
+    errno.ELOOP: (ErrorKind.LINK, "a link stands in the way"),
+    errno.ENOTDIR: (ErrorKind.LINK, "a link or a file stands where a folder should be"),
+    errno.EXDEV: (ErrorKind.DISK, "part of the folder lies on another disk"),
+    errno.EMFILE: (ErrorKind.DISK, "too many files are open"),
+}
+
+
+def _trouble(error: OSError, doing: str) -> LibraryError:
+    kind, cause = _ERRNO_MEANING.get(error.errno, (ErrorKind.DISK, (error.strerror or "the system refused").lower()))
+    return LibraryError(kind, f"Cannot {doing}: {cause}.")
+
+
+@contextlib.contextmanager
+def _speaking(doing: str) -> Iterator[None]:
+    """Turn the system's errors into sentences."""
+    try:
+        yield
+    except OSError as error:
+        raise _trouble(error, doing) from error
+
+
+def size_text(size: int) -> str:
+    """Show a size to a person in decimal units: `4.2 GB`."""
+    if size < 1000:
+        return f"{size} B"
+    value, units = size / 1000, ["PB", "TB", "GB", "MB", "kB"]
+    while value >= 999.95 and len(units) > 1:
+        value /= 1000
+        units.pop()
+    return f"{value:.1f} {units[-1]}"
+
+
+def _shown(name: str) -> str:
+    """Quote a name so that a terminal takes no orders from it."""
+    short = name if len(name) <= 60 else name[:57] + "..."
+    return '"' + "".join(c if c.isprintable() else f"\\u{{{ord(c):x}}}" for c in short) + '"'
+
+
+# ---- Names -----------------------------------------------------------------------------------------------------------
+
+# Refused on every system, so that a folder is the same everywhere (and `C:x` or `a:stream` mean nothing on Windows).
+_FORBIDDEN_CHARACTERS = frozenset(':\\<>"|?*')
+# Controls, format and bidi controls, surrogates, line ends; private use, because WSL and SMB map ":" and "\" there.
+_FORBIDDEN_CATEGORIES = frozenset(("Cc", "Cf", "Cs", "Co", "Zl", "Zp"))
+_DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\.|$)", re.IGNORECASE)
+_SHORT_HIDDEN = re.compile(r"node~[0-9]")   # what Windows may call `.node` in its 8.3 form
+
+
+def check_name(name: str) -> str:
+    """Return a name from another node (a relative path with `/`) as it is, or raise `BadName`: it is never repaired."""
+    if not isinstance(name, str) or not name:
+        raise BadName("An empty name is refused.")
+    fault = _name_fault(name)
+    if fault:
+        raise BadName(f"The name {_shown(name)} is refused: {fault}.")
+    return name
+
+
+def _name_fault(name: str) -> str:
+    if len(name) > NAME_BYTES_MAX:
+        return "it is too long"
+    try:
+        size = len(name.encode("utf-8"))
+    except UnicodeEncodeError:
+        return "it is not valid Unicode"
+    components = name.split("/")
+    if size > NAME_BYTES_MAX or len(components) > COMPONENTS_MAX:
+        return "it is too long"
+    return next(filter(None, map(_component_fault, components)), "")
+
+
+def _component_fault(component: str) -> str:
+    if component in ("", ".", ".."):
+        return "it does not stay inside the folder"
+    if len(component.encode("utf-8")) > COMPONENT_BYTES_MAX:
+        return f"a part of it is longer than {COMPONENT_BYTES_MAX} bytes"
+    if not _FORBIDDEN_CHARACTERS.isdisjoint(component):
+        return "it holds a character that some systems do not allow"
+    if not (component.isascii() and component.isprintable()) and _has_hidden_characters(component):
+        return "it holds control or invisible characters"
+    if component[-1] in ". ":
+        return "a part of it ends in a dot or a space"
+    if _DEVICE.match(component):
+        return "it is a device name on Windows"
+    folded = component.casefold()
+    if folded.startswith(HIDDEN) or _SHORT_HIDDEN.match(folded):
+        return "it belongs to the node itself"
+    return ""
+
+
+def _has_hidden_characters(text: str) -> bool:
+    return any(unicodedata.category(character) in _FORBIDDEN_CATEGORIES for character in text)
+
+
+def _fold(name: str) -> str:
+    """The form in which names are one file on systems that ignore case and Unicode form."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+# ---- Pieces and identity ---------------------------------------------------------------------------------------------
+
+def piece_size_of(size: int) -> int:
+    """The piece size in bytes for a file of this size: a power of two that every node computes alike."""
+    wanted = -(-size // (PIECES_MAX if size > LARGE_FILE else 1024))
+    power = 1 << max(0, wanted - 1).bit_length()
+    return power if size > LARGE_FILE else min(max(power, PIECE_SIZE_MIN), PIECE_SIZE_MAX)
+
+
+def piece_count_of(size: int) -> int:
+    """How many pieces a file of this size has; an empty file has none."""
+    return -(-size // piece_size_of(size))
+
+
+def piece_length(size: int, index: int) -> int:
+    """The length of one piece in bytes: only the last may be shorter."""
+    piece_size = piece_size_of(size)
+    return min(piece_size, size - index * piece_size)
+
+
+def identity_of(size: int, digests: bytes) -> bytes:
+    """The id of a content: SHA-256 over its size (8 bytes, big-endian) and the SHA-256 of each piece."""
+    return hashlib.sha256(size.to_bytes(8, "big") + digests).digest()
+
+
+def digests_of(content: bytes) -> bytes:
+    """The piece digests of a content that is in memory."""
+    piece_size = piece_size_of(len(content))
+    view = memoryview(content)
+    return b"".join(
+        hashlib.sha256(view[start:start + piece_size]).digest() for start in range(0, len(content), piece_size)
+    )
+
+
+def check_manifest(file_id: bytes, size: int, digests: bytes) -> None:
+    """Raise `LibraryError` unless size and digests belong to the id (so they may come from any source)."""
+    if type(size) is not int or not 0 <= size <= FILE_SIZE_MAX:
+        raise LibraryError(ErrorKind.MALFORMED, "The declared size is impossible.")
+    if len(digests) != piece_count_of(size) * DIGEST_BYTES or identity_of(size, digests) != file_id:
+        raise LibraryError(ErrorKind.MALFORMED, "The list of piece digests does not belong to this file.")
+
+
+def has_piece(bitmap: Union[bytes, bytearray], index: int) -> bool:
+    """Whether bit `index` is set (bit i of byte i // 8, most significant first)."""
+    return bool(bitmap[index >> 3] & 0x80 >> (index & 7))
+
+
+def set_piece(bitmap: bytearray, index: int) -> None:
+    """Set bit `index`."""
+    bitmap[index >> 3] |= 0x80 >> (index & 7)
+
+
+# ---- Folder listings -------------------------------------------------------------------------------------------------
+
+class FolderEntry(NamedTuple):
+    """One line of a folder's listing: a file, or an empty folder (size 0, no id)."""
+
+    path: str
+    size: int
+    file_id: bytes
+    is_folder: bool
+
+
+_LISTING_HEADER = struct.Struct(">4sI")         # magic, entries
+_LISTING_ENTRY = struct.Struct(">BHQ")          # kind, bytes of the path, size; then path, then the id of a file
+_LISTING_MAGIC = b"LST1"
+
+
+class _Paths:
+    """The paths of one folder, so that none is another's twin on a system that ignores case, nor lies inside a file."""
+
+    def __init__(self) -> None:
+        self._leaves: set[str] = set()
+        self._parents: set[str] = set()
+
+    def add(self, path: str) -> bool:
+        """Whether the path fits beside those before it."""
+        folded = _fold(path)
+        if folded in self._leaves or folded in self._parents:
+            return False
+        parents = []
+        parent = folded.rpartition("/")[0]
+        while parent and parent not in self._parents:
+            if parent in self._leaves:
+                return False
+            parents.append(parent)
+            parent = parent.rpartition("/")[0]
+        self._parents.update(parents)
+        self._leaves.add(folded)
+        return True
+
+
+def _malformed_listing() -> LibraryError:
+    return LibraryError(ErrorKind.MALFORMED, "The folder's listing is malformed.")
+
+
+def _check_entry(entry: FolderEntry, paths: _Paths) -> None:
+    check_name(entry.path)
+    well_formed = (entry.size == 0 and not entry.file_id) if entry.is_folder else len(entry.file_id) == DIGEST_BYTES
+    if not well_formed or not 0 <= entry.size <= FILE_SIZE_MAX or not paths.add(entry.path):
+        raise _malformed_listing()
+
+
+def encode_folder(entries: Iterable[FolderEntry]) -> bytes:
+    """Encode a folder's listing: the same entries give the same bytes."""
+    ordered = sorted(entries, key=lambda entry: entry.path.encode("utf-8", "surrogatepass"))
+    paths = _Paths()
+    parts = [_LISTING_HEADER.pack(_LISTING_MAGIC, len(ordered))]
+    for entry in ordered:
+        _check_entry(entry, paths)
+        path = entry.path.encode("utf-8")
+        parts += (_LISTING_ENTRY.pack(entry.is_folder, len(path), entry.size), path, entry.file_id)
+    listing = b"".join(parts)
+    if len(ordered) > FOLDER_ENTRIES_MAX or len(listing) > FOLDER_BYTES_MAX:
+        raise LibraryError(ErrorKind.TOO_BIG, f"A folder of {len(ordered)} files is too big to be listed.")
+    return listing
+
+
+def decode_folder(listing: bytes) -> List[FolderEntry]:
+    """Decode a folder's listing, or raise `LibraryError`: every path in it is a checked name."""
+    try:
+        magic, count = _LISTING_HEADER.unpack_from(listing)
+        if magic != _LISTING_MAGIC or count > FOLDER_ENTRIES_MAX or len(listing) > FOLDER_BYTES_MAX:
+            raise _malformed_listing()
+        entries, end = _decode_entries(listing, count)
+    except (struct.error, UnicodeDecodeError) as error:
+        raise _malformed_listing() from error
+    if end != len(listing):
+        raise _malformed_listing()
+    return entries
+
+
+def _decode_entries(listing: bytes, count: int) -> Tuple[List[FolderEntry], int]:
+    entries, paths, position, last = [], _Paths(), _LISTING_HEADER.size, b""
+    for _ in range(count):
+        kind, path_bytes, size = _LISTING_ENTRY.unpack_from(listing, position)
+        position += _LISTING_ENTRY.size
+        path = listing[position:position + path_bytes]
+        position += path_bytes
+        file_id = b"" if kind else listing[position:position + DIGEST_BYTES]
+        position += len(file_id)
+        if kind > 1 or path <= last or len(path) != path_bytes:
+            raise _malformed_listing()
+        entry = FolderEntry(path.decode("utf-8"), size, file_id, bool(kind))
+        _check_entry(entry, paths)
+        entries.append(entry)
+        last = path
+    return entries, position
+
+
+# ---- Opening, reading and hashing ------------------------------------------------------------------------------------
+
+Fingerprint = Tuple[int, int, int]   # size, mtime_ns, inode
+
+
+def _flags(*names: str) -> int:
+    """The named `os.open` flags that this system has."""
+    return sum(getattr(os, name, 0) for name in names)
+
+
+# O_NONBLOCK: a FIFO must not hold the thread. O_NOFOLLOW: a link is not the file that was announced.
+_OPEN_FLAGS = _flags("O_NONBLOCK", "O_NOFOLLOW", "O_CLOEXEC", "O_BINARY", "O_NOINHERIT")
+_HAS_DIR_FD = hasattr(os, "O_DIRECTORY") and {os.open, os.mkdir, os.stat, os.unlink, os.link} <= os.supports_dir_fd
+_REPARSE_POINT = 0x400   # Windows: links, junctions, files that are only in the cloud
+
+
+def _fingerprint(status: os.stat_result) -> Fingerprint:
+    # Windows gives different inodes by name and by descriptor on some file systems: size and time must do there.
+    return status.st_size, status.st_mtime_ns, 0 if os.name == "nt" else status.st_ino
+
+
+def _is_link(status: os.stat_result) -> bool:
+    return stat.S_ISLNK(status.st_mode) or bool(getattr(status, "st_file_attributes", 0) & _REPARSE_POINT)
+
+
+def _open_regular(path: str, write: bool = False, dir_fd: Optional[int] = None) -> int:
+    """Open a regular file, never through a link in its last component; OSError otherwise."""
+    if not hasattr(os, "O_NOFOLLOW") and _is_link(os.lstat(path)):
+        raise OSError(errno.ELOOP, "a link", path)
+    descriptor = os.open(path, _OPEN_FLAGS | (os.O_RDWR if write else os.O_RDONLY), dir_fd=dir_fd)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    return descriptor
+
+
+def _create(path: str, dir_fd: Optional[int] = None) -> int:
+    """Create a file that was not there; the system applies the umask, and no execute bit is ever set."""
+    return os.open(path, _OPEN_FLAGS | os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644, dir_fd=dir_fd)
+
+
+def _read_at(descriptor: int, length: int, offset: int) -> bytes:
+    """Read exactly `length` bytes, less only at the end of the file."""
+    if hasattr(os, "pread"):
+        data = os.pread(descriptor, length, offset)
+    else:
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        data = os.read(descriptor, length)
+    if len(data) == length or not data:
+        return data
+    return data + _read_at(descriptor, length - len(data), offset + len(data))
+
+
+def _write_at(descriptor: int, data: Union[bytes, bytearray, memoryview], offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        if hasattr(os, "pwrite"):
+            written = os.pwrite(descriptor, view, offset)
+        else:
+            os.lseek(descriptor, offset, os.SEEK_SET)
+            written = os.write(descriptor, view)
+        view, offset = view[written:], offset + written
+
+
+def _digest_range(descriptor: int, offset: int, length: int, tick: Callable[[], None]) -> bytes:
+    """SHA-256 of a range (shorter where the file ends), with a tick before each read."""
+    hasher = hashlib.sha256()
+    end = offset + length
+    while offset < end:
+        tick()
+        data = _read_at(descriptor, min(READ_SIZE, end - offset), offset)
+        if not data:
+            break
+        hasher.update(data)
+        offset += len(data)
+    return hasher.digest()
+
+
+def _digest_pieces(descriptor: int, size: int, tick: Callable[[], None]) -> bytes:
+    piece_size = piece_size_of(size)
+    return b"".join(
+        _digest_range(descriptor, index * piece_size, piece_length(size, index), tick)
+        for index in range(piece_count_of(size))
+    )
+
+
+def _holds(descriptor: int, size: int, digests: bytes) -> bool:
+    """Whether an open file has this content: stops at the first piece that differs."""
+    if os.fstat(descriptor).st_size != size:
+        return False
+    piece_size = piece_size_of(size)
+    return all(
+        _digest_range(descriptor, index * piece_size, piece_size, _no_tick) == _digest_at(digests, index)
+        for index in range(piece_count_of(size))
+    )
+
+
+def _digest_at(digests: bytes, index: int) -> bytes:
+    return digests[index * DIGEST_BYTES:(index + 1) * DIGEST_BYTES]
+
+
+def _no_tick() -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class SharedFile:
+    """A content that this node shares: a file, or a folder as the bytes of its listing."""
+
+    name: str                  # the label: a relative path with "/", or the top folder's name
+    path: str
+    size: int
+    mtime_ns: int
+    inode: int
+    digests: bytes
+    file_id: bytes
+    is_folder: bool = False
+    listed: bool = True        # False inside a shared folder: served by id, announced as part of the folder
+    listing: bytes = b""
+    file_count: int = 1
+    total_size: int = 0
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """What must not change between announcing and sending."""
+        return self.size, self.mtime_ns, self.inode
+
+
+def _shared_file(name: str, path: str, fingerprint: Fingerprint, digests: bytes, listed: bool) -> SharedFile:
+    size, mtime_ns, inode = fingerprint
+    return SharedFile(name, path, size, mtime_ns, inode, digests, identity_of(size, digests), listed=listed,
+                      total_size=size)
+
+
+def _shared_folder(name: str, path: str, entries: List[FolderEntry]) -> SharedFile:
+    listing = encode_folder(entries)
+    digests = digests_of(listing)
+    return SharedFile(name, path, len(listing), 0, 0, digests, identity_of(len(listing), digests), True, True, listing,
+                      sum(not entry.is_folder for entry in entries), sum(entry.size for entry in entries))
+
+
+# ---- The scanner -----------------------------------------------------------------------------------------------------
+
+class StopFlag(Protocol):
+    """What the scanner needs of a `threading.Event`."""
+
+    def is_set(self) -> bool:
+        """Whether the scan is to end."""
+
+
+@dataclass
+class ScanResult:
+    """What a pass, or a step of it, found. Apply `removed` before `added`: a changed file is in both."""
+
+    added: List[SharedFile] = field(default_factory=list)
+    removed: List[SharedFile] = field(default_factory=list)
+    warnings: List[str] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.removed or self.warnings)
+
+
+class _Stopped(Exception):
+    """The stop flag was seen."""
+
+
+class _StillChanging(Exception):
+    """The file changed while it was hashed."""
+
+
+class _Found(NamedTuple):
+    name: str
+    listed: bool
+    fingerprint: Fingerprint
+
+
+@dataclass
+class _Top:
+    """A shared folder as one walk saw it."""
+
+    name: str
+    members: List[Tuple[str, str]] = field(default_factory=list)     # path inside the folder, path on disk
+    empty: List[str] = field(default_factory=list)
+    waiting: int = 0                                                 # members that are still to be hashed
+
+
+_WARNINGS = {
+    "folder": "The shared folder cannot be read; it is shared again when it is back",
+    "unreadable": "cannot be read and is not shared",
+    "link": "is a link and is not shared",
+    "special": "is no ordinary file and is not shared",
+    "name": "has a name that other systems cannot hold and is not shared",
+    "twin": "has the same name as another on some systems and is not shared with its folder",
+    "changing": "is still changing; it is shared when it rests",
+    "many": f"is beyond the {SCAN_FILES_MAX} files that are looked at and is not shared",
+    "big": "has too many files to be listed and is not shared as a folder",
+}
+
+
+class _Troubles:
+    """What a pass could not share: counted by kind, with one example each."""
+
+    def __init__(self) -> None:
+        self._seen: Dict[str, Tuple[int, str]] = {}
+
+    def add(self, kind: str, name: str) -> None:
+        """Count one more of a kind."""
+        count, example = self._seen.get(kind, (0, name))
+        self._seen[kind] = count + 1, example
+
+    def kinds(self) -> set[str]:
+        """The kinds seen."""
+        return set(self._seen)
+
+    def sentences(self, known: set[str]) -> List[str]:
+        """One sentence for each kind that the person does not know yet."""
+        return [self._sentence(kind) for kind in self._seen if kind not in known]
+
+    def _sentence(self, kind: str) -> str:
+        count, example = self._seen[kind]
+        others = f" (and {count - 1} more)" if count > 1 else ""
+        return f"{_WARNINGS[kind]}." if kind == "folder" else f"{_shown(example)} {_WARNINGS[kind]}{others}."
+
+
+class _Walk:
+    """One look at what lies in the shared places: names and fingerprints, nothing is opened."""
+
+    def __init__(self, tick: Callable[[], None]) -> None:
+        self.files: Dict[str, _Found] = {}
+        self.tops: Dict[str, _Top] = {}
+        self.troubles = _Troubles()
+        self._tick = tick
+
+    def add_folder_itself(self, folder: str) -> None:
+        """Look at the shared folder: each of its files and folders is shared by itself."""
+        children = self._children(folder)
+        if children is None:
+            self.troubles.add("folder", folder)
+        for child in children or ():
+            self.add(os.path.join(folder, child), child, None)
+
+    def add(self, path: str, name: str, top: Optional[_Top]) -> None:
+        """Look at a file or folder; `top` is the shared folder that it is in, if any."""
+        self._tick()
+        if len(self.files) >= SCAN_FILES_MAX:
+            self.troubles.add("many", name)
+            return
+        try:
+            check_name(name)
+            status = os.lstat(path)
+        except BadName:
+            self.troubles.add("name", name)
+        except OSError:
+            self.troubles.add("unreadable", name)
+        else:
+            self._add_checked(path, name, top, status)
+
+    def _add_checked(self, path: str, name: str, top: Optional[_Top], status: os.stat_result) -> None:
+        if _is_link(status):
+            self.troubles.add("link", name)
+        elif stat.S_ISDIR(status.st_mode):
+            if top is None:
+                top = self.tops[path] = _Top(name)
+            self._add_folder(path, name, top)
+        elif stat.S_ISREG(status.st_mode):
+            if top is not None:
+                top.members.append((name[len(top.name) + 1:], path))
+            self.files[path] = _Found(name, top is None, _fingerprint(status))
+        else:
+            self.troubles.add("special", name)
+
+    def _add_folder(self, path: str, name: str, top: _Top) -> None:
+        children = self._children(path)
+        if children is None:
+            self.troubles.add("unreadable", name)
+        elif not children and name != top.name:
+            top.empty.append(name[len(top.name) + 1:])
+        for child in children or ():
+            self.add(os.path.join(path, child), f"{name}/{child}", top)
+
+    def _children(self, path: str) -> Optional[List[str]]:
+        """What is in a folder, without dotfiles; None when it cannot be read."""
+        try:
+            return sorted(name for name in os.listdir(path) if not name.startswith("."))
+        except OSError:
+            return None
+
+
+class Scanner:
+    """Finds and hashes what is shared; owned by one thread, which calls `run_once` again and again."""
+
+    def __init__(self, folder: str, stop: Optional[StopFlag] = None,
+                 clock: Callable[[], float] = time.monotonic) -> None:
+        self.folder = os.path.abspath(folder)
+        self._stop = stop
+        self._clock = clock
+        self._inbox: queue.SimpleQueue[Callable[[], Any]] = queue.SimpleQueue()
+        self._extras: List[str] = []
+        self._held: set[str] = set()
+        self._known: Dict[str, SharedFile] = {}                          # files, by path
+        self._folders: Dict[str, SharedFile] = {}                        # shared folders, by path
+        self._contents: Dict[str, Tuple[List[SharedFile], List[str]]] = {}   # what a folder's listing was made of
+        self._warned: set[str] = set()
+        self._idle_cost = 0.0
+        self._report: Optional[Callable[[ScanResult], None]] = None
+        self._whole, self._step = ScanResult(), ScanResult()
+        self._reported_at = 0.0
+
+    # -- for other threads --
+
+    def add_path(self, path: str) -> str:
+        """Share a file or folder that lies elsewhere, from the next pass on; returns its real path."""
+        real = os.path.realpath(path)
+        with _speaking(f"share {_shown(path)}"):
+            mode = os.stat(real).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise LibraryError(ErrorKind.DENIED, f"Cannot share {_shown(path)}: it is no ordinary file or folder.")
+        check_name(os.path.basename(real))
+        self._inbox.put(partial(self._add_extra, real))
+        return real
+
+    def adopt(self, shared: SharedFile) -> None:
+        """Take a file that a download has finished as known: it is not hashed again."""
+        self._inbox.put(partial(self._known.__setitem__, shared.path, shared))
+
+    def hold(self, name: str) -> None:
+        """Keep a top folder's entry as it is while a download fills the folder."""
+        self._inbox.put(partial(self._held.add, name))
+
+    def release(self, name: str) -> None:
+        """End `hold`: the folder is listed as it is at the next pass."""
+        self._inbox.put(partial(self._held.discard, name))
+
+    # -- for the owner --
+
+    def next_pass_in(self) -> float:
+        """Seconds until the next pass is worth its cost."""
+        return max(PASS_INTERVAL_MIN, PASS_IDLE_FACTOR * self._idle_cost)
+
+    def run_once(self, report: Optional[Callable[[ScanResult], None]] = None) -> ScanResult:
+        """Make one pass; `report` gets what was found about twice a second, the result is the whole of it."""
+        self._whole, self._step, self._report = ScanResult(), ScanResult(), report
+        self._idle_cost, self._reported_at = 0.0, self._clock()
+        with contextlib.suppress(_Stopped):
+            self._scan()
+        self._flush()
+        return self._whole
+
+    def _add_extra(self, path: str) -> None:
+        if path not in self._extras:
+            self._extras.append(path)
+
+    def _take_inbox(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._inbox.get_nowait()()
+
+    def _tick(self) -> None:
+        """Between two steps of work: stop if asked to, report if it is time."""
+        if self._stop is not None and self._stop.is_set():
+            raise _Stopped
+        if self._step and self._clock() - self._reported_at >= REPORT_INTERVAL:
+            self._flush()
+
+    def _flush(self) -> None:
+        step, self._step, self._reported_at = self._step, ScanResult(), self._clock()
+        self._whole.added += step.added
+        self._whole.removed += step.removed
+        self._whole.warnings += step.warnings
+        if step and self._report is not None:
+            self._report(step)
+
+    def _scan(self) -> None:
+        started = self._clock()
+        self._take_inbox()
+        walk = _Walk(self._tick)
+        walk.add_folder_itself(self.folder)
+        for path in self._extras:
+            walk.add(path, os.path.basename(path), None)
+        self._forget(walk)
+        self._idle_cost = self._clock() - started
+        self._hash_pending(walk)
+        self._step.warnings += walk.troubles.sentences(self._warned)
+        self._warned = walk.troubles.kinds()
+
+    def _forget(self, walk: _Walk) -> None:
+        """Remove what is no longer there, or no longer what it was."""
+        for path, shared in list(self._known.items()):
+            found = walk.files.get(path)
+            if found is None or found.fingerprint != shared.fingerprint:
+                self._step.removed.append(self._known.pop(path))
+            elif (found.name, found.listed) != (shared.name, shared.listed):
+                self._known[path] = replace(shared, name=found.name, listed=found.listed)
+                self._step.removed.append(shared)
+                self._step.added.append(self._known[path])
+        for path in list(self._folders):
+            if path not in walk.tops:
+                self._forget_folder(path)
+
+    def _forget_folder(self, path: str) -> None:
+        self._contents.pop(path, None)
+        if path in self._folders:
+            self._step.removed.append(self._folders.pop(path))
+
+    def _hash_pending(self, walk: _Walk) -> None:
+        """Hash what is new, small files first; a folder is listed as soon as all its files are known."""
+        pending = sorted((path for path in walk.files if path not in self._known),
+                         key=lambda path: walk.files[path].fingerprint[0])
+        tops_of: Dict[str, List[str]] = defaultdict(list)
+        for top_path, top in walk.tops.items():
+            for _, path in top.members:
+                if path not in self._known:
+                    tops_of[path].append(top_path)
+                    top.waiting += 1
+            if not top.waiting:
+                self._list_folder(top_path, top, walk.troubles)
+        for path in pending:
+            self._hash_file(path, walk.files[path], walk.troubles)
+            for top_path in tops_of[path]:
+                walk.tops[top_path].waiting -= 1
+                if not walk.tops[top_path].waiting:
+                    self._list_folder(top_path, walk.tops[top_path], walk.troubles)
+
+    def _hash_file(self, path: str, found: _Found, troubles: _Troubles) -> None:
+        self._take_inbox()     # a download may just have finished this very file
+        adopted = self._known.get(path)
+        if adopted is not None and adopted.fingerprint == found.fingerprint:
+            return
+        started = self._clock()
+        try:
+            self._known[path] = shared = self._hash_opened(path, found)
+        except _StillChanging:
+            troubles.add("changing", found.name)
+            self._idle_cost += self._clock() - started
+        except OSError:
+            troubles.add("unreadable", found.name)
+        else:
+            self._step.added.append(shared)
+
+    def _hash_opened(self, path: str, found: _Found) -> SharedFile:
+        descriptor = _open_regular(path)
+        try:
+            tick = partial(self._tick_unchanged, descriptor, found.fingerprint)
+            digests = _digest_pieces(descriptor, found.fingerprint[0], tick)
+            tick()
+        finally:
+            os.close(descriptor)
+        return _shared_file(found.name, path, found.fingerprint, digests, found.listed)
+
+    def _tick_unchanged(self, descriptor: int, fingerprint: Fingerprint) -> None:
+        """Give up on a file that changes at its next read, not at its end: it may grow for ever."""
+        self._tick()
+        if _fingerprint(os.fstat(descriptor)) != fingerprint:
+            raise _StillChanging
+
+    def _list_folder(self, path: str, top: _Top, troubles: _Troubles) -> None:
+        """Announce a folder as one entry, when its content is new."""
+        if top.name in self._held:
+            return
+        names, files, paths = [], [], _Paths()
+        for name, member_path in top.members:
+            if member_path not in self._known:
+                continue
+            if paths.add(name):
+                names.append(name)
+                files.append(self._known[member_path])
+            else:
+                troubles.add("twin", f"{top.name}/{name}")
+        empty = [name for name in top.empty if paths.add(name)]
+        if self._contents.get(path) == (files, names + empty):
+            return
+        self._forget_folder(path)
+        if names or empty:
+            self._announce_folder(path, top.name, list(zip(names, files)), empty, troubles)
+        self._contents[path] = (files, names + empty)
+
+    def _announce_folder(self, path: str, name: str, files: List[Tuple[str, SharedFile]], empty: List[str],
+                         troubles: _Troubles) -> None:
+        entries = [FolderEntry(inner, shared.size, shared.file_id, False) for inner, shared in files]
+        entries += [FolderEntry(inner, 0, b"", True) for inner in empty]
+        try:
+            self._folders[path] = shared = _shared_folder(name, path, entries)
+        except LibraryError:
+            troubles.add("big", name)
+        else:
+            self._step.added.append(shared)
+
+
+# ---- Folders and final names -----------------------------------------------------------------------------------------
+
+class _Folder:
+    """An open directory: names are looked up in it, links are not followed."""
+
+    def __init__(self, path: str, descriptor: Optional[int]) -> None:
+        self.path = path
+        self._descriptor = descriptor
+
+    @classmethod
+    def open(cls, path: str) -> _Folder:
+        """Open a folder that the person chose (it may be a link)."""
+        return cls(path, os.open(path, os.O_RDONLY | _flags("O_DIRECTORY", "O_CLOEXEC")) if _HAS_DIR_FD else None)
+
+    def __enter__(self) -> _Folder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+
+    def _at(self, name: str) -> str:
+        return name if self._descriptor is not None else os.path.join(self.path, name)
+
+    def status(self, name: str) -> os.stat_result:
+        """What stands under the name, itself and not what it may point to."""
+        return os.stat(self._at(name), dir_fd=self._descriptor, follow_symlinks=False)
+
+    def child(self, name: str) -> _Folder:
+        """Open a folder in this one, made if absent; a link or a file in its place is an OSError."""
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(self._at(name), dir_fd=self._descriptor)
+        path = os.path.join(self.path, name)
+        if self._descriptor is not None:
+            flags = os.O_RDONLY | _flags("O_DIRECTORY", "O_CLOEXEC", "O_NOFOLLOW")
+            return _Folder(path, os.open(name, flags, dir_fd=self._descriptor))
+        status = self.status(name)
+        if _is_link(status) or not stat.S_ISDIR(status.st_mode):
+            raise OSError(errno.ENOTDIR, "not a folder", path)
+        return _Folder(path, None)
+
+    def open_file(self, name: str) -> int:
+        """Open a regular file in this folder for reading."""
+        return _open_regular(self._at(name), dir_fd=self._descriptor)
+
+    def create(self, name: str) -> int:
+        """Create a file in this folder."""
+        return _create(self._at(name), self._descriptor)
+
+    def remove(self, name: str) -> None:
+        """Remove a file of this folder."""
+        os.unlink(self._at(name), dir_fd=self._descriptor)
+
+    def take_in(self, source: str, name: str) -> None:
+        """Move a file into this folder; FileExistsError where the name is taken, by anything at all."""
+        if os.name == "nt":
+            _rename_windows(source, self._at(name))
+            return
+        try:
+            os.link(source, self._at(name), dst_dir_fd=self._descriptor, follow_symlinks=False)
+        except FileExistsError:
+            raise
+        except (OSError, NotImplementedError):     # a disk without hard links, such as exFAT
+            self._take_in_by_reservation(source, name)
+        else:
+            os.unlink(source)
+
+    def _take_in_by_reservation(self, source: str, name: str) -> None:
+        os.close(self.create(name))
+        try:
+            os.replace(source, self._at(name), dst_dir_fd=self._descriptor)
+        except OSError:
+            self.remove(name)
+            raise
+
+    def sync(self) -> None:
+        """Make new names survive a power cut, where the system can."""
+        if self._descriptor is not None:
+            with contextlib.suppress(OSError):
+                os.fsync(self._descriptor)
+
+
+def _rename_windows(source: str, target: str) -> None:
+    """Rename; Windows itself refuses to replace anything, and another program may hold the file for a moment."""
+    for _ in range(RENAME_TRIES - 1):
+        try:
+            return os.rename(source, target)
+        except FileExistsError:
+            raise
+        except PermissionError:
+            time.sleep(RENAME_DELAY)
+    os.rename(source, target)
+
+
+@contextlib.contextmanager
+def _parent_of(folder: str, name: str) -> Iterator[Tuple[_Folder, str]]:
+    """The folder in which the last component of a checked name belongs, its parents made one by one."""
+    *parents, last = check_name(name).split("/")
+    with contextlib.ExitStack() as stack:
+        place = stack.enter_context(_Folder.open(folder))
+        for parent in parents:
+            place = stack.enter_context(place.child(parent))
+        yield place, last
+
+
+def _place(place: _Folder, source: str, status: os.stat_result, name: str,
+           is_same: Callable[[_Folder, str], bool]) -> Tuple[str, bool]:
+    """Give a finished file the first free name; stop at one that already holds the same content."""
+    stem, extension = os.path.splitext(name)
+    for number in range(1, CANDIDATES_MAX + 1):
+        candidate = name if number == 1 else f"{stem} ({number}){extension}"
+        try:
+            place.take_in(source, candidate)
+        except FileExistsError:
+            if is_same(place, candidate):
+                return candidate, True
+            continue
+        _confirm(place, candidate, status)
+        place.sync()
+        return candidate, False
+    raise LibraryError(ErrorKind.NAME, f"There are too many files called {_shown(name)}.")
+
+
+def _confirm(place: _Folder, name: str, status: os.stat_result) -> None:
+    """Check that what got the final name is the very file that was verified."""
+    if os.name != "nt" and not os.path.samestat(place.status(name), status):
+        place.remove(name)
+        raise LibraryError(ErrorKind.CHANGED, f"{_shown(name)} was exchanged by another program; it is not kept.")
+
+
+class _OpenFiles:
+    """Descriptors kept open between calls: the least recently used is closed first."""
+
+    def __init__(self) -> None:
+        self._open: OrderedDict[str, int] = OrderedDict()
+
+    def get(self, path: str, write: bool = False) -> int:
+        """The descriptor of a file, opened if need be."""
+        if path in self._open:
+            self._open.move_to_end(path)
+            return self._open[path]
+        return self.put(path, _open_regular(path, write))
+
+    def put(self, path: str, descriptor: int) -> int:
+        """Keep a descriptor."""
+        self.drop(path)
+        self._open[path] = descriptor
+        if len(self._open) > OPEN_FILES_MAX:
+            os.close(self._open.popitem(last=False)[1])
+        return descriptor
+
+    def drop(self, path: str) -> None:
+        """Close the descriptor of a file, if it is open."""
+        if path in self._open:
+            os.close(self._open.pop(path))
+
+    def close(self) -> None:
+        """Close all."""
+        for path in list(self._open):
+            self.drop(path)
+
+
+# ---- Part files and their maps ---------------------------------------------------------------------------------------
+
+class Destination(Enum):
+    """Where a content goes when it is complete."""
+
+    DOWNLOAD = 0
+    CACHE = 1
+
+
+class PartInfo(NamedTuple):
+    """An unfinished download that is kept."""
+
+    file_id: bytes
+    size: int
+    verified_bytes: int
+    label: str
+
+
+class CachedFile(NamedTuple):
+    """A content that this node keeps for others."""
+
+    file_id: bytes
+    label: str
+    size: int
+    is_folder: bool
+
+
+class Finished(NamedTuple):
+    """A download that is verified, flushed and under its final name."""
+
+    path: str
+    was_there: bool
+    shared: SharedFile
+
+
+_MAP_HEADER = struct.Struct(">4sBBHQ")   # magic, destination, is folder, bytes of the label, size; label; digests
+_MAP_RECORD = struct.Struct(">I")        # one verified piece
+_MAP_MAGIC = b"MAP1"
+
+
+@dataclass
+class _Content:
+    """A content below `.node`: a part, or a complete cached file (whose pieces are checked when first read)."""
+
+    file_id: bytes
+    size: int
+    digests: bytes
+    label: str = ""
+    is_folder: bool = False
+    destination: Destination = Destination.DOWNLOAD
+    claimed: List[int] = field(default_factory=list)     # what the map says; believed only after hashing
+    is_open: bool = False                                # begun in this process: the claims are checked
+    verified: bytearray = field(default_factory=bytearray)
+    verified_count: int = 0
+    verified_bytes: int = 0
+    map_end: int = 0                                     # where the next record goes
+
+    def __post_init__(self) -> None:
+        self.verified = bytearray(-(-piece_count_of(self.size) // 8))
+
+    def mark(self, index: int) -> None:
+        """Note a piece as verified."""
+        if not has_piece(self.verified, index):
+            set_piece(self.verified, index)
+            self.verified_count += 1
+            self.verified_bytes += piece_length(self.size, index)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every piece is verified."""
+        return self.verified_count == piece_count_of(self.size)
+
+
+def _encode_map(content: _Content) -> bytes:
+    label = content.label.encode("utf-8")
+    header = _MAP_HEADER.pack(_MAP_MAGIC, content.destination.value, content.is_folder, len(label), content.size)
+    indexes = (index for index in range(piece_count_of(content.size)) if has_piece(content.verified, index))
+    return b"".join((header, label, content.digests, *map(_MAP_RECORD.pack, indexes)))
+
+
+def _decode_map(data: bytes, file_id: bytes) -> _Content:
+    """Read a map; ValueError, struct.error or LibraryError when it is not one, or not this file's."""
+    magic, destination, is_folder, label_bytes, size = _MAP_HEADER.unpack_from(data)
+    start = _MAP_HEADER.size + label_bytes
+    if magic != _MAP_MAGIC or size > FILE_SIZE_MAX:
+        raise ValueError("not a map")
+    count = piece_count_of(size)
+    end = start + count * DIGEST_BYTES
+    check_manifest(file_id, size, data[start:end])
+    label = data[_MAP_HEADER.size:start].decode("utf-8")
+    records = data[end:end + (len(data) - end) // _MAP_RECORD.size * _MAP_RECORD.size]
+    claimed = sorted({index for (index,) in _MAP_RECORD.iter_unpack(records) if index < count})
+    return _Content(file_id, size, data[start:end], label, bool(is_folder), Destination(destination), claimed)
+
+
+def _load_maps(folder: str) -> Iterator[Tuple[float, _Content]]:
+    """The contents of a hidden folder with the time of their last use; what has no good map is useless and removed."""
+    names = set(os.listdir(folder))
+    for name in sorted(names):
+        path = os.path.join(folder, name)
+        file_id, is_map = name[:64], name[64:] == ".map"
+        try:
+            if not re.fullmatch("[0-9a-f]{64}", file_id) or name[64:] not in ("", ".map"):
+                raise ValueError("not ours")
+            if is_map and file_id in names:
+                descriptor = _open_regular(path)
+                with open(descriptor, "rb") as file:
+                    yield os.fstat(descriptor).st_mtime, _decode_map(file.read(MAP_BYTES_MAX), bytes.fromhex(file_id))
+            elif is_map or file_id + ".map" not in names:
+                raise ValueError("one without the other")
+        except (OSError, ValueError, struct.error, LibraryError):
+            _remove(path)
+            _remove(os.path.join(folder, file_id))
+
+
+def _remove(path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+
+
+# ---- The library -----------------------------------------------------------------------------------------------------
+
+def open_folder(folder: str, named: bool = True) -> Library:
+    """Open a library; where the person did not name the folder, the next free of `shared-2`, `shared-3` ... serves."""
+    for number in range(1, 100):
+        library = Library(folder if number == 1 else f"{folder}-{number}")
+        try:
+            library.open()
+            return library
+        except FolderInUse:
+            if named:
+                raise
+    raise FolderInUse(f"The folders {_shown(folder)} to {_shown(folder + '-99')} are all in use.")
+
+
+class Library:
+    """The shared contents, part files and cache of one node; owned by one disk thread."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = os.path.abspath(folder)
+        self.notice = ""               # why nothing can be saved here, if so; sharing and chat go on
+        self._parts_folder = os.path.join(self.folder, HIDDEN, "parts")
+        self._cache_folder = os.path.join(self.folder, HIDDEN, "cache")
+        self._lock: Optional[int] = None
+        self._files = _OpenFiles()
+        self._shared: Dict[bytes, Dict[str, SharedFile]] = {}      # id -> path -> file: one content may lie twice
+        self._parts: Dict[bytes, _Content] = {}
+        self._cache: OrderedDict[bytes, _Content] = OrderedDict()  # the least recently used first
+        self._unflushed: List[str] = []
+
+    # -- opening and closing --
+
+    def open(self) -> None:
+        """Make the folder if absent and lock it; a folder that cannot be written is opened with a `notice`."""
+        with _speaking(f"use the folder {_shown(self.folder)}"):
+            os.makedirs(self.folder, exist_ok=True)
+            os.listdir(self.folder)
+        try:
+            with _speaking(f"save anything in {_shown(self.folder)}"):
+                self._make_hidden_folders()
+        except LibraryError as error:
+            if error.kind not in (ErrorKind.DENIED, ErrorKind.READ_ONLY, ErrorKind.FULL):
+                raise
+            self.notice = error.sentence
+            return
+        self._take_lock()
+        self._load()
+
+    def close(self) -> None:
+        """Close all files and give the folder free."""
+        self._files.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def __enter__(self) -> Library:
+        self.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _make_hidden_folders(self) -> None:
+        for path in (os.path.join(self.folder, HIDDEN), self._parts_folder, self._cache_folder):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(path, 0o700)
+            status = os.lstat(path)
+            if _is_link(status) or not stat.S_ISDIR(status.st_mode):
+                raise OSError(errno.ENOTDIR, "not a folder", path)
+        self._lock = os.open(os.path.join(self.folder, HIDDEN, "lock"), _OPEN_FLAGS | os.O_RDWR | os.O_CREAT, 0o600)
+
+    def _take_lock(self) -> None:
+        """Hold a lock that the system itself drops when this process ends, however it ends."""
+        assert self._lock is not None
+        try:
+            if fcntl is not None:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            elif msvcrt is not None:
+                msvcrt.locking(self._lock, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        except OSError as error:
+            self.close()
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK):
+                raise FolderInUse(f"The folder {_shown(self.folder)} is in use by another node.") from error
+            raise _trouble(error, f"lock the folder {_shown(self.folder)}") from error
+
+    def _load(self) -> None:
+        for _, part in _load_maps(self._parts_folder):
+            if part.destination is Destination.CACHE:
+                self._delete(self._part_path(part.file_id))
+            else:
+                self._parts[part.file_id] = part
+        for _, content in sorted(_load_maps(self._cache_folder), key=lambda loaded: loaded[0]):
+            self._cache[content.file_id] = content
+
+    # -- what is shared --
+
+    def adopt(self, files: Iterable[SharedFile]) -> None:
+        """Serve these from now on."""
+        for shared in files:
+            self._shared.setdefault(shared.file_id, {})[shared.path] = shared
+
+    def withdraw(self, gone: Iterable[Union[SharedFile, bytes]]) -> None:
+        """Stop serving these files, or all that has one of these ids."""
+        for item in gone:
+            file_id, path = (item, None) if isinstance(item, bytes) else (item.file_id, item.path)
+            places = self._shared.get(file_id, {})
+            for place in list(places) if path is None else [path]:
+                places.pop(place, None)
+                self._files.drop(place)
+            if not places:
+                self._shared.pop(file_id, None)
+
+    def manifest(self, file_id: bytes) -> Tuple[int, bytes]:
+        """The size and piece digests of a content that is here, whole or in part."""
+        content = self._content(file_id)
+        if file_id in self._cache:
+            with contextlib.suppress(OSError):
+                os.utime(self._cache_path(file_id) + ".map")    # the order of use outlives this process
+        return content.size, content.digests
+
+    def read(self, file_id: bytes, index: int, offset: int, length: int) -> bytes:
+        """Read bytes of a piece: from a shared file that is still as announced, the cache, or a verified part."""
+        content = self._content(file_id)
+        in_range = 0 <= index < piece_count_of(content.size) and offset >= 0 and length >= 0
+        if not in_range or offset + length > piece_length(content.size, index):
+            raise LibraryError(ErrorKind.MALFORMED, "No such place in this file.")
+        start = index * piece_size_of(content.size) + offset
+        if isinstance(content, SharedFile):
+            return self._read_shared(file_id, start, length)
+        if file_id in self._cache:
+            return self._read_cached(content, index, start, length)
+        if not has_piece(content.verified, index):
+            raise LibraryError(ErrorKind.MISSING, "This piece is not here yet.")
+        return self._read_own(self._part_path(file_id), start, length)
+
+    def contents(self, file_id: bytes) -> bytes:
+        """The whole of a small content, such as a folder's listing."""
+        size, _ = self.manifest(file_id)
+        if size > FOLDER_BYTES_MAX:
+            raise LibraryError(ErrorKind.TOO_BIG, f"{size_text(size)} is too big for a folder's listing.")
+        pieces = range(piece_count_of(size))
+        return b"".join(self.read(file_id, index, 0, piece_length(size, index)) for index in pieces)
+
+    def local_copy(self, file_id: bytes) -> Optional[str]:
+        """The path of a shared file with this content that is still as announced."""
+        for path, shared in self._shared.get(file_id, {}).items():
+            with contextlib.suppress(OSError):
+                if shared.is_folder or _fingerprint(os.lstat(path)) == shared.fingerprint:
+                    return path
+        return None
+
+    def free_bytes(self) -> int:
+        """The bytes that this user may still write."""
+        with _speaking(f"look at the folder {_shown(self.folder)}"):
+            return shutil.disk_usage(self.folder).free
+
+    def _content(self, file_id: bytes) -> Union[SharedFile, _Content]:
+        if file_id in self._shared:
+            return next(iter(self._shared[file_id].values()))
+        content = self._cache.get(file_id) or self._parts.get(file_id)
+        if content is None:
+            raise LibraryError(ErrorKind.UNKNOWN, "No such file here.")
+        return content
+
+    def _read_shared(self, file_id: bytes, start: int, length: int) -> bytes:
+        for path, shared in self._shared[file_id].items():
+            if shared.is_folder:
+                return shared.listing[start:start + length]
+            with contextlib.suppress(OSError):
+                descriptor = self._files.get(path)
+                if _fingerprint(os.fstat(descriptor)) == shared.fingerprint:
+                    data = _read_at(descriptor, length, start)
+                    if len(data) == length:
+                        return data
+            self._files.drop(path)
+        raise LibraryError(ErrorKind.CHANGED, "The file was changed or removed after it was shared.")
+
+    def _read_own(self, path: str, start: int, length: int) -> bytes:
+        with _speaking("read a kept file"):
+            data = _read_at(self._files.get(path, write=True), length, start)
+        if len(data) != length:
+            raise LibraryError(ErrorKind.CHANGED, "The kept file is shorter than it was.")
+        return data
+
+    # -- downloads --
+
+    def begin(self, file_id: bytes, size: int, digests: bytes, destination: Destination = Destination.DOWNLOAD,
+              label: str = "", is_folder: bool = False) -> bytearray:
+        """Make or resume a part file; returns the bitmap of its verified pieces."""
+        if self.notice:
+            raise LibraryError(ErrorKind.READ_ONLY, self.notice)
+        check_manifest(file_id, size, digests)
+        part = self._parts.get(file_id) or _Content(file_id, size, bytes(digests), label, is_folder, destination)
+        if file_id not in self._parts and len(self._parts) >= PARTS_MAX:
+            raise LibraryError(ErrorKind.FULL, f"There are already {PARTS_MAX} unfinished downloads.")
+        if destination is Destination.DOWNLOAD:
+            part.destination, part.label = destination, label or part.label
+        if not part.is_open:
+            with _speaking(f"save {_shown(part.label or 'the file')}"):
+                self._open_part(part)
+            self._parts[file_id] = part
+        return bytearray(part.verified)
+
+    def _open_part(self, part: _Content) -> None:
+        path = self._part_path(part.file_id)
+        if part.claimed:
+            self._check_claims(part, path)
+        self._check_room(part)
+        if not part.verified_count:
+            self._delete(path)
+            self._files.put(path, _create(path))
+        self._write_map(part, path + ".map")
+        part.is_open = True
+
+    def _check_claims(self, part: _Content, path: str) -> None:
+        """Hash the pieces that the map claims: whatever is wrong is missing again."""
+        try:
+            descriptor = self._files.get(path, write=True)
+        except OSError:
+            return
+        # A second name means that a crash came between linking and unlinking: the other name is the user's file.
+        if os.fstat(descriptor).st_nlink > 1:
+            return
+        for index in part.claimed:
+            start, length = index * piece_size_of(part.size), piece_length(part.size, index)
+            if _digest_range(descriptor, start, length, _no_tick) == _digest_at(part.digests, index):
+                part.mark(index)
+
+    def _check_room(self, part: _Content) -> None:
+        needed, free = part.size - part.verified_bytes, self.free_bytes()
+        if part.destination is Destination.CACHE:
+            self._make_room(part)
+        if needed > free:
+            what = _shown(part.label) if part.label else "the file"
+            sentence = f"No room for {what}: needs {size_text(needed)}, {size_text(free)} free."
+            raise LibraryError(ErrorKind.FULL, sentence)
+
+    def _write_map(self, content: _Content, path: str) -> None:
+        """Write a map anew beside the old one, then replace it; later records are added one by one."""
+        data = _encode_map(content)
+        self._files.drop(path)
+        _remove(path + "~")
+        descriptor = _create(path + "~")
+        try:
+            _write_at(descriptor, data, 0)
+        finally:
+            os.close(descriptor)
+        os.replace(path + "~", path)
+        content.map_end = len(data)
+
+    def write_piece(self, file_id: bytes, index: int, data: Union[bytes, bytearray, memoryview]) -> bool:
+        """Verify a piece and keep it; False, and nothing written, when it is not the piece that was asked for."""
+        part = self._open_parts(file_id)
+        if not 0 <= index < piece_count_of(part.size) or len(data) != piece_length(part.size, index):
+            return False
+        if has_piece(part.verified, index):
+            return True
+        if hashlib.sha256(data).digest() != _digest_at(part.digests, index):
+            return False
+        path = self._part_path(file_id)
+        with _speaking(f"save {_shown(part.label or 'the file')}"):
+            _write_at(self._files.get(path, write=True), data, index * piece_size_of(part.size))
+            # At a place of its own: a record torn by a full disk is written over by the next.
+            _write_at(self._files.get(path + ".map", write=True), _MAP_RECORD.pack(index), part.map_end)
+        part.map_end += _MAP_RECORD.size
+        part.mark(index)
+        return True
+
+    def finish(self, file_id: bytes, name: str, flush: bool = True) -> Finished:
+        """Give a complete download its final name, never replacing anything; `flush=False` leaves it to `flush`."""
+        part = self._complete(file_id)
+        check_name(name)
+        path = self._part_path(file_id)
+        with _speaking(f"save {_shown(name)}"):
+            status = self._settle(path, flush)
+            with _parent_of(self.folder, name) as (place, last):
+                final, was_there = _place(place, path, status, last, partial(self._is_same, part))
+                status = place.status(final)
+                final_path = os.path.join(place.path, final)
+        self._forget_part(file_id)
+        if not flush and not was_there:
+            self._unflushed.append(final_path)
+        final_name = name[:len(name) - len(last)] + final
+        shared = _shared_file(final_name, final_path, _fingerprint(status), part.digests, "/" not in name)
+        self.adopt([shared])
+        return Finished(final_path, was_there, shared)
+
+    def flush(self) -> None:
+        """Flush what was finished with `flush=False`: one call for a folder of many small files."""
+        paths, self._unflushed = self._unflushed, []
+        if hasattr(os, "sync") and len(paths) > 1:
+            os.sync()
+            return
+        for path in paths:
+            with _speaking(f"save {_shown(path)}"):
+                descriptor = _open_regular(path, write=True)
+                os.fsync(descriptor)
+                os.close(descriptor)
+
+    def copy_local(self, file_id: bytes, name: str) -> Finished:
+        """Give a content that is here already (shared or cached) another name, by copying it on this disk."""
+        size, digests = self.manifest(file_id)
+        self.begin(file_id, size, digests, label=name)
+        part = self._parts[file_id]
+        for index in range(piece_count_of(size)):
+            if not has_piece(part.verified, index):
+                data = self.read(file_id, index, 0, piece_length(size, index))
+                if not self.write_piece(file_id, index, data):
+                    raise LibraryError(ErrorKind.CHANGED, "The file was changed after it was shared.")
+        return self.finish(file_id, name)
+
+    def make_folder(self, name: str) -> str:
+        """Make an empty folder of a listing; returns its path."""
+        with _speaking(f"make the folder {_shown(name)}"), _parent_of(self.folder, f"{name}/x") as (place, _):
+            return place.path
+
+    def parts(self) -> List[PartInfo]:
+        """The unfinished downloads (one not resumed yet counts what its map claims)."""
+        return [PartInfo(part.file_id, part.size, part.verified_bytes if part.is_open else
+                         sum(piece_length(part.size, index) for index in part.claimed), part.label)
+                for part in self._parts.values() if part.destination is Destination.DOWNLOAD]
+
+    def discard(self, file_id: bytes) -> None:
+        """Drop an unfinished download and its bytes."""
+        self._forget_part(file_id)
+
+    def _part_path(self, file_id: bytes) -> str:
+        return os.path.join(self._parts_folder, file_id.hex())
+
+    def _open_parts(self, file_id: bytes) -> _Content:
+        part = self._parts.get(file_id)
+        if part is None or not part.is_open:
+            raise LibraryError(ErrorKind.UNKNOWN, "Nobody here asked for this file.")
+        return part
+
+    def _complete(self, file_id: bytes) -> _Content:
+        part = self._open_parts(file_id)
+        if not part.is_complete:
+            raise LibraryError(ErrorKind.MISSING, "Some pieces of the file are still missing.")
+        return part
+
+    def _settle(self, path: str, flush: bool) -> os.stat_result:
+        """Flush a part and close it (Windows renames no open file)."""
+        descriptor = self._files.get(path, write=True)
+        if flush:
+            os.fsync(descriptor)
+        status = os.fstat(descriptor)
+        self._files.drop(path)
+        return status
+
+    @staticmethod
+    def _is_same(part: _Content, place: _Folder, name: str) -> bool:
+        try:
+            descriptor = place.open_file(name)
+        except OSError:
+            return False
+        try:
+            return _holds(descriptor, part.size, part.digests)
+        finally:
+            os.close(descriptor)
+
+    def _forget_part(self, file_id: bytes) -> None:
+        self._parts.pop(file_id, None)
+        self._delete(self._part_path(file_id))
+
+    def _delete(self, path: str) -> None:
+        for each in (path, path + ".map"):
+            self._files.drop(each)
+            _remove(each)
+
+    # -- the cache --
+
+    def cached(self) -> List[CachedFile]:
+        """The complete contents that are kept for others."""
+        return [CachedFile(content.file_id, content.label, content.size, content.is_folder)
+                for content in self._cache.values()]
+
+    def cache_quota(self) -> int:
+        """The bytes that the cache may take now: 1 GiB or a twentieth of what would be free without it, if less."""
+        used = sum(content.size for content in self._cache.values())
+        return min(CACHE_BYTES_MAX, (self.free_bytes() + used) * CACHE_FREE_PERCENT // 100)
+
+    def finish_cache(self, file_id: bytes, label: str, is_folder: bool = False) -> None:
+        """Keep a complete content for others."""
+        content = self._complete(file_id)
+        source, target = self._part_path(file_id), self._cache_path(file_id)
+        content.label, content.is_folder, content.destination = check_name(label), is_folder, Destination.CACHE
+        with _speaking("keep a file in the cache"):
+            self._files.drop(source)
+            self._write_map(content, target + ".map")
+            os.replace(source, target)
+        self._forget_part(file_id)
+        self._cache[file_id] = content
+
+    def evict(self, file_id: bytes) -> None:
+        """Drop a cached content."""
+        if self._cache.pop(file_id, None) is not None:
+            self._delete(self._cache_path(file_id))
+
+    def _make_room(self, part: _Content) -> None:
+        """Evict the least recently used until a new cache part fits the quota, with the parts on their way."""
+        quota = self.cache_quota()
+        used = part.size + sum(content.size for content in self._cache.values()) + sum(
+            other.size for other in self._parts.values() if other.destination is Destination.CACHE)
+        if used - sum(content.size for content in self._cache.values()) > quota:
+            sentence = f"No room in the cache: needs {size_text(part.size)}, {size_text(quota)} allowed."
+            raise LibraryError(ErrorKind.FULL, sentence)
+        while used > quota:
+            oldest = next(iter(self._cache.values()))
+            used -= oldest.size
+            self.evict(oldest.file_id)
+
+    def _cache_path(self, file_id: bytes) -> str:
+        return os.path.join(self._cache_folder, file_id.hex())
+
+    def _read_cached(self, content: _Content, index: int, start: int, length: int) -> bytes:
+        """Read from the cache; a piece that was kept over a restart is hashed before it is served again."""
+        path = self._cache_path(content.file_id)
+        try:
+            if not has_piece(content.verified, index):
+                piece_start = index * piece_size_of(content.size)
+                piece = self._read_own(path, piece_start, piece_length(content.size, index))
+                if hashlib.sha256(piece).digest() != _digest_at(content.digests, index):
+                    raise LibraryError(ErrorKind.CHANGED, "The kept file is damaged.")
+                content.mark(index)
+            data = self._read_own(path, start, length)
+        except LibraryError:
+            self.evict(content.file_id)
+            raise
+        self._cache.move_to_end(content.file_id)
+        return data
+
+
+# ---- One file from end to end, for the transport's verbs -------------------------------------------------------------
+
+class SequentialReader:
+    """Reads one file from its beginning to the size it had when it was opened."""
+
+    def __init__(self, path: str) -> None:
+        self.path = os.path.realpath(path)
+        with _speaking(f"open {_shown(path)}"):
+            self._descriptor = _open_regular(self.path)
+            self._fingerprint = _fingerprint(os.fstat(self._descriptor))
+        self.size = self._fingerprint[0]
+        self._position = 0
+        self._hasher = hashlib.sha256()
+
+    def read(self, length: int) -> bytes:
+        """The next bytes, b"" at the end; a file that changed on the way is an error."""
+        with _speaking(f"read {_shown(self.path)}"):
+            data = _read_at(self._descriptor, min(length, self.size - self._position), self._position)
+            unchanged = _fingerprint(os.fstat(self._descriptor)) == self._fingerprint
+        if not unchanged:
+            raise LibraryError(ErrorKind.CHANGED, f"{_shown(self.path)} changed while it was sent.")
+        self._position += len(data)
+        self._hasher.update(data)
+        return data
+
+    def hexdigest(self) -> str:
+        """SHA-256 of what was read so far."""
+        return self._hasher.hexdigest()
+
+    def close(self) -> None:
+        """Close the file."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def __enter__(self) -> SequentialReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class SequentialWriter:
+    """Writes one file of known size under a random name, then gives it its own; leaving without `finish` drops it."""
+
+    def __init__(self, folder: str, name: str, size: int) -> None:
+        self.folder = os.path.abspath(folder)
+        self.name, self.size = check_name(name), size
+        if "/" in name or not 0 <= size <= FILE_SIZE_MAX:
+            raise LibraryError(ErrorKind.MALFORMED, f"{_shown(name)} is offered with an impossible name or size.")
+        self._path = os.path.join(self.folder, f"{HIDDEN}-{secrets.token_hex(16)}.part")
+        self._hasher = hashlib.sha256()
+        self.written = 0
+        with _speaking(f"save {_shown(name)}"):
+            os.makedirs(self.folder, exist_ok=True)
+            free = shutil.disk_usage(self.folder).free
+            if size > free:
+                sentence = f"No room for {_shown(name)}: needs {size_text(size)}, {size_text(free)} free."
+                raise LibraryError(ErrorKind.FULL, sentence)
+            self._descriptor = _create(self._path)
+
+    def write(self, data: Union[bytes, bytearray, memoryview]) -> None:
+        """Write the next bytes."""
+        if self.written + len(data) > self.size:
+            raise LibraryError(ErrorKind.MALFORMED, f"{_shown(self.name)} is longer than was declared.")
+        with _speaking(f"save {_shown(self.name)}"):
+            _write_at(self._descriptor, data, self.written)
+        self._hasher.update(data)
+        self.written += len(data)
+
+    def finish(self) -> str:
+        """Flush the file and give it its name, or the next free one; returns its path."""
+        if self.written != self.size:
+            raise LibraryError(ErrorKind.MALFORMED, f"{_shown(self.name)} is shorter than was declared.")
+        with _speaking(f"save {_shown(self.name)}"):
+            os.fsync(self._descriptor)
+            status = os.fstat(self._descriptor)
+            self._close()
+            with _Folder.open(self.folder) as place:
+                final, _ = _place(place, self._path, status, self.name, lambda *_: False)
+        return os.path.join(self.folder, final)
+
+    def abort(self) -> None:
+        """Drop what was written; after `finish`, nothing."""
+        if self._descriptor >= 0:
+            self._close()
+        _remove(self._path)
+
+    def hexdigest(self) -> str:
+        """SHA-256 of what was written so far."""
+        return self._hasher.hexdigest()
+
+    def _close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        os.close(descriptor)
+
+    def __enter__(self) -> SequentialWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.abort()
