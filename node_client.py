@@ -28,7 +28,7 @@ import sys
 import threading
 import time
 import unicodedata
-from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, NoReturn, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 log = logging.getLogger("node")
 
@@ -318,9 +318,6 @@ class PipeReader:
     def redraw(self) -> None:
         """Nothing is drawn here."""
 
-    def interrupt(self) -> None:
-        """`idle` notices."""
-
 
 class ReadlineReader:
     """GNU readline's editing and history, with messages drawn between two keystrokes.
@@ -328,8 +325,8 @@ class ReadlineReader:
     Drawing from another thread would race with readline about the cursor, and Python's readline module does not tell
     where the cursor is. But while readline waits for a key it calls PyOS_InputHook ten times a second, on this very
     thread; and readline itself knows how to clear the rows of its line and how to draw them again, whatever their
-    width, wrapping, search mode or cursor. Those three symbols come by ctypes; where one is missing (libedit,
-    a static build) ImportError or AttributeError says so, and KeyReader takes over.
+    width, wrapping, search mode or cursor. These symbols come by ctypes; where one is missing (libedit, a static
+    build) ImportError or AttributeError says so, and KeyReader takes over.
     """
 
     def __init__(self) -> None:
@@ -337,41 +334,56 @@ class ReadlineReader:
         if "libedit" in (readline.__doc__ or "") or getattr(readline, "backend", "readline") != "readline":
             raise ImportError("libedit does not tell which rows it has drawn")
         # PyDLL, not CDLL: no other thread runs while readline's state is being used.
-        symbols = ctypes.PyDLL(getattr(readline, "__file__", None))
-        self._clear, self._draw = symbols.rl_clear_visible_line, symbols.rl_forced_update_display
+        self._library = library = ctypes.PyDLL(getattr(readline, "__file__", None))
+        self._clear, self._draw = library.rl_clear_visible_line, library.rl_forced_update_display
+        self._enter = (library.rl_callback_sigcleanup, library.rl_replace_line, library.rl_stuff_char,
+                       library.rl_callback_read_char)
+        ctypes.c_int.in_dll(library, "rl_erase_empty_line").value = 1
         self._flush_c = ctypes.PyDLL(None).fflush
         self._hook_pointer = ctypes.c_void_p.in_dll(ctypes.pythonapi, "PyOS_InputHook")
         self._hook = ctypes.PYFUNCTYPE(ctypes.c_int)(self._on_idle)
         self._idle: Callable[[], None] = lambda: None
-        self._is_idling = self._is_reading = False
-        self.readline = readline
+        self._is_left = False
+        self._get_line, self._typed = readline.get_line_buffer, ""
 
     def read(self, prompt: str, idle: Callable[[], None]) -> str:
-        """The next line; EOFError for Ctrl-D, Interrupted by `interrupt`."""
-        self._idle, self._is_reading = idle, True
+        """The next line; EOFError for Ctrl-D; when `idle` raises Interrupted, that, with the line cleared."""
+        self._idle, self._is_left = idle, False
         self._hook_pointer.value = ctypes.cast(self._hook, ctypes.c_void_p).value
         try:
-            return input(prompt)
+            line = input(prompt)
         finally:
-            self._is_reading = False
             self._hook_pointer.value = None
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
+        if self._is_left:
+            raise Interrupted
+        return line
 
     def _on_idle(self) -> int:
-        # An exception cannot leave a C callback: `idle` must not raise, and `interrupt` waits until it is over.
-        self._is_idling = True
         try:
-            self._idle()
+            if not self._is_left:
+                self._idle()
         except Interrupted:
-            signal.setitimer(signal.ITIMER_REAL, 0.005)
+            self._leave()
         except Exception:
             log.exception("while drawing")
-        finally:
-            self._is_idling = False
         return 0
 
+    def _leave(self) -> None:
+        # An exception cannot pass through readline from here, so an empty line is entered in the person's place, and
+        # the alarm ends the select() that Python goes back to.
+        self._is_left, self._typed = True, self._get_line()
+        clean, replace, stuff, read = self._enter
+        clean()
+        self.erase()
+        replace(b"", 1)
+        stuff(ord("\n"))
+        read()
+        signal.setitimer(signal.ITIMER_REAL, 0.005, 0.05)
+
     def typed(self) -> str:
-        """What stands in the line now."""
-        return self.readline.get_line_buffer() if self._is_reading else ""
+        """What stood in the line when it was interrupted."""
+        return self._typed
 
     def erase(self) -> None:
         """Clears the rows of the line, and leaves the cursor at the start of the first."""
@@ -381,13 +393,6 @@ class ReadlineReader:
     def redraw(self) -> None:
         """Draws prompt, line and cursor from where the cursor of the terminal is."""
         self._draw()
-
-    def interrupt(self) -> None:
-        """Called in a signal handler: the only place from which readline can be left."""
-        if self._is_idling:
-            signal.setitimer(signal.ITIMER_REAL, 0.005)     # again, when the callback is over
-        elif self._is_reading:
-            raise Interrupted
 
 
 class KeyReader:
@@ -413,11 +418,15 @@ class KeyReader:
         self._at = len(self._past)
         with _key_source() as next_keys:
             self.redraw()
-            while True:
-                idle()
-                for key in next_keys():
-                    if self._on_key(key):
-                        return self._entered()
+            try:
+                while True:
+                    idle()
+                    for key in next_keys():
+                        if self._on_key(key):
+                            return self._entered()
+            except Interrupted:
+                self.erase()
+                raise
 
     def _entered(self) -> str:
         self._cursor = len(self._text)
@@ -483,9 +492,6 @@ class KeyReader:
         out = text + ("\r\n" if end_column == 0 and end_row else "")
         out += f"\x1b[{end_row - self._row}A" if end_row > self._row else ""
         self._write(out + "\r" + (f"\x1b[{column}C" if column else ""))
-
-    def interrupt(self) -> None:
-        """`idle` notices."""
 
 
 @contextlib.contextmanager
@@ -636,7 +642,6 @@ class Terminal:
             line = self.reader.read(prompt, idle)
         except Interrupted:
             if not is_piped:
-                self.reader.erase()
                 self.write(self._erased_progress(True))
                 self._drawn = ""
             raise
@@ -647,6 +652,10 @@ class Terminal:
             self.write(f"\x1b[{up}A\r\x1b[J{prompt}{line}\n")
             self._drawn = ""
         return line
+
+    def typed(self) -> str:
+        """What stood in the line when its reading was interrupted."""
+        return "" if isinstance(self.reader, PipeReader) else self.reader.typed()
 
     def close(self) -> None:
         """Leaves the terminal as it was found, with the cursor on a fresh line."""
@@ -891,7 +900,7 @@ COMMANDS = (
     Command(("G", "list", "files", "ls"), "G [pattern]", "list the files of the network", "G *.pdf", "list_files"),
     Command(("R", "get", "fetch", "download"), "R name, R number", "fetch a file or folder", "R lab.iso", "fetch"),
     Command(("T", "say", "chat", "talk"), "T text", "chat with everyone", "T hello everyone", "chat"),
-    Command(("B", "share"), "B path, B", "share what lies elsewhere; list what I share", "B ~/talks/intro.pdf", "share"),
+    Command(("B", "share"), "B path, B", "share a path; list what I share", "B ~/talks/intro.pdf", "share"),
     Command(("W", "who"), "W", "who is here", "W", "who"),
     Command(("V", "transfers", "view"), "V", "transfers: state, percent, rate, time left", "V", "view"),
     Command(("K", "cancel", "kill"), "K number", "cancel a transfer; what is verified stays", "K 1", "cancel"),
@@ -915,7 +924,7 @@ def parse_command(line: str) -> Tuple[Optional[Command], str]:
 def unknown_line(line: str) -> str:
     """What is said about a line that names no command."""
     word = line.split()[0]
-    near = difflib.get_close_matches(word.lower(), list(BY_WORD) + list(HINTS), 1)
+    near = difflib.get_close_matches(word.lower(), list(BY_WORD) + list(HINTS), 1, 0.7)
     letter = (HINTS.get(near[0]) or BY_WORD[near[0]].words[0]) if near else None
     guess = f" Did you mean {letter}?" if letter else ""
     return f'Unknown: "{safe_text(word, 40)}".{guess} (? for help)'
@@ -939,7 +948,7 @@ class Console:
         self.inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self.node: Any = None
         self.exit_code = EXIT_OK
-        self.is_over = self.is_leaving = self.was_warned = self.has_quit_word = False
+        self.is_over = self.is_leaving = self.is_joining = self.was_warned = False
         self.signals: List[int] = []
         self.due: set[object] = set()           # answers that a command still waits for
         self.asked: set[int] = set()            # downloads that were asked for here and run
@@ -987,7 +996,8 @@ class Console:
 
     def say(self, line: str) -> None:
         """One line for the person."""
-        self.terminal.say(line)
+        if line:
+            self.terminal.say(line)
 
     # -- notifications
 
@@ -1002,8 +1012,8 @@ class Console:
         if kind == "Outcome":
             self.outcome = event
             self.due.discard("connect")
-            if event.kind not in ("supernode", "joined") and self.is_leaving is None:
-                return
+            if self.is_joining and event.kind not in ("supernode", "joined"):
+                return                          # `_open` says why, and asks again
         self.say(line_for(event, self.node.folder if self.node else DEFAULT_FOLDER))
 
     def _on_end(self, number: int, is_failure: bool) -> None:
@@ -1038,3 +1048,361 @@ class Console:
         more = f"  (+{len(self.running) - 1} more: V)" if len(self.running) > 1 else ""
         room = self.terminal.columns() - 1 - len(more)
         self.terminal.show_progress(progress_line(self.running[min(self.running)], room) + more)
+
+    # -- the life of the program
+
+    def run(self, flags: argparse.Namespace, open_node: Callable[[Settings, Callable[[Any], None]], Any]) -> int:
+        """From the questions to the exit code."""
+        try:
+            if self._open(flags, open_node):
+                self._serve()
+        except Interrupted:
+            self._on_interrupt(is_starting=True)
+        finally:
+            self._leave()
+        return self.exit_code
+
+    def _open(self, flags: argparse.Namespace, open_node: Callable[..., Any]) -> bool:
+        while True:
+            settings = self._ask_settings(flags)
+            self.say("Looking for a network ...")
+            self.terminal.flush()
+            trouble = self._join(settings, open_node)
+            if not trouble:
+                return True
+            self.say(trouble)
+            if not self.terminal.is_asking or self.signals:
+                self.exit_code = EXIT_INTERRUPTED if self.signals else EXIT_ADDRESS
+                return False
+            flags = argparse.Namespace(**{**vars(flags), "ip": False, "port": None, "name": settings.name})
+
+    def _ask_settings(self, flags: argparse.Namespace) -> Settings:
+        ip = self._question("IP", "search this network", check_ip) if flags.ip is False else flags.ip
+        port = flags.port or self._question("Port", str(DEFAULT_PORT), check_port)
+        name = flags.name or self._question("Name", default_name(), check_name)
+        return Settings(ip, port, name, flags.folder or DEFAULT_FOLDER, bool(flags.folder))
+
+    def _question(self, what: str, default: str, check: Callable[[str], Any]) -> Any:
+        """The checked answer; asked again until it is right, and not at all where nobody can be asked."""
+        while self.terminal.is_asking:
+            try:
+                return check(self.terminal.read_line(f"{what} [{default}]: ", self.idle))
+            except ValueError as error:
+                self.say(str(error))
+            except EOFError:
+                raise Interrupted from None
+        return check("")
+
+    def _join(self, settings: Settings, open_node: Callable[..., Any]) -> str:
+        """Opens a node and waits for its outcome; the sentence that says why not, or nothing."""
+        self.outcome, self.is_joining = None, True
+        try:
+            self.node = open_node(settings, self.notify)
+        except NodeError as error:
+            return str(error)
+        if settings.folder != self.node.folder:
+            self.say(f"* {settings.folder} is in use by another node here; this one uses {self.node.folder}")
+        self.wait_until(lambda: self.outcome is not None, JOIN_SECONDS)
+        if self.outcome is not None and self.outcome.kind in ("supernode", "joined"):
+            self.is_joining = False
+            return ""
+        self.node.close(0.5)
+        self.node = None
+        return getattr(self.outcome, "text", "") or (
+            f"Nobody answers at {settings.ip}:{settings.port}, and this machine cannot be the supernode there."
+            if settings.ip else "No network was found, and none could be opened here.")
+
+    def _serve(self) -> None:
+        if self.terminal.is_asking:
+            self.say("? lists the commands.")
+        while not self.is_over:
+            try:
+                line = self.terminal.read_line("> " if self.terminal.is_asking else "", self.idle)
+            except EOFError:
+                self.quit("")
+                return
+            except Interrupted:
+                self._on_interrupt()
+                continue
+            for part in line.splitlines():      # a paste may hold several
+                if not self.is_over:
+                    self.do(part)
+
+    def do(self, line: str) -> None:
+        """One command; its answer is awaited for a moment, so that lists and prompts stay in order."""
+        if not line.strip():
+            return
+        self.was_warned = False
+        command, argument = parse_command(line)
+        if command is None:
+            self.say(unknown_line(line))
+        else:
+            getattr(self, command.method)(argument)
+        self.wait_until(lambda: not self.due, ANSWER_SECONDS if self.terminal.is_asking else SCRIPT_ANSWER_SECONDS)
+
+    def _on_interrupt(self, is_starting: bool = False) -> None:
+        signals, self.signals = self.signals or [signal.SIGINT], []
+        if self.is_over:
+            return
+        if any(number != signal.SIGINT for number in signals):
+            self.is_over = True
+        elif is_starting or (self.was_warned and not self.terminal.typed()):
+            self.is_over, self.exit_code = True, EXIT_INTERRUPTED
+        else:
+            self.was_warned = not self.terminal.typed()
+            self.say("Ctrl-C again or Q to quit" if self.was_warned else "")
+
+    def on_signal(self, number: int, frame: Any) -> None:
+        """A signal handler: only remembers; whoever waits looks ten times a second."""
+        if number == signal.SIGINT and self.is_leaving:
+            os._exit(EXIT_INTERRUPTED)
+        if not self.is_leaving and number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", 0)):
+            self.signals.append(number)
+
+    def _leave(self) -> None:
+        if signal.SIGINT in self.signals:       # once more, after quitting had begun
+            os._exit(EXIT_INTERRUPTED)
+        self.is_leaving, self.signals = True, []
+        if self.node:
+            self.say("* leaving ..." if self.terminal.is_asking else "")
+            left: List[bool] = []
+            self.node.call(lambda now: self.node.peer.leave(now, lambda *_: self.inbox.put(lambda: left.append(True))))
+            self.wait_until(lambda: bool(left), LEAVE_SECONDS)
+            self.node.close(1.0)
+        self.pump()
+        self.terminal.close()
+
+    # -- commands, one method each
+
+    def _ask(self, call: Callable[[Any, float, Callable[..., None]], None], show: Callable[[Any], None]) -> None:
+        """Has `call(peer, now, done)` run on the node thread, and `show(result)` here when it calls `done(result)`."""
+        token = object()
+        self.due.add(token)
+
+        def answered(result: Any) -> None:
+            self.due.discard(token)
+            show(result)
+
+        def run(now: float) -> None:
+            try:
+                call(self.node.peer, now, lambda result=None: self.inbox.put(lambda: answered(result)))
+            except Exception:
+                self.inbox.put(lambda: answered(None))
+                raise
+        self.node.call(run)
+
+    def _show_table(self, rows: Sequence[Sequence[str]], right: Sequence[int], none: str) -> None:
+        for line in table(rows, right, self.terminal.width()) if rows else [none]:
+            self.say(line)
+
+    def list_files(self, pattern: str) -> None:
+        """G: the files of the network."""
+        none = f'No file here matches "{safe_text(pattern, 60)}".' if pattern else \
+            "Nothing is shared here yet. B path shares a file or folder."
+        self._ask(lambda peer, now, done: peer.list_files(pattern, now, done),
+                  lambda rows: self._show_files(rows, none))
+
+    def _show_files(self, entries: Any, none: str = "") -> None:
+        self.rows = {entry.number: entry for entry in entries or ()}
+        self._show_table([_file_cells(entry) for entry in self.rows.values()], (0, 2), none)
+
+    def fetch(self, what: str) -> None:
+        """R: fetch by the number of the last list's row, or by name."""
+        what = unquoted(what)
+        if not what:
+            self.say("R needs a name, or a number of the last list: R lab.iso")
+            return
+        entry = self.rows.get(int(what)) if what.isascii() and what.isdigit() and len(what) < 9 else None
+        show = functools.partial(self._on_fetch_answer, what)
+        if entry is not None:
+            self._ask(lambda peer, now, done: peer.fetch(entry, now, done), show)
+        else:
+            self._ask(lambda peer, now, done: peer.fetch_name(what, now, done), show)
+
+    def _on_fetch_answer(self, what: str, answer: Any) -> None:
+        name = safe_text(answer.entries[0].name if answer and len(answer.entries or ()) == 1 else what)
+        kind = answer.kind if answer else ""
+        if kind in ("started", "running"):
+            if answer.transfer is not None and answer.transfer not in self.ended:
+                self.asked.add(answer.transfer)
+            if kind == "running":
+                self.say(f"* {name} is on its way already (V shows it)")
+        elif kind == "already here":
+            self.say(f"* {name} is here already: {short_path(answer.path)}")
+        elif kind == "several":
+            self.say(f'Several files match "{safe_text(what, 60)}"; R number takes one:')
+            self._show_files(answer.entries)
+        else:
+            self.exit_code = EXIT_FAILED
+            why = {"nobody": "nobody here has it", "no network": "there is no network at the moment; try again soon"}
+            self.say(f"!! {name}  {why.get(kind, 'could not be asked for; the log has details')}")
+
+    def chat(self, text: str) -> None:
+        """T: chat with everyone."""
+        text = text.encode("utf-8", "replace").decode("utf-8")      # half a character cannot travel
+        if not text or len(text.encode()) > CHAT_BYTES_MAX:
+            self.say(f"T needs a text of at most {CHAT_BYTES_MAX} bytes: T hello everyone")
+            return
+        self._ask(lambda peer, now, done: done(peer.say(text, now)), lambda _: None)
+
+    def share(self, path: str) -> None:
+        """B: share a file or folder from elsewhere; without a path, list what is shared."""
+        if not path:
+            self._ask(lambda peer, now, done: done(peer.shares()), self._show_shares)
+            return
+        found = next((p for p in map(os.path.expanduser, (path, unquoted(path))) if os.path.exists(p)), None)
+        if found is None:
+            self.say(f"!! {safe_text(path)}  there is no such file or folder")
+            return
+        full = os.path.abspath(found)
+        self._ask(lambda peer, now, done: peer.share(full, now, done), self._say_result)
+
+    def _show_shares(self, rows: Any) -> None:
+        cells = [(safe_text(row.name), format_size(row.size), f"id {short_id(row.file_id)}") for row in rows or ()]
+        self._show_table(cells, (1,), "You share nothing yet. B path shares a file or folder.")
+
+    def _say_result(self, text: Any) -> None:
+        if isinstance(text, str) and text:
+            self.say(safe_text(text, 1024))
+
+    def who(self, _: str) -> None:
+        """W: who is here."""
+        self._ask(lambda peer, now, done: done(peer.members(now)), self._show_members)
+
+    def _show_members(self, rows: Any) -> None:
+        self._show_table([_member_cells(row) for row in rows or ()], (), "Nobody is here: there is no network.")
+
+    def view(self, _: str) -> None:
+        """V: the transfers."""
+        self._ask(lambda peer, now, done: done(peer.transfers(now)), self._show_transfers)
+
+    def _show_transfers(self, rows: Any) -> None:
+        self._show_table([_transfer_cells(row) for row in rows or ()], (0, 3), "No transfers.")
+
+    def cancel(self, number: str) -> None:
+        """K: cancel a transfer."""
+        if not (number.isascii() and number.isdigit() and len(number) < 9):
+            self.say("K needs the number of a transfer as V shows it: K 1")
+            return
+        self.asked.discard(int(number))         # what was cancelled by hand has not failed
+        self._ask(lambda peer, now, done: done(peer.cancel(int(number), now)), self._say_result)
+
+    def mesh(self, wish: str) -> None:
+        """M: this node's mesh switch."""
+        if wish.lower() not in ("on", "off", ""):
+            self.say("M is switched by M on or M off; M alone tells.")
+            return
+        if wish:
+            self._ask(lambda peer, now, done: done(peer.set_mesh(wish.lower() == "on", now)),
+                      lambda _: self.say(mesh_line(wish.lower() == "on")))
+        else:
+            self._ask(lambda peer, now, done: done(any(row.is_me and row.mesh for row in peer.members(now))),
+                      lambda is_on: self.say(mesh_line(bool(is_on))))
+
+    def connect(self, where: str) -> None:
+        """C: leave this network properly and join the one at another address."""
+        try:
+            target = check_target(where, self.node.ip)
+        except ValueError as error:
+            self.say(str(error))
+            return
+        self.due.add("connect")
+        self.node.call(lambda now: self.node.peer.connect_to(target[0], target[1], now))
+
+    def help(self, what: str) -> None:
+        """?: one screen, or one command with an example."""
+        for line in help_lines(what):
+            self.say(line)
+
+    def quit(self, _: str) -> None:
+        """Q: at once at a terminal; in a script once the transfers that it asked for have ended."""
+        if not self.terminal.is_asking:
+            while not self.wait_until(lambda: not self.asked, 3600.0) and not self.signals \
+                    and not self.terminal.is_broken:
+                pass
+            if signal.SIGINT in self.signals:
+                self.exit_code = EXIT_INTERRUPTED
+            self.signals = []
+        self.is_over = True
+
+
+def unquoted(text: str) -> str:
+    """A name or path without the quotes around it that a shell's habit or a drag-and-drop leaves."""
+    return text[1:-1] if len(text) > 2 and text[0] == text[-1] and text[0] in "\"'" else text
+
+
+def mesh_line(is_on: bool) -> str:
+    """What the mesh switch means."""
+    return "* mesh is on: links and transfers are direct" if is_on else \
+        "* mesh is off: no links but to the supernode; files come by way of it"
+
+
+def _file_cells(entry: Any) -> Sequence[str]:
+    name = safe_text(entry.name) + (f"/ ({count_of(entry.file_count, 'file')})" if entry.is_folder else "")
+    holders = ", ".join(map(safe_label, entry.holders))
+    return (str(entry.number), name, format_size(entry.size), holders, count_of(entry.sources, "source"))
+
+
+def _member_cells(row: Any) -> Sequence[str]:
+    trip = "" if row.round_trip is None else f"{row.round_trip * 1000:.1f} ms"
+    heard = "this is you" if row.is_me else "" if row.heard_ago is None else f"heard {row.heard_ago:.0f} s ago"
+    role = row.role + ("" if row.mesh else ", mesh off")
+    return safe_label(row.label), format_address(row.address), role, count_of(row.links, "link"), trip, heard
+
+
+def _transfer_cells(row: Any) -> Sequence[str]:
+    is_moving = row.state in ("receiving", "sending")
+    left = f"{format_time(row.seconds_left)} left" if is_moving and row.seconds_left is not None else ""
+    percent = "100%" if row.state == "done" else format_percent(row.verified, row.size)
+    sources = ", ".join(map(safe_label, row.sources))
+    return (str(row.number), row.direction + " " + safe_text(row.name), safe_text(row.state), percent,
+            format_part(row.verified, row.size), format_rate(row.rate) if is_moving else "", left,
+            f"{'to' if row.direction == 'S' else 'from'} {sources}" if sources else "")
+
+
+# ---------------------------------------------------------------- putting it together
+
+class NodeError(Exception):
+    """The node cannot be opened, with a sentence for a person."""
+
+
+def set_up_logging(path: Optional[str]) -> None:
+    """Details go to the file, if one is wanted, and never to the screen."""
+    root = logging.getLogger()
+    root.addHandler(logging.NullHandler())
+    if path:
+        handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace") \
+            if sys.version_info >= (3, 9) else logging.FileHandler(path)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(threadName)s %(name)s: %(message)s"))
+        root.addHandler(handler)
+        root.setLevel(logging.DEBUG)
+    sys.unraisablehook = lambda details: log.error("ignored: %r", details.exc_value)
+    threading.excepthook = lambda details: log.error("a thread ended", exc_info=details.exc_value)
+
+
+def set_up_signals(console: Console) -> None:
+    """Ctrl-C, a closed terminal and SIGTERM end things properly; SIGALRM is what ReadlineReader wakes select() by."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGALRM"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), console.on_signal)
+
+
+def open_node(settings: Settings, notify: Callable[[Any], None]) -> Any:
+    """A node with all its threads, started."""
+    raise NodeError("This copy has no peer.py yet.")
+
+
+def main(argv: Optional[Sequence[str]] = None, open_node: Callable[..., Any] = open_node) -> int:
+    """The program."""
+    flags = parse_flags(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    set_up_logging(flags.log)
+    console = Console(Terminal())
+    set_up_signals(console)
+    return console.run(flags, open_node)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

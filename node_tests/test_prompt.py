@@ -1,0 +1,793 @@
+"""The prompt as a person and as a script meet it: lines, questions, commands, and a real terminal.
+
+Run as a program it is the prompt over a fake node, which is what the tests of the terminal talk to.
+"""
+from __future__ import annotations
+
+import argparse
+import codecs
+import contextlib
+import os
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+import unicodedata
+from pathlib import Path
+from typing import Any, Callable, NamedTuple
+
+import pytest
+
+HOME = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(HOME))
+
+import node_client  # noqa: E402
+from node_client import Console, NodeThread, parse_command, progress_line, safe_text, unknown_line  # noqa: E402
+
+# ---------------------------------------------------------------- what peer.py hands over
+
+
+class ListEntry(NamedTuple):
+    number: int
+    name: str
+    size: int = 4_200_000_000
+    file_id: bytes = bytes.fromhex("9f3c11ab" + "00" * 28)
+    is_folder: bool = False
+    file_count: int = 1
+    holders: tuple = ("ana", "bo")
+    sources: int = 2
+
+
+class FetchAnswer(NamedTuple):
+    kind: str
+    entries: tuple = ()
+    transfer: Any = None
+    path: Any = None
+
+
+class MemberRow(NamedTuple):
+    label: str
+    address: tuple
+    role: str
+    is_me: bool
+    links: int
+    round_trip: Any
+    heard_ago: Any
+    mesh: bool
+
+
+class TransferRow(NamedTuple):
+    number: int = 1
+    direction: str = "R"
+    name: str = "lab.iso"
+    state: str = "receiving"
+    verified: int = 1_740_000_000
+    size: int = 4_200_000_000
+    rate: float = 88_400_000.0
+    seconds_left: Any = 28.0
+    sources: tuple = ("ana", "bo")
+
+
+class Outcome(NamedTuple):
+    kind: str
+    address: Any = ("127.0.0.1", 6020)
+    supernode_label: str = "ana"
+    count: int = 4
+    text: str = ""
+
+
+class Joined(NamedTuple):
+    label: str
+    count: int
+
+
+class Left(NamedTuple):
+    label: str
+    count: int
+    silent_seconds: Any = None
+
+
+class SupernodeChanged(NamedTuple):
+    old_label: str
+    new_label: str
+    is_me: bool
+    silent_seconds: Any = None
+
+
+class ChatReceived(NamedTuple):
+    label: str
+    text: str
+    is_me: bool = False
+
+
+class Progress(NamedTuple):
+    row: TransferRow
+
+
+class DownloadDone(NamedTuple):
+    number: int = 1
+    name: str = "lab.iso"
+    size: int = 4_200_000_000
+    seconds: float = 48.9
+    sources: tuple = ("ana", "bo")
+    file_id: bytes = bytes.fromhex("9f3c11ab" + "00" * 28)
+    path: str = "shared/lab.iso"
+    by_way_of: Any = None
+    was_there: bool = False
+
+
+class UploadDone(NamedTuple):
+    name: str
+    size: int
+    seconds: float
+    to_label: str
+    file_id: bytes
+
+
+class Stopped(NamedTuple):
+    number: int = 1
+    name: str = "lab.iso"
+    verified: int = 1_740_000_000
+    size: int = 4_200_000_000
+    reason: str = "ana left and nobody else has it"
+    kept: bool = True
+
+
+class Notice(NamedTuple):
+    text: str
+
+
+# ---------------------------------------------------------------- a fake node
+
+class FakePeer:
+    """Answers every command at once; downloads end when the name says how."""
+
+    def __init__(self, notify: Callable[[Any], None]) -> None:
+        self.notify, self.calls = notify, []
+        self.deadline = float("inf")
+        self.ending: list = []
+
+    def next_deadline(self) -> float:
+        return self.deadline
+
+    def on_timer(self, now: float) -> None:
+        self.deadline = float("inf")
+        for event in self.ending:
+            self.notify(event)
+        self.ending = []
+
+    def say(self, text: str, now: float) -> None:
+        self.notify(ChatReceived("me", text, True))
+
+    def share(self, path: str, now: float, done: Callable) -> None:
+        done(f"* {os.path.basename(path)} is shared")
+
+    def shares(self) -> list:
+        return [ListEntry(1, "mine.txt", 12)]
+
+    def list_files(self, pattern: str, now: float, done: Callable) -> None:
+        done([ListEntry(1, "lab.iso"), ListEntry(2, "notes.pdf", 12_000, holders=("bo",), sources=1)])
+
+    def fetch(self, entry: Any, now: float, done: Callable) -> None:
+        self.fetch_name(entry.name, now, done)
+
+    def fetch_name(self, name: str, now: float, done: Callable) -> None:
+        if name == "gone.txt":
+            return done(FetchAnswer("nobody"))
+        if name == "two":
+            return done(FetchAnswer("several", (ListEntry(1, "two.a"), ListEntry(2, "two.b"))))
+        if name == "here":
+            return done(FetchAnswer("already here", (), None, "shared/here"))
+        done(FetchAnswer("started", (ListEntry(1, name),), 1))
+        if name != "slow":
+            self.ending.append(Stopped(name=name) if name == "bad" else DownloadDone(name=name))
+            self.deadline = now + 0.2
+
+    def members(self, now: float) -> list:
+        return [MemberRow("ana", ("10.0.0.7", 6020), "supernode", False, 1, 0.0004, 1.0, True),
+                MemberRow("me", ("10.0.0.8", 6020), "member", True, 1, None, None, True)]
+
+    def transfers(self, now: float) -> list:
+        return [TransferRow(), TransferRow(2, "S", "notes.pdf", "queued 3rd", 0, 100, 0.0, None, ("bo",))]
+
+    def cancel(self, number: int, now: float) -> str:
+        return f"* transfer {number} cancelled"
+
+    def set_mesh(self, on: bool, now: float) -> None:
+        pass
+
+    def connect_to(self, ip: str, port: int, now: float) -> None:
+        self.notify(Outcome("joined", (ip, port), "cy", 2))
+
+    def leave(self, now: float, done: Callable) -> None:
+        if os.environ.get("FAKE_LEAVE") != "never":
+            done()
+
+
+class FakeNode:
+    """A node thread with a fake peer on it; a line on the control descriptor is an event to tell."""
+
+    def __init__(self, settings: Any, notify: Callable[[Any], None]) -> None:
+        self.folder, self.ip = "shared", "127.0.0.1"
+        self.thread = NodeThread(time.monotonic)
+        self.thread.peer = self.peer = FakePeer(notify)
+        self.call = self.thread.call
+        self.thread.start()
+        if settings.ip == "10.9.9.9":
+            self.call(lambda now: notify(Outcome("nobody", ("10.9.9.9", settings.port))))
+        else:
+            self.call(lambda now: notify(Outcome("joined" if settings.ip else "supernode")))
+        if "FAKE_CONTROL" in os.environ:
+            threading.Thread(target=self.listen, args=(int(os.environ["FAKE_CONTROL"]),), daemon=True).start()
+
+    def listen(self, descriptor: int) -> None:
+        for line in os.fdopen(descriptor):
+            event = eval(line)
+            self.call(lambda now, event=event: self.peer.notify(event))
+
+    def close(self, timeout: float) -> None:
+        self.thread.stop()
+
+
+# ---------------------------------------------------------------- a terminal
+
+class Screen:
+    """As much of a VT100 as readline and the prompt use: what a person would see."""
+
+    def __init__(self, columns: int, rows: int = 24) -> None:
+        self.columns, self.rows = columns, rows
+        self.cells = [[" "] * columns for _ in range(rows)]
+        self.x = self.y = 0
+        self.rest = ""
+
+    def feed(self, text: str) -> None:
+        text = self.rest + text
+        for match in re.finditer(r"\x1b\[[?>]?[0-9;]*[@-~]|\x1b[=>()][B0]?|\x1b.|.", text, re.S):
+            if match.group() in ("\x1b", "\x1b["):
+                self.rest = text[match.start():]        # the end of it has not come yet
+                return
+            self.put(match.group())
+        self.rest = ""
+
+    def put(self, token: str) -> None:
+        if token.startswith("\x1b["):
+            self.control(token[-1], token[2:-1])
+        elif token == "\r":
+            self.x = 0
+        elif token == "\n":
+            self.down()
+        elif token == "\b":
+            self.x = max(0, min(self.x, self.columns) - 1)
+        elif token >= " " and not token.startswith("\x1b"):
+            self.write(token)
+
+    def write(self, character: str) -> None:
+        width = 2 if unicodedata.east_asian_width(character) in "WF" else 1
+        if self.x + width > self.columns:
+            self.x = 0
+            self.down()
+        self.cells[self.y][self.x:self.x + width] = [character] + [""] * (width - 1)
+        self.x += width
+
+    def down(self) -> None:
+        self.y += 1
+        if self.y == self.rows:
+            self.y -= 1
+            self.cells = self.cells[1:] + [[" "] * self.columns]
+
+    def control(self, final: str, argument: str) -> None:
+        if argument.startswith(("?", ">")):
+            return
+        count = max(1, int(argument.split(";")[0] or 0))
+        self.x = min(self.x, self.columns - 1)
+        row = self.cells[self.y]
+        if final in "AB":
+            self.y = max(0, min(self.rows - 1, self.y + (count if final == "B" else -count)))
+        elif final in "CD":
+            self.x = max(0, min(self.columns - 1, self.x + (count if final == "C" else -count)))
+        elif final == "G":
+            self.x = count - 1
+        elif final == "P":
+            self.cells[self.y] = row[:self.x] + row[self.x + count:] + [" "] * count
+        elif final == "@":
+            self.cells[self.y] = (row[:self.x] + [" "] * count + row[self.x:])[:self.columns]
+        elif final in "JK":
+            assert argument in ("", "0") or final == "K", argument
+            row[self.x:] = [" "] * (self.columns - self.x)
+            for y in range(self.y + 1, self.rows if final == "J" else 0):
+                self.cells[y] = [" "] * self.columns
+        elif final != "m":
+            raise AssertionError(f"the screen does not know {argument}{final}")
+
+    def lines(self) -> list:
+        lines = ["".join(row).rstrip() for row in self.cells]
+        while lines and not lines[-1]:
+            lines.pop()
+        return lines
+
+    def cursor(self) -> tuple:
+        return self.y, self.x
+
+
+class Window:
+    """The prompt in a pseudo-terminal of a given size."""
+
+    def __init__(self, columns: int, *flags: str, editor: str = "", **env: str) -> None:
+        import fcntl
+        import pty
+        import termios
+        self.screen, self.raw = Screen(columns), b""
+        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        control, self.control = os.pipe()
+        drop = ("COLUMNS", "LINES", "NO_COLOR")
+        env = {**{k: v for k, v in os.environ.items() if k not in drop}, "TERM": "xterm", "NODE_EDITOR": editor,
+               "FAKE_CONTROL": str(control), "INPUTRC": "/dev/null", "LC_ALL": "C.UTF-8", **env}
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, *flags], stdin=slave, stdout=slave, stderr=slave, env=env,
+            pass_fds=(control,), start_new_session=True, cwd=str(HOME),
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
+        os.close(slave)
+        os.close(control)
+        self.master = master
+
+    def tell(self, event: Any) -> None:
+        os.write(self.control, f"{event!r}\n".encode())
+
+    def type(self, text: str) -> None:
+        os.write(self.master, text.encode())
+
+    def until(self, is_met: Callable[[list], Any], timeout: float = 8.0) -> list:
+        deadline = time.monotonic() + timeout
+        while not is_met(self.screen.lines()):
+            assert time.monotonic() < deadline, "\n".join(self.screen.lines())
+            self.read()
+        return self.screen.lines()
+
+    def read(self) -> None:
+        if select.select([self.master], [], [], 0.05)[0]:
+            with contextlib.suppress(OSError):
+                data = os.read(self.master, 65536)
+                self.raw += data
+                self.screen.feed(self.decoder.decode(data))
+
+    def shows(self, *texts: str) -> list:
+        return self.until(lambda lines: all(text in "".join(lines) for text in texts))
+
+    def ready(self) -> list:
+        return self.until(lambda lines: "? lists the commands." in lines and lines[-1] == ">")
+
+    def end(self) -> int:
+        self.until(lambda lines: self.process.poll() is not None)
+        return self.process.returncode
+
+    def __enter__(self) -> Window:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        os.close(self.master)
+        os.close(self.control)
+
+
+# ---------------------------------------------------------------- values and lines
+
+def test_sizes_rates_and_times_read_as_promised():
+    assert [node_client.format_size(n) for n in (0, 999, 1000, 999_949, 999_950, 4_200_000_000, 80_000_000)] == [
+        "0 B", "999 B", "1.0 kB", "999.9 kB", "1.0 MB", "4.2 GB", "80.0 MB"]
+    assert node_client.format_rate(88_400_000) == "88.4 MB/s"
+    assert [node_client.format_time(t) for t in (0, 48.9, 59.6, 3723)] == ["0:00", "0:49", "1:00", "1:02:03"]
+    assert node_client.format_part(1_740_000_000, 4_200_000_000) == "1.7/4.2 GB"
+
+
+def test_a_percent_is_rounded_down_and_never_100_before_the_end():
+    assert [node_client.format_percent(n, 1000) for n in (0, 419, 999, 1000)] == ["0%", "41%", "99%", "99%"]
+
+
+LINES = [
+    (Outcome("supernode"), "* supernode at 127.0.0.1:6020 (nobody here yet; you are the first). Folder: shared"),
+    (Outcome("joined"), "* joined ana's network at 127.0.0.1:6020: 4 nodes. Folder: shared"),
+    (Joined("bo", 5), "* bo joined (5 nodes)"),
+    (Left("bo", 4), "* bo left (4 nodes)"),
+    (Left("bo", 1), "* bo left (1 node)"),
+    (Left("bo", 4, 6.02), "* bo is gone (no sign for 6 s; 4 nodes)"),
+    (SupernodeChanged("ana", "me", True), "* ana left; you are now the supernode"),
+    (SupernodeChanged("ana", "bo", False), "* ana left; the supernode is now bo"),
+    (SupernodeChanged("ana", "bo", False, 6.1), "* ana is gone (no sign for 6 s); the supernode is now bo"),
+    (ChatReceived("bo", "hello everyone"), "<bo> hello everyone"),
+    (DownloadDone(), "OK lab.iso  4.2 GB in 0:49, 85.9 MB/s, from ana, bo  id 9f3c11ab -> shared/lab.iso"),
+    (DownloadDone(by_way_of="cy", sources=("ana",)),
+     "OK lab.iso  4.2 GB in 0:49, 85.9 MB/s, from ana by way of cy  id 9f3c11ab -> shared/lab.iso"),
+    (UploadDone("lab.iso", 4_200_000_000, 49.0, "bo", bytes.fromhex("9f3c11ab")),
+     "OK sent lab.iso to bo  4.2 GB in 0:49  id 9f3c11ab"),
+    (Stopped(), "!! lab.iso  stopped at 41%: ana left and nobody else has it. 1.7 GB kept; R lab.iso goes on"),
+    (Stopped(kept=False, reason="the disk is full"), "!! lab.iso  stopped at 41%: the disk is full"),
+]
+
+
+@pytest.mark.parametrize("event, line", LINES, ids=[type(event).__name__ for event, _ in LINES])
+def test_each_notification_is_the_promised_line(event, line):
+    assert node_client.line_for(event) == line
+
+
+def test_the_progress_line_names_its_phase_and_fits_the_window():
+    row = TransferRow()
+    assert progress_line(row) == "R lab.iso  41%  1.7/4.2 GB  88.4 MB/s  0:28 left  from ana, bo"
+    assert progress_line(TransferRow(state="asking", verified=0, sources=())) == "R lab.iso  asking"
+    assert progress_line(TransferRow(state="queued 3rd", verified=0, sources=("ana",))) == \
+        "R lab.iso  queued 3rd  from ana"
+    assert progress_line(TransferRow(state="waiting for ana", sources=())) == \
+        "R lab.iso  41%  1.7/4.2 GB  waiting for ana"
+    for width in (79, 60, 39, 20, 10):
+        assert node_client.text_width(progress_line(TransferRow(name="a very long name " * 9), width)) <= width
+    assert "41%" in progress_line(TransferRow(name="a very long name " * 9), 60)
+
+
+HOSTILE = ("\x1b[2J\x9b31m\x1b]52;c;aGk=\x07\x1b]8;;http://x\x1b\\ \r\n* ana left"
+           "\u202e\u2066\u200b\u2028\ud800\U000e0041\u3164")
+
+
+def test_hostile_text_becomes_one_harmless_line():
+    for shown in (safe_text(HOSTILE), node_client.line_for(ChatReceived(HOSTILE, HOSTILE)),
+                  node_client.line_for(Joined(HOSTILE, 2)), node_client.line_for(Stopped(name=HOSTILE, reason=HOSTILE)),
+                  progress_line(TransferRow(name=HOSTILE, state=HOSTILE, sources=(HOSTILE,)))):
+        assert all(unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") for c in shown)
+    assert safe_text("a\x1bb") == "a\\u{1b}b"
+    assert len(safe_text("e" + "\u0301" * 10_000)) == 5
+    assert node_client.text_width(safe_text("\u6f22" * 300)) <= 255
+
+
+def test_a_name_cannot_forge_the_prefix_of_a_chat_line():
+    assert node_client.line_for(ChatReceived("bo> hello", "x")) == "<bo\\u{3e} hello> x"
+
+
+def test_a_chat_of_2_kib_is_shown_whole():
+    assert node_client.line_for(ChatReceived("bo", "a" * 2048)) == "<bo> " + "a" * 2048
+
+
+# ---------------------------------------------------------------- questions and commands
+
+@pytest.mark.parametrize("check, good, bad", [
+    (node_client.check_ip, {"": None, " 10.0.0.7 ": "10.0.0.7", "localhost": "127.0.0.1"},
+     ["ten", "10.0.0", "::1", "0.0.0.0", "224.0.0.1", "010.0.0.1"]),
+    (node_client.check_port, {"": 6020, "1024": 1024, " 65535": 65535}, ["0", "80", "1023", "65536", "x", "-1", "6_020"]),
+    (node_client.check_name, {"ana": "ana", "a" * 32: "a" * 32, " bo ": "bo"},
+     ["   ", "a" * 33, "a\x1bb", "a\u200bb", "<ana>"]),
+], ids=["ip", "port", "name"])
+def test_answers_are_checked_and_refused_with_a_sentence(check, good, bad):
+    assert {text: check(text) for text in good} == good
+    for text in bad:
+        with pytest.raises(ValueError, match=r"\.$"):
+            check(text)
+
+
+def test_the_default_name_is_one_that_would_be_accepted(monkeypatch):
+    assert node_client.check_name("") == node_client.default_name()
+    monkeypatch.setattr(node_client.getpass, "getuser", lambda: "u" * 50)
+    assert node_client.check_name(node_client.default_name()) == "u" * 32
+
+
+def test_where_c_goes():
+    target = node_client.check_target
+    assert target("7000", "10.0.0.2") == ("10.0.0.2", 7000)
+    assert target("10.0.0.7 7000", "") == target("10.0.0.7:7000", "") == ("10.0.0.7", 7000)
+    for wrong in ("", "1 2 3", "10.0.0.7", "10.0.0.7:80"):
+        with pytest.raises(ValueError):
+            target(wrong, "10.0.0.2")
+
+
+def test_letters_words_and_case_name_the_same_command():
+    for line in ("R lab 1.iso", "r  lab 1.iso", "get lab 1.iso", " FETCH lab 1.iso "):
+        command, argument = parse_command(line)
+        assert command is not None and (command.method, argument) == ("fetch", "lab 1.iso")
+    assert [parse_command(word)[0].method for word in "CTBGRWVKM?HQ"] == [
+        "connect", "chat", "share", "list_files", "fetch", "who", "view", "cancel", "mesh", "help", "help", "quit"]
+
+
+def test_unknown_input_is_named_and_a_guess_is_made():
+    assert unknown_line("X") == 'Unknown: "X". Did you mean R? (? for help)'
+    assert unknown_line("fech lab.iso") == 'Unknown: "fech". Did you mean R? (? for help)'
+    assert unknown_line("qiut") == 'Unknown: "qiut". Did you mean Q? (? for help)'
+    assert unknown_line("\x1b[2J") == 'Unknown: "\\u{1b}[2J". (? for help)'
+    assert "Unknown" in unknown_line("everyone") and "mean" not in unknown_line("everyone")
+
+
+def test_help_fits_one_screen_and_every_command_has_an_example():
+    assert len(node_client.help_lines()) <= 20
+    assert all(len(line) < 80 for line in node_client.help_lines())
+    for letter in "CTBGRWVKM?HQ":
+        assert "example" in node_client.help_lines(letter)[1]
+
+
+# ---------------------------------------------------------------- the node thread
+
+def test_a_failing_event_is_dropped_and_the_node_thread_lives(caplog):
+    thread, seen = NodeThread(time.monotonic), threading.Event()
+    thread.peer = FakePeer(lambda event: None)
+    thread.start()
+    thread.call(lambda now: 1 / 0)
+    thread.call(lambda now: seen.set())
+    assert seen.wait(5)
+    assert thread.failures == 1
+    assert "dropped" in caplog.text
+    thread.stop()
+
+
+def test_a_disk_job_hands_its_result_or_its_error_to_the_node_thread():
+    thread = NodeThread(time.monotonic)
+    thread.peer = FakePeer(lambda event: None)
+    thread.start()
+    disk, seen, both = node_client.DiskThread(thread), [], threading.Event()
+    disk.start()
+    disk(lambda: 7, lambda result, error: seen.append((result, error, threading.current_thread().name)))
+    disk(lambda: 1 / 0, lambda result, error: (seen.append((result, type(error))), both.set()))
+    assert both.wait(5)
+    assert seen == [(7, None, "node"), (None, ZeroDivisionError)]
+    disk.stop(1.0)
+    thread.stop()
+
+
+# ---------------------------------------------------------------- scripts: no terminal
+
+def script(text: str, *flags: str, **env: str) -> tuple:
+    """What the prompt says to piped input, and its exit code."""
+    done = subprocess.run([sys.executable, __file__, *flags], input=text.encode(), capture_output=True, timeout=20,
+                          cwd=str(HOME), env={**os.environ, **env})
+    assert done.stderr == b"" or done.returncode == 2, done.stderr
+    return done.stdout.decode().splitlines(), done.returncode
+
+
+def test_a_script_fetches_and_quits():
+    lines, code = script("R notes.pdf\nQ\n", "--ip", "10.0.0.7")
+    assert lines[0] == "Looking for a network ..."
+    assert lines[1].startswith("* joined ana's network")
+    assert lines[2].startswith("OK notes.pdf  4.2 GB in 0:49")
+    assert (len(lines), code) == (3, 0)
+
+
+def test_the_end_of_input_waits_for_what_was_asked():
+    lines, code = script("G\nR 2")
+    assert lines[-1].startswith("OK notes.pdf")
+    assert "  1  lab.iso     4.2 GB  ana, bo  2 sources" in lines
+    assert code == 0
+
+
+@pytest.mark.parametrize("name, said", [
+    ("bad", "!! bad  stopped at 41%: "), ("gone.txt", "!! gone.txt  nobody here has it")])
+def test_a_failed_transfer_is_exit_code_1(name, said):
+    lines, code = script(f"R {name}\nQ\n")
+    assert any(line.startswith(said) for line in lines)
+    assert code == 1
+
+
+def test_what_cannot_be_opened_is_exit_code_3_and_wrong_flags_2():
+    lines, code = script("Q\n", "--ip", "10.9.9.9")
+    assert lines[-1] == "Nobody answers at 10.9.9.9:6020, and this machine cannot be the supernode there."
+    assert code == 3
+    for flags in (["--port", "80"], ["--ip", "ten"], ["--name", " "], ["--what"]):
+        assert script("", *flags)[1] == 2
+
+
+def test_nothing_but_plain_lines_goes_into_a_pipe():
+    commands = ["T hi", "W", "V", "B", "M off", "M", "K 1", "H R", "C 7000", "R two", "R here", "X", "", "K", "T", "?"]
+    lines, code = script("\n".join(commands), FORCE_COLOR="1")
+    text = "\n".join(lines)
+    assert code == 0
+    assert "\r" not in text and "\x1b" not in text and "> " not in text[:2]
+    for said in ("<me> hi", "ana  10.0.0.7:6020  supernode", "queued 3rd", "mine.txt", "mesh is off", "cancelled",
+                 "for example: R lab.iso", "* joined cy's network at 127.0.0.1:7000", "R number takes one",
+                 "* here is here already: shared/here", 'Unknown: "X". Did you mean R? (? for help)',
+                 "K needs the number", "T needs a text", "hands over if supernode"):
+        assert said in text, said
+
+
+def test_help_flag_fits_one_screen():
+    lines, code = script("", "--help")
+    assert code == 0 and len(lines) <= 24 and max(map(len, lines)) <= 80
+
+
+def test_progress_in_a_pipe_is_a_line_for_10_percent_or_30_seconds():
+    now = [0.0]
+    console = quiet_console(clock=lambda: now[0])
+    for percent in range(100):
+        now[0] += 0.5
+        console.on_event(Progress(TransferRow(verified=percent, size=100)))
+    assert [line.split("  ")[1] for line in console.said] == [f"{p}%" for p in range(10, 100, 10)]
+    console.said.clear()
+    for _ in range(130):
+        now[0] += 0.5
+        console.on_event(Progress(TransferRow(number=2, verified=5, size=100)))
+    assert len(console.said) == 2
+
+
+def test_a_cancelled_transfer_is_not_a_failed_one():
+    console = quiet_console()
+    console.node = argparse.Namespace(folder="shared", call=lambda closure: None)
+    console._on_fetch_answer("a", FetchAnswer("started", (ListEntry(1, "a"),), 3))
+    console.cancel("3")
+    console.on_event(Stopped(3))
+    assert console.exit_code == 0
+    console._on_fetch_answer("a", FetchAnswer("started", (ListEntry(1, "a"),), 4))
+    console.on_event(Stopped(4))
+    assert console.exit_code == 1
+
+
+def quiet_console(**options: Any) -> Any:
+    """A console whose lines are kept in `said`."""
+    terminal = argparse.Namespace(can_redraw=False, is_asking=False)
+    console: Any = Console(terminal, **options)     # type: ignore[arg-type]
+    console.said = []
+    terminal.say = console.said.append
+    return console
+
+
+# ---------------------------------------------------------------- a terminal
+
+needs_pty = pytest.mark.skipif(os.name == "nt", reason="pseudo-terminals are a thing of Unix")
+both_editors = pytest.mark.parametrize("editor", ["readline", "keys"])
+QUIET = ("--ip", "127.0.0.1", "--port", "6020", "--name", "me")
+WIDE = "T hello this is a rather long line that wraps " + "\u6f22\u5b57" * 4 + " over the edge of the window"
+
+
+def typed_rows(text: str, columns: int) -> list:
+    """The rows that a terminal makes of prompt and text."""
+    screen = Screen(columns)
+    screen.feed("> " + text)
+    return screen.lines()
+
+
+def cursor_after(lines: list, text: str, columns: int) -> tuple:
+    """Where the cursor belongs when `text` stands before it: the prompt's first row is found on the screen."""
+    first = max(i for i, line in enumerate(lines) if line.startswith("> "))
+    row, column = node_client.place_of("> " + text, columns)
+    return first + row, column
+
+
+@needs_pty
+@both_editors
+@pytest.mark.parametrize("columns", [80, 40])
+def test_a_typed_line_stays_whole_with_its_cursor(editor, columns):
+    with Window(columns, *QUIET, editor=editor) as window:
+        window.ready()
+        window.type(WIDE + "\x02" * 8)                  # Ctrl-B: eight to the left
+        for number in range(12):
+            window.tell(ChatReceived("bo", f"message {number} " + "long " * (number % 3) * 9))
+            window.tell(Progress(TransferRow(verified=number * 300_000_000)))
+            lines = window.shows(f"message {number}", f"R lab.iso  {number * 300 // 42}%")
+            rows = typed_rows(WIDE, columns)
+            lines = window.until(lambda lines, rows=rows: lines[-len(rows):] == rows)
+            assert lines[-len(rows) - 1].startswith("R lab.iso")
+            window.until(lambda lines: window.screen.cursor() == cursor_after(lines, WIDE[:-8], columns))
+        assert sum(line.startswith("R lab.iso") for line in lines) == 1
+        window.type("!\r")
+        told = "<me> " + WIDE[2:-8] + "!" + WIDE[-8:]
+        window.until(lambda lines: told.replace(" ", "") in "".join(lines).replace(" ", ""))
+        window.tell(DownloadDone())
+        window.until(lambda lines: lines[-1] == ">" and not any(line.startswith("R lab.iso") for line in lines))
+
+
+@needs_pty
+@both_editors
+def test_a_line_that_fills_its_row_exactly_keeps_its_place(editor):
+    with Window(40, *QUIET, editor=editor) as window:
+        window.ready()
+        text = "T " + "x" * 36
+        window.type(text)
+        window.shows(text)
+        for number in range(3):
+            window.tell(Joined(f"node{number}", 5))
+            window.until(lambda lines, number=number: f"* node{number} joined (5 nodes)" in lines
+                         and lines[-1] == "> " + text)
+        assert [line for line in window.screen.lines() if line.startswith("> ")] == ["> " + text]
+
+
+@needs_pty
+@both_editors
+def test_history_brings_back_the_last_command(editor):
+    with Window(80, *QUIET, editor=editor) as window:
+        window.ready()
+        window.type("T first\r")
+        window.shows("<me> first")
+        window.type("\x1b[A\x01\x06\x06very \r")       # up, to the start, two to the right
+        window.shows("<me> very first")
+
+
+@needs_pty
+@both_editors
+def test_ctrl_c_clears_the_line_then_warns_then_quits_with_130(editor):
+    with Window(80, *QUIET, editor=editor) as window:
+        window.ready()
+        window.type("T never sent")
+        window.shows("never sent")
+        window.type("\x03")
+        window.until(lambda lines: lines[-1] == ">")
+        window.type("\x03")
+        window.until(lambda lines: "Ctrl-C again or Q to quit" in lines and lines[-1] == ">")
+        window.type("T half")
+        window.shows("T half")
+        window.type("\x03")
+        window.until(lambda lines: lines[-1] == ">")
+        window.type("\x03")
+        window.until(lambda lines: lines.count("Ctrl-C again or Q to quit") == 2 and lines[-1] == ">")
+        window.type("\x03")
+        assert window.end() == 130
+        assert b"Traceback" not in window.raw
+
+
+@needs_pty
+@both_editors
+@pytest.mark.parametrize("how", ["Q", "Ctrl-D", "SIGTERM", "SIGHUP"])
+def test_every_way_to_quit_is_exit_code_0(editor, how):
+    with Window(80, *QUIET, editor=editor) as window:
+        window.ready()
+        if how.startswith("SIG"):
+            window.process.send_signal(getattr(signal, how))
+        else:
+            window.type("Q\r" if how == "Q" else "\x04")
+        assert window.end() == 0
+
+
+@needs_pty
+def test_ctrl_c_while_leaving_ends_it_at_once():
+    with Window(80, *QUIET, FAKE_LEAVE="never") as window:
+        window.ready()
+        window.type("Q\r")
+        window.shows("* leaving")
+        began = time.monotonic()
+        window.type("\x03")
+        assert window.end() == 130
+        assert time.monotonic() - began < node_client.LEAVE_SECONDS / 2
+
+
+@needs_pty
+def test_questions_have_defaults_and_ask_again():
+    with Window(80) as window:
+        window.shows("IP [search this network]:")
+        window.type("ten\r")
+        window.shows('"ten" is not an IP address like 10.0.0.7.')
+        window.type("10.9.9.9\r")
+        window.shows("Port [6020]:")
+        window.type("80\r")
+        window.shows("A port is a number from 1024 to 65535.")
+        window.type("\r")
+        window.shows("Name [")
+        window.type("    \r")
+        window.shows("A name has 1 to 32 characters.")
+        window.type("ana\r")
+        window.shows("Nobody answers at 10.9.9.9:6020, and this machine cannot be the supernode there.")
+        window.until(lambda lines: lines[-1] == "IP [search this network]:")
+        window.type("\r")
+        window.until(lambda lines: lines[-1].startswith("Port [6020]:"))
+        window.type("\r")
+        window.shows("* supernode at 127.0.0.1:6020 (nobody here yet; you are the first). Folder: shared", "? lists")
+
+
+@needs_pty
+def test_colour_is_for_terminals_without_no_color():
+    for env, has_colour in (({}, True), ({"NO_COLOR": "1"}, False)):
+        with Window(80, *QUIET, **env) as window:
+            window.ready()
+            assert (b"\x1b[36m" in window.raw) is has_colour
+
+
+@needs_pty
+def test_hostile_chat_sends_no_control_to_the_terminal():
+    with Window(80, *QUIET, NO_COLOR="1") as window:
+        window.ready()
+        seen = len(window.raw)
+        window.tell(ChatReceived(HOSTILE, HOSTILE + "\u00e9" * 3 + "end"))
+        window.shows("end")
+        text = window.raw[seen:].decode()
+        assert not re.search("[\x00-\x08\x0b\x0c\x0e-\x1a\x7f\x80-\x9f\u202e\u200b]", text)
+        assert set(re.findall(r"\x1b\[?[^A-Za-z]*[A-Za-z]", text)) <= {"\x1b[J", "\x1b[K", "\x1b[A", "\x1b[C"}
+
+
+if __name__ == "__main__":
+    sys.exit(node_client.main(open_node=FakeNode))
