@@ -66,6 +66,7 @@ CACHE_BYTES_MAX = GIB
 CACHE_FREE_PERCENT = 5         # of the free space: the cache never takes more
 MAP_BYTES_MAX = 256 * KIB      # header, 4096 digests and as many records
 REPORT_INTERVAL = 0.5          # seconds of scanning between two reports
+HASH_TIME_MAX = 10.0           # seconds of hashing in a pass: then new files are looked for
 PASS_INTERVAL_MIN = 2.0        # seconds
 PASS_IDLE_FACTOR = 20          # a pass costs at most a twentieth of the time
 RENAME_TRIES, RENAME_DELAY = 10, 0.1   # Windows: a virus scanner may hold the file for a moment
@@ -156,9 +157,9 @@ def size_text(size: int) -> str:
     return f"{value:.1f} {units[-1]}"
 
 
-def _shown(name: str) -> str:
+def _shown(name: str, longest: int = 60) -> str:
     """Quote a name so that a terminal takes no orders from it."""
-    short = name if len(name) <= 60 else name[:57] + "..."
+    short = name if len(name) <= longest else name[:longest - 3] + "..."
     return '"' + "".join(c if c.isprintable() else f"\\u{{{ord(c):x}}}" for c in short) + '"'
 
 
@@ -451,14 +452,6 @@ def _digest_range(descriptor: int, offset: int, length: int, tick: Callable[[], 
     return hasher.digest()
 
 
-def _digest_pieces(descriptor: int, size: int, tick: Callable[[], None]) -> bytes:
-    piece_size = piece_size_of(size)
-    return b"".join(
-        _digest_range(descriptor, index * piece_size, piece_length(size, index), tick)
-        for index in range(piece_count_of(size))
-    )
-
-
 def _holds(descriptor: int, size: int, digests: bytes) -> bool:
     """Whether an open file has this content: stops at the first piece that differs."""
     if os.fstat(descriptor).st_size != size:
@@ -487,11 +480,11 @@ class SharedFile:
     size: int
     mtime_ns: int
     inode: int
-    digests: bytes
+    digests: bytes = field(repr=False)
     file_id: bytes
     is_folder: bool = False
     listed: bool = True        # False inside a shared folder: served by id, announced as part of the folder
-    listing: bytes = b""
+    listing: bytes = field(default=b"", repr=False)
     file_count: int = 1
     total_size: int = 0
 
@@ -536,7 +529,7 @@ class ScanResult:
 
 
 class _Stopped(Exception):
-    """The stop flag was seen."""
+    """The stop flag was seen, or the pass has had its time."""
 
 
 class _StillChanging(Exception):
@@ -674,22 +667,24 @@ class Scanner:
         self._held: set[str] = set()
         self._known: Dict[str, SharedFile] = {}                          # files, by path
         self._folders: Dict[str, SharedFile] = {}                        # shared folders, by path
-        self._contents: Dict[str, Tuple[List[SharedFile], List[str]]] = {}   # what a folder's listing was made of
+        self._contents: Dict[str, Tuple[List[Tuple[str, SharedFile]], List[str]]] = {}  # what a listing was made of
         self._warned: set[str] = set()
         self._idle_cost = 0.0
         self._report: Optional[Callable[[ScanResult], None]] = None
         self._whole, self._step = ScanResult(), ScanResult()
-        self._reported_at = 0.0
+        self._reported_at = self._hash_until = 0.0
+        self._is_unfinished = False
+        self._begun: Dict[str, Tuple[Fingerprint, bytearray]] = {}       # the digests so far of a huge file, by path
 
     # -- for other threads --
 
     def add_path(self, path: str) -> str:
         """Share a file or folder that lies elsewhere, from the next pass on; returns its real path."""
         real = os.path.realpath(path)
-        with _speaking(f"share {_shown(path)}"):
+        with _speaking(f"share {_shown(path, 1000)}"):
             mode = os.stat(real).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-            raise LibraryError(ErrorKind.DENIED, f"Cannot share {_shown(path)}: it is no ordinary file or folder.")
+            raise LibraryError(ErrorKind.DENIED, f"{_shown(path, 1000)} is no ordinary file or folder.")
         check_name(os.path.basename(real))
         self._inbox.put(partial(self._add_extra, real))
         return real
@@ -710,12 +705,15 @@ class Scanner:
 
     def next_pass_in(self) -> float:
         """Seconds until the next pass is worth its cost."""
-        return max(PASS_INTERVAL_MIN, PASS_IDLE_FACTOR * self._idle_cost)
+        return 0.0 if self._is_unfinished else max(PASS_INTERVAL_MIN, PASS_IDLE_FACTOR * self._idle_cost)
 
     def run_once(self, report: Optional[Callable[[ScanResult], None]] = None) -> ScanResult:
-        """Make one pass; `report` gets what was found about twice a second, the result is the whole of it."""
+        """Make one pass; `report` gets what was found about twice a second, the result is the whole of it.
+
+        A pass ends after some seconds of hashing, and the next goes on: new small files do not wait for a huge one.
+        """
         self._whole, self._step, self._report = ScanResult(), ScanResult(), report
-        self._idle_cost, self._reported_at = 0.0, self._clock()
+        self._idle_cost, self._reported_at, self._is_unfinished = 0.0, self._clock(), False
         with contextlib.suppress(_Stopped):
             self._scan()
         self._flush()
@@ -754,9 +752,12 @@ class Scanner:
             walk.add(path, os.path.basename(path), None)
         self._forget(walk)
         self._idle_cost = self._clock() - started
-        self._hash_pending(walk)
-        self._step.warnings += walk.troubles.sentences(self._warned)
-        self._warned = walk.troubles.kinds()
+        self._hash_until = self._clock() + max(HASH_TIME_MAX, PASS_IDLE_FACTOR * self._idle_cost)
+        try:
+            self._hash_pending(walk)
+        finally:
+            self._step.warnings += walk.troubles.sentences(self._warned)
+            self._warned = walk.troubles.kinds()
 
     def _forget(self, walk: _Walk) -> None:
         """Remove what is no longer there, or no longer what it was."""
@@ -768,6 +769,7 @@ class Scanner:
                 self._known[path] = replace(shared, name=found.name, listed=found.listed)
                 self._step.removed.append(shared)
                 self._step.added.append(self._known[path])
+        self._begun = {path: begun for path, begun in self._begun.items() if path in walk.files}
         for path in list(self._folders):
             if path not in walk.tops:
                 self._forget_folder(path)
@@ -795,6 +797,7 @@ class Scanner:
                 walk.tops[top_path].waiting -= 1
                 if not walk.tops[top_path].waiting:
                     self._list_folder(top_path, walk.tops[top_path], walk.troubles)
+            self._end_pass_in_time()
 
     def _hash_file(self, path: str, found: _Found, troubles: _Troubles) -> None:
         self._take_inbox()     # a download may just have finished this very file
@@ -815,44 +818,58 @@ class Scanner:
     def _hash_opened(self, path: str, found: _Found) -> SharedFile:
         descriptor = _open_regular(path)
         try:
-            tick = partial(self._tick_unchanged, descriptor, found.fingerprint)
-            digests = _digest_pieces(descriptor, found.fingerprint[0], tick)
-            tick()
+            digests = self._digest_pieces(descriptor, path, found.fingerprint)
         finally:
             os.close(descriptor)
         return _shared_file(found.name, path, found.fingerprint, digests, found.listed)
 
-    def _tick_unchanged(self, descriptor: int, fingerprint: Fingerprint) -> None:
+    def _digest_pieces(self, descriptor: int, path: str, fingerprint: Fingerprint) -> bytes:
+        """Hash a file, going on where the last pass left it."""
+        tick = partial(self._tick_hashing, descriptor, fingerprint)
+        size = fingerprint[0]
+        begun = self._begun.pop(path, None)
+        digests = begun[1] if begun is not None and begun[0] == fingerprint else bytearray()
+        try:
+            for index in range(len(digests) // DIGEST_BYTES, piece_count_of(size)):
+                digests += _digest_range(descriptor, index * piece_size_of(size), piece_length(size, index), tick)
+                self._end_pass_in_time()
+            tick()
+        except _Stopped:
+            self._begun[path] = fingerprint, digests
+            raise
+        return bytes(digests)
+
+    def _tick_hashing(self, descriptor: int, fingerprint: Fingerprint) -> None:
         """Give up on a file that changes at its next read, not at its end: it may grow for ever."""
         self._tick()
         if _fingerprint(os.fstat(descriptor)) != fingerprint:
             raise _StillChanging
 
+    def _end_pass_in_time(self) -> None:
+        if self._clock() >= self._hash_until:
+            self._is_unfinished = True
+            raise _Stopped
+
     def _list_folder(self, path: str, top: _Top, troubles: _Troubles) -> None:
         """Announce a folder as one entry, when its content is new."""
         if top.name in self._held:
             return
-        names, files, paths = [], [], _Paths()
-        for name, member_path in top.members:
-            if member_path not in self._known:
-                continue
-            if paths.add(name):
-                names.append(name)
-                files.append(self._known[member_path])
-            else:
-                troubles.add("twin", f"{top.name}/{name}")
-        empty = [name for name in top.empty if paths.add(name)]
-        if self._contents.get(path) == (files, names + empty):
+        files = [(name, self._known[path]) for name, path in top.members if path in self._known]
+        if self._contents.get(path) == (files, top.empty):
             return
         self._forget_folder(path)
-        if names or empty:
-            self._announce_folder(path, top.name, list(zip(names, files)), empty, troubles)
-        self._contents[path] = (files, names + empty)
+        self._contents[path] = (files, top.empty)
+        entries, paths = [], _Paths()
+        for entry in [FolderEntry(name, shared.size, shared.file_id, False) for name, shared in files] + [
+                FolderEntry(name, 0, b"", True) for name in top.empty]:
+            if paths.add(entry.path):
+                entries.append(entry)
+            else:
+                troubles.add("twin", f"{top.name}/{entry.path}")
+        if entries:
+            self._announce_folder(path, top.name, entries, troubles)
 
-    def _announce_folder(self, path: str, name: str, files: List[Tuple[str, SharedFile]], empty: List[str],
-                         troubles: _Troubles) -> None:
-        entries = [FolderEntry(inner, shared.size, shared.file_id, False) for inner, shared in files]
-        entries += [FolderEntry(inner, 0, b"", True) for inner in empty]
+    def _announce_folder(self, path: str, name: str, entries: List[FolderEntry], troubles: _Troubles) -> None:
         try:
             self._folders[path] = shared = _shared_folder(name, path, entries)
         except LibraryError:
@@ -956,14 +973,13 @@ def _rename_windows(source: str, target: str) -> None:
 
 
 @contextlib.contextmanager
-def _parent_of(folder: str, name: str) -> Iterator[Tuple[_Folder, str]]:
-    """The folder in which the last component of a checked name belongs, its parents made one by one."""
-    *parents, last = check_name(name).split("/")
+def _folder_in(root: str, components: List[str]) -> Iterator[_Folder]:
+    """A folder below another, its parents made one by one, never through a link."""
     with contextlib.ExitStack() as stack:
-        place = stack.enter_context(_Folder.open(folder))
-        for parent in parents:
-            place = stack.enter_context(place.child(parent))
-        yield place, last
+        place = stack.enter_context(_Folder.open(root))
+        for component in components:
+            place = stack.enter_context(place.child(component))
+        yield place
 
 
 def _place(place: _Folder, source: str, status: os.stat_result, name: str,
@@ -1081,7 +1097,12 @@ class _Content:
     map_end: int = 0                                     # where the next record goes
 
     def __post_init__(self) -> None:
+        self.unmark()
+
+    def unmark(self) -> None:
+        """Believe in no piece."""
         self.verified = bytearray(-(-piece_count_of(self.size) // 8))
+        self.verified_count = self.verified_bytes = 0
 
     def mark(self, index: int) -> None:
         """Note a piece as verified."""
@@ -1177,19 +1198,24 @@ class Library:
 
     def open(self) -> None:
         """Make the folder if absent and lock it; a folder that cannot be written is opened with a `notice`."""
-        with _speaking(f"use the folder {_shown(self.folder)}"):
+        with _speaking(f"use the folder {_shown(self.folder, 1000)}"):
             os.makedirs(self.folder, exist_ok=True)
             os.listdir(self.folder)
         try:
-            with _speaking(f"save anything in {_shown(self.folder)}"):
-                self._make_hidden_folders()
+            self._open_for_writing()
         except LibraryError as error:
             if error.kind not in (ErrorKind.DENIED, ErrorKind.READ_ONLY, ErrorKind.FULL):
                 raise
             self.notice = error.sentence
-            return
-        self._take_lock()
-        self._load()
+
+    def _open_for_writing(self) -> None:
+        with _speaking(f"save anything in {_shown(self.folder, 1000)}"):
+            if not os.access(self.folder, os.W_OK):
+                raise PermissionError(errno.EACCES, "not writable", self.folder)
+            self._make_hidden_folders()
+            self._take_lock()
+            self._load()
+        self.notice = ""
 
     def close(self) -> None:
         """Close all files and give the folder free."""
@@ -1212,6 +1238,7 @@ class Library:
             status = os.lstat(path)
             if _is_link(status) or not stat.S_ISDIR(status.st_mode):
                 raise OSError(errno.ENOTDIR, "not a folder", path)
+        self.close()
         self._lock = os.open(os.path.join(self.folder, HIDDEN, "lock"), _OPEN_FLAGS | os.O_RDWR | os.O_CREAT, 0o600)
 
     def _take_lock(self) -> None:
@@ -1224,12 +1251,12 @@ class Library:
                 msvcrt.locking(self._lock, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
         except OSError as error:
             self.close()
-            if error.errno in (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK):
-                raise FolderInUse(f"The folder {_shown(self.folder)} is in use by another node.") from error
-            raise _trouble(error, f"lock the folder {_shown(self.folder)}") from error
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK):
+                raise
+            raise FolderInUse(f"The folder {_shown(self.folder, 1000)} is in use by another node.") from error
 
     def _load(self) -> None:
-        for _, part in _load_maps(self._parts_folder):
+        for _, part in list(_load_maps(self._parts_folder)):
             if part.destination is Destination.CACHE:
                 self._delete(self._part_path(part.file_id))
             else:
@@ -1296,7 +1323,7 @@ class Library:
 
     def free_bytes(self) -> int:
         """The bytes that this user may still write."""
-        with _speaking(f"look at the folder {_shown(self.folder)}"):
+        with _speaking(f"look at the folder {_shown(self.folder, 1000)}"):
             return shutil.disk_usage(self.folder).free
 
     def _content(self, file_id: bytes) -> Union[SharedFile, _Content]:
@@ -1332,24 +1359,26 @@ class Library:
     def begin(self, file_id: bytes, size: int, digests: bytes, destination: Destination = Destination.DOWNLOAD,
               label: str = "", is_folder: bool = False) -> bytearray:
         """Make or resume a part file; returns the bitmap of its verified pieces."""
-        if self.notice:
-            raise LibraryError(ErrorKind.READ_ONLY, self.notice)
         check_manifest(file_id, size, digests)
+        if label:
+            check_name(label)
+        if self.notice:
+            self._open_for_writing()       # the disk may have been freed or mounted anew
         part = self._parts.get(file_id) or _Content(file_id, size, bytes(digests), label, is_folder, destination)
         if file_id not in self._parts and len(self._parts) >= PARTS_MAX:
             raise LibraryError(ErrorKind.FULL, f"There are already {PARTS_MAX} unfinished downloads.")
-        if destination is Destination.DOWNLOAD:
-            part.destination, part.label = destination, label or part.label
-        if not part.is_open:
-            with _speaking(f"save {_shown(part.label or 'the file')}"):
+        with _speaking(f"save {_shown(label or 'the file')}"):
+            if not part.is_open:
                 self._open_part(part)
-            self._parts[file_id] = part
+            elif destination is Destination.DOWNLOAD and part.destination is Destination.CACHE:
+                part.destination, part.label = destination, label
+                self._write_map(part, self._part_path(file_id) + ".map")
+        self._parts[file_id] = part
         return bytearray(part.verified)
 
     def _open_part(self, part: _Content) -> None:
         path = self._part_path(part.file_id)
-        if part.claimed:
-            self._check_claims(part, path)
+        self._check_claims(part, path)
         self._check_room(part)
         if not part.verified_count:
             self._delete(path)
@@ -1359,17 +1388,21 @@ class Library:
 
     def _check_claims(self, part: _Content, path: str) -> None:
         """Hash the pieces that the map claims: whatever is wrong is missing again."""
-        try:
+        part.unmark()
+        if not part.claimed:
+            return
+        with contextlib.suppress(OSError):
             descriptor = self._files.get(path, write=True)
-        except OSError:
-            return
-        # A second name means that a crash came between linking and unlinking: the other name is the user's file.
-        if os.fstat(descriptor).st_nlink > 1:
-            return
-        for index in part.claimed:
-            start, length = index * piece_size_of(part.size), piece_length(part.size, index)
-            if _digest_range(descriptor, start, length, _no_tick) == _digest_at(part.digests, index):
-                part.mark(index)
+            status = os.fstat(descriptor)
+            # A second name means a crash between linking and unlinking: under the other it is the user's file.
+            if status.st_nlink > 1:
+                return
+            if status.st_size > part.size:
+                os.ftruncate(descriptor, part.size)
+            for index in part.claimed:
+                start, length = index * piece_size_of(part.size), piece_length(part.size, index)
+                if _digest_range(descriptor, start, length, _no_tick) == _digest_at(part.digests, index):
+                    part.mark(index)
 
     def _check_room(self, part: _Content) -> None:
         needed, free = part.size - part.verified_bytes, self.free_bytes()
@@ -1414,19 +1447,18 @@ class Library:
     def finish(self, file_id: bytes, name: str, flush: bool = True) -> Finished:
         """Give a complete download its final name, never replacing anything; `flush=False` leaves it to `flush`."""
         part = self._complete(file_id)
-        check_name(name)
+        *parents, last = check_name(name).split("/")
         path = self._part_path(file_id)
         with _speaking(f"save {_shown(name)}"):
-            status = self._settle(path, flush)
-            with _parent_of(self.folder, name) as (place, last):
+            status = self._settle(part, path, flush)
+            with _folder_in(self.folder, parents) as place:
                 final, was_there = _place(place, path, status, last, partial(self._is_same, part))
                 status = place.status(final)
                 final_path = os.path.join(place.path, final)
         self._forget_part(file_id)
         if not flush and not was_there:
             self._unflushed.append(final_path)
-        final_name = name[:len(name) - len(last)] + final
-        shared = _shared_file(final_name, final_path, _fingerprint(status), part.digests, "/" not in name)
+        shared = _shared_file("/".join((*parents, final)), final_path, _fingerprint(status), part.digests, not parents)
         self.adopt([shared])
         return Finished(final_path, was_there, shared)
 
@@ -1437,7 +1469,7 @@ class Library:
             os.sync()
             return
         for path in paths:
-            with _speaking(f"save {_shown(path)}"):
+            with _speaking(f"save {_shown(path, 1000)}"):
                 descriptor = _open_regular(path, write=True)
                 os.fsync(descriptor)
                 os.close(descriptor)
@@ -1456,7 +1488,8 @@ class Library:
 
     def make_folder(self, name: str) -> str:
         """Make an empty folder of a listing; returns its path."""
-        with _speaking(f"make the folder {_shown(name)}"), _parent_of(self.folder, f"{name}/x") as (place, _):
+        components = check_name(name).split("/")
+        with _speaking(f"make the folder {_shown(name)}"), _folder_in(self.folder, components) as place:
             return place.path
 
     def parts(self) -> List[PartInfo]:
@@ -1484,13 +1517,16 @@ class Library:
             raise LibraryError(ErrorKind.MISSING, "Some pieces of the file are still missing.")
         return part
 
-    def _settle(self, path: str, flush: bool) -> os.stat_result:
-        """Flush a part and close it (Windows renames no open file)."""
+    def _settle(self, part: _Content, path: str, flush: bool) -> os.stat_result:
+        """Flush a part. It stays open, so that its inode names nothing else until `_confirm`."""
         descriptor = self._files.get(path, write=True)
         if flush:
             os.fsync(descriptor)
         status = os.fstat(descriptor)
-        self._files.drop(path)
+        if os.name == "nt":
+            self._files.drop(path)       # Windows renames no open file
+        if status.st_size != part.size:
+            raise LibraryError(ErrorKind.CHANGED, "The part file was changed by another program.")
         return status
 
     @staticmethod
@@ -1583,7 +1619,7 @@ class SequentialReader:
 
     def __init__(self, path: str) -> None:
         self.path = os.path.realpath(path)
-        with _speaking(f"open {_shown(path)}"):
+        with _speaking(f"open {_shown(path, 1000)}"):
             self._descriptor = _open_regular(self.path)
             self._fingerprint = _fingerprint(os.fstat(self._descriptor))
         self.size = self._fingerprint[0]
@@ -1592,11 +1628,11 @@ class SequentialReader:
 
     def read(self, length: int) -> bytes:
         """The next bytes, b"" at the end; a file that changed on the way is an error."""
-        with _speaking(f"read {_shown(self.path)}"):
+        with _speaking(f"read {_shown(self.path, 1000)}"):
             data = _read_at(self._descriptor, min(length, self.size - self._position), self._position)
             unchanged = _fingerprint(os.fstat(self._descriptor)) == self._fingerprint
         if not unchanged:
-            raise LibraryError(ErrorKind.CHANGED, f"{_shown(self.path)} changed while it was sent.")
+            raise LibraryError(ErrorKind.CHANGED, f"{_shown(self.path, 1000)} changed while it was sent.")
         self._position += len(data)
         self._hasher.update(data)
         return data
@@ -1653,15 +1689,16 @@ class SequentialWriter:
         with _speaking(f"save {_shown(self.name)}"):
             os.fsync(self._descriptor)
             status = os.fstat(self._descriptor)
-            self._close()
+            if os.name == "nt":
+                self._close()            # Windows renames no open file
             with _Folder.open(self.folder) as place:
                 final, _ = _place(place, self._path, status, self.name, lambda *_: False)
+            self.abort()
         return os.path.join(self.folder, final)
 
     def abort(self) -> None:
-        """Drop what was written; after `finish`, nothing."""
-        if self._descriptor >= 0:
-            self._close()
+        """Close the file and drop what was written; after `finish`, nothing."""
+        self._close()
         _remove(self._path)
 
     def hexdigest(self) -> str:
@@ -1670,7 +1707,8 @@ class SequentialWriter:
 
     def _close(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1
-        os.close(descriptor)
+        if descriptor >= 0:
+            os.close(descriptor)
 
     def __enter__(self) -> SequentialWriter:
         return self
