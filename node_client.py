@@ -30,12 +30,15 @@ import time
 import unicodedata
 from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
+from protocol import results
+
 log = logging.getLogger("node")
 
 DEFAULT_PORT = 6020
 DEFAULT_FOLDER = "shared"
 NAME_LENGTH_MAX = 32                # what the wire carries
 CHAT_BYTES_MAX = 2048               # the same
+CHAT_COLUMNS_MAX = 16384            # when every byte of it is shown as an escape
 LABEL_COLUMNS_MAX = 48              # a name and its `~7f3a`
 COMBINING_MARKS_MAX = 4             # in a row; more climb over the lines above
 IDLE_SECONDS = 0.1                  # how often a waiting prompt looks for what arrived
@@ -166,7 +169,7 @@ def table(rows: Iterable[Sequence[str]], right: Sequence[int] = (), columns: Opt
 
 # ---------------------------------------------------------------- lines that appear by themselves
 
-def progress_line(row: Any, width: Optional[int] = None) -> str:
+def progress_line(row: results.TransferRow, width: Optional[int] = None) -> str:
     """One line for a running transfer; a long name gives way before the numbers do."""
     parts = []
     if row.size and (row.verified or row.state == "receiving"):
@@ -206,7 +209,7 @@ def format_address(address: Tuple[str, int]) -> str:
     return f"{address[0]}:{address[1]}"
 
 
-def _line_for_outcome(event: Any, folder: str) -> str:
+def _line_for_outcome(event: results.Outcome, folder: str) -> str:
     where = format_address(event.address) if event.address else ""
     if event.kind == "supernode":
         return f"* supernode at {where} (nobody here yet; you are the first). Folder: {folder}"
@@ -216,14 +219,14 @@ def _line_for_outcome(event: Any, folder: str) -> str:
     return "!! " + (safe_text(event.text) or f"Nobody answers at {where}.")
 
 
-def _line_for_left(event: Any, folder: str) -> str:
+def _line_for_left(event: results.Left, folder: str) -> str:
     who, left = safe_label(event.label), count_of(event.count, "node")
     if event.silent_seconds:
         return f"* {who} is gone (no sign for {event.silent_seconds:.0f} s; {left})"
     return f"* {who} left ({left})"
 
 
-def _line_for_supernode(event: Any, folder: str) -> str:
+def _line_for_supernode(event: results.SupernodeChanged, folder: str) -> str:
     old = safe_label(event.old_label)
     why = f"is gone (no sign for {event.silent_seconds:.0f} s)" if event.silent_seconds else "left"
     if event.is_me:
@@ -231,7 +234,7 @@ def _line_for_supernode(event: Any, folder: str) -> str:
     return f"* {old} {why}; the supernode is now {safe_label(event.new_label)}"
 
 
-def _line_for_download(event: Any, folder: str) -> str:
+def _line_for_download(event: results.DownloadDone, folder: str) -> str:
     name, end = safe_text(event.name), f"id {short_id(event.file_id)} -> {short_path(event.path)}"
     if event.was_there:
         return f"OK {name}  {format_size(event.size)} was here already  {end}"
@@ -243,33 +246,34 @@ def _line_for_download(event: Any, folder: str) -> str:
     return f"OK {name}  {told}{', from ' + sources if sources else ''}  {end}"
 
 
-def _line_for_upload(event: Any, folder: str) -> str:
+def _line_for_upload(event: results.UploadDone, folder: str) -> str:
     return (f"OK sent {safe_text(event.name)} to {safe_label(event.to_label)}  {format_size(event.size)} "
             f"in {format_time(event.seconds)}  id {short_id(event.file_id)}")
 
 
-def _line_for_stopped(event: Any, folder: str) -> str:
+def _line_for_stopped(event: results.Stopped, folder: str) -> str:
     name = safe_text(event.name)
-    line = f"!! {name}  stopped at {format_percent(event.verified, event.size)}: {safe_text(event.reason)}"
+    line = f"!! {name}  stopped at {format_percent(event.verified, event.size)}: {safe_text(event.reason).rstrip('.')}"
     return f"{line}. {format_size(event.verified)} kept; R {name} goes on" if event.kept else line
 
 
-LINES: Dict[str, Callable[[Any, str], str]] = {
-    "Outcome": _line_for_outcome,
-    "Joined": lambda event, folder: f"* {safe_label(event.label)} joined ({count_of(event.count, 'node')})",
-    "Left": _line_for_left,
-    "SupernodeChanged": _line_for_supernode,
-    "ChatReceived": lambda event, folder: f"<{safe_label(event.label)}> {safe_text(event.text, 8 * CHAT_BYTES_MAX)}",
-    "DownloadDone": _line_for_download,
-    "UploadDone": _line_for_upload,
-    "Stopped": _line_for_stopped,
-    "Notice": lambda event, folder: f"* {safe_text(event.text, 1024)}",
+LINES: Dict[type, Callable[[Any, str], str]] = {
+    results.Outcome: _line_for_outcome,
+    results.Joined: lambda event, folder: f"* {safe_label(event.label)} joined ({count_of(event.count, 'node')})",
+    results.Left: _line_for_left,
+    results.SupernodeChanged: _line_for_supernode,
+    results.ChatReceived: lambda event, folder: "<%s> %s" % (safe_label(event.label),
+                                                             safe_text(event.text, CHAT_COLUMNS_MAX)),
+    results.DownloadDone: _line_for_download,
+    results.UploadDone: _line_for_upload,
+    results.Stopped: _line_for_stopped,
+    results.Notice: lambda event, folder: f"* {safe_text(event.text, 1024)}",
 }
 
 
 def line_for(event: Any, folder: str = DEFAULT_FOLDER) -> str:
-    """The line that tells a notification of `peer.py`, found by the notification's class name."""
-    return LINES[type(event).__name__](event, safe_text(folder))
+    """The line that tells a notification."""
+    return LINES[type(event)](event, safe_text(folder))
 
 
 # ---------------------------------------------------------------- the terminal
@@ -953,10 +957,10 @@ class Console:
         self.due: set[object] = set()           # answers that a command still waits for
         self.asked: set[int] = set()            # downloads that were asked for here and run
         self.ended: set[int] = set()
-        self.running: Dict[int, Any] = {}       # the latest TransferRow of each
+        self.running: Dict[int, results.TransferRow] = {}   # the latest of each
         self.told: Dict[int, Tuple[float, int]] = {}    # when, and at what percent, a progress line was printed
-        self.rows: Dict[int, Any] = {}          # the last list of files, by number
-        self.outcome: Any = None
+        self.rows: Dict[int, results.ListEntry] = {}        # the last list of files, by number
+        self.outcome: Optional[results.Outcome] = None
 
     # -- waiting and drawing
 
@@ -1003,13 +1007,12 @@ class Console:
 
     def on_event(self, event: Any) -> None:
         """Tells one notification."""
-        kind = type(event).__name__
-        if kind == "Progress":
-            self._on_progress(event[0])
+        if isinstance(event, results.Progress):
+            self._on_progress(event.row)
             return
-        if kind in ("DownloadDone", "Stopped"):
-            self._on_end(event.number, kind == "Stopped" and event.number in self.asked)
-        if kind == "Outcome":
+        if isinstance(event, (results.DownloadDone, results.Stopped)):
+            self._on_end(event.number, isinstance(event, results.Stopped) and event.number in self.asked)
+        if isinstance(event, results.Outcome):
             self.outcome = event
             self.due.discard("connect")
             if self.is_joining and event.kind not in ("supernode", "joined"):
@@ -1024,7 +1027,7 @@ class Console:
         if is_failure:
             self.exit_code = EXIT_FAILED
 
-    def _on_progress(self, row: Any) -> None:
+    def _on_progress(self, row: results.TransferRow) -> None:
         if row.direction != "R" or row.number in self.ended:
             return
         if row.state in ("done", "stopped"):
@@ -1034,7 +1037,7 @@ class Console:
         if not self.terminal.can_redraw:
             self._tell_progress(row)
 
-    def _tell_progress(self, row: Any) -> None:
+    def _tell_progress(self, row: results.TransferRow) -> None:
         now, percent = self.clock(), row.verified * 100 // row.size if row.size else 0
         told_at, told_percent = self.told.setdefault(row.number, (now, percent))
         if percent // PROGRESS_PERCENT > told_percent // PROGRESS_PERCENT or now - told_at >= PROGRESS_SECONDS:
@@ -1219,16 +1222,16 @@ class Console:
         else:
             self._ask(lambda peer, now, done: peer.fetch_name(what, now, done), show)
 
-    def _on_fetch_answer(self, what: str, answer: Any) -> None:
-        name = safe_text(answer.entries[0].name if answer and len(answer.entries or ()) == 1 else what)
-        kind = answer.kind if answer else ""
+    def _on_fetch_answer(self, what: str, answer: Optional[results.FetchAnswer]) -> None:
+        answer = answer or results.FetchAnswer("")
+        kind, name = answer.kind, safe_text(answer.entries[0].name if len(answer.entries) == 1 else what)
         if kind in ("started", "running"):
             if answer.transfer is not None and answer.transfer not in self.ended:
                 self.asked.add(answer.transfer)
             if kind == "running":
                 self.say(f"* {name} is on its way already (V shows it)")
         elif kind == "already here":
-            self.say(f"* {name} is here already: {short_path(answer.path)}")
+            self.say(f"* {name} is here already: {short_path(answer.path or '')}")
         elif kind == "several":
             self.say(f'Several files match "{safe_text(what, 60)}"; R number takes one:')
             self._show_files(answer.entries)
@@ -1337,20 +1340,20 @@ def mesh_line(is_on: bool) -> str:
         "* mesh is off: no links but to the supernode; files come by way of it"
 
 
-def _file_cells(entry: Any) -> Sequence[str]:
+def _file_cells(entry: results.ListEntry) -> Sequence[str]:
     name = safe_text(entry.name) + (f"/ ({count_of(entry.file_count, 'file')})" if entry.is_folder else "")
     holders = ", ".join(map(safe_label, entry.holders))
     return (str(entry.number), name, format_size(entry.size), holders, count_of(entry.sources, "source"))
 
 
-def _member_cells(row: Any) -> Sequence[str]:
+def _member_cells(row: results.MemberRow) -> Sequence[str]:
     trip = "" if row.round_trip is None else f"{row.round_trip * 1000:.1f} ms"
     heard = "this is you" if row.is_me else "" if row.heard_ago is None else f"heard {row.heard_ago:.0f} s ago"
     role = row.role + ("" if row.mesh else ", mesh off")
     return safe_label(row.label), format_address(row.address), role, count_of(row.links, "link"), trip, heard
 
 
-def _transfer_cells(row: Any) -> Sequence[str]:
+def _transfer_cells(row: results.TransferRow) -> Sequence[str]:
     is_moving = row.state in ("receiving", "sending")
     left = f"{format_time(row.seconds_left)} left" if is_moving and row.seconds_left is not None else ""
     percent = "100%" if row.state == "done" else format_percent(row.verified, row.size)
