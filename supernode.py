@@ -2,39 +2,642 @@
 
 One node has it at a time. Its own peer is a member like any other, reached over LOCAL_LINK.
 Every message of a member comes over that member's own link: what it says about others is not heard.
+
+A supernode ends in one of two ways: `hand_over` (the person quits) or stepping down for a supernode of a newer term
+that it met after a partition or after it had slept. While it is not sure that it still rules, it holds its tongue.
 """
 
 from __future__ import annotations
 
+import hashlib
+import math
 import random
-from typing import Any, Callable
+from collections import deque
+from typing import Any, Callable, Deque, Dict, List, Optional, Set, Tuple
 
 from protocol import messages
-from protocol.membership import Network, Seat
+from protocol.chat import RECENT_MAX, Bucket, missed
+from protocol.index import Index
+from protocol.membership import LOCAL_LINK, Network, Seat
+from protocol.messages import (
+    GONE,
+    LEFT,
+    MEMBERS_MAX,
+    MEMBERS_PER_PAGE,
+    NO_NODE,
+    NOWHERE,
+    ROLE_MEMBER,
+    ROLE_SUPERNODE,
+    Answer,
+    Departure,
+    MemberEntry,
+    ShareEntry,
+    encode_parts,
+)
+from protocol.roster import (
+    TERM_STEP_MAX,
+    Prober,
+    is_proven,
+    name_fault,
+    node_id_of,
+    random_bytes,
+    seen_from,
+    share_digest,
+)
 from protocol.wire import Address
+
+TICK = 0.5  # seconds between two looks at the members
+SILENT_MAX = 8.0  # seconds without a sign (four beats) until a member is gone
+FRESH = 4.0  # seconds in which a member counts as surely alive
+RETURN_TIME = 60.0  # seconds that a line is kept for its member, after a failover or when it was lost
+JOINS_PER_SECOND = 200.0  # (THREATS: F13)
+CHATS_PER_SECOND, CHATS_BURST = 20.0, 40.0  # from one member (THREATS: C03)
+REQUESTS_PER_SECOND, REQUESTS_BURST = 200.0, 400.0  # lists and searches from one member
+UPDATE_DELAY_EACH, UPDATE_DELAY_MAX = 0.001, 0.5  # seconds a roster update waits for more, for each member and at most
+BACKLOG_MAX = 8 << 20  # bytes queued for a member who does not read, until it is given up
+HEAL_INTERVAL = 10.0
+SLEPT_AFTER = 2.0  # seconds of lateness that mean this node slept (THREATS: F04)
+DOUBT_TIME = 3.0  # seconds to find out whether somebody took over meanwhile
+DOUBT_QUERY_INTERVAL = 0.5
+HELD_MAX = 1000  # messages kept while in doubt
+HANDOVER_TIME = 2.0
+OTHER_NETWORKS_TOLD_MAX = 16
+
+
+class _Line:
+    """One member, as the supernode knows it."""
+
+    def __init__(self, entry: MemberEntry, now: float) -> None:
+        self.entry = entry
+        self.link: Optional[int] = None
+        self.is_ready = False  # it has been sent the roster; only then anything else
+        self.heard_at = now
+        self.expires_at = now + RETURN_TIME  # when it has no link
+        self.chat_seen = 0
+        self.chat_counter = 0
+        self.chats = Bucket(CHATS_PER_SECOND, CHATS_BURST, now)
+        self.requests = Bucket(REQUESTS_PER_SECOND, REQUESTS_BURST, now)
+        self.pages: List[ShareEntry] = []
+        self.digest: Optional[bytes] = None  # of its shares here, as it announced it; None: unknown
+        self.announced: Optional[bytes] = None
 
 
 class Supernode:
     """The ruling supernode of one term, from become_supernode to handover or step-down."""
 
-    def __init__(self, network: Network, rng: random.Random, seat: Seat, now: float) -> None: ...
+    def __init__(
+        self,
+        network: Network,
+        rng: random.Random,
+        seat: Seat,
+        now: float,
+        on_notice: Optional[Callable[[str], None]] = None,
+    ) -> None:
+        self.network = network
+        self.rng = rng
+        self.network_id = seat.network_id
+        self.term = seat.term
+        self.node_id = seat.node_id
+        self.version = seat.version + 1
+        self.index = Index()
+        self.dropped = 0  # messages refused: over a limit, or not the sender's to say
+        self._secret = seat.secret
+        self._opening = random_bytes(rng, 32)  # shown only in the Handover
+        self._commitment = hashlib.sha256(self._opening).digest()
+        self._on_notice = on_notice or (lambda text: None)
+        self._known_supernodes = list(seat.known_supernodes)
+        self._search_port = seat.search_port
+        self._prober = Prober(network, rng)
+        self._lines: Dict[bytes, _Line] = {}
+        self._by_link: Dict[int, _Line] = {}
+        self._gone: Dict[bytes, Tuple[int, float, Address]] = {}  # node id -> order, until when, where it was
+        for entry in seat.members[:MEMBERS_MAX]:
+            self._lines[entry.node_id] = _Line(entry._replace(present=False), now)
+        self._next_order = 1 + max((entry.order for entry in seat.members), default=0)
+        self._recent: Deque[messages.Chat] = deque(seat.recent_chat, maxlen=RECENT_MAX)
+        self._sequence = max([1] + [chat.sequence for chat in seat.recent_chat])
+        self._joins = Bucket(JOINS_PER_SECOND, JOINS_PER_SECOND, now)
+        self._changed: Set[bytes] = set()
+        self._departed: Dict[bytes, Departure] = {}
+        self._newcomers: List[_Line] = []
+        self._flush_at = math.inf
+        self._next_tick = now + TICK
+        self._next_heal = now + rng.random() * HEAL_INTERVAL
+        self._awake_at = now  # the last event of any kind
+        self._doubt_until = -math.inf
+        self._doubt_asked: Set[bytes] = set()
+        self._next_doubt_query = math.inf
+        self._held: Deque[Tuple[int, Any]] = deque()
+        self._successor: Optional[Address] = None  # where this one's members are sent when it no longer rules
+        self._done: Optional[Callable[[], None]] = None
+        self._leaving: Set[int] = set()
+        self._leave_by = math.inf
+        self._told_networks: Set[bytes] = set()
+        self.has_ended = False
+
+    # ---- questions ------------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self._lines)
 
     def owns(self, link: int) -> bool:
-        """Is this the link of a member (LOCAL_LINK included once its peer joined)?"""
+        """Is this the link of a member (LOCAL_LINK included once its peer joined), or was it until just now?"""
+        return link in self._by_link or link in self._leaving
+
+    def is_in_doubt(self, now: float) -> bool:
+        return now < self._doubt_until
+
+    def heard_ago(self, node_id: bytes, now: float) -> Optional[float]:
+        """Seconds since that member gave a sign; None for one who is not here."""
+        line = self._lines.get(node_id)
+        if line is None or line.link is None:
+            return None
+        return 0.0 if line.link == LOCAL_LINK else now - line.heard_at
+
+    # ---- admission ------------------------------------------------------------------------------------------------
 
     def on_hello(self, link: int, address: Address, join: messages.Join, now: float) -> None:
         """A Join, the first message on a link (or again on the same)."""
+        self._watch_sleep(now)
+        if self.has_ended:
+            self._refuse(link, messages.NotSupernode(self.term, self._successor or NOWHERE))
+            return
+        refusal = self._refusal(link, join, now)
+        if refusal is not None:
+            self._refuse(link, refusal)
+            return
+        line = self._lines.get(join.node_id) or self._new_line(join, now)
+        self._replace_link(line, link)
+        place = NOWHERE if link == LOCAL_LINK else address
+        line.entry = line.entry._replace(name=join.name, place=place, mesh=join.mesh, present=True)
+        line.heard_at = now
+        line.is_ready = False
+        line.chat_seen = join.chat_seen if join.network_id == self.network_id and join.chat_seen else self._sequence
+        self._send(link, self._welcome(line))
+        self._newcomers.append(line)
+        self._mark(join.node_id, now)
 
-    def on_message(self, link: int, message: Any, now: float) -> None: ...
+    def _refusal(self, link: int, join: messages.Join, now: float) -> Any:
+        """What to answer when this Join is not taken, else None."""
+        if link == LOCAL_LINK:
+            return None
+        if join.node_id != node_id_of(join.opening) or join.node_id == self.node_id:
+            return messages.Busy(0, "this node id is not yours")
+        fault = name_fault(join.name)
+        if fault is not None:
+            return messages.Busy(0, fault)
+        if join.network_id == self.network_id and join.term > self.term:
+            self._next_heal = now  # somebody may rule in a later term: look for it
+            return messages.NotSupernode(self.term, NOWHERE)
+        if self.is_in_doubt(now) or not self._joins.take(now):
+            return messages.Busy(500 + self.rng.randrange(1500), "too many at once")
+        if join.node_id not in self._lines and len(self._lines) >= MEMBERS_MAX:
+            return messages.Busy(0, "the network is full (%d nodes)" % MEMBERS_MAX)
+        return None
 
-    def on_link_lost(self, link: int, reason: str, now: float) -> None: ...
+    def _refuse(self, link: int, message: Any) -> None:
+        self._send(link, message)
+        line = self._by_link.pop(link, None)
+        if line is not None:
+            line.link = None
+        self.network.disconnect(link, "not taken in")
+
+    def _new_line(self, join: messages.Join, now: float) -> _Line:
+        order = self._gone.pop(join.node_id, (self._next_order, 0.0, NOWHERE))[0]
+        if order == self._next_order:
+            self._next_order += 1
+        line = _Line(MemberEntry(join.node_id, join.name, NOWHERE, order, join.mesh, True), now)
+        self._lines[join.node_id] = line
+        self._departed.pop(join.node_id, None)
+        return line
+
+    def _replace_link(self, line: _Line, link: int) -> None:
+        """The member comes by this link from now on; whoever was on it before is not."""
+        other = self._by_link.get(link)
+        if other is not None and other is not line:
+            self.dropped += 1
+            other.link = None  # one link, two node ids: the first one loses it
+        if line.link is not None and line.link != link:
+            self._by_link.pop(line.link, None)
+            self.network.disconnect(line.link, "it joined again by another link")
+        line.link = link
+        self._by_link[link] = line
+
+    def _welcome(self, line: _Line) -> messages.Welcome:
+        return messages.Welcome(
+            self.network_id, self.term, self.node_id, self._secret, self._commitment,
+            line.entry.order, self.version, self._sequence,
+        )  # fmt: skip
+
+    # ---- the roster -----------------------------------------------------------------------------------------------
+
+    def _mark(self, node_id: bytes, now: float) -> None:
+        """This line changed: tell everyone soon, together with what else changes meanwhile."""
+        self._changed.add(node_id)
+        self._flush_at = min(self._flush_at, now + min(UPDATE_DELAY_MAX, UPDATE_DELAY_EACH * len(self._lines)))
+
+    def _depart(self, line: _Line, how: int, now: float) -> None:
+        node_id = line.entry.node_id
+        del self._lines[node_id]
+        self._drop_link(line, "gone" if how == GONE else "left")
+        self.index.forget(node_id)
+        if how == GONE:
+            if len(self._gone) >= MEMBERS_MAX:
+                del self._gone[next(iter(self._gone))]
+            self._gone[node_id] = line.entry.order, now + RETURN_TIME, line.entry.place
+        self._mark(node_id, now)
+        self._changed.discard(node_id)
+        silent_ms = int(1000 * min(1e6, max(0.0, now - line.heard_at)))
+        self._departed[node_id] = Departure(node_id, how, silent_ms)
+
+    def _drop_link(self, line: _Line, reason: str) -> None:
+        link, line.link = line.link, None
+        if link is not None:
+            self._by_link.pop(link, None)
+            self.network.disconnect(link, reason)
+
+    def _flush(self, now: float) -> None:
+        """Send what changed to those who have the roster, and the whole of it to those who just came."""
+        self._flush_at = math.inf
+        changed = [self._lines[node_id].entry for node_id in self._changed if node_id in self._lines]
+        departed = list(self._departed.values())
+        self._changed.clear()
+        self._departed.clear()
+        while changed or departed:
+            self.version += 1
+            update = messages.RosterUpdate(
+                self.term, self.version, tuple(changed[:MEMBERS_PER_PAGE]), tuple(departed[:MEMBERS_PER_PAGE])
+            )
+            del changed[:MEMBERS_PER_PAGE], departed[:MEMBERS_PER_PAGE]
+            self._broadcast(update)
+        newcomers, self._newcomers = self._newcomers, []
+        pages = [encode_parts(page) for page in self._roster_pages()] if newcomers else []
+        for line in newcomers:
+            if line.link is not None and not line.is_ready:
+                self._send_roster(line, pages)
+
+    def _roster_pages(self) -> List[messages.RosterPage]:
+        entries = [line.entry for line in self._in_order()]
+        firsts = range(0, len(entries), MEMBERS_PER_PAGE)
+        return [
+            messages.RosterPage(self.term, self.version, first, len(entries), tuple(entries[first:][:MEMBERS_PER_PAGE]))
+            for first in firsts
+        ]
+
+    def _send_roster(self, line: _Line, pages: List[Any]) -> None:
+        assert line.link is not None
+        for page in pages:
+            self.network.send(line.link, *page)
+        line.is_ready = True
+        for chat in missed(self._recent, line.chat_seen):
+            self._send(line.link, chat)
+
+    def _in_order(self) -> List[_Line]:
+        return sorted(self._lines.values(), key=lambda line: (line.entry.order, line.entry.node_id))
+
+    def _send(self, link: int, message: Any) -> None:
+        self.network.send(link, *encode_parts(message))
+
+    def _broadcast(self, message: Any, without: Optional[_Line] = None) -> None:
+        parts = encode_parts(message)
+        for link, line in list(self._by_link.items()):
+            if line.is_ready and line is not without:
+                self.network.send(link, *parts)
+
+    # ---- messages of members --------------------------------------------------------------------------------------
+
+    def on_message(self, link: int, message: Any, now: float) -> None:
+        self._watch_sleep(now)
+        line = self._by_link.get(link)
+        if line is None or self.has_ended:
+            return
+        line.heard_at = now
+        handler = _HANDLERS.get(type(message))
+        if handler is None:
+            self.dropped += 1  # not a member's to say: rosters, handovers, claims
+        elif self.is_in_doubt(now) and type(message) not in _ANSWERED_IN_DOUBT:
+            if len(self._held) < HELD_MAX:
+                self._held.append((link, message))
+        else:
+            handler(self, line, message, now)
+
+    def _on_ping(self, line: _Line, ping: messages.Ping, now: float) -> None:
+        assert line.link is not None
+        self._send(line.link, messages.Pong(ping.stamp, self.term))
+        if ping.term < self.term:
+            self._send(line.link, messages.Stale(self.term, NOWHERE))
+
+    def _on_pong(self, line: _Line, pong: messages.Pong, now: float) -> None:
+        pass  # its arrival was the sign of life
+
+    def _on_stale_term(self, line: _Line, stale: messages.Stale, now: float) -> None:
+        if stale.term > self.term:
+            self._prober.ask_hinted(stale.supernode, "heal", [], now)
+
+    def _on_leave(self, line: _Line, leave: messages.Leave, now: float) -> None:
+        if line.link != LOCAL_LINK:
+            self._depart(line, LEFT, now)
+
+    def _on_set_mesh(self, line: _Line, message: messages.SetMesh, now: float) -> None:
+        if line.entry.mesh != message.mesh and self._may_ask(line, now):
+            line.entry = line.entry._replace(mesh=message.mesh)
+            self._mark(line.entry.node_id, now)
+
+    def _on_roster_request(self, line: _Line, request: messages.RosterRequest, now: float) -> None:
+        if self._may_ask(line, now) and line not in self._newcomers and line.is_ready:
+            line.is_ready = False
+            line.chat_seen = self._sequence
+            self._newcomers.append(line)
+            self._flush_at = min(self._flush_at, now + UPDATE_DELAY_MAX)
+
+    def _may_ask(self, line: _Line, now: float) -> bool:
+        if line.requests.take(now):
+            return True
+        self.dropped += 1
+        return False
+
+    def _on_say(self, line: _Line, say: messages.Say, now: float) -> None:
+        entry = line.entry
+        if say.counter <= line.chat_counter:  # said again because the echo was lost with a link
+            if line.link is not None and self._may_ask(line, now):
+                self._send(line.link, messages.Chat(self._sequence, entry.node_id, entry.name, say.counter, say.text))
+            return
+        if not line.chats.take(now) or not say.text:
+            self.dropped += 1
+            return
+        line.chat_counter = say.counter
+        self._sequence += 1
+        chat = messages.Chat(self._sequence, entry.node_id, entry.name, say.counter, say.text)
+        self._recent.append(chat)
+        self._broadcast(chat)
+
+    # ---- shares, lists, searches ----------------------------------------------------------------------------------
+
+    def _on_share_digest(self, line: _Line, message: messages.ShareDigest, now: float) -> None:
+        shares = self.index.shares_of(line.entry.node_id)
+        if line.digest is None and len(shares) == message.count:
+            line.digest = share_digest(shares)
+        line.announced = message.digest
+        if line.digest != message.digest and line.link is not None and self._may_ask(line, now):
+            self._send(line.link, messages.SharesWanted())
+
+    def _on_share_page(self, line: _Line, page: messages.SharePage, now: float) -> None:
+        if page.first == 0:
+            line.pages = []
+        if page.first != len(line.pages) or page.total > messages.SHARES_MAX:
+            self.dropped += 1
+            return
+        line.pages += self._marked(line, page.entries)
+        if len(line.pages) >= page.total:
+            self.index.replace(line.entry.node_id, line.pages)
+            line.pages = []
+            line.digest = line.announced  # its own word about its own list: a lie only costs itself
+
+    def _marked(self, line: _Line, entries: Tuple[ShareEntry, ...]) -> Tuple[ShareEntry, ...]:
+        """Only the supernode's own peer has a cache of the network."""
+        if line.link == LOCAL_LINK:
+            return entries
+        return tuple(entry._replace(cached=False) if entry.cached else entry for entry in entries)
+
+    def _on_share_add(self, line: _Line, message: messages.ShareAdd, now: float) -> None:
+        self.dropped += self.index.add(line.entry.node_id, self._marked(line, message.entries))
+        line.digest = None
+
+    def _on_share_remove(self, line: _Line, message: messages.ShareRemove, now: float) -> None:
+        self.index.remove(line.entry.node_id, message.entries)
+        line.digest = None
+
+    def _on_list_request(self, line: _Line, request: messages.ListRequest, now: float) -> None:
+        if line.link is not None and self._may_ask(line, now):
+            total, rows = self.index.page(request.pattern, request.first)
+            self._send(line.link, messages.ListPage(request.request_id, request.first, total, rows))
+
+    def _on_search(self, line: _Line, search: messages.Search, now: float) -> None:
+        if not self._may_ask(line, now):
+            return
+        local = self._by_link.get(LOCAL_LINK)
+        requester = line.entry.node_id
+        if search.via_supernode and local is not None and line is not local:
+            relay = messages.Relay(
+                search.query_id, search.file_id, search.size, search.name, search.is_folder, requester
+            )
+            self._send(LOCAL_LINK, relay)
+            return
+        self._broadcast(search._replace(requester=requester, place=line.entry.place), without=line)
+
+    def _on_offer(self, line: _Line, offer: messages.Offer, now: float) -> None:
+        target = self._lines.get(offer.to)
+        if target is None or target.link is None or not target.is_ready or offer.to == NO_NODE:
+            self.dropped += 1
+            return
+        self._send(target.link, offer._replace(provider=line.entry.node_id))
+
+    # ---- lost members, time ---------------------------------------------------------------------------------------
+
+    def on_link_lost(self, link: int, reason: str, now: float) -> None:
+        self._watch_sleep(now)
+        self._leaving.discard(link)
+        self._check_leaving(now)
+        line = self._by_link.pop(link, None)
+        if line is not None and line.link == link:
+            line.link = None
+            line.is_ready = False
+            line.expires_at = max(now, line.heard_at + SILENT_MAX)  # time to come again by a new link
+
+    def on_timer(self, now: float) -> None:
+        self._watch_sleep(now)
+        self._check_leaving(now)
+        if self.has_ended:
+            return
+        if self.is_in_doubt(now):
+            if now >= self._next_doubt_query:
+                self._ask_successors(now)
+            return
+        self._release(now)
+        if now >= self._next_tick:
+            self._next_tick = now + TICK
+            self._look_at_members(now)
+        if now >= self._next_heal:
+            self._next_heal = now + HEAL_INTERVAL * (0.9 + 0.2 * self.rng.random())
+            self._heal(now)
+        if now >= self._flush_at:
+            self._flush(now)
+
+    def next_deadline(self) -> float:
+        if self.has_ended:
+            return self._leave_by
+        if self._doubt_until > self._awake_at:
+            return min(self._doubt_until, self._next_doubt_query)
+        return min(self._next_tick, self._next_heal, self._flush_at)
+
+    def _look_at_members(self, now: float) -> None:
+        for line in list(self._lines.values()):
+            if line.link is None:
+                if now >= line.expires_at:
+                    self._depart(line, GONE, now)
+            elif line.link == LOCAL_LINK:
+                line.heard_at = now
+            elif now - line.heard_at > SILENT_MAX or self._does_not_read(line.link):
+                self._depart(line, GONE, now)
+        for node_id in [node_id for node_id, gone in self._gone.items() if gone[1] <= now]:
+            del self._gone[node_id]
+
+    def _does_not_read(self, link: int) -> bool:
+        return self.network.backlog(link) > BACKLOG_MAX
+
+    # ---- sleep, partition, step-down ------------------------------------------------------------------------------
+
+    def _watch_sleep(self, now: float) -> None:
+        """Were we late by more than a moment? Then somebody may have taken over, and nobody was silent."""
+        late, self._awake_at = now - self._awake_at - TICK, now
+        if late <= SLEPT_AFTER or self.has_ended:
+            return
+        for line in self._lines.values():
+            line.heard_at = now
+            line.expires_at = max(line.expires_at, now + SILENT_MAX)
+        self._ask_successors(now)
+        if self._doubt_asked:
+            self._doubt_until = now + DOUBT_TIME
+
+    def _ask_successors(self, now: float) -> None:
+        """Ask the first three who would have taken over, again those who did not answer."""
+        lines = [line for line in self._in_order() if line.entry.place != NOWHERE][:3]
+        if self.is_in_doubt(now):
+            lines = [line for line in lines if line.entry.node_id in self._doubt_asked]
+        self._doubt_asked = {line.entry.node_id for line in lines}
+        for line in lines:
+            self._prober.ask(line.entry.place, "doubt", now)
+        self._next_doubt_query = now + DOUBT_QUERY_INTERVAL
+
+    def _release(self, now: float) -> None:
+        """The doubt is over: go on with what was held."""
+        self._doubt_until = -math.inf
+        held, self._held = self._held, deque()
+        for link, message in held:
+            self.on_message(link, message, now)
+
+    def _heal(self, now: float) -> None:
+        """Look for another supernode of this network, where one was, and by broadcast."""
+        places = self._known_supernodes[-8:] + [gone[2] for gone in list(self._gone.values())[-8:]]
+        for place in set(places) - {self.network.address, NOWHERE}:
+            self._prober.ask(place, "heal", now)
+        if self._search_port:
+            self._prober.broadcast(self._search_port, "heal", now)
 
     def on_lone(self, address: Address, message: Any, now: float) -> bool:
-        """True when this was an Answer to a Query of its own."""
+        """True when this was an Answer to a Query of its own (or a hint for a supernode)."""
+        self._watch_sleep(now)
+        if type(message) is messages.Stale:
+            if message.term >= self.term:
+                self._prober.ask_hinted(address, "heal", [self.network.address[0]], now)
+            return True
+        if type(message) is not Answer:
+            return False
+        asked = self._prober.match(address, message, now)
+        if asked is None or asked.address is None:
+            return False
+        if not self.has_ended:
+            self._on_answer(asked.address, message, now)
+        return True
 
-    def on_timer(self, now: float) -> None: ...
+    def _on_answer(self, address: Address, answer: Answer, now: float) -> None:
+        if answer.network_id != self.network_id:
+            self._tell_network(address, answer)
+            return
+        is_believable = answer.node_id != self.node_id and answer.term <= self.term + TERM_STEP_MAX
+        if not is_believable or not is_proven(answer, self._secret):
+            self.dropped += 1
+        elif answer.role == ROLE_SUPERNODE:
+            self._meet(address, answer, now)
+        elif answer.role == ROLE_MEMBER:
+            self._hear_member(address, answer, now)
 
-    def next_deadline(self) -> float: ...
+    def _hear_member(self, address: Address, answer: Answer, now: float) -> None:
+        if answer.term > self.term:
+            self._prober.ask_hinted(seen_from(answer.supernode, address), "heal", [address[0]], now)
+            return
+        self._doubt_asked.discard(answer.node_id)
+        if not self._doubt_asked and self.is_in_doubt(now):
+            self._doubt_until = now  # those who would have taken over did not
+
+    def _meet(self, address: Address, answer: Answer, now: float) -> None:
+        """Another supernode of our network: the newer term rules on, then the smaller id."""
+        line = self._lines.get(answer.node_id)
+        if line is not None and line.link is not None and now - line.heard_at <= FRESH and not self.is_in_doubt(now):
+            self.dropped += 1  # it follows us and claims to rule: a liar
+        elif (-answer.term, answer.node_id) < (-self.term, self.node_id):
+            self._step_down(address, answer, now)
+        else:
+            self.network.send_lone(address, messages.encode(messages.Stale(self.term, NOWHERE)))
+
+    def _step_down(self, address: Address, winner: Answer, now: float) -> None:
+        for line in self._lines.values():
+            line.is_ready = line.link is not None
+        self._broadcast(messages.Moved(winner.term, address, winner.node_id))
+        self._end(address, now)
+
+    def _tell_network(self, address: Address, answer: Answer) -> None:
+        if answer.role != ROLE_SUPERNODE or answer.network_id in self._told_networks:
+            return
+        if len(self._told_networks) < OTHER_NETWORKS_TOLD_MAX:
+            self._told_networks.add(answer.network_id)
+            place = "%s:%d" % address
+            self._on_notice("another network is at %s (%s, %d nodes)" % (place, answer.name, answer.member_count))
+
+    # ---- the end --------------------------------------------------------------------------------------------------
 
     def hand_over(self, now: float, done: Callable[[], None]) -> None:
         """Planned leave: Handover to all; done() when it is delivered to everyone, at the latest after 2 s."""
+        self._done = done
+        if not self.has_ended:
+            self._flush(now)
+            successor = None if self.is_in_doubt(now) else self._first_alive(now)
+            if successor is not None:
+                self._broadcast(messages.Handover(self.term + 1, successor.entry.node_id, self._opening))
+            self._end(successor.entry.place if successor is not None else None, now)
+        self._check_leaving(now)
+
+    def _first_alive(self, now: float) -> Optional[_Line]:
+        for line in self._in_order():
+            if line.link not in (None, LOCAL_LINK) and line.is_ready and now - line.heard_at <= FRESH:
+                return line
+        return None
+
+    def _end(self, successor: Optional[Address], now: float) -> None:
+        """Rule no longer: close all links, each after what was sent on it."""
+        self.has_ended = True
+        self._successor = successor
+        links = [link for link in self._by_link if link != LOCAL_LINK]
+        self._by_link.clear()
+        self._held.clear()
+        self._leaving = set(links)
+        self._leave_by = now + HANDOVER_TIME
+        for link in links:
+            self.network.disconnect(link, "the supernode leaves")
+
+    def _check_leaving(self, now: float) -> None:
+        if self.has_ended and (not self._leaving or now >= self._leave_by):
+            self._leaving.clear()
+            self._leave_by = math.inf
+            done, self._done = self._done, None
+            if done is not None:
+                done()
+
+
+_HANDLERS: Dict[Any, Callable[[Supernode, _Line, Any, float], None]] = {
+    messages.Ping: Supernode._on_ping,
+    messages.Pong: Supernode._on_pong,
+    messages.Stale: Supernode._on_stale_term,
+    messages.Leave: Supernode._on_leave,
+    messages.SetMesh: Supernode._on_set_mesh,
+    messages.RosterRequest: Supernode._on_roster_request,
+    messages.Say: Supernode._on_say,
+    messages.ShareDigest: Supernode._on_share_digest,
+    messages.SharePage: Supernode._on_share_page,
+    messages.ShareAdd: Supernode._on_share_add,
+    messages.ShareRemove: Supernode._on_share_remove,
+    messages.ListRequest: Supernode._on_list_request,
+    messages.Search: Supernode._on_search,
+    messages.Offer: Supernode._on_offer,
+}
+_ANSWERED_IN_DOUBT = {messages.Ping, messages.Pong, messages.Leave, messages.Stale}

@@ -13,14 +13,68 @@ Pure: no socket, no thread, no clock.
 from __future__ import annotations
 
 import enum
+import hashlib
+import math
 import random
-from typing import Any, Callable, Deque, Dict, List, NamedTuple, Optional, Protocol, Sequence, Tuple
+from typing import Any, Callable, Deque, Dict, List, NamedTuple, Optional, Protocol, Sequence, Set, Tuple
 
 from protocol import messages
-from protocol.messages import MemberEntry
+from protocol.chat import ChatDesk
+from protocol.messages import (
+    GONE,
+    NO_NETWORK,
+    NOWHERE,
+    ROLE_ALONE,
+    ROLE_MEMBER,
+    ROLE_SUPERNODE,
+    Answer,
+    MemberEntry,
+    encode,
+    encode_parts,
+)
+from protocol.roster import (
+    TERM_STEP_MAX,
+    Prober,
+    Roster,
+    is_loopback,
+    is_proven,
+    may_contact,
+    node_id_of,
+    random_bytes,
+    seen_from,
+    share_digest,
+    with_proof,
+)
 from protocol.wire import Address
 
+__all__ = ["LOCAL_LINK", "LocalSide", "Membership", "Network", "Owner", "Roster", "Seat", "State", "share_digest"]
+
 LOCAL_LINK = 0  # between a peer and the supernode of the same node
+
+QUERY_INTERVAL = 0.5  # seconds between the queries of a search
+SEARCH_TIME = 1.5  # seconds: three queries (THREATS: two supernodes at one port)
+SEARCH_TIME_WITH_MEMBERS = 12.0  # members answered, but their supernode is just being replaced
+LAN_GRACE = 0.1  # seconds that a supernode on this machine has to answer before one elsewhere is taken
+HOPS_MAX = 3  # redirections from one node to the next
+JOIN_TIMEOUT = 5.0
+JOIN_TIME_MAX = 60.0  # for all attempts at a busy supernode
+
+BEAT_INTERVAL = 2.0
+SUSPECT_AFTER = 4.0  # seconds of silence
+GONE_AFTER = 6.0  # seconds of silence, three own probes among them
+GONE_AFTER_CHANGE = 12.0  # the same, soon after a change: a flapping link must not change the ruler each time
+CHANGE_SETTLES = 20.0  # seconds that "soon" lasts (THREATS: F08)
+LINK_STUCK_AFTER = 15.0  # the supernode answers probes, but its link is silent: open a new one
+PROBES = 3
+POLL_INTERVAL = 1.0
+CLAIM_WAIT = 0.5  # seconds for those who rank before a claimant to answer, too
+RANK_TIME = 3.0  # seconds that each earlier rank has for itself
+ALIVE_FOR = 3.0  # seconds that an Answer says "this member lives"
+PATIENCE = 15.0  # seconds after its turn until a member no longer waits for earlier ranks that answer but do not act
+FOLLOW_TIME = 5.0
+FOLLOW_INTERVAL = 0.15
+REJOIN_JITTER_MAX = 10.0  # seconds
+REJOIN_JITTER_EACH = 0.02  # seconds for each member (THREATS: F13)
 
 
 class State(enum.Enum):
@@ -55,6 +109,7 @@ class Network(Protocol):
 
     def connect(self, address: Address) -> int: ...
     def send(self, link: int, *parts: Any) -> None: ...
+    def backlog(self, link: int) -> int: ...
     def disconnect(self, link: int, reason: str) -> None: ...
     def send_lone(self, address: Address, message: bytes) -> None: ...
     def broadcast_lone(self, port: int, message: bytes) -> None: ...
@@ -121,6 +176,50 @@ class LocalSide:
             self._network.disconnect(link, reason)
 
 
+class _Search:
+    """One opening: whom to ask, until when, and what was found."""
+
+    def __init__(self, target: Optional[Address], port: int, now: float) -> None:
+        self.target = target
+        self.port = port
+        self.since = now
+        self.next_round = now
+        self.ends_at = now + SEARCH_TIME
+        self.candidate: Optional[Address] = None
+        self.was_extended = False
+        self.was_last = False
+
+
+class _Attempt:
+    """One try to join a supernode: connect, Join, Welcome, roster."""
+
+    def __init__(self, address: Address, origin: State, deadline: float, hops: int) -> None:
+        self.link: Optional[int] = None  # None: waiting to try again
+        self.address = address
+        self.origin = origin
+        self.deadline = deadline
+        self.hops = hops
+        self.welcome: Optional[messages.Welcome] = None
+        self.pages: List[MemberEntry] = []
+
+
+class _Heard(NamedTuple):
+    """A proven Answer of another member."""
+
+    at: float
+    answer: Answer
+    address: Address
+
+
+class _Follow(NamedTuple):
+    """Where the supernode sent us."""
+
+    address: Address
+    node_id: bytes
+    term: int
+    deadline: float
+
+
 class Membership:
     """This node as a member: search, join, follow, beat, suspect, fail over."""
 
@@ -131,8 +230,10 @@ class Membership:
         self.name = name
         self.mesh = mesh
         self.state = State.IDLE
-        self.node_id = b""
-        self.network_id = messages.NO_NETWORK
+        self._opening = random_bytes(rng, 16)
+        self.node_id = node_id_of(self._opening)
+        self.roster = Roster()
+        self.network_id = NO_NETWORK
         self.term = 0
         self.supernode_id: Optional[bytes] = None
         self.supernode_link: Optional[int] = None  # LOCAL_LINK when this node rules; None while there is no supernode
@@ -140,52 +241,822 @@ class Membership:
         self.round_trip: Optional[float] = None  # seconds, of the last Ping
         self.heard_at = 0.0  # when the supernode last gave a sign
         self.dropped = 0  # messages that were not obeyed
+        self.search_port = 0
+        self._prober = Prober(network, rng)
+        self._chat = ChatDesk()
+        self._looks: List[Tuple[float, Address, Callable[[bool], None]]] = []
+        self._timers: Dict[State, Callable[[float], None]] = {
+            State.SEARCHING: self._search_timer,
+            State.JOINING: self._joining_timer,
+            State.JOINED: self._joined_timer,
+            State.SUSPECT: self._suspect_timer,
+            State.ELECTING: self._electing_timer,
+            State.FOLLOWING: self._following_timer,
+        }
+        self._forget_network()
 
-    # ---- questions
+    def _forget_network(self) -> None:
+        self.roster = Roster()
+        self.network_id = NO_NETWORK
+        self.term = self._term_seen = 0
+        self._secret = b""
+        self._commitment = b""
+        self.supernode_id = self.supernode_link = self.supernode_address = None
+        self._known_supernodes: List[Address] = []
+        self._chat.forget_network()
+        self._search: Optional[_Search] = None
+        self._attempt: Optional[_Attempt] = None
+        self._follow: Optional[_Follow] = None
+        self._was_joined = False
+        self._told_lost = False
+        self._wake_at = math.inf
+        self._next_beat = 0.0
+        self._link_heard_at = 0.0
+        self._changed_at = -math.inf  # the last unplanned change of supernode
+        self._silent: Optional[float] = None  # how long the lost supernode was silent; None: it said good-bye
+        self._probes_sent = 0
+        self._gone_at = 0.0
+        self._heard: Dict[bytes, _Heard] = {}
+        self._vouched_at = -math.inf
+        self._vouchers: Set[bytes] = set()
+        self._join_claim: Optional[Tuple[float, Address]] = None
+        self._pages: Optional[List[MemberEntry]] = None
+        self._last_label = ""  # of the last supernode
+
+    # ---- questions ------------------------------------------------------------------------------------------------
 
     @property
-    def is_supernode(self) -> bool: ...
+    def is_supernode(self) -> bool:
+        return self.supernode_link == LOCAL_LINK
 
     @property
-    def is_joined(self) -> bool: ...
+    def is_joined(self) -> bool:
+        """Is there a supernode to speak to? (One that is merely suspected still counts.)"""
+        return self.state in (State.JOINED, State.SUSPECT) and self.supernode_link is not None
 
-    def label_of(self, node_id: bytes) -> str: ...
+    def label_of(self, node_id: bytes, name: str = "") -> str:
+        return self.roster.label_of(node_id, name)
 
     def place_of(self, node_id: bytes) -> Optional[Address]:
         """Where to contact this member, or None when it is unknown or must not be contacted."""
+        if node_id == self.supernode_id:
+            return self.supernode_address
+        entry = self.roster.get(node_id)
+        if entry is None or entry.place == NOWHERE:
+            return None
+        place = entry.place
+        if not self.is_supernode and self.supernode_address is not None:
+            place = seen_from(place, self.supernode_address)
+        return place if may_contact(place, self._near()) else None
 
-    def owns(self, link: int) -> bool: ...
+    def _near(self) -> List[str]:
+        """IPs whose /24 counts as our own network."""
+        ips = list(self.owner.own_addresses())
+        if self.supernode_address is not None and not self.is_supernode:
+            ips.append(self.supernode_address[0])
+        return ips
 
-    # ---- verbs
+    def owns(self, link: int) -> bool:
+        return link == self.supernode_link or (self._attempt is not None and link == self._attempt.link)
 
-    def start(self, target: Optional[Address], search_port: int, now: float) -> None: ...
+    # ---- verbs ----------------------------------------------------------------------------------------------------
+
+    def start(self, target: Optional[Address], search_port: int, now: float) -> None:
+        """Join at this address, or find a network; the owner hears on_outcome."""
+        if self.state not in (State.IDLE, State.LEFT):
+            raise ValueError("leave the present network first")
+        self._forget_network()
+        self.search_port = search_port
+        self._search = _Search(target, search_port, now)
+        self.state = State.SEARCHING
+        self._search_round(now)
 
     def look_at(self, address: Address, now: float, done: Callable[[bool], None]) -> None:
         """Is there a supernode, or a member who names one? done(True or False) within 1.5 s."""
+        self._looks.append((now + SEARCH_TIME, address, done))
+        for _ in range(2):  # one may be lost
+            self._prober.ask(address, "look", now)
 
-    def leave(self, now: float) -> None: ...
+    def leave(self, now: float) -> None:
+        """Say good-bye and forget the network; a Supernode of this node has handed over before."""
+        if self.supernode_link not in (None, LOCAL_LINK):
+            self.network.send(self.supernode_link, *encode_parts(messages.Leave()))
+            self.network.disconnect(self.supernode_link, "leaving")
+        self._drop_attempt("leaving")
+        self._forget_network()
+        self.state = State.LEFT
 
-    def say(self, text: str, now: float) -> None: ...
+    def say(self, text: str, now: float) -> bool:
+        """Chat; False when too much waits already. It is said again until the supernode gives it back."""
+        if not self._chat.say(text):
+            return False
+        self._pump_chat(now)
+        return True
 
-    def set_mesh(self, on: bool, now: float) -> None: ...
+    def set_mesh(self, on: bool, now: float) -> None:
+        self.mesh = on
+        self.send_to_supernode(messages.SetMesh(on))
 
     def send_to_supernode(self, message: Any) -> bool:
         """False when there is none at present; then ask again at on_joined."""
+        if not self.is_joined:
+            return False
+        assert self.supernode_link is not None
+        self.network.send(self.supernode_link, *encode_parts(message))
+        return True
 
-    # ---- events
+    # ---- events ---------------------------------------------------------------------------------------------------
 
-    def on_link_up(self, link: int, address: Address, incoming: bool, now: float) -> None: ...
+    def on_link_up(self, link: int, address: Address, incoming: bool, now: float) -> None:
+        if self._attempt is not None and link == self._attempt.link:
+            self._send_join(link)
 
-    def on_link_lost(self, link: int, reason: str, now: float) -> None: ...
+    def on_link_lost(self, link: int, reason: str, now: float) -> None:
+        if self._attempt is not None and link == self._attempt.link:
+            self._attempt.link = None
+            self._attempt_failed(reason, now)
+        elif link == self.supernode_link and link != LOCAL_LINK:
+            self.supernode_link = None
+            if self.state == State.JOINED:
+                self._suspect(now)
+            self._tell_lost(now)
 
     def on_message(self, link: int, message: Any, now: float) -> bool:
         """False: not about membership or chat, so it is Peer's (searches, offers, list pages ...)."""
+        handlers = _ATTEMPT_HANDLERS if self._is_attempt(link) else _HANDLERS
+        if link == self.supernode_link:
+            self._heard_link(now)
+        handler = handlers.get(type(message))
+        if handler is not None:
+            handler(self, message, now)
+            return True
+        return type(message) in _NOT_FOR_PEER or not self.is_joined
+
+    def _is_attempt(self, link: int) -> bool:
+        return self._attempt is not None and link == self._attempt.link
 
     def on_stray_join(self, link: int, now: float) -> None:
         """Somebody takes this node for the supernode, which it is not: say who is."""
+        place = self._supernode_place()
+        self.network.send(link, *encode_parts(messages.NotSupernode(self.term, place)))
+        self.network.disconnect(link, "not the supernode")
 
-    def on_lone(self, address: Address, message: Any, now: float) -> None: ...
+    def _supernode_place(self) -> Address:
+        is_known = self.is_joined and not self.is_supernode and self.supernode_address is not None
+        return self.supernode_address if is_known and self.supernode_address else NOWHERE
 
-    def on_timer(self, now: float) -> None: ...
+    def on_lone(self, address: Address, message: Any, now: float) -> None:
+        if type(message) is messages.Query:
+            self._answer(address, message, now)
+        elif type(message) is Answer:
+            asked = self._prober.match(address, message, now)
+            if asked is None or asked.address is None:
+                self.dropped += 1
+                return
+            _ANSWER_HANDLERS[asked.purpose](self, asked.address, message, now)
 
-    def next_deadline(self) -> float: ...
+    def _answer(self, address: Address, query: messages.Query, now: float) -> None:
+        if self._prober.is_own(query.nonce):
+            return
+        role = ROLE_ALONE
+        if self.network_id != NO_NETWORK:
+            role = ROLE_SUPERNODE if self.is_supernode else ROLE_MEMBER
+        heard_ago_ms = max(0, int(1000 * min(now - self.heard_at, 1e6)))
+        answer = Answer(
+            query.nonce, random_bytes(self.rng, 8), self.network_id, self.term, self.node_id, role,
+            self._supernode_place(), heard_ago_ms, min(len(self.roster), 65535), self.name, bytes(16),
+        )  # fmt: skip
+        self.network.send_lone(address, encode(with_proof(answer, self._secret)))
+
+    def on_timer(self, now: float) -> None:
+        for look in [look for look in self._looks if look[0] <= now]:
+            self._looks.remove(look)
+            look[2](False)
+        if now >= self._wake_at and self.state in self._timers:
+            self._wake_at = math.inf
+            self._timers[self.state](now)
+        self._pump_chat(now)
+
+    def next_deadline(self) -> float:
+        deadline = min([self._wake_at] + [look[0] for look in self._looks])
+        return min(deadline, self._chat.next_deadline()) if self.is_joined else deadline
+
+    def _pump_chat(self, now: float) -> None:
+        if self.is_joined:
+            for say in self._chat.due(now):
+                self.send_to_supernode(say)
+
+    # ---- searching ------------------------------------------------------------------------------------------------
+
+    def _search_round(self, now: float) -> None:
+        search = self._search
+        assert search is not None
+        own = self.network.address
+        if search.target is not None:
+            targets = [search.target]
+        else:
+            targets = [(ip, search.port) for ip in ["127.0.0.1", *self.owner.own_addresses()]]
+            self._prober.broadcast(search.port, "search", now)
+        for target in targets:
+            if target != own:
+                self._prober.ask(target, "search", now)
+        search.next_round = now + QUERY_INTERVAL
+        self._wake_at = min(search.next_round, search.ends_at)
+
+    def _on_search_answer(self, address: Address, answer: Answer, now: float) -> None:
+        search = self._search
+        if search is None or self.state != State.SEARCHING or answer.node_id == self.node_id:
+            return
+        if answer.role == ROLE_SUPERNODE:
+            self._found_supernode(search, address, now)
+        elif answer.role == ROLE_MEMBER:
+            search.ends_at = max(search.ends_at, search.since + SEARCH_TIME_WITH_MEMBERS)
+            place = seen_from(answer.supernode, address)
+            self._prober.ask_hinted(place, "search", [*self._near(), address[0]], now)
+        elif not search.was_extended and (search.target is not None or answer.node_id < self.node_id):
+            # Two that search at once: the smaller id goes first, the other one waits to find it.
+            search.was_extended = True
+            search.ends_at += SEARCH_TIME
+
+    def _found_supernode(self, search: _Search, address: Address, now: float) -> None:
+        if search.target is not None or is_loopback(address[0]) or address[0] in self.owner.own_addresses():
+            self._join(address, State.SEARCHING, now)
+        elif search.candidate is None:
+            search.candidate = address
+            self._wake_at = min(self._wake_at, now + LAN_GRACE)
+
+    def _search_timer(self, now: float) -> None:
+        search = self._search
+        assert search is not None
+        if search.candidate is not None:
+            self._join(search.candidate, State.SEARCHING, now)
+        elif now >= search.ends_at:
+            self._search_over(search, now)
+        elif now >= search.next_round:
+            self._search_round(now)
+        else:
+            self._wake_at = min(search.next_round, search.ends_at)
+
+    def _search_over(self, search: _Search, now: float) -> None:
+        if search.target is not None:
+            if self.owner.can_serve_at(search.target[0]):
+                self._found_network(now)
+            else:
+                self._end_opening("nobody", search.target, "", now)
+        elif search.was_last:
+            self._found_network(now)
+        else:
+            search.was_last = True
+            search.next_round = now + self.rng.random() * QUERY_INTERVAL
+            search.ends_at = search.next_round + 2 * LAN_GRACE
+            self._wake_at = search.next_round
+
+    def _end_opening(self, kind: str, address: Optional[Address], text: str, now: float) -> None:
+        self._forget_network()
+        self.state = State.IDLE
+        self.owner.on_outcome(kind, address, text, now)
+
+    def _on_look_answer(self, address: Address, answer: Answer, now: float) -> None:
+        if answer.role == ROLE_ALONE:
+            return
+        for look in [look for look in self._looks if look[1] == address]:
+            self._looks.remove(look)
+            look[2](True)
+
+    # ---- ruling ---------------------------------------------------------------------------------------------------
+
+    def _found_network(self, now: float) -> None:
+        self.network_id = random_bytes(self.rng, 16)
+        self._secret = random_bytes(self.rng, 16)
+        self.roster.replace([MemberEntry(self.node_id, self.name, NOWHERE, 0, self.mesh, True)], 0)
+        self._promote(1, now)
+
+    def _promote(self, term: int, now: float) -> None:
+        """Become the supernode: the owner makes one, and this node joins it as any other would."""
+        seat = Seat(
+            self.network_id, self._secret, term, self.node_id, self.roster.version, self._lines_for_seat(),
+            tuple(self._chat.recent), tuple(self._known_supernodes[-8:]), self.search_port,
+        )  # fmt: skip
+        self._drop_attempt("taking over")
+        self._follow = None
+        self.supernode_link = LOCAL_LINK
+        self.term = term
+        self._attempt = _Attempt(self.network.address, self.state, now + JOIN_TIMEOUT, 0)
+        self._attempt.link = LOCAL_LINK
+        self.state = State.JOINING
+        self._wake_at = self._attempt.deadline
+        self.owner.become_supernode(seat, now)
+        self._send_join(LOCAL_LINK)
+
+    def _lines_for_seat(self) -> Tuple[MemberEntry, ...]:
+        """The roster as this node sees it: addresses of its own view, the others not back yet."""
+        lines = []
+        for entry in self.roster.succession(without=self.supernode_id):
+            is_me = entry.node_id == self.node_id
+            place = NOWHERE if is_me else self.place_of(entry.node_id) or NOWHERE
+            mesh = self.mesh if is_me else entry.mesh
+            lines.append(entry._replace(place=place, present=is_me, mesh=mesh))
+        return tuple(lines)
+
+    # ---- joining --------------------------------------------------------------------------------------------------
+
+    def _join(self, address: Address, origin: State, now: float, hops: int = 0) -> None:
+        self._drop_attempt("trying elsewhere")
+        self._drop_link("joining anew")
+        self._attempt = _Attempt(address, origin, now + JOIN_TIMEOUT, hops)
+        self._attempt.link = self.network.connect(address)
+        self.state = State.JOINING
+        self._wake_at = self._attempt.deadline
+
+    def _drop_attempt(self, reason: str) -> None:
+        attempt, self._attempt = self._attempt, None
+        if attempt is not None and attempt.link not in (None, LOCAL_LINK):
+            self.network.disconnect(attempt.link, reason)  # type: ignore[arg-type]
+
+    def _drop_link(self, reason: str) -> None:
+        link, self.supernode_link = self.supernode_link, None
+        if link not in (None, LOCAL_LINK):
+            self.network.disconnect(link, reason)  # type: ignore[arg-type]
+
+    def _send_join(self, link: int) -> None:
+        join = messages.Join(
+            self.network_id, self.term, self.node_id, self._opening, self.name, self.mesh, self._chat.sequence
+        )
+        self.network.send(link, *encode_parts(join))
+
+    def _joining_timer(self, now: float) -> None:
+        attempt = self._attempt
+        if attempt is None:
+            self._suspect(now)
+        elif attempt.link is None:  # it was busy, and asked us to come again now
+            self._join(attempt.address, attempt.origin, now, attempt.hops)
+        elif now >= attempt.deadline:
+            self._attempt_failed("no answer", now)
+        else:
+            self._wake_at = attempt.deadline
+
+    def _on_welcome(self, welcome: messages.Welcome, now: float) -> None:
+        attempt = self._attempt
+        assert attempt is not None
+        is_same = self.network_id in (NO_NETWORK, welcome.network_id) and self._secret in (b"", welcome.secret)
+        is_local = attempt.link == LOCAL_LINK
+        if not is_same or not (is_local or self.term <= welcome.term) or attempt.welcome is not None:
+            self.dropped += 1
+            self._attempt_failed("it belongs to another network", now)
+            return
+        attempt.welcome = welcome
+
+    def _on_attempt_page(self, page: messages.RosterPage, now: float) -> None:
+        attempt = self._attempt
+        assert attempt is not None
+        if attempt.welcome is None or page.first != len(attempt.pages) or page.total > messages.MEMBERS_MAX:
+            self._attempt_failed("it speaks out of turn", now)
+            return
+        attempt.pages += page.members
+        if len(attempt.pages) >= page.total:
+            self._enter(attempt, page.version, now)
+        elif not page.members:
+            self._attempt_failed("its roster is not complete", now)
+
+    def _enter(self, attempt: _Attempt, version: int, now: float) -> None:
+        """Welcome and roster are here: this node is a member."""
+        welcome = attempt.welcome
+        assert welcome is not None
+        old_id = self.supernode_id
+        before = {entry.node_id: self.label_of(entry.node_id) for entry in self.roster}
+        self.network_id, self._secret, self._commitment = welcome.network_id, welcome.secret, welcome.commitment
+        self.term = welcome.term
+        self._term_seen = max(self._term_seen, self.term)
+        self.supernode_id, self.supernode_link = welcome.supernode_id, attempt.link
+        self.supernode_address = attempt.address
+        self._remember_supernode(attempt.address)
+        self._attempt = self._follow = self._join_claim = None
+        self.roster.replace(attempt.pages, version)
+        self._chat.sequence = max(self._chat.sequence, welcome.chat_sequence if not self._was_joined else 0)
+        self._chat.send_again()
+        self._joined_again(now)
+        self._tell_entered(old_id, before, now)
+
+    def _remember_supernode(self, address: Address) -> None:
+        if address in self._known_supernodes:
+            self._known_supernodes.remove(address)
+        if address != self.network.address:
+            self._known_supernodes = [*self._known_supernodes, address][-8:]
+
+    def _joined_again(self, now: float) -> None:
+        self.state = State.JOINED
+        self.heard_at = self._link_heard_at = now
+        self._next_beat = now + self.rng.random() * BEAT_INTERVAL
+        self._heard.clear()
+        self._wake_at = self._next_beat if not self.is_supernode else math.inf
+
+    def _tell_entered(self, old_id: Optional[bytes], before: Dict[bytes, str], now: float) -> None:
+        is_first, self._was_joined = not self._was_joined, True
+        self._told_lost = False
+        if is_first:
+            kind = "supernode" if self.is_supernode else "joined"
+            self._search = None
+            self.owner.on_outcome(kind, self.supernode_address, "", now)
+        elif old_id != self.supernode_id:
+            if self._silent is not None:
+                self._changed_at = now
+            new_label = self.label_of(self.supernode_id or b"")
+            self.owner.on_supernode_changed(self._last_label, new_label, self.is_supernode, self._silent, now)
+        self._silent = None
+        self._last_label = self.label_of(self.supernode_id or b"")
+        if not is_first:
+            self._tell_difference(before, old_id if old_id != self.supernode_id else None, now)
+        self.owner.on_roster_changed(now)
+        self.owner.on_joined(now)
+        self._pump_chat(now)
+
+    def _tell_difference(self, before: Dict[bytes, str], old_supernode: Optional[bytes], now: float) -> None:
+        for node_id, label in before.items():
+            if node_id not in self.roster and node_id != old_supernode:
+                self.owner.on_member_left(label, None, now)
+        for entry in self.roster:
+            if entry.node_id not in before and entry.node_id != self.supernode_id:
+                self.owner.on_member_joined(self.label_of(entry.node_id), now)
+
+    def _on_not_supernode(self, message: messages.NotSupernode, now: float) -> None:
+        attempt = self._attempt
+        assert attempt is not None
+        place = seen_from(message.supernode, attempt.address)
+        near = [*self._near(), attempt.address[0]]
+        if attempt.origin == State.SEARCHING and place != NOWHERE:
+            if attempt.hops < HOPS_MAX and may_contact(place, near) and place != attempt.address:
+                self._join(place, State.SEARCHING, now, attempt.hops + 1)
+                return
+        elif place != NOWHERE:
+            self._prober.ask_hinted(place, "poll", near, now)
+        self._attempt_failed("it is not the supernode, and names nobody who is", now)
+
+    def _on_busy(self, busy: messages.Busy, now: float) -> None:
+        attempt = self._attempt
+        assert attempt is not None
+        delay = busy.retry_after_ms / 1000
+        started = self._search.since if self._search is not None else self.heard_at
+        if busy.retry_after_ms == 0 or now + delay > started + JOIN_TIME_MAX:
+            self._attempt_failed(busy.reason or "it refuses", now)
+            return
+        link, attempt.link = attempt.link, None
+        if link is not None:
+            self.network.disconnect(link, "busy")
+        self._wake_at = now + delay * (1.0 + self.rng.random())
+
+    def _attempt_failed(self, reason: str, now: float) -> None:
+        """Back to where this attempt came from."""
+        attempt = self._attempt
+        assert attempt is not None
+        self._drop_attempt(reason)
+        if attempt.link == LOCAL_LINK:  # our own supernode stepped down before it began
+            self.supernode_link = None
+        if attempt.origin == State.SEARCHING:
+            self._end_opening("refused", attempt.address, reason, now)
+        elif attempt.origin == State.FOLLOWING and self._follow is not None:
+            self.state = State.FOLLOWING
+            self._wake_at = now + 2 * FOLLOW_INTERVAL
+        elif attempt.origin == State.ELECTING:
+            self.state = State.ELECTING
+            self._wake_at = now + POLL_INTERVAL
+        else:
+            self._suspect(now)
+            self._wake_at = now + POLL_INTERVAL
+
+    # ---- as a member ----------------------------------------------------------------------------------------------
+
+    def _heard_link(self, now: float) -> None:
+        self.heard_at = self._link_heard_at = now
+        if self.state == State.SUSPECT:
+            self.state = State.JOINED
+            self._wake_at = min(self._wake_at, now + BEAT_INTERVAL)
+
+    def _joined_timer(self, now: float) -> None:
+        if self.is_supernode:
+            return
+        if now >= self.heard_at + SUSPECT_AFTER:
+            self._suspect(now)
+            return
+        if now >= self._next_beat:
+            self._beat(now)
+        self._wake_at = min(self._next_beat, self.heard_at + SUSPECT_AFTER)
+
+    def _beat(self, now: float) -> None:
+        self.send_to_supernode(messages.Ping(int(now * 1e6), self.term))
+        self._next_beat = now + BEAT_INTERVAL
+
+    def _on_pong(self, pong: messages.Pong, now: float) -> None:
+        round_trip = now - pong.stamp / 1e6
+        if 0.0 <= round_trip <= 60.0:
+            self.round_trip = round_trip
+
+    def _on_ping(self, ping: messages.Ping, now: float) -> None:
+        self.send_to_supernode(messages.Pong(ping.stamp, self.term))
+
+    def _on_roster_page(self, page: messages.RosterPage, now: float) -> None:
+        """A roster sent anew, because a version was missed."""
+        if page.first == 0:
+            self._pages = []
+        pages = self._pages
+        if pages is None or page.term != self.term or page.first != len(pages) or page.total > messages.MEMBERS_MAX:
+            self.dropped += 1
+            return
+        pages += page.members
+        if len(pages) >= page.total:
+            before = {entry.node_id: self.label_of(entry.node_id) for entry in self.roster}
+            self.roster.replace(pages, page.version)
+            self._tell_difference(before, None, now)
+            self.owner.on_roster_changed(now)
+
+    def _on_roster_update(self, update: messages.RosterUpdate, now: float) -> None:
+        if update.term != self.term or update.version <= self.roster.version:
+            self.dropped += 1
+            return
+        if update.version != self.roster.version + 1:
+            self.send_to_supernode(messages.RosterRequest(self.roster.version))
+            return
+        self.roster.version = update.version
+        for departure in update.departed:
+            label = self.label_of(departure.node_id)
+            if departure.node_id != self.node_id and self.roster.remove(departure.node_id) is not None:
+                silent = departure.silent_ms / 1000 if departure.how == GONE else None
+                self.owner.on_member_left(label, silent, now)
+        for entry in update.changed:
+            if self.roster.put(entry) and entry.node_id != self.node_id:
+                self.owner.on_member_joined(self.label_of(entry.node_id), now)
+        self.owner.on_roster_changed(now)
+
+    def _on_chat(self, chat: messages.Chat, now: float) -> None:
+        if self._chat.on_chat(chat, self.node_id):
+            label = self.label_of(chat.node_id, chat.name)
+            self.owner.on_chat(label, chat.text, chat.node_id == self.node_id, now)
+
+    # ---- handover and step-down -----------------------------------------------------------------------------------
+
+    def _on_handover(self, message: messages.Handover, now: float) -> None:
+        """Only from the present supernode (this is its link), who alone can open the commitment."""
+        is_genuine = hashlib.sha256(message.opening).digest() == self._commitment
+        entry = self.roster.get(message.successor)
+        if not is_genuine or message.term != self.term + 1 or entry is None or self.is_supernode:
+            self.dropped += 1
+            return
+        self._silent = None
+        self._term_seen = max(self._term_seen, message.term)
+        if message.successor == self.node_id:
+            self._drop_link("following the handover")
+            self._promote(message.term, now)
+            return
+        place = self.place_of(message.successor)
+        self._follow_to(_Follow(place or NOWHERE, message.successor, message.term, now + FOLLOW_TIME), now)
+
+    def _on_moved(self, message: messages.Moved, now: float) -> None:
+        """Our supernode steps down for another one; unless it is our own, its word is checked by a query."""
+        is_newer = self.term <= message.term <= self.term + TERM_STEP_MAX
+        place = message.supernode
+        if self.supernode_address is not None and not self.is_supernode:
+            place = seen_from(place, self.supernode_address)
+        if not is_newer or not may_contact(place, self._near()):
+            self.dropped += 1
+            return
+        self._silent = None
+        if self.is_supernode:
+            self.supernode_id = self.supernode_address = None  # that was this node: no place to look from or for
+            self.owner.drop_supernode(now)
+        self._follow_to(_Follow(place, message.node_id, message.term, now + FOLLOW_TIME), now)
+
+    def _follow_to(self, follow: _Follow, now: float) -> None:
+        self._drop_attempt("following")
+        self._drop_link("following to the next supernode")
+        self._follow = follow
+        self.state = State.FOLLOWING
+        self._tell_lost(now)
+        self._following_timer(now)
+
+    def _following_timer(self, now: float) -> None:
+        follow = self._follow
+        assert follow is not None
+        if now >= follow.deadline:
+            self._follow = None
+            self._elect(now)
+            return
+        if self._join_claim is not None:
+            if now >= self._join_claim[0]:
+                address, self._join_claim = self._join_claim[1], None
+                self._join(address, State.FOLLOWING, now)
+                return
+            self._wake_at = self._join_claim[0]
+            return
+        if follow.address != NOWHERE:
+            self._prober.ask(follow.address, "follow", now)
+        self._wake_at = now + max(FOLLOW_INTERVAL, 0.001 * len(self.roster))
+
+    def _on_follow_answer(self, address: Address, answer: Answer, now: float) -> None:
+        follow = self._follow
+        if follow is None or self.state != State.FOLLOWING or not self._is_trusted(answer):
+            return
+        is_it = answer.role == ROLE_SUPERNODE and answer.node_id == follow.node_id and answer.term >= follow.term
+        if is_it and self._join_claim is None:
+            jitter = self._jitter()
+            # The wait for our turn is not the successor's delay.
+            self._follow = follow._replace(deadline=max(follow.deadline, now + jitter + JOIN_TIMEOUT))
+            self._join_claim = now + jitter, address
+            self._wake_at = now + jitter
+
+    def _jitter(self) -> float:
+        return self.rng.random() * min(REJOIN_JITTER_MAX, REJOIN_JITTER_EACH * len(self.roster))
+
+    # ---- suspicion and failover -----------------------------------------------------------------------------------
+
+    def _suspect(self, now: float) -> None:
+        """The supernode is silent or its link is lost: ask it, and others about it."""
+        self.state = State.SUSPECT
+        self._probes_sent = 0
+        self._heard.clear()
+        self._wake_at = now
+        for entry in self._others(3):
+            self._ask_member(entry, now)
+
+    def _others(self, count: int) -> List[MemberEntry]:
+        entries = [e for e in self.roster.succession(self.supernode_id) if e.node_id != self.node_id]
+        return self.rng.sample(entries, min(count, len(entries)))
+
+    def _ask_member(self, entry: MemberEntry, now: float) -> None:
+        place = self.place_of(entry.node_id)
+        if place is not None:
+            self._prober.ask(place, "poll", now)
+
+    def _suspect_timer(self, now: float) -> None:
+        if self.supernode_link is not None and now >= self._next_beat:
+            self._beat(now)
+        is_gone = now >= self.heard_at + self._gone_after(now) and self._probes_sent >= PROBES
+        if is_gone:
+            self._elect(now)
+            return
+        if self.supernode_address is not None:
+            self._prober.ask(self.supernode_address, "poll", now)
+        self._probes_sent += 1
+        self._wake_at = now + 0.5 + 0.2 * self.rng.random()
+
+    def _gone_after(self, now: float) -> float:
+        return GONE_AFTER_CHANGE if now - self._changed_at < CHANGE_SETTLES else GONE_AFTER
+
+    def _tell_lost(self, now: float) -> None:
+        if not self._told_lost and self._was_joined:
+            self._told_lost = True
+            self.owner.on_supernode_lost(now)
+
+    def _elect(self, now: float) -> None:
+        """The supernode is gone: find the one who takes over, or take over."""
+        if self._follow is None and self.state == State.SUSPECT:
+            self._silent = now - self.heard_at
+        self._drop_attempt("the supernode is gone")
+        self._drop_link("no sign of it")
+        self.state = State.ELECTING
+        self._gone_at = now
+        self._vouchers.clear()
+        self._tell_lost(now)
+        self._electing_timer(now)
+
+    def _electing_timer(self, now: float) -> None:
+        if self._join_claim is not None:
+            if now >= self._join_claim[0]:
+                address, self._join_claim = self._join_claim[1], None
+                self._join(address, State.ELECTING, now)
+            else:
+                self._wake_at = self._join_claim[0]
+            return
+        claim = self._best_claim(now)
+        if claim is not None:
+            self._join_claim = now + self._jitter(), claim.address
+            self._wake_at = self._join_claim[0]
+        elif self._is_my_turn(now):
+            self._promote(self._term_seen + 1, now)
+        else:
+            self._poll(now)
+
+    def _poll(self, now: float) -> None:
+        """Ask the lost supernode, those whose turn is before mine, and some others who may know more."""
+        if self.supernode_address is not None:
+            self._prober.ask(self.supernode_address, "poll", now)
+        turn = int((now - self._gone_at) / RANK_TIME) + 4  # not all at once: a thousand members ask, too
+        entries = self._before_me()[:turn] + self._others(2)
+        for entry in {entry.node_id: entry for entry in entries}.values():
+            self._ask_member(entry, now)
+        for heard in self._heard.values():
+            if heard.answer.role == ROLE_SUPERNODE and now - heard.at <= ALIVE_FOR:
+                self._prober.ask(heard.address, "poll", now)
+        my_turn = self._gone_at + RANK_TIME * len(self._before_me())
+        moments = [self._gone_at + CLAIM_WAIT, my_turn, now + POLL_INTERVAL]
+        self._wake_at = min(moment for moment in moments if moment > now)
+
+    def _before_me(self) -> List[MemberEntry]:
+        order = self.roster.succession(without=self.supernode_id)
+        ids = [entry.node_id for entry in order]
+        return order[: ids.index(self.node_id)] if self.node_id in ids else order
+
+    def _rank(self, node_id: bytes) -> int:
+        ids = [entry.node_id for entry in self.roster.succession(without=self.supernode_id)]
+        return ids.index(node_id) if node_id in ids else len(ids)
+
+    def _lives(self, node_id: bytes, now: float) -> bool:
+        heard = self._heard.get(node_id)
+        return heard is not None and now - heard.at <= ALIVE_FOR
+
+    def _best_claim(self, now: float) -> Optional[_Heard]:
+        """The proven supernode of a newer term to follow, if there is one with a right to it."""
+        if now < self._gone_at + CLAIM_WAIT:
+            return None
+        claims = [h for h in self._heard.values() if h.answer.role == ROLE_SUPERNODE and now - h.at <= ALIVE_FOR]
+        claims = [h for h in claims if h.answer.term > self.term and self._is_entitled(h, now)]
+        return max(claims, key=lambda h: (h.answer.term, -self._rank(h.answer.node_id)), default=None)
+
+    def _is_entitled(self, claim: _Heard, now: float) -> bool:
+        """Nobody alive ranks before it, unless it follows it already; in the end, better a doubtful one than none."""
+        term = claim.answer.term
+        members = [h for h in self._heard.values() if h.answer.role == ROLE_MEMBER and now - h.at <= ALIVE_FOR]
+        if any(h.answer.term >= term for h in members) or now >= self._gone_at + PATIENCE:
+            return True
+        rank = self._rank(claim.answer.node_id)
+        return len(self._before_me()) > rank and not any(self._rank(h.answer.node_id) < rank for h in members)
+
+    def _is_my_turn(self, now: float) -> bool:
+        before = self._before_me()
+        entitled_at = self._gone_at + RANK_TIME * len(before)
+        if now < entitled_at or self._is_vouched(now):
+            return False
+        return now >= entitled_at + PATIENCE or not any(self._lives(entry.node_id, now) for entry in before)
+
+    def _is_vouched(self, now: float) -> bool:
+        """Do others hear the lost supernode? One liar among many does not count for ever."""
+        if now - self._vouched_at > ALIVE_FOR:
+            return False
+        alive = [node_id for node_id in self._heard if self._lives(node_id, now)]
+        return now < self._gone_at + 2 * PATIENCE or 2 * len(self._vouchers) >= len(alive)
+
+    def _is_trusted(self, answer: Answer) -> bool:
+        """Is this a member of our network, in a believable term?"""
+        is_ours = answer.network_id == self.network_id and answer.node_id != self.node_id
+        if not is_ours or answer.term > self.term + TERM_STEP_MAX or not is_proven(answer, self._secret):
+            self.dropped += 1
+            return False
+        return True
+
+    def _on_poll_answer(self, address: Address, answer: Answer, now: float) -> None:
+        """Somebody answered while we doubt our supernode (or after a hint)."""
+        if self.network_id == NO_NETWORK or self.is_supernode or not self._is_trusted(answer):
+            return
+        self._term_seen = max(self._term_seen, answer.term)
+        is_ruling = answer.role == ROLE_SUPERNODE
+        if is_ruling and answer.node_id == self.supernode_id and answer.term >= self.term:
+            self._supernode_lives(now)
+            return
+        if len(self._heard) < messages.MEMBERS_MAX:
+            self._heard[answer.node_id] = _Heard(now, answer, address)
+        if answer.role == ROLE_MEMBER:
+            self._hear_member(address, answer, now)
+        elif self.state == State.ELECTING and self._join_claim is None:
+            self._electing_timer(now)
+
+    def _hear_member(self, address: Address, answer: Answer, now: float) -> None:
+        place = seen_from(answer.supernode, address)
+        if answer.term > self.term and self.state in (State.SUSPECT, State.ELECTING):
+            self._prober.ask_hinted(place, "poll", [*self._near(), address[0]], now)
+        elif answer.term == self.term and answer.supernode != NOWHERE and answer.heard_ago_ms <= 3000:
+            self._vouched_at = now
+            self._vouchers.add(answer.node_id)
+
+    def _supernode_lives(self, now: float) -> None:
+        """It answered a probe: go on, or open a new link if ours is lost or stuck."""
+        if self.state not in (State.SUSPECT, State.ELECTING):
+            return
+        self.heard_at = now
+        is_stuck = self.supernode_link is None or now - self._link_heard_at > LINK_STUCK_AFTER
+        if is_stuck and self.supernode_address is not None:
+            self._join(self.supernode_address, State.SUSPECT, now)
+        elif self.state == State.SUSPECT:
+            self.state = State.JOINED
+            self._wake_at = min(self._next_beat, now + BEAT_INTERVAL)
+
+
+_HANDLERS: Dict[Any, Callable[[Membership, Any, float], None]] = {
+    messages.RosterPage: Membership._on_roster_page,
+    messages.RosterUpdate: Membership._on_roster_update,
+    messages.Ping: Membership._on_ping,
+    messages.Pong: Membership._on_pong,
+    messages.Handover: Membership._on_handover,
+    messages.Moved: Membership._on_moved,
+    messages.Chat: Membership._on_chat,
+}
+_ATTEMPT_HANDLERS: Dict[Any, Callable[[Membership, Any, float], None]] = {
+    messages.Welcome: Membership._on_welcome,
+    messages.RosterPage: Membership._on_attempt_page,
+    messages.NotSupernode: Membership._on_not_supernode,
+    messages.Busy: Membership._on_busy,
+}
+_NOT_FOR_PEER = {messages.Join, messages.Welcome, messages.NotSupernode, messages.Busy, messages.Stale}
+_ANSWER_HANDLERS: Dict[str, Callable[[Membership, Address, Answer, float], None]] = {
+    "search": Membership._on_search_answer,
+    "look": Membership._on_look_answer,
+    "poll": Membership._on_poll_answer,
+    "follow": Membership._on_follow_answer,
+}

@@ -53,7 +53,8 @@ PURPOSE_BULK, PURPOSE_MESH = 1, 2
 # Departure.how
 LEFT, GONE = 1, 2
 # PieceRefused.reason
-UNKNOWN_FILE, FILE_CHANGED, PIECE_MISSING, NOT_READABLE, MESH_IS_OFF = 1, 2, 3, 4, 5
+UNKNOWN_FILE, FILE_CHANGED, PIECE_MISSING, NOT_READABLE, MESH_IS_OFF, TOO_MANY_REQUESTS = 1, 2, 3, 4, 5, 6
+NO_PIECE = 0xFFFFFFFF  # PieceRefused.index when the manifest or the piece map was asked for
 
 NO_NODE = bytes(NODE_ID_SIZE)
 NO_NETWORK = bytes(NETWORK_ID_SIZE)

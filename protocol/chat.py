@@ -1,0 +1,111 @@
+"""A member's side of chat: what was said is said until it comes back, what comes twice is shown once.
+
+Pure: no socket, no thread, no clock.
+"""
+
+from __future__ import annotations
+
+import collections
+import math
+from typing import Deque, Dict, List, Tuple
+
+from protocol.messages import Chat, Say
+
+SAYS_UNCONFIRMED_MAX = 500
+SAYS_PER_SECOND = 15.0  # below what a supernode relays for one member
+SAYS_BURST = 10.0
+SAY_AGAIN_AFTER = 5.0  # seconds without the echo: the supernode dropped it
+RECENT_MAX = 200  # lines kept, so that a new supernode can repeat them to those who missed them
+SPEAKERS_MAX = 2048
+
+
+class Bucket:
+    """So many a second, and a burst."""
+
+    def __init__(self, rate: float, burst: float, now: float) -> None:
+        self.rate = rate
+        self.burst = burst
+        self.level = burst
+        self.at = now
+
+    def take(self, now: float) -> bool:
+        self.level = min(self.burst, self.level + max(0.0, now - self.at) * self.rate)
+        self.at = now
+        if self.level < 1.0:
+            return False
+        self.level -= 1.0
+        return True
+
+    def ready_at(self) -> float:
+        return self.at + max(0.0, 1.0 - self.level) / self.rate
+
+
+class ChatDesk:
+    """Says waiting for their echo, counters of the speakers, the last lines."""
+
+    def __init__(self, now: float = 0.0) -> None:
+        self._counter = 0
+        self._says: Deque[Say] = collections.deque()  # not confirmed, in order
+        self._sent = 0  # how many of them are out at the present supernode
+        self._sent_at = 0.0
+        self._bucket = Bucket(SAYS_PER_SECOND, SAYS_BURST, now)
+        self._speakers: Dict[bytes, int] = {}
+        self.recent: Deque[Chat] = collections.deque(maxlen=RECENT_MAX)
+        self.sequence = 0  # of the last Chat seen
+
+    def say(self, text: str) -> bool:
+        """Queue a line; False when too many are waiting."""
+        if len(self._says) >= SAYS_UNCONFIRMED_MAX:
+            return False
+        self._counter += 1
+        self._says.append(Say(self._counter, text))
+        return True
+
+    def send_again(self) -> None:
+        """There is a new supernode: all that was not confirmed goes to it, in order."""
+        self._sent = 0
+
+    def forget_network(self) -> None:
+        self._says.clear()
+        self._speakers.clear()
+        self.recent.clear()
+        self._sent = self.sequence = 0
+
+    def due(self, now: float) -> List[Say]:
+        """What to send now."""
+        if self._sent and now - self._sent_at > SAY_AGAIN_AFTER:
+            self._sent = 0
+        says = []
+        while self._sent < len(self._says) and self._bucket.take(now):
+            says.append(self._says[self._sent])
+            self._sent += 1
+            self._sent_at = now
+        return says
+
+    def next_deadline(self) -> float:
+        if self._sent < len(self._says):
+            return self._bucket.ready_at() + 1e-6
+        return self._sent_at + SAY_AGAIN_AFTER + 1e-6 if self._says else math.inf
+
+    def on_chat(self, chat: Chat, own_id: bytes) -> bool:
+        """A line came: is it to be shown?"""
+        self.sequence = max(self.sequence, chat.sequence)
+        if chat.node_id == own_id:
+            while self._says and self._says[0].counter <= chat.counter:
+                self._says.popleft()
+                self._sent = max(0, self._sent - 1)
+        if chat.counter <= self._speakers.get(chat.node_id, 0):
+            return False
+        self._speakers.pop(chat.node_id, None)
+        if len(self._speakers) >= SPEAKERS_MAX:
+            del self._speakers[next(iter(self._speakers))]
+        self._speakers[chat.node_id] = chat.counter
+        self.recent.append(chat)
+        return True
+
+
+def missed(recent: Deque[Chat], seen: int) -> Tuple[Chat, ...]:
+    """The lines after the last one seen; nothing for a member who comes for the first time."""
+    return tuple(chat for chat in recent if chat.sequence > seen) if seen else ()
+
+

@@ -1,0 +1,256 @@
+"""What membership is made of: the roster and its labels, which addresses may be contacted, proofs, queries.
+
+Used by `protocol/membership.py` and `supernode.py`. Pure: no socket, no thread, no clock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import random
+import unicodedata
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
+
+from protocol import messages
+from protocol.messages import NOWHERE, Answer, MemberEntry, Query, ShareEntry
+from protocol.wire import Address
+
+NAME_CHARS_MAX = 32
+PORT_MIN = 1024  # a roster may not send us to a system service
+TERM_STEP_MAX = 1000  # a claim further above our term is a lie: the numbers would be burnt (THREATS: F09)
+QUERY_LIFETIME = 5.0  # seconds in which an Answer is still taken
+QUERIES_PENDING_MAX = 2048
+HINTS_PER_MINUTE = 3  # queries to an address that only a message named
+
+_PRIVATE_BLOCKS = "10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 169.254.0.0/16 127.0.0.0/8 198.18.0.0/15 fc00::/7 fe80::/10"
+_PRIVATE = [ipaddress.ip_network(block) for block in [*_PRIVATE_BLOCKS.split(), "::1"]]
+_SHARE_CODEC = messages.record_of(ShareEntry)
+
+
+# ---- names --------------------------------------------------------------------------------------------------------
+
+
+def fold(name: str) -> str:
+    """The form in which two names are compared."""
+    return unicodedata.normalize("NFKC", name).casefold().strip()
+
+
+def name_fault(name: str) -> Optional[str]:
+    """Why this cannot be a member's name, or None."""
+    if not name.strip():
+        return "the name is empty"
+    if len(name) > NAME_CHARS_MAX:
+        return "the name is longer than %d characters" % NAME_CHARS_MAX
+    return None
+
+
+def _labels(entries: Iterable[MemberEntry]) -> Dict[bytes, str]:
+    """Unique labels: whoever joined later under an equal name gets digits of its node id."""
+    taken: Set[str] = set()
+    labels = {}
+    for entry in entries:
+        label, digits = entry.name, 4
+        while fold(label) in taken:
+            label = "%s~%s" % (entry.name, entry.node_id.hex()[:digits])
+            digits += 2
+        taken.add(fold(label))
+        labels[entry.node_id] = label
+    return labels
+
+
+# ---- the roster ---------------------------------------------------------------------------------------------------
+
+
+class Roster:
+    """The members in join order, at one version."""
+
+    def __init__(self) -> None:
+        self.version = 0
+        self._entries: Dict[bytes, MemberEntry] = {}
+        self._ordered: Optional[List[MemberEntry]] = None
+        self._label: Optional[Dict[bytes, str]] = None
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[MemberEntry]:
+        if self._ordered is None:
+            self._ordered = sorted(self._entries.values(), key=lambda entry: (entry.order, entry.node_id))
+        return iter(list(self._ordered))
+
+    def __contains__(self, node_id: bytes) -> bool:
+        return node_id in self._entries
+
+    def get(self, node_id: bytes) -> Optional[MemberEntry]:
+        return self._entries.get(node_id)
+
+    def put(self, entry: MemberEntry) -> bool:
+        """Add or change a line; was it new? A full roster takes no new line."""
+        is_new = entry.node_id not in self._entries
+        if is_new and len(self._entries) >= messages.MEMBERS_MAX:
+            return False
+        self._entries[entry.node_id] = entry
+        self._changed()
+        return is_new
+
+    def remove(self, node_id: bytes) -> Optional[MemberEntry]:
+        entry = self._entries.pop(node_id, None)
+        self._changed()
+        return entry
+
+    def replace(self, entries: Iterable[MemberEntry], version: int) -> None:
+        self._entries = {entry.node_id: entry for entry in entries}
+        self.version = version
+        self._changed()
+
+    def _changed(self) -> None:
+        self._ordered = self._label = None
+
+    def label_of(self, node_id: bytes, name: str = "") -> str:
+        """How a person sees this member; one who is not in the roster always carries digits of its id."""
+        if self._label is None:
+            self._label = _labels(self)
+        known = self._label.get(node_id)
+        return known if known is not None else "%s~%s" % (name, node_id.hex()[:4])
+
+    def succession(self, without: Optional[bytes]) -> List[MemberEntry]:
+        """Who takes over, in order, when that one is gone."""
+        return [entry for entry in self if entry.node_id != without]
+
+
+# ---- addresses ----------------------------------------------------------------------------------------------------
+
+
+def is_loopback(ip: str) -> bool:
+    try:
+        return ipaddress.ip_address(ip).is_loopback
+    except ValueError:
+        return False
+
+
+def may_contact(address: Address, near: Sequence[str]) -> bool:
+    """May an address that only a message named be contacted? Private ones, and those in the /24 of the IPs `near`.
+
+    Otherwise a lying roster would turn every member's datagrams on a victim of its choice (THREATS: F11).
+    """
+    try:
+        ip = ipaddress.ip_address(address[0])
+    except ValueError:
+        return False
+    if not PORT_MIN <= address[1] <= 65535 or ip.is_multicast or ip.is_unspecified:
+        return False
+    if ip.version == 4 and ip.packed[3] == 255:
+        return False  # most likely a broadcast address
+    if any(ip in block for block in _PRIVATE if block.version == ip.version):
+        return True
+    return ip.version == 4 and any(_same_24(address[0], other) for other in near)
+
+
+def _same_24(ip: str, other: str) -> bool:
+    return "." in other and ip.rsplit(".", 1)[0] == other.rsplit(".", 1)[0]
+
+
+def seen_from(place: Address, teller: Address) -> Address:
+    """A loopback address that another machine names means that machine."""
+    if is_loopback(place[0]) and not is_loopback(teller[0]):
+        return teller[0], place[1]
+    return place
+
+
+# ---- proofs -------------------------------------------------------------------------------------------------------
+
+
+def node_id_of(opening: bytes) -> bytes:
+    """The node id that this secret opens."""
+    return hashlib.sha256(opening).digest()[: messages.NODE_ID_SIZE]
+
+
+def with_proof(answer: Answer, secret: bytes) -> Answer:
+    """The Answer, with the HMAC over all of it (the asker's nonce included) that only members can make."""
+    blank = answer._replace(proof=bytes(16))
+    return blank._replace(proof=hmac.new(secret, messages.encode(blank), "sha256").digest()[:16])
+
+
+def is_proven(answer: Answer, secret: bytes) -> bool:
+    return bool(secret) and hmac.compare_digest(with_proof(answer, secret).proof, answer.proof)
+
+
+def share_digest(entries: Iterable[ShareEntry]) -> bytes:
+    """SHA-256 over the sorted entries: equal lists have equal digests, whatever their order."""
+    digest = hashlib.sha256()
+    for data in sorted(_SHARE_CODEC.encode(entry) for entry in entries):
+        digest.update(len(data).to_bytes(4, "big") + data)
+    return digest.digest()
+
+
+def random_bytes(rng: random.Random, size: int) -> bytes:
+    return rng.getrandbits(8 * size).to_bytes(size, "big")
+
+
+# ---- queries ------------------------------------------------------------------------------------------------------
+
+
+class Asked(NamedTuple):
+    """A Query that is out."""
+
+    address: Optional[Address]  # None: it was broadcast
+    purpose: Any
+    at: float
+
+
+class Prober:
+    """Queries out, Answers back, matched by nonce."""
+
+    def __init__(self, network: Any, rng: random.Random) -> None:
+        self._network = network
+        self._rng = rng
+        self._pending: Dict[bytes, Asked] = {}
+        self._hints: Dict[Address, Tuple[float, int]] = {}
+
+    def ask(self, address: Address, purpose: Any, now: float) -> None:
+        self._network.send_lone(address, self._query(Asked(address, purpose, now)))
+
+    def broadcast(self, port: int, purpose: Any, now: float) -> None:
+        self._network.broadcast_lone(port, self._query(Asked(None, purpose, now)))
+
+    def ask_hinted(self, address: Address, purpose: Any, near: Sequence[str], now: float) -> bool:
+        """Ask at an address that only a message named: not everywhere, and not often."""
+        since, count = self._hints.get(address, (now, 0))
+        if now - since > 60.0:
+            since, count = now, 0
+        if count >= HINTS_PER_MINUTE or address == NOWHERE or not may_contact(address, near):
+            return False
+        if len(self._hints) >= 256:
+            self._hints.clear()
+        self._hints[address] = since, count + 1
+        self.ask(address, purpose, now)
+        return True
+
+    def _query(self, asked: Asked) -> bytes:
+        self._expire(asked.at)
+        nonce = random_bytes(self._rng, 8)
+        self._pending[nonce] = asked
+        return messages.encode(Query(nonce))
+
+    def _expire(self, now: float) -> None:
+        """Forget what is too old or too much; a dict keeps the order of asking."""
+        while self._pending:
+            nonce, asked = next(iter(self._pending.items()))
+            if now - asked.at <= QUERY_LIFETIME and len(self._pending) < QUERIES_PENDING_MAX:
+                break
+            del self._pending[nonce]
+
+    def is_own(self, nonce: bytes) -> bool:
+        """Did this Query come back to the one who asked?"""
+        return nonce in self._pending
+
+    def match(self, source: Address, answer: Answer, now: float) -> Optional[Asked]:
+        """The Query that this answers, with the address that answered, or None for an Answer nobody asked for."""
+        asked = self._pending.get(answer.nonce)
+        if asked is None or now - asked.at > QUERY_LIFETIME:
+            return None
+        if asked.address is None:
+            return asked._replace(address=source)
+        del self._pending[answer.nonce]
+        return asked
