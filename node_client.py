@@ -316,6 +316,9 @@ class PipeReader:
             self.lines.put(rest)
         self.lines.put(None)
 
+    def forget(self) -> None:
+        """There is no history here."""
+
     def erase(self) -> None:
         """Nothing is drawn here."""
 
@@ -348,7 +351,7 @@ class ReadlineReader:
         self._hook = ctypes.PYFUNCTYPE(ctypes.c_int)(self._on_idle)
         self._idle: Callable[[], None] = lambda: None
         self._is_left = False
-        self._get_line, self._typed = readline.get_line_buffer, ""
+        self._get_line, self._forget, self._typed = readline.get_line_buffer, readline.clear_history, ""
 
     def read(self, prompt: str, idle: Callable[[], None]) -> str:
         """The next line; EOFError for Ctrl-D; when `idle` raises Interrupted, that, with the line cleared."""
@@ -389,6 +392,10 @@ class ReadlineReader:
         """What stood in the line when it was interrupted."""
         return self._typed
 
+    def forget(self) -> None:
+        """Empties the history: answers to questions are no commands."""
+        self._forget()
+
     def erase(self) -> None:
         """Clears the rows of the line, and leaves the cursor at the start of the first."""
         self._clear()
@@ -414,6 +421,7 @@ class KeyReader:
         self._write, self._columns = write, columns
         self._prompt, self._text, self._cursor, self._row = "", "", 0, 0
         self._past: List[str] = []
+        self._ahead: List[str] = []
         self._at = 0
 
     def read(self, prompt: str, idle: Callable[[], None]) -> str:
@@ -425,8 +433,9 @@ class KeyReader:
             try:
                 while True:
                     idle()
-                    for key in next_keys():
-                        if self._on_key(key):
+                    self._ahead += next_keys() if not self._ahead else []
+                    while self._ahead:          # what is typed ahead waits for the next line
+                        if self._on_key(self._ahead.pop(0)):
                             return self._entered()
             except Interrupted:
                 self.erase()
@@ -481,6 +490,10 @@ class KeyReader:
     def typed(self) -> str:
         """What stands in the line now."""
         return self._text
+
+    def forget(self) -> None:
+        """Empties the history: answers to questions are no commands."""
+        self._past = []
 
     def erase(self) -> None:
         """Clears the rows of the line, and leaves the cursor at the start of the first."""
@@ -1116,6 +1129,7 @@ class Console:
             if settings.ip else "No network was found, and none could be opened here.")
 
     def _serve(self) -> None:
+        self.terminal.reader.forget()
         if self.terminal.is_asking:
             self.say("? lists the commands.")
         while not self.is_over:
