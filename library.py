@@ -59,7 +59,7 @@ CANDIDATES_MAX = 1000          # "name (2)" ... before giving up
 
 FOLDER_ENTRIES_MAX = 100_000
 FOLDER_BYTES_MAX = 32 * MIB    # of one listing: it is kept in memory
-SCAN_FILES_MAX = 500_000       # files looked at in one pass
+SCAN_FILES_MAX = 200_000       # files looked at in one pass: each known one takes about 1.3 KB of memory
 OPEN_FILES_MAX = 32            # descriptors kept open between calls
 PARTS_MAX = 1024               # unfinished downloads
 CACHE_BYTES_MAX = GIB
@@ -161,6 +161,15 @@ def _shown(name: str, longest: int = 60) -> str:
     """Quote a name so that a terminal takes no orders from it."""
     short = name if len(name) <= longest else name[:longest - 3] + "..."
     return '"' + "".join(c if c.isprintable() else f"\\u{{{ord(c):x}}}" for c in short) + '"'
+
+
+def _called(label: str) -> str:
+    return _shown(label) if label else "the file"
+
+
+def _no_room(label: str, needed: int, free: int) -> LibraryError:
+    sentence = f"No room for {_called(label)}: needs {size_text(needed)}, {size_text(free)} free."
+    return LibraryError(ErrorKind.FULL, sentence)
 
 
 # ---- Names -----------------------------------------------------------------------------------------------------------
@@ -1055,6 +1064,7 @@ class PartInfo(NamedTuple):
     size: int
     verified_bytes: int
     label: str
+    is_folder: bool            # the bytes are a folder's listing
 
 
 class CachedFile(NamedTuple):
@@ -1358,7 +1368,10 @@ class Library:
 
     def begin(self, file_id: bytes, size: int, digests: bytes, destination: Destination = Destination.DOWNLOAD,
               label: str = "", is_folder: bool = False) -> bytearray:
-        """Make or resume a part file; returns the bitmap of its verified pieces."""
+        """Make or resume a part file; returns the bitmap of its verified pieces.
+
+        The first call after a restart hashes what is there, about a second for each gigabyte.
+        """
         check_manifest(file_id, size, digests)
         if label:
             check_name(label)
@@ -1367,7 +1380,7 @@ class Library:
         part = self._parts.get(file_id) or _Content(file_id, size, bytes(digests), label, is_folder, destination)
         if file_id not in self._parts and len(self._parts) >= PARTS_MAX:
             raise LibraryError(ErrorKind.FULL, f"There are already {PARTS_MAX} unfinished downloads.")
-        with _speaking(f"save {_shown(label or 'the file')}"):
+        with _speaking(f"save {_called(label)}"):
             if not part.is_open:
                 self._open_part(part)
             elif destination is Destination.DOWNLOAD and part.destination is Destination.CACHE:
@@ -1409,9 +1422,7 @@ class Library:
         if part.destination is Destination.CACHE:
             self._make_room(part)
         if needed > free:
-            what = _shown(part.label) if part.label else "the file"
-            sentence = f"No room for {what}: needs {size_text(needed)}, {size_text(free)} free."
-            raise LibraryError(ErrorKind.FULL, sentence)
+            raise _no_room(part.label, needed, free)
 
     def _write_map(self, content: _Content, path: str) -> None:
         """Write a map anew beside the old one, then replace it; later records are added one by one."""
@@ -1436,7 +1447,7 @@ class Library:
         if hashlib.sha256(data).digest() != _digest_at(part.digests, index):
             return False
         path = self._part_path(file_id)
-        with _speaking(f"save {_shown(part.label or 'the file')}"):
+        with _speaking(f"save {_called(part.label)}"):
             _write_at(self._files.get(path, write=True), data, index * piece_size_of(part.size))
             # At a place of its own: a record torn by a full disk is written over by the next.
             _write_at(self._files.get(path + ".map", write=True), _MAP_RECORD.pack(index), part.map_end)
@@ -1495,7 +1506,7 @@ class Library:
     def parts(self) -> List[PartInfo]:
         """The unfinished downloads (one not resumed yet counts what its map claims)."""
         return [PartInfo(part.file_id, part.size, part.verified_bytes if part.is_open else
-                         sum(piece_length(part.size, index) for index in part.claimed), part.label)
+                         sum(piece_length(part.size, index) for index in part.claimed), part.label, part.is_folder)
                 for part in self._parts.values() if part.destination is Destination.DOWNLOAD]
 
     def discard(self, file_id: bytes) -> None:
@@ -1669,8 +1680,7 @@ class SequentialWriter:
             os.makedirs(self.folder, exist_ok=True)
             free = shutil.disk_usage(self.folder).free
             if size > free:
-                sentence = f"No room for {_shown(name)}: needs {size_text(size)}, {size_text(free)} free."
-                raise LibraryError(ErrorKind.FULL, sentence)
+                raise _no_room(name, size, free)
             self._descriptor = _create(self._path)
 
     def write(self, data: Union[bytes, bytearray, memoryview]) -> None:

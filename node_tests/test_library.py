@@ -1128,6 +1128,21 @@ def test_folder_is_served_as_the_bytes_of_its_listing(lib, folder):
     assert lib.contents(identity_of(len(listing), library.digests_of(listing))) == listing
 
 
+def test_fetched_listing_is_read_before_its_files_are_fetched(lib, folder):
+    listing = encode_folder([FolderEntry("x", 1, ID, False)])
+    digests = library.digests_of(listing)
+    file_id = identity_of(len(listing), digests)
+    lib.begin(file_id, len(listing), digests, label="photos", is_folder=True)
+    assert [(part.label, part.is_folder) for part in lib.parts()] == [("photos", True)]
+    with pytest.raises(LibraryError) as missing:
+        lib.contents(file_id)
+    assert missing.value.kind is ErrorKind.MISSING
+    lib.write_piece(file_id, 0, listing)
+    assert decode_folder(lib.contents(file_id)) == [("x", 1, ID, False)]
+    lib.discard(file_id)
+    assert lib.parts() == [] and os.listdir(folder / ".node" / "parts") == []
+
+
 def test_content_that_is_here_gets_a_second_name_without_a_transfer(lib, folder):
     content = Content(150_000)
     fetch(lib, content, "d/a")
