@@ -1,0 +1,632 @@
+"""Which pieces are asked of whom, without any network: `PieceChoice`, `Rate`, `Download` and `Uploads` with scripted hands."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections import Counter, defaultdict
+
+import pytest
+
+from protocol import download as rules
+from protocol.download import MIB, PieceChoice, Rate, has_bit, in_flight_limit, set_bit, window_of
+from protocol.messages import (
+    NO_PIECE,
+    PIECE_MISSING,
+    TOO_MANY_REQUESTS,
+    ManifestPage,
+    ManifestRequest,
+    PieceCancel,
+    PieceData,
+    PieceMap,
+    PieceMapRequest,
+    PieceRefused,
+    PieceRequest,
+    Queued,
+)
+from protocol.transfer import (
+    DROP_AFTER,
+    FILE_SIZE_MAX,
+    REQUESTS_PER_LINK_MAX,
+    SLOT_TURN,
+    UPLOAD_SLOTS,
+    Download,
+    Lie,
+    Manifest,
+    SourceState,
+    Uploads,
+    manifest_pages,
+)
+
+FILE = b"f" * 32
+
+
+def choice_of(count, have=(), seed=1):
+    bitmap = bytearray((count + 7) // 8)
+    for index in have:
+        set_bit(bitmap, index)
+    return PieceChoice(count, bytes(bitmap), random.Random(seed))
+
+
+def taken(choice, source, count, now=0.0):
+    return [choice.choose(source, now) for _ in range(count)]
+
+
+# ---- the choice of pieces
+
+
+def test_each_piece_is_asked_of_one_source_only():
+    choice = choice_of(100)
+    choice.set_map("a", True)
+    choice.set_map("b", True)
+    asked = []
+    for _ in range(50):
+        asked += [choice.choose("a", 0.0), choice.choose("b", 0.0)]
+    assert sorted(asked) == list(range(100))
+    assert choice.choose("a", 0.0) is None
+
+
+def test_equally_rare_pieces_are_asked_in_file_order_from_a_random_start():
+    choice = choice_of(50)
+    choice.set_map("a", True)
+    order = taken(choice, "a", 50)
+    assert order == [(order[0] + step) % 50 for step in range(50)]
+    starts = {taken_first(seed) for seed in range(20)}
+    assert len(starts) > 5
+
+
+def taken_first(seed):
+    choice = choice_of(50, seed=seed)
+    choice.set_map("a", True)
+    return choice.choose("a", 0.0)
+
+
+def test_the_rarest_pieces_come_first():
+    choice = choice_of(16)
+    choice.set_map("all", True)
+    choice.set_map("half", False, b"\xff\x00")
+    choice.set_map("quarter", False, b"\xf0\x00")
+    order = taken(choice, "all", 16)
+    assert set(order[:8]) == set(range(8, 16))
+    assert set(order[8:12]) == set(range(4, 8))
+    assert set(order[12:]) == set(range(4))
+
+
+def test_verified_pieces_are_never_asked_again():
+    choice = choice_of(8, have=(0, 3, 7))
+    choice.set_map("a", True)
+    assert choice.missing == 5
+    assert sorted(taken(choice, "a", 5)) == [1, 2, 4, 5, 6]
+    assert choice.choose("a", 0.0) is None
+
+
+def test_a_partial_source_is_asked_only_for_what_it_has():
+    choice = choice_of(16)
+    choice.set_map("a", False, b"\x80\x01")
+    assert sorted(taken(choice, "a", 2)) == [0, 15]
+    assert choice.choose("a", 0.0) is None
+    assert choice.add_piece("a", 5) and not choice.add_piece("a", 5)
+    assert choice.choose("a", 0.0) == 5
+
+
+def test_what_a_lost_source_owed_is_asked_elsewhere():
+    choice = choice_of(4)
+    choice.set_map("a", True)
+    choice.set_map("b", True)
+    asked = taken(choice, "a", 4)
+    assert choice.choose("b", 0.0) is None
+    for index in asked:
+        choice.release("a", index)
+    choice.remove_map("a")
+    assert sorted(taken(choice, "b", 4)) == [0, 1, 2, 3]
+
+
+def test_in_the_endgame_a_piece_is_asked_of_a_second_source_and_of_no_third():
+    choice = choice_of(1)
+    for source in "abc":
+        choice.set_map(source, True)
+    assert choice.choose("a", 0.0) == 0
+    assert choice.choose("b", 0.1) is None  # not owed for long yet
+    assert choice.choose("b", 1.0) == 0
+    assert choice.choose("c", 2.0) is None
+    assert sorted(choice.verify(0)) == ["a", "b"]
+    assert choice.missing == 0
+
+
+def test_a_piece_on_its_way_to_the_disk_is_not_asked_again():
+    choice = choice_of(1)
+    choice.set_map("a", True)
+    choice.set_map("b", True)
+    choice.choose("a", 0.0)
+    choice.settle(0)
+    assert choice.choose("b", 100.0) is None
+    choice.reopen(0)  # it was wrong
+    assert choice.choose("b", 100.0) == 0
+
+
+def test_indexes_out_of_range_and_strange_bitmaps_do_no_harm():
+    choice = choice_of(3)
+    choice.set_map("a", False, b"\xff" * 500)
+    assert not choice.add_piece("a", 3) and not choice.add_piece("a", 1 << 31)
+    choice.remove_piece("a", 1 << 31)
+    assert sorted(taken(choice, "a", 3)) == [0, 1, 2]
+
+
+def test_an_empty_content_misses_nothing():
+    choice = choice_of(0)
+    choice.set_map("a", True)
+    assert choice.missing == 0 and choice.choose("a", 0.0) is None and choice.bitmap() == b""
+
+
+def test_random_histories_keep_the_books_right():
+    for seed in range(30):
+        rng = random.Random(seed)
+        choice, count = choice_of(40, seed=seed), 40
+        owed = defaultdict(set)
+        now = 0.0
+        for _ in range(600):
+            now += rng.random() * 0.3
+            source = rng.choice("abcd")
+            act = rng.randrange(6)
+            if act == 0 and source not in owed:
+                choice.set_map(source, rng.random() < 0.5, rng.randbytes(5) if hasattr(rng, "randbytes") else b"\xaa" * 5)
+                owed[source] = set()
+            elif act == 1 and source in owed:
+                for index in owed.pop(source):
+                    choice.release(source, index)
+                choice.remove_map(source)
+            elif act in (2, 3) and source in owed:
+                index = choice.choose(source, now)
+                if index is not None:
+                    assert index not in owed[source] and not choice.is_verified[index], seed
+                    owed[source].add(index)
+            elif act == 4 and owed[source] if source in owed else False:
+                index = owed[source].pop()
+                for other in choice.verify(index):
+                    owed[other].discard(index)
+            elif source in owed:
+                choice.add_piece(source, rng.randrange(count))
+            asked = Counter(index for indexes in owed.values() for index in indexes)
+            assert {index: len(who) for index, who in choice.asked.items()} == asked, seed
+            assert max(asked.values(), default=0) <= rules.ASKED_SOURCES_MAX, seed
+
+
+# ---- rates and windows
+
+
+def test_a_rate_is_right_from_the_start_and_follows_within_five_seconds():
+    rate = Rate(0.0)
+    now = 0.0
+    for _ in range(20):
+        now += 0.1
+        rate.add(1_000_000, now)
+    assert rate.per_second(now) == pytest.approx(10e6, rel=0.15)
+    for _ in range(50):
+        now += 0.1
+        rate.add(100_000, now)
+    assert rate.per_second(now) < 4e6
+    assert rate.per_second(now + 30) < 100
+
+
+def test_windows_follow_the_rate_within_their_bounds():
+    assert window_of(0.0, False, 1, MIB) == 4 * MIB
+    assert window_of(100e6, True, 1, MIB) == 16 * MIB
+    assert window_of(100_000.0, True, 2, MIB) == MIB  # a slow one among others: one piece
+    assert window_of(100_000.0, True, 1, MIB) == 4 * MIB  # the only one
+    assert window_of(100e6, True, 8, MIB) == 2 * MIB
+    assert in_flight_limit(MIB) == 16 * MIB
+    assert in_flight_limit(32 * MIB) == 64 * MIB
+
+
+# ---- a download with scripted hands
+
+
+class Hands:
+    """Remembers what a Download wants done."""
+
+    def __init__(self, content, piece_size):
+        self.content = content
+        self.piece_size = piece_size
+        self.pieces = [content[start : start + piece_size] for start in range(0, len(content), piece_size)]
+        self.digests = b"".join(hashlib.sha256(piece).digest() for piece in self.pieces)
+        self.sent = []
+        self.requests = Counter()
+        self.writes = []
+        self.strikes = []
+        self.useless = []
+        self.is_done = False
+        self.verified = []
+
+    def send(self, link, message):
+        self.sent.append((link, message))
+
+    def piece_size_of(self, size):
+        return self.piece_size
+
+    def is_true_manifest(self, file_id, size, digests):
+        return digests == self.digests and size == len(self.content)
+
+    def requests_on(self, link):
+        return self.requests[link]
+
+    def count_requests(self, link, change):
+        self.requests[link] += change
+
+    def open_pieces(self, download, size, digests):
+        self.opened = download, size, digests
+
+    def write(self, download, index, data, link):
+        self.writes.append((index, data, link))
+
+    def on_piece(self, download, index):
+        self.verified.append(index)
+
+    def on_all_pieces(self, download, now):
+        self.is_done = True
+
+    def on_strike(self, download, source, why, is_proof, now):
+        self.strikes.append((source.link, why))
+        if is_proof or len(self.strikes) > 1:
+            download.remove_source(source.link, now)
+
+    def on_useless(self, download, source, why, now):
+        self.useless.append((source.link, why))
+        download.remove_source(source.link, now)
+
+    def requested(self, link):
+        """Takes the piece requests that were sent on a link."""
+        found = [message.index for to, message in self.sent if to == link and isinstance(message, PieceRequest)]
+        self.sent = [one for one in self.sent if not (one[0] == link and isinstance(one[1], PieceRequest))]
+        return found
+
+    def write_all(self, download, now):
+        for index, data, link in self.writes[:]:
+            self.writes.remove((index, data, link))
+            download.on_written(index, link, bytes(data) == self.pieces[index], now)
+
+
+def started(size=40 * 65536, piece_size=65536, links=(1,), have=b""):
+    content = random.Random(5).getrandbits(8 * size).to_bytes(size, "big") if size else b""
+    hands = Hands(content, piece_size)
+    download = Download(FILE, hands, random.Random(1), 0.0)
+    for link in links:
+        download.add_source(link, bytes([link]) * 8, "node%d" % link, 0.0)
+    for page in manifest_pages(FILE, size, hands.digests):
+        download.on_manifest_page(links[0], page, 0.0)
+    download.on_opened(have or bytes((len(hands.pieces) + 7) // 8), 0.0)
+    for link in links:
+        download.on_piece_map(link, PieceMap(FILE, True, b""), 0.0)
+    return hands, download
+
+
+def serve(hands, download, link, now):
+    for index in hands.requested(link):
+        download.on_piece_data(link, index, 0, memoryview(hands.pieces[index]), now)
+
+
+def test_a_download_asks_for_manifest_and_map_and_ends_with_every_piece_written():
+    hands, download = started()
+    kinds = [type(message) for _, message in hands.sent[:2]]
+    assert kinds == [ManifestRequest, PieceMapRequest]
+    now = 0.0
+    while not hands.is_done:
+        now += 0.01
+        assert now < 5
+        serve(hands, download, 1, now)
+        hands.write_all(download, now)
+    assert sorted(hands.verified) == list(range(40))
+    assert download.verified_bytes == len(hands.content)
+    assert download.in_flight_bytes == 0 and hands.requests[1] == 0
+
+
+def test_a_piece_that_comes_whole_is_handed_to_the_disk_without_a_copy():
+    hands, download = started()
+    index = hands.requested(1)[0]
+    view = memoryview(hands.pieces[index])
+    download.on_piece_data(1, index, 0, view, 0.1)
+    assert hands.writes[0][1] is view
+
+
+def test_what_is_in_flight_is_bounded_and_counts_until_it_is_written():
+    hands, download = started(size=64 * MIB, piece_size=MIB)
+    now = 0.0
+    while True:
+        now += 0.01
+        indexes = hands.requested(1)
+        if not indexes:
+            break
+        for index in indexes:
+            download.on_piece_data(1, index, 0, memoryview(hands.pieces[index]), now)
+        assert download.in_flight_bytes <= rules.IN_FLIGHT_BYTES_MAX
+    assert len(hands.writes) == 16  # the disk has not written one: nothing more is asked
+    hands.write_all(download, now)
+    assert hands.requested(1)
+
+
+def test_requests_on_one_link_are_bounded():
+    hands, download = started(size=200 * 65536)
+    assert len(hands.requested(1)) == REQUESTS_PER_LINK_MAX
+
+
+def test_a_large_piece_comes_in_spans_in_order():
+    hands, download = started(size=3 * MIB, piece_size=2 * MIB)
+    for index in hands.requested(1):
+        piece = hands.pieces[index]
+        for offset in range(0, len(piece), MIB):
+            download.on_piece_data(1, index, offset, piece[offset : offset + MIB], 0.1)
+    hands.write_all(download, 0.2)
+    assert hands.is_done and not hands.strikes
+
+
+@pytest.mark.parametrize("offset, data", [(1, b"x"), (0, b""), (0, b"x" * 65537), (65536, b"x")])
+def test_bytes_out_of_place_are_a_strike_and_the_piece_is_asked_elsewhere(offset, data):
+    hands, download = started(links=(1, 2))
+    index = hands.requested(1)[0]
+    download.on_piece_data(1, index, offset, data, 0.1)
+    assert hands.strikes == [(1, "bytes out of place")]
+    assert not hands.writes
+    now = 0.1
+    while not hands.is_done and now < 5:
+        now += 0.1
+        download.on_timer(now)
+        serve(hands, download, 2, now)
+        hands.write_all(download, now)
+    assert hands.is_done
+
+
+def test_data_that_nobody_asked_for_is_dropped():
+    hands, download = started()
+    asked = set(hands.requested(1))
+    other = next(index for index in range(40) if index not in asked)
+    download.on_piece_data(1, other, 0, hands.pieces[other], 0.1)
+    download.on_piece_data(9, next(iter(asked)), 0, b"x", 0.1)
+    download.on_piece_data(1, NO_PIECE, 0, b"x", 0.1)
+    assert download.dropped == 3 and not hands.writes
+
+
+def test_a_wrong_piece_is_asked_of_another_source_first():
+    hands, download = started(size=65536, links=(1, 2))
+    assert hands.requested(1) == [0]
+    download.on_piece_data(1, 0, 0, b"x" * 65536, 0.1)
+    hands.write_all(download, 0.1)
+    assert hands.strikes == [(1, "a wrong piece")]
+    assert hands.requested(2) == [0] and not hands.is_done
+
+
+def test_a_silent_source_is_passed_over_after_three_seconds_and_dropped_after_twenty():
+    hands, download = started(size=20 * 65536, links=(1, 2))
+    first = hands.requested(1)
+    now = 0.0
+    while now < 3.5:
+        now += 0.25
+        serve(hands, download, 2, now)
+        hands.write_all(download, now)
+        download.on_timer(now)
+    assert hands.is_done or set(hands.requested(2)) <= set(first)
+    hands, download = started(links=(1,))
+    for _ in range(int(DROP_AFTER) + 2):
+        now += 1.0
+        download.on_timer(now)
+    assert hands.useless == [(1, "sends nothing")]
+
+
+def test_the_only_source_is_not_passed_over():
+    hands, download = started(links=(1,))
+    asked = hands.requested(1)
+    for step in range(10):
+        download.on_timer(step * 1.0)
+    assert not any(isinstance(message, PieceCancel) for _, message in hands.sent)
+    download.on_piece_data(1, asked[0], 0, hands.pieces[asked[0]], 10.0)
+    assert hands.writes
+
+
+def test_a_queued_source_owes_nothing_until_its_turn():
+    hands, download = started(links=(1,))
+    assert hands.requested(1)
+    download.on_queued(1, 3, 0.1)
+    assert download.sources[1].state is SourceState.QUEUED
+    assert download.in_flight_bytes == 0 and hands.requests[1] == 0
+    for step in range(60):
+        download.on_timer(step * 1.0)  # waiting in a queue is no fault
+    assert not hands.useless
+    download.on_queued(1, 0, 60.0)
+    assert hands.requested(1)
+
+
+def test_a_refused_piece_is_not_asked_of_that_source_again_until_it_has_it():
+    hands, download = started(size=65536, links=(1,))
+    assert hands.requested(1) == [0]
+    download.on_piece_refused(1, 0, 0.1)
+    download.on_timer(1.0)
+    assert hands.requested(1) == []
+    download.on_have(1, 0, 1.1)
+    assert hands.requested(1) == [0]
+
+
+def test_a_resumed_download_asks_only_for_what_is_missing():
+    bitmap = bytearray(5)
+    for index in range(40):
+        if index not in (7, 9):
+            set_bit(bitmap, index)
+    hands, download = started(have=bytes(bitmap))
+    assert sorted(hands.requested(1)) == [7, 9]
+    assert download.verified_bytes == 38 * 65536
+
+
+# ---- manifests that lie (THREATS: G03, A12)
+
+
+def page(first, count, size=40 * 65536, fill=b"d"):
+    return ManifestPage(FILE, size, first, fill * (32 * count))
+
+
+@pytest.mark.parametrize(
+    "pages",
+    [
+        [page(0, 41)],  # too long
+        [page(1, 2)],  # does not begin at the beginning
+        [page(0, 10), page(9, 10)],  # overlaps
+        [page(0, 10), page(10, 10, size=50 * 65536)],  # another size
+        [page(0, 0)],  # empty for a file that is not
+        [page(0, 40, fill=b"x")],  # not of this file
+        [page(0, 1, size=FILE_SIZE_MAX + 1)],
+        [page(0, 1, size=2**64 - 1)],
+        [page(0, 1, size=1 << 40)],  # more pieces than any file has
+    ],
+)
+def test_a_lying_manifest_is_refused_and_another_source_asked(pages):
+    hands = Hands(b"z" * (40 * 65536), 65536)
+    download = Download(FILE, hands, random.Random(1), 0.0)
+    download.add_source(1, b"1" * 8, "liar", 0.0)
+    download.add_source(2, b"2" * 8, "ana", 0.0)
+    for one in pages:
+        download.on_manifest_page(1, one, 0.0)
+    assert [link for link, _ in hands.strikes] == [1]
+    assert (2, ManifestRequest(FILE)) in hands.sent
+    for one in manifest_pages(FILE, len(hands.content), hands.digests):
+        download.on_manifest_page(2, one, 0.1)
+    assert hands.opened[1] == len(hands.content)
+
+
+def test_manifest_pages_nobody_asked_for_are_dropped():
+    hands, download = started()
+    download.on_manifest_page(1, page(0, 40), 0.1)
+    download.on_manifest_page(7, page(0, 40), 0.1)
+    assert download.dropped == 2 and not hands.strikes
+
+
+def test_a_long_manifest_travels_in_pages():
+    digests = bytes(range(256)) * (32 * 2560 // 256)
+    manifest = Manifest(0.0)
+    pages = manifest_pages(FILE, 2560, digests)
+    assert len(pages) == 3
+    assert [manifest.add(one, 2560) for one in pages] == [False, False, True]
+    assert bytes(manifest.digests) == digests
+    with pytest.raises(Lie):
+        manifest.add(pages[0], 2560)
+
+
+# ---- uploads
+
+
+class UploadHands:
+    def __init__(self):
+        self.sent = []
+        self.reads = []
+        self.in_link = Counter()
+        self.numbers = 0
+
+    def send(self, link, message):
+        self.sent.append((link, message))
+
+    def send_parts(self, link, message):
+        self.sent.append((link, message))
+
+    def backlog(self, link):
+        return self.in_link[link]
+
+    def read(self, link, file_id, index, offset, length):
+        self.reads.append((link, file_id, index, offset, length))
+
+    def next_number(self):
+        self.numbers += 1
+        return self.numbers
+
+    def take(self, kind):
+        found = [(link, message) for link, message in self.sent if isinstance(message, kind)]
+        self.sent = [one for one in self.sent if not isinstance(one[1], kind)]
+        return found
+
+
+def upload_links(count):
+    hands = UploadHands()
+    uploads = Uploads(hands)
+    for link in range(1, count + 1):
+        uploads.add(link, bytes([link]) * 8, "node%d" % link)
+    return hands, uploads
+
+
+def test_reading_ahead_stops_at_four_mebibytes_and_goes_on_when_the_link_drains():
+    hands, uploads = upload_links(1)
+    for index in range(10):
+        uploads.on_request(1, FILE, index, MIB, 0.0)
+    assert len(hands.reads) == 4
+    hands.in_link[1] = 4 * MIB
+    for read in hands.reads[:]:
+        uploads.on_read(*read, b"d", 0.1)
+    assert len(hands.take(PieceData)) == 4 and len(hands.reads) == 4
+    hands.in_link[1] = 0
+    uploads.on_writable(1, 0.2)
+    assert len(hands.reads) == 8
+
+
+def test_a_large_piece_is_sent_in_spans_and_an_unreadable_one_is_refused_once():
+    hands, uploads = upload_links(1)
+    uploads.on_request(1, FILE, 0, 3 * MIB + 5, 0.0)
+    assert [(offset, length) for *_, offset, length in hands.reads] == [
+        (0, MIB), (MIB, MIB), (2 * MIB, MIB), (3 * MIB, 5),
+    ]  # fmt: skip
+    hands, uploads = upload_links(1)
+    uploads.on_request(1, FILE, 0, 8 * MIB, 0.0)
+    uploads.on_unreadable(1, FILE, 0, MIB, PIECE_MISSING, 0.1)
+    assert hands.take(PieceRefused) == [(1, PieceRefused(FILE, 0, PIECE_MISSING))]
+    assert len(hands.reads) == 4  # the rest of the piece is not read any more
+
+
+def test_more_requests_than_allowed_are_refused():
+    hands, uploads = upload_links(1)
+    for index in range(REQUESTS_PER_LINK_MAX + 10):
+        uploads.on_request(1, FILE, index, MIB, 0.0)
+    refused = hands.take(PieceRefused)
+    assert refused and all(message.reason == TOO_MANY_REQUESTS for _, message in refused)
+    assert len(uploads.links[1].jobs) <= REQUESTS_PER_LINK_MAX
+
+
+def test_a_cancelled_piece_is_not_read():
+    hands, uploads = upload_links(1)
+    for index in range(10):
+        uploads.on_request(1, FILE, index, MIB, 0.0)
+    for index in range(4, 10):
+        uploads.on_cancel(1, FILE, index)
+    for read in hands.reads[:]:
+        uploads.on_read(*read, b"d", 0.1)
+    assert len(hands.reads) == 4
+
+
+def test_beyond_the_slots_links_wait_their_turn_in_order():
+    hands, uploads = upload_links(UPLOAD_SLOTS + 3)
+    for link in uploads.links:
+        uploads.on_request(link, FILE, 0, MIB, 0.0)
+    waiting = [(link, message.position) for link, message in hands.take(Queued)]
+    assert waiting == [(UPLOAD_SLOTS + 1, 1), (UPLOAD_SLOTS + 2, 2), (UPLOAD_SLOTS + 3, 3)]
+    uploads.remove(1, 1.0)
+    uploads.on_timer(1.0)
+    told = hands.take(Queued)
+    assert (UPLOAD_SLOTS + 1, Queued(0)) in told and (UPLOAD_SLOTS + 2, Queued(1)) in told
+    for read in hands.reads[:]:
+        if read[0] != 1:
+            uploads.on_read(*read, b"d", 1.0)
+    uploads.on_timer(3.0)  # the others are idle now: their slots pass on
+    assert {link for link, message in hands.take(Queued) if not message.position} == {UPLOAD_SLOTS + 2, UPLOAD_SLOTS + 3}
+
+
+def test_a_slot_held_for_long_goes_to_who_waits():
+    hands, uploads = upload_links(UPLOAD_SLOTS + 1)
+    for link in uploads.links:
+        uploads.on_request(link, FILE, 0, MIB, 0.0)
+    hands.take(Queued)
+    now = 0.0
+    while now < SLOT_TURN + 1:
+        now += 1.0
+        hands.in_link.update({link: 1 for link in uploads.links if not hands.in_link[link]})
+        uploads.on_timer(now)
+    told = hands.take(Queued)
+    assert (UPLOAD_SLOTS + 1, Queued(0)) in told
+    assert any(message.position for _, message in told)  # who had it longest waits now
+
+
+def test_bit_helpers_agree():
+    bits = bytearray(2)
+    set_bit(bits, 0)
+    set_bit(bits, 9)
+    assert bytes(bits) == b"\x80\x40" and has_bit(bits, 9) and not has_bit(bits, 8)

@@ -1,0 +1,714 @@
+"""One content on its way: `Download` fetches it from several sources, `Uploads` serves what others ask for.
+
+Neither does any I/O: each is handed its verbs (`DownloadHands`, `UploadHands`) and told what happened, with `now`.
+
+A source (one link to one node) goes OPENED -> READY -> (QUEUED -> READY)* until it is dropped. Bytes in flight are
+counted from the request until the piece is on the disk, so a slow disk slows the asking and memory stays bounded.
+The unit of trust is the piece: the store refuses one whose digest is wrong, and the source that sent it gets a strike.
+"""
+
+from __future__ import annotations
+
+import enum
+import random
+from collections import OrderedDict, deque
+from typing import Any, Deque, Dict, List, NamedTuple, Optional, Protocol, Set, Tuple
+
+from protocol.download import PieceChoice, Rate, in_flight_limit, window_of
+from protocol.messages import (
+    DIGESTS_PER_PAGE,
+    NO_PIECE,
+    SPAN_BYTES_MAX,
+    TOO_MANY_REQUESTS,
+    ManifestPage,
+    ManifestRequest,
+    PieceCancel,
+    PieceData,
+    PieceMap,
+    PieceMapRequest,
+    PieceRefused,
+    PieceRequest,
+    Queued,
+)
+
+DIGEST_SIZE = 32
+FILE_SIZE_MAX = 1 << 50  # a larger declared size is a lie
+PIECES_MAX = 4096  # that a content may have; piece sizes grow so that it is enough
+REQUESTS_PER_LINK_MAX = 32  # THREATS: E06
+MEASURED_AFTER = 2.0  # seconds until a source's rate is believed
+ASK_OTHERS_AFTER = 3.0  # seconds without a byte: its pieces are asked elsewhere
+DROP_AFTER = 20.0  # seconds without a byte: the source is dropped
+SLOW_RATE, SLOW_AFTER = 64 * 1024, 15.0  # bytes per second; a source so slow for so long is dropped if there are others
+MANIFEST_AFTER = 3.0  # seconds until another source is asked for the manifest
+
+UPLOAD_SLOTS = 8  # links that are served at once
+SLOT_IDLE = 1.0  # a slot not used for so long goes to the next in the queue
+SLOT_RESERVED = 5.0  # a slot just given is kept so long for its first request
+SLOT_TURN = 30.0  # while others wait, a slot is held no longer
+QUEUE_MAX = 256
+UPLOAD_BACKLOG_MAX = 4 << 20  # bytes handed to a link and not yet delivered
+SUBSCRIPTIONS_MAX = 256  # contents whose new pieces are told on one link
+SENT_RECORDS_MAX = 1024
+
+
+class SourceState(enum.Enum):
+    OPENED = 1  # the link is up, its piece map has been asked for
+    READY = 2
+    QUEUED = 3  # it has no upload slot for us yet
+
+
+class _Owed:
+    """A piece asked of a source."""
+
+    __slots__ = ("length", "received", "buffer")
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+        self.received = 0
+        self.buffer: Optional[bytearray] = None  # only for a piece that comes in several spans
+
+
+class Source:
+    """One node that gives pieces, on one link."""
+
+    def __init__(self, link: int, node_id: bytes, label: str, now: float) -> None:
+        self.link = link
+        self.node_id = node_id
+        self.label = label
+        self.state = SourceState.OPENED
+        self.position = 0  # in its queue
+        self.owed: Dict[int, _Owed] = {}
+        self.owed_bytes = 0
+        self.received_bytes = 0
+        self.rate: Optional[Rate] = None
+        self.heard_at = now  # or when it last owed nothing
+        self.slow_since: Optional[float] = None
+        self.is_passed_over = False
+        self.news_at = now  # when it last had something new for us, or sent bytes
+        self.map: Optional[PieceMap] = None  # until the pieces are known
+        self.manifest: Optional[Manifest] = None  # while it is asked for it
+
+    def per_second(self, now: float) -> float:
+        return self.rate.per_second(now) if self.rate else 0.0
+
+
+class Lie(Exception):
+    """What a source sent cannot be true."""
+
+
+class Manifest:
+    """Collects the pages of one source's manifest; holds no more than the size in its first page justifies."""
+
+    def __init__(self, now: float) -> None:
+        self.asked_at = now
+        self.size = -1
+        self.digests = bytearray()
+
+    def add(self, page: ManifestPage, piece_count: int) -> bool:
+        """Is it complete now? Lie if the page does not fit."""
+        if self.size >= 0 and page.size != self.size:
+            raise Lie("two sizes for one file")
+        if piece_count > PIECES_MAX or page.first * DIGEST_SIZE != len(self.digests):
+            raise Lie("a list of pieces out of order")
+        self.size = page.size
+        self.digests += page.digests
+        if len(self.digests) > piece_count * DIGEST_SIZE or (not page.digests and piece_count):
+            raise Lie("a list of pieces that is too long")
+        return len(self.digests) == piece_count * DIGEST_SIZE
+
+
+def manifest_pages(file_id: bytes, size: int, digests: bytes) -> List[ManifestPage]:
+    step = DIGESTS_PER_PAGE * DIGEST_SIZE
+    return [
+        ManifestPage(file_id, size, start // DIGEST_SIZE, digests[start : start + step])
+        for start in range(0, max(len(digests), 1), step)
+    ]
+
+
+class DownloadHands(Protocol):
+    """What a Download wants done."""
+
+    def send(self, link: int, message: Any) -> None: ...
+
+    def piece_size_of(self, size: int) -> int: ...
+
+    def is_true_manifest(self, file_id: bytes, size: int, digests: bytes) -> bool: ...
+
+    def requests_on(self, link: int) -> int:
+        """Pieces asked on this link, for whichever download."""
+
+    def count_requests(self, link: int, change: int) -> None: ...
+
+    def open_pieces(self, download: Download, size: int, digests: bytes) -> None:
+        """Make or resume the part file; answered by `on_opened`."""
+
+    def write(self, download: Download, index: int, data: Any, link: int) -> None:
+        """Verify and write; answered by `on_written`."""
+
+    def on_piece(self, download: Download, index: int) -> None:
+        """One piece more is verified."""
+
+    def on_all_pieces(self, download: Download, now: float) -> None: ...
+
+    def on_strike(self, download: Download, source: Source, why: str, is_proof: bool, now: float) -> None:
+        """It sent what is not true; with `is_proof` on purpose."""
+
+    def on_useless(self, download: Download, source: Source, why: str, now: float) -> None:
+        """Drop it from this download: it does not serve us."""
+
+
+class Download:
+    """The pieces of one content, from sources to the store."""
+
+    def __init__(self, file_id: bytes, hands: DownloadHands, rng: random.Random, now: float) -> None:
+        self.file_id = file_id
+        self.size = -1  # until the manifest is here
+        self.digests = b""
+        self.piece_size = 0
+        self.choice: Optional[PieceChoice] = None
+        self.sources: Dict[int, Source] = {}
+        self.in_flight_bytes = 0  # asked, or received and not yet written
+        self.verified_bytes = 0
+        self.rate = Rate(now)
+        self.is_opening = False
+        self.is_ended = False
+        self.dropped = 0  # messages that nobody asked for
+        self._hands = hands
+        self._rng = rng
+
+    # ---- sources
+
+    def add_source(self, link: int, node_id: bytes, label: str, now: float) -> None:
+        """The link to a provider is up: ask what it has, and the manifest if nobody else is asked."""
+        if link in self.sources or self.is_ended:
+            return
+        source = self.sources[link] = Source(link, node_id, label, now)
+        if self.choice is None and not self.is_opening and not any(one.manifest for one in self.sources.values()):
+            self._ask_manifest(source, now)
+        self._hands.send(link, PieceMapRequest(self.file_id))
+
+    def _ask_manifest(self, source: Source, now: float) -> None:
+        source.manifest = Manifest(now)
+        self._hands.send(source.link, ManifestRequest(self.file_id))
+
+    def remove_source(self, link: int, now: float) -> Optional[Source]:
+        """The link is lost, or it shall not be asked any more."""
+        source = self.sources.pop(link, None)
+        if source is None:
+            return None
+        self._release(source, cancel=not self.is_ended)
+        if self.choice is not None:
+            self.choice.remove_map(link)
+        self._want_manifest(now)
+        self.fill_all(now)
+        return source
+
+    def _want_manifest(self, now: float) -> None:
+        if self.choice is not None or self.is_opening or any(one.manifest for one in self.sources.values()):
+            return
+        for source in self.sources.values():
+            return self._ask_manifest(source, now)
+
+    def _release(self, source: Source, cancel: bool) -> None:
+        """Take back everything that it owes."""
+        for index, owed in list(source.owed.items()):
+            self._forgive(source, index, owed)
+            if cancel:
+                self._hands.send(source.link, PieceCancel(self.file_id, index))
+            if self.choice is not None:
+                self.choice.release(source.link, index)
+
+    def _forgive(self, source: Source, index: int, owed: _Owed) -> None:
+        del source.owed[index]
+        source.owed_bytes -= owed.length
+        self.in_flight_bytes -= owed.length
+        self._hands.count_requests(source.link, -1)
+
+    def end(self) -> None:
+        """No more is wanted, of anyone."""
+        self.is_ended = True
+        for source in self.sources.values():
+            self._release(source, cancel=True)
+
+    # ---- manifest and map
+
+    def on_manifest_page(self, link: int, page: ManifestPage, now: float) -> None:
+        source = self.sources.get(link)
+        if source is None or source.manifest is None or self.choice is not None or self.is_opening:
+            self.dropped += 1
+            return
+        source.heard_at = source.manifest.asked_at = now
+        try:
+            if page.size > FILE_SIZE_MAX:
+                raise Lie("an impossible size")
+            piece_size = self._hands.piece_size_of(page.size)
+            if not source.manifest.add(page, -(-page.size // piece_size)):
+                return
+            size, digests = source.manifest.size, bytes(source.manifest.digests)
+            if not self._hands.is_true_manifest(self.file_id, size, digests):
+                raise Lie("a list of pieces that does not belong to the file")
+        except Lie as lie:
+            source.manifest = None
+            self._hands.on_strike(self, source, str(lie), True, now)
+            self._want_manifest(now)
+            return
+        for one in self.sources.values():
+            one.manifest = None
+        self.open(size, digests)
+
+    def open(self, size: int, digests: bytes) -> None:
+        """The manifest is known and true."""
+        self.size, self.digests, self.is_opening = size, digests, True
+        self.piece_size = self._hands.piece_size_of(size)
+        self._hands.open_pieces(self, size, digests)
+
+    def on_opened(self, bitmap: bytes, now: float) -> None:
+        """The store is ready; `bitmap` is what it has from an earlier time."""
+        if self.is_ended:
+            return
+        self.is_opening = False
+        count = len(self.digests) // DIGEST_SIZE
+        self.choice = PieceChoice(count, bitmap, self._rng)
+        self.verified_bytes = sum(self.length_of(index) for index in range(count) if self.choice.is_verified[index])
+        self.rate = Rate(now)
+        for source in list(self.sources.values()):
+            self._apply_map(source)
+        if not self.choice.missing:
+            self._hands.on_all_pieces(self, now)
+            return
+        self.fill_all(now)
+
+    def length_of(self, index: int) -> int:
+        return min(self.piece_size, self.size - index * self.piece_size)
+
+    def on_piece_map(self, link: int, piece_map: PieceMap, now: float) -> None:
+        source = self.sources.get(link)
+        if source is None or len(piece_map.bitmap) > PIECES_MAX // 8:
+            self.dropped += 1
+            return
+        source.heard_at = source.news_at = now
+        source.map = piece_map
+        if self.choice is not None:
+            self._apply_map(source)
+            self._fill(source, now)
+
+    def _apply_map(self, source: Source) -> None:
+        if source.map is None or self.choice is None:
+            return
+        self.choice.set_map(source.link, source.map.complete, source.map.bitmap)
+        source.map = None
+        if source.state is SourceState.OPENED:
+            source.state = SourceState.READY
+
+    def on_have(self, link: int, index: int, now: float) -> None:
+        source = self.sources.get(link)
+        if source is None or self.choice is None:
+            self.dropped += 1
+            return
+        if self.choice.add_piece(link, index):
+            source.news_at = now
+            self._fill(source, now)
+
+    # ---- asking
+
+    def fill_all(self, now: float) -> None:
+        """Ask every source for as much as its window allows, the fastest first."""
+        sources = list(self.sources.values())
+        if len(sources) > 1:
+            sources.sort(key=lambda source: -source.per_second(now))
+        for source in sources:
+            self._fill(source, now)
+
+    def _fill(self, source: Source, now: float) -> None:
+        choice = self.choice
+        if choice is None or not choice.missing or source.state is not SourceState.READY:
+            return
+        if source.is_passed_over or self.is_ended:
+            return
+        is_measured = source.rate is not None and source.rate.age(now) >= MEASURED_AFTER
+        ready = sum(one.state is SourceState.READY and not one.is_passed_over for one in self.sources.values())
+        window = window_of(source.per_second(now), is_measured, ready, self.piece_size)
+        limit = in_flight_limit(self.piece_size)
+        while source.owed_bytes + self.piece_size <= window and self.in_flight_bytes + self.piece_size <= limit:
+            if self._hands.requests_on(source.link) >= REQUESTS_PER_LINK_MAX:
+                return
+            index = choice.choose(source.link, now)
+            if index is None:
+                return
+            self._ask(source, index, now)
+
+    def _ask(self, source: Source, index: int, now: float) -> None:
+        if not source.owed:
+            source.heard_at = now
+            if source.rate is None:
+                source.rate = Rate(now)
+        owed = source.owed[index] = _Owed(self.length_of(index))
+        source.owed_bytes += owed.length
+        self.in_flight_bytes += owed.length
+        self._hands.count_requests(source.link, 1)
+        self._hands.send(source.link, PieceRequest(self.file_id, index))
+
+    # ---- receiving
+
+    def on_piece_data(self, link: int, index: int, offset: int, data: Any, now: float) -> None:
+        """Bytes of a piece; the data are not copied when the piece comes whole."""
+        source = self.sources.get(link)
+        if source is None:
+            self.dropped += 1
+            return
+        source.heard_at = source.news_at = now
+        source.is_passed_over = False
+        owed = source.owed.get(index)
+        if owed is None:
+            self.dropped += 1  # never asked for, or cancelled meanwhile
+            return
+        size = len(data)
+        if offset != owed.received or not size or offset + size > owed.length:
+            self._forgive(source, index, owed)
+            self._reopen_for(source, index)
+            self._hands.on_strike(self, source, "bytes out of place", True, now)
+            return
+        source.received_bytes += size
+        if source.rate is not None:
+            source.rate.add(size, now)
+        owed.received += size
+        if owed.received < owed.length or owed.buffer is not None:
+            if owed.buffer is None:
+                owed.buffer = bytearray(owed.length)
+            owed.buffer[offset : offset + size] = data
+            if owed.received < owed.length:
+                return
+            data = owed.buffer
+        self._on_whole_piece(source, index, owed, data, now)
+
+    def _reopen_for(self, source: Source, index: int) -> None:
+        if self.choice is not None:
+            self.choice.release(source.link, index)
+
+    def _on_whole_piece(self, source: Source, index: int, owed: _Owed, data: Any, now: float) -> None:
+        choice = self.choice
+        assert choice is not None
+        self._forgive(source, index, owed)
+        if not choice.is_verified[index] and not choice.is_settled(index):
+            choice.settle(index)
+            self.in_flight_bytes += owed.length  # until it is written
+            self._hands.write(self, index, data, source.link)
+        self._fill(source, now)
+
+    def on_written(self, index: int, link: int, is_right: bool, now: float) -> None:
+        """The store has verified and written a piece, or refused it."""
+        self.in_flight_bytes -= self.length_of(index)
+        choice = self.choice
+        if choice is None or self.is_ended:
+            return
+        if not is_right:
+            self._on_wrong_piece(index, link, now)
+            return
+        for other in choice.verify(index):
+            self._cancel(other, index)
+        self.verified_bytes += self.length_of(index)
+        self.rate.add(self.length_of(index), now)
+        self._hands.on_piece(self, index)
+        if choice.missing:
+            self.fill_all(now)
+        else:
+            self._hands.on_all_pieces(self, now)
+
+    def _cancel(self, link: Any, index: int) -> None:
+        source = self.sources.get(link)
+        owed = source.owed.get(index) if source else None
+        if source is not None and owed is not None:
+            self._forgive(source, index, owed)
+            self._hands.send(source.link, PieceCancel(self.file_id, index))
+
+    def _on_wrong_piece(self, index: int, link: int, now: float) -> None:
+        assert self.choice is not None
+        for one in self.sources.values():
+            if one.link != link:
+                self._cancel(one.link, index)
+        self.choice.reopen(index)
+        for one in list(self.sources.values()):
+            if one.link != link:  # the others are asked before the one that was wrong
+                self._fill(one, now)
+        source = self.sources.get(link)
+        if source is not None:
+            self._hands.on_strike(self, source, "a wrong piece", False, now)
+        self.fill_all(now)
+
+    def on_piece_refused(self, link: int, index: int, now: float) -> Optional[Source]:
+        """The source that does not give a piece, if it was asked; the reasons are the caller's to judge."""
+        source = self.sources.get(link)
+        if source is None:
+            self.dropped += 1
+            return None
+        owed = source.owed.get(index)
+        if owed is not None:
+            self._forgive(source, index, owed)
+            if self.choice is not None:
+                self.choice.remove_piece(link, index)
+                self.choice.release(link, index)
+                self.fill_all(now)
+        return source if owed is not None or index == NO_PIECE else None
+
+    def on_queued(self, link: int, position: int, now: float) -> None:
+        """The source has no upload slot for us, or now it has."""
+        source = self.sources.get(link)
+        if source is None or source.state is SourceState.OPENED:
+            return
+        source.heard_at, source.position = now, position
+        if position:
+            source.state = SourceState.QUEUED
+            self._release(source, cancel=False)
+            self.fill_all(now)
+        elif source.state is SourceState.QUEUED:
+            source.state = SourceState.READY
+            self._fill(source, now)
+
+    # ---- time
+
+    def on_timer(self, now: float) -> None:
+        """About once a second: who is silent, who is slow, what the endgame may ask."""
+        for source in list(self.sources.values()):
+            if source.link in self.sources:
+                self._check(source, now)
+        self.fill_all(now)
+
+    def _check(self, source: Source, now: float) -> None:
+        if source.manifest is not None and now - source.manifest.asked_at >= MANIFEST_AFTER:
+            self._ask_another_for_manifest(source, now)
+        silent = now - source.heard_at
+        is_waited_for = source.owed or source.state is SourceState.OPENED or source.is_passed_over
+        if not is_waited_for or self.is_opening:
+            source.slow_since = None
+            return
+        if silent >= DROP_AFTER:
+            self._hands.on_useless(self, source, "sends nothing", now)
+        elif silent >= ASK_OTHERS_AFTER and source.owed and self._has_others(source):
+            source.is_passed_over = True
+            self._release(source, cancel=True)
+        elif source.owed:
+            self._check_rate(source, now)
+
+    def _ask_another_for_manifest(self, source: Source, now: float) -> None:
+        others = [one for one in self.sources.values() if one.manifest is None]
+        if others:
+            self._ask_manifest(others[0], now)
+            source.manifest.asked_at = now  # type: ignore[union-attr]
+
+    def _has_others(self, source: Source) -> bool:
+        """Is there another source that would serve us?"""
+        if self.choice is None:
+            return False
+        others = [one for one in self.sources.values() if one is not source and not one.is_passed_over]
+        return any(one.state is SourceState.READY and self.choice.is_useful(one.link) for one in others)
+
+    def _check_rate(self, source: Source, now: float) -> None:
+        if source.per_second(now) >= SLOW_RATE:
+            source.slow_since = None
+            return
+        if source.slow_since is None:
+            source.slow_since = now
+        elif now - source.slow_since >= SLOW_AFTER and self._has_others(source):
+            self._hands.on_useless(self, source, "is too slow", now)
+
+
+# ---- the other end --------------------------------------------------------------------------------------------------
+
+
+class Sent(NamedTuple):
+    """What one link got of one content."""
+
+    number: int
+    started_at: float
+    at: float
+    size: int
+    rate: Rate
+
+
+class _Job:
+    """A piece that was asked for; `offset` is how far it has been read."""
+
+    __slots__ = ("file_id", "index", "offset", "length")
+
+    def __init__(self, file_id: bytes, index: int, length: int) -> None:
+        self.file_id = file_id
+        self.index = index
+        self.length = length
+        self.offset = 0
+
+
+class UploadLink:
+    """One link on which somebody asks us for pieces."""
+
+    def __init__(self, link: int, node_id: bytes, label: str) -> None:
+        self.link = link
+        self.node_id = node_id
+        self.label = label
+        self.jobs: Deque[_Job] = deque()
+        self.reading_bytes = 0
+        self.has_slot = False
+        self.slot_at = 0.0
+        self.used_at = 0.0
+        self.told_position = 0
+        self.told: Set[bytes] = set()  # contents whose new pieces it is told
+        self.sent: OrderedDict[bytes, Sent] = OrderedDict()
+
+
+class UploadHands(Protocol):
+    """What Uploads want done."""
+
+    def send(self, link: int, message: Any) -> None: ...
+
+    def send_parts(self, link: int, message: Any) -> None: ...
+
+    def backlog(self, link: int) -> int: ...
+
+    def read(self, link: int, file_id: bytes, index: int, offset: int, length: int) -> None:
+        """Read a span; answered by `on_read`."""
+
+    def next_number(self) -> int: ...
+
+
+class Uploads:
+    """Who is served what, in which order, and who waits."""
+
+    def __init__(self, hands: UploadHands) -> None:
+        self.links: Dict[int, UploadLink] = {}
+        self.waiting: Deque[int] = deque()
+        self._hands = hands
+
+    def add(self, link: int, node_id: bytes, label: str) -> None:
+        self.links[link] = UploadLink(link, node_id, label)
+
+    def remove(self, link: int, now: float) -> None:
+        if self.links.pop(link, None) is not None:
+            if link in self.waiting:
+                self.waiting.remove(link)
+            self._give_slots(now)
+
+    # ---- requests
+
+    def on_request(self, link: int, file_id: bytes, index: int, length: int, now: float) -> None:
+        """A piece that we have is asked for."""
+        upload = self.links[link]
+        if len(upload.jobs) >= REQUESTS_PER_LINK_MAX:
+            self._hands.send(link, PieceRefused(file_id, index, TOO_MANY_REQUESTS))
+            return
+        if not upload.has_slot and not self._take_slot(upload, now):
+            return
+        upload.used_at = now
+        upload.jobs.append(_Job(file_id, index, length))
+        if file_id not in upload.sent:
+            upload.sent[file_id] = Sent(self._hands.next_number(), now, now, 0, Rate(now))
+            if len(upload.sent) > SENT_RECORDS_MAX:
+                upload.sent.popitem(last=False)
+        self._pump(upload, now)
+
+    def on_cancel(self, link: int, file_id: bytes, index: int) -> None:
+        upload = self.links[link]
+        upload.jobs = deque(job for job in upload.jobs if (job.file_id, job.index) != (file_id, index))
+
+    def _pump(self, upload: UploadLink, now: float) -> None:
+        """Read ahead until the link has enough to send."""
+        while upload.jobs and upload.reading_bytes + self._hands.backlog(upload.link) < UPLOAD_BACKLOG_MAX:
+            job = upload.jobs[0]
+            offset, length = job.offset, min(SPAN_BYTES_MAX, job.length - job.offset)
+            job.offset += length
+            if job.offset >= job.length:
+                upload.jobs.popleft()
+            upload.reading_bytes += length
+            self._hands.read(upload.link, job.file_id, job.index, offset, length)
+
+    def on_read(self, link: int, file_id: bytes, index: int, offset: int, length: int, data: Any, now: float) -> None:
+        """A span was read."""
+        upload = self.links.get(link)
+        if upload is None:
+            return
+        upload.reading_bytes -= length
+        upload.used_at = now
+        sent = upload.sent.get(file_id)
+        if sent is not None:
+            sent.rate.add(length, now)
+            upload.sent[file_id] = sent._replace(size=sent.size + length, at=now)
+        self._hands.send_parts(link, PieceData(file_id, index, offset, data))
+        self._pump(upload, now)
+
+    def on_unreadable(self, link: int, file_id: bytes, index: int, length: int, reason: int, now: float) -> None:
+        """A span could not be read: the rest of the piece is not tried."""
+        upload = self.links.get(link)
+        if upload is None:
+            return
+        upload.reading_bytes -= length
+        self.on_cancel(link, file_id, index)
+        self._hands.send(link, PieceRefused(file_id, index, reason))
+        self._pump(upload, now)
+
+    def on_writable(self, link: int, now: float) -> None:
+        upload = self.links.get(link)
+        if upload is not None:
+            upload.used_at = now
+            self._pump(upload, now)
+
+    # ---- slots
+
+    def _take_slot(self, upload: UploadLink, now: float) -> bool:
+        """A free slot; or a place in the queue, and the request is forgotten: it is asked again when it is its turn."""
+        if not self.waiting and sum(one.has_slot for one in self.links.values()) < UPLOAD_SLOTS:
+            upload.has_slot, upload.slot_at, upload.used_at = True, now, now
+            return True
+        if upload.link not in self.waiting:
+            if len(self.waiting) >= QUEUE_MAX:
+                return False
+            self.waiting.append(upload.link)
+        upload.told_position = self.waiting.index(upload.link) + 1
+        self._hands.send(upload.link, Queued(upload.told_position))
+        return False
+
+    def _give_slots(self, now: float) -> None:
+        free = UPLOAD_SLOTS - sum(one.has_slot for one in self.links.values())
+        while free > 0 and self.waiting:
+            upload = self.links[self.waiting.popleft()]
+            upload.has_slot, upload.slot_at, upload.told_position = True, now, 0
+            upload.used_at = now + SLOT_RESERVED - SLOT_IDLE
+            self._hands.send(upload.link, Queued(0))
+            free -= 1
+
+    def on_timer(self, now: float) -> None:
+        """About once a second: pass idle and long-held slots on, tell the queue how it moves."""
+        if not self.waiting:
+            return
+        for upload in list(self.links.values()):
+            if not upload.has_slot:
+                continue
+            is_busy = upload.jobs or upload.reading_bytes or self._hands.backlog(upload.link)
+            if not is_busy and now - upload.used_at >= SLOT_IDLE:
+                upload.has_slot = False
+            elif now - upload.slot_at >= SLOT_TURN:
+                upload.has_slot = False
+                upload.jobs.clear()
+                self.waiting.append(upload.link)
+        self._give_slots(now)
+        for place, link in enumerate(self.waiting):
+            upload = self.links[link]
+            if upload.told_position != place + 1:
+                upload.told_position = place + 1
+                self._hands.send(link, Queued(place + 1))
+
+    # ---- who wants to know
+
+    def subscribe(self, link: int, file_id: bytes) -> None:
+        upload = self.links[link]
+        if len(upload.told) < SUBSCRIPTIONS_MAX:
+            upload.told.add(file_id)
+
+    def subscribers(self, file_id: bytes) -> List[int]:
+        return [upload.link for upload in self.links.values() if file_id in upload.told]
+
+    def rows(self, now: float) -> List[Tuple[UploadLink, bytes, Sent]]:
+        """What was sent in the last three seconds, to whom."""
+        return [
+            (upload, file_id, sent)
+            for upload in self.links.values()
+            for file_id, sent in upload.sent.items()
+            if now - sent.at < 3.0
+        ]
