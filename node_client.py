@@ -22,6 +22,7 @@ import ipaddress
 import logging
 import os
 import queue
+import random
 import signal
 import socket
 import sys
@@ -30,7 +31,15 @@ import time
 import unicodedata
 from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
+import library as files
+import peer
+import supernode
 from protocol import results
+
+try:
+    import rdt
+except ImportError:     # until it is written
+    rdt = None  # type: ignore[assignment]
 
 log = logging.getLogger("node")
 
@@ -873,10 +882,9 @@ def _finish_job(done: Callable[[Any, Optional[Exception]], None], result: Any, e
 class ScannerThread:
     """Looks for files to share, again and again; what it finds goes to the node thread."""
 
-    def __init__(self, scanner: Any, report: Callable[[Any], None]) -> None:
-        self._scanner, self._report = scanner, report
+    def __init__(self, scanner: Any, report: Callable[[Any], None], is_over: threading.Event) -> None:
+        self._scanner, self._report, self.is_over = scanner, report, is_over
         self._asked = threading.Event()         # set: look now
-        self.is_over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="scanner", daemon=True)
 
     def start(self) -> None:
@@ -1028,8 +1036,11 @@ class Console:
         if isinstance(event, results.Outcome):
             self.outcome = event
             self.due.discard("connect")
-            if self.is_joining and event.kind not in ("supernode", "joined"):
+            if self.is_joining and (event.kind == "nobody" or event.kind == "refused" or
+                                    (event.kind == "supernode" and not self.node.is_port_own)):
                 return                          # `_open` says why, and asks again
+            if event.address and event.address[0] == "0.0.0.0":
+                event = event._replace(address=(self.node.ip, event.address[1]))
         self.say(line_for(event, self.node.folder if self.node else DEFAULT_FOLDER))
 
     def _on_end(self, number: int, is_failure: bool) -> None:
@@ -1119,11 +1130,13 @@ class Console:
         if settings.folder != self.node.folder:
             self.say(f"* {settings.folder} is in use by another node here; this one uses {self.node.folder}")
         self.wait_until(lambda: self.outcome is not None, JOIN_SECONDS)
-        if self.outcome is not None and self.outcome.kind in ("supernode", "joined"):
+        kind = self.outcome.kind if self.outcome else ""
+        if kind == "joined" or (kind == "supernode" and self.node.is_port_own):
             self.is_joining = False
             return ""
-        self.node.close(0.5)
-        self.node = None
+        self._leave_node()
+        if kind == "supernode":
+            return f"Port {settings.port} of this machine is in use by another program, and no node answers there."
         return getattr(self.outcome, "text", "") or (
             f"Nobody answers at {settings.ip}:{settings.port}, and this machine cannot be the supernode there."
             if settings.ip else "No network was found, and none could be opened here.")
@@ -1182,12 +1195,16 @@ class Console:
         self.is_leaving, self.signals = True, []
         if self.node:
             self.say("* leaving ..." if self.terminal.is_asking else "")
-            left: List[bool] = []
-            self.node.call(lambda now: self.node.peer.leave(now, lambda *_: self.inbox.put(lambda: left.append(True))))
-            self.wait_until(lambda: bool(left), LEAVE_SECONDS)
-            self.node.close(1.0)
+            self._leave_node()
         self.pump()
         self.terminal.close()
+
+    def _leave_node(self) -> None:
+        node, left = self.node, []              # type: Any, List[bool]
+        node.call(lambda now: node.peer.leave(now, lambda *_: self.inbox.put(lambda: left.append(True))))
+        self.wait_until(lambda: bool(left), LEAVE_SECONDS)
+        node.close(1.0)
+        self.node = None
 
     # -- commands, one method each
 
@@ -1272,11 +1289,15 @@ class Console:
             self.say(f"!! {safe_text(path)}  there is no such file or folder")
             return
         full = os.path.abspath(found)
-        self._ask(lambda peer, now, done: peer.share(full, now, done), self._say_result)
+        self._ask(lambda peer, now, done: peer.share(full, now, done), self._say_share)
 
     def _show_shares(self, rows: Any) -> None:
         cells = [(safe_text(row.name), format_size(row.size), f"id {short_id(row.file_id)}") for row in rows or ()]
         self._show_table(cells, (1,), "You share nothing yet. B path shares a file or folder.")
+
+    def _say_share(self, text: Any) -> None:
+        self.node.look_now()
+        self._say_result(text)
 
     def _say_result(self, text: Any) -> None:
         if isinstance(text, str) and text:
@@ -1287,7 +1308,9 @@ class Console:
         self._ask(lambda peer, now, done: done(peer.members(now)), self._show_members)
 
     def _show_members(self, rows: Any) -> None:
-        self._show_table([_member_cells(row) for row in rows or ()], (), "Nobody is here: there is no network.")
+        rows = [row._replace(address=(self.node.ip, row.address[1])) if row.address[0] == "0.0.0.0" else row
+                for row in rows or ()]
+        self._show_table([_member_cells(row) for row in rows], (), "Nobody is here: there is no network.")
 
     def view(self, _: str) -> None:
         """V: the transfers."""
@@ -1301,7 +1324,8 @@ class Console:
         if not (number.isascii() and number.isdigit() and len(number) < 9):
             self.say("K needs the number of a transfer as V shows it: K 1")
             return
-        self.asked.discard(int(number))         # what was cancelled by hand has not failed
+        if int(number) in self.running or int(number) in self.asked:
+            self._on_end(int(number), False)    # what was cancelled by hand has not failed
         self._ask(lambda peer, now, done: done(peer.cancel(int(number), now)), self._say_result)
 
     def mesh(self, wish: str) -> None:
@@ -1379,6 +1403,17 @@ def _transfer_cells(row: results.TransferRow) -> Sequence[str]:
 
 # ---------------------------------------------------------------- putting it together
 
+def own_addresses() -> List[str]:
+    """This machine's IPv4 addresses as far as they can be found without asking anybody, loopback left out."""
+    found: List[str] = []
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("198.51.100.1", 9))      # sends nothing: only asks which address would be used
+        found.append(probe.getsockname()[0])
+    with contextlib.suppress(OSError):
+        found += [str(entry[4][0]) for entry in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)]
+    return [ip for ip in dict.fromkeys(found) if not ip.startswith("127.")]
+
+
 class NodeError(Exception):
     """The node cannot be opened, with a sentence for a person."""
 
@@ -1404,9 +1439,79 @@ def set_up_signals(console: Console) -> None:
             signal.signal(getattr(signal, name), console.on_signal)
 
 
-def open_node(settings: Settings, notify: Callable[[Any], None]) -> Any:
-    """A node with all its threads, started."""
-    raise NodeError("This copy has no peer.py yet.")
+class Node:
+    """One node with all its threads; made stopped, and only ever used by the prompt thread."""
+
+    def __init__(self, settings: Settings, notify: Callable[[Any], None], library: files.Library,
+                 transport: rdt.Transport, is_port_own: bool) -> None:
+        self.folder, self.is_port_own = _folder_shown(library.folder), is_port_own
+        self.ip = settings.ip or next(iter(own_addresses()), "127.0.0.1")
+        self._thread = NodeThread(time.monotonic)
+        self._disk = DiskThread(self._thread)
+        self._library, self._transport = library, transport
+        is_over = threading.Event()
+        scanner = files.Scanner(library.folder, is_over)
+        self._scanner = ScannerThread(scanner, self._on_scanned, is_over)
+        self._links = rdt.Links(transport, self._emit)
+        self.peer = self._thread.peer = peer.Peer(
+            self._links, library, self._disk, random.SystemRandom(), notify, supernode.Supernode, settings.name,
+            scanner, own_addresses)
+        self.call, self.look_now = self._thread.call, self._scanner.look_now
+
+    def _emit(self, event: str, *arguments: Any) -> None:
+        self._thread.call(functools.partial(getattr(self.peer, event), *arguments))
+
+    def _on_scanned(self, result: files.ScanResult) -> None:
+        self._thread.call(functools.partial(self.peer.on_scanned, result))
+
+    def start(self, settings: Settings) -> None:
+        """Starts the threads, and looks for the network."""
+        for thread in (self._thread, self._disk, self._scanner):
+            thread.start()
+        target = (settings.ip, settings.port) if settings.ip else None
+        self.call(lambda now: self.peer.start(target, settings.port, now))
+
+    def close(self, timeout: float) -> None:
+        """Ends the threads, delivers what was sent, and gives port and folder free."""
+        self._scanner.stop()
+        self._disk.stop(timeout)
+        self._thread.stop()
+        with contextlib.suppress(rdt.RdtError, OSError):
+            self._transport.close()
+        self._library.close()
+
+
+def _folder_shown(folder: str) -> str:
+    relative = os.path.relpath(folder)
+    return folder if relative.startswith("..") else relative
+
+
+def open_node(settings: Settings, notify: Callable[[Any], None]) -> Node:
+    """A node with all its threads, started; NodeError says why not."""
+    try:
+        library = files.open_folder(settings.folder, settings.is_folder_chosen)
+    except files.LibraryError as error:
+        raise NodeError(str(error)) from error
+    try:
+        transport, is_port_own = _open_transport(settings)
+    except (rdt.RdtError, OSError) as error:
+        library.close()
+        log.error("no socket", exc_info=error)
+        raise NodeError(f"No network can be used here: {safe_text(str(error))}") from error
+    node = Node(settings, notify, library, transport, is_port_own)
+    if library.notice:
+        notify(results.Notice(library.notice))
+    node.start(settings)
+    return node
+
+
+def _open_transport(settings: Settings) -> Tuple[rdt.Transport, bool]:
+    """A socket at the port asked for, or at a free one when another node of this machine has it."""
+    is_local = settings.ip is not None and settings.ip.startswith("127.")
+    try:
+        return rdt.open(settings.ip if is_local else "0.0.0.0", settings.port), True
+    except (rdt.RdtError, OSError):
+        return rdt.open("0.0.0.0", 0), False
 
 
 def main(argv: Optional[Sequence[str]] = None, open_node: Callable[..., Any] = open_node) -> int:

@@ -147,7 +147,7 @@ class FakeNode:
     """A node thread with a fake peer on it; a line on the control descriptor is an event to tell."""
 
     def __init__(self, settings: Any, notify: Callable[[Any], None]) -> None:
-        self.folder, self.ip = "shared", "127.0.0.1"
+        self.folder, self.ip, self.is_port_own, self.look_now = "shared", "127.0.0.1", settings.port != 7777, bool
         self.thread = NodeThread(time.monotonic)
         self.thread.peer = self.peer = FakePeer(notify)
         self.call = self.thread.call
