@@ -50,8 +50,8 @@ class PacketType(enum.IntEnum):
 
 PREFIX = struct.Struct(">IBBH")
 PREFIX_SIZE = PREFIX.size
-_PREFIX_AFTER_CHECKSUM = struct.Struct(">BBH")
-_CHECKSUM = struct.Struct(">I")
+_PREFIX_AFTERCHECKSUM = struct.Struct(">BBH")
+CHECKSUM = struct.Struct(">I")
 
 # DATA and PING: prefix, remote connection id, packet number, floor, stream offset.  `floor` is how far below
 # the packet number the oldest packet lies whose fate still interests the sender: ranges below it are forgotten.
@@ -136,7 +136,7 @@ class RefusedPacket(NamedTuple):
 def seal(datagram: bytearray) -> bytearray:
     """Write length and checksum into a finished packet."""
     struct.pack_into(">H", datagram, 6, len(datagram))
-    _CHECKSUM.pack_into(datagram, 0, zlib.crc32(memoryview(datagram)[4:]))
+    CHECKSUM.pack_into(datagram, 0, zlib.crc32(memoryview(datagram)[4:]))
     return datagram
 
 

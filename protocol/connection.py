@@ -1,0 +1,634 @@
+"""One connection: handshake, packets, acknowledgements, flow control, keep-alive, path MTU, and its end.
+
+Pure: takes packets and `now`, gives batches of datagrams, events and a next deadline. Only `Endpoint` makes
+connections and calls them; the endpoint's owner calls `send_frame`, `consume`, `shut_down` and `fail`.
+
+    CONNECTING --INIT_ACK--> ESTABLISHED --shut_down, fail--> CLOSING --their CLOSE, or 3 tries--> CLOSED
+    HANDSHAKE  --any packet-> ESTABLISHED --their CLOSE------> DRAINING --3 probe timeouts-------> CLOSED
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from typing import Any, List, NamedTuple, Optional, Tuple
+
+from protocol import wire
+from protocol.recovery import BATCH_PACKETS_MAX, AckViolation, CubicQ, Outcome, RangeSet, Recovery, SentBatch
+from protocol.streams import FRAME_HEADER_SIZE, FRAME_SIZE_MAX, Frame, ReceiveStream, SendStream, StreamViolation
+from protocol.wire import ACK_RANGES_MAX, DATA_HEADER, DATA_HEADER_SIZE, Address, Buffer, CloseCode, PacketType
+
+HANDSHAKE_TIMEOUT = 5.0  # seconds, both for the one who connects and for a half-open connection
+INIT_INTERVALS = (0.25, 0.25, 0.5, 0.5)  # seconds between INITs; a lost answer is the common case on a LAN
+IDLE_TIMEOUT = 30.0  # seconds without any packet
+KEEP_ALIVE_INTERVAL = 10.0
+NO_PROGRESS_TIMEOUT = 60.0  # seconds that a remote may leave our data unacknowledged or unread
+ACK_DELAY = 0.005  # a lone packet is acknowledged after this, or together with the next
+ACK_EVERY = 2  # ack-eliciting packets
+BLOCKED_PROBE_MAX = 5.0  # seconds between questions to a remote that gives no credit
+CLOSE_TRIES = 3
+PACKET_NUMBER_JUMP_MAX = 1 << 20  # a number further above the largest seen is not believed
+SKIP_EVERY = (2_000, 20_000)  # one packet number in so many is left out, to catch blind acknowledgements
+PACING_QUANTUM = 0.001  # seconds of sending that leave in one batch
+PACING_CATCH_UP = 0.004  # seconds that a late timer may make up for
+UNPACED_RTT = 0.002  # seconds: on a shorter path timers are too coarse, and the window is pacing enough
+
+DATAGRAM_SIZE_BASE = 1200  # RFC 8899 §5.1.2: passes everywhere
+DATAGRAM_SIZES_PROBED = (1452, 1472, 8972)  # IPv6 on Ethernet, IPv4 on Ethernet, jumbo frames
+DATAGRAM_SIZES_LOOPBACK = (1472, 16_356, 65_507)
+MTU_PROBE_TRIES = 3
+MTU_PROBE_AGAIN = 600.0  # seconds, RFC 8899 §5.1.1
+BLACK_HOLE_PROBES = 3  # probe timeouts in a row at a size over the base
+
+
+class State(enum.Enum):
+    CONNECTING = "connecting"  # our INIT is under way
+    HANDSHAKE = "handshake"  # their INIT was answered; nothing came since
+    ESTABLISHED = "established"
+    CLOSING = "closing"
+    DRAINING = "draining"
+    CLOSED = "closed"
+
+
+class Batch(NamedTuple):
+    """Datagrams to one address: `count` of `segment_size` bytes each, the last may be shorter.
+
+    `buffers` holds header and payload in turn, `per_datagram` of them for each datagram.
+    """
+
+    address: Address
+    segment_size: int
+    count: int
+    per_datagram: int
+    buffers: List[Buffer]
+
+
+class Established(NamedTuple):
+    connection: "Connection"
+
+
+class FrameReceived(NamedTuple):
+    connection: "Connection"
+    kind: int
+    body: bytearray
+
+
+class BacklogDrained(NamedTuple):
+    """The backlog fell to the connection's `backlog_low` or below."""
+
+    connection: "Connection"
+
+
+class ConnectionLost(NamedTuple):
+    """The end, once for each connection. `is_clean`: both sides got everything that was sent."""
+
+    connection: "Connection"
+    reason: str
+    is_clean: bool
+
+
+class Connection:
+    """One end of a connection."""
+
+    def __init__(self, owner: Any, address: Address, local_id: bytes, is_client: bool, first_number: int, now: float) -> None:
+        self.owner = owner  # the Endpoint: its events, rng and limits
+        self.address = address
+        self.local_id = local_id
+        self.remote_id = b""
+        self.is_client = is_client
+        self.state = State.CONNECTING if is_client else State.HANDSHAKE
+        self.user: Any = None  # whatever the owner's user keeps with it
+        self.backlog_low = 1 << 20  # bytes
+        self.sending = SendStream()
+        self.receiving = ReceiveStream()
+        self.datagram_size = DATAGRAM_SIZE_BASE
+        self.recovery = Recovery(first_number, CubicQ(DATAGRAM_SIZE_BASE))
+        self.first_number = first_number
+        # handshake
+        self.client_id = local_id if is_client else b""
+        self.nonce = b""
+        self.cookie = wire.NO_COOKIE
+        self.remote_token = b""
+        self.init_at = now
+        self._init_count = 0
+        self._init_sent_at = now
+        self.handshake_deadline = now + HANDSHAKE_TIMEOUT
+        # received packets
+        self._numbers = RangeSet()
+        self._forgotten_below = 0
+        self._largest_received = -1
+        self._largest_received_at = now
+        self._eliciting = 0  # ack-eliciting packets since our last acknowledgement
+        self._ack_at = math.inf
+        self._credit_told = self.receiving.credit
+        # sending
+        self._next_send_at = -math.inf
+        self._probes_owed = 0
+        self._ping_owed = False
+        self._skip_at = first_number + owner.rng.randrange(*SKIP_EVERY)
+        self._blocked_probe_at = math.inf
+        self._blocked_probe_interval = 0.0
+        self._was_backlogged = False
+        # path MTU
+        self._mtu_sizes: List[int] = []
+        self._mtu_tries = 0
+        self._mtu_pending = 0
+        self._mtu_again_at = math.inf
+        # life and end
+        self._heard_at = now
+        self._spoke_at = now
+        self._progress_at = now
+        self._closing_reason: Optional[str] = None
+        self._close: Optional[wire.ClosePacket] = None
+        self._close_at = math.inf
+        self._close_count = 0
+        self._end_at = math.inf
+        self._lost_told = False
+
+    def __repr__(self) -> str:
+        return "<Connection to %s:%d %s>" % (*self.address, self.state.value)
+
+    # ---- what the endpoint's user does
+
+    @property
+    def backlog(self) -> int:
+        """Bytes handed over that the other side has not acknowledged."""
+        return self.sending.backlog
+
+    def send_frame(self, kind: int, *parts: Buffer) -> None:
+        """Queue one frame. ValueError when it is over FRAME_SIZE_MAX; silently nothing once the connection ends."""
+        if sum(len(part) for part in parts) > FRAME_SIZE_MAX:
+            raise ValueError("a message of more than %d bytes" % FRAME_SIZE_MAX)
+        if self.state in (State.CONNECTING, State.HANDSHAKE, State.ESTABLISHED) and self._closing_reason is None:
+            if not self.sending.backlog:
+                self._progress_at = max(self._progress_at, self.owner.now)
+            self.sending.write_frame(kind, *parts)
+            self._was_backlogged = self._was_backlogged or self.backlog > self.backlog_low
+            self.owner.touch(self)
+
+    def consume(self, frame: Frame) -> None:
+        """The user is done with this frame: its bytes may be replaced by others (flow control)."""
+        self.consume_bytes(len(frame.body))
+
+    def consume_bytes(self, body_size: int) -> None:
+        self.receiving.consume(FRAME_HEADER_SIZE + body_size)
+        self.owner.touch(self)
+
+    def shut_down(self, reason: str) -> None:
+        """Orderly end: deliver what was sent, then close."""
+        if self._closing_reason is None:
+            self._closing_reason = reason
+            self.owner.touch(self)
+
+    def fail(self, code: int, reason: str, now: float) -> None:
+        """End at once and say why; what was not delivered is lost."""
+        if self.state in (State.CLOSING, State.DRAINING, State.CLOSED):
+            return
+        if self.state is State.CONNECTING:
+            self._end(reason, False)
+            return
+        self._begin_closing(code, reason, now)
+        self._tell_lost(reason, False)
+
+    # ---- state
+
+    def _set_state(self, state: State) -> None:
+        self.state = state
+        if state is State.ESTABLISHED:
+            self.owner.events.append(Established(self))
+        elif state is State.CLOSED:
+            self.owner.forget(self)
+
+    def _tell_lost(self, reason: str, is_clean: bool) -> None:
+        if not self._lost_told:
+            self._lost_told = True
+            self.owner.events.append(ConnectionLost(self, reason, is_clean))
+
+    def _end(self, reason: str, is_clean: bool) -> None:
+        self._tell_lost(reason, is_clean)
+        self._set_state(State.CLOSED)
+
+    def _begin_closing(self, code: int, reason: str, now: float) -> None:
+        self._close = wire.ClosePacket(self.remote_id, code, self.sending.end, reason)
+        self._close_at = now
+        self._close_count = 0
+        self._set_state(State.CLOSING)
+
+    # ---- handshake
+
+    def on_cookie(self, packet: wire.CookiePacket, now: float) -> None:
+        if self.state is State.CONNECTING and packet.nonce == self.nonce and self.cookie == wire.NO_COOKIE:
+            self.cookie = packet.cookie
+            self._init_count = 0
+            self.init_at = now
+
+    def on_init_ack(self, packet: wire.InitAckPacket, now: float) -> None:
+        if self.state is not State.CONNECTING:
+            return
+        self.remote_id = packet.server_id
+        self.remote_token = packet.reset_token
+        self._largest_received = packet.first_packet_number - 1
+        self._forgotten_below = packet.first_packet_number
+        self.sending.credit = packet.credit
+        self._ping_owed = True  # the other side believes in us when something comes back to its id
+        if self._init_count == 1:  # unambiguous: one INIT with this cookie, one answer
+            self.recovery.rtt.on_sample(max(now - self._init_sent_at, 1e-6), 0.0)
+        self._heard_at = self._progress_at = now
+        self.owner.know_remote(self)
+        self._set_state(State.ESTABLISHED)
+        self._begin_mtu_search()
+
+    def accept_init(self, packet: wire.InitPacket, remote_token: bytes) -> None:
+        """The server's side of the handshake: the address has proved itself."""
+        self.client_id = self.remote_id = packet.client_id
+        self.nonce = packet.nonce
+        self.remote_token = remote_token
+        self._largest_received = packet.first_packet_number - 1
+        self._forgotten_below = packet.first_packet_number
+        self.sending.credit = packet.credit
+        self.owner.know_remote(self)
+
+    def _on_alive(self, now: float) -> None:
+        self._heard_at = now
+        if self.state is State.HANDSHAKE:
+            self._progress_at = now
+            self._set_state(State.ESTABLISHED)
+            self._begin_mtu_search()
+
+    # ---- received packets
+
+    def on_data(self, number: int, floor: int, offset: int, payload: memoryview, now: float) -> None:
+        """A DATA packet; `payload` is only valid during the call."""
+        if self.state in (State.CLOSING, State.DRAINING):
+            self._answer_late(now)
+            return
+        if not self._is_new_number(number, now):
+            return
+        if not len(payload):
+            raise wire.WireError("DATA without data")
+        if not self.receiving.would_fit(offset, len(payload)):
+            self.owner.stats["dropped: too many gaps"] += 1
+            return
+        frames: List[Frame] = []
+        try:
+            self.receiving.on_data(offset, payload, frames)
+        except StreamViolation as violation:
+            self.fail(CloseCode.PROTOCOL, str(violation), now)
+            return
+        self._on_number(number, floor, now)
+        for frame in frames:
+            self.owner.events.append(FrameReceived(self, frame.kind, frame.body))
+
+    def on_ping(self, number: int, floor: int, now: float) -> None:
+        if self.state in (State.CLOSING, State.DRAINING):
+            self._answer_late(now)
+        elif self._is_new_number(number, now):
+            self._on_number(number, floor, now)
+            self._ack_at = now
+
+    def _is_new_number(self, number: int, now: float) -> bool:
+        if number > self._largest_received + PACKET_NUMBER_JUMP_MAX:
+            self.owner.stats["dropped: packet number out of reach"] += 1
+            return False
+        if number < self._forgotten_below or number in self._numbers:
+            self.owner.stats["dropped: duplicate"] += 1
+            self._heard_at = now
+            self._ack_at = now  # our acknowledgement may have been lost
+            return False
+        return True
+
+    def _on_number(self, number: int, floor: int, now: float) -> None:
+        self._on_alive(now)
+        in_order = number == self._largest_received + 1
+        self._numbers.add(number, number + 1)
+        if number > self._largest_received:
+            self._largest_received = number
+            self._largest_received_at = now
+        oldest = number - floor
+        if oldest > self._forgotten_below:
+            self._forgotten_below = oldest
+            self._numbers.forget_below(oldest)
+        self._eliciting += 1
+        if not in_order or self._eliciting >= ACK_EVERY:
+            self._ack_at = now
+        else:
+            self._ack_at = min(self._ack_at, now + ACK_DELAY)
+
+    def on_ack(self, packet: wire.AckPacket, now: float) -> None:
+        if self.state in (State.DRAINING, State.CLOSED):
+            return
+        self._on_alive(now)
+        if packet.credit > self.sending.credit:
+            self.sending.credit = packet.credit
+            self._blocked_probe_at = math.inf
+            self._blocked_probe_interval = 0.0
+            self._progress_at = now
+        try:
+            outcome = self.recovery.on_ack(packet.ranges, min(packet.delay_us / 1e6, 1.0), now)
+        except AckViolation as violation:
+            self.fail(CloseCode.PROTOCOL, str(violation), now)
+            return
+        self._on_outcome(outcome, now)
+
+    def _on_outcome(self, outcome: Outcome, now: float) -> None:
+        before = self.sending.acknowledged_to
+        for start, stop in outcome.acknowledged:
+            self.sending.on_acknowledged(start, stop)
+        for start, stop in outcome.lost:
+            self.sending.on_lost(start, stop)
+        if self.sending.acknowledged_to > before:
+            self._progress_at = now
+        if outcome.progressed:
+            self._probes_owed = 0
+        if outcome.mtu_acknowledged:
+            self._on_mtu_found(outcome.mtu_acknowledged)
+        elif outcome.mtu_lost:
+            self._on_mtu_lost(now)
+        if self._was_backlogged and self.backlog <= self.backlog_low:
+            self._was_backlogged = False
+            self.owner.events.append(BacklogDrained(self))
+
+    def on_close(self, packet: wire.ClosePacket, now: float) -> None:
+        if self.state is State.CLOSING:
+            self._end(self._closing_reason or packet.reason, self._close is not None and self._close.code == CloseCode.DONE)
+            return
+        if self.state in (State.DRAINING, State.CLOSED):
+            self._answer_late(now)
+            return
+        complete = packet.final_size == self.receiving.next_offset and not self.backlog
+        self._close = wire.ClosePacket(self.remote_id, CloseCode.DONE, self.sending.end, "")
+        self._close_at = now
+        self._close_count = CLOSE_TRIES - 1  # answer once, and again only when asked
+        self._end_at = now + 3 * self.recovery.rtt.probe_timeout
+        self._tell_lost(packet.reason, packet.code == CloseCode.DONE and complete)
+        self._set_state(State.DRAINING)
+
+    def on_reset(self, now: float) -> None:
+        """The remote has no memory of this connection, and proved that it is the remote."""
+        if self.state in (State.CLOSING, State.DRAINING):
+            self._end(self._closing_reason or "", False)
+        elif self.state is not State.CLOSED:
+            self._end("it has lost its memory of us (restarted)", False)
+
+    def _answer_late(self, now: float) -> None:
+        """They did not get our CLOSE: once more, but not for every packet."""
+        if self._close_at == math.inf and self._close_count < 4 * CLOSE_TRIES:
+            self._close_at = now
+
+    # ---- path MTU (RFC 8899)
+
+    def _begin_mtu_search(self) -> None:
+        loopback = self.address[0].startswith("127.") or self.address[0] == "::1"
+        sizes = DATAGRAM_SIZES_LOOPBACK if loopback else DATAGRAM_SIZES_PROBED
+        self._mtu_sizes = [size for size in sizes if size <= self.owner.datagram_size_max]
+        self._mtu_tries = 0
+        self._mtu_again_at = math.inf
+
+    def _on_mtu_found(self, size: int) -> None:
+        self._mtu_pending = 0
+        self._mtu_tries = 0
+        self._mtu_sizes = [larger for larger in self._mtu_sizes if larger > size]
+        if size > self.datagram_size:
+            self._set_datagram_size(size)
+
+    def _on_mtu_lost(self, now: float) -> None:
+        self._mtu_pending = 0
+        self._mtu_tries += 1
+        if self._mtu_tries >= MTU_PROBE_TRIES:
+            self._mtu_sizes = []
+            self._mtu_again_at = now + MTU_PROBE_AGAIN
+
+    def _set_datagram_size(self, size: int) -> None:
+        self.datagram_size = size
+        self.recovery.congestion.on_datagram_size(size)
+
+    # ---- time
+
+    def next_deadline(self) -> float:
+        """When on_timeout, or next_batch, wants to be called."""
+        if self.state is State.CONNECTING:
+            return min(self.init_at, self.handshake_deadline)
+        if self.state in (State.CLOSING, State.DRAINING):
+            return min(self._close_at, self._end_at)
+        if self.state is State.CLOSED:
+            return math.inf
+        deadline = min(self.recovery.next_deadline(), self._ack_at, self._blocked_probe_at, self._mtu_again_at)
+        if self.state is State.HANDSHAKE:
+            deadline = min(deadline, self.handshake_deadline)
+        if self.sending.backlog:
+            deadline = min(deadline, self._progress_at + NO_PROGRESS_TIMEOUT)
+        deadline = min(deadline, self._heard_at + IDLE_TIMEOUT, self._keep_alive_at())
+        if self._may_send_data(-math.inf):
+            deadline = min(deadline, self._next_send_at)
+        return deadline
+
+    def _keep_alive_at(self) -> float:
+        return max(self._heard_at, self._spoke_at) + KEEP_ALIVE_INTERVAL
+
+    def on_timeout(self, now: float) -> None:
+        """Do what time asks for; packets come out of next_batch."""
+        if self.state is State.CONNECTING:
+            if now >= self.handshake_deadline:
+                self._end("timed out", False)
+        elif self.state in (State.CLOSING, State.DRAINING):
+            if now >= self._end_at:
+                self._end(self._closing_reason or "", self._close is not None and self._close.code == CloseCode.DONE)
+        elif self.state is State.HANDSHAKE and now >= self.handshake_deadline:
+            self._end("did not finish its handshake", False)
+        elif self.state is not State.CLOSED:
+            self._on_live_timeout(now)
+
+    def _on_live_timeout(self, now: float) -> None:
+        if now >= self._heard_at + IDLE_TIMEOUT:
+            self.fail(CloseCode.GOING_AWAY, "no sign of life for %.0f s" % IDLE_TIMEOUT, now)
+            return
+        if self.sending.backlog and now >= self._progress_at + NO_PROGRESS_TIMEOUT:
+            self.fail(CloseCode.LIMIT, "took nothing for %.0f s" % NO_PROGRESS_TIMEOUT, now)
+            return
+        if now >= self.recovery.next_deadline():
+            outcome, is_probe_time = self.recovery.on_timeout(now)
+            self._on_outcome(outcome, now)
+            if is_probe_time:
+                self._probes_owed = 2  # RFC 9002 §6.2.4
+                if self.recovery.probe_count >= BLACK_HOLE_PROBES and self.datagram_size > DATAGRAM_SIZE_BASE:
+                    self._set_datagram_size(DATAGRAM_SIZE_BASE)
+                    self._mtu_sizes = []
+                    self._mtu_again_at = now + 2 * IDLE_TIMEOUT
+        if now >= self._keep_alive_at():
+            self._ping_owed = True
+        if now >= self._mtu_again_at:
+            self._begin_mtu_search()
+        self._watch_credit(now)
+
+    def _watch_credit(self, now: float) -> None:
+        """A remote that gave no credit is asked from time to time: its word that there is some may be lost."""
+        if not self.sending.is_blocked() or self.recovery.has_outstanding():
+            self._blocked_probe_at = math.inf
+        elif self._blocked_probe_at == math.inf:
+            interval = max(2 * self._blocked_probe_interval, self.recovery.rtt.probe_timeout)
+            self._blocked_probe_interval = min(interval, BLOCKED_PROBE_MAX)
+            self._blocked_probe_at = now + self._blocked_probe_interval
+        elif now >= self._blocked_probe_at:
+            self._ping_owed = True
+            self._blocked_probe_at = math.inf
+
+    # ---- what to send
+
+    def next_batch(self, now: float) -> Optional[Batch]:
+        """The next datagrams to send, or None until the next deadline, packet or call."""
+        if self.state is State.CONNECTING:
+            return self._init_batch(now)
+        if self.state in (State.CLOSING, State.DRAINING):
+            return self._close_batch(now)
+        if self.state not in (State.ESTABLISHED, State.HANDSHAKE):
+            return None
+        self._tell_credit(now)
+        if now >= self._ack_at:
+            return self._ack_batch(now)
+        if self.state is State.HANDSHAKE:
+            return None  # half open: it gets nothing but INIT_ACK until it has used its connection id
+        if self._closing_reason is not None and not self.sending.backlog:
+            self._begin_closing(CloseCode.DONE, self._closing_reason, now)
+            return self._close_batch(now)
+        batch = self._data_batch(now)
+        if batch is not None:
+            self._ping_owed = False
+            return batch
+        if self._ping_owed or self._probes_owed:
+            self._ping_owed = False
+            self._probes_owed = max(0, self._probes_owed - 1)
+            return self._ping_batch(now, 0)
+        batch = self._mtu_batch(now)
+        self._watch_credit(now)
+        return batch
+
+    def _one(self, datagram: bytearray) -> Batch:
+        return Batch(self.address, len(datagram), 1, 1, [datagram])
+
+    def _init_batch(self, now: float) -> Optional[Batch]:
+        if now < self.init_at:
+            return None
+        self.init_at = now + INIT_INTERVALS[min(self._init_count, len(INIT_INTERVALS) - 1)]
+        self._init_count += 1
+        self._init_sent_at = now
+        token = self.owner.reset_token(self.local_id)
+        packet = wire.InitPacket(self.local_id, self.nonce, self.first_number, self.receiving.credit, token, self.cookie)
+        return self._one(wire.encode_init(packet))
+
+    def _close_batch(self, now: float) -> Optional[Batch]:
+        if now < self._close_at or self._close is None:
+            return None
+        self._close_count += 1
+        if self.state is State.DRAINING or self._close_count > CLOSE_TRIES:
+            self._close_at = math.inf
+        else:
+            self._close_at = now + self.recovery.rtt.probe_timeout
+            if self._close_count == CLOSE_TRIES:
+                self._end_at = self._close_at
+                self._close_at = math.inf
+        return self._one(wire.encode_close(self._close))
+
+    def _ack_batch(self, now: float) -> Batch:
+        numbers = self._numbers
+        ranges = [(a, b - 1) for a, b in zip(numbers.starts[-ACK_RANGES_MAX:], numbers.stops[-ACK_RANGES_MAX:])]
+        ranges.reverse()
+        largest = ranges[0][1] if ranges else max(self._largest_received, 0)
+        delay_us = min(int((now - self._largest_received_at) * 1e6), 0xFFFFFFFF)
+        self._eliciting = 0
+        self._ack_at = math.inf
+        self._credit_told = self.receiving.credit
+        packet = wire.AckPacket(self.remote_id, largest, delay_us, self.receiving.credit, ranges)
+        return self._one(wire.encode_ack(packet))
+
+    def _tell_credit(self, now: float) -> None:
+        """Grow the receive window with its use, and say so when half of it is news (RFC 9000 §4.2)."""
+        receiving = self.receiving
+        self.owner.grow_window(receiving)
+        receiving.raise_credit()
+        if receiving.credit - self._credit_told >= receiving.window // 2:
+            self._ack_at = now
+
+    def _ping_batch(self, now: float, size: int) -> Batch:
+        number = self.recovery.next_packet_number
+        datagram = wire.encode_ping(self.remote_id, number, number - self.recovery.floor(), size)
+        self._record(SentBatch(number, 1, 0, 0, 0, len(datagram), now, mtu_probe=bool(size)))
+        return self._one(datagram)
+
+    def _mtu_batch(self, now: float) -> Optional[Batch]:
+        if self._mtu_pending or not self._mtu_sizes:
+            return None
+        self._mtu_pending = self._mtu_sizes[0]
+        return self._ping_batch(now, self._mtu_pending)
+
+    def _record(self, sent: SentBatch) -> None:
+        self.recovery.on_sent(sent)
+        self._spoke_at = sent.sent_at
+        if self.recovery.next_packet_number >= self._skip_at:
+            self.recovery.skip_number()
+            self._skip_at = self.recovery.next_packet_number + self.owner.rng.randrange(*SKIP_EVERY)
+
+    def _window_room(self) -> int:
+        recovery = self.recovery
+        return int(recovery.congestion.window) - recovery.bytes_in_flight
+
+    def _may_send_data(self, now: float) -> bool:
+        """Is there data, and does the congestion window (and with a real `now`, the pacer) let it go?"""
+        if self.state is not State.ESTABLISHED or not self.sending.has_something():
+            return False
+        if self._window_room() < self.datagram_size and self.recovery.has_outstanding():
+            return False
+        return now == -math.inf or now >= self._next_send_at
+
+    def _data_batch(self, now: float) -> Optional[Batch]:
+        # RFC 9002 §7.5: a probe is never held back by the congestion window.
+        if self._probes_owed:
+            return self._probe_batch(now)
+        if not self._may_send_data(now):
+            return None
+        payload_size = self.datagram_size - DATA_HEADER_SIZE
+        rate = self.recovery.congestion.pacing_rate(self.recovery.rtt)
+        packets = self._burst(rate)
+        found = self.sending.next_range(packets * payload_size)
+        if found is None:
+            return None
+        if self.recovery.rtt.smoothed >= UNPACED_RTT:
+            self._next_send_at = max(self._next_send_at, now - PACING_CATCH_UP) + found[1] / rate
+        return self._stream_batch(now, *found)
+
+    def _burst(self, rate: float) -> int:
+        """Packets for one batch: a millisecond's worth, within window, batch and datagram limits."""
+        size = self.datagram_size
+        burst = max(2, int(rate * PACING_QUANTUM / size))
+        room = max(1, self._window_room() // size)
+        return max(1, min(burst, room, BATCH_PACKETS_MAX, wire.DATAGRAM_SIZE_MAX // size))
+
+    def _probe_batch(self, now: float) -> Optional[Batch]:
+        self._probes_owed -= 1
+        payload_size = self.datagram_size - DATA_HEADER_SIZE
+        oldest = self.recovery.oldest_outstanding()
+        if oldest is not None and oldest[1] > self.sending.acknowledged_to:
+            start, stop = oldest
+            return self._stream_batch(now, start, min(stop - start, payload_size)) if start >= self.sending.acknowledged_to else self._ping_batch(now, 0)
+        found = self.sending.next_range(payload_size)
+        return self._stream_batch(now, *found) if found else self._ping_batch(now, 0)
+
+    def _stream_batch(self, now: float, offset: int, length: int) -> Batch:
+        payload_size = self.datagram_size - DATA_HEADER_SIZE
+        payloads = self.sending.payloads(offset, length, payload_size)
+        number = self.recovery.next_packet_number
+        floor = number - self.recovery.floor()
+        headers = bytearray(DATA_HEADER_SIZE * len(payloads))
+        view = memoryview(headers)
+        buffers: List[Buffer] = []
+        at = offset
+        for index, payload in enumerate(payloads):
+            start = index * DATA_HEADER_SIZE
+            header = view[start : start + DATA_HEADER_SIZE]
+            size = DATA_HEADER_SIZE + len(payload)
+            fields = (self.remote_id, number + index, floor + index, at)
+            DATA_HEADER.pack_into(headers, start, 0, wire.VERSION, PacketType.DATA, size, *fields)
+            wire.CHECKSUM.pack_into(headers, start, wire.checksum_of(header, payload))
+            buffers += (header, payload)
+            at += len(payload)
+        self._record(SentBatch(number, len(payloads), offset, length, payload_size, min(self.datagram_size, DATA_HEADER_SIZE + length), now))
+        return Batch(self.address, self.datagram_size, len(payloads), 2, buffers)

@@ -1,0 +1,388 @@
+"""One socket's side of the transport: many connections, address validation, and what comes from strangers.
+
+Pure, like `connection.py`. Its owner (the network thread in `rdt.py`, the simulator in the tests) does this:
+
+    endpoint.receive(buffer, segment_size, address, now)    for each read: one datagram, or several of one size
+    endpoint.on_timeout(now)                                when next_deadline() is reached
+    for batch in endpoint.batches(now): ...                 after any of these and after any verb
+    endpoint.events                                         a deque to be emptied
+
+Nothing is remembered of an address, and no more bytes go to it than came, before it has proved by a cookie that
+it can receive there (RFC 9000 §8).
+"""
+
+from __future__ import annotations
+
+import collections
+import heapq
+import hmac
+import itertools
+import math
+import random
+from typing import Counter, Deque, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
+
+from protocol import wire
+from protocol.connection import Batch, BacklogDrained, Connection, ConnectionLost, Established, FrameReceived, State
+from protocol.streams import RECEIVE_WINDOW_INITIAL, RECEIVE_WINDOW_MAX, ReceiveStream
+from protocol.wire import Address, Buffer, CloseCode, PacketType, WireError
+
+CONNECTIONS_MAX = 2048
+CONNECTIONS_PER_HOST_MAX = 64  # loopback is exempt
+RECEIVE_WINDOWS_MAX = 256 << 20  # bytes of credit given to all remotes together
+COOKIE_SLOT = 10.0  # seconds; a cookie lives for its slot and the next
+COOKIES_PER_SECOND = 2000
+COOKIES_PER_HOST_PER_SECOND = 50  # loopback is exempt
+HOSTS_COUNTED_MAX = 1024
+RESETS_PER_SECOND = 100
+REPLIES_MAX = 4096  # answers to strangers that wait for the socket
+FIRST_NUMBER_BITS = 32  # a random first packet number; numbers have 64 bits and never wrap
+
+
+class LoneReceived(NamedTuple):
+    """A message outside any connection; its sender has proved nothing."""
+
+    address: Address
+    message: bytes
+
+
+Event = Union[Established, FrameReceived, BacklogDrained, ConnectionLost, LoneReceived]
+
+
+class RateLimit:
+    """So many in a second, for each key."""
+
+    def __init__(self, per_second: int) -> None:
+        self._per_second = per_second
+        self._second = -1
+        self._counts: Dict[str, int] = {}
+
+    def allows(self, key: str, now: float) -> bool:
+        if int(now) != self._second:
+            self._second = int(now)
+            self._counts.clear()
+        count = self._counts.get(key, 0)
+        if count >= self._per_second or (not count and len(self._counts) >= HOSTS_COUNTED_MAX):
+            return False
+        self._counts[key] = count + 1
+        return True
+
+
+def is_loopback(host: str) -> bool:
+    return host.startswith("127.") or host == "::1"
+
+
+class Endpoint:
+    """Many connections on one socket. `rng` should be secrets.SystemRandom() outside of tests."""
+
+    def __init__(self, rng: random.Random, connections_max: int = CONNECTIONS_MAX, datagram_size_max: int = wire.DATAGRAM_SIZE_MAX) -> None:
+        self.rng = rng
+        self.now = 0.0
+        self.datagram_size_max = datagram_size_max
+        self.events: Deque[Event] = collections.deque()
+        self.stats: Counter[str] = collections.Counter()
+        self.accepts = True  # takes connections from others
+        self._connections_max = connections_max
+        self._secret = rng.getrandbits(256).to_bytes(32, "big")
+        self._by_local: Dict[bytes, Connection] = {}
+        self._by_client: Dict[Tuple[Address, bytes], Connection] = {}
+        self._by_remote: Dict[Tuple[Address, bytes], Connection] = {}
+        self._per_host: Counter[str] = collections.Counter()
+        self._windows = 0  # bytes of receive window in use by all
+        self._replies: Deque[Batch] = collections.deque()
+        self._ready: Dict[Connection, None] = {}  # in turn: those that may have something to send
+        self._deadlines: List[Tuple[float, int, Connection]] = []
+        self._armed: Dict[Connection, float] = {}
+        self._ties = itertools.count()
+        self._cookies = RateLimit(COOKIES_PER_SECOND)
+        self._cookies_per_host = RateLimit(COOKIES_PER_HOST_PER_SECOND)
+        self._resets = RateLimit(RESETS_PER_SECOND)
+
+    @property
+    def connections(self) -> List[Connection]:
+        return list(self._by_local.values())
+
+    # ---- what the owner does
+
+    def connect(self, address: Address, now: float, timeout: float = 5.0) -> Connection:
+        """Begin a handshake; Established or ConnectionLost will tell how it went."""
+        self.now = now
+        connection = self._new(address, True, now)
+        connection.nonce = self._random_bytes(16)
+        connection.handshake_deadline = now + timeout
+        self.touch(connection)
+        return connection
+
+    def send_lone(self, address: Address, message: Buffer) -> None:
+        """One datagram outside any connection."""
+        self._reply(address, wire.encode_lone(message))
+
+    def close_all(self, reason: str) -> None:
+        """Orderly end of every connection; no new ones are taken."""
+        self.accepts = False
+        for connection in self.connections:
+            if connection.state is State.CONNECTING:
+                connection.fail(CloseCode.GOING_AWAY, reason, self.now)
+            else:
+                connection.shut_down(reason)
+
+    def next_deadline(self) -> float:
+        """When on_timeout wants to be called; it may come early, for nothing."""
+        if self._ready or self._replies:
+            return -math.inf
+        return self._deadlines[0][0] if self._deadlines else math.inf
+
+    def on_timeout(self, now: float) -> None:
+        self.now = now
+        heap = self._deadlines
+        while heap and heap[0][0] <= now:
+            deadline, _, connection = heapq.heappop(heap)
+            if self._armed.get(connection) != deadline:
+                continue
+            del self._armed[connection]
+            if connection.next_deadline() <= now:
+                connection.on_timeout(now)
+            self.touch(connection)
+
+    def batches(self, now: float) -> Iterator[Batch]:
+        """What is to be sent now, a batch of each connection in turn. The caller may stop early and come again."""
+        self.now = now
+        while self._replies:
+            yield self._replies.popleft()
+        while self._ready:
+            connection = next(iter(self._ready))
+            del self._ready[connection]
+            batch = connection.next_batch(now)
+            if batch is None:
+                self._arm(connection)
+            else:
+                self._ready[connection] = None
+                yield batch
+
+    # ---- what connections call
+
+    def touch(self, connection: Connection) -> None:
+        """It may have something to send, or another deadline."""
+        if connection.state is not State.CLOSED:
+            self._ready[connection] = None
+
+    def _arm(self, connection: Connection) -> None:
+        deadline = connection.next_deadline()
+        armed = self._armed.get(connection, math.inf)
+        if deadline < armed:
+            self._armed[connection] = deadline
+            heapq.heappush(self._deadlines, (deadline, next(self._ties), connection))
+
+    def know_remote(self, connection: Connection) -> None:
+        self._by_remote[connection.address, connection.remote_id] = connection
+
+    def forget(self, connection: Connection) -> None:
+        """The connection is over; only its late packets will ever come."""
+        self._by_local.pop(connection.local_id, None)
+        self._by_client.pop((connection.address, connection.client_id), None)
+        self._by_remote.pop((connection.address, connection.remote_id), None)
+        self._ready.pop(connection, None)
+        self._armed.pop(connection, None)
+        self._windows -= connection.receiving.window
+        host = connection.address[0]
+        self._per_host[host] -= 1
+        if not self._per_host[host]:
+            del self._per_host[host]
+
+    def grow_window(self, receiving: ReceiveStream) -> None:
+        """Double a receive window that was used up once more, as long as all of them together stay within bounds."""
+        window = receiving.window
+        if receiving.is_window_used() and window < RECEIVE_WINDOW_MAX and self._windows + window <= RECEIVE_WINDOWS_MAX:
+            self._windows += window
+            receiving.double_window()
+
+    def reset_token(self, connection_id: bytes) -> bytes:
+        """Proves that a RESET comes from the endpoint that had that id (RFC 9000 §10.3)."""
+        return hmac.digest(self._secret, b"reset" + connection_id, "sha256")[: wire.RESET_TOKEN_SIZE]
+
+    def _new(self, address: Address, is_client: bool, now: float) -> Connection:
+        local_id = self._random_bytes(wire.CONNECTION_ID_SIZE)
+        connection = Connection(self, address, local_id, is_client, self.rng.getrandbits(FIRST_NUMBER_BITS), now)
+        self._by_local[local_id] = connection
+        self._per_host[address[0]] += 1
+        self._windows += RECEIVE_WINDOW_INITIAL
+        return connection
+
+    def _random_bytes(self, count: int) -> bytes:
+        return self.rng.getrandbits(8 * count).to_bytes(count, "big")
+
+    def _reply(self, address: Address, datagram: bytearray) -> None:
+        if len(self._replies) < REPLIES_MAX:
+            self._replies.append(Batch(address, len(datagram), 1, 1, [datagram]))
+
+    # ---- what arrives
+
+    def receive(self, buffer: memoryview, segment_size: int, address: Address, now: float) -> None:
+        """Take in one datagram, or several of `segment_size` bytes (the last may be shorter) from one address."""
+        self.now = now
+        if len(buffer) <= segment_size:
+            self._receive_datagram(buffer, address, now)
+            return
+        for start in range(0, len(buffer), segment_size):
+            self._receive_datagram(buffer[start : start + segment_size], address, now)
+
+    def _receive_datagram(self, datagram: memoryview, address: Address, now: float) -> None:
+        try:
+            packet_type = wire.decode_prefix(datagram)
+            if packet_type == PacketType.DATA:
+                self._on_data(datagram, address, now)
+                return
+            handler = _HANDLERS.get(packet_type)
+            if handler is None:
+                raise WireError("unknown packet type")
+            handler(self, datagram, address, now)
+        except WireError as error:
+            self.stats["malformed: %s" % error] += 1
+
+    def _find(self, connection_id: bytes, datagram: memoryview, address: Address, now: float) -> Optional[Connection]:
+        connection = self._by_local.get(connection_id)
+        if connection is None:
+            self._maybe_reset(connection_id, datagram, address, now)
+        elif connection.address != address:
+            self.stats["dropped: other address"] += 1
+        elif not connection.remote_id:
+            self.stats["dropped: before the handshake"] += 1
+        else:
+            self._ready[connection] = None
+            return connection
+        return None
+
+    def _maybe_reset(self, connection_id: bytes, datagram: memoryview, address: Address, now: float) -> None:
+        """Tell a stranger that we do not know its connection; always fewer bytes than it sent, so that no two can loop."""
+        self.stats["dropped: unknown connection"] += 1
+        if len(datagram) > wire.RESET.size and datagram[5] in _ANSWERED_BY_RESET and self._resets.allows("", now):
+            self._reply(address, wire.encode_reset(wire.ResetPacket(connection_id, self.reset_token(connection_id))))
+
+    def _on_data(self, datagram: memoryview, address: Address, now: float) -> None:
+        if len(datagram) < wire.DATA_HEADER_SIZE:
+            raise WireError("too short for its type")
+        _, _, _, _, connection_id, number, floor, offset = wire.DATA_HEADER.unpack_from(datagram)
+        connection = self._find(connection_id, datagram, address, now)
+        if connection is not None:
+            connection.on_data(number, floor, offset, datagram[wire.DATA_HEADER_SIZE :], now)
+
+    def _on_ping(self, datagram: memoryview, address: Address, now: float) -> None:
+        if len(datagram) < wire.DATA_HEADER_SIZE:
+            raise WireError("too short for its type")
+        _, _, _, _, connection_id, number, floor, _ = wire.DATA_HEADER.unpack_from(datagram)
+        connection = self._find(connection_id, datagram, address, now)
+        if connection is not None:
+            connection.on_ping(number, floor, now)
+
+    def _on_ack(self, datagram: memoryview, address: Address, now: float) -> None:
+        packet = wire.decode_ack(datagram)
+        connection = self._find(packet.connection_id, datagram, address, now)
+        if connection is not None:
+            connection.on_ack(packet, now)
+
+    def _on_close(self, datagram: memoryview, address: Address, now: float) -> None:
+        packet = wire.decode_close(datagram)
+        connection = self._find(packet.connection_id, datagram, address, now)
+        if connection is not None:
+            connection.on_close(packet, now)
+
+    def _on_reset(self, datagram: memoryview, address: Address, now: float) -> None:
+        packet = wire.decode_reset(datagram)
+        connection = self._by_remote.get((address, packet.connection_id))
+        if connection is not None and hmac.compare_digest(packet.token, connection.remote_token):
+            connection.on_reset(now)
+
+    def _on_lone(self, datagram: memoryview, address: Address, now: float) -> None:
+        self.events.append(LoneReceived(address, wire.decode_lone(datagram)))
+
+    # ---- handshake
+
+    def _cookie(self, packet: wire.InitPacket, address: Address, slot: int) -> bytes:
+        said = b"%d|%s|%d|%b|%b" % (slot, address[0].encode(), address[1], packet.client_id, packet.nonce)
+        return slot.to_bytes(4, "big") + hmac.digest(self._secret, b"cookie" + said, "sha256")[:16]
+
+    def _is_cookie_good(self, packet: wire.InitPacket, address: Address, now: float) -> bool:
+        slot = int(now / COOKIE_SLOT) & 0xFFFFFFFF
+        said = int.from_bytes(packet.cookie[:4], "big")
+        return said in (slot, slot - 1) and hmac.compare_digest(packet.cookie, self._cookie(packet, address, said))
+
+    def _on_init(self, datagram: memoryview, address: Address, now: float) -> None:
+        packet = wire.decode_init(datagram)
+        known = self._by_client.get((address, packet.client_id))
+        if known is not None:
+            if known.nonce == packet.nonce and known.state is not State.CLOSED:
+                self._send_init_ack(known)  # the first answer was lost
+            return
+        if self._is_cookie_good(packet, address, now):
+            self._accept(packet, address, now)
+            return
+        host = address[0]
+        if self._cookies.allows("", now) and (is_loopback(host) or self._cookies_per_host.allows(host, now)):
+            cookie = self._cookie(packet, address, int(now / COOKIE_SLOT) & 0xFFFFFFFF)
+            self._reply(address, wire.encode_cookie(wire.CookiePacket(packet.client_id, packet.nonce, cookie)))
+        else:
+            self.stats["dropped: too many handshakes"] += 1
+
+    def _accept(self, packet: wire.InitPacket, address: Address, now: float) -> None:
+        refusal = self._refusal(address)
+        if refusal:
+            self.stats["refused: %s" % refusal] += 1
+            self._reply(address, wire.encode_refused(wire.RefusedPacket(packet.client_id, packet.nonce, refusal)))
+            return
+        connection = self._new(address, False, now)
+        connection.accept_init(packet, packet.reset_token)
+        self._by_client[address, packet.client_id] = connection
+        self._send_init_ack(connection)
+        self.touch(connection)
+
+    def _refusal(self, address: Address) -> str:
+        if not self.accepts:
+            return "it is leaving"
+        if len(self._by_local) >= self._connections_max:
+            return "it has too many connections"
+        if not is_loopback(address[0]) and self._per_host[address[0]] >= CONNECTIONS_PER_HOST_MAX:
+            return "too many connections from one machine"
+        return ""
+
+    def _send_init_ack(self, connection: Connection) -> None:
+        fields = (connection.client_id, connection.local_id, connection.first_number, connection.receiving.credit)
+        packet = wire.InitAckPacket(*fields, self.reset_token(connection.local_id))
+        self._reply(connection.address, wire.encode_init_ack(packet))
+
+    def _connecting(self, client_id: bytes, address: Address) -> Optional[Connection]:
+        connection = self._by_local.get(client_id)
+        if connection is None or connection.address != address or connection.state is not State.CONNECTING:
+            return None
+        self._ready[connection] = None
+        return connection
+
+    def _on_cookie(self, datagram: memoryview, address: Address, now: float) -> None:
+        packet = wire.decode_cookie(datagram)
+        connection = self._connecting(packet.client_id, address)
+        if connection is not None:
+            connection.on_cookie(packet, now)
+
+    def _on_init_ack(self, datagram: memoryview, address: Address, now: float) -> None:
+        packet = wire.decode_init_ack(datagram)
+        connection = self._connecting(packet.client_id, address)
+        if connection is not None and connection.cookie != wire.NO_COOKIE:
+            connection.on_init_ack(packet, now)
+
+    def _on_refused(self, datagram: memoryview, address: Address, now: float) -> None:
+        packet = wire.decode_refused(datagram)
+        connection = self._connecting(packet.client_id, address)
+        if connection is not None and packet.nonce == connection.nonce:
+            connection.fail(CloseCode.LIMIT, packet.reason, now)
+
+
+_HANDLERS = {
+    int(PacketType.INIT): Endpoint._on_init,
+    int(PacketType.COOKIE): Endpoint._on_cookie,
+    int(PacketType.INIT_ACK): Endpoint._on_init_ack,
+    int(PacketType.ACK): Endpoint._on_ack,
+    int(PacketType.PING): Endpoint._on_ping,
+    int(PacketType.CLOSE): Endpoint._on_close,
+    int(PacketType.RESET): Endpoint._on_reset,
+    int(PacketType.LONE): Endpoint._on_lone,
+    int(PacketType.REFUSED): Endpoint._on_refused,
+}
+_ANSWERED_BY_RESET = (PacketType.DATA, PacketType.ACK, PacketType.PING)

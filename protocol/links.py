@@ -1,0 +1,82 @@
+"""Links: connections as the roles see them, by number, with whole messages.
+
+`LinkTable` stands between an `Endpoint` and a node. It belongs to whoever owns the endpoint (the network thread, or the
+simulator) and tells the node by `emit(event name, *arguments)`; `rdt.Links` and the simulator give roles the same verbs over it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Dict
+
+from protocol.connection import BacklogDrained, Connection, ConnectionLost, Established, FrameReceived
+from protocol.endpoint import Endpoint, LoneReceived
+from protocol.streams import Frame
+from protocol.wire import Address, Buffer
+
+MESSAGE = 0  # the frame kind of a whole message; rdt.py has the kinds of the file verbs
+
+
+class LinkTable:
+    """Numbers for connections; events for the node that owns them.
+
+    emit("on_link_up", link, address, incoming) · ("on_link_lost", link, reason) · ("on_message", link, frame body)
+    ("on_writable", link) · ("on_lone", address, message). A message holds its credit until `consume` is called.
+    """
+
+    def __init__(self, endpoint: Endpoint, emit: Callable[..., None]) -> None:
+        self._endpoint = endpoint
+        self._emit = emit
+        self._by_link: Dict[int, Connection] = {}
+        self._next_incoming = 2  # even numbers; the node's own are odd
+
+    def connect(self, link: int, address: Address, now: float) -> None:
+        """Open a link under that (odd) number."""
+        connection = self._endpoint.connect(address, now)
+        connection.user = link
+        self._by_link[link] = connection
+
+    def send(self, link: int, *parts: Buffer) -> None:
+        connection = self._by_link.get(link)
+        if connection is not None:
+            connection.send_frame(MESSAGE, *parts)
+
+    def consume(self, link: int, size: int) -> None:
+        """The node is done with a message of that size."""
+        connection = self._by_link.get(link)
+        if connection is not None:
+            connection.consume_bytes(size)
+
+    def backlog(self, link: int) -> int:
+        connection = self._by_link.get(link)
+        return connection.backlog if connection is not None else 0
+
+    def disconnect(self, link: int, reason: str) -> None:
+        connection = self._by_link.get(link)
+        if connection is not None:
+            connection.shut_down(reason)
+
+    def on_event(self, event: Any) -> None:
+        """Translate one of the endpoint's events."""
+        if isinstance(event, LoneReceived):
+            self._emit("on_lone", event.address, event.message)
+            return
+        connection = event.connection
+        if isinstance(event, Established):
+            self._on_established(connection)
+        elif isinstance(event, FrameReceived):
+            if event.kind == MESSAGE and connection.user in self._by_link:
+                self._emit("on_message", connection.user, event.body)
+            else:
+                connection.consume(Frame(event.kind, event.body))
+        elif isinstance(event, BacklogDrained):
+            self._emit("on_writable", connection.user)
+        elif isinstance(event, ConnectionLost) and self._by_link.pop(connection.user, None) is not None:
+            self._emit("on_link_lost", connection.user, event.reason)
+
+    def _on_established(self, connection: Connection) -> None:
+        incoming = not connection.is_client
+        if incoming:
+            connection.user = self._next_incoming
+            self._next_incoming += 2
+            self._by_link[connection.user] = connection
+        self._emit("on_link_up", connection.user, connection.address, incoming)

@@ -1,0 +1,621 @@
+"""What a sender needs to know about its packets: ranges, round-trip time, loss, and how fast to send.
+
+Pure numbers: bytes, packet numbers and `now` (seconds, monotonic). Nothing here knows what the bytes mean.
+
+    RangeSet        half-open ranges of numbers: received packets, acknowledged or lost bytes of a stream
+    RttEstimator    RFC 9002 §5
+    CubicQ          congestion control: CUBIC (RFC 9438) that wants evidence of a queue before it slows down
+    SentBatch       one record for up to a batch of packets that left together
+    Recovery        acknowledgements, loss detection and probe timeout (RFC 9002 §6) over those records
+"""
+
+from __future__ import annotations
+
+import bisect
+import collections
+import math
+from typing import Deque, Iterator, List, NamedTuple, Optional, Protocol, Set, Tuple
+
+BATCH_PACKETS_MAX = 44  # 44 datagrams of 1,472 bytes are the most that one segmented send takes (65,507 bytes)
+
+PACKET_THRESHOLD = 3  # RFC 9002 §6.1.1
+PACKET_THRESHOLD_MAX = 1000  # reordering beyond this is treated as loss
+TIME_THRESHOLD = 9 / 8  # RFC 9002 §6.1.2
+TIME_THRESHOLD_MAX = 2.0
+GRANULARITY = 0.001  # seconds, RFC 9002 §6.1.2
+INITIAL_RTT = 0.1  # seconds; RFC 9002 says 0.333, a lab is a LAN
+MAX_ACK_DELAY = 0.005  # seconds that the receiver may hold an acknowledgement back
+PROBE_TIMEOUT_MAX = 2.0  # the backoff's cap: uncapped, a 10 s black hole costs 6.5 s more
+PERSISTENT_CONGESTION_PROBES = 3  # RFC 9002 §7.6
+INITIAL_WINDOW_PACKETS = 10
+MINIMUM_WINDOW_PACKETS = 4
+RECORDS_KEPT_RTTS = 2  # a lost packet is remembered so long, to notice that it was not lost
+
+
+class AckViolation(Exception):
+    """The remote acknowledged what was never sent: it is broken or lies."""
+
+
+class RangeSet:
+    """A set of whole numbers as sorted, disjoint, half-open ranges."""
+
+    __slots__ = ("starts", "stops")
+
+    def __init__(self) -> None:
+        self.starts: List[int] = []
+        self.stops: List[int] = []
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __bool__(self) -> bool:
+        return bool(self.starts)
+
+    def __iter__(self) -> Iterator[Tuple[int, int]]:
+        return iter(zip(self.starts, self.stops))
+
+    def __contains__(self, number: int) -> bool:
+        index = bisect.bisect_right(self.starts, number) - 1
+        return index >= 0 and number < self.stops[index]
+
+    def add(self, start: int, stop: int) -> None:
+        """Put [start, stop) in, merging what touches."""
+        starts, stops = self.starts, self.stops
+        if not stops or start > stops[-1]:
+            starts.append(start)
+            stops.append(stop)
+            return
+        if start == stops[-1]:
+            stops[-1] = stop
+            return
+        left = bisect.bisect_left(stops, start)
+        right = bisect.bisect_right(starts, stop)
+        if left < right:
+            start = min(start, starts[left])
+            stop = max(stop, stops[right - 1])
+        starts[left:right] = [start]
+        stops[left:right] = [stop]
+
+    def subtract(self, start: int, stop: int) -> None:
+        """Take [start, stop) out."""
+        starts, stops = self.starts, self.stops
+        left = bisect.bisect_right(stops, start)
+        right = bisect.bisect_left(starts, stop)
+        if left >= right:
+            return
+        kept = []
+        if starts[left] < start:
+            kept.append((starts[left], start))
+        if stops[right - 1] > stop:
+            kept.append((stop, stops[right - 1]))
+        starts[left:right] = [a for a, _ in kept]
+        stops[left:right] = [b for _, b in kept]
+
+    def missing(self, start: int, stop: int) -> List[Tuple[int, int]]:
+        """The parts of [start, stop) that are not in, ascending."""
+        found = []
+        index = bisect.bisect_right(self.stops, start)
+        while start < stop and index < len(self.starts) and self.starts[index] < stop:
+            if self.starts[index] > start:
+                found.append((start, self.starts[index]))
+            start = self.stops[index]
+            index += 1
+        if start < stop:
+            found.append((start, stop))
+        return found
+
+    def forget_below(self, number: int) -> None:
+        """Take out everything under that number."""
+        count = bisect.bisect_right(self.stops, number)
+        if count:
+            del self.starts[:count]
+            del self.stops[:count]
+        if self.starts and self.starts[0] < number:
+            self.starts[0] = number
+
+
+class RttEstimator:
+    """Smoothed round-trip time and its variance, in seconds (RFC 9002 §5)."""
+
+    __slots__ = ("latest", "minimum", "smoothed", "variance", "samples")
+
+    def __init__(self) -> None:
+        self.latest = INITIAL_RTT
+        self.minimum = math.inf
+        self.smoothed = INITIAL_RTT
+        self.variance = INITIAL_RTT / 2
+        self.samples = 0
+
+    def on_sample(self, latest_rtt: float, ack_delay: float) -> None:
+        self.latest = latest_rtt
+        self.samples += 1
+        if self.samples == 1:
+            self.minimum = self.smoothed = latest_rtt
+            self.variance = latest_rtt / 2
+            return
+        self.minimum = min(self.minimum, latest_rtt)
+        adjusted_rtt = latest_rtt
+        if latest_rtt >= self.minimum + ack_delay:
+            adjusted_rtt = latest_rtt - ack_delay
+        self.variance = 3 / 4 * self.variance + 1 / 4 * abs(self.smoothed - adjusted_rtt)
+        self.smoothed = 7 / 8 * self.smoothed + 1 / 8 * adjusted_rtt
+
+    @property
+    def probe_timeout(self) -> float:
+        """RFC 9002 §6.2.1, without the backoff."""
+        return self.smoothed + max(4 * self.variance, GRANULARITY) + MAX_ACK_DELAY
+
+
+class Acknowledged(NamedTuple):
+    """What one acknowledgement newly told, for the congestion controller."""
+
+    now: float
+    packets: int
+    size: int  # bytes newly acknowledged
+    rtt: Optional[float]  # a sample, if there was one
+    largest: int  # packet number
+    next_packet_number: int
+    bytes_in_flight: int  # before this acknowledgement
+    is_window_limited: bool
+
+
+class CongestionController(Protocol):
+    """How many bytes may be in flight, and how fast they go out; CubicQ is the one in use."""
+
+    window: float  # bytes
+
+    def on_acknowledged(self, ack: Acknowledged, rtt: RttEstimator) -> None: ...
+
+    def on_lost(self, now: float, packets: int, ranges: int, largest_lost: int, next_packet_number: int) -> None: ...
+
+    def on_spurious(self, packets: int) -> None: ...
+
+    def on_persistent_congestion(self) -> None: ...
+
+    def on_datagram_size(self, size: int) -> None: ...
+
+    def pacing_rate(self, rtt: RttEstimator) -> float: ...
+
+
+class CubicQ:
+    """CUBIC (RFC 9438) that does not slow down for a loss without a sign of a queue or of heavy loss.
+
+    A loss counts as congestion when the round-trip time shows a queue, when the path is too short to tell
+    (under BLIND_RTT), or when more than HEAVY_LOSS of the packets of the last rounds were lost. Anything
+    else is the noise of a bad link, and slowing down for it would help nobody.
+    """
+
+    BETA = 0.7  # RFC 9438 §4.6
+    C = 0.4  # RFC 9438 §5.1, packets per second cubed
+    FAST_CONVERGENCE = 0.85  # (1 + BETA) / 2, RFC 9438 §4.7
+    BLIND_RTT = 0.002  # seconds: below, a queue cannot be told from a busy scheduler
+    HEAVY_LOSS = 0.12
+    HEAVY_ROUNDS = 4
+    HEAVY_RANGES = 6
+    REFILL = 1 / 16
+    RTT_SAMPLES_FOR_EVIDENCE = 4
+
+    def __init__(self, datagram_size: int) -> None:
+        self.datagram_size = datagram_size
+        self.window: float = min(INITIAL_WINDOW_PACKETS * datagram_size, 14_720)
+        self.ssthresh = math.inf
+        self.base_rtt = math.inf
+        self._window_max = 0.0  # Wmax, bytes
+        self._epoch_start: Optional[float] = None
+        self._k = 0.0
+        self._window_estimate = 0.0  # West: what Reno would have, bytes
+        self._recent_rtts: Deque[Tuple[float, float]] = collections.deque(maxlen=64)
+        self._round_end = -1  # the round lasts until this packet number is acknowledged
+        self._round_began = 0.0
+        self._round_delivered = 0
+        self._round_min_rtt = math.inf
+        self._round_samples = 0
+        self._round_limited = False
+        self._round_losses: Deque[List[int]] = collections.deque([[0, 0, 0]], maxlen=self.HEAVY_ROUNDS)
+        self._known_rates: Deque[float] = collections.deque(maxlen=10)  # bytes per second, a round each
+        self._reacted_below = -1  # losses of packets below this number were answered already
+        self._undo: Optional[Tuple[float, float, float, Optional[float]]] = None
+        self._undo_packets = 0
+
+    @property
+    def minimum_window(self) -> int:
+        return MINIMUM_WINDOW_PACKETS * min(self.datagram_size, 1472)
+
+    @property
+    def queue_threshold(self) -> float:
+        """Seconds of queueing that count as a queue."""
+        return min(max(self.base_rtt / 12, 0.001), 0.005)
+
+    def pacing_rate(self, rtt: RttEstimator) -> float:
+        """Bytes per second (RFC 9002 §7.7)."""
+        gain = 2.0 if self.window < self.ssthresh else 1.25
+        return gain * self.window / max(rtt.smoothed, 1e-6)
+
+    def queue_delay(self, now: float) -> float:
+        """Lowest recent queueing delay in seconds; 0 when there are too few samples to say."""
+        since = now - max(self.base_rtt / 2, 0.010)
+        recent = [sample for at, sample in self._recent_rtts if at >= since]
+        if len(recent) < self.RTT_SAMPLES_FOR_EVIDENCE:
+            recent = [sample for _, sample in list(self._recent_rtts)[-self.RTT_SAMPLES_FOR_EVIDENCE :]]
+        return min(recent) - self.base_rtt if recent else 0.0
+
+    def on_acknowledged(self, ack: Acknowledged, rtt: RttEstimator) -> None:
+        if ack.rtt is not None:
+            self.base_rtt = min(self.base_rtt, ack.rtt)
+            self._recent_rtts.append((ack.now, ack.rtt))
+            self._round_min_rtt = min(self._round_min_rtt, ack.rtt)
+            self._round_samples += 1
+        self._round_delivered += ack.size
+        self._round_losses[-1][1] += ack.packets
+        self._round_limited |= ack.is_window_limited
+        if ack.is_window_limited:
+            self._grow(ack, rtt)
+        if ack.largest >= self._round_end:
+            self._next_round(ack)
+
+    def _next_round(self, ack: Acknowledged) -> None:
+        elapsed = ack.now - self._round_began
+        if self._round_end >= 0 and elapsed > 0 and self._round_limited:
+            self._known_rates.append(self._round_delivered / elapsed)
+        self._round_end = ack.next_packet_number
+        self._round_began = ack.now
+        self._round_delivered = 0
+        self._round_min_rtt = math.inf
+        self._round_samples = 0
+        self._round_limited = False
+        self._round_losses.append([0, 0, 0])
+
+    def _grow(self, ack: Acknowledged, rtt: RttEstimator) -> None:
+        if self.window < self.ssthresh:
+            self.window += ack.size
+            rise = self._round_min_rtt - self.base_rtt
+            # HyStart++ (RFC 9406 §4.2): a round whose lowest RTT rose means that the pipe is full.
+            if self._round_samples >= 8 and rise > min(max(self.base_rtt / 8, 0.004), 0.016):
+                self.ssthresh = self.window
+            return
+        known_rate = max(self._known_rates, default=0.0)
+        if self.window < 0.98 * known_rate * self.base_rtt and self.queue_delay(ack.now) < self.queue_threshold:
+            self.window += ack.size * self.REFILL
+        self._grow_cubic(ack, rtt)
+
+    def _grow_cubic(self, ack: Acknowledged, rtt: RttEstimator) -> None:
+        """RFC 9438 §4.2-4.5."""
+        size = self.datagram_size
+        if self._epoch_start is None:
+            self._epoch_start = ack.now
+            self._window_estimate = self.window
+            self._window_max = max(self._window_max, self.window)
+            self._k = ((self._window_max - self.window) / size / self.C) ** (1 / 3)
+        elapsed = ack.now - self._epoch_start + rtt.smoothed
+        target = self.C * (elapsed - self._k) ** 3 * size + self._window_max
+        target = min(max(target, self.window), 1.5 * self.window)
+        alpha = 3 * (1 - self.BETA) / (1 + self.BETA) if self._window_estimate < self._window_max else 1.0
+        self._window_estimate += alpha * size * ack.size / self.window
+        self.window += (target - self.window) * ack.size / self.window
+        self.window = max(self.window, min(self._window_estimate, 1.5 * self.window))
+
+    def on_lost(self, now: float, packets: int, ranges: int, largest_lost: int, next_packet_number: int) -> None:
+        losses = self._round_losses[-1]
+        losses[0] += packets
+        losses[2] += ranges
+        if largest_lost < self._reacted_below or not self._is_congestion(now):
+            return
+        self._reacted_below = next_packet_number
+        self._undo = self.window, self.ssthresh, self._window_max, self._epoch_start
+        self._undo_packets = packets
+        if self.queue_delay(now) > self.base_rtt / 4:
+            while len(self._known_rates) > 3:  # a real, shared queue: the old share is history
+                self._known_rates.popleft()
+        shrinking = self.window < self._window_max
+        self._window_max = self.window * (self.FAST_CONVERGENCE if shrinking else 1.0)
+        self.window = max(self.window * self.BETA, self.minimum_window)
+        self.ssthresh = self.window
+        self._epoch_start = None
+
+    def _is_congestion(self, now: float) -> bool:
+        if self.base_rtt < self.BLIND_RTT or self.queue_delay(now) > self.queue_threshold:
+            return True
+        lost = sum(losses[0] for losses in self._round_losses)
+        delivered = sum(losses[1] for losses in self._round_losses)
+        ranges = sum(losses[2] for losses in self._round_losses)
+        enough = lost + delivered >= 2 * self.window / self.datagram_size
+        return enough and ranges >= self.HEAVY_RANGES and lost > self.HEAVY_LOSS * (lost + delivered)
+
+    def on_spurious(self, packets: int) -> None:
+        """Packets declared lost were acknowledged: when that was all of them, take the reaction back (RFC 9438 §4.9)."""
+        self._round_losses[-1][0] -= packets
+        self._undo_packets -= packets
+        if self._undo is not None and self._undo_packets <= 0:
+            window, ssthresh, window_max, epoch_start = self._undo
+            self.window = max(self.window, window)
+            self.ssthresh, self._window_max, self._epoch_start = ssthresh, window_max, epoch_start
+            self._undo = None
+
+    def on_persistent_congestion(self) -> None:
+        self.ssthresh = max(self.window * self.BETA, self.minimum_window)
+        self.window = self.minimum_window
+        self._epoch_start = None
+        self._undo = None
+
+    def on_datagram_size(self, size: int) -> None:
+        """The path takes larger or smaller datagrams now; an early window is counted in the new ones."""
+        if self.window < self.ssthresh and size > self.datagram_size:
+            self.window = max(self.window, INITIAL_WINDOW_PACKETS * min(size, 8972))
+        self.datagram_size = size
+
+
+class SentBatch:
+    """Packets `first` .. `first + count - 1`, sent together: one run of stream bytes cut into equal payloads, or a PING.
+
+    A bit in `outstanding` is a packet neither acknowledged nor lost; one in `lost`, a packet declared lost and not
+    acknowledged since. Bit i is packet `first + i`, which carried stream bytes from `offset + i * payload_size`.
+    """
+
+    __slots__ = ("first", "count", "offset", "length", "payload_size", "datagram_size", "sent_at", "outstanding", "lost", "mtu_probe")
+
+    def __init__(
+        self, first: int, count: int, offset: int, length: int, payload_size: int, datagram_size: int, sent_at: float, mtu_probe: bool = False
+    ) -> None:
+        self.first = first
+        self.count = count
+        self.offset = offset
+        self.length = length  # stream bytes in all
+        self.payload_size = payload_size  # stream bytes in each packet but the last
+        self.datagram_size = datagram_size
+        self.sent_at = sent_at
+        self.outstanding = (1 << count) - 1
+        self.lost = 0
+        self.mtu_probe = mtu_probe
+
+    def stream_ranges(self, mask: int) -> Iterator[Tuple[int, int]]:
+        """The stream bytes [start, stop) of the packets in the mask, neighbours together."""
+        if not self.length:
+            return
+        end = self.offset + self.length
+        while mask:
+            low = (mask & -mask).bit_length() - 1
+            run = ~(mask >> low)
+            width = (run & -run).bit_length() - 1  # ones from `low` upwards
+            start = self.offset + low * self.payload_size
+            yield start, min(start + width * self.payload_size, end)
+            mask &= ~(((1 << width) - 1) << low)
+
+    def size_of(self, mask: int) -> int:
+        """Datagram bytes of the packets in the mask; the last, shorter one is counted as a whole one."""
+        return bin(mask).count("1") * self.datagram_size
+
+
+class Outcome(NamedTuple):
+    """What became of earlier packets, as stream byte ranges."""
+
+    acknowledged: List[Tuple[int, int]]
+    lost: List[Tuple[int, int]]
+    mtu_acknowledged: int  # largest MTU probe that came through; 0: none
+    mtu_lost: int
+    progressed: bool  # anything newly acknowledged
+
+
+class Recovery:
+    """The records of one connection's sent packets, and what acknowledgements and time say about them (RFC 9002)."""
+
+    def __init__(self, first_packet_number: int, congestion: CongestionController) -> None:
+        self.rtt = RttEstimator()
+        self.congestion = congestion
+        self.next_packet_number = first_packet_number
+        self.largest_acknowledged = first_packet_number - 1
+        self.bytes_in_flight = 0
+        self.probe_count = 0  # probe timeouts in a row without an acknowledgement
+        self.packet_threshold = PACKET_THRESHOLD
+        self.time_threshold = TIME_THRESHOLD
+        self.loss_time = math.inf
+        self.last_sent_at = -math.inf
+        self.packets_lost = 0
+        self.packets_spurious = 0
+        self._records: List[SentBatch] = []
+        self._firsts: List[int] = []  # first packet number of each record, for bisection
+        self._head = 0  # records before it are settled
+        self._seen: Set[Tuple[int, int]] = set()  # ranges of the last acknowledgement: nothing new in them
+        self._skipped: Deque[int] = collections.deque(maxlen=16)  # numbers never sent, to catch those who acknowledge blindly
+        self._floor = first_packet_number
+
+    def floor(self) -> int:
+        """The oldest packet number whose fate is still of interest."""
+        return self._floor
+
+    def skip_number(self) -> None:
+        """Leave one packet number out (RFC 9000 §21.4): whoever acknowledges it lies."""
+        self._skipped.append(self.next_packet_number)
+        self.next_packet_number += 1
+
+    def has_outstanding(self) -> bool:
+        return self.bytes_in_flight > 0
+
+    def on_sent(self, batch: SentBatch) -> None:
+        assert batch.first == self.next_packet_number
+        self.next_packet_number += batch.count
+        self.bytes_in_flight += batch.count * batch.datagram_size
+        self.last_sent_at = batch.sent_at
+        self._records.append(batch)
+        self._firsts.append(batch.first)
+
+    # ---- acknowledgements
+
+    def on_ack(self, ranges: List[Tuple[int, int]], ack_delay: float, now: float) -> Outcome:
+        """Take in (first, last) ranges, newest first. Raises AckViolation for numbers never sent."""
+        outcome = Outcome([], [], 0, 0, False)
+        if not ranges:
+            return outcome
+        self._check(ranges)
+        in_flight_before = self.bytes_in_flight
+        newly_packets = newly_size = spurious = mtu = 0
+        newest: Optional[SentBatch] = None
+        seen = self._seen
+        for packet_range in ranges:
+            if packet_range in seen:
+                continue
+            for record, mask in self._touched(*packet_range):
+                was_lost = record.lost & mask
+                mask &= record.outstanding
+                if was_lost:
+                    record.lost &= ~was_lost
+                    spurious += bin(was_lost).count("1")
+                    self._widen(record, was_lost)
+                    outcome.acknowledged.extend(record.stream_ranges(was_lost))
+                if not mask:
+                    continue
+                record.outstanding &= ~mask
+                newly_packets += bin(mask).count("1")
+                newly_size += record.size_of(mask)
+                outcome.acknowledged.extend(record.stream_ranges(mask))
+                if record.mtu_probe:
+                    mtu = max(mtu, record.datagram_size)
+                if newest is None or record.first > newest.first:
+                    newest = record
+        self._seen = set(ranges)
+        largest = ranges[0][1]
+        rtt_sample = None
+        if newest is not None and largest > self.largest_acknowledged and newest.first <= largest < newest.first + newest.count:
+            rtt_sample = max(now - newest.sent_at, 1e-6)
+            self.rtt.on_sample(rtt_sample, ack_delay)
+        self.largest_acknowledged = max(self.largest_acknowledged, largest)
+        self.bytes_in_flight -= newly_size
+        if spurious:
+            self.packets_spurious += spurious
+            self.congestion.on_spurious(spurious)
+        probes = self.probe_count
+        if newly_packets:
+            self.probe_count = 0
+            limited = in_flight_before + 2 * BATCH_PACKETS_MAX * 1472 >= self.congestion.window or 2 * in_flight_before >= self.congestion.window
+            self.congestion.on_acknowledged(
+                Acknowledged(now, newly_packets, newly_size, rtt_sample, largest, self.next_packet_number, in_flight_before, limited), self.rtt
+            )
+        mtu_lost = self._detect_loss(now, outcome.lost, probes)
+        self._settle(now)
+        return outcome._replace(mtu_acknowledged=mtu, mtu_lost=mtu_lost, progressed=bool(newly_packets))
+
+    def _check(self, ranges: List[Tuple[int, int]]) -> None:
+        if ranges[0][1] >= self.next_packet_number:
+            raise AckViolation("acknowledged packets that were never sent")
+        for number in self._skipped:
+            if number >= self._floor and any(first <= number <= last for first, last in ranges):
+                raise AckViolation("acknowledged a packet number that was skipped")
+
+    def _touched(self, first: int, last: int) -> Iterator[Tuple[SentBatch, int]]:
+        """The records that lie in the range, newest first, each with the mask of its packets in it."""
+        records = self._records
+        index = bisect.bisect_right(self._firsts, last) - 1
+        while index >= self._head:
+            record = records[index]
+            low = first - record.first
+            high = last - record.first
+            if low >= record.count:
+                return
+            mask = (1 << min(high + 1, record.count)) - 1
+            if low > 0:
+                mask &= -1 << low
+            yield record, mask
+            index -= 1
+
+    def _widen(self, record: SentBatch, was_lost: int) -> None:
+        """Reordering was taken for loss: tolerate as much from now on (RFC 8985 §6.2)."""
+        oldest = record.first + (was_lost & -was_lost).bit_length() - 1
+        distance = self.largest_acknowledged - oldest + 1
+        self.packet_threshold = min(max(self.packet_threshold, distance + 1), PACKET_THRESHOLD_MAX)
+        self.time_threshold = min(self.time_threshold + 1 / 16, TIME_THRESHOLD_MAX)
+
+    def _detect_loss(self, now: float, lost: List[Tuple[int, int]], probes: int = 0) -> int:
+        """Declare lost what RFC 9002 §6.1 says; returns the size of an MTU probe that was lost, or 0.
+
+        `probes` is how many probe timeouts in a row went before the acknowledgement that told.
+        """
+        delay = max(self.time_threshold * max(self.rtt.smoothed, self.rtt.latest), GRANULARITY)
+        lost_before = now - delay
+        below = self.largest_acknowledged - self.packet_threshold
+        self.loss_time = math.inf
+        mtu_lost = packets = ranges = 0
+        largest_lost = -1
+        for index in range(self._head, len(self._records)):
+            record = self._records[index]
+            if record.first >= self.largest_acknowledged:
+                break
+            if not record.outstanding:
+                continue
+            by_time = record.sent_at <= lost_before
+            top = self.largest_acknowledged - 1 if by_time else below
+            mask = record.outstanding & ((1 << max(0, min(top - record.first + 1, record.count))) - 1)
+            if mask:
+                record.outstanding &= ~mask
+                self.bytes_in_flight -= record.size_of(mask)
+                if record.mtu_probe:
+                    mtu_lost = record.datagram_size
+                    continue
+                record.lost |= mask
+                packets += bin(mask).count("1")
+                before = len(lost)
+                lost.extend(record.stream_ranges(mask))
+                ranges += max(len(lost) - before, 1)
+                largest_lost = record.first + mask.bit_length() - 1
+            if record.outstanding and not by_time:
+                self.loss_time = min(self.loss_time, record.sent_at + delay)
+        if packets:
+            self.packets_lost += packets
+            self.congestion.on_lost(now, packets, ranges, largest_lost, self.next_packet_number)
+            if probes >= PERSISTENT_CONGESTION_PROBES:  # RFC 9002 §7.6: nothing came through for so long
+                self.congestion.on_persistent_congestion()
+        return mtu_lost
+
+    def _settle(self, now: float) -> None:
+        """Drop settled records from the front; lost ones stay a while, in case they were not lost."""
+        records = self._records
+        forget_before = now - RECORDS_KEPT_RTTS * self.rtt.smoothed - MAX_ACK_DELAY
+        head = self._head
+        while head < len(records):
+            record = records[head]
+            if record.outstanding or (record.lost and record.sent_at > forget_before):
+                break
+            head += 1
+        self._head = head
+        if head > 256 and head * 2 > len(records):
+            del records[:head]
+            del self._firsts[:head]
+            self._head = 0
+        self._floor = records[self._head].first if self._head < len(records) else self.next_packet_number
+
+    # ---- time
+
+    def next_deadline(self) -> float:
+        """When on_timeout wants to be called (RFC 9002 §6.2.1)."""
+        if self.loss_time < math.inf:
+            return self.loss_time
+        if not self.has_outstanding():
+            return math.inf
+        backoff = self.rtt.probe_timeout * (1 << min(self.probe_count, 16))
+        return self.last_sent_at + min(backoff, max(PROBE_TIMEOUT_MAX, self.rtt.probe_timeout))
+
+    def on_timeout(self, now: float) -> Tuple[Outcome, bool]:
+        """What is lost by time, and whether a probe is to be sent."""
+        lost: List[Tuple[int, int]] = []
+        if self.loss_time < math.inf:
+            mtu_lost = self._detect_loss(now, lost)
+            self._settle(now)
+            return Outcome([], lost, 0, mtu_lost, False), False
+        self.probe_count += 1
+        mtu_lost = self._give_up_mtu_probes()
+        return Outcome([], lost, 0, mtu_lost, False), True
+
+    def _give_up_mtu_probes(self) -> int:
+        """An MTU probe without an answer is lost; it must not keep the probe timer running."""
+        lost = 0
+        for record in self._records[self._head :]:
+            if record.mtu_probe and record.outstanding:
+                record.outstanding = 0
+                self.bytes_in_flight -= record.datagram_size
+                lost = record.datagram_size
+        return lost
+
+    def oldest_outstanding(self) -> Optional[Tuple[int, int]]:
+        """Stream bytes [start, stop) of the oldest packet without a fate; what a probe repeats."""
+        for record in self._records[self._head :]:
+            if record.outstanding and record.length:
+                return next(record.stream_ranges(record.outstanding & -record.outstanding))
+        return None

@@ -1,0 +1,124 @@
+"""What a Peer answers and tells: values for the one who shows them to a person. Exported by `peer.py`."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Optional, Tuple
+
+Address = Tuple[str, int]
+
+
+class ListEntry(NamedTuple):
+    """A row of the list of files: one content under one name."""
+
+    number: int
+    name: str
+    size: int  # of the file, or of all files in the folder
+    file_id: bytes
+    is_folder: bool = False
+    file_count: int = 1
+    holders: Tuple[str, ...] = ()  # labels; the first few
+    sources: int = 0
+    content_size: int = 0  # what the id stands for: the file, or the folder's listing
+
+
+class FetchAnswer(NamedTuple):
+    """How a request began: "started", "already here", "several", "running", "nobody" or "no network"."""
+
+    kind: str
+    entries: Tuple[ListEntry, ...] = ()
+    transfer: Optional[int] = None
+    path: Optional[str] = None
+
+
+class MemberRow(NamedTuple):
+    label: str
+    address: Address
+    role: str  # "supernode" or "member"
+    is_me: bool
+    links: int
+    round_trip: Optional[float]  # seconds
+    heard_ago: Optional[float]  # seconds
+    mesh: bool
+
+
+class TransferRow(NamedTuple):
+    number: int
+    direction: str  # "R" received, "S" sent
+    name: str
+    state: str  # in words
+    verified: int
+    size: int
+    rate: float
+    seconds_left: Optional[float]
+    sources: Tuple[str, ...]
+
+
+class Outcome(NamedTuple):
+    """How joining or opening a network ended: "supernode", "joined", "nobody" or "refused"."""
+
+    kind: str
+    address: Optional[Address]
+    supernode_label: str
+    count: int  # type: ignore[assignment]
+    text: str
+
+
+class Joined(NamedTuple):
+    label: str
+    count: int  # type: ignore[assignment]
+
+
+class Left(NamedTuple):
+    label: str
+    count: int  # type: ignore[assignment]
+    silent_seconds: Optional[float]  # None: it said good-bye
+
+
+class SupernodeChanged(NamedTuple):
+    old_label: str
+    new_label: str
+    is_me: bool
+    silent_seconds: Optional[float]
+
+
+class ChatReceived(NamedTuple):
+    label: str
+    text: str
+    is_me: bool
+
+
+class Progress(NamedTuple):
+    row: TransferRow
+
+
+class DownloadDone(NamedTuple):
+    number: int
+    name: str
+    size: int
+    seconds: float
+    sources: Tuple[str, ...]
+    file_id: bytes
+    path: str
+    by_way_of: Optional[str]
+    was_there: bool
+
+
+class UploadDone(NamedTuple):
+    name: str
+    size: int
+    seconds: float
+    to_label: str
+    file_id: bytes
+
+
+class Stopped(NamedTuple):
+    number: int
+    name: str
+    verified: int
+    size: int
+    reason: str
+    kept: bool
+
+
+class Notice(NamedTuple):
+    text: str

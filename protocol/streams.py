@@ -1,0 +1,254 @@
+"""The two byte streams of a connection, and the frames on them.
+
+    SendStream      bytes handed over and not yet acknowledged; says which to send next
+    ReceiveStream   puts bytes in order, counts credit (flow control), cuts the stream into frames
+
+A *frame* is one byte of kind, four of length and the body. What the kinds mean is the business of `rdt.py`.
+"""
+
+from __future__ import annotations
+
+import bisect
+import struct
+from typing import Dict, List, NamedTuple, Optional, Tuple
+
+from protocol.recovery import RangeSet
+from protocol.wire import Buffer
+
+FRAME_HEADER = struct.Struct(">BI")
+FRAME_HEADER_SIZE = FRAME_HEADER.size
+FRAME_SIZE_MAX = (1 << 20) + (1 << 16)  # a span of 1 MiB and what goes before it; a longer message is refused
+SEND_BACKLOG_MAX = 64 << 20  # bytes that may wait in one connection; the verbs block long before, at BACKLOG_HIGH
+RECEIVE_WINDOW_INITIAL = 64 << 10  # 2,048 strangers then hold 128 MiB at most
+RECEIVE_WINDOW_MAX = 4 << 20  # one reader that stopped holds no more
+GAPS_MAX = 1024  # runs of bytes that may wait for what is missing before them
+BODY_STEP = 64 << 10  # a body's memory grows with what has arrived, not with what its header claims
+
+
+class StreamViolation(Exception):
+    """The remote broke flow control or framing: the connection is closed with this reason."""
+
+
+class Frame(NamedTuple):
+    kind: int
+    body: bytearray
+
+
+class SendStream:
+    """What is to be sent, in order, with offsets that never wrap."""
+
+    def __init__(self) -> None:
+        self.end = 0  # offset behind the last byte handed over
+        self.sent_to = 0  # offset behind the last byte that was sent once
+        self.acknowledged_to = 0  # everything below is acknowledged and freed
+        self.credit = 0  # how far the remote lets us go
+        self._chunks: List[memoryview] = []
+        self._starts: List[int] = []  # offset of each chunk
+        self._acknowledged = RangeSet()  # above acknowledged_to
+        self._lost = RangeSet()  # to be sent again
+
+    @property
+    def backlog(self) -> int:
+        """Bytes handed over and not yet acknowledged."""
+        return self.end - self.acknowledged_to
+
+    def write(self, *parts: Buffer) -> None:
+        for part in parts:
+            if len(part):
+                self._chunks.append(memoryview(part))
+                self._starts.append(self.end)
+                self.end += len(part)
+
+    def write_frame(self, kind: int, *parts: Buffer) -> None:
+        self.write(FRAME_HEADER.pack(kind, sum(len(part) for part in parts)), *parts)
+
+    def has_lost(self) -> bool:
+        return bool(self._lost)
+
+    def has_something(self) -> bool:
+        """Is there anything that may be sent now, as far as credit goes?"""
+        return bool(self._lost) or self.sent_to < min(self.end, self.credit)
+
+    def is_blocked(self) -> bool:
+        """Everything that credit allows was sent, and there is more."""
+        return self.sent_to >= self.credit and self.sent_to < self.end and not self._lost
+
+    def next_range(self, size_max: int) -> Optional[Tuple[int, int]]:
+        """(offset, length) of what to send next: lost bytes first, then new ones within the credit."""
+        if self._lost:
+            start, stop = self._lost.starts[0], self._lost.stops[0]
+            stop = min(stop, start + size_max)
+            self._lost.subtract(start, stop)
+            return start, stop - start
+        stop = min(self.end, self.credit, self.sent_to + size_max)
+        if stop <= self.sent_to:
+            return None
+        start, self.sent_to = self.sent_to, stop
+        return start, stop - start
+
+    def payloads(self, offset: int, length: int, payload_size: int) -> List[Buffer]:
+        """The stream bytes of a range, cut into payloads; views into what was handed over where possible."""
+        found: List[Buffer] = []
+        end = offset + length
+        index = bisect.bisect_right(self._starts, offset) - 1
+        chunk, start = self._chunks[index], self._starts[index]
+        while offset < end:
+            stop = min(offset + payload_size, end)
+            if stop <= start + len(chunk):
+                found.append(chunk[offset - start : stop - start])
+            else:
+                found.append(self._joined(index, offset, stop))
+            offset = stop
+            while offset < end and offset >= start + len(chunk):
+                index += 1
+                chunk, start = self._chunks[index], self._starts[index]
+        return found
+
+    def _joined(self, index: int, offset: int, stop: int) -> bytes:
+        parts = []
+        while offset < stop:
+            chunk, start = self._chunks[index], self._starts[index]
+            part = chunk[offset - start : stop - start]
+            parts.append(part)
+            offset += len(part)
+            index += 1
+        return b"".join(parts)
+
+    def on_acknowledged(self, start: int, stop: int) -> None:
+        if stop <= self.acknowledged_to:
+            return
+        if self._lost:
+            self._lost.subtract(start, stop)
+        self._acknowledged.add(max(start, self.acknowledged_to), stop)
+        if self._acknowledged.starts[0] <= self.acknowledged_to:
+            self.acknowledged_to = self._acknowledged.stops[0]
+            self._acknowledged.forget_below(self.acknowledged_to)
+            self._free()
+
+    def _free(self) -> None:
+        count = bisect.bisect_right(self._starts, self.acknowledged_to) - 1
+        if count >= 0 and self._starts[count] + len(self._chunks[count]) <= self.acknowledged_to:
+            count += 1
+        if count > 0:
+            del self._chunks[:count]
+            del self._starts[:count]
+
+    def on_lost(self, start: int, stop: int) -> None:
+        """These bytes were lost with their packet; what was acknowledged otherwise stays acknowledged."""
+        for a, b in self._acknowledged.missing(max(start, self.acknowledged_to), stop):
+            self._lost.add(a, b)
+
+
+class ReceiveStream:
+    """Bytes as they arrive, in any order; whole frames come out."""
+
+    def __init__(self) -> None:
+        self.next_offset = 0  # everything below has arrived
+        self.window = RECEIVE_WINDOW_INITIAL
+        self.credit = RECEIVE_WINDOW_INITIAL  # the remote may send up to here
+        self._window_doubled_at = 0  # offset consumed by then
+        self.unconsumed = 0  # bytes of whole frames that the reader has not taken yet
+        self._held = RangeSet()  # above next_offset
+        self._segments: Dict[int, bytes] = {}  # offset -> bytes, one for each piece of _held's ranges as it came
+        self._header = bytearray()
+        self._kind = 0
+        self._body = bytearray()
+        self._body_size = 0
+        self._filled = 0
+        self._in_body = False
+
+    def held_bytes(self) -> int:
+        """Memory that this stream holds."""
+        return len(self._body) + self.unconsumed + sum(len(segment) for segment in self._segments.values())
+
+    def would_fit(self, offset: int, size: int) -> bool:
+        """Is there room to remember these bytes? (Else the packet is treated as lost.)"""
+        return offset <= self.next_offset or len(self._held) < GAPS_MAX or not self._held.missing(offset, offset + size)
+
+    def on_data(self, offset: int, payload: memoryview, frames: List[Frame]) -> None:
+        """Take in stream bytes; whole frames are appended to `frames`. Where bytes overlap, the first ones count."""
+        stop = offset + len(payload)
+        if stop > self.credit:
+            raise StreamViolation("sent more than the credit allows")
+        if offset == self.next_offset and not self._held:
+            self._feed(payload, frames)
+            self.next_offset = stop
+            return
+        for a, b in self._held.missing(max(offset, self.next_offset), stop):
+            part = payload[a - offset : b - offset]
+            if a == self.next_offset:
+                self._feed(part, frames)
+                self.next_offset = b
+            else:
+                self._segments[a] = bytes(part)
+                self._held.add(a, b)
+            self._drain(frames)
+
+    def _drain(self, frames: List[Frame]) -> None:
+        while True:
+            segment = self._segments.pop(self.next_offset, None)
+            if segment is None:
+                break
+            self._feed(memoryview(segment), frames)
+            self.next_offset += len(segment)
+        self._held.forget_below(self.next_offset)
+
+    def _feed(self, data: memoryview, frames: List[Frame]) -> None:
+        while len(data):
+            if self._in_body:
+                data = self._feed_body(data, frames)
+            else:
+                taken = FRAME_HEADER_SIZE - len(self._header)
+                self._header += data[:taken]
+                data = data[taken:]
+                if len(self._header) == FRAME_HEADER_SIZE:
+                    self._begin_body(frames)
+
+    def _begin_body(self, frames: List[Frame]) -> None:
+        self._kind, self._body_size = FRAME_HEADER.unpack(self._header)
+        if self._body_size > FRAME_SIZE_MAX:
+            raise StreamViolation("announced a message over the limit")
+        self._header.clear()
+        self._body = bytearray(min(self._body_size, BODY_STEP))
+        self._filled = 0
+        self._in_body = True
+        if not self._body_size:
+            self._end_body(frames)
+
+    def _feed_body(self, data: memoryview, frames: List[Frame]) -> memoryview:
+        count = min(len(data), self._body_size - self._filled)
+        end = self._filled + count
+        while end > len(self._body):
+            grown = min(self._body_size - len(self._body), max(len(self._body), BODY_STEP))
+            self._body.extend(bytes(grown))
+        self._body[self._filled : end] = data[:count]
+        self._filled = end
+        if end == self._body_size:
+            self._end_body(frames)
+        return data[count:]
+
+    def _end_body(self, frames: List[Frame]) -> None:
+        frames.append(Frame(self._kind, self._body))
+        self.unconsumed += FRAME_HEADER_SIZE + self._body_size
+        self._body = bytearray()
+        self._in_body = False
+
+    def consume(self, size: int) -> None:
+        """The reader has taken a frame of that size, header included."""
+        self.unconsumed -= size
+        assert self.unconsumed >= 0
+
+    def is_window_used(self) -> bool:
+        """Has the reader taken a whole window's worth since the window was last made larger?"""
+        return self.next_offset - self.unconsumed - self._window_doubled_at >= self.window
+
+    def double_window(self) -> None:
+        self._window_doubled_at = self.next_offset - self.unconsumed
+        self.window *= 2
+
+    def raise_credit(self) -> int:
+        """Let the remote send as far as the reader has room for; by how much did the credit grow?"""
+        limit = self.next_offset - self.unconsumed + self.window
+        grown = max(0, limit - self.credit)
+        self.credit += grown
+        return grown
