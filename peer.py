@@ -1,0 +1,763 @@
+"""The role that every node has: share, list, request, transfer, chat.
+
+`Peer` is told what happens on the network (`on_...`, always with `now`) and what the person wants (the commands), and
+works through the verbs it is handed: `Network`, the `disk` runner, `notify`. It is made of
+
+    Membership (protocol/membership.py)   who is here and who rules
+    Transfers  (protocol/fetching.py)     downloads and uploads
+    Supernode  (supernode.py)             only while this node rules; reached over LOCAL_LINK like any other supernode
+
+Everything here runs on the node thread. The library's methods run as disk jobs only.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import deque
+from functools import partial
+from typing import Any, Callable, Deque, Dict, List, Optional, Protocol, Sequence, Tuple
+
+import library as files
+from protocol import messages
+from protocol.fetching import FileRules, Transfers
+from protocol.membership import LOCAL_LINK, LocalSide, Membership, Seat, share_digest
+from protocol.messages import (
+    SHARES_MAX,
+    SHARES_PER_PAGE,
+    Join,
+    LinkHello,
+    ListPage,
+    ListRequest,
+    Offer,
+    Relay,
+    Search,
+    ShareAdd,
+    ShareDigest,
+    ShareEntry,
+    SharePage,
+    ShareRemove,
+    SharesWanted,
+    decode,
+)
+from protocol.results import (
+    ChatReceived,
+    DownloadDone,
+    FetchAnswer,
+    Joined,
+    Left,
+    ListEntry,
+    MemberRow,
+    Notice,
+    Outcome,
+    Progress,
+    Stopped,
+    SupernodeChanged,
+    TransferRow,
+    UploadDone,
+)
+from protocol.wire import Address, WireError
+
+__all__ = [
+    "BACKLOG_LOW", "ChatReceived", "Disk", "DownloadDone", "FetchAnswer", "Joined", "Left", "ListEntry", "MemberRow",
+    "Network", "Notice", "Outcome", "Peer", "Progress", "ScanFeed", "Stopped", "SupernodeChanged", "TransferRow",
+    "UploadDone",
+]  # fmt: skip
+
+BACKLOG_LOW = 1 << 20  # on_writable comes when a link's backlog falls under it
+HELLO_TIMEOUT = 5.0  # an incoming link says who it is, or is closed
+HELLOS_MAX = 256  # links that have not said it yet
+LIST_TIMEOUT = 5.0
+LIST_ROWS_MAX = 2000  # rows that one list command fetches
+DROPPED_MAX = 1000
+
+Disk = Callable[[Callable[[], Any], Callable[[Any, Optional[Exception]], None]], None]
+
+
+class Network(Protocol):
+    """What the roles want from below. All verbs return at once; a *link* is an int naming one connection.
+
+    Events come back as `on_link_up(link, address, incoming, now)`, `on_link_lost(link, reason, now)` once for each
+    link, `on_message(link, data, now)`, `on_writable(link, now)` and `on_lone(address, data, now)`.
+    """
+
+    address: Address
+
+    def connect(self, address: Address) -> int: ...
+
+    def send(self, link: int, *parts: Any) -> None:
+        """The parts make one message; dropped when the link is gone."""
+
+    def backlog(self, link: int) -> int:
+        """Bytes not yet delivered to the other side."""
+
+    def disconnect(self, link: int, reason: str) -> None:
+        """After what was sent is delivered."""
+
+    def send_lone(self, address: Address, message: bytes) -> None: ...
+
+    def broadcast_lone(self, port: int, message: bytes) -> None: ...
+
+
+class ScanFeed(Protocol):
+    """The scanner's verbs that may be called from here (`library.Scanner` has them)."""
+
+    def add_path(self, path: str) -> str: ...
+
+    def adopt(self, shared: Any) -> None: ...
+
+    def hold(self, name: str) -> None: ...
+
+    def release(self, name: str) -> None: ...
+
+
+def _is_true_manifest(file_id: bytes, size: int, digests: bytes) -> bool:
+    try:
+        files.check_manifest(file_id, size, digests)
+    except files.LibraryError:
+        return False
+    return True
+
+
+RULES = FileRules(
+    files.piece_size_of, _is_true_manifest, files.decode_folder, files.check_name,
+    files.Destination.DOWNLOAD, files.Destination.CACHE,
+)  # fmt: skip
+
+
+class _ListAsk:
+    """A list command on its way: pages are asked one after the other."""
+
+    def __init__(self, pattern: str, done: Callable[[Optional[List[Any]]], None], deadline: float) -> None:
+        self.pattern = pattern
+        self.done = done
+        self.deadline = deadline
+        self.rows: List[Any] = []
+
+
+class Peer:
+    """One node, as roles see it."""
+
+    def __init__(
+        self,
+        network: Network,
+        library: Any,
+        disk: Disk,
+        rng: random.Random,
+        notify: Callable[[Any], None],
+        make_supernode: Callable[..., Any],
+        name: str,
+        scanner: Optional[ScanFeed] = None,
+        own_addresses: Callable[[], Sequence[str]] = tuple,
+        mesh: bool = True,
+    ) -> None:
+        self.network = network
+        self.library = library
+        self.notify = notify
+        self.supernode: Any = None
+        self.dropped = 0  # messages that fitted nowhere
+        self._disk = disk
+        self._rng = rng
+        self._scanner = scanner
+        self._own_addresses = own_addresses
+        self._make_supernode = make_supernode
+        self._to_supernode: Deque[bytes] = deque()
+        self._to_peer: Deque[bytes] = deque()
+        self._is_draining = False
+        self.membership = Membership(LocalSide(network, self._to_supernode), rng, owner=self, name=name, mesh=mesh)
+        self.traffic = Transfers(network, library, RULES, rng, self)
+        self._now = 0.0
+        self._numbers = 0
+        self._shared: Dict[bytes, Dict[str, Any]] = {}  # id -> path -> SharedFile
+        self._cached: Dict[bytes, Tuple[Any, int, int]] = {}  # id -> CachedFile, files, bytes
+        self._announced: Dict[Tuple[bytes, str], ShareEntry] = {}
+        self._contents: Dict[bytes, List[bytes]] = {}  # shared folder -> its files
+        self._warned_too_many = False
+        self._hellos: Dict[int, Tuple[Address, float]] = {}  # incoming links that have not said who they are
+        self._lists: Dict[int, _ListAsk] = {}
+        self._leaving: Optional[Callable[..., None]] = None
+
+    # ---- commands
+
+    def start(self, target: Optional[Address], search_port: int, now: float) -> None:
+        """Join the network at `target`, or search one, or be the first; an Outcome tells."""
+        self._enter(now)
+        self.refresh_cache()
+        self.membership.start(target, search_port, now)
+        self._drain(now)
+
+    def connect_to(self, ip: str, port: int, now: float) -> None:
+        """Go to the network there, if there is one; leave the present one properly first."""
+        self._enter(now)
+
+        def looked(is_there: bool) -> None:
+            if not is_there:
+                text = "Nobody answers at %s:%d; you stay where you are." % (ip, port)
+                self.notify(Outcome("nobody", (ip, port), "", len(self._roster()), text))
+                return
+            self._depart(self._now, lambda: self.membership.start((ip, port), port, self._now))
+
+        if (ip, port) == self.membership.supernode_address or (ip, port) == self.network.address:
+            self.notify(Outcome("refused", (ip, port), "", len(self._roster()), "You are in that network already."))
+        else:
+            self.membership.look_at((ip, port), now, looked)
+        self._drain(now)
+
+    def leave(self, now: float, done: Callable[..., None]) -> None:
+        """Good-bye: hand over if this is the supernode."""
+        self._enter(now)
+        self.traffic.end_all(now)
+        self._depart(now, done)
+        self._drain(now)
+
+    def _depart(self, now: float, then: Callable[[], Any]) -> None:
+        def departed() -> None:
+            self.membership.leave(self._now)
+            self._announced.clear()
+            then()
+            self._drain(self._now)
+
+        if self.supernode is not None:
+            self.supernode.hand_over(now, departed)
+        else:
+            departed()
+
+    def say(self, text: str, now: float) -> None:
+        self._enter(now)
+        self.membership.say(text, now)
+        self._drain(now)
+
+    def set_mesh(self, on: bool, now: float) -> None:
+        self._enter(now)
+        self.membership.set_mesh(on, now)
+        self.traffic.on_mesh_set(now)
+        self._drain(now)
+
+    def share(self, path: str, now: float, done: Callable[[str], None]) -> None:
+        """Share a file or folder that lies elsewhere; `done` gets a line for the person."""
+        self._enter(now)
+        scanner = self._scanner
+        if scanner is None:
+            done("!! Nothing can be shared from elsewhere here.")
+            return
+
+        def added(real: Any, error: Optional[Exception], now: float) -> None:
+            if error is not None:
+                done("!! %s" % getattr(error, "sentence", "It cannot be shared."))
+            else:
+                done("* %s is shared as soon as it is read" % real)
+
+        self.run(partial(scanner.add_path, path), added)
+
+    def shares(self) -> List[ListEntry]:
+        """What this node announces."""
+        entries = sorted(self._announced.values(), key=lambda entry: entry.name)
+        return [
+            ListEntry(number, entry.name, entry.total_size, entry.file_id, entry.is_folder, entry.file_count,
+                      (self.membership.name,), 1, entry.size)
+            for number, entry in enumerate((entry for entry in entries if not entry.cached), 1)
+        ]  # fmt: skip
+
+    def list_files(self, pattern: str, now: float, done: Callable[[List[ListEntry]], None]) -> None:
+        """The files of the network, numbered; `done` gets them all."""
+        self._enter(now)
+        self._ask_list(pattern, now, lambda rows: done(self._entries(rows or [])))
+        self._drain(now)
+
+    def fetch(self, what: ListEntry, now: float, done: Callable[[FetchAnswer], None]) -> None:
+        """Fetch a row of a list."""
+        self._enter(now)
+        running = self.traffic.running(what.file_id)
+        if running is not None:
+            done(FetchAnswer("running", (what,), running.number))
+        else:
+            self.run(partial(self.library.local_copy, what.file_id), partial(self._on_looked_here, what, done))
+        self._drain(now)
+
+    def _on_looked_here(
+        self, what: ListEntry, done: Callable[[FetchAnswer], None], path: Any, error: Optional[Exception], now: float
+    ) -> None:
+        running = self.traffic.running(what.file_id)
+        if path:
+            done(FetchAnswer("already here", (what,), None, path))
+        elif running is not None:
+            done(FetchAnswer("running", (what,), running.number))
+        elif not self.has_supernode and not self.membership.is_joined:
+            done(FetchAnswer("no network", (what,)))
+        else:
+            job = self.traffic.start(what, now)
+            done(FetchAnswer("started", (what,), job.number))
+
+    def fetch_name(self, name: str, now: float, done: Callable[[FetchAnswer], None]) -> None:
+        """Fetch by name: exactly, else regardless of case, else as a pattern."""
+        self._enter(now)
+        if not self.has_supernode:
+            done(FetchAnswer("no network"))
+            return
+
+        def listed(rows: Optional[List[Any]]) -> None:
+            if rows is None:
+                done(FetchAnswer("no network"))
+                return
+            found = self._best(self._entries(rows), name)
+            if len(found) == 1:
+                self.fetch(found[0], self._now, done)
+            else:
+                done(FetchAnswer("several" if found else "nobody", tuple(found)))
+
+        self._ask_list(name, now, listed)
+        self._drain(now)
+
+    @staticmethod
+    def _best(entries: List[ListEntry], name: str) -> List[ListEntry]:
+        exact = [entry for entry in entries if entry.name == name]
+        alike = [entry for entry in entries if entry.name.casefold() == name.casefold()]
+        return exact or alike or entries
+
+    def members(self, now: float) -> List[MemberRow]:
+        """Who is here, in join order."""
+        membership, rows = self.membership, []
+        links = self.traffic.link_counts()
+        for entry in self._roster():
+            is_me, is_ruler = entry.node_id == self.node_id, entry.node_id == self.supernode_id
+            count = links.get(entry.node_id, 0) + (1 if is_ruler and not is_me else 0)
+            if is_me:
+                count = sum(links.values()) + (len(self._roster()) - 1 if self.is_supernode else 1)
+            place = self.network.address if is_me else self.place_of(entry.node_id) or entry.place
+            heard = max(0.0, now - membership.heard_at) if is_ruler and not is_me else None
+            rows.append(
+                MemberRow(self.label_of(entry.node_id), place, "supernode" if is_ruler else "member", is_me, count,
+                          membership.round_trip if is_ruler and not is_me else None, heard, entry.mesh)
+            )  # fmt: skip
+        return rows
+
+    def transfers(self, now: float) -> List[TransferRow]:
+        return self.traffic.rows(now)
+
+    def cancel(self, number: int, now: float) -> str:
+        self._enter(now)
+        line = self.traffic.cancel(number, now)
+        self._drain(now)
+        return line
+
+    # ---- events of the network
+
+    def on_link_up(self, link: int, address: Address, incoming: bool, now: float) -> None:
+        self._enter(now)
+        if incoming:
+            if len(self._hellos) >= HELLOS_MAX:
+                self.network.disconnect(link, "too many links at once")
+            else:
+                self._hellos[link] = address, now + HELLO_TIMEOUT
+        elif self.membership.owns(link):
+            self.membership.on_link_up(link, address, incoming, now)
+        elif self.traffic.owns(link):
+            self.traffic.on_link_up(link, now)
+        self._drain(now)
+
+    def on_link_lost(self, link: int, reason: str, now: float) -> None:
+        self._enter(now)
+        self._hellos.pop(link, None)
+        if self.membership.owns(link):
+            self.membership.on_link_lost(link, reason, now)
+        if self.supernode is not None and self.supernode.owns(link):
+            self.supernode.on_link_lost(link, reason, now)
+        if self.traffic.owns(link):
+            self.traffic.on_link_lost(link, reason, now)
+        self._drain(now)
+
+    def on_message(self, link: int, data: Any, now: float) -> None:
+        self._enter(now)
+        try:
+            message = decode(data)
+        except WireError:
+            self.dropped += 1
+            return
+        if self.traffic.owns(link):
+            self.traffic.on_message(link, message, now)
+        elif link in self._hellos:
+            self._on_hello(link, message, now)
+        else:
+            self._on_role_message(link, message, now)
+        self._drain(now)
+
+    def _on_hello(self, link: int, message: Any, now: float) -> None:
+        """The first message on an incoming link says what it is for."""
+        address, _ = self._hellos.pop(link)
+        if isinstance(message, Join):
+            if self.supernode is not None:
+                self.supernode.on_hello(link, address, message, now)
+            else:
+                self.membership.on_stray_join(link, now)
+                self._hellos[link] = address, now + HELLO_TIMEOUT  # it goes elsewhere, or asks again later
+        elif isinstance(message, LinkHello):
+            self.traffic.on_hello(link, message, now)
+        else:
+            self.dropped += 1
+            self.network.disconnect(link, "the first message must say who it is")
+
+    def _on_role_message(self, link: int, message: Any, now: float) -> None:
+        if self.supernode is not None and self.supernode.owns(link) and link != LOCAL_LINK:
+            if isinstance(message, Join):
+                self.supernode.on_hello(link, self.network.address, message, now)
+            else:
+                self.supernode.on_message(link, message, now)
+        elif self.membership.owns(link):
+            if not self.membership.on_message(link, message, now):
+                self._on_own_message(link, message, now)
+        else:
+            self.dropped += 1
+
+    def on_writable(self, link: int, now: float) -> None:
+        self._enter(now)
+        self.traffic.on_writable(link, now)
+        self._drain(now)
+
+    def on_lone(self, address: Address, data: bytes, now: float) -> None:
+        self._enter(now)
+        try:
+            message = decode(data)
+        except WireError:
+            self.dropped += 1
+            return
+        if self.supernode is None or not self.supernode.on_lone(address, message, now):
+            self.membership.on_lone(address, message, now)
+        self._drain(now)
+
+    def on_timer(self, now: float) -> None:
+        self._enter(now)
+        self.membership.on_timer(now)
+        if self.supernode is not None:
+            self.supernode.on_timer(now)
+        self.traffic.on_timer(now)
+        for link, (_, deadline) in list(self._hellos.items()):
+            if now >= deadline:
+                del self._hellos[link]
+                self.network.disconnect(link, "it did not say who it is")
+        for request_id, ask in list(self._lists.items()):
+            if now >= ask.deadline:
+                del self._lists[request_id]
+                ask.done(ask.rows or None)
+        self._drain(now)
+
+    def next_deadline(self) -> float:
+        deadlines = [self.membership.next_deadline(), self.traffic.next_deadline()]
+        if self.supernode is not None:
+            deadlines.append(self.supernode.next_deadline())
+        deadlines += [deadline for _, deadline in self._hellos.values()]
+        deadlines += [ask.deadline for ask in self._lists.values()]
+        return min(deadlines, default=math.inf)
+
+    def on_scanned(self, result: Any, now: float) -> None:
+        """The scanner found or lost something (library.ScanResult)."""
+        self._enter(now)
+        for shared in result.removed:
+            places = self._shared.get(shared.file_id, {})
+            places.pop(shared.path, None)
+            if not places:
+                self._shared.pop(shared.file_id, None)
+                self._contents.pop(shared.file_id, None)
+        for shared in result.added:
+            self._shared.setdefault(shared.file_id, {})[shared.path] = shared
+        for warning in result.warnings:
+            self.notify(Notice(warning))
+        self.run(partial(self._apply_scan, result.removed, result.added), lambda *_: None)
+        self._announce()
+        self._drain(now)
+
+    def _apply_scan(self, removed: List[Any], added: List[Any]) -> None:
+        """On the disk thread."""
+        self.library.withdraw(removed)
+        self.library.adopt(added)
+
+    # ---- inside: time, disk, the link to the own supernode
+
+    def _enter(self, now: float) -> None:
+        self._now = max(self._now, now)
+
+    def run(self, job: Callable[[], Any], then: Callable[[Any, Optional[Exception], float], None]) -> None:
+        """The job on the disk thread, then `then(result, error, now)` on this one."""
+        self._disk(job, partial(self._on_disk, then))
+
+    def _on_disk(self, then: Callable[..., None], result: Any, error: Optional[Exception]) -> None:
+        then(result, error, self._now)
+        self._drain(self._now)
+
+    def _drain(self, now: float) -> None:
+        """Carry what peer and own supernode said to each other, until both are silent."""
+        if self._is_draining:
+            return
+        self._is_draining = True
+        try:
+            while self._to_supernode or self._to_peer:
+                if self._to_supernode:
+                    self._give_supernode(decode(self._to_supernode.popleft()), now)
+                if self._to_peer:
+                    message = decode(self._to_peer.popleft())
+                    if not self.membership.on_message(LOCAL_LINK, message, now):
+                        self._on_own_message(LOCAL_LINK, message, now)
+        finally:
+            self._is_draining = False
+
+    def _give_supernode(self, message: Any, now: float) -> None:
+        if self.supernode is None:
+            return
+        if isinstance(message, Join):
+            self.supernode.on_hello(LOCAL_LINK, self.network.address, message, now)
+        else:
+            self.supernode.on_message(LOCAL_LINK, message, now)
+
+    def _on_own_message(self, link: int, message: Any, now: float) -> None:
+        """From the supernode, and not about membership or chat."""
+        if isinstance(message, Search):
+            self.traffic.on_search(message, now)
+        elif isinstance(message, Offer):
+            self.traffic.on_offer(message, now)
+        elif isinstance(message, SharesWanted):
+            self._send_shares()
+        elif isinstance(message, ListPage):
+            self._on_list_page(message, now)
+        elif isinstance(message, Relay) and link == LOCAL_LINK:
+            self.traffic.on_relay(message, now)
+        else:
+            self.dropped += 1
+
+    # ---- what Membership tells and asks (its Owner)
+
+    def can_serve_at(self, ip: str) -> bool:
+        return ip.startswith("127.") or ip == self.network.address[0] or ip in self._own_addresses()
+
+    def own_addresses(self) -> Sequence[str]:
+        return self._own_addresses()
+
+    def become_supernode(self, seat: Seat, now: float) -> None:
+        self._to_supernode.clear()
+        self._to_peer.clear()
+        self.supernode = self._make_supernode(LocalSide(self.network, self._to_peer), self._rng, seat, now, self.on_notice)
+
+    def drop_supernode(self, now: float) -> None:
+        self.supernode = None
+        self._to_supernode.clear()
+        self._to_peer.clear()
+
+    def on_outcome(self, kind: str, address: Optional[Address], text: str, now: float) -> None:
+        supernode_id = self.supernode_id
+        label = self.label_of(supernode_id) if supernode_id is not None else ""
+        self.notify(Outcome(kind, address, label, len(self._roster()), text))
+
+    def on_joined(self, now: float) -> None:
+        self._announced = self._to_announce()
+        entries = list(self._announced.values())
+        self.send_to_supernode(ShareDigest(share_digest(entries), len(entries)))
+        for request_id, ask in self._lists.items():
+            self.send_to_supernode(ListRequest(request_id, ask.pattern, len(ask.rows)))
+        self.traffic.on_joined(now)
+
+    def on_supernode_lost(self, now: float) -> None:
+        self.traffic.on_supernode_lost(now)
+
+    def on_supernode_changed(
+        self, old_label: str, new_label: str, is_me: bool, silent_seconds: Optional[float], now: float
+    ) -> None:
+        self.notify(SupernodeChanged(old_label, new_label, is_me, silent_seconds))
+
+    def on_member_joined(self, label: str, now: float) -> None:
+        self.notify(Joined(label, len(self._roster())))
+
+    def on_member_left(self, label: str, silent_seconds: Optional[float], now: float) -> None:
+        self.notify(Left(label, len(self._roster()), silent_seconds))
+
+    def on_roster_changed(self, now: float) -> None:
+        """Nothing is kept here that the roster does not say."""
+
+    def on_chat(self, label: str, text: str, is_me: bool, now: float) -> None:
+        self.notify(ChatReceived(label, text, is_me))
+
+    def on_notice(self, text: str) -> None:
+        self.notify(Notice(text))
+
+    # ---- what Transfers ask (their Host)
+
+    @property
+    def is_supernode(self) -> bool:
+        return self.supernode is not None
+
+    @property
+    def has_supernode(self) -> bool:
+        return bool(self.membership.supernode_link is not None and self.membership.is_joined)
+
+    @property
+    def supernode_id(self) -> Optional[bytes]:
+        return self.membership.supernode_id
+
+    @property
+    def node_id(self) -> bytes:
+        return self.membership.node_id
+
+    @property
+    def network_id(self) -> bytes:
+        return self.membership.network_id
+
+    @property
+    def mesh(self) -> bool:
+        return self.membership.mesh
+
+    def _roster(self) -> Any:
+        return self.membership.roster
+
+    def label_of(self, node_id: bytes) -> str:
+        return self.membership.label_of(node_id)
+
+    def place_of(self, node_id: bytes) -> Optional[Address]:
+        return self.membership.place_of(node_id)
+
+    def send_to_supernode(self, message: Any) -> bool:
+        return self.membership.send_to_supernode(message)
+
+    def next_number(self) -> int:
+        self._numbers += 1
+        return self._numbers
+
+    def size_of_own(self, file_id: bytes) -> Optional[int]:
+        places = self._shared.get(file_id)
+        if places:
+            return int(next(iter(places.values())).size)
+        cached = self._cached.get(file_id)
+        return int(cached[0].size) if cached is not None else None
+
+    def name_of_own(self, file_id: bytes) -> str:
+        places = self._shared.get(file_id)
+        if places:
+            return str(next(iter(places.values())).name)
+        cached = self._cached.get(file_id)
+        fetch = self.traffic.fetches.get(file_id)
+        return cached[0].label if cached is not None else fetch.name if fetch is not None else file_id.hex()[:8]
+
+    def has_under_name(self, file_id: bytes, name: str) -> bool:
+        return any(shared.name == name for shared in self._shared.get(file_id, {}).values())
+
+    def files_in(self, file_id: bytes) -> List[bytes]:
+        """The contents in a folder that this node shares; none for a file."""
+        places = self._shared.get(file_id)
+        listing = next(iter(places.values())).listing if places else b""
+        if not listing:
+            return []
+        if file_id not in self._contents:
+            self._contents[file_id] = [entry.file_id for entry in files.decode_folder(listing) if not entry.is_folder]
+        return self._contents[file_id]
+
+    def on_finished(self, shared: Any) -> None:
+        """A download has its final name: it is shared from now on."""
+        self._shared.setdefault(shared.file_id, {})[shared.path] = shared
+        if self._scanner is not None:
+            self._scanner.adopt(shared)
+        if shared.listed:
+            self._announce()
+
+    def hold(self, name: str) -> None:
+        if self._scanner is not None:
+            self._scanner.hold(name)
+
+    def release(self, name: str) -> None:
+        if self._scanner is not None:
+            self._scanner.release(name)
+
+    def on_cache_changed(self) -> None:
+        self.refresh_cache()
+
+    def refresh_cache(self) -> None:
+        """Ask the library what its cache holds, and announce it."""
+        self.run(self._look_into_cache, self._on_cache_seen)
+
+    def _look_into_cache(self) -> Dict[bytes, Tuple[Any, int, int]]:
+        """On the disk thread."""
+        found = {}
+        for cached in self.library.cached():
+            count, total = 1, cached.size
+            if cached.is_folder:
+                known = self._cached.get(cached.file_id)
+                if known is not None:
+                    count, total = known[1:]
+                else:
+                    try:
+                        entries = files.decode_folder(self.library.contents(cached.file_id))
+                    except files.LibraryError:
+                        continue
+                    count = sum(not entry.is_folder for entry in entries)
+                    total = sum(entry.size for entry in entries)
+            found[cached.file_id] = cached, count, total
+        return found
+
+    def _on_cache_seen(self, found: Any, error: Optional[Exception], now: float) -> None:
+        if error is None:
+            self._cached = found
+            self._announce()
+
+    # ---- shares
+
+    def _to_announce(self) -> Dict[Tuple[bytes, str], ShareEntry]:
+        wanted: Dict[Tuple[bytes, str], ShareEntry] = {}
+        for file_id, places in self._shared.items():
+            for shared in places.values():
+                if shared.listed:
+                    count, total = (shared.file_count, shared.total_size) if shared.is_folder else (1, shared.size)
+                    entry = ShareEntry(file_id, shared.size, shared.name, shared.is_folder, count, total, False)
+                    wanted[file_id, shared.name] = entry
+        for file_id, (cached, count, total) in self._cached.items():
+            if file_id not in self._shared and "/" not in cached.label:
+                wanted[file_id, cached.label] = ShareEntry(
+                    file_id, cached.size, cached.label, cached.is_folder, count, total, True
+                )
+        if len(wanted) > SHARES_MAX:
+            if not self._warned_too_many:
+                self._warned_too_many = True
+                self.notify(Notice("Only the first %d files are announced; put the rest into a folder." % SHARES_MAX))
+            wanted = dict(sorted(wanted.items(), key=lambda item: item[0][1])[:SHARES_MAX])
+        return wanted
+
+    def _announce(self) -> None:
+        """Tell the supernode what came and went."""
+        if not self.has_supernode:
+            return  # on_joined tells everything
+        wanted, told = self._to_announce(), self._announced
+        gone = [entry for key, entry in told.items() if wanted.get(key) != entry]
+        new = [entry for key, entry in wanted.items() if told.get(key) != entry]
+        self._announced = wanted
+        for kind, entries in ((ShareRemove, gone), (ShareAdd, new)):
+            for start in range(0, len(entries), SHARES_PER_PAGE):
+                self.send_to_supernode(kind(tuple(entries[start : start + SHARES_PER_PAGE])))
+
+    def _send_shares(self) -> None:
+        entries = list(self._announced.values())
+        for start in range(0, max(1, len(entries)), SHARES_PER_PAGE):
+            self.send_to_supernode(SharePage(start, len(entries), tuple(entries[start : start + SHARES_PER_PAGE])))
+
+    # ---- lists
+
+    def _ask_list(self, pattern: str, now: float, done: Callable[[Optional[List[Any]]], None]) -> None:
+        if len(pattern.encode("utf-8", "replace")) > messages.FILE_NAME_BYTES_MAX:
+            done([])
+            return
+        request_id = self._rng.getrandbits(32)
+        self._lists[request_id] = _ListAsk(pattern, done, now + LIST_TIMEOUT)
+        self.send_to_supernode(ListRequest(request_id, pattern, 0))
+
+    def _on_list_page(self, page: ListPage, now: float) -> None:
+        ask = self._lists.get(page.request_id)
+        if ask is None or page.first != len(ask.rows):
+            self.dropped += 1
+            return
+        ask.rows += page.rows
+        if page.rows and len(ask.rows) < min(page.total, LIST_ROWS_MAX):
+            ask.deadline = now + LIST_TIMEOUT
+            self.send_to_supernode(ListRequest(page.request_id, ask.pattern, len(ask.rows)))
+        else:
+            del self._lists[page.request_id]
+            ask.done(ask.rows)
+
+    def _entries(self, rows: List[Any]) -> List[ListEntry]:
+        return [
+            ListEntry(number, row.name, row.total_size if row.is_folder else row.size, row.file_id, row.is_folder,
+                      row.file_count, tuple(self.label_of(holder) for holder in row.holders), row.sources, row.size)
+            for number, row in enumerate(rows, 1)
+        ]  # fmt: skip
