@@ -925,14 +925,20 @@ class Membership:
             else:
                 self._wake_at = self._join_claim[0]
             return
+        if self._follows_claim(now):
+            return
+        if self._is_my_turn(now):
+            self._promote(self._term_seen + 1, now)
+        else:
+            self._poll(now)
+
+    def _follows_claim(self, now: float) -> bool:
+        """Is there a claim to follow? Then do, when our turn in the crowd comes."""
         claim = self._best_claim(now)
         if claim is not None:
             self._join_claim = now + self._jitter(), claim.address
             self._wake_at = self._join_claim[0]
-        elif self._is_my_turn(now):
-            self._promote(self._term_seen + 1, now)
-        else:
-            self._poll(now)
+        return claim is not None
 
     def _poll(self, now: float) -> None:
         """Ask the lost supernode, those whose turn is before mine, and some others who may know more."""
@@ -1015,7 +1021,7 @@ class Membership:
         if answer.role == ROLE_MEMBER:
             self._hear_member(address, answer, now)
         elif self.state == State.ELECTING and self._join_claim is None:
-            self._electing_timer(now)
+            self._follows_claim(now)  # never a new poll: answers would cause queries without end
 
     def _hear_member(self, address: Address, answer: Answer, now: float) -> None:
         place = seen_from(answer.supernode, address)
