@@ -354,7 +354,7 @@ class ReadlineReader:
         self._clear, self._draw = library.rl_clear_visible_line, library.rl_forced_update_display
         self._enter = (library.rl_callback_sigcleanup, library.rl_replace_line, library.rl_stuff_char,
                        library.rl_callback_read_char)
-        ctypes.c_int.in_dll(library, "rl_erase_empty_line").value = 1
+        self._erase_empty = ctypes.c_int.in_dll(library, "rl_erase_empty_line")
         self._flush_c = ctypes.PyDLL(None).fflush
         self._hook_pointer = ctypes.c_void_p.in_dll(ctypes.pythonapi, "PyOS_InputHook")
         self._hook = ctypes.PYFUNCTYPE(ctypes.c_int)(self._on_idle)
@@ -369,7 +369,7 @@ class ReadlineReader:
         try:
             line = input(prompt)
         finally:
-            self._hook_pointer.value = None
+            self._hook_pointer.value, self._erase_empty.value = None, 0
             signal.setitimer(signal.ITIMER_REAL, 0.0)
         if self._is_left:
             raise Interrupted
@@ -393,6 +393,7 @@ class ReadlineReader:
         clean()
         self.erase()
         replace(b"", 1)
+        self._erase_empty.value = 1
         stuff(ord("\n"))
         read()
         signal.setitimer(signal.ITIMER_REAL, 0.005, 0.05)
@@ -464,7 +465,6 @@ class KeyReader:
         if move == "stop":
             raise Interrupted
         if move == "eof" and not self._text:
-            self._write("\r\n")
             raise EOFError
         if move == "enter":
             return True
@@ -670,6 +670,10 @@ class Terminal:
             if not is_piped:
                 self.write(self._erased_progress(True))
                 self._drawn = ""
+            raise
+        except EOFError:
+            self.write("" if is_piped else "\n")
+            self._drawn = ""
             raise
         finally:
             self.is_reading = False
@@ -1337,8 +1341,7 @@ class Console:
             self._ask(lambda peer, now, done: done(peer.set_mesh(wish.lower() == "on", now)),
                       lambda _: self.say(mesh_line(wish.lower() == "on")))
         else:
-            self._ask(lambda peer, now, done: done(any(row.is_me and row.mesh for row in peer.members(now))),
-                      lambda is_on: self.say(mesh_line(bool(is_on))))
+            self._ask(lambda peer, now, done: done(peer.mesh), lambda is_on: self.say(mesh_line(bool(is_on))))
 
     def connect(self, where: str) -> None:
         """C: leave this network properly and join the one at another address."""
@@ -1403,15 +1406,22 @@ def _transfer_cells(row: results.TransferRow) -> Sequence[str]:
 
 # ---------------------------------------------------------------- putting it together
 
-def own_addresses() -> List[str]:
-    """This machine's IPv4 addresses as far as they can be found without asking anybody, loopback left out."""
+# Where a datagram to one of these would leave from is an address of this machine; nothing is sent.
+PROBES = ("198.51.100.1", "10.255.255.255", "172.31.255.255", "192.168.255.255", "198.18.0.1", "169.254.255.255")
+
+
+def own_addresses(ip: Optional[str] = None) -> List[str]:
+    """This machine's IPv4 addresses as its routes tell them, and `ip` if it is one; loopback left out."""
     found: List[str] = []
-    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect(("198.51.100.1", 9))      # sends nothing: only asks which address would be used
-        found.append(probe.getsockname()[0])
-    with contextlib.suppress(OSError):
-        found += [str(entry[4][0]) for entry in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)]
-    return [ip for ip in dict.fromkeys(found) if not ip.startswith("127.")]
+    for target in PROBES:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((target, 9))
+            found.append(probe.getsockname()[0])
+    if ip:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.bind((ip, 0))
+            found.append(ip)
+    return [own for own in dict.fromkeys(found) if not own.startswith("127.")]
 
 
 class NodeError(Exception):
@@ -1455,7 +1465,7 @@ class Node:
         self._links = rdt.Links(transport, self._emit)
         self.peer = self._thread.peer = peer.Peer(
             self._links, library, self._disk, random.SystemRandom(), notify, supernode.Supernode, settings.name,
-            scanner, own_addresses)
+            scanner, functools.partial(own_addresses, settings.ip))
         self.call, self.look_now = self._thread.call, self._scanner.look_now
 
     def _emit(self, event: str, *arguments: Any) -> None:

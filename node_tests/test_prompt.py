@@ -85,6 +85,7 @@ class FakePeer:
         self.notify, self.calls = notify, []
         self.deadline = float("inf")
         self.ending: list = []
+        self.mesh = True
 
     def next_deadline(self) -> float:
         return self.deadline
@@ -133,7 +134,7 @@ class FakePeer:
         return f"* transfer {number} cancelled"
 
     def set_mesh(self, on: bool, now: float) -> None:
-        pass
+        self.mesh = on
 
     def connect_to(self, ip: str, port: int, now: float) -> None:
         self.notify(Outcome("joined", (ip, port), "cy", 2, ""))
@@ -154,8 +155,8 @@ class FakeNode:
         self.thread.start()
         if settings.ip == "10.9.9.9":
             self.call(lambda now: notify(outcome("nobody")))
-        else:
-            self.call(lambda now: notify(outcome("joined" if settings.ip else "supernode")))
+            return
+        self.call(lambda now: notify(outcome("joined" if settings.ip else "supernode")))
         if "FAKE_CONTROL" in os.environ:
             threading.Thread(target=self.listen, args=(int(os.environ["FAKE_CONTROL"]),), daemon=True).start()
 
@@ -524,6 +525,12 @@ def test_nothing_but_plain_lines_goes_into_a_pipe():
         assert said in text, said
 
 
+def test_a_port_that_another_program_holds_is_said_and_is_exit_code_3():
+    lines, code = script("Q\n", "--port", "7777")
+    assert lines[-1] == "Port 7777 of this machine is in use by another program, and no node answers there."
+    assert code == 3
+
+
 def test_help_flag_fits_one_screen():
     lines, code = script("", "--help")
     assert code == 0 and len(lines) <= 24 and max(map(len, lines)) <= 80
@@ -703,7 +710,13 @@ def test_questions_have_defaults_and_ask_again():
         window.type("\r")
         window.until(lambda lines: lines[-1].startswith("Port [6020]:"))
         window.type("\r")
-        window.shows("* supernode at 127.0.0.1:6020 (nobody here yet; you are the first). Folder: shared", "? lists")
+        lines = window.shows("* supernode at 127.0.0.1:6020 (nobody here yet; you are the first).", "? lists")
+        assert lines.count("Port [6020]:") == 2 and lines.count("IP [search this network]:") == 1
+        window.type("\r\r")
+        window.until(lambda lines: lines[-3:] == [">"] * 3)
+        window.type("\x1b[A")                           # the answers are not in the history of commands
+        window.tell(Joined("bo", 2))
+        window.until(lambda lines: lines[-2:] == ["* bo joined (2 nodes)", ">"])
 
 
 @needs_pty
