@@ -529,7 +529,6 @@ class Recovery:
         `probes` is how many probe timeouts in a row went before the acknowledgement that told.
         """
         delay = max(self.time_threshold * max(self.rtt.smoothed, self.rtt.latest), GRANULARITY)
-        lost_before = now - delay
         below = self.largest_acknowledged - self.packet_threshold
         self.loss_time = math.inf
         mtu_lost = packets = ranges = 0
@@ -540,7 +539,7 @@ class Recovery:
                 break
             if not record.outstanding:
                 continue
-            by_time = record.sent_at <= lost_before
+            by_time = record.sent_at + delay <= now  # as loss_time is computed: to the same bit
             top = self.largest_acknowledged - 1 if by_time else below
             mask = record.outstanding & ((1 << max(0, min(top - record.first + 1, record.count))) - 1)
             if mask:
