@@ -182,7 +182,7 @@ class Peer:
     def start(self, target: Optional[Address], search_port: int, now: float) -> None:
         """Join the network at `target`, or search one, or be the first; an Outcome tells."""
         self._enter(now)
-        self.refresh_cache()
+        self.on_cache_changed()
         self.membership.start(target, search_port, now)
         self._drain(now)
 
@@ -625,6 +625,9 @@ class Peer:
         cached = self._cached.get(file_id)
         return int(cached[0].size) if cached is not None else None
 
+    def is_cached(self, file_id: bytes) -> bool:
+        return file_id in self._cached and file_id not in self._shared
+
     def name_of_own(self, file_id: bytes) -> str:
         places = self._shared.get(file_id)
         if places:
@@ -662,12 +665,9 @@ class Peer:
         if self._scanner is not None:
             self._scanner.release(name)
 
-    def on_cache_changed(self) -> None:
-        self.refresh_cache()
-
-    def refresh_cache(self) -> None:
-        """Ask the library what its cache holds, and announce it."""
-        self.run(self._look_into_cache, self._on_cache_seen)
+    def on_cache_changed(self, then: Callable[[], None] = lambda: None) -> None:
+        """Ask the library what its cache holds, and announce it; then go on."""
+        self.run(self._look_into_cache, partial(self._on_cache_seen, then))
 
     def _look_into_cache(self) -> Dict[bytes, Tuple[Any, int, int]]:
         """On the disk thread."""
@@ -688,10 +688,13 @@ class Peer:
             found[cached.file_id] = cached, count, total
         return found
 
-    def _on_cache_seen(self, found: Any, error: Optional[Exception], now: float) -> None:
+    def _on_cache_seen(
+        self, then: Callable[[], None], found: Any, error: Optional[Exception], now: float
+    ) -> None:
         if error is None:
             self._cached = found
             self._announce()
+        then()
 
     # ---- shares
 

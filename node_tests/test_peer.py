@@ -200,3 +200,534 @@ def test_a_file_travels_directly_and_both_ends_are_told(lab):
     assert len(sent) == 1 and sent[0].to_label == "cy" and sent[0].file_id == done.file_id
     assert sent[0].size == len(data)
     assert cy.told(Progress)
+
+
+def test_several_sources_share_the_work_and_all_are_named(lab):
+    data = content(40 * MIB)
+    lab.node("ana")
+    for name in ("bo", "cy", "di"):
+        lab.node(name, shared={"lab.iso": data}, disk_delay=0.01)
+    ed = lab.node("ed")
+    done = ed.fetched("lab.iso")
+    assert isinstance(done, DownloadDone), done
+    assert set(done.sources) == {"bo", "cy", "di"}
+    assert ed.read("lab.iso") == data
+    lab.run(1)
+    parts = [lab.nodes[index].told(UploadDone)[0].size for index in (1, 2, 3)]
+    assert len(data) <= sum(parts) <= len(data) * 1.1
+    assert min(parts) > len(data) // 10
+
+
+def test_a_downloader_is_a_source_for_what_it_has(lab):
+    data = content(60 * MIB)
+    lab.node("ana")
+    lab.node("bo", shared={"lab.iso": data}, disk_delay=0.02)
+    cy, di = lab.node("cy"), lab.node("di")
+    cy.fetch("lab.iso")
+    di.fetch("lab.iso")
+    assert lab.world.run_until(lambda: cy.told(DownloadDone) and di.told(DownloadDone), 120)
+    assert cy.read("lab.iso") == di.read("lab.iso") == data
+    everybody = set(cy.told(DownloadDone)[0].sources) | set(di.told(DownloadDone)[0].sources)
+    assert everybody & {"cy", "di"}
+
+
+def test_an_empty_file_needs_no_bytes_from_anybody(lab):
+    lab.node("ana")
+    lab.node("bo", shared={"empty.txt": b""})
+    cy = lab.node("cy")
+    done = cy.fetched("empty.txt")
+    assert isinstance(done, DownloadDone) and done.size == 0
+    assert cy.read("empty.txt") == b""
+
+
+def test_what_is_here_already_is_not_moved_again(lab):
+    data = content(100_000)
+    lab.node("ana")
+    lab.node("bo", shared={"a.bin": data})
+    cy = lab.node("cy", shared={"b.bin": data})
+    answer = cy.fetch("a.bin")
+    assert answer.kind == "already here" and answer.path.endswith("b.bin")
+
+
+def test_a_second_request_for_the_same_file_joins_the_first(lab):
+    lab.node("ana")
+    lab.node("bo", shared={"lab.iso": content(30 * MIB)}, disk_delay=0.05)
+    cy = lab.node("cy")
+    first, second = cy.fetch("lab.iso"), cy.fetch("lab.iso")
+    assert (first.kind, second.kind) == ("started", "running") and first.transfer == second.transfer
+
+
+def test_the_same_name_with_other_content_is_another_entry(lab):
+    lab.node("ana")
+    lab.node("bo", shared={"notes.txt": b"one"})
+    lab.node("cy", shared={"notes.txt": b"two"})
+    di = lab.node("di")
+    answer = di.fetch("notes.txt")
+    assert answer.kind == "several" and len(answer.entries) == 2
+    for entry in answer.entries:
+        found = []
+        di.do("fetch", entry, lab.world.now, found.append)
+        lab.world.run_until(lambda: found, lab.world.now + 5)
+        assert found[0].kind == "started"
+    assert lab.world.run_until(lambda: len(di.told(DownloadDone)) == 2, lab.world.now + 30)
+    assert {di.read("notes.txt"), di.read("notes (2).txt")} == {b"one", b"two"}
+
+
+def test_nobody_has_it(lab):
+    ana = lab.node("ana")
+    assert ana.fetch("nothing.here").kind == "nobody"
+    assert ana.list() == []
+
+
+def test_the_only_holder_left_before_the_request(lab):
+    lab.node("ana")
+    bo = lab.node("bo", shared={"lab.iso": content(100_000)})
+    cy = lab.node("cy")
+    entry = cy.list("lab.iso")[0]
+    assert entry.holders == ("bo",) and entry.sources == 1
+    bo.kill()
+    cy.do("fetch", entry, lab.world.now, cy.answers.append)
+    assert lab.world.run_until(lambda: cy.told(Stopped), lab.world.now + 40)
+    stopped = cy.told(Stopped)[0]
+    assert not stopped.kept and "has it" in stopped.reason
+
+
+def test_a_cancelled_download_keeps_its_part_and_goes_on_later(lab):
+    data = content(40 * MIB)
+    lab.node("ana")
+    bo = lab.node("bo", shared={"lab.iso": data}, disk_delay=0.02)
+    cy = lab.node("cy")
+    number = cy.fetch("lab.iso").transfer
+    lab.world.run_until(lambda: cy.row().verified > 10 * MIB, 60)
+    line = cy.do("cancel", number, lab.world.now)
+    assert "kept" in line and cy.row().state == "stopped"
+    lab.run(2)
+    assert isinstance(cy.fetched("lab.iso"), DownloadDone)
+    assert cy.read("lab.iso") == data
+    lab.run(1)
+    assert bo.told(UploadDone)[0].size < 45 * MIB  # the first part did not travel twice
+    assert "no running transfer" in cy.do("cancel", 99, lab.world.now)
+
+
+def test_a_killed_download_resumes_from_its_verified_pieces_even_if_some_are_damaged(lab):
+    data = content(20 * MIB)
+    lab.node("ana")
+    bo = lab.node("bo", shared={"lab.iso": data}, disk_delay=0.02)
+    cy = lab.node("cy")
+    cy.fetch("lab.iso")
+    lab.world.run_until(lambda: cy.row().verified > 10 * MIB, 60)
+    cy.kill()
+    part = os.path.join(cy.folder, ".node", "parts", hashlib.sha256(len(data).to_bytes(8, "big") + b"").hexdigest())
+    part = next(entry.path for entry in os.scandir(os.path.dirname(part)) if not entry.name.endswith(".map"))
+    with open(part, "r+b") as file:
+        file.seek(len(data) // 2)
+        file.write(b"damage")
+    lab.run(12)
+    again = lab.node("cy", number=7)
+    assert isinstance(again.fetched("lab.iso"), DownloadDone)
+    assert again.read("lab.iso") == data
+    lab.run(1)
+    assert bo.told(UploadDone)[-1].size < 12 * MIB
+
+
+def test_two_files_may_be_fetched_under_names_that_are_taken(lab):
+    lab.node("ana")
+    lab.node("bo", shared={"notes.txt": b"theirs"})
+    cy = lab.node("cy", shared={"notes.txt": b"mine"})
+    entry = next(entry for entry in cy.list("notes.txt") if "bo" in entry.holders)
+    cy.do("fetch", entry, lab.world.now, cy.answers.append)
+    assert lab.world.run_until(lambda: cy.told(DownloadDone), lab.world.now + 10)
+    assert cy.read("notes.txt") == b"mine" and cy.read("notes (2).txt") == b"theirs"
+
+
+# ---- folders
+
+
+def test_a_folder_comes_with_its_sub_folders_empty_ones_and_twice_the_same_content(lab):
+    lab.node("ana")
+    bo = lab.node("bo")
+    tree = {"talks/a.txt": b"a", "talks/deep/b.bin": content(300_000), "talks/deep/er/c.txt": b"", "talks/twin.txt": b"a"}
+    for number in range(30):
+        tree["talks/many/%02d.txt" % number] = b"file %d" % number
+    for name, data in tree.items():
+        bo.put(name, data)
+    os.makedirs(os.path.join(bo.folder, "talks", "empty", "inside"))
+    bo.scan()
+    cy = lab.node("cy")
+    rows = cy.list()
+    assert [(row.name, row.is_folder, row.file_count) for row in rows] == [("talks", True, 34)]
+    done = cy.fetched("talks")
+    assert isinstance(done, DownloadDone), done
+    assert done.size == sum(map(len, tree.values())) and done.sources == ("bo",)
+    for name, data in tree.items():
+        assert cy.read(name) == data, name
+    assert os.path.isdir(os.path.join(cy.folder, "talks", "empty", "inside"))
+    lab.run(1)
+    assert [(event.name, event.to_label) for event in bo.told(UploadDone)] == [("talks", "cy")]
+    cy.scan()
+    lab.run(1)
+    assert cy.list()[0].sources == 2  # and it is shared on as the very same content
+    assert cy.fetch("talks").kind == "already here"
+
+
+def test_a_folder_goes_on_where_it_was_stopped(lab):
+    lab.node("ana")
+    tree = {"set/%d.bin" % number: content(2 * MIB, seed=number) for number in range(6)}
+    bo = lab.node("bo", shared=tree, disk_delay=0.02)
+    cy = lab.node("cy")
+    number = cy.fetch("set").transfer
+    assert lab.world.run_until(lambda: cy.row().verified > 6 * MIB, 60)
+    cy.do("cancel", number, lab.world.now)
+    lab.run(1)
+    done = cy.fetched("set")
+    assert isinstance(done, DownloadDone), done
+    assert all(cy.read(name) == data for name, data in tree.items())
+    lab.run(1)
+    assert bo.told(UploadDone)[0].size <= 17 * MIB
+
+
+# ---- by way of the supernode
+
+
+@pytest.mark.parametrize("holder_mesh, requester_mesh", [(False, True), (True, False), (False, False)])
+def test_with_the_mesh_off_a_file_comes_by_way_of_the_supernode_and_stays_in_its_cache(
+    lab, holder_mesh, requester_mesh
+):
+    data = content(6 * MIB + 5)
+    ana = lab.node("ana")
+    bo = lab.node("bo", mesh=holder_mesh, shared={"lab.iso": data})
+    cy = lab.node("cy", mesh=requester_mesh)
+    done = cy.fetched("lab.iso")
+    assert isinstance(done, DownloadDone), done
+    assert done.by_way_of == "ana" and done.sources == ("bo",)
+    assert cy.read("lab.iso") == data
+    lab.run(1)
+    assert [event.to_label for event in bo.told(UploadDone)] == ["ana"]
+    assert [event.to_label for event in ana.told(UploadDone)] == ["cy"]
+    assert not os.path.exists(os.path.join(ana.folder, "lab.iso"))
+    bo.quit()
+    cy.quit()
+    di = lab.node("di", mesh=False)
+    assert di.list()[0].holders == ("ana",)
+    done = di.fetched("lab.iso")
+    assert isinstance(done, DownloadDone) and done.sources == ("ana",) and done.by_way_of is None
+    assert di.read("lab.iso") == data
+
+
+def test_a_folder_too_comes_by_way_of_the_supernode_and_from_its_cache(lab):
+    ana = lab.node("ana")
+    tree = {"talks/a.txt": b"a", "talks/deep/b.bin": content(3 * MIB), "talks/c.txt": b"a"}
+    bo = lab.node("bo", mesh=False, shared=tree)
+    cy = lab.node("cy", mesh=False)
+    done = cy.fetched("talks")
+    assert isinstance(done, DownloadDone), done
+    assert all(cy.read(name) == data for name, data in tree.items())
+    bo.quit()
+    cy.quit()
+    di = lab.node("di", mesh=False)
+    assert [(row.name, row.is_folder, row.file_count) for row in di.list()] == [("talks", True, 3)]
+    assert isinstance(di.fetched("talks"), DownloadDone)
+    assert all(di.read(name) == data for name, data in tree.items())
+    assert os.listdir(ana.folder) == [".node"]
+
+
+def test_the_supernode_fetches_for_itself_what_it_relays_at_the_same_time(lab):
+    data = content(30 * MIB)
+    ana = lab.node("ana")
+    lab.node("bo", mesh=False, shared={"lab.iso": data}, disk_delay=0.02)
+    cy = lab.node("cy", mesh=False)
+    cy.fetch("lab.iso")
+    lab.run(0.2)
+    assert ana.fetch("lab.iso").kind == "started"
+    assert lab.world.run_until(lambda: ana.told(DownloadDone) and cy.told(DownloadDone), lab.world.now + 60)
+    assert ana.read("lab.iso") == cy.read("lab.iso") == data
+
+
+def test_what_is_too_big_for_the_cache_passes_through_and_is_dropped(lab, monkeypatch):
+    monkeypatch.setattr(files, "CACHE_BYTES_MAX", MIB)
+    data = content(8 * MIB)
+    ana = lab.node("ana")
+    lab.node("bo", mesh=False, shared={"lab.iso": data})
+    cy = lab.node("cy", mesh=False)
+    assert isinstance(cy.fetched("lab.iso"), DownloadDone)
+    assert cy.read("lab.iso") == data
+    lab.run(30)
+    assert not ana.peer.traffic.fetches
+    assert not os.listdir(os.path.join(ana.folder, ".node", "parts"))
+
+
+def test_a_relay_that_nobody_waits_for_ends(lab):
+    ana = lab.node("ana")
+    bo = lab.node("bo", mesh=False, shared={"lab.iso": content(100 * MIB)}, disk_delay=0.2)
+    cy = lab.node("cy", mesh=False)
+    number = cy.fetch("lab.iso").transfer
+    lab.run(3)
+    assert ana.peer.traffic.fetches
+    cy.do("cancel", number, lab.world.now)
+    lab.run(25)
+    assert not ana.peer.traffic.fetches
+    assert not bo.peer.traffic.uploads.links
+
+
+def test_the_mesh_switched_off_in_the_middle_sends_the_rest_by_way_of_the_supernode(lab):
+    data = content(30 * MIB)
+    lab.node("ana")
+    bo = lab.node("bo", shared={"lab.iso": data}, disk_delay=0.03)
+    cy = lab.node("cy")
+    cy.fetch("lab.iso")
+    lab.world.run_until(lambda: cy.row().verified > 5 * MIB, 60)
+    cy.do("set_mesh", False, lab.world.now)
+    assert lab.world.run_until(lambda: cy.told(DownloadDone), lab.world.now + 60), cy.events[-3:]
+    assert cy.read("lab.iso") == data
+    assert all(upload.label != "cy" for upload in bo.peer.traffic.uploads.links.values())
+
+
+# ---- sources that lie, freeze, change or leave
+
+
+def test_wrong_bytes_are_refused_the_liar_is_named_and_the_rest_comes_from_others(lab):
+    data = content(20 * MIB)
+    lab.node("ana")
+    bo = lab.node("bo", shared={"lab.iso": data}, disk_delay=0.01)
+    lab.node("cy", shared={"lab.iso": data}, disk_delay=0.01)
+    read = bo.library.read
+    bo.library.read = lambda file_id, index, offset, length: b"\0" * length
+    di = lab.node("di")
+    done = di.fetched("lab.iso")
+    assert isinstance(done, DownloadDone) and done.sources == ("cy",)
+    assert di.read("lab.iso") == data
+    assert any("bo sent a wrong piece" in event.text for event in di.told(Notice))
+    bo.library.read = read
+
+
+def test_only_wrong_bytes_are_a_clean_failure_that_names_the_liar(lab):
+    lab.node("ana")
+    bo = lab.node("bo", shared={"lab.iso": content(3 * MIB)})
+    bo.library.read = lambda file_id, index, offset, length: b"\0" * length
+    cy = lab.node("cy")
+    stopped = cy.fetched("lab.iso")
+    assert isinstance(stopped, Stopped) and "bo sent a wrong piece" in stopped.reason
+    assert not os.path.exists(os.path.join(cy.folder, "lab.iso"))
+
+
+def test_one_damaged_piece_is_asked_again_and_all_ends_well(lab):
+    data = content(3 * MIB)
+    lab.node("ana")
+    bo = lab.node("bo", shared={"lab.iso": data})
+    read, seen = bo.library.read, []
+
+    def once_wrong(file_id, index, offset, length):
+        seen.append(index)
+        return b"\0" * length if len(seen) == 5 else read(file_id, index, offset, length)
+
+    bo.library.read = once_wrong
+    cy = lab.node("cy")
+    assert isinstance(cy.fetched("lab.iso"), DownloadDone)
+    assert cy.read("lab.iso") == data
+
+
+def test_a_damaged_cache_is_not_served_and_the_holder_is_asked_instead(lab):
+    data = content(3 * MIB)
+    ana = lab.node("ana")
+    lab.node("bo", mesh=False, shared={"lab.iso": data})
+    cy = lab.node("cy", mesh=False)
+    assert isinstance(cy.fetched("lab.iso"), DownloadDone)
+    cache = os.path.join(ana.folder, ".node", "cache")
+    kept = next(entry.path for entry in os.scandir(cache) if not entry.name.endswith(".map"))
+    ana.library.close()
+    ana.library.__init__(ana.folder)
+    ana.library.open()  # as after a restart: what the cache holds is checked when it is read
+    with open(kept, "r+b") as file:
+        file.write(b"damage" * 1000)
+    cy.quit()
+    di = lab.node("di", mesh=False)
+    assert isinstance(di.fetched("lab.iso"), DownloadDone)
+    assert di.read("lab.iso") == data
+
+
+def test_a_frozen_source_is_left_and_another_one_ends_the_file(lab):
+    data = content(40 * MIB)
+    lab.node("ana")
+    bo = lab.node("bo", shared={"lab.iso": data}, disk_delay=0.02)
+    lab.node("cy", shared={"lab.iso": data}, disk_delay=0.03)
+    di = lab.node("di")
+    di.fetch("lab.iso")
+    lab.world.run_until(lambda: di.row().verified > 10 * MIB, 60)
+    bo.disk = lambda job, done: None
+    bo.peer._disk = bo.disk  # as a disk that hangs
+    frozen_at = lab.world.now
+    assert lab.world.run_until(lambda: di.told(DownloadDone), frozen_at + 60)
+    assert lab.world.now - frozen_at < 20
+    assert di.read("lab.iso") == data
+
+
+def test_a_frozen_only_source_is_a_failure_that_says_why(lab):
+    lab.node("ana")
+    bo = lab.node("bo", shared={"lab.iso": content(10 * MIB)}, disk_delay=0.05)
+    cy = lab.node("cy")
+    cy.fetch("lab.iso")
+    lab.world.run_until(lambda: cy.row().verified > 3 * MIB, 60)
+    bo.peer._disk = lambda job, done: None
+    assert lab.world.run_until(lambda: cy.told(Stopped), lab.world.now + 60)
+    stopped = cy.told(Stopped)[0]
+    assert "bo sends nothing" in stopped.reason and stopped.kept and stopped.verified > 3 * MIB
+
+
+def test_a_file_changed_while_it_is_sent_is_told_and_not_used(lab):
+    lab.node("ana")
+    bo = lab.node("bo", shared={"lab.iso": content(30 * MIB)}, disk_delay=0.02)
+    cy = lab.node("cy")
+    cy.fetch("lab.iso")
+    lab.world.run_until(lambda: cy.row().verified > 5 * MIB, 60)
+    bo.put("lab.iso", content(30 * MIB, seed=8))
+    assert lab.world.run_until(lambda: cy.told(Stopped), lab.world.now + 60)
+    assert "changed at bo" in cy.told(Stopped)[0].reason
+    assert any("changed at bo" in event.text for event in cy.told(Notice))
+
+
+def test_the_only_source_leaves_and_what_is_verified_is_kept(lab):
+    data = content(30 * MIB)
+    lab.node("ana")
+    bo = lab.node("bo", shared={"lab.iso": data}, disk_delay=0.02)
+    cy = lab.node("cy")
+    cy.fetch("lab.iso")
+    lab.world.run_until(lambda: cy.row().verified > 10 * MIB, 60)
+    bo.quit()
+    assert cy.row().state == "waiting for bo"
+    assert lab.world.run_until(lambda: cy.told(Stopped), lab.world.now + 30)
+    stopped = cy.told(Stopped)[0]
+    assert stopped.reason == "bo left and nobody else has it" and stopped.kept
+    assert 10 * MIB < stopped.verified < 30 * MIB
+
+
+def test_more_downloaders_than_upload_slots_are_all_served(lab):
+    data = content(4 * MIB)
+    lab.node("ana")
+    lab.node("bo", shared={"lab.iso": data}, disk_delay=0.01)
+    many = [lab.node("n%d" % number) for number in range(11)]
+    for node in many:
+        node.do("fetch_name", "lab.iso", lab.world.now, node.answers.append)
+    assert lab.world.run_until(lambda: all(node.told(DownloadDone) for node in many), lab.world.now + 60)
+    assert all(node.read("lab.iso") == data for node in many)
+
+
+# ---- the supernode dies
+
+
+def test_losing_the_supernode_interrupts_no_direct_transfer(lab):
+    data = content(60 * MIB)
+    ana = lab.node("ana")
+    lab.node("bo", shared={"lab.iso": data}, disk_delay=0.03)
+    cy = lab.node("cy")
+    cy.fetch("lab.iso")
+    lab.world.run_until(lambda: cy.row().verified > 5 * MIB, 60)
+    ana.kill()
+    killed_at, at = lab.world.now, cy.row().verified
+    lab.run(3)
+    assert cy.row().verified > at
+    assert lab.world.run_until(lambda: cy.told(DownloadDone), killed_at + 60)
+    assert cy.read("lab.iso") == data
+    lab.run(20)
+    assert cy.told(SupernodeChanged)
+
+
+def test_a_relayed_transfer_resumes_by_way_of_the_new_supernode(lab):
+    data = content(60 * MIB)
+    ana = lab.node("ana")
+    lab.node("di")  # the next in order, neither holder nor requester
+    bo = lab.node("bo", mesh=False, shared={"lab.iso": data}, disk_delay=0.05)
+    cy = lab.node("cy", mesh=False)
+    cy.fetch("lab.iso")
+    lab.world.run_until(lambda: cy.row().verified > 20 * MIB, 60)
+    before = cy.row().verified
+    assert before > 20 * MIB
+    ana.kill()
+    assert lab.world.run_until(lambda: cy.told((DownloadDone, Stopped)), lab.world.now + 120)
+    assert cy.told(DownloadDone), cy.events[-3:]
+    assert cy.read("lab.iso") == data
+    assert cy.supernode_label() == "di"
+    assert bo.peer.supernode_id == cy.peer.supernode_id
+
+
+def test_a_relayed_transfer_resumes_when_the_requester_becomes_supernode_itself(lab):
+    data = content(40 * MIB)
+    ana = lab.node("ana")
+    cy = lab.node("cy", mesh=False)
+    lab.node("bo", mesh=False, shared={"lab.iso": data}, disk_delay=0.05)
+    cy.fetch("lab.iso")
+    lab.world.run_until(lambda: cy.row().verified > 10 * MIB, 60)
+    ana.quit()
+    assert lab.world.run_until(lambda: cy.told((DownloadDone, Stopped)), lab.world.now + 60)
+    assert cy.told(DownloadDone), cy.events[-3:]
+    assert cy.read("lab.iso") == data and cy.peer.is_supernode
+
+
+# ---- chat, lists, members
+
+
+def test_chat_reaches_everybody_in_one_order(lab):
+    nodes = [lab.node(name) for name in ("ana", "bo", "cy")]
+    nodes[1].do("say", "hello", lab.world.now)
+    nodes[2].do("say", "hi", lab.world.now)
+    lab.run(1)
+    heard = [[(event.label, event.text) for event in node.told(ChatReceived)] for node in nodes]
+    assert heard[0] == heard[1] == heard[2] and sorted(heard[0]) == [("bo", "hello"), ("cy", "hi")]
+
+
+def test_long_lists_come_in_pages_and_patterns_filter(lab):
+    lab.node("ana")
+    lab.node("bo", shared={"file %03d.txt" % number: b"%d" % number for number in range(130)})
+    cy = lab.node("cy", shared={"slides.pdf": b"pdf"})
+    rows = cy.list()
+    assert len(rows) == 131 and [row.number for row in rows] == list(range(1, 132))
+    assert [row.name for row in cy.list("*.PDF")] == ["slides.pdf"]
+
+
+def test_what_vanishes_from_a_shared_folder_vanishes_from_the_list(lab):
+    ana = lab.node("ana")
+    bo = lab.node("bo", shared={"a.txt": b"a", "b.txt": b"b"})
+    os.remove(os.path.join(bo.folder, "a.txt"))
+    bo.scan()
+    assert [row.name for row in ana.list()] == ["b.txt"]
+    assert [row.name for row in bo.peer.shares()] == ["b.txt"]
+
+
+def test_a_file_from_elsewhere_can_be_shared(lab, tmp_path):
+    ana = lab.node("ana")
+    bo = lab.node("bo")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "intro.pdf").write_bytes(b"intro")
+    lines = []
+    bo.do("share", str(tmp_path / "elsewhere" / "intro.pdf"), lab.world.now, lines.append)
+    lab.run(0.1)
+    assert "is shared" in lines[0]
+    bo.scan()
+    assert isinstance(ana.fetched("intro.pdf"), DownloadDone)
+    bo.do("share", str(tmp_path / "not there"), lab.world.now, lines.append)
+    lab.run(0.1)
+    assert lines[1].startswith("!!")
+
+
+def test_members_are_shown_with_roles_and_links(lab):
+    ana, bo = lab.node("ana"), lab.node("bo", mesh=False)
+    lab.run(5)
+    rows = bo.peer.members(lab.world.now)
+    assert [(row.label, row.role, row.is_me, row.mesh) for row in rows] == [
+        ("ana", "supernode", False, True), ("bo", "member", True, False),
+    ]  # fmt: skip
+    assert rows[0].round_trip is not None and rows[0].heard_ago < 3
+    assert ana.peer.members(lab.world.now)[0].is_me
+
+
+def test_connecting_elsewhere_leaves_the_present_network_properly(lab):
+    ana, bo = lab.node("ana"), lab.node("bo")
+    other = Node(lab, "zoe", 50)
+    lab.nodes.append(other)
+    other.start((other.ip, PORT))
+    bo.do("connect_to", other.ip, PORT, lab.world.now)
+    lab.run(5)
+    assert bo.supernode_label() == "zoe" and len(bo.told(Outcome)) == 2
+    assert len(ana.peer.members(lab.world.now)) == 1
+    bo.do("connect_to", "10.9.9.9", PORT, lab.world.now)
+    lab.run(5)
+    assert bo.told(Outcome)[-1].kind == "nobody" and bo.supernode_label() == "zoe"

@@ -116,6 +116,7 @@ class Host(Protocol):
     def size_of_own(self, file_id: bytes) -> Optional[int]:
         """The size of a content that is here whole (shared or cached), else None."""
 
+    def is_cached(self, file_id: bytes) -> bool: ...
     def name_of_own(self, file_id: bytes) -> str: ...
     def files_in(self, file_id: bytes) -> List[bytes]:
         """The contents in a folder that this node shares; none for a file."""
@@ -124,7 +125,7 @@ class Host(Protocol):
     def on_finished(self, shared: Any) -> None:
         """A download is under its final name: share it."""
 
-    def on_cache_changed(self) -> None: ...
+    def on_cache_changed(self, then: Callable[[], None]) -> None: ...
     def hold(self, name: str) -> None: ...
     def release(self, name: str) -> None: ...
 
@@ -632,8 +633,8 @@ class Transfers:
             self._fail(fetch, sentence_of(error), now)
             return
         self._thank(fetch.gave, fetch.file_id)
-        self._end(fetch)
-        self.host.on_cache_changed()
+        # Until the node knows that its cache has it, the fetch answers for it.
+        self.host.on_cache_changed(partial(self._end, fetch))
 
     def _thank(self, gave: Dict[str, int], file_id: bytes) -> None:
         """Tell those who gave something that we have it all."""
@@ -851,6 +852,8 @@ class Transfers:
             self.host.notify(Notice("%s was changed at %s; that source is not used" % (fetch.name, source.label)))
         elif refused.reason == NOT_READABLE:
             fetch.trouble = "%s cannot read it" % source.label
+        elif refused.reason == UNKNOWN_FILE:
+            fetch.trouble = "%s does not have it any more" % source.label
         pause = SEARCH_INTERVAL if refused.reason == UNKNOWN_FILE else USELESS_TIME
         self._leave_source(fetch, source, now + pause, now)
 
@@ -926,9 +929,11 @@ class Transfers:
             self.uploads.on_read(link, file_id, index, offset, length, data, now)
             return
         kinds = {"UNKNOWN": UNKNOWN_FILE, "MISSING": PIECE_MISSING, "CHANGED": FILE_CHANGED}
-        self.uploads.on_unreadable(link, file_id, index, length, kinds.get(kind_of(error), NOT_READABLE), now)
-        if kind_of(error) == "CHANGED":
-            self.host.on_cache_changed()
+        reason = kinds.get(kind_of(error), NOT_READABLE)
+        if reason == FILE_CHANGED and self.host.is_cached(file_id):
+            reason = UNKNOWN_FILE  # the library has dropped it: it can be fetched anew
+            self.host.on_cache_changed(lambda: None)
+        self.uploads.on_unreadable(link, file_id, index, length, reason, now)
 
     def _on_transfer_done(self, link: int, message: TransferDone, now: float) -> None:
         upload = self.uploads.links[link]

@@ -86,6 +86,7 @@ class Source:
         self.is_passed_over = False
         self.news_at = now  # when it last had something new for us, or sent bytes
         self.map: Optional[PieceMap] = None  # until the pieces are known
+        self.early: Set[int] = set()  # pieces it told meanwhile
         self.manifest: Optional[Manifest] = None  # while it is asked for it
 
     def per_second(self, now: float) -> float:
@@ -296,16 +297,20 @@ class Download:
         if source.map is None or self.choice is None:
             return
         self.choice.set_map(source.link, source.map.complete, source.map.bitmap)
-        source.map = None
+        for index in source.early:
+            self.choice.add_piece(source.link, index)
+        source.map, source.early = None, set()
         if source.state is SourceState.OPENED:
             source.state = SourceState.READY
 
     def on_have(self, link: int, index: int, now: float) -> None:
         source = self.sources.get(link)
-        if source is None or self.choice is None:
+        if source is None or (self.choice is None and index >= PIECES_MAX):
             self.dropped += 1
             return
-        if self.choice.add_piece(link, index):
+        if self.choice is None:
+            source.early.add(index)
+        elif self.choice.add_piece(link, index):
             source.news_at = now
             self._fill(source, now)
 
