@@ -1630,6 +1630,7 @@ class SequentialReader:
 
     def __init__(self, path: str) -> None:
         self.path = os.path.realpath(path)
+        self.name = os.path.basename(self.path)
         with _speaking(f"open {_shown(path, 1000)}"):
             self._descriptor = _open_regular(self.path)
             self._fingerprint = _fingerprint(os.fstat(self._descriptor))

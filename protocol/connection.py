@@ -483,11 +483,12 @@ class Connection:
         if self.state not in (State.ESTABLISHED, State.HANDSHAKE):
             return None
         self._tell_credit(now)
-        if now >= self._ack_at:
+        is_leaving = self._closing_reason is not None and not self.sending.backlog
+        if now >= self._ack_at or (is_leaving and self._ack_at < math.inf):
             return self._ack_batch(now)
         if self.state is State.HANDSHAKE:
             return None  # half open: it gets nothing but INIT_ACK until it has used its connection id
-        if self._closing_reason is not None and not self.sending.backlog:
+        if is_leaving:
             self._begin_closing(CloseCode.DONE, self._closing_reason, now)
             return self._close_batch(now)
         batch = self._data_batch(now)

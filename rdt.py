@@ -1,0 +1,792 @@
+"""A reliable transport over UDP, as a program sees it: one socket, its thread, and the verbs.
+
+    transport = rdt.open("127.0.0.1", 0)                    # binds, starts its network thread
+    connection = transport.connect((ip, port))              # or transport.accept(), transport.accept_all()
+    connection.send(b"..."); connection.receive()           # whole messages, in order
+    connection.send_file(path); connection.accept_file(folder)
+    transport.broadcast(b"..."); transport.disconnect(connection); transport.close()
+
+Every verb may be called from any thread and takes a timeout in seconds; every failure is an `RdtError` that names the
+other side and the cause. How it works lies in `protocol/` (sliding window, loss detection, congestion control); here are
+the socket, the one thread that owns it and every connection, and the queues between that thread and the callers.
+
+Roles do not block on verbs: `Links` gives them the same connections as numbered links and events.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import errno
+import itertools
+import logging
+import queue
+import random
+import secrets
+import select
+import socket
+import struct
+import sys
+import threading
+import time
+from concurrent.futures import Future
+from typing import Any, Callable, Counter, Dict, List, NamedTuple, Optional, Tuple
+
+import library
+from protocol import connection as core
+from protocol.endpoint import Endpoint, LoneReceived
+from protocol.links import MESSAGE, LinkTable
+from protocol.streams import FRAME_SIZE_MAX, Frame
+from protocol.wire import DATAGRAM_SIZE_MAX, Address, Buffer
+
+log = logging.getLogger("rdt")
+
+SOCKET_BUFFER_SIZE = 4 << 20  # asked for; a machine may give 208 KiB, and that works too
+READS_PER_TURN = 64  # datagrams (or merged runs of them) taken before acknowledging and sending
+BATCHES_PER_TURN = 16  # batches sent before looking for acknowledgements again
+BACKLOG_HIGH = 4 << 20  # bytes at which send blocks its caller
+SPAN_SIZE = 1 << 20  # bytes of a file in one frame
+GSO_PAUSE = 600.0  # seconds that a destination goes without segmentation after it failed there
+GSO_PAUSES_MAX = 1024
+
+# Linux's names, which Python's socket module lacks.
+UDP_SEGMENT, UDP_GRO = 103, 104
+IP_MTU_DISCOVER, IP_PMTUDISC_PROBE = 10, 3
+SIO_UDP_CONNRESET = 0x9800000C
+_SEGMENT_SIZE = struct.Struct("=H")
+_GRO_SIZE = struct.Struct("=i")
+_ANCILLARY_SIZE = 64
+
+FILE, FILE_DATA, FILE_END, FILE_RECEIPT, FILE_REFUSED = 1, 2, 3, 4, 5  # frame kinds; 0 is MESSAGE
+_TRANSFER = struct.Struct(">I")
+_FILE = struct.Struct(">IQ")
+
+
+class RdtError(Exception):
+    """A verb failed; the text names the other side and the cause."""
+
+
+class FileReceipt(NamedTuple):
+    """A file that was verified and kept at the other side (send_file) or here (accept_file)."""
+
+    path: str
+    size: int  # bytes
+    sha256: str  # of the content, in hex
+    seconds: float
+
+
+class _End(NamedTuple):
+    """The last thing in a connection's queues."""
+
+    reason: str
+    is_clean: bool
+    undelivered: int
+
+
+def _shown(address: Address) -> str:
+    return "%s:%d" % address
+
+
+def open(ip: str = "", port: int = 0) -> Transport:  # noqa: A001  the course's verb
+    """Bind a socket at that address (empty: every interface; port 0: a free one) and start its network thread."""
+    transport = Transport(ip, port)
+    transport.start()
+    return transport
+
+
+# ---- the socket ---------------------------------------------------------------------------------------------------
+
+
+def _set(sock: socket.socket, level: int, option: int, value: int) -> bool:
+    try:
+        sock.setsockopt(level, option, value)
+        return True
+    except OSError:
+        return False
+
+
+def _bound_socket(ip: str, port: int) -> socket.socket:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        if hasattr(socket, "SO_EXCLUSIVEADDRUSE"):  # Windows: nobody else may take the same port
+            _set(sock, socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+        sock.bind((ip, port))
+    except OSError as error:
+        sock.close()
+        raise RdtError(_bind_trouble(ip, port, error)) from error
+    sock.setblocking(False)
+    _set(sock, socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+    for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+        for size in (SOCKET_BUFFER_SIZE, 1 << 20, 1 << 18):
+            if _set(sock, socket.SOL_SOCKET, option, size):
+                break
+    if sys.platform.startswith("linux"):
+        _set(sock, socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE)
+    if sys.platform == "win32":
+        _ignore_port_unreachable(sock)
+    return sock
+
+
+def _bind_trouble(ip: str, port: int, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE or getattr(error, "winerror", 0) == 10048:
+        return "port %d is taken by another program" % port
+    if error.errno == errno.EADDRNOTAVAIL or getattr(error, "winerror", 0) == 10049:
+        return "%s is not an address of this machine" % ip
+    if error.errno == errno.EACCES:
+        return "port %d may not be used here" % port
+    return "cannot open %s:%d: %s" % (ip or "0.0.0.0", port, error.strerror or error)
+
+
+def _ignore_port_unreachable(sock: socket.socket) -> None:
+    """Windows reports an ICMP answer to an earlier send as an error of the next receive: switch that off if we can."""
+    try:
+        import ctypes
+
+        flag, returned = ctypes.c_ulong(0), ctypes.c_ulong(0)
+        ctypes.windll.ws2_32.WSAIoctl(  # type: ignore[attr-defined]
+            sock.fileno(), SIO_UDP_CONNRESET, ctypes.byref(flag), 4, None, 0, ctypes.byref(returned), None, None
+        )
+    except (ImportError, AttributeError, OSError):
+        log.info("SIO_UDP_CONNRESET is not to be had; resets are ignored one by one")
+
+
+class Datagrams:
+    """The UDP socket: batches out, datagrams (or merged runs of them) in. Offload is found by trying.
+
+    Every error of a send but "wait" counts as loss: the transport sends again, and no thread dies.
+    """
+
+    def __init__(self, ip: str, port: int) -> None:
+        self.socket = _bound_socket(ip, port)
+        self.address: Address = self.socket.getsockname()[:2]
+        self.stats: Counter[str] = collections.Counter()
+        self._buffer = bytearray(1 << 16)
+        self._view = memoryview(self._buffer)
+        self._has_sendmsg = hasattr(self.socket, "sendmsg")
+        self._segments = self._has_sendmsg and _set(self.socket, socket.IPPROTO_UDP, UDP_SEGMENT, 0) and sys.platform.startswith("linux")
+        self._merges = self._segments and _set(self.socket, socket.IPPROTO_UDP, UDP_GRO, 1)
+        self._unsegmented: Dict[Address, float] = {}  # destinations where segmentation failed, and until when it rests
+
+    def fileno(self) -> int:
+        return self.socket.fileno()
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def send(self, batch: core.Batch, now: float) -> bool:
+        """Send a batch; False when the socket is full and the whole batch is to be tried again."""
+        try:
+            if batch.count > 1 and self._segments and self._unsegmented.get(batch.address, 0.0) <= now:
+                try:
+                    self._send_segmented(batch)
+                    return True
+                except OSError as error:
+                    if error.errno not in (errno.EIO, errno.EINVAL, errno.EMSGSIZE):
+                        raise
+                    self._rest_segmentation(batch.address, now)
+            for index in range(batch.count):
+                self._send_one(batch, index)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno == errno.ENOBUFS:
+                return False
+            self.stats["send: %s" % errno.errorcode.get(error.errno or 0, str(error))] += 1
+        return True
+
+    def _rest_segmentation(self, address: Address, now: float) -> None:
+        if len(self._unsegmented) >= GSO_PAUSES_MAX:
+            self._unsegmented.clear()
+        self._unsegmented[address] = now + GSO_PAUSE
+        self.stats["segmentation failed"] += 1
+
+    def _send_segmented(self, batch: core.Batch) -> None:
+        control = [(socket.IPPROTO_UDP, UDP_SEGMENT, _SEGMENT_SIZE.pack(batch.segment_size))]
+        self.socket.sendmsg(batch.buffers, control, 0, batch.address)
+
+    def _send_one(self, batch: core.Batch, index: int) -> None:
+        parts = batch.buffers[index * batch.per_datagram : (index + 1) * batch.per_datagram]
+        if self._has_sendmsg:
+            self.socket.sendmsg(parts, [], 0, batch.address)
+        else:
+            self.socket.sendto(b"".join(parts), batch.address)
+
+    def receive(self) -> Optional[Tuple[memoryview, int, Address]]:
+        """(bytes, size of each datagram in them, sender); the bytes are good until the next call. None: nothing there."""
+        try:
+            if self._merges:
+                size, control, _, address = self.socket.recvmsg_into([self._buffer], _ANCILLARY_SIZE)
+                segment_size = size
+                for level, kind, data in control:
+                    if level == socket.IPPROTO_UDP and kind == UDP_GRO and len(data) >= 4:
+                        segment_size = _GRO_SIZE.unpack_from(data)[0]
+            else:
+                size, address = self.socket.recvfrom_into(self._buffer)
+                segment_size = size
+        except BlockingIOError:
+            return None
+        except OSError as error:  # ConnectionResetError on Windows: an earlier send found nobody; so be it
+            self.stats["receive: %s" % errno.errorcode.get(error.errno or 0, str(error))] += 1
+            return (self._view[:0], 0, ("", 0)) if isinstance(error, ConnectionResetError) else None
+        return self._view[:size], segment_size, address[:2]
+
+
+def interfaces() -> List[Tuple[str, str]]:
+    """(address, broadcast address) of each IPv4 interface that is up, as far as the platform tells."""
+    found = _interfaces_by_ioctl()
+    if not found:
+        with contextlib.suppress(OSError):
+            names = socket.gethostbyname_ex(socket.gethostname())[2]
+            found = [(ip, "255.255.255.255") for ip in names]
+    return found
+
+
+def _interfaces_by_ioctl() -> List[Tuple[str, str]]:
+    """Linux: SIOCGIFADDR and SIOCGIFBRDADDR for each interface name."""
+    if not sys.platform.startswith("linux"):
+        return []
+    import fcntl
+
+    found = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        for _, name in socket.if_nameindex():
+            request = struct.pack("256s", name.encode()[:15])
+            with contextlib.suppress(OSError):
+                ip = socket.inet_ntoa(fcntl.ioctl(sock.fileno(), 0x8915, request)[20:24])
+                broadcast = socket.inet_ntoa(fcntl.ioctl(sock.fileno(), 0x8919, request)[20:24])
+                found.append((ip, broadcast if broadcast != "0.0.0.0" else ip))
+    return found
+
+
+# ---- the network thread -------------------------------------------------------------------------------------------
+
+
+class Transport:
+    """One UDP socket and the thread that owns it; made by `open`."""
+
+    def __init__(self, ip: str = "", port: int = 0, clock: Callable[[], float] = time.monotonic, rng: Optional[random.Random] = None) -> None:
+        self._clock = clock
+        self._datagrams = Datagrams(ip, port)
+        self.address = self._datagrams.address
+        # A datagram that does not fit into a small receive buffer several times over is never used.
+        room = self._datagrams.socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        self._endpoint = Endpoint(rng or secrets.SystemRandom(), datagram_size_max=min(DATAGRAM_SIZE_MAX, room // 4))
+        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._waker, self._wakened = socket.socketpair()
+        self._waker.setblocking(False)
+        self._wakened.setblocking(False)
+        self._sleeping = False
+        self._stopping = False
+        self._unsent: Optional[core.Batch] = None
+        self._accepted: queue.SimpleQueue[Connection] = queue.SimpleQueue()
+        self._connections: Dict[core.Connection, Connection] = {}
+        self._on_event: Callable[[Any], None] = self._on_verb_event
+        self._thread = threading.Thread(target=self._run, name="network", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def __enter__(self) -> Transport:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ---- verbs
+
+    def connect(self, address: Tuple[str, int], timeout: float = 5.0) -> Connection:
+        """Open a connection; RdtError when nobody answers in time or the other side refuses."""
+        future: Future[Connection] = Future()
+        self._post(lambda: self._connect((address[0], int(address[1])), timeout, future))
+        return self._result(future, timeout + 1.0, "cannot connect to %s" % _shown((address[0], int(address[1]))))
+
+    def _connect(self, address: Address, timeout: float, future: Future[Connection]) -> None:
+        try:
+            address = (socket.gethostbyname(address[0]) if not _is_ip(address[0]) else address[0], address[1])
+            made = self._endpoint.connect(address, self._clock(), timeout)
+        except OSError as error:
+            future.set_exception(RdtError("cannot connect to %s: %s" % (_shown(address), error)))
+            return
+        self._connections[made] = Connection(self, made, future)
+
+    def accept(self, timeout: Optional[float] = None) -> Connection:
+        """The next connection that another side opened; RdtError when none came in time."""
+        try:
+            return self._accepted.get(timeout=timeout)
+        except queue.Empty:
+            raise RdtError("nobody connected to %s within %g s" % (_shown(self.address), timeout or 0)) from None
+
+    def accept_all(self) -> List[Connection]:
+        """Every connection that others opened and that was not accepted yet; may be empty."""
+        found = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                found.append(self._accepted.get_nowait())
+        return found
+
+    def broadcast(self, data: Buffer, timeout: float = 5.0) -> int:
+        """Send a message to every open connection; to how many it was handed."""
+        message = bytes(data)
+        if len(message) > FRAME_SIZE_MAX:
+            raise RdtError("a message of %d bytes is too long; %d fit" % (len(message), FRAME_SIZE_MAX))
+        future: Future[int] = Future()
+
+        def hand_out() -> None:
+            open_ones = [made for made in self._connections if made.state in (core.State.ESTABLISHED, core.State.HANDSHAKE)]
+            for made in open_ones:
+                made.send_frame(MESSAGE, message)
+            future.set_result(len(open_ones))
+
+        self._post(hand_out)
+        return self._result(future, timeout, "cannot broadcast")
+
+    def disconnect(self, connection: Connection, timeout: float = 10.0) -> None:
+        """Close a connection once everything sent is delivered; RdtError says what was not."""
+        connection._disconnect(timeout)
+
+    def close(self, timeout: float = 10.0) -> None:
+        """Disconnect everybody, deliver what was sent, free the port; RdtError says what was not delivered."""
+        if self._stopping:
+            return
+        finished: Future[None] = Future()
+        troubles: List[str] = []
+        self._post(lambda: self._begin_close(finished, troubles))
+        with contextlib.suppress(Exception):
+            finished.result(timeout)
+        left = [trouble for trouble in self._undelivered() if trouble not in troubles]
+        self._stopping = True
+        self._wake()
+        self._thread.join(timeout=5.0)
+        if troubles or left:
+            raise RdtError("; ".join(troubles + left))
+
+    def _begin_close(self, finished: Future[None], troubles: List[str]) -> None:
+        self._endpoint.close_all("closed")
+        self._closing = (finished, troubles)
+        self._maybe_closed()
+
+    _closing: Optional[Tuple[Future[None], List[str]]] = None
+
+    def _maybe_closed(self) -> None:
+        if self._closing is None:
+            return
+        alive = (core.State.DRAINING, core.State.CLOSED)
+        if not any(made.state not in alive for made in self._endpoint.connections) and not self._closing[0].done():
+            self._closing[0].set_result(None)
+
+    def _undelivered(self) -> List[str]:
+        return ["%d bytes were not delivered to %s" % (made.backlog, _shown(made.address)) for made in list(self._connections) if made.backlog]
+
+    def stats(self) -> Dict[str, int]:
+        """Counters of what was dropped, refused and failed, by cause."""
+        return dict(self._endpoint.stats + self._datagrams.stats)
+
+    def _result(self, future: Future[Any], timeout: float, what: str) -> Any:
+        try:
+            return future.result(timeout)
+        except RdtError:
+            raise
+        except Exception:
+            raise RdtError("%s: timed out" % what) from None
+
+    # ---- between threads
+
+    def _post(self, action: Callable[[], None]) -> None:
+        """Run this on the network thread, soon."""
+        if self._stopping:
+            raise RdtError("the transport at %s is closed" % _shown(self.address))
+        self._inbox.put(action)
+        if self._sleeping:
+            self._wake()
+
+    def _wake(self) -> None:
+        with contextlib.suppress(OSError):  # full: it will wake anyway
+            self._waker.send(b"\0")
+
+    def _run(self) -> None:
+        """The network thread: the only one that touches the socket and the endpoint."""
+        try:
+            while not self._stopping:
+                try:
+                    self._turn()
+                except Exception:  # one bad datagram or event never ends the thread
+                    log.exception("dropped what the network thread could not handle")
+        finally:
+            for handle in (self._datagrams, self._waker, self._wakened):
+                handle.close()
+
+    def _turn(self) -> None:
+        self._run_inbox()
+        now = self._clock()
+        if self._endpoint.next_deadline() <= now:
+            self._endpoint.on_timeout(now)
+        self._send(now)
+        self._hand_out_events()
+        self._sleeping = True
+        timeout = 0.0 if not self._inbox.empty() or self._endpoint.events else self._idle_time()
+        writers = [self._datagrams.fileno()] if self._unsent is not None else []
+        readable, _, _ = select.select([self._datagrams.fileno(), self._wakened.fileno()], writers, [], timeout)
+        self._sleeping = False
+        if self._wakened.fileno() in readable:
+            with contextlib.suppress(OSError):
+                self._wakened.recv(4096)
+        if self._datagrams.fileno() in readable:
+            self._receive()
+
+    def _idle_time(self) -> Optional[float]:
+        if self._unsent is not None:
+            return 0.01  # writability is what we wait for; on some systems a full device queue does not show there
+        deadline = self._endpoint.next_deadline()
+        return min(max(0.0, deadline - self._clock()), 60.0)
+
+    def _run_inbox(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            for _ in range(1000):
+                self._inbox.get_nowait()()
+
+    def _receive(self) -> None:
+        endpoint, clock = self._endpoint, self._clock
+        for _ in range(READS_PER_TURN):
+            received = self._datagrams.receive()
+            if received is None:
+                return
+            data, segment_size, address = received
+            if len(data) and address[1]:  # source port 0 cannot be answered
+                # The clock is read after each read: a common one would spoil the round-trip samples.
+                endpoint.receive(data, segment_size, address, clock())
+
+    def _send(self, now: float) -> None:
+        if self._unsent is not None:
+            if not self._datagrams.send(self._unsent, now):
+                return
+            self._unsent = None
+        for batch in itertools.islice(self._endpoint.batches(now), BATCHES_PER_TURN):
+            if not self._datagrams.send(batch, now):
+                self._unsent = batch
+                return
+
+    def _hand_out_events(self) -> None:
+        events = self._endpoint.events
+        while events:
+            self._on_event(events.popleft())
+        self._maybe_closed()
+
+    # ---- events for the verbs
+
+    def _on_verb_event(self, event: Any) -> None:
+        if isinstance(event, LoneReceived):
+            return
+        made = event.connection
+        if isinstance(event, core.Established):
+            if not made.is_client:
+                self._connections[made] = Connection(self, made, None)
+                self._accepted.put(self._connections[made])
+            else:
+                self._connections[made]._on_established()
+        elif made in self._connections:
+            self._connections[made]._on_event(event)
+            if isinstance(event, core.ConnectionLost):
+                del self._connections[made]
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        socket.inet_aton(host)
+        return host.count(".") == 3
+    except OSError:
+        return False
+
+
+# ---- a connection, as the verbs see it ----------------------------------------------------------------------------
+
+
+class Connection:
+    """One open connection; made by Transport.connect and Transport.accept."""
+
+    def __init__(self, transport: Transport, made: core.Connection, connecting: Optional[Future[Connection]]) -> None:
+        self.transport = transport
+        self.address = made.address
+        self._made = made
+        self._connecting = connecting
+        self._messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._files: queue.SimpleQueue[Any] = queue.SimpleQueue()  # FILE, FILE_DATA, FILE_END, and FILE_REFUSED by the sender
+        self._receipts: queue.SimpleQueue[Any] = queue.SimpleQueue()  # FILE_RECEIPT, FILE_REFUSED by the receiver
+        self._ended = threading.Event()
+        self._end: Optional[_End] = None
+        self._room = threading.Event()
+        self._sending_file = threading.Lock()  # one send_file at a time: a caller's lock, not the protocol's
+        self._transfers = itertools.count(0 if made.is_client else 1, 2)
+        self._leaving = False
+
+    def __repr__(self) -> str:
+        return "<rdt.Connection to %s>" % _shown(self.address)
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._ended.is_set():
+            self._disconnect(10.0)
+
+    # ---- on the network thread
+
+    def _on_established(self) -> None:
+        if self._connecting is not None and not self._connecting.done():
+            self._connecting.set_result(self)
+
+    def _on_event(self, event: Any) -> None:
+        if isinstance(event, core.FrameReceived):
+            self._on_frame(Frame(event.kind, event.body))
+        elif isinstance(event, core.BacklogDrained):
+            self._room.set()
+        elif isinstance(event, core.ConnectionLost):
+            self._on_lost(event)
+
+    def _on_frame(self, frame: Frame) -> None:
+        if frame.kind == MESSAGE:
+            self._messages.put(frame)
+        elif frame.kind in (FILE, FILE_DATA, FILE_END):
+            self._files.put(frame)
+        elif frame.kind in (FILE_RECEIPT, FILE_REFUSED) and len(frame.body) >= _TRANSFER.size:
+            ours = _TRANSFER.unpack_from(frame.body)[0] % 2 == (0 if self._made.is_client else 1)
+            (self._receipts if ours else self._files).put(frame)
+        else:
+            self._made.consume(frame)  # a kind of a later version
+
+    def _on_lost(self, event: core.ConnectionLost) -> None:
+        self._end = _End(event.reason, event.is_clean, self._made.backlog)
+        if self._connecting is not None and not self._connecting.done():
+            self._connecting.set_exception(RdtError("cannot connect to %s: %s" % (_shown(self.address), event.reason)))
+        for waiting in (self._messages, self._files, self._receipts):
+            waiting.put(self._end)
+        self._ended.set()
+        self._room.set()
+
+    # ---- on the caller's thread
+
+    def _take(self, waiting: queue.SimpleQueue[Any], timeout: Optional[float], what: str) -> Frame:
+        try:
+            frame = waiting.get(timeout=timeout)
+        except queue.Empty:
+            raise RdtError("%s from %s within %g s" % (what, _shown(self.address), timeout or 0)) from None
+        if isinstance(frame, _End):
+            waiting.put(frame)  # for the next who asks
+            raise self._lost(frame)
+        with contextlib.suppress(RdtError):
+            self.transport._post(lambda: self._made.consume(frame))
+        return frame
+
+    def _lost(self, end: _End) -> RdtError:
+        left = " (%d bytes were not delivered)" % end.undelivered if end.undelivered else ""
+        return RdtError("the connection to %s is closed: %s%s" % (_shown(self.address), end.reason or "closed", left))
+
+    def _send_frame(self, kind: int, *parts: Buffer, deadline: float = float("inf")) -> None:
+        """Queue a frame; blocks while more than BACKLOG_HIGH bytes wait."""
+        if self._end is not None:
+            raise self._lost(self._end)
+        if self._leaving:
+            raise RdtError("the connection to %s is being closed" % _shown(self.address))
+        self._room.clear()
+        self.transport._post(lambda: self._made.send_frame(kind, *parts))
+        while self._made.backlog > BACKLOG_HIGH and self._end is None:
+            self.transport._post(self._check_room)
+            if not self._room.wait(timeout=min(60.0, max(0.0, deadline - time.monotonic()))) and time.monotonic() >= deadline:
+                raise RdtError("%s took nothing in time" % _shown(self.address))
+            self._room.clear()
+
+    def _check_room(self) -> None:
+        if self._made.backlog <= BACKLOG_HIGH:
+            self._room.set()
+
+    def send(self, data: Buffer, timeout: Optional[float] = None) -> None:
+        """Send one whole message, of up to 1 MiB; blocks while too much is waiting to be delivered."""
+        if len(data) > FRAME_SIZE_MAX:
+            raise RdtError("a message of %d bytes is too long; %d fit" % (len(data), FRAME_SIZE_MAX))
+        self._send_frame(MESSAGE, bytes(data), deadline=_deadline(timeout))
+
+    def receive(self, timeout: Optional[float] = None) -> bytes:
+        """The next whole message; RdtError at the end of the connection or when none came in time."""
+        return bytes(self._take(self._messages, timeout, "no message").body)
+
+    def _disconnect(self, timeout: float) -> None:
+        if self._end is None:
+            self._leaving = True
+            with contextlib.suppress(RdtError):
+                self.transport._post(lambda: self._made.shut_down("closed by the other side"))
+            if not self._ended.wait(timeout):
+                left = self._made.backlog
+                with contextlib.suppress(RdtError):
+                    self.transport._post(lambda: self._made.fail(core.CloseCode.ABANDONED, "gave up", self.transport._clock()))
+                if left:
+                    raise RdtError("%d bytes were not delivered to %s within %g s" % (left, _shown(self.address), timeout))
+        if self._end is not None and self._end.undelivered:
+            raise self._lost(self._end)
+
+    # ---- files
+
+    def send_file(self, path: str, progress: Optional[Callable[[int, int], None]] = None, timeout: Optional[float] = None) -> FileReceipt:
+        """Send a file; returns only when the other side has verified and kept it. `progress(bytes done, size)`."""
+        began, deadline = time.monotonic(), _deadline(timeout)
+        if not self._sending_file.acquire(blocking=False):
+            raise RdtError("a file is being sent to %s already" % _shown(self.address))
+        transfer = next(self._transfers)
+        try:
+            with library.SequentialReader(path) as reader:
+                self._offer(transfer, reader, deadline)
+                self._send_content(transfer, reader, progress, deadline)
+                digest = reader.hexdigest()
+                self._send_frame(FILE_END, _TRANSFER.pack(transfer), bytes.fromhex(digest), deadline=deadline)
+                self._await_receipt(transfer, digest, deadline)
+                return FileReceipt(reader.path, reader.size, digest, time.monotonic() - began)
+        except library.LibraryError as error:
+            with contextlib.suppress(RdtError):
+                self._send_frame(FILE_REFUSED, _TRANSFER.pack(transfer), str(error).encode()[:300])
+            raise RdtError("cannot send to %s: %s" % (_shown(self.address), error)) from error
+        finally:
+            self._sending_file.release()
+
+    def _offer(self, transfer: int, reader: library.SequentialReader, deadline: float) -> None:
+        name = reader.name.encode("utf-8", "replace")
+        self._send_frame(FILE, _FILE.pack(transfer, reader.size), name, deadline=deadline)
+
+    def _send_content(self, transfer: int, reader: library.SequentialReader, progress: Optional[Callable[[int, int], None]], deadline: float) -> None:
+        done = 0
+        while True:
+            data = reader.read(SPAN_SIZE)
+            if not data:
+                return
+            self._send_frame(FILE_DATA, _TRANSFER.pack(transfer), data, deadline=deadline)
+            self._check_refused(transfer)
+            done += len(data)
+            if progress is not None:
+                progress(done, reader.size)
+
+    def _check_refused(self, transfer: int) -> None:
+        while not self._receipts.empty():
+            self._read_receipt(self._take(self._receipts, 0, ""), transfer)
+
+    def _read_receipt(self, frame: Frame, transfer: int) -> Optional[str]:
+        """The digest that the receiver reports for this transfer; RdtError when it refused."""
+        if _TRANSFER.unpack_from(frame.body)[0] != transfer:
+            return None  # about an earlier file
+        said = bytes(frame.body[_TRANSFER.size :])
+        if frame.kind == FILE_REFUSED:
+            raise RdtError("%s did not take the file: %s" % (_shown(self.address), said.decode("utf-8", "replace")[:300]))
+        return said.hex()
+
+    def _await_receipt(self, transfer: int, digest: str, deadline: float) -> None:
+        while True:
+            left = None if deadline == float("inf") else max(0.0, deadline - time.monotonic())
+            said = self._read_receipt(self._take(self._receipts, left, "no receipt"), transfer)
+            if said == digest:
+                return
+            if said is not None:
+                raise RdtError("%s confirmed another content than was sent" % _shown(self.address))
+
+    def accept_file(self, folder: str, progress: Optional[Callable[[int, int], None]] = None, timeout: Optional[float] = None) -> FileReceipt:
+        """Take the next file that the other side sends, verify it and keep it in the folder under a safe, free name."""
+        deadline = _deadline(timeout)
+        transfer, size, name = self._next_offer(deadline)
+        began = time.monotonic()
+        try:
+            with library.SequentialWriter(folder, name, size) as writer:
+                self._receive_content(transfer, size, writer, progress, deadline)
+                path = writer.finish()
+                digest = writer.hexdigest()
+        except library.LibraryError as error:
+            self._refuse(transfer, str(error))
+            raise RdtError("cannot keep the file from %s: %s" % (_shown(self.address), error)) from error
+        self._send_frame(FILE_RECEIPT, _TRANSFER.pack(transfer), bytes.fromhex(digest), deadline=deadline)
+        return FileReceipt(path, size, digest, time.monotonic() - began)
+
+    def _refuse(self, transfer: int, reason: str) -> None:
+        with contextlib.suppress(RdtError):
+            self._send_frame(FILE_REFUSED, _TRANSFER.pack(transfer), reason.encode("utf-8", "replace")[:300])
+
+    def _next_offer(self, deadline: float) -> Tuple[int, int, str]:
+        while True:
+            left = None if deadline == float("inf") else max(0.0, deadline - time.monotonic())
+            frame = self._take(self._files, left, "no file")
+            if frame.kind != FILE or len(frame.body) < _FILE.size:
+                continue  # the rest of a file that was refused
+            transfer, size = _FILE.unpack_from(frame.body)
+            try:
+                return transfer, size, bytes(frame.body[_FILE.size :]).decode("utf-8")
+            except UnicodeDecodeError:
+                self._refuse(transfer, "its name is not UTF-8")
+
+    def _receive_content(
+        self, transfer: int, size: int, writer: library.SequentialWriter, progress: Optional[Callable[[int, int], None]], deadline: float
+    ) -> None:
+        done = 0
+        while True:
+            left = None if deadline == float("inf") else max(0.0, deadline - time.monotonic())
+            frame = self._take(self._files, left, "no more of the file")
+            if len(frame.body) < _TRANSFER.size or _TRANSFER.unpack_from(frame.body)[0] != transfer:
+                continue
+            data = memoryview(frame.body)[_TRANSFER.size :]
+            if frame.kind == FILE_REFUSED:
+                raise RdtError("%s gave up: %s" % (_shown(self.address), bytes(data).decode("utf-8", "replace")[:300]))
+            if frame.kind == FILE_END:
+                if bytes(data).hex() != writer.hexdigest():
+                    self._refuse(transfer, "the content does not match its digest")
+                    raise RdtError("the file from %s arrived damaged" % _shown(self.address))
+                return
+            writer.write(data)
+            done += len(data)
+            if progress is not None:
+                progress(done, size)
+
+
+def _deadline(timeout: Optional[float]) -> float:
+    return float("inf") if timeout is None else time.monotonic() + timeout
+
+
+# ---- for the roles ------------------------------------------------------------------------------------------------
+
+
+class Links:
+    """The transport as the roles' network: verbs that return at once, events handed to `emit` on the network thread.
+
+    All verbs are called from the one node thread. `emit(event name, *arguments)` must only pass the event on; after
+    the node has handled an "on_message" it calls `consumed`, which lets the other side send more.
+    """
+
+    def __init__(self, transport: Transport, emit: Callable[..., None]) -> None:
+        self.address = transport.address
+        self._transport = transport
+        self._table = LinkTable(transport._endpoint, emit)
+        self._numbers = itertools.count(1, 2)
+        transport._on_event = self._table.on_event
+
+    def _post(self, action: Callable[[], None]) -> None:
+        with contextlib.suppress(RdtError):  # closed: the process is about to end
+            self._transport._post(action)
+
+    def connect(self, address: Address) -> int:
+        link = next(self._numbers)
+        self._post(lambda: self._table.connect(link, address, self._transport._clock()))
+        return link
+
+    def send(self, link: int, *parts: Buffer) -> None:
+        self._post(lambda: self._table.send(link, *parts))
+
+    def consumed(self, link: int, size: int) -> None:
+        self._post(lambda: self._table.consume(link, size))
+
+    def backlog(self, link: int) -> int:
+        """As of now; what this thread sent a moment ago may not be counted yet."""
+        return self._table.backlog(link)
+
+    def disconnect(self, link: int, reason: str) -> None:
+        self._post(lambda: self._table.disconnect(link, reason))
+
+    def send_lone(self, address: Address, message: bytes) -> None:
+        self._post(lambda: self._transport._endpoint.send_lone(address, message))
+
+    def broadcast_lone(self, port: int, message: bytes) -> None:
+        """To the broadcast address of every interface; nothing when the socket is bound to loopback."""
+        own = self.address[0]
+        for ip, broadcast in interfaces():
+            if not ip.startswith("127.") and own in ("0.0.0.0", ip):
+                self.send_lone((broadcast, port), message)
