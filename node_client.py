@@ -616,7 +616,7 @@ class Terminal:
         try:
             sys.stdout.write(text)
             sys.stdout.flush()
-        except (OSError, ValueError):
+        except (OSError, ValueError, AttributeError):       # closed, or there never was one
             self.is_broken = True
 
     def say(self, line: str) -> None:
@@ -1089,6 +1089,10 @@ class Console:
                 self._serve()
         except Interrupted:
             self._on_interrupt(is_starting=True)
+        except Exception:
+            log.exception("the prompt failed")
+            self.say("!! This node has to end because of a mistake in the program; --log FILE tells the details.")
+            self.exit_code = EXIT_FAILED
         finally:
             self._leave()
         return self.exit_code
@@ -1533,7 +1537,11 @@ def main(argv: Optional[Sequence[str]] = None, open_node: Callable[..., Any] = o
     set_up_logging(flags.log)
     console = Console(Terminal())
     set_up_signals(console)
-    return console.run(flags, open_node)
+    code = console.run(flags, open_node)
+    if console.terminal.is_broken and sys.stdout is not None:
+        with contextlib.suppress(OSError, ValueError):      # what Python itself flushes at exit goes nowhere, quietly
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code
 
 
 if __name__ == "__main__":
