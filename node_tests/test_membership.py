@@ -407,7 +407,7 @@ def forged_claims(lab: Lab, stranger: Stranger, term: int, secret: bytes = b"") 
 
     def answer(query: messages.Query) -> Answer:
         claim = Answer(
-            query.nonce, bytes(8), victim.network_id, term, entry, ROLE_SUPERNODE, NOWHERE, 0, 9, "x", bytes(16)
+            query.nonce, bytes(8), victim.network_id, term, entry, ROLE_SUPERNODE, messages.NO_NODE, NOWHERE, 0, 9, "x", bytes(16)
         )
         return with_proof(claim, secret)
 
@@ -484,7 +484,7 @@ def test_liar_in_the_roster_who_claims_to_rule_does_not_depose_the_living_supern
     def lie(address: Any, query: messages.Query, now: float) -> None:
         claim = Answer(
             query.nonce, bytes(8), liar.membership.network_id, 7, liar.membership.node_id,
-            ROLE_SUPERNODE, NOWHERE, 0, 5, "n1", bytes(16),
+            ROLE_SUPERNODE, messages.NO_NODE, NOWHERE, 0, 5, "n1", bytes(16),
         )  # fmt: skip
         liar.network.send_lone(address, encode(with_proof(claim, secret)))
 
@@ -505,7 +505,7 @@ def test_claim_out_of_turn_is_not_followed_while_an_earlier_rank_lives() -> None
     def lie(address: Any, query: messages.Query, now: float) -> None:
         claim = Answer(
             query.nonce, bytes(8), network_id, 2, liar.membership.node_id,
-            ROLE_SUPERNODE, NOWHERE, 0, 5, "n4", bytes(16),
+            ROLE_SUPERNODE, messages.NO_NODE, NOWHERE, 0, 5, "n4", bytes(16),
         )  # fmt: skip
         liar.network.send_lone(address, encode(with_proof(claim, secret)))
 
@@ -551,12 +551,12 @@ def test_addresses_that_a_message_names() -> None:
 def test_proof_covers_every_field_of_an_answer() -> None:
     secret = b"s" * 16
     answer = with_proof(
-        Answer(bytes(8), bytes(8), bytes(16), 3, bytes(8), ROLE_SUPERNODE, NOWHERE, 5, 2, "ana", bytes(16)), secret
+        Answer(bytes(8), bytes(8), bytes(16), 3, bytes(8), ROLE_SUPERNODE, messages.NO_NODE, NOWHERE, 5, 2, "ana", bytes(16)), secret
     )
     assert is_proven(answer, secret) and not is_proven(answer, b"t" * 16) and not is_proven(answer, b"")
     changes: Dict[str, Any] = {
         "nonce": b"1" * 8, "own_nonce": b"1" * 8, "network_id": b"1" * 16, "term": 4, "node_id": b"1" * 8,
-        "role": 1, "supernode": ("10.0.0.1", 1), "heard_ago_ms": 6, "member_count": 3, "name": "bo",
+        "role": 1, "supernode_id": b"1" * 8, "supernode": ("10.0.0.1", 1), "heard_ago_ms": 6, "member_count": 3, "name": "bo",
     }  # fmt: skip
     for field, value in changes.items():
         assert not is_proven(answer._replace(**{field: value}), secret), field
@@ -610,6 +610,8 @@ def test_anything_may_happen_and_afterwards_all_agree_within_thirty_seconds(seed
     for node in lab.living():
         if node.is_asleep:
             node.wake()
+        if node.membership.state == State.IDLE:
+            node.kill()  # it was told that nobody is there
     assert lab.wait(lambda: len(lab.rulers()) == 1 and obeyed_by_all(lab) is not None, 30.0) is not None
     lab.run(70.0)
     assert lab.agree()

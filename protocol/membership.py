@@ -23,6 +23,7 @@ from protocol.chat import ChatDesk
 from protocol.messages import (
     GONE,
     NO_NETWORK,
+    NO_NODE,
     NOWHERE,
     ROLE_ALONE,
     ROLE_MEMBER,
@@ -70,6 +71,7 @@ POLL_INTERVAL = 1.0
 CLAIM_WAIT = 0.5  # seconds for those who rank before a claimant to answer, too
 RANK_TIME = 3.0  # seconds that each earlier rank has for itself
 ALIVE_FOR = 3.0  # seconds that an Answer says "this member lives"
+SLEPT_AFTER = 2.0  # seconds of lateness that mean this node slept
 PATIENCE = 15.0  # seconds after its turn until a member no longer waits for earlier ranks that answer but do not act
 FOLLOW_TIME = 5.0
 FOLLOW_INTERVAL = 0.15
@@ -281,6 +283,7 @@ class Membership:
         self._vouchers: Set[bytes] = set()
         self._join_claim: Optional[Tuple[float, Address]] = None
         self._pages: Optional[List[MemberEntry]] = None
+        self._has_slept = False  # since the supernode last gave a sign: what this node knows may be old
         self._last_label = ""  # of the last supernode
 
     # ---- questions ------------------------------------------------------------------------------------------------
@@ -372,6 +375,7 @@ class Membership:
             self._send_join(link)
 
     def on_link_lost(self, link: int, reason: str, now: float) -> None:
+        self._watch_sleep(now)
         if self._attempt is not None and link == self._attempt.link:
             self._attempt.link = None
             self._attempt_failed(reason, now)
@@ -383,6 +387,7 @@ class Membership:
 
     def on_message(self, link: int, message: Any, now: float) -> bool:
         """False: not about membership or chat, so it is Peer's (searches, offers, list pages ...)."""
+        self._watch_sleep(now)
         handlers = _ATTEMPT_HANDLERS if self._is_attempt(link) else _HANDLERS
         if link == self.supernode_link:
             self._heard_link(now)
@@ -406,6 +411,7 @@ class Membership:
         return self.supernode_address if is_known and self.supernode_address else NOWHERE
 
     def on_lone(self, address: Address, message: Any, now: float) -> None:
+        self._watch_sleep(now)
         if type(message) is messages.Query:
             self._answer(address, message, now)
         elif type(message) is Answer:
@@ -424,11 +430,12 @@ class Membership:
         heard_ago_ms = max(0, int(1000 * min(now - self.heard_at, 1e6)))
         answer = Answer(
             query.nonce, random_bytes(self.rng, 8), self.network_id, self.term, self.node_id, role,
-            self._supernode_place(), heard_ago_ms, min(len(self.roster), 65535), self.name, bytes(16),
+            (self.supernode_id if self.is_joined else None) or NO_NODE, self._supernode_place(), heard_ago_ms, min(len(self.roster), 65535), self.name, bytes(16),
         )  # fmt: skip
         self.network.send_lone(address, encode(with_proof(answer, self._secret)))
 
     def on_timer(self, now: float) -> None:
+        self._watch_sleep(now)
         for look in [look for look in self._looks if look[0] <= now]:
             self._looks.remove(look)
             look[2](False)
@@ -436,6 +443,10 @@ class Membership:
             self._wake_at = math.inf
             self._timers[self.state](now)
         self._pump_chat(now)
+
+    def _watch_sleep(self, now: float) -> None:
+        if now > self._wake_at + SLEPT_AFTER:
+            self._has_slept = True
 
     def next_deadline(self) -> float:
         deadline = min([self._wake_at] + [look[0] for look in self._looks])
@@ -646,6 +657,7 @@ class Membership:
     def _joined_again(self, now: float) -> None:
         self.state = State.JOINED
         self.heard_at = self._link_heard_at = now
+        self._has_slept = False
         self._next_beat = now + self.rng.random() * BEAT_INTERVAL
         self._heard.clear()
         self._wake_at = self._next_beat if not self.is_supernode else math.inf
@@ -727,6 +739,7 @@ class Membership:
 
     def _heard_link(self, now: float) -> None:
         self.heard_at = self._link_heard_at = now
+        self._has_slept = False
         if self.state == State.SUSPECT:
             self.state = State.JOINED
             self._wake_at = min(self._wake_at, now + BEAT_INTERVAL)
@@ -973,16 +986,17 @@ class Membership:
         if now < self._gone_at + CLAIM_WAIT:
             return None
         claims = [h for h in self._heard.values() if h.answer.role == ROLE_SUPERNODE and now - h.at <= ALIVE_FOR]
-        claims = [h for h in claims if h.answer.term > self.term and self._is_entitled(h, now)]
+        # Equal terms: after a partition both sides may have elected; better to follow than to elect again.
+        claims = [h for h in claims if h.answer.term >= self.term and self._is_entitled(h, now)]
         return max(claims, key=lambda h: (h.answer.term, -self._rank(h.answer.node_id)), default=None)
 
     def _is_entitled(self, claim: _Heard, now: float) -> bool:
         """Nobody alive ranks before it, unless it follows it already; in the end, better a doubtful one than none."""
-        term = claim.answer.term
+        claimant = claim.answer.node_id
         members = [h for h in self._heard.values() if h.answer.role == ROLE_MEMBER and now - h.at <= ALIVE_FOR]
-        if any(h.answer.term >= term for h in members) or now >= self._gone_at + PATIENCE:
+        if any(h.answer.supernode_id == claimant for h in members) or now >= self._gone_at + PATIENCE:
             return True
-        rank = self._rank(claim.answer.node_id)
+        rank = self._rank(claimant)
         return len(self._before_me()) > rank and not any(self._rank(h.answer.node_id) < rank for h in members)
 
     def _is_my_turn(self, now: float) -> bool:
@@ -990,7 +1004,12 @@ class Membership:
         entitled_at = self._gone_at + RANK_TIME * len(before)
         if now < entitled_at or self._is_vouched(now):
             return False
-        return now >= entitled_at + PATIENCE or not any(self._lives(entry.node_id, now) for entry in before)
+        members = [h for h in self._heard.values() if h.answer.role == ROLE_MEMBER and now - h.at <= ALIVE_FOR]
+        is_behind = any(h.answer.term > self.term for h in members)  # they have elected already, while I was away
+        # Who has slept knows an old roster: it lets those go first who are awake.
+        must_wait = is_behind or (self._has_slept and bool(members))
+        must_wait = must_wait or any(self._lives(entry.node_id, now) for entry in before)
+        return now >= entitled_at + PATIENCE or not must_wait
 
     def _is_vouched(self, now: float) -> bool:
         """Do others hear the lost supernode? One liar among many does not count for ever."""
@@ -1027,7 +1046,7 @@ class Membership:
         place = seen_from(answer.supernode, address)
         if answer.term > self.term and self.state in (State.SUSPECT, State.ELECTING):
             self._prober.ask_hinted(place, "poll", [*self._near(), address[0]], now)
-        elif answer.term == self.term and answer.supernode != NOWHERE and answer.heard_ago_ms <= 3000:
+        elif answer.supernode_id == self.supernode_id and answer.heard_ago_ms <= 3000:
             self._vouched_at = now
             self._vouchers.add(answer.node_id)
 
@@ -1036,6 +1055,7 @@ class Membership:
         if self.state not in (State.SUSPECT, State.ELECTING):
             return
         self.heard_at = now
+        self._has_slept = False
         is_stuck = self.supernode_link is None or now - self._link_heard_at > LINK_STUCK_AFTER
         if is_stuck and self.supernode_address is not None:
             self._join(self.supernode_address, State.SUSPECT, now)

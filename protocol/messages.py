@@ -157,7 +157,8 @@ class Answer(NamedTuple):
     term: U32
     node_id: NodeId
     role: U8
-    supernode: Place  # where the answering member knows its supernode; NOWHERE if it has none or is one
+    supernode_id: NodeId  # whom the answering member obeys; NO_NODE if there is none
+    supernode: Place  # where it knows its supernode; NOWHERE if it has none or is one
     heard_ago_ms: U32  # how long ago the member last heard its supernode
     member_count: U16
     name: Name
