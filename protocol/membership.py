@@ -68,6 +68,7 @@ CHANGE_SETTLES = 20.0  # seconds that "soon" lasts (THREATS: F08)
 LINK_STUCK_AFTER = 15.0  # the supernode answers probes, but its link is silent: open a new one
 PROBES = 3
 POLL_INTERVAL = 1.0
+ASKED_BESIDES, ASKED_AFTER_SLEEP = 2, 16  # members asked beside those who rank before us
 CLAIM_WAIT = 0.5  # seconds for those who rank before a claimant to answer, too
 RANK_TIME = 3.0  # seconds that each earlier rank has for itself
 ALIVE_FOR = 3.0  # seconds that an Answer says "this member lives"
@@ -445,8 +446,12 @@ class Membership:
         self._pump_chat(now)
 
     def _watch_sleep(self, now: float) -> None:
+        """Were we late by more than a moment? Then nothing that we found out before counts."""
         if now > self._wake_at + SLEPT_AFTER:
             self._has_slept = True
+            if self.state in (State.SUSPECT, State.ELECTING):
+                self._join_claim = None
+                self._suspect(now)
 
     def next_deadline(self) -> float:
         deadline = min([self._wake_at] + [look[0] for look in self._looks])
@@ -886,10 +891,12 @@ class Membership:
         self._probes_sent = 0
         self._heard.clear()
         self._wake_at = now
-        for entry in self._others(3):
+        for entry in self._others(ASKED_BESIDES + 1):
             self._ask_member(entry, now)
 
     def _others(self, count: int) -> List[MemberEntry]:
+        """Some others, who may know more; many for one who has slept, since most may have left."""
+        count = ASKED_AFTER_SLEEP if self._has_slept else count
         entries = [e for e in self.roster.succession(self.supernode_id) if e.node_id != self.node_id]
         return self.rng.sample(entries, min(count, len(entries)))
 
@@ -958,7 +965,7 @@ class Membership:
         if self.supernode_address is not None:
             self._prober.ask(self.supernode_address, "poll", now)
         turn = int((now - self._gone_at) / RANK_TIME) + 4  # not all at once: a thousand members ask, too
-        entries = self._before_me()[:turn] + self._others(2)
+        entries = self._before_me()[:turn] + self._others(ASKED_BESIDES)
         for entry in {entry.node_id: entry for entry in entries}.values():
             self._ask_member(entry, now)
         for heard in self._heard.values():
@@ -992,6 +999,8 @@ class Membership:
 
     def _is_entitled(self, claim: _Heard, now: float) -> bool:
         """Nobody alive ranks before it, unless it follows it already; in the end, better a doubtful one than none."""
+        if self._has_slept:
+            return True
         claimant = claim.answer.node_id
         members = [h for h in self._heard.values() if h.answer.role == ROLE_MEMBER and now - h.at <= ALIVE_FOR]
         if any(h.answer.supernode_id == claimant for h in members) or now >= self._gone_at + PATIENCE:
@@ -1002,13 +1011,13 @@ class Membership:
     def _is_my_turn(self, now: float) -> bool:
         before = self._before_me()
         entitled_at = self._gone_at + RANK_TIME * len(before)
-        if now < entitled_at or self._is_vouched(now):
+        if now < max(entitled_at, self._gone_at + CLAIM_WAIT) or self._is_vouched(now):
             return False
         members = [h for h in self._heard.values() if h.answer.role == ROLE_MEMBER and now - h.at <= ALIVE_FOR]
         is_behind = any(h.answer.term > self.term for h in members)  # they have elected already, while I was away
         # Who has slept knows an old roster: it lets those go first who are awake.
-        must_wait = is_behind or (self._has_slept and bool(members))
-        must_wait = must_wait or any(self._lives(entry.node_id, now) for entry in before)
+        first = self._heard if self._has_slept else [entry.node_id for entry in before]
+        must_wait = is_behind or any(self._lives(node_id, now) for node_id in first)
         return now >= entitled_at + PATIENCE or not must_wait
 
     def _is_vouched(self, now: float) -> bool:
