@@ -20,6 +20,10 @@ import math
 import random
 from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
+from protocol.connection import Batch
+from protocol.endpoint import Endpoint
+from protocol.links import LinkTable
+
 Address = Tuple[str, int]
 
 
@@ -42,11 +46,14 @@ class Conditions:
 class World:
     """Virtual time and everything that happens in it."""
 
-    def __init__(self, seed: int = 0, conditions: Optional[Conditions] = None) -> None:
+    def __init__(self, seed: int = 0, conditions: Optional[Conditions] = None, packets: bool = False) -> None:
+        self.packets = packets  # the real transport below the roles, or whole messages
         self.rng = random.Random(seed)
         self.now = 0.0
         self.conditions = conditions or Conditions()
         self.networks: Dict[Address, Any] = {}
+        self.drivers: Dict[Address, "EndpointDriver"] = {}
+        self._packet_links: Dict[Tuple[str, str], "PacketLink"] = {}
         self._special: Dict[Tuple[str, str], Conditions] = {}
         self._cuts: Set[Tuple[str, str]] = set()
         self._heap: List[Tuple[float, int, Callable[[], None]]] = []
@@ -85,6 +92,13 @@ class World:
             self._special[key] = dataclasses.replace(self.conditions)
         return self._special[key]
 
+    def link(self, source: Address, target: Address) -> "PacketLink":
+        """The bottleneck from one host to another: shared by all that runs between them."""
+        key = (source[0], target[0])
+        if key not in self._packet_links:
+            self._packet_links[key] = PacketLink(self)
+        return self._packet_links[key]
+
     def conditions_of(self, source_ip: str, target_ip: str) -> Conditions:
         return self._special.get((source_ip, target_ip), self.conditions)
 
@@ -95,7 +109,7 @@ class World:
 
     def network(self, address: Address) -> Any:
         """A node's place in this world."""
-        return MessageNetwork(self, address)
+        return (PacketNetwork if self.packets else MessageNetwork)(self, address)
 
     def cut(self, side_a: List[str], side_b: List[str]) -> None:
         """Nothing passes between the two sides, either way."""
@@ -115,6 +129,9 @@ class World:
         """As SIGKILL: it falls silent, and nobody is told."""
         network.alive = False
         self.networks.pop(network.address, None)
+        driver = self.drivers.get(network.address)
+        if driver is not None:
+            driver.kill()
 
 
 class _Driven:
@@ -157,7 +174,20 @@ class _Driven:
                 self.node.on_timer(self.world.now)
             self.rearm()
 
-    # lone datagrams are the same in both kinds
+
+class MessageNetwork(_Driven):
+    """Links as the transport promises them, without packets: whole messages, in order, until the link is lost.
+
+    For tests of roles alone. A link across a cut or to a dead node is lost after 30 s, as the idle timeout has it.
+    """
+
+    IDLE_TIMEOUT = 30.0
+
+    def __init__(self, world: World, address: Address) -> None:
+        super().__init__(world, address)
+        self._numbers = itertools.count(1)
+        self._links: Dict[int, Tuple["MessageNetwork", int]] = {}
+        self._last_at: Dict[int, float] = {}
 
     def send_lone(self, address: Address, message: bytes) -> None:
         assert len(message) <= 1100
@@ -177,21 +207,6 @@ class _Driven:
             return
         delay = conditions.latency + self.world.rng.random() * conditions.jitter
         self.world.after(delay, lambda: action() if target.alive else None)
-
-
-class MessageNetwork(_Driven):
-    """Links as the transport promises them, without packets: whole messages, in order, until the link is lost.
-
-    For tests of roles alone. A link across a cut or to a dead node is lost after 30 s, as the idle timeout has it.
-    """
-
-    IDLE_TIMEOUT = 30.0
-
-    def __init__(self, world: World, address: Address) -> None:
-        super().__init__(world, address)
-        self._numbers = itertools.count(1)
-        self._links: Dict[int, Tuple["MessageNetwork", int]] = {}
-        self._last_at: Dict[int, float] = {}
 
     def connect(self, address: Address) -> int:
         link = next(self._numbers)
@@ -247,3 +262,169 @@ class MessageNetwork(_Driven):
     def _lose(self, link: int, reason: str) -> None:
         if self._links.pop(link, None) is not None:
             self.tell("on_link_lost", link, reason)
+
+
+class PacketLink:
+    """One direction of a path between two hosts, with the state of its bottleneck."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self._free_at = 0.0
+
+    def carry(self, size: int, conditions: Conditions) -> List[float]:
+        """When a datagram of that size arrives: no, one or two instants."""
+        world, rng = self.world, self.world.rng
+        size += 28  # IP and UDP headers
+        if size > conditions.mtu:
+            return []
+        start = max(world.now, self._free_at)
+        if conditions.rate < math.inf:
+            if start - world.now > conditions.queue:
+                return []
+            self._free_at = start + size / conditions.rate
+            start = self._free_at
+        if conditions.loss and rng.random() < conditions.loss:
+            return []
+        arrival = start + conditions.latency + (rng.random() * conditions.jitter if conditions.jitter else 0.0)
+        if conditions.reorder and rng.random() < conditions.reorder:
+            arrival += rng.uniform(0.001, 0.010)
+        twice = conditions.duplicate and rng.random() < conditions.duplicate
+        return [arrival, arrival] if twice else [arrival]
+
+
+class EndpointDriver:
+    """An Endpoint in the simulator: its datagrams travel over the world's links, its deadlines are kept.
+
+    `on_event` is given each of the endpoint's events. `filter(datagram, source)` may drop (None) or change what is sent.
+    """
+
+    def __init__(self, world: World, address: Address, on_event: Callable[[Any], None]) -> None:
+        self.world = world
+        self.address = address
+        self.alive = True
+        self.endpoint = Endpoint(random.Random(world.rng.getrandbits(64)))
+        self.on_event = on_event
+        self.filter: Optional[Callable[[bytes], Optional[bytes]]] = None
+        self.sent = 0  # datagrams
+        self.sent_bytes = 0
+        self._armed = math.inf
+        self._busy = False
+        if address in world.drivers:
+            raise OSError("address in use: %s:%d" % address)
+        world.drivers[address] = self
+
+    def pump(self) -> None:
+        """Send what is to be sent, hand out events, set the alarm; after every verb and every arrival."""
+        if self._busy or not self.alive:
+            return
+        self._busy = True
+        endpoint, now = self.endpoint, self.world.now
+        again = True
+        while again and self.alive:
+            for batch in endpoint.batches(now):
+                self._send(batch)
+            again = bool(endpoint.events)
+            while endpoint.events:
+                self.on_event(endpoint.events.popleft())
+        self._busy = False
+        deadline = endpoint.next_deadline()
+        if deadline < self._armed - 1e-9:
+            self._armed = max(deadline, now)
+            self.world.at(self._armed, lambda at=self._armed: self._alarm(at))
+
+    def _alarm(self, at: float) -> None:
+        if at != self._armed:
+            return
+        self._armed = math.inf
+        if self.alive:
+            self.endpoint.on_timeout(self.world.now)
+            self.pump()
+
+    def _send(self, batch: Batch) -> None:
+        for index in range(batch.count):
+            parts = batch.buffers[index * batch.per_datagram : (index + 1) * batch.per_datagram]
+            self.send_raw(batch.address, b"".join(parts))
+
+    def send_raw(self, address: Address, datagram: bytes) -> None:
+        """Any bytes at all, as from this address."""
+        if self.filter is not None:
+            filtered = self.filter(datagram)
+            if filtered is None:
+                return
+            datagram = filtered
+        self.sent += 1
+        self.sent_bytes += len(datagram)
+        world = self.world
+        if address not in world.drivers or world.is_cut(self.address[0], address[0]):
+            return
+        conditions = world.conditions_of(self.address[0], address[0])
+        for arrival in world.link(self.address, address).carry(len(datagram), conditions):
+            arrived = datagram
+            if conditions.corrupt and world.rng.random() < conditions.corrupt:
+                arrived = flip_bit(datagram, world.rng)
+            world.at(arrival, lambda data=arrived: self._arrive(address, data))
+
+    def _arrive(self, address: Address, datagram: bytes) -> None:
+        target = self.world.drivers.get(address)
+        if target is not None and target.alive:
+            target.endpoint.receive(memoryview(datagram), len(datagram), self.address, self.world.now)
+            target.pump()
+
+    def kill(self) -> None:
+        self.alive = False
+        self.world.drivers.pop(self.address, None)
+
+
+def flip_bit(datagram: bytes, rng: random.Random) -> bytes:
+    damaged = bytearray(datagram)
+    damaged[rng.randrange(len(damaged))] ^= 1 << rng.randrange(8)
+    return bytes(damaged)
+
+
+class PacketNetwork(_Driven):
+    """A node's network over the real transport: packets, acknowledgements, loss, all of it."""
+
+    def __init__(self, world: World, address: Address) -> None:
+        super().__init__(world, address)
+        self.driver = EndpointDriver(world, address, self._on_event)
+        self.links = LinkTable(self.driver.endpoint, self._emit)
+        self._numbers = itertools.count(1, 2)
+
+    def _on_event(self, event: Any) -> None:
+        self.links.on_event(event)
+
+    def _emit(self, event: str, *args: Any) -> None:
+        if event == "on_message":
+            self.links.consume(args[0], len(args[1]))
+        self.tell(event, *args)
+
+    def connect(self, address: Address) -> int:
+        link = next(self._numbers)
+        self.links.connect(link, address, self.world.now)
+        self._pump_soon()
+        return link
+
+    def send(self, link: int, *parts: Any) -> None:
+        self.links.send(link, *parts)
+        self._pump_soon()
+
+    def backlog(self, link: int) -> int:
+        return self.links.backlog(link)
+
+    def disconnect(self, link: int, reason: str) -> None:
+        self.links.disconnect(link, reason)
+        self._pump_soon()
+
+    def send_lone(self, address: Address, message: bytes) -> None:
+        assert len(message) <= 1100
+        self.driver.endpoint.send_lone(address, message)
+        self._pump_soon()
+
+    def broadcast_lone(self, port: int, message: bytes) -> None:
+        for address in list(self.world.drivers):
+            if address[1] == port and address != self.address:
+                self.driver.endpoint.send_lone(address, message)
+        self._pump_soon()
+
+    def _pump_soon(self) -> None:
+        self.world.after(0.0, self.driver.pump)
