@@ -33,13 +33,9 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Op
 
 import library as files
 import peer
+import rdt
 import supernode
 from protocol import results
-
-try:
-    import rdt
-except ImportError:     # until it is written
-    rdt = None  # type: ignore[assignment]
 
 log = logging.getLogger("node")
 
@@ -1415,12 +1411,14 @@ PROBES = ("198.51.100.1", "10.255.255.255", "172.31.255.255", "192.168.255.255",
 
 
 def own_addresses(ip: Optional[str] = None) -> List[str]:
-    """This machine's IPv4 addresses as its routes tell them, and `ip` if it is one; loopback left out."""
+    """This machine's IPv4 addresses as its routes and interfaces tell them, and `ip` if it is one; no loopback."""
     found: List[str] = []
     for target in PROBES:
         with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.connect((target, 9))
             found.append(probe.getsockname()[0])
+    if sys.platform.startswith("linux"):        # elsewhere it would ask DNS, which may take long
+        found += [own for own, _ in rdt.interfaces()]
     if ip:
         with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.bind((ip, 0))
@@ -1461,6 +1459,7 @@ class Node:
         self.folder, self.is_port_own = _folder_shown(library.folder), is_port_own
         self.ip = settings.ip or next(iter(own_addresses()), "127.0.0.1")
         self._thread = NodeThread(time.monotonic)
+        self.call = self._thread.call
         self._disk = DiskThread(self._thread)
         self._library, self._transport = library, transport
         is_over = threading.Event()
@@ -1470,10 +1469,17 @@ class Node:
         self.peer = self._thread.peer = peer.Peer(
             self._links, library, self._disk, random.SystemRandom(), notify, supernode.Supernode, settings.name,
             scanner, functools.partial(own_addresses, settings.ip))
-        self.call, self.look_now = self._thread.call, self._scanner.look_now
+        self.look_now = self._scanner.look_now
 
     def _emit(self, event: str, *arguments: Any) -> None:
-        self._thread.call(functools.partial(getattr(self.peer, event), *arguments))
+        self._thread.call(functools.partial(self._hand_in, event, arguments))
+
+    def _hand_in(self, event: str, arguments: Tuple[Any, ...], now: float) -> None:
+        try:
+            getattr(self.peer, event)(*arguments, now)
+        finally:
+            if event == "on_message":           # its bytes made room: the sender may go on
+                self._links.consumed(arguments[0], len(arguments[1]))
 
     def _on_scanned(self, result: files.ScanResult) -> None:
         self._thread.call(functools.partial(self.peer.on_scanned, result))
@@ -1490,8 +1496,8 @@ class Node:
         self._scanner.stop()
         self._disk.stop(timeout)
         self._thread.stop()
-        with contextlib.suppress(rdt.RdtError, OSError):
-            self._transport.close()
+        with contextlib.suppress(rdt.RdtError):
+            self._transport.close(timeout)
         self._library.close()
 
 
@@ -1508,10 +1514,9 @@ def open_node(settings: Settings, notify: Callable[[Any], None]) -> Node:
         raise NodeError(str(error)) from error
     try:
         transport, is_port_own = _open_transport(settings)
-    except (rdt.RdtError, OSError) as error:
+    except rdt.RdtError as error:
         library.close()
-        log.error("no socket", exc_info=error)
-        raise NodeError(f"No network can be used here: {safe_text(str(error))}") from error
+        raise NodeError(f"No network can be used here: {safe_text(str(error))}.") from error
     node = Node(settings, notify, library, transport, is_port_own)
     if library.notice:
         notify(results.Notice(library.notice))
@@ -1521,10 +1526,12 @@ def open_node(settings: Settings, notify: Callable[[Any], None]) -> Node:
 
 def _open_transport(settings: Settings) -> Tuple[rdt.Transport, bool]:
     """A socket at the port asked for, or at a free one when another node of this machine has it."""
-    is_local = settings.ip is not None and settings.ip.startswith("127.")
+    # An address of this machine alone is kept to it; any other is asked for from all interfaces.
+    ip = settings.ip if settings.ip and settings.ip.startswith("127.") else "0.0.0.0"
     try:
-        return rdt.open(settings.ip if is_local else "0.0.0.0", settings.port), True
-    except (rdt.RdtError, OSError):
+        return rdt.open(ip, settings.port), True
+    except rdt.RdtError as error:
+        log.info("%s; a free one is used", error)
         return rdt.open("0.0.0.0", 0), False
 
 
