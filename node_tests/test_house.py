@@ -1,0 +1,96 @@
+"""The house's laws: who may import whom, the standard library only, and nothing else at top level."""
+
+import ast
+import graphlib
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+MODULES = {path.stem: path for path in ROOT.glob("*.py")}
+MODULES.update({"protocol." + path.stem: path for path in (ROOT / "protocol").glob("*.py") if path.stem != "__init__"})
+
+DOORS = {"socket", "select", "selectors", "threading", "queue", "time", "os", "io", "pathlib", "shutil", "tempfile", "asyncio", "sqlite3", "subprocess", "ssl"}
+FORBIDDEN = {  # what a room's import list may not hold, from the standard library
+    "peer": DOORS,
+    "supernode": DOORS,
+    "library": {"socket", "select", "selectors", "queue", "asyncio", "subprocess"},
+    "rdt": {"os", "pathlib", "shutil", "tempfile", "subprocess"},
+}
+HOUSE = {  # what of the house each room may import; protocol's own order is held by the test for cycles
+    "library": (),
+    "rdt": ("protocol", "library"),
+    "supernode": ("protocol",),
+    "peer": ("protocol", "library"),
+    "node_client": ("protocol", "library", "rdt", "peer", "supernode"),
+}
+
+
+def imports_of(path):
+    """Every module that a file imports, wherever in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module)
+            names.update(f"{node.module}.{alias.name}" for alias in node.names if f"{node.module}.{alias.name}" in MODULES)
+    return names
+
+
+def calls_of(path):
+    """Names of the functions that a file calls."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func)
+
+
+def test_imports_point_down_only():
+    graph = {name: imports_of(path) & set(MODULES) for name, path in MODULES.items()}
+    list(graphlib.TopologicalSorter(graph).static_order())  # CycleError names the cycle
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_a_room_imports_what_it_may(name):
+    imported = imports_of(MODULES[name])
+    inside = {module for module in imported if module in MODULES or module.split(".")[0] == "protocol"}
+    allowed = ("protocol",) if name.startswith("protocol.") else HOUSE[name]
+    assert all(module.split(".")[0] in allowed for module in inside), inside
+    forbidden = DOORS if name.startswith("protocol.") else FORBIDDEN.get(name, set())
+    assert not {module.split(".")[0] for module in imported} & forbidden
+
+
+@pytest.mark.skipif(not hasattr(sys, "stdlib_module_names"), reason="Python 3.10 lists its modules")
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_only_the_standard_library_is_needed(name):
+    outside = {module.split(".")[0] for module in imports_of(MODULES[name]) - set(MODULES)} - {"protocol"}
+    assert outside <= set(sys.stdlib_module_names)
+
+
+@pytest.mark.parametrize("name", sorted(set(MODULES) - {"node_client"}))
+def test_only_the_client_prints_and_asks(name):
+    assert not set(calls_of(MODULES[name])) & {"print", "input"}
+
+
+@pytest.mark.parametrize("name", sorted(set(MODULES) - {"rdt", "node_client"}))
+def test_only_the_client_and_the_transport_make_threads(name):
+    assert not set(calls_of(MODULES[name])) & {"threading.Thread", "Thread"}
+
+
+@pytest.mark.parametrize("name", sorted(set(MODULES) - {"library", "node_client"}))
+def test_only_the_library_opens_files(name):
+    called = set(calls_of(MODULES[name]))
+    assert not called & {"open", "io.open", "os.open"}
+
+
+def test_top_level_holds_what_the_design_names():
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if tracked.returncode:
+        pytest.skip("not a git checkout")
+    top = {line.split("/")[0] for line in tracked.stdout.splitlines()}
+    assert top <= {
+        *("node_client.py", "supernode.py", "peer.py", "rdt.py", "library.py", "protocol", "node_tests"),
+        *("README.md", "CHANGELOG.md", "LICENSE", "pyproject.toml", ".ci", ".gitignore"),
+    }
