@@ -969,7 +969,7 @@ class Membership:
         for entry in {entry.node_id: entry for entry in entries}.values():
             self._ask_member(entry, now)
         for heard in self._heard.values():
-            if heard.answer.role == ROLE_SUPERNODE and now - heard.at <= ALIVE_FOR:
+            if heard.answer.role == ROLE_SUPERNODE and now - heard.at <= PATIENCE:
                 self._prober.ask(heard.address, "poll", now)
         my_turn = self._gone_at + RANK_TIME * len(self._before_me())
         moments = [self._gone_at + CLAIM_WAIT, my_turn, now + POLL_INTERVAL]

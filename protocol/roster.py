@@ -21,7 +21,7 @@ PORT_MIN = 1024  # a roster may not send us to a system service
 TERM_STEP_MAX = 1000  # a claim further above our term is a lie: the numbers would be burnt (THREATS: F09)
 QUERY_LIFETIME = 5.0  # seconds in which an Answer is still taken
 QUERIES_PENDING_MAX = 2048
-HINTS_PER_MINUTE = 3  # queries to an address that only a message named
+HINTS_PER_MINUTE = 3  # unanswered queries to an address that only a message named
 
 _PRIVATE_BLOCKS = "10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 169.254.0.0/16 127.0.0.0/8 198.18.0.0/15 fc00::/7 fe80::/10"
 _PRIVATE = [ipaddress.ip_network(block) for block in [*_PRIVATE_BLOCKS.split(), "::1"]]
@@ -253,4 +253,5 @@ class Prober:
         if asked.address is None:
             return asked._replace(address=source)
         del self._pending[answer.nonce]
+        self._hints.pop(asked.address, None)
         return asked
