@@ -589,11 +589,12 @@ KINDS = "kill quit sleep wake cut heal loss join"
 
 
 def rulers_of_terms(lab: Lab) -> Dict[Tuple[bytes, int], Any]:
-    """For each term of each network, whom nodes obeyed in it."""
+    """For each term of each network, whom other nodes obeyed in it."""
     obeyed: Dict[Tuple[bytes, int], Any] = {}
     for node in lab.nodes:
         for network_id, term, ruler in node.obeyed:
-            obeyed.setdefault((network_id, term), set()).add(ruler)
+            if ruler != node.membership.node_id:
+                obeyed.setdefault((network_id, term), set()).add(ruler)
     return obeyed
 
 

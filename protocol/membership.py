@@ -984,10 +984,6 @@ class Membership:
         ids = [entry.node_id for entry in self.roster.succession(without=self.supernode_id)]
         return ids.index(node_id) if node_id in ids else len(ids)
 
-    def _lives(self, node_id: bytes, now: float) -> bool:
-        heard = self._heard.get(node_id)
-        return heard is not None and now - heard.at <= ALIVE_FOR
-
     def _best_claim(self, now: float) -> Optional[_Heard]:
         """The proven supernode of a newer term to follow, if there is one with a right to it."""
         if now < self._gone_at + CLAIM_WAIT:
@@ -1002,7 +998,7 @@ class Membership:
         if self._has_slept:
             return True
         claimant = claim.answer.node_id
-        members = [h for h in self._heard.values() if h.answer.role == ROLE_MEMBER and now - h.at <= ALIVE_FOR]
+        members = self._living_members(now)
         if any(h.answer.supernode_id == claimant for h in members) or now >= self._gone_at + PATIENCE:
             return True
         rank = self._rank(claimant)
@@ -1013,18 +1009,22 @@ class Membership:
         entitled_at = self._gone_at + RANK_TIME * len(before)
         if now < max(entitled_at, self._gone_at + CLAIM_WAIT) or self._is_vouched(now):
             return False
-        members = [h for h in self._heard.values() if h.answer.role == ROLE_MEMBER and now - h.at <= ALIVE_FOR]
+        members = self._living_members(now)
         is_behind = any(h.answer.term > self.term for h in members)  # they have elected already, while I was away
         # Who has slept knows an old roster: it lets those go first who are awake.
-        first = self._heard if self._has_slept else [entry.node_id for entry in before]
-        must_wait = is_behind or any(self._lives(node_id, now) for node_id in first)
-        return now >= entitled_at + PATIENCE or not must_wait
+        first = {h.answer.node_id for h in members} if self._has_slept else {entry.node_id for entry in before}
+        waiting = (NO_NODE, self.supernode_id)  # one who obeys somebody else will not take over
+        must_wait = any(h.answer.node_id in first and h.answer.supernode_id in waiting for h in members)
+        return now >= entitled_at + PATIENCE or not (is_behind or must_wait)
+
+    def _living_members(self, now: float) -> List[_Heard]:
+        return [h for h in self._heard.values() if h.answer.role == ROLE_MEMBER and now - h.at <= ALIVE_FOR]
 
     def _is_vouched(self, now: float) -> bool:
         """Do others hear the lost supernode? One liar among many does not count for ever."""
         if now - self._vouched_at > ALIVE_FOR:
             return False
-        alive = [node_id for node_id in self._heard if self._lives(node_id, now)]
+        alive = [h for h in self._heard.values() if now - h.at <= ALIVE_FOR]
         return now < self._gone_at + 2 * PATIENCE or 2 * len(self._vouchers) >= len(alive)
 
     def _is_trusted(self, answer: Answer) -> bool:
