@@ -1,0 +1,185 @@
+"""The bytes: every encoder has its decoder, and no bytes at all make a decoder raise anything but WireError."""
+
+import random
+import zlib
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from protocol import messages, wire
+from protocol.wire import WireError
+
+IDS = st.binary(min_size=8, max_size=8)
+NONCES = st.binary(min_size=16, max_size=16)
+NUMBERS = st.integers(0, 2**64 - 1)
+
+PACKETS = [
+    (wire.encode_init, wire.decode_init, st.builds(wire.InitPacket, IDS, NONCES, NUMBERS, NUMBERS, NONCES, st.binary(min_size=20, max_size=20))),
+    (wire.encode_cookie, wire.decode_cookie, st.builds(wire.CookiePacket, IDS, NONCES, st.binary(min_size=20, max_size=20))),
+    (wire.encode_init_ack, wire.decode_init_ack, st.builds(wire.InitAckPacket, IDS, IDS, NUMBERS, NUMBERS, NONCES)),
+    (wire.encode_close, wire.decode_close, st.builds(wire.ClosePacket, IDS, st.integers(0, 255), NUMBERS, st.text(max_size=40))),
+    (wire.encode_reset, wire.decode_reset, st.builds(wire.ResetPacket, IDS, NONCES)),
+    (wire.encode_refused, wire.decode_refused, st.builds(wire.RefusedPacket, IDS, NONCES, st.text(max_size=12))),
+    (wire.encode_lone, wire.decode_lone, st.binary(max_size=1100)),
+]
+
+
+@pytest.mark.parametrize(("encode", "decode", "values"), PACKETS, ids=[encode.__name__ for encode, _, _ in PACKETS])
+def test_a_packet_survives_the_wire(encode, decode, values):
+    @settings(max_examples=60, deadline=None)
+    @given(values)
+    def check(value):
+        datagram = encode(value)
+        wire.decode_prefix(memoryview(datagram))
+        assert decode(memoryview(datagram)) == value
+
+    check()
+
+
+@given(st.data(), st.integers(0, 2**63))
+@settings(max_examples=100, deadline=None)
+def test_an_acknowledgement_survives_the_wire(data, largest):
+    ranges, top = [], largest
+    for _ in range(data.draw(st.integers(0, wire.ACK_RANGES_MAX))):
+        last = top - data.draw(st.integers(1 if ranges else 0, 50))
+        first = last - data.draw(st.integers(0, 50))
+        if first < 0:
+            break
+        ranges.append((first, last))
+        top = first - 1
+    packet = wire.AckPacket(b"12345678", largest, 7, 2**40, ranges)
+    assert wire.decode_ack(memoryview(wire.encode_ack(packet))) == packet
+
+
+def sealed(datagram):
+    """The damaged bytes with a checksum and length that are right, so that the damage is not just caught there."""
+    datagram = bytearray(datagram)
+    return wire.seal(datagram) if len(datagram) >= wire.PREFIX_SIZE else datagram
+
+
+SAMPLES = [
+    (wire.decode_init, wire.encode_init(wire.InitPacket(b"a" * 8, b"b" * 16, 5, 6, b"c" * 16, b"d" * 20))),
+    (wire.decode_cookie, wire.encode_cookie(wire.CookiePacket(b"a" * 8, b"b" * 16, b"d" * 20))),
+    (wire.decode_init_ack, wire.encode_init_ack(wire.InitAckPacket(b"a" * 8, b"b" * 8, 7, 8, b"c" * 16))),
+    (wire.decode_ack, wire.encode_ack(wire.AckPacket(b"a" * 8, 90, 7, 9, [(80, 90), (1, 70)]))),
+    (wire.decode_close, wire.encode_close(wire.ClosePacket(b"a" * 8, 1, 9, "why"))),
+    (wire.decode_reset, wire.encode_reset(wire.ResetPacket(b"a" * 8, b"c" * 16))),
+    (wire.decode_refused, wire.encode_refused(wire.RefusedPacket(b"a" * 8, b"c" * 16, "no"))),
+]
+
+
+@pytest.mark.parametrize(("decode", "datagram"), SAMPLES, ids=[decode.__name__ for decode, _ in SAMPLES])
+def test_packets_cut_at_each_byte_and_with_each_bit_flipped(decode, datagram):
+    broken = [datagram[:size] for size in range(len(datagram))]
+    for index in range(8 * len(datagram)):
+        flipped = bytearray(datagram)
+        flipped[index // 8] ^= 1 << index % 8
+        broken.append(flipped)
+    for data in broken:
+        try:
+            decode(memoryview(sealed(data)))
+        except WireError:
+            continue
+
+
+def test_damage_is_caught_by_the_checksum():
+    datagram = wire.encode_ping(b"a" * 8, 5, 0, size=1200)
+    for index in range(8 * len(datagram)):
+        flipped = bytearray(datagram)
+        flipped[index // 8] ^= 1 << index % 8
+        with pytest.raises(WireError):
+            wire.decode_prefix(memoryview(flipped))
+
+
+def test_a_payload_beside_its_header_has_the_checksum_of_both():
+    assert wire.checksum_of(b"????header", b"payload") == zlib.crc32(b"headerpayload")
+
+
+@pytest.mark.parametrize("ranges", [[(5, 4)], [(1, 9), (5, 7)], [(1, 3), (3, 5)]])
+def test_ranges_out_of_order_are_malformed(ranges):
+    header = wire.ACK_HEADER.pack(0, wire.VERSION, wire.PacketType.ACK, 0, b"a" * 8, 9, 0, 0, len(ranges))
+    pairs, above = b"", 10
+    for first, last in ranges:
+        pairs += ((above - last - 1) & 0xFFFFFFFF).to_bytes(4, "big") + ((last - first + 1) & 0xFFFFFFFF).to_bytes(4, "big")
+        above = first
+    with pytest.raises(WireError):
+        wire.decode_ack(memoryview(wire.seal(bytearray(header + pairs))))
+
+
+def test_an_answer_is_never_longer_than_its_question():
+    answer = example_of(messages.record_of(messages.Answer), random.Random(1))
+    longest = answer._replace(name="x" * messages.NAME_BYTES_MAX, supernode=("2001:db8::1", 1))
+    assert len(messages.encode(longest)) <= len(messages.encode(messages.Query(bytes(8))))
+    assert wire.COOKIE.size + 64 <= wire.INIT_SIZE
+
+
+# ---- messages -----------------------------------------------------------------------------------------------------
+
+
+def example_of(codec, rng):
+    """A random value that the codec takes."""
+    if isinstance(codec, wire.Record):
+        return codec.kind(*[example_of(field, rng) for field in codec.fields])
+    if isinstance(codec, wire.Many):
+        return tuple(example_of(codec.item, rng) for _ in range(rng.randrange(3)))
+    if isinstance(codec, wire.Number):
+        return rng.choice([0, 1, 256**codec.size - 1, rng.randrange(256**codec.size)])
+    if isinstance(codec, wire.Flag):
+        return rng.random() < 0.5
+    if isinstance(codec, wire.Fixed):
+        return rng.getrandbits(8 * codec.size).to_bytes(codec.size, "big")
+    if isinstance(codec, wire.Text):
+        return "".join(rng.choice("aé漢😀 ") for _ in range(rng.randrange(codec.most // 4)))
+    if isinstance(codec, wire.AddressField):
+        return rng.choice([("10.1.2.3", 6020), ("0.0.0.0", 0), ("2001:db8::7", 65535)])
+    assert isinstance(codec, (wire.Blob, wire.Rest))
+    return rng.getrandbits(80).to_bytes(10, "big")
+
+
+KINDS = messages.all_messages()
+
+
+@pytest.mark.parametrize(("tag", "kind"), KINDS, ids=[kind.__name__ for _, kind in KINDS])
+def test_a_message_survives_the_wire_and_its_damage(tag, kind):
+    rng = random.Random(tag)
+    codec = messages.record_of(kind)
+    for _ in range(20):
+        message = example_of(codec, rng)
+        data = messages.encode(message)
+        again = messages.decode(data)
+        assert type(again) is kind
+        assert tuple(again) == tuple(message)
+        for size in range(0, len(data), max(1, len(data) // 60)):
+            decode_or_malformed(data[:size])
+        for _ in range(60):
+            damaged = bytearray(data)
+            damaged[rng.randrange(len(damaged))] = rng.choice([0, 1, 0x7F, 0xFE, 0xFF, rng.randrange(256)])
+            decode_or_malformed(bytes(damaged))
+        decode_or_malformed(data + b"x")
+
+
+def decode_or_malformed(data):
+    try:
+        messages.decode(data)
+    except WireError:
+        return
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=300))
+def test_any_bytes_are_a_message_or_malformed(data):
+    decode_or_malformed(data)
+
+
+@pytest.mark.parametrize("text", [b"\xff\xfe", b"\xed\xa0\x80", b"\xc0\x80"])
+def test_text_that_is_not_utf8_is_malformed(text):
+    data = b"\x1e" + bytes(8) + len(text).to_bytes(2, "big") + text
+    with pytest.raises(WireError):
+        messages.decode(data)
+
+
+def test_a_list_over_its_limit_is_malformed_before_it_is_read():
+    field = wire.Many(wire.Number(8), 5)
+    with pytest.raises(WireError):
+        field.decode(wire.Reader(b"\xff\xff"))
