@@ -1350,6 +1350,9 @@ class Console:
         except ValueError as error:
             self.say(str(error))
             return
+        if self.node.is_local and not target[0].startswith("127."):
+            self.say("This node was opened for this machine only, at 127.0.0.1; start it anew to go elsewhere.")
+            return
         self.due.add("connect")
         self.node.call(lambda now: self.node.peer.connect_to(target[0], target[1], now))
 
@@ -1406,17 +1409,21 @@ def _transfer_cells(row: results.TransferRow) -> Sequence[str]:
 
 # ---------------------------------------------------------------- putting it together
 
-# Where a datagram to one of these would leave from is an address of this machine; nothing is sent.
+# One of each private range and one public: where a datagram to these would leave from is an own address.
 PROBES = ("198.51.100.1", "10.255.255.255", "172.31.255.255", "192.168.255.255", "198.18.0.1", "169.254.255.255")
+
+
+def address_towards(target: str) -> Optional[str]:
+    """The address that a datagram to `target` would leave from; nothing is sent."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((target, 9))
+        return str(probe.getsockname()[0])
+    return None
 
 
 def own_addresses(ip: Optional[str] = None) -> List[str]:
     """This machine's IPv4 addresses as its routes and interfaces tell them, and `ip` if it is one; no loopback."""
-    found: List[str] = []
-    for target in PROBES:
-        with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.connect((target, 9))
-            found.append(probe.getsockname()[0])
+    found = [own for own in map(address_towards, PROBES) if own]
     if sys.platform.startswith("linux"):        # elsewhere it would ask DNS, which may take long
         found += [own for own, _ in rdt.interfaces()]
     if ip:
@@ -1457,7 +1464,8 @@ class Node:
     def __init__(self, settings: Settings, notify: Callable[[Any], None], library: files.Library,
                  transport: rdt.Transport, is_port_own: bool) -> None:
         self.folder, self.is_port_own = _folder_shown(library.folder), is_port_own
-        self.ip = settings.ip or next(iter(own_addresses()), "127.0.0.1")
+        self.ip = address_towards(settings.ip or PROBES[0]) or next(iter(own_addresses()), "127.0.0.1")
+        self.is_local = transport.address[0].startswith("127.")
         self._thread = NodeThread(time.monotonic)
         self.call = self._thread.call
         self._disk = DiskThread(self._thread)

@@ -11,6 +11,7 @@ import os
 import re
 import select
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -149,6 +150,7 @@ class FakeNode:
 
     def __init__(self, settings: Any, notify: Callable[[Any], None]) -> None:
         self.folder, self.ip, self.is_port_own, self.look_now = "shared", "127.0.0.1", settings.port != 7777, bool
+        self.is_local = False
         self.thread = NodeThread(time.monotonic)
         self.thread.peer = self.peer = FakePeer(notify)
         self.call = self.thread.call
@@ -573,7 +575,7 @@ def quiet_console(**options: Any) -> Any:
 
 # ---------------------------------------------------------------- a terminal
 
-needs_pty = pytest.mark.skipif(os.name == "nt", reason="pseudo-terminals are a thing of Unix")
+needs_pty = pytest.mark.skipif(os.name == "nt", reason="pseudo-terminals and SIGTERM are things of Unix")
 both_editors = pytest.mark.parametrize("editor", ["readline", "keys"])
 QUIET = ("--ip", "127.0.0.1", "--port", "6020", "--name", "me")
 WIDE = "T hello this is a rather long line that wraps " + "\u6f22\u5b57" * 4 + " over the edge of the window"
@@ -737,6 +739,48 @@ def test_hostile_chat_sends_no_control_to_the_terminal():
         text = window.raw[seen:].decode()
         assert not re.search("[\x00-\x08\x0b\x0c\x0e-\x1a\x7f\x80-\x9f\u202e\u200b]", text)
         assert set(re.findall(r"\x1b\[?[^A-Za-z]*[A-Za-z]", text)) <= {"\x1b[J", "\x1b[K", "\x1b[A", "\x1b[C"}
+
+
+# ---------------------------------------------------------------- the program itself
+
+def free_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+@needs_pty
+def test_two_programs_find_each_other_and_a_file_travels(tmp_path):
+    port, content = str(free_port()), os.urandom(300_000)
+    program = [sys.executable, str(HOME / "node_client.py"), "--ip", "127.0.0.1", "--port", port]
+    for name in ("ana", "bo"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "ana" / "shared").mkdir()
+    (tmp_path / "ana" / "shared" / "lab.bin").write_bytes(content)
+    ana = subprocess.Popen([*program, "--name", "ana"], cwd=tmp_path / "ana", stdin=subprocess.PIPE,
+                           stdout=subprocess.PIPE, text=True)
+    with ana:
+        assert ana.stdout is not None and ana.stdin is not None
+        assert ana.stdout.readline() == "Looking for a network ...\n"
+        assert ana.stdout.readline().startswith(f"* supernode at 127.0.0.1:{port} (nobody here yet")
+        bo = subprocess.run([*program, "--name", "bo"], cwd=tmp_path / "bo", capture_output=True, timeout=20,
+                            input=b"G\nT hello\nR lab.bin\nQ\n")
+        lines = bo.stdout.decode().splitlines()
+        assert (bo.returncode, bo.stderr) == (0, b"")
+        assert lines[1] == f"* joined ana's network at 127.0.0.1:{port}: 2 nodes. Folder: shared"
+        assert "  1  lab.bin  300.0 kB  ana  1 source" in lines
+        done = next(line for line in lines if line.startswith("OK lab.bin  300.0 kB in 0:0"))
+        assert done.endswith(f"-> {os.path.join('shared', 'lab.bin')}")
+        assert (tmp_path / "bo" / "shared" / "lab.bin").read_bytes() == content
+        ana.send_signal(signal.SIGTERM)
+        told = ana.stdout.read().splitlines()
+        assert ana.wait(10) == 0
+    assert told[0] == "* bo joined (2 nodes)" and told[-1] == "* bo left (1 node)"
+    assert "<bo> hello" in told
+    assert any(line.startswith("OK sent lab.bin to bo  300.0 kB in 0:0") for line in told)
+    assert re.findall("id ([0-9a-f]{8})", done) == re.findall("id ([0-9a-f]{8})", " ".join(told))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", int(port)))             # given free
 
 
 if __name__ == "__main__":
