@@ -4,7 +4,9 @@
 works through the verbs it is handed: `Network`, the `disk` runner, `notify`. It is made of
 
     Membership (protocol/membership.py)   who is here and who rules
-    Transfers  (protocol/fetching.py)     downloads and uploads
+    Jobs       (protocol/jobs.py)         what the person asked for, with numbers and states
+    Fetching   (protocol/fetching.py)     contents that are wanted, and their sources
+    Serving    (protocol/serving.py)      what others ask of this node
     Supernode  (supernode.py)             only while this node rules; reached over LOCAL_LINK like any other supernode
 
 Everything here runs on the node thread. The library's methods run as disk jobs only.
@@ -20,7 +22,9 @@ from typing import Any, Callable, Deque, Dict, List, Optional, Protocol, Sequenc
 
 import library as files
 from protocol import messages
-from protocol.fetching import FileRules, Transfers
+from protocol.fetching import Fetching
+from protocol.host import FileRules
+from protocol.jobs import Jobs
 from protocol.membership import LOCAL_LINK, LocalSide, Membership, Seat, share_digest
 from protocol.messages import (
     SHARES_MAX,
@@ -165,7 +169,9 @@ class Peer:
         self._to_peer: Deque[bytes] = deque()
         self._is_draining = False
         self.membership = Membership(LocalSide(network, self._to_supernode), rng, owner=self, name=name, mesh=mesh)
-        self.traffic = Transfers(network, library, RULES, rng, self)
+        self.fetching = Fetching(network, library, RULES, rng, self)
+        self.serving = self.fetching.serving
+        self.jobs = Jobs(self.fetching)
         self._now = 0.0
         self._numbers = 0
         self._shared: Dict[bytes, Dict[str, Any]] = {}  # id -> path -> SharedFile
@@ -206,7 +212,8 @@ class Peer:
     def leave(self, now: float, done: Callable[..., None]) -> None:
         """Good-bye: hand over if this is the supernode."""
         self._enter(now)
-        self.traffic.end_all(now)
+        self.jobs.end_all(now)
+        self.fetching.end_all(now)
         self._depart(now, done)
         self._drain(now)
 
@@ -230,7 +237,7 @@ class Peer:
     def set_mesh(self, on: bool, now: float) -> None:
         self._enter(now)
         self.membership.set_mesh(on, now)
-        self.traffic.on_mesh_set(now)
+        self.fetching.on_mesh_set(now)
         self._drain(now)
 
     def share(self, path: str, now: float, done: Callable[[str], None]) -> None:
@@ -267,7 +274,7 @@ class Peer:
     def fetch(self, what: ListEntry, now: float, done: Callable[[FetchAnswer], None]) -> None:
         """Fetch a row of a list."""
         self._enter(now)
-        running = self.traffic.running(what.file_id)
+        running = self.jobs.running(what.file_id)
         if running is not None:
             done(FetchAnswer("running", (what,), running.number))
         else:
@@ -277,7 +284,7 @@ class Peer:
     def _on_looked_here(
         self, what: ListEntry, done: Callable[[FetchAnswer], None], path: Any, error: Optional[Exception], now: float
     ) -> None:
-        running = self.traffic.running(what.file_id)
+        running = self.jobs.running(what.file_id)
         if path:
             done(FetchAnswer("already here", (what,), None, path))
         elif running is not None:
@@ -285,7 +292,7 @@ class Peer:
         elif not self.has_supernode and not self.membership.is_joined:
             done(FetchAnswer("no network", (what,)))
         else:
-            job = self.traffic.start(what, now)
+            job = self.jobs.start(what, now)
             done(FetchAnswer("started", (what,), job.number))
 
     def fetch_name(self, name: str, now: float, done: Callable[[FetchAnswer], None]) -> None:
@@ -317,7 +324,7 @@ class Peer:
     def members(self, now: float) -> List[MemberRow]:
         """Who is here, in join order."""
         membership, rows = self.membership, []
-        links = self.traffic.link_counts()
+        links = self.fetching.link_counts()
         for entry in self._roster():
             is_me, is_ruler = entry.node_id == self.node_id, entry.node_id == self.supernode_id
             count = links.get(entry.node_id, 0) + (1 if is_ruler and not is_me else 0)
@@ -332,11 +339,11 @@ class Peer:
         return rows
 
     def transfers(self, now: float) -> List[TransferRow]:
-        return self.traffic.rows(now)
+        return self.jobs.rows(now)
 
     def cancel(self, number: int, now: float) -> str:
         self._enter(now)
-        line = self.traffic.cancel(number, now)
+        line = self.jobs.cancel(number, now)
         self._drain(now)
         return line
 
@@ -351,8 +358,8 @@ class Peer:
                 self._hellos[link] = address, now + HELLO_TIMEOUT
         elif self.membership.owns(link):
             self.membership.on_link_up(link, address, incoming, now)
-        elif self.traffic.owns(link):
-            self.traffic.on_link_up(link, now)
+        elif self.fetching.owns(link):
+            self.fetching.on_link_up(link, now)
         self._drain(now)
 
     def on_link_lost(self, link: int, reason: str, now: float) -> None:
@@ -362,8 +369,8 @@ class Peer:
             self.membership.on_link_lost(link, reason, now)
         if self.supernode is not None and self.supernode.owns(link):
             self.supernode.on_link_lost(link, reason, now)
-        if self.traffic.owns(link):
-            self.traffic.on_link_lost(link, reason, now)
+        if self.fetching.owns(link):
+            self.fetching.on_link_lost(link, reason, now)
         self._drain(now)
 
     def on_message(self, link: int, data: Any, now: float) -> None:
@@ -373,8 +380,8 @@ class Peer:
         except WireError:
             self.dropped += 1
             return
-        if self.traffic.owns(link):
-            self.traffic.on_message(link, message, now)
+        if self.fetching.owns(link):
+            self.fetching.on_message(link, message, now)
         elif link in self._hellos:
             self._on_hello(link, message, now)
         else:
@@ -391,7 +398,7 @@ class Peer:
                 self.membership.on_stray_join(link, now)
                 self._hellos[link] = address, now + HELLO_TIMEOUT  # it goes elsewhere, or asks again later
         elif isinstance(message, LinkHello):
-            self.traffic.on_hello(link, message, now)
+            self.serving.on_hello(link, message, now)
         else:
             self.dropped += 1
             self.network.disconnect(link, "the first message must say who it is")
@@ -410,7 +417,7 @@ class Peer:
 
     def on_writable(self, link: int, now: float) -> None:
         self._enter(now)
-        self.traffic.on_writable(link, now)
+        self.serving.on_writable(link, now)
         self._drain(now)
 
     def on_lone(self, address: Address, data: bytes, now: float) -> None:
@@ -429,7 +436,8 @@ class Peer:
         self.membership.on_timer(now)
         if self.supernode is not None:
             self.supernode.on_timer(now)
-        self.traffic.on_timer(now)
+        self.fetching.on_timer(now)
+        self.jobs.on_timer(now)
         for link, (_, deadline) in list(self._hellos.items()):
             if now >= deadline:
                 del self._hellos[link]
@@ -441,7 +449,7 @@ class Peer:
         self._drain(now)
 
     def next_deadline(self) -> float:
-        deadlines = [self.membership.next_deadline(), self.traffic.next_deadline()]
+        deadlines = [self.membership.next_deadline(), self.fetching.next_deadline(), self.jobs.next_deadline()]
         if self.supernode is not None:
             deadlines.append(self.supernode.next_deadline())
         deadlines += [deadline for _, deadline in self._hellos.values()]
@@ -510,15 +518,15 @@ class Peer:
     def _on_own_message(self, link: int, message: Any, now: float) -> None:
         """From the supernode, and not about membership or chat."""
         if isinstance(message, Search):
-            self.traffic.on_search(message, now)
+            self.serving.on_search(message, now)
         elif isinstance(message, Offer):
-            self.traffic.on_offer(message, now)
+            self.fetching.on_offer(message, now)
         elif isinstance(message, SharesWanted):
             self._send_shares()
         elif isinstance(message, ListPage):
             self._on_list_page(message, now)
         elif isinstance(message, Relay) and link == LOCAL_LINK:
-            self.traffic.on_relay(message, now)
+            self.fetching.on_relay(message, now)
         else:
             self.dropped += 1
 
@@ -533,7 +541,8 @@ class Peer:
     def become_supernode(self, seat: Seat, now: float) -> None:
         self._to_supernode.clear()
         self._to_peer.clear()
-        self.supernode = self._make_supernode(LocalSide(self.network, self._to_peer), self._rng, seat, now, self.on_notice)
+        local = LocalSide(self.network, self._to_peer)
+        self.supernode = self._make_supernode(local, self._rng, seat, now, self.on_notice)
 
     def drop_supernode(self, now: float) -> None:
         self.supernode = None
@@ -551,10 +560,10 @@ class Peer:
         self.send_to_supernode(ShareDigest(share_digest(entries), len(entries)))
         for request_id, ask in self._lists.items():
             self.send_to_supernode(ListRequest(request_id, ask.pattern, len(ask.rows)))
-        self.traffic.on_joined(now)
+        self.fetching.on_joined(now)
 
     def on_supernode_lost(self, now: float) -> None:
-        self.traffic.on_supernode_lost(now)
+        self.fetching.on_supernode_lost(now)
 
     def on_supernode_changed(
         self, old_label: str, new_label: str, is_me: bool, silent_seconds: Optional[float], now: float
@@ -633,7 +642,7 @@ class Peer:
         if places:
             return str(next(iter(places.values())).name)
         cached = self._cached.get(file_id)
-        fetch = self.traffic.fetches.get(file_id)
+        fetch = self.fetching.fetches.get(file_id)
         return cached[0].label if cached is not None else fetch.name if fetch is not None else file_id.hex()[:8]
 
     def has_under_name(self, file_id: bytes, name: str) -> bool:

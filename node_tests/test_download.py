@@ -1,4 +1,4 @@
-"""Which pieces are asked of whom, without any network: `PieceChoice`, `Rate`, `Download` and `Uploads` with scripted hands."""
+"""Which pieces are asked of whom, without any network: `PieceChoice`, `Rate`, `Download`, `Uploads`, scripted hands."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def test_random_histories_keep_the_books_right():
             source = rng.choice("abcd")
             act = rng.randrange(6)
             if act == 0 and source not in owed:
-                choice.set_map(source, rng.random() < 0.5, rng.randbytes(5) if hasattr(rng, "randbytes") else b"\xaa" * 5)
+                choice.set_map(source, rng.random() < 0.5, rng.randbytes(5))
                 owed[source] = set()
             elif act == 1 and source in owed:
                 for index in owed.pop(source):
@@ -519,9 +519,6 @@ class UploadHands:
     def send(self, link, message):
         self.sent.append((link, message))
 
-    def send_parts(self, link, message):
-        self.sent.append((link, message))
-
     def backlog(self, link):
         return self.in_link[link]
 
@@ -607,7 +604,8 @@ def test_beyond_the_slots_links_wait_their_turn_in_order():
         if read[0] != 1:
             uploads.on_read(*read, b"d", 1.0)
     uploads.on_timer(3.0)  # the others are idle now: their slots pass on
-    assert {link for link, message in hands.take(Queued) if not message.position} == {UPLOAD_SLOTS + 2, UPLOAD_SLOTS + 3}
+    turns = {link for link, message in hands.take(Queued) if not message.position}
+    assert turns == {UPLOAD_SLOTS + 2, UPLOAD_SLOTS + 3}
 
 
 def test_a_slot_held_for_long_goes_to_who_waits():

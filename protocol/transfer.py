@@ -113,9 +113,10 @@ class Manifest:
             raise Lie("a list of pieces out of order")
         self.size = page.size
         self.digests += page.digests
-        if len(self.digests) > piece_count * DIGEST_SIZE or (not page.digests and piece_count):
-            raise Lie("a list of pieces that is too long")
-        return len(self.digests) == piece_count * DIGEST_SIZE
+        left = piece_count * DIGEST_SIZE - len(self.digests)
+        if left < 0 or (left and len(page.digests) != DIGESTS_PER_PAGE * DIGEST_SIZE):
+            raise Lie("a list of pieces of the wrong length")  # only the last page is not full
+        return not left
 
 
 def manifest_pages(file_id: bytes, size: int, digests: bytes) -> List[ManifestPage]:
@@ -564,8 +565,6 @@ class UploadHands(Protocol):
 
     def send(self, link: int, message: Any) -> None: ...
 
-    def send_parts(self, link: int, message: Any) -> None: ...
-
     def backlog(self, link: int) -> int: ...
 
     def read(self, link: int, file_id: bytes, index: int, offset: int, length: int) -> None:
@@ -635,7 +634,7 @@ class Uploads:
         if sent is not None:
             sent.rate.add(length, now)
             upload.sent[file_id] = sent._replace(size=sent.size + length, at=now)
-        self._hands.send_parts(link, PieceData(file_id, index, offset, data))
+        self._hands.send(link, PieceData(file_id, index, offset, data))
         self._pump(upload, now)
 
     def on_unreadable(self, link: int, file_id: bytes, index: int, length: int, reason: int, now: float) -> None:

@@ -1,0 +1,69 @@
+"""What the rooms of transfers ask of the node they are part of, and of the library's pure functions."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, List, NamedTuple, Optional, Protocol
+
+After = Callable[[Any, Optional[Exception], float], None]
+
+
+class FileRules(NamedTuple):
+    """The library's pure functions and values that transfers need."""
+
+    piece_size_of: Callable[[int], int]
+    is_true_manifest: Callable[[bytes, int, bytes], bool]
+    decode_folder: Callable[[bytes], List[Any]]
+    check_name: Callable[[str], str]
+    to_download: Any
+    to_cache: Any
+
+
+class Host(Protocol):
+    """What transfers ask of the node they are part of."""
+
+    @property
+    def is_supernode(self) -> bool: ...
+    @property
+    def has_supernode(self) -> bool: ...
+    @property
+    def supernode_id(self) -> Optional[bytes]: ...
+    @property
+    def node_id(self) -> bytes: ...
+    @property
+    def network_id(self) -> bytes: ...
+    @property
+    def mesh(self) -> bool: ...
+
+    def label_of(self, node_id: bytes) -> str: ...
+    def place_of(self, node_id: bytes) -> Any: ...
+    def send_to_supernode(self, message: Any) -> bool: ...
+    def notify(self, event: Any) -> None: ...
+    def run(self, job: Callable[[], Any], then: After) -> None:
+        """The job on the disk thread, then `then(result, error, now)` here."""
+
+    def next_number(self) -> int: ...
+    def size_of_own(self, file_id: bytes) -> Optional[int]:
+        """The size of a content that is here whole (shared or cached), else None."""
+
+    def is_cached(self, file_id: bytes) -> bool: ...
+    def name_of_own(self, file_id: bytes) -> str: ...
+    def files_in(self, file_id: bytes) -> List[bytes]:
+        """The contents in a folder that this node shares; none for a file."""
+
+    def has_under_name(self, file_id: bytes, name: str) -> bool: ...
+    def on_finished(self, shared: Any) -> None:
+        """A download is under its final name: share it."""
+
+    def on_cache_changed(self, then: Callable[[], None]) -> None: ...
+    def hold(self, name: str) -> None: ...
+    def release(self, name: str) -> None: ...
+
+
+def sentence_of(error: Exception) -> str:
+    """What a person is told about an error of the library."""
+    text = str(getattr(error, "sentence", "") or "the disk job failed")
+    return text[:-1] if text.endswith(".") else text
+
+
+def kind_of(error: Exception) -> str:
+    return str(getattr(getattr(error, "kind", None), "name", ""))

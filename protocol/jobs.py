@@ -1,0 +1,426 @@
+"""What a person asked for: downloads with a number, a state in words and an end.
+
+A job for a file has one Fetch. A job for a folder has one for the listing, kept in memory, and then one for each file,
+a few at a time; what is here already is copied on this disk or stands there from an earlier time, and is not moved
+again.
+Nothing is reported done that is not verified, flushed and under its final name.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict, deque
+from functools import partial
+from typing import Any, Deque, Dict, List, Optional, Set, Tuple
+
+from protocol.download import Rate
+from protocol.fetching import Fetch, Fetching
+from protocol.host import sentence_of
+from protocol.results import DownloadDone, ListEntry, Progress, Stopped, TransferRow
+from protocol.transfer import SourceState
+
+FOLDER_FILES_AT_ONCE = 4
+LISTING_SIZE_MAX = 32 << 20  # bytes of a folder's listing
+PROGRESS_INTERVAL = 0.5  # at most twice a second for each transfer
+TICK = 0.5
+ENDED_KEPT = 20  # ended jobs that are still shown
+
+
+class Job:
+    """One download that a person asked for. It is the Wish of its fetches."""
+
+    def __init__(self, jobs: Jobs, number: int, entry: ListEntry, now: float) -> None:
+        self.jobs = jobs
+        self.number = number
+        self.entry = entry
+        self.size = entry.size
+        self.started_at = now
+        self.rate = Rate(now)
+        self.told_at = now - PROGRESS_INTERVAL
+        self.fetches: Set[Fetch] = set()
+        self.gave: Dict[str, int] = {}  # label -> bytes, of ended fetches
+        self.gave_via = ""
+        self.end_state = ""  # "done" or "stopped"
+        self.verified_at_end = 0
+
+    def verified(self) -> int:
+        if self.end_state:
+            return self.verified_at_end
+        return sum(fetch.download.verified_bytes for fetch in self.fetches if not fetch.is_in_memory)
+
+    def labels(self) -> Tuple[str, ...]:
+        """Who gave something, the most generous first."""
+        gave = dict(self.gave)
+        for fetch in self.fetches:
+            for label, size in fetch.gave.items():
+                gave[label] = gave.get(label, 0) + size
+        return tuple(sorted(gave, key=lambda label: -gave[label]))
+
+    def begin(self, now: float) -> None:
+        raise NotImplementedError
+
+    def want(
+        self, file_id: bytes, size: int, name: str, in_memory: bool, now: float, providers: Tuple[bytes, ...] = ()
+    ) -> None:
+        self.fetches.add(self.jobs.fetching.want(self, file_id, size, name, in_memory, now, list(providers)))
+
+    def on_piece(self, fetch: Fetch, size: int, now: float) -> None:
+        if not fetch.is_in_memory:
+            self.rate.add(size, now)
+        self.tell_progress(now)
+
+    def on_all_pieces(self, fetch: Fetch, now: float) -> None:
+        raise NotImplementedError
+
+    def on_failed(self, fetch: Fetch, reason: str, now: float) -> None:
+        self.stop(reason, now)
+
+    def drop(self, fetch: Fetch, now: float) -> None:
+        """The fetch has served its purpose."""
+        self.fetches.discard(fetch)
+        for label, size in fetch.gave.items():
+            self.gave[label] = self.gave.get(label, 0) + size
+        self.gave_via = fetch.gave_via or self.gave_via
+        self.jobs.fetching.end(fetch, now)
+
+    def stop(self, reason: str, now: float, tell: bool = True) -> None:
+        """End without success; verified pieces stay on the disk."""
+        if self.end_state:
+            return
+        self.verified_at_end, self.end_state = self.verified(), "stopped"
+        for fetch in list(self.fetches):
+            self.drop(fetch, now)
+        if tell:
+            verified, name = self.verified_at_end, self.entry.name
+            self.jobs.host.notify(Stopped(self.number, name, verified, self.size, reason, bool(verified)))
+
+    def done(self, path: str, was_there: bool, now: float) -> None:
+        """All is verified, flushed and under its final name."""
+        entry, via = self.entry, None
+        self.jobs.fetching.thank(self.gave, entry.file_id)
+        self.end_state, self.verified_at_end = "done", self.size
+        sources = self.labels()
+        holders = tuple(label for label in entry.holders if label != self.gave_via)
+        if self.gave_via and holders:
+            sources, via = holders, self.gave_via
+        seconds = max(now - self.started_at, 0.0)
+        self.jobs.host.notify(
+            DownloadDone(self.number, entry.name, self.size, seconds, sources, entry.file_id, path, via, was_there)
+        )
+
+    # ---- what a person sees
+
+    def tell_progress(self, now: float) -> None:
+        if now - self.told_at >= PROGRESS_INTERVAL and not self.end_state:
+            self.told_at = now
+            self.jobs.host.notify(Progress(self.row(now)))
+
+    def row(self, now: float) -> TransferRow:
+        verified, rate, left = self.verified(), 0.0, None
+        if not self.end_state:
+            rate = self.rate.per_second(now)
+            left = (self.size - verified) / rate if rate >= 1.0 else None
+        state = self.end_state or self.state_in_words()
+        return TransferRow(self.number, "R", self.entry.name, state, verified, self.size, rate, left, self.labels())
+
+    def is_verifying(self) -> bool:
+        return bool(self.fetches) and all(fetch.is_complete for fetch in self.fetches)
+
+    def state_in_words(self) -> str:
+        if self.is_verifying():
+            return "verifying"
+        sources = [source for fetch in self.fetches for source in fetch.download.sources.values()]
+        if any(source.state is SourceState.READY for source in sources):
+            return "receiving"
+        queued = [source.position for source in sources if source.state is SourceState.QUEUED]
+        if queued:
+            return "queued %s" % ordinal(min(queued))
+        if not self.jobs.host.has_supernode:
+            return "waiting for a supernode"
+        lost = [fetch.last_source for fetch in self.fetches if fetch.last_source]
+        return "waiting for %s" % lost[0] if lost and not sources else "asking"
+
+
+class FileJob(Job):
+    """A single file."""
+
+    def begin(self, now: float) -> None:
+        entry = self.entry
+        if self.jobs.fetching.is_wished(entry.file_id):
+            # A folder's job is just fetching the same content: take a copy when it is done.
+            self.jobs.fetching.when_ended(entry.file_id, self._look_again)
+        else:
+            self.want(entry.file_id, entry.content_size, entry.name, False, now)
+
+    def _look_again(self, now: float) -> None:
+        prepare = partial(self.jobs.prepare_file, self.entry.file_id, self.entry.name, False)
+        self.jobs.host.run(prepare, self._on_looked)
+
+    def _on_looked(self, here: Any, error: Optional[Exception], now: float) -> None:
+        if self.end_state:
+            return
+        if error is not None:
+            self.stop(sentence_of(error), now)
+        elif here is None:
+            self.begin(now)
+        else:
+            self.jobs.host.on_finished(here.shared)
+            self.done(here.path, here.was_there, now)
+
+    def on_all_pieces(self, fetch: Fetch, now: float) -> None:
+        finish = partial(self.jobs.library.finish, fetch.file_id, fetch.name)
+        self.jobs.host.run(finish, partial(self._on_finished, fetch))
+
+    def _on_finished(self, fetch: Fetch, finished: Any, error: Optional[Exception], now: float) -> None:
+        if self.end_state:
+            return
+        if error is not None:
+            self.stop(sentence_of(error), now)
+            return
+        self.jobs.host.on_finished(finished.shared)
+        self.drop(fetch, now)
+        self.done(finished.path, finished.was_there, now)
+
+
+class FolderJob(Job):
+    """A folder: its listing, then its files."""
+
+    def __init__(self, jobs: Jobs, number: int, entry: ListEntry, now: float) -> None:
+        super().__init__(jobs, number, entry, now)
+        self.path = ""
+        self.waiting: Deque[Any] = deque()  # entries of the listing
+        self.busy: Set[bytes] = set()
+        self.later: List[Any] = []  # contents that are on their way under another name
+        self.providers: Tuple[bytes, ...] = ()  # gave the listing, so they are asked for the files first
+        self.done_bytes = 0
+        self.new_files = 0
+        self.failures: List[str] = []
+        self.is_held = self.is_closing = False
+
+    def begin(self, now: float) -> None:
+        entry = self.entry
+        if entry.content_size > LISTING_SIZE_MAX:
+            self.stop("its list of files is too long", now)
+        elif self.jobs.fetching.is_wished(entry.file_id):
+            self.jobs.fetching.when_ended(entry.file_id, self.begin)
+        else:
+            self.want(entry.file_id, entry.content_size, entry.name, True, now)
+
+    def verified(self) -> int:
+        return self.verified_at_end if self.end_state else self.done_bytes + super().verified()
+
+    def is_verifying(self) -> bool:
+        return self.is_closing
+
+    def on_all_pieces(self, fetch: Fetch, now: float) -> None:
+        jobs, name = self.jobs, self.entry.name
+        if fetch.file_id != self.entry.file_id:
+            # Flushed all together at the end: one call for many small files.
+            finish = partial(jobs.library.finish, fetch.file_id, fetch.name, False)
+            jobs.host.run(finish, partial(self._on_file_finished, fetch))
+        elif fetch.memory is not None:
+            listing = bytes(fetch.memory.data)
+            jobs.host.run(partial(jobs.prepare_folder, name, listing), partial(self._on_listing, fetch))
+        else:  # it was being relayed for somebody, too
+            jobs.host.run(partial(jobs.prepare_relayed_folder, fetch.file_id, name), partial(self._on_listing, fetch))
+
+    def _on_listing(self, fetch: Fetch, prepared: Any, error: Optional[Exception], now: float) -> None:
+        if self.end_state:
+            return
+        if error is not None:
+            self.stop(sentence_of(error), now)
+            return
+        self.path, entries, self.failures = prepared
+        self.providers = tuple(self.jobs.fetching.providers_of(fetch))
+        if fetch.memory is None:
+            self.jobs.host.on_cache_changed(lambda: None)
+        self.drop(fetch, now)
+        self.jobs.host.hold(self.entry.name)
+        self.is_held = True
+        self.waiting = deque(entries)
+        self.size = sum(entry.size for entry in entries)
+        self._go_on(now)
+
+    def _go_on(self, now: float) -> None:
+        """Begin with the next files, or end."""
+        if self.end_state or self.is_closing:
+            return
+        if not self.waiting and not self.busy and self.later:
+            self.waiting, self.later = deque(self.later), []
+        while self.waiting and len(self.busy) < FOLDER_FILES_AT_ONCE:
+            entry = self.waiting.popleft()
+            if entry.file_id in self.busy:
+                self.later.append(entry)
+            else:
+                self.busy.add(entry.file_id)
+                self._prepare(entry, now)
+        if not self.waiting and not self.busy and not self.later:
+            self.is_closing = True
+            self.jobs.host.run(self.jobs.library.flush, self._on_flushed)
+
+    def _prepare(self, entry: Any, now: float) -> None:
+        name = "%s/%s" % (self.entry.name, entry.path)
+        is_known = self.jobs.host.has_under_name(entry.file_id, name)
+        prepare = partial(self.jobs.prepare_file, entry.file_id, name, is_known)
+        self.jobs.host.run(prepare, partial(self._on_prepared, entry, name))
+
+    def _on_prepared(self, entry: Any, name: str, here: Any, error: Optional[Exception], now: float) -> None:
+        if self.end_state:
+            return
+        if error is None and here is None:
+            if self.jobs.fetching.is_wished(entry.file_id):
+                self.jobs.fetching.when_ended(entry.file_id, partial(self._prepare, entry))
+            else:
+                self.want(entry.file_id, entry.size, name, False, now, self.providers)
+            return
+        if error is not None:
+            self.failures.append("%s: %s" % (name, sentence_of(error)))
+        elif here is not True:
+            self.jobs.host.on_finished(here.shared)
+            self.new_files += 1
+        self._file_over(entry.file_id, entry.size, now)
+
+    def _file_over(self, file_id: bytes, size: int, now: float) -> None:
+        self.done_bytes += size
+        self.busy.discard(file_id)
+        self.tell_progress(now)
+        self._go_on(now)
+
+    def _on_file_finished(self, fetch: Fetch, finished: Any, error: Optional[Exception], now: float) -> None:
+        if self.end_state:
+            return
+        if error is not None:
+            self.on_failed(fetch, sentence_of(error), now)
+            return
+        self.jobs.host.on_finished(finished.shared)
+        self.new_files += 1
+        self.drop(fetch, now)
+        self._file_over(fetch.file_id, fetch.download.size, now)
+
+    def on_failed(self, fetch: Fetch, reason: str, now: float) -> None:
+        """One file that cannot be had does not keep the others away."""
+        self.drop(fetch, now)
+        if self.end_state:
+            return
+        if fetch.file_id == self.entry.file_id:
+            self.stop(reason, now)
+        else:
+            self.failures.append("%s: %s" % (fetch.name, reason))
+            self._file_over(fetch.file_id, fetch.download.verified_bytes, now)
+
+    def _on_flushed(self, _: Any, error: Optional[Exception], now: float) -> None:
+        if self.end_state:
+            return
+        if error is not None:
+            self.failures.append(sentence_of(error))
+        if self.failures:
+            more = " (and %d more)" % (len(self.failures) - 1) if len(self.failures) > 1 else ""
+            self.stop("not complete: %s%s" % (self.failures[0], more), now)
+            return
+        self._release()
+        self.done(self.path, not self.new_files and bool(self.size), now)
+
+    def stop(self, reason: str, now: float, tell: bool = True) -> None:
+        super().stop(reason, now, tell)
+        self._release()
+
+    def _release(self) -> None:
+        if self.is_held:
+            self.is_held = False
+            self.jobs.host.release(self.entry.name)
+
+
+class Jobs:
+    """All downloads that a person asked for."""
+
+    def __init__(self, fetching: Fetching) -> None:
+        self.fetching = fetching
+        self.host = fetching.host
+        self.library = fetching.library
+        self.rules = fetching.rules
+        self.jobs: OrderedDict[int, Job] = OrderedDict()
+        self._tick_at = math.inf
+
+    def start(self, entry: ListEntry, now: float) -> Job:
+        """Fetch a file or folder for a person."""
+        kind, number = FolderJob if entry.is_folder else FileJob, self.host.next_number()
+        job = self.jobs[number] = kind(self, number, entry, now)
+        self._tick_at = min(self._tick_at, now + TICK)
+        self._forget_old()
+        try:
+            self.rules.check_name(entry.name)
+            if "/" in entry.name:
+                raise ValueError
+        except Exception as error:
+            job.stop(sentence_of(error) if hasattr(error, "sentence") else "its name is refused", now)
+        else:
+            job.begin(now)
+        return job
+
+    def running(self, file_id: bytes) -> Optional[Job]:
+        """The job that fetches this content, if one runs."""
+        return next((job for job in self.jobs.values() if not job.end_state and job.entry.file_id == file_id), None)
+
+    def _forget_old(self) -> None:
+        ended = [number for number, job in self.jobs.items() if job.end_state]
+        for number in ended[: max(0, len(ended) - ENDED_KEPT)]:
+            del self.jobs[number]
+
+    def cancel(self, number: int, now: float) -> str:
+        """Stop a download or an upload; a line for the person."""
+        job = self.jobs.get(number)
+        if job is None or job.end_state:
+            return self.fetching.serving.cancel(number, now) or "There is no running transfer %d." % number
+        kept = "; what is here is kept for a later R" if job.verified() else ""
+        job.stop("cancelled", now, tell=False)
+        return "%s is cancelled%s" % (job.entry.name, kept)
+
+    def rows(self, now: float) -> List[TransferRow]:
+        """Every transfer, downloads first."""
+        return [job.row(now) for job in self.jobs.values()] + self.fetching.serving.rows(now)
+
+    def next_deadline(self) -> float:
+        return self._tick_at
+
+    def on_timer(self, now: float) -> None:
+        if now >= self._tick_at:
+            running = [job for job in self.jobs.values() if not job.end_state]
+            for job in running:
+                job.tell_progress(now)
+            self._tick_at = now + TICK if running else math.inf
+
+    def end_all(self, now: float) -> None:
+        """The node leaves."""
+        for job in self.jobs.values():
+            job.stop("this node left", now, tell=False)
+
+    # ---- disk jobs
+
+    def prepare_file(self, file_id: bytes, name: str, is_known: bool) -> Any:
+        """True if the file stands there already, a Finished if a copy was made on this disk, else None."""
+        if self.library.local_copy(file_id) is None:
+            return None
+        return True if is_known else self.library.copy_local(file_id, name)
+
+    def prepare_folder(self, name: str, listing: bytes) -> Tuple[str, List[Any], List[str]]:
+        """Decode the listing, make the folder and the empty ones in it: path, files, troubles."""
+        entries = self.rules.decode_folder(listing)
+        path = self.library.make_folder(name)
+        troubles = []
+        for entry in entries:
+            if entry.is_folder:
+                try:
+                    self.library.make_folder("%s/%s" % (name, entry.path))
+                except Exception as error:  # one bad place does not spoil the rest; it is told at the end
+                    troubles.append(sentence_of(error))
+        return path, [entry for entry in entries if not entry.is_folder], troubles
+
+    def prepare_relayed_folder(self, file_id: bytes, name: str) -> Tuple[str, List[Any], List[str]]:
+        self.library.finish_cache(file_id, name, True)
+        return self.prepare_folder(name, self.library.contents(file_id))
+
+
+def ordinal(number: int) -> str:
+    """`1st`, `2nd`, `3rd`, `4th`."""
+    ending = "th" if 10 <= number % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return "%d%s" % (number, ending)

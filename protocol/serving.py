@@ -1,0 +1,267 @@
+"""The other end of transfers: what this node has, offers and sends to those who ask.
+
+A link that another node opened with `LinkHello` asks for manifests, piece maps and pieces; `Uploads` says whose turn it
+is. A content is served when it is shared, cached, or being fetched (then only its verified pieces, and each new one is
+told). What was not announced does not exist, whatever lies on the disk.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+from protocol.host import FileRules, Host, kind_of
+from protocol.messages import (
+    FILE_CHANGED,
+    NO_NODE,
+    NO_PIECE,
+    NOT_READABLE,
+    PIECE_MISSING,
+    UNKNOWN_FILE,
+    Have,
+    LinkHello,
+    ManifestRequest,
+    Offer,
+    PieceCancel,
+    PieceMap,
+    PieceMapRequest,
+    PieceRefused,
+    PieceRequest,
+    Search,
+    TransferDone,
+    encode_parts,
+)
+from protocol.results import TransferRow, UploadDone
+from protocol.transfer import Download, Uploads, manifest_pages
+
+LINKS_PER_NODE_MAX = 4  # that one node may open to us
+REFUSED_TIME = 600.0  # seconds that an upload cancelled by a person is not begun again
+MESH_OFF_REASON = "its mesh is off"
+TICK = 0.5
+
+
+class Serving:
+    """Everything that leaves this node."""
+
+    def __init__(
+        self,
+        network: Any,
+        library: Any,
+        rules: FileRules,
+        host: Host,
+        partial_of: Callable[[bytes], Optional[Download]],
+    ) -> None:
+        self.network = network
+        self.library = library
+        self.rules = rules
+        self.host = host
+        self.uploads = Uploads(self)
+        self.dropped = 0
+        self._partial_of = partial_of  # the download of a content whose pieces may be served already
+        self._refused: Dict[Tuple[bytes, bytes], float] = {}  # (node, content) -> until: cancelled by a person
+        self._tick_at = math.inf
+        self._handlers: Dict[Any, Callable[[int, Any, float], None]] = {
+            ManifestRequest: self._on_manifest_request,
+            PieceMapRequest: self._on_piece_map_request,
+            PieceRequest: self._on_piece_request,
+            PieceCancel: lambda link, message, now: self.uploads.on_cancel(link, message.file_id, message.index),
+            TransferDone: self._on_transfer_done,
+        }
+
+    # ---- links
+
+    def owns(self, link: int) -> bool:
+        return link in self.uploads.links
+
+    def on_hello(self, link: int, hello: LinkHello, now: float) -> None:
+        """A member opens a link to be served by."""
+        others = sum(upload.node_id == hello.node_id for upload in self.uploads.links.values())
+        if hello.network_id != self.host.network_id:
+            self.network.disconnect(link, "not of this network")
+        elif others >= LINKS_PER_NODE_MAX:
+            self.network.disconnect(link, "too many links")
+        elif not (self.host.mesh or self.host.is_supernode or hello.node_id == self.host.supernode_id):
+            self.network.disconnect(link, MESH_OFF_REASON)
+        else:
+            self.uploads.add(link, hello.node_id, self.host.label_of(hello.node_id))
+
+    def on_link_lost(self, link: int, now: float) -> None:
+        self.uploads.remove(link, now)
+
+    def on_message(self, link: int, message: Any, now: float) -> None:
+        """What does not fit on such a link is dropped: nobody pushes a file to us."""
+        handler = self._handlers.get(type(message))
+        if handler is None:
+            self.dropped += 1
+        else:
+            handler(link, message, now)
+
+    def on_mesh_set(self) -> None:
+        """With the mesh off, only the supernode's node is served (all are, if it is this one)."""
+        if not (self.host.mesh or self.host.is_supernode):
+            for upload in self.uploads.links.values():
+                if upload.node_id != self.host.supernode_id:
+                    self.network.disconnect(upload.link, MESH_OFF_REASON)
+
+    # ---- what is here
+
+    def size_of(self, file_id: bytes) -> Optional[int]:
+        """The size of a content of which anything can be served."""
+        size = self.host.size_of_own(file_id)
+        if size is not None:
+            return size
+        download = self._partial_of(file_id)
+        return download.size if download is not None else None
+
+    def _has_piece(self, file_id: bytes, index: int) -> bool:
+        if self.host.size_of_own(file_id) is not None:
+            return True
+        download = self._partial_of(file_id)
+        return download is not None and download.choice is not None and bool(download.choice.is_verified[index])
+
+    def on_search(self, search: Search, now: float) -> None:
+        """Somebody looks for a content: offer it if it is here, or pieces of it."""
+        is_refused = self._refused.get((search.requester, search.file_id), -math.inf) > now
+        if search.requester != self.host.node_id and not is_refused:
+            self.offer(search.file_id, search.query_id, search.requester)
+
+    def offer(self, file_id: bytes, query_id: int, requester: bytes, with_nothing: bool = False) -> bool:
+        """Offer it to the requester, by way of the supernode; `with_nothing`: even before the first piece is here."""
+        is_complete = self.host.size_of_own(file_id) is not None
+        download = None if is_complete else self._partial_of(file_id)
+        if not is_complete and (download is None or not (download.verified_bytes or with_nothing)):
+            return False
+        offer = Offer(query_id, file_id, requester, NO_NODE, is_complete, self.host.mesh)
+        return self.host.send_to_supernode(offer)
+
+    def is_wanted(self, file_id: bytes) -> bool:
+        """Does anybody follow our download of it?"""
+        return bool(self.uploads.subscribers(file_id))
+
+    def tell_piece(self, file_id: bytes, index: int) -> None:
+        """One piece more can be had here."""
+        for link in self.uploads.subscribers(file_id):
+            self.send(link, Have(file_id, index))
+
+    def tell_ended(self, file_id: bytes) -> None:
+        """Our own download ended without the whole: who follows it shall look elsewhere."""
+        if self.host.size_of_own(file_id) is None:
+            for link in self.uploads.subscribers(file_id):
+                self.send(link, PieceRefused(file_id, NO_PIECE, UNKNOWN_FILE))
+
+    # ---- requests
+
+    def _on_manifest_request(self, link: int, message: ManifestRequest, now: float) -> None:
+        def answer(manifest: Any, error: Optional[Exception], now: float) -> None:
+            if error is not None:
+                self.send(link, PieceRefused(message.file_id, NO_PIECE, UNKNOWN_FILE))
+                return
+            for page in manifest_pages(message.file_id, *manifest):
+                self.send(link, page)
+
+        if self.size_of(message.file_id) is None:
+            self.send(link, PieceRefused(message.file_id, NO_PIECE, UNKNOWN_FILE))
+        else:
+            self.host.run(partial(self.library.manifest, message.file_id), answer)
+
+    def _on_piece_map_request(self, link: int, message: PieceMapRequest, now: float) -> None:
+        file_id, download = message.file_id, self._partial_of(message.file_id)
+        if self.host.size_of_own(file_id) is not None:
+            self.send(link, PieceMap(file_id, True, b""))
+        elif download is not None and download.choice is not None:
+            self.send(link, PieceMap(file_id, False, download.choice.bitmap()))
+            self.uploads.subscribe(link, file_id)
+        else:
+            self.send(link, PieceRefused(file_id, NO_PIECE, UNKNOWN_FILE))
+
+    def _on_piece_request(self, link: int, message: PieceRequest, now: float) -> None:
+        file_id, index = message.file_id, message.index
+        size = self.size_of(file_id)
+        if size is None or self._refused.get((self.uploads.links[link].node_id, file_id), -math.inf) > now:
+            self.send(link, PieceRefused(file_id, index, UNKNOWN_FILE))
+            return
+        piece_size = self.rules.piece_size_of(size)
+        if index * piece_size >= size or not self._has_piece(file_id, index):
+            self.send(link, PieceRefused(file_id, index, PIECE_MISSING))
+            return
+        self._tick_at = min(self._tick_at, now + TICK)
+        self.uploads.on_request(link, file_id, index, min(piece_size, size - index * piece_size), now)
+
+    def _on_transfer_done(self, link: int, message: TransferDone, now: float) -> None:
+        """It has it all: told once, and believed only if something of it was sent there."""
+        upload = self.uploads.links[link]
+        upload.told.discard(message.file_id)
+        sent = [upload.sent.pop(message.file_id, None)]
+        sent += [upload.sent.pop(file_id, None) for file_id in self.host.files_in(message.file_id)]
+        records = [record for record in sent if record is not None]
+        if records:
+            seconds = now - min(record.started_at for record in records)
+            size = sum(record.size for record in records)
+            name = self.host.name_of_own(message.file_id)
+            self.host.notify(UploadDone(name, size, seconds, upload.label, message.file_id))
+
+    # ---- what Uploads want done (UploadHands)
+
+    def send(self, link: int, message: Any) -> None:
+        self.network.send(link, *encode_parts(message))
+
+    def backlog(self, link: int) -> int:
+        return int(self.network.backlog(link))
+
+    def next_number(self) -> int:
+        return self.host.next_number()
+
+    def read(self, link: int, file_id: bytes, index: int, offset: int, length: int) -> None:
+        job = partial(self.library.read, file_id, index, offset, length)
+        self.host.run(job, partial(self._on_read, (link, file_id, index, offset, length)))
+
+    def _on_read(
+        self, span: Tuple[int, bytes, int, int, int], data: Any, error: Optional[Exception], now: float
+    ) -> None:
+        if error is None:
+            self.uploads.on_read(*span, data, now)
+            return
+        link, file_id, index, _, length = span
+        kinds = {"UNKNOWN": UNKNOWN_FILE, "MISSING": PIECE_MISSING, "CHANGED": FILE_CHANGED}
+        reason = kinds.get(kind_of(error), NOT_READABLE)
+        if reason == FILE_CHANGED and self.host.is_cached(file_id):
+            reason = UNKNOWN_FILE  # the library has dropped it: it can be fetched anew
+            self.host.on_cache_changed(lambda: None)
+        self.uploads.on_unreadable(link, file_id, index, length, reason, now)
+
+    # ---- time, and what a person sees
+
+    def on_writable(self, link: int, now: float) -> None:
+        self.uploads.on_writable(link, now)
+
+    def next_deadline(self) -> float:
+        return self._tick_at
+
+    def on_timer(self, now: float) -> None:
+        if now >= self._tick_at:
+            self.uploads.on_timer(now)
+            self._tick_at = now + TICK if self.uploads.waiting else math.inf
+
+    def cancel(self, number: int, now: float) -> str:
+        """Stop sending; a line for the person, empty if there is no such upload."""
+        for upload, file_id, sent in self.uploads.rows(now):
+            if sent.number == number:
+                self._refused[upload.node_id, file_id] = now + REFUSED_TIME
+                self.network.disconnect(upload.link, "cancelled there")
+                return "sending %s to %s is cancelled" % (self.host.name_of_own(file_id), upload.label)
+        return ""
+
+    def rows(self, now: float) -> List[TransferRow]:
+        """What is being sent."""
+        rows = []
+        for upload, file_id, sent in self.uploads.rows(now):
+            size, rate = self.size_of(file_id) or 0, sent.rate.per_second(now)
+            left = (size - sent.size) / rate if rate >= 1.0 and size > sent.size else None
+            name, done = self.host.name_of_own(file_id), min(sent.size, size)
+            rows.append(TransferRow(sent.number, "S", name, "sending", done, size, rate, left, (upload.label,)))
+        return rows
+
+    def end_all(self) -> None:
+        for link in self.uploads.links:
+            self.network.disconnect(link, "left")
