@@ -18,7 +18,6 @@ from typing import Any, Callable, Deque, Dict, List, Optional, Set, Tuple
 from protocol import messages
 from protocol.chat import RECENT_MAX, Bucket, missed
 from protocol.index import Index
-from protocol.membership import LOCAL_LINK, Network, Seat
 from protocol.messages import (
     GONE,
     LEFT,
@@ -44,6 +43,7 @@ from protocol.roster import (
     seen_from,
     share_digest,
 )
+from protocol.seat import LOCAL_LINK, Network, Seat
 from protocol.wire import Address
 
 TICK = 0.5  # seconds between two looks at the members

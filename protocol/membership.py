@@ -16,12 +16,12 @@ import enum
 import hashlib
 import math
 import random
-from typing import Any, Callable, Deque, Dict, List, NamedTuple, Optional, Protocol, Sequence, Set, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from protocol import messages
 from protocol.chat import ChatDesk
+from protocol.election import CLAIM_WAIT, PATIENCE, RANK_TIME, Election
 from protocol.messages import (
-    GONE,
     NO_NETWORK,
     NO_NODE,
     NOWHERE,
@@ -33,11 +33,14 @@ from protocol.messages import (
     encode,
     encode_parts,
 )
+from protocol.opening import NOBODY, SEARCH_TIME, Opening
 from protocol.roster import (
     TERM_STEP_MAX,
+    Change,
+    PageError,
+    Pages,
     Prober,
     Roster,
-    is_loopback,
     is_proven,
     may_contact,
     node_id_of,
@@ -46,16 +49,11 @@ from protocol.roster import (
     share_digest,
     with_proof,
 )
+from protocol.seat import LOCAL_LINK, LocalSide, Network, Owner, Seat
 from protocol.wire import Address
 
 __all__ = ["LOCAL_LINK", "LocalSide", "Membership", "Network", "Owner", "Roster", "Seat", "State", "share_digest"]
 
-LOCAL_LINK = 0  # between a peer and the supernode of the same node
-
-QUERY_INTERVAL = 0.5  # seconds between the queries of a search
-SEARCH_TIME = 1.5  # seconds: three queries (THREATS: two supernodes at one port)
-SEARCH_TIME_WITH_MEMBERS = 12.0  # members answered, but their supernode is just being replaced
-LAN_GRACE = 0.1  # seconds that a supernode on this machine has to answer before one elsewhere is taken
 HOPS_MAX = 3  # redirections from one node to the next
 JOIN_TIMEOUT = 5.0
 JOIN_TIME_MAX = 60.0  # for all attempts at a busy supernode
@@ -69,11 +67,7 @@ LINK_STUCK_AFTER = 15.0  # the supernode answers probes, but its link is silent:
 PROBES = 3
 POLL_INTERVAL = 1.0
 ASKED_BESIDES, ASKED_AFTER_SLEEP = 2, 16  # members asked beside those who rank before us
-CLAIM_WAIT = 0.5  # seconds for those who rank before a claimant to answer, too
-RANK_TIME = 3.0  # seconds that each earlier rank has for itself
-ALIVE_FOR = 3.0  # seconds that an Answer says "this member lives"
 SLEPT_AFTER = 2.0  # seconds of lateness that mean this node slept
-PATIENCE = 15.0  # seconds after its turn until a member no longer waits for earlier ranks that answer but do not act
 FOLLOW_TIME = 5.0
 FOLLOW_INTERVAL = 0.15
 REJOIN_JITTER_MAX = 10.0  # seconds
@@ -91,108 +85,6 @@ class State(enum.Enum):
     LEFT = "left"
 
 
-class Seat(NamedTuple):
-    """What a new supernode starts from."""
-
-    network_id: bytes
-    secret: bytes
-    term: int
-    node_id: bytes
-    version: int
-    members: Tuple[MemberEntry, ...]  # all but the lost supernode; the new one among them
-    recent_chat: Tuple[messages.Chat, ...]
-    known_supernodes: Tuple[Address, ...]  # where supernodes of this network were, latest last
-    search_port: int
-
-
-class Network(Protocol):
-    """What Membership and Supernode want from below; see the contract in peer.py."""
-
-    address: Address
-
-    def connect(self, address: Address) -> int: ...
-    def send(self, link: int, *parts: Any) -> None: ...
-    def backlog(self, link: int) -> int: ...
-    def disconnect(self, link: int, reason: str) -> None: ...
-    def send_lone(self, address: Address, message: bytes) -> None: ...
-    def broadcast_lone(self, port: int, message: bytes) -> None: ...
-
-
-class Owner(Protocol):
-    """What Membership asks of, and tells to, the Peer that owns it; always called on the node thread."""
-
-    def can_serve_at(self, ip: str) -> bool:
-        """Is this an address of this machine, that this node listens at (or could)?"""
-
-    def own_addresses(self) -> Sequence[str]:
-        """IPs of this machine, without loopback."""
-
-    def become_supernode(self, seat: Seat, now: float) -> None:
-        """Make a Supernode from this seat and wire LOCAL_LINK to it; Membership then sends Join there."""
-
-    def drop_supernode(self, now: float) -> None:
-        """The own Supernode stepped down: forget it. Its remaining links are being closed by itself."""
-
-    def on_outcome(self, kind: str, address: Optional[Address], text: str, now: float) -> None:
-        """How start() ended: "supernode", "joined", "nobody" or "refused" (text says why)."""
-
-    def on_joined(self, now: float) -> None:
-        """Welcome and roster are complete, at first or again: announce shares, ask open searches again."""
-
-    def on_supernode_lost(self, now: float) -> None:
-        """From now on, until on_joined, there is no supernode."""
-
-    def on_supernode_changed(
-        self, old_label: str, new_label: str, is_me: bool, silent_seconds: Optional[float], now: float
-    ) -> None: ...
-
-    def on_member_joined(self, label: str, now: float) -> None: ...
-
-    def on_member_left(self, label: str, silent_seconds: Optional[float], now: float) -> None: ...
-
-    def on_roster_changed(self, now: float) -> None:
-        """Lines were added, changed or removed; comes after the above."""
-
-    def on_chat(self, label: str, text: str, is_me: bool, now: float) -> None: ...
-
-    def on_notice(self, text: str) -> None: ...
-
-
-class LocalSide:
-    """A network with one link more: what is sent on LOCAL_LINK goes into a queue for the role at the other end."""
-
-    def __init__(self, network: Any, outbox: Deque[bytes]) -> None:
-        self._network = network
-        self._outbox = outbox
-
-    def __getattr__(self, verb: str) -> Any:
-        return getattr(self._network, verb)
-
-    def send(self, link: int, *parts: Any) -> None:
-        if link == LOCAL_LINK:
-            self._outbox.append(b"".join(bytes(part) for part in parts))
-        else:
-            self._network.send(link, *parts)
-
-    def disconnect(self, link: int, reason: str) -> None:
-        if link != LOCAL_LINK:
-            self._network.disconnect(link, reason)
-
-
-class _Search:
-    """One opening: whom to ask, until when, and what was found."""
-
-    def __init__(self, target: Optional[Address], port: int, now: float) -> None:
-        self.target = target
-        self.port = port
-        self.since = now
-        self.next_round = now
-        self.ends_at = now + SEARCH_TIME
-        self.candidate: Optional[Address] = None
-        self.was_extended = False
-        self.was_last = False
-
-
 class _Attempt:
     """One try to join a supernode: connect, Join, Welcome, roster."""
 
@@ -203,15 +95,7 @@ class _Attempt:
         self.deadline = deadline
         self.hops = hops
         self.welcome: Optional[messages.Welcome] = None
-        self.pages: List[MemberEntry] = []
-
-
-class _Heard(NamedTuple):
-    """A proven Answer of another member."""
-
-    at: float
-    answer: Answer
-    address: Address
+        self.pages = Pages()
 
 
 class _Follow(NamedTuple):
@@ -267,7 +151,8 @@ class Membership:
         self.supernode_id = self.supernode_link = self.supernode_address = None
         self._known_supernodes: List[Address] = []
         self._chat.forget_network()
-        self._search: Optional[_Search] = None
+        self._search: Optional[Opening] = None
+        self._election = Election(self.node_id)
         self._attempt: Optional[_Attempt] = None
         self._follow: Optional[_Follow] = None
         self._was_joined = False
@@ -278,13 +163,8 @@ class Membership:
         self._changed_at = -math.inf  # the last unplanned change of supernode
         self._silent: Optional[float] = None  # how long the lost supernode was silent; None: it said good-bye
         self._probes_sent = 0
-        self._gone_at = 0.0
-        self._heard: Dict[bytes, _Heard] = {}
-        self._vouched_at = -math.inf
-        self._vouchers: Set[bytes] = set()
         self._join_claim: Optional[Tuple[float, Address]] = None
-        self._pages: Optional[List[MemberEntry]] = None
-        self._has_slept = False  # since the supernode last gave a sign: what this node knows may be old
+        self._pages = Pages()
         self._last_label = ""  # of the last supernode
 
     # ---- questions ------------------------------------------------------------------------------------------------
@@ -331,9 +211,12 @@ class Membership:
             raise ValueError("leave the present network first")
         self._forget_network()
         self.search_port = search_port
-        self._search = _Search(target, search_port, now)
+        self._search = Opening(
+            self._prober, self.rng, self.node_id, self.network.address, self.owner.own_addresses(),
+            target, search_port, now,
+        )  # fmt: skip
         self.state = State.SEARCHING
-        self._search_round(now)
+        self._search_timer(now)
 
     def look_at(self, address: Address, now: float, done: Callable[[bool], None]) -> None:
         """Is there a supernode, or a member who names one? done(True or False) within 1.5 s."""
@@ -429,9 +312,10 @@ class Membership:
         if self.network_id != NO_NETWORK:
             role = ROLE_SUPERNODE if self.is_supernode else ROLE_MEMBER
         heard_ago_ms = max(0, int(1000 * min(now - self.heard_at, 1e6)))
+        obeys = self.supernode_id if self.is_joined and self.supernode_id is not None else NO_NODE
         answer = Answer(
             query.nonce, random_bytes(self.rng, 8), self.network_id, self.term, self.node_id, role,
-            (self.supernode_id if self.is_joined else None) or NO_NODE, self._supernode_place(), heard_ago_ms, min(len(self.roster), 65535), self.name, bytes(16),
+            obeys, self._supernode_place(), heard_ago_ms, len(self.roster), self.name, bytes(16),
         )  # fmt: skip
         self.network.send_lone(address, encode(with_proof(answer, self._secret)))
 
@@ -448,7 +332,7 @@ class Membership:
     def _watch_sleep(self, now: float) -> None:
         """Were we late by more than a moment? Then nothing that we found out before counts."""
         if now > self._wake_at + SLEPT_AFTER:
-            self._has_slept = True
+            self._election.has_slept = True
             if self.state in (State.SUSPECT, State.ELECTING):
                 self._join_claim = None
                 self._suspect(now)
@@ -464,68 +348,23 @@ class Membership:
 
     # ---- searching ------------------------------------------------------------------------------------------------
 
-    def _search_round(self, now: float) -> None:
-        search = self._search
-        assert search is not None
-        own = self.network.address
-        if search.target is not None:
-            targets = [search.target]
-        else:
-            targets = [(ip, search.port) for ip in ["127.0.0.1", *self.owner.own_addresses()]]
-            self._prober.broadcast(search.port, "search", now)
-        for target in targets:
-            if target != own:
-                self._prober.ask(target, "search", now)
-        search.next_round = now + QUERY_INTERVAL
-        self._wake_at = min(search.next_round, search.ends_at)
-
-    def _on_search_answer(self, address: Address, answer: Answer, now: float) -> None:
-        search = self._search
-        if search is None or self.state != State.SEARCHING or answer.node_id == self.node_id:
-            return
-        if answer.role == ROLE_SUPERNODE:
-            self._found_supernode(search, address, now)
-        elif answer.role == ROLE_MEMBER:
-            search.ends_at = max(search.ends_at, search.since + SEARCH_TIME_WITH_MEMBERS)
-            place = seen_from(answer.supernode, address)
-            self._prober.ask_hinted(place, "search", [*self._near(), address[0]], now)
-        elif not search.was_extended and (search.target is not None or answer.node_id < self.node_id):
-            # Two that search at once: the smaller id goes first, the other one waits to find it.
-            search.was_extended = True
-            search.ends_at += SEARCH_TIME
-
-    def _found_supernode(self, search: _Search, address: Address, now: float) -> None:
-        if search.target is not None or is_loopback(address[0]) or address[0] in self.owner.own_addresses():
-            self._join(address, State.SEARCHING, now)
-        elif search.candidate is None:
-            search.candidate = address
-            self._wake_at = min(self._wake_at, now + LAN_GRACE)
-
     def _search_timer(self, now: float) -> None:
         search = self._search
         assert search is not None
-        if search.candidate is not None:
-            self._join(search.candidate, State.SEARCHING, now)
-        elif now >= search.ends_at:
-            self._search_over(search, now)
-        elif now >= search.next_round:
-            self._search_round(now)
-        else:
-            self._wake_at = min(search.next_round, search.ends_at)
-
-    def _search_over(self, search: _Search, now: float) -> None:
-        if search.target is not None:
-            if self.owner.can_serve_at(search.target[0]):
-                self._found_network(now)
-            else:
-                self._end_opening("nobody", search.target, "", now)
-        elif search.was_last:
+        finding = search.on_timer(now)
+        if finding is None:
+            self._wake_at = search.next_deadline()
+        elif finding != NOBODY:
+            self._join(finding, State.SEARCHING, now)
+        elif search.target is None or self.owner.can_serve_at(search.target[0]):
             self._found_network(now)
         else:
-            search.was_last = True
-            search.next_round = now + self.rng.random() * QUERY_INTERVAL
-            search.ends_at = search.next_round + 2 * LAN_GRACE
-            self._wake_at = search.next_round
+            self._end_opening("nobody", search.target, "", now)
+
+    def _on_search_answer(self, address: Address, answer: Answer, now: float) -> None:
+        if self._search is not None and self.state == State.SEARCHING:
+            self._search.on_answer(address, answer, now)
+            self._search_timer(now)
 
     def _end_opening(self, kind: str, address: Optional[Address], text: str, now: float) -> None:
         self._forget_network()
@@ -625,21 +464,20 @@ class Membership:
     def _on_attempt_page(self, page: messages.RosterPage, now: float) -> None:
         attempt = self._attempt
         assert attempt is not None
-        if attempt.welcome is None or page.first != len(attempt.pages) or page.total > messages.MEMBERS_MAX:
-            self._attempt_failed("it speaks out of turn", now)
+        try:
+            is_complete = attempt.pages.add(page)
+        except PageError as error:
+            self._attempt_failed(str(error), now)
             return
-        attempt.pages += page.members
-        if len(attempt.pages) >= page.total:
+        if is_complete and attempt.welcome is not None:
             self._enter(attempt, page.version, now)
-        elif not page.members:
-            self._attempt_failed("its roster is not complete", now)
 
     def _enter(self, attempt: _Attempt, version: int, now: float) -> None:
         """Welcome and roster are here: this node is a member."""
         welcome = attempt.welcome
         assert welcome is not None
         old_id = self.supernode_id
-        before = {entry.node_id: self.label_of(entry.node_id) for entry in self.roster}
+        before = self.roster.labels()
         self.network_id, self._secret, self._commitment = welcome.network_id, welcome.secret, welcome.commitment
         self.term = welcome.term
         self._term_seen = max(self._term_seen, self.term)
@@ -647,7 +485,7 @@ class Membership:
         self.supernode_address = attempt.address
         self._remember_supernode(attempt.address)
         self._attempt = self._follow = self._join_claim = None
-        self.roster.replace(attempt.pages, version)
+        self.roster.replace(attempt.pages.entries, version)
         self._chat.sequence = max(self._chat.sequence, welcome.chat_sequence if not self._was_joined else 0)
         self._chat.send_again()
         self._joined_again(now)
@@ -662,9 +500,9 @@ class Membership:
     def _joined_again(self, now: float) -> None:
         self.state = State.JOINED
         self.heard_at = self._link_heard_at = now
-        self._has_slept = False
+        self._election.has_slept = False
         self._next_beat = now + self.rng.random() * BEAT_INTERVAL
-        self._heard.clear()
+        self._election.forget()
         self._wake_at = self._next_beat if not self.is_supernode else math.inf
 
     def _tell_entered(self, old_id: Optional[bytes], before: Dict[bytes, str], now: float) -> None:
@@ -682,18 +520,17 @@ class Membership:
         self._silent = None
         self._last_label = self.label_of(self.supernode_id or b"")
         if not is_first:
-            self._tell_difference(before, old_id if old_id != self.supernode_id else None, now)
+            self._tell_changes(self.roster.difference(before, [old_id, self.supernode_id]), now)
         self.owner.on_roster_changed(now)
         self.owner.on_joined(now)
         self._pump_chat(now)
 
-    def _tell_difference(self, before: Dict[bytes, str], old_supernode: Optional[bytes], now: float) -> None:
-        for node_id, label in before.items():
-            if node_id not in self.roster and node_id != old_supernode:
-                self.owner.on_member_left(label, None, now)
-        for entry in self.roster:
-            if entry.node_id not in before and entry.node_id != self.supernode_id:
-                self.owner.on_member_joined(self.label_of(entry.node_id), now)
+    def _tell_changes(self, changes: List[Change], now: float) -> None:
+        for change in changes:
+            if change.has_joined:
+                self.owner.on_member_joined(change.label, now)
+            else:
+                self.owner.on_member_left(change.label, change.silent, now)
 
     def _on_not_supernode(self, message: messages.NotSupernode, now: float) -> None:
         attempt = self._attempt
@@ -744,7 +581,7 @@ class Membership:
 
     def _heard_link(self, now: float) -> None:
         self.heard_at = self._link_heard_at = now
-        self._has_slept = False
+        self._election.has_slept = False
         if self.state == State.SUSPECT:
             self.state = State.JOINED
             self._wake_at = min(self._wake_at, now + BEAT_INTERVAL)
@@ -773,17 +610,15 @@ class Membership:
 
     def _on_roster_page(self, page: messages.RosterPage, now: float) -> None:
         """A roster sent anew, because a version was missed."""
-        if page.first == 0:
-            self._pages = []
-        pages = self._pages
-        if pages is None or page.term != self.term or page.first != len(pages) or page.total > messages.MEMBERS_MAX:
+        try:
+            is_complete = page.term == self.term and self._pages.add(page)
+        except PageError:
+            is_complete = False
             self.dropped += 1
-            return
-        pages += page.members
-        if len(pages) >= page.total:
-            before = {entry.node_id: self.label_of(entry.node_id) for entry in self.roster}
-            self.roster.replace(pages, page.version)
-            self._tell_difference(before, None, now)
+        if is_complete:
+            before = self.roster.labels()
+            self.roster.replace(self._pages.entries, page.version)
+            self._tell_changes(self.roster.difference(before, []), now)
             self.owner.on_roster_changed(now)
 
     def _on_roster_update(self, update: messages.RosterUpdate, now: float) -> None:
@@ -793,15 +628,7 @@ class Membership:
         if update.version != self.roster.version + 1:
             self.send_to_supernode(messages.RosterRequest(self.roster.version))
             return
-        self.roster.version = update.version
-        for departure in update.departed:
-            label = self.label_of(departure.node_id)
-            if departure.node_id != self.node_id and self.roster.remove(departure.node_id) is not None:
-                silent = departure.silent_ms / 1000 if departure.how == GONE else None
-                self.owner.on_member_left(label, silent, now)
-        for entry in update.changed:
-            if self.roster.put(entry) and entry.node_id != self.node_id:
-                self.owner.on_member_joined(self.label_of(entry.node_id), now)
+        self._tell_changes(self.roster.apply(update, self.node_id), now)
         self.owner.on_roster_changed(now)
 
     def _on_chat(self, chat: messages.Chat, now: float) -> None:
@@ -889,19 +716,19 @@ class Membership:
         """The supernode is silent or its link is lost: ask it, and others about it."""
         self.state = State.SUSPECT
         self._probes_sent = 0
-        self._heard.clear()
+        self._election.forget()
         self._wake_at = now
         for entry in self._others(ASKED_BESIDES + 1):
-            self._ask_member(entry, now)
+            self._ask_member(entry.node_id, now)
 
     def _others(self, count: int) -> List[MemberEntry]:
         """Some others, who may know more; many for one who has slept, since most may have left."""
-        count = ASKED_AFTER_SLEEP if self._has_slept else count
+        count = ASKED_AFTER_SLEEP if self._election.has_slept else count
         entries = [e for e in self.roster.succession(self.supernode_id) if e.node_id != self.node_id]
         return self.rng.sample(entries, min(count, len(entries)))
 
-    def _ask_member(self, entry: MemberEntry, now: float) -> None:
-        place = self.place_of(entry.node_id)
+    def _ask_member(self, node_id: bytes, now: float) -> None:
+        place = self.place_of(node_id)
         if place is not None:
             self._prober.ask(place, "poll", now)
 
@@ -932,8 +759,8 @@ class Membership:
         self._drop_attempt("the supernode is gone")
         self._drop_link("no sign of it")
         self.state = State.ELECTING
-        self._gone_at = now
-        self._vouchers.clear()
+        order = [entry.node_id for entry in self.roster.succession(without=self.supernode_id)]
+        self._election.begin(self.term, self.supernode_id, order, now)
         self._tell_lost(now)
         self._electing_timer(now)
 
@@ -947,14 +774,14 @@ class Membership:
             return
         if self._follows_claim(now):
             return
-        if self._is_my_turn(now):
+        if self._election.is_my_turn(now):
             self._promote(self._term_seen + 1, now)
         else:
             self._poll(now)
 
     def _follows_claim(self, now: float) -> bool:
         """Is there a claim to follow? Then do, when our turn in the crowd comes."""
-        claim = self._best_claim(now)
+        claim = self._election.best_claim(now)
         if claim is not None:
             self._join_claim = now + self._jitter(), claim.address
             self._wake_at = self._join_claim[0]
@@ -964,68 +791,15 @@ class Membership:
         """Ask the lost supernode, those whose turn is before mine, and some others who may know more."""
         if self.supernode_address is not None:
             self._prober.ask(self.supernode_address, "poll", now)
-        turn = int((now - self._gone_at) / RANK_TIME) + 4  # not all at once: a thousand members ask, too
-        entries = self._before_me()[:turn] + self._others(ASKED_BESIDES)
-        for entry in {entry.node_id: entry for entry in entries}.values():
-            self._ask_member(entry, now)
-        for heard in self._heard.values():
-            if heard.answer.role == ROLE_SUPERNODE and now - heard.at <= PATIENCE:
-                self._prober.ask(heard.address, "poll", now)
-        my_turn = self._gone_at + RANK_TIME * len(self._before_me())
-        moments = [self._gone_at + CLAIM_WAIT, my_turn, now + POLL_INTERVAL]
+        election = self._election
+        turn = int((now - election.gone_at) / RANK_TIME) + 4  # not all at once: a thousand members ask, too
+        before = [self.roster.get(node_id) for node_id in election.before_me()[:turn]]
+        for node_id in {entry.node_id for entry in [*before, *self._others(ASKED_BESIDES)] if entry is not None}:
+            self._ask_member(node_id, now)
+        for claim in election.claims(PATIENCE, now):
+            self._prober.ask(claim.address, "poll", now)
+        moments = [election.gone_at + CLAIM_WAIT, election.my_turn_at(), now + POLL_INTERVAL]
         self._wake_at = min(moment for moment in moments if moment > now)
-
-    def _before_me(self) -> List[MemberEntry]:
-        order = self.roster.succession(without=self.supernode_id)
-        ids = [entry.node_id for entry in order]
-        return order[: ids.index(self.node_id)] if self.node_id in ids else order
-
-    def _rank(self, node_id: bytes) -> int:
-        ids = [entry.node_id for entry in self.roster.succession(without=self.supernode_id)]
-        return ids.index(node_id) if node_id in ids else len(ids)
-
-    def _best_claim(self, now: float) -> Optional[_Heard]:
-        """The proven supernode of a newer term to follow, if there is one with a right to it."""
-        if now < self._gone_at + CLAIM_WAIT:
-            return None
-        claims = [h for h in self._heard.values() if h.answer.role == ROLE_SUPERNODE and now - h.at <= ALIVE_FOR]
-        # Equal terms: after a partition both sides may have elected; better to follow than to elect again.
-        claims = [h for h in claims if h.answer.term >= self.term and self._is_entitled(h, now)]
-        return max(claims, key=lambda h: (h.answer.term, -self._rank(h.answer.node_id)), default=None)
-
-    def _is_entitled(self, claim: _Heard, now: float) -> bool:
-        """Nobody alive ranks before it, unless it follows it already; in the end, better a doubtful one than none."""
-        if self._has_slept:
-            return True
-        claimant = claim.answer.node_id
-        members = self._living_members(now)
-        if any(h.answer.supernode_id == claimant for h in members) or now >= self._gone_at + PATIENCE:
-            return True
-        rank = self._rank(claimant)
-        return len(self._before_me()) > rank and not any(self._rank(h.answer.node_id) < rank for h in members)
-
-    def _is_my_turn(self, now: float) -> bool:
-        before = self._before_me()
-        entitled_at = self._gone_at + RANK_TIME * len(before)
-        if now < max(entitled_at, self._gone_at + CLAIM_WAIT) or self._is_vouched(now):
-            return False
-        members = self._living_members(now)
-        is_behind = any(h.answer.term > self.term for h in members)  # they have elected already, while I was away
-        # Who has slept knows an old roster: it lets those go first who are awake.
-        first = {h.answer.node_id for h in members} if self._has_slept else {entry.node_id for entry in before}
-        waiting = (NO_NODE, self.supernode_id)  # one who obeys somebody else will not take over
-        must_wait = any(h.answer.node_id in first and h.answer.supernode_id in waiting for h in members)
-        return now >= entitled_at + PATIENCE or not (is_behind or must_wait)
-
-    def _living_members(self, now: float) -> List[_Heard]:
-        return [h for h in self._heard.values() if h.answer.role == ROLE_MEMBER and now - h.at <= ALIVE_FOR]
-
-    def _is_vouched(self, now: float) -> bool:
-        """Do others hear the lost supernode? One liar among many does not count for ever."""
-        if now - self._vouched_at > ALIVE_FOR:
-            return False
-        alive = [h for h in self._heard.values() if now - h.at <= ALIVE_FOR]
-        return now < self._gone_at + 2 * PATIENCE or 2 * len(self._vouchers) >= len(alive)
 
     def _is_trusted(self, answer: Answer) -> bool:
         """Is this a member of our network, in a believable term?"""
@@ -1044,27 +818,20 @@ class Membership:
         if is_ruling and answer.node_id == self.supernode_id and answer.term >= self.term:
             self._supernode_lives(now)
             return
-        if len(self._heard) < messages.MEMBERS_MAX:
-            self._heard[answer.node_id] = _Heard(now, answer, address)
+        self._election.hear(address, answer, self.supernode_id, now)
         if answer.role == ROLE_MEMBER:
-            self._hear_member(address, answer, now)
+            if answer.term > self.term and self.state in (State.SUSPECT, State.ELECTING):
+                place = seen_from(answer.supernode, address)
+                self._prober.ask_hinted(place, "poll", [*self._near(), address[0]], now)
         elif self.state == State.ELECTING and self._join_claim is None:
             self._follows_claim(now)  # never a new poll: answers would cause queries without end
-
-    def _hear_member(self, address: Address, answer: Answer, now: float) -> None:
-        place = seen_from(answer.supernode, address)
-        if answer.term > self.term and self.state in (State.SUSPECT, State.ELECTING):
-            self._prober.ask_hinted(place, "poll", [*self._near(), address[0]], now)
-        elif answer.supernode_id == self.supernode_id and answer.heard_ago_ms <= 3000:
-            self._vouched_at = now
-            self._vouchers.add(answer.node_id)
 
     def _supernode_lives(self, now: float) -> None:
         """It answered a probe: go on, or open a new link if ours is lost or stuck."""
         if self.state not in (State.SUSPECT, State.ELECTING):
             return
         self.heard_at = now
-        self._has_slept = False
+        self._election.has_slept = False
         is_stuck = self.supernode_link is None or now - self._link_heard_at > LINK_STUCK_AFTER
         if is_stuck and self.supernode_address is not None:
             self._join(self.supernode_address, State.SUSPECT, now)

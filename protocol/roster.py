@@ -62,6 +62,35 @@ def _labels(entries: Iterable[MemberEntry]) -> Dict[bytes, str]:
 # ---- the roster ---------------------------------------------------------------------------------------------------
 
 
+class Change(NamedTuple):
+    """A member came or left."""
+
+    label: str
+    has_joined: bool
+    silent: Optional[float]  # seconds without a sign, for one who left without good-bye
+
+
+class PageError(ValueError):
+    """Pages that do not fit one behind the other: the sender's fault."""
+
+
+class Pages:
+    """Collects the pages of a roster."""
+
+    def __init__(self) -> None:
+        self.entries: List[MemberEntry] = []
+
+    def add(self, page: messages.RosterPage) -> bool:
+        """Is the roster complete now?"""
+        if page.first == 0:
+            self.entries = []
+        is_next = page.first == len(self.entries) and page.total <= messages.MEMBERS_MAX
+        if not is_next or not page.members:
+            raise PageError("the roster's pages do not follow each other")
+        self.entries += page.members
+        return len(self.entries) >= page.total
+
+
 class Roster:
     """The members in join order, at one version."""
 
@@ -106,6 +135,30 @@ class Roster:
 
     def _changed(self) -> None:
         self._ordered = self._label = None
+
+    def labels(self) -> Dict[bytes, str]:
+        return {entry.node_id: self.label_of(entry.node_id) for entry in self}
+
+    def difference(self, before: Dict[bytes, str], without: Sequence[Optional[bytes]]) -> List[Change]:
+        """Who left and who came since the labels `before`, some aside."""
+        left = [node_id for node_id in before if node_id not in self and node_id not in without]
+        came = [entry.node_id for entry in self if entry.node_id not in before and entry.node_id not in without]
+        changes = [Change(before[node_id], False, None) for node_id in left]
+        return changes + [Change(self.label_of(node_id), True, None) for node_id in came]
+
+    def apply(self, update: messages.RosterUpdate, own_id: bytes) -> List[Change]:
+        """Take over an update of the next version; what it changes for a person."""
+        self.version = update.version
+        changes = []
+        for departure in update.departed:
+            label = self.label_of(departure.node_id)
+            if departure.node_id != own_id and self.remove(departure.node_id) is not None:
+                silent = departure.silent_ms / 1000 if departure.how == messages.GONE else None
+                changes.append(Change(label, False, silent))
+        for entry in update.changed:
+            if self.put(entry) and entry.node_id != own_id:
+                changes.append(Change(self.label_of(entry.node_id), True, None))
+        return changes
 
     def label_of(self, node_id: bytes, name: str = "") -> str:
         """How a person sees this member; one who is not in the roster always carries digits of its id."""

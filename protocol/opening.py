@@ -1,0 +1,102 @@
+"""How a node finds its network when it starts: three rounds of queries, and the first supernode that answers.
+
+Given an address, only that is asked; else this machine's own addresses, and the LAN by broadcast. A member that
+answers names its supernode, which is asked then. Two that search at the same time see each other: the smaller
+node id goes first. Pure.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Optional, Sequence
+
+from protocol.messages import ROLE_MEMBER, ROLE_SUPERNODE, Answer
+from protocol.roster import Prober, is_loopback, seen_from
+from protocol.wire import Address
+
+QUERY_INTERVAL = 0.5  # seconds between the rounds
+SEARCH_TIME = 1.5  # seconds: three queries (THREATS: two supernodes at one port)
+SEARCH_TIME_WITH_MEMBERS = 12.0  # members answered, but their supernode is just being replaced
+LAN_GRACE = 0.1  # seconds that a supernode on this machine has to answer before one elsewhere is taken
+NOBODY: Address = ("", 0)  # the finding when nobody answered
+
+
+class Opening:
+    """One search, from start() until it finds somebody or nobody."""
+
+    def __init__(
+        self,
+        prober: Prober,
+        rng: random.Random,
+        node_id: bytes,
+        own_address: Address,
+        own_ips: Sequence[str],
+        target: Optional[Address],
+        port: int,
+        now: float,
+    ) -> None:
+        self.target = target
+        self.since = now
+        self._prober = prober
+        self._rng = rng
+        self._node_id = node_id
+        self._own_address = own_address
+        self._own_ips = ["127.0.0.1", *own_ips]
+        self._port = port
+        self._next_round = now
+        self._ends_at = now + SEARCH_TIME
+        self._candidate: Optional[Address] = None
+        self._candidate_at = 0.0
+        self._was_extended = False
+        self._is_last_round = False
+
+    def next_deadline(self) -> float:
+        return self._candidate_at if self._candidate else min(self._next_round, self._ends_at)
+
+    def on_timer(self, now: float) -> Optional[Address]:
+        """The supernode to join, NOBODY, or None while there is still hope."""
+        if self._candidate is not None and now >= self._candidate_at:
+            return self._candidate
+        if now >= self._ends_at:
+            if self.target is not None or self._is_last_round:
+                return NOBODY
+            self._ask_once_more(now)
+        elif now >= self._next_round:
+            self._ask_all(now)
+        return None
+
+    def _ask_once_more(self, now: float) -> None:
+        """Of several that start together, not all shall become supernodes at the same instant."""
+        self._is_last_round = True
+        self._next_round = now + self._rng.random() * QUERY_INTERVAL
+        self._ends_at = self._next_round + 2 * LAN_GRACE
+
+    def _ask_all(self, now: float) -> None:
+        if self.target is not None:
+            targets = [self.target]
+        else:
+            targets = [(ip, self._port) for ip in self._own_ips]
+            self._prober.broadcast(self._port, "search", now)
+        for target in targets:
+            if target != self._own_address:
+                self._prober.ask(target, "search", now)
+        self._next_round = now + QUERY_INTERVAL
+
+    def on_answer(self, address: Address, answer: Answer, now: float) -> None:
+        if answer.node_id == self._node_id:
+            return
+        if answer.role == ROLE_SUPERNODE:
+            self._found(address, now)
+        elif answer.role == ROLE_MEMBER:
+            self._ends_at = max(self._ends_at, self.since + SEARCH_TIME_WITH_MEMBERS)
+            place = seen_from(answer.supernode, address)
+            self._prober.ask_hinted(place, "search", [*self._own_ips, address[0]], now)
+        elif not self._was_extended and (self.target is not None or answer.node_id < self._node_id):
+            self._was_extended = True
+            self._ends_at += SEARCH_TIME
+
+    def _found(self, address: Address, now: float) -> None:
+        is_near = self.target is not None or is_loopback(address[0]) or address[0] in self._own_ips
+        if self._candidate is None or is_near:
+            self._candidate = address
+            self._candidate_at = now if is_near else now + LAN_GRACE
