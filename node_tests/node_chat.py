@@ -1,7 +1,7 @@
 """Several of these chat: each says some lines, and everyone must receive all lines once and in one order.
 
-Expects: `--speakers` of these scripts in one network, in any order of starting. Each says `ready` until it has heard all
-of them, then its lines; then it tells a digest of the order in which it received them all, and the digests must agree.
+Expects: `--speakers` of these scripts in one network, in any order of starting. Each says `ready` until it has heard
+all of them, then its lines; then it tells a digest of the order in which they came, and the digests must agree.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ import sys
 from typing import Dict, List
 
 import scenario
-from protocol.results import Joined
-from scenario import Member, expect, say
+from scenario import Member, expect, results, say
 
 
 def body(arguments: argparse.Namespace) -> None:
@@ -40,8 +39,8 @@ def meet(node: Member, token: str, arguments: argparse.Namespace) -> None:
     greeted = -1
     scenario.ask_for("node_chat.py", arguments, "--speakers %d --lines %d" % (arguments.speakers, arguments.lines))
     while len({line.split()[0] for line in lines_of(node, "ready")}) < arguments.speakers:
-        if greeted < len(node.all(Joined)):
-            greeted = len(node.all(Joined))
+        if greeted < len(node.all(results.Joined)):
+            greeted = len(node.all(results.Joined))
             node.say("%s ready" % token)
         heard = len(node.told)
         node.wait(lambda: len(node.told) > heard, "further speaker")  # noqa: B023  waited for at once

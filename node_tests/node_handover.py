@@ -15,9 +15,7 @@ import time
 from typing import Any, List
 
 import scenario
-from protocol import membership
-from protocol.results import SupernodeChanged
-from scenario import Failed, Member, expect, say
+from scenario import Failed, Member, expect, membership, results, say
 
 FOLLOW_TIME = 1.0  # seconds from the supernode's last word until the others follow the next
 LIST_TIME = 3.0  # seconds until the list is complete again
@@ -91,7 +89,7 @@ def follow(node: Member, arguments: argparse.Namespace) -> None:
     node.say("%s sees all" % own)
     node.wait(lambda: LAST_WORD in node.chat(), "last word of the supernode")
     went_at = node.time_of(next(event for event in node.told if getattr(event, "text", "") == LAST_WORD))
-    node.wait(lambda: node.all(SupernodeChanged), "new supernode")
+    node.wait(lambda: node.all(results.SupernodeChanged), "new supernode")
     check_change(node, arguments, went_at)
     left = arguments.nodes - 1
     node.wait_for_files(lambda rows: len(one_each(rows)) == left and own in one_each(rows), "the %d files left" % left)
@@ -104,7 +102,7 @@ def follow(node: Member, arguments: argparse.Namespace) -> None:
 
 def check_change(node: Member, arguments: argparse.Namespace, went_at: float) -> None:
     """One change, in time, and of the kind that was agreed."""
-    change = node.all(SupernodeChanged)[0]
+    change = node.all(results.SupernodeChanged)[0]
     took = node.time_of(change) - went_at
     say("follows %s after %.2f s" % ("itself" if change.is_me else change.new_label, took))
     limit = arguments.follow_within or (CRASH_FOLLOW_TIME if change.silent_seconds else FOLLOW_TIME)
@@ -113,7 +111,7 @@ def check_change(node: Member, arguments: argparse.Namespace, went_at: float) ->
 
 def check_list_time(node: Member, arguments: argparse.Namespace, took: float) -> None:
     """The list was complete soon after the one who went was known to be gone."""
-    changes = node.all(SupernodeChanged)
+    changes = node.all(results.SupernodeChanged)
     expect(len(changes) == 1, "the supernode changed %d times" % len(changes))
     limit = arguments.list_within or LIST_TIME + (CRASH_FOLLOW_TIME if changes[0].silent_seconds else 0.0)
     expect(took <= limit, "the list was complete after %.2f s, not within %g s" % (took, limit))

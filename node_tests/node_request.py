@@ -1,7 +1,7 @@
 """Lists the files of the network, fetches one by name, and compares its SHA-256 with what the seed gives.
 
-Expects: the file is in the list once somebody shares it, arrives whole under its own name, and is shared from here then.
-The other end is node_share.py with the same --seed and --size.
+Expects: the file is in the list once somebody shares it, arrives whole under its own name, and is shared from here
+then. The other end is node_share.py with the same --seed and --size.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ import argparse
 import sys
 
 import scenario
-from protocol.results import DownloadDone, Stopped
-from scenario import Failed, Member, expect, say
+from scenario import Failed, Member, expect, results, say
 
 
 def body(arguments: argparse.Namespace) -> None:
@@ -33,14 +32,14 @@ def body(arguments: argparse.Namespace) -> None:
                             "%s with this node as a source" % name)
 
 
-def fetch(node: Member, name: str) -> DownloadDone:
+def fetch(node: Member, name: str) -> results.DownloadDone:
     """The command R, to its end."""
     answer = node.ask(lambda peer, now, done: peer.fetch_name(name, now, done), "R")
     expect(answer.kind == "started", "R %s was answered with: %s" % (name, answer.kind))
-    node.wait(lambda: node.all(DownloadDone) or node.all(Stopped), "end of the transfer")
-    if node.all(Stopped):
-        raise Failed("the transfer stopped: %s" % node.all(Stopped)[0].reason)
-    return node.all(DownloadDone)[0]
+    node.wait(lambda: node.all(results.DownloadDone) or node.all(results.Stopped), "end of the transfer")
+    if node.all(results.Stopped):
+        raise Failed("the transfer stopped: %s" % node.all(results.Stopped)[0].reason)
+    return node.all(results.DownloadDone)[0]
 
 
 def _names(row: object) -> list[str]:

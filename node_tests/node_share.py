@@ -10,8 +10,7 @@ import argparse
 import sys
 
 import scenario
-from protocol.results import UploadDone
-from scenario import Member, expect, say
+from scenario import Member, expect, results, say
 
 
 def body(arguments: argparse.Namespace) -> None:
@@ -26,10 +25,11 @@ def body(arguments: argparse.Namespace) -> None:
         scenario.ask_for("node_request.py", arguments, "--seed %d --size %d" % (arguments.seed, arguments.size))
 
         def fetched() -> int:
-            return sum(event.name == name for event in node.all(UploadDone))
+            return sum(event.name == name for event in node.all(results.UploadDone))
 
         node.wait(lambda: fetched() >= arguments.times, "%d fetches of %s" % (arguments.times, name))
-        expect(all(event.size <= arguments.size * 1.1 + 65536 for event in node.all(UploadDone)), "much was sent twice")
+        most = max(event.size for event in node.all(results.UploadDone))
+        expect(most <= arguments.size, "%d bytes were sent for one fetch of %d" % (most, arguments.size))
 
 
 if __name__ == "__main__":

@@ -26,8 +26,10 @@ from typing import Any, Callable, Iterator, List, Optional
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+# The scripts take the program's modules from here: then the line above has been run before they are looked for.
 import node_client  # noqa: E402
-from protocol import results  # noqa: E402
+import rdt  # noqa: E402, F401
+from protocol import membership, results  # noqa: E402, F401
 
 DEFAULT_TIMEOUT = 30.0  # seconds for each wait
 LIST_INTERVAL = 0.2  # seconds: nothing tells that the list of the network changed, so it is asked for again
@@ -50,7 +52,7 @@ def say(line: str) -> None:
 def parser_for(title: str, port: int = node_client.DEFAULT_PORT) -> argparse.ArgumentParser:
     """The flags that every scenario has."""
     parser = argparse.ArgumentParser(description=title, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ip", default="127.0.0.1", type=node_client.check_ip, help="where the supernode is or will be")
+    parser.add_argument("--ip", default="127.0.0.1", type=node_client.check_ip, help="where the first one is")
     parser.add_argument("--port", default=port, type=check_port, help="its UDP port (default %(default)s)")
     parser.add_argument("--name", default="", help="how the others see this one")
     parser.add_argument("--folder", help="where files are kept (default: a temporary folder)")
@@ -70,7 +72,9 @@ def check_port(text: str) -> int:
     return 0 if text.strip() == "0" else node_client.check_port(text)
 
 
-def run(title: str, body: Callable[[argparse.Namespace], None], parser: Optional[argparse.ArgumentParser] = None) -> int:
+def run(
+    title: str, body: Callable[[argparse.Namespace], None], parser: Optional[argparse.ArgumentParser] = None
+) -> int:
     """Flags, what is expected, the scenario in its folder, and the verdict as exit code."""
     arguments = (parser or parser_for(title)).parse_args()
     signal.signal(signal.SIGTERM, _on_sigterm)  # what was started is stopped, as after Ctrl-C
@@ -211,12 +215,9 @@ class Member:
         """When a notification arrived."""
         return next(at for known, at in zip(self.told, self.told_at) if known is event)
 
-    def wait(self, is_met: Callable[[], Any], what: str, timeout: Optional[float] = None) -> None:
+    def wait(self, is_met: Callable[[], Any], what: str) -> None:
         """Take notifications until it is met; Failed when that takes too long."""
-        self.take(is_met, timeout if timeout is not None else self.timeout) or self._fail(what, timeout)
-
-    def _fail(self, what: str, timeout: Optional[float]) -> None:
-        raise Failed("no %s within %g s" % (what, timeout if timeout is not None else self.timeout))
+        expect(self.take(is_met, self.timeout), "no %s within %g s" % (what, self.timeout))
 
     def take(self, is_met: Callable[[], Any], timeout: float) -> bool:
         """Take notifications until it is met; False when the time is over."""
@@ -260,9 +261,9 @@ class Member:
         """The files of the network, as the command G."""
         return list(self.ask(lambda peer, now, done: peer.list_files(pattern, now, done), "G") or [])
 
-    def wait_for_files(self, is_met: Callable[[List[Any]], Any], what: str, timeout: Optional[float] = None) -> List[Any]:
+    def wait_for_files(self, is_met: Callable[[List[Any]], Any], what: str) -> List[Any]:
         """Ask for the list until it is as it should be."""
-        limit = timeout if timeout is not None else self.timeout
+        limit = self.timeout
         deadline = time.monotonic() + limit
         while True:
             rows = self.list()
@@ -305,7 +306,7 @@ class _Answer:
 
 def command_line(script: str, arguments: argparse.Namespace, flags: str = "") -> str:
     """How to start the script that this one waits for."""
-    where = "" if arguments.ip == "127.0.0.1" else " --ip %s" % arguments.ip
+    where = "" if arguments.ip == "127.0.0.1" else " --ip %s" % (arguments.ip or '""')
     line = "python node_tests/%s%s --port %d %s" % (script, where, arguments.port, flags)
     return line.rstrip()
 
