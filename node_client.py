@@ -668,8 +668,9 @@ class Terminal:
                 self._drawn = ""
             raise
         except EOFError:
-            self.write("" if is_piped else "\n")
-            self._drawn = ""
+            if not is_piped:
+                self.write("\n")
+                self._drawn = ""
             raise
         finally:
             self.is_reading = False

@@ -254,7 +254,7 @@ class Screen:
 class Window:
     """The prompt in a pseudo-terminal of a given size."""
 
-    def __init__(self, columns: int, *flags: str, editor: str = "", **env: str) -> None:
+    def __init__(self, columns: int, *flags: str, editor: str = "", stdin: Any = None, **env: str) -> None:
         import fcntl
         import pty
         import termios
@@ -267,9 +267,9 @@ class Window:
         env = {**{k: v for k, v in os.environ.items() if k not in drop}, "TERM": "xterm", "NODE_EDITOR": editor,
                "FAKE_CONTROL": str(control), "INPUTRC": "/dev/null", "LC_ALL": "C.UTF-8", **env}
         self.process = subprocess.Popen(
-            [sys.executable, __file__, *flags], stdin=slave, stdout=slave, stderr=slave, env=env,
+            [sys.executable, __file__, *flags], stdin=stdin or slave, stdout=slave, stderr=slave, env=env,
             pass_fds=(control,), start_new_session=True, cwd=str(HOME),
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
+            preexec_fn=lambda: fcntl.ioctl(1, termios.TIOCSCTTY, 0))
         os.close(slave)
         os.close(control)
         self.master = master
@@ -630,7 +630,27 @@ def test_a_line_that_fills_its_row_exactly_keeps_its_place(editor):
             window.tell(Joined(f"node{number}", 5))
             window.until(lambda lines, number=number: f"* node{number} joined (5 nodes)" in lines
                          and lines[-1] == "> " + text)
-        assert [line for line in window.screen.lines() if line.startswith("> ")] == ["> " + text]
+        assert window.screen.lines()[-4:] == [f"* node{number} joined (5 nodes)" for number in range(3)] + ["> " + text]
+
+
+@needs_pty
+def test_piped_commands_on_a_terminal_redraw_one_progress_line():
+    commands, script_end = os.pipe()
+    with Window(40, *QUIET, stdin=commands) as window:
+        os.write(script_end, b"T hello\nR slow\n")
+        window.shows("<me> hello")
+        for percent in range(10, 14):
+            window.tell(Progress(transfer(name="slow", verified=percent, size=100)))
+            window.tell(Joined(f"node{percent}", percent))
+            window.until(lambda lines, percent=percent: lines[-1].startswith(f"R slow  {percent}%"))
+        window.tell(downloaded(name="slow"))
+        os.close(script_end)
+        assert window.end() == 0
+        lines = window.screen.lines()
+        first = lines.index("<me> hello")
+        assert lines[first + 1:first + 5] == [f"* node{number} joined ({number} nodes)" for number in range(10, 14)]
+        assert lines[first + 5].startswith("OK slow") and not any(line.startswith("R slow") for line in lines)
+    os.close(commands)
 
 
 @needs_pty
