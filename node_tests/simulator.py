@@ -20,9 +20,10 @@ import math
 import random
 from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
-from protocol.connection import Batch
+from protocol.connection import Batch, ConnectionLost, Established, FrameReceived
 from protocol.endpoint import Endpoint
 from protocol.links import LinkTable
+from protocol.streams import Frame
 
 Address = Tuple[str, int]
 
@@ -428,3 +429,76 @@ class PacketNetwork(_Driven):
 
     def _pump_soon(self) -> None:
         self.world.after(0.0, self.driver.pump)
+
+
+class Pair:
+    """Two endpoints and a link: what most tests of the transport need.
+
+    `a` opens the connection `there`; `back` is the other end of it, once it exists. Frames that arrive are read at once
+    unless `reading` is off; `received` holds their bodies by endpoint.
+    """
+
+    A, B = ("10.0.0.1", 1000), ("10.0.0.2", 2000)
+
+    def __init__(self, seed: int = 1, filters: Tuple[Any, Any] = (None, None), **conditions: Any) -> None:
+        values = {"latency": 0.015, "rate": 100e6 / 8, "queue": 25 * 1500 / (100e6 / 8), "mtu": 1500, **conditions}
+        self.world = World(seed, Conditions(**values))
+        self.received: Dict[str, List[bytes]] = {"a": [], "b": []}
+        self.lost: Dict[str, Any] = {}
+        self.reading = True
+        self.unread: List[Any] = []
+        self.back: Any = None
+        self.a = EndpointDriver(self.world, self.A, lambda event: self._on_event("a", event))
+        self.b = EndpointDriver(self.world, self.B, lambda event: self._on_event("b", event))
+        self.a.filter, self.b.filter = filters
+        self.there = self.a.endpoint.connect(self.B, self.world.now)
+        self.a.pump()
+
+    def _on_event(self, side: str, event: Any) -> None:
+        if isinstance(event, Established) and side == "b":
+            self.back = event.connection
+        elif isinstance(event, ConnectionLost):
+            self.lost[side] = event
+        elif isinstance(event, FrameReceived):
+            self.received[side].append(bytes(event.body))
+            if self.reading:
+                event.connection.consume(Frame(event.kind, event.body))
+            else:
+                self.unread.append(event)
+
+    def read(self) -> None:
+        """The reader wakes up and takes all that waits."""
+        self.reading = True
+        for event in self.unread:
+            event.connection.consume(Frame(event.kind, event.body))
+        self.unread.clear()
+        self.b.pump()
+
+    def connected(self, limit: float = 10.0) -> bool:
+        return self.world.run_until(lambda: self.back is not None, self.world.now + limit)
+
+    def send(self, size: int, frame: int = 100_000) -> bytes:
+        """Hand over that many bytes at `a`, in frames."""
+        data = self.world.rng.getrandbits(8 * size).to_bytes(size, "big")
+        for start in range(0, size, frame):
+            self.there.send_frame(0, data[start : start + frame])
+        self.a.pump()
+        return data
+
+    def transfer(self, size: int, limit: float) -> float:
+        """Send that many bytes and wait until they are there; the seconds it took. AssertionError when they differ."""
+        began, before = self.world.now, sum(map(len, self.received["b"]))
+        data = self.send(size)
+        arrived = self.world.run_until(lambda: sum(map(len, self.received["b"])) >= before + size, began + limit)
+        assert arrived, "after %g s only %d of %d bytes: %s" % (limit, sum(map(len, self.received["b"])) - before, size, self.lost)
+        assert b"".join(self.received["b"])[before:] == data
+        return self.world.now - began
+
+    def finish(self) -> None:
+        """Close in order; both ends must know, and forget."""
+        self.there.shut_down("done")
+        self.a.pump()
+        assert self.world.run_until(lambda: len(self.lost) == 2, self.world.now + 10)
+        self.world.run(self.world.now + 10)
+        assert not self.a.endpoint.connections
+        assert not self.b.endpoint.connections

@@ -192,6 +192,7 @@ class CubicQ:
     HEAVY_LOSS = 0.12
     HEAVY_ROUNDS = 4
     HEAVY_RANGES = 6
+    HEAVY_SAMPLE = 100  # packets
     REFILL = 1 / 16
     RTT_SAMPLES_FOR_EVIDENCE = 4
 
@@ -307,8 +308,14 @@ class CubicQ:
             while len(self._known_rates) > 3:  # a real, shared queue: the old share is history
                 self._known_rates.popleft()
         shrinking = self.window < self._window_max
+        rtt_now = self._recent_rtts[-1][1] if self._recent_rtts else 0.0
         self._window_max = self.window * (self.FAST_CONVERGENCE if shrinking else 1.0)
-        self.window = max(self.window * self.BETA, self.minimum_window)
+        if self.base_rtt >= self.BLIND_RTT and self._known_rates:
+            # What came through is what the path takes: a start that overshot a shallow queue comes down in one step.
+            # In slow start the rate may have doubled since it was measured.
+            gain = 2.0 if self.window < self.ssthresh else 1.25
+            self._window_max = min(self._window_max, gain * max(self._known_rates) * rtt_now)
+        self.window = max(min(self.window, self._window_max) * self.BETA, self.minimum_window)
         self.ssthresh = self.window
         self._epoch_start = None
 
@@ -318,7 +325,7 @@ class CubicQ:
         lost = sum(losses[0] for losses in self._round_losses)
         delivered = sum(losses[1] for losses in self._round_losses)
         ranges = sum(losses[2] for losses in self._round_losses)
-        enough = lost + delivered >= 2 * self.window / self.datagram_size
+        enough = lost + delivered >= self.HEAVY_SAMPLE
         return enough and ranges >= self.HEAVY_RANGES and lost > self.HEAVY_LOSS * (lost + delivered)
 
     def on_spurious(self, packets: int) -> None:

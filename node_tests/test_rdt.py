@@ -1,0 +1,212 @@
+"""The verbs, over real sockets on loopback."""
+
+import hashlib
+import os
+import random
+import socket
+import threading
+
+import pytest
+
+import rdt
+from protocol import wire
+
+WAIT = 20.0  # seconds; a bound for a busy machine, not an expectation
+
+
+@pytest.fixture
+def ends():
+    """Two transports with a connection between them: (one end, other end)."""
+    with rdt.open("127.0.0.1", 0) as here, rdt.open("127.0.0.1", 0) as there:
+        near = here.connect(there.address, timeout=WAIT)
+        far = there.accept(timeout=WAIT)
+        yield near, far
+
+
+def in_background(verb, *args, **kwargs):
+    """Run a verb on a thread; the returned function gives its result or raises its error."""
+    box = {}
+
+    def work():
+        try:
+            box["result"] = verb(*args, **kwargs)
+        except Exception as error:
+            box["error"] = error
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+
+    def result():
+        thread.join(WAIT)
+        assert not thread.is_alive(), "the verb hangs"
+        if "error" in box:
+            raise box["error"]
+        return box["result"]
+
+    return result
+
+
+def test_messages_arrive_whole_and_in_order(ends):
+    near, far = ends
+    for size in (0, 1, 1000, 100_000, 1 << 20):
+        near.send(bytes([size % 251]) * size)
+    for size in (0, 1, 1000, 100_000, 1 << 20):
+        assert far.receive(timeout=WAIT) == bytes([size % 251]) * size
+    far.send(b"back")
+    assert near.receive(timeout=WAIT) == b"back"
+
+
+def test_the_end_of_a_connection_raises_again_and_again(ends):
+    near, far = ends
+    near.send(b"last words")
+    near.transport.disconnect(near, timeout=WAIT)
+    assert far.receive(timeout=WAIT) == b"last words"
+    for _ in range(2):
+        with pytest.raises(rdt.RdtError, match="127.0.0.1"):
+            far.receive(timeout=WAIT)
+    with pytest.raises(rdt.RdtError):
+        near.send(b"too late")
+
+
+def test_accept_all_takes_everybody_who_waits():
+    with rdt.open("127.0.0.1", 0) as server, rdt.open("127.0.0.1", 0) as client:
+        assert server.accept_all() == []
+        made = [client.connect(server.address, timeout=WAIT) for _ in range(3)]
+        accepted = [server.accept(timeout=WAIT)]
+        while len(accepted) < 3:
+            accepted += server.accept_all()
+        assert server.broadcast(b"to all") == 3
+        assert [connection.receive(timeout=WAIT) for connection in made] == [b"to all"] * 3
+
+
+@pytest.mark.parametrize("size", [0, 1, 1 << 20, 5_000_001])
+def test_a_file_is_kept_and_receipted_at_both_ends(ends, tmp_path, size):
+    near, far = ends
+    content = random.Random(size).getrandbits(8 * size).to_bytes(size, "big")
+    (tmp_path / "notes.bin").write_bytes(content)
+    seen = []
+    accepting = in_background(far.accept_file, str(tmp_path / "inbox"), timeout=WAIT)
+    sent = near.send_file(str(tmp_path / "notes.bin"), progress=lambda done, total: seen.append((done, total)), timeout=WAIT)
+    kept = accepting()
+    assert kept.sha256 == sent.sha256 == hashlib.sha256(content).hexdigest()
+    assert kept.size == sent.size == size
+    assert (tmp_path / "inbox" / "notes.bin").read_bytes() == content
+    assert size == 0 or seen[-1] == (size, size)
+
+
+def test_a_second_file_of_that_name_gets_another(ends, tmp_path):
+    near, far = ends
+    for content in (b"first", b"second"):
+        (tmp_path / "notes.txt").write_bytes(content)
+        accepting = in_background(far.accept_file, str(tmp_path / "inbox"), timeout=WAIT)
+        near.send_file(str(tmp_path / "notes.txt"), timeout=WAIT)
+        accepting()
+    assert (tmp_path / "inbox" / "notes.txt").read_bytes() == b"first"
+    assert (tmp_path / "inbox" / "notes (2).txt").read_bytes() == b"second"
+
+
+def test_a_receiver_that_cannot_keep_the_file_says_so_at_both_ends(ends, tmp_path):
+    near, far = ends
+    (tmp_path / "big.bin").write_bytes(bytes(3_000_000))
+    (tmp_path / "inbox").write_text("a file where the folder should be")
+    accepting = in_background(far.accept_file, str(tmp_path / "inbox"), timeout=WAIT)
+    with pytest.raises(rdt.RdtError, match="did not take the file"):
+        near.send_file(str(tmp_path / "big.bin"), timeout=WAIT)
+    with pytest.raises(rdt.RdtError, match="cannot keep the file"):
+        accepting()
+    near.send(b"and the connection lives")
+    assert far.receive(timeout=WAIT) == b"and the connection lives"
+
+
+def test_a_name_that_leaves_the_folder_is_refused(ends, tmp_path):
+    near, far = ends
+    near._send_frame(rdt.FILE, rdt._FILE.pack(2, 3), b"../evil.txt")
+    with pytest.raises(rdt.RdtError):
+        far.accept_file(str(tmp_path / "inbox"), timeout=WAIT)
+    assert not (tmp_path / "evil.txt").exists()
+
+
+def test_a_file_that_is_not_there(ends, tmp_path):
+    with pytest.raises(rdt.RdtError, match="cannot send to 127.0.0.1"):
+        ends[0].send_file(str(tmp_path / "nothing"))
+
+
+def test_nobody_answers():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent, rdt.open("127.0.0.1", 0) as here:
+        silent.bind(("127.0.0.1", 0))
+        with pytest.raises(rdt.RdtError, match="cannot connect to 127.0.0.1:%d: timed out" % silent.getsockname()[1]):
+            here.connect(silent.getsockname(), timeout=0.5)
+
+
+def test_nothing_came_in_time(ends):
+    with pytest.raises(rdt.RdtError, match="no message from 127.0.0.1"):
+        ends[0].receive(timeout=0.05)
+    with pytest.raises(rdt.RdtError, match="nobody connected"):
+        ends[0].transport.accept(timeout=0.05)
+
+
+def test_a_port_that_is_taken():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.1", 0))
+        with pytest.raises(rdt.RdtError, match="is taken by another program"):
+            rdt.open("127.0.0.1", other.getsockname()[1])
+
+
+def test_an_address_of_another_machine():
+    with pytest.raises(rdt.RdtError, match="is not an address of this machine"):
+        rdt.open("198.51.100.1", 0)
+
+
+def test_the_port_is_free_at_once_after_close():
+    first = rdt.open("127.0.0.1", 0)
+    port = first.address[1]
+    first.close()
+    rdt.open("127.0.0.1", port).close()
+    with pytest.raises(rdt.RdtError, match="closed"):
+        first.connect(("127.0.0.1", 9))
+
+
+def test_close_delivers_what_was_sent():
+    there = rdt.open("127.0.0.1", 0)
+    here = rdt.open("127.0.0.1", 0)
+    connection = here.connect(there.address, timeout=WAIT)
+    accepted = there.accept(timeout=WAIT)
+    for index in range(100):
+        connection.send(b"%d" % index)
+    here.close()
+    assert [accepted.receive(timeout=WAIT) for _ in range(100)] == [b"%d" % index for index in range(100)]
+    there.close()
+
+
+def test_random_and_damaged_datagrams_during_a_transfer(ends, tmp_path):
+    near, far = ends
+    content = os.urandom(8_000_000)
+    (tmp_path / "f.bin").write_bytes(content)
+    rng = random.Random(7)
+    accepting = in_background(far.accept_file, str(tmp_path / "inbox"), timeout=WAIT)
+    sending = in_background(near.send_file, str(tmp_path / "f.bin"), timeout=WAIT)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as x:
+        for index in range(5000):
+            datagram = bytearray(rng.getrandbits(8 * 60).to_bytes(60, "big")[: rng.randrange(60)])
+            if index % 2 and len(datagram) >= wire.PREFIX_SIZE:
+                datagram[4:6] = bytes([wire.VERSION, rng.randrange(12)])
+                wire.seal(datagram)
+            x.sendto(datagram, near.transport.address if index % 3 else far.transport.address)
+    assert sending().sha256 == accepting().sha256 == hashlib.sha256(content).hexdigest()
+    assert near.transport._thread.is_alive()
+    assert far.transport._thread.is_alive()
+
+
+@pytest.mark.parametrize("offload", [True, False], ids=["segmented if the system can", "one by one"])
+def test_with_and_without_segmentation(tmp_path, offload):
+    content = os.urandom(6_000_000)
+    (tmp_path / "f.bin").write_bytes(content)
+    with rdt.open("127.0.0.1", 0) as here, rdt.open("127.0.0.1", 0) as there:
+        for transport in (here, there):
+            transport._endpoint.datagram_size_max = 1472
+            if not offload:
+                transport._datagrams._segments = transport._datagrams._merges = False
+        near = here.connect(there.address, timeout=WAIT)
+        accepting = in_background(there.accept(timeout=WAIT).accept_file, str(tmp_path / "inbox"), timeout=WAIT)
+        near.send_file(str(tmp_path / "f.bin"), timeout=WAIT)
+        assert accepting().sha256 == hashlib.sha256(content).hexdigest()
