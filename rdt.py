@@ -30,7 +30,7 @@ import sys
 import threading
 import time
 from concurrent.futures import Future
-from typing import Any, Callable, Counter, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Counter, Dict, List, NamedTuple, Optional, Set, Tuple
 
 import library
 from protocol import connection as core
@@ -511,6 +511,7 @@ class Connection:
         self._messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._files: queue.SimpleQueue[Any] = queue.SimpleQueue()  # FILE, FILE_DATA, FILE_END, and FILE_REFUSED by the sender
         self._receipts: queue.SimpleQueue[Any] = queue.SimpleQueue()  # FILE_RECEIPT, FILE_REFUSED by the receiver
+        self._refused: Set[bytes] = set()  # transfers that this side did not take
         self._ended = threading.Event()
         self._end: Optional[_End] = None
         self._room = threading.Event()
@@ -545,6 +546,8 @@ class Connection:
     def _on_frame(self, frame: Frame) -> None:
         if frame.kind == MESSAGE:
             self._messages.put(frame)
+        elif self._is_of_refused_file(frame):
+            self._made.consume(frame)
         elif frame.kind in (FILE, FILE_DATA, FILE_END):
             self._files.put(frame)
         elif frame.kind in (FILE_RECEIPT, FILE_REFUSED) and len(frame.body) >= _TRANSFER.size:
@@ -552,6 +555,19 @@ class Connection:
             (self._receipts if ours else self._files).put(frame)
         else:
             self._made.consume(frame)  # a kind of a later version
+
+    def _is_of_refused_file(self, frame: Frame) -> bool:
+        return frame.kind in (FILE_DATA, FILE_END) and bytes(frame.body[: _TRANSFER.size]) in self._refused
+
+    def _drop_refused(self, transfer: int) -> None:
+        """What still comes of this file is read and forgotten, so that it does not hold up what follows it."""
+        self._refused.add(_TRANSFER.pack(transfer))
+        for _ in range(self._files.qsize()):
+            frame = self._files.get_nowait()
+            if not isinstance(frame, _End) and self._is_of_refused_file(frame):
+                self._made.consume(frame)
+            else:
+                self._files.put(frame)
 
     def _on_lost(self, event: core.ConnectionLost) -> None:
         self._end = _End(event.reason, event.is_clean, self._made.backlog)
@@ -701,6 +717,7 @@ class Connection:
 
     def _refuse(self, transfer: int, reason: str) -> None:
         with contextlib.suppress(RdtError):
+            self.transport._post(lambda: self._drop_refused(transfer))
             self._send_frame(FILE_REFUSED, _TRANSFER.pack(transfer), reason.encode("utf-8", "replace")[:300])
 
     def _next_offer(self, deadline: float) -> Tuple[int, int, str]:
