@@ -56,6 +56,7 @@ REQUESTS_PER_SECOND, REQUESTS_BURST = 200.0, 400.0  # lists and searches from on
 UPDATE_DELAY_EACH, UPDATE_DELAY_MAX = 0.001, 0.5  # seconds a roster update waits for more, for each member and at most
 BACKLOG_MAX = 8 << 20  # bytes queued for a member who does not read, until it is given up
 HEAL_INTERVAL = 10.0
+HINTS_PER_SECOND = 0.5  # a hint is shorter than the query that it causes
 SLEPT_AFTER = 2.0  # seconds of lateness that mean this node slept (THREATS: F04)
 DOUBT_TIME = 3.0  # seconds to find out whether somebody took over meanwhile
 DOUBT_QUERY_INTERVAL = 0.5
@@ -98,7 +99,7 @@ class Supernode:
         self.network_id = seat.network_id
         self.term = seat.term
         self.node_id = seat.node_id
-        self.version = seat.version + 1
+        self.version = 1  # everyone gets the whole roster when it comes back
         self.index = Index()
         self.dropped = 0  # messages refused: over a limit, or not the sender's to say
         self._secret = seat.secret
@@ -111,11 +112,12 @@ class Supernode:
         self._lines: Dict[bytes, _Line] = {}
         self._by_link: Dict[int, _Line] = {}
         self._gone: Dict[bytes, Tuple[int, float, Address]] = {}  # node id -> order, until when, where it was
-        for entry in seat.members[:MEMBERS_MAX]:
-            self._lines[entry.node_id] = _Line(entry._replace(present=False), now)
-        self._next_order = 1 + max((entry.order for entry in seat.members), default=0)
+        for order, entry in enumerate(seat.members[:MEMBERS_MAX]):
+            self._lines[entry.node_id] = _Line(entry._replace(present=False, order=order), now)
+        self._next_order = len(self._lines)
         self._recent: Deque[messages.Chat] = deque(seat.recent_chat, maxlen=RECENT_MAX)
         self._sequence = max([1] + [chat.sequence for chat in seat.recent_chat])
+        self._hints = Bucket(HINTS_PER_SECOND, 2.0, now)
         self._joins = Bucket(JOINS_PER_SECOND, JOINS_PER_SECOND, now)
         self._changed: Set[bytes] = set()
         self._departed: Dict[bytes, Departure] = {}
@@ -528,8 +530,8 @@ class Supernode:
         """True when this was an Answer to a Query of its own (or a hint for a supernode)."""
         self._watch_sleep(now)
         if type(message) is messages.Stale:
-            if message.term >= self.term:
-                self._prober.ask_hinted(address, "heal", [self.network.address[0]], now)
+            if message.term >= self.term and self._hints.take(now):
+                self._prober.ask_hinted(address, "heal", [place[0] for place in self._known_supernodes], now)
             return True
         if type(message) is not Answer:
             return False

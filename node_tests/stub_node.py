@@ -227,8 +227,8 @@ class StubNode:
 class Lab:
     """Several nodes in one world, one after the other in join order."""
 
-    def __init__(self, seed: int, count: int, **conditions: Any) -> None:
-        self.world = World(seed=seed)
+    def __init__(self, seed: int, count: int, packets: bool = False, **conditions: Any) -> None:
+        self.world = World(seed=seed, packets=packets)
         for key, value in conditions.items():
             setattr(self.world.conditions, key, value)
         self.nodes: List[StubNode] = []

@@ -212,6 +212,15 @@ def test_chat_said_while_the_supernode_dies_arrives_once_with_the_next() -> None
         assert node.chat == lab.nodes[1].chat
 
 
+def test_a_line_that_does_not_fit_is_refused_at_once() -> None:
+    lab = Lab(44, 2)
+    member = lab.nodes[1].membership
+    assert not member.say("", lab.world.now) and not member.say("x" * 2049, lab.world.now)
+    lab.nodes[1].say("half a pair: \ud83d")
+    lab.run(1.0)
+    assert lab.nodes[0].chat == [("n1", "half a pair: ?")]
+
+
 def test_two_thousand_lines_pasted_at_once_do_not_grow_without_end() -> None:
     desk = ChatDesk()
     taken = sum(desk.say("x") for _ in range(2000))
@@ -339,6 +348,26 @@ def test_whole_lab_suspended_for_an_hour_goes_on_as_it_was() -> None:
     assert lab.rulers() == [lab.nodes[0]]
 
 
+def test_failover_of_forty_asks_no_storm_of_queries() -> None:
+    lab = Lab(45, 40)
+    sent: Dict[int, int] = {}
+
+    def counting(send_lone: Any) -> Any:
+        def count(address: Any, data: bytes) -> None:
+            second = int(lab.world.now)
+            sent[second] = sent.get(second, 0) + 1
+            send_lone(address, data)
+
+        return count
+
+    for node in lab.nodes:
+        node.network.send_lone = counting(node.network.send_lone)
+    for node in lab.nodes[:2]:
+        node.kill()
+    assert lab.wait(lambda: obeyed_by_all(lab) == lab.nodes[2].membership.node_id, 30.0) is not None
+    assert max(sent.values()) <= 40 * 30
+
+
 # ---- partitions ---------------------------------------------------------------------------------------------------
 
 
@@ -407,8 +436,9 @@ def forged_claims(lab: Lab, stranger: Stranger, term: int, secret: bytes = b"") 
 
     def answer(query: messages.Query) -> Answer:
         claim = Answer(
-            query.nonce, bytes(8), victim.network_id, term, entry, ROLE_SUPERNODE, messages.NO_NODE, NOWHERE, 0, 9, "x", bytes(16)
-        )
+            query.nonce, bytes(8), victim.network_id, term, entry,
+            ROLE_SUPERNODE, messages.NO_NODE, NOWHERE, 0, 9, "x", bytes(16),
+        )  # fmt: skip
         return with_proof(claim, secret)
 
     stranger.answer = answer
@@ -533,6 +563,40 @@ def test_lying_supernode_cannot_send_members_to_foreign_addresses() -> None:
     assert not set(sent) & set(bad)
 
 
+def test_lying_supernode_cannot_make_the_next_one_run_out_of_numbers() -> None:
+    lab = Lab(37, 3)
+    for node in lab.nodes[1:]:
+        member = node.membership
+        me = member.roster.get(member.node_id)
+        assert me is not None
+        entries = [entry._replace(order=2**32 - 1 - entry.order) for entry in member.roster]
+        update = messages.RosterUpdate(1, member.roster.version + 1, tuple(entries), ())
+        member.roster.version = 2**32 - 2
+        chat = messages.Chat(2**64 - 1, b"somebody", "x", 2**64 - 1, "x")
+        for message in (update._replace(version=2**32 - 1), chat):
+            node._do(member.on_message, member.supernode_link, message, lab.world.now)
+    lab.nodes[0].kill()
+    lab.run(25.0)
+    assert obeyed_by_all(lab) is not None
+    lab.nodes[1].say("on we go")
+    lab.run(1.0)
+    assert lab.nodes[2].chat == [("n1", "on we go")]
+
+
+def test_a_network_whose_terms_are_burnt_is_not_joined() -> None:
+    world = World(seed=38)
+    liar = Stranger(world, "10.0.0.1")
+    liar.answer = lambda query: Answer(
+        query.nonce, bytes(8), b"n" * 16, 2**32 - 1, b"liar1234", ROLE_SUPERNODE, b"liar1234", NOWHERE, 0, 1, "x",
+        bytes(16),
+    )  # fmt: skip
+    welcome = messages.Welcome(b"n" * 16, 2**32 - 1, b"liar1234", bytes(16), bytes(32), 1, 1, 1)
+    liar.on_message = lambda link, data, now: liar.send(link, welcome)  # type: ignore[method-assign]
+    node = StubNode(world, "10.0.0.2", "bo").start(("10.0.0.1", PORT))
+    world.run(until=10.0)
+    assert outcome(node) == "refused"
+
+
 # ---- pure parts ---------------------------------------------------------------------------------------------------
 
 
@@ -550,13 +614,15 @@ def test_addresses_that_a_message_names() -> None:
 
 def test_proof_covers_every_field_of_an_answer() -> None:
     secret = b"s" * 16
-    answer = with_proof(
-        Answer(bytes(8), bytes(8), bytes(16), 3, bytes(8), ROLE_SUPERNODE, messages.NO_NODE, NOWHERE, 5, 2, "ana", bytes(16)), secret
+    blank = Answer(
+        bytes(8), bytes(8), bytes(16), 3, bytes(8), ROLE_SUPERNODE, messages.NO_NODE, NOWHERE, 5, 2, "ana", bytes(16)
     )
+    answer = with_proof(blank, secret)
     assert is_proven(answer, secret) and not is_proven(answer, b"t" * 16) and not is_proven(answer, b"")
     changes: Dict[str, Any] = {
         "nonce": b"1" * 8, "own_nonce": b"1" * 8, "network_id": b"1" * 16, "term": 4, "node_id": b"1" * 8,
-        "role": 1, "supernode_id": b"1" * 8, "supernode": ("10.0.0.1", 1), "heard_ago_ms": 6, "member_count": 3, "name": "bo",
+        "role": 1, "supernode_id": b"1" * 8, "supernode": ("10.0.0.1", 1), "heard_ago_ms": 6,
+        "member_count": 3, "name": "bo",
     }  # fmt: skip
     for field, value in changes.items():
         assert not is_proven(answer._replace(**{field: value}), secret), field
@@ -601,7 +667,7 @@ def rulers_of_terms(lab: Lab) -> Dict[Tuple[bytes, int], Any]:
 @pytest.mark.parametrize("seed", range(12))
 def test_anything_may_happen_and_afterwards_all_agree_within_thirty_seconds(seed: int) -> None:
     print("seed", seed)
-    lab = Lab(1000 + seed, 7, jitter=0.01)
+    lab = Lab(1000 + seed, 7, packets=seed % 3 == 0, jitter=0.01)
     rng = random.Random(seed)
     for _ in range(12):
         disturb(lab, rng)

@@ -17,6 +17,7 @@ SAYS_BURST = 10.0
 SAY_AGAIN_AFTER = 5.0  # seconds without the echo: the supernode dropped it
 RECENT_MAX = 200  # lines kept, so that a new supernode can repeat them to those who missed them
 SPEAKERS_MAX = 2048
+SEQUENCE_MAX = 1 << 63
 
 
 class Bucket:
@@ -89,6 +90,8 @@ class ChatDesk:
 
     def on_chat(self, chat: Chat, own_id: bytes) -> bool:
         """A line came: is it to be shown?"""
+        if chat.sequence >= SEQUENCE_MAX:
+            return False  # whoever goes on counting from there would run out of numbers
         self.sequence = max(self.sequence, chat.sequence)
         if chat.node_id == own_id:
             while self._says and self._says[0].counter <= chat.counter:

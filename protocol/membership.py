@@ -19,7 +19,7 @@ import random
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from protocol import messages
-from protocol.chat import ChatDesk
+from protocol.chat import Bucket, ChatDesk
 from protocol.election import CLAIM_WAIT, PATIENCE, RANK_TIME, Election
 from protocol.messages import (
     NO_NETWORK,
@@ -43,6 +43,7 @@ from protocol.roster import (
     Roster,
     is_proven,
     may_contact,
+    name_fault,
     node_id_of,
     random_bytes,
     seen_from,
@@ -54,10 +55,12 @@ from protocol.wire import Address
 
 __all__ = ["LOCAL_LINK", "LocalSide", "Membership", "Network", "Owner", "Roster", "Seat", "State", "share_digest"]
 
+TERM_MAX = 1 << 31  # in a network that we come to: above it, terms could run out
 HOPS_MAX = 3  # redirections from one node to the next
 JOIN_TIMEOUT = 5.0
 JOIN_TIME_MAX = 60.0  # for all attempts at a busy supernode
 
+ANSWERS_PER_SECOND = 3000.0  # a thousand members may ask at once; a flood costs no more than this
 BEAT_INTERVAL = 2.0
 SUSPECT_AFTER = 4.0  # seconds of silence
 GONE_AFTER = 6.0  # seconds of silence, three own probes among them
@@ -111,6 +114,9 @@ class Membership:
     """This node as a member: search, join, follow, beat, suspect, fail over."""
 
     def __init__(self, network: Network, rng: random.Random, owner: Owner, name: str, mesh: bool = True) -> None:
+        fault = name_fault(name)
+        if fault is not None:
+            raise ValueError(fault)
         self.network = network
         self.rng = rng
         self.owner = owner
@@ -130,6 +136,7 @@ class Membership:
         self.dropped = 0  # messages that were not obeyed
         self.search_port = 0
         self._prober = Prober(network, rng)
+        self._answers = Bucket(ANSWERS_PER_SECOND, ANSWERS_PER_SECOND, 0.0)
         self._chat = ChatDesk()
         self._looks: List[Tuple[float, Address, Callable[[bool], None]]] = []
         self._timers: Dict[State, Callable[[float], None]] = {
@@ -234,8 +241,9 @@ class Membership:
         self.state = State.LEFT
 
     def say(self, text: str, now: float) -> bool:
-        """Chat; False when too much waits already. It is said again until the supernode gives it back."""
-        if not self._chat.say(text):
+        """Chat; False when too much waits already or the line is too long. Said again until it comes back."""
+        data = text.encode("utf-8", "replace")
+        if not 0 < len(data) <= messages.CHAT_BYTES_MAX or not self._chat.say(data.decode("utf-8")):
             return False
         self._pump_chat(now)
         return True
@@ -306,7 +314,7 @@ class Membership:
             _ANSWER_HANDLERS[asked.purpose](self, asked.address, message, now)
 
     def _answer(self, address: Address, query: messages.Query, now: float) -> None:
-        if self._prober.is_own(query.nonce):
+        if self._prober.is_own(query.nonce) or not self._answers.take(now):
             return
         role = ROLE_ALONE
         if self.network_id != NO_NETWORK:
@@ -389,7 +397,7 @@ class Membership:
     def _promote(self, term: int, now: float) -> None:
         """Become the supernode: the owner makes one, and this node joins it as any other would."""
         seat = Seat(
-            self.network_id, self._secret, term, self.node_id, self.roster.version, self._lines_for_seat(),
+            self.network_id, self._secret, term, self.node_id, self._lines_for_seat(),
             tuple(self._chat.recent), tuple(self._known_supernodes[-8:]), self.search_port,
         )  # fmt: skip
         self._drop_attempt("taking over")
@@ -454,8 +462,8 @@ class Membership:
         attempt = self._attempt
         assert attempt is not None
         is_same = self.network_id in (NO_NETWORK, welcome.network_id) and self._secret in (b"", welcome.secret)
-        is_local = attempt.link == LOCAL_LINK
-        if not is_same or not (is_local or self.term <= welcome.term) or attempt.welcome is not None:
+        most = self.term + TERM_STEP_MAX if self.network_id != NO_NETWORK else TERM_MAX
+        if not is_same or not self.term <= welcome.term <= most or attempt.welcome is not None:
             self.dropped += 1
             self._attempt_failed("it belongs to another network", now)
             return

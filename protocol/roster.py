@@ -42,6 +42,8 @@ def name_fault(name: str) -> Optional[str]:
         return "the name is empty"
     if len(name) > NAME_CHARS_MAX:
         return "the name is longer than %d characters" % NAME_CHARS_MAX
+    if any("\ud800" <= sign <= "\udfff" for sign in name):
+        return "the name is not text"
     return None
 
 

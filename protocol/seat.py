@@ -20,8 +20,7 @@ class Seat(NamedTuple):
     secret: bytes
     term: int
     node_id: bytes
-    version: int
-    members: Tuple[MemberEntry, ...]  # all but the lost supernode; the new one among them
+    members: Tuple[MemberEntry, ...]  # in join order, without the lost supernode; the new one among them
     recent_chat: Tuple[Chat, ...]
     known_supernodes: Tuple[Address, ...]  # where supernodes of this network were, latest last
     search_port: int

@@ -1,0 +1,370 @@
+"""What the supernode does for its members: admission, roster, index and lists, searches, limits."""
+
+from __future__ import annotations
+
+import random
+from typing import Any, List
+
+import pytest
+
+from node_tests.stub_node import PORT, Lab, StubNode, share
+from node_tests.test_membership import Stranger, obeyed_by_all
+from protocol import messages
+from protocol.index import Index
+from protocol.messages import NO_NODE, ListPage, ListRequest, Offer, Relay, Search, encode
+from protocol.roster import node_id_of, random_bytes
+
+
+def received(node: StubNode, kind: Any) -> List[Any]:
+    return [message for message in node.received if type(message) is kind]
+
+
+def announce(lab: Lab, node: StubNode, *entries: Any) -> None:
+    node.shares = list(entries)
+    node._do(node.on_joined, lab.world.now)
+    lab.run(0.5)
+
+
+def listing(lab: Lab, node: StubNode, pattern: str = "") -> List[Any]:
+    """All rows, page by page, as Peer asks for them."""
+    rows: List[Any] = []
+    while True:
+        node.received.clear()
+        node.send(ListRequest(1, pattern, len(rows)))
+        lab.run(0.1)
+        page = received(node, ListPage)[-1]
+        rows += page.rows
+        if len(rows) >= page.total or not page.rows:
+            return rows
+
+
+# ---- shares and lists ---------------------------------------------------------------------------------------------
+
+
+def test_a_list_names_each_content_with_its_holders_and_comes_in_pages() -> None:
+    lab = Lab(1, 3)
+    announce(lab, lab.nodes[0], *[share(number) for number in range(130)])
+    announce(lab, lab.nodes[1], *[share(number) for number in range(120, 140)])
+    rows = listing(lab, lab.nodes[2])
+    assert len(rows) == 140 and len({row.file_id for row in rows}) == 140
+    both = next(row for row in rows if row.name == "file125.bin")
+    assert both.sources == 2
+    assert set(both.holders) == {lab.nodes[0].membership.node_id, lab.nodes[1].membership.node_id}
+
+
+def test_a_pattern_filters_by_wildcard_or_by_a_part_of_the_name_in_any_case() -> None:
+    lab = Lab(2, 2)
+    announce(lab, lab.nodes[1], share(1, "Notes.PDF"), share(2, "lab.iso"), share(3, "old notes.txt"))
+    assert [row.name for row in listing(lab, lab.nodes[0], "*.pdf")] == ["Notes.PDF"]
+    assert [row.name for row in listing(lab, lab.nodes[0], "NOTES")] == ["Notes.PDF", "old notes.txt"]
+    assert [row.name for row in listing(lab, lab.nodes[0], "lab.???")] == ["lab.iso"]
+    assert listing(lab, lab.nodes[0], "*a*" * 40) == []
+    assert listing(lab, lab.nodes[0], "[") == []
+
+
+def test_equal_names_with_other_contents_are_two_rows_and_one_content_with_two_names_too() -> None:
+    lab = Lab(3, 3)
+    announce(lab, lab.nodes[1], share(1, "a.txt"), share(2, "b.txt"))
+    announce(lab, lab.nodes[2], share(3, "a.txt"), share(2, "c.txt"))
+    rows = listing(lab, lab.nodes[0])
+    assert [row.name for row in rows] == ["a.txt", "a.txt", "b.txt", "c.txt"]
+    assert [row.sources for row in rows] == [1, 1, 2, 2]
+
+
+def test_added_and_withdrawn_shares_and_those_of_a_member_who_left() -> None:
+    lab = Lab(4, 3)
+    announce(lab, lab.nodes[1], share(1))
+    lab.nodes[1].send(messages.ShareAdd((share(2), share(3))))
+    lab.nodes[1].send(messages.ShareRemove((share(1), share(77))))
+    lab.nodes[2].send(messages.ShareRemove((share(2),)))  # not its own
+    lab.run(0.1)
+    assert [row.name for row in listing(lab, lab.nodes[2])] == ["file2.bin", "file3.bin"]
+    lab.nodes[1].quit()
+    lab.run(1.0)
+    assert listing(lab, lab.nodes[2]) == []
+
+
+def test_a_rejoin_with_the_same_list_sends_it_only_once() -> None:
+    lab = Lab(5, 2)
+    announce(lab, lab.nodes[1], *[share(number) for number in range(300)])
+    assert len(received(lab.nodes[1], messages.SharesWanted)) == 1
+    link = lab.nodes[1].membership.supernode_link
+    lab.world.after(0.0, lambda: lab.nodes[1].network._lose(link, "reset"))
+    lab.run(3.0)
+    assert lab.agree() and len(received(lab.nodes[1], messages.SharesWanted)) == 1
+    assert len(lab.nodes[0].supernode.index) == 300
+    lab.nodes[1].send(messages.ShareAdd((share(300),)))
+    lab.nodes[1].shares.append(share(300))
+    lab.nodes[1]._do(lab.nodes[1].on_joined, lab.world.now)
+    lab.run(0.5)
+    assert len(received(lab.nodes[1], messages.SharesWanted)) == 1
+
+
+def test_only_the_supernodes_own_peer_has_cached_files() -> None:
+    lab = Lab(6, 2)
+    for node in lab.nodes:
+        announce(lab, node, share(1)._replace(cached=True))
+    index = lab.nodes[0].supernode.index
+    assert [entry.cached for node in lab.nodes for entry in index.shares_of(node.membership.node_id)] == [True, False]
+
+
+def test_shares_over_the_limits_are_refused_and_counted() -> None:
+    index = Index()
+    assert index.add(b"a" * 8, [share(number) for number in range(10_005)]) == 5
+    assert len(index) == 10_000
+    index.forget(b"a" * 8)
+    assert len(index) == 0 and index.page("", 0) == (0, ())
+    assert not index._rows and not index._holders and not index._row_uses
+
+
+def test_index_always_equals_what_its_members_said() -> None:
+    rng = random.Random(7)
+    index = Index()
+    said: dict = {}
+    for _ in range(400):
+        member = rng.choice([b"a" * 8, b"b" * 8, b"c" * 8])
+        entries = [share(rng.randrange(30)) for _ in range(rng.randrange(6))]
+        verb = rng.choice(["add", "remove", "replace", "forget"])
+        mine = said.setdefault(member, set())
+        if verb == "add":
+            index.add(member, entries)
+            mine.update(entries)
+        elif verb == "remove":
+            index.remove(member, entries)
+            mine.difference_update(entries)
+        elif verb == "replace":
+            index.replace(member, entries)
+            said[member] = set(entries)
+        else:
+            index.forget(member)
+            said[member] = set()
+        assert len(index) == sum(len(entries) for entries in said.values())
+        rows = index.page("", 0)[1]
+        assert {row.file_id for row in rows} == {entry.file_id for entries in said.values() for entry in entries}
+        for row in rows:
+            holders = {member for member, entries in said.items() if any(e.file_id == row.file_id for e in entries)}
+            assert set(row.holders) == holders and row.sources == len(holders)
+
+
+# ---- searches -----------------------------------------------------------------------------------------------------
+
+
+def search(file_id: bytes, via_supernode: bool = False) -> Search:
+    return Search(5, file_id, 10, "x", False, b"forged!!", ("8.8.8.8", 53), via_supernode)
+
+
+def test_a_search_reaches_all_others_with_the_true_requester_and_the_offer_comes_back() -> None:
+    lab = Lab(8, 4)
+    asker, holder = lab.nodes[2], lab.nodes[3]
+    asker.send(search(bytes(32)))
+    lab.run(0.1)
+    assert not received(asker, Search)
+    for node in (lab.nodes[0], lab.nodes[1], holder):
+        (seen,) = received(node, Search)
+        assert (seen.requester, seen.place) == (asker.membership.node_id, asker.network.address)
+    holder.send(Offer(5, bytes(32), asker.membership.node_id, b"forged!!", True, True))
+    lab.run(0.1)
+    (offer,) = received(asker, Offer)
+    assert offer.provider == holder.membership.node_id
+    assert asker.membership.place_of(offer.provider) == holder.network.address
+
+
+def test_a_search_by_way_of_the_supernode_goes_to_its_own_peer_alone() -> None:
+    lab = Lab(9, 3)
+    lab.nodes[1].send(search(bytes(32), via_supernode=True))
+    lab.run(0.1)
+    (relay,) = received(lab.nodes[0], Relay)
+    assert relay.requester == lab.nodes[1].membership.node_id
+    assert not received(lab.nodes[2], Search) and not received(lab.nodes[0], Search)
+    lab.nodes[0].send(Offer(5, bytes(32), relay.requester, NO_NODE, False, True))
+    lab.run(0.1)
+    assert received(lab.nodes[1], Offer)[0].provider == lab.nodes[0].membership.node_id
+    assert lab.nodes[1].membership.place_of(lab.nodes[0].membership.node_id) == ("10.0.0.1", PORT)
+
+
+def test_an_offer_to_nobody_is_dropped() -> None:
+    lab = Lab(10, 2)
+    for target in (NO_NODE, b"unknown!"):
+        lab.nodes[1].send(Offer(5, bytes(32), target, NO_NODE, True, True))
+    lab.run(0.1)
+    assert lab.nodes[0].supernode.dropped == 2
+
+
+# ---- roster -------------------------------------------------------------------------------------------------------
+
+
+def test_a_member_changes_its_own_line_and_everyone_sees_it() -> None:
+    lab = Lab(11, 3)
+    node = lab.nodes[1]
+    node._do(node.membership.set_mesh, False, lab.world.now)
+    lab.run(0.1)
+    for other in lab.nodes:
+        assert [entry.mesh for entry in other.membership.roster] == [True, False, True]
+
+
+def test_a_member_who_missed_a_version_asks_for_all() -> None:
+    lab = Lab(12, 3)
+    lab.nodes[1].membership.roster.version -= 3
+    lab.nodes[1].membership.roster.remove(lab.nodes[2].membership.node_id)
+    lab.add("late")
+    lab.run(3.0)
+    assert lab.agree() and ("joined", "n2") in lab.nodes[1].events[-3:]
+
+
+def test_a_loopback_address_means_the_supernodes_machine() -> None:
+    lab = Lab(13, 1)
+    StubNode(lab.world, "127.0.0.1", "same machine", 7001)
+    far = lab.add("far")
+    lab.run(1.0)
+    entry = messages.MemberEntry(b"same mac", "same", ("127.0.0.1", 7001), 9, True, True)
+    member = far.membership
+    update = messages.RosterUpdate(1, member.roster.version + 1, (entry,), ())
+    far._do(member.on_message, member.supernode_link, update, lab.world.now)
+    assert member.place_of(b"same mac") == ("10.0.0.1", 7001)
+
+
+def test_names_that_are_no_names_are_refused_for_good() -> None:
+    lab = Lab(14, 1)
+    stranger = Stranger(lab.world, "10.0.0.66")
+    for name in ("", "  ", "x" * 33):
+        stranger.join(("10.0.0.1", PORT), name=name)
+        lab.run(1.0)
+        assert stranger.last(messages.Busy).retry_after_ms == 0
+    assert lab.agree()
+
+
+# ---- limits -------------------------------------------------------------------------------------------------------
+
+
+def test_a_thousand_that_join_at_once_are_all_taken_in_and_chat_goes_on() -> None:
+    lab = Lab(15, 2)
+    stranger = Stranger(lab.world, "10.1.0.1")
+    rng = random.Random(15)
+    joins = {}
+    for number in range(1000):
+        opening = random_bytes(rng, 16)
+        fields = {"opening": opening, "node_id": node_id_of(opening), "name": "m%d" % number}
+        joins[stranger.join(("10.0.0.1", PORT), **fields)] = fields
+    stranger.answer = None
+    busy_links: List[int] = []
+
+    def on_message(link: int, data: bytes, now: float) -> None:
+        tag = data[0]
+        if tag == encode(messages.Busy(1, ""))[0]:
+            busy_links.append(link)
+            fields = joins[link]
+            lab.world.after(1.0, lambda: joins.setdefault(stranger.join(("10.0.0.1", PORT), **fields), fields))
+        elif tag == encode(messages.Pong(0, 0))[0]:
+            pass
+
+    stranger.on_message = on_message  # type: ignore[method-assign]
+    lab.run(0.5)
+    lab.nodes[1].say("still here?")
+    lab.run(1.5)
+    assert lab.nodes[0].chat == [("n1", "still here?")]
+    lab.run(6.0)
+    assert busy_links and len(lab.nodes[0].supernode) == 1002
+    assert len(lab.nodes[1].membership.roster) == 1002
+
+
+def test_the_network_is_full_at_1024() -> None:
+    lab = Lab(16, 1)
+    supernode = lab.nodes[0].supernode
+    assert supernode is not None
+    template = next(iter(supernode._lines.values()))
+    for number in range(1023):
+        supernode._lines[number.to_bytes(8, "big")] = type(template)(template.entry, lab.world.now)
+    stranger = Stranger(lab.world, "10.0.0.66")
+    stranger.join(("10.0.0.1", PORT))
+    lab.run(1.0)
+    assert "full" in stranger.last(messages.Busy).reason
+
+
+def test_a_chat_flood_from_one_does_not_drown_the_others() -> None:
+    lab = Lab(17, 3)
+    for number in range(3000):
+        lab.nodes[2].send(messages.Say(number + 1, "flood"))
+    lab.nodes[1].say("hello")
+    lab.run(2.0)
+    texts = [text for _, text in lab.nodes[1].chat]
+    assert "hello" in texts and texts.count("flood") <= 40 + 2 * 20
+    assert lab.nodes[0].supernode.dropped > 2000
+
+
+def test_a_member_who_does_not_read_is_given_up() -> None:
+    lab = Lab(18, 3)
+    slow = next(link for link, line in lab.nodes[0].supernode._by_link.items() if line.entry.name == "n2")
+    lab.nodes[0].network.backlog = lambda link: 9 << 20 if link == slow else 0  # type: ignore[method-assign]
+    lab.run(1.0)
+    assert [event[1] for event in lab.nodes[1].events if event[0] == "left"] == ["n2"]
+    assert not lab.nodes[0].supernode.owns(slow)
+
+
+def test_in_doubt_after_a_sleep_the_supernode_holds_its_tongue_and_then_goes_on() -> None:
+    lab = Lab(19, 4)
+    ruler = lab.nodes[0]
+    for node in lab.nodes[1:3]:
+        node.kill()  # the successors will not answer, so the doubt lasts its full time
+    ruler.sleep()
+    lab.run(2.6)
+    ruler.wake()
+    assert ruler.supernode.is_in_doubt(lab.world.now)
+    lab.nodes[3].say("anybody?")
+    lab.run(2.5)
+    assert not lab.nodes[3].chat and lab.rulers() == [ruler]
+    lab.run(1.0)
+    assert lab.nodes[3].chat == [("n3", "anybody?")]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_message_of_a_member_breaks_the_supernode(seed: int) -> None:
+    print("seed", seed)
+    lab = Lab(20 + seed, 3)
+    rng = random.Random(seed)
+    kinds = [kind for _, kind in messages.all_messages()]
+    for _ in range(600):
+        message = random_message(rng, rng.choice(kinds))
+        if message is not None and type(message) not in (messages.Leave, messages.Join):
+            lab.nodes[2].send(message)
+        if rng.random() < 0.05:
+            lab.run(0.05)
+    lab.run(30.0)
+    assert lab.rulers() == [lab.nodes[0]] and obeyed_by_all(lab) is not None
+    lab.nodes[1].say("fine")
+    lab.run(0.5)
+    assert ("n1", "fine") in lab.nodes[0].chat
+
+
+def random_message(rng: random.Random, kind: Any) -> Any:
+    """Some well-formed message of this kind, by decoding random bytes; None when none is found."""
+    tag = next(tag for tag, other in messages.all_messages() if other is kind)
+    for _ in range(30):
+        body = bytes(rng.choice([0, 0, 0, 1, 4, rng.randrange(256)]) for _ in range(rng.randrange(300)))
+        try:
+            return messages.decode(bytes([tag]) + body)
+        except messages.WireError as error:
+            if "left over" in str(error):
+                for size in range(len(body)):
+                    try:
+                        return messages.decode(bytes([tag]) + body[:size])
+                    except messages.WireError:
+                        continue
+    return None
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_message_of_a_supernode_breaks_a_member(seed: int) -> None:
+    print("seed", seed)
+    lab = Lab(30 + seed, 3)
+    rng = random.Random(seed)
+    kinds = [kind for _, kind in messages.all_messages()]
+    victim = lab.nodes[2]
+    for _ in range(600):
+        message = random_message(rng, rng.choice(kinds))
+        link = victim.membership.supernode_link
+        if message is not None and link is not None:
+            victim._to_own_peer(link, message, lab.world.now)
+        if rng.random() < 0.05:
+            lab.run(0.05)
+    lab.run(60.0)
+    assert obeyed_by_all(lab) is not None
