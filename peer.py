@@ -18,11 +18,11 @@ import math
 import random
 from collections import deque
 from functools import partial
-from typing import Any, Callable, Deque, Dict, List, Optional, Protocol, Sequence, Tuple
+from typing import AbstractSet, Any, Callable, Deque, Dict, List, Optional, Protocol, Sequence, Tuple
 
 import library as files
 from protocol import messages
-from protocol.fetching import Fetching
+from protocol.fetching import MESH_LINKS_MAX, Fetching
 from protocol.host import FileRules
 from protocol.jobs import Jobs
 from protocol.membership import LOCAL_LINK, LocalSide, Membership, Seat, share_digest
@@ -68,6 +68,7 @@ __all__ = [
     "UploadDone",
 ]  # fmt: skip
 
+NOTHING: AbstractSet[bytes] = frozenset()
 BACKLOG_LOW = 1 << 20  # on_writable comes when a link's backlog falls under it
 HELLO_TIMEOUT = 5.0  # an incoming link says who it is, or is closed
 HELLOS_MAX = 256  # links that have not said it yet
@@ -129,6 +130,10 @@ RULES = FileRules(
 )  # fmt: skip
 
 
+def _ids_in(entries: List[Any]) -> AbstractSet[bytes]:
+    return frozenset(entry.file_id for entry in entries if not entry.is_folder)
+
+
 class _ListAsk:
     """A list command on its way: pages are asked one after the other."""
 
@@ -177,7 +182,7 @@ class Peer:
         self._shared: Dict[bytes, Dict[str, Any]] = {}  # id -> path -> SharedFile
         self._cached: Dict[bytes, Tuple[Any, int, int]] = {}  # id -> CachedFile, files, bytes
         self._announced: Dict[Tuple[bytes, str], ShareEntry] = {}
-        self._contents: Dict[bytes, List[bytes]] = {}  # shared folder -> its files
+        self._contents: Dict[bytes, AbstractSet[bytes]] = {}  # folder -> the contents in it
         self._warned_too_many = False
         self._hellos: Dict[int, Tuple[Address, float]] = {}  # incoming links that have not said who they are
         self._lists: Dict[int, _ListAsk] = {}
@@ -237,6 +242,7 @@ class Peer:
     def set_mesh(self, on: bool, now: float) -> None:
         self._enter(now)
         self.membership.set_mesh(on, now)
+        self.fetching.set_mates(self._mates(), now)
         self.fetching.on_mesh_set(now)
         self._drain(now)
 
@@ -469,14 +475,19 @@ class Peer:
             self._shared.setdefault(shared.file_id, {})[shared.path] = shared
         for warning in result.warnings:
             self.notify(Notice(warning))
-        self.run(partial(self._apply_scan, result.removed, result.added), lambda *_: None)
+        self.run(partial(self._apply_scan, result.removed, result.added), self._on_scan_applied)
         self._announce()
         self._drain(now)
 
-    def _apply_scan(self, removed: List[Any], added: List[Any]) -> None:
-        """On the disk thread."""
+    def _apply_scan(self, removed: List[Any], added: List[Any]) -> Dict[bytes, AbstractSet[bytes]]:
+        """On the disk thread; what is in the folders that came."""
         self.library.withdraw(removed)
         self.library.adopt(added)
+        return {shared.file_id: _ids_in(files.decode_folder(shared.listing)) for shared in added if shared.is_folder}
+
+    def _on_scan_applied(self, contents: Any, error: Optional[Exception], now: float) -> None:
+        if error is None:
+            self._contents.update((file_id, ids) for file_id, ids in contents.items() if file_id in self._shared)
 
     # ---- inside: time, disk, the link to the own supernode
 
@@ -577,7 +588,19 @@ class Peer:
         self.notify(Left(label, len(self._roster()), silent_seconds))
 
     def on_roster_changed(self, now: float) -> None:
-        """Nothing is kept here that the roster does not say."""
+        self.fetching.set_mates(self._mates(), now)
+
+    def _mates(self) -> List[bytes]:
+        """The members that joined just before this one, as far as they have their mesh on: to stand by with."""
+        if not self.mesh or self.is_supernode:
+            return []
+        before: List[bytes] = []
+        for entry in self._roster():
+            if entry.node_id == self.node_id:
+                break
+            if entry.mesh and entry.present and entry.node_id != self.supernode_id:
+                before.append(entry.node_id)
+        return before[: -MESH_LINKS_MAX - 1 : -1]
 
     def on_chat(self, label: str, text: str, is_me: bool, now: float) -> None:
         self.notify(ChatReceived(label, text, is_me))
@@ -648,15 +671,17 @@ class Peer:
     def has_under_name(self, file_id: bytes, name: str) -> bool:
         return any(shared.name == name for shared in self._shared.get(file_id, {}).values())
 
-    def files_in(self, file_id: bytes) -> List[bytes]:
-        """The contents in a folder that this node shares; none for a file."""
+    def files_in(self, file_id: bytes) -> AbstractSet[bytes]:
+        """The contents in a folder that this node serves; none for a file."""
+        return self._contents.get(file_id, NOTHING)
+
+    def total_of(self, file_id: bytes) -> int:
         places = self._shared.get(file_id)
-        listing = next(iter(places.values())).listing if places else b""
-        if not listing:
-            return []
-        if file_id not in self._contents:
-            self._contents[file_id] = [entry.file_id for entry in files.decode_folder(listing) if not entry.is_folder]
-        return self._contents[file_id]
+        if places:
+            shared = next(iter(places.values()))
+            return int(shared.total_size) if shared.is_folder else 0
+        cached = self._cached.get(file_id)
+        return cached[2] if cached is not None and cached[0].is_folder else 0
 
     def on_finished(self, shared: Any) -> None:
         """A download has its final name: it is shared from now on."""
@@ -678,9 +703,9 @@ class Peer:
         """Ask the library what its cache holds, and announce it; then go on."""
         self.run(self._look_into_cache, partial(self._on_cache_seen, then))
 
-    def _look_into_cache(self) -> Dict[bytes, Tuple[Any, int, int]]:
+    def _look_into_cache(self) -> Tuple[Dict[bytes, Tuple[Any, int, int]], Dict[bytes, AbstractSet[bytes]]]:
         """On the disk thread."""
-        found = {}
+        found, contents = {}, {}
         for cached in self.library.cached():
             count, total = 1, cached.size
             if cached.is_folder:
@@ -694,14 +719,18 @@ class Peer:
                         continue
                     count = sum(not entry.is_folder for entry in entries)
                     total = sum(entry.size for entry in entries)
+                    contents[cached.file_id] = _ids_in(entries)
             found[cached.file_id] = cached, count, total
-        return found
+        return found, contents
 
     def _on_cache_seen(
         self, then: Callable[[], None], found: Any, error: Optional[Exception], now: float
     ) -> None:
         if error is None:
-            self._cached = found
+            self._cached, contents = found
+            self._contents.update(contents)
+            for file_id in [one for one in self._contents if one not in self._shared and one not in found[0]]:
+                del self._contents[file_id]
             self._announce()
         then()
 

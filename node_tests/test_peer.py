@@ -10,7 +10,7 @@ import os
 import random
 
 import pytest
-from simulator import World
+from simulator import Conditions, World
 
 import library as files
 from peer import (
@@ -145,9 +145,9 @@ class Node:
 
 
 class Lab:
-    def __init__(self, path, seed=1):
+    def __init__(self, path, seed=1, conditions=None, packets=False):
         self.path, self.seed = path, seed
-        self.world = World(seed=seed)
+        self.world = World(seed, conditions, packets)
         self.nodes = []
 
     def node(self, name, number=None, mesh=True, disk_delay=0.0002, shared=None):
@@ -717,6 +717,25 @@ def test_members_are_shown_with_roles_and_links(lab):
     assert ana.peer.members(lab.world.now)[0].is_me
 
 
+def test_with_the_mesh_on_nodes_stand_by_with_links_and_without_they_close_them(lab):
+    lab.node("ana")
+    bo, cy = lab.node("bo"), lab.node("cy")
+    di = lab.node("di", mesh=False)
+    lab.run(15)
+
+    def links(node):
+        return {row.label: row.links for row in node.peer.members(lab.world.now) if not row.is_me}
+
+    assert links(bo) == {"ana": 1, "cy": 1, "di": 0} and links(cy) == {"ana": 1, "bo": 1, "di": 0}
+    assert links(di) == {"ana": 1, "bo": 0, "cy": 0}
+    bo.do("set_mesh", False, lab.world.now)
+    lab.run(40)
+    assert links(bo) == {"ana": 1, "cy": 0, "di": 0} and links(cy)["bo"] == 0
+    bo.do("set_mesh", True, lab.world.now)
+    lab.run(40)
+    assert links(cy)["bo"] == 1
+
+
 def test_connecting_elsewhere_leaves_the_present_network_properly(lab):
     ana, bo = lab.node("ana"), lab.node("bo")
     other = Node(lab, "zoe", 50)
@@ -983,3 +1002,22 @@ def test_a_seed_replays_exactly(tmp_path):
         return [(type(event).__name__, getattr(event, "seconds", None)) for event in di.events], lab.world.now
 
     assert story(tmp_path / "one") == story(tmp_path / "two")
+
+
+# ---- over the real transport: packets, loss, bottlenecks
+
+
+@pytest.mark.parametrize("mesh", [True, False])
+def test_a_file_arrives_over_a_lossy_slow_path(tmp_path, mesh):
+    path = Conditions(rate=12.5e6, latency=0.002, loss=0.01, reorder=0.02, duplicate=0.01, corrupt=0.001)
+    lab = Lab(tmp_path, conditions=path, packets=True)
+    data = content(6 * MIB)
+    lab.node("ana")
+    bo = lab.node("bo", shared={"lab.iso": data})
+    cy = lab.node("cy", mesh=mesh)
+    done = cy.fetched("lab.iso")
+    assert isinstance(done, DownloadDone) and cy.read("lab.iso") == data
+    assert done.seconds < 3
+    lab.run(2)
+    assert bo.told(UploadDone)
+    lab.close()

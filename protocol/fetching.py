@@ -26,6 +26,7 @@ from protocol.messages import (
     NOT_READABLE,
     NOWHERE,
     PURPOSE_BULK,
+    PURPOSE_MESH,
     UNKNOWN_FILE,
     Have,
     LinkHello,
@@ -56,6 +57,8 @@ USELESS_TIME = 60.0  # a source that sent nothing or was too slow is left alone 
 STRIKES_MAX, BAN_TIME = 2, 600.0  # THREATS: G01
 JUDGED_MAX = 4096  # strikes and bans remembered
 BULK_IDLE = 10.0  # seconds until a link that nothing comes by is closed
+MESH_LINKS_MAX = 8  # members to stand by with; a link each, so a transfer begins at once
+MESH_DELAY, MESH_RETRY = (0.5, 3.0), (10.0, 30.0)  # seconds, drawn by lot: many may have joined at once
 RELAY_UNWANTED_AFTER = 15.0
 RELAYS_MAX = 64  # contents fetched for others at once
 DROPPED_MAX = 1000  # senseless messages on one link before it is closed
@@ -147,6 +150,8 @@ class Fetching:
         self._strikes: OrderedDict[Tuple[bytes, bytes], int] = OrderedDict()
         self._left_alone: OrderedDict[Tuple[bytes, bytes], float] = OrderedDict()  # (node, content) -> until
         self._when_ended: Dict[bytes, List[Callable[[float], None]]] = {}
+        self._mates: List[bytes] = []
+        self._mesh_at = math.inf  # when the next link to a mate is opened
         self._tick_at = math.inf
 
     # ---- wanting
@@ -164,9 +169,9 @@ class Fetching:
         if fetch.is_complete:
             wish.on_all_pieces(fetch, now)
         elif fetch.download.size < 0:
-            self._begin_looking(fetch, now)
             for provider in asked_first:
                 self._use(fetch, provider, now)
+            self._begin_looking(fetch, now)
         return fetch
 
     def is_wished(self, file_id: bytes) -> bool:
@@ -190,7 +195,10 @@ class Fetching:
         if fetch.content.size == 0 and self.rules.is_true_manifest(fetch.file_id, 0, b""):
             fetch.download.open(0, b"")
             return
-        self._search(fetch, now)
+        if fetch.download.sources:
+            fetch.search_at = now + TICK  # a small file is here before others could be found
+        else:
+            self._search(fetch, now)
         if not fetch.is_in_memory:
             self.host.run(partial(self.library.manifest, fetch.file_id), partial(self._on_known_manifest, fetch))
 
@@ -269,11 +277,16 @@ class Fetching:
             place = self.host.place_of(provider)
             if place is None:
                 return
-            bulk = Bulk(self.network.connect(place), provider, now)
-            self._bulk[bulk.link] = self._bulk_to[provider] = bulk
+            bulk = self._open_bulk(place, provider, now)
         bulk.fetches.add(fetch)
         if bulk.is_up:
             fetch.download.add_source(bulk.link, provider, self.host.label_of(provider), now)
+
+    def _open_bulk(self, place: Any, node_id: bytes, now: float) -> Bulk:
+        bulk = Bulk(self.network.connect(place), node_id, now)
+        self._bulk[bulk.link] = self._bulk_to[node_id] = bulk
+        self._tick_at = min(self._tick_at, now + TICK)
+        return bulk
 
     def _leave_source(self, fetch: Fetch, source: Source, until: float, now: float) -> None:
         bulk = self._bulk.get(source.link)
@@ -296,6 +309,27 @@ class Fetching:
             fetch.search_interval = SEARCH_INTERVAL
             fetch.search_at = min(fetch.search_at, now + TICK)
 
+    # ---- the mesh: links that stand by
+
+    def set_mates(self, mates: List[bytes], now: float) -> None:
+        """The members to have a link with while the mesh is on, though nothing travels yet."""
+        self._mates = mates[:MESH_LINKS_MAX]
+        if any(mate not in self._bulk_to for mate in self._mates):
+            self._mesh_at = min(self._mesh_at, now + self.rng.uniform(*MESH_DELAY))
+
+    def _open_mesh_link(self, now: float) -> None:
+        """One at a time."""
+        missing = [mate for mate in self._mates if mate not in self._bulk_to]
+        if missing:
+            self._mesh_at = now + self.rng.uniform(*MESH_DELAY)
+            place = self.host.place_of(missing[0])
+            if place is None:
+                self._mates.remove(missing[0])
+            else:
+                self._open_bulk(place, missing[0], now)
+        else:
+            self._mesh_at = math.inf
+
     # ---- links
 
     def owns(self, link: int) -> bool:
@@ -315,7 +349,8 @@ class Fetching:
         if bulk is None:
             return
         bulk.is_up, bulk.used_at = True, now
-        self.send(link, LinkHello(PURPOSE_BULK, self.host.network_id, self.host.node_id))
+        purpose = PURPOSE_BULK if bulk.fetches else PURPOSE_MESH
+        self.send(link, LinkHello(purpose, self.host.network_id, self.host.node_id))
         label = self.host.label_of(bulk.node_id)
         for fetch in list(bulk.fetches):
             fetch.download.add_source(link, bulk.node_id, label, now)
@@ -327,6 +362,8 @@ class Fetching:
             return
         if self._bulk_to.get(bulk.node_id) is bulk:
             del self._bulk_to[bulk.node_id]
+        if bulk.node_id in self._mates:
+            self._mesh_at = max(now, min(self._mesh_at, now + self.rng.uniform(*MESH_RETRY)))
         for fetch in list(bulk.fetches):
             if not bulk.is_up:
                 self._leave_alone(bulk.node_id, fetch.file_id, now + UNREACHABLE_TIME)
@@ -589,17 +626,19 @@ class Fetching:
     # ---- time
 
     def next_deadline(self) -> float:
-        return min(self._tick_at, self.serving.next_deadline())
+        return min(self._tick_at, self._mesh_at, self.serving.next_deadline())
 
     def on_timer(self, now: float) -> None:
         self.serving.on_timer(now)
+        if now >= self._mesh_at:
+            self._open_mesh_link(now)
         if now < self._tick_at:
             return
         for fetch in list(self.fetches.values()):
             if not fetch.is_ended:
                 self._check(fetch, now)
         for bulk in list(self._bulk.values()):
-            if bulk.fetches:
+            if bulk.fetches or bulk.node_id in self._mates:
                 bulk.used_at = now
             elif bulk.is_up and now - bulk.used_at >= BULK_IDLE:
                 self.network.disconnect(bulk.link, "no longer needed")
@@ -649,6 +688,7 @@ class Fetching:
     def end_all(self, now: float) -> None:
         """The node leaves: nothing is asked any more, parts stay."""
         self._when_ended.clear()
+        self._mates, self._mesh_at = [], math.inf
         for each in list(self.fetches.values()):
             self.end(each, now)
         for link in self._bulk:

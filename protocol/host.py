@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, List, NamedTuple, Optional, Protocol
+from typing import AbstractSet, Any, Callable, List, NamedTuple, Optional, Protocol
 
 After = Callable[[Any, Optional[Exception], float], None]
 
@@ -47,7 +47,10 @@ class Host(Protocol):
 
     def is_cached(self, file_id: bytes) -> bool: ...
     def name_of_own(self, file_id: bytes) -> str: ...
-    def files_in(self, file_id: bytes) -> List[bytes]:
+    def total_of(self, file_id: bytes) -> int:
+        """The bytes of all files in a folder that is here; 0 for others."""
+
+    def files_in(self, file_id: bytes) -> AbstractSet[bytes]:
         """The contents in a folder that this node shares; none for a file."""
 
     def has_under_name(self, file_id: bytes, name: str) -> bool: ...

@@ -19,7 +19,7 @@ from protocol.host import sentence_of
 from protocol.results import DownloadDone, ListEntry, Progress, Stopped, TransferRow
 from protocol.transfer import SourceState
 
-FOLDER_FILES_AT_ONCE = 4
+FOLDER_FILES_AT_ONCE, FOLDER_BYTES_AT_ONCE = 16, 16 << 20  # many small files, but few large ones
 LISTING_SIZE_MAX = 32 << 20  # bytes of a folder's listing
 PROGRESS_INTERVAL = 0.5  # at most twice a second for each transfer
 TICK = 0.5
@@ -189,7 +189,7 @@ class FolderJob(Job):
         super().__init__(jobs, number, entry, now)
         self.path = ""
         self.waiting: Deque[Any] = deque()  # entries of the listing
-        self.busy: Set[bytes] = set()
+        self.busy: Dict[bytes, int] = {}  # id -> size
         self.later: List[Any] = []  # contents that are on their way under another name
         self.providers: Tuple[bytes, ...] = ()  # gave the listing, so they are asked for the files first
         self.done_bytes = 0
@@ -247,16 +247,20 @@ class FolderJob(Job):
             return
         if not self.waiting and not self.busy and self.later:
             self.waiting, self.later = deque(self.later), []
-        while self.waiting and len(self.busy) < FOLDER_FILES_AT_ONCE:
+        while self.waiting and self._has_room(self.waiting[0].size):
             entry = self.waiting.popleft()
             if entry.file_id in self.busy:
                 self.later.append(entry)
             else:
-                self.busy.add(entry.file_id)
+                self.busy[entry.file_id] = entry.size
                 self._prepare(entry, now)
         if not self.waiting and not self.busy and not self.later:
             self.is_closing = True
             self.jobs.host.run(self.jobs.library.flush, self._on_flushed)
+
+    def _has_room(self, size: int) -> bool:
+        is_small = sum(self.busy.values()) + size <= FOLDER_BYTES_AT_ONCE and len(self.busy) < FOLDER_FILES_AT_ONCE
+        return is_small or len(self.busy) < 2
 
     def _prepare(self, entry: Any, now: float) -> None:
         name = "%s/%s" % (self.entry.name, entry.path)
@@ -282,7 +286,7 @@ class FolderJob(Job):
 
     def _file_over(self, file_id: bytes, size: int, now: float) -> None:
         self.done_bytes += size
-        self.busy.discard(file_id)
+        self.busy.pop(file_id, None)
         self.tell_progress(now)
         self._go_on(now)
 

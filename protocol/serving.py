@@ -33,7 +33,7 @@ from protocol.messages import (
     encode_parts,
 )
 from protocol.results import TransferRow, UploadDone
-from protocol.transfer import Download, Uploads, manifest_pages
+from protocol.transfer import Download, UploadLink, Uploads, manifest_pages
 
 LINKS_PER_NODE_MAX = 4  # that one node may open to us
 REFUSED_TIME = 600.0  # seconds that an upload cancelled by a person is not begun again
@@ -192,14 +192,13 @@ class Serving:
         """It has it all: told once, and believed only if something of it was sent there."""
         upload = self.uploads.links[link]
         upload.told.discard(message.file_id)
-        sent = [upload.sent.pop(message.file_id, None)]
-        sent += [upload.sent.pop(file_id, None) for file_id in self.host.files_in(message.file_id)]
-        records = [record for record in sent if record is not None]
-        if records:
-            seconds = now - min(record.started_at for record in records)
-            size = sum(record.size for record in records)
+        sent = upload.sent.pop(message.file_id, None)
+        if message.file_id in upload.folders:
+            upload.folders.remove(message.file_id)
+        if sent is not None:
             name = self.host.name_of_own(message.file_id)
-            self.host.notify(UploadDone(name, size, seconds, upload.label, message.file_id))
+            seconds = now - sent.started_at
+            self.host.notify(UploadDone(name, sent.size, seconds, upload.label, message.file_id))
 
     # ---- what Uploads want done (UploadHands)
 
@@ -211,6 +210,11 @@ class Serving:
 
     def next_number(self) -> int:
         return self.host.next_number()
+
+    def counted_as(self, upload: UploadLink, file_id: bytes) -> bytes:
+        if file_id not in upload.folders and self.host.files_in(file_id):
+            upload.folders.append(file_id)
+        return next((folder for folder in upload.folders if file_id in self.host.files_in(folder)), file_id)
 
     def read(self, link: int, file_id: bytes, index: int, offset: int, length: int) -> None:
         job = partial(self.library.read, file_id, index, offset, length)
@@ -256,7 +260,7 @@ class Serving:
         """What is being sent."""
         rows = []
         for upload, file_id, sent in self.uploads.rows(now):
-            size, rate = self.size_of(file_id) or 0, sent.rate.per_second(now)
+            size, rate = self.host.total_of(file_id) or self.size_of(file_id) or 0, sent.rate.per_second(now)
             left = (size - sent.size) / rate if rate >= 1.0 and size > sent.size else None
             name, done = self.host.name_of_own(file_id), min(sent.size, size)
             rows.append(TransferRow(sent.number, "S", name, "sending", done, size, rate, left, (upload.label,)))

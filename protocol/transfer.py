@@ -49,6 +49,7 @@ QUEUE_MAX = 256
 UPLOAD_BACKLOG_MAX = 4 << 20  # bytes handed to a link and not yet delivered
 SUBSCRIPTIONS_MAX = 256  # contents whose new pieces are told on one link
 SENT_RECORDS_MAX = 1024
+FOLDERS_COUNTED_MAX = 16
 
 
 class SourceState(enum.Enum):
@@ -558,6 +559,7 @@ class UploadLink:
         self.told_position = 0
         self.told: Set[bytes] = set()  # contents whose new pieces it is told
         self.sent: OrderedDict[bytes, Sent] = OrderedDict()
+        self.folders: Deque[bytes] = deque(maxlen=FOLDERS_COUNTED_MAX)  # what it fetches of them is counted together
 
 
 class UploadHands(Protocol):
@@ -571,6 +573,9 @@ class UploadHands(Protocol):
         """Read a span; answered by `on_read`."""
 
     def next_number(self) -> int: ...
+
+    def counted_as(self, upload: UploadLink, file_id: bytes) -> bytes:
+        """The content, or the folder that it is sent as a part of."""
 
 
 class Uploads:
@@ -602,8 +607,9 @@ class Uploads:
             return
         upload.used_at = now
         upload.jobs.append(_Job(file_id, index, length))
-        if file_id not in upload.sent:
-            upload.sent[file_id] = Sent(self._hands.next_number(), now, now, 0, Rate(now))
+        counted = self._hands.counted_as(upload, file_id)
+        if counted not in upload.sent:
+            upload.sent[counted] = Sent(self._hands.next_number(), now, now, 0, Rate(now))
             if len(upload.sent) > SENT_RECORDS_MAX:
                 upload.sent.popitem(last=False)
         self._pump(upload, now)
@@ -630,10 +636,11 @@ class Uploads:
             return
         upload.reading_bytes -= length
         upload.used_at = now
-        sent = upload.sent.get(file_id)
+        counted = self._hands.counted_as(upload, file_id)
+        sent = upload.sent.get(counted)
         if sent is not None:
             sent.rate.add(length, now)
-            upload.sent[file_id] = sent._replace(size=sent.size + length, at=now)
+            upload.sent[counted] = sent._replace(size=sent.size + length, at=now)
         self._hands.send(link, PieceData(file_id, index, offset, data))
         self._pump(upload, now)
 
