@@ -4,7 +4,7 @@
     node thread            owns the roles (`Peer`, and `Supernode` when it is one); its inbox is `NodeThread.inbox`
     disk thread            owns the library: everything that may block on a disk
     scanner thread         owns the scanner: looks for new and changed files to share
-    network thread         owns the socket; made by `rdt.open`
+    network thread         owns the socket; made by `rdt.Transport`
 
 A command is a closure put into the node's inbox; its answer, and every notification, is a closure put into the
 console's. So nothing here needs a lock. Only this file prints, reads input or argv, and makes threads (`rdt` its own).
@@ -1495,8 +1495,8 @@ class Node:
 
     def start(self, settings: Settings) -> None:
         """Starts the threads, and looks for the network."""
-        for thread in (self._thread, self._disk, self._scanner):
-            thread.start()
+        for thread in (self._thread, self._disk, self._scanner, self._transport):
+            thread.start()              # the transport last: its events need somebody who takes them
         target = (settings.ip, settings.port) if settings.ip else None
         self.call(lambda now: self.peer.start(target, settings.port, now))
 
@@ -1538,10 +1538,10 @@ def _open_transport(settings: Settings) -> Tuple[rdt.Transport, bool]:
     # An address of this machine alone is kept to it; any other is asked for from all interfaces.
     ip = settings.ip if settings.ip and settings.ip.startswith("127.") else "0.0.0.0"
     try:
-        return rdt.open(ip, settings.port), True
+        return rdt.Transport(ip, settings.port), True
     except rdt.RdtError as error:
         log.info("%s; a free one is used", error)
-        return rdt.open("0.0.0.0", 0), False
+        return rdt.Transport("0.0.0.0", 0), False
 
 
 def main(argv: Optional[Sequence[str]] = None, open_node: Callable[..., Any] = open_node) -> int:

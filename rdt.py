@@ -348,6 +348,10 @@ class Transport:
         """Disconnect everybody, deliver what was sent, free the port; RdtError says what was not delivered."""
         if self._stopping:
             return
+        if not self._thread.is_alive():
+            self._stopping = True
+            self._release()
+            return
         finished: Future[None] = Future()
         troubles: List[str] = []
         self._post(lambda: self._begin_close(finished, troubles))
@@ -412,8 +416,11 @@ class Transport:
                 except Exception:  # one bad datagram or event never ends the thread
                     log.exception("dropped what the network thread could not handle")
         finally:
-            for handle in (self._datagrams, self._waker, self._wakened):
-                handle.close()
+            self._release()
+
+    def _release(self) -> None:
+        for handle in (self._datagrams, self._waker, self._wakened):
+            handle.close()
 
     def _turn(self) -> None:
         self._run_inbox()
