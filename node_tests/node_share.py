@@ -15,6 +15,7 @@ from scenario import Member, expect, results, say
 
 def body(arguments: argparse.Namespace) -> None:
     name = scenario.content_name(arguments.seed, arguments.size)
+    expect(arguments.size > 0, "--size has to be more: nothing is sent of an empty file, so nobody hears of its fetch")
     scenario.make_file(arguments.folder, arguments.seed, arguments.size)
     say("shared: %s  SHA-256 %s" % (name, scenario.content_sha256(arguments.seed, arguments.size)))
     with Member(arguments, "share-%d" % arguments.seed) as node:

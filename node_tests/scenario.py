@@ -29,7 +29,7 @@ sys.path.insert(0, str(ROOT))
 # The scripts take the program's modules from here: then the line above has been run before they are looked for.
 import node_client  # noqa: E402
 import rdt  # noqa: E402, F401
-from protocol import membership, results  # noqa: E402, F401
+from protocol import election, membership, results  # noqa: E402, F401
 
 DEFAULT_TIMEOUT = 30.0  # seconds for each wait
 LIST_INTERVAL = 0.2  # seconds: nothing tells that the list of the network changed, so it is asked for again

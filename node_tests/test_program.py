@@ -1,0 +1,179 @@
+"""The program as a person has it: `python node_client.py` with flags and piped commands, several nodes on loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Iterator
+
+import pytest
+import scenario
+from running import PATIENCE, ROOT, Running, free_port
+
+BIG = 400_000_000  # bytes: long enough on the way to be killed at part of it
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@contextlib.contextmanager
+def node(home: Path, port: int, name: str, *flags: object) -> Iterator[Running]:
+    """A node in a folder of its own that has joined, or opened, the network at the port."""
+    (home / name / "shared").mkdir(parents=True, exist_ok=True)
+    with Running("node_client.py", "--ip", "127.0.0.1", "--port", port, "--name", name, *flags, cwd=home / name) as one:
+        one.expect(r"^\* (joined|supernode at)")
+        yield one
+
+
+def script(home: Path, port: int, commands: str, *flags: object) -> subprocess.CompletedProcess[str]:
+    """A node to which all commands are piped at once, to its end."""
+    home.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, str(ROOT / "node_client.py"), "--ip", "127.0.0.1", "--port", str(port)]
+    return subprocess.run([*command, *map(str, flags)], cwd=home, input=commands, capture_output=True, text=True,
+                          encoding="utf-8", timeout=PATIENCE)
+
+
+def test_three_nodes_share_list_fetch_chat_and_outlive_their_supernode(tmp_path):
+    port = free_port()
+    with node(tmp_path, port, "ana") as ana, node(tmp_path, port, "bo") as bo, node(tmp_path, port, "cy") as cy:
+        ana.expect(rf"^\* supernode at 127\.0\.0\.1:{port} \(nobody here yet; you are the first\)\. Folder: shared$")
+        bo.expect(rf"^\* joined ana's network at 127\.0\.0\.1:{port}: 2 nodes\. Folder: shared$")
+        ana.expect(r"^\* cy joined \(3 nodes\)$")
+
+        elsewhere = tmp_path / "notes.pdf"
+        elsewhere.write_bytes(os.urandom(2_000_000))
+        bo.ask("B %s" % elsewhere, "notes.pdf is shared")
+        cy.ask_until("G *.pdf", r"^  1  notes\.pdf  2\.0 MB  bo  1 source$")
+        done = cy.ask("R 1", r"^OK notes\.pdf  2\.0 MB in 0:\d\d, .*, from bo  id ([0-9a-f]{8}) -> shared[/\\]notes\.")
+        sent = bo.expect(r"^OK sent notes\.pdf to cy  2\.0 MB in 0:\d\d  id ([0-9a-f]{8})$")
+        assert done.group(1) == sent.group(1)
+        assert sha256(tmp_path / "cy" / "shared" / "notes.pdf") == sha256(elsewhere)
+        cy.ask("R notes.pdf", r"^\* notes\.pdf is here already: shared[/\\]notes\.pdf$")
+
+        cy.type("T hello everyone \u2603")
+        for one in (ana, bo, cy):
+            one.expect("^<cy> hello everyone \u2603$")
+        cy.ask("W", r"^  ana  127\.0\.0\.1:%d +supernode" % port)
+        cy.expect(r"^  cy +127\.0\.0\.1:\d+ .*this is you$")
+        cy.ask("V", r"R notes\.pdf +done +100%")
+        cy.ask("X", r'^Unknown: "X"\. Did you mean R\? \(\? for help\)$')
+
+        by_relay_is_fetched(tmp_path, ana, bo, cy)
+
+        ana.type("Q")
+        assert ana.end() == 0, ana.story()
+        bo.expect(r"^\* ana left; you are now the supernode$")
+        cy.expect(r"^\* ana left; the supernode is now bo$")
+        (tmp_path / "bo" / "shared" / "after.txt").write_bytes(b"after the change")
+        cy.ask_until("G after*", r"after\.txt  16 B  bo")
+        cy.ask("R after.txt", r"^OK after\.txt  16 B .*from bo")
+        cy.type("Q")
+        assert cy.end() == 0, cy.story()
+        bo.expect(r"^\* cy left \(1 node\)$")
+        assert bo.end() == 0, bo.story()
+        for one in (ana, bo, cy):
+            assert one.count("Traceback|Error|\r|\x1b") == 0, one.story()
+
+
+def by_relay_is_fetched(home: Path, ana: Running, bo: Running, cy: Running) -> None:
+    """With the mesh off, a file comes by way of the supernode, which can serve it again."""
+    cy.ask("M off", "^\\* mesh is off")
+    (home / "bo" / "shared" / "relayed.bin").write_bytes(os.urandom(1_500_000))
+    cy.ask_until("G relayed*", r"relayed\.bin  1\.5 MB  bo")
+    cy.ask("R relayed.bin", r"^OK relayed\.bin  1\.5 MB .* by way of ana  id")
+    assert sha256(home / "cy" / "shared" / "relayed.bin") == sha256(home / "bo" / "shared" / "relayed.bin")
+    assert not (home / "ana" / "shared" / "relayed.bin").exists()       # a cached copy is not the person's file
+    cy.ask("M on", "^\\* mesh is on")
+
+
+def test_piped_commands_wait_for_the_join_and_for_their_transfers(tmp_path):
+    port = free_port()
+    with node(tmp_path, port, "ana") as ana:
+        content = os.urandom(30_000_000)
+        (tmp_path / "ana" / "shared" / "lab.iso").write_bytes(content)
+        (tmp_path / "ana" / "shared" / "empty.txt").write_bytes(b"")
+        ana.ask_until("G", "lab.iso")
+        ana.ask_until("G", "empty.txt")
+        done = script(tmp_path / "bo", port, "R lab.iso\nR empty.txt\nQ\n", "--name", "bo")
+        assert done.returncode == 0, done.stdout
+        assert re.search(r"^OK lab\.iso  30\.0 MB .*, from ana ", done.stdout, re.M), done.stdout
+        assert re.search(r"^OK empty\.txt  0 B ", done.stdout, re.M), done.stdout
+        assert (tmp_path / "bo" / "shared" / "lab.iso").read_bytes() == content
+        assert (tmp_path / "bo" / "shared" / "empty.txt").read_bytes() == b""
+        assert "\r" not in done.stdout and "\x1b" not in done.stdout and done.stderr == ""
+        ana.expect(r"^\* bo left \(1 node\)$")
+
+
+def test_a_folder_is_fetched_whole(tmp_path):
+    port, talks = free_port(), tmp_path / "talks"
+    (talks / "2024").mkdir(parents=True)
+    (talks / "intro.txt").write_bytes(b"welcome")
+    (talks / "2024" / "slides.bin").write_bytes(os.urandom(700_000))
+    with node(tmp_path, port, "ana") as ana:
+        ana.ask("B %s" % talks, "talks is shared")
+        ana.ask_until("G", r"talks/ \(2 files\)")
+        done = script(tmp_path / "bo", port, "R talks\n", "--name", "bo")
+        assert done.returncode == 0, done.stdout
+        for name in ("intro.txt", "2024/slides.bin"):
+            assert (tmp_path / "bo" / "shared" / "talks" / name).read_bytes() == (talks / name).read_bytes()
+
+
+def test_exit_codes(tmp_path):
+    port = free_port()
+    assert script(tmp_path / "a", port, "").returncode == 0
+    missing = script(tmp_path / "a", port, "R nothing.pdf\nQ\n")
+    assert (missing.returncode, "!! nothing.pdf  nobody here has it" in missing.stdout) == (1, True), missing.stdout
+    wrong = script(tmp_path / "a", port, "", "--colour")
+    assert (wrong.returncode, "Traceback" in wrong.stderr) == (2, False)
+    assert script(tmp_path / "a", 80, "").returncode == 2
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other_program:
+        other_program.bind(("127.0.0.1", port))
+        taken = script(tmp_path / "a", port, "")
+    assert (taken.returncode, "in use by another program" in taken.stdout) == (3, True), taken.stdout
+
+
+def test_a_second_node_in_one_place_takes_a_folder_of_its_own(tmp_path):
+    port = free_port()
+    flags = ["--ip", "127.0.0.1", "--port", port, "--name"]
+    with Running("node_client.py", *flags, "ana", cwd=tmp_path) as ana:
+        ana.expect(r"Folder: shared$")
+        with Running("node_client.py", *flags, "bo", cwd=tmp_path) as bo:
+            bo.expect(r"^\* shared is in use by another node here; this one uses shared-2$")
+            bo.expect(r"2 nodes\. Folder: shared-2$")
+            assert bo.end() == 0
+        assert ana.end() == 0
+
+
+def test_a_download_killed_at_part_of_it_goes_on_with_the_missing_pieces(tmp_path):
+    port = free_port()
+    with node(tmp_path, port, "ana") as ana:
+        path = Path(scenario.make_file(str(tmp_path / "ana" / "shared"), 5, BIG, "big.bin"))
+        ana.ask_until("G", "big.bin")
+        with node(tmp_path, port, "bo") as bo:
+            bo.ask("R big.bin", r"^R big\.bin +[1-9]\d%")
+            bo.kill()
+            assert bo.count("^OK") == 0, "the download was over before it could be killed"
+        assert not (tmp_path / "bo" / "shared" / "big.bin").exists()
+        with node(tmp_path, port, "bo") as bo:
+            bo.ask("R big.bin", r"^OK big\.bin  400\.0 MB")
+            assert bo.end() == 0
+        sent = ana.expect(r"^OK sent big\.bin to bo\S*  ([\d.]+) MB")
+        assert float(sent.group(1)) < BIG / 1e6 - 10, "all of it was sent again: %s" % sent.string
+        assert sha256(tmp_path / "bo" / "shared" / "big.bin") == sha256(path)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows ends a process at once by TerminateProcess")
+def test_sigterm_ends_it_as_q_does(tmp_path):
+    port = free_port()
+    with node(tmp_path, port, "ana") as ana, node(tmp_path, port, "bo") as bo:
+        ana.signal(signal.SIGTERM)
+        bo.expect(r"^\* ana left; you are now the supernode$")
+        assert ana.process.wait(PATIENCE) == 0, ana.story()
