@@ -40,7 +40,7 @@ class StubNode:
 
     # ---- what a person does
 
-    def start(self, target: Optional[Tuple[str, int]] = None) -> "StubNode":
+    def start(self, target: Optional[Tuple[str, int]] = None) -> StubNode:
         return self._do(self.membership.start, target, PORT, self.world.now)
 
     def say(self, text: str) -> None:
@@ -75,7 +75,7 @@ class StubNode:
     def send(self, message: Any) -> None:
         self._do(self.membership.send_to_supernode, message)
 
-    def _do(self, verb: Any, *args: Any) -> "StubNode":
+    def _do(self, verb: Any, *args: Any) -> StubNode:
         verb(*args)
         self._drain()
         self.network.rearm()
@@ -232,14 +232,14 @@ class Lab:
         for key, value in conditions.items():
             setattr(self.world.conditions, key, value)
         self.nodes: List[StubNode] = []
-        for index in range(count):
+        for _ in range(count):
             self.add()
             self.world.run_until(lambda: self.nodes[-1].membership.is_joined, self.world.now + 10)
         self.run(1.0)
 
     def add(self, name: str = "") -> StubNode:
         number = len(self.nodes)
-        node = StubNode(self.world, "10.0.0.%d" % (number + 1), name or "n%d" % number)
+        node = StubNode(self.world, "10.0.%d.%d" % (number // 200, number % 200 + 1), name or "n%d" % number)
         self.nodes.append(node)
         return node.start(("10.0.0.1", PORT) if number else None)
 
