@@ -1,16 +1,13 @@
-"""Whole nodes in one thread: real libraries in temporary folders, virtual time, links that can be cut, nodes that die.
-
-`Lab` makes nodes; a node's `events` are what its person would have been told.
-"""
+"""Whole nodes in one thread: what a person asks of files, from the command to the last byte on the disk."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import random
 
 import pytest
-from simulator import Conditions, World
+from lab import MIB, PORT, Lab, Node, content
+from simulator import Conditions
 
 import library as files
 from peer import (
@@ -18,7 +15,6 @@ from peer import (
     DownloadDone,
     Notice,
     Outcome,
-    Peer,
     Progress,
     Stopped,
     SupernodeChanged,
@@ -26,149 +22,6 @@ from peer import (
 )
 from protocol import messages
 from protocol.messages import encode
-from supernode import Supernode
-
-PORT = 6020
-MIB = 1 << 20
-
-
-class Node:
-    """One node with its library, its scanner and its person's screen."""
-
-    def __init__(self, lab, name, number, mesh=True, disk_delay=0.0002):
-        self.lab, self.world, self.name = lab, lab.world, name
-        self.ip = "10.0.0.%d" % number
-        self.folder = str(lab.path / name)
-        self.events = []
-        self.answers = []
-        self.disk_delay = disk_delay
-        self._disk_free_at = 0.0
-        self.is_alive = True
-        self.spoil = None  # changes what is read from this node's disk
-        self.library = files.Library(self.folder)
-        self.library.open()
-        self.scanner = files.Scanner(self.folder, clock=lambda: self.world.now)
-        self.network = self.world.network((self.ip, PORT))
-        rng = random.Random(number * 1000 + lab.seed)
-        self.peer = Peer(
-            self.network, self.library, self.disk, rng, self.notify, Supernode, name,
-            scanner=self.scanner, own_addresses=lambda: [self.ip], mesh=mesh,
-        )  # fmt: skip
-        self.world.attach(self.network, self.peer)
-
-    def notify(self, event):
-        self.events.append(event)
-
-    def disk(self, job, done):
-        self._disk_free_at = max(self.world.now, self._disk_free_at) + self.disk_delay
-        self.world.at(self._disk_free_at, lambda: self._run(job, done))
-
-    def _run(self, job, done):
-        if not self.is_alive:
-            return
-        result, error = None, None
-        try:
-            result = job()
-        except Exception as caught:
-            error = caught
-        done(result, error)
-        self.network.rearm()
-
-    def do(self, verb, *args):
-        """One command of the person, as the console calls it."""
-        result = getattr(self.peer, verb)(*args)
-        self.network.rearm()
-        return result
-
-    def start(self, target=None):
-        self.do("start", target or (self.ip, PORT), PORT, self.world.now)
-        assert self.world.run_until(lambda: self.told(Outcome), self.world.now + 10)
-        self.scan()
-        return self
-
-    def scan(self):
-        result = self.scanner.run_once()
-        self.do("on_scanned", result, self.world.now)
-        self.lab.run(0.3)
-
-    def told(self, kind):
-        return [event for event in self.events if isinstance(event, kind)]
-
-    def fetch(self, name):
-        self.answers = []
-        self.do("fetch_name", name, self.world.now, self.answers.append)
-        self.world.run_until(lambda: self.answers, self.world.now + 10)
-        return self.answers[0]
-
-    def fetched(self, name, within=60.0):
-        """Fetch, wait for the end, and give the event that told it."""
-        before = len(self.told((DownloadDone, Stopped)))
-        assert self.fetch(name).kind == "started"
-        self.world.run_until(lambda: len(self.told((DownloadDone, Stopped))) > before, self.world.now + within)
-        return self.told((DownloadDone, Stopped))[before]
-
-    def list(self, pattern=""):
-        rows = []
-        self.do("list_files", pattern, self.world.now, lambda found: rows.append(found))
-        assert self.world.run_until(lambda: rows, self.world.now + 10)
-        return rows[0]
-
-    def row(self):
-        return self.peer.transfers(self.world.now)[0]
-
-    def read(self, name):
-        with open(os.path.join(self.folder, name), "rb") as file:
-            return file.read()
-
-    def put(self, name, data):
-        path = os.path.join(self.folder, *name.split("/"))
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(path, "wb") as file:
-            file.write(data)
-        return data
-
-    def kill(self):
-        """SIGKILL: silence; the folder's lock falls."""
-        self.is_alive = False
-        self.world.kill(self.network)
-        self.library.close()
-
-    def quit(self):
-        left = []
-        self.do("leave", self.world.now, lambda *_: left.append(True))
-        assert self.world.run_until(lambda: left, self.world.now + 5)
-        self.lab.run(0.5)
-        self.kill()
-
-    def supernode_label(self):
-        return self.peer.label_of(self.peer.supernode_id) if self.peer.supernode_id else None
-
-
-class Lab:
-    def __init__(self, path, seed=1, conditions=None, packets=False):
-        self.path, self.seed = path, seed
-        self.world = World(seed, conditions, packets)
-        self.nodes = []
-
-    def node(self, name, number=None, mesh=True, disk_delay=0.0002, shared=None):
-        """A started node; the first one is the supernode."""
-        os.makedirs(str(self.path / name), exist_ok=True)
-        for file_name, data in (shared or {}).items():
-            path = self.path / name / file_name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
-        node = Node(self, name, number or len(self.nodes) + 1, mesh, disk_delay)
-        target = ("10.0.0.1", PORT) if self.nodes else None
-        self.nodes.append(node)
-        return node.start(target)
-
-    def run(self, seconds):
-        self.world.run(self.world.now + seconds)
-
-    def close(self):
-        for node in self.nodes:
-            if node.is_alive:
-                node.library.close()
 
 
 @pytest.fixture
@@ -176,10 +29,6 @@ def lab(tmp_path):
     made = Lab(tmp_path)
     yield made
     made.close()
-
-
-def content(size, seed=7):
-    return random.Random(seed).getrandbits(8 * size).to_bytes(size, "big") if size else b""
 
 
 # ---- direct transfers
