@@ -7,8 +7,8 @@
     transport.broadcast(b"..."); transport.disconnect(connection); transport.close()
 
 Every verb may be called from any thread and takes a timeout in seconds; every failure is an `RdtError` that names the
-other side and the cause. How it works lies in `protocol/` (sliding window, loss detection, congestion control); here are
-the socket, the one thread that owns it and every connection, and the queues between that thread and the callers.
+other side and the cause. How it works lies in `protocol/` (sliding window, loss detection, congestion control); here
+are the socket, the one thread that owns it and every connection, and the queues between that thread and the callers.
 
 Roles do not block on verbs: `Links` gives them the same connections as numbered links and events.
 """
@@ -56,6 +56,8 @@ SIO_UDP_CONNRESET = 0x9800000C
 _SEGMENT_SIZE = struct.Struct("=H")
 _GRO_SIZE = struct.Struct("=i")
 _ANCILLARY_SIZE = 64
+
+Progress = Callable[[int, int], None]  # (bytes done, size)
 
 FILE, FILE_DATA, FILE_END, FILE_RECEIPT, FILE_REFUSED = 1, 2, 3, 4, 5  # frame kinds; 0 is MESSAGE
 _TRANSFER = struct.Struct(">I")
@@ -163,7 +165,11 @@ class Datagrams:
         self._buffer = bytearray(1 << 16)
         self._view = memoryview(self._buffer)
         self._has_sendmsg = hasattr(self.socket, "sendmsg")
-        self._segments = self._has_sendmsg and _set(self.socket, socket.IPPROTO_UDP, UDP_SEGMENT, 0) and sys.platform.startswith("linux")
+        self._segments = (
+            self._has_sendmsg
+            and _set(self.socket, socket.IPPROTO_UDP, UDP_SEGMENT, 0)
+            and sys.platform.startswith("linux")
+        )
         self._merges = self._segments and _set(self.socket, socket.IPPROTO_UDP, UDP_GRO, 1)
         self._unsegmented: Dict[Address, float] = {}  # destinations where segmentation failed, and until when it rests
 
@@ -212,7 +218,7 @@ class Datagrams:
             self.socket.sendto(b"".join(parts), batch.address)
 
     def receive(self) -> Optional[Tuple[memoryview, int, Address]]:
-        """(bytes, size of each datagram in them, sender); the bytes are good until the next call. None: nothing there."""
+        """(bytes, size of each datagram in them, sender), good until the next call; None: nothing there."""
         try:
             if self._merges:
                 size, control, _, address = self.socket.recvmsg_into([self._buffer], _ANCILLARY_SIZE)
@@ -264,7 +270,13 @@ def _interfaces_by_ioctl() -> List[Tuple[str, str]]:
 class Transport:
     """One UDP socket and the thread that owns it; made by `open`."""
 
-    def __init__(self, ip: str = "", port: int = 0, clock: Callable[[], float] = time.monotonic, rng: Optional[random.Random] = None) -> None:
+    def __init__(
+        self,
+        ip: str = "",
+        port: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+        rng: Optional[random.Random] = None,
+    ) -> None:
         self._clock = clock
         self._datagrams = Datagrams(ip, port)
         self.address = self._datagrams.address
@@ -332,7 +344,9 @@ class Transport:
         future: Future[int] = Future()
 
         def hand_out() -> None:
-            open_ones = [made for made in self._connections if made.state in (core.State.ESTABLISHED, core.State.HANDSHAKE)]
+            open_ones = [
+                made for made in self._connections if made.state in (core.State.ESTABLISHED, core.State.HANDSHAKE)
+            ]
             for made in open_ones:
                 made.send_frame(MESSAGE, message)
             future.set_result(len(open_ones))
@@ -379,7 +393,11 @@ class Transport:
             self._closing[0].set_result(None)
 
     def _undelivered(self) -> List[str]:
-        return ["%d bytes were not delivered to %s" % (made.backlog, _shown(made.address)) for made in list(self._connections) if made.backlog]
+        return [
+            "%d bytes were not delivered to %s" % (made.backlog, _shown(made.address))
+            for made in list(self._connections)
+            if made.backlog
+        ]
 
     def stats(self) -> Dict[str, int]:
         """Counters of what was dropped, refused and failed, by cause."""
@@ -516,7 +534,9 @@ class Connection:
         self._made = made
         self._connecting = connecting
         self._messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._files: queue.SimpleQueue[Any] = queue.SimpleQueue()  # FILE, FILE_DATA, FILE_END, and FILE_REFUSED by the sender
+        self._files: queue.SimpleQueue[Any] = (
+            queue.SimpleQueue()
+        )  # FILE, FILE_DATA, FILE_END, and FILE_REFUSED by the sender
         self._receipts: queue.SimpleQueue[Any] = queue.SimpleQueue()  # FILE_RECEIPT, FILE_REFUSED by the receiver
         self._refused: Set[bytes] = set()  # transfers that this side did not take
         self._ended = threading.Event()
@@ -613,7 +633,10 @@ class Connection:
         self.transport._post(lambda: self._made.send_frame(kind, *parts))
         while self._made.backlog > BACKLOG_HIGH and self._end is None:
             self.transport._post(self._check_room)
-            if not self._room.wait(timeout=min(60.0, max(0.0, deadline - time.monotonic()))) and time.monotonic() >= deadline:
+            if (
+                not self._room.wait(timeout=min(60.0, max(0.0, deadline - time.monotonic())))
+                and time.monotonic() >= deadline
+            ):
                 raise RdtError("%s took nothing in time" % _shown(self.address))
             self._room.clear()
 
@@ -639,15 +662,19 @@ class Connection:
             if not self._ended.wait(timeout):
                 left = self._made.backlog
                 with contextlib.suppress(RdtError):
-                    self.transport._post(lambda: self._made.fail(core.CloseCode.ABANDONED, "gave up", self.transport._clock()))
+                    self.transport._post(
+                        lambda: self._made.fail(core.CloseCode.ABANDONED, "gave up", self.transport._clock())
+                    )
                 if left:
-                    raise RdtError("%d bytes were not delivered to %s within %g s" % (left, _shown(self.address), timeout))
+                    raise RdtError(
+                        "%d bytes were not delivered to %s within %g s" % (left, _shown(self.address), timeout)
+                    )
         if self._end is not None and self._end.undelivered:
             raise self._lost(self._end)
 
     # ---- files
 
-    def send_file(self, path: str, progress: Optional[Callable[[int, int], None]] = None, timeout: Optional[float] = None) -> FileReceipt:
+    def send_file(self, path: str, progress: Optional[Progress] = None, timeout: Optional[float] = None) -> FileReceipt:
         """Send a file; returns only when the other side has verified and kept it. `progress(bytes done, size)`."""
         began, deadline = time.monotonic(), _deadline(timeout)
         if not self._sending_file.acquire(blocking=False):
@@ -672,7 +699,9 @@ class Connection:
         name = reader.name.encode("utf-8", "replace")
         self._send_frame(FILE, _FILE.pack(transfer, reader.size), name, deadline=deadline)
 
-    def _send_content(self, transfer: int, reader: library.SequentialReader, progress: Optional[Callable[[int, int], None]], deadline: float) -> None:
+    def _send_content(
+        self, transfer: int, reader: library.SequentialReader, progress: Optional[Progress], deadline: float
+    ) -> None:
         done = 0
         while True:
             data = reader.read(SPAN_SIZE)
@@ -694,7 +723,9 @@ class Connection:
             return None  # about an earlier file
         said = bytes(frame.body[_TRANSFER.size :])
         if frame.kind == FILE_REFUSED:
-            raise RdtError("%s did not take the file: %s" % (_shown(self.address), said.decode("utf-8", "replace")[:300]))
+            raise RdtError(
+                "%s did not take the file: %s" % (_shown(self.address), said.decode("utf-8", "replace")[:300])
+            )
         return said.hex()
 
     def _await_receipt(self, transfer: int, digest: str, deadline: float) -> None:
@@ -706,7 +737,9 @@ class Connection:
             if said is not None:
                 raise RdtError("%s confirmed another content than was sent" % _shown(self.address))
 
-    def accept_file(self, folder: str, progress: Optional[Callable[[int, int], None]] = None, timeout: Optional[float] = None) -> FileReceipt:
+    def accept_file(
+        self, folder: str, progress: Optional[Progress] = None, timeout: Optional[float] = None
+    ) -> FileReceipt:
         """Take the next file that the other side sends, verify it and keep it in the folder under a safe, free name."""
         deadline = _deadline(timeout)
         transfer, size, name = self._next_offer(deadline)
@@ -740,7 +773,7 @@ class Connection:
                 self._refuse(transfer, "its name is not UTF-8")
 
     def _receive_content(
-        self, transfer: int, size: int, writer: library.SequentialWriter, progress: Optional[Callable[[int, int], None]], deadline: float
+        self, transfer: int, size: int, writer: library.SequentialWriter, progress: Optional[Progress], deadline: float
     ) -> None:
         done = 0
         while True:

@@ -53,8 +53,8 @@ class World:
         self.now = 0.0
         self.conditions = conditions or Conditions()
         self.networks: Dict[Address, Any] = {}
-        self.drivers: Dict[Address, "EndpointDriver"] = {}
-        self._packet_links: Dict[Tuple[str, str], "PacketLink"] = {}
+        self.drivers: Dict[Address, EndpointDriver] = {}
+        self._packet_links: Dict[Tuple[str, str], PacketLink] = {}
         self._special: Dict[Tuple[str, str], Conditions] = {}
         self._cuts: Set[Tuple[str, str]] = set()
         self._heap: List[Tuple[float, int, Callable[[], None]]] = []
@@ -93,7 +93,7 @@ class World:
             self._special[key] = dataclasses.replace(self.conditions)
         return self._special[key]
 
-    def link(self, source: Address, target: Address) -> "PacketLink":
+    def link(self, source: Address, target: Address) -> PacketLink:
         """The bottleneck from one host to another: shared by all that runs between them."""
         key = (source[0], target[0])
         if key not in self._packet_links:
@@ -187,7 +187,7 @@ class MessageNetwork(_Driven):
     def __init__(self, world: World, address: Address) -> None:
         super().__init__(world, address)
         self._numbers = itertools.count(1)
-        self._links: Dict[int, Tuple["MessageNetwork", int]] = {}
+        self._links: Dict[int, Tuple[MessageNetwork, int]] = {}
         self._last_at: Dict[int, float] = {}
 
     def send_lone(self, address: Address, message: bytes) -> None:
@@ -219,10 +219,10 @@ class MessageNetwork(_Driven):
             self.world.after(5.0, lambda: self.tell("on_link_lost", link, "timed out"))
         return link
 
-    def _latency(self, target: "MessageNetwork") -> float:
+    def _latency(self, target: MessageNetwork) -> float:
         return self.world.conditions_of(self.address[0], target.address[0]).latency
 
-    def _connected(self, link: int, target: "MessageNetwork") -> None:
+    def _connected(self, link: int, target: MessageNetwork) -> None:
         if not (self.alive and target.alive):
             self.tell("on_link_lost", link, "timed out")
             return
@@ -490,7 +490,12 @@ class Pair:
         began, before = self.world.now, sum(map(len, self.received["b"]))
         data = self.send(size)
         arrived = self.world.run_until(lambda: sum(map(len, self.received["b"])) >= before + size, began + limit)
-        assert arrived, "after %g s only %d of %d bytes: %s" % (limit, sum(map(len, self.received["b"])) - before, size, self.lost)
+        assert arrived, "after %g s only %d of %d bytes: %s" % (
+            limit,
+            sum(map(len, self.received["b"])) - before,
+            size,
+            self.lost,
+        )
         assert b"".join(self.received["b"])[before:] == data
         return self.world.now - began
 

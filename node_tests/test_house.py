@@ -12,7 +12,23 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 MODULES = {path.stem: path for path in ROOT.glob("*.py")}
 MODULES.update({"protocol." + path.stem: path for path in (ROOT / "protocol").glob("*.py") if path.stem != "__init__"})
 
-DOORS = {"socket", "select", "selectors", "threading", "queue", "time", "os", "io", "pathlib", "shutil", "tempfile", "asyncio", "sqlite3", "subprocess", "ssl"}
+DOORS = {
+    "socket",
+    "select",
+    "selectors",
+    "threading",
+    "queue",
+    "time",
+    "os",
+    "io",
+    "pathlib",
+    "shutil",
+    "tempfile",
+    "asyncio",
+    "sqlite3",
+    "subprocess",
+    "ssl",
+}
 FORBIDDEN = {  # what a room's import list may not hold, from the standard library
     "peer": DOORS,
     "supernode": DOORS,
@@ -36,7 +52,9 @@ def imports_of(path):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             names.add(node.module)
-            names.update(f"{node.module}.{alias.name}" for alias in node.names if f"{node.module}.{alias.name}" in MODULES)
+            names.update(
+                f"{node.module}.{alias.name}" for alias in node.names if f"{node.module}.{alias.name}" in MODULES
+            )
     return names
 
 

@@ -86,7 +86,9 @@ def test_a_file_is_kept_and_receipted_at_both_ends(ends, tmp_path, size):
     (tmp_path / "notes.bin").write_bytes(content)
     seen = []
     accepting = in_background(far.accept_file, str(tmp_path / "inbox"), timeout=WAIT)
-    sent = near.send_file(str(tmp_path / "notes.bin"), progress=lambda done, total: seen.append((done, total)), timeout=WAIT)
+    sent = near.send_file(
+        str(tmp_path / "notes.bin"), progress=lambda done, total: seen.append((done, total)), timeout=WAIT
+    )
     kept = accepting()
     assert kept.sha256 == sent.sha256 == hashlib.sha256(content).hexdigest()
     assert kept.size == sent.size == size

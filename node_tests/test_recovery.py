@@ -5,7 +5,16 @@ import random
 
 import pytest
 
-from protocol.recovery import MAX_ACK_DELAY, Acknowledged, AckViolation, CubicQ, RangeSet, Recovery, RttEstimator, SentBatch
+from protocol.recovery import (
+    MAX_ACK_DELAY,
+    Acknowledged,
+    AckViolation,
+    CubicQ,
+    RangeSet,
+    Recovery,
+    RttEstimator,
+    SentBatch,
+)
 from protocol.streams import FRAME_SIZE_MAX, GAPS_MAX, ReceiveStream, SendStream, StreamViolation
 
 # ---- ranges -------------------------------------------------------------------------------------------------------
@@ -219,7 +228,9 @@ def test_cubic_reaches_its_old_window_after_k_seconds():
     while now < math.pow(30 / 0.4, 1 / 3):
         now += 0.01
         size = int(controller.window / 10)
-        controller.on_acknowledged(Acknowledged(now, size // 1000, size, 0.1, 10, 20, int(controller.window), True), recovery.rtt)
+        controller.on_acknowledged(
+            Acknowledged(now, size // 1000, size, 0.1, 10, 20, int(controller.window), True), recovery.rtt
+        )
     assert controller.window == pytest.approx(100_000, rel=0.03)
 
 

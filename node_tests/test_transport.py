@@ -418,7 +418,9 @@ def test_packets_from_another_address_with_the_right_id_do_nothing():
     pair = Pair(seed=31)
     assert pair.connected()
     x = stranger(pair)
-    x.send_raw(Pair.B, bytes(data_packet(pair.back.local_id, pair.back._largest_received + 1, 0, b"\x00\x00\x00\x00\x01X")))
+    x.send_raw(
+        Pair.B, bytes(data_packet(pair.back.local_id, pair.back._largest_received + 1, 0, b"\x00\x00\x00\x00\x01X"))
+    )
     x.send_raw(Pair.B, bytes(wire.encode_close(wire.ClosePacket(pair.back.local_id, 0, 0, "forged"))))
     x.send_raw(Pair.B, bytes(wire.encode_reset(wire.ResetPacket(pair.back.remote_id, bytes(16)))))
     pair.world.run(pair.world.now + 1)

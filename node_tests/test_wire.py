@@ -15,10 +15,22 @@ NONCES = st.binary(min_size=16, max_size=16)
 NUMBERS = st.integers(0, 2**64 - 1)
 
 PACKETS = [
-    (wire.encode_init, wire.decode_init, st.builds(wire.InitPacket, IDS, NONCES, NUMBERS, NUMBERS, NONCES, st.binary(min_size=20, max_size=20))),
-    (wire.encode_cookie, wire.decode_cookie, st.builds(wire.CookiePacket, IDS, NONCES, st.binary(min_size=20, max_size=20))),
+    (
+        wire.encode_init,
+        wire.decode_init,
+        st.builds(wire.InitPacket, IDS, NONCES, NUMBERS, NUMBERS, NONCES, st.binary(min_size=20, max_size=20)),
+    ),
+    (
+        wire.encode_cookie,
+        wire.decode_cookie,
+        st.builds(wire.CookiePacket, IDS, NONCES, st.binary(min_size=20, max_size=20)),
+    ),
     (wire.encode_init_ack, wire.decode_init_ack, st.builds(wire.InitAckPacket, IDS, IDS, NUMBERS, NUMBERS, NONCES)),
-    (wire.encode_close, wire.decode_close, st.builds(wire.ClosePacket, IDS, st.integers(0, 255), NUMBERS, st.text(max_size=40))),
+    (
+        wire.encode_close,
+        wire.decode_close,
+        st.builds(wire.ClosePacket, IDS, st.integers(0, 255), NUMBERS, st.text(max_size=40)),
+    ),
     (wire.encode_reset, wire.decode_reset, st.builds(wire.ResetPacket, IDS, NONCES)),
     (wire.encode_refused, wire.decode_refused, st.builds(wire.RefusedPacket, IDS, NONCES, st.text(max_size=12))),
     (wire.encode_lone, wire.decode_lone, st.binary(max_size=1100)),
@@ -101,7 +113,9 @@ def test_ranges_out_of_order_are_malformed(ranges):
     header = wire.ACK_HEADER.pack(0, wire.VERSION, wire.PacketType.ACK, 0, b"a" * 8, 9, 0, 0, len(ranges))
     pairs, above = b"", 10
     for first, last in ranges:
-        pairs += ((above - last - 1) & 0xFFFFFFFF).to_bytes(4, "big") + ((last - first + 1) & 0xFFFFFFFF).to_bytes(4, "big")
+        pairs += ((above - last - 1) & 0xFFFFFFFF).to_bytes(4, "big") + ((last - first + 1) & 0xFFFFFFFF).to_bytes(
+            4, "big"
+        )
         above = first
     with pytest.raises(WireError):
         wire.decode_ack(memoryview(wire.seal(bytearray(header + pairs))))

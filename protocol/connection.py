@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import enum
 import math
-from typing import Any, List, NamedTuple, Optional, Tuple
+from typing import Any, List, NamedTuple, Optional
 
 from protocol import wire
 from protocol.recovery import BATCH_PACKETS_MAX, AckViolation, CubicQ, Outcome, RangeSet, Recovery, SentBatch
@@ -58,17 +58,17 @@ class Batch(NamedTuple):
 
     address: Address
     segment_size: int
-    count: int
+    count: int  # type: ignore[assignment]  # a tuple's method of that name is not missed
     per_datagram: int
     buffers: List[Buffer]
 
 
 class Established(NamedTuple):
-    connection: "Connection"
+    connection: Connection
 
 
 class FrameReceived(NamedTuple):
-    connection: "Connection"
+    connection: Connection
     kind: int
     body: bytearray
 
@@ -76,13 +76,13 @@ class FrameReceived(NamedTuple):
 class BacklogDrained(NamedTuple):
     """The backlog fell to the connection's `backlog_low` or below."""
 
-    connection: "Connection"
+    connection: Connection
 
 
 class ConnectionLost(NamedTuple):
     """The end, once for each connection. `is_clean`: both sides got everything that was sent."""
 
-    connection: "Connection"
+    connection: Connection
     reason: str
     is_clean: bool
 
@@ -90,7 +90,9 @@ class ConnectionLost(NamedTuple):
 class Connection:
     """One end of a connection."""
 
-    def __init__(self, owner: Any, address: Address, local_id: bytes, is_client: bool, first_number: int, now: float) -> None:
+    def __init__(
+        self, owner: Any, address: Address, local_id: bytes, is_client: bool, first_number: int, now: float
+    ) -> None:
         self.owner = owner  # the Endpoint: its events, rng and limits
         self.address = address
         self.local_id = local_id
@@ -350,7 +352,9 @@ class Connection:
 
     def on_close(self, packet: wire.ClosePacket, now: float) -> None:
         if self.state is State.CLOSING:
-            self._end(self._closing_reason or packet.reason, self._close is not None and self._close.code == CloseCode.DONE)
+            self._end(
+                self._closing_reason or packet.reason, self._close is not None and self._close.code == CloseCode.DONE
+            )
             return
         if self.state in (State.DRAINING, State.CLOSED):
             self._answer_late(now)
@@ -489,7 +493,7 @@ class Connection:
         if self.state is State.HANDSHAKE:
             return None  # half open: it gets nothing but INIT_ACK until it has used its connection id
         if is_leaving:
-            self._begin_closing(CloseCode.DONE, self._closing_reason, now)
+            self._begin_closing(CloseCode.DONE, self._closing_reason or "", now)
             return self._close_batch(now)
         batch = self._data_batch(now)
         if batch is not None:
@@ -513,7 +517,9 @@ class Connection:
         self._init_count += 1
         self._init_sent_at = now
         token = self.owner.reset_token(self.local_id)
-        packet = wire.InitPacket(self.local_id, self.nonce, self.first_number, self.receiving.credit, token, self.cookie)
+        packet = wire.InitPacket(
+            self.local_id, self.nonce, self.first_number, self.receiving.credit, token, self.cookie
+        )
         return self._one(wire.encode_init(packet))
 
     def _close_batch(self, now: float) -> Optional[Batch]:
@@ -609,7 +615,11 @@ class Connection:
         oldest = self.recovery.oldest_outstanding()
         if oldest is not None and oldest[1] > self.sending.acknowledged_to:
             start, stop = oldest
-            return self._stream_batch(now, start, min(stop - start, payload_size)) if start >= self.sending.acknowledged_to else self._ping_batch(now, 0)
+            return (
+                self._stream_batch(now, start, min(stop - start, payload_size))
+                if start >= self.sending.acknowledged_to
+                else self._ping_batch(now, 0)
+            )
         found = self.sending.next_range(payload_size)
         return self._stream_batch(now, *found) if found else self._ping_batch(now, 0)
 
@@ -631,5 +641,15 @@ class Connection:
             wire.CHECKSUM.pack_into(headers, start, wire.checksum_of(header, payload))
             buffers += (header, payload)
             at += len(payload)
-        self._record(SentBatch(number, len(payloads), offset, length, payload_size, min(self.datagram_size, DATA_HEADER_SIZE + length), now))
+        self._record(
+            SentBatch(
+                number,
+                len(payloads),
+                offset,
+                length,
+                payload_size,
+                min(self.datagram_size, DATA_HEADER_SIZE + length),
+                now,
+            )
+        )
         return Batch(self.address, self.datagram_size, len(payloads), 2, buffers)

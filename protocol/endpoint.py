@@ -22,7 +22,7 @@ import random
 from typing import Counter, Deque, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 from protocol import wire
-from protocol.connection import Batch, BacklogDrained, Connection, ConnectionLost, Established, FrameReceived, State
+from protocol.connection import BacklogDrained, Batch, Connection, ConnectionLost, Established, FrameReceived, State
 from protocol.streams import RECEIVE_WINDOW_INITIAL, RECEIVE_WINDOW_MAX, ReceiveStream
 from protocol.wire import Address, Buffer, CloseCode, PacketType, WireError
 
@@ -74,7 +74,12 @@ def is_loopback(host: str) -> bool:
 class Endpoint:
     """Many connections on one socket. `rng` should be secrets.SystemRandom() outside of tests."""
 
-    def __init__(self, rng: random.Random, connections_max: int = CONNECTIONS_MAX, datagram_size_max: int = wire.DATAGRAM_SIZE_MAX) -> None:
+    def __init__(
+        self,
+        rng: random.Random,
+        connections_max: int = CONNECTIONS_MAX,
+        datagram_size_max: int = wire.DATAGRAM_SIZE_MAX,
+    ) -> None:
         self.rng = rng
         self.now = 0.0
         self.datagram_size_max = datagram_size_max

@@ -11,7 +11,21 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Callable, Dict, List, NamedTuple, Tuple, Type, TypeVar, get_type_hints
 
-from protocol.wire import Address, AddressField, Blob, Buffer, Fixed, Flag, Many, Number, Reader, Record, Rest, Text, WireError
+from protocol.wire import (
+    Address,
+    AddressField,
+    Blob,
+    Buffer,
+    Fixed,
+    Flag,
+    Many,
+    Number,
+    Reader,
+    Record,
+    Rest,
+    Text,
+    WireError,
+)
 
 NODE_ID_SIZE = 8
 NETWORK_ID_SIZE = 16
@@ -321,7 +335,7 @@ class ShareDigest(NamedTuple):
     """What I share, in short: SHA-256 over the sorted entries (see supernode), so that a rejoin need not send it all."""
 
     digest: Digest
-    count: U32
+    count: U32  # type: ignore[assignment]
 
 
 @_message(41)
@@ -436,13 +450,13 @@ class PieceMap(NamedTuple):
 @_message(64)
 class Have(NamedTuple):
     file_id: FileId
-    index: U32
+    index: U32  # type: ignore[assignment]
 
 
 @_message(65)
 class PieceRequest(NamedTuple):
     file_id: FileId
-    index: U32
+    index: U32  # type: ignore[assignment]
 
 
 @_message(66)
@@ -450,7 +464,7 @@ class PieceData(NamedTuple):
     """Bytes of one piece from `offset` in it; a piece over SPAN_BYTES_MAX comes in several."""
 
     file_id: FileId
-    index: U32
+    index: U32  # type: ignore[assignment]
     offset: U32
     data: Annotated[Any, Rest(SPAN_BYTES_MAX)]
 
@@ -458,14 +472,14 @@ class PieceData(NamedTuple):
 @_message(67)
 class PieceRefused(NamedTuple):
     file_id: FileId
-    index: U32
+    index: U32  # type: ignore[assignment]
     reason: U8
 
 
 @_message(68)
 class PieceCancel(NamedTuple):
     file_id: FileId
-    index: U32
+    index: U32  # type: ignore[assignment]
 
 
 @_message(69)

@@ -329,7 +329,7 @@ class CubicQ:
         return enough and ranges >= self.HEAVY_RANGES and lost > self.HEAVY_LOSS * (lost + delivered)
 
     def on_spurious(self, packets: int) -> None:
-        """Packets declared lost were acknowledged: when that was all of them, take the reaction back (RFC 9438 §4.9)."""
+        """Packets declared lost were acknowledged: if that was all, take the reaction back (RFC 9438 §4.9)."""
         self._round_losses[-1][0] -= packets
         self._undo_packets -= packets
         if self._undo is not None and self._undo_packets <= 0:
@@ -352,16 +352,35 @@ class CubicQ:
 
 
 class SentBatch:
-    """Packets `first` .. `first + count - 1`, sent together: one run of stream bytes cut into equal payloads, or a PING.
+    """Packets `first` .. `first + count - 1`, sent together: a run of stream bytes cut into equal payloads, or a PING.
 
     A bit in `outstanding` is a packet neither acknowledged nor lost; one in `lost`, a packet declared lost and not
     acknowledged since. Bit i is packet `first + i`, which carried stream bytes from `offset + i * payload_size`.
     """
 
-    __slots__ = ("first", "count", "offset", "length", "payload_size", "datagram_size", "sent_at", "outstanding", "lost", "mtu_probe")
+    __slots__ = (
+        "first",
+        "count",
+        "offset",
+        "length",
+        "payload_size",
+        "datagram_size",
+        "sent_at",
+        "outstanding",
+        "lost",
+        "mtu_probe",
+    )
 
     def __init__(
-        self, first: int, count: int, offset: int, length: int, payload_size: int, datagram_size: int, sent_at: float, mtu_probe: bool = False
+        self,
+        first: int,
+        count: int,
+        offset: int,
+        length: int,
+        payload_size: int,
+        datagram_size: int,
+        sent_at: float,
+        mtu_probe: bool = False,
     ) -> None:
         self.first = first
         self.count = count
@@ -422,7 +441,9 @@ class Recovery:
         self._firsts: List[int] = []  # first packet number of each record, for bisection
         self._head = 0  # records before it are settled
         self._seen: Set[Tuple[int, int]] = set()  # ranges of the last acknowledgement: nothing new in them
-        self._skipped: Deque[int] = collections.deque(maxlen=16)  # numbers never sent, to catch those who acknowledge blindly
+        self._skipped: Deque[int] = collections.deque(
+            maxlen=16
+        )  # numbers never sent, to catch those who acknowledge blindly
         self._floor = first_packet_number
 
     def floor(self) -> int:
@@ -481,7 +502,11 @@ class Recovery:
         self._seen = set(ranges)
         largest = ranges[0][1]
         rtt_sample = None
-        if newest is not None and largest > self.largest_acknowledged and newest.first <= largest < newest.first + newest.count:
+        if (
+            newest is not None
+            and largest > self.largest_acknowledged
+            and newest.first <= largest < newest.first + newest.count
+        ):
             rtt_sample = max(now - newest.sent_at, 1e-6)
             self.rtt.on_sample(rtt_sample, ack_delay)
         self.largest_acknowledged = max(self.largest_acknowledged, largest)
@@ -492,9 +517,22 @@ class Recovery:
         probes = self.probe_count
         if newly_packets:
             self.probe_count = 0
-            limited = in_flight_before + 2 * BATCH_PACKETS_MAX * 1472 >= self.congestion.window or 2 * in_flight_before >= self.congestion.window
+            limited = (
+                in_flight_before + 2 * BATCH_PACKETS_MAX * 1472 >= self.congestion.window
+                or 2 * in_flight_before >= self.congestion.window
+            )
             self.congestion.on_acknowledged(
-                Acknowledged(now, newly_packets, newly_size, rtt_sample, largest, self.next_packet_number, in_flight_before, limited), self.rtt
+                Acknowledged(
+                    now,
+                    newly_packets,
+                    newly_size,
+                    rtt_sample,
+                    largest,
+                    self.next_packet_number,
+                    in_flight_before,
+                    limited,
+                ),
+                self.rtt,
             )
         mtu_lost = self._detect_loss(now, outcome.lost, probes)
         self._settle(now)

@@ -159,7 +159,9 @@ def decode_prefix(datagram: memoryview) -> int:
     return packet_type
 
 
-def _built(layout: struct.Struct, packet_type: int, fields: Sequence[Any], tail: Buffer = b"", size: int = 0) -> bytearray:
+def _built(
+    layout: struct.Struct, packet_type: int, fields: Sequence[Any], tail: Buffer = b"", size: int = 0
+) -> bytearray:
     datagram = bytearray(layout.pack(0, VERSION, packet_type, 0, *fields))
     datagram += tail
     if len(datagram) < size:
@@ -244,7 +246,7 @@ def decode_lone(datagram: memoryview) -> bytes:
 
 def encode_ack(packet: AckPacket) -> bytearray:
     """Ranges are (first, last), newest first; each travels as (packets skipped since the range above, length)."""
-    pairs = []
+    pairs: List[int] = []
     above = packet.largest + 1
     for first, last in packet.ranges[:ACK_RANGES_MAX]:
         gap, length = above - last - 1, last - first + 1
