@@ -257,7 +257,7 @@ class Endpoint:
         return None
 
     def _maybe_reset(self, connection_id: bytes, datagram: memoryview, address: Address, now: float) -> None:
-        """Tell a stranger that we do not know its connection; always fewer bytes than it sent, so that no two can loop."""
+        """Tell a stranger that we do not know its connection, in fewer bytes than it sent: so no two can loop."""
         self.stats["dropped: unknown connection"] += 1
         if len(datagram) > wire.RESET.size and datagram[5] in _ANSWERED_BY_RESET and self._resets.allows("", now):
             self._reply(address, wire.encode_reset(wire.ResetPacket(connection_id, self.reset_token(connection_id))))

@@ -1,7 +1,8 @@
 """Links: connections as the roles see them, by number, with whole messages.
 
 `LinkTable` stands between an `Endpoint` and a node. It belongs to whoever owns the endpoint (the network thread, or the
-simulator) and tells the node by `emit(event name, *arguments)`; `rdt.Links` and the simulator give roles the same verbs over it.
+simulator) and tells the node by `emit(event name, *arguments)`; `rdt.Links` and the simulator give roles the same verbs
+over it.
 """
 
 from __future__ import annotations

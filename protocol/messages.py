@@ -163,7 +163,7 @@ class Query(NamedTuple):
 
 @_message(2)
 class Answer(NamedTuple):
-    """Who I am and, if a member, where my supernode is. Proved to members of the network by the HMAC (see membership)."""
+    """Who I am and, if a member, where my supernode is. The HMAC proves it to members (see membership)."""
 
     nonce: Nonce  # the Query's
     own_nonce: Nonce
@@ -332,7 +332,7 @@ class Chat(NamedTuple):
 
 @_message(40)
 class ShareDigest(NamedTuple):
-    """What I share, in short: SHA-256 over the sorted entries (see supernode), so that a rejoin need not send it all."""
+    """What I share, in short (SHA-256 over the sorted entries), so that a rejoin need not send it all."""
 
     digest: Digest
     count: U32  # type: ignore[assignment]
