@@ -8,7 +8,7 @@ import pytest
 from node_tests.simulator import EndpointDriver, Pair, flip_bit
 from protocol import wire
 from protocol.connection import HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, ConnectionLost, Established, State
-from protocol.endpoint import CONNECTIONS_PER_HOST_MAX, Endpoint
+from protocol.endpoint import CONNECTIONS_PER_HOST_MAX, LONES_PER_SECOND, Endpoint
 from protocol.streams import FRAME_SIZE_MAX, RECEIVE_WINDOW_MAX
 
 MEGABYTE = 1_000_000
@@ -536,3 +536,13 @@ def test_two_hundred_connections_at_one_endpoint_all_end():
     assert sorted(int(body.split(b" ")[0]) for body in pair.received["b"]) == list(range(200))
     pair.world.run(pair.world.now + 20)
     assert len(pair.b.endpoint.connections) == 1
+
+
+def test_a_flood_of_lone_messages_is_cut_to_what_a_node_can_take():
+    endpoint = Endpoint(random.Random(1))
+    datagram = memoryview(wire.encode_lone(b"who is there?"))
+    for index in range(20_000):
+        endpoint.receive(datagram, len(datagram), ("10.0.0.1", 5), 1.0 + index / 20_000)
+    assert len(endpoint.events) <= LONES_PER_SECOND
+    endpoint.receive(datagram, len(datagram), ("10.0.0.1", 5), 2.5)
+    assert len(endpoint.events) == LONES_PER_SECOND + 1
