@@ -22,6 +22,7 @@ LIST_TIME = 3.0  # seconds until the list is complete again
 # Silence is judged on the third look after GONE_AFTER, and a claim is weighed before it is acted upon.
 CRASH_FOLLOW_TIME = membership.GONE_AFTER + election.RANK_TIME + election.CLAIM_WAIT
 LAST_WORD = "the supernode goes now"
+KILL_ME = "all heard it: this process may be killed"
 FILE_SIZE = 1000  # bytes of the small file that each shares
 
 
@@ -48,7 +49,10 @@ def lead(node: Member, arguments: argparse.Namespace) -> None:
     node.wait(lambda: len(said(node, "sees all")) >= arguments.nodes - 1, "%d nodes that see all" % arguments.nodes)
     node.say(LAST_WORD)
     node.wait(lambda: LAST_WORD in node.chat(), "own last word")
-    if arguments.stay:
+    if arguments.stay:  # killed before its word is out, it would leave the others waiting for it
+        others = arguments.nodes - 1
+        node.wait(lambda: len(said(node, "heard it")) >= others, "%d nodes that heard it" % others)
+        say(KILL_ME)
         node.take(lambda: False, arguments.timeout)
         raise Failed("it was not killed")
 
@@ -66,7 +70,7 @@ def kill_a_supernode(arguments: argparse.Namespace) -> None:
             if line.startswith("FAIL"):
                 raise Failed(line.rstrip().partition(": ")[2])
             say(line.rstrip())
-            if LAST_WORD in line:
+            if line.startswith(KILL_ME):
                 return
         raise Failed("the supernode's process ended by itself")
     finally:
@@ -89,6 +93,7 @@ def follow(node: Member, arguments: argparse.Namespace) -> None:
     node.say("%s sees all" % own)
     node.wait(lambda: LAST_WORD in node.chat(), "last word of the supernode")
     went_at = node.time_of(next(event for event in node.told if getattr(event, "text", "") == LAST_WORD))
+    node.say("%s heard it" % own)
     node.wait(lambda: node.all(results.SupernodeChanged), "new supernode")
     check_change(node, arguments, went_at)
     left = arguments.nodes - 1
@@ -98,6 +103,7 @@ def follow(node: Member, arguments: argparse.Namespace) -> None:
     node.say("%s has all again" % own)
     node.wait(lambda: len(said(node, "has all again")) >= left, "%d nodes that have all again" % left)
     check_list_time(node, arguments, listed_after)
+    check_chat(node, left)
 
 
 def check_change(node: Member, arguments: argparse.Namespace, went_at: float) -> None:
@@ -115,6 +121,13 @@ def check_list_time(node: Member, arguments: argparse.Namespace, took: float) ->
     expect(len(changes) == 1, "the supernode changed %d times" % len(changes))
     limit = arguments.list_within or LIST_TIME + (CRASH_FOLLOW_TIME if changes[0].silent_seconds else 0.0)
     expect(took <= limit, "the list was complete after %.2f s, not within %g s" % (took, limit))
+
+
+def check_chat(node: Member, left: int) -> None:
+    """What was said while the supernode changed has come, and nothing has come twice."""
+    heard = said(node, "heard it")
+    expect(len(heard) == left, "of %d lines said at the change, %d came" % (left, len(heard)))
+    expect(len(set(node.chat())) == len(node.chat()), "a line came twice: %s" % node.chat())
 
 
 # ---- both ---------------------------------------------------------------------------------------------------------

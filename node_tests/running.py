@@ -14,6 +14,7 @@ from typing import Any, List, Match, Optional, Sequence
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 60.0  # seconds: the machine may be busy with other things; what works takes a few
+ASK_INTERVAL = 0.05  # seconds between two questions about what nothing announces
 
 
 def free_port() -> int:
@@ -88,16 +89,17 @@ class Running:
 
     def ask_until(self, command: str, pattern: str) -> Match[str]:
         """Type a command again and again, until its answer is as it should be; for what nothing announces."""
-        deadline = time.monotonic() + PATIENCE
-        while True:
+        for number in range(int(PATIENCE / ASK_INTERVAL)):
             since = len(self.lines)
-            self.type(command, "?")  # the help ends what the command said
-            self.expect(r"Q .*\(quit\)", since)
+            self.type(command, "#%d" % number)
+            self.expect('^Unknown: "#%d"' % number, since)  # the command has said all
             for line in self.lines[since:]:
                 found = re.search(pattern, line)
                 if found:
                     return found
-            assert time.monotonic() < deadline, self.story("%s never said %r" % (command, pattern))
+            with self._has_more:
+                self._has_more.wait(ASK_INTERVAL)
+        raise AssertionError(self.story("%s never said %r" % (command, pattern)))
 
     def end(self) -> int:
         """Its exit code, after no more input comes."""
