@@ -206,6 +206,7 @@ class Peer:
                 text = "Nobody answers at %s:%d; you stay where you are." % (ip, port)
                 self.notify(Outcome("nobody", (ip, port), "", len(self._roster()), text))
                 return
+            self._stop_transfers(self._now, True)
             self._depart(self._now, lambda: self.membership.start((ip, port), port, self._now))
 
         if (ip, port) == self.membership.supernode_address or (ip, port) == self.network.address:
@@ -217,10 +218,13 @@ class Peer:
     def leave(self, now: float, done: Callable[..., None]) -> None:
         """Good-bye: hand over if this is the supernode."""
         self._enter(now)
-        self.jobs.end_all(now)
-        self.fetching.end_all(now)
+        self._stop_transfers(now, False)
         self._depart(now, done)
         self._drain(now)
+
+    def _stop_transfers(self, now: float, tell: bool) -> None:
+        self.jobs.end_all(now, tell)
+        self.fetching.end_all(now)
 
     def _depart(self, now: float, then: Callable[[], Any]) -> None:
         def departed() -> None:
@@ -298,8 +302,9 @@ class Peer:
         elif not self.has_supernode and not self.membership.is_joined:
             done(FetchAnswer("no network", (what,)))
         else:
-            job = self.jobs.start(what, now)
+            job = self.jobs.add(what, now)
             done(FetchAnswer("started", (what,), job.number))
+            self.jobs.begin_next(now)
 
     def fetch_name(self, name: str, now: float, done: Callable[[FetchAnswer], None]) -> None:
         """Fetch by name: exactly, else regardless of case, else as a pattern."""

@@ -252,6 +252,9 @@ class Hands:
     def count_requests(self, link, change):
         self.requests[link] += change
 
+    def has_room(self, size):
+        return sum(self.requests.values()) < 1000
+
     def open_pieces(self, download, size, digests):
         self.opened = download, size, digests
 

@@ -61,6 +61,7 @@ MESH_LINKS_MAX = 8  # members to stand by with; a link each, so a transfer begin
 MESH_DELAY, MESH_RETRY = (0.5, 3.0), (10.0, 30.0)  # seconds, drawn by lot: many may have joined at once
 RELAY_UNWANTED_AFTER = 15.0
 RELAYS_MAX = 64  # contents fetched for others at once
+ALL_IN_FLIGHT_MAX = 64 << 20  # bytes asked or not yet written, for all contents together
 DROPPED_MAX = 1000  # senseless messages on one link before it is closed
 TICK = 0.5
 
@@ -442,6 +443,9 @@ class Fetching:
         bulk = self._bulk.get(link)
         if bulk is not None:
             bulk.requests += change
+
+    def has_room(self, size: int) -> bool:
+        return sum(fetch.download.in_flight_bytes for fetch in self.fetches.values()) + size <= ALL_IN_FLIGHT_MAX
 
     def open_pieces(self, download: Download, size: int, digests: bytes) -> None:
         fetch = self.fetches.get(download.file_id)

@@ -15,7 +15,7 @@ from typing import Any, Deque, Dict, List, Optional, Set, Tuple
 
 from protocol.download import Rate
 from protocol.fetching import Fetch, Fetching
-from protocol.host import sentence_of
+from protocol.host import kind_of, sentence_of
 from protocol.results import DownloadDone, ListEntry, Progress, Stopped, TransferRow
 from protocol.transfer import SourceState
 
@@ -24,6 +24,7 @@ LISTING_SIZE_MAX = 32 << 20  # bytes of a folder's listing
 PROGRESS_INTERVAL = 0.5  # at most twice a second for each transfer
 TICK = 0.5
 ENDED_KEPT = 20  # ended jobs that are still shown
+RUNNING_MAX = 6  # jobs at once; the others wait for their turn
 
 
 class Job:
@@ -40,6 +41,7 @@ class Job:
         self.fetches: Set[Fetch] = set()
         self.gave: Dict[str, int] = {}  # label -> bytes, of ended fetches
         self.gave_via = ""
+        self.has_begun = False
         self.end_state = ""  # "done" or "stopped"
         self.verified_at_end = 0
 
@@ -93,6 +95,7 @@ class Job:
         if tell:
             verified, name = self.verified_at_end, self.entry.name
             self.jobs.host.notify(Stopped(self.number, name, verified, self.size, reason, bool(verified)))
+        self.jobs.on_ended(now)
 
     def done(self, path: str, was_there: bool, now: float) -> None:
         """All is verified, flushed and under its final name."""
@@ -107,6 +110,7 @@ class Job:
         self.jobs.host.notify(
             DownloadDone(self.number, entry.name, self.size, seconds, sources, entry.file_id, path, via, was_there)
         )
+        self.jobs.on_ended(now)
 
     # ---- what a person sees
 
@@ -127,6 +131,8 @@ class Job:
         return bool(self.fetches) and all(fetch.is_complete for fetch in self.fetches)
 
     def state_in_words(self) -> str:
+        if not self.has_begun:
+            return "waiting for its turn"
         if self.is_verifying():
             return "verifying"
         sources = [source for fetch in self.fetches for source in fetch.download.sources.values()]
@@ -145,24 +151,21 @@ class FileJob(Job):
     """A single file."""
 
     def begin(self, now: float) -> None:
-        entry = self.entry
-        if self.jobs.fetching.is_wished(entry.file_id):
-            # A folder's job is just fetching the same content: take a copy when it is done.
-            self.jobs.fetching.when_ended(entry.file_id, self._look_again)
-        else:
-            self.want(entry.file_id, entry.content_size, entry.name, False, now)
-
-    def _look_again(self, now: float) -> None:
-        prepare = partial(self.jobs.prepare_file, self.entry.file_id, self.entry.name, False)
+        """Look here first: it may be in the cache, or have come with a folder meanwhile."""
+        is_cached = self.jobs.host.is_cached(self.entry.file_id)
+        prepare = partial(self.jobs.prepare_file, self.entry.file_id, self.entry.name, False, is_cached)
         self.jobs.host.run(prepare, self._on_looked)
 
     def _on_looked(self, here: Any, error: Optional[Exception], now: float) -> None:
+        entry = self.entry
         if self.end_state:
             return
         if error is not None:
             self.stop(sentence_of(error), now)
+        elif here is None and self.jobs.fetching.is_wished(entry.file_id):
+            self.jobs.fetching.when_ended(entry.file_id, self.begin)
         elif here is None:
-            self.begin(now)
+            self.want(entry.file_id, entry.content_size, entry.name, False, now)
         else:
             self.jobs.host.on_finished(here.shared)
             self.done(here.path, here.was_there, now)
@@ -201,6 +204,8 @@ class FolderJob(Job):
         entry = self.entry
         if entry.content_size > LISTING_SIZE_MAX:
             self.stop("its list of files is too long", now)
+        elif self.jobs.host.is_cached(entry.file_id):
+            self.jobs.host.run(partial(self.jobs.prepare_cached_folder, entry.file_id, entry.name), self._on_listing)
         elif self.jobs.fetching.is_wished(entry.file_id):
             self.jobs.fetching.when_ended(entry.file_id, self.begin)
         else:
@@ -220,21 +225,22 @@ class FolderJob(Job):
             jobs.host.run(finish, partial(self._on_file_finished, fetch))
         elif fetch.memory is not None:
             listing = bytes(fetch.memory.data)
-            jobs.host.run(partial(jobs.prepare_folder, name, listing), partial(self._on_listing, fetch))
+            jobs.host.run(partial(jobs.prepare_folder, name, listing), self._on_listing)
         else:  # it was being relayed for somebody, too
-            jobs.host.run(partial(jobs.prepare_relayed_folder, fetch.file_id, name), partial(self._on_listing, fetch))
+            jobs.host.run(partial(jobs.prepare_relayed_folder, fetch.file_id, name), self._on_listing)
 
-    def _on_listing(self, fetch: Fetch, prepared: Any, error: Optional[Exception], now: float) -> None:
+    def _on_listing(self, prepared: Any, error: Optional[Exception], now: float) -> None:
         if self.end_state:
             return
         if error is not None:
             self.stop(sentence_of(error), now)
             return
         self.path, entries, self.failures = prepared
-        self.providers = tuple(self.jobs.fetching.providers_of(fetch))
-        if fetch.memory is None:
-            self.jobs.host.on_cache_changed(lambda: None)
-        self.drop(fetch, now)
+        for fetch in list(self.fetches):
+            self.providers = tuple(self.jobs.fetching.providers_of(fetch))
+            if fetch.memory is None:
+                self.jobs.host.on_cache_changed(lambda: None)
+            self.drop(fetch, now)
         self.jobs.host.hold(self.entry.name)
         self.is_held = True
         self.waiting = deque(entries)
@@ -265,7 +271,8 @@ class FolderJob(Job):
     def _prepare(self, entry: Any, now: float) -> None:
         name = "%s/%s" % (self.entry.name, entry.path)
         is_known = self.jobs.host.has_under_name(entry.file_id, name)
-        prepare = partial(self.jobs.prepare_file, entry.file_id, name, is_known)
+        is_cached = self.jobs.host.is_cached(entry.file_id)
+        prepare = partial(self.jobs.prepare_file, entry.file_id, name, is_known, is_cached)
         self.jobs.host.run(prepare, partial(self._on_prepared, entry, name))
 
     def _on_prepared(self, entry: Any, name: str, here: Any, error: Optional[Exception], now: float) -> None:
@@ -345,21 +352,35 @@ class Jobs:
         self.jobs: OrderedDict[int, Job] = OrderedDict()
         self._tick_at = math.inf
 
-    def start(self, entry: ListEntry, now: float) -> Job:
-        """Fetch a file or folder for a person."""
+    def add(self, entry: ListEntry, now: float) -> Job:
+        """Fetch a file or folder for a person; it begins with `begin_next`."""
         kind, number = FolderJob if entry.is_folder else FileJob, self.host.next_number()
         job = self.jobs[number] = kind(self, number, entry, now)
         self._tick_at = min(self._tick_at, now + TICK)
         self._forget_old()
+        return job
+
+    def begin_next(self, now: float) -> None:
+        """Begin what may begin now."""
+        for job in list(self.jobs.values()):
+            running = sum(one.has_begun and not one.end_state for one in self.jobs.values())
+            if not job.has_begun and not job.end_state and running < RUNNING_MAX:
+                job.has_begun = True
+                self._begin(job, now)
+
+    on_ended = begin_next
+
+    def _begin(self, job: Job, now: float) -> None:
+        name = job.entry.name
         try:
-            self.rules.check_name(entry.name)
-            if "/" in entry.name:
-                raise ValueError
+            self.rules.check_name(name)
         except Exception as error:
-            job.stop(sentence_of(error) if hasattr(error, "sentence") else "its name is refused", now)
+            job.stop(sentence_of(error), now)
+            return
+        if "/" in name:
+            job.stop("its name is refused: only a folder holds names with a slash", now)
         else:
             job.begin(now)
-        return job
 
     def running(self, file_id: bytes) -> Optional[Job]:
         """The job that fetches this content, if one runs."""
@@ -393,18 +414,24 @@ class Jobs:
                 job.tell_progress(now)
             self._tick_at = now + TICK if running else math.inf
 
-    def end_all(self, now: float) -> None:
-        """The node leaves."""
-        for job in self.jobs.values():
-            job.stop("this node left", now, tell=False)
+    def end_all(self, now: float, tell: bool) -> None:
+        """The node leaves its network."""
+        for job in reversed(list(self.jobs.values())):  # those that wait first: none shall begin now
+            job.stop("you left that network", now, tell)
 
     # ---- disk jobs
 
-    def prepare_file(self, file_id: bytes, name: str, is_known: bool) -> Any:
+    def prepare_file(self, file_id: bytes, name: str, is_known: bool, is_cached: bool) -> Any:
         """True if the file stands there already, a Finished if a copy was made on this disk, else None."""
-        if self.library.local_copy(file_id) is None:
-            return None
-        return True if is_known else self.library.copy_local(file_id, name)
+        if self.library.local_copy(file_id) is not None:
+            return True if is_known else self.library.copy_local(file_id, name)
+        if is_cached:
+            try:
+                return self.library.copy_local(file_id, name)
+            except Exception as error:  # what the cache holds may be damaged: then it is fetched
+                if kind_of(error) not in ("CHANGED", "UNKNOWN", "MISSING"):
+                    raise
+        return None
 
     def prepare_folder(self, name: str, listing: bytes) -> Tuple[str, List[Any], List[str]]:
         """Decode the listing, make the folder and the empty ones in it: path, files, troubles."""
@@ -419,9 +446,12 @@ class Jobs:
                     troubles.append(sentence_of(error))
         return path, [entry for entry in entries if not entry.is_folder], troubles
 
+    def prepare_cached_folder(self, file_id: bytes, name: str) -> Tuple[str, List[Any], List[str]]:
+        return self.prepare_folder(name, self.library.contents(file_id))
+
     def prepare_relayed_folder(self, file_id: bytes, name: str) -> Tuple[str, List[Any], List[str]]:
         self.library.finish_cache(file_id, name, True)
-        return self.prepare_folder(name, self.library.contents(file_id))
+        return self.prepare_cached_folder(file_id, name)
 
 
 def ordinal(number: int) -> str:

@@ -142,6 +142,9 @@ class DownloadHands(Protocol):
 
     def count_requests(self, link: int, change: int) -> None: ...
 
+    def has_room(self, size: int) -> bool:
+        """May so many bytes more be in flight, all downloads together?"""
+
     def open_pieces(self, download: Download, size: int, digests: bytes) -> None:
         """Make or resume the part file; answered by `on_opened`."""
 
@@ -339,6 +342,8 @@ class Download:
         while source.owed_bytes + self.piece_size <= window and self.in_flight_bytes + self.piece_size <= limit:
             if self._hands.requests_on(source.link) >= REQUESTS_PER_LINK_MAX:
                 return
+            if self.in_flight_bytes and not self._hands.has_room(self.piece_size):
+                return  # but one piece is allowed to each, so that none starves
             index = choice.choose(source.link, now)
             if index is None:
                 return
