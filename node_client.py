@@ -1282,7 +1282,11 @@ class Console:
         if not text or len(text.encode()) > CHAT_BYTES_MAX:
             self.say(f"T needs a text of at most {CHAT_BYTES_MAX} bytes: T hello everyone")
             return
-        self._ask(lambda peer, now, done: done(peer.say(text, now)), lambda _: None)
+        self._ask(lambda peer, now, done: done(peer.say(text, now)), self._say_untaken)
+
+    def _say_untaken(self, is_taken: Any) -> None:
+        if is_taken is False:
+            self.say("!! Not sent: too much of what you said is still on its way. Try again soon.")
 
     def share(self, path: str) -> None:
         """B: share a file or folder from elsewhere; without a path, list what is shared."""

@@ -238,10 +238,12 @@ class Peer:
         else:
             departed()
 
-    def say(self, text: str, now: float) -> None:
+    def say(self, text: str, now: float) -> bool:
+        """Chat; False when it is not taken, because too much waits already."""
         self._enter(now)
-        self.membership.say(text, now)
+        is_taken = self.membership.say(text, now)
         self._drain(now)
+        return is_taken
 
     def set_mesh(self, on: bool, now: float) -> None:
         self._enter(now)

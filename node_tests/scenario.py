@@ -255,7 +255,8 @@ class Member:
 
     def say(self, text: str) -> None:
         """Chat, as the command T."""
-        self.ask(lambda peer, now, done: done(peer.say(text, now)), "T")
+        is_taken = self.ask(lambda peer, now, done: done(peer.say(text, now)), "T")
+        expect(is_taken, "too much of what was said waits already: %r was not taken" % text)
 
     def list(self, pattern: str = "") -> List[Any]:
         """The files of the network, as the command G."""
