@@ -14,6 +14,7 @@ from typing import Any, List, Match, Optional, Sequence
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 60.0  # seconds: the machine may be busy with other things; what works takes a few
+STORY_LINES = 50  # from the beginning and from the end of what a program printed
 ASK_INTERVAL = 0.05  # seconds between two questions about what nothing announces
 
 
@@ -124,8 +125,10 @@ class Running:
         self.process.send_signal(number)
 
     def story(self, trouble: str = "") -> str:
-        """All that it printed, for the one who reads a failing test."""
-        return "%s: %s; it printed:\n%s" % (self.title, trouble, "\n".join(self.lines))
+        """What it printed, for the one who reads a failing test."""
+        shown = self.lines[:STORY_LINES] + ["..."] + self.lines[-STORY_LINES:]
+        shown = shown if len(self.lines) > len(shown) else self.lines
+        return "%s: %s; it printed:\n%s" % (self.title, trouble, "\n".join(shown))
 
     def count(self, pattern: str) -> int:
         """How many of its lines have the pattern."""

@@ -68,6 +68,18 @@ def test_four_chat_in_one_order():
         assert len(digests) == 1
 
 
+def test_chat_loses_nothing_when_the_supernode_is_killed_in_the_midst_of_it(tmp_path):
+    flags, lines = ["--port", free_port()], 60
+    chat = ["node_chat.py", *flags, "--speakers", 3, "--lines", lines]
+    with Running("node_client.py", *flags, "--ip", "127.0.0.1", "--folder", tmp_path) as supernode:
+        supernode.expect(r"^\* supernode at")
+        with side_by_side(chat, chat, chat) as running:
+            running[0].expect("line %d of" % (lines // 2))
+            supernode.kill()
+            assert_pass(running)
+            assert {one.count("no sign for") for one in running} == {1}
+
+
 def test_the_others_go_on_when_the_supernode_quits():
     flags = ["--port", free_port(), "--nodes", 4]
     with side_by_side(["node_handover.py", *flags, "--leave"],
