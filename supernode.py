@@ -519,10 +519,13 @@ class Supernode:
             self.on_message(link, message, now)
 
     def _heal(self, now: float) -> None:
-        """Look for another supernode of this network, where one was, and by broadcast."""
-        places = self._known_supernodes[-8:] + [gone[2] for gone in list(self._gone.values())[-8:]]
-        for place in set(places) - {self.network.address, NOWHERE}:
-            self._prober.ask(place, "heal", now)
+        """Look for another supernode of this network: where one was, at members who are away, and by broadcast."""
+        away = [line.entry.place for line in self._lines.values() if line.link is None]
+        away += [gone[2] for gone in self._gone.values()]
+        places = self._known_supernodes[-8:] + self.rng.sample(away, min(8, len(away)))
+        for place in dict.fromkeys(places):
+            if place not in (self.network.address, NOWHERE):
+                self._prober.ask(place, "heal", now)
         if self._search_port:
             self._prober.broadcast(self._search_port, "heal", now)
 
@@ -555,8 +558,11 @@ class Supernode:
             self._hear_member(address, answer, now)
 
     def _hear_member(self, address: Address, answer: Answer, now: float) -> None:
-        if answer.term > self.term:
+        # Equal or lower terms, too: that supernode may know nobody on this side, and is to follow us.
+        obeys_another = answer.supernode_id not in (NO_NODE, self.node_id)
+        if answer.term > self.term or obeys_another:
             self._prober.ask_hinted(seen_from(answer.supernode, address), "heal", [address[0]], now)
+        if answer.term > self.term:
             return
         self._doubt_asked.discard(answer.node_id)
         if not self._doubt_asked and self.is_in_doubt(now):
