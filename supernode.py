@@ -119,7 +119,7 @@ class Supernode:
         self._sequence = max([1] + [chat.sequence for chat in seat.recent_chat])
         self._hints = Bucket(HINTS_PER_SECOND, 2.0, now)
         self._joins = Bucket(JOINS_PER_SECOND, JOINS_PER_SECOND, now)
-        self._changed: Set[bytes] = set()
+        self._changed: Dict[bytes, None] = {}  # ordered, unlike a set: a test's seed replays exactly
         self._departed: Dict[bytes, Departure] = {}
         self._newcomers: List[_Line] = []
         self._flush_at = math.inf
@@ -235,7 +235,7 @@ class Supernode:
 
     def _mark(self, node_id: bytes, now: float) -> None:
         """This line changed: tell everyone soon, together with what else changes meanwhile."""
-        self._changed.add(node_id)
+        self._changed[node_id] = None
         self._flush_at = min(self._flush_at, now + min(UPDATE_DELAY_MAX, UPDATE_DELAY_EACH * len(self._lines)))
 
     def _depart(self, line: _Line, how: int, now: float) -> None:
@@ -248,7 +248,7 @@ class Supernode:
                 del self._gone[next(iter(self._gone))]
             self._gone[node_id] = line.entry.order, now + RETURN_TIME, line.entry.place
         self._mark(node_id, now)
-        self._changed.discard(node_id)
+        self._changed.pop(node_id, None)
         silent_ms = int(1000 * min(1e6, max(0.0, now - line.heard_at)))
         self._departed[node_id] = Departure(node_id, how, silent_ms)
 

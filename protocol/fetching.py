@@ -15,7 +15,7 @@ import math
 import random
 from collections import OrderedDict
 from functools import partial
-from typing import Any, Callable, Dict, List, Optional, Protocol, Set, Tuple
+from typing import Any, Callable, Dict, List, Optional, Protocol, Tuple
 
 from protocol.host import FileRules, Host, kind_of, sentence_of
 from protocol.messages import (
@@ -100,7 +100,7 @@ class Bulk:
         self.link = link
         self.node_id = node_id
         self.is_up = False
-        self.fetches: Set[Fetch] = set()
+        self.fetches: Dict[Fetch, None] = {}  # ordered, unlike a set: a test's seed replays exactly
         self.requests = 0  # pieces asked and not yet received, for all contents
         self.used_at = now
         self.dropped = 0
@@ -279,7 +279,7 @@ class Fetching:
             if place is None:
                 return
             bulk = self._open_bulk(place, provider, now)
-        bulk.fetches.add(fetch)
+        bulk.fetches[fetch] = None
         if bulk.is_up:
             fetch.download.add_source(bulk.link, provider, self.host.label_of(provider), now)
 
@@ -292,7 +292,7 @@ class Fetching:
     def _leave_source(self, fetch: Fetch, source: Source, until: float, now: float) -> None:
         bulk = self._bulk.get(source.link)
         if bulk is not None:
-            bulk.fetches.discard(fetch)
+            bulk.fetches.pop(fetch, None)
             bulk.used_at = now
         self._leave_alone(source.node_id, fetch.file_id, until)
         self._lose_source(fetch, source.link, now)
@@ -556,7 +556,7 @@ class Fetching:
         self.fetches.pop(fetch.file_id, None)
         self._by_query.pop(fetch.content.query_id, None)
         for bulk in self._providers(fetch):
-            bulk.fetches.discard(fetch)
+            bulk.fetches.pop(fetch, None)
             bulk.used_at = now
         self.serving.tell_ended(fetch.file_id)
         for then in self._when_ended.pop(fetch.file_id, ()):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict, deque
 from functools import partial
-from typing import Any, Deque, Dict, List, Optional, Set, Tuple
+from typing import Any, Deque, Dict, List, Optional, Tuple
 
 from protocol.download import Rate
 from protocol.fetching import Fetch, Fetching
@@ -38,7 +38,7 @@ class Job:
         self.started_at = now
         self.rate = Rate(now)
         self.told_at = now - PROGRESS_INTERVAL
-        self.fetches: Set[Fetch] = set()
+        self.fetches: Dict[Fetch, None] = {}  # ordered, unlike a set: a test's seed replays exactly
         self.gave: Dict[str, int] = {}  # label -> bytes, of ended fetches
         self.gave_via = ""
         self.has_begun = False
@@ -64,7 +64,8 @@ class Job:
     def want(
         self, file_id: bytes, size: int, name: str, in_memory: bool, now: float, providers: Tuple[bytes, ...] = ()
     ) -> None:
-        self.fetches.add(self.jobs.fetching.want(self, file_id, size, name, in_memory, now, list(providers)))
+        fetch = self.jobs.fetching.want(self, file_id, size, name, in_memory, now, list(providers))
+        self.fetches[fetch] = None
 
     def on_piece(self, fetch: Fetch, size: int, now: float) -> None:
         if not fetch.is_in_memory:
@@ -79,7 +80,7 @@ class Job:
 
     def drop(self, fetch: Fetch, now: float) -> None:
         """The fetch has served its purpose."""
-        self.fetches.discard(fetch)
+        self.fetches.pop(fetch, None)
         for label, size in fetch.gave.items():
             self.gave[label] = self.gave.get(label, 0) + size
         self.gave_via = fetch.gave_via or self.gave_via

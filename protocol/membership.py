@@ -802,7 +802,8 @@ class Membership:
         election = self._election
         turn = int((now - election.gone_at) / RANK_TIME) + 4  # not all at once: a thousand members ask, too
         before = [self.roster.get(node_id) for node_id in election.before_me()[:turn]]
-        for node_id in {entry.node_id for entry in [*before, *self._others(ASKED_BESIDES)] if entry is not None}:
+        asked = [entry.node_id for entry in [*before, *self._others(ASKED_BESIDES)] if entry is not None]
+        for node_id in dict.fromkeys(asked):
             self._ask_member(node_id, now)
         for claim in election.claims(PATIENCE, now):
             self._prober.ask(claim.address, "poll", now)
