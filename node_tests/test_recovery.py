@@ -5,11 +5,10 @@ import random
 
 import pytest
 
+from protocol.congestion import Acknowledged, CubicQ
 from protocol.recovery import (
     MAX_ACK_DELAY,
-    Acknowledged,
     AckViolation,
-    CubicQ,
     RangeSet,
     Recovery,
     RttEstimator,
@@ -198,11 +197,23 @@ def test_every_packet_has_one_fate_in_the_end(seed):
 # ---- congestion control -------------------------------------------------------------------------------------------
 
 
-def test_a_loss_with_a_queue_behind_it_cuts_the_window_by_cubics_factor():
+def controller_with(window, rtts, base=0.050):
+    """A controller past slow start, with that window in bytes and those last round-trip times."""
     controller = CubicQ(1200)
-    controller.window, controller.base_rtt = 100_000.0, 0.050
-    for index in range(8):
-        controller._recent_rtts.append((1.0 + index / 1000, 0.080))
+    controller.window = controller.ssthresh = float(window)
+    controller.base_rtt = base
+    for index, rtt in enumerate(rtts):
+        controller._recent_rtts.append((1.0 + index / 1000, rtt))
+    return controller
+
+
+def acknowledged(now, size, **changes):
+    values = Acknowledged(now, size // 1000, size, 0.05, 0.05, 0.0, False, 10, 20, 10**6, True)
+    return values._replace(**changes)
+
+
+def test_a_loss_with_a_queue_behind_it_cuts_the_window_by_cubics_factor():
+    controller = controller_with(100_000, [0.080] * 8)
     controller.on_lost(1.008, 1, 1, 50, 100)
     assert controller.window == pytest.approx(70_000)
     controller.on_lost(1.009, 1, 1, 60, 120)  # the same round: once is enough
@@ -210,36 +221,56 @@ def test_a_loss_with_a_queue_behind_it_cuts_the_window_by_cubics_factor():
 
 
 def test_a_lone_loss_without_a_queue_is_noise():
-    controller = CubicQ(1200)
-    controller.window, controller.base_rtt = 100_000.0, 0.050
-    for index in range(8):
-        controller._recent_rtts.append((1.0 + index / 1000, 0.0505))
+    controller = controller_with(100_000, [0.0505] * 8)
     controller.on_lost(1.008, 1, 1, 50, 100)
     assert controller.window == 100_000
+
+
+def test_on_a_path_too_short_to_show_a_queue_every_loss_counts():
+    controller = controller_with(100_000, [0.0003] * 8, base=0.0003)
+    controller.on_lost(1.008, 1, 1, 50, 100)
+    assert controller.window == pytest.approx(70_000)
+
+
+def test_heavy_loss_without_a_queue_comes_down_below_what_came_through():
+    controller = controller_with(100_000, [0.0505] * 8)
+    controller.on_acknowledged(acknowledged(1.0, 100_000, rate=1_000_000, is_window_limited=False))
+    for index in range(10):
+        controller.on_lost(1.01, 3, 1, 50 + index, 100)
+    assert controller.window == pytest.approx(0.85 * 1_000_000 * 0.050)
+
+
+def test_loss_that_stays_at_a_lower_rate_is_the_links_noise():
+    controller = controller_with(100_000, [0.0505] * 8)
+    number = 100
+    for round_number in range(12):
+        now = 1.0 + round_number * 0.05
+        number += 100
+        for index in range(10):
+            controller.on_lost(now, 1, 1, number + index, number + 100)
+        controller.on_acknowledged(acknowledged(now, 90_000, rate=2e6, largest=number, next_packet_number=number + 100))
+    assert controller.noise == pytest.approx(0.10, abs=0.03)
+    before = controller.window
+    for index in range(10):
+        controller.on_lost(2.0, 1, 1, number + 100 + index, number + 200)
+    assert controller.window == before
 
 
 def test_cubic_reaches_its_old_window_after_k_seconds():
     # RFC 9438 §4.2: K = cbrt((Wmax - cwnd) / C); from 70 to 100 packets that is cbrt(30 / 0.4) = 4.217 s.
     controller = CubicQ(1000)
     controller.window, controller._window_max, controller.ssthresh = 70_000.0, 100_000.0, 70_000.0
-    recovery = Recovery(0, controller)
-    recovery.rtt.on_sample(0.1, 0.0)
     now = 0.0
     while now < math.pow(30 / 0.4, 1 / 3):
         now += 0.01
-        size = int(controller.window / 10)
-        controller.on_acknowledged(
-            Acknowledged(now, size // 1000, size, 0.1, 10, 20, int(controller.window), True), recovery.rtt
-        )
+        controller.on_acknowledged(acknowledged(now, int(controller.window / 10), smoothed_rtt=0.1, rtt=0.1))
     assert controller.window == pytest.approx(100_000, rel=0.03)
 
 
 def test_pacing_is_a_quarter_above_the_window_per_round_trip():
-    controller = CubicQ(1200)
-    controller.window, controller.ssthresh = 125_000.0, 100_000.0
-    rtt = RttEstimator()
-    rtt.on_sample(0.050, 0.0)
-    assert controller.pacing_rate(rtt) == pytest.approx(1.25 * 125_000 / 0.050)
+    controller = controller_with(125_000, [])
+    controller.ssthresh = 100_000.0
+    assert controller.pacing_rate(0.050) == pytest.approx(1.25 * 125_000 / 0.050)
 
 
 # ---- the streams --------------------------------------------------------------------------------------------------

@@ -14,7 +14,8 @@ import math
 from typing import Any, List, NamedTuple, Optional
 
 from protocol import wire
-from protocol.recovery import BATCH_PACKETS_MAX, AckViolation, CubicQ, Outcome, RangeSet, Recovery, SentBatch
+from protocol.congestion import CubicQ
+from protocol.recovery import BATCH_PACKETS_MAX, AckViolation, Outcome, RangeSet, Recovery, SentBatch
 from protocol.streams import FRAME_HEADER_SIZE, FRAME_SIZE_MAX, Frame, ReceiveStream, SendStream, StreamViolation
 from protocol.wire import ACK_RANGES_MAX, DATA_HEADER, DATA_HEADER_SIZE, Address, Buffer, CloseCode, PacketType
 
@@ -593,7 +594,7 @@ class Connection:
         if not self._may_send_data(now):
             return None
         payload_size = self.datagram_size - DATA_HEADER_SIZE
-        rate = self.recovery.congestion.pacing_rate(self.recovery.rtt)
+        rate = self.recovery.congestion.pacing_rate(self.recovery.rtt.smoothed)
         packets = self._burst(rate)
         found = self.sending.next_range(packets * payload_size)
         if found is None:
@@ -641,15 +642,8 @@ class Connection:
             wire.CHECKSUM.pack_into(headers, start, wire.checksum_of(header, payload))
             buffers += (header, payload)
             at += len(payload)
-        self._record(
-            SentBatch(
-                number,
-                len(payloads),
-                offset,
-                length,
-                payload_size,
-                min(self.datagram_size, DATA_HEADER_SIZE + length),
-                now,
-            )
-        )
+        size = min(self.datagram_size, DATA_HEADER_SIZE + length)
+        is_last = not self.sending.has_something()
+        count = len(payloads)
+        self._record(SentBatch(number, count, offset, length, payload_size, size, now, is_app_limited=is_last))
         return Batch(self.address, self.datagram_size, len(payloads), 2, buffers)

@@ -1,10 +1,9 @@
-"""What a sender needs to know about its packets: ranges, round-trip time, loss, and how fast to send.
+"""What a sender needs to know about its packets: ranges, round-trip time, and what was lost.
 
 Pure numbers: bytes, packet numbers and `now` (seconds, monotonic). Nothing here knows what the bytes mean.
 
     RangeSet        half-open ranges of numbers: received packets, acknowledged or lost bytes of a stream
     RttEstimator    RFC 9002 §5
-    CubicQ          congestion control: CUBIC (RFC 9438) that wants evidence of a queue before it slows down
     SentBatch       one record for up to a batch of packets that left together
     Recovery        acknowledgements, loss detection and probe timeout (RFC 9002 §6) over those records
 """
@@ -14,7 +13,9 @@ from __future__ import annotations
 import bisect
 import collections
 import math
-from typing import Deque, Iterator, List, NamedTuple, Optional, Protocol, Set, Tuple
+from typing import Deque, Iterator, List, NamedTuple, Optional, Set, Tuple
+
+from protocol.congestion import Acknowledged, CongestionController
 
 BATCH_PACKETS_MAX = 44  # 44 datagrams of 1,472 bytes are the most that one segmented send takes (65,507 bytes)
 
@@ -27,8 +28,6 @@ INITIAL_RTT = 0.1  # seconds; RFC 9002 says 0.333, a lab is a LAN
 MAX_ACK_DELAY = 0.005  # seconds that the receiver may hold an acknowledgement back
 PROBE_TIMEOUT_MAX = 2.0  # the backoff's cap: uncapped, a 10 s black hole costs 6.5 s more
 PERSISTENT_CONGESTION_PROBES = 3  # RFC 9002 §7.6
-INITIAL_WINDOW_PACKETS = 10
-MINIMUM_WINDOW_PACKETS = 4
 RECORDS_KEPT_RTTS = 2  # a lost packet is remembered so long, to notice that it was not lost
 
 
@@ -146,211 +145,6 @@ class RttEstimator:
         return self.smoothed + max(4 * self.variance, GRANULARITY) + MAX_ACK_DELAY
 
 
-class Acknowledged(NamedTuple):
-    """What one acknowledgement newly told, for the congestion controller."""
-
-    now: float
-    packets: int
-    size: int  # bytes newly acknowledged
-    rtt: Optional[float]  # a sample, if there was one
-    largest: int  # packet number
-    next_packet_number: int
-    bytes_in_flight: int  # before this acknowledgement
-    is_window_limited: bool
-
-
-class CongestionController(Protocol):
-    """How many bytes may be in flight, and how fast they go out; CubicQ is the one in use."""
-
-    window: float  # bytes
-
-    def on_acknowledged(self, ack: Acknowledged, rtt: RttEstimator) -> None: ...
-
-    def on_lost(self, now: float, packets: int, ranges: int, largest_lost: int, next_packet_number: int) -> None: ...
-
-    def on_spurious(self, packets: int) -> None: ...
-
-    def on_persistent_congestion(self) -> None: ...
-
-    def on_datagram_size(self, size: int) -> None: ...
-
-    def pacing_rate(self, rtt: RttEstimator) -> float: ...
-
-
-class CubicQ:
-    """CUBIC (RFC 9438) that does not slow down for a loss without a sign of a queue or of heavy loss.
-
-    A loss counts as congestion when the round-trip time shows a queue, when the path is too short to tell
-    (under BLIND_RTT), or when more than HEAVY_LOSS of the packets of the last rounds were lost. Anything
-    else is the noise of a bad link, and slowing down for it would help nobody.
-    """
-
-    BETA = 0.7  # RFC 9438 §4.6
-    C = 0.4  # RFC 9438 §5.1, packets per second cubed
-    FAST_CONVERGENCE = 0.85  # (1 + BETA) / 2, RFC 9438 §4.7
-    BLIND_RTT = 0.002  # seconds: below, a queue cannot be told from a busy scheduler
-    HEAVY_LOSS = 0.12
-    HEAVY_ROUNDS = 4
-    HEAVY_RANGES = 6
-    HEAVY_SAMPLE = 100  # packets
-    REFILL = 1 / 16
-    RTT_SAMPLES_FOR_EVIDENCE = 4
-
-    def __init__(self, datagram_size: int) -> None:
-        self.datagram_size = datagram_size
-        self.window: float = min(INITIAL_WINDOW_PACKETS * datagram_size, 14_720)
-        self.ssthresh = math.inf
-        self.base_rtt = math.inf
-        self._window_max = 0.0  # Wmax, bytes
-        self._epoch_start: Optional[float] = None
-        self._k = 0.0
-        self._window_estimate = 0.0  # West: what Reno would have, bytes
-        self._recent_rtts: Deque[Tuple[float, float]] = collections.deque(maxlen=64)
-        self._round_end = -1  # the round lasts until this packet number is acknowledged
-        self._round_began = 0.0
-        self._round_delivered = 0
-        self._round_min_rtt = math.inf
-        self._round_samples = 0
-        self._round_limited = False
-        self._round_losses: Deque[List[int]] = collections.deque([[0, 0, 0]], maxlen=self.HEAVY_ROUNDS)
-        self._known_rates: Deque[float] = collections.deque(maxlen=10)  # bytes per second, a round each
-        self._reacted_below = -1  # losses of packets below this number were answered already
-        self._undo: Optional[Tuple[float, float, float, Optional[float]]] = None
-        self._undo_packets = 0
-
-    @property
-    def minimum_window(self) -> int:
-        return MINIMUM_WINDOW_PACKETS * min(self.datagram_size, 1472)
-
-    @property
-    def queue_threshold(self) -> float:
-        """Seconds of queueing that count as a queue."""
-        return min(max(self.base_rtt / 12, 0.001), 0.005)
-
-    def pacing_rate(self, rtt: RttEstimator) -> float:
-        """Bytes per second (RFC 9002 §7.7)."""
-        gain = 2.0 if self.window < self.ssthresh else 1.25
-        return gain * self.window / max(rtt.smoothed, 1e-6)
-
-    def queue_delay(self, now: float) -> float:
-        """Lowest recent queueing delay in seconds; 0 when there are too few samples to say."""
-        since = now - max(self.base_rtt / 2, 0.010)
-        recent = [sample for at, sample in self._recent_rtts if at >= since]
-        if len(recent) < self.RTT_SAMPLES_FOR_EVIDENCE:
-            recent = [sample for _, sample in list(self._recent_rtts)[-self.RTT_SAMPLES_FOR_EVIDENCE :]]
-        return min(recent) - self.base_rtt if recent else 0.0
-
-    def on_acknowledged(self, ack: Acknowledged, rtt: RttEstimator) -> None:
-        if ack.rtt is not None:
-            self.base_rtt = min(self.base_rtt, ack.rtt)
-            self._recent_rtts.append((ack.now, ack.rtt))
-            self._round_min_rtt = min(self._round_min_rtt, ack.rtt)
-            self._round_samples += 1
-        self._round_delivered += ack.size
-        self._round_losses[-1][1] += ack.packets
-        self._round_limited |= ack.is_window_limited
-        if ack.is_window_limited:
-            self._grow(ack, rtt)
-        if ack.largest >= self._round_end:
-            self._next_round(ack)
-
-    def _next_round(self, ack: Acknowledged) -> None:
-        elapsed = ack.now - self._round_began
-        if self._round_end >= 0 and elapsed > 0 and self._round_limited:
-            self._known_rates.append(self._round_delivered / elapsed)
-        self._round_end = ack.next_packet_number
-        self._round_began = ack.now
-        self._round_delivered = 0
-        self._round_min_rtt = math.inf
-        self._round_samples = 0
-        self._round_limited = False
-        self._round_losses.append([0, 0, 0])
-
-    def _grow(self, ack: Acknowledged, rtt: RttEstimator) -> None:
-        if self.window < self.ssthresh:
-            self.window += ack.size
-            rise = self._round_min_rtt - self.base_rtt
-            # HyStart++ (RFC 9406 §4.2): a round whose lowest RTT rose means that the pipe is full.
-            if self._round_samples >= 8 and rise > min(max(self.base_rtt / 8, 0.004), 0.016):
-                self.ssthresh = self.window
-            return
-        known_rate = max(self._known_rates, default=0.0)
-        if self.window < 0.98 * known_rate * self.base_rtt and self.queue_delay(ack.now) < self.queue_threshold:
-            self.window += ack.size * self.REFILL
-        self._grow_cubic(ack, rtt)
-
-    def _grow_cubic(self, ack: Acknowledged, rtt: RttEstimator) -> None:
-        """RFC 9438 §4.2-4.5."""
-        size = self.datagram_size
-        if self._epoch_start is None:
-            self._epoch_start = ack.now
-            self._window_estimate = self.window
-            self._window_max = max(self._window_max, self.window)
-            self._k = ((self._window_max - self.window) / size / self.C) ** (1 / 3)
-        elapsed = ack.now - self._epoch_start + rtt.smoothed
-        target = self.C * (elapsed - self._k) ** 3 * size + self._window_max
-        target = min(max(target, self.window), 1.5 * self.window)
-        alpha = 3 * (1 - self.BETA) / (1 + self.BETA) if self._window_estimate < self._window_max else 1.0
-        self._window_estimate += alpha * size * ack.size / self.window
-        self.window += (target - self.window) * ack.size / self.window
-        self.window = max(self.window, min(self._window_estimate, 1.5 * self.window))
-
-    def on_lost(self, now: float, packets: int, ranges: int, largest_lost: int, next_packet_number: int) -> None:
-        losses = self._round_losses[-1]
-        losses[0] += packets
-        losses[2] += ranges
-        if largest_lost < self._reacted_below or not self._is_congestion(now):
-            return
-        self._reacted_below = next_packet_number
-        self._undo = self.window, self.ssthresh, self._window_max, self._epoch_start
-        self._undo_packets = packets
-        if self.queue_delay(now) > self.base_rtt / 4:
-            while len(self._known_rates) > 3:  # a real, shared queue: the old share is history
-                self._known_rates.popleft()
-        shrinking = self.window < self._window_max
-        rtt_now = self._recent_rtts[-1][1] if self._recent_rtts else 0.0
-        self._window_max = self.window * (self.FAST_CONVERGENCE if shrinking else 1.0)
-        if self.base_rtt >= self.BLIND_RTT and self._known_rates:
-            # What came through is what the path takes: a start that overshot a shallow queue comes down in one step.
-            # In slow start the rate may have doubled since it was measured.
-            gain = 2.0 if self.window < self.ssthresh else 1.25
-            self._window_max = min(self._window_max, gain * max(self._known_rates) * rtt_now)
-        self.window = max(min(self.window, self._window_max) * self.BETA, self.minimum_window)
-        self.ssthresh = self.window
-        self._epoch_start = None
-
-    def _is_congestion(self, now: float) -> bool:
-        if self.base_rtt < self.BLIND_RTT or self.queue_delay(now) > self.queue_threshold:
-            return True
-        lost = sum(losses[0] for losses in self._round_losses)
-        delivered = sum(losses[1] for losses in self._round_losses)
-        ranges = sum(losses[2] for losses in self._round_losses)
-        enough = lost + delivered >= self.HEAVY_SAMPLE
-        return enough and ranges >= self.HEAVY_RANGES and lost > self.HEAVY_LOSS * (lost + delivered)
-
-    def on_spurious(self, packets: int) -> None:
-        """Packets declared lost were acknowledged: if that was all, take the reaction back (RFC 9438 §4.9)."""
-        self._round_losses[-1][0] -= packets
-        self._undo_packets -= packets
-        if self._undo is not None and self._undo_packets <= 0:
-            window, ssthresh, window_max, epoch_start = self._undo
-            self.window = max(self.window, window)
-            self.ssthresh, self._window_max, self._epoch_start = ssthresh, window_max, epoch_start
-            self._undo = None
-
-    def on_persistent_congestion(self) -> None:
-        self.ssthresh = max(self.window * self.BETA, self.minimum_window)
-        self.window = self.minimum_window
-        self._epoch_start = None
-        self._undo = None
-
-    def on_datagram_size(self, size: int) -> None:
-        """The path takes larger or smaller datagrams now; an early window is counted in the new ones."""
-        if self.window < self.ssthresh and size > self.datagram_size:
-            self.window = max(self.window, INITIAL_WINDOW_PACKETS * min(size, 8972))
-        self.datagram_size = size
-
-
 class SentBatch:
     """Packets `first` .. `first + count - 1`, sent together: a run of stream bytes cut into equal payloads, or a PING.
 
@@ -369,6 +163,10 @@ class SentBatch:
         "outstanding",
         "lost",
         "mtu_probe",
+        "is_app_limited",
+        "delivered",
+        "delivered_at",
+        "first_sent_at",
     )
 
     def __init__(
@@ -381,6 +179,7 @@ class SentBatch:
         datagram_size: int,
         sent_at: float,
         mtu_probe: bool = False,
+        is_app_limited: bool = False,
     ) -> None:
         self.first = first
         self.count = count
@@ -392,6 +191,10 @@ class SentBatch:
         self.outstanding = (1 << count) - 1
         self.lost = 0
         self.mtu_probe = mtu_probe
+        self.is_app_limited = is_app_limited  # there was no more to send than this
+        self.delivered = 0  # Recovery's count, and the instants behind it, when this was sent
+        self.delivered_at = sent_at
+        self.first_sent_at = sent_at
 
     def stream_ranges(self, mask: int) -> Iterator[Tuple[int, int]]:
         """The stream bytes [start, stop) of the packets in the mask, neighbours together."""
@@ -435,6 +238,9 @@ class Recovery:
         self.time_threshold = TIME_THRESHOLD
         self.loss_time = math.inf
         self.last_sent_at = -math.inf
+        self.delivered = 0  # bytes acknowledged in all
+        self._delivered_at = 0.0
+        self._first_sent_at = 0.0  # when the packet was sent whose acknowledgement came last
         self.packets_lost = 0
         self.packets_spurious = 0
         self._records: List[SentBatch] = []
@@ -460,6 +266,10 @@ class Recovery:
 
     def on_sent(self, batch: SentBatch) -> None:
         assert batch.first == self.next_packet_number
+        if not self.bytes_in_flight:
+            self._delivered_at = self._first_sent_at = batch.sent_at
+        batch.delivered, batch.delivered_at = self.delivered, self._delivered_at
+        batch.first_sent_at = self._first_sent_at
         self.next_packet_number += batch.count
         self.bytes_in_flight += batch.count * batch.datagram_size
         self.last_sent_at = batch.sent_at
@@ -517,26 +327,39 @@ class Recovery:
         probes = self.probe_count
         if newly_packets:
             self.probe_count = 0
-            limited = (
-                in_flight_before + 2 * BATCH_PACKETS_MAX * 1472 >= self.congestion.window
-                or 2 * in_flight_before >= self.congestion.window
-            )
-            self.congestion.on_acknowledged(
-                Acknowledged(
-                    now,
-                    newly_packets,
-                    newly_size,
-                    rtt_sample,
-                    largest,
-                    self.next_packet_number,
-                    in_flight_before,
-                    limited,
-                ),
-                self.rtt,
-            )
+            self.delivered += newly_size
+            self._delivered_at = now
+            assert newest is not None
+            self._tell_congestion(newest, newly_packets, newly_size, rtt_sample, in_flight_before, now)
         mtu_lost = self._detect_loss(now, outcome.lost, probes)
         self._settle(now)
         return outcome._replace(mtu_acknowledged=mtu, mtu_lost=mtu_lost, progressed=bool(newly_packets))
+
+    def _tell_congestion(
+        self, newest: SentBatch, packets: int, size: int, rtt: Optional[float], in_flight_before: int, now: float
+    ) -> None:
+        # As in draft-cheng-iccrg-delivery-rate-estimation §3: neither faster than it was sent, nor than it arrived.
+        interval = max(now - newest.delivered_at, newest.sent_at - newest.first_sent_at)
+        self._first_sent_at = newest.sent_at
+        rate = (self.delivered - newest.delivered) / interval if interval > 0 and self.rtt.samples else 0.0
+        window = self.congestion.window
+        slack = 2 * BATCH_PACKETS_MAX * 1472  # a window is in use although the pacer holds a batch or two back
+        is_limited = 2 * in_flight_before >= window or in_flight_before + slack >= window
+        self.congestion.on_acknowledged(
+            Acknowledged(
+                now,
+                packets,
+                size,
+                rtt,
+                self.rtt.smoothed,
+                rate,
+                newest.is_app_limited,
+                newest.first + newest.count - 1,
+                self.next_packet_number,
+                self.bytes_in_flight,
+                is_limited,
+            )
+        )
 
     def _check(self, ranges: List[Tuple[int, int]]) -> None:
         if ranges[0][1] >= self.next_packet_number:

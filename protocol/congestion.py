@@ -1,0 +1,426 @@
+"""How fast to send: congestion control. Pure arithmetic on bytes, seconds and packet numbers.
+
+`CubicQ` is CUBIC (RFC 9438) that wants evidence before it slows down for a loss:
+
+  - a queue: the lowest recent round-trip time stands above the path's own by more than `queue_threshold`;
+  - heavy loss that goes away at a lower rate, as that of a policer or of a very shallow queue does (random loss stays,
+    and is then taken for the link's noise);
+  - a path so short (under BLIND_RTT) that a queue cannot be told from a busy scheduler.
+
+Alone on a link with a deep queue it does not fill the queue: the window is capped, after a short drain has shown that
+the queue was its own. When the queue stays in spite of the cap, others are there, and it is plain CUBIC again.
+"""
+
+from __future__ import annotations
+
+import collections
+import math
+from typing import Deque, List, NamedTuple, Optional, Protocol, Tuple
+
+INITIAL_WINDOW_PACKETS = 10  # RFC 9002 §7.2
+INITIAL_WINDOW_MAX = 14_720  # bytes
+MINIMUM_WINDOW_PACKETS = 4
+
+
+class Acknowledged(NamedTuple):
+    """What one acknowledgement newly told."""
+
+    now: float
+    packets: int
+    size: int  # bytes newly acknowledged
+    rtt: Optional[float]  # a sample in seconds, if there was one
+    smoothed_rtt: float
+    rate: float  # bytes per second delivered over the last flight, 0 if not known
+    is_app_limited: bool  # the rate is the application's, not the path's
+    largest: int  # packet number
+    next_packet_number: int
+    bytes_in_flight: int  # behind this acknowledgement
+    is_window_limited: bool
+
+
+class CongestionController(Protocol):
+    """How many bytes may be in flight, and how fast they go out; another one need only offer this."""
+
+    window: float  # bytes
+
+    def on_acknowledged(self, ack: Acknowledged) -> None: ...
+
+    def on_lost(self, now: float, packets: int, ranges: int, largest_lost: int, next_packet_number: int) -> None: ...
+
+    def _judge_suspicion(self) -> None:
+        """The rate came down for a heavy loss: did that help? If not, the link is to blame, and the rate goes back up."""
+        loss, window, ssthresh, window_max = self._suspicion
+        lost, total = self._noise_counts
+        if total >= self.NOISE_SAMPLE:
+            self.noise = min(lost / total, self.NOISE_MAX)
+            if self.noise >= 0.5 * loss:
+                self.window = max(self.window, window)
+                self.ssthresh, self._window_max = ssthresh, window_max
+                self._epoch_start = None
+        for each in self._rounds:
+            each.lost = each.loss_ranges = each.delivered = 0  # judged
+
+    def on_spurious(self, packets: int) -> None: ...
+
+    def on_persistent_congestion(self) -> None: ...
+
+    def on_datagram_size(self, size: int) -> None: ...
+
+    def pacing_rate(self, smoothed_rtt: float) -> float: ...
+
+
+class _Round:
+    """What happened while one window of packets was on its way."""
+
+    __slots__ = ("delivered", "is_limited", "lost", "loss_ranges", "min_rtt", "rate", "samples")
+
+    def __init__(self) -> None:
+        self.delivered = 0  # packets
+        self.lost = 0  # packets
+        self.loss_ranges = 0
+        self.rate = 0.0  # bytes per second, the highest that the path showed
+        self.min_rtt = math.inf
+        self.samples = 0
+        self.is_limited = False
+
+
+class CubicQ:
+    """CUBIC that asks for evidence of a queue before it slows down for a loss."""
+
+    BETA = 0.7  # RFC 9438 §4.6
+    C = 0.4  # packets per second cubed, RFC 9438 §5.1
+    FAST_CONVERGENCE = 0.85  # (1 + BETA) / 2, RFC 9438 §4.7
+    BLIND_RTT = 0.002  # seconds: below, every loss counts
+    HEAVY_LOSS = 0.03  # of the packets of the last HEAVY_ROUNDS rounds
+    HEAVY_ROUNDS = 4
+    HEAVY_RANGES = 6  # one burst is not heavy loss
+    HEAVY_SAMPLE = 100  # packets
+    NOISE_SAMPLE = 30  # packets
+    NOISE_MAX = 0.5
+    BELOW_DELIVERY = 0.85  # of what came through: a policer then has nothing left to drop
+    REFILL = 1 / 16
+    RTT_SAMPLES_FOR_EVIDENCE = 4
+    CAP_GAIN = 1.5  # of the round trip: half of it may stand in the queue
+    CAP_SLACK_RTT = 0.005  # seconds, and
+    CAP_SLACK_SIZE = 128 << 10  # bytes: keep loopback and LAN fast, where the round trip is mostly the scheduler's
+    DRAIN_AGAIN = 20.0  # seconds between two drains
+    DRAIN_HOLD = 0.100  # seconds
+    DRAIN_MAX = 2.0  # seconds
+    BASE_RTT_AGE = 10.0  # seconds after which a drain may raise the base
+    RATES_KEPT = 10  # rounds
+    KNOWN_FOR = 10.0  # seconds a bucket; two are kept
+
+    def __init__(self, datagram_size: int) -> None:
+        self.datagram_size = datagram_size
+        self.window: float = min(INITIAL_WINDOW_PACKETS * datagram_size, INITIAL_WINDOW_MAX)
+        self.ssthresh = math.inf
+        self.base_rtt = math.inf  # the path's own round trip, as far as it was seen without a queue
+        self.is_alone = False
+        self.noise = 0.0  # part of the packets that the link loses at any rate
+        self._base_at = 0.0
+        self._window_max = 0.0  # Wmax, bytes
+        self._epoch_start: Optional[float] = None
+        self._k = 0.0  # seconds
+        self._window_estimate = 0.0  # West, bytes: what Reno would have
+        self._recent_rtts: Deque[Tuple[float, float]] = collections.deque(maxlen=64)
+        self._rounds: Deque[_Round] = collections.deque([_Round()], maxlen=self.RATES_KEPT)
+        self._round_end = -1  # the round lasts until this packet number is acknowledged
+        self._known = [0.0, 0.0]  # highest rates of this bucket and the last, bytes per second
+        self._known_since = 0.0
+        self._reacted_below = -1  # losses of packets below this number were answered already
+        self._undo: Optional[Tuple[float, float, float, Optional[float]]] = None
+        self._undo_packets = 0
+        self._noise_rounds = 0  # rounds left until the noise has been measured
+        self._noise_counts = [0, 0]  # lost, all
+        self._suspicion = (0.0, 0.0, math.inf, 0.0)  # loss that it came down for; window, ssthresh and Wmax before
+        self._drain_until: Optional[float] = None  # a drain is under way; inf: the window has not emptied yet
+        self._drain_began = 0.0
+        self._drain_rtt = math.inf  # the lowest seen in it
+        self._before_drain = (0.0, 0.0)  # window, smoothed RTT
+        self._drained_at = -math.inf
+        self._crowded_rounds = 0
+
+    # ---- what it knows
+
+    @property
+    def minimum_window(self) -> int:
+        return MINIMUM_WINDOW_PACKETS * min(self.datagram_size, 1472)
+
+    @property
+    def queue_threshold(self) -> float:
+        """Seconds of queueing that count as a queue; the upper bound keeps CoDel's 5 ms visible."""
+        return min(max(self.base_rtt / 12, 0.001), 0.005)
+
+    @property
+    def known_rate(self) -> float:
+        """The highest rate of the last 10 to 20 seconds, in bytes per second."""
+        return max(self._known)
+
+    @property
+    def recent_rate(self) -> float:
+        """The highest rate of the last rounds, in bytes per second."""
+        return max(each.rate for each in self._rounds)
+
+    def queue_delay(self, now: float) -> float:
+        """Lowest recent queueing delay in seconds."""
+        since = now - max(self.base_rtt / 2, 0.010)
+        recent = [sample for at, sample in self._recent_rtts if at >= since]
+        if len(recent) < self.RTT_SAMPLES_FOR_EVIDENCE:
+            recent = [sample for _, sample in list(self._recent_rtts)[-self.RTT_SAMPLES_FOR_EVIDENCE :]]
+        return min(recent) - self.base_rtt if recent else 0.0
+
+    def pacing_rate(self, smoothed_rtt: float) -> float:
+        """Bytes per second (RFC 9002 §7.7)."""
+        if self._drain_until is not None:
+            return max(self.recent_rate, self.window / max(smoothed_rtt, 1e-6))
+        gain = 2.0 if self.window < self.ssthresh else 1.25
+        return gain * self.window / max(smoothed_rtt, 1e-6)
+
+    # ---- acknowledgements
+
+    def on_acknowledged(self, ack: Acknowledged) -> None:
+        this_round = self._rounds[-1]
+        this_round.delivered += ack.packets
+        this_round.is_limited |= ack.is_window_limited
+        if ack.rtt is not None:
+            self._note_rtt(ack.now, ack.rtt)
+        if ack.rate and (not ack.is_app_limited or ack.rate > self.known_rate):
+            self._note_rate(ack.now, ack.rate)
+        if self._drain_until is not None:
+            self._on_drain(ack)
+        elif ack.is_window_limited:
+            self._grow(ack)
+        if ack.largest >= self._round_end:
+            self._end_round(ack)
+
+    def _note_rtt(self, now: float, rtt: float) -> None:
+        if rtt <= self.base_rtt:
+            self.base_rtt = rtt
+            self._base_at = now
+        self._recent_rtts.append((now, rtt))
+        this_round = self._rounds[-1]
+        this_round.min_rtt = min(this_round.min_rtt, rtt)
+        this_round.samples += 1
+
+    def _note_rate(self, now: float, rate: float) -> None:
+        this_round = self._rounds[-1]
+        this_round.rate = max(this_round.rate, rate)
+        if now - self._known_since > self.KNOWN_FOR:
+            self._known = [0.0, self._known[0]]
+            self._known_since = now
+        self._known[0] = max(self._known[0], rate)
+
+    def _end_round(self, ack: Acknowledged) -> None:
+        self._round_end = ack.next_packet_number
+        self._measure_noise()
+        if self.is_alone and self._drain_until is None:
+            self._look_for_others(ack)
+        self._rounds.append(_Round())
+
+    def _grow(self, ack: Acknowledged) -> None:
+        if self.window < self.ssthresh:
+            self.window += ack.size
+            this_round = self._rounds[-1]
+            # HyStart++ (RFC 9406 §4.2): a round whose lowest RTT rose means that the pipe is full.
+            limit = min(max(self.base_rtt / 8, 0.004), 0.016)
+            if this_round.samples >= 8 and this_round.min_rtt - self.base_rtt > limit:
+                self.ssthresh = self.window
+        else:
+            pipe = self.known_rate * self.base_rtt
+            if self.window < 0.98 * pipe and self.queue_delay(ack.now) < self.queue_threshold:
+                self.window += ack.size * self.REFILL  # a cut that was a mistake is made good soon
+            self._grow_cubic(ack)
+        self._hold_to_cap(ack)
+
+    def _grow_cubic(self, ack: Acknowledged) -> None:
+        """RFC 9438 §4.2-4.5."""
+        size = min(self.datagram_size, 1472)
+        if self._epoch_start is None:
+            self._epoch_start = ack.now
+            self._window_estimate = self.window
+            self._window_max = max(self._window_max, self.window)
+            self._k = ((self._window_max - self.window) / size / self.C) ** (1 / 3)
+        elapsed = ack.now - self._epoch_start + ack.smoothed_rtt
+        target = self.C * (elapsed - self._k) ** 3 * size + self._window_max
+        target = min(max(target, self.window), 1.5 * self.window)
+        alpha = 3 * (1 - self.BETA) / (1 + self.BETA) if self._window_estimate < self._window_max else 1.0
+        self._window_estimate += alpha * size * ack.size / self.window
+        self.window += (target - self.window) * ack.size / self.window
+        self.window = max(self.window, min(self._window_estimate, 1.5 * self.window))
+
+    # ---- alone with a deep queue
+
+    @property
+    def cap(self) -> float:
+        """Bytes beyond which a window only makes a queue longer."""
+        round_trip = max(self.CAP_GAIN * self.base_rtt, self.base_rtt + self.CAP_SLACK_RTT)
+        return self.recent_rate * round_trip + self.CAP_SLACK_SIZE
+
+    def _hold_to_cap(self, ack: Acknowledged) -> None:
+        if self.window < self.ssthresh or not self.recent_rate or self.window <= self.cap:
+            return
+        if ack.now - self._drained_at > self.DRAIN_AGAIN:
+            self._begin_drain(ack)
+        elif self.is_alone:
+            self.window = self.cap
+
+    def _begin_drain(self, ack: Acknowledged) -> None:
+        """Send less for two round trips: does the queue go away with us?"""
+        self._before_drain = self.window, ack.smoothed_rtt
+        self._drain_until = math.inf
+        self._drain_began = ack.now
+        self._drain_rtt = math.inf
+        self.window = max(0.5 * self.recent_rate * self.base_rtt, self.minimum_window)
+
+    def _on_drain(self, ack: Acknowledged) -> None:
+        assert self._drain_until is not None
+        if self._drain_until == math.inf:
+            if ack.bytes_in_flight <= self.window or ack.now - self._drain_began > self.DRAIN_MAX:
+                self._drain_until = ack.now + max(self.DRAIN_HOLD, self.base_rtt)
+            return
+        if ack.rtt is not None:
+            self._drain_rtt = min(self._drain_rtt, ack.rtt)
+        if ack.now >= self._drain_until:
+            self._end_drain(ack.now)
+
+    def _end_drain(self, now: float) -> None:
+        window, smoothed_rtt = self._before_drain
+        lowest = min(self._drain_rtt, smoothed_rtt)
+        standing = max(0.0, smoothed_rtt - self.base_rtt)
+        self.is_alone = lowest <= self.base_rtt + 0.1 * standing + self.queue_threshold
+        if now - self._base_at > self.BASE_RTT_AGE:
+            self.base_rtt, self._base_at = lowest, now
+        self._stop_drain(now)
+        self.window = min(window, self.cap) if self.is_alone else window
+        self._crowded_rounds = 0
+
+    def _stop_drain(self, now: float) -> None:
+        self._drain_until = None
+        self._drained_at = now
+        self._epoch_start = None
+
+    def _look_for_others(self, ack: Acknowledged) -> None:
+        """Three rounds with a queue that the cap cannot explain: somebody else is there."""
+        own = max(self.CAP_GAIN * self.base_rtt, self.base_rtt + self.CAP_SLACK_RTT)
+        if self.recent_rate:
+            own += self.CAP_SLACK_SIZE / self.recent_rate
+        crowded = self._rounds[-1].min_rtt < math.inf and self._rounds[-1].min_rtt > 1.15 * own + 0.002
+        self._crowded_rounds = self._crowded_rounds + 1 if crowded else 0
+        if self._crowded_rounds >= 3:
+            self.is_alone = False
+            self._forget_rates(1)
+            self._window_max = self.window
+            self.window = max(self.BETA * self.window, self.minimum_window)
+            self.ssthresh = self.window
+            self._epoch_start = None
+
+    def _forget_rates(self, rounds: int) -> None:
+        """The share of before is history; what the last rounds showed counts."""
+        recent = max(each.rate for each in list(self._rounds)[-rounds:])
+        self._known = [recent, 0.0]
+
+    # ---- loss
+
+    def on_lost(self, now: float, packets: int, ranges: int, largest_lost: int, next_packet_number: int) -> None:
+        this_round = self._rounds[-1]
+        this_round.lost += packets
+        this_round.loss_ranges += ranges
+        if largest_lost < self._reacted_below:
+            return  # once a round: RFC 9002 §7.3.2
+        queue_delay = self.queue_delay(now)
+        is_queue = queue_delay > self.queue_threshold or self.base_rtt < self.BLIND_RTT
+        if not is_queue and not self._is_heavy():
+            return
+        self._reacted_below = next_packet_number
+        self._undo = self.window, self.ssthresh, self._window_max, self._epoch_start
+        self._undo_packets = packets
+        if self._drain_until is not None:
+            self.window = self._before_drain[0]
+            self._stop_drain(now)
+        self._reduce(is_queue, queue_delay)
+
+    def _reduce(self, is_queue: bool, queue_delay: float) -> None:
+        if queue_delay > self.base_rtt / 4:
+            self._forget_rates(3)  # a real, shared queue
+        shrinking = self.window < self._window_max
+        before = self.window, self.ssthresh, self._window_max
+        self._window_max = self.window * (self.FAST_CONVERGENCE if shrinking else 1.0)
+        if is_queue:
+            self.window *= self.BETA
+        else:
+            rate = max(each.rate for each in list(self._rounds)[-3:])
+            pipe = self.BELOW_DELIVERY * rate * self.base_rtt
+            self.window = min(self.BETA * self.window, pipe) if pipe else self.BETA * self.window
+            self._window_max = min(self._window_max, rate * self.base_rtt) if rate else self._window_max
+            self._forget_rates(3)
+            lost, total, _ = self._counts()
+            self._suspicion = (lost / total, *before)
+            self._noise_rounds, self._noise_counts = 4, [0, 0]
+        self.window = max(self.window, self.minimum_window)
+        self.ssthresh = self.window
+        self._epoch_start = None
+
+    def _counts(self) -> Tuple[int, int, int]:
+        """(lost, all, ranges of lost packets) of the last rounds."""
+        rounds: List[_Round] = list(self._rounds)[-self.HEAVY_ROUNDS :]
+        lost = sum(each.lost for each in rounds)
+        return lost, lost + sum(each.delivered for each in rounds), sum(each.loss_ranges for each in rounds)
+
+    def _is_heavy(self) -> bool:
+        if self._noise_rounds:
+            return False  # the last answer is still being weighed
+        lost, total, ranges = self._counts()
+        limit = max(self.HEAVY_LOSS, 1.5 * self.noise + 0.02)
+        return total >= self.HEAVY_SAMPLE and ranges >= self.HEAVY_RANGES and lost > limit * total
+
+    def _measure_noise(self) -> None:
+        """Loss that stays at a rate that certainly fits is the link's own; loss that goes away was congestion."""
+        last = self._rounds[-1]
+        if self._noise_rounds:
+            self._noise_rounds -= 1
+            if self._noise_rounds < 2:  # the first two rounds still tell of what was sent before the cut
+                self._noise_counts[0] += last.lost
+                self._noise_counts[1] += last.lost + last.delivered
+            if not self._noise_rounds:
+                self._judge_suspicion()
+            return
+        lost, total, _ = self._counts()
+        if total >= self.HEAVY_SAMPLE and lost < self.noise * total:
+            self.noise = 0.75 * self.noise + 0.25 * lost / total
+
+    def _judge_suspicion(self) -> None:
+        """The rate came down for a heavy loss: did that help? If not, the link is to blame, and the rate goes back up."""
+        loss, window, ssthresh, window_max = self._suspicion
+        lost, total = self._noise_counts
+        if total >= self.NOISE_SAMPLE:
+            self.noise = min(lost / total, self.NOISE_MAX)
+            if self.noise >= 0.5 * loss:
+                self.window = max(self.window, window)
+                self.ssthresh, self._window_max = ssthresh, window_max
+                self._epoch_start = None
+        for each in self._rounds:
+            each.lost = each.loss_ranges = each.delivered = 0  # judged
+
+    def on_spurious(self, packets: int) -> None:
+        """Packets declared lost were acknowledged: if that was all, take the reaction back (RFC 9438 §4.9)."""
+        self._rounds[-1].lost = max(0, self._rounds[-1].lost - packets)
+        self._undo_packets -= packets
+        if self._undo is not None and self._undo_packets <= 0:
+            window, ssthresh, window_max, epoch_start = self._undo
+            self.window = max(self.window, window)
+            self.ssthresh, self._window_max, self._epoch_start = ssthresh, window_max, epoch_start
+            self._undo = None
+
+    def on_persistent_congestion(self) -> None:
+        """RFC 9002 §7.6."""
+        self.ssthresh = max(self.window * self.BETA, self.minimum_window)
+        self.window = self.minimum_window
+        self._epoch_start = None
+        self._drain_until = None
+        self._undo = None
+
+    def on_datagram_size(self, size: int) -> None:
+        """The path takes larger or smaller datagrams now; an early window is counted in the new ones."""
+        if self.window < self.ssthresh and size > self.datagram_size:
+            self.window = max(self.window, INITIAL_WINDOW_PACKETS * min(size, 8972))
+        self.datagram_size = size
