@@ -10,8 +10,8 @@ from __future__ import annotations
 import random
 from typing import Optional, Sequence
 
-from protocol.messages import ROLE_MEMBER, ROLE_SUPERNODE, Answer
-from protocol.roster import Prober, is_loopback, seen_from
+from protocol.messages import NOWHERE, ROLE_MEMBER, ROLE_SUPERNODE, Answer
+from protocol.roster import Prober, is_loopback, may_contact, seen_from
 from protocol.wire import Address
 
 QUERY_INTERVAL = 0.5  # seconds between the rounds
@@ -47,6 +47,7 @@ class Opening:
         self._ends_at = now + SEARCH_TIME
         self._candidate: Optional[Address] = None
         self._candidate_at = 0.0
+        self._named: Optional[Address] = None  # the supernode, as a member says, though it did not answer yet
         self._was_extended = False
         self._is_last_round = False
 
@@ -58,6 +59,8 @@ class Opening:
         if self._candidate is not None and now >= self._candidate_at:
             return self._candidate
         if now >= self._ends_at:
+            if self._named is not None:
+                return self._named  # bad luck with three queries; connecting tries harder
             if self.target is not None or self._is_last_round:
                 return NOBODY
             self._ask_once_more(now)
@@ -90,7 +93,9 @@ class Opening:
         elif answer.role == ROLE_MEMBER:
             self._ends_at = max(self._ends_at, self.since + SEARCH_TIME_WITH_MEMBERS)
             place = seen_from(answer.supernode, address)
-            self._prober.ask_hinted(place, "search", [*self._own_ips, address[0]], now)
+            near = [*self._own_ips, address[0]]
+            self._prober.ask_hinted(place, "search", near, now)
+            self._named = place if place != NOWHERE and may_contact(place, near) else None
         elif not self._was_extended and (self.target is not None or answer.node_id < self._node_id):
             self._was_extended = True
             self._ends_at += SEARCH_TIME
