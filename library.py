@@ -1,8 +1,7 @@
 """Files on disk: safe names, shared files, pieces and digests, part files, cache. The only code that opens files.
 
-Three parts, one owner each, no locks:
+Two parts, one owner each, no locks (names, pieces and listings are pure: `protocol/content.py`):
 
-* Pure helpers (names, pieces, folder listings): callable from anywhere.
 * `Scanner`: owned by the scanner's thread. Walks the shared folder and hashes what is new. `add_path`, `adopt`,
   `hold` and `release` are for other threads: they only put into its inbox.
 * `Library`: owned by one disk thread; every method may block on the disk. Below the folder's hidden `.node` it keeps
@@ -26,12 +25,48 @@ import shutil
 import stat
 import struct
 import time
-import unicodedata
 from collections import OrderedDict, defaultdict
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import partial
 from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Protocol, Tuple, Union
+
+from protocol.content import (
+    DIGEST_BYTES,
+    FILE_SIZE_MAX,
+    FOLDER_BYTES_MAX,
+    GIB,
+    HIDDEN,
+    KIB,
+    MIB,
+    BadName,
+    ErrorKind,
+    FolderEntry,
+    FolderInUse,
+    LibraryError,
+    PathSet,
+    check_manifest,
+    check_name,
+    digests_of,
+    encode_folder,
+    has_piece,
+    identity_of,
+    piece_count_of,
+    piece_length,
+    piece_size_of,
+    set_piece,
+    shown,
+    size_text,
+)
+from protocol.content import (  # noqa: F401  what callers of the library also need
+    FOLDER_ENTRIES_MAX as FOLDER_ENTRIES_MAX,
+)
+from protocol.content import (
+    PIECES_MAX as PIECES_MAX,
+)
+from protocol.content import (
+    decode_folder as decode_folder,
+)
 
 try:
     import fcntl
@@ -42,23 +77,10 @@ try:
 except ImportError:  # everywhere else
     msvcrt = None  # type: ignore[assignment]
 
-KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
-PIECE_SIZE_MIN = 64 * KIB      # below it the digests' own traffic would show
-PIECE_SIZE_MAX = MIB           # for files up to 4 GiB; beyond, pieces grow so that no file has more than 4096
-PIECES_MAX = 4096
-LARGE_FILE = 4 * GIB
-FILE_SIZE_MAX = 1 << 50        # bytes (1 PiB): a larger declared size is a lie
 READ_SIZE = MIB                # bytes hashed between two looks at the stop flag
-DIGEST_BYTES = 32
 
-NAME_BYTES_MAX = 1024
-COMPONENT_BYTES_MAX = 240      # the file system's 255, less room for " (2)" and the like
-COMPONENTS_MAX = 16
-HIDDEN = ".node"               # the node's own folder, and the start of its temporary names
 CANDIDATES_MAX = 1000          # "name (2)" ... before giving up
 
-FOLDER_ENTRIES_MAX = 100_000
-FOLDER_BYTES_MAX = 32 * MIB    # of one listing: it is kept in memory
 SCAN_FILES_MAX = 200_000       # files looked at in one pass: each known one takes about 1.3 KB of memory
 OPEN_FILES_MAX = 32            # descriptors kept open between calls
 PARTS_MAX = 1024               # unfinished downloads
@@ -72,48 +94,7 @@ PASS_IDLE_FACTOR = 20          # a pass costs at most a twentieth of the time
 RENAME_TRIES, RENAME_DELAY = 10, 0.1   # Windows: a virus scanner may hold the file for a moment
 
 
-# ---- Errors ----------------------------------------------------------------------------------------------------------
-
-class ErrorKind(Enum):
-    """What went wrong, for code; the sentence is for people."""
-
-    UNKNOWN = "unknown"        # no such content here
-    MISSING = "missing"        # known, but this piece is not here yet
-    CHANGED = "changed"        # the file is no longer what was announced
-    MALFORMED = "malformed"    # what another node gave is not well-formed
-    NAME = "name"              # a name that is refused, or too long for this disk
-    FULL = "full"              # disk, quota or cache has no room
-    TOO_BIG = "too big"
-    READ_ONLY = "read-only"
-    DENIED = "denied"
-    GONE = "gone"              # a file or folder is not there
-    LINK = "link"              # a link or a file stands where a folder should be
-    IN_USE = "in use"
-    DISK = "disk"              # the disk or the system failed otherwise
-
-
-class LibraryError(Exception):
-    """A refusal or failure: `kind` for code, `sentence` for people."""
-
-    def __init__(self, kind: ErrorKind, sentence: str) -> None:
-        super().__init__(sentence)
-        self.kind = kind
-        self.sentence = sentence
-
-
-class BadName(LibraryError):
-    """A name that could leave the folder, mislead a person, or not exist on another system."""
-
-    def __init__(self, sentence: str) -> None:
-        super().__init__(ErrorKind.NAME, sentence)
-
-
-class FolderInUse(LibraryError):
-    """Another running node has the folder."""
-
-    def __init__(self, sentence: str) -> None:
-        super().__init__(ErrorKind.IN_USE, sentence)
-
+# ---- Errors of the disk ---------------------------------------------------------------------------------------------
 
 _ERRNO_MEANING: Dict[Optional[int], Tuple[ErrorKind, str]] = {
     errno.ENOSPC: (ErrorKind.FULL, "the disk is full"),
@@ -146,241 +127,13 @@ def _speaking(doing: str) -> Iterator[None]:
         raise _trouble(error, doing) from error
 
 
-def size_text(size: int) -> str:
-    """Show a size to a person in decimal units: `4.2 GB`."""
-    if size < 1000:
-        return f"{size} B"
-    value, units = size / 1000, ["PB", "TB", "GB", "MB", "kB"]
-    while value >= 999.95 and len(units) > 1:
-        value /= 1000
-        units.pop()
-    return f"{value:.1f} {units[-1]}"
-
-
-def _shown(name: str, longest: int = 60) -> str:
-    """Quote a name so that a terminal takes no orders from it."""
-    short = name if len(name) <= longest else name[:longest - 3] + "..."
-    return '"' + "".join(c if c.isprintable() else f"\\u{{{ord(c):x}}}" for c in short) + '"'
-
-
 def _called(label: str) -> str:
-    return _shown(label) if label else "the file"
+    return shown(label) if label else "the file"
 
 
 def _no_room(label: str, needed: int, free: int) -> LibraryError:
     sentence = f"No room for {_called(label)}: needs {size_text(needed)}, {size_text(free)} free."
     return LibraryError(ErrorKind.FULL, sentence)
-
-
-# ---- Names -----------------------------------------------------------------------------------------------------------
-
-# Refused on every system, so that a folder is the same everywhere (and `C:x` or `a:stream` mean nothing on Windows).
-_FORBIDDEN_CHARACTERS = frozenset(':\\<>"|?*')
-# Controls, format and bidi controls, surrogates, line ends; private use, because WSL and SMB map ":" and "\" there.
-_FORBIDDEN_CATEGORIES = frozenset(("Cc", "Cf", "Cs", "Co", "Zl", "Zp"))
-_DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\.|$)", re.IGNORECASE)
-_SHORT_HIDDEN = re.compile(r"node~[0-9]")   # what Windows may call `.node` in its 8.3 form
-
-
-def check_name(name: str) -> str:
-    """Return a name from another node (a relative path with `/`) as it is, or raise `BadName`: it is never repaired."""
-    if not isinstance(name, str) or not name:
-        raise BadName("An empty name is refused.")
-    fault = _name_fault(name)
-    if fault:
-        raise BadName(f"The name {_shown(name)} is refused: {fault}.")
-    return name
-
-
-def _name_fault(name: str) -> str:
-    if len(name) > NAME_BYTES_MAX:
-        return "it is too long"
-    try:
-        size = len(name.encode("utf-8"))
-    except UnicodeEncodeError:
-        return "it is not valid Unicode"
-    components = name.split("/")
-    if size > NAME_BYTES_MAX or len(components) > COMPONENTS_MAX:
-        return "it is too long"
-    return next(filter(None, map(_component_fault, components)), "")
-
-
-def _component_fault(component: str) -> str:
-    if component in ("", ".", ".."):
-        return "it does not stay inside the folder"
-    if len(component.encode("utf-8")) > COMPONENT_BYTES_MAX:
-        return f"a part of it is longer than {COMPONENT_BYTES_MAX} bytes"
-    if not _FORBIDDEN_CHARACTERS.isdisjoint(component):
-        return "it holds a character that some systems do not allow"
-    if not (component.isascii() and component.isprintable()) and _has_hidden_characters(component):
-        return "it holds control or invisible characters"
-    if component[-1] in ". ":
-        return "a part of it ends in a dot or a space"
-    if _DEVICE.match(component):
-        return "it is a device name on Windows"
-    folded = component.casefold()
-    if folded.startswith(HIDDEN) or _SHORT_HIDDEN.match(folded):
-        return "it belongs to the node itself"
-    return ""
-
-
-def _has_hidden_characters(text: str) -> bool:
-    return any(unicodedata.category(character) in _FORBIDDEN_CATEGORIES for character in text)
-
-
-def _fold(name: str) -> str:
-    """The form in which names are one file on systems that ignore case and Unicode form."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
-
-
-# ---- Pieces and identity ---------------------------------------------------------------------------------------------
-
-def piece_size_of(size: int) -> int:
-    """The piece size in bytes for a file of this size: a power of two that every node computes alike."""
-    wanted = -(-size // (PIECES_MAX if size > LARGE_FILE else 1024))
-    power = 1 << max(0, wanted - 1).bit_length()
-    return power if size > LARGE_FILE else min(max(power, PIECE_SIZE_MIN), PIECE_SIZE_MAX)
-
-
-def piece_count_of(size: int) -> int:
-    """How many pieces a file of this size has; an empty file has none."""
-    return -(-size // piece_size_of(size))
-
-
-def piece_length(size: int, index: int) -> int:
-    """The length of one piece in bytes: only the last may be shorter."""
-    piece_size = piece_size_of(size)
-    return min(piece_size, size - index * piece_size)
-
-
-def identity_of(size: int, digests: bytes) -> bytes:
-    """The id of a content: SHA-256 over its size (8 bytes, big-endian) and the SHA-256 of each piece."""
-    return hashlib.sha256(size.to_bytes(8, "big") + digests).digest()
-
-
-def digests_of(content: bytes) -> bytes:
-    """The piece digests of a content that is in memory."""
-    piece_size = piece_size_of(len(content))
-    view = memoryview(content)
-    return b"".join(
-        hashlib.sha256(view[start:start + piece_size]).digest() for start in range(0, len(content), piece_size)
-    )
-
-
-def check_manifest(file_id: bytes, size: int, digests: bytes) -> None:
-    """Raise `LibraryError` unless size and digests belong to the id (so they may come from any source)."""
-    if type(size) is not int or not 0 <= size <= FILE_SIZE_MAX:
-        raise LibraryError(ErrorKind.MALFORMED, "The declared size is impossible.")
-    if len(digests) != piece_count_of(size) * DIGEST_BYTES or identity_of(size, digests) != file_id:
-        raise LibraryError(ErrorKind.MALFORMED, "The list of piece digests does not belong to this file.")
-
-
-def has_piece(bitmap: Union[bytes, bytearray], index: int) -> bool:
-    """Whether bit `index` is set (bit i of byte i // 8, most significant first)."""
-    return bool(bitmap[index >> 3] & 0x80 >> (index & 7))
-
-
-def set_piece(bitmap: bytearray, index: int) -> None:
-    """Set bit `index`."""
-    bitmap[index >> 3] |= 0x80 >> (index & 7)
-
-
-# ---- Folder listings -------------------------------------------------------------------------------------------------
-
-class FolderEntry(NamedTuple):
-    """One line of a folder's listing: a file, or an empty folder (size 0, no id)."""
-
-    path: str
-    size: int
-    file_id: bytes
-    is_folder: bool
-
-
-_LISTING_HEADER = struct.Struct(">4sI")         # magic, entries
-_LISTING_ENTRY = struct.Struct(">BHQ")          # kind, bytes of the path, size; then path, then the id of a file
-_LISTING_MAGIC = b"LST1"
-
-
-class _Paths:
-    """The paths of one folder, so that none is another's twin on a system that ignores case, nor lies inside a file."""
-
-    def __init__(self) -> None:
-        self._leaves: set[str] = set()
-        self._parents: set[str] = set()
-
-    def add(self, path: str) -> bool:
-        """Whether the path fits beside those before it."""
-        folded = _fold(path)
-        if folded in self._leaves or folded in self._parents:
-            return False
-        parents = []
-        parent = folded.rpartition("/")[0]
-        while parent and parent not in self._parents:
-            if parent in self._leaves:
-                return False
-            parents.append(parent)
-            parent = parent.rpartition("/")[0]
-        self._parents.update(parents)
-        self._leaves.add(folded)
-        return True
-
-
-def _malformed_listing() -> LibraryError:
-    return LibraryError(ErrorKind.MALFORMED, "The folder's listing is malformed.")
-
-
-def _check_entry(entry: FolderEntry, paths: _Paths) -> None:
-    check_name(entry.path)
-    well_formed = (entry.size == 0 and not entry.file_id) if entry.is_folder else len(entry.file_id) == DIGEST_BYTES
-    if not well_formed or not 0 <= entry.size <= FILE_SIZE_MAX or not paths.add(entry.path):
-        raise _malformed_listing()
-
-
-def encode_folder(entries: Iterable[FolderEntry]) -> bytes:
-    """Encode a folder's listing: the same entries give the same bytes."""
-    ordered = sorted(entries, key=lambda entry: entry.path.encode("utf-8", "surrogatepass"))
-    paths = _Paths()
-    parts = [_LISTING_HEADER.pack(_LISTING_MAGIC, len(ordered))]
-    for entry in ordered:
-        _check_entry(entry, paths)
-        path = entry.path.encode("utf-8")
-        parts += (_LISTING_ENTRY.pack(entry.is_folder, len(path), entry.size), path, entry.file_id)
-    listing = b"".join(parts)
-    if len(ordered) > FOLDER_ENTRIES_MAX or len(listing) > FOLDER_BYTES_MAX:
-        raise LibraryError(ErrorKind.TOO_BIG, f"A folder of {len(ordered)} files is too big to be listed.")
-    return listing
-
-
-def decode_folder(listing: bytes) -> List[FolderEntry]:
-    """Decode a folder's listing, or raise `LibraryError`: every path in it is a checked name."""
-    try:
-        magic, count = _LISTING_HEADER.unpack_from(listing)
-        if magic != _LISTING_MAGIC or count > FOLDER_ENTRIES_MAX or len(listing) > FOLDER_BYTES_MAX:
-            raise _malformed_listing()
-        entries, end = _decode_entries(listing, count)
-    except (struct.error, UnicodeDecodeError) as error:
-        raise _malformed_listing() from error
-    if end != len(listing):
-        raise _malformed_listing()
-    return entries
-
-
-def _decode_entries(listing: bytes, count: int) -> Tuple[List[FolderEntry], int]:
-    entries, paths, position, last = [], _Paths(), _LISTING_HEADER.size, b""
-    for _ in range(count):
-        kind, path_bytes, size = _LISTING_ENTRY.unpack_from(listing, position)
-        position += _LISTING_ENTRY.size
-        path = listing[position:position + path_bytes]
-        position += path_bytes
-        file_id = b"" if kind else listing[position:position + DIGEST_BYTES]
-        position += len(file_id)
-        if kind > 1 or path <= last or len(path) != path_bytes:
-            raise _malformed_listing()
-        entry = FolderEntry(path.decode("utf-8"), size, file_id, bool(kind))
-        _check_entry(entry, paths)
-        entries.append(entry)
-        last = path
-    return entries, position
 
 
 # ---- Opening, reading and hashing ------------------------------------------------------------------------------------
@@ -596,7 +349,7 @@ class _Troubles:
     def _sentence(self, kind: str) -> str:
         count, example = self._seen[kind]
         others = f" (and {count - 1} more)" if count > 1 else ""
-        return f"{_WARNINGS[kind]}." if kind == "folder" else f"{_shown(example)} {_WARNINGS[kind]}{others}."
+        return f"{_WARNINGS[kind]}." if kind == "folder" else f"{shown(example)} {_WARNINGS[kind]}{others}."
 
 
 class _Walk:
@@ -690,10 +443,10 @@ class Scanner:
     def add_path(self, path: str) -> str:
         """Share a file or folder that lies elsewhere, from the next pass on; returns its real path."""
         real = os.path.realpath(path)
-        with _speaking(f"share {_shown(path, 1000)}"):
+        with _speaking(f"share {shown(path, 1000)}"):
             mode = os.stat(real).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-            raise LibraryError(ErrorKind.DENIED, f"{_shown(path, 1000)} is no ordinary file or folder.")
+            raise LibraryError(ErrorKind.DENIED, f"{shown(path, 1000)} is no ordinary file or folder.")
         check_name(os.path.basename(real))
         self._inbox.put(partial(self._add_extra, real))
         return real
@@ -868,7 +621,7 @@ class Scanner:
             return
         self._forget_folder(path)
         self._contents[path] = (files, top.empty)
-        entries, paths = [], _Paths()
+        entries, paths = [], PathSet()
         for entry in [FolderEntry(name, shared.size, shared.file_id, False) for name, shared in files] + [
                 FolderEntry(name, 0, b"", True) for name in top.empty]:
             if paths.add(entry.path):
@@ -1006,14 +759,14 @@ def _place(place: _Folder, source: str, status: os.stat_result, name: str,
         _confirm(place, candidate, status)
         place.sync()
         return candidate, False
-    raise LibraryError(ErrorKind.NAME, f"There are too many files called {_shown(name)}.")
+    raise LibraryError(ErrorKind.NAME, f"There are too many files called {shown(name)}.")
 
 
 def _confirm(place: _Folder, name: str, status: os.stat_result) -> None:
     """Check that what got the final name is the very file that was verified."""
     if os.name != "nt" and not os.path.samestat(place.status(name), status):
         place.remove(name)
-        raise LibraryError(ErrorKind.CHANGED, f"{_shown(name)} was exchanged by another program; it is not kept.")
+        raise LibraryError(ErrorKind.CHANGED, f"{shown(name)} was exchanged by another program; it is not kept.")
 
 
 class _OpenFiles:
@@ -1186,7 +939,7 @@ def open_folder(folder: str, named: bool = True) -> Library:
         except FolderInUse:
             if named:
                 raise
-    raise FolderInUse(f"The folders {_shown(folder)} to {_shown(folder + '-99')} are all in use.")
+    raise FolderInUse(f"The folders {shown(folder)} to {shown(folder + '-99')} are all in use.")
 
 
 class Library:
@@ -1208,7 +961,7 @@ class Library:
 
     def open(self) -> None:
         """Make the folder if absent and lock it; a folder that cannot be written is opened with a `notice`."""
-        with _speaking(f"use the folder {_shown(self.folder, 1000)}"):
+        with _speaking(f"use the folder {shown(self.folder, 1000)}"):
             os.makedirs(self.folder, exist_ok=True)
             os.listdir(self.folder)
         try:
@@ -1219,7 +972,7 @@ class Library:
             self.notice = error.sentence
 
     def _open_for_writing(self) -> None:
-        with _speaking(f"save anything in {_shown(self.folder, 1000)}"):
+        with _speaking(f"save anything in {shown(self.folder, 1000)}"):
             if not os.access(self.folder, os.W_OK):
                 raise PermissionError(errno.EACCES, "not writable", self.folder)
             self._make_hidden_folders()
@@ -1263,7 +1016,7 @@ class Library:
             self.close()
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK):
                 raise
-            raise FolderInUse(f"The folder {_shown(self.folder, 1000)} is in use by another node.") from error
+            raise FolderInUse(f"The folder {shown(self.folder, 1000)} is in use by another node.") from error
 
     def _load(self) -> None:
         for _, part in list(_load_maps(self._parts_folder)):
@@ -1333,7 +1086,7 @@ class Library:
 
     def free_bytes(self) -> int:
         """The bytes that this user may still write."""
-        with _speaking(f"look at the folder {_shown(self.folder, 1000)}"):
+        with _speaking(f"look at the folder {shown(self.folder, 1000)}"):
             return shutil.disk_usage(self.folder).free
 
     def _content(self, file_id: bytes) -> Union[SharedFile, _Content]:
@@ -1460,7 +1213,7 @@ class Library:
         part = self._complete(file_id)
         *parents, last = check_name(name).split("/")
         path = self._part_path(file_id)
-        with _speaking(f"save {_shown(name)}"):
+        with _speaking(f"save {shown(name)}"):
             status = self._settle(part, path, flush)
             with _folder_in(self.folder, parents) as place:
                 final, was_there = _place(place, path, status, last, partial(self._is_same, part))
@@ -1480,7 +1233,7 @@ class Library:
             os.sync()
             return
         for path in paths:
-            with _speaking(f"save {_shown(path, 1000)}"):
+            with _speaking(f"save {shown(path, 1000)}"):
                 descriptor = _open_regular(path, write=True)
                 os.fsync(descriptor)
                 os.close(descriptor)
@@ -1500,7 +1253,7 @@ class Library:
     def make_folder(self, name: str) -> str:
         """Make an empty folder of a listing; returns its path."""
         components = check_name(name).split("/")
-        with _speaking(f"make the folder {_shown(name)}"), _folder_in(self.folder, components) as place:
+        with _speaking(f"make the folder {shown(name)}"), _folder_in(self.folder, components) as place:
             return place.path
 
     def parts(self) -> List[PartInfo]:
@@ -1631,7 +1384,7 @@ class SequentialReader:
     def __init__(self, path: str) -> None:
         self.path = os.path.realpath(path)
         self.name = os.path.basename(self.path)
-        with _speaking(f"open {_shown(path, 1000)}"):
+        with _speaking(f"open {shown(path, 1000)}"):
             self._descriptor = _open_regular(self.path)
             self._fingerprint = _fingerprint(os.fstat(self._descriptor))
         self.size = self._fingerprint[0]
@@ -1640,11 +1393,11 @@ class SequentialReader:
 
     def read(self, length: int) -> bytes:
         """The next bytes, b"" at the end; a file that changed on the way is an error."""
-        with _speaking(f"read {_shown(self.path, 1000)}"):
+        with _speaking(f"read {shown(self.path, 1000)}"):
             data = _read_at(self._descriptor, min(length, self.size - self._position), self._position)
             unchanged = _fingerprint(os.fstat(self._descriptor)) == self._fingerprint
         if not unchanged:
-            raise LibraryError(ErrorKind.CHANGED, f"{_shown(self.path, 1000)} changed while it was sent.")
+            raise LibraryError(ErrorKind.CHANGED, f"{shown(self.path, 1000)} changed while it was sent.")
         self._position += len(data)
         self._hasher.update(data)
         return data
@@ -1673,11 +1426,11 @@ class SequentialWriter:
         self.folder = os.path.abspath(folder)
         self.name, self.size = check_name(name), size
         if "/" in name or not 0 <= size <= FILE_SIZE_MAX:
-            raise LibraryError(ErrorKind.MALFORMED, f"{_shown(name)} is offered with an impossible name or size.")
+            raise LibraryError(ErrorKind.MALFORMED, f"{shown(name)} is offered with an impossible name or size.")
         self._path = os.path.join(self.folder, f"{HIDDEN}-{secrets.token_hex(16)}.part")
         self._hasher = hashlib.sha256()
         self.written = 0
-        with _speaking(f"save {_shown(name)}"):
+        with _speaking(f"save {shown(name)}"):
             os.makedirs(self.folder, exist_ok=True)
             free = shutil.disk_usage(self.folder).free
             if size > free:
@@ -1687,8 +1440,8 @@ class SequentialWriter:
     def write(self, data: Union[bytes, bytearray, memoryview]) -> None:
         """Write the next bytes."""
         if self.written + len(data) > self.size:
-            raise LibraryError(ErrorKind.MALFORMED, f"{_shown(self.name)} is longer than was declared.")
-        with _speaking(f"save {_shown(self.name)}"):
+            raise LibraryError(ErrorKind.MALFORMED, f"{shown(self.name)} is longer than was declared.")
+        with _speaking(f"save {shown(self.name)}"):
             _write_at(self._descriptor, data, self.written)
         self._hasher.update(data)
         self.written += len(data)
@@ -1696,8 +1449,8 @@ class SequentialWriter:
     def finish(self) -> str:
         """Flush the file and give it its name, or the next free one; returns its path."""
         if self.written != self.size:
-            raise LibraryError(ErrorKind.MALFORMED, f"{_shown(self.name)} is shorter than was declared.")
-        with _speaking(f"save {_shown(self.name)}"):
+            raise LibraryError(ErrorKind.MALFORMED, f"{shown(self.name)} is shorter than was declared.")
+        with _speaking(f"save {shown(self.name)}"):
             os.fsync(self._descriptor)
             status = os.fstat(self._descriptor)
             if os.name == "nt":

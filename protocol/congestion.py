@@ -47,19 +47,6 @@ class CongestionController(Protocol):
 
     def on_lost(self, now: float, packets: int, ranges: int, largest_lost: int, next_packet_number: int) -> None: ...
 
-    def _judge_suspicion(self) -> None:
-        """The rate came down for a heavy loss: did that help? If not, the link is to blame, and the rate goes back up."""
-        loss, window, ssthresh, window_max = self._suspicion
-        lost, total = self._noise_counts
-        if total >= self.NOISE_SAMPLE:
-            self.noise = min(lost / total, self.NOISE_MAX)
-            if self.noise >= 0.5 * loss:
-                self.window = max(self.window, window)
-                self.ssthresh, self._window_max = ssthresh, window_max
-                self._epoch_start = None
-        for each in self._rounds:
-            each.lost = each.loss_ranges = each.delivered = 0  # judged
-
     def on_spurious(self, packets: int) -> None: ...
 
     def on_persistent_congestion(self) -> None: ...

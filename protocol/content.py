@@ -1,0 +1,300 @@
+"""What a shared content is: its pieces and identity, the names it may bear, and the listing of a folder.
+
+Pure: nothing here touches a disk. `library.py` keeps contents, the roles speak of them, and both go by these rules.
+A name from another node is refused or used as it stands, never repaired. Every refusal is a `LibraryError` with a
+sentence that can be shown to a person.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import struct
+import unicodedata
+from enum import Enum
+from typing import Iterable, List, NamedTuple, Tuple, Union
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+PIECE_SIZE_MIN = 64 * KIB      # below it the digests' own traffic would show
+PIECE_SIZE_MAX = MIB           # for files up to 4 GiB; beyond, pieces grow so that no file has more than 4096
+PIECES_MAX = 4096
+LARGE_FILE = 4 * GIB
+FILE_SIZE_MAX = 1 << 50        # bytes (1 PiB): a larger declared size is a lie
+DIGEST_BYTES = 32
+NAME_BYTES_MAX = 1024
+COMPONENT_BYTES_MAX = 240      # the file system's 255, less room for " (2)" and the like
+COMPONENTS_MAX = 16
+HIDDEN = ".node"               # the node's own folder, and the start of its temporary names
+FOLDER_ENTRIES_MAX = 100_000
+FOLDER_BYTES_MAX = 32 * MIB    # of one listing: it is kept in memory
+
+
+# ---- Errors ----------------------------------------------------------------------------------------------------------
+
+class ErrorKind(Enum):
+    """What went wrong, for code; the sentence is for people."""
+
+    UNKNOWN = "unknown"        # no such content here
+    MISSING = "missing"        # known, but this piece is not here yet
+    CHANGED = "changed"        # the file is no longer what was announced
+    MALFORMED = "malformed"    # what another node gave is not well-formed
+    NAME = "name"              # a name that is refused, or too long for this disk
+    FULL = "full"              # disk, quota or cache has no room
+    TOO_BIG = "too big"
+    READ_ONLY = "read-only"
+    DENIED = "denied"
+    GONE = "gone"              # a file or folder is not there
+    LINK = "link"              # a link or a file stands where a folder should be
+    IN_USE = "in use"
+    DISK = "disk"              # the disk or the system failed otherwise
+
+
+class LibraryError(Exception):
+    """A refusal or failure: `kind` for code, `sentence` for people."""
+
+    def __init__(self, kind: ErrorKind, sentence: str) -> None:
+        super().__init__(sentence)
+        self.kind = kind
+        self.sentence = sentence
+
+
+class BadName(LibraryError):
+    """A name that could leave the folder, mislead a person, or not exist on another system."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(ErrorKind.NAME, sentence)
+
+
+class FolderInUse(LibraryError):
+    """Another running node has the folder."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(ErrorKind.IN_USE, sentence)
+
+
+def size_text(size: int) -> str:
+    """Show a size to a person in decimal units: `4.2 GB`."""
+    if size < 1000:
+        return f"{size} B"
+    value, units = size / 1000, ["PB", "TB", "GB", "MB", "kB"]
+    while value >= 999.95 and len(units) > 1:
+        value /= 1000
+        units.pop()
+    return f"{value:.1f} {units[-1]}"
+
+
+def shown(name: str, longest: int = 60) -> str:
+    """Quote a name so that a terminal takes no orders from it."""
+    short = name if len(name) <= longest else name[:longest - 3] + "..."
+    return '"' + "".join(c if c.isprintable() else f"\\u{{{ord(c):x}}}" for c in short) + '"'
+
+
+# ---- Names -----------------------------------------------------------------------------------------------------------
+
+# Refused on every system, so that a folder is the same everywhere (and `C:x` or `a:stream` mean nothing on Windows).
+_FORBIDDEN_CHARACTERS = frozenset(':\\<>"|?*')
+# Controls, format and bidi controls, surrogates, line ends; private use, because WSL and SMB map ":" and "\" there.
+_FORBIDDEN_CATEGORIES = frozenset(("Cc", "Cf", "Cs", "Co", "Zl", "Zp"))
+_DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\.|$)", re.IGNORECASE)
+_SHORT_HIDDEN = re.compile(r"node~[0-9]")   # what Windows may call `.node` in its 8.3 form
+
+
+def check_name(name: str) -> str:
+    """Return a name from another node (a relative path with `/`) as it is, or raise `BadName`: it is never repaired."""
+    if not isinstance(name, str) or not name:
+        raise BadName("An empty name is refused.")
+    fault = _name_fault(name)
+    if fault:
+        raise BadName(f"The name {shown(name)} is refused: {fault}.")
+    return name
+
+
+def _name_fault(name: str) -> str:
+    if len(name) > NAME_BYTES_MAX:
+        return "it is too long"
+    try:
+        size = len(name.encode("utf-8"))
+    except UnicodeEncodeError:
+        return "it is not valid Unicode"
+    components = name.split("/")
+    if size > NAME_BYTES_MAX or len(components) > COMPONENTS_MAX:
+        return "it is too long"
+    return next(filter(None, map(_component_fault, components)), "")
+
+
+def _component_fault(component: str) -> str:
+    if component in ("", ".", ".."):
+        return "it does not stay inside the folder"
+    if len(component.encode("utf-8")) > COMPONENT_BYTES_MAX:
+        return f"a part of it is longer than {COMPONENT_BYTES_MAX} bytes"
+    if not _FORBIDDEN_CHARACTERS.isdisjoint(component):
+        return "it holds a character that some systems do not allow"
+    if not (component.isascii() and component.isprintable()) and _has_hidden_characters(component):
+        return "it holds control or invisible characters"
+    if component[-1] in ". ":
+        return "a part of it ends in a dot or a space"
+    if _DEVICE.match(component):
+        return "it is a device name on Windows"
+    folded = component.casefold()
+    if folded.startswith(HIDDEN) or _SHORT_HIDDEN.match(folded):
+        return "it belongs to the node itself"
+    return ""
+
+
+def _has_hidden_characters(text: str) -> bool:
+    return any(unicodedata.category(character) in _FORBIDDEN_CATEGORIES for character in text)
+
+
+def fold(name: str) -> str:
+    """The form in which names are one file on systems that ignore case and Unicode form."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+# ---- Pieces and identity ---------------------------------------------------------------------------------------------
+
+def piece_size_of(size: int) -> int:
+    """The piece size in bytes for a file of this size: a power of two that every node computes alike."""
+    wanted = -(-size // (PIECES_MAX if size > LARGE_FILE else 1024))
+    power = 1 << max(0, wanted - 1).bit_length()
+    return power if size > LARGE_FILE else min(max(power, PIECE_SIZE_MIN), PIECE_SIZE_MAX)
+
+
+def piece_count_of(size: int) -> int:
+    """How many pieces a file of this size has; an empty file has none."""
+    return -(-size // piece_size_of(size))
+
+
+def piece_length(size: int, index: int) -> int:
+    """The length of one piece in bytes: only the last may be shorter."""
+    piece_size = piece_size_of(size)
+    return min(piece_size, size - index * piece_size)
+
+
+def identity_of(size: int, digests: bytes) -> bytes:
+    """The id of a content: SHA-256 over its size (8 bytes, big-endian) and the SHA-256 of each piece."""
+    return hashlib.sha256(size.to_bytes(8, "big") + digests).digest()
+
+
+def digests_of(content: bytes) -> bytes:
+    """The piece digests of a content that is in memory."""
+    piece_size = piece_size_of(len(content))
+    view = memoryview(content)
+    return b"".join(
+        hashlib.sha256(view[start:start + piece_size]).digest() for start in range(0, len(content), piece_size)
+    )
+
+
+def check_manifest(file_id: bytes, size: int, digests: bytes) -> None:
+    """Raise `LibraryError` unless size and digests belong to the id (so they may come from any source)."""
+    if type(size) is not int or not 0 <= size <= FILE_SIZE_MAX:
+        raise LibraryError(ErrorKind.MALFORMED, "The declared size is impossible.")
+    if len(digests) != piece_count_of(size) * DIGEST_BYTES or identity_of(size, digests) != file_id:
+        raise LibraryError(ErrorKind.MALFORMED, "The list of piece digests does not belong to this file.")
+
+
+def has_piece(bitmap: Union[bytes, bytearray], index: int) -> bool:
+    """Whether bit `index` is set (bit i of byte i // 8, most significant first)."""
+    return bool(bitmap[index >> 3] & 0x80 >> (index & 7))
+
+
+def set_piece(bitmap: bytearray, index: int) -> None:
+    """Set bit `index`."""
+    bitmap[index >> 3] |= 0x80 >> (index & 7)
+
+
+# ---- Folder listings -------------------------------------------------------------------------------------------------
+
+class FolderEntry(NamedTuple):
+    """One line of a folder's listing: a file, or an empty folder (size 0, no id)."""
+
+    path: str
+    size: int
+    file_id: bytes
+    is_folder: bool
+
+
+_LISTING_HEADER = struct.Struct(">4sI")         # magic, entries
+_LISTING_ENTRY = struct.Struct(">BHQ")          # kind, bytes of the path, size; then path, then the id of a file
+_LISTING_MAGIC = b"LST1"
+
+
+class PathSet:
+    """The paths of one folder, so that none is another's twin on a system that ignores case, nor lies inside a file."""
+
+    def __init__(self) -> None:
+        self._leaves: set[str] = set()
+        self._parents: set[str] = set()
+
+    def add(self, path: str) -> bool:
+        """Whether the path fits beside those before it."""
+        folded = fold(path)
+        if folded in self._leaves or folded in self._parents:
+            return False
+        parents = []
+        parent = folded.rpartition("/")[0]
+        while parent and parent not in self._parents:
+            if parent in self._leaves:
+                return False
+            parents.append(parent)
+            parent = parent.rpartition("/")[0]
+        self._parents.update(parents)
+        self._leaves.add(folded)
+        return True
+
+
+def _malformed_listing() -> LibraryError:
+    return LibraryError(ErrorKind.MALFORMED, "The folder's listing is malformed.")
+
+
+def _check_entry(entry: FolderEntry, paths: PathSet) -> None:
+    check_name(entry.path)
+    well_formed = (entry.size == 0 and not entry.file_id) if entry.is_folder else len(entry.file_id) == DIGEST_BYTES
+    if not well_formed or not 0 <= entry.size <= FILE_SIZE_MAX or not paths.add(entry.path):
+        raise _malformed_listing()
+
+
+def encode_folder(entries: Iterable[FolderEntry]) -> bytes:
+    """Encode a folder's listing: the same entries give the same bytes."""
+    ordered = sorted(entries, key=lambda entry: entry.path.encode("utf-8", "surrogatepass"))
+    paths = PathSet()
+    parts = [_LISTING_HEADER.pack(_LISTING_MAGIC, len(ordered))]
+    for entry in ordered:
+        _check_entry(entry, paths)
+        path = entry.path.encode("utf-8")
+        parts += (_LISTING_ENTRY.pack(entry.is_folder, len(path), entry.size), path, entry.file_id)
+    listing = b"".join(parts)
+    if len(ordered) > FOLDER_ENTRIES_MAX or len(listing) > FOLDER_BYTES_MAX:
+        raise LibraryError(ErrorKind.TOO_BIG, f"A folder of {len(ordered)} files is too big to be listed.")
+    return listing
+
+
+def decode_folder(listing: bytes) -> List[FolderEntry]:
+    """Decode a folder's listing, or raise `LibraryError`: every path in it is a checked name."""
+    try:
+        magic, count = _LISTING_HEADER.unpack_from(listing)
+        if magic != _LISTING_MAGIC or count > FOLDER_ENTRIES_MAX or len(listing) > FOLDER_BYTES_MAX:
+            raise _malformed_listing()
+        entries, end = _decode_entries(listing, count)
+    except (struct.error, UnicodeDecodeError) as error:
+        raise _malformed_listing() from error
+    if end != len(listing):
+        raise _malformed_listing()
+    return entries
+
+
+def _decode_entries(listing: bytes, count: int) -> Tuple[List[FolderEntry], int]:
+    entries, paths, position, last = [], PathSet(), _LISTING_HEADER.size, b""
+    for _ in range(count):
+        kind, path_bytes, size = _LISTING_ENTRY.unpack_from(listing, position)
+        position += _LISTING_ENTRY.size
+        path = listing[position:position + path_bytes]
+        position += path_bytes
+        file_id = b"" if kind else listing[position:position + DIGEST_BYTES]
+        position += len(file_id)
+        if kind > 1 or path <= last or len(path) != path_bytes:
+            raise _malformed_listing()
+        entry = FolderEntry(path.decode("utf-8"), size, file_id, bool(kind))
+        _check_entry(entry, paths)
+        entries.append(entry)
+        last = path
+    return entries, position
