@@ -376,7 +376,7 @@ class CubicQ:
             self.noise = 0.75 * self.noise + 0.25 * lost / total
 
     def _judge_suspicion(self) -> None:
-        """The rate came down for a heavy loss: did that help? If not, the link is to blame, and the rate goes back up."""
+        """The rate came down for a heavy loss: if that did not help, the link is to blame, and it goes back up."""
         loss, window, ssthresh, window_max = self._suspicion
         lost, total = self._noise_counts
         if total >= self.NOISE_SAMPLE:
