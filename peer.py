@@ -752,7 +752,8 @@ class Peer:
                     entry = ShareEntry(file_id, shared.size, shared.name, shared.is_folder, count, total, False)
                     wanted[file_id, shared.name] = entry
         for file_id, (cached, count, total) in self._cached.items():
-            if file_id not in self._shared and "/" not in cached.label:
+            is_listed = any(shared.listed for shared in self._shared.get(file_id, {}).values())
+            if not is_listed and "/" not in cached.label:
                 wanted[file_id, cached.label] = ShareEntry(
                     file_id, cached.size, cached.label, cached.is_folder, count, total, True
                 )
