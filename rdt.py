@@ -53,6 +53,8 @@ GSO_PAUSES_MAX = 1024
 UDP_SEGMENT, UDP_GRO = 103, 104
 IP_MTU_DISCOVER, IP_PMTUDISC_PROBE = 10, 3
 SIO_UDP_CONNRESET = 0x9800000C
+# One of each private range and one that is nobody's: whatever route leads there starts at an address of this machine.
+ROUTES_TRIED = ("198.51.100.1", "10.255.255.255", "172.31.255.255", "192.168.255.255", "169.254.255.255")
 _SEGMENT_SIZE = struct.Struct("=H")
 _GRO_SIZE = struct.Struct("=i")
 _ANCILLARY_SIZE = 64
@@ -238,13 +240,20 @@ class Datagrams:
 
 
 def interfaces() -> List[Tuple[str, str]]:
-    """(address, broadcast address) of each IPv4 interface that is up, as far as the platform tells."""
+    """(address, broadcast address) of each IPv4 interface that is up, as far as the platform tells; asks nobody."""
     found = _interfaces_by_ioctl()
     if not found:
-        with contextlib.suppress(OSError):
-            names = socket.gethostbyname_ex(socket.gethostname())[2]
-            found = [(ip, "255.255.255.255") for ip in names]
+        routes = [ip for ip in map(address_towards, ROUTES_TRIED) if ip]
+        found = [(ip, "255.255.255.255") for ip in dict.fromkeys(routes)]
     return found
+
+
+def address_towards(target: str) -> Optional[str]:
+    """The own address that a datagram to `target` would leave from; nothing is sent."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((target, 9))
+        return str(probe.getsockname()[0])
+    return None
 
 
 def _interfaces_by_ioctl() -> List[Tuple[str, str]]:

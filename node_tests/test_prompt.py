@@ -28,6 +28,7 @@ sys.path.insert(0, str(HOME))
 
 import node_client  # noqa: E402
 from node_client import Console, NodeThread, parse_command, progress_line, safe_text, unknown_line  # noqa: E402
+from protocol import lines  # noqa: E402
 from protocol.results import (  # noqa: E402
     ChatReceived,
     DownloadDone,
@@ -320,13 +321,13 @@ class Window:
 def test_sizes_rates_and_times_read_as_promised():
     assert [node_client.format_size(n) for n in (0, 999, 1000, 999_949, 999_950, 4_200_000_000, 80_000_000)] == [
         "0 B", "999 B", "1.0 kB", "999.9 kB", "1.0 MB", "4.2 GB", "80.0 MB"]
-    assert node_client.format_rate(88_400_000) == "88.4 MB/s"
-    assert [node_client.format_time(t) for t in (0, 48.9, 59.6, 3723)] == ["0:00", "0:49", "1:00", "1:02:03"]
-    assert node_client.format_part(1_740_000_000, 4_200_000_000) == "1.7/4.2 GB"
+    assert lines.format_rate(88_400_000) == "88.4 MB/s"
+    assert [lines.format_time(t) for t in (0, 48.9, 59.6, 3723)] == ["0:00", "0:49", "1:00", "1:02:03"]
+    assert lines.format_part(1_740_000_000, 4_200_000_000) == "1.7/4.2 GB"
 
 
 def test_a_percent_is_rounded_down_and_never_100_before_the_end():
-    assert [node_client.format_percent(n, 1000) for n in (0, 419, 999, 1000)] == ["0%", "41%", "99%", "99%"]
+    assert [lines.format_percent(n, 1000) for n in (0, 419, 999, 1000)] == ["0%", "41%", "99%", "99%"]
 
 
 LINES = [

@@ -1,0 +1,261 @@
+"""What happened, as a person reads it: sizes, times, names made safe to print, tables, and one line for each result.
+
+Pure: a value goes in, text comes out. Whatever came from another node passes `safe_text` or `safe_label` on its way
+(THREATS: C01, A03); `node_client.py` decides where and when a line is shown.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple
+
+from protocol import results
+
+CHAT_COLUMNS_MAX = 16384            # when every byte of it is shown as an escape
+LABEL_COLUMNS_MAX = 48              # a name and its `~7f3a`
+COMBINING_MARKS_MAX = 4             # in a row; more climb over the lines above
+
+
+# ---------------------------------------------------------------- values as a person reads them
+
+def format_size(size: float) -> str:
+    """A size in decimal units: `512 B`, `4.2 GB`."""
+    for unit, scale in (("kB", 1e3), ("MB", 1e6), ("GB", 1e9), ("TB", 1e12), ("PB", 1e15)):
+        if size < 999.5 and unit == "kB":
+            return f"{size:.0f} B"
+        if size < 999.95 * scale or unit == "PB":
+            return f"{size / scale:.1f} {unit}"
+    raise AssertionError("the last unit takes every size")
+
+
+def format_part(part: int, size: int) -> str:
+    """How much of a size, both in the unit of the whole: `1.7/4.2 GB`."""
+    number, unit = format_size(size).split(" ")
+    scale = {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "PB": 1e15}[unit]
+    return f"{part / scale:.{0 if unit == 'B' else 1}f}/{number} {unit}"
+
+
+def format_rate(bytes_per_second: float) -> str:
+    """A rate: `88.4 MB/s`."""
+    return format_size(bytes_per_second) + "/s"
+
+
+def format_time(seconds: float) -> str:
+    """A length of time: `0:49`, `1:02:03`."""
+    minutes, second = divmod(int(max(0.0, min(seconds, 3.6e8)) + 0.5), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+
+
+def format_percent(verified: int, size: int) -> str:
+    """Verified bytes in percent, rounded down; 100 % is only said by the line that reports it done."""
+    return f"{min(99, verified * 100 // size) if size else 0}%"
+
+
+def count_of(count: int, noun: str) -> str:
+    """`1 node`, `4 nodes`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+# Drawn as nothing although their category says letter, mark or symbol: fillers, joiners, variation selectors.
+_INVISIBLE = frozenset(map(ord, "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u2800\u3164\uffa0")) \
+    | frozenset(range(0xFE00, 0xFE10)) | frozenset(range(0xE0100, 0xE01F0))
+UNPRINTABLE = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
+
+
+def safe_text(text: str, columns: int = 255) -> str:
+    """Text from another node made harmless for a terminal: one line, nothing invisible, at most `columns` wide."""
+    parts: List[str] = []
+    marks = width = 0
+    for character in text:
+        if unicodedata.category(character) in UNPRINTABLE or ord(character) in _INVISIBLE:
+            character = f"\\u{{{ord(character):x}}}"
+        marks = marks + 1 if unicodedata.category(character[0]) in ("Mn", "Me", "Mc") else 0
+        if marks > COMBINING_MARKS_MAX:
+            continue
+        width += text_width(character)
+        if width > columns:
+            return cut("".join(parts) + character, columns)
+        parts.append(character)
+    return "".join(parts)
+
+
+def safe_label(label: str) -> str:
+    """A node's name, made harmless; it cannot end its own `<...>` either."""
+    return safe_text(label, LABEL_COLUMNS_MAX).replace("<", "\\u{3c}").replace(">", "\\u{3e}")
+
+
+def text_width(text: str) -> int:
+    """How many columns a terminal gives to printable text."""
+    if text.isascii():
+        return len(text)
+    return sum(0 if unicodedata.category(c) in ("Mn", "Me") else 2 if unicodedata.east_asian_width(c) in "WF" else 1
+               for c in text)
+
+
+def cut(text: str, columns: int) -> str:
+    """Text shortened to at most `columns`, with `...` where something is left out."""
+    if text_width(text) <= columns:
+        return text
+    kept, width = [], 0
+    for character in text:
+        width += text_width(character)
+        if width > columns - 3:
+            break
+        kept.append(character)
+    return ("".join(kept) + "...")[:max(columns, 0)]
+
+
+def place_of(text: str, columns: int) -> Tuple[int, int]:
+    """Row and column of the cursor after `text` was written from column 0; a wide character is never split."""
+    row = column = 0
+    for character in text:
+        width = text_width(character)
+        if column + width > columns:
+            row, column = row + 1, 0
+        column += width
+    return (row + 1, 0) if column >= columns else (row, column)
+
+
+def table(rows: Iterable[Sequence[str]], right: Sequence[int] = (), columns: Optional[int] = None) -> List[str]:
+    """Aligned lines; the columns numbered in `right` are flush right; lines are cut only when `columns` is given."""
+    body = [list(row) for row in rows]
+    widths = [max(map(text_width, cells)) for cells in zip(*body)]
+    lines = []
+    for row in body:
+        pads = [" " * (width - text_width(cell)) for cell, width in zip(row, widths)]
+        cells = [pad + cell if i in right else cell + pad for i, (cell, pad) in enumerate(zip(row, pads))]
+        line = "  " + "  ".join(cells).rstrip()
+        lines.append(line if columns is None else cut(line, columns))
+    return lines
+
+
+# ---------------------------------------------------------------- lines that appear by themselves
+
+def progress_line(row: results.TransferRow, width: Optional[int] = None) -> str:
+    """One line for a running transfer; a long name gives way before the numbers do."""
+    parts = []
+    if row.size and (row.verified or row.state == "receiving"):
+        parts += [format_percent(row.verified, row.size), format_part(row.verified, row.size)]
+    if row.state in ("receiving", "sending", ""):
+        parts.append(format_rate(row.rate))
+        if row.seconds_left is not None:
+            parts.append(f"{format_time(row.seconds_left)} left")
+    else:
+        parts.append(safe_text(row.state))
+    if row.sources:
+        parts.append(("to " if row.direction == "S" else "from ") + ", ".join(map(safe_label, row.sources)))
+    name = safe_text(row.name)
+    if width is not None:
+        room = width - text_width("  ".join(parts[:4])) - 4
+        name = cut(name, max(room, 12))
+    line = f"{row.direction} {name}  " + "  ".join(parts)
+    return line if width is None else cut(line, width)
+
+
+def short_id(file_id: bytes) -> str:
+    """The first 8 hex digits of a file's identity, the same at both ends."""
+    return file_id.hex()[:8]
+
+
+def format_address(address: Tuple[str, int]) -> str:
+    """`10.0.0.7:6020`."""
+    return f"{address[0]}:{address[1]}"
+
+
+def _line_for_outcome(event: results.Outcome, folder: str) -> str:
+    where = format_address(event.address) if event.address else ""
+    if event.kind == "supernode":
+        return f"* supernode at {where} (nobody here yet; you are the first). Folder: {folder}"
+    if event.kind == "joined":
+        whose = f"{safe_label(event.supernode_label)}'s"
+        return f"* joined {whose} network at {where}: {count_of(event.count, 'node')}. Folder: {folder}"
+    return "!! " + (safe_text(event.text) or f"Nobody answers at {where}.")
+
+
+def _line_for_left(event: results.Left, folder: str) -> str:
+    who, left = safe_label(event.label), count_of(event.count, "node")
+    if event.silent_seconds:
+        return f"* {who} is gone (no sign for {event.silent_seconds:.0f} s; {left})"
+    return f"* {who} left ({left})"
+
+
+def _line_for_supernode(event: results.SupernodeChanged, folder: str) -> str:
+    old = safe_label(event.old_label)
+    why = f"is gone (no sign for {event.silent_seconds:.0f} s)" if event.silent_seconds else "left"
+    if event.is_me:
+        return f"* {old} {why}; you are now the supernode"
+    return f"* {old} {why}; the supernode is now {safe_label(event.new_label)}"
+
+
+def _line_for_download(event: results.DownloadDone, folder: str) -> str:
+    name, end = safe_text(event.name), f"id {short_id(event.file_id)} -> {safe_text(str(event.path), 4096)}"
+    if event.was_there:
+        return f"OK {name}  {format_size(event.size)} was here already  {end}"
+    sources = ", ".join(map(safe_label, event.sources))
+    if event.by_way_of:
+        sources = f"{sources or 'the network'} by way of {safe_label(event.by_way_of)}"
+    rate = format_rate(event.size / max(event.seconds, 0.001))
+    told = f"{format_size(event.size)} in {format_time(event.seconds)}, {rate}"
+    return f"OK {name}  {told}{', from ' + sources if sources else ''}  {end}"
+
+
+def _line_for_upload(event: results.UploadDone, folder: str) -> str:
+    return (f"OK sent {safe_text(event.name)} to {safe_label(event.to_label)}  {format_size(event.size)} "
+            f"in {format_time(event.seconds)}  id {short_id(event.file_id)}")
+
+
+def _line_for_stopped(event: results.Stopped, folder: str) -> str:
+    name = safe_text(event.name)
+    line = f"!! {name}  stopped at {format_percent(event.verified, event.size)}: {safe_text(event.reason).rstrip('.')}"
+    return f"{line}. {format_size(event.verified)} kept; R {name} goes on" if event.kept else line
+
+
+LINES: Dict[type, Callable[[Any, str], str]] = {
+    results.Outcome: _line_for_outcome,
+    results.Joined: lambda event, folder: f"* {safe_label(event.label)} joined ({count_of(event.count, 'node')})",
+    results.Left: _line_for_left,
+    results.SupernodeChanged: _line_for_supernode,
+    results.ChatReceived: lambda event, folder: "<%s> %s" % (safe_label(event.label),
+                                                             safe_text(event.text, CHAT_COLUMNS_MAX)),
+    results.DownloadDone: _line_for_download,
+    results.UploadDone: _line_for_upload,
+    results.Stopped: _line_for_stopped,
+    results.Notice: lambda event, folder: f"* {safe_text(event.text, 1024)}",
+}
+
+
+def line_for(event: Any, folder: str) -> str:
+    """The line that tells a notification."""
+    return LINES[type(event)](event, safe_text(folder))
+
+
+# ---------------------------------------------------------------- rows of the lists
+
+def mesh_line(is_on: bool) -> str:
+    """What the mesh switch means."""
+    return "* mesh is on: links and transfers are direct" if is_on else \
+        "* mesh is off: no links but to the supernode; files come by way of it"
+
+
+def file_cells(entry: results.ListEntry) -> Sequence[str]:
+    name = safe_text(entry.name) + (f"/ ({count_of(entry.file_count, 'file')})" if entry.is_folder else "")
+    holders = ", ".join(map(safe_label, entry.holders))
+    return (str(entry.number), name, format_size(entry.size), holders, count_of(entry.sources, "source"))
+
+
+def member_cells(row: results.MemberRow) -> Sequence[str]:
+    trip = "" if row.round_trip is None else f"{row.round_trip * 1000:.1f} ms"
+    heard = "this is you" if row.is_me else "" if row.heard_ago is None else f"heard {row.heard_ago:.0f} s ago"
+    role = row.role + ("" if row.mesh else ", mesh off")
+    return safe_label(row.label), format_address(row.address), role, count_of(row.links, "link"), trip, heard
+
+
+def transfer_cells(row: results.TransferRow) -> Sequence[str]:
+    is_moving = row.state in ("receiving", "sending")
+    left = f"{format_time(row.seconds_left)} left" if is_moving and row.seconds_left is not None else ""
+    percent = "100%" if row.state == "done" else format_percent(row.verified, row.size)
+    sources = ", ".join(map(safe_label, row.sources))
+    return (str(row.number), row.direction + " " + safe_text(row.name), safe_text(row.state), percent,
+            format_part(row.verified, row.size), format_rate(row.rate) if is_moving else "", left,
+            f"{'to' if row.direction == 'S' else 'from'} {sources}" if sources else "")
