@@ -65,7 +65,7 @@ def outcome(kind: str, **changes: Any) -> Outcome:
 
 
 def downloaded(**changes: Any) -> DownloadDone:
-    event = DownloadDone(1, "lab.iso", SIZE, 48.9, ("ana", "bo"), ID, "shared/lab.iso", None, False)
+    event = DownloadDone(1, "lab.iso", SIZE, 48.9, ("ana", "bo"), ID, "shared/lab.iso", None, False, SIZE)
     return event._replace(**changes)
 
 
@@ -342,6 +342,7 @@ LINES = [
     (SupernodeChanged("ana", "bo", False, 6.1), "* ana is gone (no sign for 6 s); the supernode is now bo"),
     (chat("bo", "hello everyone"), "<bo> hello everyone"),
     (downloaded(), "OK lab.iso  4.2 GB in 0:49, 85.9 MB/s, from ana, bo  id 9f3c11ab -> shared/lab.iso"),
+    (downloaded(moved=SIZE // 2), "OK lab.iso  4.2 GB in 0:49, 42.9 MB/s, from ana, bo  id 9f3c11ab -> shared/lab.iso"),
     (downloaded(by_way_of="cy", sources=("ana",)),
      "OK lab.iso  4.2 GB in 0:49, 85.9 MB/s, from ana by way of cy  id 9f3c11ab -> shared/lab.iso"),
     (UploadDone("lab.iso", 4_200_000_000, 49.0, "bo", bytes.fromhex("9f3c11ab")),

@@ -105,11 +105,13 @@ class Job:
         self.end_state, self.verified_at_end = "done", self.size
         sources = self.labels()
         holders = tuple(label for label in entry.holders if label != self.gave_via)
-        if self.gave_via and holders:
+        if self.gave_via and holders and self.gave_via not in entry.holders:
             sources, via = holders, self.gave_via
-        seconds = max(now - self.started_at, 0.0)
+        seconds, moved = max(now - self.started_at, 0.0), sum(self.gave.values())
         self.jobs.host.notify(
-            DownloadDone(self.number, entry.name, self.size, seconds, sources, entry.file_id, path, via, was_there)
+            DownloadDone(
+                self.number, entry.name, self.size, seconds, sources, entry.file_id, path, via, was_there, moved
+            )
         )
         self.jobs.on_ended(now)
 

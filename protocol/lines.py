@@ -195,7 +195,7 @@ def _line_for_download(event: results.DownloadDone, folder: str) -> str:
     sources = ", ".join(map(safe_label, event.sources))
     if event.by_way_of:
         sources = f"{sources or 'the network'} by way of {safe_label(event.by_way_of)}"
-    rate = format_rate(event.size / max(event.seconds, 0.001))
+    rate = format_rate(event.moved / max(event.seconds, 0.001))
     told = f"{format_size(event.size)} in {format_time(event.seconds)}, {rate}"
     return f"OK {name}  {told}{', from ' + sources if sources else ''}  {end}"
 

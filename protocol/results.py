@@ -101,6 +101,7 @@ class DownloadDone(NamedTuple):
     path: str
     by_way_of: Optional[str]
     was_there: bool
+    moved: int  # bytes that came over the network for it: fewer than the size after a resume
 
 
 class UploadDone(NamedTuple):
