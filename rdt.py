@@ -51,7 +51,8 @@ GSO_PAUSES_MAX = 1024
 
 # Linux's names, which Python's socket module lacks.
 UDP_SEGMENT, UDP_GRO = 103, 104
-IP_MTU_DISCOVER, IP_PMTUDISC_PROBE = 10, 3
+# A datagram that is too large shall be lost, not cut: only so do MTU probes tell the path's MTU.
+DONT_FRAGMENT = (("linux", 10, 3), ("darwin", 28, 1), ("win32", 14, 1))  # IP_MTU_DISCOVER: PROBE; IP_DONTFRAG(MENT)
 SIO_UDP_CONNRESET = 0x9800000C
 # One of each private range and one that is nobody's: whatever route leads there starts at an address of this machine.
 ROUTES_TRIED = ("198.51.100.1", "10.255.255.255", "172.31.255.255", "192.168.255.255", "169.254.255.255")
@@ -62,6 +63,8 @@ _ANCILLARY_SIZE = 64
 Progress = Callable[[int, int], None]  # (bytes done, size)
 
 FILE, FILE_DATA, FILE_END, FILE_RECEIPT, FILE_REFUSED = 1, 2, 3, 4, 5  # frame kinds; 0 is MESSAGE
+PART, LAST_PART = 6, 7  # of a message that is too long for one frame; each names its message by a number
+MESSAGE_SIZE_MAX = 64 << 20  # bytes that a receiver puts together
 _TRANSFER = struct.Struct(">I")
 _FILE = struct.Struct(">IQ")
 
@@ -124,8 +127,9 @@ def _bound_socket(ip: str, port: int) -> socket.socket:
         for size in (SOCKET_BUFFER_SIZE, 1 << 20, 1 << 18):
             if _set(sock, socket.SOL_SOCKET, option, size):
                 break
-    if sys.platform.startswith("linux"):
-        _set(sock, socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE)
+    for platform, option, value in DONT_FRAGMENT:
+        if sys.platform.startswith(platform):
+            _set(sock, socket.IPPROTO_IP, option, value)
     if sys.platform == "win32":
         _ignore_port_unreachable(sock)
     return sock
@@ -547,6 +551,8 @@ class Connection:
             queue.SimpleQueue()
         )  # FILE, FILE_DATA, FILE_END, and FILE_REFUSED by the sender
         self._receipts: queue.SimpleQueue[Any] = queue.SimpleQueue()  # FILE_RECEIPT, FILE_REFUSED by the receiver
+        self._long_messages = itertools.count()
+        self._parts: Dict[bytes, List[bytearray]] = {}  # long messages on their way, by number; the receiver's
         self._refused: Set[bytes] = set()  # transfers that this side did not take
         self._ended = threading.Event()
         self._end: Optional[_End] = None
@@ -580,7 +586,7 @@ class Connection:
             self._on_lost(event)
 
     def _on_frame(self, frame: Frame) -> None:
-        if frame.kind == MESSAGE:
+        if frame.kind in (MESSAGE, PART, LAST_PART):
             self._messages.put(frame)
         elif self._is_of_refused_file(frame):
             self._made.consume(frame)
@@ -591,6 +597,9 @@ class Connection:
             (self._receipts if ours else self._files).put(frame)
         else:
             self._made.consume(frame)  # a kind of a later version
+
+    def _fail(self, code: int, reason: str) -> None:
+        self._made.fail(code, reason, self.transport._clock())
 
     def _is_of_refused_file(self, frame: Frame) -> bool:
         return frame.kind in (FILE_DATA, FILE_END) and bytes(frame.body[: _TRANSFER.size]) in self._refused
@@ -654,14 +663,32 @@ class Connection:
             self._room.set()
 
     def send(self, data: Buffer, timeout: Optional[float] = None) -> None:
-        """Send one whole message, of up to 1 MiB; blocks while too much is waiting to be delivered."""
-        if len(data) > FRAME_SIZE_MAX:
-            raise RdtError("a message of %d bytes is too long; %d fit" % (len(data), FRAME_SIZE_MAX))
-        self._send_frame(MESSAGE, bytes(data), deadline=_deadline(timeout))
+        """Send one whole message, of up to 64 MiB; blocks while too much is waiting to be delivered."""
+        if len(data) > MESSAGE_SIZE_MAX:
+            raise RdtError("a message of %d bytes is too long; %d fit" % (len(data), MESSAGE_SIZE_MAX))
+        deadline = _deadline(timeout)
+        if len(data) <= FRAME_SIZE_MAX:
+            self._send_frame(MESSAGE, bytes(data), deadline=deadline)
+            return
+        view, number = memoryview(bytes(data)), _TRANSFER.pack(next(self._long_messages))
+        for start in range(0, len(view), SPAN_SIZE):
+            kind = PART if start + SPAN_SIZE < len(view) else LAST_PART
+            self._send_frame(kind, number, view[start : start + SPAN_SIZE], deadline=deadline)
 
     def receive(self, timeout: Optional[float] = None) -> bytes:
         """The next whole message; RdtError at the end of the connection or when none came in time."""
-        return bytes(self._take(self._messages, timeout, "no message").body)
+        deadline = _deadline(timeout)
+        while True:
+            frame = self._take(self._messages, _left(deadline), "no message")
+            if frame.kind == MESSAGE:
+                return bytes(frame.body)
+            number, part = bytes(frame.body[: _TRANSFER.size]), frame.body[_TRANSFER.size :]
+            self._parts.setdefault(number, []).append(part)
+            if sum(len(held) for parts in self._parts.values() for held in parts) > MESSAGE_SIZE_MAX:
+                self._parts.clear()
+                self.transport._post(lambda: self._fail(core.CloseCode.LIMIT, "sent a message that is too long"))
+            elif frame.kind == LAST_PART:
+                return b"".join(self._parts.pop(number))
 
     def _disconnect(self, timeout: float) -> None:
         if self._end is None:
@@ -671,9 +698,7 @@ class Connection:
             if not self._ended.wait(timeout):
                 left = self._made.backlog
                 with contextlib.suppress(RdtError):
-                    self.transport._post(
-                        lambda: self._made.fail(core.CloseCode.ABANDONED, "gave up", self.transport._clock())
-                    )
+                    self.transport._post(lambda: self._fail(core.CloseCode.ABANDONED, "gave up"))
                 if left:
                     raise RdtError(
                         "%d bytes were not delivered to %s within %g s" % (left, _shown(self.address), timeout)
@@ -739,8 +764,7 @@ class Connection:
 
     def _await_receipt(self, transfer: int, digest: str, deadline: float) -> None:
         while True:
-            left = None if deadline == float("inf") else max(0.0, deadline - time.monotonic())
-            said = self._read_receipt(self._take(self._receipts, left, "no receipt"), transfer)
+            said = self._read_receipt(self._take(self._receipts, _left(deadline), "no receipt"), transfer)
             if said == digest:
                 return
             if said is not None:
@@ -771,8 +795,7 @@ class Connection:
 
     def _next_offer(self, deadline: float) -> Tuple[int, int, str]:
         while True:
-            left = None if deadline == float("inf") else max(0.0, deadline - time.monotonic())
-            frame = self._take(self._files, left, "no file")
+            frame = self._take(self._files, _left(deadline), "no file")
             if frame.kind != FILE or len(frame.body) < _FILE.size:
                 continue  # the rest of a file that was refused
             transfer, size = _FILE.unpack_from(frame.body)
@@ -786,8 +809,7 @@ class Connection:
     ) -> None:
         done = 0
         while True:
-            left = None if deadline == float("inf") else max(0.0, deadline - time.monotonic())
-            frame = self._take(self._files, left, "no more of the file")
+            frame = self._take(self._files, _left(deadline), "no more of the file")
             if len(frame.body) < _TRANSFER.size or _TRANSFER.unpack_from(frame.body)[0] != transfer:
                 continue
             data = memoryview(frame.body)[_TRANSFER.size :]
@@ -802,6 +824,10 @@ class Connection:
             done += len(data)
             if progress is not None:
                 progress(done, size)
+
+
+def _left(deadline: float) -> Optional[float]:
+    return None if deadline == float("inf") else max(0.0, deadline - time.monotonic())
 
 
 def _deadline(timeout: Optional[float]) -> float:

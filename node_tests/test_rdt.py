@@ -56,6 +56,26 @@ def test_messages_arrive_whole_and_in_order(ends):
     assert near.receive(timeout=WAIT) == b"back"
 
 
+def test_a_long_message_arrives_whole_beside_short_ones(ends):
+    near, far = ends
+    long = os.urandom(9_000_001)
+    sending = in_background(near.send, long)
+    assert near.transport.broadcast(b"meanwhile") == 1
+    got = sorted((far.receive(timeout=WAIT), far.receive(timeout=WAIT)), key=len)
+    sending()
+    assert got == [b"meanwhile", long]
+
+
+def test_a_message_without_end_is_not_collected_for_ever(ends):
+    near, far = ends
+    receiving = in_background(far.receive, timeout=WAIT)
+    with pytest.raises(rdt.RdtError):
+        for _ in range(200):
+            near._send_frame(rdt.PART, bytes(4), bytes(1 << 20))
+    with pytest.raises(rdt.RdtError, match="too long"):
+        receiving()
+
+
 def test_the_end_of_a_connection_raises_again_and_again(ends):
     near, far = ends
     near.send(b"last words")
