@@ -494,7 +494,9 @@ class Membership:
         self._remember_supernode(attempt.address)
         self._attempt = self._follow = self._join_claim = None
         self.roster.replace(attempt.pages.entries, version)
-        self._chat.sequence = max(self._chat.sequence, welcome.chat_sequence if not self._was_joined else 0)
+        # One who comes from the other half of a parted network has counted further, but by other lines.
+        seen = self._chat.sequence if self._was_joined else welcome.chat_sequence
+        self._chat.sequence = min(seen, welcome.chat_sequence)
         self._chat.send_again()
         self._joined_again(now)
         self._tell_entered(old_id, before, now)
