@@ -43,7 +43,7 @@ from protocol.roster import (
     seen_from,
     share_digest,
 )
-from protocol.seat import LOCAL_LINK, Network, Seat
+from protocol.seat import LOCAL_LINK, LOST_PLACES_MAX, Network, Seat
 from protocol.wire import Address
 
 TICK = 0.5  # seconds between two looks at the members
@@ -111,7 +111,8 @@ class Supernode:
         self._prober = Prober(network, rng)
         self._lines: Dict[bytes, _Line] = {}
         self._by_link: Dict[int, _Line] = {}
-        self._gone: Dict[bytes, Tuple[int, float, Address]] = {}  # node id -> order, until when, where it was
+        self._gone: Dict[bytes, Tuple[int, float]] = {}  # node id -> order, until when
+        self._lost_places: Deque[Address] = deque(seat.lost_places, maxlen=LOST_PLACES_MAX)
         for order, entry in enumerate(seat.members[:MEMBERS_MAX]):
             self._lines[entry.node_id] = _Line(entry._replace(present=False, order=order), now)
         self._next_order = len(self._lines)
@@ -205,7 +206,7 @@ class Supernode:
         self.network.disconnect(link, "not taken in")
 
     def _new_line(self, join: messages.Join, now: float) -> _Line:
-        order = self._gone.pop(join.node_id, (self._next_order, 0.0, NOWHERE))[0]
+        order = self._gone.pop(join.node_id, (self._next_order, 0.0))[0]
         if order == self._next_order:
             self._next_order += 1
         line = _Line(MemberEntry(join.node_id, join.name, NOWHERE, order, join.mesh, True), now)
@@ -246,7 +247,8 @@ class Supernode:
         if how == GONE:
             if len(self._gone) >= MEMBERS_MAX:
                 del self._gone[next(iter(self._gone))]
-            self._gone[node_id] = line.entry.order, now + RETURN_TIME, line.entry.place
+            self._gone[node_id] = line.entry.order, now + RETURN_TIME
+            self._lost_places.append(line.entry.place)
         self._mark(node_id, now)
         self._changed.pop(node_id, None)
         silent_ms = int(1000 * min(1e6, max(0.0, now - line.heard_at)))
@@ -520,8 +522,7 @@ class Supernode:
 
     def _heal(self, now: float) -> None:
         """Look for another supernode of this network: where one was, at members who are away, and by broadcast."""
-        away = [line.entry.place for line in self._lines.values() if line.link is None]
-        away += [gone[2] for gone in self._gone.values()]
+        away = [line.entry.place for line in self._lines.values() if line.link is None] + list(self._lost_places)
         places = self._known_supernodes[-8:] + self.rng.sample(away, min(8, len(away)))
         for place in dict.fromkeys(places):
             if place not in (self.network.address, NOWHERE):

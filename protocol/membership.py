@@ -16,7 +16,7 @@ import enum
 import hashlib
 import math
 import random
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Tuple
 
 from protocol import messages
 from protocol.chat import Bucket, ChatDesk
@@ -50,7 +50,7 @@ from protocol.roster import (
     share_digest,
     with_proof,
 )
-from protocol.seat import LOCAL_LINK, LocalSide, Network, Owner, Seat
+from protocol.seat import LOCAL_LINK, LOST_PLACES_MAX, LocalSide, Network, Owner, Seat
 from protocol.wire import Address
 
 __all__ = ["LOCAL_LINK", "LocalSide", "Membership", "Network", "Owner", "Roster", "Seat", "State", "share_digest"]
@@ -157,6 +157,7 @@ class Membership:
         self._commitment = b""
         self.supernode_id = self.supernode_link = self.supernode_address = None
         self._known_supernodes: List[Address] = []
+        self._lost_places: List[Address] = []
         self._chat.forget_network()
         self._search: Optional[Opening] = None
         self._election = Election(self.node_id)
@@ -398,7 +399,8 @@ class Membership:
         """Become the supernode: the owner makes one, and this node joins it as any other would."""
         seat = Seat(
             self.network_id, self._secret, term, self.node_id, self._lines_for_seat(),
-            tuple(self._chat.recent), tuple(self._known_supernodes[-8:]), self.search_port,
+            tuple(self._chat.recent), tuple(self._known_supernodes[-8:]), tuple(self._lost_places),
+            self.search_port,
         )  # fmt: skip
         self._drop_attempt("taking over")
         self._follow = None
@@ -486,6 +488,7 @@ class Membership:
         assert welcome is not None
         old_id = self.supernode_id
         before = self.roster.labels()
+        self._remember_lost(before.keys() - {entry.node_id for entry in attempt.pages.entries})
         self.network_id, self._secret, self._commitment = welcome.network_id, welcome.secret, welcome.commitment
         self.term = welcome.term
         self._term_seen = max(self._term_seen, self.term)
@@ -506,6 +509,12 @@ class Membership:
             self._known_supernodes.remove(address)
         if address != self.network.address:
             self._known_supernodes = [*self._known_supernodes, address][-8:]
+
+    def _remember_lost(self, node_ids: Iterable[bytes]) -> None:
+        """Should this node ever rule: they may be in the other half of a parted network."""
+        places = [self.place_of(entry.node_id) for entry in self.roster if entry.node_id in node_ids]
+        lost = [*self._lost_places, *(place for place in places if place is not None)]
+        self._lost_places = list(dict.fromkeys(reversed(lost)))[:LOST_PLACES_MAX][::-1]
 
     def _joined_again(self, now: float) -> None:
         self.state = State.JOINED
@@ -638,6 +647,7 @@ class Membership:
         if update.version != self.roster.version + 1:
             self.send_to_supernode(messages.RosterRequest(self.roster.version))
             return
+        self._remember_lost([departure.node_id for departure in update.departed if departure.how == messages.GONE])
         self._tell_changes(self.roster.apply(update, self.node_id), now)
         self.owner.on_roster_changed(now)
 

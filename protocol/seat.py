@@ -11,6 +11,7 @@ from protocol.messages import Chat, MemberEntry
 from protocol.wire import Address
 
 LOCAL_LINK = 0  # between a peer and the supernode of the same node
+LOST_PLACES_MAX = 16  # remembered, to look there for the other half of a parted network
 
 
 class Seat(NamedTuple):
@@ -23,6 +24,7 @@ class Seat(NamedTuple):
     members: Tuple[MemberEntry, ...]  # in join order, without the lost supernode; the new one among them
     recent_chat: Tuple[Chat, ...]
     known_supernodes: Tuple[Address, ...]  # where supernodes of this network were, latest last
+    lost_places: Tuple[Address, ...]  # where members were that gave no sign any more, latest last
     search_port: int
 
 
