@@ -1,4 +1,4 @@
-"""The program under attack: real processes on loopback, and members that keep no rule (THREATS: A, C, D, E, F09-F11, G)."""
+"""The program under attack: by strangers on loopback, and by members that keep no rule (THREATS: A, C, D, E, F, G)."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 from running import Running, free_port
+from simulator import Pair
 
-from protocol import wire
+from protocol import connection, streams, wire
 
 MIB = 1 << 20
 ON_LINUX = os.path.isdir("/proc/self")
@@ -184,3 +185,75 @@ def test_200_000_datagrams_of_noise_and_damage_during_a_transfer(tmp_path):
     assert hashlib.sha256(kept.read_bytes()).digest() == hashlib.sha256(content).digest()
     for log in logs:
         assert "Traceback" not in log.read_text(), log.read_text()[:5000]
+
+
+# ---- inside the transport -----------------------------------------------------------------------------------------
+
+
+def arrive(pair, datagram):
+    """As if `a` had sent it."""
+    pair.b.endpoint.receive(memoryview(datagram), len(datagram), Pair.A, pair.world.now)
+
+
+def data_packet(pair, number, offset, payload):
+    fields = (pair.back.local_id, pair.first + number, number, offset)
+    return wire.seal(bytearray(wire.DATA_HEADER.pack(0, wire.VERSION, wire.PacketType.DATA, 0, *fields) + payload))
+
+
+def connected_pair(seed=1):
+    pair = Pair(seed=seed)
+    assert pair.connected()
+    pair.first = pair.back._largest_received + 1
+    return pair
+
+
+def test_numbers_with_gaps_do_not_fill_the_memory():
+    """E05: every second packet number is left out, and none is ever called settled."""
+    pair = connected_pair()
+    for number in range(0, 20_000, 2):
+        arrive(pair, wire.encode_ping(pair.back.local_id, pair.first + number, number))
+    assert len(pair.back._numbers) <= connection.NUMBER_RANGES_MAX
+
+
+def test_one_byte_segments_side_by_side_do_not_fill_the_memory():
+    """E05: no gap between them, so that they are one range, but thousands of objects."""
+    pair = connected_pair()
+    for number in range(20_000):
+        arrive(pair, data_packet(pair, number, number + 1, b"x"))
+    assert len(pair.back.receiving._segments) <= streams.GAPS_MAX
+
+
+EMPTY = b"\x00\x00\x00\x00\x00"  # a frame without a body
+
+
+@pytest.mark.parametrize("order", ["in order", "the first one last"])
+def test_a_flood_of_empty_messages_waits_as_bytes_until_the_reader_comes(order):
+    """C03, E05: a reader that is slower than the network is handed a bounded number of messages, and then the rest."""
+    pair = connected_pair()
+    pair.reading = False
+    packets = [data_packet(pair, number, 1000 * number, EMPTY * 200) for number in range(60)]
+    for packet in packets if order == "in order" else packets[1:] + packets[:1]:
+        arrive(pair, packet)
+    pair.b.pump()
+    assert len(pair.unread) <= streams.FRAMES_WAITING_MAX + 200
+    while pair.unread:
+        pair.unread.pop().connection.consume_bytes(0)
+        pair.b.pump()
+    assert len(pair.received["b"]) == 60 * 200
+
+
+def test_what_waits_for_the_reader_is_not_lost_by_a_close():
+    pair = Pair(seed=1)
+    assert pair.connected()
+    pair.reading = False
+    for _ in range(3 * streams.FRAMES_WAITING_MAX):
+        pair.there.send_frame(0, b"")
+    pair.there.shut_down("done")
+    pair.a.pump()
+    pair.world.run(pair.world.now + 100)
+    assert pair.lost["a"].is_clean and "b" not in pair.lost
+    pair.read()
+    assert len(pair.received["b"]) == 3 * streams.FRAMES_WAITING_MAX
+    assert pair.lost["b"].is_clean
+    pair.world.run(pair.world.now + 100)
+    assert not pair.b.endpoint.connections
