@@ -53,6 +53,7 @@ RETURN_TIME = 60.0  # seconds that a line is kept for its member, after a failov
 JOINS_PER_SECOND = 200.0  # (THREATS: F13)
 CHATS_PER_SECOND, CHATS_BURST = 20.0, 40.0  # from one member (THREATS: C03)
 REQUESTS_PER_SECOND, REQUESTS_BURST = 200.0, 400.0  # lists and searches from one member
+ROWS_PER_REQUEST = 250  # looking through so many rows for a list counts as one request more
 UPDATE_DELAY_EACH, UPDATE_DELAY_MAX = 0.001, 0.5  # seconds a roster update waits for more, for each member and at most
 BACKLOG_MAX = 8 << 20  # bytes queued for a member who does not read, until it is given up
 HEAL_INTERVAL = 10.0
@@ -335,7 +336,7 @@ class Supernode:
         pass  # its arrival was the sign of life
 
     def _on_stale_term(self, line: _Line, stale: messages.Stale, now: float) -> None:
-        if stale.term > self.term:
+        if stale.term > self.term and self._hints.take(now):
             self._prober.ask_hinted(stale.supernode, "heal", [], now)
 
     def _on_leave(self, line: _Line, leave: messages.Leave, now: float) -> None:
@@ -354,8 +355,8 @@ class Supernode:
             self._newcomers.append(line)
             self._flush_at = min(self._flush_at, now + UPDATE_DELAY_MAX)
 
-    def _may_ask(self, line: _Line, now: float) -> bool:
-        if line.requests.take(now):
+    def _may_ask(self, line: _Line, now: float, count: float = 1.0) -> bool:
+        if line.requests.take(now, count):
             return True
         self.dropped += 1
         return False
@@ -393,7 +394,7 @@ class Supernode:
             return
         line.pages += self._marked(line, page.entries)
         if len(line.pages) >= page.total:
-            self.index.replace(line.entry.node_id, line.pages)
+            self.dropped += self.index.replace(line.entry.node_id, line.pages)
             line.pages = []
             line.digest = line.announced  # its own word about its own list: a lie only costs itself
 
@@ -412,7 +413,9 @@ class Supernode:
         line.digest = None
 
     def _on_list_request(self, line: _Line, request: messages.ListRequest, now: float) -> None:
-        if line.link is not None and self._may_ask(line, now):
+        rows_read = 0 if self.index.is_at_hand(request.pattern, request.first) else len(self.index)
+        count = min(1.0 + rows_read / ROWS_PER_REQUEST, REQUESTS_BURST)
+        if line.link is not None and self._may_ask(line, now, count):
             total, rows = self.index.page(request.pattern, request.first)
             self._send(line.link, messages.ListPage(request.request_id, request.first, total, rows))
 

@@ -29,12 +29,12 @@ class Bucket:
         self.level = burst
         self.at = now
 
-    def take(self, now: float) -> bool:
+    def take(self, now: float, count: float = 1.0) -> bool:
         self.level = min(self.burst, self.level + max(0.0, now - self.at) * self.rate)
         self.at = now
-        if self.level < 1.0:
+        if self.level < count:
             return False
-        self.level -= 1.0
+        self.level -= count
         return True
 
     def ready_at(self) -> float:

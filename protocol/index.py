@@ -5,21 +5,31 @@ A member's list is replaced whole (pages) or changed by adds and removes, always
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import re
 from typing import Dict, Iterable, List, Optional, Tuple
 
+from protocol.content import BadName, check_name
 from protocol.messages import HOLDERS_NAMED_MAX, LIST_PER_PAGE, SHARES_MAX, ListRow, ShareEntry
 from protocol.roster import fold
 
 INDEX_ENTRIES_MAX = 100_000  # of all members together; about 60 MB
 STARS_MAX = 16  # in a pattern: more only cost time
+FOLDED_MAX = 240  # characters of a name that are compared: some signs become 18
 
 _Key = Tuple[bytes, int, str, bool]  # file id, size, name, is it a folder
 
 
 def _key_of(entry: ShareEntry) -> _Key:
     return entry.file_id, entry.size, entry.name, entry.is_folder
+
+
+def _is_listable(name: str) -> bool:
+    """May this name be shown and fetched? (A member may announce anything.)"""
+    with contextlib.suppress(BadName):
+        return "/" not in check_name(name)
+    return False
 
 
 class Index:
@@ -41,19 +51,19 @@ class Index:
     def shares_of(self, node_id: bytes) -> List[ShareEntry]:
         return list(self._shares.get(node_id, {}).values())
 
-    def replace(self, node_id: bytes, entries: Iterable[ShareEntry]) -> None:
+    def replace(self, node_id: bytes, entries: Iterable[ShareEntry]) -> int:
         self.forget(node_id)
-        self.add(node_id, entries)
+        return self.add(node_id, entries)
 
     def add(self, node_id: bytes, entries: Iterable[ShareEntry]) -> int:
-        """Add to a member's shares; how many found no room."""
+        """Add to a member's shares; how many found no room, or have a name that nobody could keep."""
         shares = self._shares.setdefault(node_id, {})
         refused = 0
         for entry in entries:
             key = _key_of(entry)
             if key in shares:
                 shares[key] = entry
-            elif len(shares) >= SHARES_MAX or self._count >= INDEX_ENTRIES_MAX:
+            elif len(shares) >= SHARES_MAX or self._count >= INDEX_ENTRIES_MAX or not _is_listable(entry.name):
                 refused += 1
             else:
                 shares[key] = entry
@@ -96,9 +106,13 @@ class Index:
         self._version += 1
         self._sorted = None
 
+    def is_at_hand(self, pattern: str, first: int) -> bool:
+        """Is a page of this list only to be cut? A list once begun is read to its end as it was then."""
+        return self._last[1] == pattern and (first > 0 or self._last[0] == self._version) and self._last[0] >= 0
+
     def page(self, pattern: str, first: int) -> Tuple[int, Tuple[ListRow, ...]]:
         """(how many rows match, the rows from `first`)."""
-        if self._last[:2] != (self._version, pattern):
+        if not self.is_at_hand(pattern, first):
             self._last = self._version, pattern, self._matching(pattern)
         rows = self._last[2]
         return len(rows), tuple(rows[first : first + LIST_PER_PAGE])
@@ -106,7 +120,7 @@ class Index:
     def _matching(self, pattern: str) -> List[ListRow]:
         if self._sorted is None:
             rows = [self._row(key, entry) for key, entry in self._rows.items()]
-            self._sorted = sorted(((fold(row.name), row) for row in rows), key=lambda pair: (pair[0], pair[1]))
+            self._sorted = sorted(((fold(row.name)[:FOLDED_MAX], row) for row in rows), key=lambda pair: (pair[0], pair[1]))
         wanted = fold(pattern)
         if not wanted or wanted == "*":
             return [row for _, row in self._sorted]
@@ -115,7 +129,10 @@ class Index:
         wanted = re.sub(r"\*+", "*", wanted)
         if wanted.count("*") > STARS_MAX:
             return []
-        match = re.compile(fnmatch.translate(wanted)).match
+        try:
+            match = re.compile(fnmatch.translate(wanted)).match
+        except re.error:  # before Python 3.13, [z-a] and the like
+            return []
         return [row for name, row in self._sorted if match(name)]
 
     def _row(self, key: _Key, entry: ShareEntry) -> ListRow:

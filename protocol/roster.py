@@ -22,6 +22,7 @@ TERM_STEP_MAX = 1000  # a claim further above our term is a lie: the numbers wou
 QUERY_LIFETIME = 5.0  # seconds in which an Answer is still taken
 QUERIES_PENDING_MAX = 2048
 HINTS_PER_MINUTE = 3  # unanswered queries to an address that only a message named
+HINTED_MAX = 256  # such addresses in a minute
 
 _PRIVATE_BLOCKS = "10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 169.254.0.0/16 127.0.0.0/8 198.18.0.0/15 fc00::/7 fe80::/10"
 _PRIVATE = [ipaddress.ip_network(block) for block in [*_PRIVATE_BLOCKS.split(), "::1"]]
@@ -48,12 +49,15 @@ def name_fault(name: str) -> Optional[str]:
 
 
 def _labels(entries: Iterable[MemberEntry]) -> Dict[bytes, str]:
-    """Unique labels: whoever joined later under an equal name gets digits of its node id."""
+    """Unique labels: whoever joined later under an equal name gets digits of its node id.
+
+    So does everyone with a `~` in its name: else it could bear the label that another one would get.
+    """
     taken: Set[str] = set()
     labels = {}
     for entry in entries:
         label, digits = entry.name, 4
-        while fold(label) in taken:
+        while fold(label) in taken or (digits == 4 and "~" in fold(label)):
             label = "%s~%s" % (entry.name, entry.node_id.hex()[:digits])
             digits += 2
         taken.add(fold(label))
@@ -276,11 +280,17 @@ class Prober:
             since, count = now, 0
         if count >= HINTS_PER_MINUTE or address == NOWHERE or not may_contact(address, near):
             return False
-        if len(self._hints) >= 256:
-            self._hints.clear()
+        if address not in self._hints and not self._has_room_for_hint(now):
+            return False
         self._hints[address] = since, count + 1
         self.ask(address, purpose, now)
         return True
+
+    def _has_room_for_hint(self, now: float) -> bool:
+        """Somebody who names address after address makes us ask no more of them than this in a minute."""
+        if len(self._hints) >= HINTED_MAX:
+            self._hints = {place: hint for place, hint in self._hints.items() if now - hint[0] <= 60.0}
+        return len(self._hints) < HINTED_MAX
 
     def _query(self, asked: Asked) -> bytes:
         self._expire(asked.at)
