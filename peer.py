@@ -411,7 +411,7 @@ class Peer:
                 self.membership.on_stray_join(link, now)
                 self._hellos[link] = address, now + HELLO_TIMEOUT  # it goes elsewhere, or asks again later
         elif isinstance(message, LinkHello):
-            self.serving.on_hello(link, message, now)
+            self.serving.on_hello(link, message, address, now)
         else:
             self.dropped += 1
             self.network.disconnect(link, "the first message must say who it is")
@@ -419,7 +419,7 @@ class Peer:
     def _on_role_message(self, link: int, message: Any, now: float) -> None:
         if self.supernode is not None and self.supernode.owns(link) and link != LOCAL_LINK:
             if isinstance(message, Join):
-                self.supernode.on_hello(link, self.network.address, message, now)
+                self.dropped += 1  # one link, one member: else one could fill the roster
             else:
                 self.supernode.on_message(link, message, now)
         elif self.membership.owns(link):

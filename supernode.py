@@ -54,6 +54,9 @@ JOINS_PER_SECOND = 200.0  # (THREATS: F13)
 CHATS_PER_SECOND, CHATS_BURST = 20.0, 40.0  # from one member (THREATS: C03)
 REQUESTS_PER_SECOND, REQUESTS_BURST = 200.0, 400.0  # lists and searches from one member
 ROWS_PER_REQUEST = 250  # looking through so many rows for a list counts as one request more
+SHARES_PER_SECOND, SHARES_BURST = 100.0, 400.0  # pages of shares from one member
+OFFERS_PER_SECOND, OFFERS_BURST = 1000.0, 2000.0  # from one member
+AWAY_PER_HOST_MAX = 64  # members at one address whose links are lost; else one host's comings fill the roster
 UPDATE_DELAY_EACH, UPDATE_DELAY_MAX = 0.001, 0.5  # seconds a roster update waits for more, for each member and at most
 BACKLOG_MAX = 8 << 20  # bytes queued for a member who does not read, until it is given up
 HEAL_INTERVAL = 10.0
@@ -79,6 +82,8 @@ class _Line:
         self.chat_counter = 0
         self.chats = Bucket(CHATS_PER_SECOND, CHATS_BURST, now)
         self.requests = Bucket(REQUESTS_PER_SECOND, REQUESTS_BURST, now)
+        self.shares = Bucket(SHARES_PER_SECOND, SHARES_BURST, now)
+        self.offers = Bucket(OFFERS_PER_SECOND, OFFERS_BURST, now)
         self.pages: List[ShareEntry] = []
         self.digest: Optional[bytes] = None  # of its shares here, as it announced it; None: unknown
         self.announced: Optional[bytes] = None
@@ -114,10 +119,12 @@ class Supernode:
         self._by_link: Dict[int, _Line] = {}
         self._gone: Dict[bytes, Tuple[int, float]] = {}  # node id -> order, until when
         self._lost_places: Deque[Address] = deque(seat.lost_places, maxlen=LOST_PLACES_MAX)
+        self._recent: Deque[messages.Chat] = deque(seat.recent_chat, maxlen=RECENT_MAX)
         for order, entry in enumerate(seat.members[:MEMBERS_MAX]):
             self._lines[entry.node_id] = _Line(entry._replace(present=False, order=order), now)
+        for chat in seat.recent_chat:
+            self._count_chat(chat)
         self._next_order = len(self._lines)
-        self._recent: Deque[messages.Chat] = deque(seat.recent_chat, maxlen=RECENT_MAX)
         self._sequence = max([1] + [chat.sequence for chat in seat.recent_chat])
         self._hints = Bucket(HINTS_PER_SECOND, 2.0, now)
         self._joins = Bucket(JOINS_PER_SECOND, JOINS_PER_SECOND, now)
@@ -127,6 +134,7 @@ class Supernode:
         self._flush_at = math.inf
         self._next_tick = now + TICK
         self._next_heal = now + rng.random() * HEAL_INTERVAL
+        self._healed_at = -math.inf
         self._awake_at = now  # the last event of any kind
         self._doubt_until = -math.inf
         self._doubt_asked: Set[bytes] = set()
@@ -166,7 +174,7 @@ class Supernode:
         if self.has_ended:
             self._refuse(link, messages.NotSupernode(self.term, self._successor or NOWHERE))
             return
-        refusal = self._refusal(link, join, now)
+        refusal = self._refusal(link, address, join, now)
         if refusal is not None:
             self._refuse(link, refusal)
             return
@@ -181,7 +189,7 @@ class Supernode:
         self._newcomers.append(line)
         self._mark(join.node_id, now)
 
-    def _refusal(self, link: int, join: messages.Join, now: float) -> Any:
+    def _refusal(self, link: int, address: Address, join: messages.Join, now: float) -> Any:
         """What to answer when this Join is not taken, else None."""
         if link == LOCAL_LINK:
             return None
@@ -191,13 +199,18 @@ class Supernode:
         if fault is not None:
             return messages.Busy(0, fault)
         if join.network_id == self.network_id and join.term > self.term:
-            self._next_heal = now  # somebody may rule in a later term: look for it
+            self._next_heal = min(self._next_heal, max(now, self._healed_at + 1.0))  # who rules in a later term?
             return messages.NotSupernode(self.term, NOWHERE)
         if self.is_in_doubt(now) or not self._joins.take(now):
             return messages.Busy(500 + self.rng.randrange(1500), "too many at once")
         if join.node_id not in self._lines and len(self._lines) >= MEMBERS_MAX:
             return messages.Busy(0, "the network is full (%d nodes)" % MEMBERS_MAX)
+        if join.node_id not in self._lines and self._away_at(address[0]) >= AWAY_PER_HOST_MAX:
+            return messages.Busy(2000, "too many went away from that address")
         return None
+
+    def _away_at(self, host: str) -> int:
+        return sum(line.link is None and line.entry.place[0] == host for line in self._lines.values())
 
     def _refuse(self, link: int, message: Any) -> None:
         self._send(link, message)
@@ -212,6 +225,8 @@ class Supernode:
             self._next_order += 1
         line = _Line(MemberEntry(join.node_id, join.name, NOWHERE, order, join.mesh, True), now)
         self._lines[join.node_id] = line
+        for chat in self._recent:
+            self._count_chat(chat)
         self._departed.pop(join.node_id, None)
         return line
 
@@ -370,11 +385,17 @@ class Supernode:
         if not line.chats.take(now) or not say.text:
             self.dropped += 1
             return
-        line.chat_counter = say.counter
         self._sequence += 1
         chat = messages.Chat(self._sequence, entry.node_id, entry.name, say.counter, say.text)
         self._recent.append(chat)
+        self._count_chat(chat)
         self._broadcast(chat)
+
+    def _count_chat(self, chat: messages.Chat) -> None:
+        """What its sender says again, because it saw no echo, is not told to all again."""
+        line = self._lines.get(chat.node_id)
+        if line is not None:
+            line.chat_counter = max(line.chat_counter, chat.counter)
 
     # ---- shares, lists, searches ----------------------------------------------------------------------------------
 
@@ -386,7 +407,16 @@ class Supernode:
         if line.digest != message.digest and line.link is not None and self._may_ask(line, now):
             self._send(line.link, messages.SharesWanted())
 
+    def _may_share(self, line: _Line, now: float) -> bool:
+        if not line.shares.take(now):
+            self.dropped += 1
+            line.digest = None
+            return False
+        return True
+
     def _on_share_page(self, line: _Line, page: messages.SharePage, now: float) -> None:
+        if not self._may_share(line, now):
+            return
         if page.first == 0:
             line.pages = []
         if page.first != len(line.pages) or page.total > messages.SHARES_MAX:
@@ -405,10 +435,14 @@ class Supernode:
         return tuple(entry._replace(cached=False) if entry.cached else entry for entry in entries)
 
     def _on_share_add(self, line: _Line, message: messages.ShareAdd, now: float) -> None:
+        if not self._may_share(line, now):
+            return
         self.dropped += self.index.add(line.entry.node_id, self._marked(line, message.entries))
         line.digest = None
 
     def _on_share_remove(self, line: _Line, message: messages.ShareRemove, now: float) -> None:
+        if not self._may_share(line, now):
+            return
         self.index.remove(line.entry.node_id, message.entries)
         line.digest = None
 
@@ -433,7 +467,7 @@ class Supernode:
         self._broadcast(search._replace(requester=requester, place=line.entry.place), without=line)
 
     def _on_offer(self, line: _Line, offer: messages.Offer, now: float) -> None:
-        target = self._lines.get(offer.to)
+        target = self._lines.get(offer.to) if line.offers.take(now) else None
         if target is None or target.link is None or not target.is_ready or offer.to == NO_NODE:
             self.dropped += 1
             return
@@ -525,6 +559,7 @@ class Supernode:
 
     def _heal(self, now: float) -> None:
         """Look for another supernode of this network: where one was, at members who are away, and by broadcast."""
+        self._healed_at = now
         away = [line.entry.place for line in self._lines.values() if line.link is None] + list(self._lost_places)
         places = self._known_supernodes[-8:] + self.rng.sample(away, min(8, len(away)))
         for place in dict.fromkeys(places):

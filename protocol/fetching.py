@@ -60,9 +60,10 @@ BULK_IDLE = 10.0  # seconds until a link that nothing comes by is closed
 MESH_LINKS_MAX = 8  # members to stand by with; a link each, so a transfer begins at once
 MESH_DELAY, MESH_RETRY = (0.5, 3.0), (10.0, 30.0)  # seconds, drawn by lot: many may have joined at once
 RELAY_UNWANTED_AFTER = 15.0
-RELAYS_MAX = 64  # contents fetched for others at once
+RELAYS_MAX, RELAYS_FOR_ONE_MAX = 64, 48  # contents fetched for others at once, and for one of them
 ALL_IN_FLIGHT_MAX = 64 << 20  # bytes asked or not yet written, for all contents together
 DROPPED_MAX = 1000  # senseless messages on one link before it is closed
+UNREAD_MAX = 8 << 20  # bytes that may wait on a link for somebody who goes on asking but does not read
 TICK = 0.5
 
 
@@ -377,7 +378,10 @@ class Fetching:
     def on_message(self, link: int, message: Any, now: float) -> None:
         """A message on one of our links; what nobody asked for is dropped."""
         bulk = self._bulk.get(link)
-        if bulk is None:
+        if self.network.backlog(link) > UNREAD_MAX:
+            self.dropped += 1
+            self.network.disconnect(link, "it does not read")
+        elif bulk is None:
             self.serving.on_message(link, message, now)
         elif not self._on_source_message(bulk, message, now):
             bulk.dropped += 1
@@ -609,7 +613,9 @@ class Fetching:
         except Exception:  # a name that could not even be kept in the cache
             self.dropped += 1
             return None
-        if sum(one.wish is None for one in self.fetches.values()) >= RELAYS_MAX:
+        relays = [one for one in self.fetches.values() if one.wish is None]
+        for_it = sum(relay.requester in one.relay_for for one in relays)
+        if len(relays) >= RELAYS_MAX or for_it >= RELAYS_FOR_ONE_MAX:
             return None
         fetch = self._new_fetch(relay.file_id, relay.size, relay.name, relay.is_folder, now)
         self._begin_looking(fetch, now)

@@ -120,7 +120,7 @@ class Index:
     def _matching(self, pattern: str) -> List[ListRow]:
         if self._sorted is None:
             rows = [self._row(key, entry) for key, entry in self._rows.items()]
-            self._sorted = sorted(((fold(row.name)[:FOLDED_MAX], row) for row in rows), key=lambda pair: (pair[0], pair[1]))
+            self._sorted = sorted((fold(row.name)[:FOLDED_MAX], row) for row in rows)
         wanted = fold(pattern)
         if not wanted or wanted == "*":
             return [row for _, row in self._sorted]

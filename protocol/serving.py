@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
 from protocol.host import FileRules, Host, kind_of
 from protocol.messages import (
@@ -34,8 +34,10 @@ from protocol.messages import (
 )
 from protocol.results import TransferRow, UploadDone
 from protocol.transfer import Download, UploadLink, Uploads, manifest_pages
+from protocol.wire import Address
 
 LINKS_PER_NODE_MAX = 4  # that one node may open to us
+MANIFESTS_ASKED_MAX = 256  # at once on one link
 REFUSED_TIME = 600.0  # seconds that an upload cancelled by a person is not begun again
 MESH_OFF_REASON = "its mesh is off"
 TICK = 0.5
@@ -60,6 +62,7 @@ class Serving:
         self.dropped = 0
         self._partial_of = partial_of  # the download of a content whose pieces may be served already
         self._refused: Dict[Tuple[bytes, bytes], float] = {}  # (node, content) -> until: cancelled by a person
+        self._manifests_asked: Dict[int, Set[bytes]] = {}  # by link, while they are read
         self._tick_at = math.inf
         self._handlers: Dict[Any, Callable[[int, Any, float], None]] = {
             ManifestRequest: self._on_manifest_request,
@@ -74,9 +77,11 @@ class Serving:
     def owns(self, link: int) -> bool:
         return link in self.uploads.links
 
-    def on_hello(self, link: int, hello: LinkHello, now: float) -> None:
+    def on_hello(self, link: int, hello: LinkHello, address: Address, now: float) -> None:
         """A member opens a link to be served by."""
-        others = sum(upload.node_id == hello.node_id for upload in self.uploads.links.values())
+        # By address, too: who only says that it is that member does not take its links away.
+        who = hello.node_id, address[0]
+        others = sum((upload.node_id, upload.host) == who for upload in self.uploads.links.values())
         if hello.network_id != self.host.network_id:
             self.network.disconnect(link, "not of this network")
         elif others >= LINKS_PER_NODE_MAX:
@@ -84,9 +89,10 @@ class Serving:
         elif not (self.host.mesh or self.host.is_supernode or hello.node_id == self.host.supernode_id):
             self.network.disconnect(link, MESH_OFF_REASON)
         else:
-            self.uploads.add(link, hello.node_id, self.host.label_of(hello.node_id))
+            self.uploads.add(link, hello.node_id, self.host.label_of(hello.node_id), address[0])
 
     def on_link_lost(self, link: int, now: float) -> None:
+        self._manifests_asked.pop(link, None)
         self.uploads.remove(link, now)
 
     def on_message(self, link: int, message: Any, now: float) -> None:
@@ -153,7 +159,10 @@ class Serving:
     # ---- requests
 
     def _on_manifest_request(self, link: int, message: ManifestRequest, now: float) -> None:
+        asked = self._manifests_asked.setdefault(link, set())
+
         def answer(manifest: Any, error: Optional[Exception], now: float) -> None:
+            asked.discard(message.file_id)
             if error is not None:
                 self.send(link, PieceRefused(message.file_id, NO_PIECE, UNKNOWN_FILE))
                 return
@@ -162,7 +171,10 @@ class Serving:
 
         if self.size_of(message.file_id) is None:
             self.send(link, PieceRefused(message.file_id, NO_PIECE, UNKNOWN_FILE))
+        elif message.file_id in asked or len(asked) >= MANIFESTS_ASKED_MAX:
+            self.dropped += 1
         else:
+            asked.add(message.file_id)
             self.host.run(partial(self.library.manifest, message.file_id), answer)
 
     def _on_piece_map_request(self, link: int, message: PieceMapRequest, now: float) -> None:
@@ -195,7 +207,7 @@ class Serving:
         sent = upload.sent.pop(message.file_id, None)
         if message.file_id in upload.folders:
             upload.folders.remove(message.file_id)
-        if sent is not None:
+        if sent is not None and sent.size and upload.done_lines.take(now):
             name = self.host.name_of_own(message.file_id)
             seconds = now - sent.started_at
             self.host.notify(UploadDone(name, sent.size, seconds, upload.label, message.file_id))

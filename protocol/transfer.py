@@ -10,10 +10,12 @@ The unit of trust is the piece: the store refuses one whose digest is wrong, and
 from __future__ import annotations
 
 import enum
+import math
 import random
 from collections import OrderedDict, deque
 from typing import Any, Deque, Dict, List, NamedTuple, Optional, Protocol, Set, Tuple
 
+from protocol.chat import Bucket
 from protocol.download import PieceChoice, Rate, in_flight_limit, window_of
 from protocol.messages import (
     DIGESTS_PER_PAGE,
@@ -37,6 +39,7 @@ PIECES_MAX = 4096  # that a content may have; piece sizes grow so that it is eno
 REQUESTS_PER_LINK_MAX = 32  # THREATS: E06
 MEASURED_AFTER = 2.0  # seconds until a source's rate is believed
 ASK_OTHERS_AFTER = 3.0  # seconds without a byte: its pieces are asked elsewhere
+SLOT_TAKEN_BACK_AFTER = 0.2  # seconds; who really serves keeps a slot for us longer
 DROP_AFTER = 20.0  # seconds without a byte: the source is dropped
 SLOW_RATE, SLOW_AFTER = 64 * 1024, 15.0  # bytes per second; a source so slow for so long is dropped if there are others
 MANIFEST_AFTER = 3.0  # seconds until another source is asked for the manifest
@@ -50,6 +53,7 @@ UPLOAD_BACKLOG_MAX = 4 << 20  # bytes handed to a link and not yet delivered
 SUBSCRIPTIONS_MAX = 256  # contents whose new pieces are told on one link
 SENT_RECORDS_MAX = 1024
 FOLDERS_COUNTED_MAX = 16
+DONE_LINES_PER_SECOND, DONE_LINES_BURST = 2.0, 50.0  # that a person is told of one link
 
 
 class SourceState(enum.Enum):
@@ -78,6 +82,7 @@ class Source:
         self.label = label
         self.state = SourceState.OPENED
         self.position = 0  # in its queue
+        self.slot_at = -math.inf  # when it last gave us one
         self.owed: Dict[int, _Owed] = {}
         self.owed_bytes = 0
         self.received_bytes = 0
@@ -289,7 +294,8 @@ class Download:
 
     def on_piece_map(self, link: int, piece_map: PieceMap, now: float) -> None:
         source = self.sources.get(link)
-        if source is None or len(piece_map.bitmap) > PIECES_MAX // 8:
+        is_first = source is not None and source.state is SourceState.OPENED and source.map is None
+        if source is None or not is_first or len(piece_map.bitmap) > PIECES_MAX // 8:
             self.dropped += 1
             return
         source.heard_at = source.news_at = now
@@ -467,13 +473,16 @@ class Download:
         source = self.sources.get(link)
         if source is None or source.state is SourceState.OPENED:
             return
+        if position and now - source.slot_at < SLOT_TAKEN_BACK_AFTER:
+            self.dropped += 1  # given and taken back, again and again: each time we would ask anew
+            return
         source.heard_at, source.position = now, position
         if position:
             source.state = SourceState.QUEUED
             self._release(source, cancel=False)
             self.fill_all(now)
         elif source.state is SourceState.QUEUED:
-            source.state = SourceState.READY
+            source.state, source.slot_at = SourceState.READY, now
             self._fill(source, now)
 
     # ---- time
@@ -552,10 +561,12 @@ class _Job:
 class UploadLink:
     """One link on which somebody asks us for pieces."""
 
-    def __init__(self, link: int, node_id: bytes, label: str) -> None:
+    def __init__(self, link: int, node_id: bytes, label: str, host: str) -> None:
         self.link = link
         self.node_id = node_id
         self.label = label
+        self.host = host  # its IP address
+        self.done_lines = Bucket(DONE_LINES_PER_SECOND, DONE_LINES_BURST, 0.0)
         self.jobs: Deque[_Job] = deque()
         self.reading_bytes = 0
         self.has_slot = False
@@ -591,8 +602,8 @@ class Uploads:
         self.waiting: Deque[int] = deque()
         self._hands = hands
 
-    def add(self, link: int, node_id: bytes, label: str) -> None:
-        self.links[link] = UploadLink(link, node_id, label)
+    def add(self, link: int, node_id: bytes, label: str, host: str = "") -> None:
+        self.links[link] = UploadLink(link, node_id, label, host)
 
     def remove(self, link: int, now: float) -> None:
         if self.links.pop(link, None) is not None:
