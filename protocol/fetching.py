@@ -43,7 +43,7 @@ from protocol.messages import (
 )
 from protocol.results import Notice
 from protocol.serving import MESH_OFF_REASON, Serving
-from protocol.transfer import DIGEST_SIZE, FILE_SIZE_MAX, Download, Source, SourceState
+from protocol.transfer import DIGEST_SIZE, DROP_AFTER, FILE_SIZE_MAX, Download, Source, SourceState
 
 SEARCH_INTERVAL, SEARCH_INTERVAL_MAX = 3.0, 30.0  # doubled while there are sources, for more of them
 SOURCES_WANTED = 4  # fewer: search again
@@ -218,6 +218,10 @@ class Fetching:
         is_served = bool(fetch.download.sources)
         fetch.search_interval = min(2 * fetch.search_interval, SEARCH_INTERVAL_MAX) if is_served else SEARCH_INTERVAL
 
+    def _count_ready(self, fetch: Fetch) -> int:
+        """Sources that may be asked; those that have us wait do not count."""
+        return sum(source.state is not SourceState.QUEUED for source in fetch.download.sources.values())
+
     def on_joined(self, now: float) -> None:
         """There is a supernode, perhaps a new one: ask what is still missing."""
         for fetch in list(self.fetches.values()):
@@ -273,7 +277,7 @@ class Fetching:
     def _use(self, fetch: Fetch, provider: bytes, now: float) -> None:
         """Take this node as a source, by a link that is there or a new one."""
         bulk = self._bulk_to.get(provider)
-        if (bulk is not None and fetch in bulk.fetches) or len(self._providers(fetch)) >= SOURCES_MAX:
+        if (bulk is not None and fetch in bulk.fetches) or not self._has_place(fetch, now):
             return
         if bulk is None:
             place = self.host.place_of(provider)
@@ -283,6 +287,16 @@ class Fetching:
         bulk.fetches[fetch] = None
         if bulk.is_up:
             fetch.download.add_source(bulk.link, provider, self.host.label_of(provider), now)
+
+    def _has_place(self, fetch: Fetch, now: float) -> bool:
+        """Is there room for one source more? One that has kept us waiting for long makes room for it."""
+        if len(self._providers(fetch)) < SOURCES_MAX:
+            return True
+        for source in list(fetch.download.sources.values()):
+            if source.state is SourceState.QUEUED and now - source.news_at >= DROP_AFTER:
+                self._leave_source(fetch, source, now + USELESS_TIME, now)
+                return True
+        return False
 
     def _open_bulk(self, place: Any, node_id: bytes, now: float) -> Bulk:
         bulk = Bulk(self.network.connect(place), node_id, now)
@@ -665,7 +679,7 @@ class Fetching:
             fetch.lonely_since = None
         elif fetch.lonely_since is None:
             fetch.lonely_since = now
-        has_few = len(fetch.download.sources) < SOURCES_WANTED
+        has_few = self._count_ready(fetch) < SOURCES_WANTED
         if now >= fetch.search_at and has_few and self.host.has_supernode:
             self._search(fetch, now)
         self._check_loneliness(fetch, now)
