@@ -21,9 +21,9 @@ MIB = 1 << 20
 class Node:
     """One node with its library, its scanner and its person's screen."""
 
-    def __init__(self, lab, name, number, mesh=True, disk_delay=0.0002, rng=None):
+    def __init__(self, lab, name, number, mesh=True, disk_delay=0.0002, port=PORT, rng=None):
         self.lab, self.world, self.name = lab, lab.world, name
-        self.ip = "10.0.0.%d" % number
+        self.ip, self.port = "10.0.0.%d" % number, port
         self.folder = str(lab.path / name)
         self.events = []
         self.answers = []
@@ -34,7 +34,7 @@ class Node:
         self.library = files.Library(self.folder)
         self.library.open()
         self.scanner = files.Scanner(self.folder, clock=lambda: self.world.now)
-        self.network = self.world.network((self.ip, PORT))
+        self.network = self.world.network((self.ip, port))
         rng = rng or random.Random(number * 1000 + lab.seed)
         self.peer = Peer(
             self.network, self.library, self.disk, rng, self.notify, Supernode, name,
@@ -51,6 +51,9 @@ class Node:
 
     def _run(self, job, done):
         if not self.is_alive:
+            return
+        if self.network.is_stopped:
+            self.world.after(0.1, lambda: self._run(job, done))
             return
         result, error = None, None
         try:

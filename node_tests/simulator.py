@@ -7,7 +7,8 @@
     world.run(until=30.0)                          # or world.run_until(lambda: ..., limit=60.0)
 
 `world.conditions` (a `Conditions`) holds for every pair of hosts; `world.between(ip_a, ip_b)` gives one direction its own.
-`world.cut(ips_a, ips_b)` and `world.heal()` make and mend partitions; `world.kill(network)` is SIGKILL: no good-bye.
+`world.cut(ips_a, ips_b)` and `world.heal()` make and mend partitions; `world.kill(network)` is SIGKILL: no good-bye;
+`network.stop()` and `network.go_on()` of a world of packets are SIGSTOP and SIGCONT.
 The same seed replays exactly.
 """
 
@@ -26,6 +27,8 @@ from protocol.links import LinkTable
 from protocol.streams import Frame
 
 Address = Tuple[str, int]
+
+SOCKET_BUFFER = 256  # datagrams that wait for a stopped process
 
 
 @dataclasses.dataclass
@@ -112,11 +115,11 @@ class World:
         """A node's place in this world."""
         return (PacketNetwork if self.packets else MessageNetwork)(self, address)
 
-    def cut(self, side_a: List[str], side_b: List[str]) -> None:
-        """Nothing passes between the two sides, either way."""
+    def cut(self, side_a: List[str], side_b: List[str], both_ways: bool = True) -> None:
+        """Nothing passes between the two sides; or nothing from the first to the second."""
         for a in side_a:
             for b in side_b:
-                self._cuts.update({(a, b), (b, a)})
+                self._cuts.update({(a, b), (b, a)} if both_ways else {(a, b)})
 
     def heal(self) -> None:
         self._cuts.clear()
@@ -142,6 +145,7 @@ class _Driven:
         self.world = world
         self.address = address
         self.alive = True
+        self.is_stopped = False
         self.node: Any = None
         self._armed = math.inf
         if address in world.networks:
@@ -167,7 +171,7 @@ class _Driven:
             self.world.at(deadline, lambda: self._wake(deadline))
 
     def _wake(self, deadline: float) -> None:
-        if deadline != self._armed:
+        if deadline != self._armed or self.is_stopped:
             return  # an earlier deadline took its place
         self._armed = math.inf
         if self.alive and self.node is not None:
@@ -308,6 +312,8 @@ class EndpointDriver:
         self.filter: Optional[Callable[[bytes], Optional[bytes]]] = None
         self.sent = 0  # datagrams
         self.sent_bytes = 0
+        self.is_stopped = False
+        self._waiting: List[Tuple[Address, bytes]] = []  # in the socket's buffer, while the process is stopped
         self._armed = math.inf
         self._busy = False
         if address in world.drivers:
@@ -316,7 +322,7 @@ class EndpointDriver:
 
     def pump(self) -> None:
         """Send what is to be sent, hand out events, set the alarm; after every verb and every arrival."""
-        if self._busy or not self.alive:
+        if self._busy or not self.alive or self.is_stopped:
             return
         self._busy = True
         endpoint, now = self.endpoint, self.world.now
@@ -334,12 +340,21 @@ class EndpointDriver:
             self.world.at(self._armed, lambda at=self._armed: self._alarm(at))
 
     def _alarm(self, at: float) -> None:
-        if at != self._armed:
+        if at != self._armed or self.is_stopped:
             return
         self._armed = math.inf
         if self.alive:
             self.endpoint.on_timeout(self.world.now)
             self.pump()
+
+    def go_on(self) -> None:
+        """The process runs again: late timers, and what waited in the socket's buffer."""
+        self.is_stopped = False
+        self._alarm(self._armed)
+        waiting, self._waiting = self._waiting, []
+        for source, datagram in waiting:
+            self.endpoint.receive(memoryview(datagram), len(datagram), source, self.world.now)
+        self.pump()
 
     def _send(self, batch: Batch) -> None:
         for index in range(batch.count):
@@ -367,7 +382,10 @@ class EndpointDriver:
 
     def _arrive(self, address: Address, datagram: bytes) -> None:
         target = self.world.drivers.get(address)
-        if target is not None and target.alive:
+        if target is not None and target.is_stopped:
+            if len(target._waiting) < SOCKET_BUFFER:
+                target._waiting.append((self.address, datagram))
+        elif target is not None and target.alive:
             target.endpoint.receive(memoryview(datagram), len(datagram), self.address, self.world.now)
             target.pump()
 
@@ -426,6 +444,15 @@ class PacketNetwork(_Driven):
             if address[1] == port and address != self.address:
                 self.driver.endpoint.send_lone(address, message)
         self._pump_soon()
+
+    def stop(self) -> None:
+        """SIGSTOP: the process stands still, and time goes by."""
+        self.is_stopped = self.driver.is_stopped = True
+
+    def go_on(self) -> None:
+        self.is_stopped = False
+        self.driver.go_on()
+        self._wake(self._armed)
 
     def _pump_soon(self) -> None:
         self.world.after(0.0, self.driver.pump)
