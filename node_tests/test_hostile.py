@@ -15,12 +15,17 @@ from collections import deque
 from pathlib import Path
 
 import pytest
+from lab import MIB, PORT, Lab, content
 from running import Running, free_port
 from simulator import Pair
 
-from protocol import connection, streams, wire
+import library as files
+from peer import ChatReceived, DownloadDone, Outcome, UploadDone
+from protocol import connection, messages, streams, wire
+from protocol.index import Index
+from protocol.messages import NOWHERE, MemberEntry, encode
+from protocol.roster import Roster, fold, node_id_of
 
-MIB = 1 << 20
 ON_LINUX = os.path.isdir("/proc/self")
 
 
@@ -257,3 +262,363 @@ def test_what_waits_for_the_reader_is_not_lost_by_a_close():
     assert pair.lost["b"].is_clean
     pair.world.run(pair.world.now + 100)
     assert not pair.b.endpoint.connections
+
+
+# ---- members that keep no rule ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lab(tmp_path):
+    made = Lab(tmp_path)
+    yield made
+    made.close()
+
+
+class Outlaw:
+    """Speaks the messages of the network as it likes; `hears(link, message)` may answer."""
+
+    def __init__(self, lab, number=66, name="x"):
+        self.lab, self.world, self.name = lab, lab.world, name
+        self.network = lab.world.network(("10.0.0.%d" % number, PORT))
+        self.opening = bytes([number]) * 16
+        self.node_id = node_id_of(self.opening)
+        self.heard, self.lost, self.up, self.served = [], [], set(), []
+        self.hears = lambda link, message: None
+        lab.world.attach(self.network, self)
+
+    def next_deadline(self):
+        return float("inf")
+
+    def on_link_up(self, link, address, incoming, now):
+        self.up.add(link)
+        if incoming:
+            self.served.append(link)
+
+    def on_link_lost(self, link, reason, now):
+        self.up.discard(link)
+        self.lost.append(reason)
+
+    def on_message(self, link, data, now):
+        message = messages.decode(data)
+        self.heard.append(message)
+        self.hears(link, message)
+
+    def on_lone(self, address, data, now):
+        self.heard.append(messages.decode(data))
+
+    def on_writable(self, link, now):
+        pass
+
+    def connect(self, node):
+        link = self.network.connect((node.ip, PORT))
+        assert self.world.run_until(lambda: link in self.up, self.world.now + 1)
+        return link
+
+    def say(self, link, *said):
+        for message in said:
+            self.network.send(link, message if isinstance(message, bytes) else encode(message))
+
+    def join(self, node, **changes):
+        """By the protocol; `link` is the one to the supernode."""
+        self.link = self.connect(node)
+        fields = messages.Join(bytes(16), 0, self.node_id, self.opening, self.name, True, 0)
+        self.say(self.link, fields._replace(**changes))
+        assert self.world.run_until(lambda: self.all_of(messages.Welcome), self.world.now + 5)
+        self.welcome = self.all_of(messages.Welcome)[-1]
+        self.lab.run(0.5)
+        return self
+
+    def link_to(self, node, node_id=None):
+        """A link for pieces."""
+        link = self.connect(node)
+        self.say(link, messages.LinkHello(messages.PURPOSE_BULK, self.welcome.network_id, node_id or self.node_id))
+        self.lab.run(0.1)
+        return link
+
+    def all_of(self, kind):
+        return [message for message in self.heard if isinstance(message, kind)]
+
+    def live(self, seconds):
+        """Time passes, and the supernode hears a sign of us."""
+        for _ in range(int(seconds)):
+            self.say(self.link, messages.Ping(1, 1))
+            self.lab.run(1)
+
+
+def entry_of(name, file_id=b"f" * 32, size=5):
+    return messages.ShareEntry(file_id, size, name, False, 1, size, False)
+
+
+BAD_NAMES = (
+    "../x", "a/../../x", "/etc/x", "..", ".", "", "a//b", "..\\x", "C:evil", "\\\\srv\\s\\x", "\\\\?\\C:\\x",
+    "a:stream", "f.txt::$DATA", "CON", "con.txt", "COM1", "LPT\u00b9", "x.", "x ", "a<b", "a*b",
+    "a\x00b", "a\nb", "a\tb", "\x1b[2J", "\x9b2J", "a\x7f", "a\u202eb", "a\u2066b", "a\u200bb", "a\u2028b",
+    "n" * 241, "n" * 1024, "\u6f22" * 100, ".node",
+)  # fmt: skip
+
+
+def test_names_that_nobody_could_keep_are_not_even_listed(lab):
+    """A01-A04: the list shows only the one good name, and asking for a bad one finds nothing."""
+    ana, bo = lab.node("ana"), lab.node("bo")
+    x = Outlaw(lab).join(ana)
+    entries = [entry_of(name, bytes([number]) * 32) for number, name in enumerate(BAD_NAMES)]
+    x.say(x.link, messages.ShareAdd(tuple(entries)), messages.ShareAdd((entry_of("%2e%2e%2fx"),)))
+    x.say(x.link, messages.ShareAdd((entry_of("\u00e9\u6f22 good.txt"),)))
+    lab.run(1)
+    assert sorted(row.name for row in bo.list()) == ["%2e%2e%2fx", "\u00e9\u6f22 good.txt"]
+    assert ana.peer.supernode.dropped == len(BAD_NAMES)
+    assert bo.fetch("../x").kind == "nobody"
+
+
+def test_ten_thousand_shares_and_no_more(lab):
+    ana, bo = lab.node("ana"), lab.node("bo")
+    x = Outlaw(lab).join(ana)
+    for first in range(0, 12_000, 100):
+        entries = [entry_of("f%d" % number, number.to_bytes(32, "big")) for number in range(first, first + 100)]
+        x.say(x.link, messages.ShareAdd(tuple(entries)))
+        if first % 4000 == 0:
+            x.live(5)
+    lab.run(1)
+    assert len(ana.peer.supernode.index) == messages.SHARES_MAX
+    assert len(bo.list("f1*")) == 1111
+    bo.do("say", "still fast", lab.world.now)
+    lab.run(0.2)
+    assert [said.text for said in ana.told(ChatReceived)] == ["still fast"]
+
+
+PATTERNS = ["[z-a]", "[!~-&&]", "[[?^-*!!-]*", "*" * 1000, "*a" * 300, "[" * 1000, "\ufdfa" * 300]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_a_pattern_made_to_hurt_is_answered_at_once(pattern):
+    index = Index()
+    index.add(b"x" * 8, [entry_of("a" * 200 + str(number), number.to_bytes(32, "big")) for number in range(2000)])
+    began = time.monotonic()
+    index.page(pattern, 0)
+    assert time.monotonic() - began < 1.0
+
+
+def test_lists_made_anew_again_and_again_cost_the_one_who_asks(lab):
+    """Sorting 10,000 names takes as long as hundreds of other requests: it counts as so many."""
+    ana, bo = lab.node("ana"), lab.node("bo")
+    index, x = ana.peer.supernode.index, Outlaw(lab).join(ana)
+    index.add(b"somebody", [entry_of("f%d" % number, number.to_bytes(32, "big")) for number in range(10_000)])
+    sorted_anew = []
+    matching = index._matching
+    index._matching = lambda pattern: sorted_anew.append(pattern) or matching(pattern)
+    for number in range(300):
+        x.say(x.link, messages.ShareAdd((entry_of("new%d" % number),)), messages.ListRequest(number, "f", 0))
+    lab.run(1)
+    assert len(sorted_anew) < 30
+    assert len(bo.list("f99")) == 111
+
+
+def test_one_link_is_one_member(lab):
+    """F12: one who joins as somebody else on the same link a thousand times does not fill the roster."""
+    ana = lab.node("ana")
+    x = Outlaw(lab).join(ana)
+    for number in range(1200):
+        opening = number.to_bytes(16, "big")
+        x.say(x.link, messages.Join(bytes(16), 0, node_id_of(opening), opening, "y", True, 0))
+        if number % 100 == 0:
+            lab.run(1)
+    lab.run(1)
+    assert len(ana.peer.supernode) <= 2
+    assert lab.node("bo").told(Outcome)[0].kind == "joined"
+
+
+def test_a_host_that_comes_and_goes_does_not_fill_the_roster(lab):
+    ana = lab.node("ana")
+    x = Outlaw(lab).join(ana)
+    for number in range(1200):
+        opening, link = number.to_bytes(16, "big"), x.connect(ana)
+        x.say(link, messages.Join(bytes(16), 0, node_id_of(opening), opening, "y", True, 0))
+        lab.run(0.005)
+        x.network.disconnect(link, "")
+    assert len(ana.peer.supernode) < 200
+    assert lab.node("bo").told(Outcome)[0].kind == "joined"
+
+
+def test_no_set_of_names_makes_equal_labels_or_an_endless_search_for_one():
+    """C02: all the labels that one might get are the names of others already."""
+    last = b"\x5a" * 8
+    names = ["ana"] + ["ana~" + last.hex()[:digits] for digits in range(4, 18, 2)]
+    names += ["\uff21\uff4e\uff41", "ANA", "\u0430na", "ana\uff5e5a5a", "ana "]
+    roster = Roster()
+    for number, name in enumerate(names):
+        roster.put(MemberEntry(bytes([number]) * 8, name, NOWHERE, number, True, True))
+    roster.put(MemberEntry(last, "ana", NOWHERE, 99, True, True))
+    labels = list(roster.labels().values())
+    assert len({fold(label) for label in labels}) == len(names) + 1
+    assert roster.label_of(bytes(8)) == "ana" and roster.label_of(last) == "ana~5a5a"
+
+
+def test_hints_to_many_addresses_send_few_queries(lab):
+    """Request forgery: a member names address after address where somebody might rule."""
+    ana = lab.node("ana")
+    x = Outlaw(lab).join(ana)
+    asked = []
+    ana.network.send_lone = lambda address, data: asked.append(address)
+    for number in range(5000):
+        x.say(x.link, messages.Stale(7, ("10.%d.%d.7" % divmod(number, 250), 6020)))
+    lab.run(1)
+    assert len(asked) < 20
+
+
+def test_joins_in_a_later_term_cause_no_storm_of_queries(lab):
+    ana = lab.node("ana")
+    x = Outlaw(lab).join(ana)
+    asked = []
+    ana.network.broadcast_lone = lambda port, data: asked.append(port)
+    for number in range(200):
+        opening, link = number.to_bytes(16, "big"), x.connect(ana)
+        x.say(link, messages.Join(x.welcome.network_id, 9, node_id_of(opening), opening, "y", True, 0))
+        lab.run(0.02)
+    assert len(asked) <= 200 * 0.03 + 2
+
+
+def test_orders_of_a_member_are_heard_by_nobody(lab):
+    """F09-F11: rosters, handovers and claims, on the member's link, on links for pieces, and as lone messages."""
+    ana, bo, cy = lab.node("ana"), lab.node("bo"), lab.node("cy")
+    x = Outlaw(lab).join(ana)
+    links = [x.link, x.link_to(bo), x.link_to(ana)]
+    me = MemberEntry(x.node_id, "evil", ("8.8.8.8", 53), 0, True, True)
+    orders = [
+        messages.RosterPage(1, 99, 0, 1, (me,)),
+        messages.RosterUpdate(1, 99, (me,), (messages.Departure(bo.peer.node_id, 1, 0),)),
+        messages.Handover(2, x.node_id, bytes(32)),
+        messages.Moved(2, ("10.0.0.66", PORT), x.node_id),
+        messages.Stale(2**32 - 1, ("10.0.0.66", PORT)),
+        messages.Welcome(x.welcome.network_id, 2**32 - 1, x.node_id, x.welcome.secret, bytes(32), 0, 1, 1),
+        messages.NotSupernode(9, ("10.0.0.66", PORT)),
+        messages.Busy(1, "go away"),
+        messages.Chat(2**63, bo.peer.node_id, "bo", 2**63, "bo never said this"),
+        messages.Relay(1, b"f" * 32, 5, "../x", False, x.node_id),
+        messages.ListPage(1, 0, 1, ()),
+        messages.SharesWanted(),
+        messages.Offer(1, b"f" * 32, bo.peer.node_id, cy.peer.node_id, True, True),
+    ]
+    for order in orders:
+        for link in links:
+            x.say(link, order)
+        for node in (ana, bo, cy):
+            x.network.send_lone((node.ip, PORT), encode(order))
+    x.live(10)
+    assert [node.supernode_label() for node in (ana, bo, cy)] == ["ana"] * 3 and ana.peer.is_supernode
+    assert all(sorted(row.label for row in node.peer.members(lab.world.now)) == ["ana", "bo", "cy", "x"]
+               for node in (ana, bo, cy))
+    assert not any(node.told(ChatReceived) for node in (ana, bo, cy))
+
+
+# ---- sources that lie ---------------------------------------------------------------------------------------------
+
+
+def offers_all(x, data):
+    """It has everything that anybody looks for, and true lists of pieces."""
+
+    def hears(link, message):
+        if isinstance(message, messages.Search):
+            x.say(x.link, messages.Offer(message.query_id, message.file_id, message.requester, bytes(8), True, True))
+        elif isinstance(message, messages.ManifestRequest):
+            x.say(link, messages.ManifestPage(message.file_id, len(data), 0, files.digests_of(data)))
+        elif isinstance(message, messages.PieceMapRequest):
+            x.say(link, messages.PieceMap(message.file_id, True, b""))
+        elif isinstance(message, messages.PieceRequest):
+            x.asked(link, message)
+
+    x.hears = hears
+    return x
+
+
+def test_eight_sources_that_keep_us_waiting_keep_nobody_out(lab):
+    """G06: all places are taken by nodes that say "queued" for ever; the honest one offers last."""
+    data = content(3 * MIB)
+    ana, bo, cy = lab.node("ana"), lab.node("bo", shared={"lab.iso": data}), lab.node("cy")
+    lab.world.between(bo.ip, ana.ip).latency = 0.02
+    crowd = [offers_all(Outlaw(lab, 60 + number, "x%d" % number).join(ana), data) for number in range(9)]
+    for x in crowd:
+        x.asked = lambda link, request, x=x: x.say(link, messages.Queued(5))
+    assert cy.fetch("lab.iso").kind == "started"
+    for _ in range(40):
+        for x in crowd:
+            x.say(x.link, messages.Ping(1, 1))
+        lab.run(1)
+    assert cy.told(DownloadDone) and cy.told(DownloadDone)[0].sources == ("bo",)
+
+
+def test_a_source_that_plays_with_its_queue_and_its_map_is_left(lab):
+    data = content(3 * MIB)
+    ana, cy = lab.node("ana"), lab.node("cy")
+    x = offers_all(Outlaw(lab).join(ana), data)
+    file_id = files.identity_of(len(data), files.digests_of(data))
+    x.say(x.link, messages.ShareAdd((entry_of("lab.iso", file_id, len(data)),)))
+    requests = []
+    x.asked = lambda link, request: requests.append(link)
+    lab.run(1)
+    assert cy.fetch("lab.iso").kind == "started"
+    lab.run(1)
+    for number in range(3000):
+        x.say(requests[0], messages.Queued(1), messages.Queued(0))
+        x.say(requests[0], messages.PieceMap(bytes(32), number % 2 == 0, b"\xff" * 512))
+    lab.run(1)
+    assert len(requests) < 200 and "too much that was not asked for" in x.lost
+
+
+def test_done_is_told_only_for_what_was_sent_and_not_for_ever(lab):
+    bo_data = content(1000)
+    ana, bo = lab.node("ana"), lab.node("bo", shared={"a.txt": bo_data})
+    x = Outlaw(lab).join(ana)
+    link, file_id = x.link_to(bo), files.identity_of(1000, files.digests_of(bo_data))
+    for _ in range(500):
+        x.say(link, messages.PieceRequest(file_id, 0), messages.TransferDone(file_id))
+    lab.run(1)
+    assert len(bo.told(UploadDone)) == 0
+    for _ in range(500):
+        x.say(link, messages.PieceRequest(file_id, 0))
+        lab.run(0.005)
+        x.say(link, messages.TransferDone(file_id))
+    assert 10 < len(bo.told(UploadDone)) < 80
+
+
+def test_links_in_anothers_name_do_not_keep_it_away(lab):
+    data = content(100_000)
+    ana, bo, cy = lab.node("ana"), lab.node("bo", shared={"a.bin": data}), lab.node("cy")
+    x = Outlaw(lab).join(ana)
+    for _ in range(6):
+        x.link_to(bo, node_id=cy.peer.node_id)
+    assert x.lost.count("too many links") == 2
+    assert isinstance(cy.fetched("a.bin"), DownloadDone)
+
+
+def test_one_member_does_not_take_all_relays(lab):
+    ana, cy = lab.node("ana"), lab.node("cy", mesh=False)
+    bo = lab.node("bo", shared={"a.bin": content(100_000)})
+    x = Outlaw(lab).join(ana)
+    for number in range(200):
+        x.say(x.link, messages.Search(number, number.to_bytes(32, "big"), 9, "f", False, bytes(8), NOWHERE, True))
+    lab.run(0.5)
+    assert sum(fetch.wish is None for fetch in ana.peer.fetching.fetches.values()) < 60
+    assert isinstance(cy.fetched("a.bin"), DownloadDone) and bo.told(UploadDone)
+
+
+def test_who_asks_for_lists_of_pieces_and_does_not_read_is_left(tmp_path):
+    """E03, E06: 37 bytes ask for 32 KiB; what waits for one who does not read stays bounded."""
+    lab = Lab(tmp_path, packets=True)
+    with open(tmp_path / "big.bin", "wb") as file:
+        file.truncate(100 * MIB)
+    ana = lab.node("ana")
+    os.link(tmp_path / "big.bin", os.path.join(ana.folder, "big.bin"))
+    ana.scan()
+    x = Outlaw(lab).join(ana)
+    link, file_id = x.link_to(ana), next(iter(ana.peer._shared))
+    x.network.links._emit = lambda event, *args: None  # it never takes anything any more
+    most = 0
+    for _ in range(3000):
+        for _ in range(10):
+            x.say(link, messages.ManifestRequest(file_id))
+        lab.run(0.01)
+        most = max([most, *(made.backlog for made in ana.network.driver.endpoint.connections)])
+    lab.run(70)
+    assert MIB < most < 16 * MIB
+    assert not ana.peer.serving.uploads.links
+    lab.close()
