@@ -582,8 +582,9 @@ class Membership:
         attempt = self._attempt
         assert attempt is not None
         self._drop_attempt(reason)
-        if attempt.link == LOCAL_LINK:  # our own supernode stepped down before it began
+        if attempt.link == LOCAL_LINK:
             self.supernode_link = None
+            self.owner.drop_supernode(now)
         if attempt.origin == State.SEARCHING:
             self._end_opening("refused", attempt.address, reason, now)
         elif attempt.origin == State.FOLLOWING and self._follow is not None:
@@ -688,6 +689,11 @@ class Membership:
             self.supernode_id = self.supernode_address = None  # that was this node: no place to look from or for
             self.owner.drop_supernode(now)
         self._follow_to(_Follow(place, message.node_id, message.term, now + FOLLOW_TIME), now)
+
+    def _on_moved_early(self, message: messages.Moved, now: float) -> None:
+        """Our own supernode has met a better one before this node had even joined it."""
+        if self.is_supernode:
+            self._on_moved(message, now)
 
     def _follow_to(self, follow: _Follow, now: float) -> None:
         self._drop_attempt("following")
@@ -875,6 +881,7 @@ _ATTEMPT_HANDLERS: Dict[Any, Callable[[Membership, Any, float], None]] = {
     messages.RosterPage: Membership._on_attempt_page,
     messages.NotSupernode: Membership._on_not_supernode,
     messages.Busy: Membership._on_busy,
+    messages.Moved: Membership._on_moved_early,
 }
 _NOT_FOR_PEER = {messages.Join, messages.Welcome, messages.NotSupernode, messages.Busy, messages.Stale}
 _ANSWER_HANDLERS: Dict[str, Callable[[Membership, Address, Answer, float], None]] = {
