@@ -15,13 +15,14 @@ from collections import deque
 from pathlib import Path
 
 import pytest
-from lab import MIB, PORT, Lab, content
+from lab import MIB, PORT, Lab, Node, content
 from running import Running, free_port
 from simulator import Pair
 
 import library as files
-from peer import ChatReceived, DownloadDone, Outcome, UploadDone
+from peer import ChatReceived, DownloadDone, ListEntry, Outcome, Stopped, UploadDone
 from protocol import connection, messages, streams, wire
+from protocol.chat import ChatDesk
 from protocol.index import Index
 from protocol.messages import NOWHERE, MemberEntry, encode
 from protocol.roster import Roster, fold, node_id_of
@@ -622,3 +623,204 @@ def test_who_asks_for_lists_of_pieces_and_does_not_read_is_left(tmp_path):
     assert MIB < most < 16 * MIB
     assert not ana.peer.serving.uploads.links
     lab.close()
+
+
+# ---- a supernode that lies ----------------------------------------------------------------------------------------
+
+
+class Tyrant(Outlaw):
+    """Rules a network of its own: whoever asks is answered, whoever joins is welcome, and then told anything."""
+
+    network_id = b"n" * 16
+
+    def __init__(self, lab):
+        super().__init__(lab, 1, "tyrant")
+        self.orders = ()  # told to each who joins; functions are given its line of the roster
+
+    def on_lone(self, address, data, now):
+        query = messages.decode(data)
+        if isinstance(query, messages.Query):
+            self.network.send_lone(address, encode(messages.Answer(
+                query.nonce, bytes(8), self.network_id, 1, self.node_id, messages.ROLE_SUPERNODE, messages.NO_NODE,
+                NOWHERE, 0, 1, "tyrant", bytes(16),
+            )))  # fmt: skip
+
+    def welcome(self, **changes):
+        fields = messages.Welcome(self.network_id, 1, self.node_id, b"s" * 16, bytes(32), 1, 1, 1)
+        return fields._replace(**changes)
+
+    def roster(self, *entries):
+        lines = (MemberEntry(self.node_id, "tyrant", NOWHERE, 0, True, True), *entries)
+        return messages.RosterPage(1, 1, 0, len(lines), lines)
+
+    def greet(self, link, message):
+        if isinstance(message, messages.Join):
+            me = MemberEntry(message.node_id, message.name, ("10.0.0.2", PORT), 1, True, True)
+            self.say(link, *[order(me) if callable(order) else order for order in self.orders])
+
+
+def subject_of(lab, tyrant, *orders):
+    """A node that comes to this network, and where it sends to from then on."""
+    tyrant.hears, tyrant.orders = tyrant.greet, orders
+    sent = []
+    bo = Node(lab, "bo", 2)
+    send_lone, connect = bo.network.send_lone, bo.network.connect
+    bo.network.send_lone = lambda address, data: (sent.append(address), send_lone(address, data))
+    bo.network.connect = lambda address: (sent.append(address), connect(address))[1]
+    lab.nodes[:] = [bo]
+    bo.do("start", ("10.0.0.1", PORT), PORT, lab.world.now)
+    lab.run(5)
+    return bo, sent
+
+
+BAD_PLACES = [
+    ("8.8.8.8", 6020), ("0.0.0.0", 6020), ("255.255.255.255", 6020), ("224.0.0.1", 6020), ("10.0.0.255", 6020),
+    ("10.0.0.3", 53), ("10.0.0.3", 0), ("2001:4860:4860::8888", 6020),
+]  # fmt: skip
+
+
+def test_places_in_a_lying_roster_are_never_sent_to(lab):
+    """F11: not when standing by, not when fetching from there, not when the tyrant is gone."""
+    tyrant = Tyrant(lab)
+    lines = [MemberEntry(bytes([n] * 8), "n%d" % n, place, 0, True, True) for n, place in enumerate(BAD_PLACES, 1)]
+    bo, sent = subject_of(lab, tyrant, tyrant.welcome(), lambda me: tyrant.roster(*lines, me))
+    assert bo.told(Outcome)[0].kind == "joined"
+    tyrant.hears = lambda link, message: [
+        tyrant.say(link, messages.Offer(message.query_id, message.file_id, bytes(8), line.node_id, True, True))
+        for line in lines if isinstance(message, messages.Search)
+    ]  # fmt: skip
+    bo.do("fetch", ListEntry(1, "a.bin", 9, b"f" * 32, content_size=9), lab.world.now, lambda answer: None)
+    lab.run(15)
+    lab.world.kill(tyrant.network)
+    lab.run(40)
+    assert bo.peer.is_supernode and bo.told(Stopped)
+    assert not set(sent) & set(BAD_PLACES)
+
+
+@pytest.mark.parametrize("what", ["two welcomes", "pages without end", "a page twice", "total of 65535", "a huge term"])
+def test_a_welcome_that_makes_no_sense_is_told_and_leaves_nothing(lab, what):
+    tyrant = Tyrant(lab)
+    lines = tuple(MemberEntry(number.to_bytes(8, "big"), "m", NOWHERE, 5, True, True) for number in range(100))
+    pages = [messages.RosterPage(1, 1, 100 * number, 1024, lines) for number in range(600)]
+    bo, _ = subject_of(lab, tyrant, *{
+        "two welcomes": [tyrant.welcome(), tyrant.welcome(), lambda me: tyrant.roster(me)],
+        "pages without end": [tyrant.welcome(), *pages],
+        "a page twice": [tyrant.welcome(), pages[0], pages[0], pages[1], pages[1]],
+        "total of 65535": [tyrant.welcome(), pages[0]._replace(total=65535)],
+        "a huge term": [tyrant.welcome(term=2**32 - 1), lambda me: tyrant.roster(me)],
+    }[what])  # fmt: skip
+    lab.run(10)
+    membership = bo.peer.membership
+    if what == "pages without end":  # the first 1,024 make a roster; what follows makes none
+        assert len(membership.roster) <= messages.MEMBERS_MAX
+    else:
+        assert bo.told(Outcome)[0].kind == "refused"
+        assert not len(membership.roster) and membership.supernode_link is None
+
+
+def test_rows_that_name_other_contents_end_as_failures_that_say_so(lab):
+    """The list of a lying supernode: an identity nobody has, sizes of 2**64 - 1, and rows without end."""
+    tyrant = Tyrant(lab)
+    bo, _ = subject_of(lab, tyrant, tyrant.welcome(), lambda me: tyrant.roster(me))
+    row = messages.ListRow(b"f" * 32, 2**64 - 1, "lab.iso", False, 2**32 - 1, 2**64 - 1, 65535, (b"nobody!!",))
+
+    def hears(link, message):
+        if isinstance(message, messages.ListRequest):
+            rows = (row._replace(name="\x1b]0;pwned\x07%d" % message.first),) + (row,) * 49
+            tyrant.say(link, messages.ListPage(message.request_id, message.first, 2**32 - 1, rows))
+        elif isinstance(message, messages.Search):
+            offer = messages.Offer(message.query_id, message.file_id, bytes(8), tyrant.node_id, True, True)
+            tyrant.say(link, offer)
+        elif isinstance(message, messages.ManifestRequest):
+            tyrant.say(link, messages.ManifestPage(message.file_id, 2**64 - 1, 0, bytes(32768)))
+
+    tyrant.hears = hears
+    rows = bo.list()
+    assert len(rows) <= 2050
+    for entry in rows[:2]:
+        bo.do("fetch", entry, lab.world.now, lambda answer: None)
+    lab.run(30)
+    reasons = [stopped.reason for stopped in bo.told(Stopped)]
+    assert len(reasons) == 2 and "refused" in reasons[0] and "an impossible size" in reasons[1], reasons
+
+
+def test_forged_lines_silence_nobody_for_longer_than_the_forger_rules():
+    """A high counter in bo's name, and a line in our own that we never said: later ones are shown all the same."""
+    desk = ChatDesk()
+    bo, me = b"bobobobo", b"mememeee"
+    assert desk.on_chat(messages.Chat(5, bo, "bo", 2**64 - 1, "forged"), me)
+    assert not desk.on_chat(messages.Chat(6, me, "me", 1, "forged"), me)
+    assert desk.say("mine")
+    assert desk.on_chat(messages.Chat(7, me, "me", 1, "mine"), me)
+    for counter in range(1, 5):
+        assert desk.on_chat(messages.Chat(7 + counter, bo, "bo", counter, "true"), me)
+        assert not desk.on_chat(messages.Chat(7 + counter, bo, "bo", counter, "true"), me)
+
+
+# ---- anything at all ----------------------------------------------------------------------------------------------
+
+
+def value_for(codec, rng, known):
+    """Some value of a field: often one that means something here, else an extreme or a random one."""
+    if isinstance(codec, wire.Record):
+        return codec.kind(*[value_for(field, rng, known) for field in codec.fields])
+    if isinstance(codec, wire.Many):
+        return tuple(value_for(codec.item, rng, known) for _ in range(rng.choice((0, 1, 1, 2, 5))))
+    if isinstance(codec, wire.Number):
+        most = 256**codec.size - 1
+        fitting = [number for number in known if isinstance(number, int) and number <= most]
+        return rng.choice([0, 1, 2, most // 2, most, rng.randrange(most), *fitting])
+    if isinstance(codec, wire.Flag):
+        return rng.random() < 0.5
+    if isinstance(codec, wire.Fixed):
+        fitting = [data for data in known if isinstance(data, bytes) and len(data) == codec.size]
+        return rng.choice([bytes(codec.size), rng.getrandbits(8 * codec.size).to_bytes(codec.size, "big"), *fitting])
+    if isinstance(codec, wire.Text):
+        texts = ("", "a", "lab.iso", "../x", "*", "[z-a]", "\u202e", "\ufdfa" * 10, "x" * codec.most)
+        return rng.choice(texts)[: codec.most]
+    if isinstance(codec, wire.AddressField):
+        return rng.choice([("10.0.0.%d" % rng.randrange(1, 70), PORT), ("127.0.0.1", PORT), NOWHERE, *BAD_PLACES])
+    sizes = (0, 1, 64, min(codec.most, 1 << 18))
+    return rng.choice((b"\xff", b"\x00")) * rng.choice(sizes)
+
+
+def nonsense(rng, known):
+    """A well-formed message that makes no sense, or the head of one."""
+    kind = rng.choice([kind for _, kind in messages.all_messages() if kind not in (messages.Join, messages.Leave)])
+    data = encode(value_for(messages.record_of(kind), rng, known))
+    return data if rng.random() < 0.9 else data[: rng.randrange(len(data))]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("where", ["the supernode", "a link for pieces", "a strange link", "a downloader", "the ruler"])
+def test_no_message_by_anybody_at_any_place_raises(lab, where, seed):
+    """C05, H07: in the simulator an exception ends the test; in the program it would be a logged traceback."""
+    rng, data = random.Random(seed), content(3 * MIB)
+    ana, bo = lab.node("ana"), lab.node("bo", shared={"lab.iso": data, "talks/x.txt": b"xx"})
+    cy = lab.node("cy")
+    x = offers_all(Outlaw(lab).join(ana), data)
+    x.asked = lambda link, request: None
+    known = [node.peer.node_id for node in lab.nodes] + list(bo.peer._shared) + [x.node_id, *x.welcome]
+    known += [ana.peer.supernode.version + 1, 2, len(data)]
+    links = {"the supernode": [x.link], "a link for pieces": [x.link_to(bo), x.link_to(ana)]}.get(where, [])
+    for number in range(400):
+        message = nonsense(rng, known)
+        if where == "a downloader" and number % 100 == 0:
+            cy.do("fetch_name", rng.choice(("lab.iso", "talks")), lab.world.now, lambda answer: None)
+            lab.run(0.2)
+        if where == "the ruler":
+            link = cy.peer.membership.supernode_link
+            lab.run(5) if link is None else cy.do("on_message", link, message, lab.world.now)
+        else:
+            links = [link for link in links + x.served if link in x.up] or [x.connect(ana)]
+            x.say(rng.choice(links), message)
+            if len(message) < 1100:
+                x.network.send_lone((rng.choice((ana, bo, cy)).ip, PORT), message)
+        if rng.random() < 0.1:
+            lab.run(rng.choice((0.01, 0.1, 1.0)))
+    lab.run(60)
+    cy.do("say", "fine", lab.world.now)
+    lab.run(1)
+    assert "fine" in [said.text for said in cy.told(ChatReceived)]
+    if where != "the ruler":
+        assert ana.peer.is_supernode and "fine" in [said.text for said in bo.told(ChatReceived)]

@@ -16,7 +16,7 @@ SAYS_PER_SECOND = 15.0  # below what a supernode relays for one member
 SAYS_BURST = 10.0
 SAY_AGAIN_AFTER = 5.0  # seconds without the echo: the supernode dropped it
 RECENT_MAX = 200  # lines kept, so that a new supernode can repeat them to those who missed them
-SPEAKERS_MAX = 2048
+SHOWN_MAX = 4096  # lines remembered, not to be shown twice; many more than are ever repeated
 SEQUENCE_MAX = 1 << 63
 
 
@@ -42,7 +42,7 @@ class Bucket:
 
 
 class ChatDesk:
-    """Says waiting for their echo, counters of the speakers, the last lines."""
+    """Says waiting for their echo, what was shown, the last lines."""
 
     def __init__(self, now: float = 0.0) -> None:
         self._counter = 0
@@ -50,7 +50,8 @@ class ChatDesk:
         self._sent = 0  # how many of them are out at the present supernode
         self._sent_at = 0.0
         self._bucket = Bucket(SAYS_PER_SECOND, SAYS_BURST, now)
-        self._speakers: Dict[bytes, int] = {}
+        # Line by line, not the last counter of each speaker: one forged high one would silence it for ever.
+        self._shown: Dict[Tuple[bytes, int], None] = {}
         self.recent: Deque[Chat] = collections.deque(maxlen=RECENT_MAX)
         self.sequence = 0  # of the last Chat seen
 
@@ -68,7 +69,7 @@ class ChatDesk:
 
     def forget_network(self) -> None:
         self._says.clear()
-        self._speakers.clear()
+        self._shown.clear()
         self.recent.clear()
         self._sent = self.sequence = 0
 
@@ -92,17 +93,19 @@ class ChatDesk:
         """A line came: is it to be shown?"""
         if chat.sequence >= SEQUENCE_MAX:
             return False  # whoever goes on counting from there would run out of numbers
+        if chat.node_id == own_id and chat.counter > self._counter:
+            return False  # we never said that
         self.sequence = max(self.sequence, chat.sequence)
         if chat.node_id == own_id:
             while self._says and self._says[0].counter <= chat.counter:
                 self._says.popleft()
                 self._sent = max(0, self._sent - 1)
-        if chat.counter <= self._speakers.get(chat.node_id, 0):
+        line = chat.node_id, chat.counter
+        if line in self._shown:
             return False
-        self._speakers.pop(chat.node_id, None)
-        if len(self._speakers) >= SPEAKERS_MAX:
-            del self._speakers[next(iter(self._speakers))]
-        self._speakers[chat.node_id] = chat.counter
+        if len(self._shown) >= SHOWN_MAX:
+            del self._shown[next(iter(self._shown))]
+        self._shown[line] = None
         self.recent.append(chat)
         return True
 
