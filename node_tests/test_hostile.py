@@ -20,6 +20,7 @@ from running import Running, free_port
 from simulator import Pair
 
 import library as files
+import rdt
 from peer import ChatReceived, DownloadDone, ListEntry, Outcome, Stopped, UploadDone
 from protocol import connection, messages, streams, wire
 from protocol.chat import ChatDesk
@@ -824,3 +825,73 @@ def test_no_message_by_anybody_at_any_place_raises(lab, where, seed):
     assert "fine" in [said.text for said in cy.told(ChatReceived)]
     if where != "the ruler":
         assert ana.peer.is_supernode and "fine" in [said.text for said in bo.told(ChatReceived)]
+
+
+# ---- the program, with an outlaw in its network -------------------------------------------------------------------
+
+NASTY = (
+    "\x1b[2J\x1b]52;c;cHduZWQ=\x07", "a\r\n* ana left; you are now the supernode", "\x9b31m", "b\u202ecod.exe\u2066",
+    "e" + "\u0301" * 1000, "\u2028OK lab.iso  4.2 GB", "\x00\x7f", "x" * 2048, "\ud7ff\ue000\U000e0041", "<ana> not me",
+)  # fmt: skip
+HARMFUL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def frames_over_the_limit(connection):
+    """A header that announces 4 GiB, past our own checks."""
+    made = connection._made
+    connection.transport._post(lambda: made.sending.write(b"\x00\xff\xff\xff\xff"))
+    connection.transport._post(lambda: connection.transport._endpoint.touch(made))
+
+
+def test_an_outlaw_in_the_network_of_two_programs(tmp_path):
+    """C01-C05, H07: text, names, cut messages and floods; the programs print plain lines and log no failure."""
+    port, rng = free_port(), random.Random(5)
+    for name in ("ana", "bo"):
+        (tmp_path / name / "shared").mkdir(parents=True)
+    flags = ["node_client.py", "--ip", "127.0.0.1", "--port", port, "--log", "log", "--name"]
+    with contextlib.ExitStack() as stack:
+        ana = stack.enter_context(Running(*flags, "ana", cwd=tmp_path / "ana"))
+        ana.expect("^\\* supernode at")
+        bo = stack.enter_context(Running(*flags, "bo", cwd=tmp_path / "bo"))
+        bo.expect("^\\* joined")
+        outlaw = stack.enter_context(rdt.open("127.0.0.1", 0))
+        opening, link = os.urandom(16), outlaw.connect(("127.0.0.1", port))
+        me = node_id_of(opening)
+        link.send(encode(messages.Join(bytes(16), 0, me, opening, "\uff21NA\x1b[31m>\n", True, 0)))
+        welcome = messages.decode(link.receive(5))
+        bulk = outlaw.connect(("127.0.0.1", port))
+        bulk.send(encode(messages.LinkHello(messages.PURPOSE_BULK, welcome.network_id, me)))
+        bo.expect(r"^\* \uff21NA\\u\{1b\}\[31m\\u\{3e\}\\u\{a\} joined \(3 nodes\)$")
+
+        for number, text in enumerate(NASTY, 1):
+            link.send(encode(messages.Say(number, text)))
+        bo.expect(r"^<.*> \\u\{0\}\\u\{7f\}$")
+        bo.expect(r"^<\uff21NA[^<>]*> <ana> not me$")
+        known = [me, welcome.network_id, welcome.supernode_id, 2, 3]
+        for _ in range(3000):
+            for connection in (link, bulk):
+                connection.send(nonsense(rng, known))
+        for _, kind in messages.all_messages():
+            if kind not in (messages.Leave, messages.Join):
+                whole = encode(value_for(messages.record_of(kind), rng, known))
+                for size in range(min(len(whole), 300)):
+                    link.send(whole[:size])
+        link.send(encode(messages.ShareAdd(tuple(entry_of(name) for name in (*NASTY[:4], "G\u00fcnther.txt")))))
+        for number in range(10_000):
+            link.send(encode(messages.Say(2**40 + number, "flood %d" % number)))
+        began = time.monotonic()
+        bo.ask("T hello", "^<bo> hello$")
+        assert time.monotonic() - began < 5.0
+        bo.ask_until("G G*nther*", r"^  1  G\u00fcnther\.txt  5 B  \uff21NA")
+        assert bo.count("flood") < 500
+        frames_over_the_limit(bulk)
+        with pytest.raises(rdt.RdtError, match="announced a message over the limit"):
+            while True:
+                bulk.receive(10)
+        for one in (bo, ana):
+            one.type("Q")
+            assert one.end() == 0, one.story()
+            assert not [line for line in one.lines if HARMFUL.search(line)]
+    for name in ("ana", "bo"):
+        log = (tmp_path / name / "log").read_text(encoding="utf-8")
+        assert "Traceback" not in log, log[:5000]
