@@ -64,6 +64,8 @@ JOIN_SECONDS = 12.0                 # an outcome comes within 3 s; this is for w
 LEAVE_SECONDS = 3.0                 # a handover takes at most 2 s
 PROGRESS_SECONDS = 30.0             # where no line can be redrawn: one line for this or for ...
 PROGRESS_PERCENT = 10               # ... this much
+WAITING_LINES_MAX = 10_000          # lines for a terminal that was stopped (Ctrl-S); then chat and comings are left out
+DISPENSABLE = (results.ChatReceived, results.Joined, results.Left, results.Notice, results.Progress)
 EVENTS_PER_TURN = 64                # of the node thread before it looks at its deadline
 
 ANY_ROUTE = "198.51.100.1"          # an address that is nobody's: the default route leads there
@@ -793,7 +795,9 @@ class Console:
     # -- waiting and drawing
 
     def notify(self, event: Any) -> None:
-        """From the node thread: something to tell."""
+        """From the node thread: something to tell; but not more and more to a screen that stands still."""
+        if isinstance(event, DISPENSABLE) and self.inbox.qsize() >= WAITING_LINES_MAX:
+            return
         self.inbox.put(functools.partial(self.on_event, event))
 
     def pump(self, wait: float = 0.0) -> None:

@@ -20,6 +20,7 @@ from running import Running, free_port
 from simulator import Pair
 
 import library as files
+import node_client
 import rdt
 from peer import ChatReceived, DownloadDone, ListEntry, Outcome, Stopped, UploadDone
 from protocol import connection, messages, streams, wire
@@ -825,6 +826,15 @@ def test_no_message_by_anybody_at_any_place_raises(lab, where, seed):
     assert "fine" in [said.text for said in cy.told(ChatReceived)]
     if where != "the ruler":
         assert ana.peer.is_supernode and "fine" in [said.text for said in bo.told(ChatReceived)]
+
+
+def test_a_screen_that_stands_still_does_not_collect_chat_for_ever():
+    """C03: the person has stopped the terminal; what is said meanwhile is bounded, the end of a download is kept."""
+    console = node_client.Console(None)
+    for number in range(3 * node_client.WAITING_LINES_MAX):
+        console.notify(ChatReceived("bo", "flood %d" % number, False))
+    console.notify(Stopped(1, "lab.iso", 0, 9, "nobody here has it", False))
+    assert console.inbox.qsize() == node_client.WAITING_LINES_MAX + 1
 
 
 # ---- the program, with an outlaw in its network -------------------------------------------------------------------
