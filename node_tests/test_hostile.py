@@ -235,36 +235,41 @@ EMPTY = b"\x00\x00\x00\x00\x00"  # a frame without a body
 
 
 @pytest.mark.parametrize("order", ["in order", "the first one last"])
-def test_a_flood_of_empty_messages_waits_as_bytes_until_the_reader_comes(order):
-    """C03, E05: a reader that is slower than the network is handed a bounded number of messages, and then the rest."""
+def test_a_flood_of_empty_messages_ends_the_connection(order):
+    """C03, E05: nobody who sends by the window's rules has so many unread messages; who floods is closed."""
     pair = connected_pair()
     pair.reading = False
-    packets = [data_packet(pair, number, 1000 * number, EMPTY * 200) for number in range(60)]
+    pair.back.receiving.window = pair.back.receiving.credit = streams.RECEIVE_WINDOW_MAX
+    packets = [data_packet(pair, number, 1000 * number, EMPTY * 200) for number in range(200)]
     for packet in packets if order == "in order" else packets[1:] + packets[:1]:
         arrive(pair, packet)
     pair.b.pump()
-    assert len(pair.unread) <= streams.FRAMES_WAITING_MAX + 200
-    while pair.unread:
-        pair.unread.pop().connection.consume_bytes(0)
-        pair.b.pump()
-    assert len(pair.received["b"]) == 60 * 200
+    assert pair.lost["b"].reason == "sent more messages than anybody reads"
+    assert len(pair.unread) <= streams.FRAMES_WAITING_MAX + 1
 
 
-def test_what_waits_for_the_reader_is_not_lost_by_a_close():
-    pair = Pair(seed=1)
-    assert pair.connected()
+def test_small_messages_that_nobody_reads_yet_all_wait_and_are_read_after_the_close():
+    pair = connected_pair()
     pair.reading = False
-    for _ in range(3 * streams.FRAMES_WAITING_MAX):
+    count = streams.RECEIVE_WINDOW_INITIAL // len(EMPTY)
+    for _ in range(count):
         pair.there.send_frame(0, b"")
     pair.there.shut_down("done")
     pair.a.pump()
-    pair.world.run(pair.world.now + 100)
-    assert pair.lost["a"].is_clean and "b" not in pair.lost
-    pair.read()
-    assert len(pair.received["b"]) == 3 * streams.FRAMES_WAITING_MAX
-    assert pair.lost["b"].is_clean
-    pair.world.run(pair.world.now + 100)
-    assert not pair.b.endpoint.connections
+    pair.world.run(pair.world.now + 10)
+    assert pair.lost["a"].is_clean and pair.lost["b"].is_clean
+    assert len(pair.received["b"]) == count
+
+
+def test_a_window_that_small_messages_use_does_not_grow():
+    pair = connected_pair()
+    for _ in range(4):
+        for _ in range(20_000):
+            pair.there.send_frame(0, b"hello")
+        pair.a.pump()
+        pair.world.run(pair.world.now + 5)
+    assert len(pair.received["b"]) == 80_000
+    assert pair.back.receiving.window == streams.RECEIVE_WINDOW_INITIAL
 
 
 # ---- members that keep no rule ------------------------------------------------------------------------------------

@@ -144,7 +144,6 @@ class Connection:
         self._progress_at = now
         self._closing_reason: Optional[str] = None
         self._close: Optional[wire.ClosePacket] = None
-        self._late_close: Optional[wire.ClosePacket] = None  # theirs, while the reader has not taken what came before
         self._close_at = math.inf
         self._close_count = 0
         self._end_at = math.inf
@@ -177,35 +176,12 @@ class Connection:
 
     def consume_bytes(self, body_size: int) -> None:
         self.receiving.consume(FRAME_HEADER_SIZE + body_size)
-        if self.receiving.holds_back():
-            self._on_reader_took()
         self.owner.touch(self)
-
-    def _on_reader_took(self) -> None:
-        """What waited for the reader may follow; and then the end, if it came meanwhile."""
-        frames: List[Frame] = []
-        try:
-            self.receiving.drain(frames)
-        except StreamViolation as violation:
-            self.fail(CloseCode.PROTOCOL, str(violation), self.owner.now)
-        self._hand_out(frames)
-        if not self.receiving.holds_back():
-            self._obey_late_close()
-
-    def _obey_late_close(self) -> None:
-        packet, self._late_close = self._late_close, None
-        if packet is not None and self.state is State.ESTABLISHED:
-            self._drain_after(packet, self.owner.now)
-
-    def _hand_out(self, frames: List[Frame]) -> None:
-        for frame in frames:
-            self.owner.events.append(FrameReceived(self, frame.kind, frame.body))
 
     def shut_down(self, reason: str) -> None:
         """Orderly end: deliver what was sent, then close."""
         if self._closing_reason is None:
             self._closing_reason = reason
-            self._obey_late_close()
             self.owner.touch(self)
 
     def fail(self, code: int, reason: str, now: float) -> None:
@@ -304,7 +280,8 @@ class Connection:
             self.fail(CloseCode.PROTOCOL, str(violation), now)
             return
         self._on_number(number, floor, now)
-        self._hand_out(frames)
+        for frame in frames:
+            self.owner.events.append(FrameReceived(self, frame.kind, frame.body))
 
     def on_ping(self, number: int, floor: int, now: float) -> None:
         if self.state in (State.CLOSING, State.DRAINING):
@@ -386,12 +363,6 @@ class Connection:
         if self.state in (State.DRAINING, State.CLOSED):
             self._answer_late(now)
             return
-        if self.receiving.holds_back():
-            self._late_close = packet
-        else:
-            self._drain_after(packet, now)
-
-    def _drain_after(self, packet: wire.ClosePacket, now: float) -> None:
         complete = packet.final_size == self.receiving.next_offset and not self.backlog
         self._close = wire.ClosePacket(self.remote_id, CloseCode.DONE, self.sending.end, "")
         self._close_at = now
@@ -402,8 +373,6 @@ class Connection:
 
     def on_reset(self, now: float) -> None:
         """The remote has no memory of this connection, and proved that it is the remote."""
-        if self._late_close is not None:
-            return  # no wonder
         if self.state in (State.CLOSING, State.DRAINING):
             self._end(self._closing_reason or "", False)
         elif self.state is not State.CLOSED:
@@ -451,8 +420,6 @@ class Connection:
             return min(self._close_at, self._end_at)
         if self.state is State.CLOSED:
             return math.inf
-        if self._late_close is not None:
-            return math.inf  # only the reader is waited for
         deadline = min(self.recovery.next_deadline(), self._ack_at, self._blocked_probe_at, self._mtu_again_at)
         if self.state is State.HANDSHAKE:
             deadline = min(deadline, self.handshake_deadline)
@@ -521,7 +488,7 @@ class Connection:
             return self._init_batch(now)
         if self.state in (State.CLOSING, State.DRAINING):
             return self._close_batch(now)
-        if self.state not in (State.ESTABLISHED, State.HANDSHAKE) or self._late_close is not None:
+        if self.state not in (State.ESTABLISHED, State.HANDSHAKE):
             return None
         self._tell_credit(now)
         is_leaving = self._closing_reason is not None and not self.sending.backlog

@@ -23,8 +23,8 @@ RECEIVE_WINDOW_INITIAL = 64 << 10  # 2,048 strangers then hold 128 MiB at most
 RECEIVE_WINDOW_MAX = 4 << 20  # one reader that stopped holds no more
 GAPS_MAX = 1024  # runs of bytes that may wait for what is missing before them
 SEGMENT_SIZE_LEAST = 512  # bytes that a waiting segment has on average, or there may be only GAPS_MAX of them
-FRAMES_WAITING_MAX = 4096  # whole frames that the reader has not taken: what follows stays bytes until then
-FRAME_COST = 256  # bytes of credit that each of them takes beside its own, as it does in memory
+FRAME_COST = 256  # bytes that a waiting frame costs beside its own
+FRAMES_WAITING_MAX = RECEIVE_WINDOW_MAX // FRAME_COST  # whole frames that the reader has not taken
 BODY_STEP = 64 << 10  # a body's memory grows with what has arrived, not with what its header claims
 
 
@@ -149,7 +149,8 @@ class ReceiveStream:
         self.next_offset = 0  # everything below has arrived
         self.window = RECEIVE_WINDOW_INITIAL
         self.credit = RECEIVE_WINDOW_INITIAL  # the remote may send up to here
-        self._window_doubled_at = 0  # offset consumed by then
+        self._doubled_at = 0  # bytes that the reader had taken by then
+        self._small = 0  # of these, bytes of small frames
         self.unconsumed = 0  # bytes of whole frames that the reader has not taken yet
         self.waiting = 0  # and how many frames these are
         self._held = RangeSet()  # above next_offset
@@ -169,39 +170,29 @@ class ReceiveStream:
         """Is there room to remember these bytes? (Else the packet is treated as lost.)"""
         segments_max = max(GAPS_MAX, self.window // SEGMENT_SIZE_LEAST)
         has_room = len(self._held) < GAPS_MAX and len(self._segments) < segments_max
-        is_next = offset <= self.next_offset and not self.is_full()
-        return is_next or has_room or not self._held.missing(offset, offset + size)
-
-    def is_full(self) -> bool:
-        """Are so many frames waiting for the reader that no more are cut?"""
-        return self.waiting >= FRAMES_WAITING_MAX
-
-    def holds_back(self) -> bool:
-        """Is there something that only waits for the reader to take what came before?"""
-        return self.next_offset in self._segments
+        return offset <= self.next_offset or has_room or not self._held.missing(offset, offset + size)
 
     def on_data(self, offset: int, payload: memoryview, frames: List[Frame]) -> None:
         """Take in stream bytes; whole frames are appended to `frames`. Where bytes overlap, the first ones count."""
         stop = offset + len(payload)
         if stop > self.credit:
             raise StreamViolation("sent more than the credit allows")
-        if offset == self.next_offset and not self._held and not self.is_full():
+        if offset == self.next_offset and not self._held:
             self._feed(payload, frames)
             self.next_offset = stop
             return
         for a, b in self._held.missing(max(offset, self.next_offset), stop):
             part = payload[a - offset : b - offset]
-            if a == self.next_offset and not self.is_full():
+            if a == self.next_offset:
                 self._feed(part, frames)
                 self.next_offset = b
             else:
                 self._segments[a] = bytes(part)
                 self._held.add(a, b)
-            self.drain(frames)
+            self._drain(frames)
 
-    def drain(self, frames: List[Frame]) -> None:
-        """Cut into frames what has become next, as far as the reader keeps up."""
-        while not self.is_full():
+    def _drain(self, frames: List[Frame]) -> None:
+        while True:
             segment = self._segments.pop(self.next_offset, None)
             if segment is None:
                 break
@@ -247,6 +238,8 @@ class ReceiveStream:
         frames.append(Frame(self._kind, self._body))
         self.unconsumed += FRAME_HEADER_SIZE + self._body_size
         self.waiting += 1
+        if self.waiting > FRAMES_WAITING_MAX:
+            raise StreamViolation("sent more messages than anybody reads")
         self._body = bytearray()
         self._in_body = False
 
@@ -254,19 +247,27 @@ class ReceiveStream:
         """The reader has taken a frame of that size, header included."""
         self.unconsumed -= size
         self.waiting -= 1
+        if size <= FRAME_COST:
+            self._small += size
         assert self.unconsumed >= 0
 
     def is_window_used(self) -> bool:
-        """Has the reader taken a whole window's worth since the window was last made larger?"""
-        return self.next_offset - self.unconsumed - self._window_doubled_at >= self.window
+        """Has the reader taken a whole window's worth since the window was last made larger?
+
+        Small frames do not count: a larger window would only let more of them wait than FRAMES_WAITING_MAX.
+        """
+        return self._taken() - self._doubled_at >= self.window
+
+    def _taken(self) -> int:
+        return self.next_offset - self.unconsumed - self._small
 
     def double_window(self) -> None:
-        self._window_doubled_at = self.next_offset - self.unconsumed
+        self._doubled_at = self._taken()
         self.window *= 2
 
     def raise_credit(self) -> int:
         """Let the remote send as far as the reader has room for; by how much did the credit grow?"""
-        limit = self.next_offset - self.unconsumed - FRAME_COST * self.waiting + self.window
+        limit = self.next_offset - self.unconsumed + self.window
         grown = max(0, limit - self.credit)
         self.credit += grown
         return grown
