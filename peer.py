@@ -229,6 +229,7 @@ class Peer:
     def _depart(self, now: float, then: Callable[[], Any]) -> None:
         def departed() -> None:
             self.membership.leave(self._now)
+            self.drop_supernode(self._now)
             self._announced.clear()
             then()
             self._drain(self._now)

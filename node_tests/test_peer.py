@@ -703,3 +703,27 @@ def test_a_file_arrives_over_a_lossy_slow_path(tmp_path, mesh):
     lab.run(2)
     assert bo.told(UploadDone)
     lab.close()
+
+
+# ---- to another network and back
+
+
+def test_a_supernode_that_went_to_another_network_is_a_member_there_like_any_other(lab):
+    ana, bo = lab.node("ana"), lab.node("bo")
+    zoe, yan = stranger(lab, "zoe", 9, None), stranger(lab, "yan", 10, ("10.0.0.9", PORT))
+    yan.put("y.bin", content(MIB))
+    yan.scan()
+    ana.do("connect_to", zoe.ip, PORT, lab.world.now)
+    lab.run(10)
+    assert bo.peer.is_supernode and not ana.peer.is_supernode and ana.supernode_label() == "zoe"
+    ana.do("set_mesh", False, lab.world.now)
+    lab.run(2)
+    assert ana.fetched("y.bin").by_way_of == "zoe"
+
+
+def stranger(lab, name, number, target):
+    """A node that starts a network of its own, or joins there."""
+    os.makedirs(str(lab.path / name))
+    node = Node(lab, name, number)
+    lab.nodes.append(node)
+    return node.start(target)
