@@ -551,6 +551,10 @@ class Peer:
 
     # ---- what Membership tells and asks (its Owner)
 
+    @property
+    def is_ruling(self) -> bool:
+        return self.supernode is not None and not self.supernode.has_ended
+
     def can_serve_at(self, ip: str) -> bool:
         return ip.startswith("127.") or ip == self.network.address[0] or ip in self._own_addresses()
 

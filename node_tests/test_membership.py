@@ -727,3 +727,37 @@ def test_without_partition_no_term_ever_has_two_rulers(seed: int) -> None:
         disturb(lab, rng, "kill quit sleep wake wake join")
         lab.run(rng.choice([0.5, 2.0, 5.0, 9.0, 15.0]))
     assert all(len(rulers) == 1 for rulers in rulers_of_terms(lab).values())
+
+
+# ---- a supernode that ends ----------------------------------------------------------------------------------------
+
+
+def test_a_supernode_steps_down_for_one_at_a_public_address_that_it_has_heard_itself() -> None:
+    world = World(seed=31)
+    ana = StubNode(world, "141.10.1.1", "ana").start(("141.10.1.1", PORT))
+    world.run(3.0)
+    cy = StubNode(world, "141.10.2.3", "cy").start(("141.10.1.1", PORT))
+    world.run(6.0)
+    assert cy.membership.supernode_id == ana.membership.node_id
+    world.cut(["141.10.1.1"], ["141.10.2.3"])
+    world.run(60.0)
+    assert ana.is_ruling and cy.is_ruling
+    world.heal()
+    world.run(120.0)
+    assert cy.is_ruling and ana.supernode is None and ana.membership.supernode_id == cy.membership.node_id
+    assert ana.names() == cy.names() and len(ana.names()) == 2
+
+
+def test_a_supernode_that_has_ended_does_not_say_that_it_rules() -> None:
+    lab = Lab(32, 3)
+    ruler, roles = lab.nodes[0], []
+    ruler.network.send_lone = lambda _, data: roles.append(decode(data).role)  # type: ignore[method-assign]
+
+    def ask(nonce: bytes) -> None:
+        ruler.membership.on_lone(("10.0.0.9", PORT), messages.Query(nonce), lab.world.now)
+
+    ask(b"1" * 8)
+    assert ruler.supernode is not None
+    ruler.supernode.hand_over(lab.world.now, lambda: None)
+    ask(b"2" * 8)
+    assert roles == [ROLE_SUPERNODE, messages.ROLE_ALONE]

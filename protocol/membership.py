@@ -318,8 +318,10 @@ class Membership:
         if self._prober.is_own(query.nonce) or not self._answers.take(now):
             return
         role = ROLE_ALONE
-        if self.network_id != NO_NETWORK:
-            role = ROLE_SUPERNODE if self.is_supernode else ROLE_MEMBER
+        if self.is_supernode:
+            role = ROLE_SUPERNODE if self.owner.is_ruling else ROLE_ALONE  # while it hands over, nobody may come to it
+        elif self.network_id != NO_NETWORK:
+            role = ROLE_MEMBER
         heard_ago_ms = max(0, int(1000 * min(now - self.heard_at, 1e6)))
         obeys = self.supernode_id if self.is_joined and self.supernode_id is not None else NO_NODE
         answer = Answer(
@@ -677,17 +679,18 @@ class Membership:
 
     def _on_moved(self, message: messages.Moved, now: float) -> None:
         """Our supernode steps down for another one; unless it is our own, its word is checked by a query."""
-        is_newer = self.term <= message.term <= self.term + TERM_STEP_MAX
         place = message.supernode
-        if self.supernode_address is not None and not self.is_supernode:
-            place = seen_from(place, self.supernode_address)
-        if not is_newer or not may_contact(place, self._near()):
-            self.dropped += 1
-            return
-        self._silent = None
-        if self.is_supernode:
+        if self.is_supernode:  # it has ended, after a proven Answer from that place: nothing is left to doubt
             self.supernode_id = self.supernode_address = None  # that was this node: no place to look from or for
             self.owner.drop_supernode(now)
+        else:
+            if self.supernode_address is not None:
+                place = seen_from(place, self.supernode_address)
+            is_newer = self.term <= message.term <= self.term + TERM_STEP_MAX
+            if not is_newer or not may_contact(place, self._near()):
+                self.dropped += 1
+                return
+        self._silent = None
         self._follow_to(_Follow(place, message.node_id, message.term, now + FOLLOW_TIME), now)
 
     def _on_moved_early(self, message: messages.Moved, now: float) -> None:

@@ -44,6 +44,10 @@ class Network(Protocol):
 class Owner(Protocol):
     """What Membership asks of, and tells to, the Peer that owns it; always called on the node thread."""
 
+    @property
+    def is_ruling(self) -> bool:
+        """Is there a Supernode of this node that has not ended?"""
+
     def can_serve_at(self, ip: str) -> bool:
         """Is this an address of this machine, that this node listens at (or could)?"""
 
