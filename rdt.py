@@ -36,7 +36,7 @@ import library
 from protocol import connection as core
 from protocol.endpoint import Endpoint, LoneReceived
 from protocol.links import MESSAGE, LinkTable
-from protocol.streams import FRAME_SIZE_MAX, Frame
+from protocol.streams import FRAME_COST, FRAME_SIZE_MAX, Frame
 from protocol.wire import DATAGRAM_SIZE_MAX, Address, Buffer
 
 log = logging.getLogger("rdt")
@@ -168,6 +168,7 @@ class Datagrams:
         self.socket = _bound_socket(ip, port)
         self.address: Address = self.socket.getsockname()[:2]
         self.stats: Counter[str] = collections.Counter()
+        self.is_full = False  # the send that was refused last waits for the socket to be writable
         self._buffer = bytearray(1 << 16)
         self._view = memoryview(self._buffer)
         self._has_sendmsg = hasattr(self.socket, "sendmsg")
@@ -199,9 +200,11 @@ class Datagrams:
             for index in range(batch.count):
                 self._send_one(batch, index)
         except BlockingIOError:
+            self.is_full = True
             return False
         except OSError as error:
-            if error.errno == errno.ENOBUFS:
+            if error.errno == errno.ENOBUFS:  # of the device, not of the socket: select would not show it
+                self.is_full = False
                 return False
             self.stats["send: %s" % errno.errorcode.get(error.errno or 0, str(error))] += 1
         return True
@@ -322,16 +325,12 @@ class Transport:
     def connect(self, address: Tuple[str, int], timeout: float = 5.0) -> Connection:
         """Open a connection; RdtError when nobody answers in time or the other side refuses."""
         future: Future[Connection] = Future()
-        self._post(lambda: self._connect((address[0], int(address[1])), timeout, future))
-        return self._result(future, timeout + 1.0, "cannot connect to %s" % _shown((address[0], int(address[1]))))
+        resolved = _resolved(address)
+        self._post(lambda: self._connect(resolved, timeout, future))
+        return self._result(future, timeout + 1.0, "cannot connect to %s" % _shown(resolved))
 
     def _connect(self, address: Address, timeout: float, future: Future[Connection]) -> None:
-        try:
-            address = (socket.gethostbyname(address[0]) if not _is_ip(address[0]) else address[0], address[1])
-            made = self._endpoint.connect(address, self._clock(), timeout)
-        except OSError as error:
-            future.set_exception(RdtError("cannot connect to %s: %s" % (_shown(address), error)))
-            return
+        made = self._endpoint.connect(address, self._clock(), timeout)
         self._connections[made] = Connection(self, made, future)
 
     def accept(self, timeout: Optional[float] = None) -> Connection:
@@ -414,7 +413,7 @@ class Transport:
 
     def stats(self) -> Dict[str, int]:
         """Counters of what was dropped, refused and failed, by cause."""
-        return dict(self._endpoint.stats + self._datagrams.stats)
+        return {**dict(self._endpoint.stats), **dict(self._datagrams.stats)}
 
     def _result(self, future: Future[Any], timeout: float, what: str) -> Any:
         try:
@@ -462,7 +461,7 @@ class Transport:
         self._hand_out_events()
         self._sleeping = True
         timeout = 0.0 if not self._inbox.empty() or self._endpoint.events else self._idle_time()
-        writers = [self._datagrams.fileno()] if self._unsent is not None else []
+        writers = [self._datagrams.fileno()] if self._unsent is not None and self._datagrams.is_full else []
         readable, _, _ = select.select([self._datagrams.fileno(), self._wakened.fileno()], writers, [], timeout)
         self._sleeping = False
         if self._wakened.fileno() in readable:
@@ -473,7 +472,7 @@ class Transport:
 
     def _idle_time(self) -> Optional[float]:
         if self._unsent is not None:
-            return 0.01  # writability is what we wait for; on some systems a full device queue does not show there
+            return 0.01
         deadline = self._endpoint.next_deadline()
         return min(max(0.0, deadline - self._clock()), 60.0)
 
@@ -527,12 +526,15 @@ class Transport:
                 del self._connections[made]
 
 
-def _is_ip(host: str) -> bool:
+def _resolved(address: Tuple[str, int]) -> Address:
+    """The address in numbers; RdtError when the name is unknown or the port is none."""
+    host, port = address[0], int(address[1])
+    if not 0 < port < 65_536:
+        raise RdtError("cannot connect to %s:%d: ports go from 1 to 65535" % (host, port))
     try:
-        socket.inet_aton(host)
-        return host.count(".") == 3
-    except OSError:
-        return False
+        return socket.gethostbyname(host), port
+    except (OSError, UnicodeError):
+        raise RdtError("cannot connect to %s:%d: no such machine is known" % (host, port)) from None
 
 
 # ---- a connection, as the verbs see it ----------------------------------------------------------------------------
@@ -553,10 +555,14 @@ class Connection:
         self._receipts: queue.SimpleQueue[Any] = queue.SimpleQueue()  # FILE_RECEIPT, FILE_REFUSED by the receiver
         self._long_messages = itertools.count()
         self._parts: Dict[bytes, List[bytearray]] = {}  # long messages on their way, by number; the receiver's
+        self._parts_size = 0  # bytes, with what each part costs beside its own
         self._refused: Set[bytes] = set()  # transfers that this side did not take
         self._ended = threading.Event()
         self._end: Optional[_End] = None
         self._room = threading.Event()
+        self._counting = threading.Lock()  # for _posted: callers may be many
+        self._posted = 0  # bytes handed to the network thread
+        self._queued = 0  # bytes that it has taken; its own
         self._sending_file = threading.Lock()  # one send_file at a time: a caller's lock, not the protocol's
         self._transfers = itertools.count(0 if made.is_client else 1, 2)
         self._leaving = False
@@ -602,7 +608,8 @@ class Connection:
         self._made.fail(code, reason, self.transport._clock())
 
     def _is_of_refused_file(self, frame: Frame) -> bool:
-        return frame.kind in (FILE_DATA, FILE_END) and bytes(frame.body[: _TRANSFER.size]) in self._refused
+        of_a_file = frame.kind in (FILE_DATA, FILE_END, FILE_REFUSED)
+        return of_a_file and bytes(frame.body[: _TRANSFER.size]) in self._refused
 
     def _drop_refused(self, transfer: int) -> None:
         """What still comes of this file is read and forgotten, so that it does not hold up what follows it."""
@@ -647,16 +654,26 @@ class Connection:
             raise self._lost(self._end)
         if self._leaving:
             raise RdtError("the connection to %s is being closed" % _shown(self.address))
+        size = sum(len(part) for part in parts)
+        with self._counting:
+            self._posted += size
         self._room.clear()
-        self.transport._post(lambda: self._made.send_frame(kind, *parts))
-        while self._made.backlog > BACKLOG_HIGH and self._end is None:
+        self.transport._post(lambda: self._queue_frame(kind, parts, size))
+        while self._waiting() > BACKLOG_HIGH and self._end is None:
             self.transport._post(self._check_room)
-            if (
-                not self._room.wait(timeout=min(60.0, max(0.0, deadline - time.monotonic())))
-                and time.monotonic() >= deadline
-            ):
+            left = deadline - time.monotonic()
+            if left <= 0:
                 raise RdtError("%s took nothing in time" % _shown(self.address))
+            self._room.wait(min(1.0, left))
             self._room.clear()
+
+    def _queue_frame(self, kind: int, parts: Tuple[Buffer, ...], size: int) -> None:
+        self._made.send_frame(kind, *parts)
+        self._queued += size
+
+    def _waiting(self) -> int:
+        """Bytes on their way to the network thread, or with it and not delivered."""
+        return self._posted - self._queued + self._made.backlog
 
     def _check_room(self) -> None:
         if self._made.backlog <= BACKLOG_HIGH:
@@ -684,11 +701,14 @@ class Connection:
                 return bytes(frame.body)
             number, part = bytes(frame.body[: _TRANSFER.size]), frame.body[_TRANSFER.size :]
             self._parts.setdefault(number, []).append(part)
-            if sum(len(held) for parts in self._parts.values() for held in parts) > MESSAGE_SIZE_MAX:
+            self._parts_size += len(part) + FRAME_COST
+            if self._parts_size > MESSAGE_SIZE_MAX + SPAN_SIZE:
                 self._parts.clear()
                 self.transport._post(lambda: self._fail(core.CloseCode.LIMIT, "sent a message that is too long"))
             elif frame.kind == LAST_PART:
-                return b"".join(self._parts.pop(number))
+                parts = self._parts.pop(number)
+                self._parts_size -= sum(len(part) + FRAME_COST for part in parts)
+                return b"".join(parts)
 
     def _disconnect(self, timeout: float) -> None:
         if self._end is None:
@@ -723,9 +743,11 @@ class Connection:
                 self._await_receipt(transfer, digest, deadline)
                 return FileReceipt(reader.path, reader.size, digest, time.monotonic() - began)
         except library.LibraryError as error:
-            with contextlib.suppress(RdtError):
-                self._send_frame(FILE_REFUSED, _TRANSFER.pack(transfer), str(error).encode()[:300])
+            self._tell_refused(transfer, str(error))
             raise RdtError("cannot send to %s: %s" % (_shown(self.address), error)) from error
+        except BaseException:
+            self._tell_refused(transfer, "the sender gave up")
+            raise
         finally:
             self._sending_file.release()
 
@@ -785,13 +807,22 @@ class Connection:
         except library.LibraryError as error:
             self._refuse(transfer, str(error))
             raise RdtError("cannot keep the file from %s: %s" % (_shown(self.address), error)) from error
+        except BaseException:
+            self._refuse(transfer, "the receiver gave up")
+            raise
         self._send_frame(FILE_RECEIPT, _TRANSFER.pack(transfer), bytes.fromhex(digest), deadline=deadline)
         return FileReceipt(path, size, digest, time.monotonic() - began)
 
     def _refuse(self, transfer: int, reason: str) -> None:
         with contextlib.suppress(RdtError):
             self.transport._post(lambda: self._drop_refused(transfer))
-            self._send_frame(FILE_REFUSED, _TRANSFER.pack(transfer), reason.encode("utf-8", "replace")[:300])
+        self._tell_refused(transfer, reason)
+
+    def _tell_refused(self, transfer: int, reason: str) -> None:
+        """Say, without waiting for room, that nothing will come of this file."""
+        said = reason.encode("utf-8", "replace")[:300]
+        with contextlib.suppress(RdtError):
+            self.transport._post(lambda: self._made.send_frame(FILE_REFUSED, _TRANSFER.pack(transfer), said))
 
     def _next_offer(self, deadline: float) -> Tuple[int, int, str]:
         while True:
@@ -817,7 +848,6 @@ class Connection:
                 raise RdtError("%s gave up: %s" % (_shown(self.address), bytes(data).decode("utf-8", "replace")[:300]))
             if frame.kind == FILE_END:
                 if bytes(data).hex() != writer.hexdigest():
-                    self._refuse(transfer, "the content does not match its digest")
                     raise RdtError("the file from %s arrived damaged" % _shown(self.address))
                 return
             writer.write(data)

@@ -228,7 +228,7 @@ def test_one_byte_segments_side_by_side_do_not_fill_the_memory():
     pair = connected_pair()
     for number in range(20_000):
         arrive(pair, data_packet(pair, number, number + 1, b"x"))
-    assert len(pair.back.receiving._segments) <= streams.GAPS_MAX
+    assert len(pair.back.receiving._runs) <= streams.GAPS_MAX
 
 
 EMPTY = b"\x00\x00\x00\x00\x00"  # a frame without a body

@@ -201,7 +201,7 @@ class CubicQ:
         self._round_end = ack.next_packet_number
         self._measure_noise()
         if self.is_alone and self._drain_until is None:
-            self._look_for_others(ack)
+            self._look_for_others()
         self._rounds.append(_Round())
 
     def _grow(self, ack: Acknowledged) -> None:
@@ -286,7 +286,7 @@ class CubicQ:
         self._drained_at = now
         self._epoch_start = None
 
-    def _look_for_others(self, ack: Acknowledged) -> None:
+    def _look_for_others(self) -> None:
         """Three rounds with a queue that the cap cannot explain: somebody else is there."""
         own = max(self.CAP_GAIN * self.base_rtt, self.base_rtt + self.CAP_SLACK_RTT)
         if self.recent_rate:

@@ -16,7 +16,15 @@ from typing import Any, List, NamedTuple, Optional
 from protocol import wire
 from protocol.congestion import CubicQ
 from protocol.recovery import BATCH_PACKETS_MAX, AckViolation, Outcome, RangeSet, Recovery, SentBatch
-from protocol.streams import FRAME_HEADER_SIZE, FRAME_SIZE_MAX, Frame, ReceiveStream, SendStream, StreamViolation
+from protocol.streams import (
+    FRAME_HEADER_SIZE,
+    FRAME_SIZE_MAX,
+    SEND_BACKLOG_MAX,
+    Frame,
+    ReceiveStream,
+    SendStream,
+    StreamViolation,
+)
 from protocol.wire import ACK_RANGES_MAX, DATA_HEADER, DATA_HEADER_SIZE, Address, Buffer, CloseCode, PacketType
 
 HANDSHAKE_TIMEOUT = 5.0  # seconds, both for the one who connects and for a half-open connection
@@ -163,6 +171,8 @@ class Connection:
         """Queue one frame. ValueError when it is over FRAME_SIZE_MAX; silently nothing once the connection ends."""
         if sum(len(part) for part in parts) > FRAME_SIZE_MAX:
             raise ValueError("a message of more than %d bytes" % FRAME_SIZE_MAX)
+        if self.backlog > SEND_BACKLOG_MAX:
+            self.fail(CloseCode.LIMIT, "does not take what is sent to it", self.owner.now)
         if self.state in (State.CONNECTING, State.HANDSHAKE, State.ESTABLISHED) and self._closing_reason is None:
             if not self.sending.backlog:
                 self._progress_at = max(self._progress_at, self.owner.now)

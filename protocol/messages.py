@@ -496,9 +496,6 @@ class TransferDone(NamedTuple):
     file_id: FileId
 
 
-MESSAGE_SIZE_MAX = SPAN_BYTES_MAX + 1024
-
-
 def encode_parts(message: Any) -> List[Buffer]:
     """The message as buffers to be sent one behind the other."""
     tag, codec = _BY_TYPE[type(message)]

@@ -22,7 +22,7 @@ SEND_BACKLOG_MAX = 64 << 20  # bytes that may wait in one connection; the verbs 
 RECEIVE_WINDOW_INITIAL = 64 << 10  # 2,048 strangers then hold 128 MiB at most
 RECEIVE_WINDOW_MAX = 4 << 20  # one reader that stopped holds no more
 GAPS_MAX = 1024  # runs of bytes that may wait for what is missing before them
-SEGMENT_SIZE_LEAST = 512  # bytes that a waiting segment has on average, or there may be only GAPS_MAX of them
+RUN_SIZE_LEAST = 512  # bytes that a waiting run has on average, or there may be only GAPS_MAX of them
 FRAME_COST = 256  # bytes that a waiting frame costs beside its own
 FRAMES_WAITING_MAX = RECEIVE_WINDOW_MAX // FRAME_COST  # whole frames that the reader has not taken
 BODY_STEP = 64 << 10  # a body's memory grows with what has arrived, not with what its header claims
@@ -45,8 +45,8 @@ class SendStream:
         self.sent_to = 0  # offset behind the last byte that was sent once
         self.acknowledged_to = 0  # everything below is acknowledged and freed
         self.credit = 0  # how far the remote lets us go
-        self._chunks: List[memoryview] = []
-        self._starts: List[int] = []  # offset of each chunk
+        self._buffers: List[memoryview] = []
+        self._starts: List[int] = []  # offset of each of them
         self._acknowledged = RangeSet()  # above acknowledged_to
         self._lost = RangeSet()  # to be sent again
 
@@ -58,15 +58,12 @@ class SendStream:
     def write(self, *parts: Buffer) -> None:
         for part in parts:
             if len(part):
-                self._chunks.append(memoryview(part))
+                self._buffers.append(memoryview(part))
                 self._starts.append(self.end)
                 self.end += len(part)
 
     def write_frame(self, kind: int, *parts: Buffer) -> None:
         self.write(FRAME_HEADER.pack(kind, sum(len(part) for part in parts)), *parts)
-
-    def has_lost(self) -> bool:
-        return bool(self._lost)
 
     def has_something(self) -> bool:
         """Is there anything that may be sent now, as far as credit goes?"""
@@ -94,24 +91,24 @@ class SendStream:
         found: List[Buffer] = []
         end = offset + length
         index = bisect.bisect_right(self._starts, offset) - 1
-        chunk, start = self._chunks[index], self._starts[index]
+        buffer, start = self._buffers[index], self._starts[index]
         while offset < end:
             stop = min(offset + payload_size, end)
-            if stop <= start + len(chunk):
-                found.append(chunk[offset - start : stop - start])
+            if stop <= start + len(buffer):
+                found.append(buffer[offset - start : stop - start])
             else:
                 found.append(self._joined(index, offset, stop))
             offset = stop
-            while offset < end and offset >= start + len(chunk):
+            while offset < end and offset >= start + len(buffer):
                 index += 1
-                chunk, start = self._chunks[index], self._starts[index]
+                buffer, start = self._buffers[index], self._starts[index]
         return found
 
     def _joined(self, index: int, offset: int, stop: int) -> bytes:
         parts = []
         while offset < stop:
-            chunk, start = self._chunks[index], self._starts[index]
-            part = chunk[offset - start : stop - start]
+            buffer, start = self._buffers[index], self._starts[index]
+            part = buffer[offset - start : stop - start]
             parts.append(part)
             offset += len(part)
             index += 1
@@ -130,10 +127,10 @@ class SendStream:
 
     def _free(self) -> None:
         count = bisect.bisect_right(self._starts, self.acknowledged_to) - 1
-        if count >= 0 and self._starts[count] + len(self._chunks[count]) <= self.acknowledged_to:
+        if count >= 0 and self._starts[count] + len(self._buffers[count]) <= self.acknowledged_to:
             count += 1
         if count > 0:
-            del self._chunks[:count]
+            del self._buffers[:count]
             del self._starts[:count]
 
     def on_lost(self, start: int, stop: int) -> None:
@@ -154,7 +151,7 @@ class ReceiveStream:
         self.unconsumed = 0  # bytes of whole frames that the reader has not taken yet
         self.waiting = 0  # and how many frames these are
         self._held = RangeSet()  # above next_offset
-        self._segments: Dict[int, bytes] = {}  # offset -> bytes, one for each piece of _held's ranges as it came
+        self._runs: Dict[int, bytes] = {}  # offset -> bytes, one for each piece of _held's ranges as it came
         self._header = bytearray()
         self._kind = 0
         self._body = bytearray()
@@ -164,12 +161,12 @@ class ReceiveStream:
 
     def held_bytes(self) -> int:
         """Memory that this stream holds."""
-        return len(self._body) + self.unconsumed + sum(len(segment) for segment in self._segments.values())
+        return len(self._body) + self.unconsumed + sum(len(run) for run in self._runs.values())
 
     def would_fit(self, offset: int, size: int) -> bool:
         """Is there room to remember these bytes? (Else the packet is treated as lost.)"""
-        segments_max = max(GAPS_MAX, self.window // SEGMENT_SIZE_LEAST)
-        has_room = len(self._held) < GAPS_MAX and len(self._segments) < segments_max
+        runs_max = max(GAPS_MAX, self.window // RUN_SIZE_LEAST)
+        has_room = len(self._held) < GAPS_MAX and len(self._runs) < runs_max
         return offset <= self.next_offset or has_room or not self._held.missing(offset, offset + size)
 
     def on_data(self, offset: int, payload: memoryview, frames: List[Frame]) -> None:
@@ -187,17 +184,17 @@ class ReceiveStream:
                 self._feed(part, frames)
                 self.next_offset = b
             else:
-                self._segments[a] = bytes(part)
+                self._runs[a] = bytes(part)
                 self._held.add(a, b)
             self._drain(frames)
 
     def _drain(self, frames: List[Frame]) -> None:
         while True:
-            segment = self._segments.pop(self.next_offset, None)
-            if segment is None:
+            run = self._runs.pop(self.next_offset, None)
+            if run is None:
                 break
-            self._feed(memoryview(segment), frames)
-            self.next_offset += len(segment)
+            self._feed(memoryview(run), frames)
+            self.next_offset += len(run)
         self._held.forget_below(self.next_offset)
 
     def _feed(self, data: memoryview, frames: List[Frame]) -> None:

@@ -50,7 +50,6 @@ class PacketType(enum.IntEnum):
 
 PREFIX = struct.Struct(">IBBH")
 PREFIX_SIZE = PREFIX.size
-_PREFIX_AFTERCHECKSUM = struct.Struct(">BBH")
 CHECKSUM = struct.Struct(">I")
 
 # DATA and PING: prefix, remote connection id, packet number, floor, stream offset.  `floor` is how far below
