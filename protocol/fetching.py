@@ -177,8 +177,9 @@ class Fetching:
         return fetch
 
     def is_wished(self, file_id: bytes) -> bool:
+        """Must another wish wait? Also while a relayed content is on its way into the cache, out of its part file."""
         fetch = self.fetches.get(file_id)
-        return fetch is not None and fetch.wish is not None
+        return fetch is not None and (fetch.wish is not None or (fetch.is_complete and not fetch.is_passing))
 
     def when_ended(self, file_id: bytes, then: Callable[[float], None]) -> None:
         """Two may wish for one content at a time: the second has its turn when the first is done."""
