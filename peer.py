@@ -137,11 +137,12 @@ def _ids_in(entries: List[Any]) -> AbstractSet[bytes]:
 class _ListAsk:
     """A list command on its way: pages are asked one after the other."""
 
-    def __init__(self, pattern: str, done: Callable[[Optional[List[Any]]], None], deadline: float) -> None:
+    def __init__(self, pattern: str, done: Callable[[Optional[List[Any]], int], None], deadline: float) -> None:
         self.pattern = pattern
         self.done = done
         self.deadline = deadline
         self.rows: List[Any] = []
+        self.total = 0
 
 
 class Peer:
@@ -278,10 +279,17 @@ class Peer:
             for number, entry in enumerate((entry for entry in entries if not entry.cached), 1)
         ]  # fmt: skip
 
-    def list_files(self, pattern: str, now: float, done: Callable[[List[ListEntry]], None]) -> None:
-        """The files of the network, numbered; `done` gets them all."""
+    def list_files(self, pattern: str, now: float, done: Callable[[Optional[List[ListEntry]]], None]) -> None:
+        """The files of the network, numbered; `done` gets them, or None when nobody answered."""
         self._enter(now)
-        self._ask_list(pattern, now, lambda rows: done(self._entries(rows or [])))
+
+        def listed(rows: Optional[List[Any]], total: int) -> None:
+            if rows is not None and len(rows) < total:
+                text = "Only the first %d of %d files are listed; a part of the name finds the others: G notes"
+                self.notify(Notice(text % (len(rows), total)))
+            done(None if rows is None else self._entries(rows))
+
+        self._ask_list(pattern, now, listed)
         self._drain(now)
 
     def fetch(self, what: ListEntry, now: float, done: Callable[[FetchAnswer], None]) -> None:
@@ -316,7 +324,7 @@ class Peer:
             done(FetchAnswer("no network"))
             return
 
-        def listed(rows: Optional[List[Any]]) -> None:
+        def listed(rows: Optional[List[Any]], _: int) -> None:
             if rows is None:
                 done(FetchAnswer("no network"))
                 return
@@ -459,7 +467,7 @@ class Peer:
         for request_id, ask in list(self._lists.items()):
             if now >= ask.deadline:
                 del self._lists[request_id]
-                ask.done(ask.rows or None)
+                ask.done(ask.rows or None, ask.total)
         self._drain(now)
 
     def next_deadline(self) -> float:
@@ -788,9 +796,9 @@ class Peer:
 
     # ---- lists
 
-    def _ask_list(self, pattern: str, now: float, done: Callable[[Optional[List[Any]]], None]) -> None:
+    def _ask_list(self, pattern: str, now: float, done: Callable[[Optional[List[Any]], int], None]) -> None:
         if len(pattern.encode("utf-8", "replace")) > messages.FILE_NAME_BYTES_MAX:
-            done([])
+            done([], 0)
             return
         request_id = self._rng.getrandbits(32)
         self._lists[request_id] = _ListAsk(pattern, done, now + LIST_TIMEOUT)
@@ -802,12 +810,13 @@ class Peer:
             self.dropped += 1
             return
         ask.rows += page.rows
+        ask.total = page.total
         if page.rows and len(ask.rows) < min(page.total, LIST_ROWS_MAX):
             ask.deadline = now + LIST_TIMEOUT
             self.send_to_supernode(ListRequest(page.request_id, ask.pattern, len(ask.rows)))
         else:
             del self._lists[page.request_id]
-            ask.done(ask.rows)
+            ask.done(ask.rows, ask.total)
 
     def _entries(self, rows: List[Any]) -> List[ListEntry]:
         return [

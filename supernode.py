@@ -17,7 +17,7 @@ from typing import Any, Callable, Deque, Dict, List, Optional, Set, Tuple
 
 from protocol import messages
 from protocol.chat import RECENT_MAX, Bucket, missed
-from protocol.index import Index
+from protocol.index import Index, has_wildcard
 from protocol.messages import (
     GONE,
     LEFT,
@@ -53,7 +53,10 @@ RETURN_TIME = 60.0  # seconds that a line is kept for its member, after a failov
 JOINS_PER_SECOND = 200.0  # (THREATS: F13)
 CHATS_PER_SECOND, CHATS_BURST = 20.0, 40.0  # from one member (THREATS: C03)
 REQUESTS_PER_SECOND, REQUESTS_BURST = 200.0, 400.0  # lists and searches from one member
-ROWS_PER_REQUEST = 250  # looking through so many rows for a list counts as one request more
+ROWS_PER_REQUEST = 2500  # looking through so many rows for a list counts as one request more ...
+ROWS_PER_REQUEST_FITTED = 1000  # ... and through so many with a wildcard
+LISTS_INTERVAL = 0.1  # seconds between two looks whether a list that was put off may be served
+LISTS_WAITING_MAX = 32  # requests for lists of one member, put off until its bucket has room
 SHARES_PER_SECOND, SHARES_BURST = 100.0, 400.0  # pages of shares from one member
 OFFERS_PER_SECOND, OFFERS_BURST = 1000.0, 2000.0  # from one member
 AWAY_PER_HOST_MAX = 64  # members at one address whose links are lost; else one host's comings fill the roster
@@ -85,6 +88,7 @@ class _Line:
         self.shares = Bucket(SHARES_PER_SECOND, SHARES_BURST, now)
         self.offers = Bucket(OFFERS_PER_SECOND, OFFERS_BURST, now)
         self.pages: List[ShareEntry] = []
+        self.lists: Deque[messages.ListRequest] = deque()  # that wait for their turn
         self.digest: Optional[bytes] = None  # of its shares here, as it announced it; None: unknown
         self.announced: Optional[bytes] = None
 
@@ -132,6 +136,7 @@ class Supernode:
         self._departed: Dict[bytes, Departure] = {}
         self._newcomers: List[_Line] = []
         self._flush_at = math.inf
+        self._next_lists = math.inf
         self._next_tick = now + TICK
         self._next_heal = now + rng.random() * HEAL_INTERVAL
         self._healed_at = -math.inf
@@ -240,6 +245,7 @@ class Supernode:
             self._by_link.pop(line.link, None)
             self.network.disconnect(line.link, "it joined again by another link")
         line.link = link
+        line.lists.clear()  # it asks again
         self._by_link[link] = line
 
     def _welcome(self, line: _Line) -> messages.Welcome:
@@ -447,11 +453,28 @@ class Supernode:
         line.digest = None
 
     def _on_list_request(self, line: _Line, request: messages.ListRequest, now: float) -> None:
-        rows_read = 0 if self.index.is_at_hand(request.pattern, request.first) else len(self.index)
-        count = min(1.0 + rows_read / ROWS_PER_REQUEST, REQUESTS_BURST)
-        if line.link is not None and self._may_ask(line, now, count):
+        if len(line.lists) >= LISTS_WAITING_MAX:
+            self.dropped += 1
+            return
+        line.lists.append(request)
+        self._serve_lists(line, now)
+
+    def _serve_lists(self, line: _Line, now: float) -> None:
+        """Answer what the member's bucket has room for; the rest waits, since who asks wants an answer."""
+        while line.lists and line.link is not None:
+            request = line.lists[0]
+            if not line.requests.take(now, self._cost_of(request)):
+                self._next_lists = min(self._next_lists, now + LISTS_INTERVAL)
+                return
+            line.lists.popleft()
             total, rows = self.index.page(request.pattern, request.first)
             self._send(line.link, messages.ListPage(request.request_id, request.first, total, rows))
+
+    def _cost_of(self, request: messages.ListRequest) -> float:
+        if self.index.is_at_hand(request.pattern, request.first):
+            return 1.0
+        rows_for_one = ROWS_PER_REQUEST_FITTED if has_wildcard(request.pattern) else ROWS_PER_REQUEST
+        return 1.0 + len(self.index) / rows_for_one
 
     def _on_search(self, line: _Line, search: messages.Search, now: float) -> None:
         if not self._may_ask(line, now):
@@ -503,13 +526,17 @@ class Supernode:
             self._heal(now)
         if now >= self._flush_at:
             self._flush(now)
+        if now >= self._next_lists:
+            self._next_lists = math.inf
+            for line in self._by_link.values():
+                self._serve_lists(line, now)
 
     def next_deadline(self) -> float:
         if self.has_ended:
             return self._leave_by
         if self._doubt_until > self._awake_at:
             return min(self._doubt_until, self._next_doubt_query)
-        return min(self._next_tick, self._next_heal, self._flush_at)
+        return min(self._next_tick, self._next_heal, self._flush_at, self._next_lists)
 
     def _look_at_members(self, now: float) -> None:
         for line in list(self._lines.values()):

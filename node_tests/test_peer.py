@@ -10,6 +10,7 @@ from lab import MIB, PORT, Lab, Node, content
 from simulator import Conditions
 
 import library as files
+import peer
 from peer import (
     ChatReceived,
     DownloadDone,
@@ -703,6 +704,34 @@ def test_a_file_arrives_over_a_lossy_slow_path(tmp_path, mesh):
     lab.run(2)
     assert bo.told(UploadDone)
     lab.close()
+
+
+# ---- lists
+
+
+def test_a_list_that_was_cut_says_so_and_one_that_nobody_answers_is_not_an_empty_one(lab, monkeypatch):
+    monkeypatch.setattr(peer, "LIST_ROWS_MAX", 50)
+    ana = lab.node("ana", shared={"%03d.txt" % number: b"%d" % number for number in range(120)})
+    bo = lab.node("bo")
+    shown = len(bo.list())
+    assert 50 <= shown < 120
+    assert [event.text for event in bo.told(Notice)] == [
+        "Only the first %d of 120 files are listed; a part of the name finds the others: G notes" % shown
+    ]
+    ana.kill()
+    answers = []
+    bo.do("list_files", "", lab.world.now, answers.append)
+    lab.run(4)
+    assert answers == []
+    lab.run(2)
+    assert answers == [None]
+
+
+def test_a_file_with_brackets_in_its_name_is_fetched_by_name(lab):
+    lab.node("ana", shared={"notes [1].pdf": b"one", "notes 1.pdf": b"other"})
+    bo = lab.node("bo")
+    assert isinstance(bo.fetched("notes [1].pdf"), DownloadDone)
+    assert bo.read("notes [1].pdf") == b"one"
 
 
 # ---- to another network and back

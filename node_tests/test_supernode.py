@@ -146,6 +146,43 @@ def test_index_always_equals_what_its_members_said() -> None:
             assert set(row.holders) == holders and row.sources == len(holders)
 
 
+def test_who_asks_for_many_lists_in_a_row_gets_them_all_if_later() -> None:
+    lab = Lab(21, 2)
+    ruler, asker = lab.nodes
+    assert ruler.supernode is not None
+    for number in range(2):
+        ruler.supernode.index.add(bytes([number]) * 8, [share(10_000 * number + each) for each in range(10_000)])
+    announce(lab, asker, share(1, "mine.txt"))
+    asker.received.clear()
+    for number in range(30):
+        asker.send(ListRequest(number, "file*%d.bin" % number, 0))
+    lab.run(0.1)
+    assert 10 < len(received(asker, ListPage)) < 30
+    lab.run(4.0)
+    assert [page.request_id for page in received(asker, ListPage)] == list(range(30))
+    assert all(page.rows for page in received(asker, ListPage)) and not ruler.supernode.dropped
+
+
+def test_a_list_of_the_index_stays_in_order_while_files_come_and_go() -> None:
+    index, rng = Index(), random.Random(22)
+    mine: set = set()
+    for _ in range(100):
+        index.remove(b"a" * 8, gone := rng.sample(sorted(mine), min(len(mine), rng.randrange(4))))
+        mine.difference_update(gone)
+        index.add(b"a" * 8, new := [share(rng.randrange(40)) for _ in range(rng.randrange(5))])
+        mine.update(new)
+        assert [row.name for row in index.page("", 0)[1]] == sorted(entry.name for entry in mine)
+
+
+def test_a_name_with_brackets_is_found_as_it_stands_and_the_very_name_comes_first() -> None:
+    index = Index()
+    names = ("a notes [1].pdf", "notes [1].pdf", "notes 1.pdf", "Notes [1].pdf")
+    index.add(b"a" * 8, [share(number, name) for number, name in enumerate(names)])
+    found = [row.name for row in index.page("notes [1].pdf", 0)[1]]
+    assert found == ["notes [1].pdf", "Notes [1].pdf", "a notes [1].pdf", "notes 1.pdf"]
+    assert [row.name for row in index.page("*[1].pdf", 0)[1]] == ["notes 1.pdf"]
+
+
 # ---- searches -----------------------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import re
-from typing import Dict, Iterable, List, Optional, Tuple
+from typing import Callable, Dict, Iterable, List, Set, Tuple
 
 from protocol.content import BadName, check_name
 from protocol.messages import HOLDERS_NAMED_MAX, LIST_PER_PAGE, SHARES_MAX, ListRow, ShareEntry
@@ -19,6 +19,7 @@ STARS_MAX = 16  # in a pattern: more only cost time
 FOLDED_MAX = 240  # characters of a name that are compared: some signs become 18
 
 _Key = Tuple[bytes, int, str, bool]  # file id, size, name, is it a folder
+_Line = Tuple[str, _Key, ShareEntry]  # what the listing is sorted by and searched in
 
 
 def _key_of(entry: ShareEntry) -> _Key:
@@ -32,6 +33,23 @@ def _is_listable(name: str) -> bool:
     return False
 
 
+def _place_of(line: _Line) -> Tuple[str, _Key]:
+    return line[:2]
+
+
+def has_wildcard(pattern: str) -> bool:
+    return any(sign in pattern for sign in "*?[")
+
+
+def _matcher(wanted: str) -> Callable[[str], object]:
+    """Whether a name fits the pattern; nothing fits one that has no wildcard, or is none after all."""
+    wanted = re.sub(r"\*+", "*", wanted)
+    if has_wildcard(wanted) and wanted.count("*") <= STARS_MAX:
+        with contextlib.suppress(re.error):  # before Python 3.13, [z-a] and the like
+            return re.compile(fnmatch.translate(wanted)).match
+    return lambda name: False
+
+
 class Index:
     """Shares by member, and rows for the listing."""
 
@@ -42,8 +60,10 @@ class Index:
         self._holders: Dict[Tuple[bytes, int], Dict[bytes, int]] = {}  # content -> member -> names it has it under
         self._count = 0
         self._version = 0
-        self._sorted: Optional[List[Tuple[str, ListRow]]] = None
-        self._last: Tuple[int, str, List[ListRow]] = (-1, "", [])
+        self._sorted: List[_Line] = []
+        self._new: Dict[_Key, None] = {}  # since it was sorted; ordered, unlike a set: a test's seed replays exactly
+        self._gone: Set[_Key] = set()
+        self._last: Tuple[int, str, List[_Line]] = (-1, "", [])
 
     def __len__(self) -> int:
         return self._count
@@ -82,17 +102,24 @@ class Index:
             self._take_out(node_id, key)
 
     def _take_in(self, node_id: bytes, key: _Key, entry: ShareEntry) -> None:
-        self._rows.setdefault(key, entry)
+        if key not in self._rows:
+            self._rows[key] = entry
+            self._new[key] = None
+            self._version += 1
         self._row_uses[key] = self._row_uses.get(key, 0) + 1
         holders = self._holders.setdefault(key[:2], {})
         holders[node_id] = holders.get(node_id, 0) + 1
         self._count += 1
-        self._changed()
 
     def _take_out(self, node_id: bytes, key: _Key) -> None:
         self._row_uses[key] -= 1
         if not self._row_uses[key]:
             del self._row_uses[key], self._rows[key]
+            self._version += 1
+            if key in self._new:
+                del self._new[key]
+            else:
+                self._gone.add(key)
         holders = self._holders[key[:2]]
         holders[node_id] -= 1
         if not holders[node_id]:
@@ -100,11 +127,6 @@ class Index:
         if not holders:
             del self._holders[key[:2]]
         self._count -= 1
-        self._changed()
-
-    def _changed(self) -> None:
-        self._version += 1
-        self._sorted = None
 
     def is_at_hand(self, pattern: str, first: int) -> bool:
         """Is a page of this list only to be cut? A list once begun is read to its end as it was then."""
@@ -114,29 +136,32 @@ class Index:
         """(how many rows match, the rows from `first`)."""
         if not self.is_at_hand(pattern, first):
             self._last = self._version, pattern, self._matching(pattern)
-        rows = self._last[2]
-        return len(rows), tuple(rows[first : first + LIST_PER_PAGE])
+        lines = self._last[2]
+        return len(lines), tuple(self._row(key, entry) for _, key, entry in lines[first : first + LIST_PER_PAGE])
 
-    def _matching(self, pattern: str) -> List[ListRow]:
-        if self._sorted is None:
-            rows = [self._row(key, entry) for key, entry in self._rows.items()]
-            self._sorted = sorted((fold(row.name)[:FOLDED_MAX], row) for row in rows)
-        wanted = fold(pattern)
+    def _in_order(self) -> List[_Line]:
+        """All rows by name; what came and went meanwhile is sorted into what was in order already."""
+        if self._new or self._gone:
+            kept = [line for line in self._sorted if line[1] not in self._gone]
+            kept += [(fold(key[2])[:FOLDED_MAX], key, self._rows[key]) for key in self._new]
+            kept.sort(key=_place_of)
+            self._sorted = kept
+            self._new.clear()
+            self._gone.clear()
+        return self._sorted
+
+    def _matching(self, pattern: str) -> List[_Line]:
+        """The rows that the pattern fits, or that hold it as it stands; those of that very name come first."""
+        lines, wanted = self._in_order(), fold(pattern)[:FOLDED_MAX]
         if not wanted or wanted == "*":
-            return [row for _, row in self._sorted]
-        if not any(sign in wanted for sign in "*?["):
-            return [row for name, row in self._sorted if wanted in name]
-        wanted = re.sub(r"\*+", "*", wanted)
-        if wanted.count("*") > STARS_MAX:
-            return []
-        try:
-            match = re.compile(fnmatch.translate(wanted)).match
-        except re.error:  # before Python 3.13, [z-a] and the like
-            return []
-        return [row for name, row in self._sorted if match(name)]
+            return lines
+        fits = _matcher(wanted)
+        found = [line for line in lines if wanted in line[0] or fits(line[0])]
+        found.sort(key=lambda line: line[0] != wanted)
+        return found
 
     def _row(self, key: _Key, entry: ShareEntry) -> ListRow:
-        holders = self._holders[key[:2]]
+        holders = self._holders.get(key[:2], {})  # all may have left while the list is read
         named = tuple(holders)[:HOLDERS_NAMED_MAX]
         return ListRow(
             entry.file_id, entry.size, entry.name, entry.is_folder, entry.file_count, entry.total_size,
