@@ -140,6 +140,47 @@ def test_a_receiver_that_cannot_keep_the_file_says_so_at_both_ends(ends, tmp_pat
     assert far.receive(timeout=WAIT) == b"and the connection lives"
 
 
+class Mistake(Exception):
+    """What a caller's own code may raise."""
+
+
+def stumble(done, size):
+    raise Mistake
+
+
+@pytest.mark.parametrize("who", ["sender", "receiver"])
+def test_a_mistake_in_the_callers_progress_ends_the_transfer_at_both_ends(ends, tmp_path, who):
+    near, far = ends
+    (tmp_path / "f.bin").write_bytes(bytes(6_000_000))
+    at_far = stumble if who == "receiver" else None
+    accepting = in_background(far.accept_file, str(tmp_path / "inbox"), progress=at_far, timeout=WAIT)
+    with pytest.raises(Mistake if who == "sender" else rdt.RdtError):
+        near.send_file(str(tmp_path / "f.bin"), progress=stumble if who == "sender" else None, timeout=WAIT)
+    with pytest.raises(Mistake if who == "receiver" else rdt.RdtError):
+        accepting()
+    assert not list((tmp_path / "inbox").iterdir())
+    accepting = in_background(far.accept_file, str(tmp_path / "inbox"), timeout=WAIT)
+    near.send_file(str(tmp_path / "f.bin"), timeout=WAIT)
+    assert accepting().size == 6_000_000
+
+
+def test_a_file_is_not_held_up_by_messages_that_wait(ends, tmp_path):
+    near, far = ends
+    (tmp_path / "f.bin").write_bytes(bytes(3_000_000))
+    for index in range(300):
+        near.send(b"line %d" % index)
+    accepting = in_background(far.accept_file, str(tmp_path / "inbox"), timeout=WAIT)
+    near.send_file(str(tmp_path / "f.bin"), timeout=WAIT)
+    accepting()
+    assert far.receive(timeout=WAIT) == b"line 0"
+
+
+@pytest.mark.parametrize("address", [("127.0.0.1", 0), ("127.0.0.1", 65_536), ("no such machine", 6020)])
+def test_an_address_that_is_none(ends, address):
+    with pytest.raises(rdt.RdtError, match="cannot connect to"):
+        ends[0].transport.connect(address)
+
+
 def test_a_name_that_leaves_the_folder_is_refused(ends, tmp_path):
     near, far = ends
     near._send_frame(rdt.FILE, rdt._FILE.pack(2, 3), b"../evil.txt")
