@@ -6,7 +6,7 @@
     world.attach(network, peer)                    # its events go there, its deadlines are kept
     world.run(until=30.0)                          # or world.run_until(lambda: ..., limit=60.0)
 
-`world.conditions` (a `Conditions`) holds for every pair of hosts; `world.between(ip_a, ip_b)` gives one direction its own.
+`world.conditions` (a `Conditions`) holds for every pair of hosts; `world.between(ip_a, ip_b)` gives one way its own.
 `world.cut(ips_a, ips_b)` and `world.heal()` make and mend partitions; `world.kill(network)` is SIGKILL: no good-bye;
 `network.stop()` and `network.go_on()` of a world of packets are SIGSTOP and SIGCONT.
 The same seed replays exactly.
@@ -300,7 +300,7 @@ class PacketLink:
 class EndpointDriver:
     """An Endpoint in the simulator: its datagrams travel over the world's links, its deadlines are kept.
 
-    `on_event` is given each of the endpoint's events. `filter(datagram, source)` may drop (None) or change what is sent.
+    `on_event` is given each of the endpoint's events. `filter(datagram)` may drop (None) or change what is sent.
     """
 
     def __init__(self, world: World, address: Address, on_event: Callable[[Any], None]) -> None:
