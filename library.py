@@ -808,6 +808,7 @@ class Destination(Enum):
 
     DOWNLOAD = 0
     CACHE = 1
+    PASSING = 2                # too big for the cache: relayed to others, then dropped
 
 
 class PartInfo(NamedTuple):
@@ -1020,7 +1021,7 @@ class Library:
 
     def _load(self) -> None:
         for _, part in list(_load_maps(self._parts_folder)):
-            if part.destination is Destination.CACHE:
+            if part.destination is not Destination.DOWNLOAD:
                 self._delete(self._part_path(part.file_id))
             else:
                 self._parts[part.file_id] = part
@@ -1136,7 +1137,7 @@ class Library:
         with _speaking(f"save {_called(label)}"):
             if not part.is_open:
                 self._open_part(part)
-            elif destination is Destination.DOWNLOAD and part.destination is Destination.CACHE:
+            elif destination is Destination.DOWNLOAD and part.destination is not Destination.DOWNLOAD:
                 part.destination, part.label = destination, label
                 self._write_map(part, self._part_path(file_id) + ".map")
         self._parts[file_id] = part
@@ -1263,8 +1264,10 @@ class Library:
                 for part in self._parts.values() if part.destination is Destination.DOWNLOAD]
 
     def discard(self, file_id: bytes) -> None:
-        """Drop an unfinished download and its bytes."""
-        self._forget_part(file_id)
+        """Drop an unfinished content that was fetched for others; what this node's person began stays."""
+        part = self._parts.get(file_id)
+        if part is not None and part.destination is not Destination.DOWNLOAD:
+            self._forget_part(file_id)
 
     def _part_path(self, file_id: bytes) -> str:
         return os.path.join(self._parts_folder, file_id.hex())

@@ -126,7 +126,7 @@ def _is_true_manifest(file_id: bytes, size: int, digests: bytes) -> bool:
 
 RULES = FileRules(
     files.piece_size_of, _is_true_manifest, files.decode_folder, files.check_name,
-    files.Destination.DOWNLOAD, files.Destination.CACHE,
+    files.Destination.DOWNLOAD, files.Destination.CACHE, files.Destination.PASSING,
 )  # fmt: skip
 
 

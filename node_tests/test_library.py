@@ -310,7 +310,7 @@ def test_data_that_nobody_asked_for_leaves_no_file(lib, folder):
     with pytest.raises(LibraryError):
         lib.write_piece(content.file_id, 0, content.data)
     cancelled = Content(100, seed=2)
-    lib.begin(cancelled.file_id, 100, cancelled.digests)
+    lib.begin(cancelled.file_id, 100, cancelled.digests, Destination.CACHE)
     lib.discard(cancelled.file_id)
     with pytest.raises(LibraryError):
         lib.write_piece(cancelled.file_id, 0, cancelled.data)
@@ -1147,8 +1147,23 @@ def test_fetched_listing_is_read_before_its_files_are_fetched(lib, folder):
     assert missing.value.kind is ErrorKind.MISSING
     lib.write_piece(file_id, 0, listing)
     assert decode_folder(lib.contents(file_id)) == [("x", 1, ID, False)]
-    lib.discard(file_id)
-    assert lib.parts() == [] and os.listdir(folder / ".node" / "parts") == []
+
+
+@pytest.mark.parametrize("relayed_to", [Destination.CACHE, Destination.PASSING])
+def test_what_was_fetched_for_others_is_dropped_but_never_what_the_person_began(lib, folder, relayed_to):
+    own, relayed, left = Content(200_000), Content(150_000, seed=2), Content(150_000, seed=3)
+    lib.begin(own.file_id, own.size, own.digests, label="own")
+    lib.write_piece(own.file_id, 0, own.piece(0))
+    lib = restarted(lib)
+    for content in (own, relayed, left):
+        lib.begin(content.file_id, content.size, content.digests, relayed_to, "theirs")
+        lib.write_piece(content.file_id, 1, content.piece(1))
+    for content in (own, relayed):
+        lib.discard(content.file_id)
+    assert [(part.label, part.verified_bytes) for part in lib.parts()] == [("own", 2 * 65536)]
+    lib = restarted(lib)
+    assert [part.label for part in lib.parts()] == ["own"]
+    assert len(os.listdir(folder / ".node" / "parts")) == 2  # nothing is left of the others
 
 
 def test_content_that_is_here_gets_a_second_name_without_a_transfer(lib, folder):

@@ -342,6 +342,39 @@ def test_the_mesh_switched_off_in_the_middle_sends_the_rest_by_way_of_the_supern
     assert all(upload.label != "cy" for upload in bo.peer.serving.uploads.links.values())
 
 
+def test_a_relay_that_nobody_waits_for_leaves_what_the_supernodes_own_person_has_begun(lab):
+    ana = lab.node("ana")
+    lab.node("bo", shared={"lab.iso": content(40 * MIB)}, disk_delay=0.05)
+    cy = lab.node("cy", mesh=False)
+    number = ana.fetch("lab.iso").transfer
+    lab.world.run_until(lambda: ana.row().verified > 3 * MIB, lab.world.now + 60)
+    assert "kept" in ana.do("cancel", number, lab.world.now)
+    lab.run(1)
+    number = cy.fetch("lab.iso").transfer
+    lab.run(0.1)
+    assert ana.peer.fetching.fetches
+    cy.do("cancel", number, lab.world.now)
+    lab.run(40)
+    assert not ana.peer.fetching.fetches
+    assert [part.verified_bytes > 3 * MIB for part in ana.library.parts()] == [True]
+
+
+def test_what_had_to_leave_the_cache_is_no_longer_announced_and_is_fetched_from_its_holder(lab, monkeypatch):
+    monkeypatch.setattr(files, "CACHE_BYTES_MAX", 5 * MIB)
+    ana = lab.node("ana")
+    lab.node("bo", shared={"a.bin": content(3 * MIB, 1), "b.bin": content(4 * MIB, 2)}, disk_delay=0.3)
+    cy, di = lab.node("cy", mesh=False), lab.node("di", mesh=False)
+    assert cy.fetched("a.bin").by_way_of == "ana"
+    lab.run(1)
+    assert set(cy.list("a.bin")[0].holders) == {"ana", "bo", "cy"}
+    number = cy.fetch("b.bin").transfer
+    lab.run(2)
+    cy.do("cancel", number, lab.world.now)
+    lab.run(40)
+    assert not ana.library.cached() and set(cy.list("a.bin")[0].holders) == {"bo", "cy"}
+    assert isinstance(di.fetched("a.bin"), DownloadDone)
+
+
 # ---- sources that lie, freeze, change or leave
 
 

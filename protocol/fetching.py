@@ -487,6 +487,8 @@ class Fetching:
     def _on_begun(
         self, fetch: Fetch, is_cache: bool, bitmap: Any, error: Optional[Exception], now: float
     ) -> None:
+        if is_cache:
+            self.host.on_cache_changed(lambda: None)  # older contents may have made room for it
         if fetch.is_ended:
             return
         if error is None:
@@ -496,7 +498,7 @@ class Fetching:
         elif is_cache and kind_of(error) == "FULL":
             # Too big for the cache: it passes through a part file, which is dropped when those who wait have it.
             fetch.is_passing = True
-            self._begin(fetch, self.rules.to_download)
+            self._begin(fetch, self.rules.to_pass)
         else:
             self.fail(fetch, sentence_of(error), now)
 

@@ -16,6 +16,7 @@ class FileRules(NamedTuple):
     check_name: Callable[[str], str]
     to_download: Any
     to_cache: Any
+    to_pass: Any
 
 
 class Host(Protocol):

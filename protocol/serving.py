@@ -165,6 +165,8 @@ class Serving:
             asked.discard(message.file_id)
             if error is not None:
                 self.send(link, PieceRefused(message.file_id, NO_PIECE, UNKNOWN_FILE))
+                if self.host.is_cached(message.file_id):
+                    self.host.on_cache_changed(lambda: None)
                 return
             for page in manifest_pages(message.file_id, *manifest):
                 self.send(link, page)
@@ -241,7 +243,7 @@ class Serving:
         link, file_id, index, _, length = span
         kinds = {"UNKNOWN": UNKNOWN_FILE, "MISSING": PIECE_MISSING, "CHANGED": FILE_CHANGED}
         reason = kinds.get(kind_of(error), NOT_READABLE)
-        if reason == FILE_CHANGED and self.host.is_cached(file_id):
+        if reason in (FILE_CHANGED, UNKNOWN_FILE) and self.host.is_cached(file_id):
             reason = UNKNOWN_FILE  # the library has dropped it: it can be fetched anew
             self.host.on_cache_changed(lambda: None)
         self.uploads.on_unreadable(link, file_id, index, length, reason, now)
