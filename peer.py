@@ -345,20 +345,26 @@ class Peer:
 
     def members(self, now: float) -> List[MemberRow]:
         """Who is here, in join order."""
-        membership, rows = self.membership, []
         links = self.fetching.link_counts()
-        for entry in self._roster():
-            is_me, is_ruler = entry.node_id == self.node_id, entry.node_id == self.supernode_id
-            count = links.get(entry.node_id, 0) + (1 if is_ruler and not is_me else 0)
-            if is_me:
-                count = sum(links.values()) + (len(self._roster()) - 1 if self.is_supernode else 1)
-            place = self.network.address if is_me else self.place_of(entry.node_id) or entry.place
-            heard = max(0.0, now - membership.heard_at) if is_ruler and not is_me else None
-            rows.append(
-                MemberRow(self.label_of(entry.node_id), place, "supernode" if is_ruler else "member", is_me, count,
-                          membership.round_trip if is_ruler and not is_me else None, heard, entry.mesh)
-            )  # fmt: skip
-        return rows
+        return [self._member_row(entry, links, now) for entry in self._roster()]
+
+    def _member_row(self, entry: Any, links: Dict[bytes, int], now: float) -> MemberRow:
+        """A member as far as this node knows it: what only others know stays blank."""
+        node_id, membership = entry.node_id, self.membership
+        is_me, is_ruler = node_id == self.node_id, node_id == self.supernode_id
+        heard = trip = None
+        if is_me:
+            members = self.supernode.linked_count() if self.supernode is not None else int(self.has_supernode)
+            count = sum(links.values()) + members
+        else:
+            if self.supernode is not None:
+                heard, trip = self.supernode.heard_ago(node_id, now), self.supernode.round_trip(node_id)
+            elif is_ruler and self.has_supernode:
+                heard, trip = max(0.0, now - membership.heard_at), membership.round_trip
+            count = links.get(node_id, 0) + (heard is not None)
+        place = self.network.address if is_me else self.place_of(node_id) or entry.place
+        role = "supernode" if is_ruler else "member"
+        return MemberRow(self.label_of(node_id), place, role, is_me, count or None, trip, heard, entry.mesh)
 
     def transfers(self, now: float) -> List[TransferRow]:
         return self.jobs.rows(now)

@@ -62,6 +62,7 @@ OFFERS_PER_SECOND, OFFERS_BURST = 1000.0, 2000.0  # from one member
 AWAY_PER_HOST_MAX = 64  # members at one address whose links are lost; else one host's comings fill the roster
 UPDATE_DELAY_EACH, UPDATE_DELAY_MAX = 0.001, 0.5  # seconds a roster update waits for more, for each member and at most
 BACKLOG_MAX = 8 << 20  # bytes queued for a member who does not read, until it is given up
+ROUND_TRIP_US_MAX = 60_000_000  # that a member may claim
 HEAL_INTERVAL = 10.0
 HINTS_PER_SECOND = 0.5  # a hint is shorter than the query that it causes
 SLEPT_AFTER = 2.0  # seconds of lateness that mean this node slept (THREATS: F04)
@@ -80,6 +81,7 @@ class _Line:
         self.link: Optional[int] = None
         self.is_ready = False  # it has been sent the roster; only then anything else
         self.heard_at = now
+        self.round_trip: Optional[float] = None  # seconds, as the member measured it
         self.expires_at = now + RETURN_TIME  # when it has no link
         self.chat_seen = 0
         self.chat_counter = 0
@@ -171,6 +173,15 @@ class Supernode:
             return None
         return 0.0 if line.link == LOCAL_LINK else now - line.heard_at
 
+    def linked_count(self) -> int:
+        """Links with members; the own peer is none."""
+        return sum(link != LOCAL_LINK for link in self._by_link)
+
+    def round_trip(self, node_id: bytes) -> Optional[float]:
+        """Seconds, as that member measured it last; None if it is not here or has not yet."""
+        line = self._lines.get(node_id)
+        return line.round_trip if line is not None and line.link is not None else None
+
     # ---- admission ------------------------------------------------------------------------------------------------
 
     def on_hello(self, link: int, address: Address, join: messages.Join, now: float) -> None:
@@ -187,7 +198,7 @@ class Supernode:
         self._replace_link(line, link)
         place = NOWHERE if link == LOCAL_LINK else address
         line.entry = line.entry._replace(name=join.name, place=place, mesh=join.mesh, present=True)
-        line.heard_at = now
+        line.heard_at, line.round_trip = now, None
         line.is_ready = False
         line.chat_seen = join.chat_seen if join.network_id == self.network_id and join.chat_seen else self._sequence
         self._send(link, self._welcome(line))
@@ -349,6 +360,8 @@ class Supernode:
 
     def _on_ping(self, line: _Line, ping: messages.Ping, now: float) -> None:
         assert line.link is not None
+        if 0 < ping.round_trip_us <= ROUND_TRIP_US_MAX:
+            line.round_trip = ping.round_trip_us / 1e6
         self._send(line.link, messages.Pong(ping.stamp, self.term))
         if ping.term < self.term:
             self._send(line.link, messages.Stale(self.term, NOWHERE))

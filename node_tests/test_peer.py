@@ -612,6 +612,20 @@ def test_members_are_shown_with_roles_and_links(lab):
     assert ana.peer.members(lab.world.now)[0].is_me
 
 
+def test_the_supernode_shows_links_round_trips_and_when_it_heard_each_and_a_member_only_what_it_knows(lab):
+    ana, bo, cy = lab.node("ana"), lab.node("bo", mesh=False), lab.node("cy", mesh=False)
+    lab.run(6)
+    me, *others = ana.peer.members(lab.world.now)
+    assert (me.is_me, me.links, me.round_trip, me.heard_ago) == (True, 2, None, None)
+    assert [(row.label, row.links) for row in others] == [("bo", 1), ("cy", 1)]
+    assert all(0 < row.round_trip < 1 and 0 <= row.heard_ago < 3 for row in others)
+    unknown = bo.peer.members(lab.world.now)[2]
+    assert (unknown.label, unknown.links, unknown.round_trip, unknown.heard_ago) == ("cy", None, None, None)
+    cy.kill()
+    lab.run(4)
+    assert ana.peer.members(lab.world.now)[2].heard_ago > 3
+
+
 def test_with_the_mesh_on_nodes_stand_by_with_links_and_without_they_close_them(lab):
     lab.node("ana")
     bo, cy = lab.node("bo"), lab.node("cy")
@@ -621,11 +635,11 @@ def test_with_the_mesh_on_nodes_stand_by_with_links_and_without_they_close_them(
     def links(node):
         return {row.label: row.links for row in node.peer.members(lab.world.now) if not row.is_me}
 
-    assert links(bo) == {"ana": 1, "cy": 1, "di": 0} and links(cy) == {"ana": 1, "bo": 1, "di": 0}
-    assert links(di) == {"ana": 1, "bo": 0, "cy": 0}
+    assert links(bo) == {"ana": 1, "cy": 1, "di": None} and links(cy) == {"ana": 1, "bo": 1, "di": None}
+    assert links(di) == {"ana": 1, "bo": None, "cy": None}
     bo.do("set_mesh", False, lab.world.now)
     lab.run(40)
-    assert links(bo) == {"ana": 1, "cy": 0, "di": 0} and links(cy)["bo"] == 0
+    assert links(bo) == {"ana": 1, "cy": None, "di": None} and links(cy)["bo"] is None
     bo.do("set_mesh", True, lab.world.now)
     lab.run(40)
     assert links(cy)["bo"] == 1

@@ -248,7 +248,8 @@ def member_cells(row: results.MemberRow) -> Sequence[str]:
     trip = "" if row.round_trip is None else f"{row.round_trip * 1000:.1f} ms"
     heard = "this is you" if row.is_me else "" if row.heard_ago is None else f"heard {row.heard_ago:.0f} s ago"
     role = row.role + ("" if row.mesh else ", mesh off")
-    return safe_label(row.label), format_address(row.address), role, count_of(row.links, "link"), trip, heard
+    links = "" if row.links is None else count_of(row.links, "link")
+    return safe_label(row.label), format_address(row.address), role, links, trip, heard
 
 
 def transfer_cells(row: results.TransferRow) -> Sequence[str]:

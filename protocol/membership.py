@@ -496,6 +496,7 @@ class Membership:
         self._term_seen = max(self._term_seen, self.term)
         self.supernode_id, self.supernode_link = welcome.supernode_id, attempt.link
         self.supernode_address = attempt.address
+        self.round_trip = None
         self._remember_supernode(attempt.address)
         self._attempt = self._follow = self._join_claim = None
         self.roster.replace(attempt.pages.entries, version)
@@ -619,7 +620,8 @@ class Membership:
         self._wake_at = min(self._next_beat, self.heard_at + SUSPECT_AFTER)
 
     def _beat(self, now: float) -> None:
-        self.send_to_supernode(messages.Ping(int(now * 1e6), self.term))
+        round_trip_us = int(1e6 * (self.round_trip or 0.0))
+        self.send_to_supernode(messages.Ping(int(now * 1e6), self.term, round_trip_us))
         self._next_beat = now + BEAT_INTERVAL
 
     def _on_pong(self, pong: messages.Pong, now: float) -> None:

@@ -265,6 +265,7 @@ class RosterRequest(NamedTuple):
 class Ping(NamedTuple):
     stamp: U64  # the asker's own; comes back as it is
     term: U32
+    round_trip_us: U32 = 0  # as the asker measured it last, so that the supernode need not ask back; 0: not yet
 
 
 @_message(20)

@@ -35,7 +35,7 @@ class MemberRow(NamedTuple):
     address: Address
     role: str  # "supernode" or "member"
     is_me: bool
-    links: int
+    links: Optional[int]  # of this node: all of them; of others: those with this node; None: none with it
     round_trip: Optional[float]  # seconds
     heard_ago: Optional[float]  # seconds
     mesh: bool
