@@ -113,8 +113,12 @@ _ERRNO_MEANING: Dict[Optional[int], Tuple[ErrorKind, str]] = {
 }
 
 
+def _meaning(error: OSError) -> Tuple[ErrorKind, str]:
+    return _ERRNO_MEANING.get(error.errno, (ErrorKind.DISK, (error.strerror or "the system refused").lower()))
+
+
 def _trouble(error: OSError, doing: str) -> LibraryError:
-    kind, cause = _ERRNO_MEANING.get(error.errno, (ErrorKind.DISK, (error.strerror or "the system refused").lower()))
+    kind, cause = _meaning(error)
     return LibraryError(kind, f"Cannot {doing}: {cause}.")
 
 
@@ -416,6 +420,23 @@ class _Walk:
             return None
 
 
+def _is_inside(path: str, folder: str) -> bool:
+    """Whether a real path is the folder or in it."""
+    path, folder = os.path.normcase(path), os.path.normcase(folder)
+    return path == folder or path.startswith(os.path.join(folder, ""))
+
+
+def _check_readable(path: str) -> None:
+    """An OSError for what cannot be read; LibraryError for what is neither file nor folder."""
+    mode = os.stat(path).st_mode
+    if stat.S_ISDIR(mode):
+        os.listdir(path)
+    elif stat.S_ISREG(mode):
+        os.close(_open_regular(path))
+    else:
+        raise LibraryError(ErrorKind.DENIED, f"{shown(path, 1000)} is no ordinary file or folder.")
+
+
 class Scanner:
     """Finds and hashes what is shared; owned by one thread, which calls `run_once` again and again."""
 
@@ -443,13 +464,24 @@ class Scanner:
     def add_path(self, path: str) -> str:
         """Share a file or folder that lies elsewhere, from the next pass on; returns its real path."""
         real = os.path.realpath(path)
-        with _speaking(f"share {shown(path, 1000)}"):
-            mode = os.stat(real).st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-            raise LibraryError(ErrorKind.DENIED, f"{shown(path, 1000)} is no ordinary file or folder.")
+        try:
+            _check_readable(real)
+        except OSError as error:
+            kind, cause = _meaning(error)
+            raise LibraryError(kind, f"{shown(path, 1000)} cannot be read: {cause}.") from error
+        self._check_apart(real)
         check_name(os.path.basename(real))
         self._inbox.put(partial(self._add_extra, real))
         return real
+
+    def _check_apart(self, real: str) -> None:
+        """Refuse what overlaps the shared folder: one file has one name here."""
+        folder, path = os.path.realpath(self.folder), shown(real, 1000)
+        if _is_inside(real, folder):
+            raise LibraryError(ErrorKind.DENIED, f"{path} is shared already.")
+        if _is_inside(folder, real):
+            raise LibraryError(ErrorKind.DENIED, f"{path} cannot be shared as a whole: "
+                                                 f"{shown(folder, 1000)} in it is shared already.")
 
     def adopt(self, shared: SharedFile) -> None:
         """Take a file that a download has finished as known: it is not hashed again."""
@@ -963,6 +995,8 @@ class Library:
     def open(self) -> None:
         """Make the folder if absent and lock it; a folder that cannot be written is opened with a `notice`."""
         with _speaking(f"use the folder {shown(self.folder, 1000)}"):
+            if os.path.isfile(self.folder):
+                raise LibraryError(ErrorKind.NAME, f"Cannot use the folder {shown(self.folder, 1000)}: it is a file.")
             os.makedirs(self.folder, exist_ok=True)
             os.listdir(self.folder)
         try:

@@ -993,9 +993,9 @@ def test_stop_flag_ends_a_scan_in_mid_file(tmp_path):
 def test_files_shared_from_elsewhere(tmp_path):
     fill(tmp_path, shared__a=b"1", elsewhere__f=b"2", elsewhere__d__g=b"3", shared__d__inner=b"4")
     scanner = Scanner(str(tmp_path / "shared"))
-    for path in ("elsewhere/f", "elsewhere/d", "elsewhere/d", "shared/d/inner"):
+    for path in ("elsewhere/f", "elsewhere/d", "elsewhere/d"):
         scanner.add_path(str(tmp_path / path))
-    assert names_of(scanner.run_once().added) == ["a", "d", "d", "f", "inner"]
+    assert names_of(scanner.run_once().added) == ["a", "d", "d", "f"]
     (tmp_path / "elsewhere" / "f").unlink()
     assert names_of(scanner.run_once().removed) == ["f"]
     for path in ("nothing", "shared/../.node"):
@@ -1005,6 +1005,31 @@ def test_files_shared_from_elsewhere(tmp_path):
         os.mkfifo(tmp_path / "fifo")
         with pytest.raises(LibraryError):
             scanner.add_path(str(tmp_path / "fifo"))
+
+
+def test_the_shared_folder_what_is_in_it_and_what_holds_it_are_shared_already(tmp_path):
+    fill(tmp_path, home__shared__a=b"1", home__shared__d__inner=b"2", home__shared2__b=b"3")
+    scanner = Scanner(str(tmp_path / "home" / "shared"))
+    before = names_of(scanner.run_once().added)
+    for path in ("home/shared", "home/shared/a", "home/shared/d/inner", "home", "."):
+        with pytest.raises(LibraryError, match="is shared already"):
+            scanner.add_path(str(tmp_path / path))
+    assert not scanner.run_once() and before == ["a", "d"]
+    scanner.add_path(str(tmp_path / "home" / "shared2"))
+    assert names_of(scanner.run_once().added) == ["shared2"]
+
+
+@pytest.mark.skipif(not POSIX or os.geteuid() == 0, reason="permissions of Unix, which bind everyone but root")
+def test_what_cannot_be_read_is_refused_at_once(tmp_path):
+    fill(tmp_path, shared__a=b"1", locked__f=b"2", secret=b"3")
+    for path, mode in (("locked", 0), ("secret", 0)):
+        (tmp_path / path).chmod(mode)
+    try:
+        for path in ("locked", "locked/f", "secret"):
+            with pytest.raises(LibraryError, match="cannot be read: this user has no permission"):
+                Scanner(str(tmp_path / "shared")).add_path(str(tmp_path / path))
+    finally:
+        (tmp_path / "locked").chmod(0o700)
 
 
 def test_finished_download_is_not_hashed_again(lib, monkeypatch):
