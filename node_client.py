@@ -23,6 +23,7 @@ import logging
 import os
 import queue
 import random
+import select
 import signal
 import socket
 import sys
@@ -119,7 +120,7 @@ class PipeReader:
 
     def _run(self) -> None:
         # os.read, because sys.stdin's own lock, held by a waiting thread, aborts the interpreter at exit.
-        decoder, rest = codecs.getincrementaldecoder("utf-8")("surrogateescape"), ""
+        decoder, rest = codecs.getincrementaldecoder("utf-8")("replace"), ""
         with contextlib.suppress(OSError):
             for data in iter(lambda: os.read(self.descriptor, 65536), b""):
                 *lines, rest = (rest + decoder.decode(data)).split("\n")
@@ -199,7 +200,9 @@ class ReadlineReader:
         replace(b"", 1)
         self._erase_empty.value = 1
         stuff(ord("\n"))
-        read()
+        # Where keys wait, or the terminal has closed, Python itself goes on to read: a second time would abort.
+        if not select.select([0], [], [], 0)[0]:
+            read()
         signal.setitimer(signal.ITIMER_REAL, 0.005, 0.05)
 
     def typed(self) -> str:
@@ -330,7 +333,6 @@ def _key_source() -> Iterator[Callable[[], List[str]]]:
     if os.name == "nt":
         yield _windows_keys
         return
-    import select
     import termios
     import tty
     descriptor, decoder = sys.stdin.fileno(), codecs.getincrementaldecoder("utf-8")("replace")
@@ -339,14 +341,20 @@ def _key_source() -> Iterator[Callable[[], List[str]]]:
     def next_keys() -> List[str]:
         if not select.select([descriptor], [], [], IDLE_SECONDS)[0]:
             return []
-        data = os.read(descriptor, 4096)
-        return split_keys(decoder.decode(data)) if data else ["\x04"]
+        try:
+            data = os.read(descriptor, 4096)
+        except OSError:                         # the terminal has closed
+            data = b""
+        if not data:
+            raise EOFError
+        return split_keys(decoder.decode(data))
 
     try:
         tty.setcbreak(descriptor, termios.TCSADRAIN)
         yield next_keys
     finally:
-        termios.tcsetattr(descriptor, termios.TCSADRAIN, mode)
+        with contextlib.suppress(termios.error):
+            termios.tcsetattr(descriptor, termios.TCSADRAIN, mode)
 
 
 def _windows_keys() -> List[str]:
@@ -405,7 +413,7 @@ class Terminal:
     def columns(self) -> int:
         """The width of the window now."""
         try:
-            return max(os.get_terminal_size(sys.stdout.fileno()).columns, 10)
+            return max(os.get_terminal_size(sys.stdout.fileno()).columns or 80, 10)
         except (OSError, ValueError, AttributeError):
             return 80
 
@@ -564,10 +572,12 @@ def check_name(text: str) -> str:
 
 
 def check_target(text: str, own_ip: str) -> Tuple[str, int]:
-    """The address that `C` names: `port`, `ip port` or `ip:port`; ValueError with a sentence."""
+    """The address that `C` names: `port`, `ip port`, `ip:port` or `ip`; ValueError with a sentence."""
     words = text.replace(":", " ").split()
     if not 1 <= len(words) <= 2:
         raise ValueError("C needs a port, or an ip and a port: C 10.0.0.7:6020")
+    if len(words) == 1 and "." in words[0]:
+        words.append(str(DEFAULT_PORT))
     return (check_ip(words[0]) if len(words) == 2 else None) or own_ip, check_port(words[-1])
 
 
@@ -607,6 +617,7 @@ class NodeThread:
         self.inbox: queue.SimpleQueue[Optional[Callable[[float], None]]] = queue.SimpleQueue()
         self.peer: Any = None               # set before `start`
         self.failures = 0
+        self._deadline = 0.0                # of the roles, as they told it after the last turn
         self._thread = threading.Thread(target=self._run, name="node", daemon=True)
 
     def start(self) -> None:
@@ -635,13 +646,18 @@ class NodeThread:
             if closure is None:
                 return False
             self._guarded(closure)
-        if self.clock() >= self.peer.next_deadline():
-            self._guarded(self.peer.on_timer)
+        self._guarded(self._on_time)
         return True
+
+    def _on_time(self, now: float) -> None:
+        self._deadline = now                    # should the roles fail to tell theirs
+        if now >= self.peer.next_deadline():
+            self.peer.on_timer(now)
+        self._deadline = self.peer.next_deadline()
 
     def _patience(self) -> float:
         # After a failed timer the deadline may stay in the past: never spin on it.
-        wait = self.peer.next_deadline() - self.clock()
+        wait = self._deadline - self.clock()
         return min(max(wait, 0.05 if self.failures else 0.0), 1.0)
 
     def _guarded(self, closure: Callable[[float], None]) -> None:
@@ -694,14 +710,16 @@ class ScannerThread:
     def __init__(self, scanner: Any, report: Callable[[Any], None], is_over: threading.Event) -> None:
         self._scanner, self._report, self.is_over = scanner, report, is_over
         self._asked = threading.Event()         # set: look now
+        self._waiting: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="scanner", daemon=True)
 
     def start(self) -> None:
         """Starts the thread."""
         self._thread.start()
 
-    def look_now(self) -> None:
-        """From any thread: the next pass begins at once."""
+    def look_now(self, then: Callable[[], None]) -> None:
+        """From any thread: the next pass begins at once; `then` is called here once all is read that it found."""
+        self._waiting.put(then)
         self._asked.set()
 
     def stop(self) -> None:
@@ -710,12 +728,18 @@ class ScannerThread:
         self._asked.set()
 
     def _run(self) -> None:
+        waiting: List[Callable[[], None]] = []
         while not self.is_over.is_set():
+            for _ in range(self._waiting.qsize()):
+                waiting.append(self._waiting.get())
             try:
                 self._scanner.run_once(self._report)
             except Exception:
                 log.exception("a pass over the shared folder failed")
-            self._asked.wait(self._scanner.next_pass_in())
+            pause = self._scanner.next_pass_in()
+            while pause and waiting:            # without a pause the pass was given up, and goes on
+                waiting.pop()()
+            self._asked.wait(pause)
             self._asked.clear()
 
 
@@ -770,6 +794,8 @@ def help_lines(what: str = "") -> List[str]:
     if command:
         return [f"{command.usage}   {command.does}", f"  for example: {command.example}",
                 f"  also: {', '.join(command.words[1:])}" if command.words[1:] else "  no other word"]
+    if what:
+        return [unknown_line(what)]
     return table([(command.usage, command.does, f"({command.words[1]})" if len(command.words) > 1 else "")
                   for command in COMMANDS])
 
@@ -824,7 +850,8 @@ class Console:
         """Shows what arrives until `is_met`; False when the time is over or a signal came."""
         deadline = self.clock() + timeout
         while not is_met():
-            if self.signals or self.terminal.is_broken or self.clock() > deadline:
+            # A terminal that is gone ends the waiting, but not for a handover.
+            if self.signals or (self.terminal.is_broken and not self.is_leaving) or self.clock() > deadline:
                 return False
             self.pump(IDLE_SECONDS)
         self.pump()
@@ -942,7 +969,7 @@ class Console:
             self.node = open_node(settings, self.notify)
         except NodeError as error:
             return str(error)
-        if settings.folder != self.node.folder:
+        if not settings.is_folder_chosen and settings.folder != self.node.folder:
             self.say(f"* {settings.folder} is in use by another node here; this one uses {self.node.folder}")
         self.wait_until(lambda: self.outcome is not None, JOIN_SECONDS)
         kind = self.outcome.kind if self.outcome else ""
@@ -983,7 +1010,9 @@ class Console:
             self.say(unknown_line(line))
         else:
             getattr(self, command.method)(argument)
-        self.wait_until(lambda: not self.due, ANSWER_SECONDS if self.terminal.is_asking else SCRIPT_ANSWER_SECONDS)
+        patience = ANSWER_SECONDS if self.terminal.is_asking else SCRIPT_ANSWER_SECONDS
+        if not self.wait_until(lambda: not self.due, patience):
+            self.due.clear()                    # the next command does not wait for it again
 
     def _on_interrupt(self, is_starting: bool = False) -> None:
         signals, self.signals = self.signals or [signal.SIGINT], []
@@ -1046,6 +1075,7 @@ class Console:
 
     def list_files(self, pattern: str) -> None:
         """G: the files of the network."""
+        pattern = unquoted(pattern)
         none = f'No file here matches "{safe_text(pattern, 60)}".' if pattern else \
             "Nothing is shared here yet. B path shares a file or folder."
         self._ask(lambda peer, now, done: peer.list_files(pattern, now, done),
@@ -1089,8 +1119,11 @@ class Console:
     def chat(self, text: str) -> None:
         """T: chat with everyone."""
         text = text.encode("utf-8", "replace").decode("utf-8")      # half a character cannot travel
-        if not text or len(text.encode()) > CHAT_BYTES_MAX:
-            self.say(f"T needs a text of at most {CHAT_BYTES_MAX} bytes: T hello everyone")
+        if not text:
+            self.say("T needs a text: T hello everyone")
+            return
+        if len(text.encode()) > CHAT_BYTES_MAX:
+            self.say(f"!! Not sent: the text is too long; {CHAT_BYTES_MAX} bytes fit, it has {len(text.encode())}.")
             return
         self._ask(lambda peer, now, done: done(peer.say(text, now)), self._say_untaken)
 
@@ -1103,7 +1136,7 @@ class Console:
         if not path:
             self._ask(lambda peer, now, done: done(peer.shares()), self._show_shares)
             return
-        found = next((p for p in map(os.path.expanduser, (path, unquoted(path))) if os.path.exists(p)), None)
+        found = next((p for p in map(os.path.expanduser, (path, unquoted(path))) if not is_missing(p)), None)
         if found is None:
             self.say(f"!! {safe_text(path)}  there is no such file or folder")
             return
@@ -1115,8 +1148,11 @@ class Console:
         self._show_table(cells, (1,), "You share nothing yet. B path shares a file or folder.")
 
     def _say_share(self, text: Any) -> None:
-        self.node.look_now()
         self._say_result(text)
+        token = object()
+        if not self.terminal.is_asking:         # in a script the next command may rely on it
+            self.due.add(token)
+        self.node.look_now(lambda: self.inbox.put(lambda: self.due.discard(token)))
 
     def _say_result(self, text: Any) -> None:
         if isinstance(text, str) and text:
@@ -1176,8 +1212,11 @@ class Console:
         for line in help_lines(what):
             self.say(line)
 
-    def quit(self, _: str) -> None:
+    def quit(self, more: str) -> None:
         """Q: at once at a terminal; in a script once the transfers that it asked for have ended."""
+        if more:
+            self.say(f'Q stands alone; "{safe_text(more, 40)}" after it was not understood, and nothing was done.')
+            return
         if not self.terminal.is_asking:
             while not self.wait_until(lambda: not self.asked, 3600.0) and not self.signals \
                     and not self.terminal.is_broken:
@@ -1186,6 +1225,17 @@ class Console:
                 self.exit_code = EXIT_INTERRUPTED
             self.signals = []
         self.is_over = True
+
+
+def is_missing(path: str) -> bool:
+    """Whether nothing is there; what may not be looked at is not missing."""
+    try:
+        os.lstat(path)
+    except OSError as error:
+        return isinstance(error, (FileNotFoundError, NotADirectoryError))
+    except ValueError:                          # a zero byte: no path at all
+        return True
+    return False
 
 
 def unquoted(text: str) -> str:
@@ -1198,10 +1248,8 @@ def unquoted(text: str) -> str:
 def own_addresses(ip: Optional[str] = None) -> List[str]:
     """This machine's IPv4 addresses, and `ip` if it is one; no loopback."""
     found = [own for own, _ in rdt.interfaces()]
-    if ip:
-        with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.bind((ip, 0))
-            found.append(ip)
+    if ip and rdt.address_towards(ip) == ip:    # not by bind(): some systems grant that for any address
+        found.append(ip)
     return [own for own in dict.fromkeys(found) if not own.startswith("127.")]
 
 
@@ -1249,7 +1297,10 @@ class Node:
         self.peer = self._thread.peer = peer.Peer(
             self._links, library, self._disk, random.SystemRandom(), notify, supernode.Supernode, settings.name,
             scanner, functools.partial(own_addresses, settings.ip))
-        self.look_now = self._scanner.look_now
+
+    def look_now(self, then: Callable[[], None]) -> None:
+        """Has the scanner look at once; `then` is called on the node thread once it has announced what was found."""
+        self._scanner.look_now(lambda: self.call(lambda now: then()))
 
     def _emit(self, event: str, *arguments: Any) -> None:
         self._thread.call(functools.partial(self._hand_in, event, arguments))
@@ -1274,11 +1325,11 @@ class Node:
     def close(self, timeout: float) -> None:
         """Ends the threads, delivers what was sent, and gives port and folder free."""
         self._scanner.stop()
-        self._disk.stop(timeout)
         self._thread.stop()
         with contextlib.suppress(rdt.RdtError):
             self._transport.close(timeout)
-        self._library.close()
+        self._disk(self._library.close, lambda *_: None)    # there, for a job may still be at its files
+        self._disk.stop(timeout)
 
 
 def _folder_shown(folder: str) -> str:
@@ -1312,7 +1363,7 @@ def _open_transport(settings: Settings) -> Tuple[rdt.Transport, bool]:
         return rdt.Transport(ip, settings.port), True
     except rdt.RdtError as error:
         log.info("%s; a free one is used", error)
-        return rdt.Transport("0.0.0.0", 0), False
+        return rdt.Transport(ip, 0), False
 
 
 def main(argv: Optional[Sequence[str]] = None, open_node: Callable[..., Any] = open_node) -> int:

@@ -150,7 +150,7 @@ class FakeNode:
     """A node thread with a fake peer on it; a line on the control descriptor is an event to tell."""
 
     def __init__(self, settings: Any, notify: Callable[[Any], None]) -> None:
-        self.folder, self.ip, self.is_port_own, self.look_now = "shared", "127.0.0.1", settings.port != 7777, bool
+        self.folder, self.ip, self.is_port_own = "shared", "127.0.0.1", settings.port != 7777
         self.is_local = False
         self.thread = NodeThread(time.monotonic)
         self.thread.peer = self.peer = FakePeer(notify)
@@ -167,6 +167,9 @@ class FakeNode:
         for line in os.fdopen(descriptor):
             event = eval(line)
             self.call(lambda now, event=event: self.peer.notify(event))
+
+    def look_now(self, then: Callable[[], None]) -> None:
+        then()
 
     def close(self, timeout: float) -> None:
         self.thread.stop()
@@ -419,7 +422,8 @@ def test_where_c_goes():
     target = node_client.check_target
     assert target("7000", "10.0.0.2") == ("10.0.0.2", 7000)
     assert target("10.0.0.7 7000", "") == target("10.0.0.7:7000", "") == ("10.0.0.7", 7000)
-    for wrong in ("", "1 2 3", "10.0.0.7", "10.0.0.7:80"):
+    assert target("10.0.0.7", "") == ("10.0.0.7", 6020)
+    for wrong in ("", "1 2 3", "10.0.0", "10.0.0.7:80"):
         with pytest.raises(ValueError):
             target(wrong, "10.0.0.2")
 
