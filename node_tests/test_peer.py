@@ -232,6 +232,49 @@ def test_a_folder_goes_on_where_it_was_stopped(lab):
     assert bo.told(UploadDone)[0].size <= 17 * MIB
 
 
+def test_a_file_that_was_cancelled_while_a_folder_brought_it_does_not_land_anyway(lab):
+    lab.node("ana")
+    picture = content(20 * MIB, 2)
+    lab.node("bo", shared={"photos/pic.jpg": picture, "pic.jpg": picture}, disk_delay=0.02)
+    cy = lab.node("cy")
+    cy.fetch("photos")
+    lab.run(0.2)
+    number = cy.fetch("pic.jpg").transfer
+    lab.run(0.2)
+    assert "cancelled" in cy.do("cancel", number, lab.world.now)
+    assert lab.world.run_until(lambda: cy.told(DownloadDone), lab.world.now + 60)
+    lab.run(5)
+    assert os.listdir(cy.folder + "/photos") == ["pic.jpg"] and not os.path.exists(cy.folder + "/pic.jpg")
+
+
+def test_a_folder_that_was_cancelled_while_its_file_came_alone_brings_nothing_any_more(lab):
+    lab.node("ana")
+    picture = content(20 * MIB, 2)
+    lab.node("bo", shared={"pic.jpg": picture}, disk_delay=0.02)
+    cy = lab.node("cy")
+    cy.fetch("pic.jpg")
+    lab.node("di", shared={"photos/pic.jpg": picture})
+    number = cy.fetch("photos").transfer
+    lab.run(0.1)
+    assert not cy.told(DownloadDone) and "cancelled" in cy.do("cancel", number, lab.world.now)
+    assert lab.world.run_until(lambda: cy.told(DownloadDone), lab.world.now + 60)
+    lab.run(5)
+    assert os.path.exists(cy.folder + "/pic.jpg") and os.listdir(cy.folder + "/photos") == []
+
+
+def test_what_was_cancelled_while_the_disk_gave_it_its_name_is_shared(lab):
+    lab.node("ana")
+    bo = lab.node("bo", shared={"lab.iso": content(3 * MIB)})
+    cy = lab.node("cy")
+    number = cy.fetch("lab.iso").transfer
+    cy.disk_delay = 0.2
+    assert lab.world.run_until(lambda: cy.row().state == "verifying", lab.world.now + 60)
+    assert "cancelled" in cy.do("cancel", number, lab.world.now)
+    lab.run(2)
+    assert os.path.exists(cy.folder + "/lab.iso") and [row.name for row in cy.peer.shares()] == ["lab.iso"]
+    assert set(bo.list()[0].holders) == {"bo", "cy"}
+
+
 # ---- by way of the supernode
 
 

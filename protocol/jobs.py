@@ -78,6 +78,11 @@ class Job:
     def on_failed(self, fetch: Fetch, reason: str, now: float) -> None:
         self.stop(reason, now)
 
+    def note(self, finished: Any) -> None:
+        """What bears its final name is shared, though the job may have been cancelled while the disk was at it."""
+        if finished is not None and finished is not True:
+            self.jobs.host.on_finished(finished.shared)
+
     def drop(self, fetch: Fetch, now: float) -> None:
         """The fetch has served its purpose."""
         self.fetches.pop(fetch, None)
@@ -155,12 +160,15 @@ class FileJob(Job):
 
     def begin(self, now: float) -> None:
         """Look here first: it may be in the cache, or have come with a folder meanwhile."""
+        if self.end_state:  # cancelled while another job wished for the same
+            return
         is_cached = self.jobs.host.is_cached(self.entry.file_id)
         prepare = partial(self.jobs.prepare_file, self.entry.file_id, self.entry.name, False, is_cached)
         self.jobs.host.run(prepare, self._on_looked)
 
     def _on_looked(self, here: Any, error: Optional[Exception], now: float) -> None:
         entry = self.entry
+        self.note(here)
         if self.end_state:
             return
         if error is not None:
@@ -170,7 +178,6 @@ class FileJob(Job):
         elif here is None:
             self.want(entry.file_id, entry.content_size, entry.name, False, now)
         else:
-            self.jobs.host.on_finished(here.shared)
             self.done(here.path, here.was_there, now)
 
     def on_all_pieces(self, fetch: Fetch, now: float) -> None:
@@ -178,12 +185,12 @@ class FileJob(Job):
         self.jobs.host.run(finish, partial(self._on_finished, fetch))
 
     def _on_finished(self, fetch: Fetch, finished: Any, error: Optional[Exception], now: float) -> None:
+        self.note(finished)
         if self.end_state:
             return
         if error is not None:
             self.stop(sentence_of(error), now)
             return
-        self.jobs.host.on_finished(finished.shared)
         self.drop(fetch, now)
         self.done(finished.path, finished.was_there, now)
 
@@ -205,6 +212,8 @@ class FolderJob(Job):
 
     def begin(self, now: float) -> None:
         entry = self.entry
+        if self.end_state:  # cancelled while another job wished for the same
+            return
         if entry.content_size > LISTING_SIZE_MAX:
             self.stop("its list of files is too long", now)
         elif self.jobs.host.is_cached(entry.file_id):
@@ -272,6 +281,8 @@ class FolderJob(Job):
         return is_small or len(self.busy) < 2
 
     def _prepare(self, entry: Any, now: float) -> None:
+        if self.end_state:
+            return
         name = "%s/%s" % (self.entry.name, entry.path)
         is_known = self.jobs.host.has_under_name(entry.file_id, name)
         is_cached = self.jobs.host.is_cached(entry.file_id)
@@ -279,6 +290,7 @@ class FolderJob(Job):
         self.jobs.host.run(prepare, partial(self._on_prepared, entry, name))
 
     def _on_prepared(self, entry: Any, name: str, here: Any, error: Optional[Exception], now: float) -> None:
+        self.note(here)
         if self.end_state:
             return
         if error is None and here is None:
@@ -290,7 +302,6 @@ class FolderJob(Job):
         if error is not None:
             self.failures.append("%s: %s" % (name, sentence_of(error)))
         elif here is not True:
-            self.jobs.host.on_finished(here.shared)
             self.new_files += 1
         self._file_over(entry.file_id, entry.size, now)
 
@@ -301,12 +312,12 @@ class FolderJob(Job):
         self._go_on(now)
 
     def _on_file_finished(self, fetch: Fetch, finished: Any, error: Optional[Exception], now: float) -> None:
+        self.note(finished)
         if self.end_state:
             return
         if error is not None:
             self.on_failed(fetch, sentence_of(error), now)
             return
-        self.jobs.host.on_finished(finished.shared)
         self.new_files += 1
         self.drop(fetch, now)
         self._file_over(fetch.file_id, fetch.download.size, now)
