@@ -31,7 +31,7 @@ from lab import PORT, Lab, Node
 from simulator import Conditions
 
 import library as files
-from peer import ChatReceived, DownloadDone, FetchAnswer, Outcome, Progress, Stopped
+from peer import ChatReceived, DownloadDone, FetchAnswer, Outcome, Progress, Stopped, SupernodeChanged
 
 SEEDS, BLOCK = 500, 25
 NAMES = ("ana", "bo", "cy", "di", "ed", "fay", "gus", "hal", "ivy", "jo", "kim", "lou")
@@ -58,7 +58,7 @@ class Person(Node):
         super().__init__(story.lab, name, number, mesh, disk_delay, port, rng)
         self.story = story
         self.is_leaving = self.is_member = False
-        self.member_since = 0.0
+        self.obeys_since = {}  # (ruler's id, term) -> when it began to, the last time
         self.lines = []  # chat: (ruler's id, term, text)
         self.said = []
         self.started = {}  # number of a transfer -> name
@@ -68,17 +68,20 @@ class Person(Node):
         self.events.append(event)
         if not isinstance(event, Progress):
             self.story.tell("%-4s %s" % (self.name, event))
+        membership = self.peer.membership
+        if isinstance(event, (Outcome, SupernodeChanged)):
+            self.obeys_since[membership.supernode_id, membership.term] = self.world.now
         if isinstance(event, Outcome):
             self._on_outcome(event)
         elif isinstance(event, ChatReceived):
-            membership = self.peer.membership
+            self.obeys_since.setdefault((membership.supernode_id, membership.term), self.world.now)
             self.lines.append((membership.supernode_id, membership.term, event.text))
         elif isinstance(event, (DownloadDone, Stopped)):
             self._on_ended(event)
 
     def _on_outcome(self, outcome):
         if outcome.kind in ("joined", "supernode"):
-            self.is_member, self.member_since = True, self.world.now
+            self.is_member = True
         else:
             self.world.after(self.story.rng.uniform(1.0, 4.0), self.try_to_join)
 
@@ -426,7 +429,25 @@ class Story:
             if not (person.is_member and membership.is_joined):
                 raise Broken("%s is not in a network: %s" % (person.name, membership.state.value))
             networks.setdefault(membership.network_id, []).append(person)
-        return list(networks.values())
+        return [part for people in networks.values() for part in self._parts(people)]
+
+    def _parts(self, people):
+        """One network, unless it is in two halves of which nobody who lives knows the other, and no broadcast goes."""
+        halves = {}
+        for one in people:
+            halves.setdefault(one.peer.supernode_id, []).append(one)
+        if self.has_one_port or any(self._knows(one, other) for one in people for other in people):
+            return [people]
+        return list(halves.values())
+
+    @staticmethod
+    def _knows(ruler, other):
+        """May this supernode look for one who obeys another?"""
+        role = ruler.peer.supernode
+        if role is None or other.peer.supernode_id == ruler.peer.node_id:
+            return False
+        known = {*role._known_supernodes, *role._lost_places, *(line.entry.place for line in role._lines.values())}
+        return other.network.address in known
 
     def check_agreement(self):
         """One supernode for each network, and all obey it."""
@@ -560,7 +581,7 @@ class Story:
                 continue
             for texts, reader in ((mine, other), (theirs, one)):
                 between = texts[texts.index(common[0]) : texts.index(common[-1])]
-                between = {text for text in between if self.said_at[text] > reader.member_since}
+                between = {text for text in between if self.said_at[text] > reader.obeys_since[reign]}
                 missed = between - {text for *_, text in reader.lines}
                 if missed:
                     raise Broken("%s missed lines: %s" % (reader.name, sorted(missed)))
