@@ -361,20 +361,45 @@ def test_a_large_piece_comes_in_spans_in_order():
     assert hands.is_done and not hands.strikes
 
 
-@pytest.mark.parametrize("offset, data", [(1, b"x"), (0, b""), (0, b"x" * 65537), (65536, b"x")])
-def test_bytes_out_of_place_are_a_strike_and_the_piece_is_asked_elsewhere(offset, data):
+@pytest.mark.parametrize("data", [b"", b"x" * 65537])
+def test_a_piece_of_the_wrong_length_is_a_strike_and_is_asked_elsewhere(data):
     hands, download = started(links=(1, 2))
-    index = hands.requested(1)[0]
-    download.on_piece_data(1, index, offset, data, 0.1)
-    assert hands.strikes == [(1, "bytes out of place")]
+    download.on_piece_data(1, hands.requested(1)[0], 0, data, 0.1)
+    assert hands.strikes == [(1, "a piece of the wrong length")]
     assert not hands.writes
+    finish_from(hands, download, 2)
+
+
+@pytest.mark.parametrize("offset", [1, 65535, 65536, 1 << 40])
+def test_bytes_out_of_place_are_dropped_and_the_piece_comes_from_elsewhere(offset):
+    hands, download = started(links=(1, 2))
+    download.on_piece_data(1, hands.requested(1)[0], offset, b"x", 0.1)
+    assert download.dropped == 1 and not hands.strikes and not hands.writes
+    finish_from(hands, download, 2)
+
+
+def finish_from(hands, download, link):
     now = 0.1
     while not hands.is_done and now < 5:
         now += 0.1
         download.on_timer(now)
-        serve(hands, download, 2, now)
+        serve(hands, download, link, now)
         hands.write_all(download, now)
     assert hands.is_done
+
+
+def test_what_comes_late_of_a_cancelled_answer_does_no_harm_to_its_honest_source():
+    hands, download = started(size=3 * MIB, piece_size=2 * MIB)
+    first = hands.requested(1)
+    download.on_queued(1, 1, 0.1)
+    download.on_queued(1, 0, 0.4)  # all is asked again; of the first answer, some is still on its way
+    index = next(index for index in hands.requested(1) if index in first and len(hands.pieces[index]) > MIB)
+    piece = hands.pieces[index]
+    for offset in (MIB, 0, MIB):
+        download.on_piece_data(1, index, offset, piece[offset : offset + MIB], 0.5)
+    assert download.dropped == 1 and not hands.strikes
+    hands.write_all(download, 0.6)
+    assert download.choice.is_verified[index]
 
 
 def test_data_that_nobody_asked_for_is_dropped():

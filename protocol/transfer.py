@@ -85,7 +85,6 @@ class Source:
         self.slot_at = -math.inf  # when it last gave us one
         self.owed: Dict[int, _Owed] = {}
         self.owed_bytes = 0
-        self.received_bytes = 0
         self.rate: Optional[Rate] = None
         self.heard_at = now  # or when it last owed nothing
         self.slow_since: Optional[float] = None
@@ -371,22 +370,23 @@ class Download:
     def on_piece_data(self, link: int, index: int, offset: int, data: Any, now: float) -> None:
         """Bytes of a piece; the data are not copied when the piece comes whole."""
         source = self.sources.get(link)
-        if source is None:
-            self.dropped += 1
-            return
-        source.heard_at = source.news_at = now
-        source.is_passed_over = False
-        owed = source.owed.get(index)
-        if owed is None:
+        owed = source.owed.get(index) if source is not None else None
+        if source is None or owed is None:
             self.dropped += 1  # never asked for, or cancelled meanwhile
+            if source is not None:
+                self._note_sign(source, now)
             return
         size = len(data)
-        if offset != owed.received or not size or offset + size > owed.length:
+        if offset != owed.received:
+            # The rest of an earlier answer that was cancelled; the whole of the new one follows it.
+            self.dropped += 1
+            return
+        self._note_sign(source, now)
+        if not size or offset + size > owed.length:
             self._forgive(source, index, owed)
             self._reopen_for(source, index)
-            self._hands.on_strike(self, source, "bytes out of place", True, now)
+            self._hands.on_strike(self, source, "a piece of the wrong length", True, now)
             return
-        source.received_bytes += size
         if source.rate is not None:
             source.rate.add(size, now)
         owed.received += size
@@ -398,6 +398,11 @@ class Download:
                 return
             data = owed.buffer
         self._on_whole_piece(source, index, owed, data, now)
+
+    @staticmethod
+    def _note_sign(source: Source, now: float) -> None:
+        source.heard_at = source.news_at = now
+        source.is_passed_over = False
 
     def _reopen_for(self, source: Source, index: int) -> None:
         if self.choice is not None:
