@@ -1297,10 +1297,10 @@ class Library:
                          sum(piece_length(part.size, index) for index in part.claimed), part.label, part.is_folder)
                 for part in self._parts.values() if part.destination is Destination.DOWNLOAD]
 
-    def discard(self, file_id: bytes) -> None:
-        """Drop an unfinished content that was fetched for others; what this node's person began stays."""
+    def discard(self, file_id: bytes, own: bool = False) -> None:
+        """Drop an unfinished content that was fetched for others; what this node's person began only with `own`."""
         part = self._parts.get(file_id)
-        if part is not None and part.destination is not Destination.DOWNLOAD:
+        if part is not None and (own or part.destination is not Destination.DOWNLOAD):
             self._forget_part(file_id)
 
     def _part_path(self, file_id: bytes) -> str:

@@ -516,9 +516,40 @@ def test_a_file_changed_while_it_is_sent_is_told_and_not_used(lab):
     cy.fetch("lab.iso")
     lab.world.run_until(lambda: cy.row().verified > 5 * MIB, 60)
     bo.put("lab.iso", content(30 * MIB, seed=8))
+    changed_at = lab.world.now
     assert lab.world.run_until(lambda: cy.told(Stopped), lab.world.now + 60)
-    assert "changed at bo" in cy.told(Stopped)[0].reason
-    assert any("changed at bo" in event.text for event in cy.told(Notice))
+    stopped = cy.told(Stopped)[0]
+    assert stopped.reason == "it was changed or removed at bo, and nobody else has it" and not stopped.kept
+    told = "lab.iso was changed or removed at bo; that source is not used"
+    assert [event.text for event in cy.told(Notice)] == [told]
+    assert lab.world.now - changed_at < 4
+    lab.run(1)
+    assert not os.listdir(os.path.join(cy.folder, ".node", "parts"))
+    bo.scan()
+    assert isinstance(cy.fetched("lab.iso"), DownloadDone) and cy.read("lab.iso") == bo.read("lab.iso")
+
+
+def test_a_file_no_longer_shared_is_told_at_once_unless_somebody_else_has_it(lab):
+    data = content(30 * MIB)
+    lab.node("ana")
+    bo = lab.node("bo", shared={"lab.iso": data}, disk_delay=0.02)
+    cy = lab.node("cy")
+    cy.fetch("lab.iso")
+    lab.world.run_until(lambda: cy.row().verified > 5 * MIB, 60)
+    os.remove(os.path.join(bo.folder, "lab.iso"))
+    bo.scan()
+    assert lab.world.run_until(lambda: cy.told(Stopped), lab.world.now + 4)
+    stopped = cy.told(Stopped)[0]
+    assert "at bo, and nobody else has it" in stopped.reason or "bo no longer shares it, and" in stopped.reason
+    assert not stopped.kept
+    bo.put("lab.iso", data)
+    bo.scan()
+    cy.fetch("lab.iso")
+    lab.world.run_until(lambda: cy.row().verified > 5 * MIB, 60)
+    lab.node("di", shared={"lab.iso": data})
+    os.remove(os.path.join(bo.folder, "lab.iso"))
+    assert lab.world.run_until(lambda: cy.told(DownloadDone), lab.world.now + 30), cy.events[-3:]
+    assert cy.read("lab.iso") == data
 
 
 def test_the_only_source_leaves_and_what_is_verified_is_kept(lab):

@@ -50,6 +50,7 @@ SOURCES_WANTED = 4  # fewer: search again
 SOURCES_MAX = 8  # of one content at once
 NOBODY_AFTER = 10.0  # seconds without a source while there is a supernode
 NOBODY_AFTER_WITHOUT_SUPERNODE = 60.0
+NOBODY_AFTER_CHANGE = 2.0  # the same when the last source has just said that it has it no more
 HOPE_TIME = 30.0  # a source that has nothing new for us is hoped for so long
 VIA_AFTER = 0.5  # seconds that a direct offer may come after one that cannot be used directly
 UNREACHABLE_TIME = 10.0  # a node that could not be connected to is not tried again so long
@@ -128,6 +129,8 @@ class Fetch:
         self.lonely_since: Optional[float] = now  # since when no source gives anything
         self.last_source = ""  # label of the source that was lost last
         self.trouble = ""  # why the last source was given up, in words
+        self.changed_at: Optional[float] = None  # when the last source said that it has it no more
+        self.is_gone = False  # it failed because nobody here has this content any more
         self.gave: Dict[str, int] = {}  # label -> bytes
         self.gave_via = ""  # the supernode that gave them by its cache
         self.is_complete = False
@@ -226,7 +229,7 @@ class Fetching:
     def on_joined(self, now: float) -> None:
         """There is a supernode, perhaps a new one: ask what is still missing."""
         for fetch in list(self.fetches.values()):
-            fetch.search_interval = SEARCH_INTERVAL
+            fetch.search_interval, fetch.changed_at = SEARCH_INTERVAL, None
             if fetch.lonely_since is not None:
                 fetch.lonely_since = now
             if not fetch.is_complete:
@@ -434,14 +437,22 @@ class Fetching:
             return
         pause = USELESS_TIME
         if refused.reason == FILE_CHANGED:
-            fetch.trouble = "the file was changed at %s" % source.label
-            self.host.notify(Notice("%s was changed at %s; that source is not used" % (fetch.name, source.label)))
+            fetch.trouble = "it was changed or removed at %s" % source.label
+            told = "%s was changed or removed at %s; that source is not used"
+            self.host.notify(Notice(told % (fetch.name, source.label)))
+            if fetch.is_via:
+                pause = SEARCH_INTERVAL  # the supernode may fetch it from somebody else
         elif refused.reason == NOT_READABLE:
             fetch.trouble = "%s cannot read it" % source.label
         elif refused.reason == UNKNOWN_FILE:
-            fetch.trouble = "%s does not have it any more" % source.label
+            fetch.trouble = "%s no longer shares it" % source.label
             pause = SEARCH_INTERVAL  # it may have it again, as the supernode's cache does
         self._leave_source(fetch, source, now + pause, now)
+        has_changed = source.is_complete and not fetch.is_via and refused.reason in (FILE_CHANGED, UNKNOWN_FILE)
+        if has_changed and not self._providers(fetch):
+            fetch.changed_at, fetch.last_source = now, ""
+            if self.host.has_supernode and not fetch.is_ended:
+                self._search(fetch, now)
 
     # ---- what a Download wants done (DownloadHands)
 
@@ -523,9 +534,10 @@ class Fetching:
         fetch.download.on_written(index, link, bool(is_right), now)
 
     def _count_piece(self, fetch: Fetch, index: int, link: int, now: float) -> None:
-        fetch.lonely_since, fetch.trouble = None, ""
+        fetch.lonely_since = None
         size, source = fetch.download.length_of(index), fetch.download.sources.get(link)
         if source is not None:
+            fetch.trouble = ""
             fetch.gave[source.label] = fetch.gave.get(source.label, 0) + size
             if fetch.is_via:
                 fetch.gave_via = source.label
@@ -690,6 +702,10 @@ class Fetching:
     def _check_loneliness(self, fetch: Fetch, now: float) -> None:
         is_connecting = any(not bulk.is_up for bulk in self._providers(fetch))
         patience = NOBODY_AFTER if self.host.has_supernode else NOBODY_AFTER_WITHOUT_SUPERNODE
+        if self._is_gone(fetch, now):
+            fetch.is_gone = True
+            self.fail(fetch, self._why_alone(fetch), now)
+            return
         if fetch.lonely_since is not None and not is_connecting and now - fetch.lonely_since >= patience:
             self.fail(fetch, self._why_alone(fetch), now)
 
@@ -704,6 +720,16 @@ class Fetching:
             if choice is not None and choice.is_useful(source.link):
                 return True
         return False
+
+    def _is_gone(self, fetch: Fetch, now: float) -> bool:
+        """Has the last source dropped this content, and did nobody else offer it since?"""
+        if fetch.changed_at is None:
+            return False
+        if self._providers(fetch):
+            fetch.changed_at = None
+            return False
+        is_direct = self.host.has_supernode and not (fetch.is_via or fetch.wants_via)
+        return is_direct and now - fetch.changed_at >= NOBODY_AFTER_CHANGE
 
     def _why_alone(self, fetch: Fetch) -> str:
         if fetch.trouble:

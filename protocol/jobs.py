@@ -76,7 +76,13 @@ class Job:
         raise NotImplementedError
 
     def on_failed(self, fetch: Fetch, reason: str, now: float) -> None:
-        self.stop(reason, now)
+        self.discard_gone(fetch)
+        self.stop(reason, now, keep=not fetch.is_gone)
+
+    def discard_gone(self, fetch: Fetch) -> None:
+        """A part of what nobody has any more would only lie about."""
+        if fetch.is_gone and not fetch.is_in_memory:
+            self.jobs.host.run(partial(self.jobs.library.discard, fetch.file_id, own=True), lambda *_: None)
 
     def note(self, finished: Any) -> None:
         """What bears its final name is shared, though the job may have been cancelled while the disk was at it."""
@@ -91,8 +97,8 @@ class Job:
         self.gave_via = fetch.gave_via or self.gave_via
         self.jobs.fetching.end(fetch, now)
 
-    def stop(self, reason: str, now: float, tell: bool = True) -> None:
-        """End without success; verified pieces stay on the disk."""
+    def stop(self, reason: str, now: float, tell: bool = True, keep: bool = True) -> None:
+        """End without success; verified pieces stay on the disk, unless `keep` says that nobody has the rest."""
         if self.end_state:
             return
         self.verified_at_end, self.end_state = self.verified(), "stopped"
@@ -100,7 +106,7 @@ class Job:
             self.drop(fetch, now)
         if tell:
             verified, name = self.verified_at_end, self.entry.name
-            self.jobs.host.notify(Stopped(self.number, name, verified, self.size, reason, bool(verified)))
+            self.jobs.host.notify(Stopped(self.number, name, verified, self.size, reason, keep and bool(verified)))
         self.jobs.on_ended(now)
 
     def done(self, path: str, was_there: bool, now: float) -> None:
@@ -325,6 +331,7 @@ class FolderJob(Job):
     def on_failed(self, fetch: Fetch, reason: str, now: float) -> None:
         """One file that cannot be had does not keep the others away."""
         self.drop(fetch, now)
+        self.discard_gone(fetch)
         if self.end_state:
             return
         if fetch.file_id == self.entry.file_id:
@@ -345,8 +352,8 @@ class FolderJob(Job):
         self._release()
         self.done(self.path, not self.new_files and bool(self.size), now)
 
-    def stop(self, reason: str, now: float, tell: bool = True) -> None:
-        super().stop(reason, now, tell)
+    def stop(self, reason: str, now: float, tell: bool = True, keep: bool = True) -> None:
+        super().stop(reason, now, tell, keep)
         self._release()
 
     def _release(self) -> None:

@@ -91,6 +91,7 @@ class Source:
         self.is_passed_over = False
         self.news_at = now  # when it last had something new for us, or sent bytes
         self.map: Optional[PieceMap] = None  # until the pieces are known
+        self.is_complete = False  # it has said that it has the whole
         self.early: Set[int] = set()  # pieces it told meanwhile
         self.manifest: Optional[Manifest] = None  # while it is asked for it
 
@@ -298,7 +299,7 @@ class Download:
             self.dropped += 1
             return
         source.heard_at = source.news_at = now
-        source.map = piece_map
+        source.map, source.is_complete = piece_map, piece_map.complete
         if self.choice is not None:
             self._apply_map(source)
             self._fill(source, now)
