@@ -23,7 +23,7 @@ import library as files
 import node_client
 import rdt
 from peer import ChatReceived, DownloadDone, ListEntry, Outcome, Stopped, UploadDone
-from protocol import connection, messages, streams, wire
+from protocol import connection, links, messages, streams, wire
 from protocol.chat import ChatDesk
 from protocol.index import Index
 from protocol.messages import NOWHERE, MemberEntry, encode
@@ -240,13 +240,14 @@ def test_a_flood_of_empty_messages_ends_the_connection(order):
     """C03, E05: nobody who sends by the window's rules has so many unread messages; who floods is closed."""
     pair = connected_pair()
     pair.reading = False
+    pair.back.receiving.frames_max = links.MESSAGES_WAITING_MAX
     pair.back.receiving.window = pair.back.receiving.credit = streams.RECEIVE_WINDOW_MAX
     packets = [data_packet(pair, number, 1000 * number, EMPTY * 200) for number in range(200)]
     for packet in packets if order == "in order" else packets[1:] + packets[:1]:
         arrive(pair, packet)
     pair.b.pump()
     assert pair.lost["b"].reason == "sent more messages than anybody reads"
-    assert len(pair.unread) <= streams.FRAMES_WAITING_MAX + 1
+    assert len(pair.unread) <= links.MESSAGES_WAITING_MAX + 1
 
 
 def test_small_messages_that_nobody_reads_yet_all_wait_and_are_read_after_the_close():
@@ -260,6 +261,25 @@ def test_small_messages_that_nobody_reads_yet_all_wait_and_are_read_after_the_cl
     pair.world.run(pair.world.now + 10)
     assert pair.lost["a"].is_clean and pair.lost["b"].is_clean
     assert len(pair.received["b"]) == count
+
+
+def test_a_hundred_thousand_small_messages_wait_for_a_busy_reader():
+    """After large messages the window is wide open: an honest program is not cut off for using it."""
+    pair = connected_pair()
+    for _ in range(40):
+        pair.there.send_frame(0, bytes(1 << 20))
+    pair.a.pump()
+    pair.world.run(pair.world.now + 20)
+    pair.reading = False
+    for _ in range(100_000):
+        pair.there.send_frame(0, b"hello")
+    pair.a.pump()
+    pair.world.run(pair.world.now + 5)
+    pair.read()
+    pair.world.run(pair.world.now + 20)
+    assert len(pair.received["b"]) == 100_040
+    assert not pair.lost
+    assert pair.b.endpoint.frames_waiting == 0
 
 
 def test_a_window_that_small_messages_use_does_not_grow():

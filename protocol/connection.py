@@ -31,6 +31,7 @@ HANDSHAKE_TIMEOUT = 5.0  # seconds, both for the one who connects and for a half
 INIT_INTERVALS = (0.25, 0.25, 0.5, 0.5)  # seconds between INITs; a lost answer is the common case on a LAN
 IDLE_TIMEOUT = 30.0  # seconds without any packet
 KEEP_ALIVE_INTERVAL = 10.0
+FRAMES_WAITING_IN_ALL = 1 << 20  # unread frames of all connections: 256 MiB in the worst case
 NO_PROGRESS_TIMEOUT = 60.0  # seconds that a remote may leave our data unacknowledged or unread
 ACK_DELAY = 0.005  # a lone packet is acknowledged after this, or together with the next
 ACK_EVERY = 2  # ack-eliciting packets
@@ -112,7 +113,7 @@ class Connection:
         self.user: Any = None  # whatever the owner's user keeps with it
         self.backlog_low = 1 << 20  # bytes
         self.sending = SendStream()
-        self.receiving = ReceiveStream()
+        self.receiving = ReceiveStream(owner.frames_waiting_max)
         self.datagram_size = DATAGRAM_SIZE_BASE
         self.recovery = Recovery(first_number, CubicQ(DATAGRAM_SIZE_BASE))
         self.first_number = first_number
@@ -186,6 +187,7 @@ class Connection:
 
     def consume_bytes(self, body_size: int) -> None:
         self.receiving.consume(FRAME_HEADER_SIZE + body_size)
+        self.owner.frames_waiting -= self.state is not State.CLOSED
         self.owner.touch(self)
 
     def shut_down(self, reason: str) -> None:
@@ -290,6 +292,9 @@ class Connection:
             self.fail(CloseCode.PROTOCOL, str(violation), now)
             return
         self._on_number(number, floor, now)
+        self.owner.frames_waiting += len(frames)
+        if self.owner.frames_waiting > FRAMES_WAITING_IN_ALL:
+            self.fail(CloseCode.LIMIT, "sent more messages than anybody reads", now)
         for frame in frames:
             self.owner.events.append(FrameReceived(self, frame.kind, frame.body))
 

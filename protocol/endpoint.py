@@ -23,7 +23,7 @@ from typing import Counter, Deque, Dict, Iterator, List, NamedTuple, Optional, T
 
 from protocol import wire
 from protocol.connection import BacklogDrained, Batch, Connection, ConnectionLost, Established, FrameReceived, State
-from protocol.streams import RECEIVE_WINDOW_INITIAL, RECEIVE_WINDOW_MAX, ReceiveStream
+from protocol.streams import FRAMES_WAITING_MAX, RECEIVE_WINDOW_INITIAL, RECEIVE_WINDOW_MAX, ReceiveStream
 from protocol.wire import Address, Buffer, CloseCode, PacketType, WireError
 
 CONNECTIONS_MAX = 2048
@@ -86,6 +86,8 @@ class Endpoint:
         self.datagram_size_max = datagram_size_max
         self.events: Deque[Event] = collections.deque()
         self.stats: Counter[str] = collections.Counter()
+        self.frames_waiting_max = FRAMES_WAITING_MAX  # of a connection made from now on
+        self.frames_waiting = 0  # unread frames of all connections
         self.accepts = True  # takes connections from others
         self._connections_max = connections_max
         self._secret = rng.getrandbits(256).to_bytes(32, "big")
@@ -190,6 +192,7 @@ class Endpoint:
         self._ready.pop(connection, None)
         self._armed.pop(connection, None)
         self._windows -= connection.receiving.window
+        self.frames_waiting -= connection.receiving.waiting
         host = connection.address[0]
         self._per_host[host] -= 1
         if not self._per_host[host]:

@@ -14,6 +14,7 @@ from protocol.endpoint import Endpoint, LoneReceived
 from protocol.streams import Frame
 from protocol.wire import Address, Buffer
 
+MESSAGES_WAITING_MAX = 1 << 14  # roles read at once: who has so many unread messages at a node floods it
 MESSAGE = 0  # the frame kind of a whole message; rdt.py has the kinds of the file verbs
 
 
@@ -26,6 +27,7 @@ class LinkTable:
 
     def __init__(self, endpoint: Endpoint, emit: Callable[..., None]) -> None:
         self._endpoint = endpoint
+        endpoint.frames_waiting_max = MESSAGES_WAITING_MAX
         self._emit = emit
         self._by_link: Dict[int, Connection] = {}
         self._next_incoming = 2  # even numbers; the node's own are odd

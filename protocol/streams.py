@@ -24,7 +24,7 @@ RECEIVE_WINDOW_MAX = 4 << 20  # one reader that stopped holds no more
 GAPS_MAX = 1024  # runs of bytes that may wait for what is missing before them
 RUN_SIZE_LEAST = 512  # bytes that a waiting run has on average, or there may be only GAPS_MAX of them
 FRAME_COST = 256  # bytes that a waiting frame costs beside its own
-FRAMES_WAITING_MAX = RECEIVE_WINDOW_MAX // FRAME_COST  # whole frames that the reader has not taken
+FRAMES_WAITING_MAX = 1 << 18  # whole frames that the reader has not taken: 64 MiB in the worst case
 BODY_STEP = 64 << 10  # a body's memory grows with what has arrived, not with what its header claims
 
 
@@ -140,9 +140,10 @@ class SendStream:
 
 
 class ReceiveStream:
-    """Bytes as they arrive, in any order; whole frames come out."""
+    """Bytes as they arrive, in any order; whole frames come out, but no more than `frames_max` unread ones."""
 
-    def __init__(self) -> None:
+    def __init__(self, frames_max: int = FRAMES_WAITING_MAX) -> None:
+        self.frames_max = frames_max
         self.next_offset = 0  # everything below has arrived
         self.window = RECEIVE_WINDOW_INITIAL
         self.credit = RECEIVE_WINDOW_INITIAL  # the remote may send up to here
@@ -235,7 +236,7 @@ class ReceiveStream:
         frames.append(Frame(self._kind, self._body))
         self.unconsumed += FRAME_HEADER_SIZE + self._body_size
         self.waiting += 1
-        if self.waiting > FRAMES_WAITING_MAX:
+        if self.waiting > self.frames_max:
             raise StreamViolation("sent more messages than anybody reads")
         self._body = bytearray()
         self._in_body = False
@@ -251,7 +252,7 @@ class ReceiveStream:
     def is_window_used(self) -> bool:
         """Has the reader taken a whole window's worth since the window was last made larger?
 
-        Small frames do not count: a larger window would only let more of them wait than FRAMES_WAITING_MAX.
+        Small frames do not count: a larger window would only let more of them wait.
         """
         return self._taken() - self._doubled_at >= self.window
 
