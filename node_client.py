@@ -680,8 +680,8 @@ class DiskThread:
         """Starts the thread."""
         self._thread.start()
 
-    def __call__(self, job: Callable[[], Any], done: Callable[[Any, Optional[Exception]], None]) -> None:
-        """From any thread: `job()` here, then `done(result, error)` on the node thread."""
+    def __call__(self, job: Callable[[], Any], done: Callable[[Any, Optional[Exception], float], None]) -> None:
+        """From any thread: `job()` here, then `done(result, error, now)` on the node thread."""
         self._jobs.put((job, done))
 
     def stop(self, timeout: float) -> None:
@@ -699,9 +699,9 @@ class DiskThread:
             self._node.call(functools.partial(_finish_job, done, result, error))
 
 
-def _finish_job(done: Callable[[Any, Optional[Exception]], None], result: Any, error: Optional[Exception],
+def _finish_job(done: Callable[[Any, Optional[Exception], float], None], result: Any, error: Optional[Exception],
                 now: float) -> None:
-    done(result, error)
+    done(result, error, now)
 
 
 class ScannerThread:

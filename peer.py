@@ -23,7 +23,7 @@ from typing import AbstractSet, Any, Callable, Deque, Dict, List, Optional, Prot
 import library as files
 from protocol import messages
 from protocol.fetching import MESH_LINKS_MAX, Fetching
-from protocol.host import FileRules
+from protocol.host import After, FileRules
 from protocol.jobs import Jobs
 from protocol.membership import LOCAL_LINK, LocalSide, Membership, Seat, share_digest
 from protocol.messages import (
@@ -74,9 +74,8 @@ HELLO_TIMEOUT = 5.0  # an incoming link says who it is, or is closed
 HELLOS_MAX = 256  # links that have not said it yet
 LIST_TIMEOUT = 5.0
 LIST_ROWS_MAX = 2000  # rows that one list command fetches
-DROPPED_MAX = 1000
 
-Disk = Callable[[Callable[[], Any], Callable[[Any, Optional[Exception]], None]], None]
+Disk = Callable[[Callable[[], Any], After], None]  # the job there, then after(result, error, now) on the node thread
 
 
 class Network(Protocol):
@@ -516,13 +515,14 @@ class Peer:
     def _enter(self, now: float) -> None:
         self._now = max(self._now, now)
 
-    def run(self, job: Callable[[], Any], then: Callable[[Any, Optional[Exception], float], None]) -> None:
+    def run(self, job: Callable[[], Any], then: After) -> None:
         """The job on the disk thread, then `then(result, error, now)` on this one."""
         self._disk(job, partial(self._on_disk, then))
 
-    def _on_disk(self, then: Callable[..., None], result: Any, error: Optional[Exception]) -> None:
-        then(result, error, self._now)
-        self._drain(self._now)
+    def _on_disk(self, then: After, result: Any, error: Optional[Exception], now: float) -> None:
+        self._enter(now)
+        then(result, error, now)
+        self._drain(now)
 
     def _drain(self, now: float) -> None:
         """Carry what peer and own supernode said to each other, until both are silent."""

@@ -30,7 +30,6 @@ class Node:
         self.disk_delay = disk_delay
         self._disk_free_at = 0.0
         self.is_alive = True
-        self.spoil = None  # changes what is read from this node's disk
         self.library = files.Library(self.folder)
         self.library.open()
         self.scanner = files.Scanner(self.folder, clock=lambda: self.world.now)
@@ -60,7 +59,7 @@ class Node:
             result = job()
         except Exception as caught:
             error = caught
-        done(result, error)
+        done(result, error, self.world.now)
         self.network.rearm()
 
     def do(self, verb, *args):

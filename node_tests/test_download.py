@@ -9,7 +9,8 @@ from collections import Counter, defaultdict
 import pytest
 
 from protocol import download as rules
-from protocol.download import MIB, PieceChoice, Rate, has_bit, in_flight_limit, set_bit, window_of
+from protocol.content import has_piece, set_piece
+from protocol.download import MIB, PieceChoice, Rate, in_flight_limit, window_of
 from protocol.messages import (
     NO_PIECE,
     PIECE_MISSING,
@@ -44,7 +45,7 @@ FILE = b"f" * 32
 def choice_of(count, have=(), seed=1):
     bitmap = bytearray((count + 7) // 8)
     for index in have:
-        set_bit(bitmap, index)
+        set_piece(bitmap, index)
     return PieceChoice(count, bytes(bitmap), random.Random(seed))
 
 
@@ -475,7 +476,7 @@ def test_a_resumed_download_asks_only_for_what_is_missing():
     bitmap = bytearray(5)
     for index in range(40):
         if index not in (7, 9):
-            set_bit(bitmap, index)
+            set_piece(bitmap, index)
     hands, download = started(have=bytes(bitmap))
     assert sorted(hands.requested(1)) == [7, 9]
     assert download.verified_bytes == 38 * 65536
@@ -656,6 +657,6 @@ def test_a_slot_held_for_long_goes_to_who_waits():
 
 def test_bit_helpers_agree():
     bits = bytearray(2)
-    set_bit(bits, 0)
-    set_bit(bits, 9)
-    assert bytes(bits) == b"\x80\x40" and has_bit(bits, 9) and not has_bit(bits, 8)
+    set_piece(bits, 0)
+    set_piece(bits, 9)
+    assert bytes(bits) == b"\x80\x40" and has_piece(bits, 9) and not has_piece(bits, 8)

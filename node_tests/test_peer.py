@@ -827,6 +827,19 @@ def test_a_file_arrives_over_a_lossy_slow_path(tmp_path, mesh):
     lab.close()
 
 
+# ---- the disk
+
+
+def test_what_the_disk_brings_is_told_with_the_moment_at_which_it_comes(lab):
+    ana = lab.node("ana")
+    lab.run(3)
+    told, begun = [], lab.world.now
+    ana.disk_delay = 2.5
+    ana.peer.run(lambda: "read", lambda result, error, now: told.append((result, error, round(now - begun, 3))))
+    lab.run(5)
+    assert told == [("read", None, 2.5)]
+
+
 # ---- lists
 
 

@@ -471,8 +471,8 @@ def test_a_disk_job_hands_its_result_or_its_error_to_the_node_thread():
     thread.start()
     disk, seen, both = node_client.DiskThread(thread), [], threading.Event()
     disk.start()
-    disk(lambda: 7, lambda result, error: seen.append((result, error, threading.current_thread().name)))
-    disk(lambda: 1 / 0, lambda result, error: (seen.append((result, type(error))), both.set()))
+    disk(lambda: 7, lambda result, error, now: seen.append((result, error, threading.current_thread().name)))
+    disk(lambda: 1 / 0, lambda result, error, now: (seen.append((result, type(error))), both.set()))
     assert both.wait(5)
     assert seen == [(7, None, "node"), (None, ZeroDivisionError)]
     disk.stop(1.0)

@@ -12,6 +12,8 @@ import math
 import random
 from typing import Dict, Hashable, Iterator, List, NamedTuple, Optional, Tuple
 
+from protocol.content import set_piece
+
 MIB = 1 << 20
 IN_FLIGHT_BYTES_MAX = 16 * MIB  # asked or not yet written, for one download: what it may hold in memory
 SOURCE_WINDOW_MIN = 4 * MIB  # asked of one source before its rate is known
@@ -72,14 +74,6 @@ def bits_of(bitmap: bytes, count: int) -> Iterator[int]:
             for bit in range(8):
                 if byte & (0x80 >> bit) and place * 8 + bit < count:
                     yield place * 8 + bit
-
-
-def set_bit(bitmap: bytearray, index: int) -> None:
-    bitmap[index >> 3] |= 0x80 >> (index & 7)
-
-
-def has_bit(bitmap: bytes, index: int) -> bool:
-    return bool(bitmap[index >> 3] & (0x80 >> (index & 7)))
 
 
 class Asked(NamedTuple):
@@ -238,9 +232,6 @@ class PieceChoice:
         if self.asked.pop(index, None) is not None:
             self._reopen(index)
 
-    def is_asked_of(self, source: Source, index: int) -> bool:
-        return any(one.source == source for one in self.asked.get(index, ()))
-
     def verify(self, index: int) -> List[Source]:
         """The piece is verified and written; the sources that were asked for it."""
         if not self.is_verified[index]:
@@ -253,5 +244,5 @@ class PieceChoice:
         bits = bytearray((self.count + 7) // 8)
         for index in range(self.count):
             if self.is_verified[index]:
-                set_bit(bits, index)
+                set_piece(bits, index)
         return bytes(bits)
