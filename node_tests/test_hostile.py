@@ -428,7 +428,7 @@ def test_a_pattern_made_to_hurt_is_answered_at_once(pattern):
 
 
 def test_lists_made_anew_again_and_again_cost_the_one_who_asks(lab):
-    """Sorting 10,000 names takes as long as hundreds of other requests: it counts as so many."""
+    """Looking through 10,000 names counts as five requests: the burst of 400 pays for 80, and the rest has to wait."""
     ana, bo = lab.node("ana"), lab.node("bo")
     index, x = ana.peer.supernode.index, Outlaw(lab).join(ana)
     index.add(b"somebody", [entry_of("f%d" % number, number.to_bytes(32, "big")) for number in range(10_000)])
@@ -438,7 +438,7 @@ def test_lists_made_anew_again_and_again_cost_the_one_who_asks(lab):
     for number in range(300):
         x.say(x.link, messages.ShareAdd((entry_of("new%d" % number),)), messages.ListRequest(number, "f", 0))
     lab.run(1)
-    assert len(sorted_anew) < 30
+    assert len(sorted_anew) <= 85
     assert len(bo.list("f99")) == 111
 
 
