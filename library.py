@@ -84,6 +84,7 @@ CANDIDATES_MAX = 1000          # "name (2)" ... before giving up
 SCAN_FILES_MAX = 200_000       # files looked at in one pass: each known one takes about 1.3 KB of memory
 OPEN_FILES_MAX = 32            # descriptors kept open between calls
 PARTS_MAX = 1024               # unfinished downloads
+CLAIMS_BYTES_AT_ONCE = 64 * MIB   # of a part that are hashed in one call: others wait for the disk, too
 CACHE_BYTES_MAX = GIB
 CACHE_FREE_PERCENT = 5         # of the free space: the cache never takes more
 MAP_BYTES_MAX = 256 * KIB      # header, 4096 digests and as many records
@@ -893,12 +894,7 @@ class _Content:
     map_end: int = 0                                     # where the next record goes
 
     def __post_init__(self) -> None:
-        self.unmark()
-
-    def unmark(self) -> None:
-        """Believe in no piece."""
         self.verified = bytearray(-(-piece_count_of(self.size) // 8))
-        self.verified_count = self.verified_bytes = 0
 
     def mark(self, index: int) -> None:
         """Note a piece as verified."""
@@ -1155,10 +1151,11 @@ class Library:
     # -- downloads --
 
     def begin(self, file_id: bytes, size: int, digests: bytes, destination: Destination = Destination.DOWNLOAD,
-              label: str = "", is_folder: bool = False) -> bytearray:
+              label: str = "", is_folder: bool = False) -> Optional[bytearray]:
         """Make or resume a part file; returns the bitmap of its verified pieces.
 
-        The first call after a restart hashes what is there, about a second for each gigabyte.
+        After a restart what is there is hashed first, a part of it with each call: None means that it is to be called
+        again, after what else waits for the disk.
         """
         check_manifest(file_id, size, digests)
         if label:
@@ -1169,6 +1166,10 @@ class Library:
         if file_id not in self._parts and len(self._parts) >= PARTS_MAX:
             raise LibraryError(ErrorKind.FULL, f"There are already {PARTS_MAX} unfinished downloads.")
         with _speaking(f"save {_called(label)}"):
+            if part.claimed:
+                self._check_claims(part, self._part_path(file_id))
+            if part.claimed:
+                return None
             if not part.is_open:
                 self._open_part(part)
             elif destination is Destination.DOWNLOAD and part.destination is not Destination.DOWNLOAD:
@@ -1179,7 +1180,6 @@ class Library:
 
     def _open_part(self, part: _Content) -> None:
         path = self._part_path(part.file_id)
-        self._check_claims(part, path)
         self._check_room(part)
         if not part.verified_count:
             self._delete(path)
@@ -1188,10 +1188,8 @@ class Library:
         part.is_open = True
 
     def _check_claims(self, part: _Content, path: str) -> None:
-        """Hash the pieces that the map claims: whatever is wrong is missing again."""
-        part.unmark()
-        if not part.claimed:
-            return
+        """Hash some of the pieces that the map claims: whatever is wrong is missing again."""
+        claimed, part.claimed = part.claimed, []
         with contextlib.suppress(OSError):
             descriptor = self._files.get(path, write=True)
             status = os.fstat(descriptor)
@@ -1200,10 +1198,13 @@ class Library:
                 return
             if status.st_size > part.size:
                 os.ftruncate(descriptor, part.size)
-            for index in part.claimed:
-                start, length = index * piece_size_of(part.size), piece_length(part.size, index)
-                if _digest_range(descriptor, start, length, _no_tick) == _digest_at(part.digests, index):
+            piece_size = piece_size_of(part.size)
+            count = max(1, CLAIMS_BYTES_AT_ONCE // piece_size)
+            for index in claimed[:count]:
+                digest = _digest_range(descriptor, index * piece_size, piece_length(part.size, index), _no_tick)
+                if digest == _digest_at(part.digests, index):
                     part.mark(index)
+            part.claimed = claimed[count:]
 
     def _check_room(self, part: _Content) -> None:
         needed, free = part.size - part.verified_bytes, self.free_bytes()
@@ -1276,7 +1277,8 @@ class Library:
     def copy_local(self, file_id: bytes, name: str) -> Finished:
         """Give a content that is here already (shared or cached) another name, by copying it on this disk."""
         size, digests = self.manifest(file_id)
-        self.begin(file_id, size, digests, label=name)
+        while self.begin(file_id, size, digests, label=name) is None:
+            pass
         part = self._parts[file_id]
         for index in range(piece_count_of(size)):
             if not has_piece(part.verified, index):
@@ -1293,7 +1295,7 @@ class Library:
 
     def parts(self) -> List[PartInfo]:
         """The unfinished downloads (one not resumed yet counts what its map claims)."""
-        return [PartInfo(part.file_id, part.size, part.verified_bytes if part.is_open else
+        return [PartInfo(part.file_id, part.size, part.verified_bytes +
                          sum(piece_length(part.size, index) for index in part.claimed), part.label, part.is_folder)
                 for part in self._parts.values() if part.destination is Destination.DOWNLOAD]
 

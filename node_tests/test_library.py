@@ -1174,6 +1174,26 @@ def test_fetched_listing_is_read_before_its_files_are_fetched(lib, folder):
     assert decode_folder(lib.contents(file_id)) == [("x", 1, ID, False)]
 
 
+def test_a_large_part_is_hashed_in_several_calls_so_that_others_have_their_turn(lib, folder, monkeypatch):
+    monkeypatch.setattr(library, "CLAIMS_BYTES_AT_ONCE", 2 * 65536)
+    content = Content(7 * 65536)
+    lib.begin(content.file_id, content.size, content.digests, label="large")
+    for index in range(6):
+        lib.write_piece(content.file_id, index, content.piece(index))
+    path = folder / ".node" / "parts" / content.file_id.hex()
+    data = bytearray(path.read_bytes())
+    data[3 * 65536] ^= 1
+    path.write_bytes(data)
+    lib = restarted(lib)
+    assert [part.verified_bytes for part in lib.parts()] == [6 * 65536]
+    answers = [lib.begin(content.file_id, content.size, content.digests) for _ in range(3)]
+    assert answers[:2] == [None, None]
+    assert [library.has_piece(answers[2], index) for index in range(7)] == [True, True, True, False, True, True, False]
+    for index in (3, 6):
+        assert lib.write_piece(content.file_id, index, content.piece(index))
+    assert Path(lib.finish(content.file_id, "large").path).read_bytes() == content.data
+
+
 @pytest.mark.parametrize("relayed_to", [Destination.CACHE, Destination.PASSING])
 def test_what_was_fetched_for_others_is_dropped_but_never_what_the_person_began(lib, folder, relayed_to):
     own, relayed, left = Content(200_000), Content(150_000, seed=2), Content(150_000, seed=3)

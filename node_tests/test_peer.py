@@ -154,7 +154,9 @@ def test_a_cancelled_download_keeps_its_part_and_goes_on_later(lab):
     assert "no running transfer" in cy.do("cancel", 99, lab.world.now)
 
 
-def test_a_killed_download_resumes_from_its_verified_pieces_even_if_some_are_damaged(lab):
+@pytest.mark.parametrize("hashed_at_once", [files.CLAIMS_BYTES_AT_ONCE, MIB])
+def test_a_killed_download_resumes_from_its_verified_pieces_even_if_some_are_damaged(lab, monkeypatch, hashed_at_once):
+    monkeypatch.setattr(files, "CLAIMS_BYTES_AT_ONCE", hashed_at_once)
     data = content(20 * MIB)
     lab.node("ana")
     bo = lab.node("bo", shared={"lab.iso": data}, disk_delay=0.02)

@@ -486,18 +486,23 @@ class Fetching:
             self.host.run(lambda: None, lambda _, error, now: self.fail(fetch, lie, now))
         elif fetch.is_in_memory:
             fetch.memory = MemoryPieces(size, digests, download.piece_size)
-            self.host.run(lambda: b"", partial(self._on_begun, fetch, False))
+            self.host.run(lambda: b"", partial(self._on_begun, fetch, None))
         else:
             self._begin(fetch, self.rules.to_cache if fetch.wish is None else self.rules.to_download)
 
     def _begin(self, fetch: Fetch, destination: Any) -> None:
         size, digests, is_folder = fetch.download.size, fetch.download.digests, fetch.content.is_folder
         begin = partial(self.library.begin, fetch.file_id, size, digests, destination, fetch.name, is_folder)
-        self.host.run(begin, partial(self._on_begun, fetch, destination is self.rules.to_cache))
+        self.host.run(begin, partial(self._on_begun, fetch, destination))
 
     def _on_begun(
-        self, fetch: Fetch, is_cache: bool, bitmap: Any, error: Optional[Exception], now: float
+        self, fetch: Fetch, destination: Any, bitmap: Any, error: Optional[Exception], now: float
     ) -> None:
+        is_cache = destination is self.rules.to_cache
+        if error is None and bitmap is None:  # what is here from an earlier time is not all hashed yet
+            if not fetch.is_ended:
+                self._begin(fetch, destination)
+            return
         if is_cache:
             self.host.on_cache_changed(lambda: None)  # older contents may have made room for it
         if fetch.is_ended:
