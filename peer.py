@@ -33,6 +33,7 @@ from protocol.messages import (
     LinkHello,
     ListPage,
     ListRequest,
+    NotRelayed,
     Offer,
     Relay,
     Search,
@@ -554,6 +555,8 @@ class Peer:
             self.serving.on_search(message, now)
         elif isinstance(message, Offer):
             self.fetching.on_offer(message, now)
+        elif isinstance(message, NotRelayed):
+            self.fetching.on_not_relayed(message, now)
         elif isinstance(message, SharesWanted):
             self._send_shares()
         elif isinstance(message, ListPage):

@@ -509,6 +509,13 @@ class Supernode:
             return
         self._send(target.link, offer._replace(provider=line.entry.node_id))
 
+    def _on_not_relayed(self, line: _Line, answer: messages.NotRelayed, now: float) -> None:
+        target = self._lines.get(answer.to) if line.link == LOCAL_LINK else None  # nobody else relays
+        if target is None or target.link is None or not target.is_ready:
+            self.dropped += 1
+            return
+        self._send(target.link, answer)
+
     # ---- lost members, time ---------------------------------------------------------------------------------------
 
     def on_link_lost(self, link: int, reason: str, now: float) -> None:
@@ -726,5 +733,6 @@ _HANDLERS: Dict[Any, Callable[[Supernode, _Line, Any, float], None]] = {
     messages.ListRequest: Supernode._on_list_request,
     messages.Search: Supernode._on_search,
     messages.Offer: Supernode._on_offer,
+    messages.NotRelayed: Supernode._on_not_relayed,
 }
 _ANSWERED_IN_DOUBT = {messages.Ping, messages.Pong, messages.Leave, messages.Stale}

@@ -347,6 +347,34 @@ def test_what_is_too_big_for_the_cache_passes_through_and_is_dropped(lab, monkey
     assert not os.listdir(os.path.join(ana.folder, ".node", "parts"))
 
 
+def test_who_fetches_by_way_of_a_supernode_with_a_full_disk_hears_the_truth(lab):
+    ana = lab.node("ana")
+    lab.node("bo", shared={"lab.iso": content(20 * MIB)})
+    cy = lab.node("cy", mesh=False)
+    ana.library.free_bytes = lambda: 8_400_000
+    asked_at = lab.world.now
+    stopped = cy.fetched("lab.iso")
+    assert isinstance(stopped, Stopped) and lab.world.now - asked_at < 2
+    assert stopped.reason == "ana has no room to pass it on: needs 21.0 MB, 8.4 MB free"
+    assert not ana.peer.fetching.fetches and not os.listdir(os.path.join(ana.folder, ".node", "parts"))
+    del ana.library.free_bytes
+    assert isinstance(cy.fetched("lab.iso"), DownloadDone)
+
+
+def test_who_fetches_by_way_of_the_supernode_hears_that_the_file_was_changed_at_its_only_holder(lab):
+    lab.node("ana")
+    bo = lab.node("bo", mesh=False, shared={"lab.iso": content(30 * MIB)}, disk_delay=0.02)
+    cy = lab.node("cy")
+    cy.fetch("lab.iso")
+    lab.world.run_until(lambda: cy.row().verified > 5 * MIB, 60)
+    bo.put("lab.iso", content(30 * MIB, seed=8))
+    assert lab.world.run_until(lambda: cy.told(Stopped), lab.world.now + 5)
+    stopped = cy.told(Stopped)[0]
+    assert stopped.reason == "it was changed or removed at bo, and nobody else has it" and not stopped.kept
+    lab.run(1)
+    assert not os.listdir(os.path.join(cy.folder, ".node", "parts"))
+
+
 def test_the_supernode_takes_what_it_wants_itself_from_its_own_cache(lab):
     tree = {"talks/a.txt": b"a", "talks/b.bin": content(MIB), "lab.iso": content(2 * MIB, 3)}
     ana = lab.node("ana")

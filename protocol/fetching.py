@@ -27,10 +27,12 @@ from protocol.messages import (
     NOWHERE,
     PURPOSE_BULK,
     PURPOSE_MESH,
+    REASON_BYTES_MAX,
     UNKNOWN_FILE,
     Have,
     LinkHello,
     ManifestPage,
+    NotRelayed,
     Offer,
     PieceData,
     PieceMap,
@@ -449,7 +451,7 @@ class Fetching:
             pause = SEARCH_INTERVAL  # it may have it again, as the supernode's cache does
         self._leave_source(fetch, source, now + pause, now)
         has_changed = source.is_complete and not fetch.is_via and refused.reason in (FILE_CHANGED, UNKNOWN_FILE)
-        if has_changed and not self._providers(fetch):
+        if has_changed and not self._may_go_on(fetch):
             fetch.changed_at, fetch.last_source = now, ""
             if self.host.has_supernode and not fetch.is_ended:
                 self._search(fetch, now)
@@ -516,7 +518,7 @@ class Fetching:
             fetch.is_passing = True
             self._begin(fetch, self.rules.to_pass)
         else:
-            self.fail(fetch, sentence_of(error), now)
+            self.fail(fetch, self._why_not(fetch, error), now)
 
     def write(self, download: Download, index: int, data: Any, link: int) -> None:
         fetch = self.fetches[download.file_id]
@@ -532,7 +534,7 @@ class Fetching:
         if fetch.is_ended:
             return
         if error is not None:
-            self.fail(fetch, sentence_of(error), now)
+            self.fail(fetch, self._why_not(fetch, error), now)
             return
         if is_right:
             self._count_piece(fetch, index, link, now)
@@ -542,7 +544,7 @@ class Fetching:
         fetch.lonely_since = None
         size, source = fetch.download.length_of(index), fetch.download.sources.get(link)
         if source is not None:
-            fetch.trouble = ""
+            fetch.trouble, fetch.changed_at = "", None
             fetch.gave[source.label] = fetch.gave.get(source.label, 0) + size
             if fetch.is_via:
                 fetch.gave_via = source.label
@@ -604,10 +606,32 @@ class Fetching:
         if fetch.is_ended:
             return
         self.end(fetch, now)
+        words = reason.encode("utf-8", "replace")[:REASON_BYTES_MAX].decode("utf-8", "ignore")
+        for requester, query_id in fetch.relay_for.items():
+            self.host.send_to_supernode(NotRelayed(query_id, fetch.file_id, requester, fetch.is_gone, words))
         if fetch.wish is not None:
             fetch.wish.on_failed(fetch, reason, now)
         else:
             self.host.run(partial(self.library.discard, fetch.file_id), lambda *_: None)
+
+    def _why_not(self, fetch: Fetch, error: Exception) -> str:
+        """What is told about an error of the library; of a relay, in the words of those who wait for it."""
+        sentence = sentence_of(error)
+        if fetch.wish is not None or kind_of(error) != "FULL":
+            return sentence
+        me, cause = self.host.label_of(self.host.node_id), sentence.rpartition(": ")[2]
+        return "%s has no room to pass it on: %s" % (me, cause)
+
+    def on_not_relayed(self, answer: NotRelayed, now: float) -> None:
+        """The supernode cannot pass it on to us; whoever gives it directly still may."""
+        fetch = self._by_query.get(answer.query_id)
+        if fetch is None or fetch.file_id != answer.file_id or fetch.is_complete:
+            self.dropped += 1
+            return
+        fetch.trouble = answer.reason or "the supernode cannot pass it on"
+        if all(bulk.node_id == self.host.supernode_id for bulk in self._providers(fetch)):
+            fetch.is_gone = answer.is_gone
+            self.fail(fetch, fetch.trouble, now)
 
     def thank(self, gave: Dict[str, int], file_id: bytes) -> None:
         """Tell those who gave something that we have it all."""
@@ -665,6 +689,7 @@ class Fetching:
         """A relay that nobody waits for any more ends."""
         is_idle = fetch.wish is None and now - fetch.relayed_at > RELAY_UNWANTED_AFTER
         if is_idle and not self.serving.is_wanted(fetch.file_id):
+            fetch.relay_for.clear()
             self.fail(fetch, "nobody waits for it any more", now)
 
     # ---- time
@@ -726,12 +751,18 @@ class Fetching:
                 return True
         return False
 
+    def _may_go_on(self, fetch: Fetch) -> bool:
+        """Is there a source that has what is missing, or may have it? Who only waits for us is none."""
+        choice, sources = fetch.download.choice, fetch.download.sources
+        for bulk in self._providers(fetch):
+            source = sources.get(bulk.link)
+            if source is None or choice is None or source.state is SourceState.OPENED or choice.is_useful(bulk.link):
+                return True
+        return False
+
     def _is_gone(self, fetch: Fetch, now: float) -> bool:
         """Has the last source dropped this content, and did nobody else offer it since?"""
-        if fetch.changed_at is None:
-            return False
-        if self._providers(fetch):
-            fetch.changed_at = None
+        if fetch.changed_at is None or self._may_go_on(fetch):
             return False
         is_direct = self.host.has_supernode and not (fetch.is_via or fetch.wants_via)
         return is_direct and now - fetch.changed_at >= NOBODY_AFTER_CHANGE

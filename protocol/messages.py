@@ -414,6 +414,17 @@ class Relay(NamedTuple):
     requester: NodeId
 
 
+@_message(50)
+class NotRelayed(NamedTuple):
+    """The supernode's own peer to the requester, by way of the supernode: I cannot pass it on, and why."""
+
+    query_id: U32
+    file_id: FileId
+    to: NodeId
+    is_gone: Bool  # nobody here has this content any more
+    reason: Reason
+
+
 # ---- on a bulk link -----------------------------------------------------------------------------------------------
 
 
