@@ -608,7 +608,7 @@ class Peer:
     def on_supernode_changed(
         self, old_label: str, new_label: str, is_me: bool, silent_seconds: Optional[float], now: float
     ) -> None:
-        self.notify(SupernodeChanged(old_label, new_label, is_me, silent_seconds))
+        self.notify(SupernodeChanged(old_label, new_label, is_me, silent_seconds, self.membership.is_merging))
 
     def on_member_joined(self, label: str, now: float) -> None:
         self.notify(Joined(label, len(self._roster())))

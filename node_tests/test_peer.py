@@ -21,6 +21,7 @@ from peer import (
     SupernodeChanged,
     UploadDone,
 )
+from protocol.lines import line_for
 
 
 @pytest.fixture
@@ -533,7 +534,10 @@ def test_a_frozen_only_source_is_a_failure_that_says_why(lab):
     cy = lab.node("cy")
     cy.fetch("lab.iso")
     lab.world.run_until(lambda: cy.row().verified > 3 * MIB, 60)
+    assert cy.row().state == "receiving" and cy.row().rate > 0 and cy.row().seconds_left
     bo.peer._disk = lambda job, done: None
+    lab.run(6)
+    assert (cy.row().state, cy.row().rate, cy.row().seconds_left) == ("waiting for bo", 0.0, None)
     assert lab.world.run_until(lambda: cy.told(Stopped), lab.world.now + 60)
     stopped = cy.told(Stopped)[0]
     assert "bo sends nothing" in stopped.reason and stopped.kept and stopped.verified > 3 * MIB
@@ -896,6 +900,24 @@ def test_a_file_with_brackets_in_its_name_is_fetched_by_name(lab):
     bo = lab.node("bo")
     assert isinstance(bo.fetched("notes [1].pdf"), DownloadDone)
     assert bo.read("notes [1].pdf") == b"one"
+
+
+def test_after_a_partition_everybody_hears_that_the_parts_are_one_again(lab):
+    nodes = [lab.node(name) for name in ("ana", "bo", "cy", "di")]
+    ips = [node.ip for node in nodes]
+    lab.world.cut(ips[:2], ips[2:])
+    lab.run(30)
+    assert {node.supernode_label() for node in nodes} == {"ana", "cy"}
+    before = [len(node.events) for node in nodes]
+    lab.world.heal()
+    lab.run(40)
+    (ruler,) = {node.supernode_label() for node in nodes}
+    told = [
+        [line_for(event, "shared") for event in node.events[count:] if isinstance(event, SupernodeChanged)]
+        for node, count in zip(nodes, before)
+    ]
+    line = "* two parts of the network are one again; the supernode is now %s" % ruler
+    assert sorted(told) == [[], [], [line], [line]]
 
 
 # ---- to another network and back

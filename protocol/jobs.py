@@ -17,13 +17,14 @@ from protocol.download import Rate
 from protocol.fetching import Fetch, Fetching
 from protocol.host import kind_of, sentence_of
 from protocol.results import DownloadDone, ListEntry, Progress, Stopped, TransferRow
-from protocol.transfer import SourceState
+from protocol.transfer import ASK_OTHERS_AFTER, SourceState
 
 FOLDER_FILES_AT_ONCE, FOLDER_BYTES_AT_ONCE = 16, 16 << 20  # many small files, but few large ones
 LISTING_SIZE_MAX = 32 << 20  # bytes of a folder's listing
 PROGRESS_INTERVAL = 0.5  # at most twice a second for each transfer
 TICK = 0.5
 ENDED_KEPT = 20  # ended jobs that are still shown
+RECEIVING = "receiving"  # the only state with a rate and a time left
 RUNNING_MAX = 6  # jobs at once; the others wait for their turn
 
 
@@ -135,23 +136,26 @@ class Job:
 
     def row(self, now: float) -> TransferRow:
         verified, rate, left = self.verified(), 0.0, None
-        if not self.end_state:
+        state = self.end_state or self.state_in_words(now)
+        if state == RECEIVING:
             rate = self.rate.per_second(now)
             left = (self.size - verified) / rate if rate >= 1.0 else None
-        state = self.end_state or self.state_in_words()
         return TransferRow(self.number, "R", self.entry.name, state, verified, self.size, rate, left, self.labels())
 
     def is_verifying(self) -> bool:
         return bool(self.fetches) and all(fetch.is_complete for fetch in self.fetches)
 
-    def state_in_words(self) -> str:
+    def state_in_words(self, now: float) -> str:
         if not self.has_begun:
             return "waiting for its turn"
         if self.is_verifying():
             return "verifying"
         sources = [source for fetch in self.fetches for source in fetch.download.sources.values()]
-        if any(source.state is SourceState.READY for source in sources):
-            return "receiving"
+        ready = [source for source in sources if source.state is SourceState.READY]
+        if any(now - source.heard_at < ASK_OTHERS_AFTER for source in ready):
+            return RECEIVING
+        if ready:
+            return "waiting for %s" % ready[0].label
         queued = [source.position for source in sources if source.state is SourceState.QUEUED]
         if queued:
             return "queued %s" % ordinal(min(queued))

@@ -182,6 +182,8 @@ def _line_for_left(event: results.Left, folder: str) -> str:
 
 def _line_for_supernode(event: results.SupernodeChanged, folder: str) -> str:
     old = safe_label(event.old_label)
+    if event.is_merger:
+        return f"* two parts of the network are one again; the supernode is now {safe_label(event.new_label)}"
     why = f"is gone (no sign for {event.silent_seconds:.0f} s)" if event.silent_seconds else "left"
     if event.is_me:
         return f"* {old} {why}; you are now the supernode"

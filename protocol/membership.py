@@ -169,6 +169,7 @@ class Membership:
         self._next_beat = 0.0
         self._link_heard_at = 0.0
         self._changed_at = -math.inf  # the last unplanned change of supernode
+        self.is_merging = False  # the supernode stepped down for another one of our network
         self._silent: Optional[float] = None  # how long the lost supernode was silent; None: it said good-bye
         self._probes_sent = 0
         self._join_claim: Optional[Tuple[float, Address]] = None
@@ -539,7 +540,7 @@ class Membership:
                 self._changed_at = now
             new_label = self.label_of(self.supernode_id or b"")
             self.owner.on_supernode_changed(self._last_label, new_label, self.is_supernode, self._silent, now)
-        self._silent = None
+        self._silent, self.is_merging = None, False
         self._last_label = self.label_of(self.supernode_id or b"")
         if not is_first:
             self._tell_changes(self.roster.difference(before, [old_id, self.supernode_id]), now)
@@ -692,7 +693,7 @@ class Membership:
             if not is_newer or not may_contact(place, self._near()):
                 self.dropped += 1
                 return
-        self._silent = None
+        self._silent, self.is_merging = None, True
         self._follow_to(_Follow(place, message.node_id, message.term, now + FOLLOW_TIME), now)
 
     def _on_moved_early(self, message: messages.Moved, now: float) -> None:
@@ -787,6 +788,7 @@ class Membership:
         """The supernode is gone: find the one who takes over, or take over."""
         if self._follow is None and self.state == State.SUSPECT:
             self._silent = now - self.heard_at
+        self.is_merging = False
         self._drop_attempt("the supernode is gone")
         self._drop_link("no sign of it")
         self.state = State.ELECTING

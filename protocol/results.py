@@ -79,6 +79,7 @@ class SupernodeChanged(NamedTuple):
     new_label: str
     is_me: bool
     silent_seconds: Optional[float]
+    is_merger: bool = False  # nobody left: two parts of the network met, and one supernode rules on
 
 
 class ChatReceived(NamedTuple):
