@@ -1082,7 +1082,10 @@ class Console:
                   lambda rows: self._show_files(rows, none))
 
     def _show_files(self, entries: Any, none: str = "") -> None:
-        self.rows = {entry.number: entry for entry in entries or ()}
+        if entries is None:
+            self.say("!! The list did not come; try again soon")
+            return
+        self.rows = {entry.number: entry for entry in entries}
         self._show_table([file_cells(entry) for entry in self.rows.values()], (0, 2), none)
 
     def fetch(self, what: str) -> None:

@@ -189,7 +189,7 @@ def is_loopback(ip: str) -> bool:
 
 
 def may_contact(address: Address, near: Sequence[str]) -> bool:
-    """May an address that only a message named be contacted? Private ones, and those in the /24 of the IPs `near`.
+    """May an address that only a message named be contacted? Private ones, and those in the /16 of the IPs `near`.
 
     Otherwise a lying roster would turn every member's datagrams on a victim of its choice (THREATS: F11).
     """
@@ -203,11 +203,12 @@ def may_contact(address: Address, near: Sequence[str]) -> bool:
         return False  # most likely a broadcast address
     if any(ip in block for block in _PRIVATE if block.version == ip.version):
         return True
-    return ip.version == 4 and any(_same_24(address[0], other) for other in near)
+    return ip.version == 4 and any(_is_near(address[0], other) for other in near)
 
 
-def _same_24(ip: str, other: str) -> bool:
-    return "." in other and ip.rsplit(".", 1)[0] == other.rsplit(".", 1)[0]
+def _is_near(ip: str, other: str) -> bool:
+    """In the same /16: a campus with public addresses is seldom one /24, and its halves must find each other again."""
+    return "." in other and ip.split(".")[:2] == other.split(".")[:2]
 
 
 def seen_from(place: Address, teller: Address) -> Address:
