@@ -79,6 +79,18 @@ def test_a_downloader_is_a_source_for_what_it_has(lab):
     assert everybody & {"cy", "di"}
 
 
+@pytest.mark.parametrize("mesh", [True, False])
+def test_both_ends_tell_of_a_file_by_the_name_that_was_asked_for(lab, mesh):
+    data = content(100_000)
+    ana = lab.node("ana")
+    bo = lab.node("bo", shared={"hard.iso": data, "lab.iso": data, "soft.iso": data})
+    cy, di = lab.node("cy", mesh=mesh), lab.node("di", mesh=mesh)
+    assert cy.fetched("lab.iso").name == "lab.iso" and di.fetched("soft.iso").name == "soft.iso"
+    lab.run(1)
+    sent = [(event.to_label, event.name) for event in (bo if mesh else ana).told(UploadDone)]
+    assert sent == [("cy", "lab.iso"), ("di", "soft.iso")]
+
+
 def test_an_empty_file_needs_no_bytes_from_anybody(lab):
     lab.node("ana")
     lab.node("bo", shared={"empty.txt": b""})
@@ -212,7 +224,8 @@ def test_a_folder_comes_with_its_sub_folders_empty_ones_and_twice_the_same_conte
         assert cy.read(name) == data, name
     assert os.path.isdir(os.path.join(cy.folder, "talks", "empty", "inside"))
     lab.run(1)
-    assert [(event.name, event.to_label) for event in bo.told(UploadDone)] == [("talks", "cy")]
+    sent = bo.told(UploadDone)
+    assert [(event.name, event.to_label, event.size) for event in sent] == [("talks", "cy", done.size - 1)]  # the twin once
     cy.scan()
     lab.run(1)
     assert cy.list()[0].sources == 2  # and it is shared on as the very same content

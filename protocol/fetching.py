@@ -663,6 +663,7 @@ class Fetching:
             fetch.relayed_at = now
             while len(fetch.relay_for) > MEMBERS_MAX:
                 fetch.relay_for.popitem(last=False)
+        self.serving.note_name(relay.requester, relay.file_id, relay.name)
         self.serving.offer(relay.file_id, relay.query_id, relay.requester, True)
 
     def _new_relay(self, relay: Relay, now: float) -> Optional[Fetch]:

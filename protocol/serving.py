@@ -8,6 +8,7 @@ told). What was not announced does not exist, whatever lies on the disk.
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from functools import partial
 from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
@@ -38,6 +39,7 @@ from protocol.wire import Address
 
 LINKS_PER_NODE_MAX = 4  # that one node may open to us
 MANIFESTS_ASKED_MAX = 256  # at once on one link
+ASKED_NAMES_MAX = 4096  # names remembered, under which contents were asked for
 REFUSED_TIME = 600.0  # seconds that an upload cancelled by a person is not begun again
 MESH_OFF_REASON = "its mesh is off"
 TICK = 0.5
@@ -62,6 +64,7 @@ class Serving:
         self.dropped = 0
         self._partial_of = partial_of  # the download of a content whose pieces may be served already
         self._refused: Dict[Tuple[bytes, bytes], float] = {}  # (node, content) -> until: cancelled by a person
+        self._asked_names: OrderedDict[Tuple[bytes, bytes], str] = OrderedDict()  # (node, content) -> the node's name
         self._manifests_asked: Dict[int, Set[bytes]] = {}  # by link, while they are read
         self._tick_at = math.inf
         self._handlers: Dict[Any, Callable[[int, Any, float], None]] = {
@@ -129,8 +132,24 @@ class Serving:
     def on_search(self, search: Search, now: float) -> None:
         """Somebody looks for a content: offer it if it is here, or pieces of it."""
         is_refused = self._refused.get((search.requester, search.file_id), -math.inf) > now
-        if search.requester != self.host.node_id and not is_refused:
-            self.offer(search.file_id, search.query_id, search.requester)
+        if search.requester == self.host.node_id or is_refused:
+            return
+        if self.offer(search.file_id, search.query_id, search.requester):
+            self.note_name(search.requester, search.file_id, search.name)
+
+    def note_name(self, requester: bytes, file_id: bytes, name: str) -> None:
+        """Remember what the requester calls this content, so that both ends tell of it by one name."""
+        try:
+            self.rules.check_name(name)
+        except Exception:  # no name that could be kept: ours is told
+            return
+        self._asked_names[requester, file_id] = name
+        self._asked_names.move_to_end((requester, file_id))
+        while len(self._asked_names) > ASKED_NAMES_MAX:
+            self._asked_names.popitem(last=False)
+
+    def _name_for(self, upload: UploadLink, file_id: bytes) -> str:
+        return self._asked_names.get((upload.node_id, file_id)) or self.host.name_of_own(file_id)
 
     def offer(self, file_id: bytes, query_id: int, requester: bytes, with_nothing: bool = False) -> bool:
         """Offer it to the requester, by way of the supernode; `with_nothing`: even before the first piece is here."""
@@ -210,7 +229,7 @@ class Serving:
         if message.file_id in upload.folders:
             upload.folders.remove(message.file_id)
         if sent is not None and sent.size and upload.done_lines.take(now):
-            name = self.host.name_of_own(message.file_id)
+            name = self._name_for(upload, message.file_id)
             seconds = now - sent.started_at
             self.host.notify(UploadDone(name, sent.size, seconds, upload.label, message.file_id))
 
@@ -267,7 +286,7 @@ class Serving:
             if sent.number == number:
                 self._refused[upload.node_id, file_id] = now + REFUSED_TIME
                 self.network.disconnect(upload.link, "cancelled there")
-                return "sending %s to %s is cancelled" % (self.host.name_of_own(file_id), upload.label)
+                return "sending %s to %s is cancelled" % (self._name_for(upload, file_id), upload.label)
         return ""
 
     def rows(self, now: float) -> List[TransferRow]:
@@ -276,7 +295,7 @@ class Serving:
         for upload, file_id, sent in self.uploads.rows(now):
             size, rate = self.host.total_of(file_id) or self.size_of(file_id) or 0, sent.rate.per_second(now)
             left = (size - sent.size) / rate if rate >= 1.0 and size > sent.size else None
-            name, done = self.host.name_of_own(file_id), min(sent.size, size)
+            name, done = self._name_for(upload, file_id), min(sent.size, size)
             rows.append(TransferRow(sent.number, "S", name, "sending", done, size, rate, left, (upload.label,)))
         return rows
 

@@ -662,7 +662,8 @@ class Uploads:
         sent = upload.sent.get(counted)
         if sent is not None:
             sent.rate.add(length, now)
-            upload.sent[counted] = sent._replace(size=sent.size + length, at=now)
+            is_listing = file_id in upload.folders  # of a folder: no byte of its files
+            upload.sent[counted] = sent._replace(size=sent.size + (0 if is_listing else length), at=now)
         self._hands.send(link, PieceData(file_id, index, offset, data))
         self._pump(upload, now)
 
