@@ -11,6 +11,11 @@ console's. So nothing here needs a lock. Only this file prints, reads input or a
 """
 from __future__ import annotations
 
+import sys
+
+if sys.version_info < (3, 9):  # noqa: UP036  said here, before an import fails
+    sys.exit("Python 3.9 or newer is needed; this is %d.%d." % sys.version_info[:2])
+
 import argparse
 import codecs
 import contextlib
@@ -26,7 +31,6 @@ import random
 import select
 import signal
 import socket
-import sys
 import threading
 import time
 import unicodedata
@@ -887,7 +891,7 @@ class Console:
         self.running.pop(number, None)
         self.told.pop(number, None)
         if is_failure:
-            self.exit_code = EXIT_FAILED
+            self._has_failed()
 
     def _on_progress(self, row: results.TransferRow) -> None:
         if row.direction != "R" or row.number in self.ended:
@@ -936,20 +940,24 @@ class Console:
             settings = self._ask_settings(flags)
             self.say("Looking for a network ...")
             self.terminal.flush()
-            trouble = self._join(settings, open_node)
-            if not trouble:
+            try:
+                self._join(settings, open_node)
                 return True
-            self.say(trouble)
-            if not self.terminal.is_asking or self.signals:
-                self.exit_code = EXIT_INTERRUPTED if self.signals else EXIT_ADDRESS
-                return False
-            flags = argparse.Namespace(**{**vars(flags), "ip": False, "port": None, "name": settings.name})
+            except NodeError as error:
+                self.say(str(error))
+                if not (self.terminal.is_asking and error.again) or self.signals:
+                    self.exit_code = EXIT_INTERRUPTED if self.signals else error.code
+                    return False
+                known = {"ip": settings.ip, "port": settings.port, "name": settings.name}
+                known.update({"ip": False} if "ip" in error.again else {}, port=None)
+                flags = argparse.Namespace(**{**vars(flags), **known, "default_port": settings.port})
 
     def _ask_settings(self, flags: argparse.Namespace) -> Settings:
         ip = self._question("IP", "search this network", check_ip) if flags.ip is False else flags.ip
-        port = flags.port or self._question("Port", str(DEFAULT_PORT), check_port)
+        default = str(getattr(flags, "default_port", DEFAULT_PORT))
+        port = flags.port or self._question("Port", default, lambda text: check_port(text.strip() or default))
         name = flags.name or self._question("Name", default_name(), check_name)
-        return Settings(ip, port, name, flags.folder or DEFAULT_FOLDER, bool(flags.folder))
+        return Settings(ip, port, name, os.path.expanduser(flags.folder or DEFAULT_FOLDER), bool(flags.folder))
 
     def _question(self, what: str, default: str, check: Callable[[str], Any]) -> Any:
         """The checked answer; asked again until it is right, and not at all where nobody can be asked."""
@@ -962,26 +970,24 @@ class Console:
                 raise Interrupted from None
         return check("")
 
-    def _join(self, settings: Settings, open_node: Callable[..., Any]) -> str:
-        """Opens a node and waits for its outcome; the sentence that says why not, or nothing."""
+    def _join(self, settings: Settings, open_node: Callable[..., Any]) -> None:
+        """Opens a node and waits for its outcome; NodeError says why not."""
         self.outcome, self.is_joining = None, True
-        try:
-            self.node = open_node(settings, self.notify)
-        except NodeError as error:
-            return str(error)
+        self.node = open_node(settings, self.notify)
         if not settings.is_folder_chosen and settings.folder != self.node.folder:
             self.say(f"* {settings.folder} is in use by another node here; this one uses {self.node.folder}")
         self.wait_until(lambda: self.outcome is not None, JOIN_SECONDS)
         kind = self.outcome.kind if self.outcome else ""
         if kind == "joined" or (kind == "supernode" and self.node.is_port_own):
             self.is_joining = False
-            return ""
+            return
         self._leave_node()
         if kind == "supernode":
-            return f"Port {settings.port} of this machine is in use by another program, and no node answers there."
-        return getattr(self.outcome, "text", "") or (
+            raise NodeError(f"Port {settings.port} of this machine is in use by another program, "
+                            "and no node answers there.", again=("port",))
+        raise NodeError(getattr(self.outcome, "text", "") or (
             f"Nobody answers at {settings.ip}:{settings.port}, and this machine cannot be the supernode there."
-            if settings.ip else "No network was found, and none could be opened here.")
+            if settings.ip else "No network was found, and none could be opened here."))
 
     def _serve(self) -> None:
         self.terminal.reader.forget()
@@ -1091,6 +1097,7 @@ class Console:
     def fetch(self, what: str) -> None:
         """R: fetch by the number of the last list's row, or by name."""
         what = unquoted(what)
+        what = what.rstrip("/") or what         # as G shows a folder
         if not what:
             self.say("R needs a name, or a number of the last list: R lab.iso")
             return
@@ -1098,8 +1105,26 @@ class Console:
         show = functools.partial(self._on_fetch_answer, what)
         if entry is not None:
             self._ask(lambda peer, now, done: peer.fetch(entry, now, done), show)
+        elif self.rows and what.isascii() and what.isdigit():
+            self._fetch_called(what, show)
         else:
             self._ask(lambda peer, now, done: peer.fetch_name(what, now, done), show)
+
+    def _fetch_called(self, number: str, show: Callable[[Any], None]) -> None:
+        """Fetches the file that has this number for its name; the last list has no such row."""
+        def listed(entries: Any) -> None:
+            found = next((entry for entry in entries or () if entry.name == number), None)
+            if found is not None:
+                self._ask(lambda peer, now, done: peer.fetch(found, now, done), show)
+                return
+            self._has_failed()
+            self.say(f"!! The last list has {lines.count_of(len(self.rows), 'row')}, and no file is named {number}.")
+        self._ask(lambda peer, now, done: peer.list_files(number, now, done), listed)
+
+    def _has_failed(self) -> None:
+        """In a script, something that was asked for did not come: the exit code says so."""
+        if not self.terminal.is_asking:
+            self.exit_code = EXIT_FAILED
 
     def _on_fetch_answer(self, what: str, answer: Optional[results.FetchAnswer]) -> None:
         answer = answer or results.FetchAnswer("")
@@ -1112,10 +1137,11 @@ class Console:
         elif kind == "already here":
             self.say(f"* {name} is here already: {short_path(answer.path or '')}")
         elif kind == "several":
+            self._has_failed()
             self.say(f'Several files match "{safe_text(what, 60)}"; R number takes one:')
             self._show_files(answer.entries)
         else:
-            self.exit_code = EXIT_FAILED
+            self._has_failed()
             why = {"nobody": "nobody here has it", "no network": "there is no network at the moment; try again soon"}
             self.say(f"!! {name}  {why.get(kind, 'could not be asked for; the log has details')}")
 
@@ -1257,7 +1283,11 @@ def own_addresses(ip: Optional[str] = None) -> List[str]:
 
 
 class NodeError(Exception):
-    """The node cannot be opened, with a sentence for a person."""
+    """The node cannot be opened: a sentence for a person, the exit code, and the questions to ask again."""
+
+    def __init__(self, sentence: str, code: int = EXIT_ADDRESS, again: Sequence[str] = ("ip", "port")) -> None:
+        super().__init__(sentence)
+        self.code, self.again = code, again
 
 
 def set_up_logging(path: Optional[str]) -> None:
@@ -1345,7 +1375,7 @@ def open_node(settings: Settings, notify: Callable[[Any], None]) -> Node:
     try:
         library = files.open_folder(settings.folder, settings.is_folder_chosen)
     except files.LibraryError as error:
-        raise NodeError(str(error)) from error
+        raise NodeError(str(error), EXIT_FLAGS, ()) from error
     try:
         transport, is_port_own = _open_transport(settings)
     except rdt.RdtError as error:
@@ -1369,13 +1399,32 @@ def _open_transport(settings: Settings) -> Tuple[rdt.Transport, bool]:
         return rdt.Transport(ip, 0), False
 
 
+def _trouble_of(log_path: Optional[str]) -> str:
+    """Why the program cannot even begin, as a sentence; sets up the logging."""
+    if sys.stdout is None:
+        return "Standard output is closed: there is nowhere to say anything. Redirect it to a file instead."
+    try:
+        os.getcwd()
+    except OSError:
+        return "The current folder is gone. Change to one that exists, and start again."
+    try:
+        set_up_logging(log_path)
+    except OSError as error:
+        return f"The log cannot be written to {safe_text(log_path or '')}: {(error.strerror or 'refused').lower()}."
+    return ""
+
+
 def main(argv: Optional[Sequence[str]] = None, open_node: Callable[..., Any] = open_node) -> int:
     """The program."""
     flags = parse_flags(argv)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    set_up_logging(flags.log)
+    trouble = _trouble_of(flags.log)
+    if trouble:
+        if sys.stderr is not None:
+            print(trouble, file=sys.stderr)
+        return EXIT_FLAGS
     console = Console(Terminal())
     set_up_signals(console)
     code = console.run(flags, open_node)

@@ -140,6 +140,22 @@ def test_exit_codes(tmp_path):
     assert (taken.returncode, "in use by another program" in taken.stdout) == (3, True), taken.stdout
 
 
+def test_a_script_lists_what_it_has_just_shared(tmp_path):
+    (tmp_path / "notes.bin").write_bytes(os.urandom(5_000_000))
+    done = script(tmp_path / "a", free_port(), 'B "%s"\nG\nB shared\n' % (tmp_path / "notes.bin"), "--name", "ana")
+    assert "  1  notes.bin  5.0 MB  ana  1 source" in done.stdout.splitlines(), done.stdout
+    assert re.search("^!! .* is shared already", done.stdout, re.M), done.stdout
+
+
+def test_a_chosen_folder_is_the_one_that_is_used(tmp_path):
+    for folder in (str(tmp_path / "abs"), "./rel", "rel/"):
+        done = script(tmp_path / "a", free_port(), "", "--folder", folder)
+        assert (done.returncode, "in use" in done.stdout) == (0, False), done.stdout
+    (tmp_path / "file").write_bytes(b"")
+    done = script(tmp_path / "a", free_port(), "", "--folder", str(tmp_path / "file"))
+    assert (done.returncode, "it is a file." in done.stdout) == (2, True), done.stdout
+
+
 def test_a_second_node_in_one_place_takes_a_folder_of_its_own(tmp_path):
     port = free_port()
     flags = ["--ip", "127.0.0.1", "--port", port, "--name"]

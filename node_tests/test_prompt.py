@@ -108,6 +108,8 @@ class FakePeer:
         return [entry(1, "mine.txt", size=12)]
 
     def list_files(self, pattern: str, now: float, done: Callable) -> None:
+        if os.environ.get("FAKE_FILE", "-") == pattern:
+            return done([entry(1, pattern)])
         done([entry(1, "lab.iso"), entry(2, "notes.pdf", size=12_000, holders=("bo",), sources=1)])
 
     def fetch(self, row: ListEntry, now: float, done: Callable) -> None:
@@ -142,7 +144,11 @@ class FakePeer:
         self.notify(Outcome("joined", (ip, port), "cy", 2, ""))
 
     def leave(self, now: float, done: Callable) -> None:
-        if os.environ.get("FAKE_LEAVE") != "never":
+        how = os.environ.get("FAKE_LEAVE", "")
+        if how not in ("", "never"):
+            time.sleep(0.3)             # a handover takes its time, and is waited for
+            Path(how).write_text("left properly")
+        if how != "never":
             done()
 
 
@@ -521,16 +527,57 @@ def test_what_cannot_be_opened_is_exit_code_3_and_wrong_flags_2():
 
 
 def test_nothing_but_plain_lines_goes_into_a_pipe():
-    commands = ["T hi", "W", "V", "B", "M off", "M", "K 1", "H R", "C 7000", "R two", "R here", "X", "", "K", "T", "?"]
+    commands = ["T hi", "W", "V", "B", "M off", "M", "K 1", "H R", "C 7000", "R here", "X", "", "K", "T", "?"]
     lines, code = script("\n".join(commands), FORCE_COLOR="1")
     text = "\n".join(lines)
     assert code == 0
     assert "\r" not in text and "\x1b" not in text and "> " not in text[:2]
     for said in ("<me> hi", "ana  10.0.0.7:6020  supernode", "queued 3rd", "mine.txt", "mesh is off", "cancelled",
-                 "for example: R lab.iso", "* joined cy's network at 127.0.0.1:7000", "R number takes one",
+                 "for example: R lab.iso", "* joined cy's network at 127.0.0.1:7000",
                  "* here is here already: shared/here", 'Unknown: "X". Did you mean R? (? for help)',
                  "K needs the number", "T needs a text", "hands over if supernode"):
         assert said in text, said
+
+
+def test_several_matches_fetch_nothing_and_are_exit_code_1():
+    lines, code = script("R two")
+    assert code == 1 and 'Several files match "two"; R number takes one:' in lines
+
+
+def test_a_number_is_a_row_of_the_last_list_first_and_then_a_name():
+    lines, code = script("G\nR 99\nR 2/\n")
+    assert "!! The last list has 2 rows, and no file is named 99." in lines
+    assert any(line.startswith("OK notes.pdf") for line in lines) and code == 1
+    lines, code = script("G\nR 5\n", FAKE_FILE="5")
+    assert any(line.startswith("OK 5  ") for line in lines) and code == 0
+
+
+def test_what_was_not_understood_does_nothing_and_says_so():
+    lines, code = script('quit now\nH X\nT %s\nT still here\n\n' % ("x" * 2049))
+    text = "\n".join(lines)
+    for said in ("Q stands alone", 'Unknown: "X". Did you mean R?', "2048 bytes fit, it has 2049", "<me> still here"):
+        assert said in text, said
+    assert code == 0
+
+
+def test_bytes_that_are_no_text_are_replaced():
+    done = subprocess.run([sys.executable, __file__], input=b"T caf\xe9\n", capture_output=True, timeout=20,
+                          cwd=str(HOME))
+    assert "<me> caf\ufffd" in done.stdout.decode("utf-8")
+
+
+def test_what_keeps_the_program_from_starting_is_one_sentence_and_exit_code_2(tmp_path):
+    for flags, said in ((["--log", str(tmp_path / "no" / "log")], "The log cannot be written to "),):
+        done = subprocess.run([sys.executable, __file__, *flags], input=b"", capture_output=True, timeout=20)
+        assert done.returncode == 2 and done.stderr.decode().startswith(said) and done.stderr.count(b"\n") == 1
+    if os.name != "nt":
+        program = [sys.executable, str(HOME / "node_client.py")]
+        for command, said in (('exec "$@" >&-', b"Standard output is closed"),
+                              ('rmdir "$PWD"; exec "$@"', b"The current folder is gone.")):
+            (tmp_path / "cwd").mkdir(exist_ok=True)
+            done = subprocess.run(["sh", "-c", command, "sh", *program], input=b"", capture_output=True, timeout=20,
+                                  cwd=tmp_path / "cwd")
+            assert (done.returncode, done.stderr[:len(said)]) == (2, said), done
 
 
 def test_a_port_that_another_program_holds_is_said_and_is_exit_code_3():
@@ -707,6 +754,21 @@ def test_every_way_to_quit_is_exit_code_0(editor, how):
 
 
 @needs_pty
+@both_editors
+@pytest.mark.parametrize("is_typing", [False, True])
+def test_a_closed_terminal_ends_it_as_q_does(editor, is_typing, tmp_path):
+    told = tmp_path / "left"
+    with Window(80, *QUIET, editor=editor, FAKE_LEAVE=str(told)) as window:
+        window.ready()
+        window.type("T half a line" if is_typing else "")
+        window.shows("T half" if is_typing else ">")
+        os.close(window.master)
+        window.master = os.dup(window.control)          # for __exit__
+        assert window.process.wait(8) == 0
+        assert told.read_text() == "left properly"
+
+
+@needs_pty
 def test_ctrl_c_while_leaving_ends_it_at_once():
     with Window(80, *QUIET, FAKE_LEAVE="never") as window:
         window.ready()
@@ -745,6 +807,17 @@ def test_questions_have_defaults_and_ask_again():
         window.type("\x1b[A")                           # the answers are not in the history of commands
         window.tell(Joined("bo", 2))
         window.until(lambda lines: lines[-2:] == ["* bo joined (2 nodes)", ">"])
+
+
+@needs_pty
+def test_a_taken_port_is_asked_for_again_and_nothing_else_is():
+    with Window(80) as window:
+        for question, answer in (("IP [", ""), ("Port [6020]:", "7777"), ("Name [", "ana")):
+            window.until(lambda lines, question=question: lines and lines[-1].startswith(question))
+            window.type(answer + "\r")
+        window.until(lambda lines: lines[-1] == "Port [7777]:")
+        window.type("7778\r")
+        window.shows("* supernode at")
 
 
 @needs_pty
