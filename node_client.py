@@ -20,7 +20,6 @@ import argparse
 import codecs
 import contextlib
 import ctypes
-import difflib
 import functools
 import getpass
 import ipaddress
@@ -34,12 +33,8 @@ import socket
 import threading
 import time
 import unicodedata
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-import library as files
-import peer
-import rdt
-import supernode
 from protocol import lines, results
 from protocol.lines import (
     UNPRINTABLE,
@@ -55,6 +50,12 @@ from protocol.lines import (
     text_width,
     transfer_cells,
 )
+
+if TYPE_CHECKING:                       # `open_node` imports them, once the first line is on the screen
+    import library as files
+    import peer
+    import rdt
+    import supernode
 
 log = logging.getLogger("node")
 
@@ -785,6 +786,7 @@ def parse_command(line: str) -> Tuple[Optional[Command], str]:
 
 def unknown_line(line: str) -> str:
     """What is said about a line that names no command."""
+    import difflib  # slow to load, and rarely needed
     word = line.split()[0]
     near = difflib.get_close_matches(word.lower(), list(BY_WORD) + list(HINTS), 1, 0.7)
     letter = (HINTS.get(near[0]) or BY_WORD[near[0]].words[0]) if near else None
@@ -1331,7 +1333,7 @@ class Node:
             self._links, library, self._disk, random.SystemRandom(), notify, supernode.Supernode, settings.name,
             scanner, functools.partial(own_addresses, settings.ip))
 
-    def look_now(self, then: Callable[[], None]) -> None:
+    def look_now(self, then: Callable[[], None] = lambda: None) -> None:
         """Has the scanner look at once; `then` is called on the node thread once it has announced what was found."""
         self._scanner.look_now(lambda: self.call(lambda now: then()))
 
@@ -1370,8 +1372,18 @@ def _folder_shown(folder: str) -> str:
     return folder if relative.startswith("..") else relative
 
 
+def _import_node() -> None:
+    """Most of the program's time to start: a person sees the first line before it."""
+    global files, peer, rdt, supernode
+    import library as files
+    import peer
+    import rdt
+    import supernode
+
+
 def open_node(settings: Settings, notify: Callable[[Any], None]) -> Node:
     """A node with all its threads, started; NodeError says why not."""
+    _import_node()
     try:
         library = files.open_folder(settings.folder, settings.is_folder_chosen)
     except files.LibraryError as error:
