@@ -769,6 +769,18 @@ def test_a_closed_terminal_ends_it_as_q_does(editor, is_typing, tmp_path):
 
 
 @needs_pty
+@both_editors
+def test_a_key_that_comes_together_with_a_signal_does_no_harm(editor):
+    with Window(80, *QUIET, editor=editor) as window:
+        window.ready()
+        window.process.send_signal(signal.SIGSTOP)      # so that it finds both at the same moment
+        window.type("x")
+        window.process.send_signal(signal.SIGTERM)
+        window.process.send_signal(signal.SIGCONT)
+        assert window.end() == 0
+
+
+@needs_pty
 def test_ctrl_c_while_leaving_ends_it_at_once():
     with Window(80, *QUIET, FAKE_LEAVE="never") as window:
         window.ready()
