@@ -1,8 +1,8 @@
 """Random networks of whole nodes over the real transport: 500 seeds, each a story that must end well.
 
-A story has up to 12 nodes on bad links (loss to 20 %, reordering, repeats, damage, sometimes a narrow path). For about
-a minute and a half they join, leave, die, stand still, are cut off, switch the mesh, share, fetch, cancel and chat. Then
-the faults end, and when all is quiet these must hold:
+A story has up to 12 nodes on bad links (loss to 20 %, reordering, repeats, damage, sometimes a narrow path). For
+about a minute and a half they join, leave, die, stand still, are cut off, switch the mesh, share, fetch, cancel and
+chat. Then the faults end, and when all is quiet these must hold:
 
     one supernode in each network, obeyed by all; equal rosters of just those who live; the list of files is complete
     every finished file is what was announced; nothing of the user's was overwritten
