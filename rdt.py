@@ -879,6 +879,8 @@ class Links:
         self._transport = transport
         self._table = LinkTable(transport._endpoint, emit)
         self._numbers = itertools.count(1, 2)
+        self._counting = threading.Lock()  # for _posted, which both threads change
+        self._posted: Dict[int, int] = {}  # bytes sent on a link that the network thread has not taken yet
         transport._on_event = self._table.on_event
 
     def _post(self, action: Callable[[], None]) -> None:
@@ -891,14 +893,29 @@ class Links:
         return link
 
     def send(self, link: int, *parts: Buffer) -> None:
-        self._post(lambda: self._table.send(link, *parts))
+        size = sum(map(len, parts))
+        self._count_posted(link, size)
+        self._post(lambda: self._take(link, parts, size))
+
+    def _take(self, link: int, parts: Tuple[Buffer, ...], size: int) -> None:
+        try:
+            self._table.send(link, *parts)
+        finally:
+            self._count_posted(link, -size)
+
+    def _count_posted(self, link: int, change: int) -> None:
+        with self._counting:
+            posted = self._posted.pop(link, 0) + change
+            if posted:
+                self._posted[link] = posted
 
     def consumed(self, link: int, size: int) -> None:
         self._post(lambda: self._table.consume(link, size))
 
     def backlog(self, link: int) -> int:
-        """As of now; what this thread sent a moment ago may not be counted yet."""
-        return self._table.backlog(link)
+        """Bytes sent on a link and not yet delivered, those on their way to the network thread included."""
+        posted = self._posted.get(link, 0)  # read first: what is taken meanwhile is counted twice, never missed
+        return posted + self._table.backlog(link)
 
     def disconnect(self, link: int, reason: str) -> None:
         self._post(lambda: self._table.disconnect(link, reason))

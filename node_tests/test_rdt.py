@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import queue
 import random
 import socket
 import threading
@@ -273,3 +274,22 @@ def test_with_and_without_segmentation(tmp_path, offload):
         accepting = in_background(there.accept(timeout=WAIT).accept_file, str(tmp_path / "inbox"), timeout=WAIT)
         near.send_file(str(tmp_path / "f.bin"), timeout=WAIT)
         assert accepting().sha256 == hashlib.sha256(content).hexdigest()
+
+
+def test_bytes_on_their_way_to_the_network_thread_count_as_backlog():
+    """They once did not: a quick disk filled a link beyond what its own node allowed, which then gave the link up."""
+    with rdt.open("127.0.0.1", 0) as there:
+        transport = rdt.Transport("127.0.0.1", 0)  # its thread does not run yet
+        events = queue.SimpleQueue()
+        links = rdt.Links(transport, lambda *event: events.put(event))
+        link = links.connect(there.address)
+        messages = [b"%d" % index * 1_000_000 for index in range(3)]
+        for message in messages:
+            links.send(link, message[:10], message[10:])
+        assert links.backlog(link) == 3_000_000
+        transport.start()
+        accepted = there.accept(timeout=WAIT)
+        assert [accepted.receive(timeout=WAIT) for _ in messages] == messages
+        assert [events.get(timeout=WAIT)[0] for _ in range(2)] == ["on_link_up", "on_writable"]
+        transport.close()
+        assert links.backlog(link) == 0
