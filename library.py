@@ -14,6 +14,7 @@ Every failure is a `LibraryError` with a sentence that can be shown to a person.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import errno
 import hashlib
@@ -26,11 +27,13 @@ import stat
 import struct
 import time
 from collections import OrderedDict, defaultdict
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import partial
-from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Protocol, Tuple, Union
+from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, NamedTuple, Optional, Protocol, Tuple, Union
 
+from protocol.buffers import BufferPool
 from protocol.content import (
     DIGEST_BYTES,
     FILE_SIZE_MAX,
@@ -67,6 +70,7 @@ from protocol.content import (
 from protocol.content import (
     decode_folder as decode_folder,
 )
+from protocol.wire import Buffer
 
 try:
     import fcntl
@@ -82,6 +86,7 @@ READ_SIZE = MIB                # bytes hashed between two looks at the stop flag
 CANDIDATES_MAX = 1000          # "name (2)" ... before giving up
 
 SCAN_FILES_MAX = 200_000       # files looked at in one pass: each known one takes about 1.3 KB of memory
+READ_BUFFERS_MAX = 16 * MIB    # used again while a file is sent
 OPEN_FILES_MAX = 32            # descriptors kept open between calls
 PARTS_MAX = 1024               # unfinished downloads
 CLAIMS_BYTES_AT_ONCE = 64 * MIB   # of a part that are hashed in one call: others wait for the disk, too
@@ -194,7 +199,20 @@ def _read_at(descriptor: int, length: int, offset: int) -> bytes:
     return data + _read_at(descriptor, length - len(data), offset + len(data))
 
 
-def _write_at(descriptor: int, data: Union[bytes, bytearray, memoryview], offset: int) -> None:
+def _read_into(buffers: BufferPool, descriptor: int, length: int, offset: int) -> memoryview:
+    """The same, into a buffer that is used again when nobody holds the view any more."""
+    if not hasattr(os, "preadv"):  # Windows, older macOS
+        return memoryview(_read_at(descriptor, length, offset))
+    view, filled = memoryview(buffers.take(length)), 0
+    while filled < length:
+        count = os.preadv(descriptor, [view[filled:]], offset + filled)
+        if not count:
+            break
+        filled += count
+    return view[:filled]
+
+
+def _write_at(descriptor: int, data: Buffer, offset: int) -> None:
     view = memoryview(data)
     while view:
         if hasattr(os, "pwrite"):
@@ -981,6 +999,7 @@ class Library:
         self._cache_folder = os.path.join(self.folder, HIDDEN, "cache")
         self._lock: Optional[int] = None
         self._files = _OpenFiles()
+        self._buffers = BufferPool(READ_BUFFERS_MAX)
         self._shared: Dict[bytes, Dict[str, SharedFile]] = {}      # id -> path -> file: one content may lie twice
         self._parts: Dict[bytes, _Content] = {}
         self._cache: OrderedDict[bytes, _Content] = OrderedDict()  # the least recently used first
@@ -1084,7 +1103,7 @@ class Library:
                 os.utime(self._cache_path(file_id) + ".map")    # the order of use outlives this process
         return content.size, content.digests
 
-    def read(self, file_id: bytes, index: int, offset: int, length: int) -> bytes:
+    def read(self, file_id: bytes, index: int, offset: int, length: int) -> Buffer:
         """Read bytes of a piece: from a shared file that is still as announced, the cache, or a verified part."""
         content = self._content(file_id)
         in_range = 0 <= index < piece_count_of(content.size) and offset >= 0 and length >= 0
@@ -1128,22 +1147,22 @@ class Library:
             raise LibraryError(ErrorKind.UNKNOWN, "No such file here.")
         return content
 
-    def _read_shared(self, file_id: bytes, start: int, length: int) -> bytes:
+    def _read_shared(self, file_id: bytes, start: int, length: int) -> Buffer:
         for path, shared in self._shared[file_id].items():
             if shared.is_folder:
                 return shared.listing[start:start + length]
             with contextlib.suppress(OSError):
                 descriptor = self._files.get(path)
                 if _fingerprint(os.fstat(descriptor)) == shared.fingerprint:
-                    data = _read_at(descriptor, length, start)
+                    data = _read_into(self._buffers, descriptor, length, start)
                     if len(data) == length:
                         return data
             self._files.drop(path)
         raise LibraryError(ErrorKind.CHANGED, "The file was changed or removed after it was shared.")
 
-    def _read_own(self, path: str, start: int, length: int) -> bytes:
+    def _read_own(self, path: str, start: int, length: int) -> Buffer:
         with _speaking("read a kept file"):
-            data = _read_at(self._files.get(path, write=True), length, start)
+            data = _read_into(self._buffers, self._files.get(path, write=True), length, start)
         if len(data) != length:
             raise LibraryError(ErrorKind.CHANGED, "The kept file is shorter than it was.")
         return data
@@ -1226,14 +1245,20 @@ class Library:
         os.replace(path + "~", path)
         content.map_end = len(data)
 
-    def write_piece(self, file_id: bytes, index: int, data: Union[bytes, bytearray, memoryview]) -> bool:
+    def piece_write(self, file_id: bytes, index: int, data: Buffer) -> PieceWrite:
+        """`write_piece` as a job, whose digest may be computed on another thread before it runs."""
+        return PieceWrite(self, file_id, index, data)
+
+    def write_piece(
+        self, file_id: bytes, index: int, data: Buffer, digest: Optional[bytes] = None
+    ) -> bool:
         """Verify a piece and keep it; False, and nothing written, when it is not the piece that was asked for."""
         part = self._open_parts(file_id)
         if not 0 <= index < piece_count_of(part.size) or len(data) != piece_length(part.size, index):
             return False
         if has_piece(part.verified, index):
             return True
-        if hashlib.sha256(data).digest() != _digest_at(part.digests, index):
+        if (digest or hashlib.sha256(data).digest()) != _digest_at(part.digests, index):
             return False
         path = self._part_path(file_id)
         with _speaking(f"save {_called(part.label)}"):
@@ -1397,7 +1422,7 @@ class Library:
     def _cache_path(self, file_id: bytes) -> str:
         return os.path.join(self._cache_folder, file_id.hex())
 
-    def _read_cached(self, content: _Content, index: int, start: int, length: int) -> bytes:
+    def _read_cached(self, content: _Content, index: int, start: int, length: int) -> Buffer:
         """Read from the cache; a piece that was kept over a restart is hashed before it is served again."""
         path = self._cache_path(content.file_id)
         try:
@@ -1415,7 +1440,51 @@ class Library:
         return data
 
 
+class PieceWrite:
+    """A piece on its way to the disk: `ahead` computes its digest, the call verifies and writes it."""
+
+    def __init__(
+        self, library: Library, file_id: bytes, index: int, data: Buffer
+    ) -> None:
+        self._library = library
+        self._place = file_id, index
+        self._data = data
+        self._digest: Optional[bytes] = None
+
+    def ahead(self) -> None:
+        """Needs nothing of the library, so any thread may do it."""
+        self._digest = hashlib.sha256(self._data).digest()
+
+    def __call__(self) -> bool:
+        return self._library.write_piece(*self._place, self._data, self._digest)
+
+
 # ---- One file from end to end, for the transport's verbs -------------------------------------------------------------
+
+class BackgroundDigest:
+    """SHA-256 of bytes given one after the other, computed on a thread of its own while the caller reads or writes."""
+
+    AHEAD_MAX = 4  # buffers that may wait for it
+
+    def __init__(self) -> None:
+        self._hasher = hashlib.sha256()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="digest")
+        self._waiting: Deque[Future[None]] = collections.deque()
+
+    def update(self, data: Buffer) -> None:
+        """Take in bytes, which must not change any more."""
+        self._waiting.append(self._thread.submit(self._hasher.update, data))
+        while len(self._waiting) > self.AHEAD_MAX:
+            self._waiting.popleft().result()
+
+    def hexdigest(self) -> str:
+        while self._waiting:
+            self._waiting.popleft().result()
+        return self._hasher.hexdigest()
+
+    def close(self) -> None:
+        self._thread.shutdown()
+
 
 class SequentialReader:
     """Reads one file from its beginning to the size it had when it was opened."""
@@ -1428,12 +1497,14 @@ class SequentialReader:
             self._fingerprint = _fingerprint(os.fstat(self._descriptor))
         self.size = self._fingerprint[0]
         self._position = 0
-        self._hasher = hashlib.sha256()
+        self._hasher = BackgroundDigest()
+        self._buffers = BufferPool(READ_BUFFERS_MAX)
 
-    def read(self, length: int) -> bytes:
-        """The next bytes, b"" at the end; a file that changed on the way is an error."""
+    def read(self, length: int) -> memoryview:
+        """The next bytes, none at the end; a file that changed on the way is an error."""
         with _speaking(f"read {shown(self.path, 1000)}"):
-            data = _read_at(self._descriptor, min(length, self.size - self._position), self._position)
+            length = min(length, self.size - self._position)
+            data = _read_into(self._buffers, self._descriptor, length, self._position)
             unchanged = _fingerprint(os.fstat(self._descriptor)) == self._fingerprint
         if not unchanged:
             raise LibraryError(ErrorKind.CHANGED, f"{shown(self.path, 1000)} changed while it was sent.")
@@ -1447,6 +1518,7 @@ class SequentialReader:
 
     def close(self) -> None:
         """Close the file."""
+        self._hasher.close()
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
@@ -1467,7 +1539,7 @@ class SequentialWriter:
         if "/" in name or not 0 <= size <= FILE_SIZE_MAX:
             raise LibraryError(ErrorKind.MALFORMED, f"{shown(name)} is offered with an impossible name or size.")
         self._path = os.path.join(self.folder, f"{HIDDEN}-{secrets.token_hex(16)}.part")
-        self._hasher = hashlib.sha256()
+        self._hasher = BackgroundDigest()
         self.written = 0
         with _speaking(f"save {shown(name)}"):
             os.makedirs(self.folder, exist_ok=True)
@@ -1476,13 +1548,13 @@ class SequentialWriter:
                 raise _no_room(name, size, free)
             self._descriptor = _create(self._path)
 
-    def write(self, data: Union[bytes, bytearray, memoryview]) -> None:
+    def write(self, data: Buffer) -> None:
         """Write the next bytes."""
         if self.written + len(data) > self.size:
             raise LibraryError(ErrorKind.MALFORMED, f"{shown(self.name)} is longer than was declared.")
+        self._hasher.update(data)
         with _speaking(f"save {shown(self.name)}"):
             _write_at(self._descriptor, data, self.written)
-        self._hasher.update(data)
         self.written += len(data)
 
     def finish(self) -> str:
@@ -1509,6 +1581,7 @@ class SequentialWriter:
         return self._hasher.hexdigest()
 
     def _close(self) -> None:
+        self._hasher.close()
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)

@@ -18,6 +18,7 @@ if sys.version_info < (3, 9):  # noqa: UP036  said here, before an import fails
 
 import argparse
 import codecs
+import concurrent.futures
 import contextlib
 import ctypes
 import functools
@@ -679,6 +680,7 @@ class DiskThread:
     def __init__(self, node: NodeThread) -> None:
         self._node = node
         self._jobs: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._digests = concurrent.futures.ThreadPoolExecutor(1, "digest")
         self._thread = threading.Thread(target=self._run, name="disk", daemon=True)
 
     def start(self) -> None:
@@ -686,18 +688,25 @@ class DiskThread:
         self._thread.start()
 
     def __call__(self, job: Callable[[], Any], done: Callable[[Any, Optional[Exception], float], None]) -> None:
-        """From any thread: `job()` here, then `done(result, error, now)` on the node thread."""
-        self._jobs.put((job, done))
+        """From any thread: `job()` here, then `done(result, error, now)` on the node thread.
+
+        A job's `ahead`, if it has one, is begun at once on a thread beside this one, and done before the job.
+        """
+        ahead = getattr(job, "ahead", None)
+        self._jobs.put((job, done, ahead and self._digests.submit(ahead)))
 
     def stop(self, timeout: float) -> None:
         """Ends it after the jobs that wait."""
         self._jobs.put(None)
         self._thread.join(timeout)
+        self._digests.shutdown(wait=False)
 
     def _run(self) -> None:
-        for job, done in iter(self._jobs.get, None):
+        for job, done, ahead in iter(self._jobs.get, None):
             result, error = None, None
             try:
+                if ahead is not None:
+                    ahead.result()
                 result = job()
             except Exception as caught:
                 error = caught

@@ -90,8 +90,11 @@ class Network(Protocol):
 
     def connect(self, address: Address) -> int: ...
 
-    def send(self, link: int, *parts: Any) -> None:
-        """The parts make one message; dropped when the link is gone."""
+    def send(self, link: int, *parts: Any, is_bulk: bool = False) -> None:
+        """The parts make one message; dropped when the link is gone. `is_bulk`: the last carries its own digest."""
+
+    def check_bulk(self, link: int) -> None:
+        """A piece arrived damaged there: from now on checksums cover bulk, too."""
 
     def backlog(self, link: int) -> int:
         """Bytes not yet delivered to the other side."""

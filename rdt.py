@@ -632,7 +632,7 @@ class Connection:
 
     # ---- on the caller's thread
 
-    def _take(self, waiting: queue.SimpleQueue[Any], timeout: Optional[float], what: str) -> Frame:
+    def _wait_for(self, waiting: queue.SimpleQueue[Any], timeout: Optional[float], what: str) -> Frame:
         try:
             frame = waiting.get(timeout=timeout)
         except queue.Empty:
@@ -640,16 +640,26 @@ class Connection:
         if isinstance(frame, _End):
             waiting.put(frame)  # for the next who asks
             raise self._lost(frame)
+        return frame
+
+    def _take(self, waiting: queue.SimpleQueue[Any], timeout: Optional[float], what: str) -> Frame:
+        frame = self._wait_for(waiting, timeout, what)
+        self._consume(frame)
+        return frame
+
+    def _consume(self, frame: Frame) -> None:
+        """The other side may send as much more."""
         with contextlib.suppress(RdtError):
             self.transport._post(lambda: self._made.consume(frame))
-        return frame
 
     def _lost(self, end: _End) -> RdtError:
         left = " (%d bytes were not delivered)" % end.undelivered if end.undelivered else ""
         return RdtError("the connection to %s is closed: %s%s" % (_shown(self.address), end.reason or "closed", left))
 
-    def _send_frame(self, kind: int, *parts: Buffer, deadline: float = float("inf")) -> None:
-        """Queue a frame; blocks while more than BACKLOG_HIGH bytes wait."""
+    def _send_frame(
+        self, kind: int, *parts: Buffer, deadline: float = float("inf"), is_bulk: bool = False
+    ) -> None:
+        """Queue a frame; blocks while more than BACKLOG_HIGH bytes wait. `is_bulk`: see Connection.send_frame."""
         if self._end is not None:
             raise self._lost(self._end)
         if self._leaving:
@@ -658,7 +668,7 @@ class Connection:
         with self._counting:
             self._posted += size
         self._room.clear()
-        self.transport._post(lambda: self._queue_frame(kind, parts, size))
+        self.transport._post(lambda: self._queue_frame(kind, parts, size, is_bulk))
         while self._waiting() > BACKLOG_HIGH and self._end is None:
             self.transport._post(self._check_room)
             left = deadline - time.monotonic()
@@ -667,8 +677,8 @@ class Connection:
             self._room.wait(min(1.0, left))
             self._room.clear()
 
-    def _queue_frame(self, kind: int, parts: Tuple[Buffer, ...], size: int) -> None:
-        self._made.send_frame(kind, *parts)
+    def _queue_frame(self, kind: int, parts: Tuple[Buffer, ...], size: int, is_bulk: bool) -> None:
+        self._made.send_frame(kind, *parts, is_bulk=is_bulk)
         self._queued += size
 
     def _waiting(self) -> int:
@@ -763,7 +773,7 @@ class Connection:
             data = reader.read(SPAN_SIZE)
             if not data:
                 return
-            self._send_frame(FILE_DATA, _TRANSFER.pack(transfer), data, deadline=deadline)
+            self._send_frame(FILE_DATA, _TRANSFER.pack(transfer), data, deadline=deadline, is_bulk=True)
             self._check_refused(transfer)
             done += len(data)
             if progress is not None:
@@ -840,20 +850,30 @@ class Connection:
     ) -> None:
         done = 0
         while True:
-            frame = self._take(self._files, _left(deadline), "no more of the file")
-            if len(frame.body) < _TRANSFER.size or _TRANSFER.unpack_from(frame.body)[0] != transfer:
-                continue
-            data = memoryview(frame.body)[_TRANSFER.size :]
-            if frame.kind == FILE_REFUSED:
-                raise RdtError("%s gave up: %s" % (_shown(self.address), bytes(data).decode("utf-8", "replace")[:300]))
-            if frame.kind == FILE_END:
-                if bytes(data).hex() != writer.hexdigest():
-                    raise RdtError("the file from %s arrived damaged" % _shown(self.address))
-                return
-            writer.write(data)
-            done += len(data)
+            frame = self._wait_for(self._files, _left(deadline), "no more of the file")
+            try:
+                data = self._content_of(frame, transfer)
+                if data is None:
+                    continue
+                if frame.kind == FILE_END:
+                    if bytes(data).hex() != writer.hexdigest():
+                        raise RdtError("the file from %s arrived damaged" % _shown(self.address))
+                    return
+                writer.write(data)
+                done += len(data)
+            finally:
+                self._consume(frame)  # not before it is on the disk: a slow disk slows the sender down
             if progress is not None:
                 progress(done, size)
+
+    def _content_of(self, frame: Frame, transfer: int) -> Optional[memoryview]:
+        """What a frame brings of this transfer; None: it is of another. RdtError when the sender gave up."""
+        if len(frame.body) < _TRANSFER.size or _TRANSFER.unpack_from(frame.body)[0] != transfer:
+            return None
+        data = memoryview(frame.body)[_TRANSFER.size :]
+        if frame.kind == FILE_REFUSED:
+            raise RdtError("%s gave up: %s" % (_shown(self.address), bytes(data).decode("utf-8", "replace")[:300]))
+        return data
 
 
 def _left(deadline: float) -> Optional[float]:
@@ -892,14 +912,17 @@ class Links:
         self._post(lambda: self._table.connect(link, address, self._transport._clock()))
         return link
 
-    def send(self, link: int, *parts: Buffer) -> None:
+    def send(self, link: int, *parts: Buffer, is_bulk: bool = False) -> None:
         size = sum(map(len, parts))
         self._count_posted(link, size)
-        self._post(lambda: self._take(link, parts, size))
+        self._post(lambda: self._take(link, parts, size, is_bulk))
 
-    def _take(self, link: int, parts: Tuple[Buffer, ...], size: int) -> None:
+    def check_bulk(self, link: int) -> None:
+        self._post(lambda: self._table.check_bulk(link))
+
+    def _take(self, link: int, parts: Tuple[Buffer, ...], size: int, is_bulk: bool) -> None:
         try:
-            self._table.send(link, *parts)
+            self._table.send(link, *parts, is_bulk=is_bulk)
         finally:
             self._count_posted(link, -size)
 

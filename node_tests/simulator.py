@@ -236,7 +236,10 @@ class MessageNetwork(_Driven):
         target.tell("on_link_up", remote, self.address, True)
         self.tell("on_link_up", link, target.address, False)
 
-    def send(self, link: int, *parts: Any) -> None:
+    def check_bulk(self, link: int) -> None:
+        """Whole messages are never damaged here."""
+
+    def send(self, link: int, *parts: Any, is_bulk: bool = False) -> None:
         if link not in self._links:
             return
         target, remote = self._links[link]
@@ -423,9 +426,12 @@ class PacketNetwork(_Driven):
         self._pump_soon()
         return link
 
-    def send(self, link: int, *parts: Any) -> None:
-        self.links.send(link, *parts)
+    def send(self, link: int, *parts: Any, is_bulk: bool = False) -> None:
+        self.links.send(link, *parts, is_bulk=is_bulk)
         self._pump_soon()
+
+    def check_bulk(self, link: int) -> None:
+        self.links.check_bulk(link)
 
     def backlog(self, link: int) -> int:
         return self.links.backlog(link)

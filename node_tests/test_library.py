@@ -753,7 +753,7 @@ def test_read_only_folder_is_said_at_the_start_and_still_shares(tmp_path):
         print(lib.notice)
         lib.adopt(Scanner(folder).run_once().added)
         file_id = identity_of(5, digests_of(b"hello"))
-        print(lib.read(file_id, 0, 0, 5).decode())
+        print(bytes(lib.read(file_id, 0, 0, 5)).decode())
         try:
             lib.begin(identity_of(0, b""), 0, b"")
         except LibraryError as error:

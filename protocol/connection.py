@@ -112,8 +112,9 @@ class Connection:
         self.state = State.CONNECTING if is_client else State.HANDSHAKE
         self.user: Any = None  # whatever the owner's user keeps with it
         self.backlog_low = 1 << 20  # bytes
+        self.checks_bulk = False  # checksums cover bulk, too: what arrived once was damaged
         self.sending = SendStream()
-        self.receiving = ReceiveStream(owner.frames_waiting_max)
+        self.receiving = ReceiveStream(owner.frames_waiting_max, owner.bodies)
         self.datagram_size = DATAGRAM_SIZE_BASE
         self.recovery = Recovery(first_number, CubicQ(DATAGRAM_SIZE_BASE))
         self.first_number = first_number
@@ -168,8 +169,11 @@ class Connection:
         """Bytes handed over that the other side has not acknowledged."""
         return self.sending.backlog
 
-    def send_frame(self, kind: int, *parts: Buffer) -> None:
-        """Queue one frame. ValueError when it is over FRAME_SIZE_MAX; silently nothing once the connection ends."""
+    def send_frame(self, kind: int, *parts: Buffer, is_bulk: bool = False) -> None:
+        """Queue one frame; silently nothing once the connection ends. ValueError when it is over FRAME_SIZE_MAX.
+
+        `is_bulk`: the last part carries a digest of its own, so that its packets need no checksum over them.
+        """
         if sum(len(part) for part in parts) > FRAME_SIZE_MAX:
             raise ValueError("a message of more than %d bytes" % FRAME_SIZE_MAX)
         if self.backlog > SEND_BACKLOG_MAX:
@@ -177,7 +181,7 @@ class Connection:
         if self.state in (State.CONNECTING, State.HANDSHAKE, State.ESTABLISHED) and self._closing_reason is None:
             if not self.sending.backlog:
                 self._progress_at = max(self._progress_at, self.owner.now)
-            self.sending.write_frame(kind, *parts)
+            self.sending.write_frame(kind, *parts, is_bulk=is_bulk)
             self._was_backlogged = self._was_backlogged or self.backlog > self.backlog_low
             self.owner.touch(self)
 
@@ -634,20 +638,20 @@ class Connection:
         oldest = self.recovery.oldest_outstanding()
         if oldest is not None and oldest[1] > self.sending.acknowledged_to:
             start, stop = oldest
-            return (
-                self._stream_batch(now, start, min(stop - start, payload_size))
-                if start >= self.sending.acknowledged_to
-                else self._ping_batch(now, 0)
-            )
+            if start < self.sending.acknowledged_to:
+                return self._ping_batch(now, 0)
+            return self._stream_batch(now, start, min(stop - start, payload_size), False)
         found = self.sending.next_range(payload_size)
         return self._stream_batch(now, *found) if found else self._ping_batch(now, 0)
 
-    def _stream_batch(self, now: float, offset: int, length: int) -> Batch:
+    def _stream_batch(self, now: float, offset: int, length: int, is_bulk: bool) -> Batch:
         payload_size = self.datagram_size - DATA_HEADER_SIZE
         payloads = self.sending.payloads(offset, length, payload_size)
-        number = self.recovery.next_packet_number
+        count, number = len(payloads), self.recovery.next_packet_number
         floor = number - self.recovery.floor()
-        headers = bytearray(DATA_HEADER_SIZE * len(payloads))
+        is_bulk = is_bulk and not self.checks_bulk
+        packet_type = PacketType.BULK if is_bulk else PacketType.DATA
+        headers = bytearray(DATA_HEADER_SIZE * count)
         view = memoryview(headers)
         buffers: List[Buffer] = []
         at = offset
@@ -656,12 +660,11 @@ class Connection:
             header = view[start : start + DATA_HEADER_SIZE]
             size = DATA_HEADER_SIZE + len(payload)
             fields = (self.remote_id, number + index, floor + index, at)
-            DATA_HEADER.pack_into(headers, start, 0, wire.VERSION, PacketType.DATA, size, *fields)
-            wire.CHECKSUM.pack_into(headers, start, wire.checksum_of(header, payload))
+            DATA_HEADER.pack_into(headers, start, 0, wire.VERSION, packet_type, size, *fields)
+            wire.CHECKSUM.pack_into(headers, start, wire.checksum_of(header, b"" if is_bulk else payload))
             buffers += (header, payload)
             at += len(payload)
         size = min(self.datagram_size, DATA_HEADER_SIZE + length)
         is_last = not self.sending.has_something()
-        count = len(payloads)
         self._record(SentBatch(number, count, offset, length, payload_size, size, now, is_app_limited=is_last))
-        return Batch(self.address, self.datagram_size, len(payloads), 2, buffers)
+        return Batch(self.address, self.datagram_size, count, 2, buffers)

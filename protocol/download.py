@@ -202,6 +202,10 @@ class PieceChoice:
                 due.append((asked[0].at, index))
         return min(due)[1] if due else None
 
+    def asked_of(self, source: Source) -> List[int]:
+        """The pieces that were asked of this source and are not verified yet."""
+        return [index for index, asked in self.asked.items() if any(one.source == source for one in asked)]
+
     def release(self, source: Source, index: int) -> None:
         """The source will not send this piece: another one may be asked."""
         asked = self.asked.get(index)

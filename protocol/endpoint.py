@@ -22,6 +22,7 @@ import random
 from typing import Counter, Deque, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 from protocol import wire
+from protocol.buffers import BufferPool
 from protocol.connection import BacklogDrained, Batch, Connection, ConnectionLost, Established, FrameReceived, State
 from protocol.streams import FRAMES_WAITING_MAX, RECEIVE_WINDOW_INITIAL, RECEIVE_WINDOW_MAX, ReceiveStream
 from protocol.wire import Address, Buffer, CloseCode, PacketType, WireError
@@ -29,6 +30,7 @@ from protocol.wire import Address, Buffer, CloseCode, PacketType, WireError
 CONNECTIONS_MAX = 2048
 CONNECTIONS_PER_HOST_MAX = 64  # loopback is exempt
 RECEIVE_WINDOWS_MAX = 256 << 20  # bytes of credit given to all remotes together
+BODIES_KEPT_MAX = 24 << 20  # bytes of message bodies that are used again
 COOKIE_SLOT = 10.0  # seconds; a cookie lives for its slot and the next
 COOKIES_PER_SECOND = 2000
 COOKIES_PER_HOST_PER_SECOND = 50  # loopback is exempt
@@ -86,6 +88,7 @@ class Endpoint:
         self.datagram_size_max = datagram_size_max
         self.events: Deque[Event] = collections.deque()
         self.stats: Counter[str] = collections.Counter()
+        self.bodies = BufferPool(BODIES_KEPT_MAX)
         self.frames_waiting_max = FRAMES_WAITING_MAX  # of a connection made from now on
         self.frames_waiting = 0  # unread frames of all connections
         self.accepts = True  # takes connections from others
@@ -238,7 +241,7 @@ class Endpoint:
     def _receive_datagram(self, datagram: memoryview, address: Address, now: float) -> None:
         try:
             packet_type = wire.decode_prefix(datagram)
-            if packet_type == PacketType.DATA:
+            if packet_type == PacketType.DATA or packet_type == PacketType.BULK:
                 self._on_data(datagram, address, now)
                 return
             handler = _HANDLERS.get(packet_type)
@@ -398,4 +401,4 @@ _HANDLERS = {
     int(PacketType.LONE): Endpoint._on_lone,
     int(PacketType.REFUSED): Endpoint._on_refused,
 }
-_ANSWERED_BY_RESET = (PacketType.DATA, PacketType.ACK, PacketType.PING)
+_ANSWERED_BY_RESET = (PacketType.DATA, PacketType.BULK, PacketType.ACK, PacketType.PING)

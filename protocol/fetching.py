@@ -523,9 +523,9 @@ class Fetching:
     def write(self, download: Download, index: int, data: Any, link: int) -> None:
         fetch = self.fetches[download.file_id]
         if fetch.memory is not None:
-            job = partial(fetch.memory.write_piece, index, data)
+            job: Callable[[], bool] = partial(fetch.memory.write_piece, index, data)
         else:
-            job = partial(self.library.write_piece, download.file_id, index, data)
+            job = self.library.piece_write(download.file_id, index, data)
         self.host.run(job, partial(self._on_written, fetch, index, link))
 
     def _on_written(

@@ -38,10 +38,17 @@ class LinkTable:
         connection.user = link
         self._by_link[link] = connection
 
-    def send(self, link: int, *parts: Buffer) -> None:
+    def send(self, link: int, *parts: Buffer, is_bulk: bool = False) -> None:
+        """Send one message; `is_bulk`: its last part carries a digest of its own."""
         connection = self._by_link.get(link)
         if connection is not None:
-            connection.send_frame(MESSAGE, *parts)
+            connection.send_frame(MESSAGE, *parts, is_bulk=is_bulk)
+
+    def check_bulk(self, link: int) -> None:
+        """Let checksums cover bulk, too, from now on."""
+        connection = self._by_link.get(link)
+        if connection is not None:
+            connection.checks_bulk = True
 
     def consume(self, link: int, size: int) -> None:
         """The node is done with a message of that size."""

@@ -508,6 +508,11 @@ class TransferDone(NamedTuple):
     file_id: FileId
 
 
+@_message(71)
+class CheckBulk(NamedTuple):
+    """A piece came damaged: let checksums cover what you send me, too."""
+
+
 def encode_parts(message: Any) -> List[Buffer]:
     """The message as buffers to be sent one behind the other."""
     tag, codec = _BY_TYPE[type(message)]

@@ -20,11 +20,13 @@ from protocol.messages import (
     NOT_READABLE,
     PIECE_MISSING,
     UNKNOWN_FILE,
+    CheckBulk,
     Have,
     LinkHello,
     ManifestRequest,
     Offer,
     PieceCancel,
+    PieceData,
     PieceMap,
     PieceMapRequest,
     PieceRefused,
@@ -73,6 +75,7 @@ class Serving:
             PieceRequest: self._on_piece_request,
             PieceCancel: lambda link, message, now: self.uploads.on_cancel(link, message.file_id, message.index),
             TransferDone: self._on_transfer_done,
+            CheckBulk: lambda link, message, now: self.network.check_bulk(link),
         }
 
     # ---- links
@@ -236,7 +239,7 @@ class Serving:
     # ---- what Uploads want done (UploadHands)
 
     def send(self, link: int, message: Any) -> None:
-        self.network.send(link, *encode_parts(message))
+        self.network.send(link, *encode_parts(message), is_bulk=isinstance(message, PieceData))
 
     def backlog(self, link: int) -> int:
         return int(self.network.backlog(link))

@@ -12,12 +12,14 @@ import bisect
 import struct
 from typing import Dict, List, NamedTuple, Optional, Tuple
 
+from protocol.buffers import BufferPool
 from protocol.recovery import RangeSet
 from protocol.wire import Buffer
 
 FRAME_HEADER = struct.Struct(">BI")
 FRAME_HEADER_SIZE = FRAME_HEADER.size
 FRAME_SIZE_MAX = (1 << 20) + (1 << 16)  # a span of 1 MiB and what goes before it; a longer message is refused
+BULK_SIZE_LEAST = 16 << 10  # a smaller part is not worth packets of its own
 SEND_BACKLOG_MAX = 64 << 20  # bytes that may wait in one connection; the verbs block long before, at BACKLOG_HIGH
 RECEIVE_WINDOW_INITIAL = 64 << 10  # 2,048 strangers then hold 128 MiB at most
 RECEIVE_WINDOW_MAX = 4 << 20  # one reader that stopped holds no more
@@ -47,6 +49,7 @@ class SendStream:
         self.credit = 0  # how far the remote lets us go
         self._buffers: List[memoryview] = []
         self._starts: List[int] = []  # offset of each of them
+        self._are_bulk: List[bool] = []  # does each of them carry a digest of its own?
         self._acknowledged = RangeSet()  # above acknowledged_to
         self._lost = RangeSet()  # to be sent again
 
@@ -55,15 +58,20 @@ class SendStream:
         """Bytes handed over and not yet acknowledged."""
         return self.end - self.acknowledged_to
 
-    def write(self, *parts: Buffer) -> None:
-        for part in parts:
-            if len(part):
-                self._buffers.append(memoryview(part))
-                self._starts.append(self.end)
-                self.end += len(part)
+    def write(self, part: Buffer, is_bulk: bool = False) -> None:
+        if len(part):
+            self._buffers.append(memoryview(part))
+            self._starts.append(self.end)
+            self._are_bulk.append(is_bulk)
+            self.end += len(part)
 
-    def write_frame(self, kind: int, *parts: Buffer) -> None:
-        self.write(FRAME_HEADER.pack(kind, sum(len(part) for part in parts)), *parts)
+    def write_frame(self, kind: int, *parts: Buffer, is_bulk: bool = False) -> None:
+        """`is_bulk`: the last part carries a digest of its own, and need not be covered by checksums."""
+        self.write(FRAME_HEADER.pack(kind, sum(map(len, parts))))
+        for part in parts[:-1]:
+            self.write(part)
+        for part in parts[-1:]:
+            self.write(part, is_bulk and len(part) >= BULK_SIZE_LEAST)
 
     def has_something(self) -> bool:
         """Is there anything that may be sent now, as far as credit goes?"""
@@ -73,18 +81,33 @@ class SendStream:
         """Everything that credit allows was sent, and there is more."""
         return self.sent_to >= self.credit and self.sent_to < self.end and not self._lost
 
-    def next_range(self, size_max: int) -> Optional[Tuple[int, int]]:
-        """(offset, length) of what to send next: lost bytes first, then new ones within the credit."""
+    def next_range(self, size_max: int) -> Optional[Tuple[int, int, bool]]:
+        """(offset, length, is it bulk) of what to send next: lost bytes first, then new ones within the credit.
+
+        What is bulk goes in packets of its own, so that they hold one buffer's bytes alone, from its beginning.
+        """
         if self._lost:
-            start, stop = self._lost.starts[0], self._lost.stops[0]
-            stop = min(stop, start + size_max)
+            start = self._lost.starts[0]
+            stop, is_bulk = self._until(start, min(self._lost.stops[0], start + size_max))
             self._lost.subtract(start, stop)
-            return start, stop - start
-        stop = min(self.end, self.credit, self.sent_to + size_max)
-        if stop <= self.sent_to:
+            return start, stop - start, is_bulk
+        start = self.sent_to
+        stop = min(self.end, self.credit, start + size_max)
+        if stop <= start:
             return None
-        start, self.sent_to = self.sent_to, stop
-        return start, stop - start
+        self.sent_to, is_bulk = self._until(start, stop)
+        return start, self.sent_to - start, is_bulk
+
+    def _until(self, start: int, stop: int) -> Tuple[int, bool]:
+        """How far from `start`, at most to `stop`, the bytes are all bulk or all not; and which."""
+        index = bisect.bisect_right(self._starts, start) - 1
+        is_bulk = self._are_bulk[index]
+        index += 1
+        while index < len(self._starts) and self._starts[index] < stop:
+            if is_bulk or self._are_bulk[index]:
+                return self._starts[index], is_bulk
+            index += 1
+        return stop, is_bulk
 
     def payloads(self, offset: int, length: int, payload_size: int) -> List[Buffer]:
         """The stream bytes of a range, cut into payloads; views into what was handed over where possible."""
@@ -132,6 +155,7 @@ class SendStream:
         if count > 0:
             del self._buffers[:count]
             del self._starts[:count]
+            del self._are_bulk[:count]
 
     def on_lost(self, start: int, stop: int) -> None:
         """These bytes were lost with their packet; what was acknowledged otherwise stays acknowledged."""
@@ -142,8 +166,9 @@ class SendStream:
 class ReceiveStream:
     """Bytes as they arrive, in any order; whole frames come out, but no more than `frames_max` unread ones."""
 
-    def __init__(self, frames_max: int = FRAMES_WAITING_MAX) -> None:
+    def __init__(self, frames_max: int = FRAMES_WAITING_MAX, pool: Optional[BufferPool] = None) -> None:
         self.frames_max = frames_max
+        self._pool = pool or BufferPool(0)
         self.next_offset = 0  # everything below has arrived
         self.window = RECEIVE_WINDOW_INITIAL
         self.credit = RECEIVE_WINDOW_INITIAL  # the remote may send up to here
@@ -214,7 +239,9 @@ class ReceiveStream:
         if self._body_size > FRAME_SIZE_MAX:
             raise StreamViolation("announced a message over the limit")
         self._header.clear()
-        self._body = bytearray(min(self._body_size, BODY_STEP))
+        # Who has a large window has read as much already: its claims are within the bounds of all windows.
+        is_trusted = self._body_size <= self.window
+        self._body = self._pool.take(self._body_size) if is_trusted else bytearray(BODY_STEP)
         self._filled = 0
         self._in_body = True
         if not self._body_size:

@@ -22,6 +22,7 @@ from protocol.messages import (
     NO_PIECE,
     SPAN_BYTES_MAX,
     TOO_MANY_REQUESTS,
+    CheckBulk,
     ManifestPage,
     ManifestRequest,
     PieceCancel,
@@ -93,6 +94,8 @@ class Source:
         self.map: Optional[PieceMap] = None  # until the pieces are known
         self.is_complete = False  # it has said that it has the whole
         self.early: Set[int] = set()  # pieces it told meanwhile
+        self.is_checked = False  # it was told to let checksums cover pieces
+        self.asked_unchecked: Set[int] = set()  # pieces asked before that: the link may be to blame for them
         self.manifest: Optional[Manifest] = None  # while it is asked for it
 
     def per_second(self, now: float) -> float:
@@ -360,6 +363,7 @@ class Download:
             source.heard_at = now
             if source.rate is None:
                 source.rate = Rate(now)
+        source.asked_unchecked.discard(index)
         owed = source.owed[index] = _Owed(self.length_of(index))
         source.owed_bytes += owed.length
         self.in_flight_bytes += owed.length
@@ -450,12 +454,17 @@ class Download:
         for one in self.sources.values():
             if one.link != link:
                 self._cancel(one.link, index)
+        source = self.sources.get(link)
+        is_excused = source is not None and index in source.asked_unchecked
+        if source is not None and not source.is_checked:
+            source.is_checked = True
+            source.asked_unchecked = set(self.choice.asked_of(link))
+            self._hands.send(link, CheckBulk())
         self.choice.reopen(index)
         for one in list(self.sources.values()):
             if one.link != link:  # the others are asked before the one that was wrong
                 self._fill(one, now)
-        source = self.sources.get(link)
-        if source is not None:
+        if source is not None and not is_excused:
             self._hands.on_strike(self, source, "a wrong piece", False, now)
         self.fill_all(now)
 

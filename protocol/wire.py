@@ -2,7 +2,7 @@
 
 A *packet* is one datagram. All numbers are big-endian. Every packet opens with the same eight bytes:
 
-    checksum 4   CRC-32 of everything behind it (IEEE 802.3, as zlib.crc32)
+    checksum 4   CRC-32 of everything behind it (IEEE 802.3, as zlib.crc32); of a BULK packet's header alone
     version  1   VERSION
     type     1   PacketType
     length   2   size of the whole datagram, so that a batch can be cut without asking the kernel
@@ -46,13 +46,14 @@ class PacketType(enum.IntEnum):
     RESET = 8  # "I know no such connection", proved by the token of the handshake
     LONE = 9  # one message outside any connection: search and probe
     REFUSED = 10  # the remote will not take this connection now
+    BULK = 11  # DATA whose payload the checksum leaves out: a part of what carries a digest of its own
 
 
 PREFIX = struct.Struct(">IBBH")
 PREFIX_SIZE = PREFIX.size
 CHECKSUM = struct.Struct(">I")
 
-# DATA and PING: prefix, remote connection id, packet number, floor, stream offset.  `floor` is how far below
+# DATA, BULK and PING: prefix, remote connection id, packet number, floor, stream offset.  `floor` is how far below
 # the packet number the oldest packet lies whose fate still interests the sender: ranges below it are forgotten.
 DATA_HEADER = struct.Struct(">IBBH8sQIQ")
 DATA_HEADER_SIZE = DATA_HEADER.size
@@ -153,7 +154,8 @@ def decode_prefix(datagram: memoryview) -> int:
         raise WireError("unknown version")
     if length != len(datagram):
         raise WireError("length does not match")
-    if zlib.crc32(datagram[4:]) != checksum:
+    covered = datagram[4:DATA_HEADER_SIZE] if packet_type == PacketType.BULK else datagram[4:]
+    if zlib.crc32(covered) != checksum:
         raise WireError("checksum does not match")
     return packet_type
 
