@@ -63,6 +63,7 @@ _ANCILLARY_SIZE = 64
 Progress = Callable[[int, int], None]  # (bytes done, size)
 
 FILE, FILE_DATA, FILE_END, FILE_RECEIPT, FILE_REFUSED = 1, 2, 3, 4, 5  # frame kinds; 0 is MESSAGE
+FILE_DAMAGED = 8  # asks for the file once more, with checksums over its bytes
 PART, LAST_PART = 6, 7  # of a message that is too long for one frame; each names its message by a number
 MESSAGE_SIZE_MAX = 64 << 20  # bytes that a receiver puts together
 _TRANSFER = struct.Struct(">I")
@@ -552,7 +553,7 @@ class Connection:
         self._files: queue.SimpleQueue[Any] = (
             queue.SimpleQueue()
         )  # FILE, FILE_DATA, FILE_END, and FILE_REFUSED by the sender
-        self._receipts: queue.SimpleQueue[Any] = queue.SimpleQueue()  # FILE_RECEIPT, FILE_REFUSED by the receiver
+        self._receipts: queue.SimpleQueue[Any] = queue.SimpleQueue()  # FILE_RECEIPT, FILE_DAMAGED, FILE_REFUSED by the receiver
         self._long_messages = itertools.count()
         self._parts: Dict[bytes, List[bytearray]] = {}  # long messages on their way, by number; the receiver's
         self._parts_size = 0  # bytes, with what each part costs beside its own
@@ -598,7 +599,7 @@ class Connection:
             self._made.consume(frame)
         elif frame.kind in (FILE, FILE_DATA, FILE_END):
             self._files.put(frame)
-        elif frame.kind in (FILE_RECEIPT, FILE_REFUSED) and len(frame.body) >= _TRANSFER.size:
+        elif frame.kind in (FILE_RECEIPT, FILE_DAMAGED, FILE_REFUSED) and len(frame.body) >= _TRANSFER.size:
             ours = _TRANSFER.unpack_from(frame.body)[0] % 2 == (0 if self._made.is_client else 1)
             (self._receipts if ours else self._files).put(frame)
         else:
@@ -745,13 +746,15 @@ class Connection:
             raise RdtError("a file is being sent to %s already" % _shown(self.address))
         transfer = next(self._transfers)
         try:
-            with library.SequentialReader(path) as reader:
-                self._offer(transfer, reader, deadline)
-                self._send_content(transfer, reader, progress, deadline)
-                digest = reader.hexdigest()
-                self._send_frame(FILE_END, _TRANSFER.pack(transfer), bytes.fromhex(digest), deadline=deadline)
-                self._await_receipt(transfer, digest, deadline)
-                return FileReceipt(reader.path, reader.size, digest, time.monotonic() - began)
+            while True:
+                with library.SequentialReader(path) as reader:
+                    self._offer(transfer, reader, deadline)
+                    self._send_content(transfer, reader, progress, deadline)
+                    digest = reader.hexdigest()
+                    self._send_frame(FILE_END, _TRANSFER.pack(transfer), bytes.fromhex(digest), deadline=deadline)
+                    if self._is_kept(transfer, digest, deadline):
+                        return FileReceipt(reader.path, reader.size, digest, time.monotonic() - began)
+                self.transport._post(self._check_bulk)
         except library.LibraryError as error:
             self._tell_refused(transfer, str(error))
             raise RdtError("cannot send to %s: %s" % (_shown(self.address), error)) from error
@@ -784,7 +787,7 @@ class Connection:
             self._read_receipt(self._take(self._receipts, 0, ""), transfer)
 
     def _read_receipt(self, frame: Frame, transfer: int) -> Optional[str]:
-        """The digest that the receiver reports for this transfer; RdtError when it refused."""
+        """The digest that the receiver reports for this transfer, "" for damage; RdtError when it refused."""
         if _TRANSFER.unpack_from(frame.body)[0] != transfer:
             return None  # about an earlier file
         said = bytes(frame.body[_TRANSFER.size :])
@@ -792,26 +795,53 @@ class Connection:
             raise RdtError(
                 "%s did not take the file: %s" % (_shown(self.address), said.decode("utf-8", "replace")[:300])
             )
-        return said.hex()
+        return said.hex() if frame.kind == FILE_RECEIPT else ""
 
-    def _await_receipt(self, transfer: int, digest: str, deadline: float) -> None:
+    def _is_kept(self, transfer: int, digest: str, deadline: float) -> bool:
+        """Wait for the receipt; False when the file arrived damaged and is to be sent again, as it may be once."""
         while True:
             said = self._read_receipt(self._take(self._receipts, _left(deadline), "no receipt"), transfer)
             if said == digest:
-                return
+                return True
+            if said == "" and not self._made.checks_bulk:
+                return False
             if said is not None:
                 raise RdtError("%s confirmed another content than was sent" % _shown(self.address))
+
+    def _check_bulk(self) -> None:
+        self._made.checks_bulk = True
 
     def accept_file(
         self, folder: str, progress: Optional[Progress] = None, timeout: Optional[float] = None
     ) -> FileReceipt:
         """Take the next file that the other side sends, verify it and keep it in the folder under a safe, free name."""
-        deadline = _deadline(timeout)
-        transfer, size, name = self._next_offer(deadline)
+        deadline, damaged = _deadline(timeout), -1
+        while True:
+            transfer, size, name = self._next_offer(deadline)
+            receipt = self._accept_offer(transfer, size, name, folder, progress, deadline, transfer != damaged)
+            if receipt is not None:
+                return receipt
+            damaged = transfer
+
+    def _accept_offer(
+        self,
+        transfer: int,
+        size: int,
+        name: str,
+        folder: str,
+        progress: Optional[Progress],
+        deadline: float,
+        may_repeat: bool,
+    ) -> Optional[FileReceipt]:
+        """Take the file that was offered; None when it came damaged and was asked for once more."""
         began = time.monotonic()
         try:
             with library.SequentialWriter(folder, name, size) as writer:
-                self._receive_content(transfer, size, writer, progress, deadline)
+                if not self._receive_content(transfer, size, writer, progress, deadline):
+                    if not may_repeat:
+                        raise RdtError("the file from %s arrived damaged" % _shown(self.address))
+                    self._send_frame(FILE_DAMAGED, _TRANSFER.pack(transfer), deadline=deadline)
+                    return None
                 path = writer.finish()
                 digest = writer.hexdigest()
         except library.LibraryError as error:
@@ -847,7 +877,8 @@ class Connection:
 
     def _receive_content(
         self, transfer: int, size: int, writer: library.SequentialWriter, progress: Optional[Progress], deadline: float
-    ) -> None:
+    ) -> bool:
+        """Write the file as it comes; is it the one that was sent?"""
         done = 0
         while True:
             frame = self._wait_for(self._files, _left(deadline), "no more of the file")
@@ -856,9 +887,7 @@ class Connection:
                 if data is None:
                     continue
                 if frame.kind == FILE_END:
-                    if bytes(data).hex() != writer.hexdigest():
-                        raise RdtError("the file from %s arrived damaged" % _shown(self.address))
-                    return
+                    return bytes(data).hex() == writer.hexdigest()
                 writer.write(data)
                 done += len(data)
             finally:

@@ -15,6 +15,7 @@ from protocol.messages import (
     NO_PIECE,
     PIECE_MISSING,
     TOO_MANY_REQUESTS,
+    CheckBulk,
     ManifestPage,
     ManifestRequest,
     PieceCancel,
@@ -660,3 +661,19 @@ def test_bit_helpers_agree():
     set_piece(bits, 0)
     set_piece(bits, 9)
     assert bytes(bits) == b"\x80\x40" and has_piece(bits, 9) and not has_piece(bits, 8)
+
+
+def test_the_first_wrong_piece_turns_checksums_on_and_those_asked_before_are_excused():
+    hands, download = started(size=40 * 65536)
+    before = hands.requested(1)
+    assert len(before) > 3
+    for index in before[:3]:
+        download.on_piece_data(1, index, 0, bytes(65536), 1.0)
+    hands.write_all(download, 1.0)
+    assert hands.strikes == [(1, "a wrong piece")]
+    assert [message for _, message in hands.sent if isinstance(message, CheckBulk)] == [CheckBulk()]
+    again = hands.requested(1)
+    assert set(before[:3]) <= set(again)
+    download.on_piece_data(1, again[0], 0, bytes(65536), 2.0)  # asked with checksums on: nobody else is to blame
+    hands.write_all(download, 2.0)
+    assert hands.strikes == [(1, "a wrong piece")] * 2

@@ -293,3 +293,27 @@ def test_bytes_on_their_way_to_the_network_thread_count_as_backlog():
         assert [events.get(timeout=WAIT)[0] for _ in range(2)] == ["on_link_up", "on_writable"]
         transport.close()
         assert links.backlog(link) == 0
+
+
+def test_a_file_damaged_on_the_way_is_sent_again_with_checksums_over_its_bytes(ends, tmp_path):
+    near, far = ends
+    content = os.urandom(3_000_000)
+    (tmp_path / "f.bin").write_bytes(content)
+    sent, seen = near.transport._datagrams.send, []
+
+    def damaging(batch, now):
+        header = batch.buffers[0]
+        seen.append(header[5])
+        if header[5] == wire.PacketType.BULK:  # each of them: only what is checked comes through
+            flipped = bytearray(batch.buffers[1])
+            flipped[0] ^= 1
+            batch = batch._replace(buffers=[header, flipped, *batch.buffers[2:]])
+        return sent(batch, now)
+
+    near.transport._datagrams.send = damaging
+    accepting = in_background(far.accept_file, str(tmp_path / "inbox"), timeout=WAIT)
+    receipt = near.send_file(str(tmp_path / "f.bin"), timeout=WAIT)
+    assert receipt.sha256 == accepting().sha256 == hashlib.sha256(content).hexdigest()
+    assert os.listdir(tmp_path / "inbox") == ["f.bin"]
+    last = len(seen) - 1 - seen[::-1].index(wire.PacketType.BULK)
+    assert wire.PacketType.DATA in seen[last:]

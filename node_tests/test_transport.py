@@ -546,3 +546,51 @@ def test_a_flood_of_lone_messages_is_cut_to_what_a_node_can_take():
     assert len(endpoint.events) <= LONES_PER_SECOND
     endpoint.receive(datagram, len(datagram), ("10.0.0.1", 5), 2.5)
     assert len(endpoint.events) == LONES_PER_SECOND + 1
+
+
+# ---- what carries a digest of its own -----------------------------------------------------------------------------
+
+
+def damage(at):
+    """A filter that flips a bit of each bulk packet, in its header or behind it."""
+
+    def flip(datagram):
+        if datagram[5] != wire.PacketType.BULK:
+            return datagram
+        changed = bytearray(datagram)
+        changed[at] ^= 1
+        return bytes(changed)
+
+    return flip
+
+
+def test_damaged_bulk_is_for_its_reader_to_find_until_it_asks_for_checksums():
+    pair = Pair(seed=90, filters=(damage(wire.DATA_HEADER_SIZE), None))
+    assert pair.connected()
+    content = bytes(50_000)
+    pair.there.send_frame(0, b"head", content, is_bulk=True)
+    pair.a.pump()
+    assert pair.world.run_until(lambda: pair.received["b"], 5)
+    [body] = pair.received["b"]
+    assert body[:4] == b"head"  # what is not bulk is covered
+    assert len(body) == 4 + len(content)
+    assert body[4:] != content
+    pair.there.checks_bulk = True
+    pair.there.send_frame(0, b"head", content, is_bulk=True)
+    pair.a.pump()
+    assert pair.world.run_until(lambda: len(pair.received["b"]) == 2, 10)
+    assert pair.received["b"][1] == b"head" + content
+
+
+def test_the_header_of_bulk_is_always_covered():
+    content = bytes(range(200)) * 100
+    for at in range(wire.DATA_HEADER_SIZE):
+        if at == 5:
+            continue  # the type: then it is no bulk packet, and the checksum is over other bytes
+        pair = Pair(seed=91, filters=(damage(at), None))
+        assert pair.connected()
+        pair.there.send_frame(0, b"head", content, is_bulk=True)
+        pair.a.pump()
+        pair.world.run(3)
+        assert pair.received["b"] in ([], [b"head" + content])  # what a probe repeats is covered, and may arrive
+        assert sum(count for cause, count in pair.b.endpoint.stats.items() if cause.startswith("malformed")) > 3
