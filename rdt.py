@@ -550,10 +550,10 @@ class Connection:
         self._made = made
         self._connecting = connecting
         self._messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._files: queue.SimpleQueue[Any] = (
-            queue.SimpleQueue()
-        )  # FILE, FILE_DATA, FILE_END, and FILE_REFUSED by the sender
-        self._receipts: queue.SimpleQueue[Any] = queue.SimpleQueue()  # FILE_RECEIPT, FILE_DAMAGED, FILE_REFUSED by the receiver
+        # FILE, FILE_DATA, FILE_END, and FILE_REFUSED by the sender
+        self._files: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        # FILE_RECEIPT, FILE_DAMAGED, and FILE_REFUSED by the receiver
+        self._receipts: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._long_messages = itertools.count()
         self._parts: Dict[bytes, List[bytearray]] = {}  # long messages on their way, by number; the receiver's
         self._parts_size = 0  # bytes, with what each part costs beside its own
