@@ -668,6 +668,7 @@ def test_the_first_wrong_piece_turns_checksums_on_and_those_asked_before_are_exc
     before = hands.requested(1)
     for index in before[:3]:
         download.on_piece_data(1, index, 0, bytes(65536), 1.0)
+    hands.requested(1)
     hands.write_all(download, 1.0)
     assert hands.strikes == [(1, "a wrong piece")]
     assert [message for _, message in hands.sent if isinstance(message, CheckBulk)] == [CheckBulk()]
