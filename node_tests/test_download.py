@@ -672,6 +672,10 @@ def test_the_first_wrong_piece_turns_checksums_on_and_those_asked_before_are_exc
     hands.write_all(download, 1.0)
     assert hands.strikes == [(1, "a wrong piece")]
     assert [message for _, message in hands.sent if isinstance(message, CheckBulk)] == [CheckBulk()]
+    for index in before[3:6]:
+        download.on_piece_data(1, index, 0, bytes(65536), 1.5)  # these were on their way already
+    hands.write_all(download, 1.5)
+    assert len(hands.strikes) == 1
     after = hands.requested(1)
     download.on_piece_data(1, after[0], 0, bytes(65536), 2.0)  # asked with checksums on: nobody else is to blame
     hands.write_all(download, 2.0)
