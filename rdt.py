@@ -43,9 +43,10 @@ log = logging.getLogger("rdt")
 
 SOCKET_BUFFER_SIZE = 4 << 20  # asked for; a machine may give 208 KiB, and that works too
 READS_PER_TURN = 64  # datagrams (or merged runs of them) taken before acknowledging and sending
-BATCHES_PER_TURN = 16  # batches sent before looking for acknowledgements again
+TURN_SIZE_MAX = 1 << 20  # bytes sent before looking for acknowledgements again
 BACKLOG_HIGH = 4 << 20  # bytes at which send blocks its caller
 SPAN_SIZE = 1 << 20  # bytes of a file in one frame
+SEGMENTS_MAX = 64  # datagrams that the kernel cuts one call into; new ones take 128
 GSO_PAUSE = 600.0  # seconds that a destination goes without segmentation after it failed there
 GSO_PAUSES_MAX = 1024
 
@@ -187,45 +188,50 @@ class Datagrams:
     def close(self) -> None:
         self.socket.close()
 
-    def send(self, batch: core.Batch, now: float) -> bool:
-        """Send a batch; False when the socket is full and the whole batch is to be tried again."""
+    def send(self, batch: core.Batch, now: float, start: int = 0) -> int:
+        """Send a batch from that datagram on; behind which one it stopped, because the socket is full."""
         try:
-            if batch.count > 1 and self._segments and self._unsegmented.get(batch.address, 0.0) <= now:
-                try:
-                    self._send_segmented(batch)
-                    return True
-                except OSError as error:
-                    if error.errno not in (errno.EIO, errno.EINVAL, errno.EMSGSIZE):
-                        raise
-                    self._rest_segmentation(batch.address, now)
-            for index in range(batch.count):
-                self._send_one(batch, index)
+            while start < batch.count:
+                start += self._send_some(batch, start, now)
         except BlockingIOError:
             self.is_full = True
-            return False
         except OSError as error:
             if error.errno == errno.ENOBUFS:  # of the device, not of the socket: select would not show it
                 self.is_full = False
-                return False
+                return start
             self.stats["send: %s" % errno.errorcode.get(error.errno or 0, str(error))] += 1
-        return True
+            return batch.count
+        return start
+
+    def _send_some(self, batch: core.Batch, start: int, now: float) -> int:
+        """One system call; how many datagrams it took."""
+        count = min(batch.count - start, SEGMENTS_MAX, DATAGRAM_SIZE_MAX // batch.segment_size)
+        if count > 1 and self._segments and self._unsegmented.get(batch.address, 0.0) <= now:
+            try:
+                control = [(socket.IPPROTO_UDP, UDP_SEGMENT, _SEGMENT_SIZE.pack(batch.segment_size))]
+                self.socket.sendmsg(self._buffers(batch, start, count), control, 0, batch.address)
+                return count
+            except OSError as error:
+                if error.errno not in (errno.EIO, errno.EINVAL, errno.EMSGSIZE):
+                    raise
+                self._rest_segmentation(batch.address, now)
+        parts = self._buffers(batch, start, 1)
+        if self._has_sendmsg:
+            self.socket.sendmsg(parts, [], 0, batch.address)
+        else:
+            self.socket.sendto(b"".join(parts), batch.address)
+        return 1
+
+    @staticmethod
+    def _buffers(batch: core.Batch, start: int, count: int) -> List[Buffer]:
+        per = batch.per_datagram
+        return batch.buffers if count == batch.count else batch.buffers[per * start : per * (start + count)]
 
     def _rest_segmentation(self, address: Address, now: float) -> None:
         if len(self._unsegmented) >= GSO_PAUSES_MAX:
             self._unsegmented.clear()
         self._unsegmented[address] = now + GSO_PAUSE
         self.stats["segmentation failed"] += 1
-
-    def _send_segmented(self, batch: core.Batch) -> None:
-        control = [(socket.IPPROTO_UDP, UDP_SEGMENT, _SEGMENT_SIZE.pack(batch.segment_size))]
-        self.socket.sendmsg(batch.buffers, control, 0, batch.address)
-
-    def _send_one(self, batch: core.Batch, index: int) -> None:
-        parts = batch.buffers[index * batch.per_datagram : (index + 1) * batch.per_datagram]
-        if self._has_sendmsg:
-            self.socket.sendmsg(parts, [], 0, batch.address)
-        else:
-            self.socket.sendto(b"".join(parts), batch.address)
 
     def receive(self) -> Optional[Tuple[memoryview, int, Address]]:
         """(bytes, size of each datagram in them, sender), good until the next call; None: nothing there."""
@@ -306,7 +312,7 @@ class Transport:
         self._wakened.setblocking(False)
         self._sleeping = False
         self._stopping = False
-        self._unsent: Optional[core.Batch] = None
+        self._unsent: Optional[Tuple[core.Batch, int]] = None  # and how many of it were sent
         self._accepted: queue.SimpleQueue[Connection] = queue.SimpleQueue()
         self._connections: Dict[core.Connection, Connection] = {}
         self._on_event: Callable[[Any], None] = self._on_verb_event
@@ -495,12 +501,19 @@ class Transport:
 
     def _send(self, now: float) -> None:
         if self._unsent is not None:
-            if not self._datagrams.send(self._unsent, now):
+            batch, sent = self._unsent
+            sent = self._datagrams.send(batch, now, sent)
+            self._unsent = (batch, sent) if sent < batch.count else None
+            if self._unsent is not None:
                 return
-            self._unsent = None
-        for batch in itertools.islice(self._endpoint.batches(now), BATCHES_PER_TURN):
-            if not self._datagrams.send(batch, now):
-                self._unsent = batch
+        size = 0
+        for batch in self._endpoint.batches(now):
+            sent = self._datagrams.send(batch, now)
+            if sent < batch.count:
+                self._unsent = batch, sent
+                return
+            size += batch.count * batch.segment_size
+            if size >= TURN_SIZE_MAX:
                 return
 
     def _hand_out_events(self) -> None:

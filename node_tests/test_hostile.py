@@ -205,7 +205,7 @@ def arrive(pair, datagram):
 
 
 def data_packet(pair, number, offset, payload):
-    fields = (pair.back.local_id, pair.first + number, number, offset)
+    fields = (pair.back.local_id, pair.first + number, number, offset, 0, 0)
     return wire.seal(bytearray(wire.DATA_HEADER.pack(0, wire.VERSION, wire.PacketType.DATA, 0, *fields) + payload))
 
 

@@ -391,7 +391,7 @@ def test_who_acknowledges_what_was_never_sent_is_closed(beyond):
 
 
 def data_packet(connection_id, number, offset, payload):
-    header = wire.DATA_HEADER.pack(0, wire.VERSION, wire.PacketType.DATA, 0, connection_id, number, 0, offset)
+    header = wire.DATA_HEADER.pack(0, wire.VERSION, wire.PacketType.DATA, 0, connection_id, number, 0, offset, 0, 0)
     return wire.seal(bytearray(header + payload))
 
 

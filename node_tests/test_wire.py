@@ -1,7 +1,6 @@
 """The bytes: every encoder has its decoder, and no bytes at all make a decoder raise anything but WireError."""
 
 import random
-import zlib
 
 import pytest
 from hypothesis import given, settings
@@ -104,8 +103,66 @@ def test_damage_is_caught_by_the_checksum():
             wire.decode_prefix(memoryview(flipped))
 
 
-def test_a_payload_beside_its_header_has_the_checksum_of_both():
-    assert wire.checksum_of(b"????header", b"payload") == zlib.crc32(b"headerpayload")
+HEAD = wire.BatchHead(b"idididid", 7_000_000_000, 12, 1 << 33, 100)
+
+
+def datagrams_of(headers, payloads):
+    size = wire.DATA_HEADER_SIZE
+    return [bytes(headers[size * index : size * (index + 1)]) + payload for index, payload in enumerate(payloads)]
+
+
+def bulk(start, payloads, head=HEAD):
+    return datagrams_of(wire.bulk_headers(head, start, len(payloads), len(payloads[-1])), payloads)
+
+
+def test_headers_of_data_cover_their_payload():
+    payloads = [bytes([index]) * 100 for index in range(5)] + [b"end"]
+    for datagram in datagrams_of(wire.data_headers(HEAD, payloads), payloads):
+        assert wire.decode_prefix(memoryview(datagram)) == wire.PacketType.DATA
+        with pytest.raises(WireError):
+            wire.decode_prefix(memoryview(datagram[:-1] + bytes([datagram[-1] ^ 1])))
+
+
+def test_headers_of_bulk_cover_themselves():
+    payloads = [bytes([index]) * 100 for index in range(5)] + [b"end"]
+    for datagram in bulk(0, payloads):
+        assert wire.decode_prefix(memoryview(datagram)) == wire.PacketType.BULK
+        for bit in range(8 * wire.DATA_HEADER_SIZE):
+            flipped = bytearray(datagram)
+            flipped[bit // 8] ^= 1 << bit % 8
+            with pytest.raises(WireError):
+                wire.decode_prefix(memoryview(flipped))
+
+
+@pytest.mark.parametrize("start", [0, 3, 170])
+def test_a_run_is_found_by_its_first_header(start):
+    payloads = [bytes([index]) * 100 for index in range(5)] + [b"end"]
+    datagrams = bulk(start, payloads)
+    run = wire.decode_bulk_run(memoryview(b"".join(datagrams)), 140)
+    assert run == wire.BulkRun(HEAD, start, 6, 503)
+    other = bulk(0, payloads[:3], HEAD._replace(first=HEAD.first + 6))
+    run = wire.decode_bulk_run(memoryview(b"".join(datagrams[:5] + other)), 140)
+    assert run == wire.BulkRun(HEAD, start, 5, 500)
+
+
+def test_what_is_not_a_run_is_none():
+    payloads = [bytes([index]) * 100 for index in range(6)]
+    datagrams = bulk(0, payloads)
+    for wrong in (
+        datagrams[:2] + datagrams[3:],  # one is missing
+        [datagrams[1], datagrams[0], *datagrams[2:]],
+        datagrams_of(wire.data_headers(HEAD, payloads), payloads),
+        datagrams[:1],
+    ):
+        assert wire.decode_bulk_run(memoryview(b"".join(wrong)), 140) is None
+    whole = b"".join(datagrams)
+    for at in (*range(40), *range(3 * 140, 3 * 140 + 40)):
+        damaged = bytearray(whole)
+        damaged[at] ^= 1
+        run = wire.decode_bulk_run(memoryview(damaged), 140)
+        assert run is None or run.packets == 3  # those before the damage
+    assert wire.decode_bulk_run(memoryview(whole), 139) is None
+    assert wire.decode_bulk_run(memoryview(whole[:-100]), 140) is None
 
 
 @pytest.mark.parametrize("ranges", [[(5, 4)], [(1, 9), (5, 7)], [(1, 3), (3, 5)]])

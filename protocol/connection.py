@@ -15,7 +15,7 @@ from typing import Any, List, NamedTuple, Optional
 
 from protocol import wire
 from protocol.congestion import CubicQ
-from protocol.recovery import BATCH_PACKETS_MAX, AckViolation, Outcome, RangeSet, Recovery, SentBatch
+from protocol.recovery import SEGMENTS_MAX, AckViolation, Outcome, RangeSet, Recovery, SentBatch
 from protocol.streams import (
     FRAME_HEADER_SIZE,
     FRAME_SIZE_MAX,
@@ -25,7 +25,7 @@ from protocol.streams import (
     SendStream,
     StreamViolation,
 )
-from protocol.wire import ACK_RANGES_MAX, DATA_HEADER, DATA_HEADER_SIZE, Address, Buffer, CloseCode, PacketType
+from protocol.wire import ACK_RANGES_MAX, BATCH_PACKETS_MAX, DATA_HEADER_SIZE, Address, BatchHead, Buffer, CloseCode
 
 HANDSHAKE_TIMEOUT = 5.0  # seconds, both for the one who connects and for a half-open connection
 INIT_INTERVALS = (0.25, 0.25, 0.5, 0.5)  # seconds between INITs; a lost answer is the common case on a LAN
@@ -42,6 +42,7 @@ NUMBER_RANGES_MAX = 1024  # runs of received packet numbers remembered; older nu
 SKIP_EVERY = (2_000, 20_000)  # one packet number in so many is left out, to catch blind acknowledgements
 PACING_QUANTUM = 0.001  # seconds of sending that leave in one batch
 PACING_CATCH_UP = 0.004  # seconds that a late timer may make up for
+UNPACED_SIZE = 512 << 10  # bytes that leave in one batch where nothing is paced
 UNPACED_RTT = 0.002  # seconds: on a shorter path timers are too coarse, and the window is pacing enough
 
 DATAGRAM_SIZE_BASE = 1200  # RFC 8899 §5.1.2: passes everywhere
@@ -64,7 +65,8 @@ class State(enum.Enum):
 class Batch(NamedTuple):
     """Datagrams to one address: `count` of `segment_size` bytes each, the last may be shorter.
 
-    `buffers` holds header and payload in turn, `per_datagram` of them for each datagram.
+    `buffers` holds header and payload in turn, `per_datagram` of them for each datagram. The headers are good until
+    the endpoint is asked for the next batch.
     """
 
     address: Address
@@ -277,7 +279,20 @@ class Connection:
 
     # ---- received packets
 
-    def on_data(self, number: int, floor: int, offset: int, payload: memoryview, now: float) -> None:
+    def on_run(self, run: wire.BulkRun, datagrams: memoryview, now: float) -> bool:
+        """A run of BULK packets; False, and nothing done, when it is not just the next bytes of a frame's body."""
+        head, first = run.head, run.head.first + run.start
+        is_next = self._largest_received < first <= self._largest_received + PACKET_NUMBER_JUMP_MAX
+        if not is_next or self.state is not State.ESTABLISHED:
+            return False
+        frames: List[Frame] = []
+        if not self.receiving.on_run(head.offset + run.start * head.step, run.size, datagrams, head.step, frames):
+            return False
+        self._on_numbers(first, run.packets, head.first - head.floor, now)
+        self._hand_out(frames, now)
+        return True
+
+    def on_data(self, number: int, oldest: int, offset: int, payload: memoryview, now: float) -> None:
         """A DATA packet; `payload` is only valid during the call."""
         if self.state in (State.CLOSING, State.DRAINING):
             self._answer_late(now)
@@ -295,18 +310,23 @@ class Connection:
         except StreamViolation as violation:
             self.fail(CloseCode.PROTOCOL, str(violation), now)
             return
-        self._on_number(number, floor, now)
+        self._on_numbers(number, 1, oldest, now)
+        self._hand_out(frames, now)
+
+    def _hand_out(self, frames: List[Frame], now: float) -> None:
+        if not frames:
+            return
         self.owner.frames_waiting += len(frames)
         if self.owner.frames_waiting > FRAMES_WAITING_IN_ALL:
             self.fail(CloseCode.LIMIT, "sent more messages than anybody reads", now)
         for frame in frames:
             self.owner.events.append(FrameReceived(self, frame.kind, frame.body))
 
-    def on_ping(self, number: int, floor: int, now: float) -> None:
+    def on_ping(self, number: int, oldest: int, now: float) -> None:
         if self.state in (State.CLOSING, State.DRAINING):
             self._answer_late(now)
         elif self._is_new_number(number, now):
-            self._on_number(number, floor, now)
+            self._on_numbers(number, 1, oldest, now)
             self._ack_at = now
 
     def _is_new_number(self, number: int, now: float) -> bool:
@@ -320,20 +340,21 @@ class Connection:
             return False
         return True
 
-    def _on_number(self, number: int, floor: int, now: float) -> None:
+    def _on_numbers(self, first: int, count: int, oldest: int, now: float) -> None:
+        """Packets with these numbers arrived; the sender has lost interest in those before `oldest`."""
         self._on_alive(now)
-        in_order = number == self._largest_received + 1
-        self._numbers.add(number, number + 1)
-        if number > self._largest_received:
-            self._largest_received = number
+        last = first + count - 1
+        in_order = first == self._largest_received + 1
+        self._numbers.add(first, last + 1)
+        if last > self._largest_received:
+            self._largest_received = last
             self._largest_received_at = now
-        oldest = number - floor
         if len(self._numbers) > NUMBER_RANGES_MAX:
             oldest = max(oldest, self._numbers.stops[0])
         if oldest > self._forgotten_below:
             self._forgotten_below = oldest
             self._numbers.forget_below(oldest)
-        self._eliciting += 1
+        self._eliciting += count
         if not in_order or self._eliciting >= ACK_EVERY:
             self._ack_at = now
         else:
@@ -628,9 +649,11 @@ class Connection:
     def _burst(self, rate: float) -> int:
         """Packets for one batch: a millisecond's worth, within window, batch and datagram limits."""
         size = self.datagram_size
-        burst = max(2, int(rate * PACING_QUANTUM / size))
-        room = max(1, self._window_room() // size)
-        return max(1, min(burst, room, BATCH_PACKETS_MAX, wire.DATAGRAM_SIZE_MAX // size))
+        if self.recovery.rtt.smoothed < UNPACED_RTT:
+            burst = min(UNPACED_SIZE // size, BATCH_PACKETS_MAX)
+        else:
+            burst = min(max(2, int(rate * PACING_QUANTUM / size)), SEGMENTS_MAX, wire.DATAGRAM_SIZE_MAX // size)
+        return max(1, min(burst, self._window_room() // size))
 
     def _probe_batch(self, now: float) -> Optional[Batch]:
         self._probes_owed -= 1
@@ -648,22 +671,14 @@ class Connection:
         payload_size = self.datagram_size - DATA_HEADER_SIZE
         payloads = self.sending.payloads(offset, length, payload_size)
         count, number = len(payloads), self.recovery.next_packet_number
-        floor = number - self.recovery.floor()
-        is_bulk = is_bulk and not self.checks_bulk
-        packet_type = PacketType.BULK if is_bulk else PacketType.DATA
-        headers = bytearray(DATA_HEADER_SIZE * count)
-        view = memoryview(headers)
-        buffers: List[Buffer] = []
-        at = offset
-        for index, payload in enumerate(payloads):
-            start = index * DATA_HEADER_SIZE
-            header = view[start : start + DATA_HEADER_SIZE]
-            size = DATA_HEADER_SIZE + len(payload)
-            fields = (self.remote_id, number + index, floor + index, at)
-            DATA_HEADER.pack_into(headers, start, 0, wire.VERSION, packet_type, size, *fields)
-            wire.CHECKSUM.pack_into(headers, start, wire.checksum_of(header, b"" if is_bulk else payload))
-            buffers += (header, payload)
-            at += len(payload)
+        head = BatchHead(self.remote_id, number, number - self.recovery.floor(), offset, payload_size)
+        if is_bulk and not self.checks_bulk:
+            headers = self.owner.header_views(wire.bulk_headers(head, 0, count, len(payloads[-1])))
+        else:
+            headers = self.owner.header_views(wire.data_headers(head, payloads))
+        buffers: List[Buffer] = [b""] * (2 * count)
+        buffers[0::2] = headers
+        buffers[1::2] = payloads
         size = min(self.datagram_size, DATA_HEADER_SIZE + length)
         is_last = not self.sending.has_something()
         self._record(SentBatch(number, count, offset, length, payload_size, size, now, is_app_limited=is_last))

@@ -89,6 +89,11 @@ class Endpoint:
         self.events: Deque[Event] = collections.deque()
         self.stats: Counter[str] = collections.Counter()
         self.bodies = BufferPool(BODIES_KEPT_MAX)
+        self._headers = memoryview(bytearray(wire.DATA_HEADER_SIZE * wire.BATCH_PACKETS_MAX))
+        self._header_views = [
+            self._headers[start : start + wire.DATA_HEADER_SIZE]
+            for start in range(0, len(self._headers), wire.DATA_HEADER_SIZE)
+        ]
         self.frames_waiting_max = FRAMES_WAITING_MAX  # of a connection made from now on
         self.frames_waiting = 0  # unread frames of all connections
         self.accepts = True  # takes connections from others
@@ -172,6 +177,12 @@ class Endpoint:
 
     # ---- what connections call
 
+    def header_views(self, headers: Buffer) -> List[memoryview]:
+        """The headers of a batch, cut apart, in memory that the next batch uses again."""
+        size = len(headers)
+        self._headers[:size] = headers
+        return self._header_views[: size // wire.DATA_HEADER_SIZE]
+
     def touch(self, connection: Connection) -> None:
         """It may have something to send, or another deadline."""
         if connection.state is not State.CLOSED:
@@ -235,8 +246,21 @@ class Endpoint:
         if len(buffer) <= segment_size:
             self._receive_datagram(buffer, address, now)
             return
-        for start in range(0, len(buffer), segment_size):
-            self._receive_datagram(buffer[start : start + segment_size], address, now)
+        while len(buffer):
+            run = wire.decode_bulk_run(buffer, segment_size)
+            count = run.packets if run is not None else 1
+            front, buffer = buffer[: count * segment_size], buffer[count * segment_size :]
+            if run is None or not self._receive_run(run, front, address, now):
+                for start in range(0, len(front), segment_size):
+                    self._receive_datagram(front[start : start + segment_size], address, now)
+
+    def _receive_run(self, run: wire.BulkRun, datagrams: memoryview, address: Address, now: float) -> bool:
+        """Take in a run at once, if it is just what its connection waits for."""
+        connection = self._by_local.get(run.head.connection_id)
+        if connection is None or connection.address != address or not connection.on_run(run, datagrams, now):
+            return False
+        self._ready[connection] = None
+        return True
 
     def _receive_datagram(self, datagram: memoryview, address: Address, now: float) -> None:
         try:
@@ -273,18 +297,19 @@ class Endpoint:
     def _on_data(self, datagram: memoryview, address: Address, now: float) -> None:
         if len(datagram) < wire.DATA_HEADER_SIZE:
             raise WireError("too short for its type")
-        _, _, _, _, connection_id, number, floor, offset = wire.DATA_HEADER.unpack_from(datagram)
+        _, _, _, _, connection_id, first, floor, offset, step, index = wire.DATA_HEADER.unpack_from(datagram)
         connection = self._find(connection_id, datagram, address, now)
         if connection is not None:
-            connection.on_data(number, floor, offset, datagram[wire.DATA_HEADER_SIZE :], now)
+            payload = datagram[wire.DATA_HEADER_SIZE :]
+            connection.on_data(first + index, first - floor, offset + index * step, payload, now)
 
     def _on_ping(self, datagram: memoryview, address: Address, now: float) -> None:
         if len(datagram) < wire.DATA_HEADER_SIZE:
             raise WireError("too short for its type")
-        _, _, _, _, connection_id, number, floor, _ = wire.DATA_HEADER.unpack_from(datagram)
+        _, _, _, _, connection_id, first, floor, _, _, index = wire.DATA_HEADER.unpack_from(datagram)
         connection = self._find(connection_id, datagram, address, now)
         if connection is not None:
-            connection.on_ping(number, floor, now)
+            connection.on_ping(first + index, first - floor, now)
 
     def _on_ack(self, datagram: memoryview, address: Address, now: float) -> None:
         packet = wire.decode_ack(datagram)

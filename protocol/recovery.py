@@ -17,7 +17,7 @@ from typing import Deque, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 from protocol.congestion import Acknowledged, CongestionController
 
-BATCH_PACKETS_MAX = 44  # 44 datagrams of 1,472 bytes are the most that one segmented send takes (65,507 bytes)
+SEGMENTS_MAX = 44  # 44 datagrams of 1,472 bytes are the most that one segmented send takes (65,507 bytes)
 
 PACKET_THRESHOLD = 3  # RFC 9002 §6.1.1
 PACKET_THRESHOLD_MAX = 1000  # reordering beyond this is treated as loss
@@ -343,7 +343,7 @@ class Recovery:
         self._first_sent_at = newest.sent_at
         rate = (self.delivered - newest.delivered) / interval if interval > 0 and self.rtt.samples else 0.0
         window = self.congestion.window
-        slack = 2 * BATCH_PACKETS_MAX * 1472  # a window is in use although the pacer holds a batch or two back
+        slack = 2 * SEGMENTS_MAX * 1472  # a window is in use although the pacer holds a batch or two back
         is_limited = 2 * in_flight_before >= window or in_flight_before + slack >= window
         self.congestion.on_acknowledged(
             Acknowledged(

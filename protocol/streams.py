@@ -14,7 +14,7 @@ from typing import Dict, List, NamedTuple, Optional, Tuple
 
 from protocol.buffers import BufferPool
 from protocol.recovery import RangeSet
-from protocol.wire import Buffer
+from protocol.wire import DATA_HEADER_SIZE, Buffer
 
 FRAME_HEADER = struct.Struct(">BI")
 FRAME_HEADER_SIZE = FRAME_HEADER.size
@@ -213,6 +213,23 @@ class ReceiveStream:
                 self._runs[a] = bytes(part)
                 self._held.add(a, b)
             self._drain(frames)
+
+    def on_run(self, offset: int, size: int, datagrams: memoryview, step: int, frames: List[Frame]) -> bool:
+        """Take in the payloads at the ends of a run's datagrams, if they are the next bytes of a body; else False."""
+        filled = self._filled
+        is_next = offset == self.next_offset and self._in_body and not self._held and offset + size <= self.credit
+        if not is_next or filled + size > len(self._body):
+            return False
+        body = memoryview(self._body)
+        for start in range(DATA_HEADER_SIZE, len(datagrams), DATA_HEADER_SIZE + step):
+            payload = datagrams[start : start + step]
+            body[filled : filled + len(payload)] = payload
+            filled += len(payload)
+        self._filled = filled
+        self.next_offset += size
+        if filled == self._body_size:
+            self._end_body(frames)
+        return True
 
     def _drain(self, frames: List[Frame]) -> None:
         while True:

@@ -2,7 +2,7 @@
 
 A *packet* is one datagram. All numbers are big-endian. Every packet opens with the same eight bytes:
 
-    checksum 4   CRC-32 of everything behind it (IEEE 802.3, as zlib.crc32); of a BULK packet's header alone
+    checksum 4   CRC-32 of everything behind it (IEEE 802.3, as zlib.crc32); BULK: see `bulk_headers`
     version  1   VERSION
     type     1   PacketType
     length   2   size of the whole datagram, so that a batch can be cut without asking the kernel
@@ -14,10 +14,12 @@ Messages, which travel inside the stream, are declared in `protocol/messages.py`
 from __future__ import annotations
 
 import enum
+import functools
 import ipaddress
+import itertools
 import struct
 import zlib
-from typing import Any, List, NamedTuple, Sequence, Tuple, Union
+from typing import Any, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 VERSION = 1
 DATAGRAM_SIZE_MAX = 65_507  # the largest UDP payload over IPv4
@@ -53,10 +55,14 @@ PREFIX = struct.Struct(">IBBH")
 PREFIX_SIZE = PREFIX.size
 CHECKSUM = struct.Struct(">I")
 
-# DATA, BULK and PING: prefix, remote connection id, packet number, floor, stream offset.  `floor` is how far below
-# the packet number the oldest packet lies whose fate still interests the sender: ranges below it are forgotten.
-DATA_HEADER = struct.Struct(">IBBH8sQIQ")
+# DATA, BULK and PING: prefix, remote connection id, number of the batch's first packet, floor, the batch's stream
+# offset, step, index.  Packet `index` of a batch has number first + index, and its payload the offset + index * step:
+# the headers of a batch differ in index and checksum alone.  `floor` is how far below the first number the oldest
+# packet lies whose fate still interests the sender: ranges below it are forgotten.
+DATA_HEADER = struct.Struct(">IBBH8sQIQHH")
 DATA_HEADER_SIZE = DATA_HEADER.size
+BATCH_PACKETS_MAX = 176  # four segmented sends
+_COVERED = slice(4, DATA_HEADER_SIZE - 2)  # what a BULK packet's checksum is over, beside its index
 
 # ACK: prefix, connection id, largest acknowledged, acknowledgement delay in microseconds, credit (the stream
 # offset up to which the other side may send), number of ranges; then a (gap, length) pair for each range.
@@ -140,11 +146,6 @@ def seal(datagram: bytearray) -> bytearray:
     return datagram
 
 
-def checksum_of(header: Buffer, payload: Buffer = b"") -> int:
-    """CRC-32 of a packet given as a header (whose first four bytes are skipped) and a payload."""
-    return zlib.crc32(payload, zlib.crc32(memoryview(header)[4:]))
-
-
 def decode_prefix(datagram: memoryview) -> int:
     """Check version, length and checksum; return the packet's type."""
     if len(datagram) < PREFIX_SIZE:
@@ -154,8 +155,7 @@ def decode_prefix(datagram: memoryview) -> int:
         raise WireError("unknown version")
     if length != len(datagram):
         raise WireError("length does not match")
-    covered = datagram[4:DATA_HEADER_SIZE] if packet_type == PacketType.BULK else datagram[4:]
-    if zlib.crc32(covered) != checksum:
+    if checksum != (_bulk_checksum(datagram) if packet_type == PacketType.BULK else zlib.crc32(datagram[4:])):
         raise WireError("checksum does not match")
     return packet_type
 
@@ -279,7 +279,103 @@ def decode_ack(datagram: memoryview) -> AckPacket:
 
 def encode_ping(connection_id: bytes, packet_number: int, floor: int, size: int = 0) -> bytearray:
     """A PING; with `size`, padded to that many bytes to probe the path's MTU (RFC 8899 §4.1)."""
-    return _built(DATA_HEADER, PacketType.PING, (connection_id, packet_number, floor, 0), size=size)
+    return _built(DATA_HEADER, PacketType.PING, (connection_id, packet_number, floor, 0, 0, 0), size=size)
+
+
+# ---- data ---------------------------------------------------------------------------------------------------------
+
+
+class BatchHead(NamedTuple):
+    """What the headers of a batch have in common."""
+
+    connection_id: bytes
+    first: int  # packet number
+    floor: int
+    offset: int
+    step: int  # bytes of payload in each packet but the last
+
+
+def data_headers(head: BatchHead, payloads: Sequence[Buffer]) -> bytearray:
+    """The headers of DATA packets, one behind the other, each with a checksum over header and payload."""
+    headers = bytearray(DATA_HEADER_SIZE * len(payloads))
+    view = memoryview(headers)
+    for index, payload in enumerate(payloads):
+        start, length = index * DATA_HEADER_SIZE, DATA_HEADER_SIZE + len(payload)
+        DATA_HEADER.pack_into(headers, start, 0, VERSION, PacketType.DATA, length, *head, index)
+        checksum = zlib.crc32(payload, zlib.crc32(view[start + 4 : start + DATA_HEADER_SIZE]))
+        CHECKSUM.pack_into(headers, start, checksum)
+    return headers
+
+
+def bulk_headers(head: BatchHead, index: int, count: int, last_length: int) -> bytes:
+    """The headers of `count` BULK packets from that index on; the last of them has `last_length` bytes of payload.
+
+    Each has for checksum the CRC-32 of what is the same in all (less checksum and index), xor that of its index; so a
+    batch costs one CRC, and one xor of large numbers.
+    """
+    same = count if last_length == head.step else count - 1
+    found = b""
+    if same:
+        block = _bulk_header(head, DATA_HEADER_SIZE + head.step) * same
+        number = int.from_bytes(block, "big") ^ _bulk_series(index, same)
+        found = number.to_bytes(len(block), "big")
+    if same < count:
+        last = int.from_bytes(_bulk_header(head, DATA_HEADER_SIZE + last_length), "big")
+        found += (last ^ _bulk_series(index + count - 1, 1)).to_bytes(DATA_HEADER_SIZE, "big")
+    return found
+
+
+def _bulk_header(head: BatchHead, length: int) -> bytes:
+    """Of a packet with no index: to be combined with `_bulk_series`."""
+    header = DATA_HEADER.pack(0, VERSION, PacketType.BULK, length, *head, 0)
+    return CHECKSUM.pack(zlib.crc32(header[_COVERED])) + header[4:]
+
+
+@functools.lru_cache(maxsize=1024)
+def _bulk_series(index: int, count: int) -> int:
+    """What `count` headers from that index on differ by from one without index, as one large number."""
+    zeros = bytes(DATA_HEADER_SIZE - 6)
+    numbers = [each.to_bytes(2, "big") for each in range(index, index + count)]
+    return int.from_bytes(b"".join(CHECKSUM.pack(zlib.crc32(each)) + zeros + each for each in numbers), "big")
+
+
+class BulkRun(NamedTuple):
+    """BULK packets of one batch, one behind the other."""
+
+    head: BatchHead
+    start: int  # index of the first
+    packets: int
+    size: int  # bytes of payload in all
+
+
+def decode_bulk_run(datagrams: memoryview, segment_size: int) -> Optional[BulkRun]:
+    """What lies at the front of datagrams of one size (the last may be shorter), if it is a run; else None.
+
+    A run's headers are the ones that its first header makes one expect: so no other is parsed or checked.
+    """
+    if len(datagrams) <= segment_size or segment_size <= DATA_HEADER_SIZE:
+        return None
+    fields = DATA_HEADER.unpack_from(datagrams)
+    head, index = BatchHead(*fields[4:9]), fields[9]
+    if fields[2] != PacketType.BULK or head.step != segment_size - DATA_HEADER_SIZE:
+        return None
+    starts = range(0, len(datagrams), segment_size)
+    found = b"".join([datagrams[start : start + DATA_HEADER_SIZE] for start in starts])
+    count = len(starts)
+    if found[-DATA_HEADER_SIZE:][8:36] != found[8:36]:  # the packets behind are another batch's
+        same = (found[at + 8 : at + 36] == found[8:36] for at in range(0, len(found), DATA_HEADER_SIZE))
+        count = sum(itertools.takewhile(bool, same))
+    size = min(len(datagrams), count * segment_size) - count * DATA_HEADER_SIZE
+    last_length = size - (count - 1) * head.step
+    if not 0 < last_length <= head.step or index + count > BATCH_PACKETS_MAX:
+        return None
+    if found[: count * DATA_HEADER_SIZE] != bulk_headers(head, index, count, last_length):
+        return None
+    return BulkRun(head, index, count, size)
+
+
+def _bulk_checksum(datagram: memoryview) -> int:
+    return zlib.crc32(datagram[_COVERED]) ^ zlib.crc32(datagram[_COVERED.stop : DATA_HEADER_SIZE])
 
 
 # ---- fields of messages -------------------------------------------------------------------------------------------
