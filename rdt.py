@@ -20,6 +20,7 @@ import contextlib
 import errno
 import itertools
 import logging
+import os
 import queue
 import random
 import secrets
@@ -42,10 +43,15 @@ from protocol.wire import DATAGRAM_SIZE_MAX, Address, Buffer
 log = logging.getLogger("rdt")
 
 SOCKET_BUFFER_SIZE = 4 << 20  # asked for; a machine may give 208 KiB, and that works too
-READS_PER_TURN = 64  # datagrams (or merged runs of them) taken before acknowledging and sending
+READS_PER_TURN = 64  # runs of datagrams, and
+READ_PER_TURN_MAX = 512 << 10  # bytes taken before acknowledging and sending
+READ_SIZE_MAX = 1 << 16  # bytes that one read may bring
+MERGED_MAX = 128 << 10  # bytes of a run that is handed on at once
+MERGED_SIZE_LEAST = 1000  # bytes: smaller datagrams are no data
 TURN_SIZE_MAX = 1 << 20  # bytes sent before looking for acknowledgements again
 BACKLOG_HIGH = 4 << 20  # bytes at which send blocks its caller
 SPAN_SIZE = 1 << 20  # bytes of a file in one frame
+NO_OFFLOAD = "RDT_NO_OFFLOAD"  # set in the environment: one datagram a system call, as where there is no offload
 SEGMENTS_MAX = 64  # datagrams that the kernel cuts one call into; new ones take 128
 GSO_PAUSE = 600.0  # seconds that a destination goes without segmentation after it failed there
 GSO_PAUSES_MAX = 1024
@@ -171,11 +177,13 @@ class Datagrams:
         self.address: Address = self.socket.getsockname()[:2]
         self.stats: Counter[str] = collections.Counter()
         self.is_full = False  # the send that was refused last waits for the socket to be writable
-        self._buffer = bytearray(1 << 16)
-        self._view = memoryview(self._buffer)
+        self._view = memoryview(bytearray(MERGED_MAX + READ_SIZE_MAX))
+        self._ahead: Optional[Tuple[int, int, int, Address]] = None  # read, and not part of the run before it
+        self.is_drained = False  # the last read found nothing
         self._has_sendmsg = hasattr(self.socket, "sendmsg")
         self._segments = (
             self._has_sendmsg
+            and not os.environ.get(NO_OFFLOAD)
             and _set(self.socket, socket.IPPROTO_UDP, UDP_SEGMENT, 0)
             and sys.platform.startswith("linux")
         )
@@ -234,23 +242,65 @@ class Datagrams:
         self.stats["segmentation failed"] += 1
 
     def receive(self) -> Optional[Tuple[memoryview, int, Address]]:
-        """(bytes, size of each datagram in them, sender), good until the next call; None: nothing there."""
+        """(datagrams one behind the other, size of each but the last, sender), good until the next call; None: no more.
+
+        What the kernel does not merge is merged here: a run of packets costs little more than one.
+        """
+        found = self._first()
+        if found is None:
+            return None
+        start, size, segment_size, address = found
+        stop = start + size
+        # A lone acknowledgement is not merged, for then its round-trip time would be that of the last read.
+        while segment_size >= MERGED_SIZE_LEAST and not size % segment_size and stop < MERGED_MAX:
+            self._ahead = self._read(stop)
+            if self._ahead is None:
+                self.is_drained = True
+                break
+            _, size, next_size, sender = self._ahead
+            if sender != address or next_size > segment_size or (next_size < segment_size and size > next_size):
+                break
+            self._ahead = None
+            stop += size
+            if next_size < segment_size:
+                break  # the last of a run may be shorter
+        return self._view[start:stop], segment_size, address
+
+    def has_read_ahead(self) -> bool:
+        """Is there something that select does not know of?"""
+        return self._ahead is not None
+
+    def _first(self) -> Optional[Tuple[int, int, int, Address]]:
+        """What was read ahead, moved to the front; otherwise a new read, unless the last one found nothing."""
+        if self.is_drained:
+            self.is_drained = False
+            return None
+        if self._ahead is None:
+            return self._read(0)
+        start, size, segment_size, address = self._ahead
+        self._ahead = None
+        self._view[:size] = self._view[start : start + size]
+        return 0, size, segment_size, address
+
+    def _read(self, start: int) -> Optional[Tuple[int, int, int, Address]]:
+        """Read into the buffer from that place on: (place, bytes, size of each datagram, sender)."""
         try:
             if self._merges:
-                size, control, _, address = self.socket.recvmsg_into([self._buffer], _ANCILLARY_SIZE)
+                into = [self._view[start : start + READ_SIZE_MAX]]
+                size, control, _, address = self.socket.recvmsg_into(into, _ANCILLARY_SIZE)
                 segment_size = size
                 for level, kind, data in control:
                     if level == socket.IPPROTO_UDP and kind == UDP_GRO and len(data) >= 4:
                         segment_size = _GRO_SIZE.unpack_from(data)[0]
             else:
-                size, address = self.socket.recvfrom_into(self._buffer)
+                size, address = self.socket.recvfrom_into(self._view[start : start + READ_SIZE_MAX])
                 segment_size = size
         except BlockingIOError:
             return None
         except OSError as error:  # ConnectionResetError on Windows: an earlier send found nobody; so be it
             self.stats["receive: %s" % errno.errorcode.get(error.errno or 0, str(error))] += 1
-            return (self._view[:0], 0, ("", 0)) if isinstance(error, ConnectionResetError) else None
-        return self._view[:size], segment_size, address[:2]
+            return (start, 0, 0, ("", 0)) if isinstance(error, ConnectionResetError) else None
+        return start, size, segment_size, address[:2]
 
 
 def interfaces() -> List[Tuple[str, str]]:
@@ -467,14 +517,15 @@ class Transport:
         self._send(now)
         self._hand_out_events()
         self._sleeping = True
-        timeout = 0.0 if not self._inbox.empty() or self._endpoint.events else self._idle_time()
+        is_busy = not self._inbox.empty() or self._endpoint.events or self._datagrams.has_read_ahead()
+        timeout = 0.0 if is_busy else self._idle_time()
         writers = [self._datagrams.fileno()] if self._unsent is not None and self._datagrams.is_full else []
         readable, _, _ = select.select([self._datagrams.fileno(), self._wakened.fileno()], writers, [], timeout)
         self._sleeping = False
         if self._wakened.fileno() in readable:
             with contextlib.suppress(OSError):
                 self._wakened.recv(4096)
-        if self._datagrams.fileno() in readable:
+        if self._datagrams.fileno() in readable or self._datagrams.has_read_ahead():
             self._receive()
 
     def _idle_time(self) -> Optional[float]:
@@ -490,14 +541,19 @@ class Transport:
 
     def _receive(self) -> None:
         endpoint, clock = self._endpoint, self._clock
+        self._datagrams.is_drained = False
+        size = 0
         for _ in range(READS_PER_TURN):
             received = self._datagrams.receive()
             if received is None:
                 return
             data, segment_size, address = received
+            size += len(data)
             if len(data) and address[1]:  # source port 0 cannot be answered
                 # The clock is read after each read: a common one would spoil the round-trip samples.
                 endpoint.receive(data, segment_size, address, clock())
+            if size >= READ_PER_TURN_MAX:
+                return
 
     def _send(self, now: float) -> None:
         if self._unsent is not None:

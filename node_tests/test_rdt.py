@@ -1,5 +1,6 @@
 """The verbs, over real sockets on loopback."""
 
+import contextlib
 import hashlib
 import os
 import queue
@@ -262,18 +263,55 @@ def test_random_and_damaged_datagrams_during_a_transfer(ends, tmp_path):
 
 
 @pytest.mark.parametrize("offload", [True, False], ids=["segmented if the system can", "one by one"])
-def test_with_and_without_segmentation(tmp_path, offload):
+def test_with_and_without_segmentation(tmp_path, monkeypatch, offload):
+    if not offload:
+        monkeypatch.setenv(rdt.NO_OFFLOAD, "1")
     content = os.urandom(6_000_000)
     (tmp_path / "f.bin").write_bytes(content)
     with rdt.open("127.0.0.1", 0) as here, rdt.open("127.0.0.1", 0) as there:
         for transport in (here, there):
             transport._endpoint.datagram_size_max = 1472
-            if not offload:
-                transport._datagrams._segments = transport._datagrams._merges = False
         near = here.connect(there.address, timeout=WAIT)
         accepting = in_background(there.accept(timeout=WAIT).accept_file, str(tmp_path / "inbox"), timeout=WAIT)
         near.send_file(str(tmp_path / "f.bin"), timeout=WAIT)
         assert accepting().sha256 == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize("offload", [True, False], ids=["merged by the system if it can", "merged here"])
+@pytest.mark.parametrize("seed", range(5))
+def test_datagrams_are_handed_on_as_they_came_merged_or_not(monkeypatch, seed, offload):
+    print("seed", seed)
+    rng = random.Random(seed)
+    if not offload:
+        monkeypatch.setenv(rdt.NO_OFFLOAD, "1")
+    datagrams = rdt.Datagrams("127.0.0.1", 0)
+    with contextlib.closing(datagrams), contextlib.ExitStack() as stack:
+        senders = [stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(2)]
+        sent, size, sender = [], 1472, senders[0]
+        for _ in range(100):
+            if rng.random() < 0.1:
+                sender, size = rng.choice(senders), rng.choice((1472, 1472, 1000, 60, 30_000))
+            length = size if rng.random() < 0.9 else rng.randrange(1, size)
+            sent.append(rng.getrandbits(8 * length).to_bytes(length, "big"))
+            sender.sendto(sent[-1], datagrams.address)
+            if rng.random() < 0.05:
+                receive_all(datagrams, sent, senders)
+        receive_all(datagrams, sent, senders)
+        assert not sent
+
+
+def receive_all(datagrams, sent, senders):
+    """Take all that is there, and what is expected of it off the front of `sent`."""
+    ports = {sender.getsockname()[1] for sender in senders}
+    datagrams.is_drained = False
+    while True:
+        found = datagrams.receive()
+        if found is None:
+            return
+        data, segment_size, address = found
+        assert address[1] in ports
+        for start in range(0, len(data), segment_size):
+            assert bytes(data[start : start + segment_size]) == sent.pop(0)
 
 
 def test_bytes_on_their_way_to_the_network_thread_count_as_backlog():
