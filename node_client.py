@@ -684,8 +684,9 @@ class DiskThread:
         self._thread = threading.Thread(target=self._run, name="disk", daemon=True)
 
     def start(self) -> None:
-        """Starts the thread."""
+        """Starts the thread, and the one beside it."""
         self._thread.start()
+        self._digests.submit(bool)              # an executor makes its thread with the first job
 
     def __call__(self, job: Callable[[], Any], done: Callable[[Any, Optional[Exception], float], None]) -> None:
         """From any thread: `job()` here, then `done(result, error, now)` on the node thread.
