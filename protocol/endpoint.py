@@ -62,9 +62,10 @@ class RateLimit:
             self._second = int(now)
             self._counts.clear()
         count = self._counts.get(key, 0)
-        if count >= self._per_second or (not count and len(self._counts) >= HOSTS_COUNTED_MAX):
+        if count >= self._per_second:
             return False
-        self._counts[key] = count + 1
+        if count or len(self._counts) < HOSTS_COUNTED_MAX:  # beyond, forged hosts would keep the honest ones out
+            self._counts[key] = count + 1
         return True
 
 
@@ -329,7 +330,8 @@ class Endpoint:
             self._accept(packet, address, now)
             return
         host = address[0]
-        if self._cookies.allows("", now) and (is_loopback(host) or self._cookies_per_host.allows(host, now)):
+        # The host's own share first: else a single host could use up what there is for all.
+        if (is_loopback(host) or self._cookies_per_host.allows(host, now)) and self._cookies.allows("", now):
             cookie = self._cookie(packet, address, int(now / COOKIE_SLOT) & 0xFFFFFFFF)
             self._reply(address, wire.encode_cookie(wire.CookiePacket(packet.client_id, packet.nonce, cookie)))
         else:
