@@ -15,7 +15,15 @@ from typing import Any, List, NamedTuple, Optional
 
 from protocol import wire
 from protocol.congestion import CubicQ
-from protocol.recovery import BATCH_PACKETS_MAX, AckViolation, Outcome, RangeSet, Recovery, SentBatch
+from protocol.recovery import (
+    BATCH_PACKETS_MAX,
+    PROBE_TIMEOUT_MAX,
+    AckViolation,
+    Outcome,
+    RangeSet,
+    Recovery,
+    SentBatch,
+)
 from protocol.streams import (
     FRAME_HEADER_SIZE,
     FRAME_SIZE_MAX,
@@ -385,7 +393,7 @@ class Connection:
         self._close = wire.ClosePacket(self.remote_id, CloseCode.DONE, self.sending.end, "")
         self._close_at = now
         self._close_count = CLOSE_TRIES - 1  # answer once, and again only when asked
-        self._end_at = now + 3 * self.recovery.rtt.probe_timeout
+        self._end_at = now + 3 * self._close_interval()
         self._tell_lost(packet.reason, packet.code == CloseCode.DONE and complete)
         self._set_state(State.DRAINING)
 
@@ -395,6 +403,10 @@ class Connection:
             self._end(self._closing_reason or "", False)
         elif self.state is not State.CLOSED:
             self._end("it has lost its memory of us (restarted)", False)
+
+    def _close_interval(self) -> float:
+        """A remote that held its acknowledgements back shall not make us remember it for minutes."""
+        return min(self.recovery.rtt.probe_timeout, PROBE_TIMEOUT_MAX)
 
     def _answer_late(self, now: float) -> None:
         """They did not get our CLOSE: once more, but not for every packet."""
@@ -552,7 +564,7 @@ class Connection:
         if self.state is State.DRAINING or self._close_count > CLOSE_TRIES:
             self._close_at = math.inf
         else:
-            self._close_at = now + self.recovery.rtt.probe_timeout
+            self._close_at = now + self._close_interval()
             if self._close_count == CLOSE_TRIES:
                 self._end_at = self._close_at
                 self._close_at = math.inf
