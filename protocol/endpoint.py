@@ -36,6 +36,7 @@ HOSTS_COUNTED_MAX = 1024
 RESETS_PER_SECOND = 100
 LONES_PER_SECOND = 5000  # messages outside connections that are handed on; a lab of 1,000 nodes probes with fewer
 REPLIES_MAX = 4096  # answers to strangers that wait for the socket
+STALE_DEADLINES_MAX = 100  # alarms of the past that are tidied away together
 FIRST_NUMBER_BITS = 32  # a random first packet number; numbers have 64 bits and never wrap
 
 
@@ -143,9 +144,8 @@ class Endpoint:
 
     def on_timeout(self, now: float) -> None:
         self.now = now
-        heap = self._deadlines
-        while heap and heap[0][0] <= now:
-            deadline, _, connection = heapq.heappop(heap)
+        while self._deadlines and self._deadlines[0][0] <= now:
+            deadline, _, connection = heapq.heappop(self._deadlines)
             if self._armed.get(connection) != deadline:
                 continue
             del self._armed[connection]
@@ -181,6 +181,13 @@ class Endpoint:
         if deadline < armed:
             self._armed[connection] = deadline
             heapq.heappush(self._deadlines, (deadline, next(self._ties), connection))
+            if len(self._deadlines) > 2 * len(self._armed) + STALE_DEADLINES_MAX:
+                self._drop_stale_deadlines()
+
+    def _drop_stale_deadlines(self) -> None:
+        """Each alarm that was replaced by an earlier one, or whose connection ended, still lies in the heap."""
+        self._deadlines = [(deadline, next(self._ties), each) for each, deadline in self._armed.items()]
+        heapq.heapify(self._deadlines)
 
     def know_remote(self, connection: Connection) -> None:
         self._by_remote[connection.address, connection.remote_id] = connection
