@@ -292,7 +292,13 @@ class Endpoint:
             connection.on_ping(number, floor, now)
 
     def _on_ack(self, datagram: memoryview, address: Address, now: float) -> None:
-        packet = wire.decode_ack(datagram)
+        try:
+            packet = wire.decode_ack(datagram)
+        except wire.BadRanges as error:
+            connection = self._find(error.connection_id, datagram, address, now)
+            if connection is not None:
+                connection.fail(CloseCode.PROTOCOL, str(error), now)
+            raise
         connection = self._find(packet.connection_id, datagram, address, now)
         if connection is not None:
             connection.on_ack(packet, now)
