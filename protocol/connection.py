@@ -50,7 +50,8 @@ BLOCKED_PROBE_MAX = 5.0  # seconds between questions to a remote that gives no c
 CLOSE_TRIES = 3
 PACKET_NUMBER_JUMP_MAX = 1 << 20  # a number further above the largest seen is not believed
 NUMBER_RANGES_MAX = 1024  # runs of received packet numbers remembered; older numbers count as received
-SKIP_EVERY = (2_000, 20_000)  # one packet number in so many is left out, to catch blind acknowledgements
+SKIP_EVERY = (0.5, 1.5)  # a packet number is left out after so many windows, to catch blind acknowledgements:
+SKIP_BYTES_MAX = 32 << 20  # by then a liar has not doubled its rate; and at least once in so many bytes
 PACING_QUANTUM = 0.001  # seconds of sending that leave in one batch
 PACING_CATCH_UP = 0.004  # seconds that a late timer may make up for
 UNPACED_RTT = 0.002  # seconds: on a shorter path timers are too coarse, and the window is pacing enough
@@ -149,7 +150,7 @@ class Connection:
         self._next_send_at = -math.inf
         self._probes_owed = 0
         self._ping_owed = False
-        self._skip_at = first_number + owner.rng.randrange(*SKIP_EVERY)
+        self._skip_at = self._next_skip()
         self._blocked_probe_at = math.inf
         self._blocked_probe_interval = 0.0
         self._was_backlogged = False
@@ -607,7 +608,13 @@ class Connection:
         self._spoke_at = sent.sent_at
         if self.recovery.next_packet_number >= self._skip_at:
             self.recovery.skip_number()
-            self._skip_at = self.recovery.next_packet_number + self.owner.rng.randrange(*SKIP_EVERY)
+            self._skip_at = self._next_skip()
+
+    def _next_skip(self) -> int:
+        """The packet number to leave out next: at random, so that nobody knows it who did not see what came."""
+        window = min(self.recovery.congestion.window, SKIP_BYTES_MAX)
+        packets = window / self.datagram_size * self.owner.rng.uniform(*SKIP_EVERY)
+        return self.recovery.next_packet_number + max(2, int(packets))
 
     def _window_room(self) -> int:
         recovery = self.recovery
