@@ -44,6 +44,7 @@ IDLE_TIMEOUT = 30.0  # seconds without any packet
 KEEP_ALIVE_INTERVAL = 10.0
 FRAMES_WAITING_IN_ALL = 1 << 20  # unread frames of all connections: 256 MiB in the worst case
 NO_PROGRESS_TIMEOUT = 60.0  # seconds that a remote may leave our data unacknowledged or unread
+PROGRESS_LEAST = 16 << 10  # bytes in that time, as long as more waits: a byte now and then is none (RFC 9000 §21.6)
 ACK_DELAY = 0.005  # a lone packet is acknowledged after this, or together with the next
 ACK_EVERY = 2  # ack-eliciting packets
 BLOCKED_PROBE_MAX = 5.0  # seconds between questions to a remote that gives no credit
@@ -163,6 +164,7 @@ class Connection:
         self._heard_at = now
         self._spoke_at = now
         self._progress_at = now
+        self._progress_to = 0  # stream offset that was acknowledged then
         self._closing_reason: Optional[str] = None
         self._close: Optional[wire.ClosePacket] = None
         self._close_at = math.inf
@@ -352,10 +354,13 @@ class Connection:
             return
         self._on_alive(now)
         if packet.credit > self.sending.credit:
+            # Room to go on is progress when it was what we waited for; with data on its way, words cost nothing.
+            was_waited_for = self.sending.acknowledged_to == self.sending.sent_to
+            if was_waited_for and packet.credit - self.sending.credit >= PROGRESS_LEAST:
+                self._progress_at = now
             self.sending.credit = packet.credit
             self._blocked_probe_at = math.inf
             self._blocked_probe_interval = 0.0
-            self._progress_at = now
         try:
             outcome = self.recovery.on_ack(packet.ranges, min(packet.delay_us / 1e6, 1.0), now)
         except AckViolation as violation:
@@ -364,12 +369,12 @@ class Connection:
         self._on_outcome(outcome, now)
 
     def _on_outcome(self, outcome: Outcome, now: float) -> None:
-        before = self.sending.acknowledged_to
         for start, stop in outcome.acknowledged:
             self.sending.on_acknowledged(start, stop)
         for start, stop in outcome.lost:
             self.sending.on_lost(start, stop)
-        if self.sending.acknowledged_to > before:
+        if self.sending.acknowledged_to >= self._progress_to + PROGRESS_LEAST or not self.backlog:
+            self._progress_to = self.sending.acknowledged_to
             self._progress_at = now
         if outcome.progressed:
             self._probes_owed = 0
