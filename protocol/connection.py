@@ -161,6 +161,7 @@ class Connection:
         self._mtu_pending = 0
         self._mtu_again_at = math.inf
         # life and end
+        self.used_at = now  # when messages went or came last; keep-alives are no use
         self._heard_at = now
         self._spoke_at = now
         self._progress_at = now
@@ -192,6 +193,7 @@ class Connection:
             if not self.sending.backlog:
                 self._progress_at = max(self._progress_at, self.owner.now)
             self.sending.write_frame(kind, *parts)
+            self.used_at = self.owner.now
             self._was_backlogged = self._was_backlogged or self.backlog > self.backlog_low
             self.owner.touch(self)
 
@@ -306,6 +308,7 @@ class Connection:
             self.fail(CloseCode.PROTOCOL, str(violation), now)
             return
         self._on_number(number, floor, now)
+        self.used_at = now
         self.owner.frames_waiting += len(frames)
         if self.owner.frames_waiting > FRAMES_WAITING_IN_ALL:
             self.fail(CloseCode.LIMIT, "sent more messages than anybody reads", now)

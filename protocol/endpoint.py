@@ -28,6 +28,8 @@ from protocol.wire import Address, Buffer, CloseCode, PacketType, WireError
 
 CONNECTIONS_MAX = 2048
 CONNECTIONS_PER_HOST_MAX = 64  # loopback is exempt
+UNUSED_TIME = 60.0  # seconds without a message, after which a connection makes room for another if there is none
+EVICTIONS_PER_SECOND = 20  # looks through all connections for one that may go
 RECEIVE_WINDOWS_MAX = 256 << 20  # bytes of credit given to all remotes together
 COOKIE_SLOT = 10.0  # seconds; a cookie lives for its slot and the next
 COOKIES_PER_SECOND = 2000
@@ -105,6 +107,7 @@ class Endpoint:
         self._ties = itertools.count()
         self._cookies = RateLimit(COOKIES_PER_SECOND)
         self._cookies_per_host = RateLimit(COOKIES_PER_HOST_PER_SECOND)
+        self._evictions = RateLimit(EVICTIONS_PER_SECOND)
         self._resets = RateLimit(RESETS_PER_SECOND)
         self._lones = RateLimit(LONES_PER_SECOND)
 
@@ -351,7 +354,7 @@ class Endpoint:
             self.stats["dropped: too many handshakes"] += 1
 
     def _accept(self, packet: wire.InitPacket, address: Address, now: float) -> None:
-        refusal = self._refusal(address)
+        refusal = self._refusal(address, now)
         if refusal:
             self.stats["refused: %s" % refusal] += 1
             self._reply(address, wire.encode_refused(wire.RefusedPacket(packet.client_id, packet.nonce, refusal)))
@@ -362,14 +365,33 @@ class Endpoint:
         self._send_init_ack(connection)
         self.touch(connection)
 
-    def _refusal(self, address: Address) -> str:
+    def _refusal(self, address: Address, now: float) -> str:
+        host = address[0]
         if not self.accepts:
             return "it is leaving"
-        if len(self._by_local) >= self._connections_max:
+        if len(self._by_local) >= self._connections_max and not self._evict("", now):
             return "it has too many connections"
-        if not is_loopback(address[0]) and self._per_host[address[0]] >= CONNECTIONS_PER_HOST_MAX:
+        if not is_loopback(host) and self._per_host[host] >= CONNECTIONS_PER_HOST_MAX and not self._evict(host, now):
             return "too many connections from one machine"
         return ""
+
+    def _evict(self, host: str, now: float) -> bool:
+        """End the connection (of that host) that others opened and that was left unused the longest."""
+        if not self._evictions.allows("", now):
+            return False
+        unused = [
+            each
+            for each in self._by_local.values()
+            if each.state is State.ESTABLISHED
+            and not each.is_client
+            and each.used_at <= now - UNUSED_TIME
+            and host in ("", each.address[0])
+        ]
+        if unused:
+            longest = min(unused, key=lambda each: each.used_at)
+            longest.fail(CloseCode.GOING_AWAY, "unused, and its place is needed", now)
+            self.touch(longest)
+        return bool(unused)
 
     def _send_init_ack(self, connection: Connection) -> None:
         fields = (connection.client_id, connection.local_id, connection.first_number, connection.receiving.credit)
