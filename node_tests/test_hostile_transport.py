@@ -1,4 +1,4 @@
-"""The transport under attack, row by row (THREATS, tables D and E): strangers on the wire, and remotes that keep no rule.
+"""The transport under attack, row by row (THREATS, tables D and E): by strangers, and by remotes that keep no rule.
 
 Virtual time wherever it can be; real sockets only where the kernel is the point (D09, D12, D13) or the verbs are (H05).
 Packets are built by `protocol/wire.py`; the one layout that has no encoder there is in `data_packet`.
@@ -68,9 +68,9 @@ def ack_packet(connection_id, ranges, credit=0, delay_us=0):
     return wire.encode_ack(wire.AckPacket(connection_id, largest, delay_us, credit, ranges))
 
 
-def ack_of_pairs(connection_id, largest, pairs):
+def ack_of_pairs(connection_id, largest, pairs, credit=0):
     """An acknowledgement with any (gap, length) pairs at all, also such as no encoder writes."""
-    header = wire.ACK_HEADER.pack(0, wire.VERSION, PacketType.ACK, 0, connection_id, largest, 0, 0, len(pairs))
+    header = wire.ACK_HEADER.pack(0, wire.VERSION, PacketType.ACK, 0, connection_id, largest, 0, credit, len(pairs))
     tail = b"".join(gap.to_bytes(4, "big") + length.to_bytes(4, "big") for gap, length in pairs)
     return wire.seal(bytearray(header + tail))
 
@@ -357,7 +357,7 @@ FOREIGN = {
     "a later version": bytes(init()[:4]) + bytes([wire.VERSION + 1]) + bytes(init()[5:]),
     "version 0": bytes(init()[:4]) + b"\x00" + bytes(init()[5:]),
     "DNS query": bytes.fromhex("1a2b01000001000000000000076578616d706c6503636f6d0000010001"),
-    "mDNS": bytes.fromhex("000000000001000000000000095f7365727669636573075f646e732d7364045f756470056c6f63616c00000c0001"),
+    "mDNS": bytes(5) + b"\x01" + bytes(6) + b"\x09_services\x07_dns-sd\x04_udp\x05local\x00\x00\x0c\x00\x01",
     "uTP SYN": bytes.fromhex("4100a9d14c3bd1500000000000100000a3f50000"),
     "QUIC Initial": bytes.fromhex("c300000001088394c8f03e5157080000449e") + bytes(1182),
     "STUN binding": bytes.fromhex("000100002112a442b7e7a701bc34d686fa87dfae"),
