@@ -7,6 +7,7 @@ Packets are built by `protocol/wire.py`; the one layout that has no encoder ther
 from __future__ import annotations
 
 import os
+import queue
 import random
 import shutil
 import socket
@@ -17,10 +18,12 @@ import threading
 import time
 
 import pytest
+from lab import Lab, content
 from simulator import Conditions, EndpointDriver, Pair, World
 
 import library as files
 import rdt
+from peer import ChatReceived, DownloadDone
 from protocol import endpoint as endpoints
 from protocol import wire
 from protocol.connection import (
@@ -1225,3 +1228,45 @@ def test_h05_a_disk_that_takes_five_seconds_holds_no_keep_alive_up(clock, monkey
     assert disk.accesses >= 9
     for times in spoke.values():
         assert max(after - before for before, after in zip(times, times[1:])) < KEEP_ALIVE_INTERVAL + 1
+
+
+def test_h05_a_node_with_such_a_disk_stays_in_its_network_and_chats(tmp_path):
+    """The roles' disk jobs: five seconds each, with a download running on the slow disk and an upload from it."""
+    lab = Lab(tmp_path, packets=True)
+    try:
+        ana, cy = lab.node("ana", shared={"a.bin": content(MIB)}), lab.node("cy")
+        bo = lab.node("bo", shared={"b.txt": b"slow" * 100})
+        bo.disk_delay = 5.0
+        bo.do("fetch_name", "a.bin", lab.world.now, lambda answer: None)
+        cy.do("fetch_name", "b.txt", lab.world.now, lambda answer: None)
+        for number in range(60):
+            lab.run(1.0)
+            for speaker, hearer in ((bo, ana), (ana, bo)):
+                speaker.do("say", "line %d" % number, lab.world.now)
+                heard = len(hearer.told(ChatReceived))
+                assert lab.world.run_until(
+                    lambda hearer=hearer, heard=heard: len(hearer.told(ChatReceived)) > heard, lab.world.now + 0.5
+                )
+            assert len(ana.peer.members(lab.world.now)) == 3
+        lab.run(120)
+        assert cy.told(DownloadDone) and bo.told(DownloadDone)
+        assert bo.read("a.bin") == content(MIB)
+        assert all(node.supernode_label() == "ana" for node in (ana, bo, cy))
+    finally:
+        lab.close()
+
+
+def test_a_wait_whose_time_is_over_ends():
+    """Up to Python 3.10, SimpleQueue.get(timeout) may wait for ever if its time is up while it tries."""
+    waiting, ended = queue.SimpleQueue(), threading.Event()
+
+    def wait_often():
+        for number in range(60_000):
+            waiting.put(number)
+            assert rdt._next_of(waiting, None) == number
+            with pytest.raises(queue.Empty):
+                rdt._next_of(waiting, 0 if number % 20 else 1e-6)
+        ended.set()
+
+    threading.Thread(target=wait_often, daemon=True).start()
+    assert ended.wait(WAIT)
