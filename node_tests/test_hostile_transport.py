@@ -430,10 +430,10 @@ def test_e01_who_acknowledges_a_skipped_number_is_closed(when):
     sent = recovery.next_packet_number
     pair.send(10_000, frame=1000)
     pair.world.run(pair.world.now + 0.02)
-    remote.acknowledge([(sent, recovery.next_packet_number - 1)] if when != "at once" else [])
-    pair.world.run(pair.world.now + 0.02)
     skipped = recovery.next_packet_number
     recovery.skip_number()
+    remote.acknowledge([(sent, skipped - 1)] if when != "at once" else [])
+    pair.world.run(pair.world.now + 0.02)
     assert "a" not in pair.lost
     pair.send(5_000, frame=1000)
     pair.world.run(pair.world.now + 0.02)
