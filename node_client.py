@@ -646,7 +646,9 @@ class NodeThread:
     def _turn(self) -> bool:
         for count in range(EVENTS_PER_TURN):
             try:
-                closure = self.inbox.get(timeout=self._patience()) if count == 0 else self.inbox.get_nowait()
+                # Without time to wait never get(timeout): up to Python 3.10 it may then wait for ever.
+                wait = self._patience() if count == 0 else 0.0
+                closure = self.inbox.get(timeout=wait) if wait > 0 else self.inbox.get_nowait()
             except queue.Empty:
                 break
             if closure is None:

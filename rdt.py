@@ -98,6 +98,22 @@ class _End(NamedTuple):
     undelivered: int
 
 
+def _next_of(waiting: queue.SimpleQueue[Any], timeout: Optional[float]) -> Any:
+    """The next thing in a queue, or queue.Empty.
+
+    Never get(timeout) alone: up to Python 3.10 it may wait for ever if its time is up while it tries (the time that
+    is left turns negative, which means no end). An attempt without waiting leaves the queue in a state that it bears.
+    """
+    if timeout is None:
+        return waiting.get()
+    try:
+        return waiting.get_nowait()
+    except queue.Empty:
+        if timeout <= 0:
+            raise
+    return waiting.get(timeout=timeout)
+
+
 def _shown(address: Address) -> str:
     return "%s:%d" % address
 
@@ -393,7 +409,7 @@ class Transport:
     def accept(self, timeout: Optional[float] = None) -> Connection:
         """The next connection that another side opened; RdtError when none came in time."""
         try:
-            return self._accepted.get(timeout=timeout)
+            return _next_of(self._accepted, timeout)
         except queue.Empty:
             raise RdtError("nobody connected to %s within %g s" % (_shown(self.address), timeout or 0)) from None
 
@@ -704,7 +720,7 @@ class Connection:
 
     def _wait_for(self, waiting: queue.SimpleQueue[Any], timeout: Optional[float], what: str) -> Frame:
         try:
-            frame = waiting.get(timeout=timeout)
+            frame = _next_of(waiting, timeout)
         except queue.Empty:
             raise RdtError("%s from %s within %g s" % (what, _shown(self.address), timeout or 0)) from None
         if isinstance(frame, _End):

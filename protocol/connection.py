@@ -15,7 +15,15 @@ from typing import Any, List, NamedTuple, Optional
 
 from protocol import wire
 from protocol.congestion import CubicQ
-from protocol.recovery import SEGMENTS_MAX, AckViolation, Outcome, RangeSet, Recovery, SentBatch
+from protocol.recovery import (
+    PROBE_TIMEOUT_MAX,
+    SEGMENTS_MAX,
+    AckViolation,
+    Outcome,
+    RangeSet,
+    Recovery,
+    SentBatch,
+)
 from protocol.streams import (
     FRAME_HEADER_SIZE,
     FRAME_SIZE_MAX,
@@ -29,17 +37,22 @@ from protocol.wire import ACK_RANGES_MAX, BATCH_PACKETS_MAX, DATA_HEADER_SIZE, A
 
 HANDSHAKE_TIMEOUT = 5.0  # seconds, both for the one who connects and for a half-open connection
 INIT_INTERVALS = (0.25, 0.25, 0.5, 0.5)  # seconds between INITs; a lost answer is the common case on a LAN
+# Before the cookie: under a flood of 20,000 INITs a second an endpoint has cookies for the first tenth of each second
+# only (COOKIES_PER_SECOND), and whoever asks so often meets it.
+ASK_INTERVALS = (0.08,) * 12 + (0.5,)
 IDLE_TIMEOUT = 30.0  # seconds without any packet
 KEEP_ALIVE_INTERVAL = 10.0
 FRAMES_WAITING_IN_ALL = 1 << 20  # unread frames of all connections: 256 MiB in the worst case
 NO_PROGRESS_TIMEOUT = 60.0  # seconds that a remote may leave our data unacknowledged or unread
+PROGRESS_LEAST = 16 << 10  # bytes in that time, as long as more waits: a byte now and then is none (RFC 9000 §21.6)
 ACK_DELAY = 0.005  # a lone packet is acknowledged after this, or together with the next
 ACK_EVERY = 2  # ack-eliciting packets
 BLOCKED_PROBE_MAX = 5.0  # seconds between questions to a remote that gives no credit
 CLOSE_TRIES = 3
 PACKET_NUMBER_JUMP_MAX = 1 << 20  # a number further above the largest seen is not believed
 NUMBER_RANGES_MAX = 1024  # runs of received packet numbers remembered; older numbers count as received
-SKIP_EVERY = (2_000, 20_000)  # one packet number in so many is left out, to catch blind acknowledgements
+SKIP_EVERY = (0.5, 1.5)  # a packet number is left out after so many windows, to catch blind acknowledgements:
+SKIP_BYTES_MAX = 32 << 20  # by then a liar has not doubled its rate; and at least once in so many bytes
 PACING_QUANTUM = 0.001  # seconds of sending that leave in one batch
 PACING_CATCH_UP = 0.004  # seconds that a late timer may make up for
 UNPACED_SIZE = 512 << 10  # bytes that leave in one batch where nothing is paced
@@ -141,7 +154,7 @@ class Connection:
         self._next_send_at = -math.inf
         self._probes_owed = 0
         self._ping_owed = False
-        self._skip_at = first_number + owner.rng.randrange(*SKIP_EVERY)
+        self._skip_at = self._next_skip()
         self._blocked_probe_at = math.inf
         self._blocked_probe_interval = 0.0
         self._was_backlogged = False
@@ -151,9 +164,11 @@ class Connection:
         self._mtu_pending = 0
         self._mtu_again_at = math.inf
         # life and end
+        self.used_at = now  # when messages went or came last; keep-alives are no use
         self._heard_at = now
         self._spoke_at = now
         self._progress_at = now
+        self._progress_to = 0  # stream offset that was acknowledged then
         self._closing_reason: Optional[str] = None
         self._close: Optional[wire.ClosePacket] = None
         self._close_at = math.inf
@@ -184,6 +199,7 @@ class Connection:
             if not self.sending.backlog:
                 self._progress_at = max(self._progress_at, self.owner.now)
             self.sending.write_frame(kind, *parts, is_bulk=is_bulk)
+            self.used_at = self.owner.now
             self._was_backlogged = self._was_backlogged or self.backlog > self.backlog_low
             self.owner.touch(self)
 
@@ -314,6 +330,7 @@ class Connection:
         self._hand_out(frames, now)
 
     def _hand_out(self, frames: List[Frame], now: float) -> None:
+        self.used_at = now
         if not frames:
             return
         self.owner.frames_waiting += len(frames)
@@ -365,10 +382,13 @@ class Connection:
             return
         self._on_alive(now)
         if packet.credit > self.sending.credit:
+            # Room to go on is progress when it was what we waited for; with data on its way, words cost nothing.
+            was_waited_for = self.sending.acknowledged_to == self.sending.sent_to
+            if was_waited_for and packet.credit - self.sending.credit >= PROGRESS_LEAST:
+                self._progress_at = now
             self.sending.credit = packet.credit
             self._blocked_probe_at = math.inf
             self._blocked_probe_interval = 0.0
-            self._progress_at = now
         try:
             outcome = self.recovery.on_ack(packet.ranges, min(packet.delay_us / 1e6, 1.0), now)
         except AckViolation as violation:
@@ -377,12 +397,12 @@ class Connection:
         self._on_outcome(outcome, now)
 
     def _on_outcome(self, outcome: Outcome, now: float) -> None:
-        before = self.sending.acknowledged_to
         for start, stop in outcome.acknowledged:
             self.sending.on_acknowledged(start, stop)
         for start, stop in outcome.lost:
             self.sending.on_lost(start, stop)
-        if self.sending.acknowledged_to > before:
+        if self.sending.acknowledged_to >= self._progress_to + PROGRESS_LEAST or not self.backlog:
+            self._progress_to = self.sending.acknowledged_to
             self._progress_at = now
         if outcome.progressed:
             self._probes_owed = 0
@@ -407,7 +427,7 @@ class Connection:
         self._close = wire.ClosePacket(self.remote_id, CloseCode.DONE, self.sending.end, "")
         self._close_at = now
         self._close_count = CLOSE_TRIES - 1  # answer once, and again only when asked
-        self._end_at = now + 3 * self.recovery.rtt.probe_timeout
+        self._end_at = now + 3 * self._close_interval()
         self._tell_lost(packet.reason, packet.code == CloseCode.DONE and complete)
         self._set_state(State.DRAINING)
 
@@ -417,6 +437,10 @@ class Connection:
             self._end(self._closing_reason or "", False)
         elif self.state is not State.CLOSED:
             self._end("it has lost its memory of us (restarted)", False)
+
+    def _close_interval(self) -> float:
+        """A remote that held its acknowledgements back shall not make us remember it for minutes."""
+        return min(self.recovery.rtt.probe_timeout, PROBE_TIMEOUT_MAX)
 
     def _answer_late(self, now: float) -> None:
         """They did not get our CLOSE: once more, but not for every packet."""
@@ -557,7 +581,8 @@ class Connection:
     def _init_batch(self, now: float) -> Optional[Batch]:
         if now < self.init_at:
             return None
-        self.init_at = now + INIT_INTERVALS[min(self._init_count, len(INIT_INTERVALS) - 1)]
+        intervals = ASK_INTERVALS if self.cookie == wire.NO_COOKIE else INIT_INTERVALS
+        self.init_at = now + intervals[min(self._init_count, len(intervals) - 1)]
         self._init_count += 1
         self._init_sent_at = now
         token = self.owner.reset_token(self.local_id)
@@ -573,7 +598,7 @@ class Connection:
         if self.state is State.DRAINING or self._close_count > CLOSE_TRIES:
             self._close_at = math.inf
         else:
-            self._close_at = now + self.recovery.rtt.probe_timeout
+            self._close_at = now + self._close_interval()
             if self._close_count == CLOSE_TRIES:
                 self._end_at = self._close_at
                 self._close_at = math.inf
@@ -616,7 +641,13 @@ class Connection:
         self._spoke_at = sent.sent_at
         if self.recovery.next_packet_number >= self._skip_at:
             self.recovery.skip_number()
-            self._skip_at = self.recovery.next_packet_number + self.owner.rng.randrange(*SKIP_EVERY)
+            self._skip_at = self._next_skip()
+
+    def _next_skip(self) -> int:
+        """The packet number to leave out next: at random, so that nobody knows it who did not see what came."""
+        window = min(self.recovery.congestion.window, SKIP_BYTES_MAX)
+        packets = window / self.datagram_size * self.owner.rng.uniform(*SKIP_EVERY)
+        return self.recovery.next_packet_number + max(2, int(packets))
 
     def _window_room(self) -> int:
         recovery = self.recovery

@@ -29,6 +29,8 @@ from protocol.wire import Address, Buffer, CloseCode, PacketType, WireError
 
 CONNECTIONS_MAX = 2048
 CONNECTIONS_PER_HOST_MAX = 64  # loopback is exempt
+UNUSED_TIME = 60.0  # seconds without a message, after which a connection makes room for another if there is none
+EVICTIONS_PER_SECOND = 20  # looks through all connections for one that may go
 RECEIVE_WINDOWS_MAX = 256 << 20  # bytes of credit given to all remotes together
 BODIES_KEPT_MAX = 24 << 20  # bytes of message bodies that are used again
 COOKIE_SLOT = 10.0  # seconds; a cookie lives for its slot and the next
@@ -38,6 +40,7 @@ HOSTS_COUNTED_MAX = 1024
 RESETS_PER_SECOND = 100
 LONES_PER_SECOND = 5000  # messages outside connections that are handed on; a lab of 1,000 nodes probes with fewer
 REPLIES_MAX = 4096  # answers to strangers that wait for the socket
+STALE_DEADLINES_MAX = 100  # alarms of the past that are tidied away together
 FIRST_NUMBER_BITS = 32  # a random first packet number; numbers have 64 bits and never wrap
 
 
@@ -64,9 +67,10 @@ class RateLimit:
             self._second = int(now)
             self._counts.clear()
         count = self._counts.get(key, 0)
-        if count >= self._per_second or (not count and len(self._counts) >= HOSTS_COUNTED_MAX):
+        if count >= self._per_second:
             return False
-        self._counts[key] = count + 1
+        if count or len(self._counts) < HOSTS_COUNTED_MAX:  # beyond, forged hosts would keep the honest ones out
+            self._counts[key] = count + 1
         return True
 
 
@@ -111,6 +115,7 @@ class Endpoint:
         self._ties = itertools.count()
         self._cookies = RateLimit(COOKIES_PER_SECOND)
         self._cookies_per_host = RateLimit(COOKIES_PER_HOST_PER_SECOND)
+        self._evictions = RateLimit(EVICTIONS_PER_SECOND)
         self._resets = RateLimit(RESETS_PER_SECOND)
         self._lones = RateLimit(LONES_PER_SECOND)
 
@@ -150,9 +155,8 @@ class Endpoint:
 
     def on_timeout(self, now: float) -> None:
         self.now = now
-        heap = self._deadlines
-        while heap and heap[0][0] <= now:
-            deadline, _, connection = heapq.heappop(heap)
+        while self._deadlines and self._deadlines[0][0] <= now:
+            deadline, _, connection = heapq.heappop(self._deadlines)
             if self._armed.get(connection) != deadline:
                 continue
             del self._armed[connection]
@@ -194,6 +198,13 @@ class Endpoint:
         if deadline < armed:
             self._armed[connection] = deadline
             heapq.heappush(self._deadlines, (deadline, next(self._ties), connection))
+            if len(self._deadlines) > 2 * len(self._armed) + STALE_DEADLINES_MAX:
+                self._drop_stale_deadlines()
+
+    def _drop_stale_deadlines(self) -> None:
+        """Each alarm that was replaced by an earlier one, or whose connection ended, still lies in the heap."""
+        self._deadlines = [(deadline, next(self._ties), each) for each, deadline in self._armed.items()]
+        heapq.heapify(self._deadlines)
 
     def know_remote(self, connection: Connection) -> None:
         self._by_remote[connection.address, connection.remote_id] = connection
@@ -312,7 +323,13 @@ class Endpoint:
             connection.on_ping(first + index, first - floor, now)
 
     def _on_ack(self, datagram: memoryview, address: Address, now: float) -> None:
-        packet = wire.decode_ack(datagram)
+        try:
+            packet = wire.decode_ack(datagram)
+        except wire.BadRanges as error:
+            connection = self._find(error.connection_id, datagram, address, now)
+            if connection is not None:
+                connection.fail(CloseCode.PROTOCOL, str(error), now)
+            raise
         connection = self._find(packet.connection_id, datagram, address, now)
         if connection is not None:
             connection.on_ack(packet, now)
@@ -357,14 +374,15 @@ class Endpoint:
             self._accept(packet, address, now)
             return
         host = address[0]
-        if self._cookies.allows("", now) and (is_loopback(host) or self._cookies_per_host.allows(host, now)):
+        # The host's own share first: else a single host could use up what there is for all.
+        if (is_loopback(host) or self._cookies_per_host.allows(host, now)) and self._cookies.allows("", now):
             cookie = self._cookie(packet, address, int(now / COOKIE_SLOT) & 0xFFFFFFFF)
             self._reply(address, wire.encode_cookie(wire.CookiePacket(packet.client_id, packet.nonce, cookie)))
         else:
             self.stats["dropped: too many handshakes"] += 1
 
     def _accept(self, packet: wire.InitPacket, address: Address, now: float) -> None:
-        refusal = self._refusal(address)
+        refusal = self._refusal(address, now)
         if refusal:
             self.stats["refused: %s" % refusal] += 1
             self._reply(address, wire.encode_refused(wire.RefusedPacket(packet.client_id, packet.nonce, refusal)))
@@ -375,14 +393,33 @@ class Endpoint:
         self._send_init_ack(connection)
         self.touch(connection)
 
-    def _refusal(self, address: Address) -> str:
+    def _refusal(self, address: Address, now: float) -> str:
+        host = address[0]
         if not self.accepts:
             return "it is leaving"
-        if len(self._by_local) >= self._connections_max:
+        if len(self._by_local) >= self._connections_max and not self._evict("", now):
             return "it has too many connections"
-        if not is_loopback(address[0]) and self._per_host[address[0]] >= CONNECTIONS_PER_HOST_MAX:
+        if not is_loopback(host) and self._per_host[host] >= CONNECTIONS_PER_HOST_MAX and not self._evict(host, now):
             return "too many connections from one machine"
         return ""
+
+    def _evict(self, host: str, now: float) -> bool:
+        """End the connection (of that host) that others opened and that was left unused the longest."""
+        if not self._evictions.allows("", now):
+            return False
+        unused = [
+            each
+            for each in self._by_local.values()
+            if each.state is State.ESTABLISHED
+            and not each.is_client
+            and each.used_at <= now - UNUSED_TIME
+            and host in ("", each.address[0])
+        ]
+        if unused:
+            longest = min(unused, key=lambda each: each.used_at)
+            longest.fail(CloseCode.GOING_AWAY, "unused, and its place is needed", now)
+            self.touch(longest)
+        return bool(unused)
 
     def _send_init_ack(self, connection: Connection) -> None:
         fields = (connection.client_id, connection.local_id, connection.first_number, connection.receiving.credit)

@@ -365,7 +365,7 @@ class Recovery:
         if ranges[0][1] >= self.next_packet_number:
             raise AckViolation("acknowledged packets that were never sent")
         for number in self._skipped:
-            if number >= self._floor and any(first <= number <= last for first, last in ranges):
+            if any(first <= number <= last for first, last in ranges):
                 raise AckViolation("acknowledged a packet number that was skipped")
 
     def _touched(self, first: int, last: int) -> Iterator[Tuple[SentBatch, int]]:
@@ -447,6 +447,9 @@ class Recovery:
             del self._firsts[:head]
             self._head = 0
         self._floor = records[self._head].first if self._head < len(records) else self.next_packet_number
+        # Not by the floor alone: all before a skipped number may be settled while those behind it are on their way.
+        while self._skipped and self._skipped[0] < min(self._floor, self.largest_acknowledged):
+            self._skipped.popleft()
 
     # ---- time
 

@@ -37,6 +37,14 @@ class WireError(ValueError):
     """The bytes are malformed: the sender's fault, so they are dropped and counted."""
 
 
+class BadRanges(WireError):
+    """An acknowledgement whose ranges contradict each other: of a connection, whose remote is told so."""
+
+    def __init__(self, connection_id: bytes) -> None:
+        super().__init__("acknowledgement ranges that cannot be")
+        self.connection_id = connection_id
+
+
 class PacketType(enum.IntEnum):
     INIT = 1  # first packet, with an empty cookie or the one that COOKIE brought
     COOKIE = 2  # the only answer to an address that has not proved itself
@@ -263,7 +271,7 @@ def encode_ack(packet: AckPacket) -> bytearray:
 def decode_ack(datagram: memoryview) -> AckPacket:
     connection_id, largest, delay_us, credit, count = _fields(ACK_HEADER, datagram)
     if count > ACK_RANGES_MAX or len(datagram) != ACK_HEADER_SIZE + 8 * count:
-        raise WireError("acknowledgement ranges do not fit")
+        raise BadRanges(connection_id)
     pairs = _ACK_RANGES[count].unpack_from(datagram, ACK_HEADER_SIZE)
     ranges = []
     above = largest + 1
@@ -271,7 +279,7 @@ def decode_ack(datagram: memoryview) -> AckPacket:
         last = above - pairs[index] - 1
         first = last - pairs[index + 1] + 1
         if first < 0 or first > last or (index and pairs[index] == 0):
-            raise WireError("acknowledgement ranges are not in order")
+            raise BadRanges(connection_id)
         ranges.append((first, last))
         above = first
     return AckPacket(connection_id, largest, delay_us, credit, ranges)

@@ -1,0 +1,531 @@
+"""Any bytes at any parser, any packet at a connection in any state: nothing comes out but what is declared.
+
+Hypothesis shrinks what it finds; what once went wrong is kept as an `@example`. All of it is derandomized: the same
+cases every time, on every machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import zlib
+from typing import List, NamedTuple, Optional, Tuple
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from simulator import EndpointDriver, Pair
+from test_hostile_transport import ack_of_pairs, arrive, data_packet, frame, kind_of
+
+import rdt
+from protocol import messages, wire
+from protocol.connection import ConnectionLost, State
+from protocol.endpoint import Endpoint
+from protocol.streams import RECEIVE_WINDOW_INITIAL, ReceiveStream, StreamViolation
+from protocol.wire import PacketType, WireError
+
+QUIET = {"deadline": None, "derandomize": True, "suppress_health_check": list(HealthCheck)}
+few, some, many = (settings(max_examples=count, **QUIET) for count in (40, 100, 500))
+
+EDGES_64 = (0, 1, 2**31, 2**32 - 1, 2**32, 2**63 - 1, 2**63, 2**64 - 2, 2**64 - 1)
+NUMBERS = st.one_of(st.sampled_from(EDGES_64), st.integers(0, 2**64 - 1))
+IDS, NONCES, COOKIES = (st.binary(min_size=size, max_size=size) for size in (8, 16, 20))
+
+DECODERS = {
+    PacketType.INIT: wire.decode_init,
+    PacketType.COOKIE: wire.decode_cookie,
+    PacketType.INIT_ACK: wire.decode_init_ack,
+    PacketType.ACK: wire.decode_ack,
+    PacketType.CLOSE: wire.decode_close,
+    PacketType.RESET: wire.decode_reset,
+    PacketType.LONE: wire.decode_lone,
+    PacketType.REFUSED: wire.decode_refused,
+}
+SAMPLES = {
+    PacketType.INIT: wire.encode_init(wire.InitPacket(b"a" * 8, b"b" * 16, 5, 6, b"c" * 16, b"d" * 20)),
+    PacketType.COOKIE: wire.encode_cookie(wire.CookiePacket(b"a" * 8, b"b" * 16, b"d" * 20)),
+    PacketType.INIT_ACK: wire.encode_init_ack(wire.InitAckPacket(b"a" * 8, b"b" * 8, 7, 8, b"c" * 16)),
+    PacketType.DATA: data_packet(b"a" * 8, 5, 0, frame(b"hello")),
+    PacketType.ACK: wire.encode_ack(wire.AckPacket(b"a" * 8, 90, 7, 9, [(80, 90), (1, 70)])),
+    PacketType.PING: wire.encode_ping(b"a" * 8, 5, 0),
+    PacketType.CLOSE: wire.encode_close(wire.ClosePacket(b"a" * 8, 1, 9, "why\U0001f600")),
+    PacketType.RESET: wire.encode_reset(wire.ResetPacket(b"a" * 8, b"c" * 16)),
+    PacketType.LONE: wire.encode_lone(b"who is there?"),
+    PacketType.REFUSED: wire.encode_refused(wire.RefusedPacket(b"a" * 8, b"c" * 16, "no")),
+    PacketType.BULK: wire.bulk_headers(wire.BatchHead(b"a" * 8, 5, 0, 70, 9), 2, 1, 0),
+}
+
+
+def parsed(datagram):
+    """Both steps of a packet's parsing; None if it is malformed. Any other exception is the test's end."""
+    view = memoryview(bytes(datagram))
+    try:
+        kind = wire.decode_prefix(view)
+        return DECODERS[kind](view) if kind in DECODERS else kind
+    except WireError:
+        return None
+
+
+def sealed(datagram):
+    """With a length and a checksum that are right, so that the damage is not caught by them alone."""
+    datagram = bytearray(datagram)
+    return wire.seal(datagram) if wire.PREFIX_SIZE <= len(datagram) <= 0xFFFF else datagram
+
+
+def edges_of(size, *more):
+    """0, 1, max - 1 and max of a field of that many bytes, and what else is given, where it fits."""
+    top = 256**size - 1
+    return sorted({value for value in (0, 1, top // 2, top - 1, top, *more) if 0 <= value <= top})
+
+
+# ---- packets ------------------------------------------------------------------------------------------------------
+
+
+@many
+@given(st.binary(max_size=200))
+@example(b"")
+@example(bytes(wire.PREFIX_SIZE))
+def test_any_bytes_are_a_packet_or_malformed(data):
+    parsed(data)
+    for kind in range(12):
+        if len(data) >= wire.PREFIX_SIZE:
+            parsed(sealed(data[:4] + bytes([wire.VERSION, kind]) + data[6:]))
+        for decode in DECODERS.values():
+            with contextlib.suppress(WireError):
+                decode(memoryview(data))
+
+
+@pytest.mark.parametrize("kind", list(PacketType), ids=lambda kind: kind.name)
+def test_every_packet_cut_at_each_byte_and_with_each_byte_changed(kind):
+    datagram = SAMPLES[kind]
+    assert parsed(datagram) is not None
+    for size in range(len(datagram)):
+        assert parsed(datagram[:size]) is None  # the length in the prefix is another
+        parsed(sealed(datagram[:size]))
+    for index in range(len(datagram)):
+        for value in {0, 1, 0x7F, 0x80, 0xFE, 0xFF, datagram[index] ^ 0xFF, datagram[index] ^ 1} - {datagram[index]}:
+            damaged = bytearray(datagram)
+            damaged[index] = value
+            assert parsed(damaged) is None  # the checksum sees it
+            parsed(sealed(damaged))
+
+
+@pytest.mark.parametrize("kind", list(PacketType), ids=lambda kind: kind.name)
+def test_the_length_of_a_packet_is_its_length_and_nothing_else(kind):
+    datagram = SAMPLES[kind]
+    true = len(datagram)
+    for said in edges_of(2, true - 1, true + 1, wire.PREFIX_SIZE, wire.PREFIX_SIZE - 1, wire.DATAGRAM_SIZE_MAX + 1):
+        fields = list(wire.PREFIX.unpack_from(datagram))
+        copy = bytearray(datagram)
+        wire.PREFIX.pack_into(copy, 0, *fields[:3], said)
+        is_bulk = kind is PacketType.BULK
+        checksum = wire._bulk_checksum(memoryview(copy)) if is_bulk else zlib.crc32(copy[4:])
+        wire.CHECKSUM.pack_into(copy, 0, checksum)
+        assert (parsed(copy) is not None) == (said == true)
+
+
+@pytest.mark.parametrize("there", [0, 1, 2, wire.ACK_RANGES_MAX])
+def test_the_count_of_ranges_is_the_count_of_ranges(there):
+    honest = ack_of_pairs(b"a" * 8, 10**6, [(index > 0, 1) for index in range(there)])
+    for said in edges_of(2, there - 1, there, there + 1, wire.ACK_RANGES_MAX - 1, wire.ACK_RANGES_MAX + 1):
+        fields = list(wire.ACK_HEADER.unpack_from(honest))
+        fields[-1] = said
+        copy = bytearray(honest)
+        wire.ACK_HEADER.pack_into(copy, 0, *fields)
+        assert (parsed(sealed(copy)) is not None) == (said == there)
+    too_many = ack_of_pairs(b"a" * 8, 10**6, [(1, 1)] * (wire.ACK_RANGES_MAX + 1))
+    assert parsed(too_many) is None
+
+
+PAIRS = st.tuples(st.sampled_from((0, 1, 2, 50, 2**31, 2**32 - 2, 2**32 - 1)), st.sampled_from((0, 1, 3, 2**32 - 1)))
+
+
+@many
+@given(NUMBERS, st.lists(PAIRS, max_size=8))
+def test_ranges_that_are_decoded_are_in_order_whatever_was_said(largest, pairs):
+    packet = parsed(ack_of_pairs(b"a" * 8, largest, pairs))
+    if packet is not None:
+        assert all(0 <= first <= last <= largest for first, last in packet.ranges)
+        assert all(below[1] + 1 < above[0] for above, below in zip(packet.ranges, packet.ranges[1:]))
+
+
+# ---- messages -----------------------------------------------------------------------------------------------------
+
+
+def value_of(codec, rng):
+    """Some value that the codec takes; lists and texts are never empty, so that there is a length to falsify."""
+    if isinstance(codec, wire.Record):
+        return codec.kind(*[value_of(field, rng) for field in codec.fields])
+    if isinstance(codec, wire.Many):
+        return tuple(value_of(codec.item, rng) for _ in range(1 + rng.randrange(2)))
+    if isinstance(codec, wire.Number):
+        return rng.choice(edges_of(codec.size))
+    if isinstance(codec, wire.Flag):
+        return rng.random() < 0.5
+    if isinstance(codec, wire.Fixed):
+        return rng.getrandbits(8 * codec.size).to_bytes(codec.size, "big")
+    if isinstance(codec, wire.Text):
+        return "a\u00e9\u6f22\U0001f600"[: rng.randrange(1, 5)]
+    if isinstance(codec, wire.AddressField):
+        return rng.choice([("10.1.2.3", 6020), ("2001:db8::7", 65_535)])
+    return rng.getrandbits(80).to_bytes(10, "big")
+
+
+def lengths_in(codec, value, at):
+    """(offset, size of the field, most) of each length and count in an encoded value, and where the value ends."""
+    if isinstance(codec, wire.Record):
+        found = []
+        for field, part in zip(codec.fields, value):
+            inner, at = lengths_in(field, part, at)
+            found += inner
+        return found, at
+    if isinstance(codec, wire.Many):
+        found, at = [(at, 2, codec.most)], at + 2
+        for part in value:
+            inner, at = lengths_in(codec.item, part, at)
+            found += inner
+        return found, at
+    here = {wire.Text: 2, wire.Blob: 4}.get(type(codec))
+    return ([(at, here, codec.most)] if here else []), at + len(codec.encode(value))
+
+
+def message_or_malformed(data):
+    try:
+        return messages.decode(data)
+    except WireError:
+        return None
+
+
+KINDS = messages.all_messages()
+by_kind = pytest.mark.parametrize(("tag", "kind"), KINDS, ids=[kind.__name__ for _, kind in KINDS])
+
+
+@by_kind
+def test_every_message_cut_at_each_byte_and_with_each_byte_changed(tag, kind):
+    """C05. What is still a message is encoded to the same bytes: there are no two forms of one."""
+    rng, codec = random.Random(tag), messages.record_of(kind)
+    has_rest = any(isinstance(field, wire.Rest) for field in codec.fields)
+    for _ in range(2):
+        data = messages.encode(value_of(codec, rng))
+        assert message_or_malformed(data + b"\x00") is None or has_rest
+        for size in range(len(data)):
+            assert message_or_malformed(data[:size]) is None or has_rest
+        for index in range(len(data)):
+            for value in {0, 1, 0x7F, 0x80, 0xFE, 0xFF, data[index] ^ 1}:
+                damaged = data[:index] + bytes([value]) + data[index + 1 :]
+                message = message_or_malformed(damaged)
+                assert message is None or messages.encode(message) == damaged
+
+
+@by_kind
+def test_every_length_in_every_message_at_its_edges(tag, kind):
+    """C05: 0, 1, most - 1, most, most + 1 and what the field can hold; a length that lies is never believed."""
+    rng, codec = random.Random(tag), messages.record_of(kind)
+    value = value_of(codec, rng)
+    data = messages.encode(value)
+    lengths, end = lengths_in(codec, value, 1)
+    assert end == len(data)
+    for at, size, most in lengths:
+        true = int.from_bytes(data[at : at + size], "big")
+        for said in edges_of(size, true - 1, true + 1, most - 1, most, most + 1):
+            copy = data[:at] + said.to_bytes(size, "big") + data[at + size :]
+            message = message_or_malformed(copy)
+            assert said == true or message is None or messages.encode(message) == copy
+            padded = message_or_malformed(copy + bytes(min(said, 1 << 20)))
+            assert padded is None or said <= most
+
+
+@many
+@given(st.sampled_from([tag for tag, _ in KINDS]), st.binary(max_size=400))
+def test_any_bytes_behind_any_tag_are_a_message_or_malformed(tag, data):
+    message = message_or_malformed(bytes([tag]) + data)
+    assert message is None or messages.encode(message) == bytes([tag]) + data
+
+
+@some
+@given(st.binary(max_size=60), st.sampled_from([wire.Number(8), wire.Flag(), wire.Fixed(5), wire.Blob(9), wire.Text(9),
+                                                wire.Rest(9), wire.AddressField(), wire.Many(wire.Text(3), 4)]))
+def test_any_bytes_are_a_field_or_malformed(data, codec):
+    reader = wire.Reader(data)
+    try:
+        value = codec.decode(reader)
+    except WireError:
+        return
+    assert 0 <= reader.left() <= len(data)
+    assert bytes(codec.encode(value)) == data[: reader.at]
+
+
+# ---- the stream ---------------------------------------------------------------------------------------------------
+
+
+@many
+@given(st.lists(st.tuples(st.integers(0, 300), st.binary(min_size=1, max_size=60)), max_size=25))
+def test_any_segments_give_what_a_plain_model_gives(segments):
+    """First bytes win; frames come out exactly as they stand in the bytes without a gap from the start."""
+    stream, model, frames = ReceiveStream(), {}, []
+    for offset, data in segments:
+        try:
+            stream.on_data(offset, memoryview(data), frames)
+        except StreamViolation:
+            break
+        for index, byte in enumerate(data):
+            model.setdefault(offset + index, byte)
+    whole = bytes(model[at] for at in range(len(model)) if all(below in model for below in range(at + 1)))
+    assert stream.held_bytes() <= RECEIVE_WINDOW_INITIAL * 2
+    for one in frames:
+        expected = frame(bytes(one.body), one.kind)
+        assert whole.startswith(expected)
+        whole = whole[len(expected) :]
+
+
+# ---- a live connection, in each state -----------------------------------------------------------------------------
+
+
+STREAM = b"".join(frame(b"%05d" % number * 40) for number in range(2000))  # what the honest remote would send
+BODIES = [b"%05d" % number * 40 for number in range(2000)]
+
+
+def pair_in(state):
+    """A pair whose end `a` is in that state; what comes from `b`'s address is the fuzz's from now on."""
+    if state is State.CONNECTING:
+        pair = Pair(seed=40)
+        pair.b.filter = lambda datagram: None
+        pair.world.run(0.1)
+        return pair, pair.a, pair.there, Pair.B
+    if state is State.HANDSHAKE:
+        pair = Pair(seed=41)
+        pair.a.filter = lambda datagram: datagram if kind_of(datagram) == PacketType.INIT else None
+        assert pair.world.run_until(lambda: pair.b.endpoint.connections, 2)
+        made = pair.b.endpoint.connections[0]
+        assert made.state is State.HANDSHAKE
+        pair.b.filter = lambda datagram: None
+        return pair, pair.b, made, Pair.A
+    pair = Pair(seed=42)
+    assert pair.connected()
+    pair.world.run(1)
+    pair.b.filter = lambda datagram: None
+    pair.send(50_000)
+    pair.world.run(1.1)
+    made = pair.there
+    if state is State.CLOSING:
+        made.fail(1, "enough", pair.world.now)
+    elif state in (State.DRAINING, State.CLOSED):
+        arrive(pair.a, wire.encode_close(wire.ClosePacket(made.local_id, 0, 0, "bye")), Pair.B)
+    pair.a.pump()
+    if state is State.CLOSED:
+        pair.world.run(pair.world.now + 10)
+    return pair, pair.a, made, Pair.B
+
+
+class Shape(NamedTuple):
+    """A packet to be: what its fields are like, seen from the connection that it comes to."""
+
+    kind: int  # PacketType
+    is_ours: int  # 0: some other id
+    near: int  # the number lies so far from the next one, unless there is an edge
+    edge: Optional[int]
+    other: int  # credit, final size, first number
+    floor: int
+    place: int  # where stream bytes lie: 0 at the start, 1 at the end of the credit, else where the next are due
+    offset: int  # from there
+    size: int
+    pairs: List[Tuple[int, int]]
+    damage: Optional[Tuple[int, int, int]]  # place, new value, bytes cut off
+
+
+SHAPES = st.builds(
+    Shape,
+    st.sampled_from([*PacketType, PacketType.DATA, PacketType.DATA, PacketType.DATA, PacketType.ACK, PacketType.PING]),
+    st.integers(0, 7),
+    st.integers(-5, 40),
+    st.sampled_from((None, None, None, None, 2**20, *EDGES_64)),
+    st.sampled_from((*EDGES_64, 5000, 2**20)),
+    st.sampled_from((0, 1, 5, 2**31, 2**32 - 1)),
+    st.integers(0, 9),
+    st.one_of(st.just(0), st.integers(-100, 1000)),
+    st.integers(0, 1400),
+    st.one_of(
+        st.lists(PAIRS, max_size=3),
+        *[st.lists(st.tuples(st.integers(1, 4), st.integers(1, 9)), max_size=4)] * 3,
+    ),
+    st.one_of(
+        st.none(),
+        st.none(),
+        st.none(),
+        st.tuples(st.integers(0, 150), st.integers(0, 255), st.sampled_from((0, 0, 1, 8))),
+    ),
+)
+DUE = Shape(PacketType.DATA, 1, 0, None, 0, 0, 9, 0, 1400, [], None)  # just what the stream waits for
+
+
+def bulk_packet(connection_id, number, offset, payload, floor):
+    head = wire.BatchHead(connection_id, number, floor, offset, len(payload))
+    return wire.bulk_headers(head, 0, 1, len(payload)) + payload
+
+
+PAUSES = st.sampled_from((0.0, 0.0, 0.0, 0.001, 0.02, 0.5))
+
+
+def built(shape, made):
+    """Its ids mostly right, its numbers mostly near the truth, its stream bytes always those of STREAM."""
+    ends_it = shape.kind in (PacketType.CLOSE, PacketType.RESET, PacketType.REFUSED)  # rarely: there shall be a middle
+    own_id = made.local_id if shape.is_ours > 5 * ends_it else b"somebody"
+    client, nonce = (made.client_id, made.nonce) if own_id == made.local_id else (b"somebody", bytes(16))
+    other = shape.other
+    next_number = made._largest_received + 1 if shape.kind != PacketType.ACK else made.recovery.next_packet_number
+    number = (next_number + shape.near) % 2**64 if shape.edge is None else shape.edge
+    if shape.edge == 2**20:
+        number = next_number + shape.near + 2**20
+    base = {0: 0, 1: made.receiving.credit}.get(shape.place, made.receiving.next_offset)
+    offset = max(0, base + shape.offset)
+    payload = STREAM[offset : offset + shape.size]
+    token = made.remote_token if shape.is_ours > 6 and made.remote_token else bytes(16)
+    datagram = {
+        PacketType.DATA: lambda: data_packet(own_id, number, offset, payload, shape.floor),
+        PacketType.BULK: lambda: bulk_packet(own_id, number, offset, payload, shape.floor),
+        PacketType.PING: lambda: wire.encode_ping(own_id, number, shape.floor, shape.size),
+        PacketType.ACK: lambda: ack_of_pairs(own_id, number, shape.pairs, other),
+        PacketType.CLOSE: lambda: wire.encode_close(wire.ClosePacket(own_id, shape.size % 256, other, "why")),
+        PacketType.RESET: lambda: wire.encode_reset(wire.ResetPacket(made.remote_id or bytes(8), token)),
+        PacketType.INIT: lambda: wire.encode_init(wire.InitPacket(client, nonce, number, other, bytes(16), bytes(20))),
+        PacketType.COOKIE: lambda: wire.encode_cookie(wire.CookiePacket(client, nonce, b"c" * 20)),
+        PacketType.INIT_ACK: lambda: wire.encode_init_ack(
+            wire.InitAckPacket(client, b"theirids", number, other, bytes(16))
+        ),
+        PacketType.REFUSED: lambda: wire.encode_refused(wire.RefusedPacket(client, nonce, "no")),
+        PacketType.LONE: lambda: wire.encode_lone(payload[:40]),
+    }[shape.kind]()
+    if shape.damage is None or shape.kind in (PacketType.DATA, PacketType.BULK):  # a false byte would pass
+        return bytes(datagram)
+    at, value, cut = shape.damage
+    datagram[at % len(datagram)] = value
+    return bytes(sealed(datagram[: len(datagram) - cut]))
+
+
+STATES = list(State)
+ENDS = {  # in how many ways it came to an end, at least: else the fuzz only knocks at the door
+    State.CONNECTING: 2, State.HANDSHAKE: 4, State.ESTABLISHED: 4, State.CLOSING: 1, State.DRAINING: 1, State.CLOSED: 1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("state", STATES, ids=lambda state: state.value)
+def test_any_packets_at_a_connection_in_each_state(state):
+    """From the very address of the other end. No exception; bounded; only what stands in the stream is delivered."""
+
+    reached = []
+
+    @some
+    @given(st.lists(st.tuples(SHAPES, PAUSES), min_size=6, max_size=40))
+    @example([(DUE, 0.001)] * 10)
+    def check(packets):
+        pair, driver, made, source = pair_in(state)
+        side = "a" if driver is pair.a else "b"
+        assert made.state is state and made.receiving.next_offset == 0
+        for shape, pause in packets:
+            arrive(driver, built(shape, made), source)
+            if pause:
+                pair.world.run(pair.world.now + pause)
+        received = pair.received[side]
+        assert received == BODIES[: len(received)]
+        assert made.receiving.held_bytes() <= RECEIVE_WINDOW_INITIAL * 2
+        assert made.receiving.next_offset <= made.receiving.credit
+        assert len(driver.endpoint.connections) <= 2
+        pair.world.run(pair.world.now + 200)
+        assert made.state is State.CLOSED and made not in driver.endpoint.connections
+        assert state is State.CLOSED or isinstance(pair.lost.get(side), ConnectionLost)
+        assert driver.endpoint._windows == 0 and driver.endpoint.frames_waiting == 0
+        reached.append((len(received), pair.lost[side].reason))
+
+    check()
+    assert len({reason for _, reason in reached}) >= ENDS[state], reached
+    assert state is not State.ESTABLISHED or max(reached)[0] >= 3
+
+
+@some
+@given(st.lists(SHAPES, min_size=1, max_size=12))
+def test_any_packets_of_a_stranger_leave_a_transfer_as_it_is(packets):
+    """The same packets, ids and all, from another address, while bytes go there and acknowledgements back."""
+    pair = Pair(seed=43)
+    assert pair.connected()
+    stranger = EndpointDriver(pair.world, ("10.6.6.6", 666), lambda event: None)
+    data = pair.send(100_000)
+    for shape in packets:
+        for made, target in ((pair.back, Pair.B), (pair.there, Pair.A)):
+            stranger.send_raw(target, built(shape, made))
+        pair.world.run(pair.world.now + 0.002)
+    assert pair.world.run_until(lambda: sum(map(len, pair.received["b"])) == len(data), pair.world.now + 5)
+    assert b"".join(pair.received["b"]) == data
+    assert not pair.lost and not pair.received["a"]
+    pair.finish()
+
+
+DATAGRAMS = st.tuples(st.sampled_from(list(PacketType)), st.binary(max_size=120))
+
+
+@few
+@given(st.lists(DATAGRAMS, max_size=40), st.integers(1, 200))
+def test_any_runs_of_datagrams_in_one_read(parts, segment_size):
+    """As the kernel merges them: the size of a segment is what it says, and need not be what the packets say."""
+    endpoint = Endpoint(random.Random(1))
+    buffer = b"".join(bytes(sealed(SAMPLES[kind][:6] + b"\0\0" + data)) for kind, data in parts)
+    endpoint.receive(memoryview(buffer), segment_size, ("10.0.0.1", 5), 1.0)
+    answers = sum(batch.segment_size * batch.count for batch in endpoint.batches(1.0))
+    assert answers <= len(buffer) and not endpoint.connections
+
+
+# ---- frames at the verbs ------------------------------------------------------------------------------------------
+
+
+class Unheard:
+    """A transport that has no thread: what would be posted is done at once."""
+
+    def __init__(self):
+        self._stopping = False
+
+    def _post(self, action):
+        action()
+
+    def _clock(self):
+        return 1.0
+
+
+NAMES = st.sampled_from((b"a.txt", b"../x", b"\xff", b"", b"CON", b"a" * 300))
+BODY = st.one_of(
+    st.binary(max_size=20),
+    st.builds(lambda number, rest: number.to_bytes(4, "big") + rest, st.integers(0, 5), st.binary(max_size=60)),
+    st.builds(
+        lambda number, size, name: number.to_bytes(4, "big") + size.to_bytes(8, "big") + name,
+        st.integers(0, 5),
+        st.sampled_from((0, 1, 5, *EDGES_64)),
+        NAMES,
+    ),
+)
+
+
+@some
+@given(st.lists(st.tuples(st.integers(0, 9), BODY), max_size=12))
+def test_any_frames_at_the_verbs_are_a_message_a_file_or_an_rdt_error(tmp_path_factory, frames):
+    """receive, accept_file and the wait for a receipt raise RdtError and nothing else, and leave no file behind."""
+    folder = tmp_path_factory.getbasetemp() / "fuzz"
+    pair = Pair(seed=44)
+    assert pair.connected()
+    connection = rdt.Connection(Unheard(), pair.back, None)
+    pair.b.on_event = connection._on_event
+    for kind, body in frames:
+        pair.there.send_frame(kind, body)
+    pair.a.pump()
+    pair.world.run(pair.world.now + 1)
+    for verb in (
+        lambda: connection.receive(timeout=0),
+        lambda: connection.accept_file(str(folder), timeout=0),
+        lambda: connection._is_kept(0, "00" * 32, 0.0),
+    ):
+        with contextlib.suppress(rdt.RdtError):
+            for _ in range(len(frames) + 1):
+                verb()
+    if folder.exists():
+        for kept in folder.iterdir():
+            assert kept.name.startswith("a") and kept.stat().st_size <= 60
+            kept.unlink()
+    pair.world.run(pair.world.now + 1)
+    assert pair.back.state in (State.ESTABLISHED, State.CLOSING, State.DRAINING, State.CLOSED)
