@@ -117,6 +117,7 @@ class CubicQ:
     FAST_CONVERGENCE = 0.85  # (1 + BETA) / 2, RFC 9438 §4.7
     BLIND_RTT = 0.002  # seconds: below, every loss counts
     HEAVY_LOSS = 0.03  # of the packets of the last HEAVY_ROUNDS rounds
+    OVERSHOOT_LOSS = 0.15  # the same in slow start, while the delivery still grows
     HEAVY_ROUNDS = 4
     HEAVY_RANGES = 6  # one burst is not heavy loss
     HEAVY_SAMPLE = 100  # packets
@@ -126,7 +127,10 @@ class CubicQ:
     BELOW_DELIVERY = 0.85  # of what came through: a policer then has nothing left to drop
     REFILL = 1 / 16
     CLIMBS = (1 / 16, 1 / 16, 1 / 8, 1 / 8, 1 / 4)  # of the window in each round of a climb; the last goes on
+    CLIMB_STEP = 3  # rounds, after which the delivery must have grown
+    CLIMB_GAIN = 1.08  # by so much
     CLIMB_AGAIN = 1.0  # seconds, and as many as CLIMB_ROUNDS last, from a reaction or a climb to the next
+    CLIMB_AGAIN_MAX = 8.0  # seconds, when climb after climb finds nothing
     CLIMB_ROUNDS = 8
     CAP_GAIN = 1.5  # of the round trip: half of it may stand in the queue
     CAP_SLACK_RTT = 0.005  # seconds, and
@@ -166,8 +170,9 @@ class CubicQ:
         self._suspicion = (0.0, 0.0, math.inf, 0.0)  # loss that it came down for; window, ssthresh and Wmax before
         self._climb_round = -1  # rounds that the climb under way has lasted; -1: there is none
         self._climb_from = 0.0  # the window to go back to, bytes
-        self._climb_rates = (0.0, 0.0)  # of the two rounds before
+        self._climb_rate = 0.0  # highest before this step of CLIMB_STEP rounds
         self._climb_after = 0.0  # the instant of the next
+        self._climb_rest = self.CLIMB_AGAIN / 2  # seconds between two
         self._drain_until: Optional[float] = None  # a drain is under way; inf: the window has not emptied yet
         self._drain_began = 0.0
         self._drain_rtt = math.inf  # the lowest seen in it
@@ -229,7 +234,7 @@ class CubicQ:
             self._note_rate(ack.now, ack.rate)
         if self._drain_until is not None:
             self._on_drain(ack)
-        elif ack.is_window_limited:
+        elif ack.is_window_limited and not self._noise_rounds:
             self._grow(ack)
         if ack.largest >= self._round_end:
             self._end_round(ack)
@@ -311,32 +316,36 @@ class CubicQ:
     def _climb(self, ack: Acknowledged) -> None:
         """At the end of a round: is there more to be had, at a path that shows no queue?"""
         last = self._rounds[-1]
-        before, self._climb_rates = self._climb_rates[0], (self._climb_rates[1], last.rate)
-        if self.window < self.ssthresh:
+        if self.window < self.ssthresh or self._noise_rounds:
             return
         is_calm = last.min_rtt - self.base_rtt < self.queue_threshold and last.samples >= 4
         has_loss = last.lost > 3 + (1.5 * max(self.noise, self._calm_loss) + 0.02) * (last.delivered + last.lost)
         if self._climb_round < 0:
             if is_calm and not has_loss and ack.is_window_limited and ack.now >= self._climb_after:
                 self._climb_round, self._climb_from = 0, self.window
+                self._climb_rate = self._rate_of(2)
             return
         self._climb_round += 1
-        grew = self._climb_round < 3 or last.rate > before * 1.06
-        if is_calm and grew and not has_loss:
-            if self._climb_round >= 3:
-                self._climb_from = max(self._climb_from, min(self.window, last.rate * self.path_rtt))
+        rate = self._rate_of(2)
+        is_step = self._climb_round % self.CLIMB_STEP == 0
+        if not is_calm or has_loss or (is_step and rate < self.CLIMB_GAIN * self._climb_rate):
+            self._end_climb(ack.now, ack.next_packet_number)
+        elif is_step:
+            self._climb_rate = rate
+            self._climb_from = max(self._climb_from, min(self.window, rate * self.path_rtt))
+            self._climb_rest = self.CLIMB_AGAIN
             self._epoch_start = None
-        else:
-            self._end_climb(ack.now)
 
-    def _end_climb(self, now: float) -> None:
+    def _end_climb(self, now: float, next_packet_number: int) -> None:
         """It found nothing, or the end: back to the window that the path is known to hold."""
         self.window = min(self.window, self._climb_from)
         self._climb_round = -1
+        self._climb_rest = min(2 * self._climb_rest, self.CLIMB_AGAIN_MAX)
         self._rest_from_climbing(now)
+        self._reacted_below = next_packet_number  # what it had too much in flight may still be lost
 
     def _rest_from_climbing(self, now: float) -> None:
-        self._climb_after = now + max(self.CLIMB_AGAIN, self.CLIMB_ROUNDS * self.base_rtt)
+        self._climb_after = now + max(self._climb_rest, self.CLIMB_ROUNDS * self.base_rtt)
         self._epoch_start = None
 
     # ---- alone with a deep queue
@@ -413,18 +422,19 @@ class CubicQ:
 
     def _forget_rates(self, rounds: int) -> None:
         """The share of before is history; what the last rounds showed counts."""
+        self._climb_rest = self.CLIMB_AGAIN
         self._known = [self._rate_of(rounds), 0.0]
 
     # ---- loss
 
     def on_lost(self, now: float, packets: int, ranges: int, largest_lost: int, next_packet_number: int) -> None:
-        this_round = self._rounds[-1]
-        this_round.lost += packets
-        this_round.loss_ranges += ranges
         if self._undo_packets > 0:
             self._undo_packets += packets
         if largest_lost < self._reacted_below:
-            return  # once a round: RFC 9002 §7.3.2
+            return  # sent before the last reaction, which was for these, too: RFC 9002 §7.3.2
+        this_round = self._rounds[-1]
+        this_round.lost += packets
+        this_round.loss_ranges += ranges
         is_queue = self.queue_delay > self.queue_threshold or self.base_rtt < self.BLIND_RTT
         if not is_queue and not self._is_heavy():
             return
@@ -434,15 +444,20 @@ class CubicQ:
         if self._drain_until is not None:
             self.window = self._before_drain[0]
             self._stop_drain(now)
-        self._react(now, is_queue)
-        self._climb_round = -1
         self._rest_from_climbing(now)
+        self._react(now, is_queue, next_packet_number)
+        self._climb_round = -1
+        self._forget_losses()
 
-    def _react(self, now: float, is_queue: bool) -> None:
+    def _react(self, now: float, is_queue: bool, next_packet_number: int) -> None:
         if self.window < self.ssthresh:
+            if not is_queue:
+                self._suspect()
             self._leave_slow_start(now, 0.0)
+            if not is_queue:
+                self.window *= self.BELOW_DELIVERY
         elif self._climb_round >= 0:
-            self._end_climb(now)  # that is where the loss came from
+            self._end_climb(now, next_packet_number)  # that is where the loss came from
         elif is_queue:
             self._reduce_for_queue()
         else:
@@ -460,9 +475,7 @@ class CubicQ:
         self._epoch_start = None
 
     def _reduce_for_heavy_loss(self) -> None:
-        lost, total, _ = self._counts()
-        self._suspicion = (lost / total, self.window, self.ssthresh, self._window_max)
-        self._noise_rounds, self._noise_counts = 4, [0, 0]
+        self._suspect()
         rate = self._rate_of(3)
         pipe = self.BELOW_DELIVERY * rate * self.path_rtt
         self._window_max = min(self.window, rate * self.path_rtt) if rate else self.window
@@ -470,6 +483,17 @@ class CubicQ:
         self.window = max(min(self.BETA * self.window, pipe) if pipe else self.BETA * self.window, self.minimum_window)
         self.ssthresh = self.window
         self._epoch_start = None
+
+    def _suspect(self) -> None:
+        """Begin to measure whether the loss goes away with the rate."""
+        lost, total, _ = self._counts()
+        self._suspicion = (lost / total, self.window, self.ssthresh, self._window_max)
+        self._noise_rounds, self._noise_counts = 4, [0, 0]
+
+    def _forget_losses(self) -> None:
+        """They were answered, or judged."""
+        for each in self._rounds:
+            each.lost = each.loss_ranges = each.delivered = 0
 
     def _counts(self) -> Tuple[int, int, int]:
         """(lost, all, ranges of lost packets) of the last rounds."""
@@ -480,10 +504,10 @@ class CubicQ:
     def _is_heavy(self) -> bool:
         if self._noise_rounds:
             return False  # the last answer is still being weighed
-        if self.window < self.ssthresh and self._rate_of(1) > 1.25 * self._climb_rates[1]:
-            return False  # the delivery grows with the window: the pipe is not full
         lost, total, ranges = self._counts()
         limit = max(self.HEAVY_LOSS, 1.5 * self.noise + 0.02)
+        if self.window < self.ssthresh and self._rate_of(1) > 1.25 * self._rounds[-min(3, len(self._rounds))].rate:
+            limit = max(limit, self.OVERSHOOT_LOSS)  # the delivery grows with the window: the pipe may not be full
         return total >= self.HEAVY_SAMPLE and ranges >= self.HEAVY_RANGES and lost > limit * total
 
     def _measure_noise(self) -> None:
@@ -511,11 +535,12 @@ class CubicQ:
         if total >= self.NOISE_SAMPLE:
             self.noise = min(lost / total, self.NOISE_MAX)
             if self.noise >= 0.5 * loss:
-                self.window = max(self.window, window)
-                self.ssthresh, self._window_max = ssthresh, window_max
+                if ssthresh < math.inf:  # else it was slow start's, and a climb goes on from what came through
+                    self.window, self.ssthresh = max(self.window, window), ssthresh
+                self._window_max = max(self._window_max, window_max)
                 self._epoch_start = None
-        for each in self._rounds:
-            each.lost = each.loss_ranges = each.delivered = 0  # judged
+                self._climb_after = 0.0
+        self._forget_losses()
 
     def on_spurious(self, packets: int) -> None:
         """Packets declared lost were acknowledged: if that was all, take the reaction back (RFC 9438 §4.9)."""
