@@ -136,6 +136,7 @@ class Connection:
         self._credit_told = self.receiving.credit
         # sending
         self._next_send_at = -math.inf
+        self._was_held = False  # by the congestion window, since the last batch: then there is no time to make up for
         self._probes_owed = 0
         self._ping_owed = False
         self._skip_at = first_number + owner.rng.randrange(*SKIP_EVERY)
@@ -602,6 +603,7 @@ class Connection:
         if self.state is not State.ESTABLISHED or not self.sending.has_something():
             return False
         if self._window_room() < self.datagram_size and self.recovery.has_outstanding():
+            self._was_held = True
             return False
         return now == -math.inf or now >= self._next_send_at
 
@@ -618,7 +620,9 @@ class Connection:
         if found is None:
             return None
         if self.recovery.rtt.smoothed >= UNPACED_RTT:
-            self._next_send_at = max(self._next_send_at, now - PACING_CATCH_UP) + found[1] / rate
+            since = now if self._was_held else now - PACING_CATCH_UP
+            self._next_send_at = max(self._next_send_at, since) + found[1] / rate
+            self._was_held = False
         return self._stream_batch(now, *found)
 
     def _burst(self, rate: float) -> int:
