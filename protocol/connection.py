@@ -35,12 +35,14 @@ FRAMES_WAITING_IN_ALL = 1 << 20  # unread frames of all connections: 256 MiB in 
 NO_PROGRESS_TIMEOUT = 60.0  # seconds that a remote may leave our data unacknowledged or unread
 ACK_DELAY = 0.005  # a lone packet is acknowledged after this, or together with the next
 ACK_EVERY = 2  # ack-eliciting packets
+ACK_SPACING = 0.0007  # seconds, and at most 1/16 of the round trip; as much again for every ACK_SPACING_RANGES
+ACK_SPACING_RANGES = 16  # ranges that it tells: a narrow way back (1 Mbit/s) holds no more
 BLOCKED_PROBE_MAX = 5.0  # seconds between questions to a remote that gives no credit
 CLOSE_TRIES = 3
 PACKET_NUMBER_JUMP_MAX = 1 << 20  # a number further above the largest seen is not believed
 NUMBER_RANGES_MAX = 1024  # runs of received packet numbers remembered; older numbers count as received
 SKIP_EVERY = (2_000, 20_000)  # one packet number in so many is left out, to catch blind acknowledgements
-PACING_QUANTUM = 0.001  # seconds of sending that leave in one batch
+PACING_QUANTUM = 0.0005  # seconds of sending that leave in one batch
 PACING_CATCH_UP = 0.004  # seconds that a late timer may make up for
 UNPACED_RTT = 0.002  # seconds: on a shorter path timers are too coarse, and the window is pacing enough
 
@@ -133,6 +135,7 @@ class Connection:
         self._largest_received_at = now
         self._eliciting = 0  # ack-eliciting packets since our last acknowledgement
         self._ack_at = math.inf
+        self._acknowledged_at = -math.inf
         self._credit_told = self.receiving.credit
         # sending
         self._next_send_at = -math.inf
@@ -331,10 +334,17 @@ class Connection:
             self._forgotten_below = oldest
             self._numbers.forget_below(oldest)
         self._eliciting += 1
-        if not in_order or self._eliciting >= ACK_EVERY:
+        if not in_order:
             self._ack_at = now
+        elif self._eliciting >= ACK_EVERY:
+            self._ack_at = min(self._ack_at, max(now, self._acknowledged_at + self._ack_spacing()))
         else:
             self._ack_at = min(self._ack_at, now + ACK_DELAY)
+
+    def _ack_spacing(self) -> float:
+        rtt = self.recovery.rtt
+        ranges = min(len(self._numbers), ACK_RANGES_MAX)
+        return min(ACK_SPACING, rtt.minimum / 16) * (1 + ranges / ACK_SPACING_RANGES) if rtt.samples else 0.0
 
     def on_ack(self, packet: wire.AckPacket, now: float) -> None:
         if self.state in (State.DRAINING, State.CLOSED):
@@ -562,6 +572,7 @@ class Connection:
         largest = ranges[0][1] if ranges else max(self._largest_received, 0)
         delay_us = min(int((now - self._largest_received_at) * 1e6), 0xFFFFFFFF)
         self._eliciting = 0
+        self._acknowledged_at = now
         self._ack_at = math.inf
         self._credit_told = self.receiving.credit
         packet = wire.AckPacket(self.remote_id, largest, delay_us, self.receiving.credit, ranges)
