@@ -139,6 +139,7 @@ class CubicQ:
     DRAIN_HOLD = 0.100  # seconds
     DRAIN_MAX = 2.0  # seconds
     BASE_RTT_AGE = 10.0  # seconds after which a drain may raise the base
+    ACK_SPACING = 0.001  # seconds that a packet waits until the acknowledgement goes that tells of it
     RATES_KEPT = 10  # rounds
     KNOWN_FOR = 10.0  # seconds a bucket; two are kept
 
@@ -194,8 +195,8 @@ class CubicQ:
 
     @property
     def path_rtt(self) -> float:
-        """What a packet's round trip takes on the average when there is no queue."""
-        return self.base_rtt + self.jitter
+        """What a packet's round trip takes on the average when there is no queue, until its acknowledgement is here."""
+        return self.base_rtt + self.jitter + min(self.base_rtt / 32, self.ACK_SPACING)
 
     @property
     def known_rate(self) -> float:
