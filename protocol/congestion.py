@@ -113,6 +113,7 @@ class CubicQ:
     """CUBIC that asks for evidence of a queue before it slows down for a loss."""
 
     BETA = 0.7  # RFC 9438 §4.6
+    DELAY_EXIT = 1.0
     C = 0.4  # packets per second cubed, RFC 9438 §5.1
     FAST_CONVERGENCE = 0.85  # (1 + BETA) / 2, RFC 9438 §4.7
     BLIND_RTT = 0.002  # seconds: below, every loss counts
@@ -124,6 +125,8 @@ class CubicQ:
     NOISE_SAMPLE = 30  # packets
     NOISE_MAX = 0.5
     CALM_LOSS = 0.003  # loss in rounds without a queue, from which on the link is taken to lose by itself
+    NOISY_SLACK = 1.05
+    CALM_LOSS_MAX = 0.1
     BELOW_DELIVERY = 0.85  # of what came through: a policer then has nothing left to drop
     REFILL = 1 / 16
     CLIMBS = (1 / 16, 1 / 16, 1 / 8, 1 / 8, 1 / 4)  # of the window in each round of a climb; the last goes on
@@ -204,6 +207,11 @@ class CubicQ:
         return max(self._known)
 
     @property
+    def pipe(self) -> float:
+        """Bytes that the path holds without a queue, with those in them that the link loses."""
+        return 0.98 * self.known_rate * self.path_rtt / (1 - self._calm_loss)
+
+    @property
     def recent_rate(self) -> float:
         """The highest rate of the last rounds, in bytes per second."""
         return max(self._past_rate, self._rounds[-1].rate)
@@ -228,7 +236,8 @@ class CubicQ:
     # ---- acknowledgements
 
     def on_acknowledged(self, ack: Acknowledged) -> None:
-        self._rounds[-1].delivered += ack.packets
+        if ack.largest >= self._reacted_below:  # as losses are counted
+            self._rounds[-1].delivered += ack.packets
         if ack.rtt is not None:
             self._note_rtt(ack.now, ack.rtt)
         if ack.rate and (not ack.is_app_limited or ack.rate > self.known_rate):
@@ -277,21 +286,20 @@ class CubicQ:
             # HyStart++ (RFC 9406 §4.2): a queue that stays for a while means that the pipe is full.
             limit = 0.004 if self.base_rtt < 0.016 else min(self.base_rtt / 12, 0.016)
             if self._rounds[-1].samples >= 8 and self.queue_delay > limit:
-                self._leave_slow_start(ack.now, limit)
+                self._leave_slow_start(ack.now, self.DELAY_EXIT)
         else:
-            pipe = self.known_rate * self.path_rtt
-            if self.window < 0.98 * pipe and self.queue_delay < self.queue_threshold:
+            if self.window < self.pipe and self.queue_delay < self.queue_threshold:
                 self.window += ack.size * self.REFILL  # a cut that was a mistake is made good soon
             if self._climb_round >= 0:
                 self.window += ack.size * self.CLIMBS[min(self._climb_round, len(self.CLIMBS) - 1)]
             self._grow_cubic(ack)
         self._hold_to_cap(ack)
 
-    def _leave_slow_start(self, now: float, queue: float) -> None:
-        """On with the window that fills the pipe and `queue` seconds more; where that was too little, it climbs."""
-        pipe = self._rate_of(2) * (self.base_rtt + queue)
+    def _leave_slow_start(self, now: float, least: float) -> None:
+        """On with the window that fills the pipe, but with that part of the present one; a climb may follow."""
+        pipe = self._rate_of(2) * self.path_rtt
         self._window_max = self.window
-        self.window = max(min(pipe, self.window), self.window / 3, self.minimum_window)
+        self.window = max(min(pipe, self.window), least * self.window, self.minimum_window)
         self.ssthresh = self.window
         self._epoch_start = None
         self._climb_after = now + self.base_rtt
@@ -437,6 +445,8 @@ class CubicQ:
         this_round.lost += packets
         this_round.loss_ranges += ranges
         is_queue = self.queue_delay > self.queue_threshold or self.base_rtt < self.BLIND_RTT
+        if is_queue and self._calm_loss > self.CALM_LOSS and self.window < self.pipe * self.NOISY_SLACK:
+            return  # the link loses packets by itself, and there is next to nothing in the queue that would be ours
         if not is_queue and not self._is_heavy():
             return
         self._reacted_below = next_packet_number
@@ -454,7 +464,7 @@ class CubicQ:
         if self.window < self.ssthresh:
             if not is_queue:
                 self._suspect()
-            self._leave_slow_start(now, 0.0)
+            self._leave_slow_start(now, 0.5 if is_queue else 1 / 3)
             if not is_queue:
                 self.window *= self.BELOW_DELIVERY
         elif self._climb_round >= 0:
@@ -470,7 +480,7 @@ class CubicQ:
         shrinking = self.window < self._window_max
         self._window_max = self.window * (self.FAST_CONVERGENCE if shrinking else 1.0)
         # On a link that loses packets by itself, this loss may be one of those: the queue goes, the pipe stays full.
-        floor = 0.98 * self.known_rate * self.path_rtt if self._calm_loss > self.CALM_LOSS else 0.0
+        floor = self.pipe if self._calm_loss > self.CALM_LOSS else 0.0
         self.window = max(self.BETA * self.window, min(floor, self.window), self.minimum_window)
         self.ssthresh = self.window
         self._epoch_start = None
@@ -517,7 +527,7 @@ class CubicQ:
         last = self._rounds[-1]
         if last.delivered >= 16 and last.min_rtt - self.base_rtt < self.queue_threshold:
             part = last.lost / (last.lost + last.delivered)
-            self._calm_loss += (min(part, self.HEAVY_LOSS) - self._calm_loss) / 16
+            self._calm_loss += (min(part, self.CALM_LOSS_MAX) - self._calm_loss) / 16
         if self._noise_rounds:
             self._noise_rounds -= 1
             if self._noise_rounds < 2:  # the first two rounds still tell of what was sent before the cut
