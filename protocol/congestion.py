@@ -63,7 +63,7 @@ class CongestionController(Protocol):
 class _Round:
     """What happened while one window of packets was on its way."""
 
-    __slots__ = ("delivered", "lost", "loss_ranges", "min_rtt", "rate", "samples")
+    __slots__ = ("delivered", "lost", "loss_ranges", "min_rtt", "rate", "rtts", "samples")
 
     def __init__(self) -> None:
         self.delivered = 0  # packets
@@ -71,6 +71,7 @@ class _Round:
         self.loss_ranges = 0
         self.rate = 0.0  # bytes per second, the highest that the path showed
         self.min_rtt = math.inf
+        self.rtts = 0.0  # sum, seconds
         self.samples = 0
 
 
@@ -180,7 +181,6 @@ class CubicQ:
         self._drain_until: Optional[float] = None  # a drain is under way; inf: the window has not emptied yet
         self._drain_began = 0.0
         self._drain_rtt = math.inf  # the lowest seen in it
-        self._drain_rtts = (0.0, 0)  # sum and count of those seen in it
         self._before_drain = (0.0, 0.0)  # window, smoothed RTT
         self._drained_at = -math.inf
         self._crowded_rounds = 0
@@ -256,6 +256,7 @@ class CubicQ:
         self._recent_rtt.add(now, rtt, max(self.base_rtt / 2, 0.010))
         this_round = self._rounds[-1]
         this_round.min_rtt = min(this_round.min_rtt, rtt)
+        this_round.rtts += rtt
         this_round.samples += 1
 
     def _note_rate(self, now: float, rate: float) -> None:
@@ -273,8 +274,15 @@ class CubicQ:
             if self.is_alone:
                 self._look_for_others()
             self._climb(ack)
+            self._measure_jitter()
         self._rounds.append(_Round())
         self._past_rate = self._rate_of(self.RATES_KEPT)
+
+    def _measure_jitter(self) -> None:
+        last = self._rounds[-1]
+        if last.samples >= _RecentRtt.SAMPLES and self.window >= self.ssthresh:
+            spread = last.rtts / last.samples - last.min_rtt
+            self.jitter += (min(spread, self.base_rtt) - self.jitter) / 8
 
     def _rate_of(self, rounds: int) -> float:
         """The highest rate of that many last rounds."""
@@ -378,7 +386,7 @@ class CubicQ:
         self._before_drain = self.window, ack.smoothed_rtt
         self._drain_until = math.inf
         self._drain_began = ack.now
-        self._drain_rtt, self._drain_rtts = math.inf, (0.0, 0)
+        self._drain_rtt = math.inf
         self._climb_round = -1
         self.window = max(0.5 * self.recent_rate * self.base_rtt, self.minimum_window)
 
@@ -386,12 +394,10 @@ class CubicQ:
         assert self._drain_until is not None
         if self._drain_until == math.inf:
             if ack.bytes_in_flight <= self.window or ack.now - self._drain_began > self.DRAIN_MAX:
-                self._drain_until = ack.now + max(self.DRAIN_HOLD, 2 * self.base_rtt)
+                self._drain_until = ack.now + max(self.DRAIN_HOLD, self.base_rtt)
             return
         if ack.rtt is not None:
             self._drain_rtt = min(self._drain_rtt, ack.rtt)
-            if ack.now > self._drain_until - 0.5 * max(self.DRAIN_HOLD, 2 * self.base_rtt):
-                self._drain_rtts = self._drain_rtts[0] + ack.rtt, self._drain_rtts[1] + 1
         if ack.now >= self._drain_until:
             self._end_drain(ack.now)
 
@@ -402,9 +408,6 @@ class CubicQ:
         self.is_alone = lowest <= self.base_rtt + 0.1 * standing + self.queue_threshold
         if now - self._base_at > self.BASE_RTT_AGE:
             self.base_rtt, self._base_at = lowest, now
-        total, count = self._drain_rtts
-        if self.is_alone and count:
-            self.jitter = max(0.0, total / count - self.base_rtt)
         self._stop_drain(now)
         self.window = min(window, self.cap) if self.is_alone else window
         self._crowded_rounds = 0
