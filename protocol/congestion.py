@@ -114,7 +114,7 @@ class CubicQ:
     """CUBIC that asks for evidence of a queue before it slows down for a loss."""
 
     BETA = 0.7  # RFC 9438 §4.6
-    DELAY_EXIT = 1.0
+    CONSERVATIVE_ROUNDS = 5  # of slow start at a quarter of its speed, once there is a queue (RFC 9406 §4.2)
     C = 0.4  # packets per second cubed, RFC 9438 §5.1
     FAST_CONVERGENCE = 0.85  # (1 + BETA) / 2, RFC 9438 §4.7
     BLIND_RTT = 0.002  # seconds: below, every loss counts
@@ -173,6 +173,7 @@ class CubicQ:
         self._noise_rounds = 0  # rounds left until the noise has been measured
         self._noise_counts = [0, 0]  # lost, all
         self._suspicion = (0.0, 0.0, math.inf, 0.0)  # loss that it came down for; window, ssthresh and Wmax before
+        self._conservative_rounds = 0  # left
         self._climb_round = -1  # rounds that the climb under way has lasted; -1: there is none
         self._climb_from = 0.0  # the window to go back to, bytes
         self._climb_rate = 0.0  # highest before this step of CLIMB_STEP rounds
@@ -270,6 +271,7 @@ class CubicQ:
     def _end_round(self, ack: Acknowledged) -> None:
         self._round_end = ack.next_packet_number
         self._measure_noise()
+        self._conservative_rounds = max(0, self._conservative_rounds - 1)
         if self._drain_until is None:
             if self.is_alone:
                 self._look_for_others()
@@ -294,11 +296,14 @@ class CubicQ:
             # HyStart++ (RFC 9406 §4.2): a queue that stays for a while means that the pipe is full.
             limit = 0.004 if self.base_rtt < 0.016 else min(self.base_rtt / 12, 0.016)
             if self._rounds[-1].samples >= 8 and self.queue_delay > limit:
-                self._leave_slow_start(ack.now, self.DELAY_EXIT)
+                self._leave_slow_start(ack.now, 1.0)
+                self._conservative_rounds = self.CONSERVATIVE_ROUNDS
         else:
             if self.window < self.pipe and self.queue_delay < self.queue_threshold:
                 self.window += ack.size * self.REFILL  # a cut that was a mistake is made good soon
-            if self._climb_round >= 0:
+            if self._conservative_rounds:
+                self.window += ack.size / 4
+            elif self._climb_round >= 0:
                 self.window += ack.size * self.CLIMBS[min(self._climb_round, len(self.CLIMBS) - 1)]
             self._grow_cubic(ack)
         self._hold_to_cap(ack)
@@ -458,6 +463,7 @@ class CubicQ:
         if self._drain_until is not None:
             self.window = self._before_drain[0]
             self._stop_drain(now)
+        self._conservative_rounds = 0
         self._rest_from_climbing(now)
         self._react(now, is_queue, next_packet_number)
         self._climb_round = -1
@@ -551,10 +557,10 @@ class CubicQ:
         if total >= self.NOISE_SAMPLE:
             self.noise = min(lost / total, self.NOISE_MAX)
             if self.noise >= 0.5 * loss:
-                if ssthresh < math.inf:  # else it was slow start's, and a climb goes on from what came through
+                if ssthresh < math.inf:
                     self.window, self.ssthresh = max(self.window, window), ssthresh
                 else:
-                    self._climb_after = 0.0
+                    self.ssthresh = math.inf  # slow start goes on, and knows the noise
                 self._window_max = max(self._window_max, window_max)
                 self._epoch_start = None
         self._forget_losses()
