@@ -133,6 +133,7 @@ class CubicQ:
     CLIMBS = (1 / 16, 1 / 16, 1 / 8, 1 / 8, 1 / 4)  # of the window in each round of a climb; the last goes on
     CLIMB_STEP = 3  # rounds, after which the delivery must have grown
     CLIMB_GAIN = 1.08  # by so much
+    CROWDED_GAIN = 1.08  # where others fill the queue: a fifth more window brings so much only to who has less than half
     CLIMB_AGAIN = 1.0  # seconds, and as many as CLIMB_ROUNDS last, from a reaction or a climb to the next
     CLIMB_AGAIN_MAX = 8.0  # seconds, when climb after climb finds nothing
     CLIMB_ROUNDS = 8
@@ -175,6 +176,7 @@ class CubicQ:
         self._suspicion = (0.0, 0.0, math.inf, 0.0)  # loss that it came down for; window, ssthresh and Wmax before
         self._conservative_rounds = 0  # left
         self._climb_round = -1  # rounds that the climb under way has lasted; -1: there is none
+        self._climbs_in_queue = False  # others fill the queue, too: is our share less than theirs?
         self._climb_from = 0.0  # the window to go back to, bytes
         self._climb_rate = 0.0  # highest before this step of CLIMB_STEP rounds
         self._climb_after = 0.0  # the instant of the next
@@ -304,7 +306,8 @@ class CubicQ:
             if self._conservative_rounds:
                 self.window += ack.size / 4
             elif self._climb_round >= 0:
-                self.window += ack.size * self.CLIMBS[min(self._climb_round, len(self.CLIMBS) - 1)]
+                step = 0 if self._climbs_in_queue else min(self._climb_round, len(self.CLIMBS) - 1)
+                self.window += ack.size * self.CLIMBS[step]
             self._grow_cubic(ack)
         self._hold_to_cap(ack)
 
@@ -343,18 +346,22 @@ class CubicQ:
         is_calm = last.min_rtt - self.base_rtt < self.queue_threshold and last.samples >= 4
         has_loss = last.lost > 3 + (1.5 * max(self.noise, self._calm_loss) + 0.02) * (last.delivered + last.lost)
         if self._climb_round < 0:
-            if is_calm and not has_loss and ack.is_window_limited and ack.now >= self._climb_after:
+            may_climb = is_calm or (not self.is_alone and self.base_rtt >= self.BLIND_RTT)
+            if may_climb and not has_loss and ack.is_window_limited and ack.now >= self._climb_after:
                 self._climb_round, self._climb_from = 0, self.window
                 self._climb_rate = self._rate_of(2)
+                self._climbs_in_queue = not is_calm
             return
         self._climb_round += 1
         rate = self._rate_of(2)
         is_step = self._climb_round % self.CLIMB_STEP == 0
-        if not is_calm or has_loss or (is_step and rate < self.CLIMB_GAIN * self._climb_rate):
+        gain = self.CROWDED_GAIN if self._climbs_in_queue else self.CLIMB_GAIN
+        if not (is_calm or self._climbs_in_queue) or has_loss or (is_step and rate < gain * self._climb_rate):
             self._end_climb(ack.now, ack.next_packet_number)
         elif is_step:
             self._climb_rate = rate
-            self._climb_from = max(self._climb_from, min(self.window, rate * self.path_rtt))
+            held = self.window if self._climbs_in_queue else min(self.window, rate * self.path_rtt)
+            self._climb_from = max(self._climb_from, held)
             self._climb_rest = self.CLIMB_AGAIN
             self._epoch_start = None
 
@@ -364,7 +371,8 @@ class CubicQ:
         self._climb_round = -1
         self._climb_rest = min(2 * self._climb_rest, self.CLIMB_AGAIN_MAX)
         self._rest_from_climbing(now)
-        self._reacted_below = next_packet_number  # what it had too much in flight may still be lost
+        if not self._climbs_in_queue:
+            self._reacted_below = next_packet_number  # what it had too much in flight may still be lost
 
     def _rest_from_climbing(self, now: float) -> None:
         self._climb_after = now + max(self._climb_rest, self.CLIMB_ROUNDS * self.base_rtt)
@@ -478,6 +486,8 @@ class CubicQ:
                 self.window *= self.BELOW_DELIVERY
         elif self._climb_round >= 0:
             self._end_climb(now, next_packet_number)  # that is where the loss came from
+            if self._climbs_in_queue and is_queue:
+                self._reduce_for_queue()
         elif is_queue:
             self._reduce_for_queue()
         else:
