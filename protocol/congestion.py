@@ -347,7 +347,7 @@ class CubicQ:
         has_loss = last.lost > 3 + (1.5 * max(self.noise, self._calm_loss) + 0.02) * (last.delivered + last.lost)
         if self._climb_round < 0:
             may_climb = is_calm or (not self.is_alone and self.base_rtt >= self.BLIND_RTT)
-            if may_climb and not has_loss and ack.is_window_limited and ack.now >= self._climb_after:
+            if may_climb and last.rate and not has_loss and ack.is_window_limited and ack.now >= self._climb_after:
                 self._climb_round, self._climb_from = 0, self.window
                 self._climb_rate = self._rate_of(2)
                 self._climbs_in_queue = not is_calm
@@ -356,7 +356,7 @@ class CubicQ:
         rate = self._rate_of(2)
         is_step = self._climb_round % self.CLIMB_STEP == 0
         gain = self.CROWDED_GAIN if self._climbs_in_queue else self.CLIMB_GAIN
-        if not (is_calm or self._climbs_in_queue) or has_loss or (is_step and rate < gain * self._climb_rate):
+        if not (is_calm or self._climbs_in_queue) or has_loss or (is_step and rate <= gain * self._climb_rate):
             self._end_climb(ack.now, ack.next_packet_number)
         elif is_step:
             self._climb_rate = rate
