@@ -1,7 +1,7 @@
 """The conditions that the transport must bear, one named test a row, in virtual time and with a fixed seed.
 
 Shares are of the link's rate as the reader sees it: of the bytes on the wire 4.3 % are headers, so 0.957 is all that
-there is. They are taken after the first second, which belongs to handshake and slow start, unless a test says otherwise.
+there is. They are taken after the first second, which belongs to handshake and slow start, unless a test says so.
 """
 
 import pytest
@@ -115,7 +115,7 @@ def test_corruption():
 
 
 def test_jitter_of_30_ms():
-    assert share(jitter=0.03, seconds=5)[0] >= 0.6  # 0.7 is the aim; by the seed it gets 0.63 to 0.71: half of the pipe is jitter
+    assert share(jitter=0.03, seconds=5)[0] >= 0.6  # 0.7 is the aim; it gets 0.63 to 0.71, by the seed
 
 
 def test_bufferbloat():

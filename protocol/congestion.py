@@ -133,7 +133,7 @@ class CubicQ:
     CLIMBS = (1 / 16, 1 / 16, 1 / 8, 1 / 8, 1 / 4)  # of the window in each round of a climb; the last goes on
     CLIMB_STEP = 3  # rounds, after which the delivery must have grown
     CLIMB_GAIN = 1.08  # by so much
-    CROWDED_GAIN = 1.08  # where others fill the queue: a fifth more window brings so much only to who has less than half
+    CROWDED_GAIN = 1.08  # where others fill the queue: only who has less than half gains so much by a fifth more window
     CLIMB_AGAIN = 1.0  # seconds, and as many as CLIMB_ROUNDS last, from a reaction or a climb to the next
     CLIMB_AGAIN_MAX = 8.0  # seconds, when climb after climb finds nothing
     CLIMB_ROUNDS = 8
