@@ -334,11 +334,3 @@ def test_slow_reader_bounds_what_the_sender_has_in_flight():
         ahead = pair.there.sending.sent_to - second * MEGABYTE
         assert ahead < 5 * MEGABYTE
     assert not pair.lost
-
-
-def test_number_wrap():
-    pair = Pair(seed=19, loss=0.01)
-    assert pair.connected()
-    assert pair.there.recovery.next_packet_number < 1 << 64
-    pair.transfer(2 * MEGABYTE, limit=20)
-    pair.finish()
