@@ -45,6 +45,10 @@ class Conditions:
     queue: float = 0.05  # seconds of bytes that the bottleneck holds
     mtu: int = 65_535  # larger IP packets vanish
     cut: bool = False
+    burst_every: int = 0  # of so many datagrams in a row,
+    burst_size: int = 0  # the first so many are lost
+    policed_rate: float = math.inf  # a token bucket drops what goes beyond it, and queues nothing
+    policed_burst: int = 30_000  # bytes that the bucket holds
 
 
 class World:
@@ -278,12 +282,27 @@ class PacketLink:
     def __init__(self, world: World) -> None:
         self.world = world
         self._free_at = 0.0
+        self._count = 0
+        self._tokens = 0.0  # bytes
+        self._tokens_at = -math.inf
+        self.dropped = 0  # datagrams, whatever the reason
+        self.carried = 0
+
+    @property
+    def queue_delay(self) -> float:
+        """Seconds that what is queued now takes."""
+        return max(0.0, self._free_at - self.world.now)
 
     def carry(self, size: int, conditions: Conditions) -> List[float]:
         """When a datagram of that size arrives: no, one or two instants."""
+        arrivals = self._carry(size + 28, conditions)  # IP and UDP headers
+        self.carried += bool(arrivals)
+        self.dropped += not arrivals
+        return arrivals
+
+    def _carry(self, size: int, conditions: Conditions) -> List[float]:
         world, rng = self.world, self.world.rng
-        size += 28  # IP and UDP headers
-        if size > conditions.mtu:
+        if size > conditions.mtu or not self._has_tokens(size, conditions):
             return []
         start = max(world.now, self._free_at)
         if conditions.rate < math.inf:
@@ -291,13 +310,129 @@ class PacketLink:
                 return []
             self._free_at = start + size / conditions.rate
             start = self._free_at
-        if conditions.loss and rng.random() < conditions.loss:
+        if (conditions.loss and rng.random() < conditions.loss) or self._is_in_burst(conditions):
             return []
         arrival = start + conditions.latency + (rng.random() * conditions.jitter if conditions.jitter else 0.0)
         if conditions.reorder and rng.random() < conditions.reorder:
             arrival += rng.uniform(0.001, 0.010)
         twice = conditions.duplicate and rng.random() < conditions.duplicate
         return [arrival, arrival] if twice else [arrival]
+
+    def _has_tokens(self, size: int, conditions: Conditions) -> bool:
+        if conditions.policed_rate == math.inf:
+            return True
+        gained = (self.world.now - self._tokens_at) * conditions.policed_rate
+        self._tokens = min(conditions.policed_burst, self._tokens + gained)
+        self._tokens_at = self.world.now
+        if self._tokens < size:
+            return False
+        self._tokens -= size
+        return True
+
+    def _is_in_burst(self, conditions: Conditions) -> bool:
+        if not conditions.burst_every:
+            return False
+        self._count += 1
+        return self._count % conditions.burst_every >= conditions.burst_every - conditions.burst_size
+
+
+class PlainFlow:
+    """Cross traffic: an endless sender with the congestion control of a TCP, "cubic" (RFC 9438) or "newreno".
+
+    Only what others feel of it: a window of full packets, loss by three later ones, one cut a round, no pacing.
+    """
+
+    SIZE = 1472  # bytes of UDP, to count as our own datagrams do
+
+    def __init__(self, world: World, source: Address, target: Address, kind: str = "cubic", start: float = 0.0) -> None:
+        self.world = world
+        self.is_cubic = kind == "cubic"
+        self.window = 10.0  # packets
+        self.received = 0  # bytes
+        self._path = (source, target)
+        self._ssthresh = math.inf
+        self._next = 0
+        self._highest = -1
+        self._outstanding: Dict[int, float] = {}  # packet -> when it was sent, oldest first
+        self._recovery_point = -1
+        self._min_rtt = math.inf
+        self._rtts: List[float] = []  # of this round
+        self._round_end = 0
+        self._window_max = 0.0
+        self._epoch_start = -1.0
+        self._estimate = 0.0  # what Reno would have
+        self._heard_at = start
+        world.at(start, self._send)
+        world.at(start + 1.0, self._watch)
+
+    def _send(self) -> None:
+        world, (source, target) = self.world, self._path
+        conditions = world.conditions_of(source[0], target[0])
+        latency_back = world.conditions_of(target[0], source[0]).latency
+        while len(self._outstanding) < int(self.window):
+            number, self._next = self._next, self._next + 1
+            self._outstanding[number] = world.now
+            for arrival in world.link(source, target).carry(self.SIZE, conditions)[:1]:
+                world.at(arrival + latency_back, lambda number=number: self._on_acknowledged(number))
+
+    def _watch(self) -> None:
+        """Nothing came for a second: as after a timeout."""
+        if self.world.now - self._heard_at >= 1.0:
+            self._outstanding.clear()
+            self._ssthresh, self.window, self._epoch_start = max(self.window / 2, 2.0), 1.0, -1.0
+            self._send()
+        self.world.after(1.0, self._watch)
+
+    def _on_acknowledged(self, number: int) -> None:
+        self.received += self.SIZE
+        self._heard_at = now = self.world.now
+        sent_at = self._outstanding.pop(number, None)
+        self._highest = max(self._highest, number)
+        if sent_at is not None:
+            self._grow(now, now - sent_at, number)
+        lost = []
+        for oldest in self._outstanding:
+            if oldest > self._highest - 3:
+                break
+            lost.append(oldest)
+        for oldest in lost:
+            del self._outstanding[oldest]
+        if lost and lost[-1] > self._recovery_point:
+            self._cut()
+        self._send()
+
+    def _grow(self, now: float, rtt: float, number: int) -> None:
+        self._min_rtt = min(self._min_rtt, rtt)
+        if self.window < self._ssthresh:
+            self._slow_start(rtt, number)
+        elif not self.is_cubic:
+            self.window += 1 / self.window
+        else:
+            if self._epoch_start < 0:
+                self._epoch_start, self._estimate = now, self.window
+                self._window_max = max(self._window_max, self.window)
+                self._k = ((self._window_max - self.window) / 0.4) ** (1 / 3)
+            target = 0.4 * (now - self._epoch_start + rtt - self._k) ** 3 + self._window_max
+            self._estimate += (0.53 if self._estimate < self._window_max else 1.0) / self.window
+            self.window += max(0.0, min(target, 1.5 * self.window) - self.window) / self.window
+            self.window = max(self.window, self._estimate)
+
+    def _slow_start(self, rtt: float, number: int) -> None:
+        """With HyStart, as Linux has it."""
+        self.window += 1
+        if number >= self._round_end:
+            self._round_end, self._rtts = self._next, []
+        self._rtts.append(rtt)
+        limit = min(max(self._min_rtt / 8, 0.004), 0.016)
+        if len(self._rtts) == 8 and min(self._rtts) > self._min_rtt + limit:
+            self._ssthresh = self.window
+
+    def _cut(self) -> None:
+        self._recovery_point = self._next
+        shrinking = self.window < self._window_max
+        self._window_max = self.window * (0.85 if shrinking else 1.0)
+        self.window = max(self.window * (0.7 if self.is_cubic else 0.5), 2.0)
+        self._ssthresh, self._epoch_start = self.window, -1.0
 
 
 class EndpointDriver:
@@ -473,10 +608,20 @@ class Pair:
 
     A, B = ("10.0.0.1", 1000), ("10.0.0.2", 2000)
 
-    def __init__(self, seed: int = 1, filters: Tuple[Any, Any] = (None, None), **conditions: Any) -> None:
+    def __init__(
+        self,
+        seed: int = 1,
+        filters: Tuple[Any, Any] = (None, None),
+        beside: Optional[Pair] = None,
+        **conditions: Any,
+    ) -> None:
         values = {"latency": 0.015, "rate": 100e6 / 8, "queue": 25 * 1500 / (100e6 / 8), "mtu": 1500, **conditions}
-        self.world = World(seed, Conditions(**values))
+        self.world = beside.world if beside else World(seed, Conditions(**values))
+        if beside is not None:  # another connection over the same link
+            self.A, self.B = (self.A[0], beside.A[1] + 1), (self.B[0], beside.B[1] + 1)
         self.received: Dict[str, List[bytes]] = {"a": [], "b": []}
+        self.streamed = 0  # bytes of `stream` that arrived
+        self._streams = False
         self.lost: Dict[str, Any] = {}
         self.reading = True
         self.unread: List[Any] = []
@@ -493,7 +638,10 @@ class Pair:
         elif isinstance(event, ConnectionLost):
             self.lost[side] = event
         elif isinstance(event, FrameReceived):
-            self.received[side].append(bytes(event.body))
+            if self._streams:
+                self.streamed += len(event.body)
+            else:
+                self.received[side].append(bytes(event.body))
             if self.reading:
                 event.connection.consume(Frame(event.kind, event.body))
             else:
@@ -517,6 +665,20 @@ class Pair:
             self.there.send_frame(0, data[start : start + frame])
         self.a.pump()
         return data
+
+    def stream(self, frame: int = 50_000) -> None:
+        """Send without end from now on; what arrives is counted and forgotten."""
+        self._streams = True
+        while self.there.backlog < 4_000_000 and not self.lost:
+            self.there.send_frame(0, bytes(frame))
+        self.a.pump()
+        self.world.after(0.02, self.stream)
+
+    def rate_over(self, seconds: float) -> float:
+        """Bytes per second that `stream` brings in the next seconds."""
+        before = self.streamed
+        self.world.run(self.world.now + seconds)
+        return (self.streamed - before) / seconds
 
     def transfer(self, size: int, limit: float) -> float:
         """Send that many bytes and wait until they are there; the seconds it took. AssertionError when they differ."""

@@ -203,7 +203,7 @@ def controller_with(window, rtts, base=0.050):
     controller.window = controller.ssthresh = float(window)
     controller.base_rtt = base
     for index, rtt in enumerate(rtts):
-        controller._recent_rtts.append((1.0 + index / 1000, rtt))
+        controller._recent_rtt.add(1.0 + index / 1000, rtt, base / 2)
     return controller
 
 
@@ -237,7 +237,7 @@ def test_heavy_loss_without_a_queue_comes_down_below_what_came_through():
     controller.on_acknowledged(acknowledged(1.0, 100_000, rate=1_000_000, is_window_limited=False))
     for index in range(10):
         controller.on_lost(1.01, 3, 1, 50 + index, 100)
-    assert controller.window == pytest.approx(0.85 * 1_000_000 * 0.050)
+    assert controller.window == pytest.approx(0.85 * 1_000_000 * controller.path_rtt)
 
 
 def test_loss_that_stays_at_a_lower_rate_is_the_links_noise():

@@ -21,17 +21,6 @@ LINK = 100e6 / 8  # bytes per second
 @pytest.mark.parametrize(
     ("name", "conditions", "share"),
     [
-        ("a clean link", {}, 0.45),
-        ("1 % loss", {"loss": 0.01}, 0.35),
-        ("5 % loss", {"loss": 0.05}, 0.2),
-        ("10 % loss", {"loss": 0.10}, 0.05),
-        ("reordering", {"reorder": 0.2}, 0.35),
-        ("duplication", {"duplicate": 0.2}, 0.45),
-        ("corruption", {"corrupt": 0.02}, 0.3),
-        ("jitter", {"jitter": 0.03}, 0.2),
-        ("a shallow queue", {"queue": 10 * 1500 / LINK}, 0.25),
-        ("a deep queue", {"queue": 1.0}, 0.7),
-        ("a small path MTU", {"mtu": 1280}, 0.4),
         ("all of it", {"loss": 0.03, "reorder": 0.05, "duplicate": 0.05, "corrupt": 0.01}, 0.3),
     ],
 )

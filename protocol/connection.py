@@ -47,13 +47,15 @@ NO_PROGRESS_TIMEOUT = 60.0  # seconds that a remote may leave our data unacknowl
 PROGRESS_LEAST = 16 << 10  # bytes in that time, as long as more waits: a byte now and then is none (RFC 9000 §21.6)
 ACK_DELAY = 0.005  # a lone packet is acknowledged after this, or together with the next
 ACK_EVERY = 2  # ack-eliciting packets
+ACK_SPACING = 0.0007  # seconds, and at most 1/16 of the round trip; as much again for every ACK_SPACING_RANGES
+ACK_SPACING_RANGES = 8  # ranges that it tells: a narrow way back (1 Mbit/s) holds no more
 BLOCKED_PROBE_MAX = 5.0  # seconds between questions to a remote that gives no credit
 CLOSE_TRIES = 3
 PACKET_NUMBER_JUMP_MAX = 1 << 20  # a number further above the largest seen is not believed
 NUMBER_RANGES_MAX = 1024  # runs of received packet numbers remembered; older numbers count as received
 SKIP_EVERY = (0.5, 1.5)  # a packet number is left out after so many windows, to catch blind acknowledgements:
 SKIP_BYTES_MAX = 32 << 20  # by then a liar has not doubled its rate; and at least once in so many bytes
-PACING_QUANTUM = 0.001  # seconds of sending that leave in one batch
+PACING_QUANTUM = 0.0005  # seconds of sending that leave in one batch
 PACING_CATCH_UP = 0.004  # seconds that a late timer may make up for
 UNPACED_SIZE = 512 << 10  # bytes that leave in one batch where nothing is paced
 UNPACED_RTT = 0.002  # seconds: on a shorter path timers are too coarse, and the window is pacing enough
@@ -149,9 +151,11 @@ class Connection:
         self._largest_received_at = now
         self._eliciting = 0  # ack-eliciting packets since our last acknowledgement
         self._ack_at = math.inf
+        self._acknowledged_at = -math.inf
         self._credit_told = self.receiving.credit
         # sending
         self._next_send_at = -math.inf
+        self._was_held = False  # by the congestion window, since the last batch: then there is no time to make up for
         self._probes_owed = 0
         self._ping_owed = False
         self._skip_at = self._next_skip()
@@ -372,10 +376,17 @@ class Connection:
             self._forgotten_below = oldest
             self._numbers.forget_below(oldest)
         self._eliciting += count
-        if not in_order or self._eliciting >= ACK_EVERY:
+        if not in_order:
             self._ack_at = now
+        elif self._eliciting >= ACK_EVERY:
+            self._ack_at = min(self._ack_at, max(now, self._acknowledged_at + self._ack_spacing()))
         else:
             self._ack_at = min(self._ack_at, now + ACK_DELAY)
+
+    def _ack_spacing(self) -> float:
+        rtt = self.recovery.rtt
+        ranges = min(len(self._numbers), ACK_RANGES_MAX)
+        return min(ACK_SPACING, rtt.minimum / 16) * (1 + ranges / ACK_SPACING_RANGES) if rtt.samples else 0.0
 
     def on_ack(self, packet: wire.AckPacket, now: float) -> None:
         if self.state in (State.DRAINING, State.CLOSED):
@@ -611,6 +622,7 @@ class Connection:
         largest = ranges[0][1] if ranges else max(self._largest_received, 0)
         delay_us = min(int((now - self._largest_received_at) * 1e6), 0xFFFFFFFF)
         self._eliciting = 0
+        self._acknowledged_at = now
         self._ack_at = math.inf
         self._credit_told = self.receiving.credit
         packet = wire.AckPacket(self.remote_id, largest, delay_us, self.receiving.credit, ranges)
@@ -658,6 +670,7 @@ class Connection:
         if self.state is not State.ESTABLISHED or not self.sending.has_something():
             return False
         if self._window_room() < self.datagram_size and self.recovery.has_outstanding():
+            self._was_held = True
             return False
         return now == -math.inf or now >= self._next_send_at
 
@@ -674,7 +687,9 @@ class Connection:
         if found is None:
             return None
         if self.recovery.rtt.smoothed >= UNPACED_RTT:
-            self._next_send_at = max(self._next_send_at, now - PACING_CATCH_UP) + found[1] / rate
+            since = now if self._was_held else now - PACING_CATCH_UP
+            self._next_send_at = max(self._next_send_at, since) + found[1] / rate
+            self._was_held = False
         return self._stream_batch(now, *found)
 
     def _burst(self, rate: float) -> int:

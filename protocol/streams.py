@@ -294,11 +294,12 @@ class ReceiveStream:
         assert self.unconsumed >= 0
 
     def is_window_used(self) -> bool:
-        """Has the reader taken a whole window's worth since the window was last made larger?
+        """Has the reader taken half a window's worth since the window was last made larger?
 
+        Half: a window that only doubles when it was used up grows no faster than slow start, and holds it up.
         Small frames do not count: a larger window would only let more of them wait.
         """
-        return self._taken() - self._doubled_at >= self.window
+        return self._taken() - self._doubled_at >= self.window // 2
 
     def _taken(self) -> int:
         return self.next_offset - self.unconsumed - self._small
