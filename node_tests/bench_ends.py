@@ -10,7 +10,8 @@ and of one machine, so that those of two ends can be compared.
     take KIND IP PORT FOLDER           connects, keeps the file that comes, verified
     sink KIND IP FOLDER                listens, takes what comes until its input ends, says how many bytes had come when
     pour KIND IP PORT FILE             connects and sends the file
-    echo / idle                        the other ends of the small figures
+    echo                               sends every message back
+    rest COUNT SECONDS [PORT]          opens or takes so many connections, and says what they cost while nothing is said
 
 KIND is "rdt", or "tcp:" and the name of a congestion controller.
 """
@@ -282,12 +283,15 @@ def echo() -> None:
             return
 
 
-def idle(count: str, seconds: str) -> None:
-    """Take so many connections, let them rest, and say what they cost."""
+def rest(count: str, seconds: str, port: str = "") -> None:
+    """Open (with a port) or take so many connections, let them rest, and say what they cost."""
     with rdt.open("127.0.0.1", 0) as transport:
         say(port=transport.address[1])
         before = resident()
-        kept = [transport.accept(WAIT) for _ in range(int(count))]
+        if port:
+            kept = [transport.connect(("127.0.0.1", int(port))) for _ in range(int(count))]
+        else:
+            kept = [transport.accept(WAIT) for _ in range(int(count))]
         say(**cost_of_rest(before, len(kept), float(seconds)))
         sys.stdin.read()
         os._exit(0)  # thousands of goodbyes are not measured
@@ -303,7 +307,7 @@ def cost_of_rest(memory_before: int, count: int, seconds: float) -> Dict[str, fl
 
 
 KINDS: Dict[str, Callable[..., None]] = {
-    "give": give, "take": take, "sink": sink, "pour": pour, "echo": echo, "idle": idle,
+    "give": give, "take": take, "sink": sink, "pour": pour, "echo": echo, "rest": rest,
 }  # fmt: skip
 
 if __name__ == "__main__":
