@@ -302,7 +302,7 @@ def exchange() -> str:
             times.append((time.perf_counter() - began) * 1e6)
     tenths = statistics.quantiles(times[WARM_UP:], n=10)
     shown = (tenths[4], tenths[0], tenths[8])
-    return "a message of 20 KB there and back: median %.0f µs (a tenth under %.0f, one over %.0f); aim: under 300" % shown
+    return "a message of 20 KB there and back: median %.0f µs (tenths under %.0f, over %.0f); aim: under 300" % shown
 
 
 def rest() -> List[str]:
