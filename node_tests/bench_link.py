@@ -29,7 +29,7 @@ RDT = "rdt"
 LABELS = {"tcp:cubic": "TCP CUBIC", "tcp:bbr": "TCP BBR", RDT: "this transport"}
 MBIT = 1e6 / 8  # bytes
 OVERHEAD = 1.0  # seconds that a run takes beside its flows
-FILE_ROOM = 1.2  # of a file beside what the link can carry, so that it never ends early
+FILE_ROOM = 1.2  # size of a file, in what the link can carry meanwhile: it never ends early
 SHARED_SECONDS, SHARED_FROM = 60.0, 15.0  # shares are counted from there to the end
 SECOND_STARTS = 2.0  # seconds after the first
 DEEP_FROM = 5.0  # seconds of start-up before the standing queue is looked at
@@ -156,7 +156,7 @@ def _bulk(name: str, title: str, conditions: Conditions) -> Case:
 
 
 def _shared(name: str, title: str, flows: Sequence[Tuple[str, float]], seconds: float, since: float) -> Case:
-    """Several flows at once; goodput of each from `since` on, with our share, or Jain's index when all are ours."""
+    """Several flows at once; goodput of each from `since` on, with our share, or Jain's index when all are alike."""
 
     def run(settings: Settings) -> Dict[str, str]:
         conditions = dataclasses.replace(USUAL, queue=0.05)
@@ -174,9 +174,9 @@ def _shared(name: str, title: str, flows: Sequence[Tuple[str, float]], seconds: 
 
 def _told_shares(kinds: Sequence[str], rates: Sequence[float]) -> Dict[str, str]:
     total = sum(rates) or 1.0
-    if set(kinds) == {RDT}:
+    if len(set(kinds)) == 1:
         index = total**2 / (len(rates) * sum(rate**2 for rate in rates) or 1.0)
-        return {RDT: "%s; Jain's index %.3f" % (" + ".join("%.1f" % rate for rate in rates), index)}
+        return {kinds[0]: "%s; Jain %.3f" % (" + ".join("%.1f" % rate for rate in rates), index)}
     return {kind: "%.1f; share %.2f" % (rate, rate / total) for kind, rate in zip(kinds, rates)}
 
 
@@ -187,7 +187,7 @@ def standing_queue(settings: Settings) -> Dict[str, str]:
         conditions = dataclasses.replace(USUAL, queue=1.0)
         delays: List[float] = []
         with Link(conditions) as link:
-            watch = _QueueWatch(link, delays)
+            watch = _QueueWatch(link, delays, min(DEEP_FROM, settings.seconds / 2))
             size = conditions.rate / 8 * settings.seconds * FILE_ROOM
             flow = run_flows(link, [(kind, 0.0)], settings.seconds + OVERHEAD, size, settings.folder, watch.run)[0]
             watch.stop()
@@ -200,11 +200,11 @@ def standing_queue(settings: Settings) -> Dict[str, str]:
 class _QueueWatch:
     """Notes the queue's delay again and again."""
 
-    def __init__(self, link: Link, delays: List[float]) -> None:
-        self._link, self._delays, self._stop = link, delays, threading.Event()
+    def __init__(self, link: Link, delays: List[float], start_up: float) -> None:
+        self._link, self._delays, self._start_up, self._stop = link, delays, start_up, threading.Event()
 
     def run(self) -> None:
-        if self._stop.wait(DEEP_FROM):
+        if self._stop.wait(self._start_up):
             return
         while not self._stop.wait(QUEUE_SAMPLE_INTERVAL):
             self._delays.append(self._link.ways[0].queue_delay(time.monotonic()))
@@ -249,7 +249,7 @@ def _faulty(settings: Settings, fault: Callable[[Link], None], lasts: float) -> 
 def _probe_mtu(link: Link) -> None:
     """Let TCP search the path MTU when packets vanish; as Linux comes, it waits for an ICMP for ever."""
     for host in (0, 1):
-        netlab._run(*link.on(host), "sh", "-c", "echo 1 > /proc/sys/net/ipv4/tcp_mtu_probing")
+        netlab.run_tool(*link.on(host), "sh", "-c", "echo 1 > /proc/sys/net/ipv4/tcp_mtu_probing")
 
 
 def _told_fault(flow: Arrivals, over_at: float) -> str:
@@ -271,7 +271,7 @@ CASES = [
     _shared("tcp-first", "shared, TCP first", [("tcp:cubic", 0.0), (RDT, SECOND_STARTS)], SHARED_SECONDS, SHARED_FROM),
     _shared("tcp-second", "shared, TCP second", [(RDT, 0.0), ("tcp:cubic", SECOND_STARTS)], SHARED_SECONDS,
             SHARED_FROM),
-    _shared("tcp-alike", "shared, TCP with TCP", [("tcp:cubic", 0.0), ("tcp:bbr", SECOND_STARTS)], SHARED_SECONDS,
+    _shared("tcp-two", "two of TCP CUBIC", [("tcp:cubic", 0.0), ("tcp:cubic", SECOND_STARTS)], SHARED_SECONDS,
             SHARED_FROM),
     _shared("two", "two of ours", [(RDT, 0.0), (RDT, SECOND_STARTS)], SHARED_SECONDS, SHARED_FROM),
     _shared("five", "five of ours", [(RDT, 0.5 * n) for n in range(5)], SHARED_SECONDS, SHARED_FROM),
@@ -303,7 +303,11 @@ def measure(cases: Sequence[Case], settings: Settings, is_markdown: bool) -> Non
     if is_markdown:
         _print_line(["---"] * (len(settings.kinds) + 1), is_markdown)
     for case in cases:
-        told = case.run(settings)
+        try:
+            told = case.run(settings)
+        except (RuntimeError, OSError) as error:
+            print("%s: %r" % (case.name, error), file=sys.stderr, flush=True)
+            told = dict.fromkeys(settings.kinds, "failed")
         _print_line([case.title, *(told.get(kind, "") for kind in settings.kinds)], is_markdown)
 
 
@@ -362,6 +366,7 @@ def run(arguments: argparse.Namespace, runs: int) -> None:
     trouble = netlab.missing()
     if trouble:
         sys.exit(trouble)
+    netlab.end_well()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         settings = Settings(kinds(), arguments.seconds, runs, folder)
         if arguments.svg:

@@ -1,7 +1,8 @@
 """How fast a file travels: this transport, the whole program, kernel TCP doing the same work, and other programs.
 
     python node_tests/bench_transport.py [--size MIB] [--runs N] [--rows TEXT,TEXT...] [--no-peers] [--no-small]
-                                         [--no-offload] [--veth] [--link [--cases NAMES]] [--svg FILE] [--markdown]
+                                         [--no-offload] [--veth] [--link [--cases NAMES] [--link-runs N]] [--svg FILE]
+                                         [--markdown]
     python node_tests/bench_transport.py --readme      # all of it, and its tables into README.md; needs root
 
 Kernel TCP does here in Python what we do: (a) the receiver writes the file and verifies SHA-256 of what came, the
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import io
 import os
 import pathlib
@@ -40,7 +42,7 @@ CHECKED = "SHA-256, flushed"
 MESSAGE_SIZE, EXCHANGES, WARM_UP = 20_000, 2000, 100
 IDLE_CONNECTIONS, IDLE_SECONDS = 2000, 20.0
 PICTURE = ROOT / "node_tests" / "pictures" / "goodput_loss.svg"
-README_RUNS_OVER_LINKS = 3
+README_LINK_RUNS = 3
 TROUBLES = (AssertionError, RuntimeError, OSError, subprocess.SubprocessError, rdt.RdtError)  # of one row, not of all
 BEGIN, END = "<!-- measured: begin -->\n", "<!-- measured: end -->\n"
 
@@ -183,8 +185,7 @@ def pair_rows(place: Place, is_without_offload: bool) -> List[Row]:
     """TCP and the verbs between the two ends of a place."""
 
     def row(name: str, peer: str, kind: str, hashes: int = 0, env: Optional[Dict[str, str]] = None) -> Row:
-        run = lambda path, folder: run_pair(kind, hashes, place, env or {}, path, folder)  # noqa: E731
-        return Row(name, place.name, peer, CHECKED, run)
+        return Row(name, place.name, peer, CHECKED, functools.partial(run_pair, kind, hashes, place, env or {}))
 
     rows = []
     for peer, hashes, what in (("a", 0, "digest known"), ("b", 1, "sender hashes too")):
@@ -198,10 +199,9 @@ def pair_rows(place: Place, is_without_offload: bool) -> List[Row]:
 
 def program_rows(is_without_offload: bool) -> List[Row]:
     """The whole program."""
-    found = {"R between two node_client.py": {}, "R, no offload": NO_OFFLOAD}
+    environments: Dict[str, Dict[str, str]] = {"R between two node_client.py": {}, "R, no offload": NO_OFFLOAD}
     rows = [
-        Row(name, "loopback", "a", CHECKED, lambda path, folder, env=env: run_program(env, path, folder))
-        for name, env in found.items()
+        Row(name, "loopback", "a", CHECKED, functools.partial(run_program, env)) for name, env in environments.items()
     ]
     return rows if is_without_offload else rows[:1]
 
@@ -214,8 +214,7 @@ def peer_rows(python: str) -> Tuple[List[Row], List[str]]:
         if missing:
             absent.append("%s (no %s)" % (peer.name, missing))
             continue
-        run = lambda path, folder, peer=peer: run_peer(peer, python, path, folder)  # noqa: E731
-        rows.append(Row(peer.name, "loopback", "", peer.checks, run))
+        rows.append(Row(peer.name, "loopback", "", peer.checks, functools.partial(run_peer, peer, python)))
     return rows, absent
 
 
@@ -334,7 +333,8 @@ def memory_figures(size: int) -> List[str]:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=1024, help="MiB (default 1024)")
-    parser.add_argument("--runs", type=int, default=5, help="of each row (default 5); over the link 1")
+    parser.add_argument("--runs", type=int, default=5, help="of each row (default 5)")
+    parser.add_argument("--link-runs", type=int, help="of each flow over the link (default 1; with --readme 3)")
     parser.add_argument("--folder", default=bench_link.default_folder(), help="where files lie")
     parser.add_argument("--rows", metavar="TEXTS", help="only those whose name has one of these, divided by commas")
     parser.add_argument("--no-peers", action="store_true", help="without other programs")
@@ -356,7 +356,8 @@ def parse() -> argparse.Namespace:
 
 def transfers(arguments: argparse.Namespace) -> None:
     """Measure and print the table of transfers."""
-    rows, absent = [*pair_rows(LOOPBACK, arguments.no_offload), *program_rows(arguments.no_offload)], []
+    rows = [*pair_rows(LOOPBACK, arguments.no_offload), *program_rows(arguments.no_offload)]
+    absent: List[str] = []
     if not arguments.no_peers:
         others, absent = peer_rows(arguments.peers_python)
         rows += others
@@ -385,7 +386,7 @@ def report(arguments: argparse.Namespace) -> None:
     transfers(arguments)
     small = [] if arguments.no_small else small_figures()
     print_items([*small, *memory_figures(arguments.size * MIB)], arguments.markdown)
-    runs = README_RUNS_OVER_LINKS if arguments.readme else 1
+    runs = arguments.link_runs or (README_LINK_RUNS if arguments.readme else 1)
     if arguments.link:
         print()
         bench_link.run(argparse.Namespace(**{**vars(arguments), "svg": None}), runs)
@@ -414,6 +415,7 @@ def into_readme(text: str) -> None:
 
 def main() -> None:
     arguments = parse()
+    netlab.end_well()
     kept = Tee()
     with contextlib.redirect_stdout(kept):
         report(arguments)

@@ -24,12 +24,13 @@ import itertools
 import os
 import random
 import select
+import signal
 import struct
 import subprocess
 import sys
 import threading
 import time
-from typing import Deque, Dict, List, Optional, Tuple
+from typing import Deque, Dict, List, Optional, Tuple, TypeVar
 
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000  # Linux's names
 READS_PER_TURN = 64  # packets of one side before the other has its turn
@@ -39,6 +40,7 @@ ADDRESSES = ("198.18.0.1", "198.18.0.2")  # RFC 2544 §C.2.2: of networks under 
 UNITS = {"rate": 1e6, "delay": 1e-3, "queue": 1e-3}  # of what a person gives: Mbit/s and milliseconds
 
 _count = itertools.count(1)
+Lab = TypeVar("Lab", bound="Hosts")
 
 
 @dataclasses.dataclass
@@ -128,10 +130,10 @@ class Hosts:
         number = "%d-%d" % (os.getpid(), next(_count))
         self.names = ["lab-%s-%s" % (letter, number) for letter in "ab"]
 
-    def __enter__(self) -> Hosts:
+    def __enter__(self: Lab) -> Lab:
         try:
             for name in self.names:
-                _run("ip", "netns", "add", name)
+                run_tool("ip", "netns", "add", name)
             self._join()
         except BaseException:
             self.__exit__()
@@ -151,16 +153,16 @@ class Hosts:
 
     def _bring_up(self, host: int, device: str, *options: str) -> None:
         name = self.names[host]
-        _run("ip", "-n", name, "link", "set", "lo", "up")
-        _run("ip", "-n", name, "addr", "add", self.ips[host] + "/24", "dev", device)
-        _run("ip", "-n", name, "link", "set", device, *options, "up")
+        run_tool("ip", "-n", name, "link", "set", "lo", "up")
+        run_tool("ip", "-n", name, "addr", "add", self.ips[host] + "/24", "dev", device)
+        run_tool("ip", "-n", name, "link", "set", device, *options, "up")
 
 
 class Veth(Hosts):
     """Two hosts on a veth pair, as fast as the kernel carries."""
 
     def _join(self) -> None:
-        _run("ip", "-n", self.names[0], "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns",
+        run_tool("ip", "-n", self.names[0], "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns",
              self.names[1])  # fmt: skip
         for host in (0, 1):
             self._bring_up(host, "eth0", "mtu", "1500")
@@ -231,7 +233,8 @@ class Link(Hosts):
         )
 
 
-def _run(*command: str) -> None:
+def run_tool(*command: str) -> None:
+    """Run a program of the system; an error if it fails."""
     subprocess.run(command, check=True)
 
 
@@ -241,7 +244,7 @@ def _tun_in(namespace: str, name: str) -> int:
 
     device = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
     fcntl.ioctl(device, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TUN | IFF_NO_PI))
-    _run("ip", "link", "set", name, "netns", namespace)
+    run_tool("ip", "link", "set", name, "netns", namespace)
     return device
 
 
@@ -252,6 +255,11 @@ def missing() -> str:
     if os.geteuid() != 0:
         return "network namespaces need root"
     return "" if os.path.exists("/dev/net/tun") else "there is no /dev/net/tun"
+
+
+def end_well() -> None:
+    """Let SIGTERM end the program as Ctrl-C does, so that no namespace stays behind."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
 def play(link: Link, path: str) -> None:
@@ -306,8 +314,8 @@ def main() -> int:
     trouble: Optional[str] = missing()
     if trouble:
         sys.exit(trouble)
-    link = Link(_conditions(arguments), arguments.seed)
-    with link:
+    end_well()
+    with Link(_conditions(arguments), arguments.seed) as link:
         if arguments.script:
             threading.Thread(target=play, args=(link, arguments.script), daemon=True).start()
         is_line = len(arguments.command) == 1
