@@ -330,9 +330,10 @@ def draw(path: str, settings: Settings) -> None:
             lines[LABELS[kind]].append(statistics.median(values))
         print("%4.1f %% loss: %s" % (loss * 100, ", ".join("%s %.1f" % (n, v[-1]) for n, v in lines.items())),
               flush=True)  # fmt: skip
-    note = "medians of %d runs of %.0f s" % (settings.runs, settings.seconds)
+    runs = "one run" if settings.runs == 1 else "median of %d runs" % settings.runs
     picture = drawing.line_chart(
-        "Goodput against random loss: 100 Mbit/s, round trip 50 ms; " + note, "loss each way, %", "Mbit/s",
+        "Goodput against random loss: 100 Mbit/s, round trip 50 ms; %s of %.0f s" % (runs, settings.seconds),
+        "loss each way, %", "Mbit/s",
         ["%g" % (loss * 100) for loss in LOSSES], lines, 100.0,
     )  # fmt: skip
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
