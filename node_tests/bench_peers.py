@@ -159,7 +159,9 @@ def run_srt(path: str, folder: str, _: str) -> float:
     """By the file tool of SRT, until the receiver has written all and ended."""
     port = free_port(socket.SOCK_DGRAM)
     link = "srt://%s:%d" % (LOCAL, port)
-    with _serving("srt-file-transmit", "-q", link + "?mode=listener", "file://" + folder) as receiver:
+    # The sender's name for the file does not always arrive; then the one given here counts.
+    target = "file://" + os.path.join(folder, "copy.bin")
+    with _serving("srt-file-transmit", "-q", link + "?mode=listener", target) as receiver:
         time.sleep(0.5)  # nothing tells that it listens
         began = time.monotonic()
         subprocess.run(["srt-file-transmit", "-q", "file://" + path, link], check=True, timeout=WAIT,
