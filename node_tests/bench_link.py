@@ -299,9 +299,7 @@ def measure(cases: Sequence[Case], settings: Settings, is_markdown: bool) -> Non
     """Run the cases and print each line as it is known."""
     needed = sum(case.seconds(settings) for case in cases)
     print("%d cases, about %.0f minutes" % (len(cases), needed / 60), file=sys.stderr, flush=True)
-    _print_line(["over an emulated link; Mbit/s", *(LABELS[kind] for kind in settings.kinds)], is_markdown)
-    if is_markdown:
-        _print_line(["---"] * (len(settings.kinds) + 1), is_markdown)
+    _print_header("over an emulated link; Mbit/s", settings, is_markdown)
     for case in cases:
         try:
             told = case.run(settings)
@@ -311,6 +309,12 @@ def measure(cases: Sequence[Case], settings: Settings, is_markdown: bool) -> Non
         _print_line([case.title, *(told.get(kind, "") for kind in settings.kinds)], is_markdown)
 
 
+def _print_header(title: str, settings: Settings, is_markdown: bool) -> None:
+    _print_line([title, *(LABELS[kind] for kind in settings.kinds)], is_markdown)
+    if is_markdown:
+        _print_line(["---"] * (len(settings.kinds) + 1), is_markdown)
+
+
 def _print_line(cells: Sequence[str], is_markdown: bool) -> None:
     if is_markdown:
         print("| %s |" % " | ".join(cells), flush=True)
@@ -318,18 +322,18 @@ def _print_line(cells: Sequence[str], is_markdown: bool) -> None:
         print(("%-46s" + " %26s" * (len(cells) - 1)) % tuple(cells), flush=True)
 
 
-def draw(path: str, settings: Settings) -> None:
+def draw(path: str, settings: Settings, is_markdown: bool) -> None:
     """Measure goodput at each rate of loss, and draw it."""
     needed = (settings.seconds + 2 * OVERHEAD) * len(LOSSES) * len(settings.kinds) * settings.runs
     print("goodput against loss, about %.0f minutes" % (needed / 60), file=sys.stderr, flush=True)
     lines: Dict[str, List[float]] = {LABELS[kind]: [] for kind in settings.kinds}
+    _print_header("random loss each way; Mbit/s", settings, is_markdown)
     for loss in LOSSES:
         conditions = dataclasses.replace(USUAL, loss=loss, loss_back=loss)
         for kind in settings.kinds:
             values = [alone(conditions, kind, settings, seed) for seed in range(1, settings.runs + 1)]
             lines[LABELS[kind]].append(statistics.median(values))
-        print("%4.1f %% loss: %s" % (loss * 100, ", ".join("%s %.1f" % (n, v[-1]) for n, v in lines.items())),
-              flush=True)  # fmt: skip
+        _print_line(["%g %%" % (loss * 100), *("%.1f" % values[-1] for values in lines.values())], is_markdown)
     runs = "one run" if settings.runs == 1 else "median of %d runs" % settings.runs
     picture = drawing.line_chart(
         "Goodput against random loss: 100 Mbit/s, round trip 50 ms; %s of %.0f s" % (runs, settings.seconds),
@@ -371,7 +375,7 @@ def run(arguments: argparse.Namespace, runs: int) -> None:
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         settings = Settings(kinds(), arguments.seconds, runs, folder)
         if arguments.svg:
-            draw(arguments.svg, settings)
+            draw(arguments.svg, settings, arguments.markdown)
         else:
             measure(chosen(arguments.cases), settings, arguments.markdown)
 

@@ -356,6 +356,7 @@ def parse() -> argparse.Namespace:
 
 def transfers(arguments: argparse.Namespace) -> None:
     """Measure and print the table of transfers."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
     rows = [*pair_rows(LOOPBACK, arguments.no_offload), *program_rows(arguments.no_offload)]
     absent: List[str] = []
     if not arguments.no_peers:
@@ -369,9 +370,7 @@ def transfers(arguments: argparse.Namespace) -> None:
             rows = [row for row in rows if any(text in "%s: %s" % (row.place, row.name) for text in
                                                arguments.rows.split(","))]  # fmt: skip
         results = measure(rows, arguments.size * MIB, arguments.runs, arguments.folder)
-    print("%d MiB over loopback, medians of %d, Python %s, %s %s, %d cores, %s\n" % (
-        arguments.size, arguments.runs, platform.python_version(), platform.system(), platform.release(),
-        os.cpu_count() or 0, time.strftime("%Y-%m-%d")))  # fmt: skip
+    print("%s\n" % about(arguments, load))
     print_table(table({row: rates for row, rates in results.items() if rates}), arguments.markdown)
     print()
     failed = ["%s: %s" % (row.place, row.name) for row, rates in results.items() if len(rates) < arguments.runs]
@@ -379,6 +378,16 @@ def transfers(arguments: argparse.Namespace) -> None:
         print("failed at least once: %s\n" % "; ".join(failed))
     if absent:
         print("not present: %s\n" % "; ".join(absent))
+
+
+def about(arguments: argparse.Namespace, load: float) -> str:
+    """What was measured, on what, when; the load tells how busy the machine was with other things."""
+    machine = "Python %s, %s %s, %d cores, load %.1f at the start, %s" % (
+        platform.python_version(), platform.system(), platform.release(), os.cpu_count() or 0, load,
+        time.strftime("%Y-%m-%d"),
+    )  # fmt: skip
+    return "%d MiB over loopback%s, medians of %d runs in turn; %s." % (
+        arguments.size, " and veth at MTU 1500" if arguments.veth else "", arguments.runs, machine)  # fmt: skip
 
 
 def report(arguments: argparse.Namespace) -> None:
