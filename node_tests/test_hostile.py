@@ -84,8 +84,7 @@ class Eavesdropper:
                 elif self.client is not None:
                     self.near.sendto(data, self.client)
                 free_at = max(free_at, time.monotonic() - 0.01) + len(data) / self.rate
-                if free_at > time.monotonic():
-                    time.sleep(free_at - time.monotonic())
+                time.sleep(max(0.0, free_at - time.monotonic()))
 
 
 def random_datagram(rng):
