@@ -765,10 +765,10 @@ def test_read_only_folder_is_said_at_the_start_and_still_shares(tmp_path):
 
 def world_readable(path: Path) -> str:
     """The path, its parents open to every user as far as pytest made them."""
+    made_by_pytest = next((parent for parent in path.parents if parent.name.startswith("pytest-of-")), path.parent)
     for parent in path.parents:
-        parent.chmod(0o755)
-        if parent.name.startswith("pytest-of-"):
-            break
+        if made_by_pytest in (parent, *parent.parents):
+            parent.chmod(0o755)
     return str(path)
 
 
