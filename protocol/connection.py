@@ -42,7 +42,7 @@ INIT_INTERVALS = (0.25, 0.25, 0.5, 0.5)  # seconds between INITs; a lost answer 
 ASK_INTERVALS = (0.08,) * 12 + (0.5,)
 IDLE_TIMEOUT = 30.0  # seconds without any packet
 KEEP_ALIVE_INTERVAL = 10.0
-KEEP_ALIVE_GRID = 0.25
+KEEP_ALIVE_GRID = 0.25  # seconds: at whose multiples the connections of an endpoint wake it together
 FRAMES_WAITING_IN_ALL = 1 << 20  # unread frames of all connections: 256 MiB in the worst case
 NO_PROGRESS_TIMEOUT = 60.0  # seconds that a remote may leave our data unacknowledged or unread
 PROGRESS_LEAST = 16 << 10  # bytes in that time, as long as more waits: a byte now and then is none (RFC 9000 §21.6)
@@ -300,18 +300,23 @@ class Connection:
 
     # ---- received packets
 
-    def on_run(self, run: wire.BulkRun, datagrams: memoryview, now: float) -> bool:
-        """A run of BULK packets; False, and nothing done, when it is not just the next bytes of a frame's body."""
+    def on_run(self, run: wire.BulkRun, datagrams: memoryview, now: float) -> None:
+        """A run of BULK packets: at once when it is just the next bytes of a frame's body, else one by one."""
         head, first = run.head, run.head.first + run.start
+        offset, oldest = head.offset + run.start * head.step, head.first - head.floor
         is_next = self._largest_received < first <= self._largest_received + PACKET_NUMBER_JUMP_MAX
-        if not is_next or self.state is not State.ESTABLISHED:
-            return False
         frames: List[Frame] = []
-        if not self.receiving.on_run(head.offset + run.start * head.step, run.size, datagrams, head.step, frames):
-            return False
-        self._on_numbers(first, run.packets, head.first - head.floor, now)
-        self._hand_out(frames, now)
-        return True
+        if (
+            is_next
+            and self.state is State.ESTABLISHED
+            and self.receiving.on_run(offset, run.size, datagrams, head.step, frames)
+        ):
+            self._on_numbers(first, run.packets, oldest, now)
+            self._hand_out(frames, now)
+            return
+        for index, start in enumerate(range(DATA_HEADER_SIZE, len(datagrams), DATA_HEADER_SIZE + head.step)):
+            payload = datagrams[start : start + head.step]
+            self.on_data(first + index, oldest, offset + index * head.step, payload, now)
 
     def on_data(self, number: int, oldest: int, offset: int, payload: memoryview, now: float) -> None:
         """A DATA packet; `payload` is only valid during the call."""
@@ -696,7 +701,7 @@ class Connection:
         return self._stream_batch(now, *found)
 
     def _burst(self, rate: float) -> int:
-        """Packets for one batch: a millisecond's worth, within window, batch and datagram limits."""
+        """Packets for one batch: PACING_QUANTUM's worth, within window, batch and datagram limits."""
         size = self.datagram_size
         if self.recovery.rtt.smoothed < UNPACED_RTT:
             burst = min(UNPACED_SIZE // size, BATCH_PACKETS_MAX)
@@ -721,12 +726,13 @@ class Connection:
         payloads = self.sending.payloads(offset, length, payload_size)
         count, number = len(payloads), self.recovery.next_packet_number
         head = BatchHead(self.remote_id, number, number - self.recovery.floor(), offset, payload_size)
+        headers: Buffer
         if is_bulk and not self.checks_bulk:
-            headers = self.owner.header_views(wire.bulk_headers(head, 0, count, len(payloads[-1])))
+            headers = wire.bulk_headers(head, 0, count, len(payloads[-1]))
         else:
-            headers = self.owner.header_views(wire.data_headers(head, payloads))
+            headers = wire.data_headers(head, payloads)
         buffers: List[Buffer] = [b""] * (2 * count)
-        buffers[0::2] = headers
+        buffers[0::2] = self.owner.header_views(headers)
         buffers[1::2] = payloads
         size = min(self.datagram_size, DATA_HEADER_SIZE + length)
         is_last = not self.sending.has_something()

@@ -266,20 +266,17 @@ class Endpoint:
                     self._receive_datagram(front[start : start + segment_size], address, now)
 
     def _receive_run(self, run: wire.BulkRun, datagrams: memoryview, address: Address, now: float) -> bool:
-        """Take in a run at once, if it is just what its connection waits for."""
+        """Hand a run to its connection; False if there is none that takes it."""
         connection = self._by_local.get(run.head.connection_id)
-        if connection is None or connection.address != address or not connection.on_run(run, datagrams, now):
+        if connection is None or connection.address != address or not connection.remote_id:
             return False
         self._ready[connection] = None
+        connection.on_run(run, datagrams, now)
         return True
 
     def _receive_datagram(self, datagram: memoryview, address: Address, now: float) -> None:
         try:
-            packet_type = wire.decode_prefix(datagram)
-            if packet_type == PacketType.DATA or packet_type == PacketType.BULK:
-                self._on_data(datagram, address, now)
-                return
-            handler = _HANDLERS.get(packet_type)
+            handler = _HANDLERS.get(wire.decode_prefix(datagram))
             if handler is None:
                 raise WireError("unknown packet type")
             handler(self, datagram, address, now)
@@ -456,6 +453,8 @@ _HANDLERS = {
     int(PacketType.INIT): Endpoint._on_init,
     int(PacketType.COOKIE): Endpoint._on_cookie,
     int(PacketType.INIT_ACK): Endpoint._on_init_ack,
+    int(PacketType.DATA): Endpoint._on_data,
+    int(PacketType.BULK): Endpoint._on_data,
     int(PacketType.ACK): Endpoint._on_ack,
     int(PacketType.PING): Endpoint._on_ping,
     int(PacketType.CLOSE): Endpoint._on_close,

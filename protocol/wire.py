@@ -71,6 +71,7 @@ DATA_HEADER = struct.Struct(">IBBH8sQIQHH")
 DATA_HEADER_SIZE = DATA_HEADER.size
 BATCH_PACKETS_MAX = 176  # four segmented sends
 _COVERED = slice(4, DATA_HEADER_SIZE - 2)  # what a BULK packet's checksum is over, beside its index
+_HEAD = slice(PREFIX_SIZE, DATA_HEADER_SIZE - 2)  # the same in all headers of a batch, whatever their length
 
 # ACK: prefix, connection id, largest acknowledged, acknowledgement delay in microseconds, credit (the stream
 # offset up to which the other side may send), number of ranges; then a (gap, length) pair for each range.
@@ -367,17 +368,15 @@ def decode_bulk_run(datagrams: memoryview, segment_size: int) -> Optional[BulkRu
     head, index = BatchHead(*fields[4:9]), fields[9]
     if fields[2] != PacketType.BULK or head.step != segment_size - DATA_HEADER_SIZE:
         return None
-    starts = range(0, len(datagrams), segment_size)
-    found = b"".join([datagrams[start : start + DATA_HEADER_SIZE] for start in starts])
-    count = len(starts)
-    if found[-DATA_HEADER_SIZE:][8:36] != found[8:36]:  # the packets behind are another batch's
-        same = (found[at + 8 : at + 36] == found[8:36] for at in range(0, len(found), DATA_HEADER_SIZE))
-        count = sum(itertools.takewhile(bool, same))
+    headers = [datagrams[at : at + DATA_HEADER_SIZE] for at in range(0, len(datagrams), segment_size)]
+    count, shared = len(headers), headers[0][_HEAD]
+    if headers[-1][_HEAD] != shared:  # the packets behind are another batch's
+        count = sum(1 for _ in itertools.takewhile(lambda header: header[_HEAD] == shared, headers))
     size = min(len(datagrams), count * segment_size) - count * DATA_HEADER_SIZE
     last_length = size - (count - 1) * head.step
     if not 0 < last_length <= head.step or index + count > BATCH_PACKETS_MAX:
         return None
-    if found[: count * DATA_HEADER_SIZE] != bulk_headers(head, index, count, last_length):
+    if b"".join(headers[:count]) != bulk_headers(head, index, count, last_length):
         return None
     return BulkRun(head, index, count, size)
 
