@@ -583,3 +583,30 @@ def test_the_header_of_bulk_is_always_covered():
         pair.world.run(3)
         assert pair.received["b"] in ([], [b"head" + content])  # what a probe repeats is covered, and may arrive
         assert sum(count for cause, count in pair.b.endpoint.stats.items() if cause.startswith("malformed")) > 3
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 1, 0), (0, 0, 2, 1)], ids=str)
+def test_runs_that_were_merged_arrive_in_whatever_order(order):
+    held = []
+
+    def hold(datagram):
+        if datagram[5] != wire.PacketType.BULK:
+            return datagram
+        held.append(datagram)
+        return None
+
+    pair = Pair(seed=92, filters=(hold, None))
+    assert pair.connected()
+    pair.world.run(1.0)
+    content = bytes(range(256)) * 100
+    pair.there.send_frame(0, b"head", content, is_bulk=True)
+    pair.a.pump()
+    assert pair.world.run_until(lambda: len(held) >= 8 and pair.back.receiving.next_offset == 5 + 4, 2)
+    runs = [b"".join(held[0:2]), b"".join(held[2:5]), b"".join(held[5:8])]
+    for number in order:
+        pair.b.endpoint.receive(memoryview(runs[number]), len(held[0]), Pair.A, pair.world.now)
+    assert pair.back.receiving.next_offset == 5 + 4 + 8 * (len(held[0]) - wire.DATA_HEADER_SIZE)
+    pair.a.filter = None
+    pair.b.pump()
+    assert pair.world.run_until(lambda: pair.received["b"], 10)
+    assert pair.received["b"] == [b"head" + content]
