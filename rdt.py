@@ -623,6 +623,26 @@ def _resolved(address: Tuple[str, int]) -> Address:
         raise RdtError("cannot connect to %s:%d: no such machine is known" % (host, port)) from None
 
 
+class _Posted:
+    """Bytes handed to the network thread that it has not taken yet, by whom they go to.
+
+    To be read before the backlog of what it has taken: then what is taken meanwhile counts twice, and is never missed.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # those who send and the network thread change it
+        self._sizes: Dict[Any, int] = {}
+
+    def add(self, key: Any, change: int) -> None:
+        with self._lock:
+            size = self._sizes.pop(key, 0) + change
+            if size:
+                self._sizes[key] = size
+
+    def of(self, key: Any) -> int:
+        return self._sizes.get(key, 0)
+
+
 # ---- a connection, as the verbs see it ----------------------------------------------------------------------------
 
 
@@ -646,9 +666,7 @@ class Connection:
         self._ended = threading.Event()
         self._end: Optional[_End] = None
         self._room = threading.Event()
-        self._counting = threading.Lock()  # for _posted: callers may be many
-        self._posted = 0  # bytes handed to the network thread
-        self._queued = 0  # bytes that it has taken; its own
+        self._posted = _Posted()
         self._sending_file = threading.Lock()  # one send_file at a time: a caller's lock, not the protocol's
         self._transfers = itertools.count(0 if made.is_client else 1, 2)
         self._leaving = False
@@ -751,8 +769,7 @@ class Connection:
         if self._leaving:
             raise RdtError("the connection to %s is being closed" % _shown(self.address))
         size = sum(len(part) for part in parts)
-        with self._counting:
-            self._posted += size
+        self._posted.add(self, size)
         self._room.clear()
         self.transport._post(lambda: self._queue_frame(kind, parts, size, is_bulk))
         while self._waiting() > BACKLOG_HIGH and self._end is None:
@@ -764,12 +781,14 @@ class Connection:
             self._room.clear()
 
     def _queue_frame(self, kind: int, parts: Tuple[Buffer, ...], size: int, is_bulk: bool) -> None:
-        self._made.send_frame(kind, *parts, is_bulk=is_bulk)
-        self._queued += size
+        try:
+            self._made.send_frame(kind, *parts, is_bulk=is_bulk)
+        finally:
+            self._posted.add(self, -size)
 
     def _waiting(self) -> int:
         """Bytes on their way to the network thread, or with it and not delivered."""
-        return self._posted - self._queued + self._made.backlog
+        return self._posted.of(self) + self._made.backlog
 
     def _check_room(self) -> None:
         if self._made.backlog <= BACKLOG_HIGH:
@@ -1013,8 +1032,7 @@ class Links:
         self._transport = transport
         self._table = LinkTable(transport._endpoint, emit)
         self._numbers = itertools.count(1, 2)
-        self._counting = threading.Lock()  # for _posted, which both threads change
-        self._posted: Dict[int, int] = {}  # bytes sent on a link that the network thread has not taken yet
+        self._posted = _Posted()
         transport._on_event = self._table.on_event
 
     def _post(self, action: Callable[[], None]) -> None:
@@ -1028,7 +1046,7 @@ class Links:
 
     def send(self, link: int, *parts: Buffer, is_bulk: bool = False) -> None:
         size = sum(map(len, parts))
-        self._count_posted(link, size)
+        self._posted.add(link, size)
         self._post(lambda: self._take(link, parts, size, is_bulk))
 
     def check_bulk(self, link: int) -> None:
@@ -1038,21 +1056,14 @@ class Links:
         try:
             self._table.send(link, *parts, is_bulk=is_bulk)
         finally:
-            self._count_posted(link, -size)
-
-    def _count_posted(self, link: int, change: int) -> None:
-        with self._counting:
-            posted = self._posted.pop(link, 0) + change
-            if posted:
-                self._posted[link] = posted
+            self._posted.add(link, -size)
 
     def consumed(self, link: int, size: int) -> None:
         self._post(lambda: self._table.consume(link, size))
 
     def backlog(self, link: int) -> int:
         """Bytes sent on a link and not yet delivered, those on their way to the network thread included."""
-        posted = self._posted.get(link, 0)  # read first: what is taken meanwhile is counted twice, never missed
-        return posted + self._table.backlog(link)
+        return self._posted.of(link) + self._table.backlog(link)
 
     def disconnect(self, link: int, reason: str) -> None:
         self._post(lambda: self._table.disconnect(link, reason))
