@@ -58,7 +58,7 @@ SKIP_EVERY = (0.5, 1.5)  # a packet number is left out after so many windows, to
 SKIP_BYTES_MAX = 32 << 20  # by then a liar has not doubled its rate; and at least once in so many bytes
 PACING_QUANTUM = 0.0005  # seconds of sending that leave in one batch
 PACING_CATCH_UP = 0.004  # seconds that a late timer may make up for
-UNPACED_SIZE = 512 << 10  # bytes that leave in one batch where nothing is paced
+UNPACED_SIZE = 1100 << 10  # bytes that leave in one batch where nothing is paced: a piece of 1 MiB and its headers
 UNPACED_RTT = 0.002  # seconds: on a shorter path timers are too coarse, and the window is pacing enough
 
 DATAGRAM_SIZE_BASE = 1200  # RFC 8899 §5.1.2: passes everywhere
