@@ -543,6 +543,7 @@ class Transport:
                 self._wakened.recv(4096)
         if self._datagrams.fileno() in readable or self._datagrams.has_read_ahead():
             self._receive()
+            self._hand_out_events()  # whoever waits for a message goes on while it is acknowledged
 
     def _idle_time(self) -> Optional[float]:
         if self._unsent is not None:
