@@ -4,11 +4,14 @@ Shares are of the link's rate as the reader sees it: of the bytes on the wire 4.
 there is. They are taken after the first second, which belongs to handshake and slow start, unless a test says so.
 """
 
+import math
 import statistics
 
 import pytest
 
-from node_tests.simulator import Pair, PlainFlow
+from node_tests.simulator import EndpointDriver, Pair, PlainFlow
+from protocol.connection import Connection
+from protocol.streams import FRAME_SIZE_MAX, RECEIVE_WINDOW_MAX
 
 MEGABYTE = 1_000_000
 LINK = 100e6 / 8  # bytes per second
@@ -300,6 +303,57 @@ def test_tail_loss(what):
     assert sum(map(len, pair.received["b"])) == 500
 
 
+def connect_many(count, monkeypatch):
+    """So many connect to one endpoint, send 10 KB each and leave; how often that endpoint looked for what to send."""
+    pair, looks = Pair(seed=19, rate=math.inf), []
+    next_batch = Connection.next_batch
+
+    def counted(made, now):
+        if made.owner is pair.b.endpoint:
+            looks.append(made)
+        return next_batch(made, now)
+
+    monkeypatch.setattr(Connection, "next_batch", counted)
+    for index in range(count):
+        driver = EndpointDriver(pair.world, ("10.1.%d.%d" % divmod(index, 60), 9), lambda event: None)
+        made = driver.endpoint.connect(Pair.B, pair.world.now)
+        made.send_frame(0, b"%d " % index + bytes(10_000))
+        made.shut_down("done")
+        driver.pump()
+    assert pair.world.run_until(lambda: len(pair.received["b"]) == count, 20)
+    assert sorted(int(body.split(b" ")[0]) for body in pair.received["b"]) == list(range(count))
+    assert pair.world.run_until(lambda: len(pair.b.endpoint.connections) == 1, pair.world.now + 20)
+    monkeypatch.undo()
+    return len(looks) / count
+
+
+def test_many_connections(monkeypatch):
+    few = connect_many(100, monkeypatch)
+    assert connect_many(1000, monkeypatch) <= 1.1 * few  # the work per connection is the same
+
+
+def test_address_change():
+    """A new port is a new node: the old connection ends at both sides, and what comes from there is nobody's."""
+    pair = Pair(seed=20)
+    pair.send(4 * MEGABYTE)
+    pair.world.run(0.3)
+    before = sum(map(len, pair.received["b"]))
+    moved, offset = (Pair.A[0], 7), pair.back.receiving.next_offset
+    pair.a.address = moved
+    pair.world.drivers[moved] = pair.world.drivers.pop(Pair.A)
+    assert pair.world.run_until(lambda: len(pair.lost) == 2, 70)
+    assert {event.reason for event in pair.lost.values()} == {"no sign of life for 30 s"}
+    in_flight = pair.back.receiving.next_offset - offset  # what had left before
+    assert before > 0 and in_flight < 0.5 * MEGABYTE
+    assert pair.b.endpoint.stats["dropped: other address"] > 0
+    again = pair.a.endpoint.connect(Pair.B, pair.world.now)
+    again.send_frame(0, b"the rest")
+    pair.a.pump()
+    arrived = len(pair.received["b"])
+    assert pair.world.run_until(lambda: len(pair.received["b"]) > arrived, pair.world.now + 5)
+    assert pair.received["b"][arrived:] == [b"the rest"]
+
+
 # ---- the ends -----------------------------------------------------------------------------------------------------
 
 
@@ -310,6 +364,7 @@ def test_zero_window():
     data = pair.send(12 * MEGABYTE)
     pair.world.run(5.0)
     sent = pair.a.sent
+    assert pair.back.receiving.held_bytes() <= RECEIVE_WINDOW_MAX + FRAME_SIZE_MAX
     pair.world.run(20.0)
     assert pair.a.sent - sent < 40  # it asks now and then
     stopped = pair.there.sending.sent_to

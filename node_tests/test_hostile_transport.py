@@ -1,7 +1,7 @@
 """The transport under attack, row by row (THREATS, tables D and E): by strangers, and by remotes that keep no rule.
 
 Virtual time wherever it can be; real sockets only where the kernel is the point (D09, D12, D13) or the verbs are (H05).
-Packets are built by `protocol/wire.py`; the one layout that has no encoder there is in `data_packet`.
+Packets are built by `protocol/wire.py`; the one layout that has no encoder there, by the simulator's `data_packet`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import time
 
 import pytest
 from lab import Lab, content
-from simulator import Conditions, EndpointDriver, Pair, World
+from simulator import Conditions, EndpointDriver, Pair, World, data_packet
 
 import library as files
 import rdt
@@ -49,12 +49,6 @@ SECRET = bytes(16)
 
 
 # ---- tools --------------------------------------------------------------------------------------------------------
-
-
-def data_packet(connection_id, number, offset, payload, floor=0):
-    fields = (connection_id, number, floor, offset, 0, 0)
-    header = wire.DATA_HEADER.pack(0, wire.VERSION, PacketType.DATA, 0, *fields)
-    return wire.seal(bytearray(header) + payload)
 
 
 def number_of(datagram):
