@@ -450,6 +450,7 @@ class EndpointDriver:
         self.on_event = on_event
         self.filter: Optional[Callable[[bytes], Optional[bytes]]] = None
         self.sent = 0  # datagrams
+        self.batches = 0  # in which they left
         self.sent_bytes = 0
         self.is_stopped = False
         self._waiting: List[Tuple[Address, bytes]] = []  # in the socket's buffer, while the process is stopped
@@ -496,6 +497,7 @@ class EndpointDriver:
         self.pump()
 
     def _send(self, batch: Batch) -> None:
+        self.batches += 1
         for index in range(batch.count):
             parts = batch.buffers[index * batch.per_datagram : (index + 1) * batch.per_datagram]
             self.send_raw(batch.address, b"".join(parts))

@@ -141,6 +141,17 @@ def test_shallow_queue():
     assert share(queue=10 * PACKET)[0] >= 0.8
 
 
+@pytest.mark.parametrize("packets", [10, 25, 100])
+def test_near_path_is_full_and_costs_few_batches(packets):
+    """A switch between two machines: 0.2 ms there and back, and whatever queue it has."""
+    got, pair = share(latency=0.0001, queue=packets * PACKET)
+    assert got >= 0.94
+    assert pair.there.recovery.packets_lost < 0.03 * pair.a.sent
+    sent, batches = pair.a.sent, pair.a.batches
+    pair.rate_over(1.0)
+    assert pair.a.sent - sent >= min(packets, 20) / 4 * (pair.a.batches - batches)
+
+
 def test_policer_without_a_queue():
     pair = Pair(seed=8, policed_rate=LINK / 2, queue=1.0)
     pair.stream()

@@ -57,6 +57,9 @@ NUMBER_RANGES_MAX = 1024  # runs of received packet numbers remembered; older nu
 SKIP_EVERY = (0.5, 1.5)  # a packet number is left out after so many windows, to catch blind acknowledgements:
 SKIP_BYTES_MAX = 32 << 20  # by then a liar has not doubled its rate; and at least once in so many bytes
 PACING_QUANTUM = 0.0005  # seconds of sending that leave in one batch
+PACING_QUANTUM_NEAR = 0.004  # the same where the path itself takes less: whatever is in flight stands in a queue anyway
+BURST_NEAR = 10  # packets that a batch has there at any rate (RFC 9002 §7.7), within a part of the window:
+BURST_NEAR_PART = 1 / 4
 PACING_CATCH_UP = 0.004  # seconds that a late timer may make up for
 UNPACED_SIZE = 1100 << 10  # bytes that leave in one batch where nothing is paced: a piece of 1 MiB and its headers
 UNPACED_RTT = 0.002  # seconds: on a shorter path timers are too coarse, and the window is pacing enough
@@ -673,11 +676,20 @@ class Connection:
         recovery = self.recovery
         return int(recovery.congestion.window) - recovery.bytes_in_flight
 
+    def _room_wanted(self) -> int:
+        """Bytes of the window that must be free for a batch: on a near path, where the next acknowledgement comes soon,
+        enough for a good one; else acknowledgements of two packets would make batches of two for ever."""
+        size = self.datagram_size
+        if self.recovery.rtt.minimum >= UNPACED_RTT:
+            return size
+        part = int(BURST_NEAR_PART * self.recovery.congestion.window)
+        return max(size, min(BURST_NEAR * size, part, self.sending.unsent))
+
     def _may_send_data(self, now: float) -> bool:
         """Is there data, and does the congestion window (and with a real `now`, the pacer) let it go?"""
         if self.state is not State.ESTABLISHED or not self.sending.has_something():
             return False
-        if self._window_room() < self.datagram_size and self.recovery.has_outstanding():
+        if self._window_room() < self._room_wanted() and self.recovery.has_outstanding():
             self._was_held = True
             return False
         return now == -math.inf or now >= self._next_send_at
@@ -701,13 +713,19 @@ class Connection:
         return self._stream_batch(now, *found)
 
     def _burst(self, rate: float) -> int:
-        """Packets for one batch: PACING_QUANTUM's worth, within window, batch and datagram limits."""
-        size = self.datagram_size
-        if self.recovery.rtt.smoothed < UNPACED_RTT:
-            burst = min(UNPACED_SIZE // size, BATCH_PACKETS_MAX)
+        """Packets for one batch: a quantum's worth, within window, batch and datagram limits.
+
+        A batch costs its ends as much as twenty packets in it: thirty nodes of a class on one machine need large ones.
+        """
+        size, rtt = self.datagram_size, self.recovery.rtt
+        if rtt.smoothed < UNPACED_RTT:
+            return max(1, min(UNPACED_SIZE // size, BATCH_PACKETS_MAX, self._window_room() // size))
+        if rtt.minimum < UNPACED_RTT:
+            most = max(2, int(BURST_NEAR_PART * self.recovery.congestion.window / size))
+            burst = min(max(BURST_NEAR, int(rate * PACING_QUANTUM_NEAR / size)), most)
         else:
-            burst = min(max(2, int(rate * PACING_QUANTUM / size)), SEGMENTS_MAX, wire.DATAGRAM_SIZE_MAX // size)
-        return max(1, min(burst, self._window_room() // size))
+            burst = max(2, int(rate * PACING_QUANTUM / size))
+        return max(1, min(burst, SEGMENTS_MAX, wire.DATAGRAM_SIZE_MAX // size, self._window_room() // size))
 
     def _probe_batch(self, now: float) -> Optional[Batch]:
         self._probes_owed -= 1

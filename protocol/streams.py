@@ -77,6 +77,11 @@ class SendStream:
         """Is there anything that may be sent now, as far as credit goes?"""
         return bool(self._lost) or self.sent_to < min(self.end, self.credit)
 
+    @property
+    def unsent(self) -> int:
+        """New bytes that may be sent; 0 while there are lost ones, which go first."""
+        return 0 if self._lost else max(0, min(self.end, self.credit) - self.sent_to)
+
     def is_blocked(self) -> bool:
         """Everything that credit allows was sent, and there is more."""
         return self.sent_to >= self.credit and self.sent_to < self.end and not self._lost
