@@ -57,7 +57,8 @@ NUMBER_RANGES_MAX = 1024  # runs of received packet numbers remembered; older nu
 SKIP_EVERY = (0.5, 1.5)  # a packet number is left out after so many windows, to catch blind acknowledgements:
 SKIP_BYTES_MAX = 32 << 20  # by then a liar has not doubled its rate; and at least once in so many bytes
 PACING_QUANTUM = 0.0005  # seconds of sending that leave in one batch
-PACING_QUANTUM_NEAR = 0.004  # the same where the path itself takes less: whatever is in flight stands in a queue anyway
+NEAR_RTT = 0.008  # seconds: on a shorter path nearly all that is in flight stands in a queue anyway
+PACING_QUANTUM_NEAR = 0.004  # there; small batches cost most, and who serves a whole class has a low rate to each
 BURST_NEAR = 10  # packets that a batch has there at any rate (RFC 9002 §7.7), within a part of the window:
 BURST_NEAR_PART = 1 / 4
 PACING_CATCH_UP = 0.004  # seconds that a late timer may make up for
@@ -680,7 +681,7 @@ class Connection:
         """Bytes of the window that must be free for a batch: on a near path, where the next acknowledgement comes soon,
         enough for a good one; else acknowledgements of two packets would make batches of two for ever."""
         size = self.datagram_size
-        if self.recovery.rtt.minimum >= UNPACED_RTT:
+        if self.recovery.rtt.minimum >= NEAR_RTT:
             return size
         part = int(BURST_NEAR_PART * self.recovery.congestion.window)
         return max(size, min(BURST_NEAR * size, part, self.sending.unsent))
@@ -720,7 +721,7 @@ class Connection:
         size, rtt = self.datagram_size, self.recovery.rtt
         if rtt.smoothed < UNPACED_RTT:
             return max(1, min(UNPACED_SIZE // size, BATCH_PACKETS_MAX, self._window_room() // size))
-        if rtt.minimum < UNPACED_RTT:
+        if rtt.minimum < NEAR_RTT:
             most = max(2, int(BURST_NEAR_PART * self.recovery.congestion.window / size))
             burst = min(max(BURST_NEAR, int(rate * PACING_QUANTUM_NEAR / size)), most)
         else:
