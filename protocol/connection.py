@@ -58,9 +58,8 @@ SKIP_EVERY = (0.5, 1.5)  # a packet number is left out after so many windows, to
 SKIP_BYTES_MAX = 32 << 20  # by then a liar has not doubled its rate; and at least once in so many bytes
 PACING_QUANTUM = 0.0005  # seconds of sending that leave in one batch
 NEAR_RTT = 0.008  # seconds: on a shorter path nearly all that is in flight stands in a queue anyway
-PACING_QUANTUM_NEAR = 0.004  # there; small batches cost most, and who serves a whole class has a low rate to each
-BURST_NEAR = 10  # packets that a batch has there at any rate (RFC 9002 §7.7), within a part of the window:
-BURST_NEAR_PART = 1 / 4
+BURST_NEAR_PART = 1 / 4  # of the window: there a batch may have as much, for small ones cost most (as Linux lets TCP)
+ROOM_NEAR = 22  # packets that are waited for there, within that part
 PACING_CATCH_UP = 0.004  # seconds that a late timer may make up for
 UNPACED_SIZE = 1100 << 10  # bytes that leave in one batch where nothing is paced: a piece of 1 MiB and its headers
 UNPACED_RTT = 0.002  # seconds: on a shorter path timers are too coarse, and the window is pacing enough
@@ -684,7 +683,7 @@ class Connection:
         if self.recovery.rtt.minimum >= NEAR_RTT:
             return size
         part = int(BURST_NEAR_PART * self.recovery.congestion.window)
-        return max(size, min(BURST_NEAR * size, part, self.sending.unsent))
+        return max(size, min(ROOM_NEAR * size, part, self.sending.unsent))
 
     def _may_send_data(self, now: float) -> bool:
         """Is there data, and does the congestion window (and with a real `now`, the pacer) let it go?"""
@@ -722,8 +721,7 @@ class Connection:
         if rtt.smoothed < UNPACED_RTT:
             return max(1, min(UNPACED_SIZE // size, BATCH_PACKETS_MAX, self._window_room() // size))
         if rtt.minimum < NEAR_RTT:
-            most = max(2, int(BURST_NEAR_PART * self.recovery.congestion.window / size))
-            burst = min(max(BURST_NEAR, int(rate * PACING_QUANTUM_NEAR / size)), most)
+            burst = max(2, int(BURST_NEAR_PART * self.recovery.congestion.window / size))
         else:
             burst = max(2, int(rate * PACING_QUANTUM / size))
         return max(1, min(burst, SEGMENTS_MAX, wire.DATAGRAM_SIZE_MAX // size, self._window_room() // size))
