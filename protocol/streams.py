@@ -120,6 +120,9 @@ class SendStream:
         end = offset + length
         index = bisect.bisect_right(self._starts, offset) - 1
         buffer, start = self._buffers[index], self._starts[index]
+        if end <= start + len(buffer):  # as all bulk does
+            view = buffer[offset - start : end - start]
+            return [view[at : at + payload_size] for at in range(0, length, payload_size)]
         while offset < end:
             stop = min(offset + payload_size, end)
             if stop <= start + len(buffer):
@@ -225,14 +228,13 @@ class ReceiveStream:
         is_next = offset == self.next_offset and self._in_body and not self._held and offset + size <= self.credit
         if not is_next or filled + size > len(self._body):
             return False
-        body = memoryview(self._body)
-        for start in range(DATA_HEADER_SIZE, len(datagrams), DATA_HEADER_SIZE + step):
-            payload = datagrams[start : start + step]
-            body[filled : filled + len(payload)] = payload
-            filled += len(payload)
-        self._filled = filled
+        body = memoryview(self._body)[filled : filled + size]
+        payloads = range(DATA_HEADER_SIZE, len(datagrams), DATA_HEADER_SIZE + step)
+        for start, at in zip(payloads, range(0, size, step)):
+            body[at : at + step] = datagrams[start : start + step]
+        self._filled += size
         self.next_offset += size
-        if filled == self._body_size:
+        if self._filled == self._body_size:
             self._end_body(frames)
         return True
 
