@@ -16,7 +16,6 @@ from __future__ import annotations
 import enum
 import functools
 import ipaddress
-import itertools
 import struct
 import zlib
 from typing import Any, List, NamedTuple, Optional, Sequence, Tuple, Union
@@ -370,8 +369,11 @@ def decode_bulk_run(datagrams: memoryview, segment_size: int) -> Optional[BulkRu
         return None
     headers = [datagrams[at : at + DATA_HEADER_SIZE] for at in range(0, len(datagrams), segment_size)]
     count, shared = len(headers), headers[0][_HEAD]
-    if headers[-1][_HEAD] != shared:  # the packets behind are another batch's
-        count = sum(1 for _ in itertools.takewhile(lambda header: header[_HEAD] == shared, headers))
+    if headers[-1][_HEAD] != shared:  # the packets behind are another batch's; from where on?
+        low, count = 1, count - 1
+        while low < count:
+            middle = (low + count) // 2
+            low, count = (middle + 1, count) if headers[middle][_HEAD] == shared else (low, middle)
     size = min(len(datagrams), count * segment_size) - count * DATA_HEADER_SIZE
     last_length = size - (count - 1) * head.step
     if not 0 < last_length <= head.step or index + count > BATCH_PACKETS_MAX:
