@@ -28,8 +28,7 @@ import struct
 import time
 from collections import OrderedDict, defaultdict
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from enum import Enum
+from dataclasses import replace
 from functools import partial
 from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, NamedTuple, Optional, Protocol, Tuple, Union
 
@@ -50,14 +49,10 @@ from protocol.content import (
     PathSet,
     check_manifest,
     check_name,
-    digests_of,
-    encode_folder,
     has_piece,
-    identity_of,
     piece_count_of,
     piece_length,
     piece_size_of,
-    set_piece,
     shown,
     size_text,
 )
@@ -69,6 +64,27 @@ from protocol.content import (
 )
 from protocol.content import (
     decode_folder as decode_folder,
+)
+from protocol.content import (
+    digests_of as digests_of,
+)
+from protocol.content import (
+    encode_folder as encode_folder,
+)
+from protocol.content import (
+    identity_of as identity_of,
+)
+from protocol.parts import MAP_RECORD, Content, Destination, PartInfo, decode_map, encode_map
+from protocol.shares import (
+    SCAN_FILES_MAX,
+    Fingerprint,
+    Found,
+    ScanResult,
+    SharedFile,
+    Top,
+    Troubles,
+    shared_file,
+    shared_folder,
 )
 from protocol.wire import Buffer
 
@@ -85,7 +101,6 @@ READ_SIZE = MIB                # bytes hashed between two looks at the stop flag
 
 CANDIDATES_MAX = 1000          # "name (2)" ... before giving up
 
-SCAN_FILES_MAX = 200_000       # files looked at in one pass: each known one takes about 1.3 KB of memory
 READ_BUFFERS_MAX = 16 * MIB    # used again while a file is sent
 OPEN_FILES_MAX = 32            # descriptors kept open between calls
 PARTS_MAX = 1024               # unfinished downloads
@@ -147,8 +162,6 @@ def _no_room(label: str, needed: int, free: int) -> LibraryError:
 
 
 # ---- Opening, reading and hashing ------------------------------------------------------------------------------------
-
-Fingerprint = Tuple[int, int, int]   # size, mtime_ns, inode
 
 
 def _flags(*names: str) -> int:
@@ -256,42 +269,6 @@ def _no_tick() -> None:
     pass
 
 
-@dataclass(frozen=True)
-class SharedFile:
-    """A content that this node shares: a file, or a folder as the bytes of its listing."""
-
-    name: str                  # the label: a relative path with "/", or the top folder's name
-    path: str
-    size: int
-    mtime_ns: int
-    inode: int
-    digests: bytes = field(repr=False)
-    file_id: bytes
-    is_folder: bool = False
-    listed: bool = True        # False inside a shared folder: served by id, announced as part of the folder
-    listing: bytes = field(default=b"", repr=False)
-    file_count: int = 1
-    total_size: int = 0
-
-    @property
-    def fingerprint(self) -> Fingerprint:
-        """What must not change between announcing and sending."""
-        return self.size, self.mtime_ns, self.inode
-
-
-def _shared_file(name: str, path: str, fingerprint: Fingerprint, digests: bytes, listed: bool) -> SharedFile:
-    size, mtime_ns, inode = fingerprint
-    return SharedFile(name, path, size, mtime_ns, inode, digests, identity_of(size, digests), listed=listed,
-                      total_size=size)
-
-
-def _shared_folder(name: str, path: str, entries: List[FolderEntry]) -> SharedFile:
-    listing = encode_folder(entries)
-    digests = digests_of(listing)
-    return SharedFile(name, path, len(listing), 0, 0, digests, identity_of(len(listing), digests), True, True, listing,
-                      sum(not entry.is_folder for entry in entries), sum(entry.size for entry in entries))
-
-
 # ---- The scanner -----------------------------------------------------------------------------------------------------
 
 class StopFlag(Protocol):
@@ -299,18 +276,6 @@ class StopFlag(Protocol):
 
     def is_set(self) -> bool:
         """Whether the scan is to end."""
-
-
-@dataclass
-class ScanResult:
-    """What a pass, or a step of it, found. Apply `removed` before `added`: a changed file is in both."""
-
-    added: List[SharedFile] = field(default_factory=list)
-    removed: List[SharedFile] = field(default_factory=list)
-    warnings: List[str] = field(default_factory=list)
-
-    def __bool__(self) -> bool:
-        return bool(self.added or self.removed or self.warnings)
 
 
 class _Stopped(Exception):
@@ -321,67 +286,13 @@ class _StillChanging(Exception):
     """The file changed while it was hashed."""
 
 
-class _Found(NamedTuple):
-    name: str
-    listed: bool
-    fingerprint: Fingerprint
-
-
-@dataclass
-class _Top:
-    """A shared folder as one walk saw it."""
-
-    name: str
-    members: List[Tuple[str, str]] = field(default_factory=list)     # path inside the folder, path on disk
-    empty: List[str] = field(default_factory=list)
-    waiting: int = 0                                                 # members that are still to be hashed
-
-
-_WARNINGS = {
-    "folder": "The shared folder cannot be read; it is shared again when it is back",
-    "unreadable": "cannot be read and is not shared",
-    "link": "is a link and is not shared",
-    "special": "is no ordinary file and is not shared",
-    "name": "has a name that other systems cannot hold and is not shared",
-    "twin": "has the same name as another on some systems and is not shared with its folder",
-    "changing": "is still changing; it is shared when it rests",
-    "many": f"is beyond the {SCAN_FILES_MAX} files that are looked at and is not shared",
-    "big": "has too many files to be listed and is not shared as a folder",
-}
-
-
-class _Troubles:
-    """What a pass could not share: counted by kind, with one example each."""
-
-    def __init__(self) -> None:
-        self._seen: Dict[str, Tuple[int, str]] = {}
-
-    def add(self, kind: str, name: str) -> None:
-        """Count one more of a kind."""
-        count, example = self._seen.get(kind, (0, name))
-        self._seen[kind] = count + 1, example
-
-    def kinds(self) -> set[str]:
-        """The kinds seen."""
-        return set(self._seen)
-
-    def sentences(self, known: set[str]) -> List[str]:
-        """One sentence for each kind that the person does not know yet."""
-        return [self._sentence(kind) for kind in self._seen if kind not in known]
-
-    def _sentence(self, kind: str) -> str:
-        count, example = self._seen[kind]
-        others = f" (and {count - 1} more)" if count > 1 else ""
-        return f"{_WARNINGS[kind]}." if kind == "folder" else f"{shown(example)} {_WARNINGS[kind]}{others}."
-
-
 class _Walk:
     """One look at what lies in the shared places: names and fingerprints, nothing is opened."""
 
     def __init__(self, tick: Callable[[], None]) -> None:
-        self.files: Dict[str, _Found] = {}
-        self.tops: Dict[str, _Top] = {}
-        self.troubles = _Troubles()
+        self.files: Dict[str, Found] = {}
+        self.tops: Dict[str, Top] = {}
+        self.troubles = Troubles()
         self._tick = tick
 
     def add_folder_itself(self, folder: str) -> None:
@@ -392,7 +303,7 @@ class _Walk:
         for child in children or ():
             self.add(os.path.join(folder, child), child, None)
 
-    def add(self, path: str, name: str, top: Optional[_Top]) -> None:
+    def add(self, path: str, name: str, top: Optional[Top]) -> None:
         """Look at a file or folder; `top` is the shared folder that it is in, if any."""
         self._tick()
         if len(self.files) >= SCAN_FILES_MAX:
@@ -408,21 +319,21 @@ class _Walk:
         else:
             self._add_checked(path, name, top, status)
 
-    def _add_checked(self, path: str, name: str, top: Optional[_Top], status: os.stat_result) -> None:
+    def _add_checked(self, path: str, name: str, top: Optional[Top], status: os.stat_result) -> None:
         if _is_link(status):
             self.troubles.add("link", name)
         elif stat.S_ISDIR(status.st_mode):
             if top is None:
-                top = self.tops[path] = _Top(name)
+                top = self.tops[path] = Top(name)
             self._add_folder(path, name, top)
         elif stat.S_ISREG(status.st_mode):
             if top is not None:
                 top.members.append((name[len(top.name) + 1:], path))
-            self.files[path] = _Found(name, top is None, _fingerprint(status))
+            self.files[path] = Found(name, top is None, _fingerprint(status))
         else:
             self.troubles.add("special", name)
 
-    def _add_folder(self, path: str, name: str, top: _Top) -> None:
+    def _add_folder(self, path: str, name: str, top: Top) -> None:
         children = self._children(path)
         if children is None:
             self.troubles.add("unreadable", name)
@@ -612,7 +523,7 @@ class Scanner:
                     self._list_folder(top_path, walk.tops[top_path], walk.troubles)
             self._end_pass_in_time()
 
-    def _hash_file(self, path: str, found: _Found, troubles: _Troubles) -> None:
+    def _hash_file(self, path: str, found: Found, troubles: Troubles) -> None:
         self._take_inbox()     # a download may just have finished this very file
         adopted = self._known.get(path)
         if adopted is not None and adopted.fingerprint == found.fingerprint:
@@ -628,13 +539,13 @@ class Scanner:
         else:
             self._step.added.append(shared)
 
-    def _hash_opened(self, path: str, found: _Found) -> SharedFile:
+    def _hash_opened(self, path: str, found: Found) -> SharedFile:
         descriptor = _open_regular(path)
         try:
             digests = self._digest_pieces(descriptor, path, found.fingerprint)
         finally:
             os.close(descriptor)
-        return _shared_file(found.name, path, found.fingerprint, digests, found.listed)
+        return shared_file(found.name, path, found.fingerprint, digests, found.listed)
 
     def _digest_pieces(self, descriptor: int, path: str, fingerprint: Fingerprint) -> bytes:
         """Hash a file, going on where the last pass left it."""
@@ -663,7 +574,7 @@ class Scanner:
             self._is_unfinished = True
             raise _Stopped
 
-    def _list_folder(self, path: str, top: _Top, troubles: _Troubles) -> None:
+    def _list_folder(self, path: str, top: Top, troubles: Troubles) -> None:
         """Announce a folder as one entry, when its content is new."""
         if top.name in self._held:
             return
@@ -682,9 +593,9 @@ class Scanner:
         if entries:
             self._announce_folder(path, top.name, entries, troubles)
 
-    def _announce_folder(self, path: str, name: str, entries: List[FolderEntry], troubles: _Troubles) -> None:
+    def _announce_folder(self, path: str, name: str, entries: List[FolderEntry], troubles: Troubles) -> None:
         try:
-            self._folders[path] = shared = _shared_folder(name, path, entries)
+            self._folders[path] = shared = shared_folder(name, path, entries)
         except LibraryError:
             troubles.add("big", name)
         else:
@@ -854,24 +765,6 @@ class _OpenFiles:
 
 # ---- Part files and their maps ---------------------------------------------------------------------------------------
 
-class Destination(Enum):
-    """Where a content goes when it is complete."""
-
-    DOWNLOAD = 0
-    CACHE = 1
-    PASSING = 2                # too big for the cache: relayed to others, then dropped
-
-
-class PartInfo(NamedTuple):
-    """An unfinished download that is kept."""
-
-    file_id: bytes
-    size: int
-    verified_bytes: int
-    label: str
-    is_folder: bool            # the bytes are a folder's listing
-
-
 class CachedFile(NamedTuple):
     """A content that this node keeps for others."""
 
@@ -889,67 +782,7 @@ class Finished(NamedTuple):
     shared: SharedFile
 
 
-_MAP_HEADER = struct.Struct(">4sBBHQ")   # magic, destination, is folder, bytes of the label, size; label; digests
-_MAP_RECORD = struct.Struct(">I")        # one verified piece
-_MAP_MAGIC = b"MAP1"
-
-
-@dataclass
-class _Content:
-    """A content below `.node`: a part, or a complete cached file (whose pieces are checked when first read)."""
-
-    file_id: bytes
-    size: int
-    digests: bytes
-    label: str = ""
-    is_folder: bool = False
-    destination: Destination = Destination.DOWNLOAD
-    claimed: List[int] = field(default_factory=list)     # what the map says; believed only after hashing
-    is_open: bool = False                                # begun in this process: the claims are checked
-    verified: bytearray = field(default_factory=bytearray)
-    verified_count: int = 0
-    verified_bytes: int = 0
-    map_end: int = 0                                     # where the next record goes
-
-    def __post_init__(self) -> None:
-        self.verified = bytearray(-(-piece_count_of(self.size) // 8))
-
-    def mark(self, index: int) -> None:
-        """Note a piece as verified."""
-        if not has_piece(self.verified, index):
-            set_piece(self.verified, index)
-            self.verified_count += 1
-            self.verified_bytes += piece_length(self.size, index)
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether every piece is verified."""
-        return self.verified_count == piece_count_of(self.size)
-
-
-def _encode_map(content: _Content) -> bytes:
-    label = content.label.encode("utf-8")
-    header = _MAP_HEADER.pack(_MAP_MAGIC, content.destination.value, content.is_folder, len(label), content.size)
-    indexes = (index for index in range(piece_count_of(content.size)) if has_piece(content.verified, index))
-    return b"".join((header, label, content.digests, *map(_MAP_RECORD.pack, indexes)))
-
-
-def _decode_map(data: bytes, file_id: bytes) -> _Content:
-    """Read a map; ValueError, struct.error or LibraryError when it is not one, or not this file's."""
-    magic, destination, is_folder, label_bytes, size = _MAP_HEADER.unpack_from(data)
-    start = _MAP_HEADER.size + label_bytes
-    if magic != _MAP_MAGIC or size > FILE_SIZE_MAX:
-        raise ValueError("not a map")
-    count = piece_count_of(size)
-    end = start + count * DIGEST_BYTES
-    check_manifest(file_id, size, data[start:end])
-    label = data[_MAP_HEADER.size:start].decode("utf-8")
-    records = data[end:end + (len(data) - end) // _MAP_RECORD.size * _MAP_RECORD.size]
-    claimed = sorted({index for (index,) in _MAP_RECORD.iter_unpack(records) if index < count})
-    return _Content(file_id, size, data[start:end], label, bool(is_folder), Destination(destination), claimed)
-
-
-def _load_maps(folder: str) -> Iterator[Tuple[float, _Content]]:
+def _load_maps(folder: str) -> Iterator[Tuple[float, Content]]:
     """The contents of a hidden folder with the time of their last use; what has no good map is useless and removed."""
     names = set(os.listdir(folder))
     for name in sorted(names):
@@ -961,7 +794,7 @@ def _load_maps(folder: str) -> Iterator[Tuple[float, _Content]]:
             if is_map and file_id in names:
                 descriptor = _open_regular(path)
                 with open(descriptor, "rb") as file:
-                    yield os.fstat(descriptor).st_mtime, _decode_map(file.read(MAP_BYTES_MAX), bytes.fromhex(file_id))
+                    yield os.fstat(descriptor).st_mtime, decode_map(file.read(MAP_BYTES_MAX), bytes.fromhex(file_id))
             elif is_map or file_id + ".map" not in names:
                 raise ValueError("one without the other")
         except (OSError, ValueError, struct.error, LibraryError):
@@ -1001,8 +834,8 @@ class Library:
         self._files = _OpenFiles()
         self._buffers = BufferPool(READ_BUFFERS_MAX)
         self._shared: Dict[bytes, Dict[str, SharedFile]] = {}      # id -> path -> file: one content may lie twice
-        self._parts: Dict[bytes, _Content] = {}
-        self._cache: OrderedDict[bytes, _Content] = OrderedDict()  # the least recently used first
+        self._parts: Dict[bytes, Content] = {}
+        self._cache: OrderedDict[bytes, Content] = OrderedDict()  # the least recently used first
         self._unflushed: List[str] = []
 
     # -- opening and closing --
@@ -1139,7 +972,7 @@ class Library:
         with _speaking(f"look at the folder {shown(self.folder, 1000)}"):
             return shutil.disk_usage(self.folder).free
 
-    def _content(self, file_id: bytes) -> Union[SharedFile, _Content]:
+    def _content(self, file_id: bytes) -> Union[SharedFile, Content]:
         if file_id in self._shared:
             return next(iter(self._shared[file_id].values()))
         content = self._cache.get(file_id) or self._parts.get(file_id)
@@ -1181,7 +1014,7 @@ class Library:
             check_name(label)
         if self.notice:
             self._open_for_writing()       # the disk may have been freed or mounted anew
-        part = self._parts.get(file_id) or _Content(file_id, size, bytes(digests), label, is_folder, destination)
+        part = self._parts.get(file_id) or Content(file_id, size, bytes(digests), label, is_folder, destination)
         if file_id not in self._parts and len(self._parts) >= PARTS_MAX:
             raise LibraryError(ErrorKind.FULL, f"There are already {PARTS_MAX} unfinished downloads.")
         with _speaking(f"save {_called(label)}"):
@@ -1197,7 +1030,7 @@ class Library:
         self._parts[file_id] = part
         return bytearray(part.verified)
 
-    def _open_part(self, part: _Content) -> None:
+    def _open_part(self, part: Content) -> None:
         path = self._part_path(part.file_id)
         self._check_room(part)
         if not part.verified_count:
@@ -1206,7 +1039,7 @@ class Library:
         self._write_map(part, path + ".map")
         part.is_open = True
 
-    def _check_claims(self, part: _Content, path: str) -> None:
+    def _check_claims(self, part: Content, path: str) -> None:
         """Hash some of the pieces that the map claims: whatever is wrong is missing again."""
         claimed, part.claimed = part.claimed, []
         with contextlib.suppress(OSError):
@@ -1225,16 +1058,16 @@ class Library:
                     part.mark(index)
             part.claimed = claimed[count:]
 
-    def _check_room(self, part: _Content) -> None:
+    def _check_room(self, part: Content) -> None:
         needed, free = part.size - part.verified_bytes, self.free_bytes()
         if part.destination is Destination.CACHE:
             self._make_room(part)
         if needed > free:
             raise _no_room(part.label, needed, free)
 
-    def _write_map(self, content: _Content, path: str) -> None:
+    def _write_map(self, content: Content, path: str) -> None:
         """Write a map anew beside the old one, then replace it; later records are added one by one."""
-        data = _encode_map(content)
+        data = encode_map(content)
         self._files.drop(path)
         _remove(path + "~")
         descriptor = _create(path + "~")
@@ -1264,8 +1097,8 @@ class Library:
         with _speaking(f"save {_called(part.label)}"):
             _write_at(self._files.get(path, write=True), data, index * piece_size_of(part.size))
             # At a place of its own: a record torn by a full disk is written over by the next.
-            _write_at(self._files.get(path + ".map", write=True), _MAP_RECORD.pack(index), part.map_end)
-        part.map_end += _MAP_RECORD.size
+            _write_at(self._files.get(path + ".map", write=True), MAP_RECORD.pack(index), part.map_end)
+        part.map_end += MAP_RECORD.size
         part.mark(index)
         return True
 
@@ -1283,7 +1116,7 @@ class Library:
         self._forget_part(file_id)
         if not flush and not was_there:
             self._unflushed.append(final_path)
-        shared = _shared_file("/".join((*parents, final)), final_path, _fingerprint(status), part.digests, not parents)
+        shared = shared_file("/".join((*parents, final)), final_path, _fingerprint(status), part.digests, not parents)
         self.adopt([shared])
         return Finished(final_path, was_there, shared)
 
@@ -1333,19 +1166,19 @@ class Library:
     def _part_path(self, file_id: bytes) -> str:
         return os.path.join(self._parts_folder, file_id.hex())
 
-    def _open_parts(self, file_id: bytes) -> _Content:
+    def _open_parts(self, file_id: bytes) -> Content:
         part = self._parts.get(file_id)
         if part is None or not part.is_open:
             raise LibraryError(ErrorKind.UNKNOWN, "Nobody here asked for this file.")
         return part
 
-    def _complete(self, file_id: bytes) -> _Content:
+    def _complete(self, file_id: bytes) -> Content:
         part = self._open_parts(file_id)
         if not part.is_complete:
             raise LibraryError(ErrorKind.MISSING, "Some pieces of the file are still missing.")
         return part
 
-    def _settle(self, part: _Content, path: str, flush: bool) -> os.stat_result:
+    def _settle(self, part: Content, path: str, flush: bool) -> os.stat_result:
         """Flush a part. It stays open, so that its inode names nothing else until `_confirm`."""
         descriptor = self._files.get(path, write=True)
         if flush:
@@ -1358,7 +1191,7 @@ class Library:
         return status
 
     @staticmethod
-    def _is_same(part: _Content, place: _Folder, name: str) -> bool:
+    def _is_same(part: Content, place: _Folder, name: str) -> bool:
         try:
             descriptor = place.open_file(name)
         except OSError:
@@ -1406,7 +1239,7 @@ class Library:
         if self._cache.pop(file_id, None) is not None:
             self._delete(self._cache_path(file_id))
 
-    def _make_room(self, part: _Content) -> None:
+    def _make_room(self, part: Content) -> None:
         """Evict the least recently used until a new cache part fits the quota, with the parts on their way."""
         quota = self.cache_quota()
         used = part.size + sum(content.size for content in self._cache.values()) + sum(
@@ -1422,7 +1255,7 @@ class Library:
     def _cache_path(self, file_id: bytes) -> str:
         return os.path.join(self._cache_folder, file_id.hex())
 
-    def _read_cached(self, content: _Content, index: int, start: int, length: int) -> Buffer:
+    def _read_cached(self, content: Content, index: int, start: int, length: int) -> Buffer:
         """Read from the cache; a piece that was kept over a restart is hashed before it is served again."""
         path = self._cache_path(content.file_id)
         try:
