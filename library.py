@@ -18,6 +18,7 @@ import collections
 import contextlib
 import errno
 import hashlib
+import math
 import os
 import queue
 import re
@@ -89,6 +90,10 @@ from protocol.shares import (
 from protocol.wire import Buffer
 
 try:
+    import sqlite3
+except ImportError:  # a Python that was built without it: then a restart hashes anew
+    sqlite3 = None  # type: ignore[assignment]
+try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
@@ -112,6 +117,11 @@ REPORT_INTERVAL = 0.5          # seconds of scanning between two reports
 HASH_TIME_MAX = 10.0           # seconds of hashing in a pass: then new files are looked for
 PASS_INTERVAL_MIN = 2.0        # seconds
 PASS_IDLE_FACTOR = 20          # a pass costs at most a twentieth of the time
+BUSY_TIME = 0.3                # seconds after a piece was read or written in which transfers have the disk
+WORK_TIME, REST_TIME = 0.005, 0.02   # seconds of hashing, then of rest, while the disk serves transfers
+DIGESTS_FILE = "digests.db"    # below the hidden folder
+DIGESTS_ROWS_MAX = 400_000     # about 150 bytes each for small files
+RACY_TIME_NS = 2_000_000_000   # a file changed so shortly before it was hashed may change again and keep its time
 RENAME_TRIES, RENAME_DELAY = 10, 0.1   # Windows: a virus scanner may hold the file for a moment
 
 
@@ -269,6 +279,123 @@ def _no_tick() -> None:
     pass
 
 
+# ---- Digests kept between runs ---------------------------------------------------------------------------------------
+
+class DigestStore:
+    """What was hashed before, by path, size, time and inode; owned by the scanner's thread.
+
+    It is only a help: where it cannot be opened or is damaged, files are hashed anew. A row is believed if its digests
+    give its id. The folder's lock keeps other nodes away from it.
+    """
+
+    _TABLE = ("CREATE TABLE IF NOT EXISTS digests (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, "
+              "inode INTEGER, hashed_ns INTEGER, id BLOB, digests BLOB) WITHOUT ROWID")
+
+    def __init__(self, folder: str) -> None:
+        self._folder, self._inside = folder, os.path.join(folder, "")
+        self._file: Any = None
+        self._is_useless = sqlite3 is None
+
+    def find(self, path: str, fingerprint: Fingerprint) -> bytes:
+        """The digests of the first pieces (of all, as a rule) of a file that is as it was; none if it is unknown."""
+        rows = self._run("SELECT hashed_ns, id, digests FROM digests "
+                         "WHERE path = ? AND size = ? AND mtime_ns = ? AND inode = ?",
+                         (self._key(path), *map(_signed, fingerprint)))
+        for hashed_ns, file_id, digests in rows:
+            if abs(hashed_ns - fingerprint[1]) > RACY_TIME_NS and self._fits(fingerprint[0], file_id, digests):
+                return bytes(digests)
+        return b""
+
+    @staticmethod
+    def _fits(size: int, file_id: Any, digests: Any) -> bool:
+        if not isinstance(digests, bytes) or len(digests) % DIGEST_BYTES:
+            return False
+        return len(digests) <= piece_count_of(size) * DIGEST_BYTES and identity_of(size, digests) == file_id
+
+    def keep(self, path: str, fingerprint: Fingerprint, digests: bytes, hashed_ns: int) -> None:
+        """Note digests; they are on the disk after `commit`."""
+        file_id = identity_of(fingerprint[0], digests)
+        self._run("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?, ?, ?, ?)",
+                  (self._key(path), *map(_signed, fingerprint), hashed_ns, file_id, digests))
+
+    def forget(self, path: str) -> None:
+        """The file is gone or another."""
+        self._run("DELETE FROM digests WHERE path = ?", (self._key(path),))
+
+    def prune(self, paths: Iterable[str]) -> None:
+        """Forget all but these, when there are too many."""
+        count = next(iter(self._run("SELECT COUNT(*) FROM digests")), (0,))[0]
+        if count > DIGESTS_ROWS_MAX:
+            kept = set(map(self._key, paths))
+            for (key,) in self._run("SELECT path FROM digests"):
+                if key not in kept:
+                    self._run("DELETE FROM digests WHERE path = ?", (key,))
+
+    def commit(self) -> None:
+        """Have what was noted outlive this process."""
+        if self._file is not None:
+            try:
+                self._file.commit()
+            except sqlite3.Error:
+                self._give_up()
+
+    def close(self) -> None:
+        """Commit and close; a later use opens it again."""
+        self.commit()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _key(self, path: str) -> str:
+        # Relative, so that a folder that was moved or mounted elsewhere is known again.
+        key = path[len(self._inside):] if path.startswith(self._inside) else path
+        return key if key.isascii() else key.encode("utf-8", "backslashreplace").decode("utf-8")
+
+    def _run(self, order: str, values: Tuple[Any, ...] = ()) -> List[Any]:
+        if self._is_useless:
+            return []
+        try:
+            self._file = self._file or self._opened()
+            return self._file.execute(order, values).fetchall()  # type: ignore[no-any-return]
+        except (sqlite3.Error, OSError, OverflowError):
+            self._give_up()
+            return []
+
+    def _opened(self) -> Any:
+        """Open the file, or make it anew where it is damaged."""
+        path = os.path.join(self._folder, HIDDEN, DIGESTS_FILE)
+        for is_last in (False, True):
+            if os.path.lexists(path) and _is_link(os.lstat(path)):
+                raise OSError(errno.ELOOP, "a link", path)
+            database = sqlite3.connect(path, timeout=0.0)
+            try:
+                # Only a help, so it waits for no disk: a crash of the machine may cost it, never a wrong digest.
+                for order in ("PRAGMA locking_mode = EXCLUSIVE", "PRAGMA journal_mode = TRUNCATE",
+                              "PRAGMA synchronous = OFF", "PRAGMA temp_store = MEMORY", self._TABLE):
+                    database.execute(order)
+                database.execute("SELECT path, size, mtime_ns, inode, hashed_ns, id, digests FROM digests LIMIT 1")
+                return database
+            except sqlite3.Error:
+                database.close()
+                if is_last:
+                    raise
+                for end in ("", "-journal"):
+                    _remove(path + end)
+        raise AssertionError("the second try returns or raises")
+
+    def _give_up(self) -> None:
+        self._is_useless = True
+        if self._file is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._file.close()
+            self._file = None
+
+
+def _signed(number: int) -> int:
+    """An inode may need 64 bits; SQLite has 63 and a sign."""
+    return number - (1 << 64) if number >= 1 << 63 else number
+
+
 # ---- The scanner -----------------------------------------------------------------------------------------------------
 
 class StopFlag(Protocol):
@@ -293,6 +420,7 @@ class _Walk:
         self.files: Dict[str, Found] = {}
         self.tops: Dict[str, Top] = {}
         self.troubles = Troubles()
+        self.has_seen_folder = True
         self._tick = tick
 
     def add_folder_itself(self, folder: str) -> None:
@@ -300,8 +428,9 @@ class _Walk:
         children = self._children(folder)
         if children is None:
             self.troubles.add("folder", folder)
+            self.has_seen_folder = False        # it may be back, with all that is known of it
         for child in children or ():
-            self.add(os.path.join(folder, child), child, None)
+            self.add(folder + os.sep + child, child, None)
 
     def add(self, path: str, name: str, top: Optional[Top]) -> None:
         """Look at a file or folder; `top` is the shared folder that it is in, if any."""
@@ -340,7 +469,7 @@ class _Walk:
         elif not children and name != top.name:
             top.empty.append(name[len(top.name) + 1:])
         for child in children or ():
-            self.add(os.path.join(path, child), f"{name}/{child}", top)
+            self.add(path + os.sep + child, f"{name}/{child}", top)
 
     def _children(self, path: str) -> Optional[List[str]]:
         """What is in a folder, without dotfiles; None when it cannot be read."""
@@ -370,11 +499,14 @@ def _check_readable(path: str) -> None:
 class Scanner:
     """Finds and hashes what is shared; owned by one thread, which calls `run_once` again and again."""
 
-    def __init__(self, folder: str, stop: Optional[StopFlag] = None,
-                 clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, folder: str, stop: Optional[StopFlag] = None, clock: Callable[[], float] = time.monotonic,
+                 is_disk_busy: Callable[[], bool] = lambda: False, rest: Callable[[float], Any] = time.sleep) -> None:
         self.folder = os.path.abspath(folder)
         self._stop = stop
         self._clock = clock
+        self._is_disk_busy, self._rest = is_disk_busy, rest
+        self._rested_at = clock()
+        self._store = DigestStore(self.folder)
         self._inbox: queue.SimpleQueue[Callable[[], Any]] = queue.SimpleQueue()
         self._extras: List[str] = []
         self._held: set[str] = set()
@@ -386,7 +518,7 @@ class Scanner:
         self._report: Optional[Callable[[ScanResult], None]] = None
         self._whole, self._step = ScanResult(), ScanResult()
         self._reported_at = self._hash_until = 0.0
-        self._is_unfinished = False
+        self._is_unfinished = self._has_pruned = False
         self._begun: Dict[str, Tuple[Fingerprint, bytearray]] = {}       # the digests so far of a huge file, by path
 
     # -- for other threads --
@@ -415,7 +547,7 @@ class Scanner:
 
     def adopt(self, shared: SharedFile) -> None:
         """Take a file that a download has finished as known: it is not hashed again."""
-        self._inbox.put(partial(self._known.__setitem__, shared.path, shared))
+        self._inbox.put(partial(self._adopt, shared))
 
     def hold(self, name: str) -> None:
         """Keep a top folder's entry as it is while a download fills the folder."""
@@ -441,7 +573,18 @@ class Scanner:
         with contextlib.suppress(_Stopped):
             self._scan()
         self._flush()
+        self._store.commit()
         return self._whole
+
+    def close(self) -> None:
+        """Give the kept digests' file free."""
+        self._take_inbox()
+        self._store.close()
+
+    def _adopt(self, shared: SharedFile) -> None:
+        self._known[shared.path] = shared
+        # Nobody else has written it, so its time need not be old to be believed.
+        self._store.keep(shared.path, shared.fingerprint, shared.digests, shared.mtime_ns + 2 * RACY_TIME_NS)
 
     def _add_extra(self, path: str) -> None:
         if path not in self._extras:
@@ -456,8 +599,13 @@ class Scanner:
         """Between two steps of work: stop if asked to, report if it is time."""
         if self._stop is not None and self._stop.is_set():
             raise _Stopped
-        if self._step and self._clock() - self._reported_at >= REPORT_INTERVAL:
+        now = self._clock()
+        if self._step and now - self._reported_at >= REPORT_INTERVAL:
             self._flush()
+        if now - self._rested_at >= WORK_TIME:      # transfers have the disk and the processor first
+            if self._is_disk_busy():
+                self._rest(REST_TIME)
+            self._rested_at = self._clock()
 
     def _flush(self) -> None:
         step, self._step, self._reported_at = self._step, ScanResult(), self._clock()
@@ -466,6 +614,7 @@ class Scanner:
         self._whole.warnings += step.warnings
         if step and self._report is not None:
             self._report(step)
+        self._store.commit()
 
     def _scan(self) -> None:
         started = self._clock()
@@ -489,11 +638,16 @@ class Scanner:
             found = walk.files.get(path)
             if found is None or found.fingerprint != shared.fingerprint:
                 self._step.removed.append(self._known.pop(path))
+                if walk.has_seen_folder:
+                    self._store.forget(path)
             elif (found.name, found.listed) != (shared.name, shared.listed):
                 self._known[path] = replace(shared, name=found.name, listed=found.listed)
                 self._step.removed.append(shared)
                 self._step.added.append(self._known[path])
         self._begun = {path: begun for path, begun in self._begun.items() if path in walk.files}
+        if walk.has_seen_folder and not self._has_pruned:
+            self._has_pruned = True
+            self._store.prune(walk.files)
         for path in list(self._folders):
             if path not in walk.tops:
                 self._forget_folder(path)
@@ -529,6 +683,13 @@ class Scanner:
         if adopted is not None and adopted.fingerprint == found.fingerprint:
             return
         started = self._clock()
+        kept = self._store.find(path, found.fingerprint) if path not in self._begun else b""
+        if kept and len(kept) == piece_count_of(found.fingerprint[0]) * DIGEST_BYTES:
+            self._known[path] = shared = shared_file(found.name, path, found.fingerprint, kept, found.listed)
+            self._step.added.append(shared)
+            return
+        if kept:
+            self._begun[path] = found.fingerprint, bytearray(kept)
         try:
             self._known[path] = shared = self._hash_opened(path, found)
         except _StillChanging:
@@ -560,7 +721,9 @@ class Scanner:
             tick()
         except _Stopped:
             self._begun[path] = fingerprint, digests
+            self._store.keep(path, fingerprint, bytes(digests), time.time_ns())
             raise
+        self._store.keep(path, fingerprint, bytes(digests), time.time_ns())
         return bytes(digests)
 
     def _tick_hashing(self, descriptor: int, fingerprint: Fingerprint) -> None:
@@ -837,6 +1000,11 @@ class Library:
         self._parts: Dict[bytes, Content] = {}
         self._cache: OrderedDict[bytes, Content] = OrderedDict()  # the least recently used first
         self._unflushed: List[str] = []
+        self._moved_at = -math.inf                                 # when a piece was last read or written
+
+    def is_busy(self) -> bool:
+        """Whether transfers use the disk now; any thread may ask."""
+        return time.monotonic() - self._moved_at < BUSY_TIME
 
     # -- opening and closing --
 
@@ -938,7 +1106,7 @@ class Library:
 
     def read(self, file_id: bytes, index: int, offset: int, length: int) -> Buffer:
         """Read bytes of a piece: from a shared file that is still as announced, the cache, or a verified part."""
-        content = self._content(file_id)
+        content, self._moved_at = self._content(file_id), time.monotonic()
         in_range = 0 <= index < piece_count_of(content.size) and offset >= 0 and length >= 0
         if not in_range or offset + length > piece_length(content.size, index):
             raise LibraryError(ErrorKind.MALFORMED, "No such place in this file.")
@@ -1087,6 +1255,7 @@ class Library:
     ) -> bool:
         """Verify a piece and keep it; False, and nothing written, when it is not the piece that was asked for."""
         part = self._open_parts(file_id)
+        self._moved_at = time.monotonic()
         if not 0 <= index < piece_count_of(part.size) or len(data) != piece_length(part.size, index):
             return False
         if has_piece(part.verified, index):

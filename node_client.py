@@ -68,6 +68,7 @@ IDLE_SECONDS = 0.1                  # how often a waiting prompt looks for what 
 ANSWER_SECONDS = 0.5                # how long the prompt stays away for a command's answer
 SCRIPT_ANSWER_SECONDS = 30.0        # the same for piped commands, which rely on each other
 JOIN_SECONDS = 12.0                 # an outcome comes within 3 s; this is for when something is broken
+SCANNER_STOP_SECONDS = 1.0          # it looks at its flag after every MiB
 LEAVE_SECONDS = 3.0                 # a handover takes at most 2 s
 PROGRESS_SECONDS = 30.0             # where no line can be redrawn: one line for this or for ...
 PROGRESS_PERCENT = 10               # ... this much
@@ -743,6 +744,8 @@ class ScannerThread:
         """Ends it; a pass that runs is given up."""
         self.is_over.set()
         self._asked.set()
+        if self._thread.is_alive():
+            self._thread.join(SCANNER_STOP_SECONDS)     # it still has the file of the kept digests
 
     def _run(self) -> None:
         waiting: List[Callable[[], None]] = []
@@ -758,6 +761,7 @@ class ScannerThread:
                 waiting.pop()()
             self._asked.wait(pause)
             self._asked.clear()
+        self._scanner.close()
 
 
 # ---------------------------------------------------------------- commands
@@ -1338,7 +1342,7 @@ class Node:
         self._disk = DiskThread(self._thread)
         self._library, self._transport = library, transport
         is_over = threading.Event()
-        scanner = files.Scanner(library.folder, is_over)
+        scanner = files.Scanner(library.folder, is_over, is_disk_busy=library.is_busy)
         self._scanner = ScannerThread(scanner, self._on_scanned, is_over)
         self._links = rdt.Links(transport, self._emit)
         self.peer = self._thread.peer = peer.Peer(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import random
 import socket
+import sqlite3
 import stat
 import subprocess
 import sys
 import tempfile
 import textwrap
+import types
 import unicodedata
 from pathlib import Path
 
@@ -1099,6 +1102,181 @@ def test_sparse_file_beyond_4_gib_is_hashed_and_served_at_its_end(memory_folder)
     with Library(str(tmp_path)) as lib:
         lib.adopt([shared])
         assert lib.read(shared.file_id, 2050, MIB - 4, 4) == b"\0end"
+
+
+# ---- Digests kept between runs ---------------------------------------------------------------------------------------
+
+LONG_AGO = 1_600_000_000_000_000_000
+
+
+class Readings:
+    """How many bytes were hashed of which file; `_digest_range` is the one place where the scanner reads."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.count = 0
+        self._digest_range = library._digest_range
+        monkeypatch.setattr(library, "_digest_range", self._read)
+
+    def _read(self, descriptor, offset, length, tick):
+        self.count += 1
+        return self._digest_range(descriptor, offset, length, tick)
+
+
+def aged(folder: Path, **files: bytes) -> None:
+    """Files that were not changed a moment ago."""
+    fill(folder, **files)
+    for name in files:
+        os.utime(folder / name.replace("__", "/"), ns=(LONG_AGO, LONG_AGO))
+
+
+def scan_of(folder: Path, stop=None) -> library.ScanResult:
+    """A node's first look: it is opened, looks, and ends."""
+    with Library(str(folder)):
+        scanner = Scanner(str(folder), stop)
+        result = scanner.run_once()
+        scanner.close()
+    return result
+
+
+def test_a_restart_hashes_nothing_twice(tmp_path, monkeypatch):
+    aged(tmp_path, a=b"one", d__b=b"two", d__c=bytes(3 * MIB), empty=b"")
+    first = scan_of(tmp_path)
+    readings = Readings(monkeypatch)
+    again = scan_of(tmp_path)
+    assert readings.count == 0
+    assert sorted(again.added, key=lambda file: file.path) == sorted(first.added, key=lambda file: file.path)
+
+
+@pytest.mark.parametrize("change", ["content", "time", "another file", "none"])
+def test_only_what_changed_meanwhile_is_hashed_again(tmp_path, monkeypatch, change):
+    aged(tmp_path, a=b"one", b=b"two")
+    scan_of(tmp_path)
+    path = tmp_path / "a"
+    if change == "content":
+        path.write_bytes(b"ONE")
+    elif change == "time":
+        os.utime(path, ns=(LONG_AGO, LONG_AGO + 1))
+    elif change == "another file":      # of the same size and time: its inode tells
+        (tmp_path / "new").write_bytes(b"ONE")
+        os.utime(tmp_path / "new", ns=(LONG_AGO, LONG_AGO))
+        os.replace(tmp_path / "new", path)
+    readings = Readings(monkeypatch)
+    found = {file.name: file.digests for file in scan_of(tmp_path).added}
+    assert found == {name: hashlib.sha256((tmp_path / name).read_bytes()).digest() for name in "ab"}
+    assert readings.count == (0 if change == "none" or (change == "another file" and not POSIX) else 1)
+
+
+def test_a_file_written_a_moment_ago_may_still_change_within_its_time_and_is_hashed_again(tmp_path, monkeypatch):
+    fill(tmp_path, a=b"one")
+    scan_of(tmp_path)
+    status = os.stat(tmp_path / "a")
+    (tmp_path / "a").write_bytes(b"ONE")
+    os.utime(tmp_path / "a", ns=(status.st_mtime_ns, status.st_mtime_ns))
+    assert scan_of(tmp_path).added[0].digests == hashlib.sha256(b"ONE").digest()
+
+
+def test_what_a_download_finished_is_known_after_a_restart(lib, folder, monkeypatch):
+    content = Content(300_000)
+    scanner = Scanner(str(folder))
+    scanner.adopt(fetch(lib, content, "x.bin").shared)
+    scanner.close()
+    lib.close()
+    readings = Readings(monkeypatch)
+    assert [file.file_id for file in scan_of(folder).added] == [content.file_id] and readings.count == 0
+
+
+def test_a_huge_file_goes_on_where_the_last_run_was_stopped(tmp_path, monkeypatch):
+    aged(tmp_path, big=bytes_of(8 * MIB))
+    pieces = piece_count_of(8 * MIB)
+    assert not scan_of(tmp_path, StopAfter(pieces // 2)).added
+    readings = Readings(monkeypatch)
+    found = scan_of(tmp_path).added
+    assert found[0].digests == library.digests_of(bytes_of(8 * MIB)) and 0 < readings.count < pieces
+
+
+def test_a_folder_that_was_moved_is_known_again(tmp_path, monkeypatch):
+    aged(tmp_path / "here", a=b"one", d__b=b"two")
+    scan_of(tmp_path / "here")
+    os.rename(tmp_path / "here", tmp_path / "there")
+    readings = Readings(monkeypatch)
+    assert names_of(scan_of(tmp_path / "there").added) == ["a", "d"] and readings.count == 0
+
+
+@pytest.mark.parametrize("damage", ["noise", "empty", "another table", "a wrong digest", "a folder", "a link"])
+def test_kept_digests_that_are_damaged_are_no_more_than_hashed_anew(tmp_path, damage):
+    aged(tmp_path / "s", a=b"one", b=b"two")
+    scan_of(tmp_path / "s")
+    path = tmp_path / "s" / ".node" / library.DIGESTS_FILE
+    if damage == "noise":
+        path.write_bytes(bytes_of(10_000))
+    elif damage == "empty":
+        path.write_bytes(b"")
+    elif damage in ("another table", "a wrong digest"):
+        with contextlib.closing(sqlite3.connect(path)) as database:
+            if damage == "another table":
+                database.executescript("DROP TABLE digests; CREATE TABLE digests (path TEXT)")
+            else:
+                database.execute("UPDATE digests SET digests = zeroblob(32) WHERE path = 'a'")
+                database.commit()
+    else:
+        path.unlink()
+        path.mkdir() if damage == "a folder" else path.symlink_to(tmp_path / "outside.db")
+    expected = {"a": hashlib.sha256(b"one").digest(), "b": hashlib.sha256(b"two").digest()}
+    for _ in range(2):
+        assert {file.name: file.digests for file in scan_of(tmp_path / "s").added} == expected
+    assert not (tmp_path / "outside.db").exists()
+
+
+def test_kept_digests_of_files_that_are_gone_are_dropped_when_there_are_many(tmp_path, monkeypatch):
+    monkeypatch.setattr(library, "DIGESTS_ROWS_MAX", 5)
+    for number in range(4):
+        aged(tmp_path, **{"a%d_%d" % (number, one): b"%d" % one for one in range(4)})
+        scan_of(tmp_path)
+        for path in tmp_path.glob("a*"):
+            path.unlink()
+    with contextlib.closing(sqlite3.connect(tmp_path / ".node" / library.DIGESTS_FILE)) as database:
+        assert database.execute("SELECT COUNT(*) FROM digests").fetchone()[0] <= 8
+
+
+def test_without_sqlite_files_are_hashed_and_shared_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(library, "sqlite3", None)
+    aged(tmp_path, a=b"one")
+    for _ in range(2):
+        assert names_of(scan_of(tmp_path).added) == ["a"]
+
+
+def test_hashing_yields_to_transfers(tmp_path):
+    fill(tmp_path, big=bytes(4 * MIB))
+    now, rests, busy = [0.0], [], [True]
+
+    def clock() -> float:
+        now[0] += 0.002     # each look at the clock stands for some work
+        return now[0]
+
+    def rest(seconds: float) -> None:
+        now[0] += seconds
+        rests.append(seconds)
+
+    scanner = Scanner(str(tmp_path), clock=clock, is_disk_busy=lambda: busy[0], rest=rest)
+    assert names_of(scanner.run_once().added) == ["big"]
+    assert sum(rests) > now[0] / 2, "it took most of the time while others wanted the disk"
+    busy[0], rests[:] = False, []
+    fill(tmp_path, another=bytes(4 * MIB))
+    assert names_of(scanner.run_once().added) == ["another"] and not rests
+
+
+def test_the_disk_is_busy_for_a_moment_after_each_piece(lib, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(library, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
+    assert not lib.is_busy()
+    content = Content(100_000)
+    lib.begin(content.file_id, content.size, content.digests, label="x")
+    lib.write_piece(content.file_id, 0, content.piece(0))
+    assert lib.is_busy()
+    now[0] += 2 * library.BUSY_TIME
+    assert not lib.is_busy()
+    lib.read(content.file_id, 0, 0, 10)
+    assert lib.is_busy()
 
 
 # ---- Serving (B01, B05) ----------------------------------------------------------------------------------------------

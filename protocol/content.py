@@ -99,6 +99,11 @@ _DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *
 _SHORT_HIDDEN = re.compile(r"node~[0-9]")   # what Windows may call `.node` in its 8.3 form
 
 
+# What nearly every name looks like: no need to look at it part by part. A device's name is looked at closer.
+_PLAIN_PART = r"(?!con|prn|aux|nul|com|lpt|node~)[a-z0-9_()+-]+(?:[. ][a-z0-9_()+-]+)*"
+_PLAIN = re.compile(f"{_PLAIN_PART}(?:/{_PLAIN_PART}){{0,{COMPONENTS_MAX - 1}}}", re.IGNORECASE | re.ASCII)
+
+
 def check_name(name: str) -> str:
     """Return a name from another node (a relative path with `/`) as it is, or raise `BadName`: it is never repaired."""
     if not isinstance(name, str) or not name:
@@ -110,6 +115,8 @@ def check_name(name: str) -> str:
 
 
 def _name_fault(name: str) -> str:
+    if len(name) <= COMPONENT_BYTES_MAX and _PLAIN.fullmatch(name):
+        return ""
     if len(name) > NAME_BYTES_MAX:
         return "it is too long"
     try:
@@ -147,6 +154,8 @@ def _has_hidden_characters(text: str) -> bool:
 
 def fold(name: str) -> str:
     """The form in which names are one file on systems that ignore case and Unicode form."""
+    if name.isascii():
+        return name.lower()
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
