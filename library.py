@@ -1031,6 +1031,16 @@ class Library:
             self._load()
         self.notice = ""
 
+    def _has_vanished(self) -> bool:
+        """Whether the node's own folder was taken away, with all that was kept in it."""
+        if os.path.isdir(self._parts_folder) and os.path.isdir(self._cache_folder):
+            return False
+        if not os.path.isdir(self.folder):      # never made anew: it may be a disk that will be mounted again
+            raise LibraryError(ErrorKind.GONE, f"The folder {shown(self.folder, 1000)} is gone.")
+        self._parts.clear()
+        self._cache.clear()
+        return True
+
     def close(self) -> None:
         """Close all files and give the folder free."""
         self._files.close()
@@ -1135,6 +1145,12 @@ class Library:
                     return path
         return None
 
+    def check_room(self, label: str, needed: int) -> None:
+        """Refuse what the disk has no room for."""
+        free = self.free_bytes()
+        if needed > free:
+            raise _no_room(label, needed, free)
+
     def free_bytes(self) -> int:
         """The bytes that this user may still write."""
         with _speaking(f"look at the folder {shown(self.folder, 1000)}"):
@@ -1180,7 +1196,7 @@ class Library:
         check_manifest(file_id, size, digests)
         if label:
             check_name(label)
-        if self.notice:
+        if self.notice or self._has_vanished():
             self._open_for_writing()       # the disk may have been freed or mounted anew
         part = self._parts.get(file_id) or Content(file_id, size, bytes(digests), label, is_folder, destination)
         if file_id not in self._parts and len(self._parts) >= PARTS_MAX:
@@ -1227,11 +1243,9 @@ class Library:
             part.claimed = claimed[count:]
 
     def _check_room(self, part: Content) -> None:
-        needed, free = part.size - part.verified_bytes, self.free_bytes()
         if part.destination is Destination.CACHE:
             self._make_room(part)
-        if needed > free:
-            raise _no_room(part.label, needed, free)
+        self.check_room(part.label, part.size - part.verified_bytes)
 
     def _write_map(self, content: Content, path: str) -> None:
         """Write a map anew beside the old one, then replace it; later records are added one by one."""
@@ -1263,6 +1277,14 @@ class Library:
         if (digest or hashlib.sha256(data).digest()) != _digest_at(part.digests, index):
             return False
         path = self._part_path(file_id)
+        if not os.path.lexists(path):           # a write would still succeed, into nothing
+            self._files.drop(path)
+            self._files.drop(path + ".map")
+            claimed = [one for one in range(piece_count_of(part.size)) if has_piece(part.verified, one)]
+            self._parts[file_id] = Content(file_id, part.size, part.digests, part.label, part.is_folder,
+                                           part.destination, claimed)   # it may be back, with all that it had
+            raise LibraryError(ErrorKind.GONE, f"Cannot save {_called(part.label)}: the folder "
+                                               f"{shown(self.folder, 1000)} was taken away.")
         with _speaking(f"save {_called(part.label)}"):
             _write_at(self._files.get(path, write=True), data, index * piece_size_of(part.size))
             # At a place of its own: a record torn by a full disk is written over by the next.

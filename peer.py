@@ -55,7 +55,9 @@ from protocol.results import (
     MemberRow,
     Notice,
     Outcome,
+    Paused,
     Progress,
+    Resumed,
     Stopped,
     SupernodeChanged,
     TransferRow,
@@ -65,8 +67,8 @@ from protocol.wire import Address, WireError
 
 __all__ = [
     "BACKLOG_LOW", "ChatReceived", "Disk", "DownloadDone", "FetchAnswer", "Joined", "Left", "ListEntry", "MemberRow",
-    "Network", "Notice", "Outcome", "Peer", "Progress", "ScanFeed", "Stopped", "SupernodeChanged", "TransferRow",
-    "UploadDone",
+    "Network", "Notice", "Outcome", "Paused", "Peer", "Progress", "Resumed", "ScanFeed", "Stopped",
+    "SupernodeChanged", "TransferRow", "UploadDone",
 ]  # fmt: skip
 
 NOTHING: AbstractSet[bytes] = frozenset()
@@ -177,6 +179,7 @@ class Peer:
         self._to_supernode: Deque[bytes] = deque()
         self._to_peer: Deque[bytes] = deque()
         self._is_draining = False
+        self._disk_jobs, self._disk_at = 0, 0.0  # on their way, and when the last one came back
         self.membership = Membership(LocalSide(network, self._to_supernode), rng, owner=self, name=name, mesh=mesh)
         self.fetching = Fetching(network, library, RULES, rng, self)
         self.serving = self.fetching.serving
@@ -521,12 +524,20 @@ class Peer:
 
     def run(self, job: Callable[[], Any], then: After) -> None:
         """The job on the disk thread, then `then(result, error, now)` on this one."""
+        if not self._disk_jobs:
+            self._disk_at = self._now
+        self._disk_jobs += 1
         self._disk(job, partial(self._on_disk, then))
 
     def _on_disk(self, then: After, result: Any, error: Optional[Exception], now: float) -> None:
         self._enter(now)
+        self._disk_jobs, self._disk_at = self._disk_jobs - 1, now
         then(result, error, now)
         self._drain(now)
+
+    def disk_silence(self, now: float) -> float:
+        """Seconds for which the disk has owed an answer."""
+        return now - self._disk_at if self._disk_jobs else 0.0
 
     def _drain(self, now: float) -> None:
         """Carry what peer and own supernode said to each other, until both are silent."""

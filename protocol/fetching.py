@@ -132,6 +132,7 @@ class Fetch:
         self.last_source = ""  # label of the source that was lost last
         self.trouble = ""  # why the last source was given up, in words
         self.changed_at: Optional[float] = None  # when the last source said that it has it no more
+        self.is_full = False  # it failed because the disk has no room
         self.is_gone = False  # it failed because nobody here has this content any more
         self.gave: Dict[str, int] = {}  # label -> bytes
         self.gave_via = ""  # the supernode that gave them by its cache
@@ -616,7 +617,7 @@ class Fetching:
 
     def _why_not(self, fetch: Fetch, error: Exception) -> str:
         """What is told about an error of the library; of a relay, in the words of those who wait for it."""
-        sentence = sentence_of(error)
+        sentence, fetch.is_full = sentence_of(error), kind_of(error) == "FULL"
         if fetch.wish is not None or kind_of(error) != "FULL":
             return sentence
         me, cause = self.host.label_of(self.host.node_id), sentence.rpartition(": ")[2]

@@ -42,6 +42,9 @@ class Host(Protocol):
     def run(self, job: Callable[[], Any], then: After) -> None:
         """The job on the disk thread, then `then(result, error, now)` here."""
 
+    def disk_silence(self, now: float) -> float:
+        """Seconds for which the disk has owed an answer."""
+
     def next_number(self) -> int: ...
     def size_of_own(self, file_id: bytes) -> Optional[int]:
         """The size of a content that is here whole (shared or cached), else None."""

@@ -16,7 +16,8 @@ from typing import Any, Deque, Dict, List, Optional, Tuple
 from protocol.download import Rate
 from protocol.fetching import Fetch, Fetching
 from protocol.host import kind_of, sentence_of
-from protocol.results import DownloadDone, ListEntry, Progress, Stopped, TransferRow
+from protocol.lines import format_size
+from protocol.results import DownloadDone, ListEntry, Paused, Progress, Resumed, Stopped, TransferRow
 from protocol.transfer import ASK_OTHERS_AFTER, SourceState
 
 FOLDER_FILES_AT_ONCE, FOLDER_BYTES_AT_ONCE = 16, 16 << 20  # many small files, but few large ones
@@ -25,6 +26,9 @@ PROGRESS_INTERVAL = 0.5  # at most twice a second for each transfer
 TICK = 0.5
 ENDED_KEPT = 20  # ended jobs that are still shown
 RECEIVING = "receiving"  # the only state with a rate and a time left
+DISK_SLOW_AFTER = 3.0  # seconds in which the disk has not answered: then it is named as what is waited for
+ROOM_INTERVAL, ROOM_INTERVAL_MAX = 1.0, 30.0  # seconds between looks for room, doubled while it is not enough after all
+ROOM_SPARE = 64 << 10  # bytes beside the content: its map and folders
 RUNNING_MAX = 6  # jobs at once; the others wait for their turn
 
 
@@ -42,6 +46,9 @@ class Job:
         self.fetches: Dict[Fetch, None] = {}  # ordered, unlike a set: a test's seed replays exactly
         self.gave: Dict[str, int] = {}  # label -> bytes, of ended fetches
         self.gave_via = ""
+        self.kept: Dict[bytes, int] = {}  # content -> verified bytes of fetches that wait for room on the disk
+        self.pause = ""  # why it waits, in words
+        self.look_at, self.look_interval = math.inf, ROOM_INTERVAL  # when to look for room again
         self.has_begun = False
         self.end_state = ""  # "done" or "stopped"
         self.verified_at_end = 0
@@ -49,7 +56,11 @@ class Job:
     def verified(self) -> int:
         if self.end_state:
             return self.verified_at_end
-        return sum(fetch.download.verified_bytes for fetch in self.fetches if not fetch.is_in_memory)
+        verified = dict(self.kept)
+        for fetch in self.fetches:
+            if not fetch.is_in_memory:
+                verified[fetch.file_id] = max(fetch.download.verified_bytes, verified.get(fetch.file_id, 0))
+        return sum(verified.values())
 
     def labels(self) -> Tuple[str, ...]:
         """Who gave something, the most generous first."""
@@ -69,6 +80,7 @@ class Job:
         self.fetches[fetch] = None
 
     def on_piece(self, fetch: Fetch, size: int, now: float) -> None:
+        self.look_interval = ROOM_INTERVAL
         if not fetch.is_in_memory:
             self.rate.add(size, now)
         self.tell_progress(now)
@@ -79,6 +91,42 @@ class Job:
     def on_failed(self, fetch: Fetch, reason: str, now: float) -> None:
         self.discard_gone(fetch)
         self.stop(reason, now, keep=not fetch.is_gone)
+
+    # ---- a full disk
+
+    def wait_for_room(self, fetch: Fetch, now: float) -> None:
+        """What is here stays; the rest goes on when the disk has room for it."""
+        if not fetch.is_in_memory:
+            self.kept[fetch.file_id] = max(fetch.download.verified_bytes, self.kept.get(fetch.file_id, 0))
+        self.drop(fetch, now)
+        self.look_for_room(now, is_news=not self.pause)
+
+    def look_for_room(self, now: float, is_news: bool = False) -> None:
+        self.pause = self.pause or "paused: the disk is full"
+        self.look_at = math.inf
+        self.jobs.host.run(self.jobs.library.free_bytes, partial(self._on_room_seen, is_news))
+
+    def _on_room_seen(self, is_news: bool, free: Any, error: Optional[Exception], now: float) -> None:
+        if self.end_state or not self.pause:
+            return
+        needed = self.size - self.verified()
+        free = 0 if error is not None else free
+        self.pause = "paused: needs %s, %s free" % (format_size(needed), format_size(free))
+        if is_news:
+            paused = Paused(self.number, self.entry.name, self.verified(), self.size, needed, free)
+            self.jobs.host.notify(paused)
+        if is_news or free < needed + ROOM_SPARE:
+            self.look_at = now + self.look_interval
+        else:
+            # Should it not be enough after all (a quota is not told), the next look is later.
+            self.look_interval = min(2 * self.look_interval, ROOM_INTERVAL_MAX)
+            self.pause, self.rate = "", Rate(now)
+            self.jobs.host.notify(Resumed(self.number, self.entry.name))
+            self.go_on(now)
+
+    def go_on(self, now: float) -> None:
+        """There is room again."""
+        self.begin(now)
 
     def discard_gone(self, fetch: Fetch) -> None:
         """A part of what nobody has any more would only lie about."""
@@ -148,8 +196,12 @@ class Job:
     def state_in_words(self, now: float) -> str:
         if not self.has_begun:
             return "waiting for its turn"
+        if self.pause:
+            return self.pause
         if self.is_verifying():
             return "verifying"
+        if self.jobs.host.disk_silence(now) >= DISK_SLOW_AFTER:
+            return "waiting for the disk"
         sources = [source for fetch in self.fetches for source in fetch.download.sources.values()]
         ready = [source for source in sources if source.state is SourceState.READY]
         if any(now - source.heard_at < ASK_OTHERS_AFTER for source in ready):
@@ -167,6 +219,12 @@ class Job:
 
 class FileJob(Job):
     """A single file."""
+
+    def on_failed(self, fetch: Fetch, reason: str, now: float) -> None:
+        if fetch.is_full and not self.end_state and (fetch.download.verified_bytes or self.kept):
+            self.wait_for_room(fetch, now)
+        else:
+            super().on_failed(fetch, reason, now)
 
     def begin(self, now: float) -> None:
         """Look here first: it may be in the cache, or have come with a folder meanwhile."""
@@ -199,7 +257,8 @@ class FileJob(Job):
         if self.end_state:
             return
         if error is not None:
-            self.stop(sentence_of(error), now)
+            fetch.is_full = kind_of(error) == "FULL"
+            self.on_failed(fetch, sentence_of(error), now)
             return
         self.drop(fetch, now)
         self.done(finished.path, finished.was_there, now)
@@ -212,7 +271,7 @@ class FolderJob(Job):
         super().__init__(jobs, number, entry, now)
         self.path = ""
         self.waiting: Deque[Any] = deque()  # entries of the listing
-        self.busy: Dict[bytes, int] = {}  # id -> size
+        self.busy: Dict[bytes, Any] = {}  # id -> entry of the listing
         self.later: List[Any] = []  # contents that are on their way under another name
         self.providers: Tuple[bytes, ...] = ()  # gave the listing, so they are asked for the files first
         self.done_bytes = 0
@@ -271,7 +330,7 @@ class FolderJob(Job):
 
     def _go_on(self, now: float) -> None:
         """Begin with the next files, or end."""
-        if self.end_state or self.is_closing:
+        if self.end_state or self.is_closing or self.pause:
             return
         if not self.waiting and not self.busy and self.later:
             self.waiting, self.later = deque(self.later), []
@@ -280,14 +339,15 @@ class FolderJob(Job):
             if entry.file_id in self.busy:
                 self.later.append(entry)
             else:
-                self.busy[entry.file_id] = entry.size
+                self.busy[entry.file_id] = entry
                 self._prepare(entry, now)
         if not self.waiting and not self.busy and not self.later:
             self.is_closing = True
             self.jobs.host.run(self.jobs.library.flush, self._on_flushed)
 
     def _has_room(self, size: int) -> bool:
-        is_small = sum(self.busy.values()) + size <= FOLDER_BYTES_AT_ONCE and len(self.busy) < FOLDER_FILES_AT_ONCE
+        busy = sum(entry.size for entry in self.busy.values())
+        is_small = busy + size <= FOLDER_BYTES_AT_ONCE and len(self.busy) < FOLDER_FILES_AT_ONCE
         return is_small or len(self.busy) < 2
 
     def _prepare(self, entry: Any, now: float) -> None:
@@ -309,14 +369,28 @@ class FolderJob(Job):
             else:
                 self.want(entry.file_id, entry.size, name, False, now, self.providers)
             return
+        if error is not None and kind_of(error) == "FULL":
+            self._put_back(entry.file_id)
+            self.look_for_room(now, is_news=not self.pause)
+            return
         if error is not None:
             self.failures.append("%s: %s" % (name, sentence_of(error)))
         elif here is not True:
             self.new_files += 1
         self._file_over(entry.file_id, entry.size, now)
 
+    def _put_back(self, file_id: bytes) -> None:
+        """This file waits for room on the disk."""
+        entry = self.busy.pop(file_id, None)
+        if entry is not None:
+            self.waiting.appendleft(entry)
+
+    def go_on(self, now: float) -> None:
+        self._go_on(now)
+
     def _file_over(self, file_id: bytes, size: int, now: float) -> None:
         self.done_bytes += size
+        self.kept.pop(file_id, None)
         self.busy.pop(file_id, None)
         self.tell_progress(now)
         self._go_on(now)
@@ -326,6 +400,7 @@ class FolderJob(Job):
         if self.end_state:
             return
         if error is not None:
+            fetch.is_full = kind_of(error) == "FULL"
             self.on_failed(fetch, sentence_of(error), now)
             return
         self.new_files += 1
@@ -333,7 +408,11 @@ class FolderJob(Job):
         self._file_over(fetch.file_id, fetch.download.size, now)
 
     def on_failed(self, fetch: Fetch, reason: str, now: float) -> None:
-        """One file that cannot be had does not keep the others away."""
+        """One file that cannot be had does not keep the others away; a full disk keeps all waiting."""
+        if fetch.is_full and not self.end_state and self.is_held:
+            self._put_back(fetch.file_id)
+            self.wait_for_room(fetch, now)
+            return
         self.drop(fetch, now)
         self.discard_gone(fetch)
         if self.end_state:
@@ -437,6 +516,8 @@ class Jobs:
             running = [job for job in self.jobs.values() if not job.end_state]
             for job in running:
                 job.tell_progress(now)
+                if now >= job.look_at:
+                    job.look_for_room(now)
             self._tick_at = now + TICK if running else math.inf
 
     def end_all(self, now: float, tell: bool) -> None:
@@ -461,6 +542,7 @@ class Jobs:
     def prepare_folder(self, name: str, listing: bytes) -> Tuple[str, List[Any], List[str]]:
         """Decode the listing, make the folder and the empty ones in it: path, files, troubles."""
         entries = self.rules.decode_folder(listing)
+        self._check_room(name, entries)
         path = self.library.make_folder(name)
         troubles = []
         for entry in entries:
@@ -470,6 +552,12 @@ class Jobs:
                 except Exception as error:  # one bad place does not spoil the rest; it is told at the end
                     troubles.append(sentence_of(error))
         return path, [entry for entry in entries if not entry.is_folder], troubles
+
+    def _check_room(self, name: str, entries: List[Any]) -> None:
+        """Refuse a folder that does not fit, before anything of it is here."""
+        begun = {part.file_id: part.verified_bytes for part in self.library.parts()}
+        missing = (entry for entry in entries if self.library.local_copy(entry.file_id) is None)
+        self.library.check_room(name, sum(entry.size - begun.get(entry.file_id, 0) for entry in missing))
 
     def prepare_cached_folder(self, file_id: bytes, name: str) -> Tuple[str, List[Any], List[str]]:
         return self.prepare_folder(name, self.library.contents(file_id))

@@ -213,6 +213,12 @@ def _line_for_stopped(event: results.Stopped, folder: str) -> str:
     return f"{line}. {format_size(event.verified)} kept; R {name} goes on" if event.kept else line
 
 
+def _line_for_paused(event: results.Paused, folder: str) -> str:
+    room = f"the disk has no room: needs {format_size(event.needed)}, {format_size(event.free)} free"
+    return (f"!! {safe_text(event.name)}  paused at {format_percent(event.verified, event.size)}: {room}; "
+            "goes on when there is")
+
+
 LINES: Dict[type, Callable[[Any, str], str]] = {
     results.Outcome: _line_for_outcome,
     results.Joined: lambda event, folder: f"* {safe_label(event.label)} joined ({count_of(event.count, 'node')})",
@@ -223,6 +229,8 @@ LINES: Dict[type, Callable[[Any, str], str]] = {
     results.DownloadDone: _line_for_download,
     results.UploadDone: _line_for_upload,
     results.Stopped: _line_for_stopped,
+    results.Paused: _line_for_paused,
+    results.Resumed: lambda event, folder: f"* {safe_text(event.name)} goes on: there is room again",
     results.Notice: lambda event, folder: f"* {safe_text(event.text, 1024)}",
 }
 

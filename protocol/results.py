@@ -122,5 +122,21 @@ class Stopped(NamedTuple):
     kept: bool
 
 
+class Paused(NamedTuple):
+    """The disk has no room for the rest: the download waits for it."""
+
+    number: int
+    name: str
+    verified: int
+    size: int
+    needed: int
+    free: int
+
+
+class Resumed(NamedTuple):
+    number: int
+    name: str
+
+
 class Notice(NamedTuple):
     text: str
