@@ -46,6 +46,7 @@ from protocol.lines import (
     place_of,
     progress_line,
     safe_text,
+    share_lines,
     short_id,
     table,
     text_width,
@@ -424,6 +425,15 @@ class Terminal:
         except (OSError, ValueError, AttributeError):
             return 80
 
+    def page(self) -> Optional[int]:
+        """How many rows of a list a person sees at once; None where nobody looks at a window."""
+        if not (self.is_asking and self.can_redraw):
+            return None
+        try:
+            return max((os.get_terminal_size(sys.stdout.fileno()).lines or 24) - 4, 5)
+        except (OSError, ValueError, AttributeError):
+            return 20
+
     def width(self) -> Optional[int]:
         """Where to cut a line: nowhere if nobody's window is concerned."""
         return self.columns() - 1 if self.can_redraw else None
@@ -776,7 +786,8 @@ class Command(NamedTuple):
 
 
 COMMANDS = (
-    Command(("G", "list", "files", "ls"), "G [pattern]", "list the files of the network", "G *.pdf", "list_files"),
+    Command(("G", "list", "files", "ls"), "G [pattern], G +", "list the files of the network; more of it", "G *.pdf",
+            "list_files"),
     Command(("R", "get", "fetch", "download"), "R name, R number", "fetch a file or folder", "R lab.iso", "fetch"),
     Command(("T", "say", "chat", "talk"), "T text", "chat with everyone", "T hello everyone", "chat"),
     Command(("B", "share"), "B path, B", "share a path; list what I share", "B ~/talks/intro.pdf", "share"),
@@ -838,6 +849,7 @@ class Console:
         self.running: Dict[int, results.TransferRow] = {}   # the latest of each
         self.told: Dict[int, Tuple[float, int]] = {}    # when, and at what percent, a progress line was printed
         self.rows: Dict[int, results.ListEntry] = {}        # the last list of files, by number
+        self.unshown: List[results.ListEntry] = []          # the pages of it that `G +` shows
         self.outcome: Optional[results.Outcome] = None
 
     # -- waiting and drawing
@@ -1099,6 +1111,9 @@ class Console:
 
     def list_files(self, pattern: str) -> None:
         """G: the files of the network."""
+        if pattern == "+":
+            self._show_page("That list has no more rows." if self.rows else "There is no list yet: G makes one.")
+            return
         pattern = unquoted(pattern)
         none = f'No file here matches "{safe_text(pattern, 60)}".' if pattern else \
             "Nothing is shared here yet. B path shares a file or folder."
@@ -1110,7 +1125,17 @@ class Console:
             self.say("!! The list did not come; try again soon")
             return
         self.rows = {entry.number: entry for entry in entries}
-        self._show_table([file_cells(entry) for entry in self.rows.values()], (0, 2), none)
+        self.unshown = list(entries)
+        self._show_page(none)
+
+    def _show_page(self, none: str) -> None:
+        """As many rows of the list as fit the window; all where there is none."""
+        count = self.terminal.page() or len(self.unshown)
+        page, self.unshown = self.unshown[:count], self.unshown[count:]
+        self._show_table([file_cells(entry) for entry in page], (0, 2), none)
+        if self.unshown:
+            self.say(f"  {len(self.rows) - len(self.unshown)} of {len(self.rows)} rows; G + shows more, "
+                     "and R number takes any")
 
     def fetch(self, what: str) -> None:
         """R: fetch by the number of the last list's row, or by name."""
@@ -1151,7 +1176,7 @@ class Console:
             if answer.transfer is not None and answer.transfer not in self.ended:
                 self.asked.add(answer.transfer)
             if kind == "running":
-                self.say(f"* {name} is on its way already (V shows it)")
+                self._show_running(name, answer.transfer)
         elif kind == "already here":
             self.say(f"* {name} is here already: {short_path(answer.path or '')}")
         elif kind == "several":
@@ -1162,6 +1187,14 @@ class Console:
             self._has_failed()
             why = {"nobody": "nobody here has it", "no network": "there is no network at the moment; try again soon"}
             self.say(f"!! {name}  {why.get(kind, 'could not be asked for; the log has details')}")
+
+    def _show_running(self, name: str, number: Optional[int]) -> None:
+        """R on what is on its way shows how it stands."""
+        self.say(f"* {name} is on its way already:")
+
+        def show(rows: Any) -> None:
+            self._show_transfers([row for row in rows or () if row.number == number])
+        self._ask(lambda peer, now, done: done(peer.transfers(now)), show)
 
     def chat(self, text: str) -> None:
         """T: chat with everyone."""
@@ -1219,7 +1252,14 @@ class Console:
         self._ask(lambda peer, now, done: done(peer.transfers(now)), self._show_transfers)
 
     def _show_transfers(self, rows: Any) -> None:
-        self._show_table([transfer_cells(row) for row in rows or ()], (0, 3), "No transfers.")
+        rows = rows or ()
+        told = table([transfer_cells(row) for row in rows], (0, 3), self.terminal.width())
+        for row, line in zip(rows, told):
+            self.say(line)
+            for share in share_lines(row, self.terminal.width()):
+                self.say(share)
+        if not rows:
+            self.say("No transfers.")
 
     def cancel(self, number: str) -> None:
         """K: cancel a transfer."""

@@ -76,7 +76,7 @@ BACKLOG_LOW = 1 << 20  # on_writable comes when a link's backlog falls under it
 HELLO_TIMEOUT = 5.0  # an incoming link says who it is, or is closed
 HELLOS_MAX = 256  # links that have not said it yet
 LIST_TIMEOUT = 5.0
-LIST_ROWS_MAX = 2000  # rows that one list command fetches
+LIST_ROWS_MAX = 10_000  # rows that one list command fetches
 
 Disk = Callable[[Callable[[], Any], After], None]  # the job there, then after(result, error, now) on the node thread
 

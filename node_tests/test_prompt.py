@@ -29,6 +29,7 @@ sys.path.insert(0, str(HOME))
 import node_client  # noqa: E402
 from node_client import Console, NodeThread, parse_command, progress_line, safe_text, unknown_line  # noqa: E402
 from protocol import lines  # noqa: E402
+from protocol.lines import share_lines  # noqa: E402
 from protocol.results import (  # noqa: E402
     ChatReceived,
     DownloadDone,
@@ -38,7 +39,10 @@ from protocol.results import (  # noqa: E402
     ListEntry,
     MemberRow,
     Outcome,
+    Paused,
     Progress,
+    Resumed,
+    Share,
     Stopped,
     SupernodeChanged,
     TransferRow,
@@ -110,6 +114,8 @@ class FakePeer:
     def list_files(self, pattern: str, now: float, done: Callable) -> None:
         if os.environ.get("FAKE_FILE", "-") == pattern:
             return done([entry(1, pattern)])
+        if pattern == "many":
+            return done([entry(number, f"f{number}.txt") for number in range(1, 5001)])
         done([entry(1, "lab.iso"), entry(2, "notes.pdf", size=12_000, holders=("bo",), sources=1)])
 
     def fetch(self, row: ListEntry, now: float, done: Callable) -> None:
@@ -120,6 +126,9 @@ class FakePeer:
             return done(FetchAnswer("nobody"))
         if name == "two":
             return done(FetchAnswer("several", (entry(1, "two.a"), entry(2, "two.b"))))
+        if name == "on its way":
+            self.ending, self.deadline = [downloaded(name=name)], now + 0.2
+            return done(FetchAnswer("running", (entry(1, name),), 1))
         if name == "here":
             return done(FetchAnswer("already here", (), None, "shared/here"))
         done(FetchAnswer("started", (entry(1, name),), 1))
@@ -132,7 +141,7 @@ class FakePeer:
                 MemberRow("me", ("10.0.0.8", 6020), "member", True, 1, None, None, True)]
 
     def transfers(self, now: float) -> list:
-        return [transfer(), TransferRow(2, "S", "notes.pdf", "queued 3rd", 0, 100, 0.0, None, ("bo",))]
+        return [transfer(shares=SHARES), TransferRow(2, "S", "notes.pdf", "queued 3rd", 0, 100, 0.0, None, ("bo",))]
 
     def cancel(self, number: int, now: float) -> str:
         return f"* transfer {number} cancelled"
@@ -179,6 +188,10 @@ class FakeNode:
 
     def close(self, timeout: float) -> None:
         self.thread.stop()
+
+
+SHARES = (Share("ana", 1_100_000_000, 54_100_000.0), Share("bo", 660_000_000, 34_300_000.0),
+          Share("cy", 0, 0.0, "queued 3rd"))
 
 
 # ---------------------------------------------------------------- a terminal
@@ -356,6 +369,9 @@ LINES = [
      "OK lab.iso  4.2 GB in 0:49, 85.9 MB/s, from ana by way of cy  id 9f3c11ab -> shared/lab.iso"),
     (UploadDone("lab.iso", 4_200_000_000, 49.0, "bo", bytes.fromhex("9f3c11ab")),
      "OK sent lab.iso to bo  4.2 GB in 0:49  id 9f3c11ab"),
+    (Paused(1, "lab.iso", 1_740_000_000, SIZE, 2_460_000_000, 12_000_000),
+     "!! lab.iso  paused at 41%: the disk has no room: needs 2.5 GB, 12.0 MB free; goes on when there is"),
+    (Resumed(1, "lab.iso"), "* lab.iso goes on: there is room again"),
     (stopped(), "!! lab.iso  stopped at 41%: ana left and nobody else has it. 1.7 GB kept; R lab.iso goes on"),
     (stopped(kept=False, reason="the disk is full"), "!! lab.iso  stopped at 41%: the disk is full"),
 ]
@@ -542,6 +558,47 @@ def test_nothing_but_plain_lines_goes_into_a_pipe():
 def test_several_matches_fetch_nothing_and_are_exit_code_1():
     lines, code = script("R two")
     assert code == 1 and 'Several files match "two"; R number takes one:' in lines
+
+
+def test_a_transfer_shows_what_each_source_gave_and_gives():
+    lines, _ = script("V\n")
+    at = next(number for number, line in enumerate(lines) if "R lab.iso" in line)
+    assert lines[at + 1:at + 4] == [
+        "      from ana  62%  1.1 GB    54.1 MB/s", "      from bo   37%  660.0 MB  34.3 MB/s",
+        "      from cy    0%  0 B       queued 3rd"]
+    assert "S notes.pdf" in lines[at + 4]
+
+
+def test_a_single_source_needs_no_lines_of_its_own():
+    assert share_lines(transfer(shares=SHARES[:1])) == [] == share_lines(transfer())
+
+
+def test_r_on_what_is_on_its_way_shows_how_it_stands():
+    lines, code = script("R on its way\n")
+    at = lines.index("* on its way is on its way already:")
+    assert "R lab.iso  receiving  41%" in lines[at + 1] and "from ana" in lines[at + 2] and code == 0
+    assert not any("S notes.pdf" in line for line in lines)
+
+
+def test_a_script_gets_a_long_list_whole():
+    lines, _ = script("G many\nG +\n")
+    assert sum(".txt" in line for line in lines) == 5000 and lines[-1] == "That list has no more rows."
+    assert "There is no list yet: G makes one." in script("G +\n")[0]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no pseudo-terminal")
+def test_a_person_gets_a_long_list_in_pages_of_the_window():
+    with Window(80, *QUIET) as window:
+        window.ready()
+        window.type("G many\n")
+        seen = window.until(lambda lines: any("20 of 5000 rows; G + shows more" in line for line in lines))
+        assert any(line.startswith("  20  f20.txt") for line in seen) and "  21  f21.txt" not in "\n".join(seen)
+        window.type("G +\n")
+        window.shows("40 of 5000 rows", "  40  f40.txt")
+        window.type("R 4999\n")
+        window.shows("OK f4999.txt")
+        window.type("Q\n")
+        assert window.end() == 0
 
 
 def test_a_number_is_a_row_of_the_last_list_first_and_then_a_name():

@@ -17,7 +17,7 @@ from protocol.download import Rate
 from protocol.fetching import Fetch, Fetching
 from protocol.host import kind_of, sentence_of
 from protocol.lines import format_size
-from protocol.results import DownloadDone, ListEntry, Paused, Progress, Resumed, Stopped, TransferRow
+from protocol.results import DownloadDone, ListEntry, Paused, Progress, Resumed, Share, Stopped, TransferRow
 from protocol.transfer import ASK_OTHERS_AFTER, SourceState
 
 FOLDER_FILES_AT_ONCE, FOLDER_BYTES_AT_ONCE = 16, 16 << 20  # many small files, but few large ones
@@ -188,7 +188,31 @@ class Job:
         if state == RECEIVING:
             rate = self.rate.per_second(now)
             left = (self.size - verified) / rate if rate >= 1.0 else None
-        return TransferRow(self.number, "R", self.entry.name, state, verified, self.size, rate, left, self.labels())
+        labels = self.labels()
+        return TransferRow(
+            self.number, "R", self.entry.name, state, verified, self.size, rate, left, labels, self.shares(now)
+        )
+
+    def shares(self, now: float) -> Tuple[Share, ...]:
+        """What each source has given and gives now, the most generous first; then those that only wait."""
+        gave, rates, states = dict(self.gave), dict.fromkeys(self.gave, 0.0), {}
+        for fetch in self.fetches:
+            for label, size in fetch.gave.items():
+                gave[label] = gave.get(label, 0) + size
+            for source in fetch.download.sources.values():
+                gave.setdefault(source.label, 0)
+                rates[source.label] = rates.get(source.label, 0.0) + source.per_second(now)
+                states[source.label] = self.state_of(source, now)
+        return tuple(Share(label, gave[label], rates.get(label, 0.0), states.get(label, ""))
+                     for label in sorted(gave, key=lambda label: -gave[label]))
+
+    @staticmethod
+    def state_of(source: Any, now: float) -> str:
+        if source.state is SourceState.QUEUED:
+            return "queued %s" % ordinal(source.position)
+        if source.owed and now - source.heard_at >= ASK_OTHERS_AFTER:
+            return "silent for %.0f s" % (now - source.heard_at)
+        return ""
 
     def is_verifying(self) -> bool:
         return bool(self.fetches) and all(fetch.is_complete for fetch in self.fetches)

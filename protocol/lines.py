@@ -270,3 +270,14 @@ def transfer_cells(row: results.TransferRow) -> Sequence[str]:
     return (str(row.number), row.direction + " " + safe_text(row.name), safe_text(row.state), percent,
             format_part(row.verified, row.size), format_rate(row.rate) if is_moving else "", left,
             f"{'to' if row.direction == 'S' else 'from'} {sources}" if sources else "")
+
+
+def share_lines(row: results.TransferRow, columns: Optional[int] = None) -> List[str]:
+    """A line for each of several sources of a download: its share of what came, and its rate."""
+    if len(row.shares) < 2:
+        return []
+    total = sum(share.size for share in row.shares)
+    cells = [(f"    from {safe_label(share.label)}", f"{share.size * 100 // total if total else 0}%",
+              format_size(share.size), safe_text(share.state) or (format_rate(share.rate) if share.rate >= 1 else ""))
+             for share in row.shares]
+    return table(cells, (1,), columns)

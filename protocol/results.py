@@ -41,6 +41,15 @@ class MemberRow(NamedTuple):
     mesh: bool
 
 
+class Share(NamedTuple):
+    """What one source has given to a download."""
+
+    label: str
+    size: int
+    rate: float
+    state: str = ""  # in words, if it gives nothing now
+
+
 class TransferRow(NamedTuple):
     number: int
     direction: str  # "R" received, "S" sent
@@ -51,6 +60,7 @@ class TransferRow(NamedTuple):
     rate: float
     seconds_left: Optional[float]
     sources: Tuple[str, ...]
+    shares: Tuple[Share, ...] = ()  # of a download
 
 
 class Outcome(NamedTuple):
