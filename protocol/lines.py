@@ -6,6 +6,7 @@ Pure: a value goes in, text comes out. Whatever came from another node passes `s
 
 from __future__ import annotations
 
+import functools
 import unicodedata
 from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple
 
@@ -65,6 +66,8 @@ UNPRINTABLE = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
 
 def safe_text(text: str, columns: int = 255) -> str:
     """Text from another node made harmless for a terminal: one line, nothing invisible, at most `columns` wide."""
+    if text.isascii() and text.isprintable():
+        return cut(text, columns)
     parts: List[str] = []
     marks = width = 0
     for character in text:
@@ -80,6 +83,7 @@ def safe_text(text: str, columns: int = 255) -> str:
     return "".join(parts)
 
 
+@functools.lru_cache(maxsize=4096)
 def safe_label(label: str) -> str:
     """A node's name, made harmless; it cannot end its own `<...>` either."""
     return safe_text(label, LABEL_COLUMNS_MAX).replace("<", "\\u{3c}").replace(">", "\\u{3e}")
