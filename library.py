@@ -47,10 +47,13 @@ from protocol.content import (
     FolderEntry,
     FolderInUse,
     LibraryError,
+    Pack,
     PathSet,
     check_manifest,
     check_name,
     has_piece,
+    in_order,
+    packs_in,
     piece_count_of,
     piece_length,
     piece_size_of,
@@ -75,6 +78,9 @@ from protocol.content import (
 from protocol.content import (
     identity_of as identity_of,
 )
+from protocol.content import (
+    ids_in as ids_in,
+)
 from protocol.parts import MAP_RECORD, Content, Destination, PartInfo, decode_map, encode_map
 from protocol.shares import (
     SCAN_FILES_MAX,
@@ -86,6 +92,7 @@ from protocol.shares import (
     Troubles,
     shared_file,
     shared_folder,
+    shared_pack,
 )
 from protocol.wire import Buffer
 
@@ -220,6 +227,22 @@ def _read_at(descriptor: int, length: int, offset: int) -> bytes:
     if len(data) == length or not data:
         return data
     return data + _read_at(descriptor, length - len(data), offset + len(data))
+
+
+class _StillChanging(Exception):
+    """The file changed while it was hashed."""
+
+
+def _read_member(path: str, expected: Fingerprint, offset: int, length: int) -> bytes:
+    """A part of a file in a pack, if it is still as it was announced; else `_StillChanging` or an OSError."""
+    descriptor = _open_regular(path)
+    try:
+        data = _read_at(descriptor, length, offset)
+        if _fingerprint(os.fstat(descriptor)) != expected or len(data) != length:
+            raise _StillChanging
+        return data
+    finally:
+        os.close(descriptor)
 
 
 def _read_into(buffers: BufferPool, descriptor: int, length: int, offset: int) -> memoryview:
@@ -409,10 +432,6 @@ class _Stopped(Exception):
     """The stop flag was seen, or the pass has had its time."""
 
 
-class _StillChanging(Exception):
-    """The file changed while it was hashed."""
-
-
 class _Walk:
     """One look at what lies in the shared places: names and fingerprints, nothing is opened."""
 
@@ -513,6 +532,7 @@ class Scanner:
         self._known: Dict[str, SharedFile] = {}                          # files, by path
         self._folders: Dict[str, SharedFile] = {}                        # shared folders, by path
         self._contents: Dict[str, Tuple[List[Tuple[str, SharedFile]], List[str]]] = {}  # what a listing was made of
+        self._packs: Dict[str, List[SharedFile]] = {}                    # of shared folders, by path
         self._warned: set[str] = set()
         self._idle_cost = 0.0
         self._report: Optional[Callable[[ScanResult], None]] = None
@@ -656,6 +676,7 @@ class Scanner:
         self._contents.pop(path, None)
         if path in self._folders:
             self._step.removed.append(self._folders.pop(path))
+        self._step.removed += self._packs.pop(path, [])
 
     def _hash_pending(self, walk: _Walk) -> None:
         """Hash what is new, small files first; a folder is listed as soon as all its files are known."""
@@ -754,15 +775,51 @@ class Scanner:
             else:
                 troubles.add("twin", f"{top.name}/{entry.path}")
         if entries:
-            self._announce_folder(path, top.name, entries, troubles)
+            try:
+                packs = self._packed(path, top.name, entries, dict(files))
+            except _Stopped:
+                self._contents.pop(path)     # it is listed at the next pass
+                raise
+            self._announce_folder(path, top.name, entries, packs, troubles)
 
-    def _announce_folder(self, path: str, name: str, entries: List[FolderEntry], troubles: Troubles) -> None:
+    def _announce_folder(self, path: str, name: str, entries: List[FolderEntry], packs: List[SharedFile],
+                         troubles: Troubles) -> None:
         try:
-            self._folders[path] = shared = shared_folder(name, path, entries)
+            self._folders[path] = shared = shared_folder(name, path, entries, packs)
         except LibraryError:
             troubles.add("big", name)
         else:
-            self._step.added.append(shared)
+            self._packs[path] = packs
+            self._step.added += (*packs, shared)
+
+    def _packed(self, path: str, name: str, entries: List[FolderEntry], files: Dict[str, SharedFile]
+                ) -> List[SharedFile]:
+        """The packs of a folder's small files; none while any of them changes."""
+        packs = []
+        try:
+            for number, pack in enumerate(packs_in(in_order(entries)), 1):
+                members = tuple((files[entry.path].path, files[entry.path].fingerprint) for entry in pack.members)
+                digests = self._digests_of_pack(pack, members)
+                packs.append(shared_pack(f"{name}/small files {number}", f"{path}{os.sep}.pack {number}", pack, digests,
+                                         members))
+        except (OSError, _StillChanging):
+            return []
+        return packs
+
+    def _digests_of_pack(self, pack: Pack, members: Tuple[Tuple[str, Fingerprint], ...]) -> bytes:
+        # The files are known by now, so what they are together depends on nothing but their ids.
+        place = ":pack " + hashlib.sha256(b"".join(entry.file_id for entry in pack.members)).hexdigest()
+        fingerprint = (pack.size, 0, 0)
+        kept = self._store.find(place, fingerprint)
+        if kept:
+            return kept
+        data = bytearray()
+        for path, expected in members:
+            self._tick()
+            data += _read_member(path, expected, 0, expected[0])
+        digests = digests_of(bytes(data))
+        self._store.keep(place, fingerprint, digests, 2 * RACY_TIME_NS)
+        return digests
 
 
 # ---- Folders and final names -----------------------------------------------------------------------------------------
@@ -870,7 +927,7 @@ def _folder_in(root: str, components: List[str]) -> Iterator[_Folder]:
 
 
 def _place(place: _Folder, source: str, status: os.stat_result, name: str,
-           is_same: Callable[[_Folder, str], bool]) -> Tuple[str, bool]:
+           is_same: Callable[[_Folder, str], bool], is_synced: bool = True) -> Tuple[str, bool]:
     """Give a finished file the first free name; stop at one that already holds the same content."""
     stem, extension = os.path.splitext(name)
     for number in range(1, CANDIDATES_MAX + 1):
@@ -882,7 +939,8 @@ def _place(place: _Folder, source: str, status: os.stat_result, name: str,
                 return candidate, True
             continue
         _confirm(place, candidate, status)
-        place.sync()
+        if is_synced:
+            place.sync()
         return candidate, False
     raise LibraryError(ErrorKind.NAME, f"There are too many files called {shown(name)}.")
 
@@ -1168,6 +1226,10 @@ class Library:
         for path, shared in self._shared[file_id].items():
             if shared.is_folder:
                 return shared.listing[start:start + length]
+            if shared.members:
+                with contextlib.suppress(OSError, _StillChanging):
+                    return self._read_pack(shared, start, length)
+                continue
             with contextlib.suppress(OSError):
                 descriptor = self._files.get(path)
                 if _fingerprint(os.fstat(descriptor)) == shared.fingerprint:
@@ -1176,6 +1238,19 @@ class Library:
                         return data
             self._files.drop(path)
         raise LibraryError(ErrorKind.CHANGED, "The file was changed or removed after it was shared.")
+
+    @staticmethod
+    def _read_pack(shared: SharedFile, start: int, length: int) -> bytes:
+        data, end, position = bytearray(), start + length, 0
+        for path, fingerprint in shared.members:
+            size = fingerprint[0]
+            if position + size > start:
+                first = max(start - position, 0)
+                data += _read_member(path, fingerprint, first, min(end - position, size) - first)
+            position += size
+            if position >= end:
+                break
+        return bytes(data)
 
     def _read_own(self, path: str, start: int, length: int) -> Buffer:
         with _speaking("read a kept file"):
@@ -1314,6 +1389,10 @@ class Library:
     def flush(self) -> None:
         """Flush what was finished with `flush=False`: one call for a folder of many small files."""
         paths, self._unflushed = self._unflushed, []
+        self._flush_paths(paths)
+
+    @staticmethod
+    def _flush_paths(paths: List[str]) -> None:
         if hasattr(os, "sync") and len(paths) > 1:
             os.sync()
             return
@@ -1322,6 +1401,64 @@ class Library:
                 descriptor = _open_regular(path, write=True)
                 os.fsync(descriptor)
                 os.close(descriptor)
+
+    def keep_small(self, place: str, entries: List[FolderEntry], data: Buffer) -> List[Union[Finished, LibraryError]]:
+        """Write small files that came together, below a folder: flushed together, and only then named.
+
+        Each is verified against its own id; what became of each is told.
+        """
+        kept: List[Union[Finished, LibraryError]] = []
+        written: List[Tuple[FolderEntry, str, bytes]] = []
+        position, view = 0, memoryview(data)
+        with contextlib.ExitStack() as stack:
+            for number, entry in enumerate(entries):
+                content = view[position:position + entry.size]
+                position += entry.size
+                path = os.path.join(self._parts_folder, f"small-{number}")
+                stack.callback(_remove, path)
+                written.append((entry, path, self._write_small(entry, path, content)))
+            self._flush_paths([path for _, path, digests in written if digests])
+            for entry, path, digests in written:
+                try:
+                    if not digests:
+                        raise LibraryError(ErrorKind.MALFORMED, "It did not come as it was announced.")
+                    kept.append(self._name_small(f"{place}/{entry.path}", path, entry.size, digests))
+                except LibraryError as error:
+                    kept.append(error)
+        return kept
+
+    def _write_small(self, entry: FolderEntry, path: str, content: memoryview) -> bytes:
+        """Write a small file under a name of our own; its digests, or none if it is not what its id says."""
+        digests = digests_of(bytes(content))
+        if len(content) != entry.size or identity_of(entry.size, digests) != entry.file_id:
+            return b""
+        with _speaking(f"save {shown(entry.path)}"):
+            _remove(path)
+            descriptor = _create(path)
+            try:
+                _write_at(descriptor, content, 0)
+            finally:
+                os.close(descriptor)
+        return digests
+
+    def _name_small(self, name: str, path: str, size: int, digests: bytes) -> Finished:
+        *parents, last = check_name(name).split("/")
+        same = Content(identity_of(size, digests), size, digests)
+        with _speaking(f"save {shown(name)}"), contextlib.ExitStack() as stack:
+            descriptor = _open_regular(path)
+            status = os.fstat(descriptor)
+            if os.name == "nt":
+                os.close(descriptor)
+            else:       # open, so that its inode names nothing else until it is confirmed
+                stack.callback(os.close, descriptor)
+            place = stack.enter_context(_folder_in(self.folder, parents))
+            final, was_there = _place(place, path, status, last, partial(self._is_same, same), is_synced=False)
+            status = place.status(final)
+            final_path = os.path.join(place.path, final)
+        self._unflushed.append(final_path)       # its name
+        shared = shared_file("/".join((*parents, final)), final_path, _fingerprint(status), digests, False)
+        self.adopt([shared])
+        return Finished(final_path, was_there, shared)
 
     def copy_local(self, file_id: bytes, name: str) -> Finished:
         """Give a content that is here already (shared or cached) another name, by copying it on this disk."""

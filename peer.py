@@ -135,10 +135,6 @@ RULES = FileRules(
 )  # fmt: skip
 
 
-def _ids_in(entries: List[Any]) -> AbstractSet[bytes]:
-    return frozenset(entry.file_id for entry in entries if not entry.is_folder)
-
-
 class _ListAsk:
     """A list command on its way: pages are asked one after the other."""
 
@@ -511,7 +507,7 @@ class Peer:
         """On the disk thread; what is in the folders that came."""
         self.library.withdraw(removed)
         self.library.adopt(added)
-        return {shared.file_id: _ids_in(files.decode_folder(shared.listing)) for shared in added if shared.is_folder}
+        return {shared.file_id: files.ids_in(shared.listing) for shared in added if shared.is_folder}
 
     def _on_scan_applied(self, contents: Any, error: Optional[Exception], now: float) -> None:
         if error is None:
@@ -748,7 +744,7 @@ class Peer:
 
     def _look_into_cache(self) -> Tuple[Dict[bytes, Tuple[Any, int, int]], Dict[bytes, AbstractSet[bytes]]]:
         """On the disk thread."""
-        found, contents = {}, {}
+        found, contents = {}, {}  # type: Dict[bytes, Tuple[Any, int, int]], Dict[bytes, AbstractSet[bytes]]
         for cached in self.library.cached():
             count, total = 1, cached.size
             if cached.is_folder:
@@ -757,12 +753,13 @@ class Peer:
                     count, total = known[1:]
                 else:
                     try:
-                        entries = files.decode_folder(self.library.contents(cached.file_id))
+                        listing = self.library.contents(cached.file_id)
+                        entries = files.decode_folder(listing)
                     except files.LibraryError:
                         continue
                     count = sum(not entry.is_folder for entry in entries)
                     total = sum(entry.size for entry in entries)
-                    contents[cached.file_id] = _ids_in(entries)
+                    contents[cached.file_id] = files.ids_in(listing)
             found[cached.file_id] = cached, count, total
         return found, contents
 

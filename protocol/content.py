@@ -12,7 +12,7 @@ import re
 import struct
 import unicodedata
 from enum import Enum
-from typing import Iterable, List, NamedTuple, Tuple, Union
+from typing import FrozenSet, Iterable, List, NamedTuple, Tuple, Union
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 PIECE_SIZE_MIN = 64 * KIB      # below it the digests' own traffic would show
@@ -27,6 +27,9 @@ COMPONENTS_MAX = 16
 HIDDEN = ".node"               # the node's own folder, and the start of its temporary names
 FOLDER_ENTRIES_MAX = 100_000
 FOLDER_BYTES_MAX = 32 * MIB    # of one listing: it is kept in memory
+SMALL_FILE_MAX = 128 * KIB     # a folder's files up to this size travel in packs
+PACK_BYTES_MAX = 16 * MIB      # of one pack: it is kept in memory
+PACK_FILES_MIN = 8             # fewer travel alone
 
 
 # ---- Errors ----------------------------------------------------------------------------------------------------------
@@ -251,6 +254,32 @@ class PathSet:
         return True
 
 
+class Pack(NamedTuple):
+    """Small files of a folder, one after the other: a content of its own, that needs one list of pieces for all."""
+
+    file_id: bytes
+    size: int
+    members: Tuple[FolderEntry, ...]
+
+
+def packs_in(entries: Iterable[FolderEntry]) -> List[Pack]:
+    """How the small files of a listing are packed, in its order; every node computes it alike, the ids come with it."""
+    packs: List[Pack] = []
+    members: List[FolderEntry] = []
+    size, seen = 0, set()
+    for entry in entries:
+        if not 0 < entry.size <= SMALL_FILE_MAX or entry.file_id in seen:
+            continue
+        if size + entry.size > PACK_BYTES_MAX:
+            packs.append(Pack(b"", size, tuple(members)))
+            members, size = [], 0
+        seen.add(entry.file_id)
+        members.append(entry)
+        size += entry.size
+    packs.append(Pack(b"", size, tuple(members)))
+    return [pack for pack in packs if len(pack.members) >= PACK_FILES_MIN]
+
+
 def _malformed_listing() -> LibraryError:
     return LibraryError(ErrorKind.MALFORMED, "The folder's listing is malformed.")
 
@@ -262,16 +291,21 @@ def _check_entry(entry: FolderEntry, paths: PathSet) -> None:
         raise _malformed_listing()
 
 
-def encode_folder(entries: Iterable[FolderEntry]) -> bytes:
-    """Encode a folder's listing: the same entries give the same bytes."""
-    ordered = sorted(entries, key=lambda entry: entry.path.encode("utf-8", "surrogatepass"))
+def in_order(entries: Iterable[FolderEntry]) -> List[FolderEntry]:
+    """The entries of a folder in the order of its listing."""
+    return sorted(entries, key=lambda entry: entry.path.encode("utf-8", "surrogatepass"))
+
+
+def encode_folder(entries: Iterable[FolderEntry], pack_ids: Iterable[bytes] = ()) -> bytes:
+    """Encode a folder's listing: the same entries give the same bytes. Behind them go the ids of its packs, or none."""
+    ordered = in_order(entries)
     paths = PathSet()
     parts = [_LISTING_HEADER.pack(_LISTING_MAGIC, len(ordered))]
     for entry in ordered:
         _check_entry(entry, paths)
         path = entry.path.encode("utf-8")
         parts += (_LISTING_ENTRY.pack(entry.is_folder, len(path), entry.size), path, entry.file_id)
-    listing = b"".join(parts)
+    listing = b"".join((*parts, *pack_ids))
     if len(ordered) > FOLDER_ENTRIES_MAX or len(listing) > FOLDER_BYTES_MAX:
         raise LibraryError(ErrorKind.TOO_BIG, f"A folder of {len(ordered)} files is too big to be listed.")
     return listing
@@ -279,6 +313,11 @@ def encode_folder(entries: Iterable[FolderEntry]) -> bytes:
 
 def decode_folder(listing: bytes) -> List[FolderEntry]:
     """Decode a folder's listing, or raise `LibraryError`: every path in it is a checked name."""
+    return decode_listing(listing)[0]
+
+
+def decode_listing(listing: bytes) -> Tuple[List[FolderEntry], List[Pack]]:
+    """The same with the packs, if the listing has any."""
     try:
         magic, count = _LISTING_HEADER.unpack_from(listing)
         if magic != _LISTING_MAGIC or count > FOLDER_ENTRIES_MAX or len(listing) > FOLDER_BYTES_MAX:
@@ -286,9 +325,19 @@ def decode_folder(listing: bytes) -> List[FolderEntry]:
         entries, end = _decode_entries(listing, count)
     except (struct.error, UnicodeDecodeError) as error:
         raise _malformed_listing() from error
-    if end != len(listing):
+    if end == len(listing):
+        return entries, []
+    packs, ids = packs_in(entries), listing[end:]
+    if len(ids) != len(packs) * DIGEST_BYTES:
         raise _malformed_listing()
-    return entries
+    return entries, [pack._replace(file_id=ids[place * DIGEST_BYTES:(place + 1) * DIGEST_BYTES])
+                     for place, pack in enumerate(packs)]
+
+
+def ids_in(listing: bytes) -> FrozenSet[bytes]:
+    """Every content that a folder's listing names: its files and its packs."""
+    entries, packs = decode_listing(listing)
+    return frozenset(entry.file_id for entry in entries if entry.file_id) | {pack.file_id for pack in packs}
 
 
 def _decode_entries(listing: bytes, count: int) -> Tuple[List[FolderEntry], int]:

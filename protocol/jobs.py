@@ -11,8 +11,9 @@ from __future__ import annotations
 import math
 from collections import OrderedDict, deque
 from functools import partial
-from typing import Any, Deque, Dict, List, Optional, Tuple
+from typing import Any, Deque, Dict, List, Optional, Sequence, Tuple
 
+from protocol.content import Pack, decode_listing
 from protocol.download import Rate
 from protocol.fetching import Fetch, Fetching
 from protocol.host import kind_of, sentence_of
@@ -20,6 +21,8 @@ from protocol.lines import format_size
 from protocol.results import DownloadDone, ListEntry, Paused, Progress, Resumed, Share, Stopped, TransferRow
 from protocol.transfer import ASK_OTHERS_AFTER, SourceState
 
+PACKS_AT_ONCE = 2  # of 16 MiB in memory at most
+PACK_FILES_PER_JOB = 500  # named by one job of the disk: others wait for it, too
 FOLDER_FILES_AT_ONCE, FOLDER_BYTES_AT_ONCE = 16, 16 << 20  # many small files, but few large ones
 LISTING_SIZE_MAX = 32 << 20  # bytes of a folder's listing
 PROGRESS_INTERVAL = 0.5  # at most twice a second for each transfer
@@ -30,6 +33,9 @@ DISK_SLOW_AFTER = 3.0  # seconds in which the disk has not answered: then it is 
 ROOM_INTERVAL, ROOM_INTERVAL_MAX = 1.0, 30.0  # seconds between looks for room, doubled while it is not enough after all
 ROOM_SPARE = 64 << 10  # bytes beside the content: its map and folders
 RUNNING_MAX = 6  # jobs at once; the others wait for their turn
+
+
+Prepared = Tuple[str, List[Any], List[Pack], List[str]]
 
 
 class Job:
@@ -296,6 +302,8 @@ class FolderJob(Job):
         self.path = ""
         self.waiting: Deque[Any] = deque()  # entries of the listing
         self.busy: Dict[bytes, Any] = {}  # id -> entry of the listing
+        self.packs: Deque[Pack] = deque()  # of small files, that come first
+        self.unpacking: Dict[bytes, Pack] = {}
         self.later: List[Any] = []  # contents that are on their way under another name
         self.providers: Tuple[bytes, ...] = ()  # gave the listing, so they are asked for the files first
         self.done_bytes = 0
@@ -324,7 +332,14 @@ class FolderJob(Job):
 
     def on_all_pieces(self, fetch: Fetch, now: float) -> None:
         jobs, name = self.jobs, self.entry.name
-        if fetch.file_id != self.entry.file_id:
+        pack = self.unpacking.get(fetch.file_id)
+        if pack is not None:
+            if fetch.memory is not None:
+                self._unpack(pack, memoryview(fetch.memory.data), now, fetch)
+            else:  # it was being relayed for somebody, too
+                read = partial(jobs.take_relayed_pack, fetch.file_id, fetch.name)
+                jobs.host.run(read, partial(self._on_pack_read, pack, fetch))
+        elif fetch.file_id != self.entry.file_id:
             # Flushed all together at the end: one call for many small files.
             finish = partial(jobs.library.finish, fetch.file_id, fetch.name, False)
             jobs.host.run(finish, partial(self._on_file_finished, fetch))
@@ -340,7 +355,8 @@ class FolderJob(Job):
         if error is not None:
             self.stop(sentence_of(error), now)
             return
-        self.path, entries, self.failures = prepared
+        self.path, entries, packs, self.failures = prepared
+        self.packs = deque(packs)
         for fetch in list(self.fetches):
             self.providers = tuple(self.jobs.fetching.providers_of(fetch))
             if fetch.memory is None:
@@ -349,12 +365,18 @@ class FolderJob(Job):
         self.jobs.host.hold(self.entry.name)
         self.is_held = True
         self.waiting = deque(entries)
-        self.size = sum(entry.size for entry in entries)
+        self.size = sum(entry.size for entry in entries) + sum(pack.size for pack in packs)
         self._go_on(now)
 
     def _go_on(self, now: float) -> None:
         """Begin with the next files, or end."""
         if self.end_state or self.is_closing or self.pause:
+            return
+        while self.packs and len(self.unpacking) < PACKS_AT_ONCE:
+            pack = self.packs.popleft()
+            self.unpacking[pack.file_id] = pack
+            self._begin_pack(pack, now)
+        if self.unpacking:
             return
         if not self.waiting and not self.busy and self.later:
             self.waiting, self.later = deque(self.later), []
@@ -368,6 +390,79 @@ class FolderJob(Job):
         if not self.waiting and not self.busy and not self.later:
             self.is_closing = True
             self.jobs.host.run(self.jobs.library.flush, self._on_flushed)
+
+    # ---- packs of small files
+
+    def _begin_pack(self, pack: Pack, now: float) -> None:
+        if self.end_state:
+            return
+        name = "%s/small files" % self.entry.name
+        if self.jobs.host.is_cached(pack.file_id):
+            read = partial(self.jobs.library.contents, pack.file_id)
+            self.jobs.host.run(read, partial(self._on_pack_read, pack, None))
+        elif self.jobs.fetching.is_wished(pack.file_id):
+            self.jobs.fetching.when_ended(pack.file_id, partial(self._begin_pack, pack))
+        else:
+            self.want(pack.file_id, pack.size, name, True, now, self.providers)
+
+    def _on_pack_read(
+        self, pack: Pack, fetch: Optional[Fetch], data: Any, error: Optional[Exception], now: float
+    ) -> None:
+        if fetch is not None and fetch.memory is None:
+            self.jobs.host.on_cache_changed(lambda: None)
+        if self.end_state:
+            return
+        if error is not None:
+            if fetch is not None:
+                self.drop(fetch, now)
+            self._give_up_pack(pack, pack.members, now)
+        else:
+            self._unpack(pack, memoryview(data), now, fetch)
+
+    def _unpack(self, pack: Pack, data: memoryview, now: float, fetch: Optional[Fetch], first: int = 0) -> None:
+        """Have the next of its files written and named."""
+        members = pack.members[first : first + PACK_FILES_PER_JOB]
+        size = sum(member.size for member in members)
+        keep = partial(self.jobs.library.keep_small, self.entry.name, members, data[:size])
+        self.jobs.host.run(keep, partial(self._on_unpacked, pack, data[size:], fetch, first))
+
+    def _on_unpacked(
+        self, pack: Pack, rest: memoryview, fetch: Optional[Fetch], first: int, kept: Any,
+        error: Optional[Exception], now: float,
+    ) -> None:  # fmt: skip
+        for one in kept or ():
+            if not isinstance(one, Exception):
+                self.note(one)
+        if self.end_state:
+            return
+        if error is not None:
+            if fetch is not None:
+                self.drop(fetch, now)
+            if kind_of(error) == "FULL":
+                self.look_for_room(now, is_news=not self.pause)
+            self._give_up_pack(pack, pack.members[first:], now)
+            return
+        members = pack.members[first : first + PACK_FILES_PER_JOB]
+        for member, one in zip(members, kept):
+            if isinstance(one, Exception):
+                self.waiting.append(member)  # tried once more, alone
+            else:
+                self.new_files += not one.was_there
+                self.done_bytes += member.size
+                self.rate.add(member.size, now)
+        self.tell_progress(now)
+        if first + len(members) < len(pack.members):
+            self._unpack(pack, rest, now, fetch, first + len(members))
+            return
+        if fetch is not None:
+            self.drop(fetch, now)
+        self._give_up_pack(pack, (), now)
+
+    def _give_up_pack(self, pack: Pack, missing: Sequence[Any], now: float) -> None:
+        """The pack is over; what of it is missing is fetched file by file."""
+        self.unpacking.pop(pack.file_id, None)
+        self.waiting.extendleft(reversed(missing))
+        self._go_on(now)
 
     def _has_room(self, size: int) -> bool:
         busy = sum(entry.size for entry in self.busy.values())
@@ -443,6 +538,9 @@ class FolderJob(Job):
             return
         if fetch.file_id == self.entry.file_id:
             self.stop(reason, now)
+        elif fetch.file_id in self.unpacking:
+            pack = self.unpacking[fetch.file_id]
+            self._give_up_pack(pack, pack.members, now)
         else:
             self.failures.append("%s: %s" % (fetch.name, reason))
             self._file_over(fetch.file_id, fetch.download.verified_bytes, now)
@@ -563,9 +661,9 @@ class Jobs:
                     raise
         return None
 
-    def prepare_folder(self, name: str, listing: bytes) -> Tuple[str, List[Any], List[str]]:
-        """Decode the listing, make the folder and the empty ones in it: path, files, troubles."""
-        entries = self.rules.decode_folder(listing)
+    def prepare_folder(self, name: str, listing: bytes) -> Prepared:
+        """Decode the listing, make the folder and the empty ones in it: path, files, packs, troubles."""
+        entries, packs = decode_listing(listing)
         self._check_room(name, entries)
         path = self.library.make_folder(name)
         troubles = []
@@ -575,7 +673,15 @@ class Jobs:
                     self.library.make_folder("%s/%s" % (name, entry.path))
                 except Exception as error:  # one bad place does not spoil the rest; it is told at the end
                     troubles.append(sentence_of(error))
-        return path, [entry for entry in entries if not entry.is_folder], troubles
+        wanted = [pack for pack in map(self._missing_of, packs) if pack is not None]
+        packed = {member.path for pack in wanted for member in pack.members}
+        alone = [entry for entry in entries if not entry.is_folder and entry.path not in packed]
+        return path, alone, wanted, troubles
+
+    def _missing_of(self, pack: Pack) -> Optional[Pack]:
+        """The pack, if it is worth its way: not when more than half of it is here already."""
+        here = sum(entry.size for entry in pack.members if self.library.local_copy(entry.file_id) is not None)
+        return pack if here <= pack.size // 2 else None
 
     def _check_room(self, name: str, entries: List[Any]) -> None:
         """Refuse a folder that does not fit, before anything of it is here."""
@@ -583,10 +689,14 @@ class Jobs:
         missing = (entry for entry in entries if self.library.local_copy(entry.file_id) is None)
         self.library.check_room(name, sum(entry.size - begun.get(entry.file_id, 0) for entry in missing))
 
-    def prepare_cached_folder(self, file_id: bytes, name: str) -> Tuple[str, List[Any], List[str]]:
+    def prepare_cached_folder(self, file_id: bytes, name: str) -> Prepared:
         return self.prepare_folder(name, self.library.contents(file_id))
 
-    def prepare_relayed_folder(self, file_id: bytes, name: str) -> Tuple[str, List[Any], List[str]]:
+    def take_relayed_pack(self, file_id: bytes, name: str) -> bytes:
+        self.library.finish_cache(file_id, name)
+        return bytes(self.library.contents(file_id))
+
+    def prepare_relayed_folder(self, file_id: bytes, name: str) -> Prepared:
         self.library.finish_cache(file_id, name, True)
         return self.prepare_cached_folder(file_id, name)
 

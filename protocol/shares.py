@@ -6,9 +6,9 @@ Pure: `library.py` looks at the disk, and here is what it speaks of.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Dict, List, NamedTuple, Tuple
+from typing import Dict, List, NamedTuple, Sequence, Tuple
 
-from protocol.content import FolderEntry, digests_of, encode_folder, identity_of, shown
+from protocol.content import FolderEntry, Pack, digests_of, encode_folder, identity_of, shown
 
 SCAN_FILES_MAX = 200_000       # files looked at in one pass: each known one takes about 1.3 KB of memory
 
@@ -31,6 +31,7 @@ class SharedFile:
     listing: bytes = field(default=b"", repr=False)
     file_count: int = 1
     total_size: int = 0
+    members: Tuple[Tuple[str, Fingerprint], ...] = field(default=(), repr=False)   # of a pack: the files in it
 
     @property
     def fingerprint(self) -> Fingerprint:
@@ -44,8 +45,14 @@ def shared_file(name: str, path: str, fingerprint: Fingerprint, digests: bytes, 
                       total_size=size)
 
 
-def shared_folder(name: str, path: str, entries: List[FolderEntry]) -> SharedFile:
-    listing = encode_folder(entries)
+def shared_pack(name: str, path: str, pack: Pack, digests: bytes,
+                members: Tuple[Tuple[str, Fingerprint], ...]) -> SharedFile:
+    return SharedFile(name, path, pack.size, 0, 0, digests, identity_of(pack.size, digests), listed=False,
+                      file_count=len(members), total_size=pack.size, members=members)
+
+
+def shared_folder(name: str, path: str, entries: List[FolderEntry], packs: Sequence[SharedFile] = ()) -> SharedFile:
+    listing = encode_folder(entries, [pack.file_id for pack in packs])
     digests = digests_of(listing)
     return SharedFile(name, path, len(listing), 0, 0, digests, identity_of(len(listing), digests), True, True, listing,
                       sum(not entry.is_folder for entry in entries), sum(entry.size for entry in entries))
