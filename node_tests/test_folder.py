@@ -1,0 +1,325 @@
+"""Folders of many small files: packed together on the way, and each verified, named and told by itself."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from lab import MIB, Lab, content
+
+import library as files
+from peer import DownloadDone, Notice, Paused, Stopped
+from protocol import content as rules
+from protocol.content import (
+    DIGEST_BYTES,
+    PACK_BYTES_MAX,
+    PACK_FILES_MIN,
+    SMALL_FILE_MAX,
+    ErrorKind,
+    FolderEntry,
+    LibraryError,
+    decode_listing,
+    digests_of,
+    encode_folder,
+    identity_of,
+    ids_in,
+    packs_in,
+)
+
+
+@pytest.fixture
+def lab(tmp_path):
+    made = Lab(tmp_path)
+    yield made
+    made.close()
+
+
+def entry(path: str, data: bytes) -> FolderEntry:
+    return FolderEntry(path, len(data), identity_of(len(data), digests_of(data)), False)
+
+
+def small_tree(count: int = 40, name: str = "talks") -> dict[str, bytes]:
+    return {"%s/d%d/%03d.txt" % (name, number % 3, number): content(500 + number, number) for number in range(count)}
+
+
+def fetched_from(node, holder: str):
+    """Fetch the one thing that this node shares, though others have something of that name."""
+    entry = next(row for row in node.list() if row.holders == (holder,))
+    node.do("fetch", entry, node.world.now, lambda answer: None)
+    assert node.world.run_until(lambda: node.told((DownloadDone, Stopped)), node.world.now + 60)
+    return node.told((DownloadDone, Stopped))[0]
+
+
+def reads_of(node) -> list:
+    """Which contents' pieces are read at a node, from now on."""
+    seen, read = [], node.library.read
+
+    def reading(file_id, index, offset, length):
+        seen.append(file_id)
+        return read(file_id, index, offset, length)
+
+    node.library.read = reading
+    return seen
+
+
+# ---- the listing --------------------------------------------------------------------------------------------------
+
+
+def test_small_files_are_packed_in_order_and_large_empty_and_repeated_ones_are_not():
+    small = [FolderEntry("a%03d" % number, 1000, bytes([number]) * 32, False) for number in range(20)]
+    others = [FolderEntry("b", SMALL_FILE_MAX + 1, b"b" * 32, False), FolderEntry("c", 0, b"c" * 32, False),
+              FolderEntry("d", 0, b"", True), FolderEntry("e", 1000, small[3].file_id, False)]
+    packs = packs_in([*small, *others])
+    assert [(pack.size, pack.members) for pack in packs] == [(20_000, tuple(small))]
+    assert packs_in(small[:PACK_FILES_MIN - 1]) == []
+
+
+def test_a_pack_is_never_larger_than_it_may_be():
+    entries = [FolderEntry("%04d" % number, SMALL_FILE_MAX - number % 7, b"%032d" % number, False)
+               for number in range(400)]
+    packs = packs_in(entries)
+    assert len(packs) == 4 and all(pack.size <= PACK_BYTES_MAX for pack in packs)
+    assert [member for pack in packs for member in pack.members] == entries
+
+
+def test_ids_of_packs_come_with_the_listing_all_or_none():
+    entries = [FolderEntry("a%03d" % number, 1000, b"%032d" % number, False) for number in range(20)]
+    pack_id = b"p" * DIGEST_BYTES
+    plain, packed = encode_folder(entries), encode_folder(entries, [pack_id])
+    assert decode_listing(plain) == (entries, [])
+    assert packed == plain + pack_id and decode_listing(packed)[1][0].file_id == pack_id
+    assert ids_in(packed) == {one.file_id for one in entries} | {pack_id}
+    for wrong in (packed[:-1], packed + b"x", packed + pack_id):
+        with pytest.raises(LibraryError):
+            decode_listing(wrong)
+
+
+def test_a_pack_is_known_after_a_restart_without_reading_its_files(tmp_path, monkeypatch):
+    for name, data in small_tree().items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        os.utime(path, ns=(10**18, 10**18))
+    found = []
+    for _ in range(2):
+        with files.Library(str(tmp_path)):
+            scanner = files.Scanner(str(tmp_path))
+            found.append({file.name: file.file_id for file in scanner.run_once().added})
+            scanner.close()
+        monkeypatch.setattr(files, "_read_member", None)     # nothing may call it the second time
+    assert found[0] == found[1] and "talks/small files 1" in found[0]
+
+
+# ---- from the command to the disk ---------------------------------------------------------------------------------
+
+
+def test_a_folder_of_small_files_comes_as_one_content_and_every_file_is_right(lab):
+    tree = small_tree()
+    ana = lab.node("ana", shared=tree)
+    (Path(ana.folder) / "talks" / "empty" / "inner").mkdir(parents=True)
+    (Path(ana.folder) / "talks" / "nothing.txt").write_bytes(b"")
+    (Path(ana.folder) / "talks" / "large.bin").write_bytes(content(2 * MIB, 99))
+    ana.scan()
+    bo, reads = lab.node("bo"), reads_of(ana)
+    done = bo.fetched("talks")
+    assert isinstance(done, DownloadDone) and done.sources == ("ana",), done
+    assert done.size == sum(map(len, tree.values())) + 2 * MIB
+    assert all(bo.read(name) == data for name, data in tree.items())
+    assert bo.read("talks/large.bin") == content(2 * MIB, 99) and bo.read("talks/nothing.txt") == b""
+    assert (Path(bo.folder) / "talks" / "empty" / "inner").is_dir()
+    assert len(set(reads)) == 3, "the listing, the pack and the large file"
+    assert not os.listdir(Path(bo.folder) / ".node" / "parts")
+    bo.scan()
+    assert set(bo.list("talks")[0].holders) == {"ana", "bo"} and len(bo.list()) == 1
+
+
+@pytest.mark.parametrize("here, packed", [(4, True), (36, False)])
+def test_what_is_here_already_is_not_moved_again(lab, here, packed):
+    tree = small_tree()
+    ana = lab.node("ana", shared=tree)
+    bo = lab.node("bo", shared=dict(list(tree.items())[:here]))
+    reads, pack = reads_of(ana), next(file for file in ana.scanner._packs[str(Path(ana.folder) / "talks")])
+    done = fetched_from(bo, "ana")
+    assert isinstance(done, DownloadDone) and all(bo.read(name) == data for name, data in tree.items())
+    assert (pack.file_id in reads) is packed
+    assert sorted(os.listdir(Path(bo.folder) / "talks")) == ["d0", "d1", "d2"]
+    assert sum(len(os.listdir(Path(bo.folder) / "talks" / name)) for name in ("d0", "d1", "d2")) == len(tree)
+    bo.scan()
+    assert bo.fetch("talks").kind == "already here"
+
+
+def test_a_file_of_the_person_under_a_name_in_the_folder_is_left_alone(lab):
+    tree = small_tree(10)
+    name = next(iter(tree))
+    lab.node("ana", shared=tree)
+    bo = lab.node("bo", shared={name: b"my own notes"})
+    assert isinstance(fetched_from(bo, "ana"), DownloadDone)
+    assert bo.read(name) == b"my own notes"
+    assert bo.read(name.replace(".txt", " (2).txt")) == tree[name]
+
+
+@pytest.mark.parametrize("mesh", [True, False])
+def test_a_file_that_changed_at_its_source_fails_alone_and_is_named(lab, mesh):
+    tree = small_tree()
+    lab.node("cy")
+    ana, bo = lab.node("ana", shared=tree), lab.node("bo", mesh=mesh)
+    name = sorted(tree)[5]
+    (Path(ana.folder) / name).write_bytes(b"changed")       # and not yet seen by its scanner
+    stopped = bo.fetched("talks", within=240.0)
+    assert isinstance(stopped, Stopped) and name in stopped.reason and "more)" not in stopped.reason, stopped
+    assert all(bo.read(one) == data for one, data in tree.items() if one != name)
+    assert not (Path(bo.folder) / name).exists()
+
+
+def test_with_the_mesh_off_a_pack_comes_by_way_of_the_supernode_and_is_not_listed_there(lab):
+    tree = small_tree()
+    lab.node("ana")
+    lab.node("bo", shared=tree)
+    cy, di = lab.node("cy", mesh=False), lab.node("di", mesh=False)
+    done = cy.fetched("talks")
+    assert isinstance(done, DownloadDone) and done.by_way_of == "ana"
+    assert all(cy.read(name) == data for name, data in tree.items())
+    lab.run(2)
+    assert [row.name for row in di.list()] == ["talks"]
+    assert isinstance(di.fetched("talks"), DownloadDone) and all(di.read(name) == data for name, data in tree.items())
+
+
+def test_two_wishes_for_one_folder_both_end_right(lab):
+    tree = small_tree()
+    copy = {name.replace("talks", "copy"): data for name, data in tree.items()}
+    lab.node("ana", shared={**tree, **copy, "copy/large.bin": content(MIB)})
+    bo = lab.node("bo")
+    bo.fetch("talks")
+    bo.fetch("copy")
+    assert lab.world.run_until(lambda: len(bo.told((DownloadDone, Stopped))) == 2, lab.world.now + 60)
+    assert len(bo.told(DownloadDone)) == 2
+    for name, data in tree.items():
+        assert bo.read(name) == bo.read(name.replace("talks", "copy")) == data
+
+
+@pytest.mark.parametrize("lie", ["another content", "files in another order", "no such pack"])
+def test_a_pack_that_is_not_what_its_listing_says_is_made_good_by_its_files(lab, monkeypatch, lie):
+    tree = small_tree()
+    shared_pack = files.shared_pack
+
+    def lying(name, path, pack, digests, members):
+        if lie == "files in another order":
+            members = tuple(reversed(members))
+        elif lie == "another content":
+            members = members[:-1] + members[-2:-1]
+        data = b"".join(Path(one).read_bytes() for one, _ in members)
+        pack = pack._replace(size=len(data))
+        made = shared_pack(name, path, pack, digests_of(data), members)
+        return made if lie != "no such pack" else files.replace(made, file_id=b"x" * 32)
+
+    monkeypatch.setattr(files, "shared_pack", lying)
+    lab.node("ana", shared=tree)
+    bo = lab.node("bo")
+    done = bo.fetched("talks", within=120.0)
+    assert isinstance(done, DownloadDone), done
+    assert all(bo.read(name) == data for name, data in tree.items())
+
+
+def test_a_full_disk_holds_the_small_files_back_and_room_brings_them(lab):
+    tree = small_tree()
+    lab.node("ana", shared=tree)
+    bo = lab.node("bo")
+    keep_small, is_full = bo.library.keep_small, [True]
+
+    def keep(*words):
+        if is_full[0]:
+            raise LibraryError(ErrorKind.FULL, "Cannot save it: the disk is full.")
+        return keep_small(*words)
+
+    bo.library.keep_small = keep
+    free_bytes, bo.library.free_bytes = bo.library.free_bytes, lambda: 10 if bo.told(Paused) or is_full[0] else 1 << 40
+    monkey = bo.library.check_room
+    bo.library.check_room = lambda label, needed: None if needed > 10 and not bo.told(Paused) else monkey(label, needed)
+    bo.fetch("talks")
+    assert lab.world.run_until(lambda: bo.told(Paused), lab.world.now + 30)
+    assert bo.told(Paused)[0].free == 10 and not (Path(bo.folder) / sorted(tree)[0]).exists()
+    is_full[0], bo.library.free_bytes = False, free_bytes
+    assert lab.world.run_until(lambda: bo.told(DownloadDone), lab.world.now + 60)
+    assert all(bo.read(name) == data for name, data in tree.items())
+
+
+def test_a_source_that_dies_in_the_middle_of_a_pack_is_replaced(lab):
+    tree = {"talks/%03d.bin" % number: content(100_000, number) for number in range(60)}
+    lab.node("ana")
+    bo = lab.node("bo", shared=tree, disk_delay=0.02)
+    lab.node("cy", shared=tree, disk_delay=0.02)
+    di = lab.node("di")
+    di.fetch("talks")
+    lab.world.run_until(lambda: any(upload.sent for upload in bo.peer.serving.uploads.links.values()), 60)
+    lab.run(0.1)
+    bo.kill()
+    assert lab.world.run_until(lambda: di.told((DownloadDone, Stopped)), lab.world.now + 120)
+    assert isinstance(di.told((DownloadDone, Stopped))[0], DownloadDone), di.told((Stopped, Notice))
+    assert all(di.read(name) == data for name, data in tree.items())
+
+
+# ---- the library --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lib(tmp_path):
+    with files.Library(str(tmp_path / "shared")) as opened:
+        yield opened
+
+
+def test_small_files_are_flushed_before_they_are_named(lib, monkeypatch):
+    data = [content(1000, number) for number in range(10)]
+    entries = [entry("d/%d" % number, one) for number, one in enumerate(data)]
+    order = []
+    flush, take_in = lib._flush_paths, files._Folder.take_in
+    monkeypatch.setattr(lib, "_flush_paths", lambda paths: (order.append(("flush", len(paths))), flush(paths)))
+    monkeypatch.setattr(files._Folder, "take_in", lambda *words: (order.append("name"), take_in(*words))[1])
+    kept = lib.keep_small("talks", entries, b"".join(data))
+    assert order == [("flush", 10)] + ["name"] * 10
+    assert [Path(one.path).read_bytes() for one in kept] == data
+    assert [one.shared.file_id for one in kept] == [one.file_id for one in entries]
+
+
+def test_bytes_that_are_not_the_files_of_the_listing_are_never_named(lib):
+    data = [content(1000, number) for number in range(10)]
+    entries = [entry("%d" % number, one) for number, one in enumerate(data)]
+    for damaged in (b"".join(data[:5]) + bytes(1000) + b"".join(data[6:]), b"".join(data[:5]), b""):
+        kept = lib.keep_small("t%d" % len(damaged), entries, damaged)
+        for number, one in enumerate(kept):
+            is_right = damaged[number * 1000:(number + 1) * 1000] == data[number]
+            assert isinstance(one, files.Finished) is is_right
+    assert not os.listdir(Path(lib.folder) / ".node" / "parts")
+
+
+def test_a_link_in_the_way_of_a_small_file_leads_nowhere(lib, tmp_path):
+    if os.name == "nt":
+        pytest.skip("needs links")
+    (tmp_path / "outside").mkdir()
+    os.makedirs(Path(lib.folder) / "talks")
+    (Path(lib.folder) / "talks" / "up").symlink_to(tmp_path / "outside")
+    (Path(lib.folder) / "talks" / "x").symlink_to(tmp_path / "outside" / "x")
+    data = [b"one", b"two"]
+    kept = lib.keep_small("talks", [entry("up/a", data[0]), entry("x", data[1])], b"".join(data))
+    assert isinstance(kept[0], LibraryError) and "link" in kept[0].sentence
+    assert os.path.basename(kept[1].path) == "x (2)"
+    assert not list((tmp_path / "outside").iterdir())
+
+
+def test_a_pack_is_read_wherever_it_is_asked_for(lib):
+    data = [content(700 + number, number) for number in range(30)]
+    for number, one in enumerate(data):
+        path = Path(lib.folder) / "talks" / ("%02d" % number)
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(one)
+    added = files.Scanner(lib.folder).run_once().added
+    lib.adopt(added)
+    pack = next(file for file in added if file.members)
+    whole = b"".join(data)
+    for start, length in ((0, len(whole)), (0, 1), (699, 3), (5000, 9000), (len(whole) - 1, 1)):
+        assert bytes(lib.read(pack.file_id, 0, start, length)) == whole[start:start + length]
+    assert rules.piece_count_of(len(whole)) == 1
+    (Path(lib.folder) / "talks" / "07").write_bytes(b"changed")
+    with pytest.raises(LibraryError) as caught:
+        lib.read(pack.file_id, 0, 0, len(whole))
+    assert caught.value.kind is ErrorKind.CHANGED
