@@ -901,6 +901,32 @@ def test_what_is_no_plain_file_is_skipped_with_one_warning_of_each_kind(tmp_path
     assert not scanner.run_once()
 
 
+@pytest.mark.skipif(not hasattr(os, "mknod") or not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root")
+def test_device_in_the_folder_is_skipped_and_never_read(tmp_path):
+    """B04: /dev/zero has no end."""
+    try:
+        os.mknod(tmp_path / "zero", 0o666 | stat.S_IFCHR, os.makedev(1, 5))
+    except OSError as error:
+        pytest.skip("no device can be made here: %s" % error)
+    fill(tmp_path, a=b"1")
+    result = Scanner(str(tmp_path)).run_once()
+    assert names_of(result.added) == ["a"] and result.warnings == ['"zero" is no ordinary file and is not shared.']
+    with pytest.raises(OSError):
+        library._open_regular(str(tmp_path / "zero"))
+
+
+def test_terabyte_of_nothing_keeps_no_other_file_waiting(tmp_path):
+    """B07: a sparse file of 1 TiB, which takes no room and hours to hash."""
+    fill(tmp_path, **{"small%d" % number: b"%d" % number for number in range(50)})
+    with open(tmp_path / "huge", "wb") as file:
+        file.truncate(1 << 40)
+    ticks = iter(range(1_000_000))
+    scanner = Scanner(str(tmp_path), clock=lambda: next(ticks) / 10)
+    assert len(scanner.run_once().added) == 50 and scanner.next_pass_in() == 0
+    fill(tmp_path, new=b"new")
+    assert names_of(scanner.run_once().added) == ["new"]
+
+
 @needs_posix
 def test_unreadable_file_is_skipped_with_one_warning(tmp_path):
     said = run_python("""

@@ -17,6 +17,9 @@ import pytest
 import scenario
 from running import PATIENCE, ROOT, Running, free_port
 
+from protocol.content import piece_length, piece_size_of
+from protocol.parts import decode_map
+
 BIG = 300_000_000  # bytes: long enough on the way to be killed at part of it
 
 
@@ -186,6 +189,83 @@ def test_a_download_killed_at_part_of_it_goes_on_with_the_missing_pieces(tmp_pat
         sent = ana.expect(r"^OK sent big\.bin to bo\S*  ([\d.]+) MB")
         assert float(sent.group(1)) < BIG / 1e6 - 5, "all of it was sent again: %s" % sent.string
         assert sha256(tmp_path / "bo" / "shared" / "big.bin") == sha256(path)
+
+
+def test_a_killed_download_whose_part_was_damaged_fetches_only_what_is_missing_or_damaged(tmp_path):
+    """G07: SIGKILL in the middle, then two of the pieces that were kept are changed by hand."""
+    port = free_port()
+    (tmp_path / "ana" / "shared").mkdir(parents=True)
+    path = Path(scenario.make_file(str(tmp_path / "ana" / "shared"), 6, BIG, "big.bin"))
+    with node(tmp_path, port, "ana") as ana:
+        ana.ask_until("G", "big.bin")
+        with node(tmp_path, port, "bo") as bo:
+            bo.type("R big.bin")
+            bo.ask_until("V", r"  R big\.bin  receiving +([3-9]\d)%")
+            bo.kill()
+            assert bo.count("^OK") == 0, "the download was over before it could be killed"
+        kept = damage_two_pieces(tmp_path / "bo" / "shared" / ".node" / "parts")
+        with node(tmp_path, port, "bo") as bo:
+            bo.ask("R big.bin", r"^OK big\.bin  300\.0 MB")
+            assert bo.end() == 0
+        sent = ana.expect(r"^OK sent big\.bin to bo\S*  ([\d.]+) MB")
+        assert abs(float(sent.group(1)) - (BIG - kept) / 1e6) <= 0.1, "%s; %d bytes were kept" % (sent.string, kept)
+        assert sha256(tmp_path / "bo" / "shared" / "big.bin") == sha256(path)
+
+
+def damage_two_pieces(parts: Path) -> int:
+    """Change a byte in the first and in the last piece that the map claims; how many bytes are still as they were."""
+    part = next(path for path in parts.iterdir() if len(path.name) == 64)
+    told = decode_map((parts / (part.name + ".map")).read_bytes(), bytes.fromhex(part.name))
+    damaged = {told.claimed[0], told.claimed[-1]}
+    with open(part, "r+b") as file:
+        for index in damaged:
+            place = index * piece_size_of(told.size) + piece_length(told.size, index) // 2
+            file.seek(place)
+            was = file.read(1)
+            file.seek(place)
+            file.write(bytes([was[0] ^ 1]))
+    return sum(piece_length(told.size, index) for index in set(told.claimed) - damaged)
+
+
+def test_a_shared_folder_that_is_taken_away_empties_the_list_and_back_it_refills(tmp_path):
+    """B09: the node and its chat live on."""
+    port = free_port()
+    with node(tmp_path, port, "ana") as ana, node(tmp_path, port, "bo") as bo:
+        shared = tmp_path / "ana" / "shared"
+        (shared / "notes.txt").write_bytes(b"notes")
+        bo.ask_until("G", r"notes\.txt  5 B  ana")
+        shared.rename(tmp_path / "away")
+        ana.expect(r"The shared folder cannot be read; it is shared again when it is back")
+        bo.ask_until("G", "^Nothing is shared here yet")
+        ana.type("T still here")
+        bo.expect("^<ana> still here$")
+        (tmp_path / "away").rename(shared)
+        bo.ask_until("G", r"notes\.txt  5 B  ana")
+        bo.ask("R notes.txt", r"^OK notes\.txt")
+        assert bo.end() == 0 and ana.end() == 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="such names cannot be made there")
+def test_a_second_start_knows_what_the_first_has_hashed_and_names_of_all_kinds_do_no_harm(tmp_path):
+    """B04, B07: what cannot be shared is told by one line of each kind, and the rest is shared, twice."""
+    shared = tmp_path / "ana" / "shared"
+    (shared / "many").mkdir(parents=True)
+    for number in range(300):
+        (shared / "many" / ("%03d.txt" % number)).write_bytes(b"%d" % number)
+    with open(os.fsencode(shared) + b"/\xff\xfe", "wb"), open(shared / ("x" * 255), "wb"):
+        pass
+    os.mkfifo(shared / "fifo")
+    with open(shared / "huge.bin", "wb") as file:
+        file.truncate(1 << 40)              # hours of hashing, behind everything else
+    for start in range(2):
+        port = free_port()
+        with node(tmp_path, port, "ana") as ana:
+            ana.ask_until("G", r"many/ \(300 files\)")
+            ana.expect(r"has a name that other systems cannot hold and is not shared \(and 1 more\)\.$")
+            ana.expect(r"is no ordinary file and is not shared\.$")
+            ana.ask("T hello %d" % start, "^<ana> hello %d$" % start)
+            assert ana.end() == 0 and ana.count("Traceback") == 0, ana.story()
+    assert (shared / ".node" / "digests.db").stat().st_size > 0
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows ends a process at once by TerminateProcess")
