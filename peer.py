@@ -77,6 +77,7 @@ HELLO_TIMEOUT = 5.0  # an incoming link says who it is, or is closed
 HELLOS_MAX = 256  # links that have not said it yet
 LIST_TIMEOUT = 5.0
 LIST_ROWS_MAX = 10_000  # rows that one list command fetches
+LIST_PAGES_AHEAD = 8  # asked at once: a long list does not wait for a round trip with each page
 
 Disk = Callable[[Callable[[], Any], After], None]  # the job there, then after(result, error, now) on the node thread
 
@@ -136,7 +137,7 @@ RULES = FileRules(
 
 
 class _ListAsk:
-    """A list command on its way: pages are asked one after the other."""
+    """A list command on its way: when the first page tells how many there are, several are asked at once."""
 
     def __init__(self, pattern: str, done: Callable[[Optional[List[Any]], int], None], deadline: float) -> None:
         self.pattern = pattern
@@ -144,6 +145,7 @@ class _ListAsk:
         self.deadline = deadline
         self.rows: List[Any] = []
         self.total = 0
+        self.asked = 0  # rows asked for
 
 
 class Peer:
@@ -609,7 +611,8 @@ class Peer:
         entries = list(self._announced.values())
         self.send_to_supernode(ShareDigest(share_digest(entries), len(entries)))
         for request_id, ask in self._lists.items():
-            self.send_to_supernode(ListRequest(request_id, ask.pattern, len(ask.rows)))
+            ask.asked = len(ask.rows)
+            self._ask_page(request_id, ask)
         self.fetching.on_joined(now)
 
     def on_supernode_lost(self, now: float) -> None:
@@ -778,24 +781,28 @@ class Peer:
 
     def _to_announce(self) -> Dict[Tuple[bytes, str], ShareEntry]:
         wanted: Dict[Tuple[bytes, str], ShareEntry] = {}
-        for file_id, places in self._shared.items():
-            for shared in places.values():
-                if shared.listed:
-                    count, total = (shared.file_count, shared.total_size) if shared.is_folder else (1, shared.size)
-                    entry = ShareEntry(file_id, shared.size, shared.name, shared.is_folder, count, total, False)
-                    wanted[file_id, shared.name] = entry
         for file_id, (cached, count, total) in self._cached.items():
             is_listed = any(shared.listed for shared in self._shared.get(file_id, {}).values())
             if not is_listed and "/" not in cached.label:
                 wanted[file_id, cached.label] = ShareEntry(
                     file_id, cached.size, cached.label, cached.is_folder, count, total, True
                 )
-        if len(wanted) > SHARES_MAX:
-            if not self._warned_too_many:
-                self._warned_too_many = True
-                self.notify(Notice("Only the first %d files are announced; put the rest into a folder." % SHARES_MAX))
-            wanted = dict(sorted(wanted.items(), key=lambda item: item[0][1])[:SHARES_MAX])
+        for file_id, places in self._shared.items():  # in the order in which they were found: the first stay the first
+            for shared in places.values():
+                if not shared.listed:
+                    continue
+                if len(wanted) >= SHARES_MAX:
+                    self._warn_too_many()
+                    return wanted
+                count, total = (shared.file_count, shared.total_size) if shared.is_folder else (1, shared.size)
+                entry = ShareEntry(file_id, shared.size, shared.name, shared.is_folder, count, total, False)
+                wanted[file_id, shared.name] = entry
         return wanted
+
+    def _warn_too_many(self) -> None:
+        if not self._warned_too_many:
+            self._warned_too_many = True
+            self.notify(Notice("Only the first %d files are announced; put the rest into a folder." % SHARES_MAX))
 
     def _announce(self) -> None:
         """Tell the supernode what came and went."""
@@ -821,8 +828,12 @@ class Peer:
             done([], 0)
             return
         request_id = self._rng.getrandbits(32)
-        self._lists[request_id] = _ListAsk(pattern, done, now + LIST_TIMEOUT)
-        self.send_to_supernode(ListRequest(request_id, pattern, 0))
+        self._lists[request_id] = ask = _ListAsk(pattern, done, now + LIST_TIMEOUT)
+        self._ask_page(request_id, ask)
+
+    def _ask_page(self, request_id: int, ask: _ListAsk) -> None:
+        self.send_to_supernode(ListRequest(request_id, ask.pattern, ask.asked))
+        ask.asked += messages.LIST_PER_PAGE
 
     def _on_list_page(self, page: ListPage, now: float) -> None:
         ask = self._lists.get(page.request_id)
@@ -833,7 +844,11 @@ class Peer:
         ask.total = page.total
         if page.rows and len(ask.rows) < min(page.total, LIST_ROWS_MAX):
             ask.deadline = now + LIST_TIMEOUT
-            self.send_to_supernode(ListRequest(page.request_id, ask.pattern, len(ask.rows)))
+            if len(page.rows) < messages.LIST_PER_PAGE:  # what was asked already does not fit behind it
+                ask.asked = len(ask.rows)
+            ahead = len(ask.rows) + LIST_PAGES_AHEAD * messages.LIST_PER_PAGE
+            while ask.asked < min(page.total, LIST_ROWS_MAX, ahead):
+                self._ask_page(page.request_id, ask)
         else:
             del self._lists[page.request_id]
             ask.done(ask.rows, ask.total)

@@ -21,6 +21,7 @@ from simulator import Pair
 
 import library as files
 import node_client
+import peer
 import rdt
 from peer import ChatReceived, DownloadDone, ListEntry, Outcome, Stopped, UploadDone
 from protocol import connection, links, messages, streams, wire
@@ -763,7 +764,7 @@ def test_rows_that_name_other_contents_end_as_failures_that_say_so(lab):
 
     tyrant.hears = hears
     rows = bo.list()
-    assert len(rows) <= 2050
+    assert len(rows) <= peer.LIST_ROWS_MAX
     for entry in rows[:2]:
         bo.do("fetch", entry, lab.world.now, lambda answer: None)
     lab.run(30)
