@@ -125,7 +125,8 @@ HASH_TIME_MAX = 10.0           # seconds of hashing in a pass: then new files ar
 PASS_INTERVAL_MIN = 2.0        # seconds
 PASS_IDLE_FACTOR = 20          # a pass costs at most a twentieth of the time
 BUSY_TIME = 0.3                # seconds after a piece was read or written in which transfers have the disk
-WORK_TIME, REST_TIME = 0.005, 0.02   # seconds of hashing, then of rest, while the disk serves transfers
+WORK_TIME, REST_TIME = 0.005, 0.02   # seconds of work, then of rest, while the disk serves transfers ...
+BREATH_TIME = 0.0005                 # ... and otherwise, so that other threads come to their turn
 DIGESTS_FILE = "digests.db"    # below the hidden folder
 DIGESTS_ROWS_MAX = 400_000     # about 150 bytes each for small files
 RACY_TIME_NS = 2_000_000_000   # a file changed so shortly before it was hashed may change again and keep its time
@@ -622,9 +623,8 @@ class Scanner:
         now = self._clock()
         if self._step and now - self._reported_at >= REPORT_INTERVAL:
             self._flush()
-        if now - self._rested_at >= WORK_TIME:      # transfers have the disk and the processor first
-            if self._is_disk_busy():
-                self._rest(REST_TIME)
+        if now - self._rested_at >= WORK_TIME:      # transfers have the disk first, and chat need not wait for a turn
+            self._rest(REST_TIME if self._is_disk_busy() else BREATH_TIME)
             self._rested_at = self._clock()
 
     def _flush(self) -> None:

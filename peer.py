@@ -75,6 +75,7 @@ NOTHING: AbstractSet[bytes] = frozenset()
 BACKLOG_LOW = 1 << 20  # on_writable comes when a link's backlog falls under it
 HELLO_TIMEOUT = 5.0  # an incoming link says who it is, or is closed
 HELLOS_MAX = 256  # links that have not said it yet
+ANNOUNCED_AT_ONCE = 2000  # shares told in one turn: 10,000 would keep everything else waiting
 LIST_TIMEOUT = 5.0
 LIST_ROWS_MAX = 10_000  # rows that one list command fetches
 LIST_PAGES_AHEAD = 8  # asked at once: a long list does not wait for a round trip with each page
@@ -607,12 +608,13 @@ class Peer:
         self.notify(Outcome(kind, address, label, len(self._roster()), text))
 
     def on_joined(self, now: float) -> None:
-        self._announced = self._to_announce()
+        self._announced = dict(list(self._to_announce().items())[:ANNOUNCED_AT_ONCE])
         entries = list(self._announced.values())
         self.send_to_supernode(ShareDigest(share_digest(entries), len(entries)))
         for request_id, ask in self._lists.items():
             ask.asked = len(ask.rows)
             self._ask_page(request_id, ask)
+        self._announce()
         self.fetching.on_joined(now)
 
     def on_supernode_lost(self, now: float) -> None:
@@ -810,11 +812,15 @@ class Peer:
             return  # on_joined tells everything
         wanted, told = self._to_announce(), self._announced
         gone = [entry for key, entry in told.items() if wanted.get(key) != entry]
-        new = [entry for key, entry in wanted.items() if told.get(key) != entry]
-        self._announced = wanted
-        for kind, entries in ((ShareRemove, gone), (ShareAdd, new)):
+        new = {key: entry for key, entry in wanted.items() if told.get(key) != entry}
+        now_told = dict(list(new.items())[:ANNOUNCED_AT_ONCE])
+        self._announced = {key: entry for key, entry in told.items() if wanted.get(key) == entry}
+        self._announced.update(now_told)
+        for kind, entries in ((ShareRemove, gone), (ShareAdd, list(now_told.values()))):
             for start in range(0, len(entries), SHARES_PER_PAGE):
                 self.send_to_supernode(kind(tuple(entries[start : start + SHARES_PER_PAGE])))
+        if len(new) > len(now_told):  # the rest after what else waits
+            self.run(lambda: None, lambda *_: self._announce())
 
     def _send_shares(self) -> None:
         entries = list(self._announced.values())
