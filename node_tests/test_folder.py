@@ -9,6 +9,7 @@ import pytest
 from lab import MIB, Lab, content
 
 import library as files
+import peer
 from peer import DownloadDone, Notice, Paused, Stopped
 from protocol import content as rules
 from protocol.content import (
@@ -257,6 +258,42 @@ def test_a_source_that_dies_in_the_middle_of_a_pack_is_replaced(lab):
     assert lab.world.run_until(lambda: di.told((DownloadDone, Stopped)), lab.world.now + 120)
     assert isinstance(di.told((DownloadDone, Stopped))[0], DownloadDone), di.told((Stopped, Notice))
     assert all(di.read(name) == data for name, data in tree.items())
+
+
+# ---- many shares ----
+
+
+def test_many_shares_are_announced_in_portions_and_all_are_listed_also_after_a_change_of_supernode(lab, monkeypatch):
+    monkeypatch.setattr(peer, "ANNOUNCED_AT_ONCE", 10)
+    ana = lab.node("ana")
+    lab.node("bo", shared={"%03d.txt" % number: b"%d" % number for number in range(35)})
+    cy = lab.node("cy")
+    lab.run(1)
+    assert [row.name for row in cy.list()] == ["%03d.txt" % number for number in range(35)]
+    ana.quit()
+    lab.run(20)
+    assert [row.holders for row in cy.list()] == [("bo",)] * 35
+
+
+def test_a_folder_with_more_files_than_may_be_announced_announces_the_first_and_says_so(lab, monkeypatch):
+    monkeypatch.setattr(peer, "SHARES_MAX", 20)
+    lab.node("ana")
+    bo = lab.node("bo", shared={"%03d.txt" % number: b"%d" % number for number in range(30)})
+    cy = lab.node("cy")
+    lab.run(1)
+    before = [row.name for row in cy.list()]
+    (Path(bo.folder) / "000.new").write_bytes(b"new")
+    bo.scan()
+    assert len(before) == 20 and [row.name for row in cy.list()] == before, "what was announced stays"
+    assert [event.text for event in bo.told(Notice)] == [
+        "Only the first 20 files are announced; put the rest into a folder."]
+
+
+def test_a_long_list_comes_whole_and_in_order_though_its_pages_are_asked_at_once(lab):
+    lab.node("ana", shared={"%04d.txt" % number: b"%d" % number for number in range(1230)})
+    bo = lab.node("bo")
+    assert [row.name for row in bo.list()] == ["%04d.txt" % number for number in range(1230)]
+    assert [row.number for row in bo.list("1*")] == list(range(1, len(bo.list("1*")) + 1))
 
 
 # ---- the library --------------------------------------------------------------------------------------------------
