@@ -94,6 +94,7 @@ from protocol.shares import (
     shared_folder,
     shared_pack,
 )
+from protocol.troubles import called, meaning, no_room, speaking
 from protocol.wire import Buffer
 
 try:
@@ -131,52 +132,6 @@ DIGESTS_FILE = "digests.db"    # below the hidden folder
 DIGESTS_ROWS_MAX = 400_000     # about 150 bytes each for small files
 RACY_TIME_NS = 2_000_000_000   # a file changed so shortly before it was hashed may change again and keep its time
 RENAME_TRIES, RENAME_DELAY = 10, 0.1   # Windows: a virus scanner may hold the file for a moment
-
-
-# ---- Errors of the disk ---------------------------------------------------------------------------------------------
-
-_ERRNO_MEANING: Dict[Optional[int], Tuple[ErrorKind, str]] = {
-    errno.ENOSPC: (ErrorKind.FULL, "the disk is full"),
-    getattr(errno, "EDQUOT", None): (ErrorKind.FULL, "your disk quota is used up"),
-    errno.EFBIG: (ErrorKind.TOO_BIG, "the file is larger than this system allows"),
-    errno.EROFS: (ErrorKind.READ_ONLY, "the disk is read-only"),
-    errno.EACCES: (ErrorKind.DENIED, "this user has no permission"),
-    errno.EPERM: (ErrorKind.DENIED, "this user has no permission"),
-    errno.EIO: (ErrorKind.DISK, "the disk reports an error"),
-    errno.ENAMETOOLONG: (ErrorKind.NAME, "the name is too long for this disk"),
-    errno.ENOENT: (ErrorKind.GONE, "it is not there"),
-    errno.ELOOP: (ErrorKind.LINK, "a link stands in the way"),
-    errno.ENOTDIR: (ErrorKind.LINK, "a link or a file stands where a folder should be"),
-    errno.EXDEV: (ErrorKind.DISK, "part of the folder lies on another disk"),
-    errno.EMFILE: (ErrorKind.DISK, "too many files are open"),
-}
-
-
-def _meaning(error: OSError) -> Tuple[ErrorKind, str]:
-    return _ERRNO_MEANING.get(error.errno, (ErrorKind.DISK, (error.strerror or "the system refused").lower()))
-
-
-def _trouble(error: OSError, doing: str) -> LibraryError:
-    kind, cause = _meaning(error)
-    return LibraryError(kind, f"Cannot {doing}: {cause}.")
-
-
-@contextlib.contextmanager
-def _speaking(doing: str) -> Iterator[None]:
-    """Turn the system's errors into sentences."""
-    try:
-        yield
-    except OSError as error:
-        raise _trouble(error, doing) from error
-
-
-def _called(label: str) -> str:
-    return shown(label) if label else "the file"
-
-
-def _no_room(label: str, needed: int, free: int) -> LibraryError:
-    sentence = f"No room for {_called(label)}: needs {size_text(needed)}, {size_text(free)} free."
-    return LibraryError(ErrorKind.FULL, sentence)
 
 
 # ---- Opening, reading and hashing ------------------------------------------------------------------------------------
@@ -550,7 +505,7 @@ class Scanner:
         try:
             _check_readable(real)
         except OSError as error:
-            kind, cause = _meaning(error)
+            kind, cause = meaning(error)
             raise LibraryError(kind, f"{shown(path, 1000)} cannot be read: {cause}.") from error
         self._check_apart(real)
         check_name(os.path.basename(real))
@@ -1068,7 +1023,7 @@ class Library:
 
     def open(self) -> None:
         """Make the folder if absent and lock it; a folder that cannot be written is opened with a `notice`."""
-        with _speaking(f"use the folder {shown(self.folder, 1000)}"):
+        with speaking(f"use the folder {shown(self.folder, 1000)}"):
             if os.path.isfile(self.folder):
                 raise LibraryError(ErrorKind.NAME, f"Cannot use the folder {shown(self.folder, 1000)}: it is a file.")
             os.makedirs(self.folder, exist_ok=True)
@@ -1081,7 +1036,7 @@ class Library:
             self.notice = error.sentence
 
     def _open_for_writing(self) -> None:
-        with _speaking(f"save anything in {shown(self.folder, 1000)}"):
+        with speaking(f"save anything in {shown(self.folder, 1000)}"):
             if not os.access(self.folder, os.W_OK):
                 raise PermissionError(errno.EACCES, "not writable", self.folder)
             self._make_hidden_folders()
@@ -1207,11 +1162,11 @@ class Library:
         """Refuse what the disk has no room for."""
         free = self.free_bytes()
         if needed > free:
-            raise _no_room(label, needed, free)
+            raise no_room(label, needed, free)
 
     def free_bytes(self) -> int:
         """The bytes that this user may still write."""
-        with _speaking(f"look at the folder {shown(self.folder, 1000)}"):
+        with speaking(f"look at the folder {shown(self.folder, 1000)}"):
             return shutil.disk_usage(self.folder).free
 
     def _content(self, file_id: bytes) -> Union[SharedFile, Content]:
@@ -1253,7 +1208,7 @@ class Library:
         return bytes(data)
 
     def _read_own(self, path: str, start: int, length: int) -> Buffer:
-        with _speaking("read a kept file"):
+        with speaking("read a kept file"):
             data = _read_into(self._buffers, self._files.get(path, write=True), length, start)
         if len(data) != length:
             raise LibraryError(ErrorKind.CHANGED, "The kept file is shorter than it was.")
@@ -1276,7 +1231,7 @@ class Library:
         part = self._parts.get(file_id) or Content(file_id, size, bytes(digests), label, is_folder, destination)
         if file_id not in self._parts and len(self._parts) >= PARTS_MAX:
             raise LibraryError(ErrorKind.FULL, f"There are already {PARTS_MAX} unfinished downloads.")
-        with _speaking(f"save {_called(label)}"):
+        with speaking(f"save {called(label)}"):
             if part.claimed:
                 self._check_claims(part, self._part_path(file_id))
             if part.claimed:
@@ -1358,9 +1313,9 @@ class Library:
             claimed = [one for one in range(piece_count_of(part.size)) if has_piece(part.verified, one)]
             self._parts[file_id] = Content(file_id, part.size, part.digests, part.label, part.is_folder,
                                            part.destination, claimed)   # it may be back, with all that it had
-            raise LibraryError(ErrorKind.GONE, f"Cannot save {_called(part.label)}: the folder "
+            raise LibraryError(ErrorKind.GONE, f"Cannot save {called(part.label)}: the folder "
                                                f"{shown(self.folder, 1000)} was taken away.")
-        with _speaking(f"save {_called(part.label)}"):
+        with speaking(f"save {called(part.label)}"):
             _write_at(self._files.get(path, write=True), data, index * piece_size_of(part.size))
             # At a place of its own: a record torn by a full disk is written over by the next.
             _write_at(self._files.get(path + ".map", write=True), MAP_RECORD.pack(index), part.map_end)
@@ -1373,7 +1328,7 @@ class Library:
         part = self._complete(file_id)
         *parents, last = check_name(name).split("/")
         path = self._part_path(file_id)
-        with _speaking(f"save {shown(name)}"):
+        with speaking(f"save {shown(name)}"):
             status = self._settle(part, path, flush)
             with _folder_in(self.folder, parents) as place:
                 final, was_there = _place(place, path, status, last, partial(self._is_same, part))
@@ -1397,7 +1352,7 @@ class Library:
             os.sync()
             return
         for path in paths:
-            with _speaking(f"save {shown(path, 1000)}"):
+            with speaking(f"save {shown(path, 1000)}"):
                 descriptor = _open_regular(path, write=True)
                 os.fsync(descriptor)
                 os.close(descriptor)
@@ -1432,7 +1387,7 @@ class Library:
         digests = digests_of(bytes(content))
         if len(content) != entry.size or identity_of(entry.size, digests) != entry.file_id:
             return b""
-        with _speaking(f"save {shown(entry.path)}"):
+        with speaking(f"save {shown(entry.path)}"):
             _remove(path)
             descriptor = _create(path)
             try:
@@ -1444,7 +1399,7 @@ class Library:
     def _name_small(self, name: str, path: str, size: int, digests: bytes) -> Finished:
         *parents, last = check_name(name).split("/")
         same = Content(identity_of(size, digests), size, digests)
-        with _speaking(f"save {shown(name)}"), contextlib.ExitStack() as stack:
+        with speaking(f"save {shown(name)}"), contextlib.ExitStack() as stack:
             descriptor = _open_regular(path)
             status = os.fstat(descriptor)
             if os.name == "nt":
@@ -1476,7 +1431,7 @@ class Library:
     def make_folder(self, name: str) -> str:
         """Make an empty folder of a listing; returns its path."""
         components = check_name(name).split("/")
-        with _speaking(f"make the folder {shown(name)}"), _folder_in(self.folder, components) as place:
+        with speaking(f"make the folder {shown(name)}"), _folder_in(self.folder, components) as place:
             return place.path
 
     def parts(self) -> List[PartInfo]:
@@ -1555,7 +1510,7 @@ class Library:
         content = self._complete(file_id)
         source, target = self._part_path(file_id), self._cache_path(file_id)
         content.label, content.is_folder, content.destination = check_name(label), is_folder, Destination.CACHE
-        with _speaking("keep a file in the cache"):
+        with speaking("keep a file in the cache"):
             self._files.drop(source)
             self._write_map(content, target + ".map")
             os.replace(source, target)
@@ -1653,7 +1608,7 @@ class SequentialReader:
     def __init__(self, path: str) -> None:
         self.path = os.path.realpath(path)
         self.name = os.path.basename(self.path)
-        with _speaking(f"open {shown(path, 1000)}"):
+        with speaking(f"open {shown(path, 1000)}"):
             self._descriptor = _open_regular(self.path)
             self._fingerprint = _fingerprint(os.fstat(self._descriptor))
         self.size = self._fingerprint[0]
@@ -1663,7 +1618,7 @@ class SequentialReader:
 
     def read(self, length: int) -> memoryview:
         """The next bytes, none at the end; a file that changed on the way is an error."""
-        with _speaking(f"read {shown(self.path, 1000)}"):
+        with speaking(f"read {shown(self.path, 1000)}"):
             length = min(length, self.size - self._position)
             data = _read_into(self._buffers, self._descriptor, length, self._position)
             unchanged = _fingerprint(os.fstat(self._descriptor)) == self._fingerprint
@@ -1702,11 +1657,11 @@ class SequentialWriter:
         self._path = os.path.join(self.folder, f"{HIDDEN}-{secrets.token_hex(16)}.part")
         self._hasher = BackgroundDigest()
         self.written = 0
-        with _speaking(f"save {shown(name)}"):
+        with speaking(f"save {shown(name)}"):
             os.makedirs(self.folder, exist_ok=True)
             free = shutil.disk_usage(self.folder).free
             if size > free:
-                raise _no_room(name, size, free)
+                raise no_room(name, size, free)
             self._descriptor = _create(self._path)
 
     def write(self, data: Buffer) -> None:
@@ -1714,7 +1669,7 @@ class SequentialWriter:
         if self.written + len(data) > self.size:
             raise LibraryError(ErrorKind.MALFORMED, f"{shown(self.name)} is longer than was declared.")
         self._hasher.update(data)
-        with _speaking(f"save {shown(self.name)}"):
+        with speaking(f"save {shown(self.name)}"):
             _write_at(self._descriptor, data, self.written)
         self.written += len(data)
 
@@ -1722,7 +1677,7 @@ class SequentialWriter:
         """Flush the file and give it its name, or the next free one; returns its path."""
         if self.written != self.size:
             raise LibraryError(ErrorKind.MALFORMED, f"{shown(self.name)} is shorter than was declared.")
-        with _speaking(f"save {shown(self.name)}"):
+        with speaking(f"save {shown(self.name)}"):
             os.fsync(self._descriptor)
             status = os.fstat(self._descriptor)
             if os.name == "nt":
