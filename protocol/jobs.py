@@ -22,7 +22,7 @@ from protocol.results import DownloadDone, ListEntry, Paused, Progress, Resumed,
 from protocol.transfer import ASK_OTHERS_AFTER, SourceState
 
 PACKS_AT_ONCE = 2  # of 16 MiB in memory at most
-PACK_FILES_PER_JOB = 2000  # named by one job of the disk: others wait for it, too
+PACK_FILES_PER_JOB = 1000  # named by one job of the disk: others wait for it, too
 FOLDER_FILES_AT_ONCE, FOLDER_BYTES_AT_ONCE = 16, 16 << 20  # many small files, but few large ones
 LISTING_SIZE_MAX = 32 << 20  # bytes of a folder's listing
 PROGRESS_INTERVAL = 0.5  # at most twice a second for each transfer
