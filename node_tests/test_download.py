@@ -733,6 +733,7 @@ def test_links_that_stand_keep_nobody_waiting():
     hands.reads.clear()
     uploads.on_timer(STUCK_AFTER / 2)
     assert not hands.reads
+    hands.in_link.update(frozen)  # news for them are added all the time
     uploads.on_timer(2 * STUCK_AFTER)
     assert hands.reads and not {read[0] for read in hands.reads} & set(frozen)
 

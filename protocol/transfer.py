@@ -669,7 +669,7 @@ class UploadLink:
         self.jobs: Deque[_Job] = deque()
         self.reading_bytes = 0
         self.turn = 0  # the number of the last turn of its node
-        self.seen_on_way, self.seen_at = 0, -math.inf  # bytes on its way when they changed last
+        self.seen_on_way, self.seen_at = 0, -math.inf  # bytes on its way; when any were delivered last
         self.has_slot = False
         self.slot_at = 0.0
         self.used_at = 0.0
@@ -778,8 +778,9 @@ class Uploads:
 
     def _on_way(self, upload: UploadLink, now: float) -> int:
         size = upload.reading_bytes + self._hands.backlog(upload.link)
-        if size != upload.seen_on_way:
-            upload.seen_on_way, upload.seen_at = size, now
+        if size < upload.seen_on_way or upload.seen_on_way <= LINK_LOW:
+            upload.seen_at = now  # something was delivered; what is only added, as news of pieces are, is no sign
+        upload.seen_on_way = size
         return size
 
     def _is_loaded(self, upload: UploadLink, now: float) -> bool:
