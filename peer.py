@@ -565,7 +565,7 @@ class Peer:
     def _on_own_message(self, link: int, message: Any, now: float) -> None:
         """From the supernode, and not about membership or chat."""
         if isinstance(message, Search):
-            self.serving.on_search(message, now)
+            self.fetching.on_search(message, now)
         elif isinstance(message, Offer):
             self.fetching.on_offer(message, now)
         elif isinstance(message, NotRelayed):
@@ -683,6 +683,13 @@ class Peer:
 
     def label_of(self, node_id: bytes) -> str:
         return self.membership.label_of(node_id)
+
+    def has_mesh(self, node_id: bytes) -> bool:
+        """Is this a member whose mesh is on?"""
+        return any(entry.node_id == node_id and entry.mesh for entry in self._roster())
+
+    def member_count(self) -> int:
+        return len(self._roster())
 
     def place_of(self, node_id: bytes) -> Optional[Address]:
         return self.membership.place_of(node_id)

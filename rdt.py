@@ -52,7 +52,7 @@ TURN_SIZE_MAX = 1 << 20  # bytes sent before looking for acknowledgements again
 BACKLOG_HIGH = 4 << 20  # bytes at which send blocks its caller
 SPAN_SIZE = 1 << 20  # bytes of a file in one frame
 NO_OFFLOAD = "RDT_NO_OFFLOAD"  # set in the environment: one datagram a system call, as where there is no offload
-GSO_SEGMENTS_MAX = 64  # datagrams that the kernel cuts one call into; new ones take 128
+GSO_SEGMENTS_MAX = 42  # datagrams that the kernel cuts one call into; as recovery.SEGMENTS_MAX, and for its reason
 GSO_PAUSE = 600.0  # seconds that a destination goes without segmentation after it failed there
 GSO_PAUSES_MAX = 1024
 

@@ -15,9 +15,11 @@ from protocol.messages import (
     NO_PIECE,
     PIECE_MISSING,
     TOO_MANY_REQUESTS,
+    AnyPieceRequest,
     CheckBulk,
     ManifestPage,
     ManifestRequest,
+    OtherPiece,
     PieceCancel,
     PieceData,
     PieceMap,
@@ -29,8 +31,12 @@ from protocol.messages import (
 from protocol.transfer import (
     DROP_AFTER,
     FILE_SIZE_MAX,
+    GIVEN_FORGOTTEN_AFTER,
+    LINK_LOW,
+    LINKS_AT_ONCE,
     REQUESTS_PER_LINK_MAX,
     SLOT_TURN,
+    STUCK_AFTER,
     UPLOAD_SLOTS,
     Download,
     Lie,
@@ -68,13 +74,14 @@ def test_each_piece_is_asked_of_one_source_only():
     assert choice.choose("a", 0.0) is None
 
 
-def test_equally_rare_pieces_are_asked_in_file_order_from_a_random_start():
-    choice = choice_of(50)
+def test_equally_rare_pieces_are_asked_in_short_runs_each_somewhere_else():
+    choice = choice_of(48)
     choice.set_map("a", True)
-    order = taken(choice, "a", 50)
-    assert order == [(order[0] + step) % 50 for step in range(50)]
-    starts = {taken_first(seed) for seed in range(20)}
-    assert len(starts) > 5
+    order = taken(choice, "a", 48)
+    runs = [order[start : start + rules.RUN_PIECES] for start in range(0, 48, rules.RUN_PIECES)]
+    assert all(run == list(range(run[0], run[0] + rules.RUN_PIECES)) for run in runs)
+    assert runs != sorted(runs) and sorted(order) == list(range(48))
+    assert len({taken_first(seed) for seed in range(20)}) > 5
 
 
 def taken_first(seed):
@@ -212,6 +219,8 @@ def test_a_rate_is_right_from_the_start_and_follows_within_five_seconds():
 
 def test_windows_follow_the_rate_within_their_bounds():
     assert window_of(0.0, False, 1, MIB) == 4 * MIB
+    assert window_of(0.0, False, 1, 65536) == MIB
+    assert window_of(0.0, False, 8, 65536) == 2 * 65536  # one among several: little is decided early
     assert window_of(100e6, True, 1, MIB) == 16 * MIB
     assert window_of(100_000.0, True, 2, MIB) == MIB  # a slow one among others: one piece
     assert window_of(100_000.0, True, 1, MIB) == 4 * MIB  # the only one
@@ -263,7 +272,7 @@ class Hands:
     def write(self, download, index, data, link):
         self.writes.append((index, data, link))
 
-    def on_piece(self, download, index):
+    def on_piece(self, download, index, now):
         self.verified.append(index)
 
     def on_all_pieces(self, download, now):
@@ -280,8 +289,9 @@ class Hands:
 
     def requested(self, link):
         """Takes the piece requests that were sent on a link."""
-        found = [message.index for to, message in self.sent if to == link and isinstance(message, PieceRequest)]
-        self.sent = [one for one in self.sent if not (one[0] == link and isinstance(one[1], PieceRequest))]
+        kinds = PieceRequest, AnyPieceRequest
+        found = [message.index for to, message in self.sent if to == link and isinstance(message, kinds)]
+        self.sent = [one for one in self.sent if not (one[0] == link and isinstance(one[1], kinds))]
         return found
 
     def write_all(self, download, now):
@@ -349,7 +359,7 @@ def test_what_is_in_flight_is_bounded_and_counts_until_it_is_written():
 
 
 def test_requests_on_one_link_are_bounded():
-    hands, download = started(size=200 * 65536)
+    hands, download = started(size=200 * 16384, piece_size=16384)
     assert len(hands.requested(1)) == REQUESTS_PER_LINK_MAX
 
 
@@ -483,6 +493,93 @@ def test_a_resumed_download_asks_only_for_what_is_missing():
     assert download.verified_bytes == 38 * 65536
 
 
+# ---- many fetch one content at once
+
+
+def with_a_fellow():
+    """One source that has it all and owes three pieces at least, and one who fetches it too and has nothing yet."""
+    hands, download = started(size=200 * 65536, links=(1,))
+    download.add_source(2, b"2" * 8, "fellow", 0.1, is_fellow=True)
+    download.on_piece_map(2, PieceMap(FILE, False, b""), 0.1)
+    serve(hands, download, 1, 0.2)
+    hands.write_all(download, 0.2)
+    assert len(download.sources[1].owed) > 3
+    return hands, download
+
+
+def end_from(hands, download, link):
+    """All that is owed comes from there, until the end."""
+    for now in range(1, 200):
+        for index in list(download.sources[link].owed):
+            download.on_piece_data(link, index, 0, hands.pieces[index], float(now))
+        hands.write_all(download, float(now))
+        download.on_timer(float(now))
+    assert hands.is_done and not hands.strikes
+
+
+def test_a_fellow_is_no_one_to_ask_for_the_manifest_while_there_is_another():
+    hands = Hands(b"z" * (40 * 65536), 65536)
+    download = Download(FILE, hands, random.Random(1), 0.0)
+    download.add_source(2, b"2" * 8, "fellow", 0.0, is_fellow=True)
+    download.add_source(1, b"1" * 8, "ana", 0.0)
+    assert [link for link, message in hands.sent if isinstance(message, ManifestRequest)] == [1]
+
+
+def test_what_a_fellow_gets_is_asked_of_it():
+    hands, download = with_a_fellow()
+    choice = download.choice
+    new = [index for index in range(200) if index not in choice.asked and not choice.is_verified[index]][:3]
+    download.on_new_pieces(2, tuple(new), 0.2)
+    assert set(hands.requested(2)) <= set(new) and hands.requests[2] > 1
+
+
+def test_news_before_the_manifest_is_remembered_within_bounds():
+    hands = Hands(b"z" * (40 * 65536), 65536)
+    download = Download(FILE, hands, random.Random(1), 0.0)
+    download.add_source(2, b"2" * 8, "fellow", 0.0)
+    download.on_piece_map(2, PieceMap(FILE, False, b""), 0.0)
+    download.on_new_pieces(2, (3, 4), 0.0)
+    download.on_new_pieces(2, (5, 60_000), 0.0)
+    download.on_new_pieces(9, (5,), 0.0)
+    assert download.dropped == 2
+    for one in manifest_pages(FILE, len(hands.content), hands.digests):
+        download.on_manifest_page(2, one, 0.1)
+    download.on_opened(bytes(5), 0.1)
+    assert sorted(hands.requested(2)) == [3, 4]
+
+
+def test_the_only_whole_source_may_give_another_piece_than_was_asked_for():
+    hands, download = with_a_fellow()
+    asked = next(iter(download.sources[1].owed))
+    assert (1, AnyPieceRequest(FILE, asked)) in hands.sent
+    choice = download.choice
+    other = next(index for index in range(200) if index not in choice.asked and not choice.is_verified[index])
+    requests, in_flight = hands.requests[1], download.in_flight_bytes
+    download.on_other_piece(1, asked, other, 0.3)
+    assert other in download.sources[1].owed and asked not in download.sources[1].owed
+    assert (hands.requests[1], download.in_flight_bytes) == (requests, in_flight)
+    download.on_piece_data(1, other, 0, hands.pieces[other], 0.4)
+    hands.write_all(download, 0.4)
+    assert choice.is_verified[other]
+    end_from(hands, download, 1)
+
+
+@pytest.mark.parametrize("given", [None, 200, 1 << 31])
+def test_another_piece_that_is_not_wanted_is_cancelled_and_the_source_is_not_asked_so_again(given):
+    hands, download = with_a_fellow()
+    owed = sorted(download.sources[1].owed)
+    given = owed[1] if given is None else given  # asked for already, or none at all
+    download.on_other_piece(1, owed[0], given, 0.2)
+    assert (1, PieceCancel(FILE, given)) in hands.sent
+    hands.sent.clear()
+    download.on_piece_data(1, owed[2], 0, hands.pieces[owed[2]], 0.3)
+    assert not any(isinstance(message, AnyPieceRequest) for _, message in hands.sent)
+    download.on_other_piece(1, owed[3], 199, 0.4)
+    download.on_other_piece(7, owed[3], 199, 0.4)
+    assert download.dropped == 2
+    end_from(hands, download, 1)
+
+
 # ---- manifests that lie (THREATS: G03, A12)
 
 
@@ -588,6 +685,91 @@ def test_reading_ahead_stops_at_four_mebibytes_and_goes_on_when_the_link_drains(
     hands.in_link[1] = 0
     uploads.on_writable(1, 0.2)
     assert len(hands.reads) == 8
+
+
+def test_many_links_are_served_one_after_the_other():
+    hands, uploads = upload_links(5)
+    for index in range(3):
+        for link in uploads.links:
+            uploads.on_request(link, FILE, index, 2 * LINK_LOW, 0.0)
+    assert len({read[0] for read in hands.reads}) == LINKS_AT_ONCE
+    served, now = [], 0.0
+    while hands.reads:
+        now += 0.01
+        read = hands.reads.pop(0)
+        served.append(read[0])
+        uploads.on_read(*read, b"d", now)
+        uploads.on_writable(read[0], now)
+    assert len(served) == 15 and max(served[:10].count(link) for link in uploads.links) <= 3
+    assert [served.count(link) for link in uploads.links] == [3] * 5
+
+
+def test_one_person_with_many_links_gets_no_more_turns_than_others():
+    hands = UploadHands()
+    uploads = Uploads(hands)
+    for link, node_id in ((1, b"greedy.."), (2, b"greedy.."), (3, b"greedy.."), (4, b"modest..")):
+        uploads.add(link, node_id, "node%d" % link)
+    for index in range(8):
+        for link in uploads.links:
+            uploads.on_request(link, FILE, index, 2 * LINK_LOW, 0.0)
+    served = []
+    while hands.reads:
+        read = hands.reads.pop(0)
+        served.append(read[0])
+        uploads.on_read(*read, b"d", 0.1)
+        uploads.on_writable(read[0], 0.1)
+    assert len(served) == 32 and served[:20].count(4) == 8  # in every second turn, as long as it wants something
+
+
+def test_links_that_stand_keep_nobody_waiting():
+    hands, uploads = upload_links(LINKS_AT_ONCE + 2)
+    for index in range(4):
+        for link in uploads.links:
+            uploads.on_request(link, FILE, index, 2 * LINK_LOW, 0.0)
+    frozen = [read[0] for read in hands.reads]
+    for read in hands.reads:
+        hands.in_link[read[0]] = read[-1]
+        uploads.on_read(*read, b"d", 0.0)
+    hands.reads.clear()
+    uploads.on_timer(STUCK_AFTER / 2)
+    assert not hands.reads
+    hands.in_link.update(frozen)  # news for them are added all the time
+    uploads.on_timer(2 * STUCK_AFTER)
+    assert hands.reads and not {read[0] for read in hands.reads} & set(frozen)
+
+
+def asked_for(uploads, link, index, now=0.0, may_be_other=True):
+    uploads.on_whole_request(link, FILE, index, 9 * 1000 + 5, 1000, may_be_other, now)
+
+
+def test_no_piece_is_given_twice_before_all_are_given_once():
+    hands, uploads = upload_links(2)
+    for link in (1, 2):
+        for index in range(5):
+            asked_for(uploads, link, index)
+    given = [read[2] for read in hands.reads]
+    while hands.reads:
+        read = hands.reads.pop(0)
+        uploads.on_read(*read, b"d", 0.1)
+        given += [one[2] for one in hands.reads if one[2] not in given]
+    assert sorted(given) == list(range(10))
+    others = hands.take(OtherPiece)
+    assert others and all(link == 2 for link, _ in others)
+    data = {message.index for link, message in hands.take(PieceData) if link == 2}
+    assert {message.given for _, message in others} <= data
+
+
+def test_who_wants_one_piece_gets_that_one_and_a_later_session_begins_anew():
+    hands, uploads = upload_links(2)
+    asked_for(uploads, 1, 3)
+    asked_for(uploads, 2, 3, may_be_other=False)
+    assert not hands.take(OtherPiece)
+    asked_for(uploads, 2, 3, 1.0)
+    assert hands.take(OtherPiece) == [(2, OtherPiece(FILE, 3, 0))]
+    asked_for(uploads, 2, 3, 1.0 + GIVEN_FORGOTTEN_AFTER)
+    assert not hands.take(OtherPiece)
+    asked_for(uploads, 1, 9, 1.0 + GIVEN_FORGOTTEN_AFTER)
+    assert hands.reads[-1][2:] == (9, 0, 5)  # the last piece is shorter
 
 
 def test_a_large_piece_is_sent_in_spans_and_an_unreadable_one_is_refused_once():

@@ -172,7 +172,7 @@ def test_refused_names_write_nothing(lib, folder):
 # ---- Pieces, identity, listings --------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize(("size", "piece_size"), [
-    (0, 64 * KIB), (1, 64 * KIB), (64 * MIB, 64 * KIB), (64 * MIB + 1, 128 * KIB), (GIB, MIB), (4 * GIB, MIB),
+    (0, 64 * KIB), (1, 64 * KIB), (16 * MIB, 64 * KIB), (16 * MIB + 1, 128 * KIB), (GIB, MIB), (4 * GIB, MIB),
     (4 * GIB + 1, 2 * MIB), (20 * GIB, 8 * MIB), (1 << 40, 256 * MIB)])
 def test_piece_size_by_hand(size, piece_size):
     assert piece_size_of(size) == piece_size

@@ -432,7 +432,7 @@ def test_the_mesh_switched_off_in_the_middle_sends_the_rest_by_way_of_the_supern
 
 def test_a_relay_that_nobody_waits_for_leaves_what_the_supernodes_own_person_has_begun(lab):
     ana = lab.node("ana")
-    lab.node("bo", shared={"lab.iso": content(40 * MIB)}, disk_delay=0.05)
+    lab.node("bo", shared={"lab.iso": content(40 * MIB)}, disk_delay=0.2)
     cy = lab.node("cy", mesh=False)
     number = ana.fetch("lab.iso").transfer
     lab.world.run_until(lambda: ana.row().verified > 3 * MIB, lab.world.now + 60)
@@ -613,6 +613,36 @@ def test_the_only_source_leaves_and_what_is_verified_is_kept(lab):
     stopped = cy.told(Stopped)[0]
     assert stopped.reason == "bo left and nobody else has it" and stopped.kept
     assert 10 * MIB < stopped.verified < 30 * MIB
+
+
+def test_of_many_who_ask_at_once_each_gets_most_from_the_others(lab):
+    data = content(24 * MIB)
+    lab.node("ana")
+    bo = lab.node("bo", shared={"lab.iso": data}, disk_delay=0.05)
+    many = [lab.node("n%d" % number, disk_delay=0.005) for number in range(7)]
+    lab.run(10)
+    asked_at = lab.world.now
+    for node in many:
+        node.do("fetch_name", "lab.iso", asked_at, node.answers.append)
+    assert lab.world.run_until(lambda: all(node.told(DownloadDone) for node in many), asked_at + 60)
+    assert all(node.read("lab.iso") == data for node in many)
+    lab.run(1)
+    assert sum(done.size for done in bo.told(UploadDone)) < 1.5 * len(data)
+    assert all(len(node.told(DownloadDone)[0].sources) > 3 for node in many)
+
+
+def test_who_comes_later_gets_from_those_who_are_not_done(lab):
+    data = content(24 * MIB)
+    lab.node("ana")
+    bo = lab.node("bo", shared={"lab.iso": data}, disk_delay=0.05)
+    cy, di = lab.node("cy"), lab.node("di")
+    cy.fetch("lab.iso")
+    assert lab.world.run_until(lambda: cy.row().verified > len(data) // 4, lab.world.now + 60)
+    done = di.fetched("lab.iso")
+    assert set(done.sources) == {"bo", "cy"} and di.read("lab.iso") == data
+    assert lab.world.run_until(lambda: cy.told(DownloadDone), lab.world.now + 60)
+    lab.run(1)
+    assert sum(one.size for one in bo.told(UploadDone)) < 1.4 * len(data)
 
 
 def test_more_downloaders_than_upload_slots_are_all_served(lab):

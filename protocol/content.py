@@ -17,6 +17,7 @@ from typing import FrozenSet, Iterable, List, NamedTuple, Tuple, Union
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 PIECE_SIZE_MIN = 64 * KIB      # below it the digests' own traffic would show
 PIECE_SIZE_MAX = MIB           # for files up to 4 GiB; beyond, pieces grow so that no file has more than 4096
+PIECES_WANTED = 256            # enough for many to give each other parts of one file; each piece costs each of them
 PIECES_MAX = 4096
 LARGE_FILE = 4 * GIB
 FILE_SIZE_MAX = 1 << 50        # bytes (1 PiB): a larger declared size is a lie
@@ -166,7 +167,7 @@ def fold(name: str) -> str:
 
 def piece_size_of(size: int) -> int:
     """The piece size in bytes for a file of this size: a power of two that every node computes alike."""
-    wanted = -(-size // (PIECES_MAX if size > LARGE_FILE else 1024))
+    wanted = -(-size // (PIECES_MAX if size > LARGE_FILE else PIECES_WANTED))
     power = 1 << max(0, wanted - 1).bit_length()
     return power if size > LARGE_FILE else min(max(power, PIECE_SIZE_MIN), PIECE_SIZE_MAX)
 

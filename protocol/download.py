@@ -1,8 +1,8 @@
 """Which piece is asked of which source next: pure, no bytes of files, no clock.
 
 `PieceChoice` knows which pieces are verified, which are asked of whom, and who has what. The rarest piece comes
-first; among equally rare ones the order is that of the file, from a random start, so that a disk reads forwards and yet
-two downloaders of one file fetch different halves and can give them to each other. A piece is asked of one source,
+first. Equally rare ones come in short runs, so that a disk reads forwards, and the runs at random, so that many who
+fetch one file at once fetch different parts and can give them to each other. A piece is asked of one source,
 except in the endgame: when nothing is left to ask, a source with room is asked for what another has owed for long.
 """
 
@@ -16,13 +16,16 @@ from protocol.content import set_piece
 
 MIB = 1 << 20
 IN_FLIGHT_BYTES_MAX = 16 * MIB  # asked or not yet written, for one download: what it may hold in memory
-SOURCE_WINDOW_MIN = 4 * MIB  # asked of one source before its rate is known
-SOURCE_WINDOW_SECONDS = 2.0  # worth of its measured rate
+# What is asked early is chosen when little is known of who will have what: so no more than keeps a source busy.
+SOURCE_WINDOW_MIN = MIB  # asked of the only source before its rate is known
+SOURCE_WINDOW_SECONDS = 0.5  # worth of its measured rate
+SOURCE_PIECES_MIN, ONLY_SOURCE_PIECES_MIN = 2, 4  # of one among several, and of the only one: one is on its way
 RATE_SECONDS = 5.0  # rates shown to people are smoothed over about this long
 RATE_FIRST_SECONDS = 0.25  # the least time that a new rate is spread over
 ENDGAME_AFTER = 0.5  # a piece owed for so long may be asked of a second source
 ASKED_SOURCES_MAX = 2  # of how many one piece may be asked at once
-RESORT_INTERVAL = 1.0  # rarity changes with every Have; the order follows so often
+RESORT_SECONDS_EACH = 0.00025  # rarity changes all the time; the order follows after so long for each piece there is
+RUN_PIECES = 4  # that are asked in the file's order
 
 Source = Hashable
 
@@ -53,11 +56,13 @@ class Rate:
 def window_of(rate: float, is_measured: bool, sources: int, piece_size: int) -> int:
     """How many bytes may be asked of one source at once.
 
-    A slow source among others gets no more than it can send in two seconds: what it owes delays the end.
+    A slow source among others gets no more than it can send in half a second: what it owes delays the end.
     """
     window = int(rate * SOURCE_WINDOW_SECONDS)
-    if sources <= 1 or not is_measured:
-        window = max(window, SOURCE_WINDOW_MIN)
+    if sources <= 1:
+        window = max(window, SOURCE_WINDOW_MIN, ONLY_SOURCE_PIECES_MIN * piece_size)
+    elif not is_measured:
+        window = max(window, SOURCE_PIECES_MIN * piece_size)
     window = min(window, IN_FLIGHT_BYTES_MAX // max(1, sources))
     return max(window, piece_size)
 
@@ -104,7 +109,17 @@ class PieceChoice:
         self.asked: Dict[int, List[Asked]] = {}
         self._held: Dict[Source, _Held] = {}
         self._rarity = [0] * count  # how many incomplete sources have it; complete ones add the same to all
-        self._start = rng.randrange(count) if count else 0
+        self._place = self._places(rng)  # of each piece, among equally rare ones
+        self._resort_interval = count * RESORT_SECONDS_EACH
+
+    def _places(self, rng: random.Random) -> List[int]:
+        runs = list(range(0, self.count, RUN_PIECES))
+        rng.shuffle(runs)
+        places = [0] * self.count
+        order = (index for run in runs for index in range(run, min(run + RUN_PIECES, self.count)))
+        for place, index in enumerate(order):
+            places[index] = place
+        return places
 
     # ---- who has what
 
@@ -130,6 +145,10 @@ class PieceChoice:
             held.order.append(index)
         self._mark_stale()
         return True
+
+    def is_rare(self, index: int) -> bool:
+        """Has none of those who fetch it, too, told that it has this piece?"""
+        return not self._rarity[index]
 
     def remove_piece(self, source: Source, index: int) -> None:
         """The source said that it does not have it after all."""
@@ -166,7 +185,7 @@ class PieceChoice:
         held = self._held.get(source)
         if held is None:
             return None
-        if held.is_stale and now >= held.sorted_at + RESORT_INTERVAL:
+        if held.is_stale and now >= held.sorted_at + self._resort_interval:
             self._sort(held, now)
         index = self._next_open(held)
         if index is None:
@@ -176,9 +195,9 @@ class PieceChoice:
         return index
 
     def _sort(self, held: _Held, now: float) -> None:
-        start, count, rarity = self._start, self.count, self._rarity
-        held.order = [index for index in range(count) if held.has[index] and self._is_open(index)]
-        held.order.sort(key=lambda index: (rarity[index], (index - start) % count), reverse=True)
+        place, rarity = self._place, self._rarity
+        held.order = [index for index in range(self.count) if held.has[index] and self._is_open(index)]
+        held.order.sort(key=lambda index: (rarity[index], place[index]), reverse=True)
         held.is_stale = False
         held.sorted_at = now
 
@@ -201,6 +220,14 @@ class PieceChoice:
             if is_due and held.has[index] and all(one.source != source for one in asked):
                 due.append((asked[0].at, index))
         return min(due)[1] if due else None
+
+    def swap(self, source: Source, index: int, other: int, now: float) -> bool:
+        """The source gives another piece than it was asked for; is that one missing, and asked of nobody?"""
+        self.release(source, index)
+        if not 0 <= other < self.count or not self._is_open(other):
+            return False
+        self.asked[other] = [Asked(source, now)]
+        return True
 
     def asked_of(self, source: Source) -> List[int]:
         """The pieces that were asked of this source and are not verified yet."""

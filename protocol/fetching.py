@@ -17,6 +17,7 @@ from collections import OrderedDict
 from functools import partial
 from typing import Any, Callable, Dict, List, Optional, Protocol, Tuple
 
+from protocol.download import bits_of
 from protocol.host import FileRules, Host, kind_of, sentence_of
 from protocol.messages import (
     FILE_CHANGED,
@@ -32,8 +33,10 @@ from protocol.messages import (
     Have,
     LinkHello,
     ManifestPage,
+    NewPieces,
     NotRelayed,
     Offer,
+    OtherPiece,
     PieceData,
     PieceMap,
     PieceRefused,
@@ -49,7 +52,9 @@ from protocol.transfer import DIGEST_SIZE, DROP_AFTER, FILE_SIZE_MAX, Download, 
 
 SEARCH_INTERVAL, SEARCH_INTERVAL_MAX = 3.0, 30.0  # doubled while there are sources, for more of them
 SOURCES_WANTED = 4  # fewer: search again
-SOURCES_MAX = 8  # of one content at once
+SOURCES_MAX = 10  # of one content at once
+WHOLE_SOURCES_MORE = 4  # that have it all, beyond those
+FELLOWS_WANTED = 12  # of those who fetch the same: each of more is taken by lot, so that no few serve all
 NOBODY_AFTER = 10.0  # seconds without a source while there is a supernode
 NOBODY_AFTER_WITHOUT_SUPERNODE = 60.0
 NOBODY_AFTER_CHANGE = 2.0  # the same when the last source has just said that it has it no more
@@ -104,7 +109,7 @@ class Bulk:
         self.link = link
         self.node_id = node_id
         self.is_up = False
-        self.fetches: Dict[Fetch, None] = {}  # ordered, unlike a set: a test's seed replays exactly
+        self.fetches: Dict[Fetch, bool] = {}  # is it a fellow? Ordered, unlike a set: a test's seed replays exactly
         self.requests = 0  # pieces asked and not yet received, for all contents
         self.used_at = now
         self.dropped = 0
@@ -149,7 +154,7 @@ class Fetching:
         self.rules = rules
         self.rng = rng
         self.host = host
-        self.serving = Serving(network, library, rules, host, self._partial_of)
+        self.serving = Serving(network, library, rules, host, self._partial_of, self._on_asker)
         self.fetches: Dict[bytes, Fetch] = {}
         self.dropped = 0
         self._by_query: Dict[int, Fetch] = {}
@@ -218,16 +223,26 @@ class Fetching:
     # ---- searching
 
     def _search(self, fetch: Fetch, now: float) -> None:
-        must_go_via = not self.host.mesh or (fetch.wants_via and not fetch.download.sources)
+        is_served = self._is_served(fetch)
+        must_go_via = not self.host.mesh or (fetch.wants_via and not is_served)
         fetch.is_via = must_go_via and not self.host.is_supernode
         self.host.send_to_supernode(fetch.content._replace(via_supernode=fetch.is_via))
         fetch.search_at = now + fetch.search_interval
-        is_served = bool(fetch.download.sources)
         fetch.search_interval = min(2 * fetch.search_interval, SEARCH_INTERVAL_MAX) if is_served else SEARCH_INTERVAL
 
     def _count_ready(self, fetch: Fetch) -> int:
-        """Sources that may be asked; those that have us wait do not count."""
-        return sum(source.state is not SourceState.QUEUED for source in fetch.download.sources.values())
+        """Sources that may be asked; those that have us wait do not count, nor those who have nothing either."""
+        sources = fetch.download.sources.values()
+        return sum(source.state is not SourceState.QUEUED and self._is_giving(fetch, source) for source in sources)
+
+    @staticmethod
+    def _is_giving(fetch: Fetch, source: Source) -> bool:
+        """May it have something for us? One who fetches the content itself has it when it says so."""
+        choice = fetch.download.choice
+        return not source.is_fellow or (choice is not None and choice.is_useful(source.link))
+
+    def _is_served(self, fetch: Fetch) -> bool:
+        return any(self._is_giving(fetch, source) for source in fetch.download.sources.values())
 
     def on_joined(self, now: float) -> None:
         """There is a supernode, perhaps a new one: ask what is still missing."""
@@ -265,12 +280,34 @@ class Fetching:
             return
         is_ruler = self.host.is_supernode or offer.provider == self.host.supernode_id
         if is_ruler or (self.host.mesh and offer.mesh):
-            self._use(fetch, offer.provider, now)
+            self._use(fetch, offer.provider, now, is_whole=offer.complete)
             return
         fetch.wants_via = True
-        if not fetch.is_via and not self._providers(fetch):
+        is_asking = any(not is_fellow for is_fellow in (bulk.fetches[fetch] for bulk in self._providers(fetch)))
+        if not fetch.is_via and not is_asking and not self._is_served(fetch):
             fetch.search_at = min(fetch.search_at, now + VIA_AFTER)
             self._tick_at = min(self._tick_at, fetch.search_at)
+
+    def on_search(self, search: Search, now: float) -> None:
+        """Somebody looks for a content: if it is fetched here too, each can give the other what it gets."""
+        self.serving.on_search(search, now)
+        self._meet(search.file_id, search.requester, now)
+
+    def _on_asker(self, file_id: bytes, node_id: bytes, now: float) -> bool:
+        """Somebody asks what we have of a content; is it on its way here?"""
+        self._meet(file_id, node_id, now)
+        fetch = self.fetches.get(file_id)
+        return fetch is not None and not fetch.is_in_memory
+
+    def _meet(self, file_id: bytes, node_id: bytes, now: float) -> None:
+        """Take one who fetches the same as a source, before it has anything of it."""
+        fetch = self.fetches.get(file_id)
+        if fetch is None or fetch.is_complete or fetch.is_via or fetch.is_in_memory or node_id == self.host.node_id:
+            return
+        is_open = self.host.mesh and self.host.has_mesh(node_id)
+        is_left_alone = self._left_alone.get((node_id, file_id), -math.inf) > now
+        if is_open and not is_left_alone and self.rng.random() * self.host.member_count() < FELLOWS_WANTED:
+            self._use(fetch, node_id, now, is_fellow=True)
 
     # ---- sources
 
@@ -281,23 +318,37 @@ class Fetching:
         """The nodes that give this content directly."""
         return [] if fetch.is_via else [source.node_id for source in fetch.download.sources.values()]
 
-    def _use(self, fetch: Fetch, provider: bytes, now: float) -> None:
+    def _use(
+        self, fetch: Fetch, provider: bytes, now: float, is_whole: bool = False, is_fellow: bool = False
+    ) -> None:
         """Take this node as a source, by a link that is there or a new one."""
         bulk = self._bulk_to.get(provider)
-        if (bulk is not None and fetch in bulk.fetches) or not self._has_place(fetch, now):
+        if bulk is not None and fetch in bulk.fetches:
+            if not is_fellow:
+                self._promote(fetch, bulk, now)
+            return
+        if not self._has_place(fetch, is_whole, now):
             return
         if bulk is None:
             place = self.host.place_of(provider)
             if place is None:
                 return
             bulk = self._open_bulk(place, provider, now)
-        bulk.fetches[fetch] = None
+        bulk.fetches[fetch] = is_fellow
         if bulk.is_up:
-            fetch.download.add_source(bulk.link, provider, self.host.label_of(provider), now)
+            fetch.download.add_source(bulk.link, provider, self.host.label_of(provider), now, is_fellow)
 
-    def _has_place(self, fetch: Fetch, now: float) -> bool:
+    @staticmethod
+    def _promote(fetch: Fetch, bulk: Bulk, now: float) -> None:
+        """One who was taken because it fetches the same offers something by now."""
+        bulk.fetches[fetch] = False
+        source = fetch.download.sources.get(bulk.link)
+        if source is not None:
+            fetch.download.take_as_giver(source, now)
+
+    def _has_place(self, fetch: Fetch, is_whole: bool, now: float) -> bool:
         """Is there room for one source more? One that has kept us waiting for long makes room for it."""
-        if len(self._providers(fetch)) < SOURCES_MAX:
+        if len(self._providers(fetch)) < SOURCES_MAX + WHOLE_SOURCES_MORE * is_whole:
             return True
         for source in list(fetch.download.sources.values()):
             if source.state is SourceState.QUEUED and now - source.news_at >= DROP_AFTER:
@@ -375,8 +426,8 @@ class Fetching:
         purpose = PURPOSE_BULK if bulk.fetches else PURPOSE_MESH
         self.send(link, LinkHello(purpose, self.host.network_id, self.host.node_id))
         label = self.host.label_of(bulk.node_id)
-        for fetch in list(bulk.fetches):
-            fetch.download.add_source(link, bulk.node_id, label, now)
+        for fetch, is_fellow in list(bulk.fetches.items()):
+            fetch.download.add_source(link, bulk.node_id, label, now, is_fellow)
 
     def on_link_lost(self, link: int, reason: str, now: float) -> None:
         self.serving.on_link_lost(link, now)
@@ -416,7 +467,7 @@ class Fetching:
             for each in list(bulk.fetches):
                 each.download.on_queued(bulk.link, message.position, now)
             return True
-        if not isinstance(message, (PieceData, PieceMap, Have, ManifestPage, PieceRefused)):
+        if not isinstance(message, (PieceData, PieceMap, NewPieces, Have, ManifestPage, PieceRefused, OtherPiece)):
             return False
         fetch = self.fetches.get(message.file_id)
         if fetch is None or fetch not in bulk.fetches:
@@ -424,6 +475,10 @@ class Fetching:
         download, dropped = fetch.download, fetch.download.dropped
         if isinstance(message, PieceData):
             download.on_piece_data(bulk.link, message.index, message.offset, message.data, now)
+        elif isinstance(message, NewPieces):
+            download.on_new_pieces(bulk.link, message.indexes, now)
+        elif isinstance(message, OtherPiece):
+            download.on_other_piece(bulk.link, message.asked, message.given, now)
         elif isinstance(message, Have):
             download.on_have(bulk.link, message.index, now)
         elif isinstance(message, PieceMap):
@@ -512,6 +567,7 @@ class Fetching:
             return
         if error is None:
             fetch.download.on_opened(bytes(bitmap), now)
+            self.serving.tell_pieces(fetch.file_id, bits_of(bytes(bitmap), len(bitmap) * 8), now)
             for requester, query_id in fetch.relay_for.items():
                 self.serving.offer(fetch.file_id, query_id, requester, True)
         elif is_cache and kind_of(error) == "FULL":
@@ -547,13 +603,13 @@ class Fetching:
         if source is not None:
             fetch.trouble, fetch.changed_at = "", None
             fetch.gave[source.label] = fetch.gave.get(source.label, 0) + size
-            if fetch.is_via:
+            if fetch.is_via and source.node_id == self.host.supernode_id:
                 fetch.gave_via = source.label
         if fetch.wish is not None:
             fetch.wish.on_piece(fetch, size, now)
 
-    def on_piece(self, download: Download, index: int) -> None:
-        self.serving.tell_piece(download.file_id, index)
+    def on_piece(self, download: Download, index: int, now: float) -> None:
+        self.serving.tell_pieces(download.file_id, (index,), now)
 
     def on_strike(self, download: Download, source: Source, why: str, is_proof: bool, now: float) -> None:
         fetch = self.fetches.get(download.file_id)
@@ -747,6 +803,8 @@ class Fetching:
         if fetch.download.is_opening:
             return True
         for source in fetch.download.sources.values():
+            if not self._is_giving(fetch, source):
+                continue
             if source.state is not SourceState.READY or source.owed or now - source.news_at < HOPE_TIME:
                 return True
             if choice is not None and choice.is_useful(source.link):

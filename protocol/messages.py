@@ -42,6 +42,7 @@ HOLDERS_NAMED_MAX = 8  # holders named in a row of the list; all are counted
 DIGESTS_PER_PAGE = 1024  # 32 KiB
 SPAN_BYTES_MAX = 1 << 20  # the most file bytes in one message
 PIECE_MAP_BYTES_MAX = 1 << 19  # four million pieces
+PIECES_TOLD_MAX = 1024  # in one NewPieces
 QUERY_PADDING = 128  # a Query is longer than its Answer, so nobody can use us to multiply traffic
 
 U8 = Annotated[int, Number(1)]
@@ -511,6 +512,31 @@ class TransferDone(NamedTuple):
 @_message(71)
 class CheckBulk(NamedTuple):
     """A piece came damaged: let checksums cover what you send me, too."""
+
+
+@_message(72)
+class NewPieces(NamedTuple):
+    """More pieces that can be had here; a content has 4,096 at most."""
+
+    file_id: FileId
+    indexes: Annotated[Tuple[int, ...], Many(Number(2), PIECES_TOLD_MAX)]
+
+
+@_message(73)
+class AnyPieceRequest(NamedTuple):
+    """This piece; or, if somebody was given it, one that was given to nobody yet: you are the only source I know."""
+
+    file_id: FileId
+    index: U32  # type: ignore[assignment]
+
+
+@_message(74)
+class OtherPiece(NamedTuple):
+    """Instead of the piece asked for by AnyPieceRequest comes this one."""
+
+    file_id: FileId
+    asked: U32
+    given: U32
 
 
 def encode_parts(message: Any) -> List[Buffer]:

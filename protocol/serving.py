@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from functools import partial
-from typing import Any, Callable, Dict, List, Optional, Set, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Optional, Set, Tuple
 
 from protocol.host import FileRules, Host, kind_of
 from protocol.messages import (
@@ -19,11 +19,13 @@ from protocol.messages import (
     NO_PIECE,
     NOT_READABLE,
     PIECE_MISSING,
+    PIECES_TOLD_MAX,
     UNKNOWN_FILE,
+    AnyPieceRequest,
     CheckBulk,
-    Have,
     LinkHello,
     ManifestRequest,
+    NewPieces,
     Offer,
     PieceCancel,
     PieceData,
@@ -45,6 +47,7 @@ ASKED_NAMES_MAX = 4096  # names remembered, under which contents were asked for
 REFUSED_TIME = 600.0  # seconds that an upload cancelled by a person is not begun again
 MESH_OFF_REASON = "its mesh is off"
 TICK = 0.5
+TELL_INTERVAL = 0.1  # seconds that new pieces wait to be told together
 
 
 class Serving:
@@ -57,6 +60,7 @@ class Serving:
         rules: FileRules,
         host: Host,
         partial_of: Callable[[bytes], Optional[Download]],
+        on_asker: Callable[[bytes, bytes, float], bool],
     ) -> None:
         self.network = network
         self.library = library
@@ -65,6 +69,9 @@ class Serving:
         self.uploads = Uploads(self)
         self.dropped = 0
         self._partial_of = partial_of  # the download of a content whose pieces may be served already
+        self._on_asker = on_asker  # who asks what we have of this content; is it being fetched here?
+        self._new_pieces: Dict[bytes, List[int]] = {}  # not told yet, by content
+        self._tell_at = math.inf
         self._refused: Dict[Tuple[bytes, bytes], float] = {}  # (node, content) -> until: cancelled by a person
         self._asked_names: OrderedDict[Tuple[bytes, bytes], str] = OrderedDict()  # (node, content) -> the node's name
         self._manifests_asked: Dict[int, Set[bytes]] = {}  # by link, while they are read
@@ -73,6 +80,7 @@ class Serving:
             ManifestRequest: self._on_manifest_request,
             PieceMapRequest: self._on_piece_map_request,
             PieceRequest: self._on_piece_request,
+            AnyPieceRequest: self._on_piece_request,
             PieceCancel: lambda link, message, now: self.uploads.on_cancel(link, message.file_id, message.index),
             TransferDone: self._on_transfer_done,
             CheckBulk: lambda link, message, now: self.network.check_bulk(link),
@@ -167,10 +175,19 @@ class Serving:
         """Does anybody follow our download of it?"""
         return bool(self.uploads.subscribers(file_id))
 
-    def tell_piece(self, file_id: bytes, index: int) -> None:
-        """One piece more can be had here."""
-        for link in self.uploads.subscribers(file_id):
-            self.send(link, Have(file_id, index))
+    def tell_pieces(self, file_id: bytes, indexes: Iterable[int], now: float) -> None:
+        """More pieces can be had here; told together with others, soon."""
+        if self.is_wanted(file_id):
+            self._new_pieces.setdefault(file_id, []).extend(indexes)
+            self._tell_at = min(self._tell_at, now + TELL_INTERVAL)
+
+    def _tell_new_pieces(self) -> None:
+        news, self._new_pieces, self._tell_at = self._new_pieces, {}, math.inf
+        for file_id, indexes in news.items():
+            for start in range(0, len(indexes), PIECES_TOLD_MAX):
+                told = NewPieces(file_id, tuple(indexes[start : start + PIECES_TOLD_MAX]))
+                for link in self.uploads.subscribers(file_id):
+                    self.send(link, told)
 
     def tell_ended(self, file_id: bytes) -> None:
         """Our own download ended without the whole: who follows it shall look elsewhere."""
@@ -203,15 +220,19 @@ class Serving:
 
     def _on_piece_map_request(self, link: int, message: PieceMapRequest, now: float) -> None:
         file_id, download = message.file_id, self._partial_of(message.file_id)
+        is_fetched = self._on_asker(file_id, self.uploads.links[link].node_id, now)
         if self.host.size_of_own(file_id) is not None:
             self.send(link, PieceMap(file_id, True, b""))
         elif download is not None and download.choice is not None:
             self.send(link, PieceMap(file_id, False, download.choice.bitmap()))
             self.uploads.subscribe(link, file_id)
+        elif is_fetched:
+            self.send(link, PieceMap(file_id, False, b""))  # it is told what comes
+            self.uploads.subscribe(link, file_id)
         else:
             self.send(link, PieceRefused(file_id, NO_PIECE, UNKNOWN_FILE))
 
-    def _on_piece_request(self, link: int, message: PieceRequest, now: float) -> None:
+    def _on_piece_request(self, link: int, message: Any, now: float) -> None:
         file_id, index = message.file_id, message.index
         size = self.size_of(file_id)
         if size is None or self._refused.get((self.uploads.links[link].node_id, file_id), -math.inf) > now:
@@ -222,7 +243,11 @@ class Serving:
             self.send(link, PieceRefused(file_id, index, PIECE_MISSING))
             return
         self._tick_at = min(self._tick_at, now + TICK)
-        self.uploads.on_request(link, file_id, index, min(piece_size, size - index * piece_size), now)
+        if self.host.size_of_own(file_id) is not None:
+            is_any = isinstance(message, AnyPieceRequest)
+            self.uploads.on_whole_request(link, file_id, index, size, piece_size, is_any, now)
+        else:
+            self.uploads.on_request(link, file_id, index, min(piece_size, size - index * piece_size), now)
 
     def _on_transfer_done(self, link: int, message: TransferDone, now: float) -> None:
         """It has it all: told once, and believed only if something of it was sent there."""
@@ -276,12 +301,14 @@ class Serving:
         self.uploads.on_writable(link, now)
 
     def next_deadline(self) -> float:
-        return self._tick_at
+        return min(self._tick_at, self._tell_at)
 
     def on_timer(self, now: float) -> None:
+        if now >= self._tell_at:
+            self._tell_new_pieces()
         if now >= self._tick_at:
             self.uploads.on_timer(now)
-            self._tick_at = now + TICK if self.uploads.waiting else math.inf
+            self._tick_at = now + TICK if self.uploads.has_work() else math.inf
 
     def cancel(self, number: int, now: float) -> str:
         """Stop sending; a line for the person, empty if there is no such upload."""

@@ -13,7 +13,7 @@ import enum
 import math
 import random
 from collections import OrderedDict, deque
-from typing import Any, Deque, Dict, List, NamedTuple, Optional, Protocol, Set, Tuple
+from typing import Any, Deque, Dict, List, NamedTuple, Optional, Protocol, Sequence, Set, Tuple
 
 from protocol.chat import Bucket
 from protocol.download import PieceChoice, Rate, in_flight_limit, window_of
@@ -22,9 +22,11 @@ from protocol.messages import (
     NO_PIECE,
     SPAN_BYTES_MAX,
     TOO_MANY_REQUESTS,
+    AnyPieceRequest,
     CheckBulk,
     ManifestPage,
     ManifestRequest,
+    OtherPiece,
     PieceCancel,
     PieceData,
     PieceMap,
@@ -50,7 +52,14 @@ SLOT_IDLE = 1.0  # a slot not used for so long goes to the next in the queue
 SLOT_RESERVED = 5.0  # a slot just given is kept so long for its first request
 SLOT_TURN = 30.0  # while others wait, a slot is held no longer
 QUEUE_MAX = 256
-UPLOAD_BACKLOG_MAX = 4 << 20  # bytes handed to a link and not yet delivered
+UPLOAD_BACKLOG_MAX = 4 << 20  # bytes handed to a link and not yet delivered, when nobody else wants any
+# While several want something, they are served one after the other: then each gets large runs of packets, and little
+# waits in queues where it cannot be taken back.
+LINKS_AT_ONCE = 3  # that have more than LINK_LOW on their way
+LINK_LOW = 64 << 10  # bytes on its way at which a link may have its next turn; links tell when they fall to it
+STUCK_AFTER = 0.3  # seconds without any delivery: a link that stands does not keep others waiting
+GIVEN_FORGOTTEN_AFTER = 10.0  # seconds without a request: who asks for a content then begins anew
+GIVEN_MAX = 64  # contents whose given pieces are counted
 SUBSCRIPTIONS_MAX = 256  # contents whose new pieces are told on one link
 SENT_RECORDS_MAX = 1024
 FOLDERS_COUNTED_MAX = 16
@@ -77,10 +86,12 @@ class _Owed:
 class Source:
     """One node that gives pieces, on one link."""
 
-    def __init__(self, link: int, node_id: bytes, label: str, now: float) -> None:
+    def __init__(self, link: int, node_id: bytes, label: str, now: float, is_fellow: bool = False) -> None:
         self.link = link
         self.node_id = node_id
         self.label = label
+        self.is_fellow = is_fellow  # it fetches the content itself, and may have nothing of it yet
+        self.takes_other = True  # it may be asked for whatever piece it has given to nobody
         self.state = SourceState.OPENED
         self.position = 0  # in its queue
         self.slot_at = -math.inf  # when it last gave us one
@@ -159,7 +170,7 @@ class DownloadHands(Protocol):
     def write(self, download: Download, index: int, data: Any, link: int) -> None:
         """Verify and write; answered by `on_written`."""
 
-    def on_piece(self, download: Download, index: int) -> None:
+    def on_piece(self, download: Download, index: int, now: float) -> None:
         """One piece more is verified."""
 
     def on_all_pieces(self, download: Download, now: float) -> None: ...
@@ -192,14 +203,20 @@ class Download:
 
     # ---- sources
 
-    def add_source(self, link: int, node_id: bytes, label: str, now: float) -> None:
+    def add_source(self, link: int, node_id: bytes, label: str, now: float, is_fellow: bool = False) -> None:
         """The link to a provider is up: ask what it has, and the manifest if nobody else is asked."""
         if link in self.sources or self.is_ended:
             return
-        source = self.sources[link] = Source(link, node_id, label, now)
-        if self.choice is None and not self.is_opening and not any(one.manifest for one in self.sources.values()):
-            self._ask_manifest(source, now)
+        self.sources[link] = Source(link, node_id, label, now, is_fellow)
+        if not is_fellow:
+            self._want_manifest(now)
         self._hands.send(link, PieceMapRequest(self.file_id))
+
+    def take_as_giver(self, source: Source, now: float) -> None:
+        """It has something of the content, and so the manifest, too."""
+        if source.is_fellow:
+            source.is_fellow = False
+            self._want_manifest(now)
 
     def _ask_manifest(self, source: Source, now: float) -> None:
         source.manifest = Manifest(now)
@@ -220,8 +237,9 @@ class Download:
     def _want_manifest(self, now: float) -> None:
         if self.choice is not None or self.is_opening or any(one.manifest for one in self.sources.values()):
             return
-        for source in self.sources.values():
-            return self._ask_manifest(source, now)
+        source = min(self.sources.values(), key=lambda one: one.is_fellow, default=None)
+        if source is not None:
+            self._ask_manifest(source, now)
 
     def _release(self, source: Source, cancel: bool) -> None:
         """Take back everything that it owes."""
@@ -328,6 +346,21 @@ class Download:
             source.news_at = now
             self._fill(source, now)
 
+    def on_new_pieces(self, link: int, indexes: Sequence[int], now: float) -> None:
+        """The source has these pieces, too."""
+        source = self.sources.get(link)
+        if source is None or (self.choice is None and max(indexes, default=0) >= PIECES_MAX):
+            self.dropped += 1
+            return
+        self.take_as_giver(source, now)
+        if self.choice is None:
+            source.early.update(indexes)
+        else:
+            news = [self.choice.add_piece(link, index) for index in indexes]
+            if any(news):
+                source.news_at = now
+                self._fill(source, now)
+
     # ---- asking
 
     def fill_all(self, now: float) -> None:
@@ -364,11 +397,36 @@ class Download:
             if source.rate is None:
                 source.rate = Rate(now)
         source.asked_unchecked.discard(index)
+        self._owe(source, index)
+        kind = AnyPieceRequest if self._may_be_other(source, index) else PieceRequest
+        self._hands.send(source.link, kind(self.file_id, index))
+
+    def _owe(self, source: Source, index: int) -> None:
         owed = source.owed[index] = _Owed(self.length_of(index))
         source.owed_bytes += owed.length
         self.in_flight_bytes += owed.length
         self._hands.count_requests(source.link, 1)
-        self._hands.send(source.link, PieceRequest(self.file_id, index))
+
+    def _may_be_other(self, source: Source, index: int) -> bool:
+        """Is this the only source of a piece that many want? Then it shall not give one twice before all once."""
+        if not (source.is_complete and source.takes_other and self.choice is not None and self.choice.is_rare(index)):
+            return False
+        return len(self.sources) > 1 and sum(one.is_complete for one in self.sources.values()) == 1
+
+    def on_other_piece(self, link: int, asked: int, given: int, now: float) -> None:
+        """The source gives another piece than it was asked for, because somebody else was given that."""
+        source = self.sources.get(link)
+        owed = source.owed.get(asked) if source is not None else None
+        if source is None or owed is None or owed.received or self.choice is None or not source.takes_other:
+            self.dropped += 1
+            return
+        self._forgive(source, asked, owed)
+        if self.choice.swap(link, asked, given, now):
+            self._owe(source, given)
+            return
+        source.takes_other = False
+        self._hands.send(link, PieceCancel(self.file_id, given))
+        self._fill(source, now)
 
     # ---- receiving
 
@@ -436,7 +494,7 @@ class Download:
             self._cancel(other, index)
         self.verified_bytes += self.length_of(index)
         self.rate.add(self.length_of(index), now)
-        self._hands.on_piece(self, index)
+        self._hands.on_piece(self, index, now)
         if choice.missing:
             self.fill_all(now)
         else:
@@ -564,13 +622,39 @@ class Sent(NamedTuple):
 class _Job:
     """A piece that was asked for; `offset` is how far it has been read."""
 
-    __slots__ = ("file_id", "index", "offset", "length")
+    __slots__ = ("file_id", "index", "offset", "length", "may_be_other")
 
-    def __init__(self, file_id: bytes, index: int, length: int) -> None:
+    def __init__(self, file_id: bytes, index: int, length: int, may_be_other: bool = False) -> None:
         self.file_id = file_id
         self.index = index
         self.length = length
+        self.may_be_other = may_be_other
         self.offset = 0
+
+
+class _Given:
+    """Which pieces of one content were given to anybody lately."""
+
+    def __init__(self, size: int, piece_size: int, now: float) -> None:
+        self.piece_size = piece_size
+        self.size = size
+        self.asked_at = now
+        self._is_given = bytearray(-(-size // piece_size))
+        self._next = 0  # those below are given
+
+    def length_of(self, index: int) -> int:
+        return min(self.piece_size, self.size - index * self.piece_size)
+
+    def give(self, index: int, may_be_other: bool) -> int:
+        """The piece to give to who asks for this one."""
+        if self._is_given[index] and may_be_other:
+            self._next = self._is_given.find(0, self._next)
+            if self._next < 0:
+                self._next = len(self._is_given)
+            else:
+                index = self._next
+        self._is_given[index] = 1
+        return index
 
 
 class UploadLink:
@@ -584,6 +668,8 @@ class UploadLink:
         self.done_lines = Bucket(DONE_LINES_PER_SECOND, DONE_LINES_BURST, 0.0)
         self.jobs: Deque[_Job] = deque()
         self.reading_bytes = 0
+        self.turn = 0  # the number of the last turn of its node
+        self.seen_on_way, self.seen_at = 0, -math.inf  # bytes on its way; when any were delivered last
         self.has_slot = False
         self.slot_at = 0.0
         self.used_at = 0.0
@@ -616,6 +702,8 @@ class Uploads:
         self.links: Dict[int, UploadLink] = {}
         self.waiting: Deque[int] = deque()
         self._hands = hands
+        self._turns = 0
+        self._given: OrderedDict[bytes, _Given] = OrderedDict()
 
     def add(self, link: int, node_id: bytes, label: str, host: str = "") -> None:
         self.links[link] = UploadLink(link, node_id, label, host)
@@ -625,10 +713,26 @@ class Uploads:
             if link in self.waiting:
                 self.waiting.remove(link)
             self._give_slots(now)
+            self._pump(now)
 
     # ---- requests
 
-    def on_request(self, link: int, file_id: bytes, index: int, length: int, now: float) -> None:
+    def on_whole_request(
+        self, link: int, file_id: bytes, index: int, size: int, piece_size: int, may_be_other: bool, now: float
+    ) -> None:
+        """A piece of a content that is all here is asked for."""
+        given = self._given.get(file_id)
+        if given is None or now - given.asked_at >= GIVEN_FORGOTTEN_AFTER:
+            given = self._given[file_id] = _Given(size, piece_size, now)
+        given.asked_at = now
+        self._given.move_to_end(file_id)
+        if len(self._given) > GIVEN_MAX:
+            self._given.popitem(last=False)
+        self.on_request(link, file_id, index, given.length_of(index), now, may_be_other)
+
+    def on_request(
+        self, link: int, file_id: bytes, index: int, length: int, now: float, may_be_other: bool = False
+    ) -> None:
         """A piece that we have is asked for."""
         upload = self.links[link]
         if len(upload.jobs) >= REQUESTS_PER_LINK_MAX:
@@ -637,28 +741,74 @@ class Uploads:
         if not upload.has_slot and not self._take_slot(upload, now):
             return
         upload.used_at = now
-        upload.jobs.append(_Job(file_id, index, length))
+        upload.jobs.append(_Job(file_id, index, length, may_be_other))
         counted = self._hands.counted_as(upload, file_id)
         if counted not in upload.sent:
             upload.sent[counted] = Sent(self._hands.next_number(), now, now, 0, Rate(now))
             if len(upload.sent) > SENT_RECORDS_MAX:
                 upload.sent.popitem(last=False)
-        self._pump(upload, now)
+        self._pump(now)
 
     def on_cancel(self, link: int, file_id: bytes, index: int) -> None:
         upload = self.links[link]
         upload.jobs = deque(job for job in upload.jobs if (job.file_id, job.index) != (file_id, index))
 
-    def _pump(self, upload: UploadLink, now: float) -> None:
-        """Read ahead until the link has enough to send."""
-        while upload.jobs and upload.reading_bytes + self._hands.backlog(upload.link) < UPLOAD_BACKLOG_MAX:
-            job = upload.jobs[0]
-            offset, length = job.offset, min(SPAN_BYTES_MAX, job.length - job.offset)
-            job.offset += length
-            if job.offset >= job.length:
-                upload.jobs.popleft()
-            upload.reading_bytes += length
-            self._hands.read(upload.link, job.file_id, job.index, offset, length)
+    def _pump(self, now: float) -> None:
+        """Read ahead, for one link after the other, until enough is on its way."""
+        upload = self._next_turn(now)
+        while upload is not None:
+            self._read_next(upload)
+            upload = self._next_turn(now)
+
+    def _next_turn(self, now: float) -> Optional[UploadLink]:
+        """The link to read something for: the one whose node had its last turn longest ago."""
+        wanting = [upload for upload in self.links.values() if upload.jobs]
+        loaded = [upload for upload in self.links.values() if self._is_loaded(upload, now)]
+        if len(wanting) == 1 and (not loaded or loaded == wanting):
+            return wanting[0] if self._on_way(wanting[0], now) < UPLOAD_BACKLOG_MAX else None
+        if not wanting or len(loaded) >= LINKS_AT_ONCE:
+            return None
+        served = {(upload.node_id, upload.host) for upload in loaded}  # one turn at a time for each person
+        ready = [
+            upload
+            for upload in wanting
+            if (upload.node_id, upload.host) not in served and self._on_way(upload, now) <= LINK_LOW
+        ]
+        return min(ready, key=lambda upload: upload.turn, default=None)
+
+    def _on_way(self, upload: UploadLink, now: float) -> int:
+        size = upload.reading_bytes + self._hands.backlog(upload.link)
+        if size < upload.seen_on_way or upload.seen_on_way <= LINK_LOW:
+            upload.seen_at = now  # something was delivered; what is only added, as news of pieces are, is no sign
+        upload.seen_on_way = size
+        return size
+
+    def _is_loaded(self, upload: UploadLink, now: float) -> bool:
+        return self._on_way(upload, now) > LINK_LOW and now - upload.seen_at < STUCK_AFTER
+
+    def _read_next(self, upload: UploadLink) -> None:
+        job = upload.jobs[0]
+        if not job.offset:
+            self._begin_job(upload, job)
+        offset, length = job.offset, min(SPAN_BYTES_MAX, job.length - job.offset)
+        job.offset += length
+        if job.offset >= job.length:
+            upload.jobs.popleft()
+        upload.reading_bytes += length
+        self._turns += 1
+        for one in self.links.values():
+            if (one.node_id, one.host) == (upload.node_id, upload.host):
+                one.turn = self._turns
+        self._hands.read(upload.link, job.file_id, job.index, offset, length)
+
+    def _begin_job(self, upload: UploadLink, job: _Job) -> None:
+        given = self._given.get(job.file_id)
+        if given is None:
+            return
+        asked, job.index = job.index, given.give(job.index, job.may_be_other)
+        if job.index != asked:
+            job.length = given.length_of(job.index)
+            self._hands.send(upload.link, OtherPiece(job.file_id, asked, job.index))
 
     def on_read(self, link: int, file_id: bytes, index: int, offset: int, length: int, data: Any, now: float) -> None:
         """A span was read."""
@@ -674,7 +824,7 @@ class Uploads:
             is_listing = file_id in upload.folders  # of a folder: no byte of its files
             upload.sent[counted] = sent._replace(size=sent.size + (0 if is_listing else length), at=now)
         self._hands.send(link, PieceData(file_id, index, offset, data))
-        self._pump(upload, now)
+        self._pump(now)
 
     def on_unreadable(self, link: int, file_id: bytes, index: int, length: int, reason: int, now: float) -> None:
         """A span could not be read: the rest of the piece is not tried."""
@@ -684,13 +834,13 @@ class Uploads:
         upload.reading_bytes -= length
         self.on_cancel(link, file_id, index)
         self._hands.send(link, PieceRefused(file_id, index, reason))
-        self._pump(upload, now)
+        self._pump(now)
 
     def on_writable(self, link: int, now: float) -> None:
         upload = self.links.get(link)
         if upload is not None:
             upload.used_at = now
-            self._pump(upload, now)
+            self._pump(now)
 
     # ---- slots
 
@@ -718,6 +868,7 @@ class Uploads:
 
     def on_timer(self, now: float) -> None:
         """About once a second: pass idle and long-held slots on, tell the queue how it moves."""
+        self._pump(now)
         if not self.waiting:
             return
         for upload in list(self.links.values()):
@@ -743,6 +894,10 @@ class Uploads:
         upload = self.links[link]
         if len(upload.told) < SUBSCRIPTIONS_MAX:
             upload.told.add(file_id)
+
+    def has_work(self) -> bool:
+        """Is there something that time may bring on?"""
+        return bool(self.waiting) or any(upload.jobs for upload in self.links.values())
 
     def subscribers(self, file_id: bytes) -> List[int]:
         return [upload.link for upload in self.links.values() if file_id in upload.told]

@@ -1,0 +1,732 @@
+"""A class fetches one file at once: so many hosts on a switch, 100 Mbit/s each, beside libtorrent and http.server.
+
+    python node_tests/bench_class.py [--scenes NAME,NAME...] [--hosts N] [--size MB] [--rate MBIT] [--runs N]
+                                     [--no-peers] [--peers-python PYTHON] [--svg FILE] [--markdown]
+
+Needs root: every host is a network namespace (`lanlab.py`), every node a `node_client.py` that is typed to. A scene's
+time goes from the request, typed at all at once, to the `OK` line of the last, after which the file is compared. What
+the first source sent is counted by its interface. All hosts share this machine's cores: the table tells how busy they
+were, for on few of them it is they, not the links, that set the pace. --svg draws whose pieces came when.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import pathlib
+import platform
+import queue
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(ROOT), str(HERE)]
+
+import bench_ends  # noqa: E402
+import bench_link  # noqa: E402
+import bench_peers  # noqa: E402
+import drawing  # noqa: E402
+import lanlab  # noqa: E402
+import netlab  # noqa: E402
+
+PORT, TORRENT_PORT, HTTP_PORT = 6020, 6881, 8000
+NAME = "image.bin"
+START_BOUND, SCENE_BOUND, STOP_BOUND = 60.0, 180.0, 10.0  # seconds; bounds, not expectations
+LOOK_INTERVAL = 0.02  # seconds between two looks at the counters
+LIST_INTERVAL = 0.3  # seconds between two looks whether all see the file
+ROUND_MB = 1_000_000
+FREEZE_SECONDS = 20.0
+RESTART_AFTER = 1.0  # seconds that a killed supernode is away
+LIE_EVERY = 10  # pieces
+TORRENT_PIECE, TORRENT_SLOTS = 256 << 10, 20
+PICTURE_STEPS, PICTURE_SOURCES = 12, 3
+TROUBLES = (AssertionError, RuntimeError, OSError, subprocess.SubprocessError)
+
+
+class Settings(NamedTuple):
+    """What the flags say."""
+
+    hosts: int
+    size: int  # bytes
+    rate: float  # Mbit/s
+    folder: str
+    settle: float
+    python: str  # that has libtorrent
+    is_traced: bool
+
+
+class Result(NamedTuple):
+    """What one run of a scene showed."""
+
+    seconds: List[float]  # of each that got it, sorted
+    sent: float  # by the first source, in files
+    taken: float  # by all that got it, in files for each
+    busy: float  # share of this machine's cores, whatever keeps them busy
+    cpu: float  # seconds of CPU that the nodes used
+    note: str = ""
+
+
+# ---- counters of the kernel ------------------------------------------------------------------------------------------
+
+
+def traffic(pid: int) -> Tuple[int, int]:
+    """Bytes (received, sent) by eth0 of the host on which that process runs."""
+    for line in pathlib.Path("/proc/%d/net/dev" % pid).read_text().splitlines():
+        name, _, numbers = line.partition(":")
+        if name.strip() == "eth0":
+            columns = numbers.split()
+            return int(columns[0]), int(columns[8])
+    raise RuntimeError("the host has no eth0")
+
+
+def cpu_times() -> Tuple[float, float]:
+    """Seconds of all cores (busy, in all) since the machine started."""
+    columns = [int(column) for column in pathlib.Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
+    ticks = os.sysconf("SC_CLK_TCK")
+    return (sum(columns) - columns[3] - columns[4]) / ticks, sum(columns) / ticks
+
+
+def cpu_of(pid: int) -> float:
+    """Seconds of CPU that a process has used."""
+    with contextlib.suppress(OSError):
+        columns = pathlib.Path("/proc/%d/stat" % pid).read_text().rpartition(")")[2].split()
+        return (int(columns[11]) + int(columns[12])) / os.sysconf("SC_CLK_TCK")
+    return 0.0
+
+
+class Meter:
+    """CPU of the machine and bytes of each host, from its making on."""
+
+    def __init__(self, pids: Sequence[int]) -> None:
+        self._pids = list(pids)
+        self._began = [traffic(pid) for pid in pids]
+        self._used = sum(map(cpu_of, pids))
+        self._cpu = cpu_times()
+        self.cpu = self.busy = 0.0
+
+    def stop(self) -> None:
+        busy, total = (after - before for before, after in zip(self._cpu, cpu_times()))
+        self.busy = busy / max(total, 1e-9)
+        self.cpu = sum(map(cpu_of, self._pids)) - self._used
+
+    def received(self, number: int) -> int:
+        return traffic(self._pids[number])[0] - self._began[number][0]
+
+    def sent(self, number: int) -> int:
+        return traffic(self._pids[number])[1] - self._began[number][1]
+
+
+# ---- nodes -----------------------------------------------------------------------------------------------------------
+
+
+class Node:
+    """A node_client.py on a host, typed to; leaving the `with` stops it."""
+
+    def __init__(self, lan: lanlab.Lan, host: int, folder: str, flags: Sequence[str] = (), first: int = 1) -> None:
+        self.host = host
+        self.folder = os.path.join(folder, "h%d" % host)
+        os.makedirs(self.folder, exist_ok=True)
+        program = [str(HERE / "bench_class.py"), "node", *flags] if flags else [str(ROOT / "node_client.py")]
+        where = ["--ip", lan.ip(first), "--port", str(PORT), "--name", "h%d" % host, "--folder", self.folder]
+        self.process = subprocess.Popen(
+            [*lan.on(host), sys.executable, *program, *where], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, bufsize=0, env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )  # fmt: skip
+        self.lines: List[Tuple[float, str]] = []
+        self._has_more = threading.Condition()
+        self._is_at_end = False
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid  # `ip netns exec` becomes the program
+
+    @property
+    def path(self) -> str:
+        return os.path.join(self.folder, NAME)
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for data in iter(self.process.stdout.readline, b""):
+            with self._has_more:
+                self.lines.append((time.monotonic(), data.decode("utf-8", "replace").lstrip("> ").rstrip()))
+                self._has_more.notify_all()
+        with self._has_more:
+            self._is_at_end = True
+            self._has_more.notify_all()
+
+    def type(self, line: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(line.encode() + b"\n")
+
+    def expect(self, *starts: str, since: int = 0, bound: float = START_BOUND) -> Tuple[float, str]:
+        """When it said the first line that begins so, and the line."""
+        deadline = time.monotonic() + bound
+        with self._has_more:
+            while True:
+                for at, line in self.lines[since:]:
+                    if line.startswith(starts):
+                        return at, line
+                left = deadline - time.monotonic()
+                if self._is_at_end or left <= 0:
+                    said = "\n  ".join(line for _, line in self.lines[-12:])
+                    raise RuntimeError("h%d did not say %r in %.0f s:\n  %s" % (self.host, starts, bound, said))
+                self._has_more.wait(left)
+
+    def count(self, text: str) -> int:
+        return sum(text in line for _, line in self.lines)
+
+    def stop(self) -> None:
+        """Ask it to leave, or end it."""
+        if self.process.poll() is None:
+            with contextlib.suppress(OSError):
+                self.process.send_signal(signal.SIGCONT)
+                self.type("Q")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(STOP_BOUND)
+        self.kill()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self._thread.join(STOP_BOUND)
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+
+class Class:
+    """The nodes of a scene: the first host's is the supernode, the holders have the file."""
+
+    def __init__(self, settings: Settings, path: str, home: str, holders: Sequence[int], mesh: bool = True,
+                 liar: int = 0, hosts: int = 0) -> None:  # fmt: skip
+        self.settings, self.path, self.home = settings, path, home
+        self.holders, self.mesh, self.liar = list(holders), mesh, liar
+        self.hosts = hosts or settings.hosts
+        self.nodes: Dict[int, Node] = {}
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Class:
+        try:
+            self.lan = self._stack.enter_context(lanlab.Lan(self.hosts, self.settings.rate))
+            for host in self.holders:
+                os.makedirs(os.path.join(self.home, "h%d" % host))
+                os.link(self.path, os.path.join(self.home, "h%d" % host, NAME))
+            for host in range(1, self.hosts + 1):
+                self.start(host)
+                if host == 1:
+                    self.nodes[1].expect("* supernode at")
+            for node in self.nodes.values():
+                node.expect("* supernode at", "* joined")
+            self._wait_until_listed()
+            if not self.mesh:
+                for node in self.nodes.values():
+                    node.type("M off")
+            time.sleep(self.settings.settle)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        threads = [threading.Thread(target=node.stop) for node in self.nodes.values()]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self._stack.close()
+
+    def start(self, host: int) -> Node:
+        flags: List[str] = []
+        if self.settings.is_traced or host == self.liar:
+            flags = [self.trace_of(host), str(int(host == self.liar))]
+        node = self.nodes[host] = Node(self.lan, host, self.home, flags)
+        return node
+
+    def trace_of(self, host: int) -> str:
+        return os.path.join(self.home, "trace-%d" % host)
+
+    def _wait_until_listed(self) -> None:
+        deadline = time.monotonic() + START_BOUND
+        for node in self.nodes.values():
+            while True:
+                since = len(node.lines)
+                node.type("G")
+                with contextlib.suppress(RuntimeError):
+                    _, line = node.expect("1  " + NAME, since=since, bound=LIST_INTERVAL)
+                    if "%d source" % len(self.holders) in line:
+                        break
+                if time.monotonic() > deadline:
+                    raise RuntimeError("h%d never listed the file" % node.host)
+
+    def askers(self) -> List[Node]:
+        return [node for host, node in self.nodes.items() if host not in self.holders]
+
+    def meter(self) -> Meter:
+        return Meter([node.pid for node in self.nodes.values()])
+
+    def ask(self) -> float:
+        """All that have it not ask for it now; when."""
+        began = time.monotonic()
+        for node in self.askers():
+            node.type("R " + NAME)
+        return began
+
+    def await_part(self, meter: Meter, part: float) -> None:
+        """Wait until so large a part of all that is asked for has come."""
+        hosts = [number - 1 for number in self.nodes if number not in self.holders]
+        deadline = time.monotonic() + SCENE_BOUND
+        while sum(map(meter.received, hosts)) < part * len(hosts) * self.settings.size:
+            if time.monotonic() > deadline:
+                raise RuntimeError("too little came")
+            time.sleep(LOOK_INTERVAL)
+
+    def await_done(self, nodes: Sequence[Node], began: float, meter: Meter, note: str = "",
+                   first: int = 0) -> Result:  # fmt: skip
+        """Wait for their OK, and see that they have the right file."""
+        times = sorted(node.expect("OK " + NAME, "!!", bound=SCENE_BOUND)[0] - began for node in nodes)
+        meter.stop()
+        for node in nodes:
+            node.expect("OK " + NAME)
+            same = bench_ends.hash_file(node.path) == digest_of(self.path)
+            assert same, "h%d kept another file" % node.host
+        size = self.settings.size
+        sent = meter.sent((first or self.holders[0]) - 1) / size
+        taken = statistics.mean(meter.received(node.host - 1) for node in nodes) / size
+        return Result(times, sent, taken, meter.busy, meter.cpu, note)
+
+
+_digests: Dict[str, bytes] = {}
+
+
+def digest_of(path: str) -> bytes:
+    if path not in _digests:
+        _digests[path] = bench_ends.hash_file(path)
+    return _digests[path]
+
+
+# ---- scenes ----------------------------------------------------------------------------------------------------------
+
+
+def mesh(settings: Settings, path: str, home: str) -> Result:
+    """The supernode has the file, all others ask at once."""
+    with Class(settings, path, home, [1]) as room:
+        meter, began = room.meter(), room.ask()
+        return room.await_done(room.askers(), began, meter)
+
+
+def thirty(settings: Settings, path: str, home: str) -> Result:
+    """Thirty ask."""
+    return mesh(settings._replace(hosts=31), path, home)
+
+
+def off(settings: Settings, path: str, home: str) -> Result:
+    """Every mesh is off; the holder is not the supernode, the supernode asks too."""
+    with Class(settings, path, home, [2], mesh=False) as room:
+        meter, began = room.meter(), room.ask()
+        result = room.await_done(room.askers(), began, meter)
+        limit = settings.size * 8 * (settings.hosts - 2) / (settings.rate * 1e6)
+        return result._replace(note="one uplink allows %.1f s; supernode sent %.2f files" % (
+            limit, meter.sent(0) / settings.size))  # fmt: skip
+
+
+def faults(settings: Settings, path: str, home: str) -> Result:
+    """In the middle two freeze for 20 s and one is killed; counted are the others."""
+    with Class(settings, path, home, [1]) as room:
+        askers = room.askers()
+        frozen, killed, others = askers[:2], askers[2], askers[3:]
+        meter, began = room.meter(), room.ask()
+        room.await_part(meter, 0.4)
+        for node in frozen:
+            node.process.send_signal(signal.SIGSTOP)
+        killed.process.kill()
+        thaw = threading.Timer(FREEZE_SECONDS, lambda: [one.process.send_signal(signal.SIGCONT) for one in frozen])
+        thaw.start()
+        result = room.await_done(others, began, meter)
+        thaw.join()
+        late = [node.expect("OK " + NAME, bound=SCENE_BOUND)[0] - began for node in frozen]
+        return result._replace(note="the frozen two: %s" % ", ".join("%.1f s" % one for one in late))
+
+
+def liar(settings: Settings, path: str, home: str) -> Result:
+    """One of three sources flips a bit in every tenth piece."""
+    with Class(settings, path, home, [1, 2, 3], liar=2, hosts=4) as room:
+        meter, began, asking = room.meter(), room.ask(), room.askers()[0]
+        result = room.await_done([asking], began, meter)
+        named = [line for _, line in asking.lines if "wrong piece" in line]
+        return result._replace(note="%d wrong; %s" % (len(named), named[-1] if named else "nobody named"))
+
+
+def honest(settings: Settings, path: str, home: str) -> Result:
+    """Three sources that tell the truth, to compare with."""
+    with Class(settings, path, home, [1, 2, 3], hosts=4) as room:
+        meter, began = room.meter(), room.ask()
+        return room.await_done(room.askers(), began, meter)
+
+
+def restart(settings: Settings, path: str, home: str) -> Result:
+    """The supernode, which asks too, is killed in the middle and started again."""
+    with Class(settings, path, home, [2]) as room:
+        others = [node for node in room.askers() if node.host != 1]
+        meter, began = room.meter(), room.ask()
+        room.await_part(meter, 0.4)
+        room.nodes[1].kill()
+        time.sleep(RESTART_AFTER)
+        again = room.start(1)
+        again.expect("* supernode at", "* joined")
+        began_anew = any(line.startswith("* supernode at") for _, line in again.lines)
+        result = room.await_done(others, began, meter)
+        if began_anew:  # the others had not yet found who follows it: its person goes to them when it meets them
+            again.expect("* another network is at")
+            again.type("C %s %d" % (room.lan.ip(2), PORT))
+            again.expect("* joined")
+        again.type("R " + NAME)
+        at, _ = again.expect("OK " + NAME)
+        assert bench_ends.hash_file(again.path) == digest_of(path)
+        return result._replace(note="the restarted supernode: %.1f s" % (at - began))
+
+
+# ---- other programs --------------------------------------------------------------------------------------------------
+
+
+def http(settings: Settings, path: str, home: str) -> Result:
+    """Python's http.server on the first host, curl on the others."""
+    with lanlab.Lan(settings.hosts, settings.rate) as lan, contextlib.ExitStack() as stack:
+        serve = [sys.executable, "-m", "http.server", "--directory", os.path.dirname(path), str(HTTP_PORT)]
+        server = subprocess.Popen([*lan.on(1), *serve], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        stack.callback(server.wait)
+        stack.callback(server.kill)
+        url = "http://%s:%d/%s" % (lan.ip(1), HTTP_PORT, os.path.basename(path))
+        probe = [*lan.on(2), "curl", "-s", "-I", "--retry-connrefused", "--retry", "50", "--retry-delay", "1", url]
+        subprocess.run(probe, check=True, timeout=START_BOUND, stdout=subprocess.DEVNULL)
+        meter, began = Meter([server.pid]), time.monotonic()
+        ends: queue.SimpleQueue[float] = queue.SimpleQueue()
+        for host in range(2, settings.hosts + 1):
+            copy = os.path.join(home, "copy-%d" % host)
+            process = subprocess.Popen([*lan.on(host), "curl", "-s", "-f", "-o", copy, url])
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            threading.Thread(target=lambda one=process: ends.put(_ended(one)), daemon=True).start()  # type: ignore[misc]
+        times = sorted(ends.get(timeout=2 * SCENE_BOUND) - began for _ in range(2, settings.hosts + 1))
+        meter.stop()
+        return Result(times, meter.sent(0) / settings.size, 1.0, meter.busy, meter.cpu)
+
+
+def _ended(process: subprocess.Popen[bytes]) -> float:
+    code = process.wait()
+    if code:
+        print("curl ended with %d" % code, file=sys.stderr)
+    return time.monotonic()
+
+
+def torrent(settings: Settings, path: str, home: str) -> Result:
+    """libtorrent over TCP, 256 KiB pieces, everyone told of everyone."""
+    made = os.path.join(home, "file.torrent")
+    ends = [settings.python, "-W", "ignore", str(HERE / "bench_class.py")]
+    subprocess.run([*ends, "torrent-make", path, made], check=True, timeout=START_BOUND)
+    with lanlab.Lan(settings.hosts, settings.rate) as lan, contextlib.ExitStack() as stack:
+        processes = []
+        for host in range(1, settings.hosts + 1):
+            where = os.path.dirname(path) if host == 1 else os.path.join(home, "h%d" % host)
+            os.makedirs(where, exist_ok=True)
+            process = subprocess.Popen([*lan.on(host), *ends, "torrent", made, where, str(int(host == 1))],
+                                       stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)  # fmt: skip
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            processes.append(process)
+        for process in processes:
+            assert process.stdout is not None and process.stdout.readline(), "libtorrent did not start"
+        meter, began = Meter([process.pid for process in processes]), time.monotonic()
+        for host, process in enumerate(processes[1:], 2):
+            assert process.stdin is not None
+            process.stdin.write(json.dumps([lan.ip(other) for other in range(1, host)]).encode() + b"\n")
+        times = sorted(json.loads(process.stdout.readline())["at"] - began for process in processes[1:])  # type: ignore
+        meter.stop()
+        taken = statistics.mean(meter.received(host) for host in range(1, settings.hosts)) / settings.size
+        return Result(times, meter.sent(0) / settings.size, taken, meter.busy, meter.cpu)
+
+
+def torrent_make(path: str, made: str) -> None:
+    import libtorrent as lt
+
+    storage = lt.file_storage()
+    storage.add_file(os.path.basename(path), os.path.getsize(path))
+    torrent = lt.create_torrent(storage, TORRENT_PIECE, lt.create_torrent.v2_only)
+    lt.set_piece_hashes(torrent, os.path.dirname(path))
+    with open(made, "wb") as file:
+        file.write(lt.bencode(torrent.generate()))
+
+
+def torrent_end(made: str, folder: str, is_seed: str) -> None:
+    """One end of libtorrent's scene: says that it is there, is told the others, says when it has all."""
+    import libtorrent as lt
+
+    session = lt.session({
+        "listen_interfaces": "0.0.0.0:%d" % TORRENT_PORT, "enable_dht": False, "enable_lsd": False,
+        "enable_upnp": False, "enable_natpmp": False, "alert_mask": 0, "enable_incoming_utp": False,
+        "enable_outgoing_utp": False, "unchoke_slots_limit": TORRENT_SLOTS,
+    })  # fmt: skip
+    parameters = lt.add_torrent_params()
+    parameters.ti, parameters.save_path = lt.torrent_info(made), folder
+    parameters.flags &= ~(lt.torrent_flags.paused | lt.torrent_flags.auto_managed)
+    if int(is_seed):
+        parameters.flags |= lt.torrent_flags.seed_mode
+    handle = session.add_torrent(parameters)
+    while str(handle.status().state) != ("seeding" if int(is_seed) else "downloading"):
+        time.sleep(0.01)
+    bench_ends.say(ready=True)
+    for ip in json.loads(sys.stdin.readline() or "[]"):
+        handle.connect_peer((ip, TORRENT_PORT))
+    while not handle.status().is_seeding:
+        time.sleep(0.01)
+    bench_ends.say(at=time.monotonic())
+    sys.stdin.read()
+
+
+# ---- a node that is watched, or lies ---------------------------------------------------------------------------------
+
+
+def run_node(trace: str, lies: str, *flags: str) -> None:
+    """node_client.py that notes each piece with its source, or flips a bit in every tenth that it gives."""
+    import library as files
+    import node_client
+    from protocol.fetching import Fetching
+
+    if int(lies):
+        read = files.Library.read
+
+        def lying(self: Any, file_id: bytes, index: int, *where: int) -> Any:
+            data = read(self, file_id, index, *where)
+            return bytes([data[0] ^ 1]) + bytes(data[1:]) if index % LIE_EVERY == 0 else data
+
+        files.Library.read = lying  # type: ignore[method-assign]
+    notes = os.open(trace, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    count = Fetching._count_piece
+
+    def counting(self: Fetching, fetch: Any, index: int, link: int, now: float) -> None:
+        source = fetch.download.sources.get(link)
+        os.write(notes, b"%.4f %d %s\n" % (now, index, (source.label if source else "?").encode()))
+        count(self, fetch, index, link, now)
+
+    Fetching._count_piece = counting  # type: ignore[method-assign]
+    sys.exit(node_client.main(flags))
+
+
+# ---- table and picture -----------------------------------------------------------------------------------------------
+
+
+class Scene(NamedTuple):
+    """One line of the table."""
+
+    name: str
+    title: str
+    run: Callable[[Settings, str, str], Result]
+    missing: Callable[[str], str] = lambda _: ""
+
+
+SCENES = [
+    Scene("mesh", "all ask at once", mesh),
+    Scene("thirty", "thirty ask at once", thirty),
+    Scene("off", "mesh off, by way of the supernode", off),
+    Scene("faults", "two frozen for 20 s, one killed", faults),
+    Scene("honest", "one asks three sources", honest),
+    Scene("liar", "one of the three lies", liar),
+    Scene("restart", "supernode killed and restarted", restart),
+]
+PEERS = [
+    Scene("torrent", "libtorrent, TCP", torrent, bench_peers._lacks_module("libtorrent")),
+    Scene("http", "http.server + curl", http, bench_peers._lacks("curl")),
+]
+
+
+def measure(scenes: Sequence[Scene], settings: Settings, runs: int) -> Dict[str, List[Result]]:
+    """The scenes take turns."""
+    results: Dict[str, List[Result]] = {scene.name: [] for scene in scenes}
+    with tempfile.TemporaryDirectory(dir=settings.folder) as folder:
+        path = os.path.join(folder, "source", NAME)
+        os.mkdir(os.path.dirname(path))
+        with open(path, "wb") as file:
+            left = settings.size
+            while left:
+                file.write(os.urandom(min(left, ROUND_MB)))
+                left -= min(left, ROUND_MB)
+        for number in range(runs):
+            for scene in scenes:
+                home = os.path.join(folder, "run")
+                os.mkdir(home)
+                try:
+                    result = scene.run(settings, path, home)
+                    results[scene.name].append(result)
+                    line = "run %d of %d: %s" % (number + 1, runs, "  ".join(cells_of(scene.title, [result])))
+                    print(line, file=sys.stderr, flush=True)
+                except TROUBLES as error:
+                    print("%s: %s" % (scene.name, error), file=sys.stderr, flush=True)
+                keep_traces(home)
+                shutil.rmtree(home)
+    return results
+
+
+traces: Dict[int, List[Tuple[float, int, str]]] = {}
+
+
+def keep_traces(home: str) -> None:
+    """What the watched nodes noted in the last run: (when, piece, source) by host."""
+    found = {}
+    for note in pathlib.Path(home).glob("trace-*"):
+        rows = [line.split(" ", 2) for line in note.read_text().splitlines()]
+        found[int(note.name.partition("-")[2])] = [(float(at), int(index), label) for at, index, label in rows]
+    if found:
+        traces.clear()
+        traces.update(found)
+
+
+HEADER = ["scene", "last, s", "median, s", "first source sent", "each received", "cores busy", "nodes' CPU, s", ""]
+
+
+def cells_of(title: str, results: Sequence[Result]) -> List[str]:
+    """One line of the table: medians over the runs, with the least and the most time of the last node."""
+    def middle(values: Iterator[float]) -> float:
+        return statistics.median(values)
+
+    lasts = [result.seconds[-1] for result in results]
+    last = "%.1f" % middle(iter(lasts))
+    if len(lasts) > 1:
+        last += " (%.1f–%.1f)" % (min(lasts), max(lasts))
+    return [
+        title, last, "%.1f" % middle(statistics.median(result.seconds) for result in results),
+        "%.2f files" % middle(result.sent for result in results),
+        "%.3f files" % middle(result.taken for result in results),
+        "%.0f %%" % (100 * middle(result.busy for result in results)),
+        "%.1f" % middle(result.cpu for result in results), results[-1].note,
+    ]  # fmt: skip
+
+
+def print_table(lines: Sequence[Sequence[str]], is_markdown: bool) -> None:
+    if is_markdown:
+        rows = [lines[0], ["---"] + ["---:"] * (len(lines[0]) - 2) + ["---"], *lines[1:]]
+        print("\n".join("| %s |" % " | ".join(line) for line in rows))
+        return
+    for line in lines:
+        print("%-36s %18s %10s %18s %14s %11s %13s  %s" % tuple(line))
+
+
+def draw(path: str, settings: Settings, began: float) -> None:
+    """What had come, over time: from the first source, from the next best, from all others."""
+    rows = sorted(row for notes in traces.values() for row in notes)
+    if not rows:
+        return
+    total, end = len(rows), rows[-1][0]
+    count: Dict[str, int] = {}
+    for _, _, label in rows:
+        count[label] = count.get(label, 0) + 1
+    first = rows[0][2]
+    marks = [began + (end - began) * step / PICTURE_STEPS for step in range(PICTURE_STEPS + 1)]
+
+    def share(is_meant: Callable[[str], bool]) -> List[float]:
+        return [100 * sum(at <= mark and is_meant(label) for at, _, label in rows) / total for mark in marks]
+
+    lines = {
+        "from the first source": share(lambda label: label == first),
+        "from each other": share(lambda label: label != first),
+        "all pieces of all": share(lambda label: True),
+    }
+    title = "One file of %d MB, %d ask at once: whose pieces came when" % (settings.size // ROUND_MB, len(traces) - 1)
+    ticks = ["%.1f" % (mark - began) for mark in marks]
+    pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
+    pathlib.Path(path).write_text(drawing.line_chart(title, "seconds", "%", ticks, lines, 100.0), encoding="utf-8")
+
+
+def picked(names: Optional[str], has_peers: bool) -> List[Scene]:
+    """The scenes of these names, or all."""
+    known = {scene.name: scene for scene in [*SCENES, *PEERS]}
+    unknown = set((names or "").split(",")) - set(known) - {""}
+    if unknown:
+        sys.exit("no scene is called %s; there are: %s" % (", ".join(sorted(unknown)), ", ".join(known)))
+    if names:
+        return [known[name] for name in names.split(",")]
+    return [*SCENES, *PEERS] if has_peers else SCENES
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scenes", metavar="NAMES", help=",".join(scene.name for scene in [*SCENES, *PEERS]))
+    parser.add_argument("--hosts", type=int, default=11, help="one that has the file included (default 11)")
+    parser.add_argument("--size", type=int, default=50, help="MB of the file (default 50)")
+    parser.add_argument("--rate", type=float, default=100, help="Mbit/s of each host, each way (default 100)")
+    parser.add_argument("--runs", type=int, default=1, help="of each scene (default 1)")
+    parser.add_argument("--settle", type=float, default=2.0, help="seconds between start and request (default 2)")
+    parser.add_argument("--folder", default=bench_link.default_folder(), help="where files lie")
+    parser.add_argument("--no-peers", action="store_true", help="without other programs")
+    parser.add_argument("--peers-python", default=sys.executable, help="interpreter that has libtorrent")
+    parser.add_argument("--svg", metavar="FILE", help="draw whose pieces came when, in the first scene's last run")
+    parser.add_argument("--trace", metavar="FILE", help="keep the notes of that run: host, instant, piece, source")
+    parser.add_argument("--markdown", action="store_true", help="a table for the README")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse()
+    trouble = lanlab.missing()
+    if trouble:
+        sys.exit("the class needs a lab of namespaces: " + trouble)
+    netlab.end_well()
+    settings = Settings(arguments.hosts, arguments.size * ROUND_MB, arguments.rate, arguments.folder,
+                        arguments.settle, arguments.peers_python, False)  # fmt: skip
+    load, absent, scenes = os.getloadavg()[0], [], []
+    for scene in picked(arguments.scenes, not arguments.no_peers):
+        lacking = scene.missing(settings.python)
+        if lacking:
+            absent.append("%s (no %s)" % (scene.title, lacking))
+        else:
+            scenes.append(scene)
+    if arguments.svg or arguments.trace:
+        watched(scenes[0], settings, arguments)
+        return
+    results = measure(scenes, settings, arguments.runs)
+    about = "%d hosts, %d MB, %g Mbit/s each; %d run%s; Python %s, %s %s, %d cores, load %.1f at the start, %s" % (
+        settings.hosts, arguments.size, settings.rate, arguments.runs, "" if arguments.runs == 1 else "s in turn",
+        platform.python_version(), platform.system(), platform.release(), os.cpu_count() or 0, load,
+        time.strftime("%Y-%m-%d"),
+    )  # fmt: skip
+    print("%s.\n" % about)
+    titles = {scene.name: scene.title for scene in scenes}
+    rows = [cells_of(titles[name], found) for name, found in results.items() if found]
+    print_table([HEADER, *rows], arguments.markdown)
+    failed = [titles[name] for name, found in results.items() if len(found) < arguments.runs]
+    for what, names in (("failed at least once", failed), ("not present", absent)):
+        if names:
+            print("\n%s: %s" % (what, "; ".join(names)))
+
+
+def watched(scene: Scene, settings: Settings, arguments: argparse.Namespace) -> None:
+    """One scene with every piece noted; what is noted costs a little."""
+    results = measure([scene], settings._replace(is_traced=True), arguments.runs)[scene.name]
+    if not results or not traces:
+        sys.exit("there is nothing to draw")
+    end = max(row[0] for notes in traces.values() for row in notes)
+    if arguments.svg:
+        draw(arguments.svg, settings, end - results[-1].seconds[-1])
+    if arguments.trace:
+        with open(arguments.trace, "w", encoding="utf-8") as file:
+            for host, notes in sorted(traces.items()):
+                file.writelines("%d %.4f %d %s\n" % (host, *row) for row in notes)
+
+
+ENDS: Dict[str, Callable[..., None]] = {"node": run_node, "torrent": torrent_end, "torrent-make": torrent_make}
+
+if __name__ == "__main__":
+    if sys.argv[1:2] and sys.argv[1] in ENDS:
+        ENDS[sys.argv[1]](*sys.argv[2:])
+    else:
+        main()

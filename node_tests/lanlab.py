@@ -1,0 +1,109 @@
+"""A lab of N hosts on one switch, on one Linux machine, as root; nothing of it reaches another network.
+
+    python node_tests/lanlab.py [--hosts N] [--rate MBIT] [--queue MS] -- SHELL COMMAND
+
+One network namespace a host, with 198.18.0.1 .. 198.18.0.N/24, each on a veth pair into a bridge (the switch) in a
+namespace of its own, so that broadcasts reach every host. With --rate, each host's uplink and downlink are limited to
+it (the kernel's token bucket, --queue milliseconds deep). The command runs with H1 .. HN set to what puts a command on
+that host (`$H3 CMD`), IP1 .. IPN to the addresses, and SW to the same for the switch (`$SW ip link set p3 down`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from typing import Dict, List
+
+import netlab
+from netlab import run_tool
+
+BURST = "64kb"  # of the token bucket: a batch of datagrams that travels whole
+HOSTS_MAX = 250
+
+
+class Lan:
+    """Hosts numbered from 1; leaving the `with` removes them."""
+
+    def __init__(self, hosts: int, rate: float = 0.0, queue: float = 50.0) -> None:
+        self.rate = rate  # Mbit/s each way of each host; 0: unlimited
+        self.queue = queue  # ms
+        self.switch = "sw-%d" % os.getpid()
+        self.names = ["h%d-%d" % (number, os.getpid()) for number in range(1, hosts + 1)]
+
+    def __enter__(self) -> Lan:
+        try:
+            run_tool("ip", "netns", "add", self.switch)
+            run_tool("ip", "-n", self.switch, "link", "add", "br0", "type", "bridge")
+            for device in ("lo", "br0"):
+                run_tool("ip", "-n", self.switch, "link", "set", device, "up")
+            for number in range(1, len(self.names) + 1):
+                self._add_host(number)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name in [*self.names, self.switch]:
+            subprocess.run(["ip", "netns", "del", name], stderr=subprocess.DEVNULL)
+
+    def _add_host(self, number: int) -> None:
+        host, switch, port = self.names[number - 1], self.switch, "p%d" % number
+        run_tool("ip", "netns", "add", host)
+        run_tool("ip", "-n", switch, "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", host)
+        run_tool("ip", "-n", switch, "link", "set", port, "master", "br0")
+        run_tool("ip", "-n", switch, "link", "set", port, "up")
+        run_tool("ip", "-n", host, "link", "set", "lo", "up")
+        run_tool("ip", "-n", host, "addr", "add", self.ip(number) + "/24", "brd", "+", "dev", "eth0")
+        run_tool("ip", "-n", host, "link", "set", "eth0", "up")
+        if self.rate:
+            for where, device in ((host, "eth0"), (switch, port)):
+                run_tool("tc", "-n", where, "qdisc", "add", "dev", device, "root", "tbf", "rate", "%gmbit" % self.rate,
+                         "burst", BURST, "latency", "%gms" % self.queue)  # fmt: skip
+
+    def ip(self, number: int) -> str:
+        return "198.18.0.%d" % number
+
+    def on(self, number: int) -> List[str]:
+        """What to put before a command so that it runs on that host."""
+        return ["ip", "netns", "exec", self.names[number - 1]]
+
+    def environment(self) -> Dict[str, str]:
+        """The same for shell commands."""
+        found = {"SW": "ip netns exec " + self.switch}
+        for number in range(1, len(self.names) + 1):
+            found["H%d" % number] = " ".join(self.on(number))
+            found["IP%d" % number] = self.ip(number)
+        return found
+
+
+def missing() -> str:
+    """Why no such lab can be made here; empty when it can."""
+    return netlab.missing()
+
+
+def main() -> int:
+    """Run the command in the lab that the flags describe."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--hosts", type=int, default=3)
+    parser.add_argument("--rate", type=float, default=0, help="Mbit/s up and down for each host; 0: unlimited")
+    parser.add_argument("--queue", type=float, default=50, help="ms at the rate")
+    parser.add_argument("command", nargs=argparse.REMAINDER)
+    arguments = parser.parse_args()
+    command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
+    if not command or not 0 < arguments.hosts <= HOSTS_MAX:
+        parser.error("no command" if not command else "1 to %d hosts" % HOSTS_MAX)
+    trouble = missing()
+    if trouble:
+        sys.exit(trouble)
+    netlab.end_well()
+    with Lan(arguments.hosts, arguments.rate, arguments.queue) as lan:
+        is_line = len(command) == 1
+        environment = {**os.environ, **lan.environment()}
+        return subprocess.run(command[0] if is_line else command, shell=is_line, env=environment).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
