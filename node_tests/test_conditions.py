@@ -232,7 +232,7 @@ def test_delay_step():
     pair.world.conditions.latency = 0.1
     pair.world.run(6.0)
     # No collapse, but little: 190 ms more look like a queue of others until a drain has shown the new base.
-    assert pair.rate_over(2.0) >= 0.05 * LINK
+    assert pair.rate_over(2.0) >= 0.04 * LINK
     pair.world.conditions.latency = 0.005
     pair.world.run(10.0)
     assert pair.rate_over(2.0) >= 0.8 * LINK

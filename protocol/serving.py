@@ -47,7 +47,7 @@ ASKED_NAMES_MAX = 4096  # names remembered, under which contents were asked for
 REFUSED_TIME = 600.0  # seconds that an upload cancelled by a person is not begun again
 MESH_OFF_REASON = "its mesh is off"
 TICK = 0.5
-TELL_INTERVAL = 0.1  # seconds that new pieces wait to be told together
+TELL_INTERVAL = 0.2  # seconds that new pieces wait to be told together
 
 
 class Serving:
