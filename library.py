@@ -121,6 +121,9 @@ CLAIMS_BYTES_AT_ONCE = 64 * MIB   # of a part that are hashed in one call: other
 CACHE_BYTES_MAX = GIB
 CACHE_FREE_PERCENT = 5         # of the free space: the cache never takes more
 MAP_BYTES_MAX = 256 * KIB      # header, 4096 digests and as many records
+NETWORK_FILE = "network"       # below the hidden folder
+NETWORK_BYTES_MAX = 4096
+NETWORK_AGE_MAX = 3600.0       # seconds: later, its members' addresses may be anybody's
 REPORT_INTERVAL = 0.5          # seconds of scanning between two reports
 HASH_TIME_MAX = 10.0           # seconds of hashing in a pass: then new files are looked for
 PASS_INTERVAL_MIN = 2.0        # seconds
@@ -983,6 +986,17 @@ def _remove(path: str) -> None:
         os.unlink(path)
 
 
+def _write_anew(path: str, data: bytes) -> None:
+    """Write a small file beside the old one, then replace that one."""
+    _remove(path + "~")
+    descriptor = _create(path + "~")
+    try:
+        _write_at(descriptor, data, 0)
+    finally:
+        os.close(descriptor)
+    os.replace(path + "~", path)
+
+
 # ---- The library -----------------------------------------------------------------------------------------------------
 
 def open_folder(folder: str, named: bool = True) -> Library:
@@ -1077,6 +1091,25 @@ class Library:
                 raise OSError(errno.ENOTDIR, "not a folder", path)
         self.close()
         self._lock = os.open(os.path.join(self.folder, HIDDEN, "lock"), _OPEN_FLAGS | os.O_RDWR | os.O_CREAT, 0o600)
+
+    # -- the network of before --
+
+    def keep_network(self, data: bytes) -> None:
+        """Keep what a later run needs in order to find the present network again; only a help, so it may fail."""
+        path = os.path.join(self.folder, HIDDEN, NETWORK_FILE)
+        with contextlib.suppress(OSError):
+            _write_anew(path, data)
+
+    def last_network(self) -> bytes:
+        """What was kept, if that is not long ago; else nothing."""
+        with contextlib.suppress(OSError):
+            descriptor = _open_regular(os.path.join(self.folder, HIDDEN, NETWORK_FILE))
+            try:
+                if abs(time.time() - os.fstat(descriptor).st_mtime) <= NETWORK_AGE_MAX:
+                    return _read_at(descriptor, NETWORK_BYTES_MAX, 0)
+            finally:
+                os.close(descriptor)
+        return b""
 
     def _take_lock(self) -> None:
         """Hold a lock that the system itself drops when this process ends, however it ends."""
@@ -1281,13 +1314,7 @@ class Library:
         """Write a map anew beside the old one, then replace it; later records are added one by one."""
         data = encode_map(content)
         self._files.drop(path)
-        _remove(path + "~")
-        descriptor = _create(path + "~")
-        try:
-            _write_at(descriptor, data, 0)
-        finally:
-            os.close(descriptor)
-        os.replace(path + "~", path)
+        _write_anew(path, data)
         content.map_end = len(data)
 
     def piece_write(self, file_id: bytes, index: int, data: Buffer) -> PieceWrite:

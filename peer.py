@@ -45,6 +45,7 @@ from protocol.messages import (
     SharesWanted,
     decode,
 )
+from protocol.opening import NO_LAST_NETWORK, decode_last_network, encode_last_network
 from protocol.results import (
     ChatReceived,
     DownloadDone,
@@ -184,6 +185,7 @@ class Peer:
         self.serving = self.fetching.serving
         self.jobs = Jobs(self.fetching)
         self._now = 0.0
+        self._last_network = NO_LAST_NETWORK
         self._numbers = 0
         self._shared: Dict[bytes, Dict[str, Any]] = {}  # id -> path -> SharedFile
         self._cached: Dict[bytes, Tuple[Any, int, int]] = {}  # id -> CachedFile, files, bytes
@@ -200,7 +202,11 @@ class Peer:
         """Join the network at `target`, or search one, or be the first; an Outcome tells."""
         self._enter(now)
         self.on_cache_changed()
-        self.membership.start(target, search_port, now)
+
+        def remembered(data: Any, _: Optional[Exception], now: float) -> None:
+            self.membership.start(target, search_port, now, decode_last_network(data or b""))
+
+        self.run(self.library.last_network, remembered)
         self._drain(now)
 
     def connect_to(self, ip: str, port: int, now: float) -> None:
@@ -632,7 +638,12 @@ class Peer:
         self.notify(Left(label, len(self._roster()), silent_seconds))
 
     def on_roster_changed(self, now: float) -> None:
+        """Somebody came or went: whom to stand by with, and whom to ask after a restart."""
         self.fetching.set_mates(self._mates(), now)
+        last = self.membership.last_network()
+        if last.places and last != self._last_network:
+            self._last_network = last
+            self.run(partial(self.library.keep_network, encode_last_network(last)), lambda *_: None)
 
     def _mates(self) -> List[bytes]:
         """The members that joined just before this one, as far as they have their mesh on: to stand by with."""

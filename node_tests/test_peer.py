@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
+import time
 
 import pytest
 from lab import MIB, PORT, Lab, Node, content
@@ -978,6 +980,53 @@ def test_a_supernode_that_went_to_another_network_is_a_member_there_like_any_oth
     ana.do("set_mesh", False, lab.world.now)
     lab.run(2)
     assert ana.fetched("y.bin").by_way_of == "zoe"
+
+
+# ---- back after a death
+
+
+def again(lab, node, seconds):
+    """The same program on the same machine with the same folder, started again so long after it died."""
+    lab.run(seconds)
+    number = int(node.ip.rsplit(".", 1)[1])
+    back = Node(lab, node.name, number, rng=random.Random(seconds))
+    lab.nodes.append(back)
+    return back.start()
+
+
+@pytest.mark.parametrize("seconds", [1, 5, 20])
+def test_a_supernode_that_died_and_is_started_again_finds_the_others_and_they_get_its_file(lab, seconds):
+    ana = lab.node("ana", shared={"big.iso": content(24 * MIB)})
+    bo, cy = lab.node("bo"), lab.node("cy")
+    lab.world.conditions.rate = 4 * MIB
+    assert bo.fetch("big.iso").kind == cy.fetch("big.iso").kind == "started"
+    assert lab.world.run_until(lambda: cy.row().verified > 2 * MIB, lab.world.now + 30)
+    ana.kill()
+    back = again(lab, ana, seconds)
+    assert back.told(Outcome)[-1].kind == "joined"
+    for node in (bo, cy):
+        assert lab.world.run_until(lambda node=node: node.told(DownloadDone), lab.world.now + 60), node.events
+        assert node.read("big.iso") == content(24 * MIB)
+    assert {node.supernode_label() for node in (back, bo, cy)} == {"bo"}
+
+
+def test_what_answers_where_the_old_network_was_is_not_joined_when_it_is_another(lab):
+    ana, bo = lab.node("ana"), lab.node("bo")
+    ana.kill()
+    bo.kill()
+    zoe = Node(lab, os.path.join("..", "zoe"), 2, rng=random.Random(9))
+    lab.nodes.append(zoe)
+    zoe.start((zoe.ip, PORT))
+    assert again(lab, ana, 1).told(Outcome)[-1].kind == "supernode"
+
+
+def test_the_old_network_is_not_looked_for_after_an_hour(lab):
+    ana, bo = lab.node("ana"), lab.node("bo")
+    ana.kill()
+    long_ago = time.time() - 2 * 3600
+    os.utime(os.path.join(ana.folder, ".node", "network"), (long_ago, long_ago))
+    assert again(lab, ana, 20).told(Outcome)[-1].kind == "supernode"
+    assert bo.peer.is_supernode
 
 
 def stranger(lab, name, number, target):

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import itertools
 import math
 import random
 from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Tuple
@@ -33,7 +34,7 @@ from protocol.messages import (
     encode,
     encode_parts,
 )
-from protocol.opening import NOBODY, SEARCH_TIME, Opening
+from protocol.opening import NO_LAST_NETWORK, NOBODY, PLACES_KEPT, SEARCH_TIME, LastNetwork, Opening
 from protocol.roster import (
     TERM_STEP_MAX,
     Change,
@@ -202,6 +203,11 @@ class Membership:
             place = seen_from(place, self.supernode_address)
         return place if may_contact(place, self._near()) else None
 
+    def last_network(self) -> LastNetwork:
+        """What a later run of this node needs in order to find this network again."""
+        others = (self.place_of(entry.node_id) for entry in self.roster if entry.node_id != self.node_id)
+        return LastNetwork(self.network_id, tuple(itertools.islice(filter(None, others), PLACES_KEPT)))
+
     def _near(self) -> List[str]:
         """IPs whose /24 counts as our own network."""
         ips = list(self.owner.own_addresses())
@@ -214,15 +220,17 @@ class Membership:
 
     # ---- verbs ----------------------------------------------------------------------------------------------------
 
-    def start(self, target: Optional[Address], search_port: int, now: float) -> None:
-        """Join at this address, or find a network; the owner hears on_outcome."""
+    def start(
+        self, target: Optional[Address], search_port: int, now: float, last: LastNetwork = NO_LAST_NETWORK
+    ) -> None:
+        """Join at this address, or find a network (`last` helps with that); the owner hears on_outcome."""
         if self.state not in (State.IDLE, State.LEFT):
             raise ValueError("leave the present network first")
         self._forget_network()
         self.search_port = search_port
         self._search = Opening(
             self._prober, self.rng, self.node_id, self.network.address, self.owner.own_addresses(),
-            target, search_port, now,
+            target, search_port, now, last,
         )  # fmt: skip
         self.state = State.SEARCHING
         self._search_timer(now)
