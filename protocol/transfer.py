@@ -107,6 +107,7 @@ class Source:
         self.early: Set[int] = set()  # pieces it told meanwhile
         self.is_checked = False  # it was told to let checksums cover pieces
         self.asked_unchecked: Set[int] = set()  # pieces asked before that: the link may be to blame for them
+        self.is_suspect = False  # its last piece was wrong: one more at a time, until it gives a right one
         self.manifest: Optional[Manifest] = None  # while it is asked for it
 
     def per_second(self, now: float) -> float:
@@ -380,6 +381,8 @@ class Download:
         is_measured = source.rate is not None and source.rate.age(now) >= MEASURED_AFTER
         ready = sum(one.state is SourceState.READY and not one.is_passed_over for one in self.sources.values())
         window = window_of(source.per_second(now), is_measured, ready, self.piece_size)
+        if source.is_suspect:
+            window = self.piece_size
         limit = in_flight_limit(self.piece_size)
         while source.owed_bytes + self.piece_size <= window and self.in_flight_bytes + self.piece_size <= limit:
             if self._hands.requests_on(source.link) >= REQUESTS_PER_LINK_MAX:
@@ -490,6 +493,9 @@ class Download:
         if not is_right:
             self._on_wrong_piece(index, link, now)
             return
+        source = self.sources.get(link)
+        if source is not None and index not in source.asked_unchecked:
+            source.is_suspect = False
         for other in choice.verify(index):
             self._cancel(other, index)
         self.verified_bytes += self.length_of(index)
@@ -514,6 +520,8 @@ class Download:
                 self._cancel(one.link, index)
         source = self.sources.get(link)
         is_excused = source is not None and index in source.asked_unchecked
+        if source is not None:
+            source.is_suspect = True
         if source is not None and not source.is_checked:
             source.is_checked = True
             source.asked_unchecked = set(self.choice.asked_of(link))
