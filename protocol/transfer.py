@@ -50,7 +50,8 @@ MANIFEST_AFTER = 3.0  # seconds until another source is asked for the manifest
 UPLOAD_SLOTS = 8  # links that are served at once
 SLOT_IDLE = 1.0  # a slot not used for so long goes to the next in the queue
 SLOT_RESERVED = 5.0  # a slot just given is kept so long for its first request
-SLOT_TURN = 30.0  # while others wait, a slot is held no longer
+SLOT_TURN = 30.0  # while others wait, a slot is held no longer;
+SLOT_TURN_STEP = 4.0  # but when many are held so long, they are not all taken back at once
 QUEUE_MAX = 256
 UPLOAD_BACKLOG_MAX = 4 << 20  # bytes handed to a link and not yet delivered, when nobody else wants any
 # While several want something, they are served one after the other: then each gets large runs of packets, and little
@@ -711,6 +712,7 @@ class Uploads:
         self.waiting: Deque[int] = deque()
         self._hands = hands
         self._turns = 0
+        self._turns_ended_at = -math.inf
         self._given: OrderedDict[bytes, _Given] = OrderedDict()
 
     def add(self, link: int, node_id: bytes, label: str, host: str = "") -> None:
@@ -879,22 +881,30 @@ class Uploads:
         self._pump(now)
         if not self.waiting:
             return
-        for upload in list(self.links.values()):
-            if not upload.has_slot:
-                continue
+        for upload in self.links.values():
             is_busy = upload.jobs or upload.reading_bytes or self._hands.backlog(upload.link)
-            if not is_busy and now - upload.used_at >= SLOT_IDLE:
+            if upload.has_slot and not is_busy and now - upload.used_at >= SLOT_IDLE:
                 upload.has_slot = False
-            elif now - upload.slot_at >= SLOT_TURN:
-                upload.has_slot = False
-                upload.jobs.clear()
-                self.waiting.append(upload.link)
+        self._end_turns(now)
         self._give_slots(now)
         for place, link in enumerate(self.waiting):
             upload = self.links[link]
             if upload.told_position != place + 1:
                 upload.told_position = place + 1
                 self._hands.send(link, Queued(place + 1))
+
+    def _end_turns(self, now: float) -> None:
+        """Take back as many long-held slots as others wait for: who loses one is told so, for it has to ask again."""
+        if now - self._turns_ended_at < SLOT_TURN_STEP:
+            return
+        holding = sorted((one for one in self.links.values() if one.has_slot), key=lambda one: one.slot_at)
+        wanted = len(self.waiting) - (UPLOAD_SLOTS - len(holding))
+        for upload in holding[: max(0, wanted)]:
+            if now - upload.slot_at >= SLOT_TURN:
+                upload.has_slot = False
+                upload.jobs.clear()
+                self.waiting.append(upload.link)
+                self._turns_ended_at = now
 
     # ---- who wants to know
 
