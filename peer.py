@@ -67,13 +67,12 @@ from protocol.results import (
 from protocol.wire import Address, WireError
 
 __all__ = [
-    "BACKLOG_LOW", "ChatReceived", "Disk", "DownloadDone", "FetchAnswer", "Joined", "Left", "ListEntry", "MemberRow",
+    "ChatReceived", "Disk", "DownloadDone", "FetchAnswer", "Joined", "Left", "ListEntry", "MemberRow",
     "Network", "Notice", "Outcome", "Paused", "Peer", "Progress", "Resumed", "ScanFeed", "Stopped",
     "SupernodeChanged", "TransferRow", "UploadDone",
 ]  # fmt: skip
 
 NOTHING: AbstractSet[bytes] = frozenset()
-BACKLOG_LOW = 1 << 20  # on_writable comes when a link's backlog falls under it
 HELLO_TIMEOUT = 5.0  # an incoming link says who it is, or is closed
 HELLOS_MAX = 256  # links that have not said it yet
 ANNOUNCED_AT_ONCE = 2000  # shares told in one turn: 10,000 would keep everything else waiting

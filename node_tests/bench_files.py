@@ -20,6 +20,7 @@ import filecmp
 import os
 import platform
 import shutil
+import socket
 import statistics
 import subprocess
 import tempfile
@@ -140,7 +141,7 @@ def tenths_of(times: Sequence[float]) -> List[float]:
 def rsync_figures(source: Path, home: Path) -> List[Figure]:
     if shutil.which("rsync") is None:
         return [Figure("small", "rsync daemon", "not present")]
-    port = bench_peers.free_port()
+    port = free_port(socket.SOCK_STREAM)
     config = home / "config"
     as_root = "uid = 0\ngid = 0\n" if hasattr(os, "geteuid") and os.geteuid() == 0 else ""
     config.write_text("use chroot = no\n%s[share]\npath = %s\nread only = yes\n" % (as_root, source))

@@ -25,6 +25,8 @@ import tempfile
 import time
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence
 
+from running import free_port
+
 LOCAL = "127.0.0.1"
 MIB = 1 << 20
 WAIT = 600.0  # seconds; a bound, not an expectation
@@ -52,13 +54,6 @@ def _lacks(*programs: str) -> Callable[[str], str]:
 
 def _program(name: str) -> Optional[str]:
     return shutil.which(name, path=os.environ.get("PATH", "") + os.pathsep + "/usr/sbin")
-
-
-def free_port(kind: int = socket.SOCK_STREAM) -> int:
-    """A port of loopback that nobody uses now."""
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind((LOCAL, 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager
@@ -101,7 +96,7 @@ def run_scp(path: str, folder: str, _: str) -> float:
             keygen = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", os.path.join(home, name)]
             subprocess.run(keygen, check=True)
         shutil.copy(os.path.join(home, "user.pub"), os.path.join(home, "allowed"))
-        port = free_port()
+        port = free_port(socket.SOCK_STREAM)
         with open(os.path.join(home, "config"), "w") as config:
             config.write(
                 "Port %d\nListenAddress %s\nHostKey %s/host\nAuthorizedKeysFile %s/allowed\nStrictModes no\nUsePAM no\n"
@@ -134,7 +129,7 @@ def _privilege_separation_folder() -> Iterator[None]:
 
 def run_rsync(path: str, folder: str, _: str) -> float:
     """From a daemon of our own."""
-    port = free_port()
+    port = free_port(socket.SOCK_STREAM)
     with tempfile.TemporaryDirectory() as home:
         config = os.path.join(home, "config")
         as_root = "uid = 0\ngid = 0\n" if hasattr(os, "geteuid") and os.geteuid() == 0 else ""
@@ -148,7 +143,7 @@ def run_rsync(path: str, folder: str, _: str) -> float:
 
 def run_http(path: str, folder: str, _: str) -> float:
     """From Python's own server by curl."""
-    port = free_port()
+    port = free_port(socket.SOCK_STREAM)
     server = [sys.executable, "-m", "http.server", "--bind", LOCAL, "--directory", os.path.dirname(path), str(port)]
     with _serving(*server, port=port):
         url = "http://%s:%d/%s" % (LOCAL, port, os.path.basename(path))
@@ -157,7 +152,7 @@ def run_http(path: str, folder: str, _: str) -> float:
 
 def run_srt(path: str, folder: str, _: str) -> float:
     """By the file tool of SRT, until the receiver has written all and ended."""
-    port = free_port(socket.SOCK_DGRAM)
+    port = free_port()
     link = "srt://%s:%d" % (LOCAL, port)
     # The sender's name for the file does not always arrive; then the one given here counts.
     target = "file://" + os.path.join(folder, "copy.bin")
@@ -228,7 +223,7 @@ def _sockaddr(port: int) -> bytes:
 
 
 def udt_give(path: str) -> None:
-    udt, port, size = _udt(), free_port(socket.SOCK_DGRAM), os.path.getsize(path)
+    udt, port, size = _udt(), free_port(), os.path.getsize(path)
     server = udt["socket"](int(socket.AF_INET), int(socket.SOCK_STREAM), 0)
     assert udt["bind"](server, _sockaddr(port), 16) == 0
     udt["listen"](server, 1)
@@ -302,7 +297,7 @@ async def _quic_give(path: str) -> None:
                 if ahead >= QUIC_AHEAD:
                     ahead -= len(await reader.read(QUIC_AHEAD))
 
-    configuration, port = _quic_configuration(False), free_port(socket.SOCK_DGRAM)
+    configuration, port = _quic_configuration(False), free_port()
     _certify(configuration)
     loop = asyncio.get_running_loop()
     handler = lambda reader, writer: tasks.append(loop.create_task(give(reader, writer)))  # noqa: E731

@@ -23,7 +23,6 @@ import pathlib
 import platform
 import re
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -36,6 +35,7 @@ import bench_link
 import bench_peers
 import netlab
 from bench_ends import MIB, ROOT, WAIT, Process, rdt
+from running import free_port
 
 NO_OFFLOAD = {"RDT_NO_OFFLOAD": "1"}  # read by rdt.open
 CHECKED = "SHA-256, flushed"
@@ -98,7 +98,7 @@ def run_program(env: Dict[str, str], path: str, folder: str) -> float:
     here, there = os.path.join(folder, "here"), os.path.join(folder, "there")
     os.makedirs(here)
     os.link(path, os.path.join(here, "file.bin"))
-    port = bench_peers.free_port(socket.SOCK_DGRAM)
+    port = free_port()
     flags = ["--ip", "127.0.0.1", "--port", str(port)]
     with program([*flags, "--name", "a", "--folder", here], env) as source:
         line_of(source, b"* supernode at")

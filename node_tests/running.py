@@ -18,9 +18,9 @@ STORY_LINES = 50  # from the beginning and from the end of what a program printe
 ASK_INTERVAL = 0.05  # seconds between two questions about what nothing announces
 
 
-def free_port() -> int:
-    """A UDP port of loopback that nobody uses now."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+def free_port(kind: int = socket.SOCK_DGRAM) -> int:
+    """A port of loopback (UDP's, as a rule) that nobody uses now."""
+    with socket.socket(socket.AF_INET, kind) as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 

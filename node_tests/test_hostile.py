@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from lab import MIB, PORT, Lab, Node, content
 from running import Running, free_port
-from simulator import Pair
+from simulator import Pair, data_packet
 
 import library as files
 import node_client
@@ -204,9 +204,9 @@ def arrive(pair, datagram):
     pair.b.endpoint.receive(memoryview(datagram), len(datagram), Pair.A, pair.world.now)
 
 
-def data_packet(pair, number, offset, payload):
-    fields = (pair.back.local_id, pair.first + number, number, offset, 0, 0)
-    return wire.seal(bytearray(wire.DATA_HEADER.pack(0, wire.VERSION, wire.PacketType.DATA, 0, *fields) + payload))
+def numbered(pair, number, offset, payload):
+    """A DATA packet of `a`, so many behind the first one."""
+    return data_packet(pair.back.local_id, pair.first + number, offset, payload, floor=number)
 
 
 def connected_pair(seed=1):
@@ -228,7 +228,7 @@ def test_one_byte_segments_side_by_side_do_not_fill_the_memory():
     """E05: no gap between them, so that they are one range, but thousands of objects."""
     pair = connected_pair()
     for number in range(20_000):
-        arrive(pair, data_packet(pair, number, number + 1, b"x"))
+        arrive(pair, numbered(pair, number, number + 1, b"x"))
     assert len(pair.back.receiving._runs) <= streams.GAPS_MAX
 
 
@@ -242,7 +242,7 @@ def test_a_flood_of_empty_messages_ends_the_connection(order):
     pair.reading = False
     pair.back.receiving.frames_max = links.MESSAGES_WAITING_MAX
     pair.back.receiving.window = pair.back.receiving.credit = streams.RECEIVE_WINDOW_MAX
-    packets = [data_packet(pair, number, 1000 * number, EMPTY * 200) for number in range(200)]
+    packets = [numbered(pair, number, 1000 * number, EMPTY * 200) for number in range(200)]
     for packet in packets if order == "in order" else packets[1:] + packets[:1]:
         arrive(pair, packet)
     pair.b.pump()

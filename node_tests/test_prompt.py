@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pytest
+from running import free_port
 
 HOME = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(HOME))
@@ -910,12 +911,6 @@ def test_hostile_chat_sends_no_control_to_the_terminal():
 
 
 # ---------------------------------------------------------------- the program itself
-
-def free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
 
 @needs_pty
 def test_two_programs_find_each_other_and_a_file_travels(tmp_path):

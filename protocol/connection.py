@@ -46,6 +46,9 @@ KEEP_ALIVE_GRID = 0.25  # seconds: at whose multiples the connections of an endp
 FRAMES_WAITING_IN_ALL = 1 << 20  # unread frames of all connections: 256 MiB in the worst case
 NO_PROGRESS_TIMEOUT = 60.0  # seconds that a remote may leave our data unacknowledged or unread
 PROGRESS_LEAST = 16 << 10  # bytes in that time, as long as more waits: a byte now and then is none (RFC 9000 §21.6)
+# Bytes not yet delivered, at which the owner is told, each time the backlog falls so far: who feeds one link goes on at
+# the first, while there is still something to send; who takes turns among many goes to the next at the last.
+BACKLOG_LOWS = (1 << 20, 64 << 10)
 ACK_DELAY = 0.005  # a lone packet is acknowledged after this, or together with the next
 ACK_EVERY = 2  # ack-eliciting packets
 ACK_SPACING = 0.0007  # seconds, and at most 1/16 of the round trip; as much again for every ACK_SPACING_RANGES
@@ -106,7 +109,7 @@ class FrameReceived(NamedTuple):
 
 
 class BacklogDrained(NamedTuple):
-    """The backlog fell to the connection's `backlog_low` or below."""
+    """The backlog fell to one of BACKLOG_LOWS, or below."""
 
     connection: Connection
 
@@ -132,7 +135,6 @@ class Connection:
         self.is_client = is_client
         self.state = State.CONNECTING if is_client else State.HANDSHAKE
         self.user: Any = None  # whatever the owner's user keeps with it
-        self.backlog_low = 1 << 20  # bytes
         self.checks_bulk = False  # checksums cover bulk, too: what arrived once was damaged
         self.sending = SendStream()
         self.receiving = ReceiveStream(owner.frames_waiting_max, owner.bodies)
@@ -165,7 +167,7 @@ class Connection:
         self._skip_at = self._next_skip()
         self._blocked_probe_at = math.inf
         self._blocked_probe_interval = 0.0
-        self._was_backlogged = False
+        self._lows_reached = len(BACKLOG_LOWS)  # of them, at which the backlog is, or below
         # path MTU
         self._mtu_sizes: List[int] = []
         self._mtu_tries = 0
@@ -208,7 +210,8 @@ class Connection:
                 self._progress_at = max(self._progress_at, self.owner.now)
             self.sending.write_frame(kind, *parts, is_bulk=is_bulk)
             self.used_at = self.owner.now
-            self._was_backlogged = self._was_backlogged or self.backlog > self.backlog_low
+            while self._lows_reached and self.backlog > BACKLOG_LOWS[self._lows_reached - 1]:
+                self._lows_reached -= 1
             self.owner.touch(self)
 
     def consume(self, frame: Frame) -> None:
@@ -430,8 +433,10 @@ class Connection:
             self._on_mtu_found(outcome.mtu_acknowledged)
         elif outcome.mtu_lost:
             self._on_mtu_lost(now)
-        if self._was_backlogged and self.backlog <= self.backlog_low:
-            self._was_backlogged = False
+        before = self._lows_reached
+        while self._lows_reached < len(BACKLOG_LOWS) and self.backlog <= BACKLOG_LOWS[self._lows_reached]:
+            self._lows_reached += 1
+        if self._lows_reached > before:
             self.owner.events.append(BacklogDrained(self))
 
     def on_close(self, packet: wire.ClosePacket, now: float) -> None:

@@ -15,7 +15,6 @@ from protocol.streams import Frame
 from protocol.wire import Address, Buffer
 
 MESSAGES_WAITING_MAX = 1 << 14  # roles read at once: who has so many unread messages at a node floods it
-BACKLOG_LOW = 64 << 10  # bytes not yet delivered, at which a link tells that it is writable
 MESSAGE = 0  # the frame kind of a whole message; rdt.py has the kinds of the file verbs
 
 
@@ -36,7 +35,7 @@ class LinkTable:
     def connect(self, link: int, address: Address, now: float) -> None:
         """Open a link under that (odd) number."""
         connection = self._endpoint.connect(address, now)
-        connection.user, connection.backlog_low = link, BACKLOG_LOW
+        connection.user = link
         self._by_link[link] = connection
 
     def send(self, link: int, *parts: Buffer, is_bulk: bool = False) -> None:
@@ -87,7 +86,7 @@ class LinkTable:
     def _on_established(self, connection: Connection) -> None:
         incoming = not connection.is_client
         if incoming:
-            connection.user, connection.backlog_low = self._next_incoming, BACKLOG_LOW
+            connection.user = self._next_incoming
             self._next_incoming += 2
             self._by_link[connection.user] = connection
         self._emit("on_link_up", connection.user, connection.address, incoming)
