@@ -37,6 +37,7 @@ import library
 from protocol import connection as core
 from protocol.endpoint import Endpoint, LoneReceived
 from protocol.links import MESSAGE, LinkTable
+from protocol.recovery import SEGMENTS_MAX
 from protocol.streams import FRAME_COST, FRAME_SIZE_MAX, Frame
 from protocol.wire import DATAGRAM_SIZE_MAX, Address, Buffer
 
@@ -52,7 +53,6 @@ TURN_SIZE_MAX = 1 << 20  # bytes sent before looking for acknowledgements again
 BACKLOG_HIGH = 4 << 20  # bytes at which send blocks its caller
 SPAN_SIZE = 1 << 20  # bytes of a file in one frame
 NO_OFFLOAD = "RDT_NO_OFFLOAD"  # set in the environment: one datagram a system call, as where there is no offload
-GSO_SEGMENTS_MAX = 42  # datagrams that the kernel cuts one call into; as recovery.SEGMENTS_MAX, and for its reason
 GSO_PAUSE = 600.0  # seconds that a destination goes without segmentation after it failed there
 GSO_PAUSES_MAX = 1024
 
@@ -229,7 +229,7 @@ class Datagrams:
 
     def _send_some(self, batch: core.Batch, start: int, now: float) -> int:
         """One system call; how many datagrams it took."""
-        count = min(batch.count - start, GSO_SEGMENTS_MAX, DATAGRAM_SIZE_MAX // batch.segment_size)
+        count = min(batch.count - start, SEGMENTS_MAX, DATAGRAM_SIZE_MAX // batch.segment_size)
         if count > 1 and self._segments and self._unsegmented.get(batch.address, 0.0) <= now:
             try:
                 control = [(socket.IPPROTO_UDP, UDP_SEGMENT, _SEGMENT_SIZE.pack(batch.segment_size))]

@@ -724,12 +724,12 @@ class Connection:
         """
         size, rtt = self.datagram_size, self.recovery.rtt
         if rtt.smoothed < UNPACED_RTT:
-            return max(1, min(UNPACED_SIZE // size, BATCH_PACKETS_MAX, self._window_room() // size))
-        if rtt.minimum < NEAR_RTT:
-            burst = max(2, int(BURST_NEAR_PART * self.recovery.congestion.window / size))
+            burst = min(UNPACED_SIZE // size, BATCH_PACKETS_MAX)
         else:
-            burst = max(2, int(rate * PACING_QUANTUM / size))
-        return max(1, min(burst, SEGMENTS_MAX, wire.DATAGRAM_SIZE_MAX // size, self._window_room() // size))
+            is_near = rtt.minimum < NEAR_RTT
+            share = BURST_NEAR_PART * self.recovery.congestion.window if is_near else rate * PACING_QUANTUM
+            burst = min(max(2, int(share / size)), SEGMENTS_MAX, wire.DATAGRAM_SIZE_MAX // size)
+        return max(1, min(burst, self._window_room() // size))
 
     def _probe_batch(self, now: float) -> Optional[Batch]:
         self._probes_owed -= 1

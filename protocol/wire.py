@@ -68,7 +68,7 @@ CHECKSUM = struct.Struct(">I")
 # packet lies whose fate still interests the sender: ranges below it are forgotten.
 DATA_HEADER = struct.Struct(">IBBH8sQIQHH")
 DATA_HEADER_SIZE = DATA_HEADER.size
-BATCH_PACKETS_MAX = 176  # four segmented sends
+BATCH_PACKETS_MAX = 176
 _COVERED = slice(4, DATA_HEADER_SIZE - 2)  # what a BULK packet's checksum is over, beside its index
 _HEAD = slice(PREFIX_SIZE, DATA_HEADER_SIZE - 2)  # the same in all headers of a batch, whatever their length
 
