@@ -495,7 +495,7 @@ def test_a_refused_piece_is_not_asked_of_that_source_again_until_it_has_it():
     download.on_piece_refused(1, 0, 0.1)
     download.on_timer(1.0)
     assert hands.requested(1) == []
-    download.on_have(1, 0, 1.1)
+    download.on_new_pieces(1, (0,), 1.1)
     assert hands.requested(1) == [0]
 
 

@@ -73,7 +73,7 @@ def test_nobody_can_push_a_file(lab):
         messages.PieceData(file_id, 0, 0, b"evil"),
         messages.ManifestPage(b"f" * 32, 4, 0, b"d" * 32),
         messages.PieceMap(b"f" * 32, True, b""),
-        messages.Have(b"f" * 32, 0),
+        messages.NewPieces(b"f" * 32, (0,)),
         messages.Queued(1),
         messages.Offer(1, b"f" * 32, ana.peer.node_id, b"x" * 8, True, True),
         messages.TransferDone(file_id),

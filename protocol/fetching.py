@@ -30,7 +30,6 @@ from protocol.messages import (
     PURPOSE_MESH,
     REASON_BYTES_MAX,
     UNKNOWN_FILE,
-    Have,
     LinkHello,
     ManifestPage,
     NewPieces,
@@ -467,7 +466,7 @@ class Fetching:
             for each in list(bulk.fetches):
                 each.download.on_queued(bulk.link, message.position, now)
             return True
-        if not isinstance(message, (PieceData, PieceMap, NewPieces, Have, ManifestPage, PieceRefused, OtherPiece)):
+        if not isinstance(message, (PieceData, PieceMap, NewPieces, ManifestPage, PieceRefused, OtherPiece)):
             return False
         fetch = self.fetches.get(message.file_id)
         if fetch is None or fetch not in bulk.fetches:
@@ -479,8 +478,6 @@ class Fetching:
             download.on_new_pieces(bulk.link, message.indexes, now)
         elif isinstance(message, OtherPiece):
             download.on_other_piece(bulk.link, message.asked, message.given, now)
-        elif isinstance(message, Have):
-            download.on_have(bulk.link, message.index, now)
         elif isinstance(message, PieceMap):
             download.on_piece_map(bulk.link, message, now)
         elif isinstance(message, ManifestPage):

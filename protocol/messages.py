@@ -460,12 +460,6 @@ class PieceMap(NamedTuple):
     bitmap: Annotated[bytes, Blob(PIECE_MAP_BYTES_MAX)]  # empty when complete
 
 
-@_message(64)
-class Have(NamedTuple):
-    file_id: FileId
-    index: U32  # type: ignore[assignment]
-
-
 @_message(65)
 class PieceRequest(NamedTuple):
     file_id: FileId

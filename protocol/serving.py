@@ -93,9 +93,8 @@ class Serving:
 
     def on_hello(self, link: int, hello: LinkHello, address: Address, now: float) -> None:
         """A member opens a link to be served by."""
-        # By address, too: who only says that it is that member does not take its links away.
-        who = hello.node_id, address[0]
-        others = sum((upload.node_id, upload.host) == who for upload in self.uploads.links.values())
+        person = hello.node_id, address[0]
+        others = sum(upload.person == person for upload in self.uploads.links.values())
         if hello.network_id != self.host.network_id:
             self.network.disconnect(link, "not of this network")
         elif others >= LINKS_PER_NODE_MAX:

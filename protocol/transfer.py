@@ -337,17 +337,6 @@ class Download:
         if source.state is SourceState.OPENED:
             source.state = SourceState.READY
 
-    def on_have(self, link: int, index: int, now: float) -> None:
-        source = self.sources.get(link)
-        if source is None or (self.choice is None and index >= PIECES_MAX):
-            self.dropped += 1
-            return
-        if self.choice is None:
-            source.early.add(index)
-        elif self.choice.add_piece(link, index):
-            source.news_at = now
-            self._fill(source, now)
-
     def on_new_pieces(self, link: int, indexes: Sequence[int], now: float) -> None:
         """The source has these pieces, too."""
         source = self.sources.get(link)
@@ -674,6 +663,7 @@ class UploadLink:
         self.node_id = node_id
         self.label = label
         self.host = host  # its IP address
+        self.person = node_id, host  # by address, too: who only says that it is that member takes nothing away from it
         self.done_lines = Bucket(DONE_LINES_PER_SECOND, DONE_LINES_BURST, 0.0)
         self.jobs: Deque[_Job] = deque()
         self.reading_bytes = 0
@@ -778,12 +768,8 @@ class Uploads:
             return wanting[0] if self._on_way(wanting[0], now) < UPLOAD_BACKLOG_MAX else None
         if not wanting or len(loaded) >= LINKS_AT_ONCE:
             return None
-        served = {(upload.node_id, upload.host) for upload in loaded}  # one turn at a time for each person
-        ready = [
-            upload
-            for upload in wanting
-            if (upload.node_id, upload.host) not in served and self._on_way(upload, now) <= LINK_LOW
-        ]
+        served = {upload.person for upload in loaded}  # one turn at a time for each
+        ready = [one for one in wanting if one.person not in served and self._on_way(one, now) <= LINK_LOW]
         return min(ready, key=lambda upload: upload.turn, default=None)
 
     def _on_way(self, upload: UploadLink, now: float) -> int:
@@ -807,7 +793,7 @@ class Uploads:
         upload.reading_bytes += length
         self._turns += 1
         for one in self.links.values():
-            if (one.node_id, one.host) == (upload.node_id, upload.host):
+            if one.person == upload.person:
                 one.turn = self._turns
         self._hands.read(upload.link, job.file_id, job.index, offset, length)
 
