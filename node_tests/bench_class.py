@@ -35,6 +35,7 @@ sys.path[:0] = [str(ROOT), str(HERE)]
 import bench_ends  # noqa: E402
 import bench_link  # noqa: E402
 import bench_peers  # noqa: E402
+import bench_transport  # noqa: E402
 import drawing  # noqa: E402
 import lanlab  # noqa: E402
 import netlab  # noqa: E402
@@ -429,7 +430,7 @@ def torrent(settings: Settings, path: str, home: str) -> Result:
     """libtorrent over TCP, 256 KiB pieces, everyone told of everyone."""
     made = os.path.join(home, "file.torrent")
     ends = [settings.python, "-W", "ignore", str(HERE / "bench_class.py")]
-    subprocess.run([*ends, "torrent-make", path, made], check=True, timeout=START_BOUND)
+    subprocess.run([*ends, "torrent-make", path, made, str(TORRENT_PIECE)], check=True, timeout=START_BOUND)
     with lanlab.Lan(settings.hosts, settings.rate) as lan, contextlib.ExitStack() as stack:
         processes = []
         for host in range(1, settings.hosts + 1):
@@ -452,17 +453,6 @@ def torrent(settings: Settings, path: str, home: str) -> Result:
         return Result(times, meter.sent(0) / settings.size, taken, meter.busy, meter.cpu)
 
 
-def torrent_make(path: str, made: str) -> None:
-    import libtorrent as lt
-
-    storage = lt.file_storage()
-    storage.add_file(os.path.basename(path), os.path.getsize(path))
-    torrent = lt.create_torrent(storage, TORRENT_PIECE, lt.create_torrent.v2_only)
-    lt.set_piece_hashes(torrent, os.path.dirname(path))
-    with open(made, "wb") as file:
-        file.write(lt.bencode(torrent.generate()))
-
-
 def torrent_end(made: str, folder: str, is_seed: str) -> None:
     """One end of libtorrent's scene: says that it is there, is told the others, says when it has all."""
     import libtorrent as lt
@@ -472,12 +462,7 @@ def torrent_end(made: str, folder: str, is_seed: str) -> None:
         "enable_upnp": False, "enable_natpmp": False, "alert_mask": 0, "enable_incoming_utp": False,
         "enable_outgoing_utp": False, "unchoke_slots_limit": TORRENT_SLOTS,
     })  # fmt: skip
-    parameters = lt.add_torrent_params()
-    parameters.ti, parameters.save_path = lt.torrent_info(made), folder
-    parameters.flags &= ~(lt.torrent_flags.paused | lt.torrent_flags.auto_managed)
-    if int(is_seed):
-        parameters.flags |= lt.torrent_flags.seed_mode
-    handle = session.add_torrent(parameters)
+    handle = bench_peers.torrent_added(session, made, folder, bool(int(is_seed)))
     while str(handle.status().state) != ("seeding" if int(is_seed) else "downloading"):
         time.sleep(0.01)
     bench_ends.say(ready=True)
@@ -586,6 +571,7 @@ def keep_traces(home: str) -> None:
         traces.update(found)
 
 
+LAYOUT = "%-36s %18s %10s %18s %14s %11s %13s  %s"
 HEADER = ["scene", "last, s", "median, s", "first source sent", "each received", "cores busy", "nodes' CPU, s", ""]
 
 
@@ -605,15 +591,6 @@ def cells_of(title: str, results: Sequence[Result]) -> List[str]:
         "%.0f %%" % (100 * middle(result.busy for result in results)),
         "%.1f" % middle(result.cpu for result in results), results[-1].note,
     ]  # fmt: skip
-
-
-def print_table(lines: Sequence[Sequence[str]], is_markdown: bool) -> None:
-    if is_markdown:
-        rows = [lines[0], ["---"] + ["---:"] * (len(lines[0]) - 2) + ["---"], *lines[1:]]
-        print("\n".join("| %s |" % " | ".join(line) for line in rows))
-        return
-    for line in lines:
-        print("%-36s %18s %10s %18s %14s %11s %13s  %s" % tuple(line))
 
 
 def draw(path: str, settings: Settings, began: float) -> None:
@@ -697,7 +674,7 @@ def main() -> None:
     print("%s.\n" % about)
     titles = {scene.name: scene.title for scene in scenes}
     rows = [cells_of(titles[name], found) for name, found in results.items() if found]
-    print_table([HEADER, *rows], arguments.markdown)
+    bench_transport.print_table([HEADER, *rows], LAYOUT, arguments.markdown)
     failed = [titles[name] for name, found in results.items() if len(found) < arguments.runs]
     for what, names in (("failed at least once", failed), ("not present", absent)):
         if names:
@@ -718,7 +695,9 @@ def watched(scene: Scene, settings: Settings, arguments: argparse.Namespace) -> 
                 file.writelines("%d %.4f %d %s\n" % (host, *row) for row in notes)
 
 
-ENDS: Dict[str, Callable[..., None]] = {"node": run_node, "torrent": torrent_end, "torrent-make": torrent_make}
+ENDS: Dict[str, Callable[..., None]] = {
+    "node": run_node, "torrent": torrent_end, "torrent-make": bench_peers.torrent_make,
+}  # fmt: skip
 
 if __name__ == "__main__":
     if sys.argv[1:2] and sys.argv[1] in ENDS:

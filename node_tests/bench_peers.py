@@ -340,13 +340,13 @@ def _run_torrent(kind: str) -> Callable[[str, str, str], float]:
     return run
 
 
-def torrent_make(path: str, torrent: str) -> None:
-    """Pieces of a MiB, verified by SHA-256 (BEP 52)."""
+def torrent_make(path: str, torrent: str, piece_size: str = str(MIB)) -> None:
+    """Pieces of so many bytes, verified by SHA-256 (BEP 52)."""
     import libtorrent as lt
 
     storage = lt.file_storage()
     storage.add_file(os.path.basename(path), os.path.getsize(path))
-    made = lt.create_torrent(storage, MIB, lt.create_torrent.v2_only)
+    made = lt.create_torrent(storage, int(piece_size), lt.create_torrent.v2_only)
     lt.set_piece_hashes(made, os.path.dirname(path))
     with open(torrent, "wb") as file:
         file.write(lt.bencode(made.generate()))
@@ -364,7 +364,8 @@ def _session(kind: str) -> Any:
     })  # fmt: skip
 
 
-def _added(session: Any, torrent: str, folder: str, is_seed: bool) -> Any:
+def torrent_added(session: Any, torrent: str, folder: str, is_seed: bool) -> Any:
+    """The handle of a file that is given (and then here) or taken."""
     import libtorrent as lt
 
     parameters = lt.add_torrent_params()
@@ -377,7 +378,7 @@ def _added(session: Any, torrent: str, folder: str, is_seed: bool) -> Any:
 
 def torrent_give(kind: str, torrent: str, folder: str) -> None:
     session = _session(kind)
-    handle = _added(session, torrent, folder, is_seed=True)
+    handle = torrent_added(session, torrent, folder, is_seed=True)
     while not session.listen_port() or not handle.status().is_seeding:
         time.sleep(0.01)
     _say(port=session.listen_port())
@@ -386,7 +387,7 @@ def torrent_give(kind: str, torrent: str, folder: str) -> None:
 
 def torrent_take(kind: str, torrent: str, folder: str, port: str) -> None:
     session = _session(kind)
-    handle = _added(session, torrent, folder, is_seed=False)
+    handle = torrent_added(session, torrent, folder, is_seed=False)
     while str(handle.status().state) != "downloading":
         time.sleep(0.01)
     began = time.monotonic()

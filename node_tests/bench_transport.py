@@ -39,6 +39,7 @@ from running import free_port
 
 NO_OFFLOAD = {"RDT_NO_OFFLOAD": "1"}  # read by rdt.open
 CHECKED = "SHA-256, flushed"
+LAYOUT = "%-44s %7s %7s %7s %10s %10s  %s"  # of the table
 MESSAGE_SIZE, EXCHANGES, WARM_UP = 20_000, 2000, 100
 IDLE_CONNECTIONS, IDLE_SECONDS = 2000, 20.0
 PICTURE = ROOT / "node_tests" / "pictures" / "goodput_loss.svg"
@@ -268,13 +269,14 @@ def table(results: Dict[Row, List[float]]) -> List[List[str]]:
     return lines
 
 
-def print_table(lines: Sequence[Sequence[str]], is_markdown: bool) -> None:
+def print_table(lines: Sequence[Sequence[str]], layout: str, is_markdown: bool) -> None:
+    """The first line is the header; `layout` formats a line where it is not Markdown."""
     if is_markdown:
         rows = [lines[0], ["---"] + ["---:"] * (len(lines[0]) - 2) + ["---"], *lines[1:]]
         print("\n".join("| %s |" % " | ".join(line) for line in rows))
         return
     for line in lines:
-        print("%-44s %7s %7s %7s %10s %10s  %s" % tuple(line))
+        print(layout % tuple(line))
 
 
 def print_items(items: Sequence[str], is_markdown: bool) -> None:
@@ -371,7 +373,7 @@ def transfers(arguments: argparse.Namespace) -> None:
                                                arguments.rows.split(","))]  # fmt: skip
         results = measure(rows, arguments.size * MIB, arguments.runs, arguments.folder)
     print("%s\n" % about(arguments, load))
-    print_table(table({row: rates for row, rates in results.items() if rates}), arguments.markdown)
+    print_table(table({row: rates for row, rates in results.items() if rates}), LAYOUT, arguments.markdown)
     print()
     failed = ["%s: %s" % (row.place, row.name) for row, rates in results.items() if len(rates) < arguments.runs]
     if failed:

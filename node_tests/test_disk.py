@@ -18,13 +18,6 @@ from protocol.content import ErrorKind, LibraryError
 from protocol.lines import line_for
 
 
-@pytest.fixture
-def lab(tmp_path):
-    made = Lab(tmp_path)
-    yield made
-    made.close()
-
-
 class Disk:
     """The disk of one node, with as much room as the story wants; what is written takes of it."""
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from lab import MIB, Lab, content
+from lab import MIB, content
 
 import library as files
 import peer
@@ -27,13 +27,6 @@ from protocol.content import (
     ids_in,
     packs_in,
 )
-
-
-@pytest.fixture
-def lab(tmp_path):
-    made = Lab(tmp_path)
-    yield made
-    made.close()
 
 
 def entry(path: str, data: bytes) -> FolderEntry:

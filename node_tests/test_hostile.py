@@ -296,13 +296,6 @@ def test_a_window_that_small_messages_use_does_not_grow():
 # ---- members that keep no rule ------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def lab(tmp_path):
-    made = Lab(tmp_path)
-    yield made
-    made.close()
-
-
 class Outlaw:
     """Speaks the messages of the network as it likes; `hears(link, message)` may answer."""
 

@@ -5,19 +5,12 @@ from __future__ import annotations
 import os
 
 import pytest
-from lab import MIB, PORT, Lab, content
+from lab import MIB, PORT, content
 
 import library as files
 from peer import DownloadDone, Stopped, UploadDone
 from protocol import messages
 from protocol.messages import encode
-
-
-@pytest.fixture
-def lab(tmp_path):
-    made = Lab(tmp_path)
-    yield made
-    made.close()
 
 
 class Stranger:

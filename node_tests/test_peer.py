@@ -25,14 +25,6 @@ from peer import (
 )
 from protocol.lines import line_for
 
-
-@pytest.fixture
-def lab(tmp_path):
-    made = Lab(tmp_path)
-    yield made
-    made.close()
-
-
 # ---- direct transfers
 
 

@@ -171,22 +171,32 @@ def test_a_second_node_in_one_place_takes_a_folder_of_its_own(tmp_path):
         assert ana.end() == 0
 
 
+def fetch_until_killed(tmp_path, port, part):
+    """SIGKILL when so much (a pattern) is there."""
+    with node(tmp_path, port, "bo") as bo:
+        bo.type("R big.bin")
+        bo.ask_until("V", r"  R big\.bin  receiving +" + part)
+        bo.kill()
+        assert bo.count("^OK") == 0, "the download was over before it could be killed"
+
+
+def fetch_the_rest(tmp_path, port, ana):
+    """Start again; the line that tells how much was sent this time."""
+    with node(tmp_path, port, "bo") as bo:
+        bo.ask("R big.bin", r"^OK big\.bin  300\.0 MB")
+        assert bo.end() == 0
+    return ana.expect(r"^OK sent big\.bin to bo\S*  ([\d.]+) MB")
+
+
 def test_a_download_killed_at_part_of_it_goes_on_with_the_missing_pieces(tmp_path):
     port = free_port()
     (tmp_path / "ana" / "shared").mkdir(parents=True)
     path = Path(scenario.make_file(str(tmp_path / "ana" / "shared"), 5, BIG, "big.bin"))
     with node(tmp_path, port, "ana") as ana:
         ana.ask_until("G", "big.bin")
-        with node(tmp_path, port, "bo") as bo:
-            bo.type("R big.bin")
-            bo.ask_until("V", r"  R big\.bin  receiving +([5-9]|\d\d)%")
-            bo.kill()
-            assert bo.count("^OK") == 0, "the download was over before it could be killed"
+        fetch_until_killed(tmp_path, port, r"([5-9]|\d\d)%")
         assert not (tmp_path / "bo" / "shared" / "big.bin").exists()
-        with node(tmp_path, port, "bo") as bo:
-            bo.ask("R big.bin", r"^OK big\.bin  300\.0 MB")
-            assert bo.end() == 0
-        sent = ana.expect(r"^OK sent big\.bin to bo\S*  ([\d.]+) MB")
+        sent = fetch_the_rest(tmp_path, port, ana)
         assert float(sent.group(1)) < BIG / 1e6 - 5, "all of it was sent again: %s" % sent.string
         assert sha256(tmp_path / "bo" / "shared" / "big.bin") == sha256(path)
 
@@ -198,16 +208,9 @@ def test_a_killed_download_whose_part_was_damaged_fetches_only_what_is_missing_o
     path = Path(scenario.make_file(str(tmp_path / "ana" / "shared"), 6, BIG, "big.bin"))
     with node(tmp_path, port, "ana") as ana:
         ana.ask_until("G", "big.bin")
-        with node(tmp_path, port, "bo") as bo:
-            bo.type("R big.bin")
-            bo.ask_until("V", r"  R big\.bin  receiving +([3-9]\d)%")
-            bo.kill()
-            assert bo.count("^OK") == 0, "the download was over before it could be killed"
+        fetch_until_killed(tmp_path, port, r"([3-9]\d)%")
         kept = damage_two_pieces(tmp_path / "bo" / "shared" / ".node" / "parts")
-        with node(tmp_path, port, "bo") as bo:
-            bo.ask("R big.bin", r"^OK big\.bin  300\.0 MB")
-            assert bo.end() == 0
-        sent = ana.expect(r"^OK sent big\.bin to bo\S*  ([\d.]+) MB")
+        sent = fetch_the_rest(tmp_path, port, ana)
         assert abs(float(sent.group(1)) - (BIG - kept) / 1e6) <= 0.1, "%s; %d bytes were kept" % (sent.string, kept)
         assert sha256(tmp_path / "bo" / "shared" / "big.bin") == sha256(path)
 
