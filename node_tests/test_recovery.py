@@ -194,6 +194,16 @@ def test_every_packet_has_one_fate_in_the_end(seed):
     assert len(fates) + outstanding == offset // 1000
 
 
+def test_an_mtu_probe_without_an_answer_asks_for_no_other_probe_unless_data_is_out_as_well():
+    alone, behind_data = recovery_with([]), recovery_with([1])
+    for recovery, wants_probe in ((alone, False), (behind_data, True)):
+        number = recovery.next_packet_number
+        recovery.on_sent(SentBatch(number, 1, 0, 0, 0, 8972, 0.002, mtu_probe=True))
+        outcome, is_probe = recovery.on_timeout(recovery.next_deadline())
+        assert (outcome.mtu_lost, is_probe) == (8972, wants_probe)
+    assert (alone.bytes_in_flight, alone.next_deadline(), alone.probe_count) == (0, math.inf, 0)
+
+
 # ---- congestion control -------------------------------------------------------------------------------------------
 
 

@@ -471,8 +471,10 @@ class Recovery:
             mtu_lost = self._detect_loss(now, lost)
             self._settle(now)
             return Outcome([], lost, 0, mtu_lost, False), False
-        self.probe_count += 1
         mtu_lost = self._give_up_mtu_probes()
+        if not self.has_outstanding():  # nothing but the MTU probe: that it was lost tells of its size alone
+            return Outcome([], lost, 0, mtu_lost, False), False
+        self.probe_count += 1
         return Outcome([], lost, 0, mtu_lost, False), True
 
     def _give_up_mtu_probes(self) -> int:
