@@ -25,6 +25,7 @@ import functools
 import getpass
 import ipaddress
 import logging
+import math
 import os
 import queue
 import random
@@ -72,6 +73,7 @@ SCRIPT_ANSWER_SECONDS = 30.0        # the same for piped commands, which rely on
 JOIN_SECONDS = 12.0                 # an outcome comes within 3 s; this is for when something is broken
 SCANNER_STOP_SECONDS = 1.0          # it looks at its flag after every MiB
 LEAVE_SECONDS = 3.0                 # a handover takes at most 2 s
+SCRIPT_PAUSE_SECONDS = 60.0         # how long a script waits for room on the disk
 PROGRESS_SECONDS = 30.0             # where no line can be redrawn: one line for this or for ...
 PROGRESS_PERCENT = 10               # ... this much
 WAITING_LINES_MAX = 10_000          # lines for a terminal that was stopped (Ctrl-S); then chat and comings are left out
@@ -627,6 +629,16 @@ def parse_flags(argv: Optional[Sequence[str]]) -> argparse.Namespace:
 
 # ---------------------------------------------------------------- threads
 
+def _next_of(inbox: queue.SimpleQueue[Any], wait: float) -> Any:
+    """What comes next, or queue.Empty after so many seconds. (Why not get(timeout) alone: see `rdt._next_of`.)"""
+    try:
+        return inbox.get_nowait()
+    except queue.Empty:
+        if wait <= 0:
+            raise
+    return inbox.get(timeout=wait)
+
+
 class NodeThread:
     """Runs closures and the roles' timer, one at a time; what fails is logged and dropped, and the thread lives."""
 
@@ -658,9 +670,7 @@ class NodeThread:
     def _turn(self) -> bool:
         for count in range(EVENTS_PER_TURN):
             try:
-                # Without time to wait never get(timeout): up to Python 3.10 it may then wait for ever.
-                wait = self._patience() if count == 0 else 0.0
-                closure = self.inbox.get(timeout=wait) if wait > 0 else self.inbox.get_nowait()
+                closure = _next_of(self.inbox, self._patience() if count == 0 else 0.0)
             except queue.Empty:
                 break
             if closure is None:
@@ -790,6 +800,7 @@ class Console:
         self.due: set[object] = set()           # answers that a command still waits for
         self.asked: set[int] = set()            # downloads that were asked for here and run
         self.ended: set[int] = set()
+        self.paused: Dict[int, float] = {}      # downloads that wait for room on the disk, and since when
         self.running: Dict[int, results.TransferRow] = {}   # the latest of each
         self.told: Dict[int, Tuple[float, int]] = {}    # when, and at what percent, a progress line was printed
         self.rows: Dict[int, results.ListEntry] = {}        # the last list of files, by number
@@ -807,7 +818,7 @@ class Console:
     def pump(self, wait: float = 0.0) -> None:
         """Does what is in the inbox, waiting for the first up to `wait` seconds, and draws."""
         with contextlib.suppress(queue.Empty):
-            closure = self.inbox.get(timeout=wait) if wait else self.inbox.get_nowait()
+            closure = _next_of(self.inbox, wait)
             while True:
                 try:
                     closure()
@@ -849,6 +860,10 @@ class Console:
             return
         if isinstance(event, (results.DownloadDone, results.Stopped)):
             self._on_end(event.number, isinstance(event, results.Stopped) and event.number in self.asked)
+        if isinstance(event, results.Paused):
+            self.paused.setdefault(event.number, self.clock())
+        if isinstance(event, results.Resumed):
+            self.paused.pop(event.number, None)
         if isinstance(event, results.Outcome):
             self.outcome = event
             self.due.discard("connect")
@@ -862,6 +877,7 @@ class Console:
     def _on_end(self, number: int, is_failure: bool) -> None:
         self.ended.add(number)
         self.asked.discard(number)
+        self.paused.pop(number, None)
         self.running.pop(number, None)
         self.told.pop(number, None)
         if is_failure:
@@ -1249,13 +1265,21 @@ class Console:
             self.say(f'Q stands alone; "{safe_text(more, 40)}" after it was not understood, and nothing was done.')
             return
         if not self.terminal.is_asking:
-            while not self.wait_until(lambda: not self.asked, 3600.0) and not self.signals \
+            while not self.wait_until(self._has_nothing_to_await, 3600.0) and not self.signals \
                     and not self.terminal.is_broken:
                 pass
+            if self.asked and not self.signals:
+                self._has_failed()
+                self.say("!! ended without what waits for room on the disk; what came is kept for a later R")
             if signal.SIGINT in self.signals:
                 self.exit_code = EXIT_INTERRUPTED
             self.signals = []
         self.is_over = True
+
+    def _has_nothing_to_await(self) -> bool:
+        """A script ends when what it asked for has ended, or has waited for room on the disk for long enough."""
+        too_long = self.clock() - SCRIPT_PAUSE_SECONDS
+        return all(self.paused.get(number, math.inf) <= too_long for number in self.asked)
 
 
 def is_missing(path: str) -> bool:

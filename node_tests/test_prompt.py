@@ -675,6 +675,24 @@ def test_a_cancelled_transfer_is_not_a_failed_one():
     assert console.exit_code == 1
 
 
+def test_a_script_waits_a_minute_for_room_on_the_disk_and_then_ends_with_exit_code_1():
+    now = [0.0]
+    console = quiet_console(clock=lambda: now[0])
+    console.pump = lambda wait=0.0: now.__setitem__(0, now[0] + wait)   # only time passes
+    console.terminal.is_broken = False
+    for number in (1, 2):
+        console._on_fetch_answer("lab.iso", FetchAnswer("started", (entry(1, "lab.iso"),), number))
+    paused = Paused(1, "lab.iso", 1_740_000_000, SIZE, 2_460_000_000, 12_000_000)
+    console.on_event(paused)
+    now[0] = 50.0
+    console.on_event(Resumed(1, "lab.iso"))
+    console.on_event(paused)
+    console.on_event(downloaded(number=2))
+    console.quit("")
+    assert 110.0 <= now[0] < 111.0 and (console.is_over, console.exit_code) == (True, 1)
+    assert console.said[-1] == "!! ended without what waits for room on the disk; what came is kept for a later R"
+
+
 def quiet_console(**options: Any) -> Any:
     """A console whose lines are kept in `said`."""
     terminal = argparse.Namespace(can_redraw=False, is_asking=False)
