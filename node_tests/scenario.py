@@ -29,6 +29,9 @@ sys.path.insert(0, str(ROOT))
 # The scripts take the program's modules from here: then the line above has been run before they are looked for.
 import node_client  # noqa: E402
 import rdt  # noqa: E402, F401
+from prompt import settings as flags  # noqa: E402
+from prompt.console import line_for  # noqa: E402
+from prompt.settings import DEFAULT_PORT, NodeError, Settings, check_ip  # noqa: E402
 from protocol import election, membership, results  # noqa: E402, F401
 
 DEFAULT_TIMEOUT = 30.0  # seconds for each wait
@@ -49,10 +52,10 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
-def parser_for(title: str, port: int = node_client.DEFAULT_PORT) -> argparse.ArgumentParser:
+def parser_for(title: str, port: int = DEFAULT_PORT) -> argparse.ArgumentParser:
     """The flags that every scenario has."""
     parser = argparse.ArgumentParser(description=title, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ip", default="127.0.0.1", type=node_client.check_ip, help="where the first one is")
+    parser.add_argument("--ip", default="127.0.0.1", type=check_ip, help="where the first one is")
     parser.add_argument("--port", default=port, type=check_port, help="its UDP port (default %(default)s)")
     parser.add_argument("--name", default="", help="how the others see this one")
     parser.add_argument("--folder", help="where files are kept (default: a temporary folder)")
@@ -69,7 +72,7 @@ def add_content_flags(parser: argparse.ArgumentParser) -> None:
 
 def check_port(text: str) -> int:
     """A port; 0, a free one, is for the scripts that can do without a known one."""
-    return 0 if text.strip() == "0" else node_client.check_port(text)
+    return 0 if text.strip() == "0" else flags.check_port(text)
 
 
 def run(
@@ -179,10 +182,10 @@ class Member:
 
     def __enter__(self) -> Member:
         arguments = self._arguments
-        settings = node_client.Settings(arguments.ip, arguments.port, self.name, arguments.folder, True)
+        settings = Settings(arguments.ip, arguments.port, self.name, arguments.folder, True)
         try:
             self._node = node_client.open_node(settings, self._inbox.put)
-        except node_client.NodeError as error:
+        except NodeError as error:
             raise Failed(str(error)) from error
         try:
             self.wait(lambda: self.all(results.Outcome), "outcome of the search for a network")
@@ -240,7 +243,7 @@ class Member:
         self.told_at.append(time.monotonic())
         if isinstance(event, (results.Outcome, results.Joined, results.Left)):
             self.count = event.count
-        say(node_client.line_for(event, self._arguments.folder))
+        say(line_for(event, self._arguments.folder))
 
     def ask(self, command: Callable[[Any, float, Callable[..., None]], Any], what: str) -> Any:
         """Have `command(peer, now, done)` run on the node thread; what `done` was given."""

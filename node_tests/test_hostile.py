@@ -20,10 +20,10 @@ from running import Running, free_port
 from simulator import Pair, data_packet
 
 import library as files
-import node_client
 import peer
 import rdt
 from peer import ChatReceived, DownloadDone, ListEntry, Outcome, Stopped, UploadDone
+from prompt.console import WAITING_LINES_MAX, Console
 from protocol import connection, links, messages, streams, wire
 from protocol.chat import ChatDesk
 from protocol.index import Index
@@ -849,11 +849,11 @@ def test_no_message_by_anybody_at_any_place_raises(lab, where, seed):
 
 def test_a_screen_that_stands_still_does_not_collect_chat_for_ever():
     """C03: the person has stopped the terminal; what is said meanwhile is bounded, the end of a download is kept."""
-    console = node_client.Console(None)
-    for number in range(3 * node_client.WAITING_LINES_MAX):
+    console = Console(None)
+    for number in range(3 * WAITING_LINES_MAX):
         console.notify(ChatReceived("bo", "flood %d" % number, False))
     console.notify(Stopped(1, "lab.iso", 0, 9, "nobody here has it", False))
-    assert console.inbox.qsize() == node_client.WAITING_LINES_MAX + 1
+    assert console.inbox.qsize() == WAITING_LINES_MAX + 1
 
 
 # ---- the program, with an outlaw in its network -------------------------------------------------------------------

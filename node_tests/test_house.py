@@ -10,7 +10,9 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 MODULES = {path.stem: path for path in ROOT.glob("*.py")}
-MODULES.update({"protocol." + path.stem: path for path in (ROOT / "protocol").glob("*.py") if path.stem != "__init__"})
+for package in ("prompt", "protocol"):
+    paths = (path for path in (ROOT / package).glob("*.py") if path.stem != "__init__")
+    MODULES.update({f"{package}.{path.stem}": path for path in paths})
 
 DOORS = {
     "socket",
@@ -35,12 +37,13 @@ FORBIDDEN = {  # what a room's import list may not hold, from the standard libra
     "library": {"socket", "select", "selectors", "threading", "asyncio", "subprocess"},
     "rdt": {"pathlib", "shutil", "tempfile", "subprocess"},
 }
+PACKAGES = {"protocol": ("protocol",), "prompt": ("prompt", "protocol")}
 HOUSE = {  # what of the house each room may import; protocol's own order is held by the test for cycles
     "library": ("protocol",),
     "rdt": ("protocol", "library"),
     "supernode": ("protocol",),
     "peer": ("protocol", "library"),
-    "node_client": ("protocol", "library", "rdt", "peer", "supernode"),
+    "node_client": ("protocol", "prompt", "library", "rdt", "peer", "supernode"),
 }
 
 
@@ -73,8 +76,8 @@ def test_imports_point_down_only():
 @pytest.mark.parametrize("name", sorted(MODULES))
 def test_a_room_imports_what_it_may(name):
     imported = imports_of(MODULES[name])
-    inside = {module for module in imported if module in MODULES or module.split(".")[0] == "protocol"}
-    allowed = ("protocol",) if name.startswith("protocol.") else HOUSE[name]
+    inside = {module for module in imported if module in MODULES or module.split(".")[0] in PACKAGES}
+    allowed = PACKAGES.get(name.split(".")[0]) or HOUSE[name]
     assert all(module.split(".")[0] in allowed for module in inside), inside
     forbidden = DOORS if name.startswith("protocol.") else FORBIDDEN.get(name, set())
     assert not {module.split(".")[0] for module in imported} & forbidden
@@ -83,16 +86,19 @@ def test_a_room_imports_what_it_may(name):
 @pytest.mark.skipif(not hasattr(sys, "stdlib_module_names"), reason="Python 3.10 lists its modules")
 @pytest.mark.parametrize("name", sorted(MODULES))
 def test_only_the_standard_library_is_needed(name):
-    outside = {module.split(".")[0] for module in imports_of(MODULES[name]) - set(MODULES)} - {"protocol"}
+    outside = {module.split(".")[0] for module in imports_of(MODULES[name]) - set(MODULES)} - set(PACKAGES)
     assert outside <= set(sys.stdlib_module_names)
 
 
-@pytest.mark.parametrize("name", sorted(set(MODULES) - {"node_client"}))
+CLIENT = {name for name in MODULES if name == "node_client" or name.startswith("prompt.")}
+
+
+@pytest.mark.parametrize("name", sorted(set(MODULES) - CLIENT))
 def test_only_the_client_prints_and_asks(name):
     assert not set(calls_of(MODULES[name])) & {"print", "input"}
 
 
-@pytest.mark.parametrize("name", sorted(set(MODULES) - {"rdt", "node_client"}))
+@pytest.mark.parametrize("name", sorted(set(MODULES) - CLIENT - {"rdt"}))
 def test_only_the_client_and_the_transport_make_threads(name):
     """The library has one for digests beside a file that is read or written, and nothing else runs on it."""
     made = set(calls_of(MODULES[name])) & {"threading.Thread", "Thread", "ThreadPoolExecutor"}
@@ -106,7 +112,7 @@ def test_the_transport_asks_the_system_for_its_environment_only():
     assert used == {"environ"}
 
 
-@pytest.mark.parametrize("name", sorted(set(MODULES) - {"library", "node_client"}))
+@pytest.mark.parametrize("name", sorted(set(MODULES) - CLIENT - {"library"}))
 def test_only_the_library_opens_files(name):
     called = set(calls_of(MODULES[name]))
     assert not called & {"open", "io.open", "os.open"}
@@ -118,6 +124,6 @@ def test_top_level_holds_what_the_design_names():
         pytest.skip("not a git checkout")
     top = {line.split("/")[0] for line in tracked.stdout.splitlines()}
     assert top <= {
-        *("node_client.py", "supernode.py", "peer.py", "rdt.py", "library.py", "protocol", "node_tests"),
+        *("node_client.py", "supernode.py", "peer.py", "rdt.py", "library.py", "prompt", "protocol", "node_tests"),
         *("README.md", "CHANGELOG.md", "LICENSE", "pyproject.toml", ".ci", ".gitignore"),
     }

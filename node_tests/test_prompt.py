@@ -28,9 +28,12 @@ HOME = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(HOME))
 
 import node_client  # noqa: E402
-from node_client import Console, NodeThread, parse_command, progress_line, safe_text, unknown_line  # noqa: E402
+from node_client import DiskThread, NodeThread  # noqa: E402
+from prompt import settings  # noqa: E402
+from prompt.console import LEAVE_SECONDS, Console, line_for  # noqa: E402
 from protocol import lines  # noqa: E402
-from protocol.lines import share_lines  # noqa: E402
+from protocol.commands import help_lines, parse_command, unknown_line  # noqa: E402
+from protocol.lines import format_size, place_of, progress_line, safe_text, share_lines, text_width  # noqa: E402
 from protocol.results import (  # noqa: E402
     ChatReceived,
     DownloadDone,
@@ -342,7 +345,7 @@ class Window:
 # ---------------------------------------------------------------- values and lines
 
 def test_sizes_rates_and_times_read_as_promised():
-    assert [node_client.format_size(n) for n in (0, 999, 1000, 999_949, 999_950, 4_200_000_000, 80_000_000)] == [
+    assert [format_size(n) for n in (0, 999, 1000, 999_949, 999_950, 4_200_000_000, 80_000_000)] == [
         "0 B", "999 B", "1.0 kB", "999.9 kB", "1.0 MB", "4.2 GB", "80.0 MB"]
     assert lines.format_rate(88_400_000) == "88.4 MB/s"
     assert [lines.format_time(t) for t in (0, 48.9, 59.6, 3723)] == ["0:00", "0:49", "1:00", "1:02:03"]
@@ -380,7 +383,7 @@ LINES = [
 
 @pytest.mark.parametrize("event, line", LINES, ids=[type(event).__name__ for event, _ in LINES])
 def test_each_notification_is_the_promised_line(event, line):
-    assert node_client.line_for(event) == line
+    assert line_for(event) == line
 
 
 def test_the_progress_line_names_its_phase_and_fits_the_window():
@@ -392,7 +395,7 @@ def test_the_progress_line_names_its_phase_and_fits_the_window():
     assert progress_line(transfer(state="waiting for ana", sources=())) == \
         "R lab.iso  41%  1.7/4.2 GB  waiting for ana"
     for width in (79, 60, 39, 20, 10):
-        assert node_client.text_width(progress_line(transfer(name="a very long name " * 9), width)) <= width
+        assert text_width(progress_line(transfer(name="a very long name " * 9), width)) <= width
     assert "41%" in progress_line(transfer(name="a very long name " * 9), 60)
 
 
@@ -401,31 +404,31 @@ HOSTILE = ("\x1b[2J\x9b31m\x1b]52;c;aGk=\x07\x1b]8;;http://x\x1b\\ \r\n* ana lef
 
 
 def test_hostile_text_becomes_one_harmless_line():
-    for shown in (safe_text(HOSTILE), node_client.line_for(chat(HOSTILE, HOSTILE)),
-                  node_client.line_for(Joined(HOSTILE, 2)), node_client.line_for(stopped(name=HOSTILE, reason=HOSTILE)),
+    for shown in (safe_text(HOSTILE), line_for(chat(HOSTILE, HOSTILE)),
+                  line_for(Joined(HOSTILE, 2)), line_for(stopped(name=HOSTILE, reason=HOSTILE)),
                   progress_line(transfer(name=HOSTILE, state=HOSTILE, sources=(HOSTILE,)))):
         assert all(unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") for c in shown)
     assert safe_text("a\x1bb") == "a\\u{1b}b"
     assert len(safe_text("e" + "\u0301" * 10_000)) == 5
-    assert node_client.text_width(safe_text("\u6f22" * 300)) <= 255
+    assert text_width(safe_text("\u6f22" * 300)) <= 255
 
 
 def test_a_name_cannot_forge_the_prefix_of_a_chat_line():
-    assert node_client.line_for(chat("bo> hello", "x")) == "<bo\\u{3e} hello> x"
+    assert line_for(chat("bo> hello", "x")) == "<bo\\u{3e} hello> x"
 
 
 def test_a_chat_of_2_kib_is_shown_whole():
-    assert node_client.line_for(chat("bo", "a" * 2048)) == "<bo> " + "a" * 2048
+    assert line_for(chat("bo", "a" * 2048)) == "<bo> " + "a" * 2048
 
 
 # ---------------------------------------------------------------- questions and commands
 
 @pytest.mark.parametrize("check, good, bad", [
-    (node_client.check_ip, {"": None, " 10.0.0.7 ": "10.0.0.7", "localhost": "127.0.0.1"},
+    (settings.check_ip, {"": None, " 10.0.0.7 ": "10.0.0.7", "localhost": "127.0.0.1"},
      ["ten", "10.0.0", "::1", "0.0.0.0", "224.0.0.1", "010.0.0.1"]),
-    (node_client.check_port, {"": 6020, "1024": 1024, " 65535": 65535},
+    (settings.check_port, {"": 6020, "1024": 1024, " 65535": 65535},
      ["0", "80", "1023", "65536", "x", "-1", "6_020"]),
-    (node_client.check_name, {"ana": "ana", "a" * 32: "a" * 32, " bo ": "bo"},
+    (settings.check_name, {"ana": "ana", "a" * 32: "a" * 32, " bo ": "bo"},
      ["   ", "a" * 33, "a\x1bb", "a\u200bb", "<ana>"]),
 ], ids=["ip", "port", "name"])
 def test_answers_are_checked_and_refused_with_a_sentence(check, good, bad):
@@ -436,13 +439,13 @@ def test_answers_are_checked_and_refused_with_a_sentence(check, good, bad):
 
 
 def test_the_default_name_is_one_that_would_be_accepted(monkeypatch):
-    assert node_client.check_name("") == node_client.default_name()
-    monkeypatch.setattr(node_client.getpass, "getuser", lambda: "u" * 50)
-    assert node_client.check_name(node_client.default_name()) == "u" * 32
+    assert settings.check_name("") == settings.default_name()
+    monkeypatch.setattr(settings.getpass, "getuser", lambda: "u" * 50)
+    assert settings.check_name(settings.default_name()) == "u" * 32
 
 
 def test_where_c_goes():
-    target = node_client.check_target
+    target = settings.check_target
     assert target("7000", "10.0.0.2") == ("10.0.0.2", 7000)
     assert target("10.0.0.7 7000", "") == target("10.0.0.7:7000", "") == ("10.0.0.7", 7000)
     assert target("10.0.0.7", "") == ("10.0.0.7", 6020)
@@ -468,10 +471,10 @@ def test_unknown_input_is_named_and_a_guess_is_made():
 
 
 def test_help_fits_one_screen_and_every_command_has_an_example():
-    assert len(node_client.help_lines()) <= 20
-    assert all(len(line) < 80 for line in node_client.help_lines())
+    assert len(help_lines()) <= 20
+    assert all(len(line) < 80 for line in help_lines())
     for letter in "CTBGRWVKM?HQ":
-        assert "example" in node_client.help_lines(letter)[1]
+        assert "example" in help_lines(letter)[1]
 
 
 # ---------------------------------------------------------------- the node thread
@@ -492,7 +495,7 @@ def test_a_disk_job_hands_its_result_or_its_error_to_the_node_thread():
     thread = NodeThread(time.monotonic)
     thread.peer = FakePeer(lambda event: None)
     thread.start()
-    disk, seen, both = node_client.DiskThread(thread), [], threading.Event()
+    disk, seen, both = DiskThread(thread), [], threading.Event()
     disk.start()
     disk(lambda: 7, lambda result, error, now: seen.append((result, error, threading.current_thread().name)))
     disk(lambda: 1 / 0, lambda result, error, now: (seen.append((result, type(error))), both.set()))
@@ -720,7 +723,7 @@ def typed_rows(text: str, columns: int) -> list:
 def cursor_after(lines: list, text: str, columns: int) -> tuple:
     """Where the cursor belongs when `text` stands before it: the prompt's first row is found on the screen."""
     first = max(i for i, line in enumerate(lines) if line.startswith("> "))
-    row, column = node_client.place_of("> " + text, columns)
+    row, column = place_of("> " + text, columns)
     return first + row, column
 
 
@@ -865,7 +868,7 @@ def test_ctrl_c_while_leaving_ends_it_at_once():
         began = time.monotonic()
         window.type("\x03")
         assert window.end() == 130
-        assert time.monotonic() - began < node_client.LEAVE_SECONDS / 2
+        assert time.monotonic() - began < LEAVE_SECONDS / 2
 
 
 @needs_pty

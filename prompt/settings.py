@@ -1,0 +1,119 @@
+"""What flags and questions may say, and how the program ends."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import getpass
+import ipaddress
+import socket
+from typing import Any, Callable, NamedTuple, Optional, Sequence, Tuple
+
+from protocol.lines import safe_text
+
+DEFAULT_PORT = 6020
+DEFAULT_FOLDER = "shared"
+NAME_LENGTH_MAX = 32                # what the wire carries
+
+EXIT_OK, EXIT_FAILED, EXIT_FLAGS, EXIT_ADDRESS, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
+
+
+class Settings(NamedTuple):
+    """What flags or questions said."""
+    ip: Optional[str]               # None: search this network
+    port: int
+    name: str
+    folder: str
+    is_folder_chosen: bool          # then another node's use of it is an error, not a reason for `shared-2`
+
+
+def default_name() -> str:
+    """`user@host`, as far as this machine tells them."""
+    user, host = "node", "lab"
+    with contextlib.suppress(Exception):        # no such user: KeyError, OSError or ImportError, by version and system
+        user = getpass.getuser()
+    with contextlib.suppress(OSError):
+        host = socket.gethostname().split(".")[0] or host
+    kept = "".join(c for c in f"{user}@{host}" if c not in "<>" and safe_text(c) == c)
+    return kept[:NAME_LENGTH_MAX] or "node"
+
+
+def check_ip(text: str) -> Optional[str]:
+    """An IPv4 address, or None for a search; ValueError with a sentence."""
+    text = text.strip()
+    if not text:
+        return None
+    try:
+        address = ipaddress.ip_address("127.0.0.1" if text.lower() == "localhost" else text)
+    except ValueError:
+        raise ValueError(f'"{safe_text(text, 60)}" is not an IP address like 10.0.0.7.') from None
+    if address.version != 4:
+        raise ValueError("An IPv4 address like 10.0.0.7 is needed; IPv6 is not used yet.")
+    if address.is_multicast or address.is_unspecified or str(address) == "255.255.255.255":
+        raise ValueError(f"{address} is not the address of one machine.")
+    return str(address)
+
+
+def check_port(text: str) -> int:
+    """A port from 1024 to 65535; ValueError with a sentence."""
+    text = text.strip() or str(DEFAULT_PORT)
+    if not (text.isascii() and text.isdigit() and len(text) < 6 and 1024 <= int(text) <= 65535):
+        raise ValueError("A port is a number from 1024 to 65535.")
+    return int(text)
+
+
+def check_name(text: str) -> str:
+    """A name of 1 to 32 visible characters, the default for none; ValueError with a sentence."""
+    if not text:
+        return default_name()
+    text = text.strip()
+    if not text or len(text) > NAME_LENGTH_MAX:
+        raise ValueError(f"A name has 1 to {NAME_LENGTH_MAX} characters.")
+    if safe_text(text) != text or "<" in text or ">" in text:
+        raise ValueError("A name has only visible characters, without < and >.")
+    return text
+
+
+def check_target(text: str, own_ip: str) -> Tuple[str, int]:
+    """The address that `C` names: `port`, `ip port`, `ip:port` or `ip`; ValueError with a sentence."""
+    words = text.replace(":", " ").split()
+    if not 1 <= len(words) <= 2:
+        raise ValueError("C needs a port, or an ip and a port: C 10.0.0.7:6020")
+    if len(words) == 1 and "." in words[0]:
+        words.append(str(DEFAULT_PORT))
+    return (check_ip(words[0]) if len(words) == 2 else None) or own_ip, check_port(words[-1])
+
+
+def _flag(check: Callable[[str], Any]) -> Callable[[str], Any]:
+    @functools.wraps(check)
+    def checked(text: str) -> Any:
+        try:
+            return check(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+    return checked
+
+
+def parse_flags(argv: Optional[Sequence[str]]) -> argparse.Namespace:
+    """The command line; wrong flags end the program with exit code 2, as argparse does."""
+    parser = argparse.ArgumentParser(
+        prog="node_client.py", description="Share files and chat with the machines of this network.",
+        epilog="Each flag skips its question. Commands may be piped in, one a line. At the prompt, ? lists them. "
+               "Exit codes: 0, 1 a transfer failed, 2 wrong flags, 3 the address cannot be used, 130 Ctrl-C.")
+    parser.add_argument("--ip", type=_flag(check_ip), default=False, metavar="IP",
+                        help='where the supernode is, or an own address to be it; "" searches this network')
+    parser.add_argument("--port", type=_flag(check_port), help=f"its UDP port (default {DEFAULT_PORT})")
+    parser.add_argument("--name", type=_flag(check_name), help="how others see you (default user@host)")
+    parser.add_argument("--folder", metavar="DIR",
+                        help=f"what is in it is shared, what is fetched lands in it (default {DEFAULT_FOLDER})")
+    parser.add_argument("--log", metavar="FILE", help="write details here")
+    return parser.parse_args(argv)
+
+
+class NodeError(Exception):
+    """The node cannot be opened: a sentence for a person, the exit code, and the questions to ask again."""
+
+    def __init__(self, sentence: str, code: int = EXIT_ADDRESS, again: Sequence[str] = ("ip", "port")) -> None:
+        super().__init__(sentence)
+        self.code, self.again = code, again
