@@ -76,6 +76,8 @@ BLACK_HOLE_PROBES = 3  # probe timeouts in a row at a size over the base
 
 
 class State(enum.Enum):
+    """Where a connection stands in its life."""
+
     CONNECTING = "connecting"  # our INIT is under way
     HANDSHAKE = "handshake"  # their INIT was answered; nothing came since
     ESTABLISHED = "established"
@@ -99,10 +101,14 @@ class Batch(NamedTuple):
 
 
 class Established(NamedTuple):
+    """The handshake is done."""
+
     connection: Connection
 
 
 class FrameReceived(NamedTuple):
+    """A whole frame, in the order sent."""
+
     connection: Connection
     kind: int
     body: bytearray

@@ -210,6 +210,8 @@ class LinkHello(NamedTuple):
 
 @_message(12)
 class Welcome(NamedTuple):
+    """The supernode takes a member in; the roster follows in pages."""
+
     network_id: NetworkId
     term: U32
     supernode_id: NodeId
@@ -238,6 +240,8 @@ class Busy(NamedTuple):
 
 @_message(15)
 class RosterPage(NamedTuple):
+    """A part of the roster, from place `first` of `total`."""
+
     term: U32
     version: U32
     first: U16
@@ -264,6 +268,8 @@ class RosterRequest(NamedTuple):
 
 @_message(19)
 class Ping(NamedTuple):
+    """Is the other end there? Answered by Pong."""
+
     stamp: U64  # the asker's own; comes back as it is
     term: U32
     round_trip_us: U32 = 0  # as the asker measured it last, so that the supernode need not ask back; 0: not yet
@@ -271,12 +277,16 @@ class Ping(NamedTuple):
 
 @_message(20)
 class Pong(NamedTuple):
+    """The answer to a Ping, with its stamp."""
+
     stamp: U64
     term: U32
 
 
 @_message(21)
 class SetMesh(NamedTuple):
+    """A member's mesh switch, now."""
+
     mesh: Bool
 
 
@@ -316,12 +326,16 @@ class Stale(NamedTuple):
 
 @_message(30)
 class Say(NamedTuple):
+    """A line of chat, on its way to the supernode, which puts all lines in one order."""
+
     counter: U64  # the speaker's own, rises by one
     text: Annotated[str, Text(CHAT_BYTES_MAX)]
 
 
 @_message(31)
 class Chat(NamedTuple):
+    """A line of chat in its place in the one order."""
+
     sequence: U64  # the supernode's: one order for all
     node_id: NodeId
     name: Name
@@ -342,11 +356,15 @@ class ShareDigest(NamedTuple):
 
 @_message(41)
 class SharesWanted(NamedTuple):
+    """To a member: tell all that you share."""
+
     pass
 
 
 @_message(42)
 class SharePage(NamedTuple):
+    """A part of all that a member shares, from place `first` of `total`."""
+
     first: U32
     total: U32
     entries: Shares
@@ -354,16 +372,22 @@ class SharePage(NamedTuple):
 
 @_message(43)
 class ShareAdd(NamedTuple):
+    """What a member shares from now on."""
+
     entries: Shares
 
 
 @_message(44)
 class ShareRemove(NamedTuple):
+    """What a member no longer shares."""
+
     entries: Shares
 
 
 @_message(45)
 class ListRequest(NamedTuple):
+    """Ask the supernode for the rows that a pattern fits, from row `first` on."""
+
     request_id: U32
     pattern: FileName
     first: U32
@@ -371,6 +395,8 @@ class ListRequest(NamedTuple):
 
 @_message(46)
 class ListPage(NamedTuple):
+    """Rows of a list, from row `first` of `total`."""
+
     request_id: U32
     first: U32
     total: U32
@@ -431,6 +457,8 @@ class NotRelayed(NamedTuple):
 
 @_message(60)
 class ManifestRequest(NamedTuple):
+    """Ask a source for the digests of all pieces."""
+
     file_id: FileId
 
 
@@ -462,6 +490,8 @@ class PieceMap(NamedTuple):
 
 @_message(65)
 class PieceRequest(NamedTuple):
+    """Ask a source for this piece and no other."""
+
     file_id: FileId
     index: U32  # type: ignore[assignment]
 
@@ -478,6 +508,8 @@ class PieceData(NamedTuple):
 
 @_message(67)
 class PieceRefused(NamedTuple):
+    """This piece (or with NO_PIECE, the content) is not given, and why."""
+
     file_id: FileId
     index: U32  # type: ignore[assignment]
     reason: U8
@@ -485,6 +517,8 @@ class PieceRefused(NamedTuple):
 
 @_message(68)
 class PieceCancel(NamedTuple):
+    """This piece is not needed any more."""
+
     file_id: FileId
     index: U32  # type: ignore[assignment]
 

@@ -31,6 +31,8 @@ class FetchAnswer(NamedTuple):
 
 
 class MemberRow(NamedTuple):
+    """One node, as `W` shows it; times in seconds."""
+
     label: str
     address: Address
     role: str  # "supernode" or "member"
@@ -51,6 +53,8 @@ class Share(NamedTuple):
 
 
 class TransferRow(NamedTuple):
+    """One transfer, as `V` shows it; sizes in bytes, rate in bytes per second."""
+
     number: int
     direction: str  # "R" received, "S" sent
     name: str
@@ -74,17 +78,23 @@ class Outcome(NamedTuple):
 
 
 class Joined(NamedTuple):
+    """A node came; so many are here now."""
+
     label: str
     count: int  # type: ignore[assignment]
 
 
 class Left(NamedTuple):
+    """A node went; so many are here now."""
+
     label: str
     count: int  # type: ignore[assignment]
     silent_seconds: Optional[float]  # None: it said good-bye
 
 
 class SupernodeChanged(NamedTuple):
+    """Another node is the supernode now."""
+
     old_label: str
     new_label: str
     is_me: bool
@@ -93,16 +103,22 @@ class SupernodeChanged(NamedTuple):
 
 
 class ChatReceived(NamedTuple):
+    """A line of chat, also an own one."""
+
     label: str
     text: str
     is_me: bool
 
 
 class Progress(NamedTuple):
+    """How a download stands."""
+
     row: TransferRow
 
 
 class DownloadDone(NamedTuple):
+    """A download ended well: verified, flushed, under its final name."""
+
     number: int
     name: str
     size: int
@@ -116,6 +132,8 @@ class DownloadDone(NamedTuple):
 
 
 class UploadDone(NamedTuple):
+    """Somebody has all of what this node sent."""
+
     name: str
     size: int
     seconds: float
@@ -124,6 +142,8 @@ class UploadDone(NamedTuple):
 
 
 class Stopped(NamedTuple):
+    """A download ended without success, and why."""
+
     number: int
     name: str
     verified: int
@@ -144,9 +164,13 @@ class Paused(NamedTuple):
 
 
 class Resumed(NamedTuple):
+    """A download that waited for room on the disk goes on."""
+
     number: int
     name: str
 
 
 class Notice(NamedTuple):
+    """A sentence for the person."""
+
     text: str
