@@ -358,7 +358,6 @@ class ShareDigest(NamedTuple):
 class SharesWanted(NamedTuple):
     """To a member: tell all that you share."""
 
-    pass
 
 
 @_message(42)
