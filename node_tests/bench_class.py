@@ -453,6 +453,11 @@ def torrent(settings: Settings, path: str, home: str) -> Result:
         return Result(times, meter.sent(0) / settings.size, taken, meter.busy, meter.cpu)
 
 
+def torrent_thirty(settings: Settings, path: str, home: str) -> Result:
+    """Thirty ask."""
+    return torrent(settings._replace(hosts=31), path, home)
+
+
 def torrent_end(made: str, folder: str, is_seed: str) -> None:
     """One end of libtorrent's scene: says that it is there, is told the others, says when it has all."""
     import libtorrent as lt
@@ -526,6 +531,7 @@ SCENES = [
 ]
 PEERS = [
     Scene("torrent", "libtorrent, TCP", torrent, bench_peers._lacks_module("libtorrent")),
+    Scene("torrent30", "libtorrent, thirty ask at once", torrent_thirty, bench_peers._lacks_module("libtorrent")),
     Scene("http", "http.server + curl", http, bench_peers._lacks("curl")),
 ]
 

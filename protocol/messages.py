@@ -359,7 +359,6 @@ class SharesWanted(NamedTuple):
     """To a member: tell all that you share."""
 
 
-
 @_message(42)
 class SharePage(NamedTuple):
     """A part of all that a member shares, from place `first` of `total`."""
