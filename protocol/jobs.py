@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict, deque
 from functools import partial
-from typing import Any, Deque, Dict, List, Optional, Sequence, Tuple
+from typing import AbstractSet, Any, Deque, Dict, List, Optional, Sequence, Tuple
 
 from protocol.content import Pack, decode_listing
 from protocol.download import Rate
@@ -664,7 +664,8 @@ class Jobs:
     def prepare_folder(self, name: str, listing: bytes) -> Prepared:
         """Decode the listing, make the folder and the empty ones in it: path, files, packs, troubles."""
         entries, packs = decode_listing(listing)
-        self._check_room(name, entries)
+        here = {entry.file_id for entry in entries if self.library.local_copy(entry.file_id) is not None}
+        self._check_room(name, [entry for entry in entries if entry.file_id not in here])
         path = self.library.make_folder(name)
         troubles = []
         for entry in entries:
@@ -673,20 +674,19 @@ class Jobs:
                     self.library.make_folder("%s/%s" % (name, entry.path))
                 except Exception as error:  # one bad place does not spoil the rest; it is told at the end
                     troubles.append(sentence_of(error))
-        wanted = [pack for pack in map(self._missing_of, packs) if pack is not None]
+        wanted = [pack for pack in packs if self._is_worth_its_way(pack, here)]
         packed = {member.path for pack in wanted for member in pack.members}
         alone = [entry for entry in entries if not entry.is_folder and entry.path not in packed]
         return path, alone, wanted, troubles
 
-    def _missing_of(self, pack: Pack) -> Optional[Pack]:
-        """The pack, if it is worth its way: not when more than half of it is here already."""
-        here = sum(entry.size for entry in pack.members if self.library.local_copy(entry.file_id) is not None)
-        return pack if here <= pack.size // 2 else None
+    @staticmethod
+    def _is_worth_its_way(pack: Pack, here: AbstractSet[bytes]) -> bool:
+        """Not when more than half of it is here already."""
+        return sum(entry.size for entry in pack.members if entry.file_id in here) <= pack.size // 2
 
-    def _check_room(self, name: str, entries: List[Any]) -> None:
+    def _check_room(self, name: str, missing: List[Any]) -> None:
         """Refuse a folder that does not fit, before anything of it is here."""
         begun = {part.file_id: part.verified_bytes for part in self.library.parts()}
-        missing = (entry for entry in entries if self.library.local_copy(entry.file_id) is None)
         self.library.check_room(name, sum(entry.size - begun.get(entry.file_id, 0) for entry in missing))
 
     def prepare_cached_folder(self, file_id: bytes, name: str) -> Prepared:
