@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lab import MIB, content
@@ -27,6 +29,7 @@ from protocol.content import (
     ids_in,
     packs_in,
 )
+from protocol.messages import PieceData
 
 
 def entry(path: str, data: bytes) -> FolderEntry:
@@ -251,6 +254,49 @@ def test_a_source_that_dies_in_the_middle_of_a_pack_is_replaced(lab):
     assert lab.world.run_until(lambda: di.told((DownloadDone, Stopped)), lab.world.now + 120)
     assert isinstance(di.told((DownloadDone, Stopped))[0], DownloadDone), di.told((Stopped, Notice))
     assert all(di.read(name) == data for name, data in tree.items())
+
+# ---- many who fetch one folder at once ----------------------------------------------------------------------------
+
+
+def large_tree(count: int = 60) -> dict[str, bytes]:
+    return {"talks/%03d.bin" % number: content(100_000, number) for number in range(count)}
+
+
+def given(node) -> dict[bytes, int]:
+    """The bytes that this node sends of each content, from now on."""
+    sent, send = Counter(), node.peer.serving.send
+
+    def sending(link, message):
+        if isinstance(message, PieceData):
+            sent[message.file_id] += len(message.data)
+        send(link, message)
+
+    node.peer.serving.send = sending
+    return sent
+
+
+def pack_of(node) -> Any:
+    return node.scanner._packs[str(Path(node.folder) / "talks")][0]
+
+
+def asked_at_once(lab, nodes) -> None:
+    for node in nodes:
+        node.do("fetch_name", "talks", lab.world.now, node.answers.append)
+
+
+def test_of_many_who_fetch_a_folder_of_small_files_each_gets_most_from_the_others(lab):
+    tree = large_tree()
+    lab.node("ana")
+    bo = lab.node("bo", shared=tree, disk_delay=0.02)
+    many = [lab.node("n%d" % number, disk_delay=0.002) for number in range(6)]
+    sent, pack = given(bo), pack_of(bo)
+    lab.run(5)
+    asked_at_once(lab, many)
+    assert lab.world.run_until(lambda: all(node.told((DownloadDone, Stopped)) for node in many), lab.world.now + 60)
+    assert all(node.told(DownloadDone) for node in many)
+    assert all(node.read(name) == data for node in many for name, data in tree.items())
+    assert sent[pack.file_id] < 1.7 * pack.size
+    assert all(len(node.told(DownloadDone)[0].sources) > 2 for node in many)
 
 
 # ---- many shares ----

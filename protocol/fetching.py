@@ -17,6 +17,7 @@ from collections import OrderedDict
 from functools import partial
 from typing import Any, Callable, Dict, List, Optional, Protocol, Tuple
 
+from protocol.content import ErrorKind, LibraryError
 from protocol.download import bits_of
 from protocol.host import FileRules, Host, kind_of, sentence_of
 from protocol.messages import (
@@ -71,6 +72,7 @@ RELAYS_MAX, RELAYS_FOR_ONE_MAX = 64, 48  # contents fetched for others at once, 
 ALL_IN_FLIGHT_MAX = 64 << 20  # bytes asked or not yet written, for all contents together
 DROPPED_MAX = 1000  # senseless messages on one link before it is closed
 UNREAD_MAX = 8 << 20  # bytes that may wait on a link for somebody who goes on asking but does not read
+WITHOUT_OTHERS_MAX = 1 << 20  # bytes of a content that is mostly here before others could be found
 TICK = 0.5
 
 
@@ -86,19 +88,31 @@ class Wish(Protocol):
 
 
 class MemoryPieces:
-    """The pieces of a content kept in memory: a folder's listing. Its methods hash, so they run as disk jobs."""
+    """The pieces of a content kept in memory: a folder's listing, or a pack. Its methods run as disk jobs only."""
 
     def __init__(self, size: int, digests: bytes, piece_size: int) -> None:
         self.data = bytearray(size)
         self._digests = digests
         self._piece_size = piece_size
+        self._is_verified = bytearray(len(digests) // DIGEST_SIZE)
 
     def write_piece(self, index: int, data: Any) -> bool:
         if hashlib.sha256(data).digest() != self._digests[index * DIGEST_SIZE : (index + 1) * DIGEST_SIZE]:
             return False
         start = index * self._piece_size
         self.data[start : start + len(data)] = data
+        self._is_verified[index] = 1
         return True
+
+    def read(self, index: int, offset: int, length: int) -> bytes:
+        """Bytes of a verified piece, for somebody else; the library refuses the same in the same words."""
+        start = index * self._piece_size + offset
+        end = min((index + 1) * self._piece_size, len(self.data))
+        if not (0 <= index < len(self._is_verified) and offset >= 0 and 0 <= length <= end - start):
+            raise LibraryError(ErrorKind.MALFORMED, "No such place in this file.")
+        if not self._is_verified[index]:
+            raise LibraryError(ErrorKind.MISSING, "This piece is not here yet.")
+        return bytes(memoryview(self.data)[start : start + length])  # a view would keep all of it while it is sent
 
 
 class Bulk:
@@ -153,7 +167,7 @@ class Fetching:
         self.rules = rules
         self.rng = rng
         self.host = host
-        self.serving = Serving(network, library, rules, host, self._partial_of, self._on_asker)
+        self.serving = Serving(network, library, rules, host, self._partial_of, self._memory_of, self._on_asker)
         self.fetches: Dict[bytes, Fetch] = {}
         self.dropped = 0
         self._by_query: Dict[int, Fetch] = {}
@@ -208,8 +222,8 @@ class Fetching:
         if fetch.content.size == 0 and self.rules.is_true_manifest(fetch.file_id, 0, b""):
             fetch.download.open(0, b"")
             return
-        if fetch.download.sources:
-            fetch.search_at = now + TICK  # a small file is here before others could be found
+        if fetch.download.sources and fetch.content.size <= WITHOUT_OTHERS_MAX:
+            fetch.search_at = now + TICK
         else:
             self._search(fetch, now)
         if not fetch.is_in_memory:
@@ -296,12 +310,12 @@ class Fetching:
         """Somebody asks what we have of a content; is it on its way here?"""
         self._meet(file_id, node_id, now)
         fetch = self.fetches.get(file_id)
-        return fetch is not None and not fetch.is_in_memory
+        return fetch is not None
 
     def _meet(self, file_id: bytes, node_id: bytes, now: float) -> None:
         """Take one who fetches the same as a source, before it has anything of it."""
         fetch = self.fetches.get(file_id)
-        if fetch is None or fetch.is_complete or fetch.is_via or fetch.is_in_memory or node_id == self.host.node_id:
+        if fetch is None or fetch.is_complete or fetch.is_via or node_id == self.host.node_id:
             return
         is_open = self.host.mesh and self.host.has_mesh(node_id)
         is_left_alone = self._left_alone.get((node_id, file_id), -math.inf) > now
@@ -314,8 +328,9 @@ class Fetching:
         return [bulk for bulk in self._bulk.values() if fetch in bulk.fetches]
 
     def providers_of(self, fetch: Fetch) -> List[bytes]:
-        """The nodes that give this content directly."""
-        return [] if fetch.is_via else [source.node_id for source in fetch.download.sources.values()]
+        """The nodes that have all of this content and give it directly."""
+        sources = fetch.download.sources.values()
+        return [] if fetch.is_via else [source.node_id for source in sources if source.is_complete]
 
     def _use(
         self, fetch: Fetch, provider: bytes, now: float, is_whole: bool = False, is_fellow: bool = False
@@ -737,8 +752,12 @@ class Fetching:
     def _partial_of(self, file_id: bytes) -> Optional[Download]:
         """A download whose verified pieces may be served."""
         fetch = self.fetches.get(file_id)
-        is_servable = fetch is not None and fetch.download.choice is not None and fetch.memory is None
-        return fetch.download if fetch is not None and is_servable else None
+        return fetch.download if fetch is not None and fetch.download.choice is not None else None
+
+    def _memory_of(self, file_id: bytes) -> Optional[MemoryPieces]:
+        """Where the pieces of such a download are, if not on the disk."""
+        fetch = self.fetches.get(file_id)
+        return fetch.memory if fetch is not None else None
 
     def _check_relay(self, fetch: Fetch, now: float) -> None:
         """A relay that nobody waits for any more ends."""

@@ -60,6 +60,7 @@ class Serving:
         rules: FileRules,
         host: Host,
         partial_of: Callable[[bytes], Optional[Download]],
+        memory_of: Callable[[bytes], Any],
         on_asker: Callable[[bytes, bytes, float], bool],
     ) -> None:
         self.network = network
@@ -69,6 +70,7 @@ class Serving:
         self.uploads = Uploads(self)
         self.dropped = 0
         self._partial_of = partial_of  # the download of a content whose pieces may be served already
+        self._memory_of = memory_of  # its pieces, when they are not on the disk
         self._on_asker = on_asker  # who asks what we have of this content; is it being fetched here?
         self._new_pieces: Dict[bytes, List[int]] = {}  # not told yet, by content
         self._tell_at = math.inf
@@ -215,7 +217,11 @@ class Serving:
             self.dropped += 1
         else:
             asked.add(message.file_id)
-            self.host.run(partial(self.library.manifest, message.file_id), answer)
+            self.host.run(partial(self._manifest, message.file_id, self._partial_of(message.file_id)), answer)
+
+    def _manifest(self, file_id: bytes, download: Optional[Download]) -> Tuple[int, bytes]:
+        """On the disk thread; what is in memory the library does not know."""
+        return (download.size, download.digests) if download is not None else self.library.manifest(file_id)
 
     def _on_piece_map_request(self, link: int, message: PieceMapRequest, now: float) -> None:
         file_id, download = message.file_id, self._partial_of(message.file_id)
@@ -277,8 +283,9 @@ class Serving:
         return next((folder for folder in upload.folders if file_id in self.host.files_in(folder)), file_id)
 
     def read(self, link: int, file_id: bytes, index: int, offset: int, length: int) -> None:
-        job = partial(self.library.read, file_id, index, offset, length)
-        self.host.run(job, partial(self._on_read, (link, file_id, index, offset, length)))
+        memory = self._memory_of(file_id)
+        read = memory.read if memory is not None else partial(self.library.read, file_id)
+        self.host.run(partial(read, index, offset, length), partial(self._on_read, (link, file_id, index, offset, length)))
 
     def _on_read(
         self, span: Tuple[int, bytes, int, int, int], data: Any, error: Optional[Exception], now: float
