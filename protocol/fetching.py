@@ -10,16 +10,15 @@ Fetch: what it served is asked again.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import random
 from collections import OrderedDict
 from functools import partial
 from typing import Any, Callable, Dict, List, Optional, Protocol, Tuple
 
-from protocol.content import ErrorKind, LibraryError
 from protocol.download import bits_of
 from protocol.host import FileRules, Host, kind_of, sentence_of
+from protocol.memory import MemoryPieces
 from protocol.messages import (
     FILE_CHANGED,
     MEMBERS_MAX,
@@ -48,7 +47,7 @@ from protocol.messages import (
 )
 from protocol.results import Notice
 from protocol.serving import MESH_OFF_REASON, Serving
-from protocol.transfer import DIGEST_SIZE, DROP_AFTER, FILE_SIZE_MAX, Download, Source, SourceState
+from protocol.transfer import DROP_AFTER, FILE_SIZE_MAX, Download, Source, SourceState
 
 SEARCH_INTERVAL, SEARCH_INTERVAL_MAX = 3.0, 30.0  # doubled while there are sources, for more of them
 SOURCES_WANTED = 4  # fewer: search again
@@ -69,6 +68,7 @@ MESH_LINKS_MAX = 8  # members to stand by with; a link each, so a transfer begin
 MESH_DELAY, MESH_RETRY = (0.5, 3.0), (10.0, 30.0)  # seconds, drawn by lot: many may have joined at once
 RELAY_UNWANTED_AFTER = 15.0
 RELAYS_MAX, RELAYS_FOR_ONE_MAX = 64, 48  # contents fetched for others at once, and for one of them
+SERVED_ON_BYTES_MAX, SERVED_ON_TIME = 32 << 20, 60.0  # of what is in memory, though it is of no use here any more
 ALL_IN_FLIGHT_MAX = 64 << 20  # bytes asked or not yet written, for all contents together
 DROPPED_MAX = 1000  # senseless messages on one link before it is closed
 UNREAD_MAX = 8 << 20  # bytes that may wait on a link for somebody who goes on asking but does not read
@@ -85,34 +85,6 @@ class Wish(Protocol):
         """All is verified; the Fetch serves others until it is ended."""
 
     def on_failed(self, fetch: Fetch, reason: str, now: float) -> None: ...
-
-
-class MemoryPieces:
-    """The pieces of a content kept in memory: a folder's listing, or a pack. Its methods run as disk jobs only."""
-
-    def __init__(self, size: int, digests: bytes, piece_size: int) -> None:
-        self.data = bytearray(size)
-        self._digests = digests
-        self._piece_size = piece_size
-        self._is_verified = bytearray(len(digests) // DIGEST_SIZE)
-
-    def write_piece(self, index: int, data: Any) -> bool:
-        if hashlib.sha256(data).digest() != self._digests[index * DIGEST_SIZE : (index + 1) * DIGEST_SIZE]:
-            return False
-        start = index * self._piece_size
-        self.data[start : start + len(data)] = data
-        self._is_verified[index] = 1
-        return True
-
-    def read(self, index: int, offset: int, length: int) -> bytes:
-        """Bytes of a verified piece, for somebody else; the library refuses the same in the same words."""
-        start = index * self._piece_size + offset
-        end = min((index + 1) * self._piece_size, len(self.data))
-        if not (0 <= index < len(self._is_verified) and offset >= 0 and 0 <= length <= end - start):
-            raise LibraryError(ErrorKind.MALFORMED, "No such place in this file.")
-        if not self._is_verified[index]:
-            raise LibraryError(ErrorKind.MISSING, "This piece is not here yet.")
-        return bytes(memoryview(self.data)[start : start + length])  # a view would keep all of it while it is sent
 
 
 class Bulk:
@@ -156,6 +128,7 @@ class Fetch:
         self.gave_via = ""  # the supernode that gave them by its cache
         self.is_complete = False
         self.is_ended = False
+        self.served_until = -math.inf  # by others, when it is over here
 
 
 class Fetching:
@@ -169,6 +142,7 @@ class Fetching:
         self.host = host
         self.serving = Serving(network, library, rules, host, self._partial_of, self._memory_of, self._on_asker)
         self.fetches: Dict[bytes, Fetch] = {}
+        self.served_on: OrderedDict[bytes, Fetch] = OrderedDict()  # ended, but others still take it from our memory
         self.dropped = 0
         self._by_query: Dict[int, Fetch] = {}
         self._bulk: Dict[int, Bulk] = {}
@@ -667,9 +641,38 @@ class Fetching:
         for bulk in self._providers(fetch):
             bulk.fetches.pop(fetch, None)
             bulk.used_at = now
-        self.serving.tell_ended(fetch.file_id)
+        if fetch.file_id not in self.served_on:
+            self.serving.tell_ended(fetch.file_id)
         for then in self._when_ended.pop(fetch.file_id, ()):
             then(now)
+
+    def retire(self, fetch: Fetch, now: float) -> None:
+        """It is of no use here any more, but others are served on if it is in memory.
+
+        A folder is announced only when all of it is here and scanned; until then they would lose us as a source.
+        """
+        if fetch.memory is not None:
+            fetch.served_until = now + SERVED_ON_TIME
+            self.served_on[fetch.file_id] = fetch
+            while sum(one.download.size for one in self.served_on.values()) > SERVED_ON_BYTES_MAX:
+                self._serve_no_more(next(iter(self.served_on)))
+        self.end(fetch, now)
+
+    def let_go(self, wish: Wish) -> None:
+        """Nothing that this wish has fetched is served on."""
+        for file_id in [file_id for file_id, fetch in self.served_on.items() if fetch.wish is wish]:
+            self._serve_no_more(file_id)
+
+    def _serve_no_more(self, file_id: bytes) -> None:
+        del self.served_on[file_id]
+        if file_id not in self.fetches:
+            self.serving.tell_ended(file_id)
+
+    def _check_served_on(self, now: float) -> None:
+        """When it is announced, or old, the memory is let go."""
+        for file_id, fetch in list(self.served_on.items()):
+            if now >= fetch.served_until or self.host.size_of_own(file_id) is not None:
+                self._serve_no_more(file_id)
 
     def fail(self, fetch: Fetch, reason: str, now: float) -> None:
         if fetch.is_ended:
@@ -701,6 +704,12 @@ class Fetching:
         if all(bulk.node_id == self.host.supernode_id for bulk in self._providers(fetch)):
             fetch.is_gone = answer.is_gone
             self.fail(fetch, fetch.trouble, now)
+
+    def unfollow(self, fetch: Fetch) -> None:
+        """Whoever tells us of new pieces of it need not any more."""
+        for bulk in self._providers(fetch):
+            if bulk.is_up:
+                self.send(bulk.link, TransferDone(fetch.file_id))
 
     def thank(self, gave: Dict[str, int], file_id: bytes) -> None:
         """Tell those who gave something that we have it all."""
@@ -751,12 +760,12 @@ class Fetching:
 
     def _partial_of(self, file_id: bytes) -> Optional[Download]:
         """A download whose verified pieces may be served."""
-        fetch = self.fetches.get(file_id)
+        fetch = self.served_on.get(file_id) or self.fetches.get(file_id)
         return fetch.download if fetch is not None and fetch.download.choice is not None else None
 
     def _memory_of(self, file_id: bytes) -> Optional[MemoryPieces]:
         """Where the pieces of such a download are, if not on the disk."""
-        fetch = self.fetches.get(file_id)
+        fetch = self.served_on.get(file_id) or self.fetches.get(file_id)
         return fetch.memory if fetch is not None else None
 
     def _check_relay(self, fetch: Fetch, now: float) -> None:
@@ -780,12 +789,13 @@ class Fetching:
         for fetch in list(self.fetches.values()):
             if not fetch.is_ended:
                 self._check(fetch, now)
+        self._check_served_on(now)
         for bulk in list(self._bulk.values()):
             if bulk.fetches or bulk.node_id in self._mates:
                 bulk.used_at = now
             elif bulk.is_up and now - bulk.used_at >= BULK_IDLE:
                 self.network.disconnect(bulk.link, "no longer needed")
-        self._tick_at = now + TICK if self.fetches or self._bulk else math.inf
+        self._tick_at = now + TICK if self.fetches or self._bulk or self.served_on else math.inf
 
     def _check(self, fetch: Fetch, now: float) -> None:
         if not fetch.is_complete:
@@ -853,6 +863,7 @@ class Fetching:
     def end_all(self, now: float) -> None:
         """The node leaves: nothing is asked any more, parts stay."""
         self._when_ended.clear()
+        self.served_on.clear()
         self._mates, self._mesh_at = [], math.inf
         for each in list(self.fetches.values()):
             self.end(each, now)

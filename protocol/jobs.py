@@ -144,13 +144,16 @@ class Job:
         if finished is not None and finished is not True:
             self.jobs.host.on_finished(finished.shared)
 
-    def drop(self, fetch: Fetch, now: float) -> None:
-        """The fetch has served its purpose."""
+    def drop(self, fetch: Fetch, now: float, is_used: bool = False) -> None:
+        """The fetch is over; `is_used`: it has served its purpose, and may serve others on."""
         self.fetches.pop(fetch, None)
         for label, size in fetch.gave.items():
             self.gave[label] = self.gave.get(label, 0) + size
         self.gave_via = fetch.gave_via or self.gave_via
-        self.jobs.fetching.end(fetch, now)
+        if is_used:
+            self.jobs.fetching.retire(fetch, now)
+        else:
+            self.jobs.fetching.end(fetch, now)
 
     def stop(self, reason: str, now: float, tell: bool = True, keep: bool = True) -> None:
         """End without success; verified pieces stay on the disk, unless `keep` says that nobody has the rest."""
@@ -334,6 +337,7 @@ class FolderJob(Job):
         jobs, name = self.jobs, self.entry.name
         pack = self.unpacking.get(fetch.file_id)
         if pack is not None:
+            jobs.fetching.unfollow(fetch)
             if fetch.memory is not None:
                 self._unpack(pack, memoryview(fetch.memory.data), now, fetch)
             else:  # it was being relayed for somebody, too
@@ -361,7 +365,7 @@ class FolderJob(Job):
             self.providers = tuple(self.jobs.fetching.providers_of(fetch))
             if fetch.memory is None:
                 self.jobs.host.on_cache_changed(lambda: None)
-            self.drop(fetch, now)
+            self.drop(fetch, now, is_used=True)
         self.jobs.host.hold(self.entry.name)
         self.is_held = True
         self.waiting = deque(entries)
@@ -455,7 +459,7 @@ class FolderJob(Job):
             self._unpack(pack, rest, now, fetch, first + len(members))
             return
         if fetch is not None:
-            self.drop(fetch, now)
+            self.drop(fetch, now, is_used=True)
         self._give_up_pack(pack, (), now)
 
     def _give_up_pack(self, pack: Pack, missing: Sequence[Any], now: float) -> None:
@@ -559,6 +563,7 @@ class FolderJob(Job):
 
     def stop(self, reason: str, now: float, tell: bool = True, keep: bool = True) -> None:
         super().stop(reason, now, tell, keep)
+        self.jobs.fetching.let_go(self)
         self._release()
 
     def _release(self) -> None:

@@ -194,6 +194,7 @@ class Serving:
         """Our own download ended without the whole: who follows it shall look elsewhere."""
         if self.host.size_of_own(file_id) is None:
             for link in self.uploads.subscribers(file_id):
+                self.uploads.links[link].told.discard(file_id)
                 self.send(link, PieceRefused(file_id, NO_PIECE, UNKNOWN_FILE))
 
     # ---- requests
@@ -285,7 +286,8 @@ class Serving:
     def read(self, link: int, file_id: bytes, index: int, offset: int, length: int) -> None:
         memory = self._memory_of(file_id)
         read = memory.read if memory is not None else partial(self.library.read, file_id)
-        self.host.run(partial(read, index, offset, length), partial(self._on_read, (link, file_id, index, offset, length)))
+        answer = partial(self._on_read, (link, file_id, index, offset, length))
+        self.host.run(partial(read, index, offset, length), answer)
 
     def _on_read(
         self, span: Tuple[int, bytes, int, int, int], data: Any, error: Optional[Exception], now: float
