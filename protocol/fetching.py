@@ -45,7 +45,7 @@ from protocol.messages import (
     TransferDone,
     encode_parts,
 )
-from protocol.results import Notice
+from protocol.results import ListEntry, Notice
 from protocol.serving import MESH_OFF_REASON, Serving
 from protocol.transfer import DROP_AFTER, FILE_SIZE_MAX, Download, Source, SourceState
 
@@ -111,6 +111,7 @@ class Fetch:
         self.wish: Optional[Wish] = None  # None: a relay
         self.is_in_memory = False
         self.memory: Optional[MemoryPieces] = None
+        self.folder: Optional[ListEntry] = None  # of which it is the listing or a part
         self.relay_for: OrderedDict[bytes, int] = OrderedDict()  # requester -> query id
         self.relayed_at = -math.inf
         self.is_passing = False  # relayed, but too big for the cache
@@ -140,7 +141,7 @@ class Fetching:
         self.rules = rules
         self.rng = rng
         self.host = host
-        self.serving = Serving(network, library, rules, host, self._partial_of, self._memory_of, self._on_asker)
+        self.serving = Serving(network, library, rules, host, self._partial_of, self._in_memory, self._on_asker)
         self.fetches: Dict[bytes, Fetch] = {}
         self.served_on: OrderedDict[bytes, Fetch] = OrderedDict()  # ended, but others still take it from our memory
         self.dropped = 0
@@ -763,10 +764,10 @@ class Fetching:
         fetch = self.served_on.get(file_id) or self.fetches.get(file_id)
         return fetch.download if fetch is not None and fetch.download.choice is not None else None
 
-    def _memory_of(self, file_id: bytes) -> Optional[MemoryPieces]:
-        """Where the pieces of such a download are, if not on the disk."""
+    def _in_memory(self, file_id: bytes) -> Optional[Fetch]:
+        """The same, if its pieces are not on the disk."""
         fetch = self.served_on.get(file_id) or self.fetches.get(file_id)
-        return fetch.memory if fetch is not None else None
+        return fetch if fetch is not None and fetch.memory is not None else None
 
     def _check_relay(self, fetch: Fetch, now: float) -> None:
         """A relay that nobody waits for any more ends."""

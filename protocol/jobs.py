@@ -83,6 +83,7 @@ class Job:
         self, file_id: bytes, size: int, name: str, in_memory: bool, now: float, providers: Tuple[bytes, ...] = ()
     ) -> None:
         fetch = self.jobs.fetching.want(self, file_id, size, name, in_memory, now, list(providers))
+        fetch.folder = self.entry if self.entry.is_folder else None
         self.fetches[fetch] = None
 
     def on_piece(self, fetch: Fetch, size: int, now: float) -> None:

@@ -37,7 +37,7 @@ from protocol.messages import (
     TransferDone,
     encode_parts,
 )
-from protocol.results import TransferRow, UploadDone
+from protocol.results import ListEntry, TransferRow, UploadDone
 from protocol.transfer import Download, UploadLink, Uploads, manifest_pages
 from protocol.wire import Address
 
@@ -60,7 +60,7 @@ class Serving:
         rules: FileRules,
         host: Host,
         partial_of: Callable[[bytes], Optional[Download]],
-        memory_of: Callable[[bytes], Any],
+        in_memory: Callable[[bytes], Any],
         on_asker: Callable[[bytes, bytes, float], bool],
     ) -> None:
         self.network = network
@@ -70,7 +70,7 @@ class Serving:
         self.uploads = Uploads(self)
         self.dropped = 0
         self._partial_of = partial_of  # the download of a content whose pieces may be served already
-        self._memory_of = memory_of  # its pieces, when they are not on the disk
+        self._in_memory = in_memory  # its fetch, if the pieces are not on the disk
         self._on_asker = on_asker  # who asks what we have of this content; is it being fetched here?
         self._new_pieces: Dict[bytes, List[int]] = {}  # not told yet, by content
         self._tell_at = math.inf
@@ -279,13 +279,24 @@ class Serving:
         return self.host.next_number()
 
     def counted_as(self, upload: UploadLink, file_id: bytes) -> bytes:
+        fetch = self._in_memory(file_id)
+        if fetch is not None and fetch.folder is not None:  # not announced here yet
+            return self._counted_with(upload, fetch.folder)
         if file_id not in upload.folders and self.host.files_in(file_id):
             upload.folders.append(file_id)
         return next((folder for folder in upload.folders if file_id in self.host.files_in(folder)), file_id)
 
+    def _counted_with(self, upload: UploadLink, folder: ListEntry) -> bytes:
+        """A part of a folder that is still fetched here, and known by the name that it has in the list."""
+        if folder.file_id not in upload.folders:
+            upload.folders.append(folder.file_id)
+            if (upload.node_id, folder.file_id) not in self._asked_names:
+                self.note_name(upload.node_id, folder.file_id, folder.name)
+        return folder.file_id
+
     def read(self, link: int, file_id: bytes, index: int, offset: int, length: int) -> None:
-        memory = self._memory_of(file_id)
-        read = memory.read if memory is not None else partial(self.library.read, file_id)
+        fetch = self._in_memory(file_id)
+        read = partial(self.library.read, file_id) if fetch is None else fetch.memory.read
         answer = partial(self._on_read, (link, file_id, index, offset, length))
         self.host.run(partial(read, index, offset, length), answer)
 
@@ -331,7 +342,8 @@ class Serving:
         """What is being sent."""
         rows = []
         for upload, file_id, sent in self.uploads.rows(now):
-            size, rate = self.host.total_of(file_id) or self.size_of(file_id) or 0, sent.rate.per_second(now)
+            size = sent.size if file_id in upload.folders else self.size_of(file_id) or 0
+            size, rate = self.host.total_of(file_id) or size, sent.rate.per_second(now)
             left = (size - sent.size) / rate if rate >= 1.0 and size > sent.size else None
             name, done = self._name_for(upload, file_id), min(sent.size, size)
             rows.append(TransferRow(sent.number, "S", name, "sending", done, size, rate, left, (upload.label,)))
