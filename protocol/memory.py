@@ -1,6 +1,7 @@
 """The pieces of a content that is kept in memory, not on the disk: a folder's listing, or a pack of its small files.
 
-Pure: it hashes, so its methods run as disk jobs, as those of the library do.
+Pure. Pieces are written by disk jobs, which hash them; they may be read on any thread, for what is verified stays as it
+is.
 """
 
 from __future__ import annotations

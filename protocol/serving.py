@@ -12,6 +12,7 @@ from collections import OrderedDict
 from functools import partial
 from typing import Any, Callable, Dict, Iterable, List, Optional, Set, Tuple
 
+from protocol.content import LibraryError
 from protocol.host import FileRules, Host, kind_of
 from protocol.messages import (
     FILE_CHANGED,
@@ -294,11 +295,16 @@ class Serving:
                 self.note_name(upload.node_id, folder.file_id, folder.name)
         return folder.file_id
 
-    def read(self, link: int, file_id: bytes, index: int, offset: int, length: int) -> None:
-        fetch = self._in_memory(file_id)
-        read = partial(self.library.read, file_id) if fetch is None else fetch.memory.read
+    def read(self, link: int, file_id: bytes, index: int, offset: int, length: int, now: float) -> None:
         answer = partial(self._on_read, (link, file_id, index, offset, length))
-        self.host.run(partial(read, index, offset, length), answer)
+        fetch = self._in_memory(file_id)
+        if fetch is None:
+            self.host.run(partial(self.library.read, file_id, index, offset, length), answer)
+            return
+        try:  # at once: the disk may be busy for long with the files of another pack
+            answer(fetch.memory.read(index, offset, length), None, now)
+        except LibraryError as error:
+            answer(None, error, now)
 
     def _on_read(
         self, span: Tuple[int, bytes, int, int, int], data: Any, error: Optional[Exception], now: float
