@@ -665,7 +665,7 @@ class UploadHands:
     def backlog(self, link):
         return self.in_link[link]
 
-    def read(self, link, file_id, index, offset, length):
+    def read(self, link, file_id, index, offset, length, now):
         self.reads.append((link, file_id, index, offset, length))
 
     def counted_as(self, upload, file_id):

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import weakref
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lab import MIB, content
 
 import library as files
 import peer
-from peer import DownloadDone, Notice, Paused, Stopped
+from peer import DownloadDone, Notice, Paused, Stopped, UploadDone
 from protocol import content as rules
+from protocol import fetching
 from protocol.content import (
     DIGEST_BYTES,
     PACK_BYTES_MAX,
@@ -27,6 +32,9 @@ from protocol.content import (
     ids_in,
     packs_in,
 )
+from protocol.fetching import SERVED_ON_TIME
+from protocol.memory import MemoryPieces
+from protocol.messages import PIECE_MISSING, UNKNOWN_FILE, PieceData, PieceRefused, PieceRequest, encode_parts
 
 
 def entry(path: str, data: bytes) -> FolderEntry:
@@ -251,6 +259,230 @@ def test_a_source_that_dies_in_the_middle_of_a_pack_is_replaced(lab):
     assert lab.world.run_until(lambda: di.told((DownloadDone, Stopped)), lab.world.now + 120)
     assert isinstance(di.told((DownloadDone, Stopped))[0], DownloadDone), di.told((Stopped, Notice))
     assert all(di.read(name) == data for name, data in tree.items())
+
+# ---- many who fetch one folder at once ----------------------------------------------------------------------------
+
+
+def large_tree(count: int = 60) -> dict[str, bytes]:
+    return {"talks/%03d.bin" % number: content(100_000, number) for number in range(count)}
+
+
+def given(node) -> dict[bytes, int]:
+    """The bytes that this node sends of each content, from now on."""
+    sent, send = Counter(), node.peer.serving.send
+
+    def sending(link, message):
+        if isinstance(message, PieceData):
+            sent[message.file_id] += len(message.data)
+        send(link, message)
+
+    node.peer.serving.send = sending
+    return sent
+
+
+def pack_of(node) -> Any:
+    return node.scanner._packs[str(Path(node.folder) / "talks")][0]
+
+
+def asked_at_once(lab, nodes) -> None:
+    for node in nodes:
+        node.do("fetch_name", "talks", lab.world.now, node.answers.append)
+
+
+def test_of_many_who_fetch_a_folder_of_small_files_each_gets_most_from_the_others(lab):
+    tree = large_tree()
+    lab.node("ana")
+    bo = lab.node("bo", shared=tree, disk_delay=0.02)
+    many = [lab.node("n%d" % number, disk_delay=0.002) for number in range(6)]
+    sent, pack = given(bo), pack_of(bo)
+    lab.run(5)
+    asked_at_once(lab, many)
+    assert lab.world.run_until(lambda: all(node.told((DownloadDone, Stopped)) for node in many), lab.world.now + 60)
+    assert all(node.told(DownloadDone) for node in many)
+    assert all(node.read(name) == data for node in many for name, data in tree.items())
+    assert sent[pack.file_id] < 1.7 * pack.size
+    assert all(len(node.told(DownloadDone)[0].sources) > 2 for node in many)
+
+
+def one_behind_the_other(lab, tree) -> tuple:
+    """Of two who fetch the folder of the first, the second has all but the scan, the third the smallest part."""
+    lab.node("ana")
+    bo = lab.node("bo", shared=tree, disk_delay=0.02)
+    cy, di = lab.node("cy", disk_delay=0.02), lab.node("di")
+    pack = pack_of(bo)
+    cy.fetch("talks")
+    assert lab.world.run_until(lambda: verified(cy, pack) > 0.9 * pack.size, lab.world.now + 60)
+    di.fetch("talks")
+    assert lab.world.run_until(lambda: cy.told(DownloadDone) and verified(di, pack), lab.world.now + 60)
+    assert pack.file_id in cy.peer.fetching.served_on and cy.peer.size_of_own(pack.file_id) is None
+    assert verified(di, pack) < pack.size // 2
+    return bo, cy, di, pack
+
+
+def verified(node, pack) -> int:
+    """How many bytes of it this node could give to others."""
+    download = node.peer.fetching._partial_of(pack.file_id)
+    return download.verified_bytes if download is not None else 0
+
+
+@pytest.mark.parametrize("is_killed", [True, False])
+def test_who_has_a_pack_gives_it_to_those_who_have_not_when_its_first_source_leaves(lab, is_killed):
+    tree = large_tree()
+    bo, cy, di, pack = one_behind_the_other(lab, tree)
+    sent = given(cy)
+    (bo.kill if is_killed else bo.quit)()
+    assert lab.world.run_until(lambda: di.told((DownloadDone, Stopped)), lab.world.now + 60)
+    assert di.told(DownloadDone) and all(di.read(name) == data for name, data in tree.items())
+    assert sent[pack.file_id] > pack.size // 2 and set(sent) == {pack.file_id}, "no file had to be asked for alone"
+    lab.run(1)
+    assert [(done.name, done.to_label) for done in cy.told(UploadDone)] == [("talks", "di")]
+
+
+def test_who_shares_a_pack_that_others_take_from_its_memory_is_their_source_throughout(lab):
+    tree = large_tree()
+    bo, cy, di, pack = one_behind_the_other(lab, tree)
+    bo.kill()
+    cy.scan()
+    lab.run(0.5)
+    assert not cy.peer.fetching.served_on and verified(di, pack) < pack.size
+    assert lab.world.run_until(lambda: di.told((DownloadDone, Stopped)), lab.world.now + 60)
+    assert di.told(DownloadDone) and all(di.read(name) == data for name, data in tree.items())
+    assert not di.told(Notice)
+
+
+def test_one_with_its_mesh_off_gets_a_pack_out_of_the_memory_of_the_supernode_that_fetches_it_for_itself(lab):
+    tree = large_tree()
+    ana = lab.node("ana", disk_delay=0.001)
+    lab.node("bo", shared=tree, disk_delay=0.02)
+    cy = lab.node("cy", mesh=False)
+    asked_at_once(lab, [ana, cy])
+    assert lab.world.run_until(lambda: ana.told(DownloadDone) and cy.told(DownloadDone), lab.world.now + 60)
+    for node in (ana, cy):
+        assert all(node.read(name) == data for name, data in tree.items())
+
+
+def memories(monkeypatch) -> list:
+    """What is kept in memory for contents, at all nodes together, from now on; nothing here keeps it alive."""
+    made = weakref.WeakSet()
+
+    class Seen(MemoryPieces):
+        def __init__(self, *words):
+            super().__init__(*words)
+            made.add(self)
+
+    monkeypatch.setattr(fetching, "MemoryPieces", Seen)
+    return made
+
+
+@pytest.mark.parametrize("end", ["a minute", "a scan", "its own leaving"])
+def test_the_memory_of_a_pack_is_let_go_some_time_after_its_end(lab, monkeypatch, end):
+    kept = memories(monkeypatch)
+    lab.node("ana")
+    bo = lab.node("bo", shared=large_tree(), disk_delay=0.02)
+    cy, di = lab.node("cy", disk_delay=0.001), lab.node("di", disk_delay=0.05)
+    pack = pack_of(bo)
+    asked_at_once(lab, [cy, di])
+    assert lab.world.run_until(lambda: cy.told(DownloadDone), lab.world.now + 60)
+    if end == "a minute":
+        lab.run(SERVED_ON_TIME - 3)
+        assert pack.file_id in cy.peer.fetching.served_on
+        lab.run(3)
+    elif end == "a scan":
+        cy.scan()
+    else:
+        cy.quit()
+    lab.run(1)
+    assert not cy.peer.fetching.served_on
+    lab.world.run_until(lambda: di.told(DownloadDone), lab.world.now + 60)
+    lab.run(SERVED_ON_TIME + 1)
+    gc.collect()
+    assert not kept
+
+
+@pytest.mark.parametrize("end", ["cancelled", "its source left", "it left"])
+@pytest.mark.parametrize("is_late", [True, False])
+def test_the_memory_of_packs_is_let_go_at_once_when_their_job_does_not_succeed(lab, monkeypatch, end, is_late):
+    monkeypatch.setattr(rules, "PACK_BYTES_MAX", 2 * MIB)
+    kept = memories(monkeypatch)
+    lab.node("ana")
+    bo, cy = lab.node("bo", shared=large_tree(), disk_delay=0.02), lab.node("cy")
+    cy.fetch("talks")       # late: some packs are unpacked and served on, the last is still on its way
+    is_begun = (lambda: len(cy.peer.fetching.served_on) > 2) if is_late else (lambda: len(kept) > 1)
+    assert lab.world.run_until(is_begun, lab.world.now + 60) and cy.peer.fetching.fetches
+    if end == "cancelled":
+        cy.do("cancel", cy.answers[0].transfer, lab.world.now)
+    elif end == "it left":
+        cy.do("leave", lab.world.now, lambda *_: None)
+    else:
+        bo.kill()
+    assert lab.world.run_until(lambda: cy.row().state == "stopped", lab.world.now + 120)
+    assert not (cy.peer.fetching.served_on or cy.peer.fetching.fetches)
+    lab.run(0.5)
+    gc.collect()
+    assert not kept
+
+
+def test_no_more_than_two_packs_are_served_on_out_of_memory(lab, monkeypatch):
+    monkeypatch.setattr(rules, "PACK_BYTES_MAX", MIB)
+    monkeypatch.setattr(fetching, "SERVED_ON_BYTES_MAX", 2 * MIB)
+    tree = large_tree()
+    lab.node("ana")
+    lab.node("bo", shared=tree, disk_delay=0.02)
+    many = [lab.node("n%d" % number, disk_delay=0.002 * 4**number) for number in range(4)]
+    sizes = []
+
+    def all_done() -> bool:
+        sizes.append(max(sum(one.download.size for one in node.peer.fetching.served_on.values()) for node in many))
+        return all(node.told((DownloadDone, Stopped)) for node in many)
+
+    asked_at_once(lab, many)
+    assert lab.world.run_until(all_done, lab.world.now + 120) and MIB < max(sizes) <= 2 * MIB
+    assert all(node.told(DownloadDone) for node in many)
+    assert all(node.read(name) == data for node in many for name, data in tree.items())
+
+
+def test_a_piece_of_a_pack_that_is_not_verified_is_refused_and_so_is_all_of_it_when_it_is_let_go(lab):
+    lab.node("ana")
+    bo = lab.node("bo", shared=large_tree(), disk_delay=0.02)
+    cy, di = lab.node("cy"), lab.node("di")
+    pack, answers, send = pack_of(bo), [], cy.peer.serving.send
+    asked_at_once(lab, [cy, di])
+    assert lab.world.run_until(lambda: verified(cy, pack) > MIB, lab.world.now + 60)
+    link = next(link for link, upload in cy.peer.serving.uploads.links.items() if upload.label == "di")
+    cy.peer.serving.send = lambda to, message: (answers.append(message), send(to, message))
+
+    def answer_to(message) -> Any:
+        cy.peer.serving.uploads.links[link].jobs.clear()
+        answers.clear()
+        cy.do("on_message", link, b"".join(bytes(part) for part in encode_parts(message)), lab.world.now)
+        mine = (PieceRefused, PieceData)
+        lab.world.run_until(lambda: any(isinstance(one, mine) and one.index == message.index for one in answers),
+                            lab.world.now + 1)
+        return next(one for one in answers if isinstance(one, mine) and one.index == message.index)
+
+    is_verified = cy.peer.fetching._partial_of(pack.file_id).choice.is_verified
+    had, missing = is_verified.index(1), is_verified.index(0)
+    start = had * rules.piece_size_of(pack.size)
+    whole = b"".join(data for _, data in sorted(large_tree().items()))
+    assert answer_to(PieceRequest(pack.file_id, missing)).reason == PIECE_MISSING
+    assert answer_to(PieceRequest(pack.file_id, 5000)).reason == PIECE_MISSING
+    assert bytes(answer_to(PieceRequest(pack.file_id, had)).data) == whole[start:start + 64 * 1024]
+    cy.do("cancel", cy.answers[0].transfer, lab.world.now)
+    assert answer_to(PieceRequest(pack.file_id, had)).reason == UNKNOWN_FILE
+
+
+def test_memory_gives_out_what_is_verified_and_nothing_else():
+    whole = content(150_000)
+    memory = MemoryPieces(len(whole), digests_of(whole), 64 * 1024)
+    assert not memory.write_piece(1, bytes(64 * 1024)) and not any(memory.data)
+    assert memory.write_piece(2, whole[128 * 1024:])
+    assert memory.read(2, 10, 100) == whole[128 * 1024 + 10:][:100]
+    for index, offset, length, kind in ((1, 0, 10, ErrorKind.MISSING), (2, 0, 64 * 1024, ErrorKind.MALFORMED),
+                                        (3, 0, 0, ErrorKind.MALFORMED), (-1, 0, 1, ErrorKind.MALFORMED),
+                                        (2, -1, 1, ErrorKind.MALFORMED), (2, 0, -1, ErrorKind.MALFORMED)):
+        with pytest.raises(LibraryError) as caught:
+            memory.read(index, offset, length)
+        assert caught.value.kind is kind
 
 
 # ---- many shares ----

@@ -10,7 +10,6 @@ Fetch: what it served is asked again.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import random
 from collections import OrderedDict
@@ -19,6 +18,7 @@ from typing import Any, Callable, Dict, List, Optional, Protocol, Tuple
 
 from protocol.download import bits_of
 from protocol.host import FileRules, Host, kind_of, sentence_of
+from protocol.memory import MemoryPieces
 from protocol.messages import (
     FILE_CHANGED,
     MEMBERS_MAX,
@@ -45,9 +45,9 @@ from protocol.messages import (
     TransferDone,
     encode_parts,
 )
-from protocol.results import Notice
+from protocol.results import ListEntry, Notice
 from protocol.serving import MESH_OFF_REASON, Serving
-from protocol.transfer import DIGEST_SIZE, DROP_AFTER, FILE_SIZE_MAX, Download, Source, SourceState
+from protocol.transfer import DROP_AFTER, FILE_SIZE_MAX, Download, Source, SourceState
 
 SEARCH_INTERVAL, SEARCH_INTERVAL_MAX = 3.0, 30.0  # doubled while there are sources, for more of them
 SOURCES_WANTED = 4  # fewer: search again
@@ -68,9 +68,11 @@ MESH_LINKS_MAX = 8  # members to stand by with; a link each, so a transfer begin
 MESH_DELAY, MESH_RETRY = (0.5, 3.0), (10.0, 30.0)  # seconds, drawn by lot: many may have joined at once
 RELAY_UNWANTED_AFTER = 15.0
 RELAYS_MAX, RELAYS_FOR_ONE_MAX = 64, 48  # contents fetched for others at once, and for one of them
+SERVED_ON_BYTES_MAX, SERVED_ON_TIME = 32 << 20, 60.0  # of what is in memory, though it is of no use here any more
 ALL_IN_FLIGHT_MAX = 64 << 20  # bytes asked or not yet written, for all contents together
 DROPPED_MAX = 1000  # senseless messages on one link before it is closed
 UNREAD_MAX = 8 << 20  # bytes that may wait on a link for somebody who goes on asking but does not read
+WITHOUT_OTHERS_MAX = 1 << 20  # bytes of a content that is mostly here before others could be found
 TICK = 0.5
 
 
@@ -83,22 +85,6 @@ class Wish(Protocol):
         """All is verified; the Fetch serves others until it is ended."""
 
     def on_failed(self, fetch: Fetch, reason: str, now: float) -> None: ...
-
-
-class MemoryPieces:
-    """The pieces of a content kept in memory: a folder's listing. Its methods hash, so they run as disk jobs."""
-
-    def __init__(self, size: int, digests: bytes, piece_size: int) -> None:
-        self.data = bytearray(size)
-        self._digests = digests
-        self._piece_size = piece_size
-
-    def write_piece(self, index: int, data: Any) -> bool:
-        if hashlib.sha256(data).digest() != self._digests[index * DIGEST_SIZE : (index + 1) * DIGEST_SIZE]:
-            return False
-        start = index * self._piece_size
-        self.data[start : start + len(data)] = data
-        return True
 
 
 class Bulk:
@@ -125,6 +111,7 @@ class Fetch:
         self.wish: Optional[Wish] = None  # None: a relay
         self.is_in_memory = False
         self.memory: Optional[MemoryPieces] = None
+        self.folder: Optional[ListEntry] = None  # of which it is the listing or a part
         self.relay_for: OrderedDict[bytes, int] = OrderedDict()  # requester -> query id
         self.relayed_at = -math.inf
         self.is_passing = False  # relayed, but too big for the cache
@@ -142,6 +129,7 @@ class Fetch:
         self.gave_via = ""  # the supernode that gave them by its cache
         self.is_complete = False
         self.is_ended = False
+        self.served_until = -math.inf  # by others, when it is over here
 
 
 class Fetching:
@@ -153,8 +141,9 @@ class Fetching:
         self.rules = rules
         self.rng = rng
         self.host = host
-        self.serving = Serving(network, library, rules, host, self._partial_of, self._on_asker)
+        self.serving = Serving(network, library, rules, host, self._partial_of, self._in_memory, self._on_asker)
         self.fetches: Dict[bytes, Fetch] = {}
+        self.served_on: OrderedDict[bytes, Fetch] = OrderedDict()  # ended, but others still take it from our memory
         self.dropped = 0
         self._by_query: Dict[int, Fetch] = {}
         self._bulk: Dict[int, Bulk] = {}
@@ -208,8 +197,8 @@ class Fetching:
         if fetch.content.size == 0 and self.rules.is_true_manifest(fetch.file_id, 0, b""):
             fetch.download.open(0, b"")
             return
-        if fetch.download.sources:
-            fetch.search_at = now + TICK  # a small file is here before others could be found
+        if fetch.download.sources and fetch.content.size <= WITHOUT_OTHERS_MAX:
+            fetch.search_at = now + TICK
         else:
             self._search(fetch, now)
         if not fetch.is_in_memory:
@@ -296,12 +285,12 @@ class Fetching:
         """Somebody asks what we have of a content; is it on its way here?"""
         self._meet(file_id, node_id, now)
         fetch = self.fetches.get(file_id)
-        return fetch is not None and not fetch.is_in_memory
+        return fetch is not None
 
     def _meet(self, file_id: bytes, node_id: bytes, now: float) -> None:
         """Take one who fetches the same as a source, before it has anything of it."""
         fetch = self.fetches.get(file_id)
-        if fetch is None or fetch.is_complete or fetch.is_via or fetch.is_in_memory or node_id == self.host.node_id:
+        if fetch is None or fetch.is_complete or fetch.is_via or node_id == self.host.node_id:
             return
         is_open = self.host.mesh and self.host.has_mesh(node_id)
         is_left_alone = self._left_alone.get((node_id, file_id), -math.inf) > now
@@ -314,8 +303,9 @@ class Fetching:
         return [bulk for bulk in self._bulk.values() if fetch in bulk.fetches]
 
     def providers_of(self, fetch: Fetch) -> List[bytes]:
-        """The nodes that give this content directly."""
-        return [] if fetch.is_via else [source.node_id for source in fetch.download.sources.values()]
+        """The nodes that have all of this content and give it directly."""
+        sources = fetch.download.sources.values()
+        return [] if fetch.is_via else [source.node_id for source in sources if source.is_complete]
 
     def _use(
         self, fetch: Fetch, provider: bytes, now: float, is_whole: bool = False, is_fellow: bool = False
@@ -652,9 +642,38 @@ class Fetching:
         for bulk in self._providers(fetch):
             bulk.fetches.pop(fetch, None)
             bulk.used_at = now
-        self.serving.tell_ended(fetch.file_id)
+        if fetch.file_id not in self.served_on:
+            self.serving.tell_ended(fetch.file_id)
         for then in self._when_ended.pop(fetch.file_id, ()):
             then(now)
+
+    def retire(self, fetch: Fetch, now: float) -> None:
+        """It is of no use here any more, but others are served on if it is in memory.
+
+        A folder is announced only when all of it is here and scanned; until then they would lose us as a source.
+        """
+        if fetch.memory is not None:
+            fetch.served_until = now + SERVED_ON_TIME
+            self.served_on[fetch.file_id] = fetch
+            while sum(one.download.size for one in self.served_on.values()) > SERVED_ON_BYTES_MAX:
+                self._serve_no_more(next(iter(self.served_on)))
+        self.end(fetch, now)
+
+    def let_go(self, wish: Wish) -> None:
+        """Nothing that this wish has fetched is served on."""
+        for file_id in [file_id for file_id, fetch in self.served_on.items() if fetch.wish is wish]:
+            self._serve_no_more(file_id)
+
+    def _serve_no_more(self, file_id: bytes) -> None:
+        del self.served_on[file_id]
+        if file_id not in self.fetches:
+            self.serving.tell_ended(file_id)
+
+    def _check_served_on(self, now: float) -> None:
+        """When it is announced, or old, the memory is let go."""
+        for file_id, fetch in list(self.served_on.items()):
+            if now >= fetch.served_until or self.host.size_of_own(file_id) is not None:
+                self._serve_no_more(file_id)
 
     def fail(self, fetch: Fetch, reason: str, now: float) -> None:
         if fetch.is_ended:
@@ -686,6 +705,12 @@ class Fetching:
         if all(bulk.node_id == self.host.supernode_id for bulk in self._providers(fetch)):
             fetch.is_gone = answer.is_gone
             self.fail(fetch, fetch.trouble, now)
+
+    def unfollow(self, fetch: Fetch) -> None:
+        """Whoever tells us of new pieces of it need not any more."""
+        for bulk in self._providers(fetch):
+            if bulk.is_up:
+                self.send(bulk.link, TransferDone(fetch.file_id))
 
     def thank(self, gave: Dict[str, int], file_id: bytes) -> None:
         """Tell those who gave something that we have it all."""
@@ -736,9 +761,13 @@ class Fetching:
 
     def _partial_of(self, file_id: bytes) -> Optional[Download]:
         """A download whose verified pieces may be served."""
-        fetch = self.fetches.get(file_id)
-        is_servable = fetch is not None and fetch.download.choice is not None and fetch.memory is None
-        return fetch.download if fetch is not None and is_servable else None
+        fetch = self.served_on.get(file_id) or self.fetches.get(file_id)
+        return fetch.download if fetch is not None and fetch.download.choice is not None else None
+
+    def _in_memory(self, file_id: bytes) -> Optional[Fetch]:
+        """The same, if its pieces are not on the disk."""
+        fetch = self.served_on.get(file_id) or self.fetches.get(file_id)
+        return fetch if fetch is not None and fetch.memory is not None else None
 
     def _check_relay(self, fetch: Fetch, now: float) -> None:
         """A relay that nobody waits for any more ends."""
@@ -761,12 +790,13 @@ class Fetching:
         for fetch in list(self.fetches.values()):
             if not fetch.is_ended:
                 self._check(fetch, now)
+        self._check_served_on(now)
         for bulk in list(self._bulk.values()):
             if bulk.fetches or bulk.node_id in self._mates:
                 bulk.used_at = now
             elif bulk.is_up and now - bulk.used_at >= BULK_IDLE:
                 self.network.disconnect(bulk.link, "no longer needed")
-        self._tick_at = now + TICK if self.fetches or self._bulk else math.inf
+        self._tick_at = now + TICK if self.fetches or self._bulk or self.served_on else math.inf
 
     def _check(self, fetch: Fetch, now: float) -> None:
         if not fetch.is_complete:
@@ -834,6 +864,7 @@ class Fetching:
     def end_all(self, now: float) -> None:
         """The node leaves: nothing is asked any more, parts stay."""
         self._when_ended.clear()
+        self.served_on.clear()
         self._mates, self._mesh_at = [], math.inf
         for each in list(self.fetches.values()):
             self.end(each, now)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict, deque
 from functools import partial
-from typing import Any, Deque, Dict, List, Optional, Sequence, Tuple
+from typing import AbstractSet, Any, Deque, Dict, List, Optional, Sequence, Tuple
 
 from protocol.content import Pack, decode_listing
 from protocol.download import Rate
@@ -83,6 +83,7 @@ class Job:
         self, file_id: bytes, size: int, name: str, in_memory: bool, now: float, providers: Tuple[bytes, ...] = ()
     ) -> None:
         fetch = self.jobs.fetching.want(self, file_id, size, name, in_memory, now, list(providers))
+        fetch.folder = self.entry if self.entry.is_folder else None
         self.fetches[fetch] = None
 
     def on_piece(self, fetch: Fetch, size: int, now: float) -> None:
@@ -144,13 +145,16 @@ class Job:
         if finished is not None and finished is not True:
             self.jobs.host.on_finished(finished.shared)
 
-    def drop(self, fetch: Fetch, now: float) -> None:
-        """The fetch has served its purpose."""
+    def drop(self, fetch: Fetch, now: float, is_used: bool = False) -> None:
+        """The fetch is over; `is_used`: it has served its purpose, and may serve others on."""
         self.fetches.pop(fetch, None)
         for label, size in fetch.gave.items():
             self.gave[label] = self.gave.get(label, 0) + size
         self.gave_via = fetch.gave_via or self.gave_via
-        self.jobs.fetching.end(fetch, now)
+        if is_used:
+            self.jobs.fetching.retire(fetch, now)
+        else:
+            self.jobs.fetching.end(fetch, now)
 
     def stop(self, reason: str, now: float, tell: bool = True, keep: bool = True) -> None:
         """End without success; verified pieces stay on the disk, unless `keep` says that nobody has the rest."""
@@ -334,6 +338,7 @@ class FolderJob(Job):
         jobs, name = self.jobs, self.entry.name
         pack = self.unpacking.get(fetch.file_id)
         if pack is not None:
+            jobs.fetching.unfollow(fetch)
             if fetch.memory is not None:
                 self._unpack(pack, memoryview(fetch.memory.data), now, fetch)
             else:  # it was being relayed for somebody, too
@@ -361,7 +366,7 @@ class FolderJob(Job):
             self.providers = tuple(self.jobs.fetching.providers_of(fetch))
             if fetch.memory is None:
                 self.jobs.host.on_cache_changed(lambda: None)
-            self.drop(fetch, now)
+            self.drop(fetch, now, is_used=True)
         self.jobs.host.hold(self.entry.name)
         self.is_held = True
         self.waiting = deque(entries)
@@ -455,7 +460,7 @@ class FolderJob(Job):
             self._unpack(pack, rest, now, fetch, first + len(members))
             return
         if fetch is not None:
-            self.drop(fetch, now)
+            self.drop(fetch, now, is_used=True)
         self._give_up_pack(pack, (), now)
 
     def _give_up_pack(self, pack: Pack, missing: Sequence[Any], now: float) -> None:
@@ -559,6 +564,7 @@ class FolderJob(Job):
 
     def stop(self, reason: str, now: float, tell: bool = True, keep: bool = True) -> None:
         super().stop(reason, now, tell, keep)
+        self.jobs.fetching.let_go(self)
         self._release()
 
     def _release(self) -> None:
@@ -664,7 +670,8 @@ class Jobs:
     def prepare_folder(self, name: str, listing: bytes) -> Prepared:
         """Decode the listing, make the folder and the empty ones in it: path, files, packs, troubles."""
         entries, packs = decode_listing(listing)
-        self._check_room(name, entries)
+        here = {entry.file_id for entry in entries if self.library.local_copy(entry.file_id) is not None}
+        self._check_room(name, [entry for entry in entries if entry.file_id not in here])
         path = self.library.make_folder(name)
         troubles = []
         for entry in entries:
@@ -673,20 +680,19 @@ class Jobs:
                     self.library.make_folder("%s/%s" % (name, entry.path))
                 except Exception as error:  # one bad place does not spoil the rest; it is told at the end
                     troubles.append(sentence_of(error))
-        wanted = [pack for pack in map(self._missing_of, packs) if pack is not None]
+        wanted = [pack for pack in packs if self._is_worth_its_way(pack, here)]
         packed = {member.path for pack in wanted for member in pack.members}
         alone = [entry for entry in entries if not entry.is_folder and entry.path not in packed]
         return path, alone, wanted, troubles
 
-    def _missing_of(self, pack: Pack) -> Optional[Pack]:
-        """The pack, if it is worth its way: not when more than half of it is here already."""
-        here = sum(entry.size for entry in pack.members if self.library.local_copy(entry.file_id) is not None)
-        return pack if here <= pack.size // 2 else None
+    @staticmethod
+    def _is_worth_its_way(pack: Pack, here: AbstractSet[bytes]) -> bool:
+        """Not when more than half of it is here already."""
+        return sum(entry.size for entry in pack.members if entry.file_id in here) <= pack.size // 2
 
-    def _check_room(self, name: str, entries: List[Any]) -> None:
+    def _check_room(self, name: str, missing: List[Any]) -> None:
         """Refuse a folder that does not fit, before anything of it is here."""
         begun = {part.file_id: part.verified_bytes for part in self.library.parts()}
-        missing = (entry for entry in entries if self.library.local_copy(entry.file_id) is None)
         self.library.check_room(name, sum(entry.size - begun.get(entry.file_id, 0) for entry in missing))
 
     def prepare_cached_folder(self, file_id: bytes, name: str) -> Prepared:

@@ -12,6 +12,7 @@ from collections import OrderedDict
 from functools import partial
 from typing import Any, Callable, Dict, Iterable, List, Optional, Set, Tuple
 
+from protocol.content import LibraryError
 from protocol.host import FileRules, Host, kind_of
 from protocol.messages import (
     FILE_CHANGED,
@@ -37,7 +38,7 @@ from protocol.messages import (
     TransferDone,
     encode_parts,
 )
-from protocol.results import TransferRow, UploadDone
+from protocol.results import ListEntry, TransferRow, UploadDone
 from protocol.transfer import Download, UploadLink, Uploads, manifest_pages
 from protocol.wire import Address
 
@@ -60,6 +61,7 @@ class Serving:
         rules: FileRules,
         host: Host,
         partial_of: Callable[[bytes], Optional[Download]],
+        in_memory: Callable[[bytes], Any],
         on_asker: Callable[[bytes, bytes, float], bool],
     ) -> None:
         self.network = network
@@ -69,6 +71,7 @@ class Serving:
         self.uploads = Uploads(self)
         self.dropped = 0
         self._partial_of = partial_of  # the download of a content whose pieces may be served already
+        self._in_memory = in_memory  # its fetch, if the pieces are not on the disk
         self._on_asker = on_asker  # who asks what we have of this content; is it being fetched here?
         self._new_pieces: Dict[bytes, List[int]] = {}  # not told yet, by content
         self._tell_at = math.inf
@@ -192,6 +195,7 @@ class Serving:
         """Our own download ended without the whole: who follows it shall look elsewhere."""
         if self.host.size_of_own(file_id) is None:
             for link in self.uploads.subscribers(file_id):
+                self.uploads.links[link].told.discard(file_id)
                 self.send(link, PieceRefused(file_id, NO_PIECE, UNKNOWN_FILE))
 
     # ---- requests
@@ -215,7 +219,11 @@ class Serving:
             self.dropped += 1
         else:
             asked.add(message.file_id)
-            self.host.run(partial(self.library.manifest, message.file_id), answer)
+            self.host.run(partial(self._manifest, message.file_id, self._partial_of(message.file_id)), answer)
+
+    def _manifest(self, file_id: bytes, download: Optional[Download]) -> Tuple[int, bytes]:
+        """On the disk thread; what is in memory the library does not know."""
+        return (download.size, download.digests) if download is not None else self.library.manifest(file_id)
 
     def _on_piece_map_request(self, link: int, message: PieceMapRequest, now: float) -> None:
         file_id, download = message.file_id, self._partial_of(message.file_id)
@@ -272,13 +280,31 @@ class Serving:
         return self.host.next_number()
 
     def counted_as(self, upload: UploadLink, file_id: bytes) -> bytes:
+        fetch = self._in_memory(file_id)
+        if fetch is not None and fetch.folder is not None:  # not announced here yet
+            return self._counted_with(upload, fetch.folder)
         if file_id not in upload.folders and self.host.files_in(file_id):
             upload.folders.append(file_id)
         return next((folder for folder in upload.folders if file_id in self.host.files_in(folder)), file_id)
 
-    def read(self, link: int, file_id: bytes, index: int, offset: int, length: int) -> None:
-        job = partial(self.library.read, file_id, index, offset, length)
-        self.host.run(job, partial(self._on_read, (link, file_id, index, offset, length)))
+    def _counted_with(self, upload: UploadLink, folder: ListEntry) -> bytes:
+        """A part of a folder that is still fetched here, and known by the name that it has in the list."""
+        if folder.file_id not in upload.folders:
+            upload.folders.append(folder.file_id)
+            if (upload.node_id, folder.file_id) not in self._asked_names:
+                self.note_name(upload.node_id, folder.file_id, folder.name)
+        return folder.file_id
+
+    def read(self, link: int, file_id: bytes, index: int, offset: int, length: int, now: float) -> None:
+        answer = partial(self._on_read, (link, file_id, index, offset, length))
+        fetch = self._in_memory(file_id)
+        if fetch is None:
+            self.host.run(partial(self.library.read, file_id, index, offset, length), answer)
+            return
+        try:  # at once: the disk may be busy for long with the files of another pack
+            answer(fetch.memory.read(index, offset, length), None, now)
+        except LibraryError as error:
+            answer(None, error, now)
 
     def _on_read(
         self, span: Tuple[int, bytes, int, int, int], data: Any, error: Optional[Exception], now: float
@@ -322,7 +348,8 @@ class Serving:
         """What is being sent."""
         rows = []
         for upload, file_id, sent in self.uploads.rows(now):
-            size, rate = self.host.total_of(file_id) or self.size_of(file_id) or 0, sent.rate.per_second(now)
+            size = sent.size if file_id in upload.folders else self.size_of(file_id) or 0
+            size, rate = self.host.total_of(file_id) or size, sent.rate.per_second(now)
             left = (size - sent.size) / rate if rate >= 1.0 and size > sent.size else None
             name, done = self._name_for(upload, file_id), min(sent.size, size)
             rows.append(TransferRow(sent.number, "S", name, "sending", done, size, rate, left, (upload.label,)))

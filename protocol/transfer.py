@@ -685,8 +685,8 @@ class UploadHands(Protocol):
 
     def backlog(self, link: int) -> int: ...
 
-    def read(self, link: int, file_id: bytes, index: int, offset: int, length: int) -> None:
-        """Read a span; answered by `on_read`."""
+    def read(self, link: int, file_id: bytes, index: int, offset: int, length: int, now: float) -> None:
+        """Read a span; answered by `on_read`, at once or later."""
 
     def next_number(self) -> int: ...
 
@@ -702,6 +702,7 @@ class Uploads:
         self.waiting: Deque[int] = deque()
         self._hands = hands
         self._turns = 0
+        self._is_pumping = False  # what is in memory is read, and sent, before `read` returns
         self._turns_ended_at = -math.inf
         self._given: OrderedDict[bytes, _Given] = OrderedDict()
 
@@ -755,10 +756,16 @@ class Uploads:
 
     def _pump(self, now: float) -> None:
         """Read ahead, for one link after the other, until enough is on its way."""
-        upload = self._next_turn(now)
-        while upload is not None:
-            self._read_next(upload)
+        if self._is_pumping:
+            return
+        self._is_pumping = True
+        try:
             upload = self._next_turn(now)
+            while upload is not None:
+                self._read_next(upload, now)
+                upload = self._next_turn(now)
+        finally:
+            self._is_pumping = False
 
     def _next_turn(self, now: float) -> Optional[UploadLink]:
         """The link to read something for: the one whose node had its last turn longest ago."""
@@ -782,7 +789,7 @@ class Uploads:
     def _is_loaded(self, upload: UploadLink, now: float) -> bool:
         return self._on_way(upload, now) > LINK_LOW and now - upload.seen_at < STUCK_AFTER
 
-    def _read_next(self, upload: UploadLink) -> None:
+    def _read_next(self, upload: UploadLink, now: float) -> None:
         job = upload.jobs[0]
         if not job.offset:
             self._begin_job(upload, job)
@@ -795,7 +802,7 @@ class Uploads:
         for one in self.links.values():
             if one.person == upload.person:
                 one.turn = self._turns
-        self._hands.read(upload.link, job.file_id, job.index, offset, length)
+        self._hands.read(upload.link, job.file_id, job.index, offset, length, now)
 
     def _begin_job(self, upload: UploadLink, job: _Job) -> None:
         given = self._given.get(job.file_id)
