@@ -144,8 +144,9 @@ def test_a_download_folder_that_vanishes_is_said_and_a_later_request_works(lab):
     lab.world.run_until(lambda: bo.row().verified > 5 * MIB, 60)
     shutil.rmtree(bo.folder)
     assert lab.world.run_until(lambda: bo.told(Stopped), lab.world.now + 60)
-    reason = bo.told(Stopped)[0].reason
-    assert reason == 'Cannot save "big.bin": the folder "%s" was taken away' % bo.folder
+    stopped = bo.told(Stopped)[0]
+    assert stopped.reason == 'Cannot save "big.bin": the folder "%s" was taken away' % bo.folder
+    assert not stopped.kept, "what came before is gone with the folder"
     assert bo.fetched("big.bin").reason == 'The folder "%s" is gone' % bo.folder
     os.makedirs(bo.folder)
     assert isinstance(bo.fetched("big.bin"), DownloadDone) and bo.read("big.bin") == data

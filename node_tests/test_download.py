@@ -854,6 +854,22 @@ def test_a_slot_held_for_long_goes_to_who_waits():
     assert [link for link, upload in uploads.links.items() if upload.has_slot] == list(range(2, UPLOAD_SLOTS + 2))
 
 
+def test_the_slot_of_who_is_frozen_soon_goes_to_who_waits():
+    hands, uploads = upload_links(UPLOAD_SLOTS + 1)
+    for link in uploads.links:
+        uploads.on_request(link, FILE, 0, MIB, 0.0)
+    for read in hands.reads:  # which grows meanwhile
+        uploads.on_read(*read, b"d", 0.0)
+    hands.take(Queued)
+    frozen, last = 2, UPLOAD_SLOTS + 1
+    for tick in range(1, 6):
+        for link in uploads.links:
+            hands.in_link[link] = MIB if link == frozen else MIB - tick
+        uploads.on_timer(float(tick))
+    assert [link for link, upload in uploads.links.items() if not upload.has_slot] == [frozen]
+    assert hands.take(Queued) == [(last, Queued(0)), (frozen, Queued(1))]
+
+
 def test_bit_helpers_agree():
     bits = bytearray(2)
     set_piece(bits, 0)

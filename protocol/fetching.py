@@ -124,6 +124,7 @@ class Fetch:
         self.trouble = ""  # why the last source was given up, in words
         self.changed_at: Optional[float] = None  # when the last source said that it has it no more
         self.is_full = False  # it failed because the disk has no room
+        self.is_lost = False  # it failed because what was here of it was taken away with its folder
         self.is_gone = False  # it failed because nobody here has this content any more
         self.gave: Dict[str, int] = {}  # label -> bytes
         self.gave_via = ""  # the supernode that gave them by its cache
@@ -689,7 +690,7 @@ class Fetching:
 
     def _why_not(self, fetch: Fetch, error: Exception) -> str:
         """What is told about an error of the library; of a relay, in the words of those who wait for it."""
-        sentence, fetch.is_full = sentence_of(error), kind_of(error) == "FULL"
+        sentence, fetch.is_full, fetch.is_lost = sentence_of(error), kind_of(error) == "FULL", kind_of(error) == "GONE"
         if fetch.wish is not None or kind_of(error) != "FULL":
             return sentence
         me, cause = self.host.label_of(self.host.node_id), sentence.rpartition(": ")[2]

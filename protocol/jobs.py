@@ -97,7 +97,7 @@ class Job:
 
     def on_failed(self, fetch: Fetch, reason: str, now: float) -> None:
         self.discard_gone(fetch)
-        self.stop(reason, now, keep=not fetch.is_gone)
+        self.stop(reason, now, keep=not (fetch.is_gone or fetch.is_lost))
 
     # ---- a full disk
 

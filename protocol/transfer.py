@@ -50,6 +50,7 @@ MANIFEST_AFTER = 3.0  # seconds until another source is asked for the manifest
 UPLOAD_SLOTS = 8  # links that are served at once
 SLOT_IDLE = 1.0  # a slot not used for so long goes to the next in the queue
 SLOT_RESERVED = 5.0  # a slot just given is kept so long for its first request
+SLOT_FROZEN = 3.0  # while others wait, a slot is kept so long for who takes nothing of what is on its way to it
 SLOT_TURN = 30.0  # while others wait, a slot is held no longer;
 SLOT_TURN_STEP = 4.0  # but when many are held so long, they are not all taken back at once
 QUEUE_MAX = 256
@@ -887,17 +888,28 @@ class Uploads:
                 self._hands.send(link, Queued(place + 1))
 
     def _end_turns(self, now: float) -> None:
-        """Take back as many long-held slots as others wait for: who loses one is told so, for it has to ask again."""
-        if now - self._turns_ended_at < SLOT_TURN_STEP:
-            return
+        """Take back as many slots as others wait for, of those who are frozen, or have held theirs for long.
+
+        Who loses one is told so, for it has to ask again.
+        """
         holding = sorted((one for one in self.links.values() if one.has_slot), key=lambda one: one.slot_at)
         wanted = len(self.waiting) - (UPLOAD_SLOTS - len(holding))
-        for upload in holding[: max(0, wanted)]:
-            if now - upload.slot_at >= SLOT_TURN:
-                upload.has_slot = False
-                upload.jobs.clear()
-                self.waiting.append(upload.link)
+        frozen = [one for one in holding if self._is_frozen(one, now)]
+        ended = frozen[: max(0, wanted)]
+        if now - self._turns_ended_at >= SLOT_TURN_STEP:
+            long_held = [one for one in holding if one not in frozen and now - one.slot_at >= SLOT_TURN]
+            ended += long_held[: max(0, wanted - len(ended))]
+        for upload in ended:
+            upload.has_slot = False
+            upload.jobs.clear()
+            self.waiting.append(upload.link)
+            if upload not in frozen:
                 self._turns_ended_at = now
+
+    def _is_frozen(self, upload: UploadLink, now: float) -> bool:
+        """Does it take nothing of what was sent? (What is still being read is the disk's fault.)"""
+        self._on_way(upload, now)
+        return self._hands.backlog(upload.link) > LINK_LOW and now - upload.seen_at >= SLOT_FROZEN
 
     # ---- who wants to know
 
