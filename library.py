@@ -17,6 +17,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import errno
+import gc
 import hashlib
 import math
 import os
@@ -88,6 +89,7 @@ from protocol.shares import (
     Found,
     ScanResult,
     SharedFile,
+    SharesById,
     Top,
     Troubles,
     shared_file,
@@ -125,6 +127,7 @@ NETWORK_FILE = "network"       # below the hidden folder
 NETWORK_BYTES_MAX = 4096
 NETWORK_AGE_MAX = 3600.0       # seconds: later, its members' addresses may be anybody's
 REPORT_INTERVAL = 0.5          # seconds of scanning between two reports
+REPORT_LONG = 1000             # contents in a report from which on the garbage collector is spared them
 HASH_TIME_MAX = 10.0           # seconds of hashing in a pass: then new files are looked for
 PASS_INTERVAL_MIN = 2.0        # seconds
 PASS_IDLE_FACTOR = 20          # a pass costs at most a twentieth of the time
@@ -592,6 +595,10 @@ class Scanner:
         self._whole.warnings += step.warnings
         if step and self._report is not None:
             self._report(step)
+        if len(step.added) >= REPORT_LONG:
+            # They stay as long as they are shared, and are in no cycles: to look at 100,000 of them again and again
+            # would stop all threads for a tenth of a second each time.
+            gc.freeze()
         self._store.commit()
 
     def _scan(self) -> None:
@@ -1023,7 +1030,7 @@ class Library:
         self._lock: Optional[int] = None
         self._files = _OpenFiles()
         self._buffers = BufferPool(READ_BUFFERS_MAX)
-        self._shared: Dict[bytes, Dict[str, SharedFile]] = {}      # id -> path -> file: one content may lie twice
+        self._shared = SharesById()
         self._parts: Dict[bytes, Content] = {}
         self._cache: OrderedDict[bytes, Content] = OrderedDict()  # the least recently used first
         self._unflushed: List[str] = []
@@ -1139,18 +1146,16 @@ class Library:
     def adopt(self, files: Iterable[SharedFile]) -> None:
         """Serve these from now on."""
         for shared in files:
-            self._shared.setdefault(shared.file_id, {})[shared.path] = shared
+            self._shared.add(shared)
 
     def withdraw(self, gone: Iterable[Union[SharedFile, bytes]]) -> None:
         """Stop serving these files, or all that has one of these ids."""
         for item in gone:
-            file_id, path = (item, None) if isinstance(item, bytes) else (item.file_id, item.path)
-            places = self._shared.get(file_id, {})
-            for place in list(places) if path is None else [path]:
-                places.pop(place, None)
-                self._files.drop(place)
-            if not places:
-                self._shared.pop(file_id, None)
+            if isinstance(item, bytes):
+                self.withdraw(list(self._shared.places(item)))
+            else:
+                self._shared.discard(item.file_id, item.path)
+                self._files.drop(item.path)
 
     def manifest(self, file_id: bytes) -> Tuple[int, bytes]:
         """The size and piece digests of a content that is here, whole or in part."""
@@ -1185,10 +1190,10 @@ class Library:
 
     def local_copy(self, file_id: bytes) -> Optional[str]:
         """The path of a shared file with this content that is still as announced."""
-        for path, shared in self._shared.get(file_id, {}).items():
+        for shared in self._shared.places(file_id):
             with contextlib.suppress(OSError):
-                if shared.is_folder or _fingerprint(os.lstat(path)) == shared.fingerprint:
-                    return path
+                if shared.is_folder or _fingerprint(os.lstat(shared.path)) == shared.fingerprint:
+                    return shared.path
         return None
 
     def check_room(self, label: str, needed: int) -> None:
@@ -1203,15 +1208,15 @@ class Library:
             return shutil.disk_usage(self.folder).free
 
     def _content(self, file_id: bytes) -> Union[SharedFile, Content]:
-        if file_id in self._shared:
-            return next(iter(self._shared[file_id].values()))
+        for shared in self._shared.places(file_id):
+            return shared
         content = self._cache.get(file_id) or self._parts.get(file_id)
         if content is None:
             raise LibraryError(ErrorKind.UNKNOWN, "No such file here.")
         return content
 
     def _read_shared(self, file_id: bytes, start: int, length: int) -> Buffer:
-        for path, shared in self._shared[file_id].items():
+        for shared in self._shared.places(file_id):
             if shared.is_folder:
                 return shared.listing[start:start + length]
             if shared.members:
@@ -1219,12 +1224,12 @@ class Library:
                     return self._read_pack(shared, start, length)
                 continue
             with contextlib.suppress(OSError):
-                descriptor = self._files.get(path)
+                descriptor = self._files.get(shared.path)
                 if _fingerprint(os.fstat(descriptor)) == shared.fingerprint:
                     data = _read_into(self._buffers, descriptor, length, start)
                     if len(data) == length:
                         return data
-            self._files.drop(path)
+            self._files.drop(shared.path)
         raise LibraryError(ErrorKind.CHANGED, "The file was changed or removed after it was shared.")
 
     @staticmethod

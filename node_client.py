@@ -1335,7 +1335,7 @@ class Node:
 
     def look_now(self, then: Callable[[], None] = lambda: None) -> None:
         """Has the scanner look at once; `then` is called on the node thread once it has announced what was found."""
-        self._scanner.look_now(lambda: self.call(lambda now: then()))
+        self._scanner.look_now(lambda: self.call(lambda now: self.peer.when_scanned(then)))
 
     def _emit(self, event: str, *arguments: Any) -> None:
         self._thread.call(functools.partial(self._hand_in, event, arguments))

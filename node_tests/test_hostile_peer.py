@@ -208,7 +208,7 @@ def test_a_manifest_that_lies_bans_its_source_and_another_one_serves(lab, lie):
 def test_a_listing_that_leads_out_of_the_folder_is_refused_as_a_whole(lab):
     lab.node("ana")
     bo = lab.node("bo", shared={"talks/a.txt": b"a"})
-    shared = next(one for places in bo.peer._shared.values() for one in places.values() if one.is_folder)
+    shared = next(one for one in bo.peer._shared.all() if one.is_folder)
     evil = shared.listing.replace(b"a.txt", b"../ax")
     digests = files.digests_of(evil)
     evil_id = files.identity_of(len(evil), digests)

@@ -31,8 +31,11 @@ from library import (
     Library,
     LibraryError,
     Scanner,
+    ScanResult,
     SequentialReader,
     SequentialWriter,
+    SharedFile,
+    SharesById,
     check_name,
     decode_folder,
     encode_folder,
@@ -1153,6 +1156,46 @@ def aged(folder: Path, **files: bytes) -> None:
     fill(folder, **files)
     for name in files:
         os.utime(folder / name.replace("__", "/"), ns=(LONG_AGO, LONG_AGO))
+
+
+@pytest.mark.parametrize("removed, added", [(0, 0), (1, 0), (0, 7), (3, 3), (4, 2), (7, 8)])
+def test_a_report_in_slices_is_the_same_in_the_same_order(removed, added):
+    whole = ScanResult(list("abcdefgh"[:added]), list("ABCDEFG"[:removed]), ["a warning"])
+    parts = list(whole.slices(3))
+    assert sum((part.removed for part in parts), []) == whole.removed
+    assert sum((part.added for part in parts), []) == whole.added
+    assert sum((part.warnings for part in parts), []) == whole.warnings
+    assert all(len(part.removed) + len(part.added) <= 3 for part in parts)
+    is_adding = [bool(part.added) for part in parts]
+    assert is_adding == sorted(is_adding) and not any(part.removed for part in parts[is_adding.count(False) + 1:])
+
+
+def test_a_content_is_shared_until_it_has_left_its_last_place():
+    def one(file_id, path, name=""):
+        return SharedFile(name or path, path, 1, 0, 0, b"", file_id)
+
+    shares = SharesById()
+    for shared in (one(b"x", "a"), one(b"y", "b"), one(b"x", "c"), one(b"x", "a", "new"), one(b"y", "b", "new")):
+        shares.add(shared)
+    assert list(shares) == [b"x", b"y"]
+    assert [(shared.path, shared.name) for shared in shares.all()] == [("a", "new"), ("c", "c"), ("b", "new")]
+    shares.discard(b"x", "b")
+    shares.discard(b"x", "a")
+    assert [shared.path for shared in shares.places(b"x")] == ["c"]
+    shares.discard(b"x", "c")
+    shares.discard(b"y", "another")
+    shares.discard(b"z", "a")
+    assert list(shares) == [b"y"] and b"x" not in shares and not shares.places(b"x")
+
+
+@pytest.mark.parametrize("count, is_spared", [(2, False), (3, True)])
+def test_the_garbage_collector_is_spared_what_a_long_report_has(tmp_path, monkeypatch, count, is_spared):
+    frozen = []
+    monkeypatch.setattr(library.gc, "freeze", lambda: frozen.append(True))
+    monkeypatch.setattr(library, "REPORT_LONG", 3)
+    fill(tmp_path, **{"f%d" % number: b"%d" % number for number in range(count)})
+    scan_of(tmp_path)
+    assert bool(frozen) == is_spared
 
 
 def scan_of(folder: Path, stop=None) -> library.ScanResult:
