@@ -20,8 +20,8 @@ from collections import deque
 from functools import partial
 from typing import AbstractSet, Any, Callable, Deque, Dict, List, Optional, Protocol, Sequence, Tuple
 
-import library as files
 from protocol import messages
+from protocol.content import LibraryError, check_manifest, check_name, decode_folder, ids_in, piece_size_of
 from protocol.fetching import MESH_LINKS_MAX, Fetching
 from protocol.host import After, FileRules
 from protocol.jobs import Jobs
@@ -46,6 +46,7 @@ from protocol.messages import (
     decode,
 )
 from protocol.opening import NO_LAST_NETWORK, decode_last_network, encode_last_network
+from protocol.parts import Destination
 from protocol.results import (
     ChatReceived,
     DownloadDone,
@@ -114,7 +115,7 @@ class Network(Protocol):
 
 
 class ScanFeed(Protocol):
-    """The scanner's verbs that may be called from here (`library.Scanner` has them)."""
+    """The scanner's verbs that may be called from here (`disk.scanner.Scanner` has them)."""
 
     def add_path(self, path: str) -> str: ...
 
@@ -127,15 +128,15 @@ class ScanFeed(Protocol):
 
 def _is_true_manifest(file_id: bytes, size: int, digests: bytes) -> bool:
     try:
-        files.check_manifest(file_id, size, digests)
-    except files.LibraryError:
+        check_manifest(file_id, size, digests)
+    except LibraryError:
         return False
     return True
 
 
 RULES = FileRules(
-    files.piece_size_of, _is_true_manifest, files.decode_folder, files.check_name,
-    files.Destination.DOWNLOAD, files.Destination.CACHE, files.Destination.PASSING,
+    piece_size_of, _is_true_manifest, decode_folder, check_name,
+    Destination.DOWNLOAD, Destination.CACHE, Destination.PASSING,
 )  # fmt: skip
 
 
@@ -498,8 +499,8 @@ class Peer:
         deadlines += [ask.deadline for ask in self._lists.values()]
         return min(deadlines, default=math.inf)
 
-    def on_scanned(self, result: Any, now: float) -> None:
-        """The scanner found or lost something (library.ScanResult)."""
+    def on_scanned(self, result: ScanResult, now: float) -> None:
+        """The scanner found or lost something."""
         self._enter(now)
         is_idle = not self._scans
         self._scans.extend(result.slices(SCANNED_AT_ONCE))
@@ -536,7 +537,7 @@ class Peer:
         """On the disk thread; what is in the folders that came."""
         self.library.withdraw(removed)
         self.library.adopt(added)
-        return {shared.file_id: files.ids_in(shared.listing) for shared in added if shared.is_folder}
+        return {shared.file_id: ids_in(shared.listing) for shared in added if shared.is_folder}
 
     def _on_scan_applied(self, contents: Any, error: Optional[Exception], now: float) -> None:
         if error is None:
@@ -801,12 +802,12 @@ class Peer:
                 else:
                     try:
                         listing = self.library.contents(cached.file_id)
-                        entries = files.decode_folder(listing)
-                    except files.LibraryError:
+                        entries = decode_folder(listing)
+                    except LibraryError:
                         continue
                     count = sum(not entry.is_folder for entry in entries)
                     total = sum(entry.size for entry in entries)
-                    contents[cached.file_id] = files.ids_in(listing)
+                    contents[cached.file_id] = ids_in(listing)
             found[cached.file_id] = cached, count, total
         return found, contents
 

@@ -10,7 +10,11 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 MODULES = {path.stem: path for path in ROOT.glob("*.py")}
-MODULES.update({"protocol." + path.stem: path for path in (ROOT / "protocol").glob("*.py") if path.stem != "__init__"})
+PACKAGES = ("protocol", "disk")
+for package in PACKAGES:
+    inner = (path for path in (ROOT / package).glob("*.py") if path.stem != "__init__")
+    MODULES.update({f"{package}.{path.stem}": path for path in inner})
+DISK = {name for name in MODULES if name.startswith("disk.")} | {"library"}  # who may touch files
 
 DOORS = {
     "socket",
@@ -30,17 +34,21 @@ DOORS = {
     "ssl",
 }
 FORBIDDEN = {  # what a room's import list may not hold, from the standard library
+    "protocol": DOORS,
     "peer": DOORS,
     "supernode": DOORS,
-    "library": {"socket", "select", "selectors", "threading", "asyncio", "subprocess"},
+    "disk": {"socket", "select", "selectors", "threading", "asyncio", "subprocess"},
+    "library": {"socket", "select", "selectors", "threading", "queue", "asyncio", "sqlite3", "subprocess"},
     "rdt": {"pathlib", "shutil", "tempfile", "subprocess"},
 }
-HOUSE = {  # what of the house each room may import; protocol's own order is held by the test for cycles
-    "library": ("protocol",),
-    "rdt": ("protocol", "library"),
+HOUSE = {  # what of the house each room may import; a package's own order is held by the test for cycles
+    "protocol": ("protocol",),
+    "disk": ("protocol", "disk"),
+    "library": ("protocol", "disk"),
+    "rdt": ("protocol", "disk"),
     "supernode": ("protocol",),
-    "peer": ("protocol", "library"),
-    "node_client": ("protocol", "library", "rdt", "peer", "supernode"),
+    "peer": ("protocol",),
+    "node_client": ("protocol", "disk", "library", "rdt", "peer", "supernode"),
 }
 
 
@@ -72,18 +80,17 @@ def test_imports_point_down_only():
 
 @pytest.mark.parametrize("name", sorted(MODULES))
 def test_a_room_imports_what_it_may(name):
+    room = name.split(".")[0]
     imported = imports_of(MODULES[name])
-    inside = {module for module in imported if module in MODULES or module.split(".")[0] == "protocol"}
-    allowed = ("protocol",) if name.startswith("protocol.") else HOUSE[name]
-    assert all(module.split(".")[0] in allowed for module in inside), inside
-    forbidden = DOORS if name.startswith("protocol.") else FORBIDDEN.get(name, set())
-    assert not {module.split(".")[0] for module in imported} & forbidden
+    inside = {module for module in imported if module in MODULES or module.split(".")[0] in PACKAGES}
+    assert all(module.split(".")[0] in HOUSE[room] for module in inside), inside
+    assert not {module.split(".")[0] for module in imported} & FORBIDDEN.get(room, set())
 
 
 @pytest.mark.skipif(not hasattr(sys, "stdlib_module_names"), reason="Python 3.10 lists its modules")
 @pytest.mark.parametrize("name", sorted(MODULES))
 def test_only_the_standard_library_is_needed(name):
-    outside = {module.split(".")[0] for module in imports_of(MODULES[name]) - set(MODULES)} - {"protocol"}
+    outside = {module.split(".")[0] for module in imports_of(MODULES[name]) - set(MODULES)} - set(PACKAGES)
     assert outside <= set(sys.stdlib_module_names)
 
 
@@ -94,9 +101,9 @@ def test_only_the_client_prints_and_asks(name):
 
 @pytest.mark.parametrize("name", sorted(set(MODULES) - {"rdt", "node_client"}))
 def test_only_the_client_and_the_transport_make_threads(name):
-    """The library has one for digests beside a file that is read or written, and nothing else runs on it."""
+    """The file verbs have one for digests beside a file that is read or written, and nothing else runs on it."""
     made = set(calls_of(MODULES[name])) & {"threading.Thread", "Thread", "ThreadPoolExecutor"}
-    assert made <= ({"ThreadPoolExecutor"} if name == "library" else set())
+    assert made <= ({"ThreadPoolExecutor"} if name == "disk.sequential" else set())
 
 
 def test_the_transport_asks_the_system_for_its_environment_only():
@@ -106,7 +113,7 @@ def test_the_transport_asks_the_system_for_its_environment_only():
     assert used == {"environ"}
 
 
-@pytest.mark.parametrize("name", sorted(set(MODULES) - {"library", "node_client"}))
+@pytest.mark.parametrize("name", sorted(set(MODULES) - DISK - {"node_client"}))
 def test_only_the_library_opens_files(name):
     called = set(calls_of(MODULES[name]))
     assert not called & {"open", "io.open", "os.open"}
@@ -118,6 +125,6 @@ def test_top_level_holds_what_the_design_names():
         pytest.skip("not a git checkout")
     top = {line.split("/")[0] for line in tracked.stdout.splitlines()}
     assert top <= {
-        *("node_client.py", "supernode.py", "peer.py", "rdt.py", "library.py", "protocol", "node_tests"),
+        *("node_client.py", "supernode.py", "peer.py", "rdt.py", "library.py", "protocol", "disk", "node_tests"),
         *("README.md", "CHANGELOG.md", "LICENSE", "pyproject.toml", ".ci", ".gitignore"),
     }

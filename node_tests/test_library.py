@@ -22,28 +22,36 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import library
-from library import (
+from disk import digests as kept_digests
+from disk import places
+from disk import scanner as scanning
+from disk.access import OPEN_FILES_MAX, open_regular, write_at
+from disk.digests import DIGESTS_FILE
+from disk.scanner import BREATH_TIME, PASS_INTERVAL_MIN, Scanner
+from disk.sequential import SequentialReader, SequentialWriter
+from library import Library
+from protocol.content import (
+    FILE_SIZE_MAX,
+    FOLDER_ENTRIES_MAX,
+    PIECES_MAX,
     BadName,
-    Destination,
     ErrorKind,
     FolderEntry,
     FolderInUse,
-    Library,
     LibraryError,
-    Scanner,
-    ScanResult,
-    SequentialReader,
-    SequentialWriter,
-    SharedFile,
-    SharesById,
     check_name,
     decode_folder,
+    digests_of,
     encode_folder,
+    has_piece,
     identity_of,
     piece_count_of,
     piece_length,
     piece_size_of,
+    size_text,
 )
+from protocol.parts import Destination
+from protocol.shares import ScanResult, SharedFile, SharesById
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 POSIX = os.name == "posix"
@@ -60,7 +68,7 @@ class Content:
     def __init__(self, size: int, seed: int = 1) -> None:
         self.data = bytes_of(size, seed)
         self.size = size
-        self.digests = library.digests_of(self.data)
+        self.digests = digests_of(self.data)
         self.file_id = identity_of(size, self.digests)
         self.count = piece_count_of(size)
 
@@ -181,17 +189,17 @@ def test_piece_size_by_hand(size, piece_size):
     assert piece_size_of(size) == piece_size
 
 
-@given(st.integers(0, library.FILE_SIZE_MAX))
+@given(st.integers(0, FILE_SIZE_MAX))
 @settings(deadline=None)
 def test_pieces_cover_the_file_and_are_never_many(size):
     count = piece_count_of(size)
-    assert count <= library.PIECES_MAX
+    assert count <= PIECES_MAX
     assert size == (piece_size_of(size) * (count - 1) + piece_length(size, count - 1) if count else 0)
 
 
 def test_identity_by_hand():
     digest = hashlib.sha256(b"abc").digest()
-    assert library.digests_of(b"abc") == digest
+    assert digests_of(b"abc") == digest
     assert identity_of(3, digest) == hashlib.sha256(b"\0\0\0\0\0\0\0\3" + digest).digest()
     assert identity_of(0, b"") == hashlib.sha256(bytes(8)).digest()
 
@@ -254,7 +262,7 @@ def test_listing_with_twins_or_bad_names_is_refused(paths):
 
 
 def test_listing_with_a_lying_count_is_refused_before_memory_is_taken():
-    for count in (1, library.FOLDER_ENTRIES_MAX, library.FOLDER_ENTRIES_MAX + 1, 2**32 - 1):
+    for count in (1, FOLDER_ENTRIES_MAX, FOLDER_ENTRIES_MAX + 1, 2**32 - 1):
         with pytest.raises(LibraryError):
             decode_folder(b"LST1" + count.to_bytes(4, "big"))
 
@@ -304,7 +312,7 @@ def test_wrong_piece_is_not_written(lib):
     assert incomplete.value.kind is ErrorKind.MISSING
     assert lib.write_piece(content.file_id, 1, content.piece(1))
     assert lib.read(content.file_id, 1, 3, 10) == content.piece(1)[3:13]
-    assert library.has_piece(lib.begin(content.file_id, content.size, content.digests), 1)
+    assert has_piece(lib.begin(content.file_id, content.size, content.digests), 1)
 
 
 def test_data_that_nobody_asked_for_leaves_no_file(lib, folder):
@@ -379,10 +387,10 @@ def test_reads_outside_the_file_are_refused(lib):
 
 
 def test_many_files_keep_few_descriptors(lib):
-    shared = [fetch(lib, Content(10, seed), f"f{seed}").shared for seed in range(library.OPEN_FILES_MAX * 2)]
+    shared = [fetch(lib, Content(10, seed), f"f{seed}").shared for seed in range(OPEN_FILES_MAX * 2)]
     for file in shared:
         assert len(lib.read(file.file_id, 0, 0, 10)) == 10
-    assert len(lib._files._open) <= library.OPEN_FILES_MAX
+    assert len(lib._files._open) <= OPEN_FILES_MAX
     lib.withdraw(shared)
     assert not lib._files._open
 
@@ -508,7 +516,7 @@ def test_disk_without_hard_links_overwrites_nothing_either(lib, folder, monkeypa
 
 
 def test_without_descriptors_of_folders_the_same_names_result(lib, folder, monkeypatch):
-    monkeypatch.setattr(library, "_HAS_DIR_FD", False)
+    monkeypatch.setattr(places, "_HAS_DIR_FD", False)
     monkeypatch.delattr(os, "pread", raising=False)
     monkeypatch.delattr(os, "pwrite", raising=False)
     content = Content(70_000)
@@ -533,12 +541,12 @@ def test_windows_rename_waits_for_a_virus_scanner_and_replaces_nothing(tmp_path,
             raise PermissionError(13, "in use")
 
     monkeypatch.setattr(os, "rename", busy_twice)
-    monkeypatch.setattr(library.time, "sleep", lambda seconds: None)
-    library._rename_windows("a", "b")
+    monkeypatch.setattr(places.time, "sleep", lambda seconds: None)
+    places._rename_windows("a", "b")
     assert len(calls) == 3
     monkeypatch.setattr(os, "rename", lambda *_: (_ for _ in ()).throw(FileExistsError()))
     with pytest.raises(FileExistsError):
-        library._rename_windows("a", "b")
+        places._rename_windows("a", "b")
 
 
 def test_folder_of_small_files_is_flushed_once(lib, folder, monkeypatch):
@@ -570,7 +578,7 @@ def test_killed_download_goes_on_without_a_source_for_its_digests(lib):
     assert lib.parts()[0].verified_bytes == sum(len(content.piece(i)) for i in range(0, content.count, 2))
     size, digests = lib.manifest(content.file_id)
     bitmap = lib.begin(content.file_id, size, digests)
-    assert [library.has_piece(bitmap, i) for i in range(content.count)] == [i % 2 == 0 for i in range(content.count)]
+    assert [has_piece(bitmap, i) for i in range(content.count)] == [i % 2 == 0 for i in range(content.count)]
     for index in range(1, content.count, 2):
         lib.write_piece(content.file_id, index, content.piece(index))
     assert Path(lib.finish(content.file_id, "lab.iso").path).read_bytes() == content.data
@@ -589,7 +597,7 @@ def test_damaged_part_loses_only_the_damaged_piece(lib, folder):
         file.write(b"junk behind the end" * 10_000)
     lib = restarted(lib)
     bitmap = lib.begin(content.file_id, content.size, content.digests)
-    assert [i for i in range(content.count) if library.has_piece(bitmap, i)] == [0, 4, 6]
+    assert [i for i in range(content.count) if has_piece(bitmap, i)] == [0, 4, 6]
     with pytest.raises(LibraryError):
         lib.read(content.file_id, 2, 0, 1)
     for index in range(content.count):
@@ -619,7 +627,7 @@ def test_damaged_map_never_makes_a_wrong_file(lib, folder, damage):
         map_file.write_bytes(changed[damage])
     lib = restarted(lib)
     bitmap = lib.begin(content.file_id, content.size, content.digests)
-    kept = [i for i in range(content.count) if library.has_piece(bitmap, i)]
+    kept = [i for i in range(content.count) if has_piece(bitmap, i)]
     assert kept == {"torn record": [0, 2], "records of nonsense": [0, 2, 4]}.get(damage, [])
     for index in range(content.count):
         assert lib.write_piece(content.file_id, index, content.piece(index))
@@ -662,7 +670,12 @@ def test_piece_record_is_short_and_not_flushed(lib, folder, monkeypatch):
 
 def run_python(code: str, *arguments: str) -> str:
     """Run code in a process of its own, with limits or rights that this one cannot take for itself."""
-    prelude = "import os, sys\nimport library\nfrom library import *\n"
+    prelude = """
+import os, sys
+from disk.scanner import Scanner
+from library import Library
+from protocol.content import *
+"""
     environment = dict(os.environ, PYTHONPATH=os.path.dirname(os.path.abspath(library.__file__)))
     done = subprocess.run([sys.executable, "-c", prelude + textwrap.dedent(code), *arguments], env=environment,
                           capture_output=True, text=True, timeout=30, check=False)
@@ -708,18 +721,17 @@ def test_write_error_is_a_sentence_and_a_retry_works(lib, monkeypatch, number, k
         raise OSError(getattr(errno, number), "no")
 
     with monkeypatch.context() as broken:
-        broken.setattr(library, "_write_at", fail)
+        broken.setattr(library, "write_at", fail)
         with pytest.raises(LibraryError) as trouble:
             lib.write_piece(content.file_id, 0, content.piece(0))
     assert trouble.value.kind is kind and cause in trouble.value.sentence and "lab.iso" in trouble.value.sentence
-    assert not library.has_piece(lib.begin(content.file_id, content.size, content.digests), 0)
+    assert not has_piece(lib.begin(content.file_id, content.size, content.digests), 0)
     assert fetch(lib, content, "x").shared.size == content.size
 
 
 def test_record_torn_by_a_full_disk_does_not_spoil_the_next(lib, monkeypatch):
     content = Content(200_000)
     lib.begin(content.file_id, content.size, content.digests)
-    write_at = library._write_at
 
     def tear(descriptor, data, offset):
         if len(data) == 4:
@@ -728,14 +740,14 @@ def test_record_torn_by_a_full_disk_does_not_spoil_the_next(lib, monkeypatch):
         write_at(descriptor, data, offset)
 
     with monkeypatch.context() as full:
-        full.setattr(library, "_write_at", tear)
+        full.setattr(library, "write_at", tear)
         with pytest.raises(LibraryError):
             lib.write_piece(content.file_id, 1, content.piece(1))
     for index in (3, 1):
         lib.write_piece(content.file_id, index, content.piece(index))
     lib = restarted(lib)
     bitmap = lib.begin(content.file_id, content.size, content.digests)
-    assert [i for i in range(content.count) if library.has_piece(bitmap, i)] == [1, 3]
+    assert [i for i in range(content.count) if has_piece(bitmap, i)] == [1, 3]
     lib.close()
 
 
@@ -840,11 +852,11 @@ def test_scan_lists_files_and_folders_once_and_then_rests(tmp_path):
     assert names_of(result.added) == ["a", "b", "photos"] and not result.warnings
     photos = next(file for file in result.added if file.is_folder)
     assert (photos.file_count, photos.total_size) == (2, 6)
-    assert photos.file_id == identity_of(len(photos.listing), library.digests_of(photos.listing))
+    assert photos.file_id == identity_of(len(photos.listing), digests_of(photos.listing))
     two = identity_of(3, hashlib.sha256(b"two").digest())
     assert decode_folder(photos.listing) == [
         ("deep/y", 3, two, False), ("nothing", 0, b"", True), ("x", 3, two, False)]
-    assert not scanner.run_once() and scanner.next_pass_in() >= library.PASS_INTERVAL_MIN
+    assert not scanner.run_once() and scanner.next_pass_in() >= PASS_INTERVAL_MIN
 
 
 def test_change_is_a_removal_and_an_addition_for_the_file_and_its_folder(tmp_path):
@@ -915,7 +927,7 @@ def test_device_in_the_folder_is_skipped_and_never_read(tmp_path):
     result = Scanner(str(tmp_path)).run_once()
     assert names_of(result.added) == ["a"] and result.warnings == ['"zero" is no ordinary file and is not shared.']
     with pytest.raises(OSError):
-        library._open_regular(str(tmp_path / "zero"))
+        open_regular(str(tmp_path / "zero"))
 
 
 def test_terabyte_of_nothing_keeps_no_other_file_waiting(tmp_path):
@@ -953,7 +965,7 @@ def test_file_swapped_for_a_fifo_or_link_after_the_walk_does_not_hang(tmp_path):
         path = tmp_path / "x"
         make(path)
         with pytest.raises(OSError):
-            library._open_regular(str(path))
+            open_regular(str(path))
         path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
@@ -1004,7 +1016,7 @@ def test_new_file_does_not_wait_for_a_huge_one(tmp_path):
         result = scanner.run_once()
         if result.added:
             break
-    assert result.added[0].digests == library.digests_of(bytes(6 * MIB))
+    assert result.added[0].digests == digests_of(bytes(6 * MIB))
 
 
 class StopAfter:
@@ -1139,12 +1151,12 @@ LONG_AGO = 1_600_000_000_000_000_000
 
 
 class Readings:
-    """How many bytes were hashed of which file; `_digest_range` is the one place where the scanner reads."""
+    """How many bytes were hashed of which file; `digest_range` is the one place where the scanner reads."""
 
     def __init__(self, monkeypatch) -> None:
         self.count = 0
-        self._digest_range = library._digest_range
-        monkeypatch.setattr(library, "_digest_range", self._read)
+        self._digest_range = scanning.digest_range
+        monkeypatch.setattr(scanning, "digest_range", self._read)
 
     def _read(self, descriptor, offset, length, tick):
         self.count += 1
@@ -1191,14 +1203,14 @@ def test_a_content_is_shared_until_it_has_left_its_last_place():
 @pytest.mark.parametrize("count, is_spared", [(2, False), (3, True)])
 def test_the_garbage_collector_is_spared_what_a_long_report_has(tmp_path, monkeypatch, count, is_spared):
     frozen = []
-    monkeypatch.setattr(library.gc, "freeze", lambda: frozen.append(True))
-    monkeypatch.setattr(library, "REPORT_LONG", 3)
+    monkeypatch.setattr(scanning.gc, "freeze", lambda: frozen.append(True))
+    monkeypatch.setattr(scanning, "REPORT_LONG", 3)
     fill(tmp_path, **{"f%d" % number: b"%d" % number for number in range(count)})
     scan_of(tmp_path)
     assert bool(frozen) == is_spared
 
 
-def scan_of(folder: Path, stop=None) -> library.ScanResult:
+def scan_of(folder: Path, stop=None) -> ScanResult:
     """A node's first look: it is opened, looks, and ends."""
     with Library(str(folder)):
         scanner = Scanner(str(folder), stop)
@@ -1260,7 +1272,7 @@ def test_a_huge_file_goes_on_where_the_last_run_was_stopped(tmp_path, monkeypatc
     assert not scan_of(tmp_path, StopAfter(pieces // 2)).added
     readings = Readings(monkeypatch)
     found = scan_of(tmp_path).added
-    assert found[0].digests == library.digests_of(bytes_of(8 * MIB)) and 0 < readings.count < pieces
+    assert found[0].digests == digests_of(bytes_of(8 * MIB)) and 0 < readings.count < pieces
 
 
 def test_a_folder_that_was_moved_is_known_again(tmp_path, monkeypatch):
@@ -1275,7 +1287,7 @@ def test_a_folder_that_was_moved_is_known_again(tmp_path, monkeypatch):
 def test_kept_digests_that_are_damaged_are_no_more_than_hashed_anew(tmp_path, damage):
     aged(tmp_path / "s", a=b"one", b=b"two")
     scan_of(tmp_path / "s")
-    path = tmp_path / "s" / ".node" / library.DIGESTS_FILE
+    path = tmp_path / "s" / ".node" / DIGESTS_FILE
     if damage == "noise":
         path.write_bytes(bytes_of(10_000))
     elif damage == "empty":
@@ -1297,18 +1309,18 @@ def test_kept_digests_that_are_damaged_are_no_more_than_hashed_anew(tmp_path, da
 
 
 def test_kept_digests_of_files_that_are_gone_are_dropped_when_there_are_many(tmp_path, monkeypatch):
-    monkeypatch.setattr(library, "DIGESTS_ROWS_MAX", 5)
+    monkeypatch.setattr(kept_digests, "DIGESTS_ROWS_MAX", 5)
     for number in range(4):
         aged(tmp_path, **{"a%d_%d" % (number, one): b"%d" % one for one in range(4)})
         scan_of(tmp_path)
         for path in tmp_path.glob("a*"):
             path.unlink()
-    with contextlib.closing(sqlite3.connect(tmp_path / ".node" / library.DIGESTS_FILE)) as database:
+    with contextlib.closing(sqlite3.connect(tmp_path / ".node" / DIGESTS_FILE)) as database:
         assert database.execute("SELECT COUNT(*) FROM digests").fetchone()[0] <= 8
 
 
 def test_without_sqlite_files_are_hashed_and_shared_all_the_same(tmp_path, monkeypatch):
-    monkeypatch.setattr(library, "sqlite3", None)
+    monkeypatch.setattr(kept_digests, "sqlite3", None)
     aged(tmp_path, a=b"one")
     for _ in range(2):
         assert names_of(scan_of(tmp_path).added) == ["a"]
@@ -1331,7 +1343,7 @@ def test_hashing_yields_to_transfers(tmp_path):
     assert sum(rests) > now[0] / 2, "it took most of the time while others wanted the disk"
     busy[0], rests[:] = False, []
     fill(tmp_path, another=bytes(4 * MIB))
-    assert names_of(scanner.run_once().added) == ["another"] and set(rests) == {library.BREATH_TIME}
+    assert names_of(scanner.run_once().added) == ["another"] and set(rests) == {BREATH_TIME}
 
 
 def test_the_disk_is_busy_for_a_moment_after_each_piece(lib, monkeypatch):
@@ -1354,7 +1366,7 @@ def test_only_what_is_announced_is_served(lib, folder):
     fill(folder, a=b"1", **{".secret": b"2"})
     lib.adopt(Scanner(lib.folder).run_once().added)
     for data in (b"2", b"3"):
-        digests = library.digests_of(data)
+        digests = digests_of(data)
         with pytest.raises(LibraryError) as refusal:
             lib.read(identity_of(1, digests), 0, 0, 1)
         assert (refusal.value.kind, refusal.value.sentence) == (ErrorKind.UNKNOWN, "No such file here.")
@@ -1404,14 +1416,14 @@ def test_changed_file_is_not_served_but_its_unchanged_twin_is(lib, folder, tmp_p
 def test_folder_is_served_as_the_bytes_of_its_listing(lib, folder):
     fill(folder, d__x=b"1", d__y=b"2")
     lib.adopt(Scanner(lib.folder).run_once().added)
-    listing = encode_folder([FolderEntry(name, 1, identity_of(1, library.digests_of(data)), False)
+    listing = encode_folder([FolderEntry(name, 1, identity_of(1, digests_of(data)), False)
                              for name, data in (("x", b"1"), ("y", b"2"))])
-    assert lib.contents(identity_of(len(listing), library.digests_of(listing))) == listing
+    assert lib.contents(identity_of(len(listing), digests_of(listing))) == listing
 
 
 def test_fetched_listing_is_read_before_its_files_are_fetched(lib, folder):
     listing = encode_folder([FolderEntry("x", 1, ID, False)])
-    digests = library.digests_of(listing)
+    digests = digests_of(listing)
     file_id = identity_of(len(listing), digests)
     lib.begin(file_id, len(listing), digests, label="photos", is_folder=True)
     assert [(part.label, part.is_folder) for part in lib.parts()] == [("photos", True)]
@@ -1436,7 +1448,7 @@ def test_a_large_part_is_hashed_in_several_calls_so_that_others_have_their_turn(
     assert [part.verified_bytes for part in lib.parts()] == [6 * 65536]
     answers = [lib.begin(content.file_id, content.size, content.digests) for _ in range(3)]
     assert answers[:2] == [None, None]
-    assert [library.has_piece(answers[2], index) for index in range(7)] == [True, True, True, False, True, True, False]
+    assert [has_piece(answers[2], index) for index in range(7)] == [True, True, True, False, True, True, False]
     for index in (3, 6):
         assert lib.write_piece(content.file_id, index, content.piece(index))
     assert Path(lib.finish(content.file_id, "large").path).read_bytes() == content.data
@@ -1590,7 +1602,7 @@ def test_writer_overwrites_nothing_and_leaves_nothing(tmp_path):
     with SequentialWriter(str(tmp_path), "empty", 0) as writer:
         writer.finish()
     assert tree_of(tmp_path) == {"a.txt": b"mine", "a (2).txt": b"new", "empty": b""}
-    for name, size in (("../x", 1), ("a/b", 1), ("x", -1), ("x", 2**63), ("x", library.FILE_SIZE_MAX)):
+    for name, size in (("../x", 1), ("a/b", 1), ("x", -1), ("x", 2**63), ("x", FILE_SIZE_MAX)):
         with pytest.raises(LibraryError):
             SequentialWriter(str(tmp_path), name, size)
     assert len(os.listdir(tmp_path)) == 3
@@ -1610,5 +1622,5 @@ def test_reader_notices_a_change_and_refuses_what_is_no_file(tmp_path):
 
 
 def test_sizes_read_like_a_person_writes_them():
-    assert [library.size_text(size) for size in (0, 999, 1000, 80_000_000, 999_960_000, 4_200_000_000, 1 << 60)] == [
+    assert [size_text(size) for size in (0, 999, 1000, 80_000_000, 999_960_000, 4_200_000_000, 1 << 60)] == [
         "0 B", "999 B", "1.0 kB", "80.0 MB", "1.0 GB", "4.2 GB", "1152.9 PB"]

@@ -1,6 +1,6 @@
 """What the scanner finds: contents that this node shares, folders as one walk saw them, and what could not be shared.
 
-Pure: `library.py` looks at the disk, and here is what it speaks of.
+Pure: `disk/scanner.py` looks at the disk, and here is what it speaks of.
 """
 
 from __future__ import annotations
