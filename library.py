@@ -296,9 +296,7 @@ class Library:
             return shutil.disk_usage(self.folder).free
 
     def _content(self, file_id: bytes) -> Union[SharedFile, Content]:
-        for shared in self._shared.places(file_id):
-            return shared
-        content = self._cache.get(file_id) or self._parts.get(file_id)
+        content = self._shared.first(file_id) or self._cache.get(file_id) or self._parts.get(file_id)
         if content is None:
             raise LibraryError(ErrorKind.UNKNOWN, "No such file here.")
         return content

@@ -736,19 +736,16 @@ class Peer:
         return self._numbers
 
     def size_of_own(self, file_id: bytes) -> Optional[int]:
-        places = self._shared.places(file_id)
-        if places:
-            return next(iter(places)).size
-        cached = self._cached.get(file_id)
-        return int(cached[0].size) if cached is not None else None
+        shared, cached = self._shared.first(file_id), self._cached.get(file_id)
+        return shared.size if shared is not None else int(cached[0].size) if cached is not None else None
 
     def is_cached(self, file_id: bytes) -> bool:
         return file_id in self._cached and file_id not in self._shared
 
     def name_of_own(self, file_id: bytes) -> str:
-        places = self._shared.places(file_id)
-        if places:
-            return next(iter(places)).name
+        shared = self._shared.first(file_id)
+        if shared is not None:
+            return shared.name
         cached = self._cached.get(file_id)
         fetch = self.fetching.fetches.get(file_id)
         return cached[0].label if cached is not None else fetch.name if fetch is not None else file_id.hex()[:8]
@@ -761,11 +758,9 @@ class Peer:
         return self._contents.get(file_id, NOTHING)
 
     def total_of(self, file_id: bytes) -> int:
-        places = self._shared.places(file_id)
-        if places:
-            shared = next(iter(places))
+        shared, cached = self._shared.first(file_id), self._cached.get(file_id)
+        if shared is not None:
             return shared.total_size if shared.is_folder else 0
-        cached = self._cached.get(file_id)
         return cached[2] if cached is not None and cached[0].is_folder else 0
 
     def on_finished(self, shared: Any) -> None:
@@ -838,9 +833,9 @@ class Peer:
             if len(wanted) >= SHARES_MAX:
                 self._warn_too_many()
                 return wanted
-            count, total = (shared.file_count, shared.total_size) if shared.is_folder else (1, shared.size)
-            entry = ShareEntry(shared.file_id, shared.size, shared.name, shared.is_folder, count, total, False)
-            wanted[shared.file_id, shared.name] = entry
+            wanted[shared.file_id, shared.name] = ShareEntry(
+                shared.file_id, shared.size, shared.name, shared.is_folder, shared.file_count, shared.total_size, False
+            )
         return wanted
 
     def _warn_too_many(self) -> None:

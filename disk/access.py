@@ -34,11 +34,13 @@ _REPARSE_POINT = 0x400   # Windows: links, junctions, files that are only in the
 
 
 def fingerprint_of(status: os.stat_result) -> Fingerprint:
+    """What must not change between announcing a file and sending it."""
     # Windows gives different inodes by name and by descriptor on some file systems: size and time must do there.
     return status.st_size, status.st_mtime_ns, 0 if os.name == "nt" else status.st_ino
 
 
 def is_link(status: os.stat_result) -> bool:
+    """Whether it leads elsewhere: a link, or what Windows has instead."""
     return stat.S_ISLNK(status.st_mode) or bool(getattr(status, "st_file_attributes", 0) & _REPARSE_POINT)
 
 
@@ -84,6 +86,7 @@ def read_into(buffers: BufferPool, descriptor: int, length: int, offset: int) ->
 
 
 def write_at(descriptor: int, data: Buffer, offset: int) -> None:
+    """Write all of it."""
     view = memoryview(data)
     while view:
         if hasattr(os, "pwrite"):
@@ -120,14 +123,16 @@ def holds(descriptor: int, size: int, digests: bytes) -> bool:
 
 
 def digest_at(digests: bytes, index: int) -> bytes:
+    """The digest of one piece."""
     return digests[index * DIGEST_BYTES:(index + 1) * DIGEST_BYTES]
 
 
 def no_tick() -> None:
-    pass
+    """For `digest_range`, where nothing is to be done before each read."""
 
 
 def remove(path: str) -> None:
+    """Remove a file, if it is there and can be removed."""
     with contextlib.suppress(OSError):
         os.unlink(path)
 

@@ -6,7 +6,7 @@ Pure: `disk/scanner.py` looks at the disk, and here is what it speaks of.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Collection, Dict, Iterator, List, NamedTuple, Sequence, Tuple, Union
+from typing import Collection, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from protocol.content import FolderEntry, Pack, digests_of, encode_folder, identity_of, shown
 
@@ -78,6 +78,10 @@ class SharesById:
         """Where a content lies, in the order in which it was found there; none if it is not shared."""
         known = self._by_id.get(file_id)
         return () if known is None else known.values() if isinstance(known, dict) else (known,)
+
+    def first(self, file_id: bytes) -> Optional[SharedFile]:
+        """One of them; which is all the same to who asks what it is."""
+        return next(iter(self.places(file_id)), None)
 
     def all(self) -> Iterator[SharedFile]:
         """All that is shared; the contents in the order in which they were found."""
