@@ -266,8 +266,9 @@ class Scanner:
             if not top.waiting:
                 self._list_folder(top_path, top, walk.troubles)
         for path in pending:
+            self._tick()        # also where digests are kept, and nothing is read
             self._hash_file(path, walk.files[path], walk.troubles)
-            for top_path in tops_of[path]:
+            for top_path in tops_of.get(path, ()):
                 walk.tops[top_path].waiting -= 1
                 if not walk.tops[top_path].waiting:
                     self._list_folder(top_path, walk.tops[top_path], walk.troubles)

@@ -422,6 +422,22 @@ def test_a_restart_hashes_nothing_twice(tmp_path, monkeypatch):
     assert sorted(again.added, key=lambda file: file.path) == sorted(first.added, key=lambda file: file.path)
 
 
+def test_a_start_that_reads_nothing_reports_on_the_way_rests_and_can_be_stopped(tmp_path):
+    names = ["f%02d" % number for number in range(20)]
+    aged(tmp_path, **{name: name.encode() for name in names})
+    scan_of(tmp_path)
+    ticks, steps, rests = iter(range(10_000)), [], []
+    with Library(str(tmp_path)):
+        scanner = Scanner(str(tmp_path), clock=lambda: next(ticks) / 50, rest=rests.append)
+        scanner.run_once(lambda step: steps.append(names_of(step.added)))
+        scanner.close()
+        assert len(steps) > 2 and sum(steps, []) == names
+        assert len(rests) > len(names), "also while nothing is read"
+        stopped = Scanner(str(tmp_path), StopAfter(30))     # 20 are looked at first
+        assert names_of(stopped.run_once().added) == names[:10]
+        stopped.close()
+
+
 @pytest.mark.parametrize("change", ["content", "time", "another file", "none"])
 def test_only_what_changed_meanwhile_is_hashed_again(tmp_path, monkeypatch, change):
     aged(tmp_path, a=b"one", b=b"two")
