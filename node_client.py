@@ -40,6 +40,9 @@ if TYPE_CHECKING:                       # `open_node` imports them, once the fir
     import peer
     import rdt
     import supernode
+    from disk.scanner import Scanner
+    from protocol.content import LibraryError
+    from protocol.shares import ScanResult
 
 log = logging.getLogger("node")
 
@@ -240,7 +243,7 @@ class Node:
         self._disk = DiskThread(self._thread)
         self._library, self._transport = library, transport
         is_over = threading.Event()
-        scanner = files.Scanner(library.folder, is_over, is_disk_busy=library.is_busy)
+        scanner = Scanner(library.folder, is_over, is_disk_busy=library.is_busy)
         self._scanner = ScannerThread(scanner, self._on_scanned, is_over)
         self._links = rdt.Links(transport, self._emit)
         self.peer = self._thread.peer = peer.Peer(
@@ -249,7 +252,7 @@ class Node:
 
     def look_now(self, then: Callable[[], None] = lambda: None) -> None:
         """Has the scanner look at once; `then` is called on the node thread once it has announced what was found."""
-        self._scanner.look_now(lambda: self.call(lambda now: then()))
+        self._scanner.look_now(lambda: self.call(lambda now: self.peer.when_scanned(then)))
 
     def _emit(self, event: str, *arguments: Any) -> None:
         self._thread.call(functools.partial(self._hand_in, event, arguments))
@@ -261,7 +264,7 @@ class Node:
             if event == "on_message":           # its bytes made room: the sender may go on
                 self._links.consumed(arguments[0], len(arguments[1]))
 
-    def _on_scanned(self, result: files.ScanResult) -> None:
+    def _on_scanned(self, result: ScanResult) -> None:
         self._thread.call(functools.partial(self.peer.on_scanned, result))
 
     def start(self, settings: Settings) -> None:
@@ -288,11 +291,13 @@ def _folder_shown(folder: str) -> str:
 
 def _import_node() -> None:
     """Most of the program's time to start: a person sees the first line before it."""
-    global files, peer, rdt, supernode
+    global LibraryError, Scanner, files, peer, rdt, supernode
     import library as files
     import peer
     import rdt
     import supernode
+    from disk.scanner import Scanner
+    from protocol.content import LibraryError
 
 
 def open_node(settings: Settings, notify: Callable[[Any], None]) -> Node:
@@ -300,7 +305,7 @@ def open_node(settings: Settings, notify: Callable[[Any], None]) -> Node:
     _import_node()
     try:
         library = files.open_folder(settings.folder, settings.is_folder_chosen)
-    except files.LibraryError as error:
+    except LibraryError as error:
         raise NodeError(str(error), EXIT_FLAGS, ()) from error
     try:
         transport, is_port_own = _open_transport(settings)

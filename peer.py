@@ -20,8 +20,8 @@ from collections import deque
 from functools import partial
 from typing import AbstractSet, Any, Callable, Deque, Dict, List, Optional, Protocol, Sequence, Tuple
 
-import library as files
 from protocol import messages
+from protocol.content import LibraryError, check_manifest, check_name, decode_folder, ids_in, piece_size_of
 from protocol.fetching import MESH_LINKS_MAX, Fetching
 from protocol.host import After, FileRules
 from protocol.jobs import Jobs
@@ -46,6 +46,7 @@ from protocol.messages import (
     decode,
 )
 from protocol.opening import NO_LAST_NETWORK, decode_last_network, encode_last_network
+from protocol.parts import Destination
 from protocol.results import (
     ChatReceived,
     DownloadDone,
@@ -64,6 +65,7 @@ from protocol.results import (
     TransferRow,
     UploadDone,
 )
+from protocol.shares import ScanResult, SharesById
 from protocol.wire import Address, WireError
 
 __all__ = [
@@ -75,7 +77,8 @@ __all__ = [
 NOTHING: AbstractSet[bytes] = frozenset()
 HELLO_TIMEOUT = 5.0  # an incoming link says who it is, or is closed
 HELLOS_MAX = 256  # links that have not said it yet
-ANNOUNCED_AT_ONCE = 2000  # shares told in one turn: 10,000 would keep everything else waiting
+SCANNED_AT_ONCE = 1000  # contents of a report that are taken in in one turn: 20,000 would keep all else waiting
+ANNOUNCED_AT_ONCE = 1000  # shares told in one turn: 10,000 would keep everything else waiting
 LIST_TIMEOUT = 5.0
 LIST_ROWS_MAX = 10_000  # rows that one list command fetches
 LIST_PAGES_AHEAD = 8  # asked at once: a long list does not wait for a round trip with each page
@@ -112,7 +115,7 @@ class Network(Protocol):
 
 
 class ScanFeed(Protocol):
-    """The scanner's verbs that may be called from here (`library.Scanner` has them)."""
+    """The scanner's verbs that may be called from here (`disk.scanner.Scanner` has them)."""
 
     def add_path(self, path: str) -> str: ...
 
@@ -125,15 +128,15 @@ class ScanFeed(Protocol):
 
 def _is_true_manifest(file_id: bytes, size: int, digests: bytes) -> bool:
     try:
-        files.check_manifest(file_id, size, digests)
-    except files.LibraryError:
+        check_manifest(file_id, size, digests)
+    except LibraryError:
         return False
     return True
 
 
 RULES = FileRules(
-    files.piece_size_of, _is_true_manifest, files.decode_folder, files.check_name,
-    files.Destination.DOWNLOAD, files.Destination.CACHE, files.Destination.PASSING,
+    piece_size_of, _is_true_manifest, decode_folder, check_name,
+    Destination.DOWNLOAD, Destination.CACHE, Destination.PASSING,
 )  # fmt: skip
 
 
@@ -186,7 +189,9 @@ class Peer:
         self._now = 0.0
         self._last_network = NO_LAST_NETWORK
         self._numbers = 0
-        self._shared: Dict[bytes, Dict[str, Any]] = {}  # id -> path -> SharedFile
+        self._shared = SharesById()
+        self._scans: Deque[ScanResult] = deque()  # slices of the scanner's reports that are still to be taken in
+        self._when_scanned: List[Callable[[], None]] = []
         self._cached: Dict[bytes, Tuple[Any, int, int]] = {}  # id -> CachedFile, files, bytes
         self._announced: Dict[Tuple[bytes, str], ShareEntry] = {}
         self._contents: Dict[bytes, AbstractSet[bytes]] = {}  # folder -> the contents in it
@@ -494,32 +499,51 @@ class Peer:
         deadlines += [ask.deadline for ask in self._lists.values()]
         return min(deadlines, default=math.inf)
 
-    def on_scanned(self, result: Any, now: float) -> None:
-        """The scanner found or lost something (library.ScanResult)."""
+    def on_scanned(self, result: ScanResult, now: float) -> None:
+        """The scanner found or lost something."""
         self._enter(now)
-        for shared in result.removed:
-            places = self._shared.get(shared.file_id, {})
-            places.pop(shared.path, None)
-            if not places:
-                self._shared.pop(shared.file_id, None)
-                self._contents.pop(shared.file_id, None)
-        for shared in result.added:
-            self._shared.setdefault(shared.file_id, {})[shared.path] = shared
-        for warning in result.warnings:
-            self.notify(Notice(warning))
-        self.run(partial(self._apply_scan, result.removed, result.added), self._on_scan_applied)
-        self._announce()
+        is_idle = not self._scans
+        self._scans.extend(result.slices(SCANNED_AT_ONCE))
+        if is_idle:
+            self._take_in_scan()
         self._drain(now)
+
+    def when_scanned(self, then: Callable[[], None]) -> None:
+        """`then` is called as soon as all that the scanner has reported is announced."""
+        if self._scans:
+            self._when_scanned.append(then)
+        else:
+            then()
+
+    def _take_in_scan(self) -> None:
+        """Take in a slice; the next has its turn after what else waits for this thread and for the disk."""
+        scan = self._scans.popleft()
+        for shared in scan.removed:
+            self._shared.discard(shared.file_id, shared.path)
+            if shared.file_id not in self._shared:
+                self._contents.pop(shared.file_id, None)
+        for shared in scan.added:
+            self._shared.add(shared)
+        for warning in scan.warnings:
+            self.notify(Notice(warning))
+        self.run(partial(self._apply_scan, scan.removed, scan.added), self._on_scan_applied)
+        if not self._scans:
+            self._announce()
+            waiting, self._when_scanned = self._when_scanned, []
+            for then in waiting:
+                then()
 
     def _apply_scan(self, removed: List[Any], added: List[Any]) -> Dict[bytes, AbstractSet[bytes]]:
         """On the disk thread; what is in the folders that came."""
         self.library.withdraw(removed)
         self.library.adopt(added)
-        return {shared.file_id: files.ids_in(shared.listing) for shared in added if shared.is_folder}
+        return {shared.file_id: ids_in(shared.listing) for shared in added if shared.is_folder}
 
     def _on_scan_applied(self, contents: Any, error: Optional[Exception], now: float) -> None:
         if error is None:
             self._contents.update((file_id, ids) for file_id, ids in contents.items() if file_id in self._shared)
+        if self._scans:
+            self._take_in_scan()
 
     # ---- inside: time, disk, the link to the own supernode
 
@@ -712,41 +736,38 @@ class Peer:
         return self._numbers
 
     def size_of_own(self, file_id: bytes) -> Optional[int]:
-        places = self._shared.get(file_id)
-        if places:
-            return int(next(iter(places.values())).size)
-        cached = self._cached.get(file_id)
-        return int(cached[0].size) if cached is not None else None
+        shared, cached = self._shared.first(file_id), self._cached.get(file_id)
+        return shared.size if shared is not None else int(cached[0].size) if cached is not None else None
 
     def is_cached(self, file_id: bytes) -> bool:
         return file_id in self._cached and file_id not in self._shared
 
     def name_of_own(self, file_id: bytes) -> str:
-        places = self._shared.get(file_id)
-        if places:
-            return str(next(iter(places.values())).name)
+        shared = self._shared.first(file_id)
+        if shared is not None:
+            return shared.name
         cached = self._cached.get(file_id)
         fetch = self.fetching.fetches.get(file_id)
         return cached[0].label if cached is not None else fetch.name if fetch is not None else file_id.hex()[:8]
 
     def has_under_name(self, file_id: bytes, name: str) -> bool:
-        return any(shared.name == name for shared in self._shared.get(file_id, {}).values())
+        return any(shared.name == name for shared in self._shared.places(file_id))
 
     def files_in(self, file_id: bytes) -> AbstractSet[bytes]:
         """The contents in a folder that this node serves; none for a file."""
         return self._contents.get(file_id, NOTHING)
 
     def total_of(self, file_id: bytes) -> int:
-        places = self._shared.get(file_id)
-        if places:
-            shared = next(iter(places.values()))
-            return int(shared.total_size) if shared.is_folder else 0
-        cached = self._cached.get(file_id)
+        shared, cached = self._shared.first(file_id), self._cached.get(file_id)
+        if shared is not None:
+            return shared.total_size if shared.is_folder else 0
         return cached[2] if cached is not None and cached[0].is_folder else 0
 
     def on_finished(self, shared: Any) -> None:
         """A download has its final name: it is shared from now on."""
-        self._shared.setdefault(shared.file_id, {})[shared.path] = shared
+        self._shared.add(shared)
+        if self._scans:  # they are older, and may withdraw what was at its path: this is the last word
+            self._scans.append(ScanResult([shared]))
         if self._scanner is not None:
             self._scanner.adopt(shared)
         if shared.listed:
@@ -776,12 +797,12 @@ class Peer:
                 else:
                     try:
                         listing = self.library.contents(cached.file_id)
-                        entries = files.decode_folder(listing)
-                    except files.LibraryError:
+                        entries = decode_folder(listing)
+                    except LibraryError:
                         continue
                     count = sum(not entry.is_folder for entry in entries)
                     total = sum(entry.size for entry in entries)
-                    contents[cached.file_id] = files.ids_in(listing)
+                    contents[cached.file_id] = ids_in(listing)
             found[cached.file_id] = cached, count, total
         return found, contents
 
@@ -801,21 +822,20 @@ class Peer:
     def _to_announce(self) -> Dict[Tuple[bytes, str], ShareEntry]:
         wanted: Dict[Tuple[bytes, str], ShareEntry] = {}
         for file_id, (cached, count, total) in self._cached.items():
-            is_listed = any(shared.listed for shared in self._shared.get(file_id, {}).values())
+            is_listed = any(shared.listed for shared in self._shared.places(file_id))
             if not is_listed and "/" not in cached.label:
                 wanted[file_id, cached.label] = ShareEntry(
                     file_id, cached.size, cached.label, cached.is_folder, count, total, True
                 )
-        for file_id, places in self._shared.items():  # in the order in which they were found: the first stay the first
-            for shared in places.values():
-                if not shared.listed:
-                    continue
-                if len(wanted) >= SHARES_MAX:
-                    self._warn_too_many()
-                    return wanted
-                count, total = (shared.file_count, shared.total_size) if shared.is_folder else (1, shared.size)
-                entry = ShareEntry(file_id, shared.size, shared.name, shared.is_folder, count, total, False)
-                wanted[file_id, shared.name] = entry
+        for shared in self._shared.all():  # in the order in which they were found: the first stay the first
+            if not shared.listed:
+                continue
+            if len(wanted) >= SHARES_MAX:
+                self._warn_too_many()
+                return wanted
+            wanted[shared.file_id, shared.name] = ShareEntry(
+                shared.file_id, shared.size, shared.name, shared.is_folder, shared.file_count, shared.total_size, False
+            )
         return wanted
 
     def _warn_too_many(self) -> None:

@@ -33,8 +33,9 @@ import time
 from concurrent.futures import Future
 from typing import Any, Callable, Counter, Dict, List, NamedTuple, Optional, Set, Tuple
 
-import library
+from disk.sequential import SequentialReader, SequentialWriter
 from protocol import connection as core
+from protocol.content import LibraryError
 from protocol.endpoint import Endpoint, LoneReceived
 from protocol.links import MESSAGE, LinkTable
 from protocol.recovery import SEGMENTS_MAX
@@ -852,7 +853,7 @@ class Connection:
         transfer = next(self._transfers)
         try:
             while True:
-                with library.SequentialReader(path) as reader:
+                with SequentialReader(path) as reader:
                     self._offer(transfer, reader, deadline)
                     self._send_content(transfer, reader, progress, deadline)
                     digest = reader.hexdigest()
@@ -860,7 +861,7 @@ class Connection:
                     if self._is_kept(transfer, digest, deadline):
                         return FileReceipt(reader.path, reader.size, digest, time.monotonic() - began)
                 self.transport._post(self._check_bulk)
-        except library.LibraryError as error:
+        except LibraryError as error:
             self._tell_refused(transfer, str(error))
             raise RdtError("cannot send to %s: %s" % (_shown(self.address), error)) from error
         except BaseException:
@@ -869,12 +870,12 @@ class Connection:
         finally:
             self._sending_file.release()
 
-    def _offer(self, transfer: int, reader: library.SequentialReader, deadline: float) -> None:
+    def _offer(self, transfer: int, reader: SequentialReader, deadline: float) -> None:
         name = reader.name.encode("utf-8", "replace")
         self._send_frame(FILE, _FILE.pack(transfer, reader.size), name, deadline=deadline)
 
     def _send_content(
-        self, transfer: int, reader: library.SequentialReader, progress: Optional[Progress], deadline: float
+        self, transfer: int, reader: SequentialReader, progress: Optional[Progress], deadline: float
     ) -> None:
         done = 0
         while True:
@@ -941,7 +942,7 @@ class Connection:
         """Take the file that was offered; None when it came damaged and was asked for once more."""
         began = time.monotonic()
         try:
-            with library.SequentialWriter(folder, name, size) as writer:
+            with SequentialWriter(folder, name, size) as writer:
                 if not self._receive_content(transfer, size, writer, progress, deadline):
                     if not may_repeat:
                         raise RdtError("the file from %s arrived damaged" % _shown(self.address))
@@ -949,7 +950,7 @@ class Connection:
                     return None
                 path = writer.finish()
                 digest = writer.hexdigest()
-        except library.LibraryError as error:
+        except LibraryError as error:
             self._refuse(transfer, str(error))
             raise RdtError("cannot keep the file from %s: %s" % (_shown(self.address), error)) from error
         except BaseException:
@@ -981,7 +982,7 @@ class Connection:
                 self._refuse(transfer, "its name is not UTF-8")
 
     def _receive_content(
-        self, transfer: int, size: int, writer: library.SequentialWriter, progress: Optional[Progress], deadline: float
+        self, transfer: int, size: int, writer: SequentialWriter, progress: Optional[Progress], deadline: float
     ) -> bool:
         """Write the file as it comes; is it the one that was sent?"""
         done = 0

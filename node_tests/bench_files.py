@@ -1,7 +1,7 @@
 """How the program does with many files and with huge ones, on loopback, as a person has it.
 
-    python node_tests/bench_files.py [--cases small,scan,list,sparse,yield] [--files N] [--scanned N] [--listed N]
-                                     [--sparse GIB] [--runs N] [--folder DIR] [--markdown]
+    python node_tests/bench_files.py [--cases small,scan,list,sparse,yield] [--files N] [--scanned N] [--flat]
+                                     [--listed N] [--sparse GIB] [--runs N] [--folder DIR] [--markdown]
 
     small    one `R` of a folder of 10,000 files of 1 kB: files per second in all and by tenths; rsync's daemon beside
     scan     100,000 files shared: how soon the prompt answers meanwhile, when all are listed, and a second start

@@ -10,7 +10,8 @@ import random
 
 from simulator import World
 
-import library as files
+from disk.scanner import Scanner
+from library import Library
 from peer import DownloadDone, Outcome, Peer, Stopped
 from supernode import Supernode
 
@@ -30,9 +31,9 @@ class Node:
         self.disk_delay = disk_delay
         self._disk_free_at = 0.0
         self.is_alive = True
-        self.library = files.Library(self.folder)
+        self.library = Library(self.folder)
         self.library.open()
-        self.scanner = files.Scanner(self.folder, clock=lambda: self.world.now)
+        self.scanner = Scanner(self.folder, clock=lambda: self.world.now)
         self.network = self.world.network((self.ip, port))
         rng = rng or random.Random(number * 1000 + lab.seed)
         self.peer = Peer(

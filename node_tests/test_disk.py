@@ -13,6 +13,7 @@ import pytest
 from lab import MIB, Lab, Node, content
 from running import Running, free_port
 
+import peer
 from peer import DownloadDone, Notice, Paused, Resumed, Stopped
 from protocol.content import ErrorKind, LibraryError
 from protocol.lines import line_for
@@ -220,3 +221,87 @@ def test_on_a_small_disk_too_much_is_refused_and_what_fills_it_waits_for_room(tm
         bo.expect(r"^OK forty\.bin  40\.0 MB")
         assert (disk / "forty.bin").read_bytes() == (shared / "forty.bin").read_bytes()
         assert bo.end() == (1 if bo.count("^!! .* stopped") else 0)
+
+
+# ---- many files at once: a report of the scanner is taken in in slices ----
+
+
+def names(count: int) -> dict:
+    return {"%03d.txt" % number: b"%d" % number for number in range(count)}
+
+
+@pytest.fixture
+def bo(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Node:
+    """A member that takes in ten contents in a turn, and whose disk needs a tenth of a second for them."""
+    monkeypatch.setattr(peer, "SCANNED_AT_ONCE", 10)
+    lab.node("ana")
+    return lab.node("bo", disk_delay=0.1)
+
+
+def report(node: Node) -> None:
+    """What the scanner has found comes in; nothing else happens meanwhile."""
+    node.do("on_scanned", node.scanner.run_once(), node.world.now)
+
+
+def test_a_long_report_is_taken_in_in_slices_and_other_things_have_their_turn_between_them(lab, bo):
+    for name, data in names(35).items():
+        bo.put(name, data)
+    done: List[float] = []
+    report(bo)
+    bo.do("when_scanned", lambda: done.append(lab.world.now))
+    assert bo.list() == [] and not done, "an answer comes while most of it waits"
+    lab.run(1)
+    assert len(done) == 1
+    assert [row.name for row in bo.list()] == list(names(35))
+    assert all(bo.library.local_copy(row.file_id) for row in bo.list()), "and the library serves it"
+
+
+def test_a_short_report_is_announced_at_once(lab, bo):
+    bo.put("a.txt", b"a")
+    report(bo)
+    done: List[bool] = []
+    bo.do("when_scanned", lambda: done.append(True))
+    assert done and [row.name for row in bo.list()] == ["a.txt"]
+
+
+def test_a_report_that_comes_while_another_is_taken_in_has_the_last_word(lab, bo):
+    for name, data in names(35).items():
+        bo.put(name, data)
+    report(bo)
+    for number in range(0, 35, 2):
+        os.unlink(os.path.join(bo.folder, "%03d.txt" % number))
+    bo.put("001.txt", b"another content")
+    report(bo)
+    lab.run(2)
+    assert [row.name for row in bo.list()] == ["%03d.txt" % number for number in range(1, 35, 2)]
+    assert [row.size for row in bo.list("001*")] == [len(b"another content")]
+    assert sorted(bo.library._shared) == sorted(row.file_id for row in bo.list())
+
+
+def test_a_folder_that_vanishes_with_all_its_files_is_withdrawn_in_slices(lab, bo):
+    for name, data in names(35).items():
+        bo.put(name, data)
+    bo.scan()
+    lab.run(1)
+    for name in names(35):
+        os.unlink(os.path.join(bo.folder, name))
+    report(bo)
+    assert len(bo.list()) == 35, "the supernode is told when all of it is known here"
+    lab.run(1)
+    assert bo.list() == [] and not list(bo.library._shared)
+
+
+def test_what_a_download_has_just_named_is_not_withdrawn_by_an_older_report(lab, bo):
+    for name, data in names(25).items():
+        bo.put(name, data)
+    bo.scan()
+    lab.run(1)
+    shared = next(one for one in bo.peer._shared.all() if one.name == "024.txt")
+    for name in names(25):
+        os.unlink(os.path.join(bo.folder, name))
+    report(bo)
+    bo.put("024.txt", names(25)["024.txt"])
+    bo.do("on_finished", shared)
+    lab.run(1)
+    assert list(bo.peer._shared) == [shared.file_id] and list(bo.library._shared) == [shared.file_id]
+    assert [row.name for row in bo.list()] == ["024.txt"]

@@ -6,14 +6,18 @@ import gc
 import os
 import weakref
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from lab import MIB, content
 
-import library as files
 import peer
+from disk import scanner as scanning
+from disk.places import Folder
+from disk.scanner import Scanner
+from library import Finished, Library
 from peer import DownloadDone, Notice, Paused, Stopped, UploadDone
 from protocol import content as rules
 from protocol import fetching
@@ -35,6 +39,7 @@ from protocol.content import (
 from protocol.fetching import SERVED_ON_TIME
 from protocol.memory import MemoryPieces
 from protocol.messages import PIECE_MISSING, UNKNOWN_FILE, PieceData, PieceRefused, PieceRequest, encode_parts
+from protocol.shares import shared_pack
 
 
 def entry(path: str, data: bytes) -> FolderEntry:
@@ -105,11 +110,11 @@ def test_a_pack_is_known_after_a_restart_without_reading_its_files(tmp_path, mon
         os.utime(path, ns=(10**18, 10**18))
     found = []
     for _ in range(2):
-        with files.Library(str(tmp_path)):
-            scanner = files.Scanner(str(tmp_path))
+        with Library(str(tmp_path)):
+            scanner = Scanner(str(tmp_path))
             found.append({file.name: file.file_id for file in scanner.run_once().added})
             scanner.close()
-        monkeypatch.setattr(files, "_read_member", None)     # nothing may call it the second time
+        monkeypatch.setattr(scanning, "read_member", None)     # nothing may call it the second time
     assert found[0] == found[1] and "talks/small files 1" in found[0]
 
 
@@ -203,7 +208,6 @@ def test_two_wishes_for_one_folder_both_end_right(lab):
 @pytest.mark.parametrize("lie", ["another content", "files in another order", "no such pack"])
 def test_a_pack_that_is_not_what_its_listing_says_is_made_good_by_its_files(lab, monkeypatch, lie):
     tree = small_tree()
-    shared_pack = files.shared_pack
 
     def lying(name, path, pack, digests, members):
         if lie == "files in another order":
@@ -213,9 +217,9 @@ def test_a_pack_that_is_not_what_its_listing_says_is_made_good_by_its_files(lab,
         data = b"".join(Path(one).read_bytes() for one, _ in members)
         pack = pack._replace(size=len(data))
         made = shared_pack(name, path, pack, digests_of(data), members)
-        return made if lie != "no such pack" else files.replace(made, file_id=b"x" * 32)
+        return made if lie != "no such pack" else replace(made, file_id=b"x" * 32)
 
-    monkeypatch.setattr(files, "shared_pack", lying)
+    monkeypatch.setattr(scanning, "shared_pack", lying)
     lab.node("ana", shared=tree)
     bo = lab.node("bo")
     done = bo.fetched("talks", within=120.0)
@@ -526,7 +530,7 @@ def test_a_long_list_comes_whole_and_in_order_though_its_pages_are_asked_at_once
 
 @pytest.fixture
 def lib(tmp_path):
-    with files.Library(str(tmp_path / "shared")) as opened:
+    with Library(str(tmp_path / "shared")) as opened:
         yield opened
 
 
@@ -534,9 +538,9 @@ def test_small_files_are_flushed_before_they_are_named(lib, monkeypatch):
     data = [content(1000, number) for number in range(10)]
     entries = [entry("d/%d" % number, one) for number, one in enumerate(data)]
     order = []
-    flush, take_in = lib._flush_paths, files._Folder.take_in
+    flush, take_in = lib._flush_paths, Folder.take_in
     monkeypatch.setattr(lib, "_flush_paths", lambda paths: (order.append(("flush", len(paths))), flush(paths)))
-    monkeypatch.setattr(files._Folder, "take_in", lambda *words: (order.append("name"), take_in(*words))[1])
+    monkeypatch.setattr(Folder, "take_in", lambda *words: (order.append("name"), take_in(*words))[1])
     kept = lib.keep_small("talks", entries, b"".join(data))
     assert order == [("flush", 10)] + ["name"] * 10
     assert [Path(one.path).read_bytes() for one in kept] == data
@@ -550,7 +554,7 @@ def test_bytes_that_are_not_the_files_of_the_listing_are_never_named(lib):
         kept = lib.keep_small("t%d" % len(damaged), entries, damaged)
         for number, one in enumerate(kept):
             is_right = damaged[number * 1000:(number + 1) * 1000] == data[number]
-            assert isinstance(one, files.Finished) is is_right
+            assert isinstance(one, Finished) is is_right
     assert not os.listdir(Path(lib.folder) / ".node" / "parts")
 
 
@@ -574,7 +578,7 @@ def test_a_pack_is_read_wherever_it_is_asked_for(lib):
         path = Path(lib.folder) / "talks" / ("%02d" % number)
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(one)
-    added = files.Scanner(lib.folder).run_once().added
+    added = Scanner(lib.folder).run_once().added
     lib.adopt(added)
     pack = next(file for file in added if file.members)
     whole = b"".join(data)

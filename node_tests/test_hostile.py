@@ -19,13 +19,13 @@ from lab import MIB, PORT, Lab, Node, content
 from running import Running, free_port
 from simulator import Pair, data_packet
 
-import library as files
 import peer
 import rdt
 from peer import ChatReceived, DownloadDone, ListEntry, Outcome, Stopped, UploadDone
 from prompt.console import WAITING_LINES_MAX, Console
 from protocol import connection, links, messages, streams, wire
 from protocol.chat import ChatDesk
+from protocol.content import digests_of, identity_of
 from protocol.index import Index
 from protocol.messages import NOWHERE, MemberEntry, encode
 from protocol.roster import Roster, fold, node_id_of
@@ -542,7 +542,7 @@ def offers_all(x, data):
         if isinstance(message, messages.Search):
             x.say(x.link, messages.Offer(message.query_id, message.file_id, message.requester, bytes(8), True, True))
         elif isinstance(message, messages.ManifestRequest):
-            x.say(link, messages.ManifestPage(message.file_id, len(data), 0, files.digests_of(data)))
+            x.say(link, messages.ManifestPage(message.file_id, len(data), 0, digests_of(data)))
         elif isinstance(message, messages.PieceMapRequest):
             x.say(link, messages.PieceMap(message.file_id, True, b""))
         elif isinstance(message, messages.PieceRequest):
@@ -572,7 +572,7 @@ def test_a_source_that_plays_with_its_queue_and_its_map_is_left(lab):
     data = content(3 * MIB)
     ana, cy = lab.node("ana"), lab.node("cy")
     x = offers_all(Outlaw(lab).join(ana), data)
-    file_id = files.identity_of(len(data), files.digests_of(data))
+    file_id = identity_of(len(data), digests_of(data))
     x.say(x.link, messages.ShareAdd((entry_of("lab.iso", file_id, len(data)),)))
     requests = []
     x.asked = lambda link, request: requests.append(link)
@@ -590,7 +590,7 @@ def test_done_is_told_only_for_what_was_sent_and_not_for_ever(lab):
     bo_data = content(1000)
     ana, bo = lab.node("ana"), lab.node("bo", shared={"a.txt": bo_data})
     x = Outlaw(lab).join(ana)
-    link, file_id = x.link_to(bo), files.identity_of(1000, files.digests_of(bo_data))
+    link, file_id = x.link_to(bo), identity_of(1000, digests_of(bo_data))
     for _ in range(500):
         x.say(link, messages.PieceRequest(file_id, 0), messages.TransferDone(file_id))
     lab.run(1)

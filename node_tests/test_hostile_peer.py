@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import pytest
 from lab import MIB, PORT, content
 
-import library as files
 from peer import DownloadDone, Stopped, UploadDone
 from protocol import messages
+from protocol.content import digests_of, identity_of
 from protocol.messages import encode
+from protocol.shares import ScanResult
 
 
 class Stranger:
@@ -102,7 +104,7 @@ def test_what_was_not_announced_does_not_exist(lab):
     ana = lab.node("ana", shared={".secret": b"secret", "open.txt": b"open"})
     stranger = Stranger(lab)
     link = stranger.link_to(ana)
-    hidden = files.identity_of(6, files.digests_of(b"secret"))
+    hidden = identity_of(6, digests_of(b"secret"))
     for file_id in (hidden, b"f" * 32):
         stranger.say(link, messages.ManifestRequest(file_id))
         stranger.say(link, messages.PieceMapRequest(file_id))
@@ -110,7 +112,7 @@ def test_what_was_not_announced_does_not_exist(lab):
     lab.run(1)
     assert [refused.reason for refused in stranger.refusals()] == [messages.UNKNOWN_FILE] * 6
     stranger.heard.clear()
-    shown = files.identity_of(4, files.digests_of(b"open"))
+    shown = identity_of(4, digests_of(b"open"))
     for index in (1, 1 << 20, messages.NO_PIECE):
         stranger.say(link, messages.PieceRequest(shown, index))
     lab.run(1)
@@ -123,7 +125,7 @@ def test_ten_thousand_requests_are_bounded_and_others_are_served(lab):
     bo = lab.node("bo")
     stranger = Stranger(lab)
     link = stranger.link_to(ana)
-    file_id = files.identity_of(len(data), files.digests_of(data))
+    file_id = identity_of(len(data), digests_of(data))
     lab.run(0.1)
     reads = []
     read = ana.library.read
@@ -208,12 +210,12 @@ def test_a_manifest_that_lies_bans_its_source_and_another_one_serves(lab, lie):
 def test_a_listing_that_leads_out_of_the_folder_is_refused_as_a_whole(lab):
     lab.node("ana")
     bo = lab.node("bo", shared={"talks/a.txt": b"a"})
-    shared = next(one for places in bo.peer._shared.values() for one in places.values() if one.is_folder)
+    shared = next(one for one in bo.peer._shared.all() if one.is_folder)
     evil = shared.listing.replace(b"a.txt", b"../ax")
-    digests = files.digests_of(evil)
-    evil_id = files.identity_of(len(evil), digests)
-    false = files.replace(shared, listing=evil, digests=digests, file_id=evil_id, size=len(evil))
-    bo.do("on_scanned", files.ScanResult([false], [shared], []), lab.world.now)
+    digests = digests_of(evil)
+    evil_id = identity_of(len(evil), digests)
+    false = replace(shared, listing=evil, digests=digests, file_id=evil_id, size=len(evil))
+    bo.do("on_scanned", ScanResult([false], [shared], []), lab.world.now)
     lab.run(0.5)
     cy = lab.node("cy")
     before = tree_of(lab.path / "cy")

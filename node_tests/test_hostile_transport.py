@@ -21,8 +21,8 @@ import pytest
 from lab import Lab, content
 from simulator import Conditions, EndpointDriver, Pair, World, data_packet
 
-import library as files
 import rdt
+from disk.sequential import SequentialReader, SequentialWriter
 from peer import ChatReceived, DownloadDone
 from protocol import endpoint as endpoints
 from protocol import wire
@@ -1190,7 +1190,7 @@ class SlowDisk:
 
 @pytest.mark.parametrize(
     ("side", "kind", "verb"),
-    [("receiver", files.SequentialWriter, "write"), ("sender", files.SequentialReader, "read")],
+    [("receiver", SequentialWriter, "write"), ("sender", SequentialReader, "read")],
 )
 def test_h05_a_disk_that_takes_five_seconds_holds_no_keep_alive_up(clock, monkeypatch, tmp_path, side, kind, verb):
     """send_file and accept_file: both ends go on answering, messages pass, and the file is right in the end."""

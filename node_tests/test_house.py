@@ -10,9 +10,12 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 MODULES = {path.stem: path for path in ROOT.glob("*.py")}
-for package in ("prompt", "protocol"):
-    paths = (path for path in (ROOT / package).glob("*.py") if path.stem != "__init__")
-    MODULES.update({f"{package}.{path.stem}": path for path in paths})
+PACKAGES = ("prompt", "protocol", "disk")
+for package in PACKAGES:
+    inner = (path for path in (ROOT / package).glob("*.py") if path.stem != "__init__")
+    MODULES.update({f"{package}.{path.stem}": path for path in inner})
+DISK = {name for name in MODULES if name.startswith("disk.")} | {"library"}  # who may touch files
+CLIENT = {name for name in MODULES if name.startswith("prompt.")} | {"node_client"}  # who may talk to the person
 
 DOORS = {
     "socket",
@@ -32,18 +35,22 @@ DOORS = {
     "ssl",
 }
 FORBIDDEN = {  # what a room's import list may not hold, from the standard library
+    "protocol": DOORS,
     "peer": DOORS,
     "supernode": DOORS,
-    "library": {"socket", "select", "selectors", "threading", "asyncio", "subprocess"},
+    "disk": {"socket", "select", "selectors", "threading", "asyncio", "subprocess"},
+    "library": {"socket", "select", "selectors", "threading", "queue", "asyncio", "sqlite3", "subprocess"},
     "rdt": {"pathlib", "shutil", "tempfile", "subprocess"},
 }
-PACKAGES = {"protocol": ("protocol",), "prompt": ("prompt", "protocol")}
-HOUSE = {  # what of the house each room may import; protocol's own order is held by the test for cycles
-    "library": ("protocol",),
-    "rdt": ("protocol", "library"),
+HOUSE = {  # what of the house each room may import; a package's own order is held by the test for cycles
+    "protocol": ("protocol",),
+    "disk": ("protocol", "disk"),
+    "prompt": ("protocol", "prompt"),
+    "library": ("protocol", "disk"),
+    "rdt": ("protocol", "disk"),
     "supernode": ("protocol",),
-    "peer": ("protocol", "library"),
-    "node_client": ("protocol", "prompt", "library", "rdt", "peer", "supernode"),
+    "peer": ("protocol",),
+    "node_client": ("protocol", "prompt", "disk", "library", "rdt", "peer", "supernode"),
 }
 
 
@@ -75,12 +82,11 @@ def test_imports_point_down_only():
 
 @pytest.mark.parametrize("name", sorted(MODULES))
 def test_a_room_imports_what_it_may(name):
+    room = name.split(".")[0]
     imported = imports_of(MODULES[name])
     inside = {module for module in imported if module in MODULES or module.split(".")[0] in PACKAGES}
-    allowed = PACKAGES.get(name.split(".")[0]) or HOUSE[name]
-    assert all(module.split(".")[0] in allowed for module in inside), inside
-    forbidden = DOORS if name.startswith("protocol.") else FORBIDDEN.get(name, set())
-    assert not {module.split(".")[0] for module in imported} & forbidden
+    assert all(module.split(".")[0] in HOUSE[room] for module in inside), inside
+    assert not {module.split(".")[0] for module in imported} & FORBIDDEN.get(room, set())
 
 
 @pytest.mark.skipif(not hasattr(sys, "stdlib_module_names"), reason="Python 3.10 lists its modules")
@@ -90,9 +96,6 @@ def test_only_the_standard_library_is_needed(name):
     assert outside <= set(sys.stdlib_module_names)
 
 
-CLIENT = {name for name in MODULES if name == "node_client" or name.startswith("prompt.")}
-
-
 @pytest.mark.parametrize("name", sorted(set(MODULES) - CLIENT))
 def test_only_the_client_prints_and_asks(name):
     assert not set(calls_of(MODULES[name])) & {"print", "input"}
@@ -100,9 +103,9 @@ def test_only_the_client_prints_and_asks(name):
 
 @pytest.mark.parametrize("name", sorted(set(MODULES) - CLIENT - {"rdt"}))
 def test_only_the_client_and_the_transport_make_threads(name):
-    """The library has one for digests beside a file that is read or written, and nothing else runs on it."""
+    """The file verbs have one for digests beside a file that is read or written, and nothing else runs on it."""
     made = set(calls_of(MODULES[name])) & {"threading.Thread", "Thread", "ThreadPoolExecutor"}
-    assert made <= ({"ThreadPoolExecutor"} if name == "library" else set())
+    assert made <= ({"ThreadPoolExecutor"} if name == "disk.sequential" else set())
 
 
 def test_the_transport_asks_the_system_for_its_environment_only():
@@ -112,7 +115,7 @@ def test_the_transport_asks_the_system_for_its_environment_only():
     assert used == {"environ"}
 
 
-@pytest.mark.parametrize("name", sorted(set(MODULES) - CLIENT - {"library"}))
+@pytest.mark.parametrize("name", sorted(set(MODULES) - CLIENT - DISK))
 def test_only_the_library_opens_files(name):
     called = set(calls_of(MODULES[name]))
     assert not called & {"open", "io.open", "os.open"}
@@ -124,6 +127,7 @@ def test_top_level_holds_what_the_design_names():
         pytest.skip("not a git checkout")
     top = {line.split("/")[0] for line in tracked.stdout.splitlines()}
     assert top <= {
-        *("node_client.py", "supernode.py", "peer.py", "rdt.py", "library.py", "prompt", "protocol", "node_tests"),
+        *("node_client.py", "supernode.py", "peer.py", "rdt.py", "library.py", "prompt", "protocol", "disk"),
+        "node_tests",
         *("README.md", "CHANGELOG.md", "LICENSE", "pyproject.toml", ".ci", ".gitignore"),
     }

@@ -30,8 +30,8 @@ import pytest
 from lab import PORT, Lab, Node
 from simulator import Conditions
 
-import library as files
 from peer import ChatReceived, DownloadDone, FetchAnswer, Outcome, Progress, Stopped, SupernodeChanged
+from protocol.content import decode_folder, digests_of, identity_of
 
 SEEDS, BLOCK = 500, 25
 NAMES = ("ana", "bo", "cy", "di", "ed", "fay", "gus", "hal", "ivy", "jo", "kim", "lou")
@@ -296,7 +296,7 @@ class Story:
         if not os.path.exists(path):
             person.put(name, data)
             self.put[path] = data
-            self.contents[files.identity_of(len(data), files.digests_of(data))] = data
+            self.contents[identity_of(len(data), digests_of(data))] = data
             self.tell("%-4s puts %s (%d bytes)" % (person.name, name, len(data)))
 
     def _remove(self):
@@ -313,7 +313,7 @@ class Story:
     def remember_folders(self, added):
         for shared in added:
             if shared.is_folder:
-                entries = files.decode_folder(shared.listing)
+                entries = decode_folder(shared.listing)
                 self.folders[shared.file_id] = {entry.path: entry.file_id for entry in entries if not entry.is_folder}
 
     def _fetch(self):

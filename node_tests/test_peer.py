@@ -23,6 +23,7 @@ from peer import (
     SupernodeChanged,
     UploadDone,
 )
+from protocol.content import ErrorKind, LibraryError
 from protocol.lines import line_for
 
 # ---- direct transfers
@@ -844,7 +845,7 @@ def test_a_full_disk_stops_one_download_and_nothing_else(lab):
     cy = lab.node("cy")
 
     def full(*_):
-        raise files.LibraryError(files.ErrorKind.FULL, "Cannot save lab.iso: the disk is full.")
+        raise LibraryError(ErrorKind.FULL, "Cannot save lab.iso: the disk is full.")
 
     write, cy.library.write_piece = cy.library.write_piece, full
     stopped = cy.fetched("lab.iso")

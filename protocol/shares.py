@@ -1,12 +1,12 @@
 """What the scanner finds: contents that this node shares, folders as one walk saw them, and what could not be shared.
 
-Pure: `library.py` looks at the disk, and here is what it speaks of.
+Pure: `disk/scanner.py` looks at the disk, and here is what it speaks of.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Dict, List, NamedTuple, Sequence, Tuple
+from typing import Collection, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from protocol.content import FolderEntry, Pack, digests_of, encode_folder, identity_of, shown
 
@@ -58,6 +58,60 @@ def shared_folder(name: str, path: str, entries: List[FolderEntry], packs: Seque
                       sum(not entry.is_folder for entry in entries), sum(entry.size for entry in entries))
 
 
+class SharesById:
+    """Shared contents by their ids, and the places where each lies.
+
+    Nearly each lies at one place only: a dict for each would cost more memory than all else that is known of it, and
+    the garbage collector, which looks at every dict, half of its time.
+    """
+
+    def __init__(self) -> None:
+        self._by_id: Dict[bytes, Union[SharedFile, Dict[str, SharedFile]]] = {}   # the only one, or all by path
+
+    def __contains__(self, file_id: bytes) -> bool:
+        return file_id in self._by_id
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._by_id)
+
+    def places(self, file_id: bytes) -> Collection[SharedFile]:
+        """Where a content lies, in the order in which it was found there; none if it is not shared."""
+        known = self._by_id.get(file_id)
+        return () if known is None else known.values() if isinstance(known, dict) else (known,)
+
+    def first(self, file_id: bytes) -> Optional[SharedFile]:
+        """One of them; which is all the same to who asks what it is."""
+        return next(iter(self.places(file_id)), None)
+
+    def all(self) -> Iterator[SharedFile]:
+        """All that is shared; the contents in the order in which they were found."""
+        for known in self._by_id.values():
+            if isinstance(known, dict):
+                yield from known.values()
+            else:
+                yield known
+
+    def add(self, shared: SharedFile) -> None:
+        """Take in a content at a place; what was known of the same there is replaced."""
+        known = self._by_id.get(shared.file_id)
+        if isinstance(known, dict):
+            known[shared.path] = shared
+        elif known is None or known.path == shared.path:
+            self._by_id[shared.file_id] = shared
+        else:
+            self._by_id[shared.file_id] = {known.path: known, shared.path: shared}
+
+    def discard(self, file_id: bytes, path: str) -> None:
+        """A content is no longer at a place, if it was."""
+        known = self._by_id.get(file_id)
+        if isinstance(known, dict):
+            known.pop(path, None)
+        elif known is not None and known.path == path:
+            known = None
+        if not known:
+            self._by_id.pop(file_id, None)
+
+
 @dataclass
 class ScanResult:
     """What a pass, or a step of it, found. Apply `removed` before `added`: a changed file is in both."""
@@ -68,6 +122,14 @@ class ScanResult:
 
     def __bool__(self) -> bool:
         return bool(self.added or self.removed or self.warnings)
+
+    def slices(self, size: int) -> Iterator[ScanResult]:
+        """The same in steps of so many contents at most, to be applied in this order; one at least."""
+        before = len(self.removed)
+        for start in range(0, max(before + len(self.added), 1), size):
+            end = start + size
+            added = self.added[max(start - before, 0):max(end - before, 0)]
+            yield ScanResult(added, self.removed[start:end], [] if start else self.warnings)
 
 
 class Found(NamedTuple):

@@ -1,0 +1,198 @@
+"""Single files: opened, but never through a link; read, written and hashed at a place; removed.
+
+Any thread may call these. What fails is an OSError: who calls says it in a sentence (`speaking`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import stat
+from collections import OrderedDict
+from typing import Callable, Optional
+
+from protocol.buffers import BufferPool
+from protocol.content import DIGEST_BYTES, MIB, piece_count_of, piece_size_of
+from protocol.shares import Fingerprint
+from protocol.wire import Buffer
+
+READ_SIZE = MIB                # bytes hashed between two looks at the stop flag
+READ_BUFFERS_MAX = 16 * MIB    # used again while a file is sent
+OPEN_FILES_MAX = 32            # descriptors kept open between calls
+
+
+def os_flags(*names: str) -> int:
+    """The named `os.open` flags that this system has."""
+    return sum(getattr(os, name, 0) for name in names)
+
+
+# O_NONBLOCK: a FIFO must not hold the thread. O_NOFOLLOW: a link is not the file that was announced.
+OPEN_FLAGS = os_flags("O_NONBLOCK", "O_NOFOLLOW", "O_CLOEXEC", "O_BINARY", "O_NOINHERIT")
+_REPARSE_POINT = 0x400   # Windows: links, junctions, files that are only in the cloud
+
+
+def fingerprint_of(status: os.stat_result) -> Fingerprint:
+    """What must not change between announcing a file and sending it."""
+    # Windows gives different inodes by name and by descriptor on some file systems: size and time must do there.
+    return status.st_size, status.st_mtime_ns, 0 if os.name == "nt" else status.st_ino
+
+
+def is_link(status: os.stat_result) -> bool:
+    """Whether it leads elsewhere: a link, or what Windows has instead."""
+    return stat.S_ISLNK(status.st_mode) or bool(getattr(status, "st_file_attributes", 0) & _REPARSE_POINT)
+
+
+def open_regular(path: str, write: bool = False, dir_fd: Optional[int] = None) -> int:
+    """Open a regular file, never through a link in its last component; OSError otherwise."""
+    if not hasattr(os, "O_NOFOLLOW") and is_link(os.lstat(path)):
+        raise OSError(errno.ELOOP, "a link", path)
+    descriptor = os.open(path, OPEN_FLAGS | (os.O_RDWR if write else os.O_RDONLY), dir_fd=dir_fd)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    return descriptor
+
+
+def create(path: str, dir_fd: Optional[int] = None) -> int:
+    """Create a file that was not there; the system applies the umask, and no execute bit is ever set."""
+    return os.open(path, OPEN_FLAGS | os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644, dir_fd=dir_fd)
+
+
+def read_at(descriptor: int, length: int, offset: int) -> bytes:
+    """Read exactly `length` bytes, less only at the end of the file."""
+    if hasattr(os, "pread"):
+        data = os.pread(descriptor, length, offset)
+    else:
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        data = os.read(descriptor, length)
+    if len(data) == length or not data:
+        return data
+    return data + read_at(descriptor, length - len(data), offset + len(data))
+
+
+def read_into(buffers: BufferPool, descriptor: int, length: int, offset: int) -> memoryview:
+    """The same, into a buffer that is used again when nobody holds the view any more."""
+    if not hasattr(os, "preadv"):  # Windows, older macOS
+        return memoryview(read_at(descriptor, length, offset))
+    view, filled = memoryview(buffers.take(length)), 0
+    while filled < length:
+        count = os.preadv(descriptor, [view[filled:]], offset + filled)
+        if not count:
+            break
+        filled += count
+    return view[:filled]
+
+
+def write_at(descriptor: int, data: Buffer, offset: int) -> None:
+    """Write all of it."""
+    view = memoryview(data)
+    while view:
+        if hasattr(os, "pwrite"):
+            written = os.pwrite(descriptor, view, offset)
+        else:
+            os.lseek(descriptor, offset, os.SEEK_SET)
+            written = os.write(descriptor, view)
+        view, offset = view[written:], offset + written
+
+
+def digest_range(descriptor: int, offset: int, length: int, tick: Callable[[], None]) -> bytes:
+    """SHA-256 of a range (shorter where the file ends), with a tick before each read."""
+    hasher = hashlib.sha256()
+    end = offset + length
+    while offset < end:
+        tick()
+        data = read_at(descriptor, min(READ_SIZE, end - offset), offset)
+        if not data:
+            break
+        hasher.update(data)
+        offset += len(data)
+    return hasher.digest()
+
+
+def holds(descriptor: int, size: int, digests: bytes) -> bool:
+    """Whether an open file has this content: stops at the first piece that differs."""
+    if os.fstat(descriptor).st_size != size:
+        return False
+    piece_size = piece_size_of(size)
+    return all(
+        digest_range(descriptor, index * piece_size, piece_size, no_tick) == digest_at(digests, index)
+        for index in range(piece_count_of(size))
+    )
+
+
+def digest_at(digests: bytes, index: int) -> bytes:
+    """The digest of one piece."""
+    return digests[index * DIGEST_BYTES:(index + 1) * DIGEST_BYTES]
+
+
+def no_tick() -> None:
+    """For `digest_range`, where nothing is to be done before each read."""
+
+
+def remove(path: str) -> None:
+    """Remove a file, if it is there and can be removed."""
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+
+
+def write_anew(path: str, data: bytes) -> None:
+    """Write a small file beside the old one, then replace that one."""
+    remove(path + "~")
+    descriptor = create(path + "~")
+    try:
+        write_at(descriptor, data, 0)
+    finally:
+        os.close(descriptor)
+    os.replace(path + "~", path)
+
+
+# ---- Files that others may change, and files that are used again and again -------------------------------------------
+
+class StillChanging(Exception):
+    """The file changed while it was hashed."""
+
+
+def read_member(path: str, expected: Fingerprint, offset: int, length: int) -> bytes:
+    """A part of a file in a pack, if it is still as it was announced; else `StillChanging` or an OSError."""
+    descriptor = open_regular(path)
+    try:
+        data = read_at(descriptor, length, offset)
+        if fingerprint_of(os.fstat(descriptor)) != expected or len(data) != length:
+            raise StillChanging
+        return data
+    finally:
+        os.close(descriptor)
+
+
+class OpenFiles:
+    """Descriptors kept open between calls: the least recently used is closed first."""
+
+    def __init__(self) -> None:
+        self._open: OrderedDict[str, int] = OrderedDict()
+
+    def get(self, path: str, write: bool = False) -> int:
+        """The descriptor of a file, opened if need be."""
+        if path in self._open:
+            self._open.move_to_end(path)
+            return self._open[path]
+        return self.put(path, open_regular(path, write))
+
+    def put(self, path: str, descriptor: int) -> int:
+        """Keep a descriptor."""
+        self.drop(path)
+        self._open[path] = descriptor
+        if len(self._open) > OPEN_FILES_MAX:
+            os.close(self._open.popitem(last=False)[1])
+        return descriptor
+
+    def drop(self, path: str) -> None:
+        """Close the descriptor of a file, if it is open."""
+        if path in self._open:
+            os.close(self._open.pop(path))
+
+    def close(self) -> None:
+        """Close all."""
+        for path in list(self._open):
+            self.drop(path)

@@ -1,0 +1,149 @@
+"""Folders, and the names that finished files get in them: nothing is ever replaced, no link followed.
+
+Any thread may call these.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import time
+from typing import Callable, Iterator, List, Optional, Tuple
+
+from disk.access import create, is_link, open_regular, os_flags
+from protocol.content import ErrorKind, LibraryError, shown
+
+CANDIDATES_MAX = 1000          # "name (2)" ... before giving up
+RENAME_TRIES, RENAME_DELAY = 10, 0.1   # Windows: a virus scanner may hold the file for a moment
+
+_HAS_DIR_FD = hasattr(os, "O_DIRECTORY") and {os.open, os.mkdir, os.stat, os.unlink, os.link} <= os.supports_dir_fd
+
+
+class Folder:
+    """An open directory: names are looked up in it, links are not followed."""
+
+    def __init__(self, path: str, descriptor: Optional[int]) -> None:
+        self.path = path
+        self._descriptor = descriptor
+
+    @classmethod
+    def open(cls, path: str) -> Folder:
+        """Open a folder that the person chose (it may be a link)."""
+        return cls(path, os.open(path, os.O_RDONLY | os_flags("O_DIRECTORY", "O_CLOEXEC")) if _HAS_DIR_FD else None)
+
+    def __enter__(self) -> Folder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+
+    def _at(self, name: str) -> str:
+        return name if self._descriptor is not None else os.path.join(self.path, name)
+
+    def status(self, name: str) -> os.stat_result:
+        """What stands under the name, itself and not what it may point to."""
+        return os.stat(self._at(name), dir_fd=self._descriptor, follow_symlinks=False)
+
+    def child(self, name: str) -> Folder:
+        """Open a folder in this one, made if absent; a link or a file in its place is an OSError."""
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(self._at(name), dir_fd=self._descriptor)
+        path = os.path.join(self.path, name)
+        if self._descriptor is not None:
+            flags = os.O_RDONLY | os_flags("O_DIRECTORY", "O_CLOEXEC", "O_NOFOLLOW")
+            return Folder(path, os.open(name, flags, dir_fd=self._descriptor))
+        status = self.status(name)
+        if is_link(status) or not stat.S_ISDIR(status.st_mode):
+            raise OSError(errno.ENOTDIR, "not a folder", path)
+        return Folder(path, None)
+
+    def open_file(self, name: str) -> int:
+        """Open a regular file in this folder for reading."""
+        return open_regular(self._at(name), dir_fd=self._descriptor)
+
+    def create(self, name: str) -> int:
+        """Create a file in this folder."""
+        return create(self._at(name), self._descriptor)
+
+    def remove(self, name: str) -> None:
+        """Remove a file of this folder."""
+        os.unlink(self._at(name), dir_fd=self._descriptor)
+
+    def take_in(self, source: str, name: str) -> None:
+        """Move a file into this folder; FileExistsError where the name is taken, by anything at all."""
+        if os.name == "nt":
+            _rename_windows(source, self._at(name))
+            return
+        try:
+            os.link(source, self._at(name), dst_dir_fd=self._descriptor, follow_symlinks=False)
+        except FileExistsError:
+            raise
+        except (OSError, NotImplementedError):     # a disk without hard links, such as exFAT
+            self._take_in_by_reservation(source, name)
+        else:
+            os.unlink(source)
+
+    def _take_in_by_reservation(self, source: str, name: str) -> None:
+        os.close(self.create(name))
+        try:
+            os.replace(source, self._at(name), dst_dir_fd=self._descriptor)
+        except OSError:
+            self.remove(name)
+            raise
+
+    def sync(self) -> None:
+        """Make new names survive a power cut, where the system can."""
+        if self._descriptor is not None:
+            with contextlib.suppress(OSError):
+                os.fsync(self._descriptor)
+
+
+def _rename_windows(source: str, target: str) -> None:
+    """Rename; Windows itself refuses to replace anything, and another program may hold the file for a moment."""
+    for _ in range(RENAME_TRIES - 1):
+        try:
+            return os.rename(source, target)
+        except FileExistsError:
+            raise
+        except PermissionError:
+            time.sleep(RENAME_DELAY)
+    os.rename(source, target)
+
+
+@contextlib.contextmanager
+def folder_in(root: str, components: List[str]) -> Iterator[Folder]:
+    """A folder below another, its parents made one by one, never through a link."""
+    with contextlib.ExitStack() as stack:
+        place = stack.enter_context(Folder.open(root))
+        for component in components:
+            place = stack.enter_context(place.child(component))
+        yield place
+
+
+def give_name(place: Folder, source: str, status: os.stat_result, name: str,
+              is_same: Callable[[Folder, str], bool], is_synced: bool = True) -> Tuple[str, bool]:
+    """Give a finished file the first free name; stop at one that already holds the same content."""
+    stem, extension = os.path.splitext(name)
+    for number in range(1, CANDIDATES_MAX + 1):
+        candidate = name if number == 1 else f"{stem} ({number}){extension}"
+        try:
+            place.take_in(source, candidate)
+        except FileExistsError:
+            if is_same(place, candidate):
+                return candidate, True
+            continue
+        _confirm(place, candidate, status)
+        if is_synced:
+            place.sync()
+        return candidate, False
+    raise LibraryError(ErrorKind.NAME, f"There are too many files called {shown(name)}.")
+
+
+def _confirm(place: Folder, name: str, status: os.stat_result) -> None:
+    """Check that what got the final name is the very file that was verified."""
+    if os.name != "nt" and not os.path.samestat(place.status(name), status):
+        place.remove(name)
+        raise LibraryError(ErrorKind.CHANGED, f"{shown(name)} was exchanged by another program; it is not kept.")

@@ -1,0 +1,398 @@
+"""Finds and hashes what is shared: the shared folder, and what a person shares from elsewhere.
+
+`Scanner` is owned by the scanner's thread. `add_path`, `adopt`, `hold` and `release` are for other threads: they only
+put into its inbox.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import hashlib
+import os
+import queue
+import stat
+import time
+from collections import defaultdict
+from dataclasses import replace
+from functools import partial
+from typing import Any, Callable, Dict, List, Optional, Protocol, Tuple
+
+from disk.access import StillChanging, digest_range, fingerprint_of, open_regular, read_member
+from disk.digests import RACY_TIME_NS, DigestStore
+from disk.walk import Walk
+from protocol.content import (
+    DIGEST_BYTES,
+    ErrorKind,
+    FolderEntry,
+    LibraryError,
+    Pack,
+    PathSet,
+    check_name,
+    digests_of,
+    in_order,
+    packs_in,
+    piece_count_of,
+    piece_length,
+    piece_size_of,
+    shown,
+)
+from protocol.shares import (
+    Fingerprint,
+    Found,
+    ScanResult,
+    SharedFile,
+    Top,
+    Troubles,
+    shared_file,
+    shared_folder,
+    shared_pack,
+)
+from protocol.troubles import meaning
+
+REPORT_INTERVAL = 0.5          # seconds of scanning between two reports
+REPORT_LONG = 1000             # contents in a report from which on the garbage collector is spared them
+HASH_TIME_MAX = 10.0           # seconds of hashing in a pass: then new files are looked for
+PASS_INTERVAL_MIN = 2.0        # seconds
+PASS_IDLE_FACTOR = 20          # a pass costs at most a twentieth of the time
+WORK_TIME, REST_TIME = 0.005, 0.02   # seconds of work, then of rest, while the disk serves transfers ...
+BREATH_TIME = 0.0005                 # ... and otherwise, so that other threads come to their turn
+
+
+class StopFlag(Protocol):
+    """What the scanner needs of a `threading.Event`."""
+
+    def is_set(self) -> bool:
+        """Whether the scan is to end."""
+
+
+class _Stopped(Exception):
+    """The stop flag was seen, or the pass has had its time."""
+
+
+def _is_inside(path: str, folder: str) -> bool:
+    """Whether a real path is the folder or in it."""
+    path, folder = os.path.normcase(path), os.path.normcase(folder)
+    return path == folder or path.startswith(os.path.join(folder, ""))
+
+
+def _check_readable(path: str) -> None:
+    """An OSError for what cannot be read; LibraryError for what is neither file nor folder."""
+    mode = os.stat(path).st_mode
+    if stat.S_ISDIR(mode):
+        os.listdir(path)
+    elif stat.S_ISREG(mode):
+        os.close(open_regular(path))
+    else:
+        raise LibraryError(ErrorKind.DENIED, f"{shown(path, 1000)} is no ordinary file or folder.")
+
+
+class Scanner:
+    """Finds and hashes what is shared; owned by one thread, which calls `run_once` again and again."""
+
+    def __init__(self, folder: str, stop: Optional[StopFlag] = None, clock: Callable[[], float] = time.monotonic,
+                 is_disk_busy: Callable[[], bool] = lambda: False, rest: Callable[[float], Any] = time.sleep) -> None:
+        self.folder = os.path.abspath(folder)
+        self._stop = stop
+        self._clock = clock
+        self._is_disk_busy, self._rest = is_disk_busy, rest
+        self._rested_at = clock()
+        self._store = DigestStore(self.folder)
+        self._inbox: queue.SimpleQueue[Callable[[], Any]] = queue.SimpleQueue()
+        self._extras: List[str] = []
+        self._held: set[str] = set()
+        self._known: Dict[str, SharedFile] = {}                          # files, by path
+        self._folders: Dict[str, SharedFile] = {}                        # shared folders, by path
+        self._contents: Dict[str, Tuple[List[Tuple[str, SharedFile]], List[str]]] = {}  # what a listing was made of
+        self._packs: Dict[str, List[SharedFile]] = {}                    # of shared folders, by path
+        self._warned: set[str] = set()
+        self._idle_cost = 0.0
+        self._report: Optional[Callable[[ScanResult], None]] = None
+        self._whole, self._step = ScanResult(), ScanResult()
+        self._reported_at = self._hash_until = 0.0
+        self._is_unfinished = self._has_pruned = False
+        self._begun: Dict[str, Tuple[Fingerprint, bytearray]] = {}       # the digests so far of a huge file, by path
+
+    # -- for other threads --
+
+    def add_path(self, path: str) -> str:
+        """Share a file or folder that lies elsewhere, from the next pass on; returns its real path."""
+        real = os.path.realpath(path)
+        try:
+            _check_readable(real)
+        except OSError as error:
+            kind, cause = meaning(error)
+            raise LibraryError(kind, f"{shown(path, 1000)} cannot be read: {cause}.") from error
+        self._check_apart(real)
+        check_name(os.path.basename(real))
+        self._inbox.put(partial(self._add_extra, real))
+        return real
+
+    def _check_apart(self, real: str) -> None:
+        """Refuse what overlaps the shared folder: one file has one name here."""
+        folder, path = os.path.realpath(self.folder), shown(real, 1000)
+        if _is_inside(real, folder):
+            raise LibraryError(ErrorKind.DENIED, f"{path} is shared already.")
+        if _is_inside(folder, real):
+            raise LibraryError(ErrorKind.DENIED, f"{path} cannot be shared as a whole: "
+                                                 f"{shown(folder, 1000)} in it is shared already.")
+
+    def adopt(self, shared: SharedFile) -> None:
+        """Take a file that a download has finished as known: it is not hashed again."""
+        self._inbox.put(partial(self._adopt, shared))
+
+    def hold(self, name: str) -> None:
+        """Keep a top folder's entry as it is while a download fills the folder."""
+        self._inbox.put(partial(self._held.add, name))
+
+    def release(self, name: str) -> None:
+        """End `hold`: the folder is listed as it is at the next pass."""
+        self._inbox.put(partial(self._held.discard, name))
+
+    # -- for the owner --
+
+    def next_pass_in(self) -> float:
+        """Seconds until the next pass is worth its cost."""
+        return 0.0 if self._is_unfinished else max(PASS_INTERVAL_MIN, PASS_IDLE_FACTOR * self._idle_cost)
+
+    def run_once(self, report: Optional[Callable[[ScanResult], None]] = None) -> ScanResult:
+        """Make one pass; `report` gets what was found about twice a second, the result is the whole of it.
+
+        A pass ends after some seconds of hashing, and the next goes on: new small files do not wait for a huge one.
+        """
+        self._whole, self._step, self._report = ScanResult(), ScanResult(), report
+        self._idle_cost, self._reported_at, self._is_unfinished = 0.0, self._clock(), False
+        with contextlib.suppress(_Stopped):
+            self._scan()
+        self._flush()
+        self._store.commit()
+        return self._whole
+
+    def close(self) -> None:
+        """Give the kept digests' file free."""
+        self._take_inbox()
+        self._store.close()
+
+    def _adopt(self, shared: SharedFile) -> None:
+        self._known[shared.path] = shared
+        # Nobody else has written it, so its time need not be old to be believed.
+        self._store.keep(shared.path, shared.fingerprint, shared.digests, shared.mtime_ns + 2 * RACY_TIME_NS)
+
+    def _add_extra(self, path: str) -> None:
+        if path not in self._extras:
+            self._extras.append(path)
+
+    def _take_inbox(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._inbox.get_nowait()()
+
+    def _tick(self) -> None:
+        """Between two steps of work: stop if asked to, report if it is time."""
+        if self._stop is not None and self._stop.is_set():
+            raise _Stopped
+        now = self._clock()
+        if self._step and now - self._reported_at >= REPORT_INTERVAL:
+            self._flush()
+        if now - self._rested_at >= WORK_TIME:      # transfers have the disk first, and chat need not wait for a turn
+            self._rest(REST_TIME if self._is_disk_busy() else BREATH_TIME)
+            self._rested_at = self._clock()
+
+    def _flush(self) -> None:
+        step, self._step, self._reported_at = self._step, ScanResult(), self._clock()
+        self._whole.added += step.added
+        self._whole.removed += step.removed
+        self._whole.warnings += step.warnings
+        if step and self._report is not None:
+            self._report(step)
+        if len(step.added) >= REPORT_LONG:
+            # They stay as long as they are shared, and are in no cycles: to look at 100,000 of them again and again
+            # would stop all threads for a tenth of a second each time.
+            gc.freeze()
+        self._store.commit()
+
+    def _scan(self) -> None:
+        started = self._clock()
+        self._take_inbox()
+        walk = Walk(self._tick)
+        walk.add_folder_itself(self.folder)
+        for path in self._extras:
+            walk.add(path, os.path.basename(path), None)
+        self._forget(walk)
+        self._idle_cost = self._clock() - started
+        self._hash_until = self._clock() + max(HASH_TIME_MAX, PASS_IDLE_FACTOR * self._idle_cost)
+        try:
+            self._hash_pending(walk)
+        finally:
+            self._step.warnings += walk.troubles.sentences(self._warned)
+            self._warned = walk.troubles.kinds()
+
+    def _forget(self, walk: Walk) -> None:
+        """Remove what is no longer there, or no longer what it was."""
+        for path, shared in list(self._known.items()):
+            found = walk.files.get(path)
+            if found is None or found.fingerprint != shared.fingerprint:
+                self._step.removed.append(self._known.pop(path))
+                if walk.has_seen_folder:
+                    self._store.forget(path)
+            elif (found.name, found.listed) != (shared.name, shared.listed):
+                self._known[path] = replace(shared, name=found.name, listed=found.listed)
+                self._step.removed.append(shared)
+                self._step.added.append(self._known[path])
+        self._begun = {path: begun for path, begun in self._begun.items() if path in walk.files}
+        if walk.has_seen_folder and not self._has_pruned:
+            self._has_pruned = True
+            self._store.prune(walk.files)
+        for path in list(self._folders):
+            if path not in walk.tops:
+                self._forget_folder(path)
+
+    def _forget_folder(self, path: str) -> None:
+        self._contents.pop(path, None)
+        if path in self._folders:
+            self._step.removed.append(self._folders.pop(path))
+        self._step.removed += self._packs.pop(path, [])
+
+    def _hash_pending(self, walk: Walk) -> None:
+        """Hash what is new, small files first; a folder is listed as soon as all its files are known."""
+        pending = sorted((path for path in walk.files if path not in self._known),
+                         key=lambda path: walk.files[path].fingerprint[0])
+        tops_of: Dict[str, List[str]] = defaultdict(list)
+        for top_path, top in walk.tops.items():
+            for _, path in top.members:
+                if path not in self._known:
+                    tops_of[path].append(top_path)
+                    top.waiting += 1
+            if not top.waiting:
+                self._list_folder(top_path, top, walk.troubles)
+        for path in pending:
+            self._tick()        # also where digests are kept, and nothing is read
+            self._hash_file(path, walk.files[path], walk.troubles)
+            for top_path in tops_of.get(path, ()):
+                walk.tops[top_path].waiting -= 1
+                if not walk.tops[top_path].waiting:
+                    self._list_folder(top_path, walk.tops[top_path], walk.troubles)
+            self._end_pass_in_time()
+
+    def _hash_file(self, path: str, found: Found, troubles: Troubles) -> None:
+        self._take_inbox()     # a download may just have finished this very file
+        adopted = self._known.get(path)
+        if adopted is not None and adopted.fingerprint == found.fingerprint:
+            return
+        started = self._clock()
+        kept = self._store.find(path, found.fingerprint) if path not in self._begun else b""
+        if kept and len(kept) == piece_count_of(found.fingerprint[0]) * DIGEST_BYTES:
+            self._known[path] = shared = shared_file(found.name, path, found.fingerprint, kept, found.listed)
+            self._step.added.append(shared)
+            return
+        if kept:
+            self._begun[path] = found.fingerprint, bytearray(kept)
+        try:
+            self._known[path] = shared = self._hash_opened(path, found)
+        except StillChanging:
+            troubles.add("changing", found.name)
+            self._idle_cost += self._clock() - started
+        except OSError:
+            troubles.add("unreadable", found.name)
+        else:
+            self._step.added.append(shared)
+
+    def _hash_opened(self, path: str, found: Found) -> SharedFile:
+        descriptor = open_regular(path)
+        try:
+            digests = self._digest_pieces(descriptor, path, found.fingerprint)
+        finally:
+            os.close(descriptor)
+        return shared_file(found.name, path, found.fingerprint, digests, found.listed)
+
+    def _digest_pieces(self, descriptor: int, path: str, fingerprint: Fingerprint) -> bytes:
+        """Hash a file, going on where the last pass left it."""
+        tick = partial(self._tick_hashing, descriptor, fingerprint)
+        size = fingerprint[0]
+        begun = self._begun.pop(path, None)
+        digests = begun[1] if begun is not None and begun[0] == fingerprint else bytearray()
+        try:
+            for index in range(len(digests) // DIGEST_BYTES, piece_count_of(size)):
+                digests += digest_range(descriptor, index * piece_size_of(size), piece_length(size, index), tick)
+                self._end_pass_in_time()
+            tick()
+        except _Stopped:
+            self._begun[path] = fingerprint, digests
+            self._store.keep(path, fingerprint, bytes(digests), time.time_ns())
+            raise
+        self._store.keep(path, fingerprint, bytes(digests), time.time_ns())
+        return bytes(digests)
+
+    def _tick_hashing(self, descriptor: int, fingerprint: Fingerprint) -> None:
+        """Give up on a file that changes at its next read, not at its end: it may grow for ever."""
+        self._tick()
+        if fingerprint_of(os.fstat(descriptor)) != fingerprint:
+            raise StillChanging
+
+    def _end_pass_in_time(self) -> None:
+        if self._clock() >= self._hash_until:
+            self._is_unfinished = True
+            raise _Stopped
+
+    def _list_folder(self, path: str, top: Top, troubles: Troubles) -> None:
+        """Announce a folder as one entry, when its content is new."""
+        if top.name in self._held:
+            return
+        files = [(name, self._known[path]) for name, path in top.members if path in self._known]
+        if self._contents.get(path) == (files, top.empty):
+            return
+        self._forget_folder(path)
+        self._contents[path] = (files, top.empty)
+        entries, paths = [], PathSet()
+        for entry in [FolderEntry(name, shared.size, shared.file_id, False) for name, shared in files] + [
+                FolderEntry(name, 0, b"", True) for name in top.empty]:
+            if paths.add(entry.path):
+                entries.append(entry)
+            else:
+                troubles.add("twin", f"{top.name}/{entry.path}")
+        if entries:
+            try:
+                packs = self._packed(path, top.name, entries, dict(files))
+            except _Stopped:
+                self._contents.pop(path)     # it is listed at the next pass
+                raise
+            self._announce_folder(path, top.name, entries, packs, troubles)
+
+    def _announce_folder(self, path: str, name: str, entries: List[FolderEntry], packs: List[SharedFile],
+                         troubles: Troubles) -> None:
+        try:
+            self._folders[path] = shared = shared_folder(name, path, entries, packs)
+        except LibraryError:
+            troubles.add("big", name)
+        else:
+            self._packs[path] = packs
+            self._step.added += (*packs, shared)
+
+    def _packed(self, path: str, name: str, entries: List[FolderEntry], files: Dict[str, SharedFile]
+                ) -> List[SharedFile]:
+        """The packs of a folder's small files; none while any of them changes."""
+        packs = []
+        try:
+            for number, pack in enumerate(packs_in(in_order(entries)), 1):
+                members = tuple((files[entry.path].path, files[entry.path].fingerprint) for entry in pack.members)
+                digests = self._digests_of_pack(pack, members)
+                packs.append(shared_pack(f"{name}/small files {number}", f"{path}{os.sep}.pack {number}", pack, digests,
+                                         members))
+        except (OSError, StillChanging):
+            return []
+        return packs
+
+    def _digests_of_pack(self, pack: Pack, members: Tuple[Tuple[str, Fingerprint], ...]) -> bytes:
+        # The files are known by now, so what they are together depends on nothing but their ids.
+        place = ":pack " + hashlib.sha256(b"".join(entry.file_id for entry in pack.members)).hexdigest()
+        fingerprint = (pack.size, 0, 0)
+        kept = self._store.find(place, fingerprint)
+        if kept:
+            return kept
+        data = bytearray()
+        for path, expected in members:
+            self._tick()
+            data += read_member(path, expected, 0, expected[0])
+        digests = digests_of(bytes(data))
+        self._store.keep(place, fingerprint, digests, 2 * RACY_TIME_NS)
+        return digests

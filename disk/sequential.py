@@ -1,0 +1,150 @@
+"""One file from end to end, for the transport's verbs; each object is owned by the thread that calls the verb."""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+import os
+import secrets
+import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Deque
+
+from disk.access import READ_BUFFERS_MAX, create, fingerprint_of, open_regular, read_into, remove, write_at
+from disk.places import Folder, give_name
+from protocol.buffers import BufferPool
+from protocol.content import FILE_SIZE_MAX, HIDDEN, ErrorKind, LibraryError, check_name, shown
+from protocol.troubles import no_room, speaking
+from protocol.wire import Buffer
+
+
+class BackgroundDigest:
+    """SHA-256 of bytes given one after the other, computed on a thread of its own while the caller reads or writes."""
+
+    AHEAD_MAX = 4  # buffers that may wait for it
+
+    def __init__(self) -> None:
+        self._hasher = hashlib.sha256()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="digest")
+        self._waiting: Deque[Future[None]] = collections.deque()
+
+    def update(self, data: Buffer) -> None:
+        """Take in bytes, which must not change any more."""
+        self._waiting.append(self._thread.submit(self._hasher.update, data))
+        while len(self._waiting) > self.AHEAD_MAX:
+            self._waiting.popleft().result()
+
+    def hexdigest(self) -> str:
+        while self._waiting:
+            self._waiting.popleft().result()
+        return self._hasher.hexdigest()
+
+    def close(self) -> None:
+        self._thread.shutdown()
+
+
+class SequentialReader:
+    """Reads one file from its beginning to the size it had when it was opened."""
+
+    def __init__(self, path: str) -> None:
+        self.path = os.path.realpath(path)
+        self.name = os.path.basename(self.path)
+        with speaking(f"open {shown(path, 1000)}"):
+            self._descriptor = open_regular(self.path)
+            self._fingerprint = fingerprint_of(os.fstat(self._descriptor))
+        self.size = self._fingerprint[0]
+        self._position = 0
+        self._hasher = BackgroundDigest()
+        self._buffers = BufferPool(READ_BUFFERS_MAX)
+
+    def read(self, length: int) -> memoryview:
+        """The next bytes, none at the end; a file that changed on the way is an error."""
+        with speaking(f"read {shown(self.path, 1000)}"):
+            length = min(length, self.size - self._position)
+            data = read_into(self._buffers, self._descriptor, length, self._position)
+            unchanged = fingerprint_of(os.fstat(self._descriptor)) == self._fingerprint
+        if not unchanged:
+            raise LibraryError(ErrorKind.CHANGED, f"{shown(self.path, 1000)} changed while it was sent.")
+        self._position += len(data)
+        self._hasher.update(data)
+        return data
+
+    def hexdigest(self) -> str:
+        """SHA-256 of what was read so far."""
+        return self._hasher.hexdigest()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._hasher.close()
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def __enter__(self) -> SequentialReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class SequentialWriter:
+    """Writes one file of known size under a random name, then gives it its own; leaving without `finish` drops it."""
+
+    def __init__(self, folder: str, name: str, size: int) -> None:
+        self.folder = os.path.abspath(folder)
+        self.name, self.size = check_name(name), size
+        if "/" in name or not 0 <= size <= FILE_SIZE_MAX:
+            raise LibraryError(ErrorKind.MALFORMED, f"{shown(name)} is offered with an impossible name or size.")
+        self._path = os.path.join(self.folder, f"{HIDDEN}-{secrets.token_hex(16)}.part")
+        self._hasher = BackgroundDigest()
+        self.written = 0
+        with speaking(f"save {shown(name)}"):
+            os.makedirs(self.folder, exist_ok=True)
+            free = shutil.disk_usage(self.folder).free
+            if size > free:
+                raise no_room(name, size, free)
+            self._descriptor = create(self._path)
+
+    def write(self, data: Buffer) -> None:
+        """Write the next bytes."""
+        if self.written + len(data) > self.size:
+            raise LibraryError(ErrorKind.MALFORMED, f"{shown(self.name)} is longer than was declared.")
+        self._hasher.update(data)
+        with speaking(f"save {shown(self.name)}"):
+            write_at(self._descriptor, data, self.written)
+        self.written += len(data)
+
+    def finish(self) -> str:
+        """Flush the file and give it its name, or the next free one; returns its path."""
+        if self.written != self.size:
+            raise LibraryError(ErrorKind.MALFORMED, f"{shown(self.name)} is shorter than was declared.")
+        with speaking(f"save {shown(self.name)}"):
+            os.fsync(self._descriptor)
+            status = os.fstat(self._descriptor)
+            if os.name == "nt":
+                self._close()            # Windows renames no open file
+            with Folder.open(self.folder) as place:
+                final, _ = give_name(place, self._path, status, self.name, lambda *_: False)
+            self.abort()
+        return os.path.join(self.folder, final)
+
+    def abort(self) -> None:
+        """Close the file and drop what was written; after `finish`, nothing."""
+        self._close()
+        remove(self._path)
+
+    def hexdigest(self) -> str:
+        """SHA-256 of what was written so far."""
+        return self._hasher.hexdigest()
+
+    def _close(self) -> None:
+        self._hasher.close()
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def __enter__(self) -> SequentialWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.abort()

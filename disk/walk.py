@@ -1,0 +1,77 @@
+"""One look at what lies in the shared places; owned by the scanner's thread."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import Callable, Dict, List, Optional
+
+from disk.access import fingerprint_of, is_link
+from protocol.content import BadName, check_name
+from protocol.shares import SCAN_FILES_MAX, Found, Top, Troubles
+
+
+class Walk:
+    """One look at what lies in the shared places: names and fingerprints, nothing is opened."""
+
+    def __init__(self, tick: Callable[[], None]) -> None:
+        self.files: Dict[str, Found] = {}
+        self.tops: Dict[str, Top] = {}
+        self.troubles = Troubles()
+        self.has_seen_folder = True
+        self._tick = tick
+
+    def add_folder_itself(self, folder: str) -> None:
+        """Look at the shared folder: each of its files and folders is shared by itself."""
+        children = self._children(folder)
+        if children is None:
+            self.troubles.add("folder", folder)
+            self.has_seen_folder = False        # it may be back, with all that is known of it
+        for child in children or ():
+            self.add(folder + os.sep + child, child, None)
+
+    def add(self, path: str, name: str, top: Optional[Top]) -> None:
+        """Look at a file or folder; `top` is the shared folder that it is in, if any."""
+        self._tick()
+        if len(self.files) >= SCAN_FILES_MAX:
+            self.troubles.add("many", name)
+            return
+        try:
+            check_name(name)
+            status = os.lstat(path)
+        except BadName:
+            self.troubles.add("name", name)
+        except OSError:
+            self.troubles.add("unreadable", name)
+        else:
+            self._add_checked(path, name, top, status)
+
+    def _add_checked(self, path: str, name: str, top: Optional[Top], status: os.stat_result) -> None:
+        if is_link(status):
+            self.troubles.add("link", name)
+        elif stat.S_ISDIR(status.st_mode):
+            if top is None:
+                top = self.tops[path] = Top(name)
+            self._add_folder(path, name, top)
+        elif stat.S_ISREG(status.st_mode):
+            if top is not None:
+                top.members.append((name[len(top.name) + 1:], path))
+            self.files[path] = Found(name, top is None, fingerprint_of(status))
+        else:
+            self.troubles.add("special", name)
+
+    def _add_folder(self, path: str, name: str, top: Top) -> None:
+        children = self._children(path)
+        if children is None:
+            self.troubles.add("unreadable", name)
+        elif not children and name != top.name:
+            top.empty.append(name[len(top.name) + 1:])
+        for child in children or ():
+            self.add(path + os.sep + child, f"{name}/{child}", top)
+
+    def _children(self, path: str) -> Optional[List[str]]:
+        """What is in a folder, without dotfiles; None when it cannot be read."""
+        try:
+            return sorted(name for name in os.listdir(path) if not name.startswith("."))
+        except OSError:
+            return None

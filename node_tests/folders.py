@@ -1,0 +1,77 @@
+"""What tests of files on disk begin with: contents, folders filled with files, a library, another process."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+import library
+from library import Library
+from protocol.content import digests_of, identity_of, piece_count_of, piece_length, piece_size_of
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+POSIX = os.name == "posix"
+needs_posix = pytest.mark.skipif(not POSIX, reason="needs POSIX")
+
+
+def bytes_of(size: int, seed: int = 1) -> bytes:
+    return random.Random(seed).getrandbits(8 * size).to_bytes(size, "big") if size else b""
+
+
+class Content:
+    """A content as its announcer knows it."""
+
+    def __init__(self, size: int, seed: int = 1) -> None:
+        self.data = bytes_of(size, seed)
+        self.size = size
+        self.digests = digests_of(self.data)
+        self.file_id = identity_of(size, self.digests)
+        self.count = piece_count_of(size)
+
+    def piece(self, index: int) -> bytes:
+        start = index * piece_size_of(self.size)
+        return self.data[start:start + piece_length(self.size, index)]
+
+
+def fetch(lib: Library, content: Content, name: str, **how: object) -> library.Finished:
+    lib.begin(content.file_id, content.size, content.digests, label="x")
+    for index in range(content.count):
+        assert lib.write_piece(content.file_id, index, content.piece(index))
+    return lib.finish(content.file_id, name, **how)
+
+
+def fill(folder: Path, **files: bytes) -> None:
+    for name, data in files.items():
+        path = folder / name.replace("__", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+
+def run_python(code: str, *arguments: str) -> str:
+    """Run code in a process of its own, with limits or rights that this one cannot take for itself."""
+    prelude = """
+import os, sys
+from disk.scanner import Scanner
+from library import Library
+from protocol.content import *
+"""
+    environment = dict(os.environ, PYTHONPATH=os.path.dirname(os.path.abspath(library.__file__)))
+    done = subprocess.run([sys.executable, "-c", prelude + textwrap.dedent(code), *arguments], env=environment,
+                          capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def world_readable(path: Path) -> str:
+    """The path, its parents open to every user as far as pytest made them."""
+    made_by_pytest = next((parent for parent in path.parents if parent.name.startswith("pytest-of-")), path.parent)
+    for parent in path.parents:
+        if made_by_pytest in (parent, *parent.parents):
+            parent.chmod(0o755)
+    return str(path)
