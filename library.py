@@ -107,6 +107,11 @@ def open_folder(folder: str, named: bool = True) -> Library:
     raise FolderInUse(f"The folders {shown(folder)} to {shown(folder + '-99')} are all in use.")
 
 
+def _is_read_only(folder: str) -> bool:
+    """Is the whole disk read-only, not just this folder closed to this user?"""
+    return hasattr(os, "statvfs") and bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+
+
 class Library:
     """The shared contents, part files and cache of one node; owned by one disk thread."""
 
@@ -147,7 +152,7 @@ class Library:
     def _open_for_writing(self) -> None:
         with speaking(f"save anything in {shown(self.folder, 1000)}"):
             if not os.access(self.folder, os.W_OK):
-                raise PermissionError(errno.EACCES, "not writable", self.folder)
+                raise OSError(errno.EROFS if _is_read_only(self.folder) else errno.EACCES, "not writable", self.folder)
             self._make_hidden_folders()
             self._take_lock()
             self._load()

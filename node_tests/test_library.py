@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+import types
 import unicodedata
 from pathlib import Path
 
@@ -714,6 +715,21 @@ def test_read_only_folder_is_said_at_the_start_and_still_shares(tmp_path):
         """, world_readable(tmp_path / "shared"))
     notice = f'Cannot save anything in "{tmp_path / "shared"}": this user has no permission.'
     assert said.splitlines() == [notice, "hello", "denied"]
+
+
+@pytest.mark.skipif(not hasattr(os, "statvfs"), reason="this system does not tell which disks are read-only")
+def test_a_read_only_disk_is_not_taken_for_a_missing_permission(tmp_path, monkeypatch):
+    seen = os.statvfs(tmp_path)
+    locked = types.SimpleNamespace(f_flag=seen.f_flag | os.ST_RDONLY)
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+    monkeypatch.setattr(os, "statvfs", lambda path: locked)
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    with Library(str(folder)) as lib:
+        assert lib.notice == f'Cannot save anything in "{folder}": the disk is read-only.'
+        with pytest.raises(LibraryError) as refused:
+            lib.begin(identity_of(0, b""), 0, b"")
+        assert refused.value.kind is ErrorKind.READ_ONLY
 
 
 # ---- Two nodes, one folder -------------------------------------------------------------------------------------------
