@@ -6,6 +6,7 @@ import hashlib
 import os
 import random
 import time
+from contextlib import closing
 
 import pytest
 from lab import MIB, PORT, Lab, Node, content
@@ -535,6 +536,24 @@ def test_a_frozen_source_is_left_and_another_one_ends_the_file(lab):
     assert lab.world.run_until(lambda: di.told(DownloadDone), frozen_at + 60)
     assert lab.world.now - frozen_at < 20
     assert di.read("lab.iso") == data
+
+
+def test_a_node_that_slept_goes_on_with_the_sources_it_had(tmp_path):
+    data = content(20 * MIB)
+    with closing(Lab(tmp_path, packets=True)) as lab:
+        lab.node("ana")
+        for name in ("bo", "cy"):
+            lab.node(name, shared={"lab.iso": data}, disk_delay=0.06)
+        di = lab.node("di")
+        di.fetch("lab.iso")
+        lab.world.run_until(lambda: di.row().verified > 6 * MIB, 60)
+        di.network.stop()
+        lab.run(25)
+        di.peer.on_timer(lab.world.now)  # before anything that came meanwhile is read
+        di.network.go_on()
+        woken_at = lab.world.now
+        assert lab.world.run_until(lambda: di.told(DownloadDone), woken_at + 60)
+        assert lab.world.now - woken_at < 6 and di.read("lab.iso") == data
 
 
 def test_a_frozen_only_source_is_a_failure_that_says_why(lab):

@@ -74,6 +74,7 @@ DROPPED_MAX = 1000  # senseless messages on one link before it is closed
 UNREAD_MAX = 8 << 20  # bytes that may wait on a link for somebody who goes on asking but does not read
 WITHOUT_OTHERS_MAX = 1 << 20  # bytes of a content that is mostly here before others could be found
 TICK = 0.5
+SLEPT_AFTER = 2.0  # seconds that a tick comes late
 
 
 class Wish(Protocol):
@@ -788,6 +789,8 @@ class Fetching:
             self._open_mesh_link(now)
         if now < self._tick_at:
             return
+        if now - self._tick_at > SLEPT_AFTER:
+            self._on_slept(now - self._tick_at, now)
         for fetch in list(self.fetches.values()):
             if not fetch.is_ended:
                 self._check(fetch, now)
@@ -798,6 +801,13 @@ class Fetching:
             elif bulk.is_up and now - bulk.used_at >= BULK_IDLE:
                 self.network.disconnect(bulk.link, "no longer needed")
         self._tick_at = now + TICK if self.fetches or self._bulk or self.served_on else math.inf
+
+    def _on_slept(self, seconds: float, now: float) -> None:
+        """A lid was closed, or the machine was busy: what came meanwhile waits to be read, and nobody is to blame."""
+        for fetch in self.fetches.values():
+            fetch.download.on_slept(seconds, now)
+            if fetch.lonely_since is not None:
+                fetch.lonely_since = now
 
     def _check(self, fetch: Fetch, now: float) -> None:
         if not fetch.is_complete:

@@ -566,6 +566,15 @@ class Download:
                 self._check(source, now)
         self.fill_all(now)
 
+    def on_slept(self, seconds: float, now: float) -> None:
+        """This node was not awake for so long: nobody was silent or slow meanwhile."""
+        for source in self.sources.values():
+            source.heard_at = min(source.heard_at + seconds, now)
+            source.news_at = min(source.news_at + seconds, now)
+            source.slow_since = None
+            if source.manifest is not None:
+                source.manifest.asked_at = min(source.manifest.asked_at + seconds, now)
+
     def _check(self, source: Source, now: float) -> None:
         if source.manifest is not None and now - source.manifest.asked_at >= MANIFEST_AFTER:
             self._ask_another_for_manifest(source, now)
