@@ -183,9 +183,8 @@ class Scanner:
             self._extras.append(path)
 
     def _take_inbox(self) -> None:
-        with contextlib.suppress(queue.Empty):
-            while True:
-                self._inbox.get_nowait()()
+        while not self._inbox.empty():      # nobody else takes from it; it is looked at before each file
+            self._inbox.get_nowait()()
 
     def _tick(self) -> None:
         """Between two steps of work: stop if asked to, report if it is time."""
