@@ -28,6 +28,7 @@ def body(arguments: argparse.Namespace) -> None:
         say("SHA-256 %s of %s" % (found, done.path))
         expect(found == expected, "the content is not that of the seed: %s was expected" % expected)
         expect(done.size == arguments.size, "%d bytes were told, %d expected" % (done.size, arguments.size))
+        node.say(scenario.fetched_line(name))
         node.wait_for_files(lambda rows: any(row.name == name and node.name in _names(row) for row in rows),
                             "%s with this node as a source" % name)
 

@@ -133,6 +133,11 @@ def content(seed: int, size: int) -> Iterator[bytes]:
         yield rng.randbytes(min(CONTENT_STEP, size - start))
 
 
+def fetched_line(name: str) -> str:
+    """What node_request.py says when it has the file."""
+    return "%s is fetched" % name
+
+
 def content_name(seed: int, size: int) -> str:
     """What the file made from that seed is called."""
     return "seed-%d-%d.bin" % (seed, size)
