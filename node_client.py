@@ -29,9 +29,9 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Callable, List, Optional, Sequence, Tuple
 
-from prompt.console import Console, next_of
+from prompt.console import Console, relative_path
 from prompt.settings import EXIT_FLAGS, NodeError, Settings, parse_flags
-from prompt.terminal import Terminal
+from prompt.terminal import Terminal, next_of
 from protocol import results
 from protocol.lines import safe_text
 
@@ -235,7 +235,7 @@ class Node:
 
     def __init__(self, settings: Settings, notify: Callable[[Any], None], library: files.Library,
                  transport: rdt.Transport, is_port_own: bool) -> None:
-        self.folder, self.is_port_own = _folder_shown(library.folder), is_port_own
+        self.folder, self.is_port_own = relative_path(library.folder), is_port_own
         self.ip = rdt.address_towards(settings.ip or ANY_ROUTE) or next(iter(own_addresses()), "127.0.0.1")
         self.is_local = transport.address[0].startswith("127.")
         self._thread = NodeThread(time.monotonic)
@@ -282,11 +282,6 @@ class Node:
             self._transport.close(timeout)
         self._disk(self._library.close, lambda *_: None)    # there, for a job may still be at its files
         self._disk.stop(timeout)
-
-
-def _folder_shown(folder: str) -> str:
-    relative = os.path.relpath(folder)
-    return folder if relative.startswith("..") else relative
 
 
 def _import_node() -> None:

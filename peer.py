@@ -21,9 +21,9 @@ from functools import partial
 from typing import AbstractSet, Any, Callable, Deque, Dict, List, Optional, Protocol, Sequence, Tuple
 
 from protocol import messages
-from protocol.content import LibraryError, check_manifest, check_name, decode_folder, ids_in, piece_size_of
+from protocol.content import LibraryError, decode_listing, ids_in, ids_of
 from protocol.fetching import MESH_LINKS_MAX, Fetching
-from protocol.host import After, FileRules
+from protocol.host import After
 from protocol.jobs import Jobs
 from protocol.membership import LOCAL_LINK, LocalSide, Membership, Seat, share_digest
 from protocol.messages import (
@@ -46,7 +46,6 @@ from protocol.messages import (
     decode,
 )
 from protocol.opening import NO_LAST_NETWORK, decode_last_network, encode_last_network
-from protocol.parts import Destination
 from protocol.results import (
     ChatReceived,
     DownloadDone,
@@ -126,20 +125,6 @@ class ScanFeed(Protocol):
     def release(self, name: str) -> None: ...
 
 
-def _is_true_manifest(file_id: bytes, size: int, digests: bytes) -> bool:
-    try:
-        check_manifest(file_id, size, digests)
-    except LibraryError:
-        return False
-    return True
-
-
-RULES = FileRules(
-    piece_size_of, _is_true_manifest, decode_folder, check_name,
-    Destination.DOWNLOAD, Destination.CACHE, Destination.PASSING,
-)  # fmt: skip
-
-
 class _ListAsk:
     """A list command on its way: when the first page tells how many there are, several are asked at once."""
 
@@ -183,7 +168,7 @@ class Peer:
         self._is_draining = False
         self._disk_jobs, self._disk_at = 0, 0.0  # on their way, and when the last one came back
         self.membership = Membership(LocalSide(network, self._to_supernode), rng, owner=self, name=name, mesh=mesh)
-        self.fetching = Fetching(network, library, RULES, rng, self)
+        self.fetching = Fetching(network, library, rng, self)
         self.serving = self.fetching.serving
         self.jobs = Jobs(self.fetching)
         self._now = 0.0
@@ -796,13 +781,12 @@ class Peer:
                     count, total = known[1:]
                 else:
                     try:
-                        listing = self.library.contents(cached.file_id)
-                        entries = decode_folder(listing)
+                        entries, packs = decode_listing(self.library.contents(cached.file_id))
                     except LibraryError:
                         continue
                     count = sum(not entry.is_folder for entry in entries)
                     total = sum(entry.size for entry in entries)
-                    contents[cached.file_id] = ids_in(listing)
+                    contents[cached.file_id] = ids_of(entries, packs)
             found[cached.file_id] = cached, count, total
         return found, contents
 

@@ -43,7 +43,7 @@ from protocol.roster import (
     seen_from,
     share_digest,
 )
-from protocol.seat import LOCAL_LINK, LOST_PLACES_MAX, Network, Seat
+from protocol.seat import LOCAL_LINK, LOST_PLACES_MAX, SLEPT_AFTER, Network, Seat
 from protocol.wire import Address
 
 TICK = 0.5  # seconds between two looks at the members
@@ -65,7 +65,6 @@ BACKLOG_MAX = 8 << 20  # bytes queued for a member who does not read, until it i
 ROUND_TRIP_US_MAX = 60_000_000  # that a member may claim
 HEAL_INTERVAL = 10.0
 HINTS_PER_SECOND = 0.5  # a hint is shorter than the query that it causes
-SLEPT_AFTER = 2.0  # seconds of lateness that mean this node slept (THREATS: F04)
 DOUBT_TIME = 3.0  # seconds to find out whether somebody took over meanwhile
 DOUBT_QUERY_INTERVAL = 0.5
 HELD_MAX = 1000  # messages kept while in doubt

@@ -14,7 +14,7 @@ from collections import OrderedDict
 from typing import Callable, Optional
 
 from protocol.buffers import BufferPool
-from protocol.content import DIGEST_BYTES, MIB, piece_count_of, piece_size_of
+from protocol.content import MIB, digest_at, piece_count_of, piece_size_of
 from protocol.shares import Fingerprint
 from protocol.wire import Buffer
 
@@ -120,11 +120,6 @@ def holds(descriptor: int, size: int, digests: bytes) -> bool:
         digest_range(descriptor, index * piece_size, piece_size, no_tick) == digest_at(digests, index)
         for index in range(piece_count_of(size))
     )
-
-
-def digest_at(digests: bytes, index: int) -> bytes:
-    """The digest of one piece."""
-    return digests[index * DIGEST_BYTES:(index + 1) * DIGEST_BYTES]
 
 
 def no_tick() -> None:

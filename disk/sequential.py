@@ -43,7 +43,27 @@ class BackgroundDigest:
         self._thread.shutdown()
 
 
-class SequentialReader:
+class _Sequential:
+    """What both ends of a file have: its descriptor, and the digest of what has passed."""
+
+    _descriptor = -1
+
+    def __init__(self) -> None:
+        self._hasher = BackgroundDigest()
+
+    def hexdigest(self) -> str:
+        """SHA-256 of what was read or written so far."""
+        return self._hasher.hexdigest()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._hasher.close()
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+class SequentialReader(_Sequential):
     """Reads one file from its beginning to the size it had when it was opened."""
 
     def __init__(self, path: str) -> None:
@@ -54,7 +74,7 @@ class SequentialReader:
             self._fingerprint = fingerprint_of(os.fstat(self._descriptor))
         self.size = self._fingerprint[0]
         self._position = 0
-        self._hasher = BackgroundDigest()
+        super().__init__()
         self._buffers = BufferPool(READ_BUFFERS_MAX)
 
     def read(self, length: int) -> memoryview:
@@ -69,17 +89,6 @@ class SequentialReader:
         self._hasher.update(data)
         return data
 
-    def hexdigest(self) -> str:
-        """SHA-256 of what was read so far."""
-        return self._hasher.hexdigest()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._hasher.close()
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
-
     def __enter__(self) -> SequentialReader:
         return self
 
@@ -87,7 +96,7 @@ class SequentialReader:
         self.close()
 
 
-class SequentialWriter:
+class SequentialWriter(_Sequential):
     """Writes one file of known size under a random name, then gives it its own; leaving without `finish` drops it."""
 
     def __init__(self, folder: str, name: str, size: int) -> None:
@@ -96,7 +105,7 @@ class SequentialWriter:
         if "/" in name or not 0 <= size <= FILE_SIZE_MAX:
             raise LibraryError(ErrorKind.MALFORMED, f"{shown(name)} is offered with an impossible name or size.")
         self._path = os.path.join(self.folder, f"{HIDDEN}-{secrets.token_hex(16)}.part")
-        self._hasher = BackgroundDigest()
+        super().__init__()
         self.written = 0
         with speaking(f"save {shown(name)}"):
             os.makedirs(self.folder, exist_ok=True)
@@ -122,7 +131,7 @@ class SequentialWriter:
             os.fsync(self._descriptor)
             status = os.fstat(self._descriptor)
             if os.name == "nt":
-                self._close()            # Windows renames no open file
+                self.close()            # Windows renames no open file
             with Folder.open(self.folder) as place:
                 final, _ = give_name(place, self._path, status, self.name, lambda *_: False)
             self.abort()
@@ -130,18 +139,8 @@ class SequentialWriter:
 
     def abort(self) -> None:
         """Close the file and drop what was written; after `finish`, nothing."""
-        self._close()
+        self.close()
         remove(self._path)
-
-    def hexdigest(self) -> str:
-        """SHA-256 of what was written so far."""
-        return self._hasher.hexdigest()
-
-    def _close(self) -> None:
-        self._hasher.close()
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
 
     def __enter__(self) -> SequentialWriter:
         return self

@@ -13,7 +13,7 @@ import pytest
 
 import library
 from library import Library
-from protocol.content import digests_of, identity_of, piece_count_of, piece_length, piece_size_of
+from protocol.content import decode_listing, digests_of, identity_of, piece_count_of, piece_length, piece_size_of
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 POSIX = os.name == "posix"
@@ -75,3 +75,8 @@ def world_readable(path: Path) -> str:
         if made_by_pytest in (parent, *parent.parents):
             parent.chmod(0o755)
     return str(path)
+
+
+def entries_of(listing):
+    """What a folder's listing names, without its packs."""
+    return decode_listing(listing)[0]

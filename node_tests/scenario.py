@@ -29,9 +29,8 @@ sys.path.insert(0, str(ROOT))
 # The scripts take the program's modules from here: then the line above has been run before they are looked for.
 import node_client  # noqa: E402
 import rdt  # noqa: E402, F401
-from prompt import settings as flags  # noqa: E402
 from prompt.console import line_for  # noqa: E402
-from prompt.settings import DEFAULT_PORT, NodeError, Settings, check_ip  # noqa: E402
+from prompt.settings import DEFAULT_PORT, NodeError, Settings, check_ip, check_port  # noqa: E402
 from protocol import election, membership, results  # noqa: E402, F401
 
 DEFAULT_TIMEOUT = 30.0  # seconds for each wait
@@ -56,7 +55,7 @@ def parser_for(title: str, port: int = DEFAULT_PORT) -> argparse.ArgumentParser:
     """The flags that every scenario has."""
     parser = argparse.ArgumentParser(description=title, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ip", default="127.0.0.1", type=check_ip, help="where the first one is")
-    parser.add_argument("--port", default=port, type=check_port, help="its UDP port (default %(default)s)")
+    parser.add_argument("--port", default=port, type=port_or_any, help="its UDP port (default %(default)s)")
     parser.add_argument("--name", default="", help="how the others see this one")
     parser.add_argument("--folder", help="where files are kept (default: a temporary folder)")
     parser.add_argument("--timeout", type=float, default=DEFAULT_TIMEOUT, help="seconds for each wait (%(default)g)")
@@ -70,9 +69,9 @@ def add_content_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mesh-off", action="store_true", help="as the command M off: by way of the supernode")
 
 
-def check_port(text: str) -> int:
+def port_or_any(text: str) -> int:
     """A port; 0, a free one, is for the scripts that can do without a known one."""
-    return 0 if text.strip() == "0" else flags.check_port(text)
+    return 0 if text.strip() == "0" else check_port(text)
 
 
 def run(

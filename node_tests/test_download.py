@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 import pytest
 
 from protocol import download as rules
-from protocol.content import has_piece, set_piece
+from protocol.content import FILE_SIZE_MAX, has_piece, set_piece
 from protocol.download import MIB, PieceChoice, Rate, in_flight_limit, window_of
 from protocol.messages import (
     NO_PIECE,
@@ -30,7 +30,6 @@ from protocol.messages import (
 )
 from protocol.transfer import (
     DROP_AFTER,
-    FILE_SIZE_MAX,
     GIVEN_FORGOTTEN_AFTER,
     LINK_LOW,
     LINKS_AT_ONCE,

@@ -12,7 +12,20 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from folders import GIB, KIB, MIB, POSIX, Content, bytes_of, fetch, fill, needs_posix, run_python, world_readable
+from folders import (
+    GIB,
+    KIB,
+    MIB,
+    POSIX,
+    Content,
+    bytes_of,
+    entries_of,
+    fetch,
+    fill,
+    needs_posix,
+    run_python,
+    world_readable,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -32,7 +45,6 @@ from protocol.content import (
     FolderInUse,
     LibraryError,
     check_name,
-    decode_folder,
     digests_of,
     encode_folder,
     has_piece,
@@ -156,12 +168,12 @@ def test_identity_by_hand():
 
 ID = bytes(range(32))
 names = st.text("abAB é日.", min_size=1, max_size=6)
-entries_of = st.lists(st.builds(FolderEntry, st.lists(names, min_size=1, max_size=3).map("/".join),
-                                st.integers(0, 1 << 50), st.binary(min_size=32, max_size=32), st.just(False)),
+listed_entries = st.lists(st.builds(FolderEntry, st.lists(names, min_size=1, max_size=3).map("/".join),
+                                    st.integers(0, 1 << 50), st.binary(min_size=32, max_size=32), st.just(False)),
                       max_size=6)
 
 
-@given(entries_of, st.randoms())
+@given(listed_entries, st.randoms())
 @settings(deadline=None)
 def test_listing_is_canonical_and_comes_back(entries, rng):
     try:
@@ -171,14 +183,14 @@ def test_listing_is_canonical_and_comes_back(entries, rng):
     shuffled = list(entries)
     rng.shuffle(shuffled)
     assert encode_folder(shuffled) == listing
-    assert sorted(decode_folder(listing)) == sorted(entries)
+    assert sorted(entries_of(listing)) == sorted(entries)
 
 
 @given(st.binary(max_size=80) | st.binary(max_size=80).map(lambda tail: b"LST1\0\0\0\1" + tail))
 @settings(max_examples=300, deadline=None)
 def test_any_bytes_decode_or_are_refused(data):
     try:
-        entries = decode_folder(data)
+        entries = entries_of(data)
     except LibraryError:
         return
     assert encode_folder(entries) == data
@@ -188,12 +200,12 @@ def test_every_truncation_and_every_flipped_bit_of_a_listing_is_survived():
     listing = encode_folder([FolderEntry("a/b", 5, ID, False), FolderEntry("empty", 0, b"", True)])
     for end in range(len(listing)):
         with pytest.raises(LibraryError):
-            decode_folder(listing[:end])
+            entries_of(listing[:end])
     for bit in range(8 * len(listing)):
         damaged = bytearray(listing)
         damaged[bit // 8] ^= 1 << bit % 8
         try:
-            assert encode_folder(decode_folder(bytes(damaged))) == damaged
+            assert encode_folder(entries_of(bytes(damaged))) == damaged
         except LibraryError as refusal:
             assert refusal.sentence
 
@@ -208,13 +220,13 @@ def test_listing_with_twins_or_bad_names_is_refused(paths):
     for path in sorted(path.encode() for path in paths):
         raw += b"\0" + len(path).to_bytes(2, "big") + (1).to_bytes(8, "big") + path + ID
     with pytest.raises(LibraryError):
-        decode_folder(raw)
+        entries_of(raw)
 
 
 def test_listing_with_a_lying_count_is_refused_before_memory_is_taken():
     for count in (1, FOLDER_ENTRIES_MAX, FOLDER_ENTRIES_MAX + 1, 2**32 - 1):
         with pytest.raises(LibraryError):
-            decode_folder(b"LST1" + count.to_bytes(4, "big"))
+            entries_of(b"LST1" + count.to_bytes(4, "big"))
 
 
 # ---- Downloads -------------------------------------------------------------------------------------------------------
@@ -843,7 +855,7 @@ def test_fetched_listing_is_read_before_its_files_are_fetched(lib, folder):
         lib.contents(file_id)
     assert missing.value.kind is ErrorKind.MISSING
     lib.write_piece(file_id, 0, listing)
-    assert decode_folder(lib.contents(file_id)) == [("x", 1, ID, False)]
+    assert entries_of(lib.contents(file_id)) == [("x", 1, ID, False)]
 
 
 def test_a_large_part_is_hashed_in_several_calls_so_that_others_have_their_turn(lib, folder, monkeypatch):

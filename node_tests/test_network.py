@@ -27,11 +27,12 @@ if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import pytest
+from folders import entries_of
 from lab import PORT, Lab, Node
 from simulator import Conditions
 
 from peer import ChatReceived, DownloadDone, FetchAnswer, Outcome, Progress, Stopped, SupernodeChanged
-from protocol.content import decode_folder, digests_of, identity_of
+from protocol.content import digests_of, identity_of
 
 SEEDS, BLOCK = 500, 25
 NAMES = ("ana", "bo", "cy", "di", "ed", "fay", "gus", "hal", "ivy", "jo", "kim", "lou")
@@ -313,7 +314,7 @@ class Story:
     def remember_folders(self, added):
         for shared in added:
             if shared.is_folder:
-                entries = decode_folder(shared.listing)
+                entries = entries_of(shared.listing)
                 self.folders[shared.file_id] = {entry.path: entry.file_id for entry in entries if not entry.is_folder}
 
     def _fetch(self):

@@ -14,7 +14,7 @@ import types
 from pathlib import Path
 
 import pytest
-from folders import GIB, MIB, POSIX, Content, bytes_of, fetch, fill, needs_posix, run_python, world_readable
+from folders import GIB, MIB, POSIX, Content, bytes_of, entries_of, fetch, fill, needs_posix, run_python, world_readable
 
 import library
 from disk import digests as kept_digests
@@ -25,7 +25,6 @@ from disk.scanner import BREATH_TIME, PASS_INTERVAL_MIN, Scanner
 from library import Library
 from protocol.content import (
     LibraryError,
-    decode_folder,
     digests_of,
     identity_of,
     piece_count_of,
@@ -48,7 +47,7 @@ def test_scan_lists_files_and_folders_once_and_then_rests(tmp_path):
     assert (photos.file_count, photos.total_size) == (2, 6)
     assert photos.file_id == identity_of(len(photos.listing), digests_of(photos.listing))
     two = identity_of(3, hashlib.sha256(b"two").digest())
-    assert decode_folder(photos.listing) == [
+    assert entries_of(photos.listing) == [
         ("deep/y", 3, two, False), ("nothing", 0, b"", True), ("x", 3, two, False)]
     assert not scanner.run_once() and scanner.next_pass_in() >= PASS_INTERVAL_MIN
 
@@ -294,7 +293,7 @@ def test_twins_by_case_leave_a_folder_that_others_can_hold(tmp_path):
     fill(tmp_path, d__README=b"1", d__readme=b"2", d__other=b"3")
     result = Scanner(str(tmp_path)).run_once()
     photos = next(file for file in result.added if file.is_folder)
-    assert [entry.path for entry in decode_folder(photos.listing)] == ["README", "other"]
+    assert [entry.path for entry in entries_of(photos.listing)] == ["README", "other"]
     assert len(result.warnings) == 1
 
 

@@ -27,7 +27,7 @@ from prompt.settings import (
     check_target,
     default_name,
 )
-from prompt.terminal import IDLE_SECONDS, Interrupted, Terminal
+from prompt.terminal import IDLE_SECONDS, Interrupted, Terminal, next_of
 from protocol import lines, results
 from protocol.commands import help_lines, parse_command, unknown_line
 from protocol.lines import (
@@ -57,13 +57,17 @@ WAITING_LINES_MAX = 10_000          # lines for a terminal that was stopped (Ctr
 DISPENSABLE = (results.ChatReceived, results.Joined, results.Left, results.Notice, results.Progress)
 
 
-def short_path(path: Any) -> str:
-    """A local path as short as it can be said from here, safe to print."""
-    text = os.fspath(path)
+def relative_path(path: str) -> str:
+    """A local path as short as it can be said from here."""
     with contextlib.suppress(ValueError, OSError):      # another drive; the current folder is gone
-        relative = os.path.relpath(text)
-        text = text if relative.startswith("..") else relative
-    return safe_text(text, 4096)
+        relative = os.path.relpath(path)
+        return path if relative.startswith("..") else relative
+    return path
+
+
+def short_path(path: Any) -> str:
+    """The same, safe to print."""
+    return safe_text(relative_path(os.fspath(path)), 4096)
 
 
 def line_for(event: Any, folder: str = DEFAULT_FOLDER) -> str:
@@ -71,16 +75,6 @@ def line_for(event: Any, folder: str = DEFAULT_FOLDER) -> str:
     if isinstance(event, results.DownloadDone):
         event = event._replace(path=short_path(event.path))
     return lines.line_for(event, folder)
-
-
-def next_of(inbox: queue.SimpleQueue[Any], wait: float) -> Any:
-    """What comes next, or queue.Empty after so many seconds. (Why not get(timeout) alone: see `rdt._next_of`.)"""
-    try:
-        return inbox.get_nowait()
-    except queue.Empty:
-        if wait <= 0:
-            raise
-    return inbox.get(timeout=wait)
 
 
 class Console:

@@ -23,6 +23,16 @@ log = logging.getLogger("node")
 IDLE_SECONDS = 0.1                  # how often a waiting prompt looks for what arrived
 
 
+def next_of(inbox: queue.SimpleQueue[Any], wait: float) -> Any:
+    """What comes next, or queue.Empty after so many seconds. (Why not get(timeout) alone: see `rdt._next_of`.)"""
+    try:
+        return inbox.get_nowait()
+    except queue.Empty:
+        if wait <= 0:
+            raise
+    return inbox.get(timeout=wait)
+
+
 class Interrupted(Exception):
     """Ends the reading of a line: a signal came, or the program is over."""
 
@@ -43,7 +53,7 @@ class PipeReader:
         while True:
             idle()
             with contextlib.suppress(queue.Empty):
-                line = self.lines.get(timeout=IDLE_SECONDS)
+                line = next_of(self.lines, IDLE_SECONDS)
                 if line is None:
                     self.lines.put(None)
                     raise EOFError

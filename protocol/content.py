@@ -188,6 +188,11 @@ def identity_of(size: int, digests: bytes) -> bytes:
     return hashlib.sha256(size.to_bytes(8, "big") + digests).digest()
 
 
+def digest_at(digests: bytes, index: int) -> bytes:
+    """The digest of one piece."""
+    return digests[index * DIGEST_BYTES:(index + 1) * DIGEST_BYTES]
+
+
 def digests_of(content: bytes) -> bytes:
     """The piece digests of a content that is in memory."""
     piece_size = piece_size_of(len(content))
@@ -203,6 +208,15 @@ def check_manifest(file_id: bytes, size: int, digests: bytes) -> None:
         raise LibraryError(ErrorKind.MALFORMED, "The declared size is impossible.")
     if len(digests) != piece_count_of(size) * DIGEST_BYTES or identity_of(size, digests) != file_id:
         raise LibraryError(ErrorKind.MALFORMED, "The list of piece digests does not belong to this file.")
+
+
+def is_true_manifest(file_id: bytes, size: int, digests: bytes) -> bool:
+    """The same as an answer."""
+    try:
+        check_manifest(file_id, size, digests)
+    except LibraryError:
+        return False
+    return True
 
 
 def has_piece(bitmap: Union[bytes, bytearray], index: int) -> bool:
@@ -312,13 +326,8 @@ def encode_folder(entries: Iterable[FolderEntry], pack_ids: Iterable[bytes] = ()
     return listing
 
 
-def decode_folder(listing: bytes) -> List[FolderEntry]:
-    """Decode a folder's listing, or raise `LibraryError`: every path in it is a checked name."""
-    return decode_listing(listing)[0]
-
-
 def decode_listing(listing: bytes) -> Tuple[List[FolderEntry], List[Pack]]:
-    """The same with the packs, if the listing has any."""
+    """A folder's entries and packs, if it has any, or `LibraryError`: every path in it is a checked name."""
     try:
         magic, count = _LISTING_HEADER.unpack_from(listing)
         if magic != _LISTING_MAGIC or count > FOLDER_ENTRIES_MAX or len(listing) > FOLDER_BYTES_MAX:
@@ -331,13 +340,17 @@ def decode_listing(listing: bytes) -> Tuple[List[FolderEntry], List[Pack]]:
     packs, ids = packs_in(entries), listing[end:]
     if len(ids) != len(packs) * DIGEST_BYTES:
         raise _malformed_listing()
-    return entries, [pack._replace(file_id=ids[place * DIGEST_BYTES:(place + 1) * DIGEST_BYTES])
+    return entries, [pack._replace(file_id=digest_at(ids, place))
                      for place, pack in enumerate(packs)]
 
 
 def ids_in(listing: bytes) -> FrozenSet[bytes]:
     """Every content that a folder's listing names: its files and its packs."""
-    entries, packs = decode_listing(listing)
+    return ids_of(*decode_listing(listing))
+
+
+def ids_of(entries: Iterable[FolderEntry], packs: Iterable[Pack]) -> FrozenSet[bytes]:
+    """The same, of a listing that is decoded already."""
     return frozenset(entry.file_id for entry in entries if entry.file_id) | {pack.file_id for pack in packs}
 
 

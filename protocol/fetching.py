@@ -16,8 +16,9 @@ from collections import OrderedDict
 from functools import partial
 from typing import Any, Callable, Dict, List, Optional, Protocol, Tuple
 
+from protocol.content import FILE_SIZE_MAX, check_name, is_true_manifest, piece_size_of
 from protocol.download import bits_of
-from protocol.host import FileRules, Host, kind_of, sentence_of
+from protocol.host import Host, kind_of, sentence_of
 from protocol.memory import MemoryPieces
 from protocol.messages import (
     FILE_CHANGED,
@@ -45,9 +46,11 @@ from protocol.messages import (
     TransferDone,
     encode_parts,
 )
+from protocol.parts import Destination
 from protocol.results import ListEntry, Notice
+from protocol.seat import SLEPT_AFTER
 from protocol.serving import MESH_OFF_REASON, Serving
-from protocol.transfer import DROP_AFTER, FILE_SIZE_MAX, Download, Source, SourceState
+from protocol.transfer import DROP_AFTER, Download, Source, SourceState
 
 SEARCH_INTERVAL, SEARCH_INTERVAL_MAX = 3.0, 30.0  # doubled while there are sources, for more of them
 SOURCES_WANTED = 4  # fewer: search again
@@ -74,7 +77,6 @@ DROPPED_MAX = 1000  # senseless messages on one link before it is closed
 UNREAD_MAX = 8 << 20  # bytes that may wait on a link for somebody who goes on asking but does not read
 WITHOUT_OTHERS_MAX = 1 << 20  # bytes of a content that is mostly here before others could be found
 TICK = 0.5
-SLEPT_AFTER = 2.0  # seconds that a tick comes late
 
 
 class Wish(Protocol):
@@ -137,13 +139,12 @@ class Fetch:
 class Fetching:
     """All contents that are wanted, and the links by which they come. Implements DownloadHands."""
 
-    def __init__(self, network: Any, library: Any, rules: FileRules, rng: random.Random, host: Host) -> None:
+    def __init__(self, network: Any, library: Any, rng: random.Random, host: Host) -> None:
         self.network = network
         self.library = library
-        self.rules = rules
         self.rng = rng
         self.host = host
-        self.serving = Serving(network, library, rules, host, self._partial_of, self._in_memory, self._on_asker)
+        self.serving = Serving(network, library, host, self._partial_of, self._in_memory, self._on_asker)
         self.fetches: Dict[bytes, Fetch] = {}
         self.served_on: OrderedDict[bytes, Fetch] = OrderedDict()  # ended, but others still take it from our memory
         self.dropped = 0
@@ -196,7 +197,7 @@ class Fetching:
 
     def _begin_looking(self, fetch: Fetch, now: float) -> None:
         """Search; meanwhile an unfinished or cached part may know the manifest."""
-        if fetch.content.size == 0 and self.rules.is_true_manifest(fetch.file_id, 0, b""):
+        if fetch.content.size == 0 and is_true_manifest(fetch.file_id, 0, b""):
             fetch.download.open(0, b"")
             return
         if fetch.download.sources and fetch.content.size <= WITHOUT_OTHERS_MAX:
@@ -507,10 +508,10 @@ class Fetching:
         self.network.send(link, *encode_parts(message))
 
     def piece_size_of(self, size: int) -> int:
-        return self.rules.piece_size_of(size)
+        return piece_size_of(size)
 
     def is_true_manifest(self, file_id: bytes, size: int, digests: bytes) -> bool:
-        return self.rules.is_true_manifest(file_id, size, digests)
+        return is_true_manifest(file_id, size, digests)
 
     def requests_on(self, link: int) -> int:
         bulk = self._bulk.get(link)
@@ -535,7 +536,7 @@ class Fetching:
             fetch.memory = MemoryPieces(size, digests, download.piece_size)
             self.host.run(lambda: b"", partial(self._on_begun, fetch, None))
         else:
-            self._begin(fetch, self.rules.to_cache if fetch.wish is None else self.rules.to_download)
+            self._begin(fetch, Destination.CACHE if fetch.wish is None else Destination.DOWNLOAD)
 
     def _begin(self, fetch: Fetch, destination: Any) -> None:
         size, digests, is_folder = fetch.download.size, fetch.download.digests, fetch.content.is_folder
@@ -545,7 +546,7 @@ class Fetching:
     def _on_begun(
         self, fetch: Fetch, destination: Any, bitmap: Any, error: Optional[Exception], now: float
     ) -> None:
-        is_cache = destination is self.rules.to_cache
+        is_cache = destination is Destination.CACHE
         if error is None and bitmap is None:  # what is here from an earlier time is not all hashed yet
             if not fetch.is_ended:
                 self._begin(fetch, destination)
@@ -562,7 +563,7 @@ class Fetching:
         elif is_cache and kind_of(error) == "FULL":
             # Too big for the cache: it passes through a part file, which is dropped when those who wait have it.
             fetch.is_passing = True
-            self._begin(fetch, self.rules.to_pass)
+            self._begin(fetch, Destination.PASSING)
         else:
             self.fail(fetch, self._why_not(fetch, error), now)
 
@@ -749,7 +750,7 @@ class Fetching:
 
     def _new_relay(self, relay: Relay, now: float) -> Optional[Fetch]:
         try:
-            self.rules.check_name(relay.name)
+            check_name(relay.name)
         except Exception:  # a name that could not even be kept in the cache
             self.dropped += 1
             return None
@@ -761,14 +762,17 @@ class Fetching:
         self._begin_looking(fetch, now)
         return fetch
 
+    def _served(self, file_id: bytes) -> Optional[Fetch]:
+        return self.served_on.get(file_id) or self.fetches.get(file_id)
+
     def _partial_of(self, file_id: bytes) -> Optional[Download]:
         """A download whose verified pieces may be served."""
-        fetch = self.served_on.get(file_id) or self.fetches.get(file_id)
+        fetch = self._served(file_id)
         return fetch.download if fetch is not None and fetch.download.choice is not None else None
 
     def _in_memory(self, file_id: bytes) -> Optional[Fetch]:
         """The same, if its pieces are not on the disk."""
-        fetch = self.served_on.get(file_id) or self.fetches.get(file_id)
+        fetch = self._served(file_id)
         return fetch if fetch is not None and fetch.memory is not None else None
 
     def _check_relay(self, fetch: Fetch, now: float) -> None:

@@ -1,22 +1,10 @@
-"""What the rooms of transfers ask of the node they are part of, and of the library's pure functions."""
+"""What the rooms of transfers ask of the node they are part of."""
 
 from __future__ import annotations
 
-from typing import AbstractSet, Any, Callable, List, NamedTuple, Optional, Protocol
+from typing import AbstractSet, Any, Callable, Optional, Protocol
 
 After = Callable[[Any, Optional[Exception], float], None]
-
-
-class FileRules(NamedTuple):
-    """The library's pure functions and values that transfers need."""
-
-    piece_size_of: Callable[[int], int]
-    is_true_manifest: Callable[[bytes, int, bytes], bool]
-    decode_folder: Callable[[bytes], List[Any]]
-    check_name: Callable[[str], str]
-    to_download: Any
-    to_cache: Any
-    to_pass: Any
 
 
 class Host(Protocol):

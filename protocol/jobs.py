@@ -13,7 +13,7 @@ from collections import OrderedDict, deque
 from functools import partial
 from typing import AbstractSet, Any, Deque, Dict, List, Optional, Sequence, Tuple
 
-from protocol.content import Pack, decode_listing
+from protocol.content import Pack, check_name, decode_listing
 from protocol.download import Rate
 from protocol.fetching import Fetch, Fetching
 from protocol.host import kind_of, sentence_of
@@ -580,7 +580,6 @@ class Jobs:
         self.fetching = fetching
         self.host = fetching.host
         self.library = fetching.library
-        self.rules = fetching.rules
         self.jobs: OrderedDict[int, Job] = OrderedDict()
         self._tick_at = math.inf
 
@@ -605,7 +604,7 @@ class Jobs:
     def _begin(self, job: Job, now: float) -> None:
         name = job.entry.name
         try:
-            self.rules.check_name(name)
+            check_name(name)
         except Exception as error:
             job.stop(sentence_of(error), now)
             return

@@ -51,7 +51,7 @@ from protocol.roster import (
     share_digest,
     with_proof,
 )
-from protocol.seat import LOCAL_LINK, LOST_PLACES_MAX, LocalSide, Network, Owner, Seat
+from protocol.seat import LOCAL_LINK, LOST_PLACES_MAX, SLEPT_AFTER, LocalSide, Network, Owner, Seat
 from protocol.wire import Address
 
 __all__ = ["LOCAL_LINK", "LocalSide", "Membership", "Network", "Owner", "Roster", "Seat", "State", "share_digest"]
@@ -71,7 +71,6 @@ LINK_STUCK_AFTER = 15.0  # the supernode answers probes, but its link is silent:
 PROBES = 3
 POLL_INTERVAL = 1.0
 ASKED_BESIDES, ASKED_AFTER_SLEEP = 2, 16  # members asked beside those who rank before us
-SLEPT_AFTER = 2.0  # seconds of lateness that mean this node slept
 FOLLOW_TIME = 5.0
 FOLLOW_INTERVAL = 0.15
 REJOIN_JITTER_MAX = 10.0  # seconds

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from protocol.content import DIGEST_BYTES, ErrorKind, LibraryError
+from protocol.content import DIGEST_BYTES, ErrorKind, LibraryError, digest_at
 
 
 class MemoryPieces:
@@ -23,7 +23,7 @@ class MemoryPieces:
 
     def write_piece(self, index: int, data: Any) -> bool:
         """Verify a piece and keep it."""
-        if hashlib.sha256(data).digest() != self._digests[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES]:
+        if hashlib.sha256(data).digest() != digest_at(self._digests, index):
             return False
         start = index * self._piece_size
         self.data[start : start + len(data)] = data

@@ -12,8 +12,8 @@ from collections import OrderedDict
 from functools import partial
 from typing import Any, Callable, Dict, Iterable, List, Optional, Set, Tuple
 
-from protocol.content import LibraryError
-from protocol.host import FileRules, Host, kind_of
+from protocol.content import LibraryError, check_name, piece_size_of
+from protocol.host import Host, kind_of
 from protocol.messages import (
     FILE_CHANGED,
     NO_NODE,
@@ -58,7 +58,6 @@ class Serving:
         self,
         network: Any,
         library: Any,
-        rules: FileRules,
         host: Host,
         partial_of: Callable[[bytes], Optional[Download]],
         in_memory: Callable[[bytes], Any],
@@ -66,7 +65,6 @@ class Serving:
     ) -> None:
         self.network = network
         self.library = library
-        self.rules = rules
         self.host = host
         self.uploads = Uploads(self)
         self.dropped = 0
@@ -153,7 +151,7 @@ class Serving:
     def note_name(self, requester: bytes, file_id: bytes, name: str) -> None:
         """Remember what the requester calls this content, so that both ends tell of it by one name."""
         try:
-            self.rules.check_name(name)
+            check_name(name)
         except Exception:  # no name that could be kept: ours is told
             return
         self._asked_names[requester, file_id] = name
@@ -245,7 +243,7 @@ class Serving:
         if size is None or self._refused.get((self.uploads.links[link].node_id, file_id), -math.inf) > now:
             self.send(link, PieceRefused(file_id, index, UNKNOWN_FILE))
             return
-        piece_size = self.rules.piece_size_of(size)
+        piece_size = piece_size_of(size)
         if index * piece_size >= size or not self._has_piece(file_id, index):
             self.send(link, PieceRefused(file_id, index, PIECE_MISSING))
             return

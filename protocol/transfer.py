@@ -16,6 +16,7 @@ from collections import OrderedDict, deque
 from typing import Any, Deque, Dict, List, NamedTuple, Optional, Protocol, Sequence, Set, Tuple
 
 from protocol.chat import Bucket
+from protocol.content import DIGEST_BYTES, FILE_SIZE_MAX, PIECES_MAX
 from protocol.download import PieceChoice, Rate, in_flight_limit, window_of
 from protocol.messages import (
     DIGESTS_PER_PAGE,
@@ -36,9 +37,6 @@ from protocol.messages import (
     Queued,
 )
 
-DIGEST_SIZE = 32
-FILE_SIZE_MAX = 1 << 50  # a larger declared size is a lie
-PIECES_MAX = 4096  # that a content may have; piece sizes grow so that it is enough
 REQUESTS_PER_LINK_MAX = 32  # THREATS: E06
 MEASURED_AFTER = 2.0  # seconds until a source's rate is believed
 ASK_OTHERS_AFTER = 3.0  # seconds without a byte: its pieces are asked elsewhere
@@ -132,20 +130,20 @@ class Manifest:
         """Is it complete now? Lie if the page does not fit."""
         if self.size >= 0 and page.size != self.size:
             raise Lie("two sizes for one file")
-        if piece_count > PIECES_MAX or page.first * DIGEST_SIZE != len(self.digests):
+        if piece_count > PIECES_MAX or page.first * DIGEST_BYTES != len(self.digests):
             raise Lie("a list of pieces out of order")
         self.size = page.size
         self.digests += page.digests
-        left = piece_count * DIGEST_SIZE - len(self.digests)
-        if left < 0 or (left and len(page.digests) != DIGESTS_PER_PAGE * DIGEST_SIZE):
+        left = piece_count * DIGEST_BYTES - len(self.digests)
+        if left < 0 or (left and len(page.digests) != DIGESTS_PER_PAGE * DIGEST_BYTES):
             raise Lie("a list of pieces of the wrong length")  # only the last page is not full
         return not left
 
 
 def manifest_pages(file_id: bytes, size: int, digests: bytes) -> List[ManifestPage]:
-    step = DIGESTS_PER_PAGE * DIGEST_SIZE
+    step = DIGESTS_PER_PAGE * DIGEST_BYTES
     return [
-        ManifestPage(file_id, size, start // DIGEST_SIZE, digests[start : start + step])
+        ManifestPage(file_id, size, start // DIGEST_BYTES, digests[start : start + step])
         for start in range(0, max(len(digests), 1), step)
     ]
 
@@ -302,7 +300,7 @@ class Download:
         if self.is_ended:
             return
         self.is_opening = False
-        count = len(self.digests) // DIGEST_SIZE
+        count = len(self.digests) // DIGEST_BYTES
         self.choice = PieceChoice(count, bitmap, self._rng)
         self.verified_bytes = sum(self.length_of(index) for index in range(count) if self.choice.is_verified[index])
         self.rate = Rate(now)
