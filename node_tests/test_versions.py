@@ -1,0 +1,105 @@
+"""Programs of different ages in one network: they join, chat and fetch both ways, or say in one sentence why not.
+
+An earlier program is taken from the history of this repository; where that is not at hand, its test is skipped. Whoever
+changes what nodes say to each other adds a row to VERSIONS: the commit before the change.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import tarfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple, Optional
+
+import pytest
+from running import ROOT, Running, free_port
+
+THIS = ROOT / "node_client.py"
+CONTENT_SIZE = 3_000_000  # bytes: some pieces
+
+
+class Earlier(NamedTuple):
+    """A program of the past, and what it is to this one."""
+
+    commit: str
+    what: str
+    parting: Optional[str] = None  # None: they work together; else a pattern of this one's sentence about the other
+
+
+VERSIONS = [
+    Earlier("c16df42", "0.1.0, the first that a class had"),
+]
+
+
+def unpack(commit: str, folder: Path) -> Path:
+    """The program of a commit; skips where there is no such history."""
+    command = ["git", "-C", str(ROOT), "archive", "--format=tar", commit, "--", ".", ":(exclude)node_tests"]
+    try:
+        packed = subprocess.run(command, capture_output=True)
+    except OSError as error:
+        pytest.skip("git cannot be run, so there is no earlier program to test against: %s" % error)
+    if packed.returncode:
+        trouble = packed.stderr.decode(errors="replace").strip()
+        pytest.skip("no commit %s here (no history, or a shallow one): %s" % (commit, trouble))
+    with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as tree:
+        tree.extractall(folder, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
+    return folder / THIS.name
+
+
+class Pair:
+    """Two programs on loopback, each with a file to share; the first one opens the network."""
+
+    def __init__(self, stack: ExitStack, home: Path, first: Path, second: Path) -> None:
+        self.port, self.home, self._stack = free_port(), home, stack
+        self.ana = self._start(first, "ana", r"^\* supernode at ")
+        self.bo = self._start(second, "bo", "")
+
+    def _start(self, program: Path, name: str, pattern: str) -> Running:
+        shared = self.home / name / "shared"
+        shared.mkdir(parents=True)
+        (shared / ("of_%s.bin" % name)).write_bytes(os.urandom(CONTENT_SIZE))
+        flags = ("--ip", "127.0.0.1", "--port", self.port, "--name", name)
+        one = self._stack.enter_context(Running(str(program), *flags, cwd=self.home / name))
+        one.expect(pattern)
+        return one
+
+    def fetch(self, requester: Running, name: str, sharer: str) -> None:
+        """`name` asks for what `sharer` shares."""
+        file = "of_%s.bin" % sharer
+        requester.ask_until("G %s" % file, r"%s  3\.0 MB  %s" % (file.replace(".", r"\."), sharer))
+        requester.ask("R %s" % file, r"^OK %s .*, from %s " % (file.replace(".", r"\."), sharer))
+        assert (self.home / name / "shared" / file).read_bytes() == (self.home / sharer / "shared" / file).read_bytes()
+
+
+def work_together(pair: Pair) -> None:
+    """Join, chat and fetch both ways; the member outlives its supernode."""
+    ana, bo = pair.ana, pair.bo
+    bo.expect(r"^\* joined ana's network at 127\.0\.0\.1:%d: 2 nodes\." % pair.port)
+    ana.expect(r"^\* bo joined \(2 nodes\)$")
+    for one, name in ((ana, "ana"), (bo, "bo")):
+        one.type("T %s is here" % name)
+        for reader in (ana, bo):
+            reader.expect("^<%s> %s is here$" % (name, name))
+    pair.fetch(ana, "ana", "bo")
+    pair.fetch(bo, "bo", "ana")
+    ana.type("Q")
+    assert ana.end() == 0, ana.story()
+    bo.expect(r"^\* ana left; you are now the supernode$")
+    assert bo.end() == 0, bo.story()
+    for one in (ana, bo):
+        assert one.count("Traceback|^!!") == 0, one.story()
+
+
+@pytest.mark.parametrize("supernode", ["earlier", "this"])
+@pytest.mark.parametrize("earlier", VERSIONS, ids=[version.commit for version in VERSIONS])
+def test_an_earlier_program_and_this_one_share_a_network_or_say_why_not(tmp_path, earlier, supernode):
+    old = unpack(earlier.commit, tmp_path / "earlier")
+    with ExitStack() as stack:
+        pair = Pair(stack, tmp_path, *((old, THIS) if supernode == "earlier" else (THIS, old)))
+        if earlier.parting is None:
+            work_together(pair)
+        else:
+            (pair.bo if supernode == "earlier" else pair.ana).expect(earlier.parting)
