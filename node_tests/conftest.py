@@ -4,10 +4,30 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import amounts
 import pytest
 from lab import Lab
 
 from library import Library
+
+WORKERS = 2  # processes that share the tests, where pytest-xdist is installed; `-n` says otherwise
+
+
+def pytest_addoption(parser):
+    parser.addoption("--full", action="store_true", help="play the whole range of every long test: about an hour")
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads its options
+def pytest_cmdline_main(config):
+    """Two workers without being asked: who takes tests from the other when it has none left (`worksteal`) ends with it."""
+    asked = config.option
+    is_plain = not hasattr(config, "workerinput") and getattr(asked, "numprocesses", "no such plugin") is None
+    if is_plain and not asked.usepdb and asked.dist in ("no", "worksteal"):
+        asked.numprocesses, asked.dist = WORKERS, "worksteal"
+
+
+def pytest_configure(config):
+    amounts.is_full = config.getoption("--full")
 
 
 @pytest.fixture

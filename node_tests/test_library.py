@@ -170,7 +170,7 @@ ID = bytes(range(32))
 names = st.text("abAB é日.", min_size=1, max_size=6)
 listed_entries = st.lists(st.builds(FolderEntry, st.lists(names, min_size=1, max_size=3).map("/".join),
                                     st.integers(0, 1 << 50), st.binary(min_size=32, max_size=32), st.just(False)),
-                      max_size=6)
+                          max_size=6)
 
 
 @given(listed_entries, st.randoms())
