@@ -19,7 +19,7 @@ def pytest_addoption(parser):
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads its options
 def pytest_cmdline_main(config):
-    """Two workers without being asked: who takes tests from the other when it has none left (`worksteal`) ends with it."""
+    """Two workers without being asked; who has no tests left takes some from the other (`worksteal`)."""
     asked = config.option
     is_plain = not hasattr(config, "workerinput") and getattr(asked, "numprocesses", "no such plugin") is None
     if is_plain and not asked.usepdb and asked.dist in ("no", "worksteal"):

@@ -8,6 +8,7 @@ import math
 import statistics
 
 import pytest
+from amounts import amount
 
 from node_tests.simulator import EndpointDriver, Pair, PlainFlow
 from protocol.connection import Connection
@@ -17,14 +18,19 @@ MEGABYTE = 1_000_000
 LINK = 100e6 / 8  # bytes per second
 PACKET = 1500 / LINK  # seconds that a full one takes
 RISE_SECONDS = 2.0
+SEEDS = range(1, 1 + amount(3, 1))
+SHARE_SECONDS = amount(4.0, 2.0)
+FAR_SHARE_SECONDS = amount(6.0, 4.0)  # at 50 ms
+CROSS_SECONDS = amount(20.0, 10.0)
+SIBLING_SECONDS = amount(8.0, 4.0)
 
 
 def median_share(**conditions):
     """Of three seeds: what a lone unlucky cut does to a few seconds is not the path's answer."""
-    return statistics.median(share(seed=seed, **conditions)[0] for seed in (1, 2, 3))
+    return statistics.median(share(seed=seed, **conditions)[0] for seed in SEEDS)
 
 
-def share(seconds=4.0, back=None, seed=3, **conditions):
+def share(seconds=SHARE_SECONDS, back=None, seed=3, **conditions):
     """The part of the link that an endless stream gets after its first second; and the pair."""
     pair = Pair(seed=seed, **conditions)
     for name, value in (back or {}).items():
@@ -55,7 +61,7 @@ def test_transfer_loss(loss, least):
 
 @pytest.mark.parametrize(("loss", "least"), [(0.0, 0.9), (0.01, 0.88), (0.05, 0.75)], ids=["none", "1 %", "5 %"])
 def test_transfer_loss_at_50_ms_with_a_queue_of_100_ms(loss, least):
-    assert share(loss=loss, latency=0.025, queue=0.1, seconds=6)[0] >= least
+    assert share(loss=loss, latency=0.025, queue=0.1, seconds=FAR_SHARE_SECONDS)[0] >= least
 
 
 def test_transfer_loss_of_30_percent_ends():
@@ -75,7 +81,7 @@ def test_acks_lost():
 
 
 def test_acks_lost_and_data_too():
-    assert share(latency=0.025, queue=0.1, back={"loss": 0.3}, loss=0.01, seconds=6)[0] >= 0.8
+    assert share(latency=0.025, queue=0.1, back={"loss": 0.3}, loss=0.01, seconds=FAR_SHARE_SECONDS)[0] >= 0.8
 
 
 def test_reorder_late_by_some_milliseconds():
@@ -124,7 +130,7 @@ def test_corruption():
 
 
 def test_jitter_of_30_ms():
-    assert share(jitter=0.03, seconds=5)[0] >= 0.6  # 0.7 is the aim; it gets 0.63 to 0.71, by the seed
+    assert share(jitter=0.03, seconds=amount(5.0, 3.0))[0] >= 0.6  # 0.7 is the aim; it gets 0.63 to 0.71, by the seed
 
 
 def test_bufferbloat():
@@ -187,9 +193,9 @@ def test_cross_traffic(kind, first):
     pair.world.at(0.0 if first == "ours" else 2.0, pair.stream)
     pair.world.run(7.0)
     theirs = flow.received
-    ours = pair.rate_over(20.0) / LINK
-    theirs = (flow.received - theirs) / 20.0 / LINK
-    # NewReno needs longer than these 20 seconds to take its share from anybody who was there first.
+    ours = pair.rate_over(CROSS_SECONDS) / LINK
+    theirs = (flow.received - theirs) / CROSS_SECONDS / LINK
+    # NewReno needs longer than 20 seconds to take its share from anybody who was there first.
     assert 0.3 <= ours <= (0.8 if kind == "newreno" else 0.7)
     assert theirs >= (0.2 if kind == "newreno" else 0.3)
 
@@ -204,9 +210,9 @@ def test_own_siblings(count, least):
         pairs[-1].stream()
     pairs[0].world.run(2.0 * (count - 1) + 10.0)
     before = [pair.streamed for pair in pairs]
-    pairs[0].world.run(pairs[0].world.now + 8.0)
+    pairs[0].world.run(pairs[0].world.now + SIBLING_SECONDS)
     rates = [pair.streamed - start for pair, start in zip(pairs, before)]
-    assert sum(rates) / 8.0 >= 0.9 * LINK
+    assert sum(rates) / SIBLING_SECONDS >= 0.9 * LINK
     assert sum(rates) ** 2 / count / sum(rate * rate for rate in rates) >= least
 
 
