@@ -10,16 +10,16 @@ from lab import Lab
 
 from library import Library
 
-WORKERS = 2  # processes that share the tests, where pytest-xdist is installed; `-n` says otherwise
+WORKERS = 3  # processes that share the tests: two cores are busy while one waits for a program; `-n` says otherwise
 
 
 def pytest_addoption(parser):
-    parser.addoption("--full", action="store_true", help="play the whole range of every long test: about an hour")
+    parser.addoption("--full", action="store_true", help="play the whole range of every long test: about ten minutes")
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads its options
 def pytest_cmdline_main(config):
-    """Two workers without being asked; who has no tests left takes some from the other (`worksteal`)."""
+    """Share them without being asked; who has no tests left takes some from another (`worksteal`)."""
     asked = config.option
     is_plain = not hasattr(config, "workerinput") and getattr(asked, "numprocesses", "no such plugin") is None
     if is_plain and not asked.usepdb and asked.dist in ("no", "worksteal"):

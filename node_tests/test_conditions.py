@@ -21,7 +21,7 @@ RISE_SECONDS = 2.0
 SEEDS = range(1, 1 + amount(3, 1))
 SHARE_SECONDS = amount(4.0, 2.0)
 FAR_SHARE_SECONDS = amount(6.0, 4.0)  # at 50 ms
-CROSS_SECONDS = amount(20.0, 10.0)
+CROSS_SECONDS = amount(20.0, 8.0)
 SIBLING_SECONDS = amount(8.0, 4.0)
 
 

@@ -129,7 +129,7 @@ def test_terabyte_of_nothing_keeps_no_other_file_waiting(tmp_path):
     with open(tmp_path / "huge", "wb") as file:
         file.truncate(1 << 40)
     ticks = iter(range(1_000_000))
-    scanner = Scanner(str(tmp_path), clock=lambda: next(ticks) / 10)
+    scanner = Scanner(str(tmp_path), clock=lambda: next(ticks) / 2)
     assert len(scanner.run_once().added) == 50 and scanner.next_pass_in() == 0
     fill(tmp_path, new=b"new")
     assert names_of(scanner.run_once().added) == ["new"]
