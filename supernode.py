@@ -64,6 +64,7 @@ UPDATE_DELAY_EACH, UPDATE_DELAY_MAX = 0.001, 0.5  # seconds a roster update wait
 BACKLOG_MAX = 8 << 20  # bytes queued for a member who does not read, until it is given up
 ROUND_TRIP_US_MAX = 60_000_000  # that a member may claim
 HEAL_INTERVAL = 10.0
+FIRST_HEAL = 1.0  # seconds from taking office to the first look at the latest: another may have taken it as well
 HINTS_PER_SECOND = 0.5  # a hint is shorter than the query that it causes
 DOUBT_TIME = 3.0  # seconds to find out whether somebody took over meanwhile
 DOUBT_QUERY_INTERVAL = 0.5
@@ -139,7 +140,7 @@ class Supernode:
         self._flush_at = math.inf
         self._next_lists = math.inf
         self._next_tick = now + TICK
-        self._next_heal = now + rng.random() * HEAL_INTERVAL
+        self._next_heal = now + rng.random() * FIRST_HEAL
         self._healed_at = -math.inf
         self._awake_at = now  # the last event of any kind
         self._doubt_until = -math.inf

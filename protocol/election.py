@@ -2,7 +2,8 @@
 
 The order is the join order without the lost supernode. The member of rank k takes over when the supernode has been
 gone for k times RANK_TIME and nobody of an earlier rank answers. Nobody follows a claim whose right it cannot see:
-a claimant must rank before every member that answers, or have followers already.
+a claimant must rank before every member that answers, or have followers already. Who is in an earlier term missed an
+election: it waits for all others, and nobody waits for it. Nobody takes over without a look at the last moment.
 
 Every answer that gets here is proven to come from a member of the network. Pure.
 """
@@ -17,6 +18,7 @@ from protocol.wire import Address
 
 RANK_TIME = 3.0  # seconds that each earlier rank has for itself
 CLAIM_WAIT = 0.5  # seconds for all that were asked to answer, before anything is decided
+LAST_LOOK = 0.3  # seconds before its turn that a member asks once more, to hear of who took over meanwhile
 ALIVE_FOR = 3.0  # seconds that an Answer says "this member lives"
 VOUCH_MS_MAX = 3000  # who heard the supernode so short a time ago vouches for its life
 PATIENCE = 15.0  # seconds after its turn until a member no longer waits for earlier ranks that answer but do not act
@@ -43,6 +45,7 @@ class Election:
         self._heard: Dict[bytes, Heard] = {}
         self._vouched_at = -math.inf
         self._vouchers: Set[bytes] = set()
+        self._asked_at = -math.inf
 
     def forget(self) -> None:
         """The supernode lives, or the doubt begins anew: what was heard before does not count."""
@@ -54,6 +57,15 @@ class Election:
         """The supernode is gone from now on."""
         self.term, self.lost_id, self.order, self.gone_at = term, lost_id, list(order), now
         self._vouchers.clear()
+        self._asked_at = -math.inf
+
+    def ask(self, now: float) -> None:
+        """The earlier ranks, and those who claim to rule, are being asked."""
+        self._asked_at = now
+
+    def knows(self, now: float) -> bool:
+        """Were they asked just now? Else somebody may have taken over since."""
+        return now - self._asked_at <= CLAIM_WAIT + 1e-6
 
     def hear(self, address: Address, answer: Answer, lost_id: Optional[bytes], now: float) -> None:
         if len(self._heard) < MEMBERS_MAX or answer.node_id in self._heard:
@@ -99,7 +111,8 @@ class Election:
         if is_followed or self.has_slept or now >= self.gone_at + PATIENCE:
             return True
         rank = self._rank(claimant)
-        return len(self.before_me()) > rank and not any(self._rank(h.answer.node_id) < rank for h in members)
+        earlier = [h for h in members if self._rank(h.answer.node_id) < rank and h.answer.term >= self.term]
+        return len(self.before_me()) > rank and not earlier
 
     # ---- when to take over
 
@@ -114,10 +127,11 @@ class Election:
         members = self._members(now)
         if any(h.answer.term > self.term for h in members):
             return True  # they have elected already, while we were away: find whom
-        # Who has slept knows an old roster: it lets all go first who are awake.
-        first = {h.answer.node_id for h in members} if self.has_slept else set(self.before_me())
+        first = set(self.before_me())
         waiting = (NO_NODE, self.lost_id)  # one who obeys somebody else will not take over
-        return any(h.answer.node_id in first and h.answer.supernode_id in waiting for h in members)
+        # Nor will one of an earlier term: it waits for us, by the rule above.
+        able = [h for h in members if h.answer.supernode_id in waiting and h.answer.term == self.term]
+        return any(h.answer.node_id in first for h in able)
 
     def _is_vouched(self, now: float) -> bool:
         """Do others hear the lost supernode? One liar among many does not count for ever."""

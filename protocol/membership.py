@@ -21,7 +21,7 @@ from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Tu
 
 from protocol import messages
 from protocol.chat import Bucket, ChatDesk
-from protocol.election import CLAIM_WAIT, PATIENCE, RANK_TIME, Election
+from protocol.election import CLAIM_WAIT, LAST_LOOK, PATIENCE, RANK_TIME, Election
 from protocol.messages import (
     NO_NETWORK,
     NO_NODE,
@@ -814,10 +814,13 @@ class Membership:
             return
         if self._follows_claim(now):
             return
-        if self._election.is_my_turn(now):
+        if not self._election.is_my_turn(now):
+            self._poll(now)
+        elif self._election.knows(now):
             self._promote(self._term_seen + 1, now)
         else:
             self._poll(now)
+            self._wake_at = now + LAST_LOOK
 
     def _follows_claim(self, now: float) -> bool:
         """Is there a claim to follow? Then do, when our turn in the crowd comes."""
@@ -832,6 +835,7 @@ class Membership:
         if self.supernode_address is not None:
             self._prober.ask(self.supernode_address, "poll", now)
         election = self._election
+        election.ask(now)
         turn = int((now - election.gone_at) / RANK_TIME) + 4  # not all at once: a thousand members ask, too
         before = [self.roster.get(node_id) for node_id in election.before_me()[:turn]]
         asked = [entry.node_id for entry in [*before, *self._others(ASKED_BESIDES)] if entry is not None]
@@ -839,7 +843,8 @@ class Membership:
             self._ask_member(node_id, now)
         for claim in election.claims(PATIENCE, now):
             self._prober.ask(claim.address, "poll", now)
-        moments = [election.gone_at + CLAIM_WAIT, election.my_turn_at(), now + POLL_INTERVAL]
+        turn_at = election.my_turn_at()
+        moments = [election.gone_at + CLAIM_WAIT, turn_at - LAST_LOOK, turn_at, now + POLL_INTERVAL]
         self._wake_at = min(moment for moment in moments if moment > now)
 
     def _is_trusted(self, answer: Answer) -> bool:
