@@ -55,9 +55,11 @@ CHATS_PER_SECOND, CHATS_BURST = 20.0, 40.0  # from one member (THREATS: C03)
 REQUESTS_PER_SECOND, REQUESTS_BURST = 200.0, 400.0  # lists and searches from one member
 ROWS_PER_REQUEST = 2500  # looking through so many rows for a list counts as one request more ...
 ROWS_PER_REQUEST_FITTED = 1000  # ... and through so many with a wildcard
-LISTS_INTERVAL = 0.1  # seconds between two looks whether a list that was put off may be served
+WAITING_INTERVAL = 0.1  # seconds between two looks whether what was put off has its turn
 LISTS_WAITING_MAX = 32  # requests for lists of one member, put off until its bucket has room
+SAYS_WAITING_MAX = 64  # lines of chat of one member, put off in the same way; more are refused, with all that follow
 SHARES_PER_SECOND, SHARES_BURST = 100.0, 400.0  # pages of shares from one member
+SHARES_AGAIN_AFTER = 5.0  # seconds from a page that was refused until all are asked for: then the bucket is full
 OFFERS_PER_SECOND, OFFERS_BURST = 1000.0, 2000.0  # from one member
 AWAY_PER_HOST_MAX = 64  # members at one address whose links are lost; else one host's comings fill the roster
 UPDATE_DELAY_EACH, UPDATE_DELAY_MAX = 0.001, 0.5  # seconds a roster update waits for more, for each member and at most
@@ -84,7 +86,10 @@ class _Line:
         self.round_trip: Optional[float] = None  # seconds, as the member measured it
         self.expires_at = now + RETURN_TIME  # when it has no link
         self.chat_seen = 0
-        self.chat_counter = 0
+        self.chat_counter = 0  # of its last line that all were told
+        self.says: Deque[messages.Say] = deque()  # that wait for their turn
+        self.refused_say: Optional[int] = None  # the counter of a line that must come again before any later one
+        self.wished_mesh = entry.mesh
         self.chats = Bucket(CHATS_PER_SECOND, CHATS_BURST, now)
         self.requests = Bucket(REQUESTS_PER_SECOND, REQUESTS_BURST, now)
         self.shares = Bucket(SHARES_PER_SECOND, SHARES_BURST, now)
@@ -93,6 +98,22 @@ class _Line:
         self.lists: Deque[messages.ListRequest] = deque()  # that wait for their turn
         self.digest: Optional[bytes] = None  # of its shares here, as it announced it; None: unknown
         self.announced: Optional[bytes] = None
+        self.want_shares_at = math.inf
+
+    def refuse_say(self, counter: int) -> None:
+        """This line was not taken: nothing that was said after it may be, until it was said again."""
+        self.refused_say = counter if self.refused_say is None else min(self.refused_say, counter)
+
+    def may_say(self, counter: int) -> bool:
+        """Is this the next line, as far as anybody can tell?"""
+        if self.refused_say is not None and counter > self.refused_say:
+            return False
+        if len(self.says) >= SAYS_WAITING_MAX:
+            self.refuse_say(counter)
+            return False
+        if counter == self.refused_say:
+            self.refused_say = None
+        return True
 
 
 class Supernode:
@@ -138,7 +159,7 @@ class Supernode:
         self._departed: Dict[bytes, Departure] = {}
         self._newcomers: List[_Line] = []
         self._flush_at = math.inf
-        self._next_lists = math.inf
+        self._next_waiting = math.inf
         self._next_tick = now + TICK
         self._next_heal = now + rng.random() * FIRST_HEAL
         self._healed_at = -math.inf
@@ -198,9 +219,11 @@ class Supernode:
         self._replace_link(line, link)
         place = NOWHERE if link == LOCAL_LINK else address
         line.entry = line.entry._replace(name=join.name, place=place, mesh=join.mesh, present=True)
+        line.wished_mesh = join.mesh
         line.heard_at, line.round_trip = now, None
         line.is_ready = False
-        line.chat_seen = join.chat_seen if join.network_id == self.network_id and join.chat_seen else self._sequence
+        seen = join.chat_seen if join.network_id == self.network_id and join.chat_seen else self._sequence
+        line.chat_seen = min(seen, self._sequence)  # in the other half of a parted network it may have counted further
         self._send(link, self._welcome(line))
         self._newcomers.append(line)
         self._mark(join.node_id, now)
@@ -257,6 +280,7 @@ class Supernode:
             self.network.disconnect(line.link, "it joined again by another link")
         line.link = link
         line.lists.clear()  # it asks again
+        line.refused_say = None  # it says all again that it saw no echo of, from the first on
         self._by_link[link] = line
 
     def _welcome(self, line: _Line) -> messages.Welcome:
@@ -274,6 +298,7 @@ class Supernode:
 
     def _depart(self, line: _Line, how: int, now: float) -> None:
         node_id = line.entry.node_id
+        self._say_all(line)
         del self._lines[node_id]
         self._drop_link(line, "gone" if how == GONE else "left")
         self.index.forget(node_id)
@@ -353,10 +378,22 @@ class Supernode:
         if handler is None:
             self.dropped += 1  # not a member's to say: rosters, handovers, claims
         elif self.is_in_doubt(now) and type(message) not in _ANSWERED_IN_DOUBT:
-            if len(self._held) < HELD_MAX:
-                self._held.append((link, message))
+            self._hold(line, link, message)
         else:
             handler(self, line, message, now)
+
+    def _hold(self, line: _Line, link: int, message: Any) -> None:
+        """Keep a message until the doubt is over. When there are too many, the member is to say it again."""
+        if len(self._held) < HELD_MAX:
+            self._held.append((link, message))
+            return
+        self.dropped += 1
+        if isinstance(message, messages.Say):
+            line.refuse_say(message.counter)
+        elif isinstance(message, messages.SetMesh):
+            line.wished_mesh = message.mesh
+        elif type(message) in _ABOUT_SHARES:
+            line.want_shares_at = self._awake_at + SHARES_AGAIN_AFTER
 
     def _on_ping(self, line: _Line, ping: messages.Ping, now: float) -> None:
         assert line.link is not None
@@ -378,8 +415,13 @@ class Supernode:
             self._depart(line, LEFT, now)
 
     def _on_set_mesh(self, line: _Line, message: messages.SetMesh, now: float) -> None:
-        if line.entry.mesh != message.mesh and self._may_ask(line, now):
-            line.entry = line.entry._replace(mesh=message.mesh)
+        line.wished_mesh = message.mesh
+        self._switch_mesh(line, now)
+
+    def _switch_mesh(self, line: _Line, now: float) -> None:
+        """As it wishes; somebody who switches on and off without end has its last wish soon."""
+        if line.entry.mesh != line.wished_mesh and line.requests.take(now):
+            line.entry = line.entry._replace(mesh=line.wished_mesh)
             self._mark(line.entry.node_id, now)
 
     def _on_roster_request(self, line: _Line, request: messages.RosterRequest, now: float) -> None:
@@ -396,19 +438,40 @@ class Supernode:
         return False
 
     def _on_say(self, line: _Line, say: messages.Say, now: float) -> None:
-        entry = line.entry
+        """Take a line, put it off, or refuse it: never a later one before an earlier, for that would be lost."""
         if say.counter <= line.chat_counter:  # said again because the echo was lost with a link
             if line.link is not None and self._may_ask(line, now):
-                self._send(line.link, messages.Chat(self._sequence, entry.node_id, entry.name, say.counter, say.text))
+                self._send(line.link, self._chat_of(line, say))
             return
-        if not line.chats.take(now) or not say.text:
+        if line.says and say.counter <= line.says[-1].counter:
+            return  # said again while it waits
+        if not say.text or not line.may_say(say.counter):
             self.dropped += 1
             return
+        line.says.append(say)
+        self._serve_says(line, now)
+
+    def _serve_says(self, line: _Line, now: float) -> None:
+        """Tell all what the member's bucket has room for; the rest waits."""
+        while line.says and line.chats.take(now):
+            self._tell_chat(line, line.says.popleft())
+        if line.says:
+            self._next_waiting = min(self._next_waiting, now + WAITING_INTERVAL)
+
+    def _say_all(self, line: _Line) -> None:
+        """It leaves: what it said until now is told, for it cannot say it again."""
+        while line.says:
+            self._tell_chat(line, line.says.popleft())
+
+    def _tell_chat(self, line: _Line, say: messages.Say) -> None:
         self._sequence += 1
-        chat = messages.Chat(self._sequence, entry.node_id, entry.name, say.counter, say.text)
+        chat = self._chat_of(line, say)
         self._recent.append(chat)
         self._count_chat(chat)
         self._broadcast(chat)
+
+    def _chat_of(self, line: _Line, say: messages.Say) -> messages.Chat:
+        return messages.Chat(self._sequence, line.entry.node_id, line.entry.name, say.counter, say.text)
 
     def _count_chat(self, chat: messages.Chat) -> None:
         """What its sender says again, because it saw no echo, is not told to all again."""
@@ -423,13 +486,21 @@ class Supernode:
         if line.digest is None and len(shares) == message.count:
             line.digest = share_digest(shares)
         line.announced = message.digest
-        if line.digest != message.digest and line.link is not None and self._may_ask(line, now):
+        if line.digest != message.digest:
+            line.want_shares_at = now
+            self._want_shares(line, now)
+
+    def _want_shares(self, line: _Line, now: float) -> None:
+        """Have the member tell all that it shares, if that is due."""
+        if now >= line.want_shares_at and line.link is not None and line.requests.take(now):
+            line.want_shares_at = math.inf
             self._send(line.link, messages.SharesWanted())
 
     def _may_share(self, line: _Line, now: float) -> bool:
         if not line.shares.take(now):
             self.dropped += 1
             line.digest = None
+            line.want_shares_at = now + SHARES_AGAIN_AFTER
             return False
         return True
 
@@ -477,7 +548,7 @@ class Supernode:
         while line.lists and line.link is not None:
             request = line.lists[0]
             if not line.requests.take(now, self._cost_of(request)):
-                self._next_lists = min(self._next_lists, now + LISTS_INTERVAL)
+                self._next_waiting = min(self._next_waiting, now + WAITING_INTERVAL)
                 return
             line.lists.popleft()
             total, rows = self.index.page(request.pattern, request.first)
@@ -546,20 +617,23 @@ class Supernode:
             self._heal(now)
         if now >= self._flush_at:
             self._flush(now)
-        if now >= self._next_lists:
-            self._next_lists = math.inf
-            for line in self._by_link.values():
+        if now >= self._next_waiting:
+            self._next_waiting = math.inf
+            for line in list(self._lines.values()):
                 self._serve_lists(line, now)
+                self._serve_says(line, now)
 
     def next_deadline(self) -> float:
         if self.has_ended:
             return self._leave_by
         if self._doubt_until > self._awake_at:
             return min(self._doubt_until, self._next_doubt_query)
-        return min(self._next_tick, self._next_heal, self._flush_at, self._next_lists)
+        return min(self._next_tick, self._next_heal, self._flush_at, self._next_waiting)
 
     def _look_at_members(self, now: float) -> None:
         for line in list(self._lines.values()):
+            self._switch_mesh(line, now)
+            self._want_shares(line, now)
             if line.link is None:
                 if now >= line.expires_at:
                     self._depart(line, GONE, now)
@@ -735,4 +809,5 @@ _HANDLERS: Dict[Any, Callable[[Supernode, _Line, Any, float], None]] = {
     messages.Offer: Supernode._on_offer,
     messages.NotRelayed: Supernode._on_not_relayed,
 }
+_ABOUT_SHARES = {messages.ShareDigest, messages.SharePage, messages.ShareAdd, messages.ShareRemove}
 _ANSWERED_IN_DOUBT = {messages.Ping, messages.Pong, messages.Leave, messages.Stale}

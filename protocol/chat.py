@@ -14,6 +14,8 @@ from protocol.messages import Chat, Say
 SAYS_UNCONFIRMED_MAX = 500
 SAYS_PER_SECOND = 15.0  # below what a supernode relays for one member
 SAYS_BURST = 10.0
+SAYS_UNDERWAY_MAX = 30  # without their echo: after a pause they come all at once, and a supernode takes 40 so
+SAID_LATELY = 5.0  # seconds before a supernode's last sign: what it took then it may not have told to everybody
 SAY_AGAIN_AFTER = 5.0  # seconds without the echo: the supernode dropped it
 RECENT_MAX = 200  # lines kept, so that a new supernode can repeat them to those who missed them
 SHOWN_MAX = 4096  # lines remembered, not to be shown twice; many more than are ever repeated
@@ -47,6 +49,7 @@ class ChatDesk:
     def __init__(self, now: float = 0.0) -> None:
         self._counter = 0
         self._says: Deque[Say] = collections.deque()  # not confirmed, in order
+        self._confirmed: Deque[Tuple[float, Say]] = collections.deque(maxlen=SAYS_UNDERWAY_MAX)  # the last, and when
         self._sent = 0  # how many of them are out at the present supernode
         self._sent_at = 0.0
         self._bucket = Bucket(SAYS_PER_SECOND, SAYS_BURST, now)
@@ -54,6 +57,11 @@ class ChatDesk:
         self._shown: Dict[Tuple[bytes, int], None] = {}
         self.recent: Deque[Chat] = collections.deque(maxlen=RECENT_MAX)
         self.sequence = 0  # of the last Chat seen
+
+    @property
+    def unconfirmed(self) -> int:
+        """Lines said of which no echo came."""
+        return len(self._says)
 
     def say(self, text: str) -> bool:
         """Queue a line; False when too many are waiting."""
@@ -63,33 +71,47 @@ class ChatDesk:
         self._says.append(Say(self._counter, text))
         return True
 
-    def send_again(self) -> None:
-        """There is a new supernode: all that was not confirmed goes to it, in order."""
+    def send_again(self, since: float = math.inf) -> None:
+        """There is a new supernode: all that was not confirmed goes to it, in order.
+
+        So does what the lost one confirmed from `since` on: it may have died before it had told all others.
+        """
+        while self._confirmed:
+            at, say = self._confirmed.pop()
+            if at >= since:
+                self._says.appendleft(say)
         self._sent = 0
 
-    def forget_network(self) -> None:
+    def forget_network(self) -> int:
+        """Begin anew; how many lines were said in vain?"""
+        unsaid = len(self._says)
         self._says.clear()
+        self._confirmed.clear()
         self._shown.clear()
         self.recent.clear()
         self._sent = self.sequence = 0
+        return unsaid
 
     def due(self, now: float) -> List[Say]:
         """What to send now."""
         if self._sent and now - self._sent_at > SAY_AGAIN_AFTER:
             self._sent = 0
         says = []
-        while self._sent < len(self._says) and self._bucket.take(now):
+        while self._may_send() and self._bucket.take(now):
             says.append(self._says[self._sent])
             self._sent += 1
             self._sent_at = now
         return says
 
+    def _may_send(self) -> bool:
+        return self._sent < min(len(self._says), SAYS_UNDERWAY_MAX)
+
     def next_deadline(self) -> float:
-        if self._sent < len(self._says):
+        if self._may_send():
             return self._bucket.ready_at() + 1e-6
         return self._sent_at + SAY_AGAIN_AFTER + 1e-6 if self._says else math.inf
 
-    def on_chat(self, chat: Chat, own_id: bytes) -> bool:
+    def on_chat(self, chat: Chat, own_id: bytes, now: float = 0.0) -> bool:
         """A line came: is it to be shown?"""
         if chat.sequence >= SEQUENCE_MAX:
             return False  # whoever goes on counting from there would run out of numbers
@@ -98,7 +120,7 @@ class ChatDesk:
         self.sequence = max(self.sequence, chat.sequence)
         if chat.node_id == own_id:
             while self._says and self._says[0].counter <= chat.counter:
-                self._says.popleft()
+                self._confirmed.append((now, self._says.popleft()))
                 self._sent = max(0, self._sent - 1)
         line = chat.node_id, chat.counter
         if line in self._shown:

@@ -20,7 +20,7 @@ import random
 from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Tuple
 
 from protocol import messages
-from protocol.chat import Bucket, ChatDesk
+from protocol.chat import SAID_LATELY, Bucket, ChatDesk
 from protocol.election import CLAIM_WAIT, LAST_LOOK, PATIENCE, RANK_TIME, Election
 from protocol.messages import (
     NO_NETWORK,
@@ -174,6 +174,7 @@ class Membership:
         self._probes_sent = 0
         self._join_claim: Optional[Tuple[float, Address]] = None
         self._pages = Pages()
+        self._wants_roster = False  # a version was missed
         self._last_label = ""  # of the last supernode
 
     # ---- questions ------------------------------------------------------------------------------------------------
@@ -507,12 +508,15 @@ class Membership:
         self.round_trip = None
         self._remember_supernode(attempt.address)
         self._attempt = self._follow = self._join_claim = None
+        self._wants_roster = False
         self.roster.replace(attempt.pages.entries, version)
         # One who comes from the other half of a parted network has counted further, but by other lines.
         seen = self._chat.sequence if self._was_joined else welcome.chat_sequence
         self._chat.sequence = min(seen, welcome.chat_sequence)
-        self._chat.send_again()
+        is_other = old_id not in (None, self.supernode_id) and not self.is_merging
+        self._chat.send_again(self.heard_at - SAID_LATELY if is_other else math.inf)
         self._joined_again(now)
+        self._say_again()
         self._tell_entered(old_id, before, now)
 
     def _remember_supernode(self, address: Address) -> None:
@@ -631,6 +635,15 @@ class Membership:
         round_trip_us = int(1e6 * (self.round_trip or 0.0))
         self.send_to_supernode(messages.Ping(int(now * 1e6), self.term, round_trip_us))
         self._next_beat = now + BEAT_INTERVAL
+        self._say_again()
+
+    def _say_again(self) -> None:
+        """What did not get there, because there was no supernode just then or it had too much to do."""
+        mine = self.roster.get(self.node_id)
+        if mine is not None and mine.mesh != self.mesh:
+            self.send_to_supernode(messages.SetMesh(self.mesh))
+        if self._wants_roster:
+            self.send_to_supernode(messages.RosterRequest(self.roster.version))
 
     def _on_pong(self, pong: messages.Pong, now: float) -> None:
         round_trip = now - pong.stamp / 1e6
@@ -648,6 +661,7 @@ class Membership:
             is_complete = False
             self.dropped += 1
         if is_complete:
+            self._wants_roster = False
             before = self.roster.labels()
             self.roster.replace(self._pages.entries, page.version)
             self._tell_changes(self.roster.difference(before, []), now)
@@ -658,6 +672,7 @@ class Membership:
             self.dropped += 1
             return
         if update.version != self.roster.version + 1:
+            self._wants_roster = True
             self.send_to_supernode(messages.RosterRequest(self.roster.version))
             return
         self._remember_lost([departure.node_id for departure in update.departed if departure.how == messages.GONE])
@@ -665,7 +680,7 @@ class Membership:
         self.owner.on_roster_changed(now)
 
     def _on_chat(self, chat: messages.Chat, now: float) -> None:
-        if self._chat.on_chat(chat, self.node_id):
+        if self._chat.on_chat(chat, self.node_id, now):
             label = self.label_of(chat.node_id, chat.name)
             self.owner.on_chat(label, chat.text, chat.node_id == self.node_id, now)
 

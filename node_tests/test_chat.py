@@ -1,0 +1,264 @@
+"""No line of chat is lost in silence: it is taken in order or refused in order, and its author hears about it."""
+
+from __future__ import annotations
+
+import random
+from typing import Any, Dict, List
+
+import pytest
+
+from node_tests.stub_node import Lab, StubNode
+from node_tests.test_membership import obeyed_by_all
+from protocol import messages
+from protocol.chat import SAY_AGAIN_AFTER, SAYS_UNDERWAY_MAX, ChatDesk
+from protocol.messages import Chat, Join, MemberEntry, RosterRequest, Say, SetMesh, SharesWanted, decode
+from protocol.roster import node_id_of, random_bytes
+from protocol.seat import Seat
+from supernode import CHATS_BURST, HELD_MAX, SAYS_WAITING_MAX, SHARES_AGAIN_AFTER, Supernode
+
+BO, CY = 2, 3  # links
+
+
+class Table:
+    """A supernode alone, whose members are links: what it sends them is kept."""
+
+    address = ("10.0.0.1", 6020)
+
+    def __init__(self, recent: int = 0) -> None:
+        self.rng = rng = random.Random(1)
+        self.sent: Dict[int, List[Any]] = {}
+        self.network_id, me = random_bytes(rng, 16), random_bytes(rng, 8)
+        chats = tuple(Chat(number, me, "ana", number, "old %d" % number) for number in range(1, recent + 1))
+        ana = MemberEntry(me, "ana", messages.NOWHERE, 0, True, True)
+        self.role = Supernode(self, rng, Seat(self.network_id, bytes(16), 3, me, (ana,), chats, (), (), 0), 0.0)
+
+    def send(self, link: int, *parts: Any) -> None:
+        self.sent.setdefault(link, []).append(decode(b"".join(bytes(part) for part in parts)))
+
+    def backlog(self, link: int) -> int:
+        return 0
+
+    def disconnect(self, link: int, reason: str) -> None: ...
+
+    def send_lone(self, *_: Any) -> None: ...
+
+    def broadcast_lone(self, *_: Any) -> None: ...
+
+    def join(self, link: int, name: str, now: float, seen: int = 0) -> None:
+        opening = link.to_bytes(16, "big")
+        join = Join(self.network_id, 3, node_id_of(opening), opening, name, True, seen)
+        self.role.on_hello(link, ("10.0.0.%d" % link, 6020), join, now)
+
+    def say(self, link: int, counter: int, now: float) -> None:
+        self.role.on_message(link, Say(counter, "line %d" % counter), now)
+
+    def pass_time(self, since: float, until: float) -> None:
+        """The timer as the node thread keeps it; members give signs of life."""
+        now = since
+        while now <= until:
+            for link in (BO, CY):
+                self.role.on_message(link, messages.Pong(0, 3), now)
+            self.role.on_timer(now)
+            now += 0.05
+
+    def told(self, link: int, kind: Any = Chat) -> List[Any]:
+        return [message for message in self.sent.get(link, []) if type(message) is kind]
+
+    def counters(self, link: int) -> List[int]:
+        return [chat.counter for chat in self.told(link)]
+
+
+@pytest.fixture
+def table() -> Table:
+    made = Table()
+    made.join(BO, "bo", 1.0)
+    made.join(CY, "cy", 1.0)
+    made.pass_time(1.0, 1.5)
+    return made
+
+
+# ---- the supernode takes lines in order, or refuses them in order
+
+
+def test_what_comes_all_at_once_after_a_pause_is_told_in_order_when_there_is_room(table: Table) -> None:
+    lines = CHATS_BURST + SAYS_WAITING_MAX
+    for counter in range(1, int(lines) + 1):
+        table.say(BO, counter, 1.5)
+    table.pass_time(1.5, 6.0)
+    assert table.counters(CY) == table.counters(BO) == list(range(1, int(lines) + 1))
+
+
+def test_after_a_refused_line_nothing_is_taken_until_it_comes_again(table: Table) -> None:
+    first_refused = int(CHATS_BURST + SAYS_WAITING_MAX) + 1
+    for counter in range(1, first_refused + 1):
+        table.say(BO, counter, 1.5)
+    table.pass_time(1.5, 6.0)  # by now there is room
+    table.say(BO, first_refused + 1, 6.0)
+    assert first_refused + 1 not in table.counters(CY)
+    table.say(BO, first_refused, 6.1)
+    table.say(BO, first_refused + 1, 6.1)
+    assert table.counters(CY) == list(range(1, first_refused + 2))
+
+
+def test_a_line_said_again_while_it_waits_is_told_once(table: Table) -> None:
+    for _ in range(2):
+        for counter in range(1, 61):
+            table.say(BO, counter, 1.5)
+    table.pass_time(1.5, 4.0)
+    assert table.counters(CY) == list(range(1, 61))
+
+
+def test_a_line_that_did_not_fit_among_what_is_held_in_doubt_is_not_overtaken(table: Table) -> None:
+    table.role.on_timer(20.0)  # it slept
+    assert table.role.is_in_doubt(20.0)
+    for number in range(HELD_MAX - 1):
+        table.role.on_message(CY, RosterRequest(number), 20.0)
+    for counter in (1, 2, 3):
+        table.say(BO, counter, 20.0)
+    table.pass_time(20.1, 24.0)
+    table.say(BO, 4, 24.0)
+    assert table.counters(CY) == [1]
+    for counter in (1, 2, 3, 4):  # as the author does that saw no echo
+        table.say(BO, counter, 25.0)
+    assert table.counters(CY) == [1, 2, 3, 4]
+
+
+def test_who_leaves_is_heard_to_the_end(table: Table) -> None:
+    for counter in range(1, 61):
+        table.say(BO, counter, 1.5)
+    table.role.on_message(BO, messages.Leave(), 1.5)
+    assert table.counters(CY) == list(range(1, 61))
+
+
+def test_who_comes_again_by_a_new_link_is_bound_by_no_refusal_of_the_old_one(table: Table) -> None:
+    for counter in range(1, 200):
+        table.say(BO, counter, 1.5)
+    table.pass_time(1.5, 6.0)
+    opening = BO.to_bytes(16, "big")
+    join = Join(table.network_id, 3, node_id_of(opening), opening, "bo", True, 0)
+    table.role.on_hello(8, ("10.0.0.2", 6020), join, 6.0)
+    table.say(8, 300, 6.1)  # it was elsewhere, and was told what it said in vain
+    assert table.counters(CY)[-1] == 300
+
+
+# ---- between a Join and its roster
+
+
+@pytest.mark.parametrize("seen", (50, 80))
+def test_a_line_said_between_a_join_and_its_roster_reaches_one_who_had_counted_further(seen: int) -> None:
+    table = Table(recent=50)
+    table.join(BO, "bo", 1.0, seen=50)
+    table.role.on_timer(1.6)
+    table.join(CY, "cy", 2.0, seen=seen)
+    table.say(BO, 1, 2.0005)
+    table.role.on_timer(2.6)
+    table.say(BO, 2, 3.0)
+    assert table.counters(CY) == [1, 2]
+
+
+def test_a_mesh_switch_thrown_between_join_and_roster_is_known_to_all() -> None:
+    lab = Lab(71, 2, latency=0.05)
+    cy = lab.add("cy")
+    member = cy.membership
+    assert lab.wait(lambda: bool(member._attempt and member._attempt.link), 5.0) is not None
+    lab.run(0.15)
+    assert not member.is_joined
+    cy._do(member.set_mesh, False, lab.world.now)
+    lab.run(3.0)
+    mine = lab.nodes[1].membership.roster.get(member.node_id)
+    assert member.is_joined and mine is not None and not mine.mesh
+
+
+# ---- other limits that lost something for ever
+
+
+def test_the_last_of_many_mesh_switches_counts(table: Table) -> None:
+    for number in range(1001):
+        table.role.on_message(BO, SetMesh(number % 2 == 0), 1.5)
+        table.role.on_message(BO, SetMesh(number % 2 == 1), 1.5)
+    table.pass_time(1.5, 4.0)
+    entry = table.told(CY, messages.RosterUpdate)[-1].changed[-1]
+    assert entry.node_id == node_id_of(BO.to_bytes(16, "big")) and not entry.mesh
+
+
+def test_shares_told_faster_than_they_are_taken_are_asked_for_again(table: Table) -> None:
+    for _ in range(1000):
+        table.role.on_message(BO, messages.ShareAdd(()), 1.5)
+    table.pass_time(1.5, 2.5)
+    assert not table.told(BO, SharesWanted)
+    table.pass_time(2.5, 2.5 + SHARES_AGAIN_AFTER)
+    assert len(table.told(BO, SharesWanted)) == 1
+
+
+def test_a_roster_that_was_asked_for_in_vain_is_asked_for_again() -> None:
+    lab = Lab(72, 3)
+    late = lab.nodes[2].membership
+    late.roster.version -= 1
+    lab.nodes[0].supernode._by_link[_link_of(lab, 2)].requests.level = -1000.0
+    lab.nodes[1].membership.set_mesh(False, lab.world.now)
+    lab.run(0.5)
+    assert late.roster.get(lab.nodes[1].membership.node_id).mesh
+    lab.run(10.0)
+    assert not late.roster.get(lab.nodes[1].membership.node_id).mesh
+
+
+def _link_of(lab: Lab, number: int) -> int:
+    role, node_id = lab.nodes[0].supernode, lab.nodes[number].membership.node_id
+    return next(link for link, line in role._by_link.items() if line.entry.node_id == node_id)
+
+
+# ---- the author
+
+
+def test_no_more_is_underway_than_any_supernode_takes_at_once() -> None:
+    desk = ChatDesk()
+    for number in range(100):
+        desk.say(str(number))
+    sent = [say.counter for second in range(4) for say in desk.due(float(second))]
+    assert sent == list(range(1, SAYS_UNDERWAY_MAX + 1))
+    assert desk.next_deadline() > 2.0 + SAY_AGAIN_AFTER
+    desk.on_chat(Chat(1, bytes(8), "me", 10, "9"), bytes(8), 4.0)
+    assert [say.counter for say in desk.due(4.5)] == [31, 32, 33, 34, 35, 36, 37, 38, 39, 40]
+
+
+def test_what_a_supernode_took_just_before_its_death_is_told_by_the_next() -> None:
+    lab = Lab(73, 4)
+    bo = lab.nodes[3]
+    bo.say("long ago")
+    lab.run(10.0)
+    lab.world.cut(["10.0.0.1"], ["10.0.0.2"], both_ways=False)  # n1, the next in order, hears nothing any more
+    bo.say("hello")
+    lab.run(0.1)
+    assert bo.chat[-1] == ("n3", "hello") and bo.membership._chat.unconfirmed == 0
+    lab.nodes[0].kill()
+    lab.world.heal()
+    assert lab.wait(lambda: obeyed_by_all(lab) == lab.nodes[1].membership.node_id, 30.0) is not None
+    lab.run(1.0)
+    for node in lab.living():
+        assert [text for _, text in node.chat] == ["long ago", "hello"]
+
+
+def stand_still(lab: Lab, ana: StubNode, bo: StubNode) -> None:
+    ana.sleep()
+    lab.run(5.0)
+    ana.wake()
+
+
+def lose_the_cable(lab: Lab, ana: StubNode, bo: StubNode) -> None:
+    lab.world.cut([ana.network.address[0]], [bo.network.address[0]])
+    lab.run(5.0)
+    lab.world.heal()
+
+
+@pytest.mark.parametrize("disturb", (stand_still, lose_the_cable))
+def test_every_line_of_a_long_paste_arrives_once_whatever_stands_still_meanwhile(disturb: Any) -> None:
+    lab = Lab(74, 3, packets=True)
+    ana, bo, cy = lab.nodes
+    said = ["line %d" % number for number in range(150)]
+    for text in said:
+        bo.say(text)
+    lab.run(1.0)
+    disturb(lab, ana, bo)
+    lab.run(30.0)
+    for node in (ana, bo, cy):
+        assert [text for _, text in node.chat] == said
