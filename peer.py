@@ -707,6 +707,9 @@ class Peer:
         """Is this a member whose mesh is on?"""
         return any(entry.node_id == node_id and entry.mesh for entry in self._roster())
 
+    def is_member(self, node_id: bytes) -> bool:
+        return node_id in self._roster()
+
     def member_count(self) -> int:
         return len(self._roster())
 
@@ -883,6 +886,7 @@ class Peer:
     def _entries(self, rows: List[Any]) -> List[ListEntry]:
         return [
             ListEntry(number, row.name, row.total_size if row.is_folder else row.size, row.file_id, row.is_folder,
-                      row.file_count, tuple(self.label_of(holder) for holder in row.holders), row.sources, row.size)
+                      row.file_count, tuple(self.label_of(holder) for holder in row.holders), row.sources, row.size,
+                      row.holders)
             for number, row in enumerate(rows, 1)
         ]  # fmt: skip

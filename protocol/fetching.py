@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import math
 import random
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from functools import partial
-from typing import Any, Callable, Dict, List, Optional, Protocol, Tuple
+from typing import Any, Callable, Deque, Dict, Iterable, List, Optional, Protocol, Tuple
 
 from protocol.content import FILE_SIZE_MAX, check_name, is_true_manifest, piece_size_of
 from protocol.download import bits_of
@@ -50,7 +50,7 @@ from protocol.parts import Destination
 from protocol.results import ListEntry, Notice
 from protocol.seat import SLEPT_AFTER
 from protocol.serving import MESH_OFF_REASON, Serving
-from protocol.transfer import DROP_AFTER, Download, Source, SourceState
+from protocol.transfer import DROP_AFTER, SENT_RECORDS_MAX, Download, Source, SourceState
 
 SEARCH_INTERVAL, SEARCH_INTERVAL_MAX = 3.0, 30.0  # doubled while there are sources, for more of them
 SOURCES_WANTED = 4  # fewer: search again
@@ -66,6 +66,9 @@ UNREACHABLE_TIME = 10.0  # a node that could not be connected to is not tried ag
 USELESS_TIME = 60.0  # a source that sent nothing or was too slow is left alone so long
 STRIKES_MAX, BAN_TIME = 2, 600.0  # THREATS: G01
 JUDGED_MAX = 4096  # strikes and bans remembered
+THANKS_TIME = 30.0  # seconds in which a source whose link was lost is still told that we have it all
+THANKED_MAX = 256  # sources that are still to be told
+LABELS_KEPT = 1024  # of nodes that gave something and may have left since
 BULK_IDLE = 10.0  # seconds until a link that nothing comes by is closed
 MESH_LINKS_MAX = 8  # members to stand by with; a link each, so a transfer begins at once
 MESH_DELAY, MESH_RETRY = (0.5, 3.0), (10.0, 30.0)  # seconds, drawn by lot: many may have joined at once
@@ -103,6 +106,14 @@ class Bulk:
         self.dropped = 0
 
 
+class Thanks:
+    """What a source is to be told: that we have all of these, because it gave something of them."""
+
+    def __init__(self, until: float) -> None:
+        self.until = until
+        self.file_ids: Deque[bytes] = deque(maxlen=SENT_RECORDS_MAX)
+
+
 class Fetch:
     """One content that is wanted."""
 
@@ -129,8 +140,8 @@ class Fetch:
         self.is_full = False  # it failed because the disk has no room
         self.is_lost = False  # it failed because what was here of it was taken away with its folder
         self.is_gone = False  # it failed because nobody here has this content any more
-        self.gave: Dict[str, int] = {}  # label -> bytes
-        self.gave_via = ""  # the supernode that gave them by its cache
+        self.gave: Dict[bytes, int] = {}  # node -> bytes
+        self.gave_via = NO_NODE  # the supernode that gave them by its cache
         self.is_complete = False
         self.is_ended = False
         self.served_until = -math.inf  # by others, when it is over here
@@ -154,6 +165,8 @@ class Fetching:
         self._strikes: OrderedDict[Tuple[bytes, bytes], int] = OrderedDict()
         self._left_alone: OrderedDict[Tuple[bytes, bytes], float] = OrderedDict()  # (node, content) -> until
         self._when_ended: Dict[bytes, List[Callable[[float], None]]] = {}
+        self._labels: OrderedDict[bytes, str] = OrderedDict()  # of those who gave something, as they were called then
+        self._thanks: OrderedDict[bytes, Thanks] = OrderedDict()  # node -> what it is still to be told
         self._mates: List[bytes] = []
         self._mesh_at = math.inf  # when the next link to a mate is opened
         self._tick_at = math.inf
@@ -415,8 +428,11 @@ class Fetching:
         if bulk is None:
             return
         bulk.is_up, bulk.used_at = True, now
-        purpose = PURPOSE_BULK if bulk.fetches else PURPOSE_MESH
+        thanks = self._thanks.get(bulk.node_id)
+        purpose = PURPOSE_BULK if bulk.fetches or thanks else PURPOSE_MESH
         self.send(link, LinkHello(purpose, self.host.network_id, self.host.node_id))
+        for file_id in thanks.file_ids if thanks is not None else ():
+            self.send(link, TransferDone(file_id))
         label = self.host.label_of(bulk.node_id)
         for fetch, is_fellow in list(bulk.fetches.items()):
             fetch.download.add_source(link, bulk.node_id, label, now, is_fellow)
@@ -592,9 +608,10 @@ class Fetching:
         size, source = fetch.download.length_of(index), fetch.download.sources.get(link)
         if source is not None:
             fetch.trouble, fetch.changed_at = "", None
-            fetch.gave[source.label] = fetch.gave.get(source.label, 0) + size
+            fetch.gave[source.node_id] = fetch.gave.get(source.node_id, 0) + size
+            self._note_label(source)
             if fetch.is_via and source.node_id == self.host.supernode_id:
-                fetch.gave_via = source.label
+                fetch.gave_via = source.node_id
         if fetch.wish is not None:
             fetch.wish.on_piece(fetch, size, now)
 
@@ -715,11 +732,47 @@ class Fetching:
             if bulk.is_up:
                 self.send(bulk.link, TransferDone(fetch.file_id))
 
-    def thank(self, gave: Dict[str, int], file_id: bytes) -> None:
-        """Tell those who gave something that we have it all."""
-        for bulk in self._bulk.values():
-            if self.host.label_of(bulk.node_id) in gave:
+    def _note_label(self, source: Source) -> None:
+        self._labels[source.node_id] = source.label
+        self._labels.move_to_end(source.node_id)
+        if len(self._labels) > LABELS_KEPT:
+            self._labels.popitem(last=False)
+
+    def label_of(self, node_id: bytes) -> str:
+        """How it is called now; or was, when it gave something."""
+        was = self._labels.get(node_id)
+        return self.host.label_of(node_id) if was is None or self.host.is_member(node_id) else was
+
+    def thank(self, gave: Iterable[bytes], file_id: bytes, now: float) -> None:
+        """Tell those who gave something that we have it all; again by a new link if theirs is lost before they hear."""
+        for node_id in gave:
+            thanks = self._thanks.setdefault(node_id, Thanks(now + THANKS_TIME))
+            thanks.file_ids.append(file_id)
+            bulk = self._bulk_to.get(node_id)
+            if bulk is None:
+                self._thank_by_new_link(node_id, now)
+            elif bulk.is_up:
                 self.send(bulk.link, TransferDone(file_id))
+        while len(self._thanks) > THANKED_MAX:
+            self._thanks.popitem(last=False)
+        self._tick_at = min(self._tick_at, now + TICK)
+
+    def _thank_by_new_link(self, node_id: bytes, now: float) -> None:
+        place = self.host.place_of(node_id)
+        may_link = self.host.mesh or self.host.is_supernode or node_id == self.host.supernode_id
+        if place is None or not may_link or now >= self._thanks[node_id].until:
+            del self._thanks[node_id]
+        else:
+            self._open_bulk(place, node_id, now)
+
+    def _check_thanks(self, now: float) -> None:
+        """What was delivered need not be said again; where there is no link, there has to be one."""
+        for node_id in list(self._thanks):
+            bulk = self._bulk_to.get(node_id)
+            if bulk is None:
+                self._thank_by_new_link(node_id, now)
+            elif bulk.is_up and not self.network.backlog(bulk.link):
+                del self._thanks[node_id]
 
     def _on_cached(self, fetch: Fetch, _: Any, error: Optional[Exception], now: float) -> None:
         if fetch.is_ended:
@@ -727,7 +780,7 @@ class Fetching:
         if error is not None:
             self.fail(fetch, sentence_of(error), now)
             return
-        self.thank(fetch.gave, fetch.file_id)
+        self.thank(fetch.gave, fetch.file_id, now)
         # Until the node knows that its cache has it, the fetch answers for it.
         self.host.on_cache_changed(partial(self.end, fetch, now))
 
@@ -799,12 +852,14 @@ class Fetching:
             if not fetch.is_ended:
                 self._check(fetch, now)
         self._check_served_on(now)
+        self._check_thanks(now)
         for bulk in list(self._bulk.values()):
             if bulk.fetches or bulk.node_id in self._mates:
                 bulk.used_at = now
             elif bulk.is_up and now - bulk.used_at >= BULK_IDLE:
                 self.network.disconnect(bulk.link, "no longer needed")
-        self._tick_at = now + TICK if self.fetches or self._bulk or self.served_on else math.inf
+        has_work = self.fetches or self._bulk or self.served_on or self._thanks
+        self._tick_at = now + TICK if has_work else math.inf
 
     def _on_slept(self, seconds: float, now: float) -> None:
         """A lid was closed, or the machine was busy: what came meanwhile waits to be read, and nobody is to blame."""
@@ -879,6 +934,7 @@ class Fetching:
     def end_all(self, now: float) -> None:
         """The node leaves: nothing is asked any more, parts stay."""
         self._when_ended.clear()
+        self._thanks.clear()
         self.served_on.clear()
         self._mates, self._mesh_at = [], math.inf
         for each in list(self.fetches.values()):

@@ -26,6 +26,9 @@ class Host(Protocol):
     def has_mesh(self, node_id: bytes) -> bool:
         """Is this a member whose mesh is on?"""
 
+    def is_member(self, node_id: bytes) -> bool:
+        """Is this node in the roster?"""
+
     def member_count(self) -> int: ...
     def label_of(self, node_id: bytes) -> str: ...
     def place_of(self, node_id: bytes) -> Any: ...

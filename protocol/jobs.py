@@ -18,6 +18,7 @@ from protocol.download import Rate
 from protocol.fetching import Fetch, Fetching
 from protocol.host import kind_of, sentence_of
 from protocol.lines import format_size
+from protocol.messages import NO_NODE
 from protocol.results import DownloadDone, ListEntry, Paused, Progress, Resumed, Share, Stopped, TransferRow
 from protocol.transfer import ASK_OTHERS_AFTER, SourceState
 
@@ -50,8 +51,8 @@ class Job:
         self.rate = Rate(now)
         self.told_at = now - PROGRESS_INTERVAL
         self.fetches: Dict[Fetch, None] = {}  # ordered, unlike a set: a test's seed replays exactly
-        self.gave: Dict[str, int] = {}  # label -> bytes, of ended fetches
-        self.gave_via = ""
+        self.gave: Dict[bytes, int] = {}  # node -> bytes, of ended fetches
+        self.gave_via = NO_NODE
         self.kept: Dict[bytes, int] = {}  # content -> verified bytes of fetches that wait for room on the disk
         self.pause = ""  # why it waits, in words
         self.look_at, self.look_interval = math.inf, ROOM_INTERVAL  # when to look for room again
@@ -70,11 +71,16 @@ class Job:
 
     def labels(self) -> Tuple[str, ...]:
         """Who gave something, the most generous first."""
+        gave = self.given()
+        return tuple(self.jobs.fetching.label_of(node_id) for node_id in sorted(gave, key=lambda one: -gave[one]))
+
+    def given(self) -> Dict[bytes, int]:
+        """Bytes by node; by its id, since a label passes to somebody else when people leave."""
         gave = dict(self.gave)
         for fetch in self.fetches:
-            for label, size in fetch.gave.items():
-                gave[label] = gave.get(label, 0) + size
-        return tuple(sorted(gave, key=lambda label: -gave[label]))
+            for node_id, size in fetch.gave.items():
+                gave[node_id] = gave.get(node_id, 0) + size
+        return gave
 
     def begin(self, now: float) -> None:
         raise NotImplementedError
@@ -148,9 +154,9 @@ class Job:
     def drop(self, fetch: Fetch, now: float, is_used: bool = False) -> None:
         """The fetch is over; `is_used`: it has served its purpose, and may serve others on."""
         self.fetches.pop(fetch, None)
-        for label, size in fetch.gave.items():
-            self.gave[label] = self.gave.get(label, 0) + size
-        self.gave_via = fetch.gave_via or self.gave_via
+        for node_id, size in fetch.gave.items():
+            self.gave[node_id] = self.gave.get(node_id, 0) + size
+        self.gave_via = fetch.gave_via if fetch.gave_via != NO_NODE else self.gave_via
         if is_used:
             self.jobs.fetching.retire(fetch, now)
         else:
@@ -171,12 +177,11 @@ class Job:
     def done(self, path: str, was_there: bool, now: float) -> None:
         """All is verified, flushed and under its final name."""
         entry, via = self.entry, None
-        self.jobs.fetching.thank(self.gave, entry.file_id)
+        self.jobs.fetching.thank(self.gave, entry.file_id, now)
         self.end_state, self.verified_at_end = "done", self.size
         sources = self.labels()
-        holders = tuple(label for label in entry.holders if label != self.gave_via)
-        if self.gave_via and holders and self.gave_via not in entry.holders:
-            sources, via = holders, self.gave_via
+        if self.gave_via != NO_NODE and entry.holders and self.gave_via not in entry.holder_ids:
+            sources, via = entry.holders, self.jobs.fetching.label_of(self.gave_via)
         seconds, moved = max(now - self.started_at, 0.0), sum(self.gave.values())
         self.jobs.host.notify(
             DownloadDone(
@@ -205,16 +210,16 @@ class Job:
 
     def shares(self, now: float) -> Tuple[Share, ...]:
         """What each source has given and gives now, the most generous first; then those that only wait."""
-        gave, rates, states = dict(self.gave), dict.fromkeys(self.gave, 0.0), {}
+        gave, rates, states = self.given(), {}, {}  # type: Dict[bytes, int], Dict[bytes, float], Dict[bytes, str]
         for fetch in self.fetches:
-            for label, size in fetch.gave.items():
-                gave[label] = gave.get(label, 0) + size
             for source in fetch.download.sources.values():
-                gave.setdefault(source.label, 0)
-                rates[source.label] = rates.get(source.label, 0.0) + source.per_second(now)
-                states[source.label] = self.state_of(source, now)
-        return tuple(Share(label, gave[label], rates.get(label, 0.0), states.get(label, ""))
-                     for label in sorted(gave, key=lambda label: -gave[label]))
+                one = source.node_id
+                gave.setdefault(one, 0)
+                rates[one] = rates.get(one, 0.0) + source.per_second(now)
+                states[one] = self.state_of(source, now)
+        label_of = self.jobs.fetching.label_of
+        return tuple(Share(label_of(one), gave[one], rates.get(one, 0.0), states.get(one, ""))
+                     for one in sorted(gave, key=lambda one: -gave[one]))
 
     @staticmethod
     def state_of(source: Any, now: float) -> str:

@@ -207,8 +207,11 @@ def _line_for_download(event: results.DownloadDone, folder: str) -> str:
 
 
 def _line_for_upload(event: results.UploadDone, folder: str) -> str:
-    return (f"OK sent {safe_text(event.name)} to {safe_label(event.to_label)}  {format_size(event.size)} "
-            f"in {format_time(event.seconds)}  id {short_id(event.file_id)}")
+    what = f"sent {safe_text(event.name)} to {safe_label(event.to_label)}"
+    told = f"{format_size(event.size)} in {format_time(event.seconds)}"
+    if not event.is_confirmed:
+        told = f"{told}, but the link was lost before it was confirmed"
+    return f"{'OK' if event.is_confirmed else '!!'} {what}  {told}  id {short_id(event.file_id)}"
 
 
 def _line_for_stopped(event: results.Stopped, folder: str) -> str:

@@ -19,6 +19,7 @@ class ListEntry(NamedTuple):
     holders: Tuple[str, ...] = ()  # labels; the first few
     sources: int = 0
     content_size: int = 0  # what the id stands for: the file, or the folder's listing
+    holder_ids: Tuple[bytes, ...] = ()  # of the same; labels are for people
 
 
 class FetchAnswer(NamedTuple):
@@ -139,6 +140,7 @@ class UploadDone(NamedTuple):
     seconds: float
     to_label: str
     file_id: bytes
+    is_confirmed: bool = True  # False: the link was lost before it said that it has all
 
 
 class Stopped(NamedTuple):

@@ -39,13 +39,15 @@ from protocol.messages import (
     encode_parts,
 )
 from protocol.results import ListEntry, TransferRow, UploadDone
-from protocol.transfer import Download, UploadLink, Uploads, manifest_pages
+from protocol.transfer import Download, Sent, UploadLink, Uploads, manifest_pages
 from protocol.wire import Address
 
 LINKS_PER_NODE_MAX = 4  # that one node may open to us
 MANIFESTS_ASKED_MAX = 256  # at once on one link
 ASKED_NAMES_MAX = 4096  # names remembered, under which contents were asked for
 REFUSED_TIME = 600.0  # seconds that an upload cancelled by a person is not begun again
+RECEIPT_TIME = 45.0  # seconds from a lost link until it counts that nobody said to have all that was sent there
+UNTHANKED_MAX = 256  # lost links on which something was sent
 MESH_OFF_REASON = "its mesh is off"
 TICK = 0.5
 TELL_INTERVAL = 0.2  # seconds that new pieces wait to be told together
@@ -76,6 +78,7 @@ class Serving:
         self._refused: Dict[Tuple[bytes, bytes], float] = {}  # (node, content) -> until: cancelled by a person
         self._asked_names: OrderedDict[Tuple[bytes, bytes], str] = OrderedDict()  # (node, content) -> the node's name
         self._manifests_asked: Dict[int, Set[bytes]] = {}  # by link, while they are read
+        self._unthanked: OrderedDict[Tuple[bytes, str], Tuple[UploadLink, float]] = OrderedDict()  # until when
         self._tick_at = math.inf
         self._handlers: Dict[Any, Callable[[int, Any, float], None]] = {
             ManifestRequest: self._on_manifest_request,
@@ -104,10 +107,37 @@ class Serving:
             self.network.disconnect(link, MESH_OFF_REASON)
         else:
             self.uploads.add(link, hello.node_id, self.host.label_of(hello.node_id), address[0])
+            before, _ = self._unthanked.pop(person, (None, 0.0))
+            if before is not None:
+                self.uploads.links[link].go_on_from(before)
 
     def on_link_lost(self, link: int, now: float) -> None:
         self._manifests_asked.pop(link, None)
+        upload = self.uploads.links.get(link)
         self.uploads.remove(link, now)
+        if upload is not None and upload.sent:
+            self._await_receipt(upload, now)
+
+    def _await_receipt(self, upload: UploadLink, now: float) -> None:
+        """It may come by another link that it has all, so that the person here is told."""
+        before, _ = self._unthanked.pop(upload.person, (None, 0.0))
+        if before is not None:
+            upload.go_on_from(before)
+        self._unthanked[upload.person] = upload, now + RECEIPT_TIME
+        if len(self._unthanked) > UNTHANKED_MAX:
+            self._tell_unconfirmed(self._unthanked.popitem(last=False)[1][0])
+        self._tick_at = min(self._tick_at, now + TICK)
+
+    def _check_receipts(self, now: float) -> None:
+        for person in [person for person, (_, until) in self._unthanked.items() if now >= until]:
+            self._tell_unconfirmed(self._unthanked.pop(person)[0])
+
+    def _tell_unconfirmed(self, upload: UploadLink) -> None:
+        """No receipt came: what was sent whole is told all the same, and that nobody said to have it."""
+        for file_id, sent in upload.sent.items():
+            whole = self.host.total_of(file_id) or self.host.size_of_own(file_id)
+            if whole and sent.size >= whole:
+                self._tell_sent(upload, file_id, sent, sent.at, False)
 
     def on_message(self, link: int, message: Any, now: float) -> None:
         """What does not fit on such a link is dropped: nobody pushes a file to us."""
@@ -262,9 +292,15 @@ class Serving:
         if message.file_id in upload.folders:
             upload.folders.remove(message.file_id)
         if sent is not None and sent.size and upload.done_lines.take(now):
-            name = self._name_for(upload, message.file_id)
-            seconds = now - sent.started_at
-            self.host.notify(UploadDone(name, sent.size, seconds, upload.label, message.file_id))
+            self._tell_sent(upload, message.file_id, sent, now, True)
+
+    def _tell_sent(self, upload: UploadLink, file_id: bytes, sent: Sent, now: float, is_confirmed: bool) -> None:
+        name, seconds = self._name_for(upload, file_id), now - sent.started_at
+        self.host.notify(UploadDone(name, sent.size, seconds, self._label_of(upload), file_id, is_confirmed))
+
+    def _label_of(self, upload: UploadLink) -> str:
+        """How it is called now; or was, when its link came up."""
+        return self.host.label_of(upload.node_id) if self.host.is_member(upload.node_id) else upload.label
 
     # ---- what Uploads want done (UploadHands)
 
@@ -331,7 +367,8 @@ class Serving:
             self._tell_new_pieces()
         if now >= self._tick_at:
             self.uploads.on_timer(now)
-            self._tick_at = now + TICK if self.uploads.has_work() else math.inf
+            self._check_receipts(now)
+            self._tick_at = now + TICK if self.uploads.has_work() or self._unthanked else math.inf
 
     def cancel(self, number: int, now: float) -> str:
         """Stop sending; a line for the person, empty if there is no such upload."""
@@ -339,7 +376,7 @@ class Serving:
             if sent.number == number:
                 self._refused[upload.node_id, file_id] = now + REFUSED_TIME
                 self.network.disconnect(upload.link, "cancelled there")
-                return "sending %s to %s is cancelled" % (self._name_for(upload, file_id), upload.label)
+                return "sending %s to %s is cancelled" % (self._name_for(upload, file_id), self._label_of(upload))
         return ""
 
     def rows(self, now: float) -> List[TransferRow]:
@@ -349,10 +386,11 @@ class Serving:
             size = sent.size if file_id in upload.folders else self.size_of(file_id) or 0
             size, rate = self.host.total_of(file_id) or size, sent.rate.per_second(now)
             left = (size - sent.size) / rate if rate >= 1.0 and size > sent.size else None
-            name, done = self._name_for(upload, file_id), min(sent.size, size)
-            rows.append(TransferRow(sent.number, "S", name, "sending", done, size, rate, left, (upload.label,)))
+            name, done, label = self._name_for(upload, file_id), min(sent.size, size), self._label_of(upload)
+            rows.append(TransferRow(sent.number, "S", name, "sending", done, size, rate, left, (label,)))
         return rows
 
     def end_all(self) -> None:
+        self._unthanked.clear()
         for link in self.uploads.links:
             self.network.disconnect(link, "left")

@@ -685,6 +685,18 @@ class UploadLink:
         self.sent: OrderedDict[bytes, Sent] = OrderedDict()
         self.folders: Deque[bytes] = deque(maxlen=FOLDERS_COUNTED_MAX)  # what it fetches of them is counted together
 
+    def go_on_from(self, before: UploadLink) -> None:
+        """An earlier link of the same node is lost: what it got there counts together with what it gets here."""
+        for file_id, sent in before.sent.items():
+            here = self.sent.get(file_id)
+            if here is None:
+                self.sent[file_id] = sent
+            else:
+                self.sent[file_id] = here._replace(started_at=sent.started_at, size=here.size + sent.size)
+        self.folders.extendleft(reversed([folder for folder in before.folders if folder not in self.folders]))
+        while len(self.sent) > SENT_RECORDS_MAX:
+            self.sent.popitem(last=False)
+
 
 class UploadHands(Protocol):
     """What Uploads want done."""
