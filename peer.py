@@ -62,6 +62,7 @@ from protocol.results import (
     Stopped,
     SupernodeChanged,
     TransferRow,
+    Unsaid,
     UploadDone,
 )
 from protocol.shares import ScanResult, SharesById
@@ -70,7 +71,7 @@ from protocol.wire import Address, WireError
 __all__ = [
     "ChatReceived", "Disk", "DownloadDone", "FetchAnswer", "Joined", "Left", "ListEntry", "MemberRow",
     "Network", "Notice", "Outcome", "Paused", "Peer", "Progress", "Resumed", "ScanFeed", "Stopped",
-    "SupernodeChanged", "TransferRow", "UploadDone",
+    "SupernodeChanged", "TransferRow", "Unsaid", "UploadDone",
 ]  # fmt: skip
 
 NOTHING: AbstractSet[bytes] = frozenset()
@@ -246,6 +247,20 @@ class Peer:
         is_taken = self.membership.say(text, now)
         self._drain(now)
         return is_taken
+
+    def finish_saying(
+        self, patience: float, at_most: float, now: float, then: Callable[[], None], left: int = 0
+    ) -> None:
+        """Before leaving: `then()` when all that was said came back, or there is no more hope; see Membership."""
+        self._enter(now)
+        self.membership.finish_saying(patience, at_most, now, then, left)
+        self._drain(now)
+
+    def why_unsaid(self) -> str:
+        """Why a line was not taken."""
+        if self.membership.network_id == messages.NO_NETWORK:
+            return "there is no network at the moment"
+        return "too much of what you said is still on its way. Try again soon"
 
     def set_mesh(self, on: bool, now: float) -> None:
         self._enter(now)
@@ -667,6 +682,9 @@ class Peer:
 
     def on_chat(self, label: str, text: str, is_me: bool, now: float) -> None:
         self.notify(ChatReceived(label, text, is_me))
+
+    def on_unsaid(self, count: int) -> None:
+        self.notify(Unsaid(count))
 
     def on_notice(self, text: str) -> None:
         self.notify(Notice(text))

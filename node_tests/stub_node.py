@@ -211,6 +211,9 @@ class StubNode:
     def on_chat(self, label: str, text: str, is_me: bool, now: float) -> None:
         self.chat.append((label, text))
 
+    def on_unsaid(self, count: int) -> None:
+        self.events.append(("unsaid", count))
+
     def on_notice(self, text: str) -> None:
         self.events.append(("notice", text))
 

@@ -262,3 +262,57 @@ def test_every_line_of_a_long_paste_arrives_once_whatever_stands_still_meanwhile
     lab.run(30.0)
     for node in (ana, bo, cy):
         assert [text for _, text in node.chat] == said
+
+
+# ---- who leaves
+
+
+def finish(lab: Lab, node: StubNode, patience: float = 1.5, at_most: float = 10.0) -> List[float]:
+    """When the waiting was over; empty until then."""
+    over: List[float] = []
+    node._do(node.membership.finish_saying, patience, at_most, lab.world.now, lambda: over.append(lab.world.now))
+    return over
+
+
+def test_who_leaves_waits_until_all_that_it_said_came_back_and_not_longer() -> None:
+    lab = Lab(75, 3)
+    bo = lab.nodes[1]
+    assert finish(lab, bo) == [lab.world.now]
+    for number in range(40):
+        bo.say("line %d" % number)
+    over, since = finish(lab, bo), lab.world.now
+    assert lab.wait(lambda: bool(over), 10.0) is not None
+    assert over[0] - since < 2.5 and len(lab.nodes[2].chat) == 40
+    bo.quit()
+    assert not [event for event in bo.events if event[0] == "unsaid"]
+
+
+def test_who_leaves_while_nothing_gets_through_is_told_how_many_lines_were_in_vain() -> None:
+    lab = Lab(76, 2)
+    bo = lab.nodes[1]
+    lab.world.cut(["10.0.0.1"], ["10.0.0.2"])
+    for number in range(5):
+        bo.say("line %d" % number)
+    over, since = finish(lab, bo), lab.world.now
+    lab.run(5.0)
+    assert over and 1.4 < over[0] - since < 1.7
+    bo.quit()
+    assert ("unsaid", 5) in bo.events
+
+
+def test_a_script_goes_on_as_soon_as_there_is_room_for_one_line() -> None:
+    lab = Lab(77, 2)
+    bo = lab.nodes[1].membership
+    while bo.say("x", lab.world.now):
+        pass
+    over: List[float] = []
+    bo.finish_saying(20.0, 60.0, lab.world.now, lambda: over.append(lab.world.now), left=bo._chat.unconfirmed - 1)
+    lab.nodes[1].network.rearm()
+    assert lab.wait(lambda: bool(over), 2.0) is not None and bo.say("y", lab.world.now)
+
+
+def test_a_line_is_refused_while_there_is_no_network_to_say_it_in() -> None:
+    lab = Lab(78, 2)
+    bo = lab.nodes[1]
+    bo._do(bo.membership.leave, lab.world.now)
+    assert not bo.membership.say("hello", lab.world.now)

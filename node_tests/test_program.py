@@ -116,6 +116,18 @@ def test_piped_commands_wait_for_the_join_and_for_their_transfers(tmp_path):
         ana.expect(r"^\* bo left \(1 node\)$")
 
 
+def test_what_a_script_says_is_sent_before_it_goes_elsewhere_or_quits(tmp_path):
+    port, other_port = free_port(), free_port()
+    with node(tmp_path, port, "ana") as ana, node(tmp_path, other_port, "cy") as cy:
+        here, there = (["%s %d" % (where, number) for number in range(15)] for where in ("here", "there"))
+        commands = ["T " + text for text in here] + ["C %d" % other_port] + ["T " + text for text in there] + ["Q"]
+        done = script(tmp_path / "bo", port, "\n".join(commands), "--name", "bo")
+        assert (done.returncode, "!!" in done.stdout) == (0, False), done.stdout
+        for one, said in ((ana, here), (cy, there)):
+            one.expect("^<bo> " + said[-1])
+            assert [line[5:] for line in one.lines if line.startswith("<bo> ")] == said
+
+
 def test_a_folder_is_fetched_whole(tmp_path):
     port, talks = free_port(), tmp_path / "talks"
     (talks / "2024").mkdir(parents=True)

@@ -50,6 +50,7 @@ from protocol.results import (  # noqa: E402
     Stopped,
     SupernodeChanged,
     TransferRow,
+    Unsaid,
     UploadDone,
 )
 
@@ -106,8 +107,17 @@ class FakePeer:
             self.notify(event)
         self.ending = []
 
-    def say(self, text: str, now: float) -> None:
+    def say(self, text: str, now: float) -> bool:
+        if text == "too much":
+            return False
         self.notify(ChatReceived("me", text, True))
+        return True
+
+    def why_unsaid(self) -> str:
+        return "too much of what you said is still on its way. Try again soon"
+
+    def finish_saying(self, patience: float, at_most: float, now: float, then: Callable, left: int = 0) -> None:
+        then()
 
     def share(self, path: str, now: float, done: Callable) -> None:
         done(f"* {os.path.basename(path)} is shared")
@@ -154,6 +164,9 @@ class FakePeer:
         self.mesh = on
 
     def connect_to(self, ip: str, port: int, now: float) -> None:
+        if port == 6666:
+            text = "Nobody answers at %s:%d; you stay where you are." % (ip, port)
+            return self.notify(Outcome("nobody", (ip, port), "", 2, text))
         self.notify(Outcome("joined", (ip, port), "cy", 2, ""))
 
     def leave(self, now: float, done: Callable) -> None:
@@ -373,6 +386,10 @@ LINES = [
      "OK lab.iso  4.2 GB in 0:49, 85.9 MB/s, from ana by way of cy  id 9f3c11ab -> shared/lab.iso"),
     (UploadDone("lab.iso", 4_200_000_000, 49.0, "bo", bytes.fromhex("9f3c11ab")),
      "OK sent lab.iso to bo  4.2 GB in 0:49  id 9f3c11ab"),
+    (UploadDone("lab.iso", 4_200_000_000, 49.0, "bo", bytes.fromhex("9f3c11ab"), False),
+     "!! sent lab.iso to bo  4.2 GB in 0:49, but the link was lost before it was confirmed  id 9f3c11ab"),
+    (Unsaid(1), "!! 1 line of what you said could not be sent"),
+    (Unsaid(3), "!! 3 lines of what you said could not be sent"),
     (Paused(1, "lab.iso", 1_740_000_000, SIZE, 2_460_000_000, 12_000_000),
      "!! lab.iso  paused at 41%: the disk has no room: needs 2.5 GB, 12.0 MB free; goes on when there is"),
     (Resumed(1, "lab.iso"), "* lab.iso goes on: there is room again"),
@@ -536,6 +553,21 @@ def test_a_failed_transfer_is_exit_code_1(name, said):
     lines, code = script(f"R {name}\nQ\n")
     assert any(line.startswith(said) for line in lines)
     assert code == 1
+
+
+@pytest.mark.parametrize("command, said", [
+    ("T too much", "!! Not sent: too much of what you said is still on its way. Try again soon."),
+    ("B nowhere", "!! nowhere  there is no such file or folder"),
+    ("C 6666", "!! Nobody answers at 127.0.0.1:6666; you stay where you are.")])
+def test_a_command_of_a_script_that_came_to_nothing_is_exit_code_1(command, said):
+    lines, code = script(f"{command}\nQ\n")
+    assert said in lines and code == 1
+
+
+def test_chat_that_could_not_be_sent_is_said_and_is_exit_code_1_in_a_script():
+    console = quiet_console()
+    console.on_event(Unsaid(2))
+    assert (console.said, console.exit_code) == (["!! 2 lines of what you said could not be sent"], 1)
 
 
 def test_what_cannot_be_opened_is_exit_code_3_and_wrong_flags_2():

@@ -29,6 +29,7 @@ from prompt.settings import (
 )
 from prompt.terminal import IDLE_SECONDS, Interrupted, Terminal, next_of
 from protocol import lines, results
+from protocol.chat import SAYS_UNCONFIRMED_MAX
 from protocol.commands import help_lines, parse_command, unknown_line
 from protocol.lines import (
     file_cells,
@@ -50,6 +51,8 @@ ANSWER_SECONDS = 0.5                # how long the prompt stays away for a comma
 SCRIPT_ANSWER_SECONDS = 30.0        # the same for piped commands, which rely on each other
 JOIN_SECONDS = 12.0                 # an outcome comes within 3 s; this is for when something is broken
 LEAVE_SECONDS = 3.0                 # a handover takes at most 2 s
+SAY_SECONDS = 1.5, 10.0             # before leaving: without a line that gets through, and for all lines said
+SCRIPT_SAY_SECONDS = 20.0, 60.0     # the same for piped commands: a new supernode may have to be found first
 SCRIPT_PAUSE_SECONDS = 60.0         # how long a script waits for room on the disk
 PROGRESS_SECONDS = 30.0             # where no line can be redrawn: one line for this or for ...
 PROGRESS_PERCENT = 10               # ... this much
@@ -154,8 +157,12 @@ class Console:
             self.paused.setdefault(event.number, self.clock())
         if isinstance(event, results.Resumed):
             self.paused.pop(event.number, None)
+        if isinstance(event, results.Unsaid):
+            self._has_failed()
         if isinstance(event, results.Outcome):
             self.outcome = event
+            if "connect" in self.due and event.kind not in ("joined", "supernode"):
+                self._has_failed()
             self.due.discard("connect")
             if self.is_joining and (event.kind == "nobody" or event.kind == "refused" or
                                     (event.kind == "supernode" and not self.node.is_port_own)):
@@ -329,8 +336,21 @@ class Console:
         self.pump()
         self.terminal.close()
 
+    def _say_patience(self) -> Tuple[float, float]:
+        return SAY_SECONDS if self.terminal.is_asking else SCRIPT_SAY_SECONDS
+
+    def _finish_saying(self) -> None:
+        """What was said shall be sent before this node goes, as far as that can be waited for."""
+        node, said = self.node, []              # type: Any, List[bool]
+        patience, at_most = self._say_patience()
+        node.call(lambda now: node.peer.finish_saying(
+            patience, at_most, now, lambda: self.inbox.put(lambda: said.append(True))))
+        self.wait_until(lambda: bool(said), at_most + 1.0)
+
     def _leave_node(self) -> None:
         node, left = self.node, []              # type: Any, List[bool]
+        if not self.is_joining:
+            self._finish_saying()
         node.call(lambda now: node.peer.leave(now, lambda *_: self.inbox.put(lambda: left.append(True))))
         self.wait_until(lambda: bool(left), LEAVE_SECONDS)
         node.close(1.0)
@@ -372,6 +392,7 @@ class Console:
 
     def _show_files(self, entries: Any, none: str = "") -> None:
         if entries is None:
+            self._has_failed()
             self.say("!! The list did not come; try again soon")
             return
         self.rows = {entry.number: entry for entry in entries}
@@ -416,7 +437,7 @@ class Console:
 
     def _has_failed(self) -> None:
         """In a script, something that was asked for did not come: the exit code says so."""
-        if not self.terminal.is_asking:
+        if not self.terminal.is_asking and self.exit_code == EXIT_OK:
             self.exit_code = EXIT_FAILED
 
     def _on_fetch_answer(self, what: str, answer: Optional[results.FetchAnswer]) -> None:
@@ -455,11 +476,22 @@ class Console:
         if len(text.encode()) > CHAT_BYTES_MAX:
             self.say(f"!! Not sent: the text is too long; {CHAT_BYTES_MAX} bytes fit, it has {len(text.encode())}.")
             return
-        self._ask(lambda peer, now, done: done(peer.say(text, now)), self._say_untaken)
+        self._ask(functools.partial(self._tell, text, not self.terminal.is_asking), self._say_untaken)
 
-    def _say_untaken(self, is_taken: Any) -> None:
-        if is_taken is False:
-            self.say("!! Not sent: too much of what you said is still on its way. Try again soon.")
+    def _tell(self, text: str, may_wait: bool, peer: Any, now: float, done: Callable[..., None]) -> None:
+        """On the node thread: say it; a script waits for room."""
+        if peer.say(text, now) is not False:
+            done("")
+        elif may_wait:
+            peer.finish_saying(*SCRIPT_SAY_SECONDS, now, lambda: self._tell(text, False, peer, now, done),
+                               left=SAYS_UNCONFIRMED_MAX - 1)
+        else:
+            done(peer.why_unsaid())
+
+    def _say_untaken(self, why: Any) -> None:
+        if why:
+            self._has_failed()
+            self.say(f"!! Not sent: {why}.")
 
     def share(self, path: str) -> None:
         """B: share a file or folder from elsewhere; without a path, list what is shared."""
@@ -468,6 +500,7 @@ class Console:
             return
         found = next((p for p in map(os.path.expanduser, (path, unquoted(path))) if not is_missing(p)), None)
         if found is None:
+            self._has_failed()
             self.say(f"!! {safe_text(path)}  there is no such file or folder")
             return
         full = os.path.abspath(found)
@@ -541,6 +574,7 @@ class Console:
         if self.node.is_local and not target[0].startswith("127."):
             self.say("This node was opened for this machine only, at 127.0.0.1; start it anew to go elsewhere.")
             return
+        self._finish_saying()
         self.due.add("connect")
         self.node.call(lambda now: self.node.peer.connect_to(target[0], target[1], now))
 

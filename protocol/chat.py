@@ -33,7 +33,7 @@ class Bucket:
 
     def take(self, now: float, count: float = 1.0) -> bool:
         self.level = min(self.burst, self.level + max(0.0, now - self.at) * self.rate)
-        self.at = now
+        self.at = max(self.at, now)
         if self.level < count:
             return False
         self.level -= count

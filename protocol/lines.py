@@ -233,6 +233,7 @@ LINES: Dict[type, Callable[[Any, str], str]] = {
     results.SupernodeChanged: _line_for_supernode,
     results.ChatReceived: lambda event, folder: "<%s> %s" % (safe_label(event.label),
                                                              safe_text(event.text, CHAT_COLUMNS_MAX)),
+    results.Unsaid: lambda event, folder: f"!! {count_of(event.line_count, 'line')} of what you said could not be sent",
     results.DownloadDone: _line_for_download,
     results.UploadDone: _line_for_upload,
     results.Stopped: _line_for_stopped,

@@ -101,6 +101,20 @@ class _Attempt:
         self.pages = Pages()
 
 
+class _Farewell:
+    """Somebody waits until what was said here is confirmed, or until there is no hope for it."""
+
+    def __init__(self, left: int, patience: float, at_most: float, now: float, then: Callable[[], None]) -> None:
+        self.left = left  # so many lines may be unconfirmed
+        self.patience = patience
+        self.deadline = now + patience
+        self.ends_at = now + at_most
+        self.then = then
+
+    def due_at(self) -> float:
+        return min(self.deadline, self.ends_at)
+
+
 class _Follow(NamedTuple):
     """Where the supernode sent us."""
 
@@ -139,6 +153,7 @@ class Membership:
         self._answers = Bucket(ANSWERS_PER_SECOND, ANSWERS_PER_SECOND, 0.0)
         self._chat = ChatDesk()
         self._looks: List[Tuple[float, Address, Callable[[bool], None]]] = []
+        self._farewells: List[_Farewell] = []
         self._timers: Dict[State, Callable[[float], None]] = {
             State.SEARCHING: self._search_timer,
             State.JOINING: self._joining_timer,
@@ -158,7 +173,9 @@ class Membership:
         self.supernode_id = self.supernode_link = self.supernode_address = None
         self._known_supernodes: List[Address] = []
         self._lost_places: List[Address] = []
-        self._chat.forget_network()
+        unsaid = self._chat.forget_network()
+        if unsaid:
+            self.owner.on_unsaid(unsaid)
         self._search: Optional[Opening] = None
         self._election = Election(self.node_id)
         self._attempt: Optional[_Attempt] = None
@@ -251,12 +268,26 @@ class Membership:
         self.state = State.LEFT
 
     def say(self, text: str, now: float) -> bool:
-        """Chat; False when too much waits already or the line is too long. Said again until it comes back."""
+        """Chat; False when too much waits already, the line is too long, or there is no network to say it in.
+
+        What is taken is said again until it comes back; the owner hears on_unsaid of what never did.
+        """
         data = text.encode("utf-8", "replace")
-        if not 0 < len(data) <= messages.CHAT_BYTES_MAX or not self._chat.say(data.decode("utf-8")):
+        if self.state in (State.IDLE, State.LEFT) or not 0 < len(data) <= messages.CHAT_BYTES_MAX:
+            return False
+        if not self._chat.say(data.decode("utf-8")):
             return False
         self._pump_chat(now)
         return True
+
+    def finish_saying(
+        self, patience: float, at_most: float, now: float, then: Callable[[], None], left: int = 0
+    ) -> None:
+        """`then()` when all but `left` lines are confirmed, none was for `patience` seconds, or after `at_most`."""
+        if self._chat.unconfirmed <= left:
+            then()
+        else:
+            self._farewells.append(_Farewell(left, patience, at_most, now, then))
 
     def set_mesh(self, on: bool, now: float) -> None:
         self.mesh = on
@@ -348,6 +379,9 @@ class Membership:
             self._wake_at = math.inf
             self._timers[self.state](now)
         self._pump_chat(now)
+        for farewell in [one for one in self._farewells if now >= one.due_at()]:
+            self._farewells.remove(farewell)
+            farewell.then()
 
     def _watch_sleep(self, now: float) -> None:
         """Were we late by more than a moment? Then nothing that we found out before counts."""
@@ -358,7 +392,8 @@ class Membership:
                 self._suspect(now)
 
     def next_deadline(self) -> float:
-        deadline = min([self._wake_at] + [look[0] for look in self._looks])
+        farewells = [farewell.due_at() for farewell in self._farewells]
+        deadline = min([self._wake_at, *farewells] + [look[0] for look in self._looks])
         return min(deadline, self._chat.next_deadline()) if self.is_joined else deadline
 
     def _pump_chat(self, now: float) -> None:
@@ -680,9 +715,14 @@ class Membership:
         self.owner.on_roster_changed(now)
 
     def _on_chat(self, chat: messages.Chat, now: float) -> None:
+        unconfirmed = self._chat.unconfirmed
         if self._chat.on_chat(chat, self.node_id, now):
             label = self.label_of(chat.node_id, chat.name)
             self.owner.on_chat(label, chat.text, chat.node_id == self.node_id, now)
+        if self._chat.unconfirmed < unconfirmed:
+            for farewell in self._farewells:
+                is_over = self._chat.unconfirmed <= farewell.left
+                farewell.deadline = now if is_over else now + farewell.patience
 
     # ---- handover and step-down -----------------------------------------------------------------------------------
 

@@ -117,6 +117,12 @@ class Progress(NamedTuple):
     row: TransferRow
 
 
+class Unsaid(NamedTuple):
+    """So many lines of chat of this node reached nobody: it left before they could be sent."""
+
+    line_count: int
+
+
 class DownloadDone(NamedTuple):
     """A download ended well: verified, flushed, under its final name."""
 

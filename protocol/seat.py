@@ -83,6 +83,9 @@ class Owner(Protocol):
 
     def on_chat(self, label: str, text: str, is_me: bool, now: float) -> None: ...
 
+    def on_unsaid(self, count: int) -> None:
+        """So many lines of chat that this node said will reach nobody: it left, or nobody took it in."""
+
     def on_notice(self, text: str) -> None: ...
 
 
