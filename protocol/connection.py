@@ -5,6 +5,11 @@ connections and calls them; the endpoint's owner calls `send_frame`, `consume`, 
 
     CONNECTING --INIT_ACK--> ESTABLISHED --shut_down, fail--> CLOSING --their CLOSE, or 3 tries--> CLOSED
     HANDSHAKE  --any packet-> ESTABLISHED --their CLOSE------> DRAINING --3 probe timeouts-------> CLOSED
+
+*Delivered* are the whole frames that the other side has taken in: its reader has them or can take them, even after the
+end. While both live an acknowledgement says so; whoever closes says it once more, by a FINAL before each CLOSE, for the
+last acknowledgements may be lost. So the end of a connection that still has something unacknowledged is not told before
+the FINAL is there, or three probe timeouts have passed without one (an older program has none).
 """
 
 from __future__ import annotations
@@ -189,8 +194,11 @@ class Connection:
         self._close: Optional[wire.ClosePacket] = None
         self._close_at = math.inf
         self._close_count = 0
+        self._is_final_said = False  # since the last CLOSE
         self._end_at = math.inf
         self._lost_told = False
+        self._their_close: Optional[wire.ClosePacket] = None
+        self._final: Optional[int] = None  # what the other side has taken in, by its own last word
 
     def __repr__(self) -> str:
         return "<Connection to %s:%d %s>" % (*self.address, self.state.value)
@@ -202,8 +210,29 @@ class Connection:
         """Bytes handed over that the other side has not acknowledged."""
         return self.sending.backlog
 
-    def send_frame(self, kind: int, *parts: Buffer, is_bulk: bool = False) -> None:
-        """Queue one frame; silently nothing once the connection ends. ValueError when it is over FRAME_SIZE_MAX.
+    @property
+    def undelivered(self) -> int:
+        """Once it is over: bytes handed over that are not delivered, as far as `is_undelivered_sure` goes."""
+        return self.sending.end - (self.sending.acknowledged_to if self._final is None else self._final)
+
+    @property
+    def is_undelivered_sure(self) -> bool:
+        """Did the other side say what it took? (Else some of it may have arrived, and the word of it was lost.)"""
+        return self._final is not None or not self.sending.backlog
+
+    @property
+    def missing(self) -> int:
+        """Bytes that the other side had to send when it closed, and that never became whole frames here."""
+        return max(0, self._their_close.final_size - self.receiving.whole_to) if self._their_close else 0
+
+    @property
+    def is_settled(self) -> bool:
+        """Is there nothing more to wait for before the socket closes?"""
+        has_answered = self.state is State.DRAINING and self._lost_told and self._close_at == math.inf
+        return has_answered or self.state is State.CLOSED
+
+    def send_frame(self, kind: int, *parts: Buffer, is_bulk: bool = False) -> bool:
+        """Queue one frame; False, and nothing, once the connection ends. ValueError when it is over FRAME_SIZE_MAX.
 
         `is_bulk`: the last part carries a digest of its own, so that its packets need no checksum over them.
         """
@@ -211,14 +240,17 @@ class Connection:
             raise ValueError("a message of more than %d bytes" % FRAME_SIZE_MAX)
         if self.backlog > SEND_BACKLOG_MAX:
             self.fail(CloseCode.LIMIT, "does not take what is sent to it", self.owner.now)
-        if self.state in (State.CONNECTING, State.HANDSHAKE, State.ESTABLISHED) and self._closing_reason is None:
-            if not self.sending.backlog:
-                self._progress_at = max(self._progress_at, self.owner.now)
-            self.sending.write_frame(kind, *parts, is_bulk=is_bulk)
-            self.used_at = self.owner.now
-            while self._lows_reached and self.backlog > BACKLOG_LOWS[self._lows_reached - 1]:
-                self._lows_reached -= 1
-            self.owner.touch(self)
+        is_open = self.state in (State.CONNECTING, State.HANDSHAKE, State.ESTABLISHED)
+        if not is_open or self._closing_reason is not None:
+            return False
+        if not self.sending.backlog:
+            self._progress_at = max(self._progress_at, self.owner.now)
+        self.sending.write_frame(kind, *parts, is_bulk=is_bulk)
+        self.used_at = self.owner.now
+        while self._lows_reached and self.backlog > BACKLOG_LOWS[self._lows_reached - 1]:
+            self._lows_reached -= 1
+        self.owner.touch(self)
+        return True
 
     def consume(self, frame: Frame) -> None:
         """The user is done with this frame: its bytes may be replaced by others (flow control)."""
@@ -244,6 +276,19 @@ class Connection:
             return
         self._begin_closing(code, reason, now)
         self._tell_lost(reason, False)
+
+    def give_up(self, reason: str, now: float) -> None:
+        """As `fail`, but told only when the other side has said what it took, or three tries are over."""
+        if self.state in (State.HANDSHAKE, State.ESTABLISHED):
+            self._closing_reason = reason
+            self._begin_closing(CloseCode.ABANDONED, reason, now)
+        else:
+            self.fail(CloseCode.ABANDONED, reason, now)
+
+    def drop(self, reason: str) -> None:
+        """The socket is gone: over at once, and nobody is told but the owner."""
+        if self.state is not State.CLOSED:
+            self._end(self._closing_reason or reason, False)
 
     # ---- state
 
@@ -346,6 +391,7 @@ class Connection:
         try:
             self.receiving.on_data(offset, payload, frames)
         except StreamViolation as violation:
+            self._hand_out(frames, now)  # what came whole before it was taken in
             self.fail(CloseCode.PROTOCOL, str(violation), now)
             return
         self._on_numbers(number, 1, oldest, now)
@@ -447,6 +493,7 @@ class Connection:
 
     def on_close(self, packet: wire.ClosePacket, now: float) -> None:
         if self.state is State.CLOSING:
+            self._their_close = packet
             self._end(
                 self._closing_reason or packet.reason, self._close is not None and self._close.code == CloseCode.DONE
             )
@@ -454,13 +501,31 @@ class Connection:
         if self.state in (State.DRAINING, State.CLOSED):
             self._answer_late(now)
             return
-        complete = packet.final_size == self.receiving.next_offset and not self.backlog
+        self._their_close = packet
         self._close = wire.ClosePacket(self.remote_id, CloseCode.DONE, self.sending.end, "")
+        self._end_at = now + 3 * self._close_interval()
+        self._set_state(State.DRAINING)
+        if self.is_undelivered_sure:
+            self._answer_close(packet, now)  # else they say it again, with a FINAL that we did not get
+
+    def _answer_close(self, theirs: wire.ClosePacket, now: float) -> None:
+        """Everything about the end is known that ever will be: tell it, and let them go."""
         self._close_at = now
         self._close_count = CLOSE_TRIES - 1  # answer once, and again only when asked
         self._end_at = now + 3 * self._close_interval()
-        self._tell_lost(packet.reason, packet.code == CloseCode.DONE and complete)
-        self._set_state(State.DRAINING)
+        is_complete = theirs.final_size == self.receiving.next_offset and not self.undelivered
+        self._tell_lost(theirs.reason, theirs.code == CloseCode.DONE and is_complete)
+
+    def on_final(self, packet: wire.FinalPacket, now: float) -> None:
+        """What the remote took in, as it closes: it counts as acknowledged."""
+        if packet.received > self.sending.sent_to:
+            raise wire.WireError("took in more than was sent")
+        if self.state is State.CLOSED:
+            return
+        self._final = packet.received
+        self.sending.on_acknowledged(0, packet.received)
+        if self.state is State.DRAINING and not self._lost_told and self._their_close is not None:
+            self._answer_close(self._their_close, now)
 
     def on_reset(self, now: float) -> None:
         """The remote has no memory of this connection, and proved that it is the remote."""
@@ -474,8 +539,9 @@ class Connection:
         return min(self.recovery.rtt.probe_timeout, PROBE_TIMEOUT_MAX)
 
     def _answer_late(self, now: float) -> None:
-        """They did not get our CLOSE: once more, but not for every packet."""
-        if self._close_at == math.inf and self._close_count < 4 * CLOSE_TRIES:
+        """They did not get our CLOSE: once more, but not for every packet, and not before our answer is ready."""
+        is_waiting = self.state is State.DRAINING and not self._lost_told
+        if self._close_at == math.inf and self._close_count < 4 * CLOSE_TRIES and not is_waiting:
             self._close_at = now
 
     # ---- path MTU (RFC 8899)
@@ -536,7 +602,11 @@ class Connection:
             if now >= self.handshake_deadline:
                 self._end("timed out", False)
         elif self.state in (State.CLOSING, State.DRAINING):
-            if now >= self._end_at:
+            if now < self._end_at:
+                return
+            if self.state is State.DRAINING and not self._lost_told and self._their_close is not None:
+                self._answer_close(self._their_close, now)
+            else:
                 self._end(self._closing_reason or "", self._close is not None and self._close.code == CloseCode.DONE)
         elif self.state is State.HANDSHAKE and now >= self.handshake_deadline:
             self._end("did not finish its handshake", False)
@@ -627,6 +697,10 @@ class Connection:
     def _close_batch(self, now: float) -> Optional[Batch]:
         if now < self._close_at or self._close is None:
             return None
+        if not self._is_final_said:
+            self._is_final_said = True
+            return self._one(wire.encode_final(wire.FinalPacket(self.remote_id, self.receiving.whole_to)))
+        self._is_final_said = False  # before the next CLOSE, again
         self._close_count += 1
         if self.state is State.DRAINING or self._close_count > CLOSE_TRIES:
             self._close_at = math.inf

@@ -147,6 +147,18 @@ class Endpoint:
             else:
                 connection.shut_down(reason)
 
+    def give_up_all(self, reason: str, now: float) -> None:
+        """There is no more time to deliver what was sent: end all connections, and ask what they took."""
+        self.now = now
+        for connection in self.connections:
+            connection.give_up(reason, now)
+
+    def drop_all(self, reason: str) -> None:
+        """The socket is gone, and every connection with it."""
+        self.accepts = False
+        for connection in self.connections:
+            connection.drop(reason)
+
     def next_deadline(self) -> float:
         """When on_timeout wants to be called; it may come early, for nothing."""
         if self._ready or self._replies:
@@ -337,6 +349,12 @@ class Endpoint:
         if connection is not None:
             connection.on_close(packet, now)
 
+    def _on_final(self, datagram: memoryview, address: Address, now: float) -> None:
+        packet = wire.decode_final(datagram)
+        connection = self._find(packet.connection_id, datagram, address, now)
+        if connection is not None:
+            connection.on_final(packet, now)
+
     def _on_reset(self, datagram: memoryview, address: Address, now: float) -> None:
         packet = wire.decode_reset(datagram)
         connection = self._by_remote.get((address, packet.connection_id))
@@ -458,6 +476,7 @@ _HANDLERS = {
     int(PacketType.ACK): Endpoint._on_ack,
     int(PacketType.PING): Endpoint._on_ping,
     int(PacketType.CLOSE): Endpoint._on_close,
+    int(PacketType.FINAL): Endpoint._on_final,
     int(PacketType.RESET): Endpoint._on_reset,
     int(PacketType.LONE): Endpoint._on_lone,
     int(PacketType.REFUSED): Endpoint._on_refused,

@@ -193,6 +193,12 @@ class ReceiveStream:
         self._filled = 0
         self._in_body = False
 
+    @property
+    def whole_to(self) -> int:
+        """Offset behind the last whole frame: what lies above is of no use to the reader."""
+        begun = len(self._header) + (FRAME_HEADER_SIZE + self._filled if self._in_body else 0)
+        return max(0, self.next_offset - begun)
+
     def held_bytes(self) -> int:
         """Memory that this stream holds."""
         return len(self._body) + self.unconsumed + sum(len(run) for run in self._runs.values())

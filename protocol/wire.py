@@ -56,6 +56,7 @@ class PacketType(enum.IntEnum):
     LONE = 9  # one message outside any connection: search and probe
     REFUSED = 10  # the remote will not take this connection now
     BULK = 11  # DATA whose payload the checksum leaves out: a part of what carries a digest of its own
+    FINAL = 12  # before each CLOSE: what its sender has taken in, and will not add to
 
 
 PREFIX = struct.Struct(">IBBH")
@@ -85,6 +86,7 @@ INIT_SIZE = INIT.size + 64
 COOKIE = struct.Struct(">IBBH8s16s20s")
 INIT_ACK = struct.Struct(">IBBH8s8sQQ16s")
 CLOSE = struct.Struct(">IBBH8sBQ")  # prefix, connection id, code, final size of the stream; then the reason
+FINAL = struct.Struct(">IBBH8sQ")  # prefix, connection id, received: offset behind the last whole frame taken in
 RESET = struct.Struct(">IBBH8s16s")
 REFUSED = struct.Struct(">IBBH8s16s")  # prefix, client's connection id and nonce; then the reason
 NO_COOKIE = bytes(COOKIE_SIZE)
@@ -134,6 +136,11 @@ class ClosePacket(NamedTuple):
     code: int
     final_size: int
     reason: str
+
+
+class FinalPacket(NamedTuple):
+    connection_id: bytes
+    received: int
 
 
 class ResetPacket(NamedTuple):
@@ -235,6 +242,14 @@ def encode_refused(packet: RefusedPacket) -> bytearray:
 def decode_refused(datagram: memoryview) -> RefusedPacket:
     client_id, nonce = _fields(REFUSED, datagram)
     return RefusedPacket(client_id, nonce, _reason_text(datagram[REFUSED.size :]))
+
+
+def encode_final(packet: FinalPacket) -> bytearray:
+    return _built(FINAL, PacketType.FINAL, packet)
+
+
+def decode_final(datagram: memoryview) -> FinalPacket:
+    return FinalPacket(*_fields(FINAL, datagram))
 
 
 def encode_reset(packet: ResetPacket) -> bytearray:
