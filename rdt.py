@@ -6,9 +6,17 @@
     connection.send_file(path); connection.accept_file(folder)
     transport.broadcast(b"..."); transport.disconnect(connection); transport.close()
 
-Every verb may be called from any thread and takes a timeout in seconds; every failure is an `RdtError` that names the
-other side and the cause. How it works lies in `protocol/` (sliding window, loss detection, congestion control); here
-are the socket, the one thread that owns it and every connection, and the queues between that thread and the callers.
+Every verb may be called from any thread, and by several at once: each message and each file goes to one of them, whole.
+Every timeout is in seconds; None is no limit. Every failure is an `RdtError` that names the other side and the cause;
+a call that cannot be right (text instead of bytes, a port where the timeout stands) is a `WrongUse`, at once.
+
+*Delivered* is what the other side's transport has taken in whole: its program has received it or still can, even after
+the end. (Whether a program did something with a message, only an answer can tell; `send_file` waits for one.) What was
+sent and not delivered is told by `disconnect` and `close`, as "5 bytes were not delivered"; "were perhaps not
+delivered" where the other side fell silent, so that nobody can know.
+
+How it works lies in `protocol/` (sliding window, loss detection, congestion control); here are the socket, the one
+thread that owns it and every connection, and the queues between that thread and the callers.
 
 Roles do not block on verbs: `Links` gives them the same connections as numbered links and events.
 """
@@ -25,15 +33,17 @@ import queue
 import random
 import secrets
 import select
+import selectors
 import socket
 import struct
 import sys
 import threading
 import time
 from concurrent.futures import Future
-from typing import Any, Callable, Counter, Dict, List, NamedTuple, Optional, Set, Tuple
+from concurrent.futures import TimeoutError as FutureTimeout
+from typing import Any, Callable, Counter, Deque, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
-from disk.sequential import SequentialReader, SequentialWriter
+from disk.sequential import SequentialReader, SequentialWriter, path_text
 from protocol import connection as core
 from protocol.content import LibraryError
 from protocol.endpoint import Endpoint, LoneReceived
@@ -52,6 +62,12 @@ MERGED_MAX = 128 << 10  # bytes of a run that is handed on at once
 MERGED_SIZE_LEAST = 1000  # bytes: smaller datagrams are no data
 TURN_SIZE_MAX = 1 << 20  # bytes sent before looking for acknowledgements again
 BACKLOG_HIGH = 4 << 20  # bytes at which send blocks its caller
+BROADCAST_HIGH = 16 << 20  # and broadcast: it does not stand in line behind one thread's long message
+ACCEPTED_MAX = 1024  # connections that wait to be accepted; one more is refused
+REFUSED_MAX = 1024  # files not taken, of which more may still come
+UNTOLD_MAX = 100  # ends with something undelivered that close will name; the others it counts
+CONFIRM_TIME = 0.5  # seconds, when a timeout is over, in which the other side may still say what it took
+CLOSED_BY_OTHER, CLOSED_BY_THIS = "closed by the other side", "closed by this side"
 SPAN_SIZE = 1 << 20  # bytes of a file in one frame
 NO_OFFLOAD = "RDT_NO_OFFLOAD"  # set in the environment: one datagram a system call, as where there is no offload
 GSO_PAUSE = 600.0  # seconds that a destination goes without segmentation after it failed there
@@ -69,10 +85,12 @@ _GRO_SIZE = struct.Struct("=i")
 _ANCILLARY_SIZE = 64
 
 Progress = Callable[[int, int], None]  # (bytes done, size)
+Path = Any  # text, bytes or a pathlib.Path
 
 FILE, FILE_DATA, FILE_END, FILE_RECEIPT, FILE_REFUSED = 1, 2, 3, 4, 5  # frame kinds; 0 is MESSAGE
 FILE_DAMAGED = 8  # asks for the file once more, with checksums over its bytes
 PART, LAST_PART = 6, 7  # of a message that is too long for one frame; each names its message by a number
+PART_DROPPED = 9  # the rest of that message will not come
 MESSAGE_SIZE_MAX = 64 << 20  # bytes that a receiver puts together
 _TRANSFER = struct.Struct(">I")
 _FILE = struct.Struct(">IQ")
@@ -80,6 +98,10 @@ _FILE = struct.Struct(">IQ")
 
 class RdtError(Exception):
     """A verb failed; the text names the other side and the cause."""
+
+
+class WrongUse(RdtError, TypeError, ValueError):
+    """A call that cannot be right; the text says how it should look. Nothing was done."""
 
 
 class FileReceipt(NamedTuple):
@@ -91,28 +113,50 @@ class FileReceipt(NamedTuple):
     seconds: float
 
 
-class _End(NamedTuple):
-    """The last thing in a connection's queues."""
-
-    reason: str
-    is_clean: bool
-    undelivered: int
+class _Over(Exception):
+    """Nothing more will come."""
 
 
-def _next_of(waiting: queue.SimpleQueue[Any], timeout: Optional[float]) -> Any:
-    """The next thing in a queue, or queue.Empty.
+class Waiting:
+    """What came and waits for a caller: the network thread puts it in, any thread takes it."""
 
-    Never get(timeout) alone: up to Python 3.10 it may wait for ever if its time is up while it tries (the time that
-    is left turns negative, which means no end). An attempt without waiting leaves the queue in a state that it bears.
-    """
-    if timeout is None:
-        return waiting.get()
-    try:
-        return waiting.get_nowait()
-    except queue.Empty:
-        if timeout <= 0:
-            raise
-    return waiting.get(timeout=timeout)
+    def __init__(self) -> None:
+        self._things: Deque[Any] = collections.deque()
+        self._changed = threading.Condition()
+        self._is_over = False
+
+    def put(self, thing: Any) -> None:
+        with self._changed:
+            self._things.append(thing)
+            self._changed.notify_all()  # not just one: some wait for several things
+
+    def finish(self) -> None:
+        """Nothing more will come: whoever waits, now or later, is told so behind the last thing."""
+        with self._changed:
+            self._is_over = True
+            self._changed.notify_all()
+
+    def take(self, timeout: Optional[float] = None) -> Any:
+        """The next thing; queue.Empty when none came in time, _Over when none will."""
+        return self.take_several(1, timeout)[0]
+
+    def take_several(self, count: int, timeout: Optional[float] = None) -> List[Any]:
+        """`count` things once there are so many (0: all that are there); else none is taken, and as above."""
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._things) >= count or self._is_over, timeout)
+            if len(self._things) < count:
+                raise _Over if self._is_over else queue.Empty
+            return [self._things.popleft() for _ in range(count or len(self._things))]
+
+    def remove(self, is_unwanted: Callable[[Any], bool]) -> List[Any]:
+        """Take out what is not wanted any more; the rest keeps its order, and nobody sees it in between."""
+        with self._changed:
+            unwanted = [thing for thing in self._things if is_unwanted(thing)]
+            self._things = collections.deque(thing for thing in self._things if not is_unwanted(thing))
+        return unwanted
+
+    def __len__(self) -> int:
+        return len(self._things)
 
 
 def _shown(address: Address) -> str:
@@ -120,10 +164,44 @@ def _shown(address: Address) -> str:
 
 
 def open(ip: str = "", port: int = 0) -> Transport:  # noqa: A001  the course's verb
-    """Bind a socket at that address (empty: every interface; port 0: a free one) and start its network thread."""
-    transport = Transport(ip, port)
+    """Bind a socket at that address (empty: every interface; port 0: a free one) and start its network thread.
+
+    `transport.address` is where it is. RdtError when the port is taken or the address is none of this machine;
+    WrongUse when they are no address and no port.
+    """
+    if not isinstance(ip, str):
+        raise WrongUse('cannot open %r: it is rdt.open("127.0.0.1", 6020)' % (ip,))
+    transport = Transport(ip, _port(port, "cannot open %s:%s" % (ip, port)))
     transport.start()
     return transport
+
+
+def _port(port: Any, what: str, least: int = 0) -> int:
+    """A port as a number, whether it came as one or as text."""
+    number = int(port) if isinstance(port, str) and port.isdigit() else port
+    if not isinstance(number, int) or not least <= number <= 65_535:
+        raise WrongUse("%s: ports go from %d to 65535" % (what, least))
+    return number
+
+
+def _seconds(timeout: Optional[float]) -> Optional[float]:
+    """A timeout, or None where it is longer than the system can wait."""
+    if timeout is None:
+        return None
+    if not isinstance(timeout, (int, float)) or not timeout >= 0:
+        raise WrongUse("%r is no timeout: it is a number of seconds, or None for no limit" % (timeout,))
+    return timeout if timeout < threading.TIMEOUT_MAX else None
+
+
+def _message_of(data: Buffer) -> bytes:
+    """What is to be sent, as bytes of its own: the caller may change its buffer at once."""
+    if isinstance(data, bytes):
+        return data
+    try:
+        return memoryview(data).tobytes()  # whatever the items of a view are, and however they lie
+    except TypeError:
+        hint = ': text.encode() makes bytes of text' if isinstance(data, str) else ""
+        raise WrongUse("a message is bytes, not %s%s" % (type(data).__name__, hint)) from None
 
 
 # ---- the socket ---------------------------------------------------------------------------------------------------
@@ -377,12 +455,22 @@ class Transport:
         self._waker, self._wakened = socket.socketpair()
         self._waker.setblocking(False)
         self._wakened.setblocking(False)
+        self._watch = Watch(self._datagrams.fileno(), self._wakened.fileno())
         self._sleeping = False
         self._stopping = False
         self._unsent: Optional[Tuple[core.Batch, int]] = None  # and how many of it were sent
-        self._accepted: queue.SimpleQueue[Connection] = queue.SimpleQueue()
+        self._accepted = Waiting()
         self._connections: Dict[core.Connection, Connection] = {}
         self._on_event: Callable[[Any], None] = self._on_verb_event
+        # A caller's lock: who checks that something is open and posts to it holds it, and so does who ends it. So
+        # what was taken from a caller is in the inbox before the end, and is delivered or counted as undelivered.
+        self._door = threading.Lock()
+        self._is_closing = False  # close was called
+        self._is_over = False  # the thread is at its end; nothing is posted any more
+        self._all_settled: Optional[threading.Event] = None  # what close waits for
+        self._has_closed = threading.Event()
+        self._untold: Dict[bytes, str] = {}  # what was not delivered, of ends that no verb has told
+        self._untold_more = 0
         self._thread = threading.Thread(target=self._run, name="network", daemon=True)
 
     def start(self) -> None:
@@ -391,119 +479,199 @@ class Transport:
     def __enter__(self) -> Transport:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: Any, *_: object) -> None:
+        try:
+            self.close()
+        except RdtError:
+            if kind is None:  # else the error that led here is the one to see
+                raise
 
     # ---- verbs
 
-    def connect(self, address: Tuple[str, int], timeout: float = 5.0) -> Connection:
-        """Open a connection; RdtError when nobody answers in time or the other side refuses."""
+    def connect(self, address: Tuple[str, int], timeout: Optional[float] = 5.0) -> Connection:
+        """Open a connection to the transport at `(host, port)`, and return when the other side has answered.
+
+        The other side finds it by `accept` a moment later. RdtError when nobody answers in time, the other side
+        refuses, no such machine is known, or this transport is or gets closed. WrongUse when it is no such pair.
+        """
+        self._check_open()
+        resolved, limit = _resolved(address), _seconds(timeout)
         future: Future[Connection] = Future()
-        resolved = _resolved(address)
-        self._post(lambda: self._connect(resolved, timeout, future))
-        return self._result(future, timeout + 1.0, "cannot connect to %s" % _shown(resolved))
+        self._post(lambda: self._connect(resolved, float("inf") if limit is None else limit, future))
+        # A second more: the network thread knows the cause.
+        return self._result(future, None if limit is None else limit + 1.0, "cannot connect to %s" % _shown(resolved))
 
     def _connect(self, address: Address, timeout: float, future: Future[Connection]) -> None:
+        if self._is_closing or self._is_over:
+            future.set_exception(self._closed())
+            return
         made = self._endpoint.connect(address, self._clock(), timeout)
         self._connections[made] = Connection(self, made, future)
 
     def accept(self, timeout: Optional[float] = None) -> Connection:
-        """The next connection that another side opened; RdtError when none came in time."""
+        """The next connection that another side opened, in the order they came; waits for one.
+
+        It may have ended meanwhile: then `receive` gives what came, and then the end. RdtError when none came in
+        time, and at once when this transport is closed, before or meanwhile.
+        """
+        return self._next_accepted(1, timeout, "nobody connected")[0]
+
+    def accept_all(self, count: int = 0, timeout: Optional[float] = None) -> List[Connection]:
+        """Every connection that others opened and that was not accepted yet; may be empty.
+
+        A connection is there when the first packet behind the handshake came, a moment after `connect` returned at
+        its other side. `count` waits for so many and returns them: RdtError when they are fewer in time (they stay,
+        for the next to accept), or when this transport is closed.
+        """
+        if not isinstance(count, int) or count < 0:
+            raise WrongUse("%r is no count: accept_all() takes who is there, accept_all(3) waits for three" % (count,))
+        return self._next_accepted(count, timeout, "fewer than %d connected" % count)
+
+    def _next_accepted(self, count: int, timeout: Optional[float], what: str) -> List[Connection]:
+        limit = _seconds(timeout)
+        self._check_open()
         try:
-            return _next_of(self._accepted, timeout)
+            return self._accepted.take_several(count, limit)
         except queue.Empty:
-            raise RdtError("nobody connected to %s within %g s" % (_shown(self.address), timeout or 0)) from None
+            raise RdtError("%s to %s within %g s" % (what, _shown(self.address), limit or 0)) from None
+        except _Over:
+            raise self._closed() from None
 
-    def accept_all(self) -> List[Connection]:
-        """Every connection that others opened and that was not accepted yet; may be empty."""
-        found = []
-        with contextlib.suppress(queue.Empty):
-            while True:
-                found.append(self._accepted.get_nowait())
-        return found
+    def broadcast(self, data: Buffer, timeout: Optional[float] = 5.0) -> int:
+        """Send a message of up to 1 MiB to every open connection; to how many it was handed (0: there is none).
 
-    def broadcast(self, data: Buffer, timeout: float = 5.0) -> int:
-        """Send a message to every open connection; to how many it was handed."""
-        message = bytes(data)
+        All get it at once but those with BROADCAST_HIGH bytes waiting: for room there it waits. RdtError names those
+        that had none in time, and how many took it; they stay connected. One that ends meanwhile does not count.
+        """
+        message, deadline = _message_of(data), _deadline(timeout)
         if len(message) > FRAME_SIZE_MAX:
-            raise RdtError("a message of %d bytes is too long; %d fit" % (len(message), FRAME_SIZE_MAX))
-        future: Future[int] = Future()
+            raise WrongUse("a message of %d bytes is too long to broadcast; %d fit" % (len(message), FRAME_SIZE_MAX))
+        self._check_open()
+        future: Future[List[Connection]] = Future()
+        self._post(lambda: future.set_result(self._established()))
+        slow, troubles, count = [], [], 0
+        everybody = self._result(future, _left(deadline), "cannot broadcast")
+        self._check_open()
+        for connection in everybody:
+            try:
+                connection._send_frame(MESSAGE, message, deadline=0.0, backlog_max=BROADCAST_HIGH)
+                count += 1
+            except RdtError:
+                slow.append(connection)
+        for connection in slow:
+            try:
+                connection._send_frame(MESSAGE, message, deadline=deadline, backlog_max=BROADCAST_HIGH)
+                count += 1
+            except RdtError as error:
+                if connection._end is None and not connection._leaving:
+                    troubles.append(str(error))
+        if troubles:
+            raise RdtError("the broadcast went to %d and not to %d: %s" % (count, len(troubles), "; ".join(troubles)))
+        return count
 
-        def hand_out() -> None:
-            open_ones = [
-                made for made in self._connections if made.state in (core.State.ESTABLISHED, core.State.HANDSHAKE)
-            ]
-            for made in open_ones:
-                made.send_frame(MESSAGE, message)
-            future.set_result(len(open_ones))
+    def _established(self) -> List[Connection]:
+        return [each for made, each in self._connections.items() if made.state is core.State.ESTABLISHED]
 
-        self._post(hand_out)
-        return self._result(future, timeout, "cannot broadcast")
+    def disconnect(self, connection: Connection, timeout: Optional[float] = 10.0) -> None:
+        """Close a connection once everything sent is delivered; it returns when the other side knows.
 
-    def disconnect(self, connection: Connection, timeout: float = 10.0) -> None:
-        """Close a connection once everything sent is delivered; RdtError says what was not."""
-        connection._disconnect(timeout)
+        RdtError says how much was not delivered, in time or before the other side closed or fell silent; the
+        connection is over all the same, and asking again tells it again. What came before can still be received.
+        WrongUse when it is no connection of this transport.
+        """
+        if not isinstance(connection, Connection):
+            raise WrongUse("%r is no connection: it is transport.disconnect(connection)" % (connection,))
+        if connection.transport is not self:
+            raise WrongUse("%r is a connection of another transport" % (connection,))
+        connection._disconnect(_seconds(timeout))
 
-    def close(self, timeout: float = 10.0) -> None:
-        """Disconnect everybody, deliver what was sent, free the port; RdtError says what was not delivered."""
-        if self._stopping:
+    def close(self, timeout: Optional[float] = 10.0) -> None:
+        """Disconnect everybody, deliver what was sent, free the port. Every verb that waits comes back with RdtError.
+
+        RdtError says what was not delivered, also of connections that ended earlier unless a verb has said it; the
+        transport is closed all the same. Closing once more does nothing but wait for the first.
+        """
+        limit = _seconds(timeout)
+        with self._door:
+            is_first, self._is_closing = not self._is_closing, True
+        if not is_first:
+            self._has_closed.wait(limit)
             return
-        if not self._thread.is_alive():
-            self._stopping = True
-            self._release()
-            return
-        finished: Future[None] = Future()
-        troubles: List[str] = []
-        self._post(lambda: self._begin_close(finished, troubles))
-        with contextlib.suppress(Exception):
-            finished.result(timeout)
-        left = [trouble for trouble in self._undelivered() if trouble not in troubles]
+        self._accepted.finish()
+        try:
+            if self._thread.is_alive():
+                self._settle_all(limit)
+            else:
+                self._end_everything()
+        finally:
+            self._has_closed.set()
+        troubles = list(self._untold.values())
+        if self._untold_more:
+            troubles.append("and more to %d others" % self._untold_more)
+        if troubles:
+            raise RdtError("; ".join(troubles))
+
+    def _settle_all(self, timeout: Optional[float]) -> None:
+        """Let every connection come to its end, within bounds, and then the network thread."""
+        settled = threading.Event()
+        with contextlib.suppress(RdtError):
+            self._post(lambda: self._begin_close(settled))
+            if not settled.wait(timeout):
+                self._post(lambda: self._endpoint.give_up_all("gave up", self._clock()))
+                settled.wait(CONFIRM_TIME)
         self._stopping = True
         self._wake()
         self._thread.join(timeout=5.0)
-        if troubles or left:
-            raise RdtError("; ".join(troubles + left))
 
-    def _begin_close(self, finished: Future[None], troubles: List[str]) -> None:
+    def _begin_close(self, settled: threading.Event) -> None:
+        with self._door:
+            for connection in self._connections.values():
+                connection._leaving = True
+        self._all_settled = settled
         self._endpoint.close_all("closed")
-        self._closing = (finished, troubles)
-        self._maybe_closed()
+        self._maybe_settled()
 
-    _closing: Optional[Tuple[Future[None], List[str]]] = None
+    def _maybe_settled(self) -> None:
+        if self._all_settled is not None and all(made.is_settled for made in self._endpoint.connections):
+            self._all_settled.set()
 
-    def _maybe_closed(self) -> None:
-        if self._closing is None:
-            return
-        alive = (core.State.DRAINING, core.State.CLOSED)
-        if not any(made.state not in alive for made in self._endpoint.connections) and not self._closing[0].done():
-            self._closing[0].set_result(None)
+    def _check_open(self) -> None:
+        if self._is_closing or self._is_over:
+            raise self._closed()
 
-    def _undelivered(self) -> List[str]:
-        return [
-            "%d bytes were not delivered to %s" % (made.backlog, _shown(made.address))
-            for made in list(self._connections)
-            if made.backlog
-        ]
+    def _closed(self) -> RdtError:
+        return RdtError("the transport at %s is closed" % _shown(self.address))
+
+    def _remember_undelivered(self, connection: Connection, said: str) -> None:
+        """Keep for `close` what the end of a connection left undelivered."""
+        if len(self._untold) < UNTOLD_MAX:
+            self._untold[connection._made.local_id] = said
+        else:
+            self._untold_more += 1
 
     def stats(self) -> Dict[str, int]:
         """Counters of what was dropped, refused and failed, by cause."""
         return {**dict(self._endpoint.stats), **dict(self._datagrams.stats)}
 
-    def _result(self, future: Future[Any], timeout: float, what: str) -> Any:
+    def _result(self, future: Future[Any], timeout: Optional[float], what: str) -> Any:
         try:
             return future.result(timeout)
-        except RdtError:
-            raise
-        except Exception:
+        except FutureTimeout:
+            if not future.cancel():  # answered in this moment
+                return future.result()
             raise RdtError("%s: timed out" % what) from None
 
     # ---- between threads
 
-    def _post(self, action: Callable[[], None]) -> None:
+    def _post(self, action: Callable[[], Any]) -> None:
         """Run this on the network thread, soon."""
-        if self._stopping:
-            raise RdtError("the transport at %s is closed" % _shown(self.address))
-        self._inbox.put(action)
+        with self._door:
+            if self._is_over:
+                raise self._closed()
+            self._inbox.put(action)
+        self._wake_up()
+
+    def _wake_up(self) -> None:
         if self._sleeping:
             self._wake()
 
@@ -520,10 +688,24 @@ class Transport:
                 except Exception:  # one bad datagram or event never ends the thread
                     log.exception("dropped what the network thread could not handle")
         finally:
+            self._end_everything()
+
+    def _end_everything(self) -> None:
+        """Whatever still waits for something is told that it will not come."""
+        try:
+            self._endpoint.drop_all(CLOSED_BY_THIS)
+            self._hand_out_events()
+            with self._door:
+                self._is_over = True
+            while not self._inbox.empty():  # each action finds its connection ended
+                self._inbox.get_nowait()()
+        finally:
+            self._is_over = True
+            self._accepted.finish()
             self._release()
 
     def _release(self) -> None:
-        for handle in (self._datagrams, self._waker, self._wakened):
+        for handle in (self._watch, self._datagrams, self._waker, self._wakened):
             handle.close()
 
     def _turn(self) -> None:
@@ -536,8 +718,7 @@ class Transport:
         self._sleeping = True
         is_busy = not self._inbox.empty() or self._endpoint.events or self._datagrams.has_read_ahead()
         timeout = 0.0 if is_busy else self._idle_time()
-        writers = [self._datagrams.fileno()] if self._unsent is not None and self._datagrams.is_full else []
-        readable, _, _ = select.select([self._datagrams.fileno(), self._wakened.fileno()], writers, [], timeout)
+        readable = self._watch.wait(timeout, self._unsent is not None and self._datagrams.is_full)
         self._sleeping = False
         if self._wakened.fileno() in readable:
             with contextlib.suppress(OSError):
@@ -546,7 +727,7 @@ class Transport:
             self._receive()
             self._hand_out_events()  # whoever waits for a message goes on while it is acknowledged
 
-    def _idle_time(self) -> Optional[float]:
+    def _idle_time(self) -> float:
         if self._unsent is not None:
             return 0.01
         deadline = self._endpoint.next_deadline()
@@ -594,7 +775,7 @@ class Transport:
         events = self._endpoint.events
         while events:
             self._on_event(events.popleft())
-        self._maybe_closed()
+        self._maybe_settled()
 
     # ---- events for the verbs
 
@@ -604,8 +785,7 @@ class Transport:
         made = event.connection
         if isinstance(event, core.Established):
             if not made.is_client:
-                self._connections[made] = Connection(self, made, None)
-                self._accepted.put(self._connections[made])
+                self._take_in(made)
             else:
                 self._connections[made]._on_established()
         elif made in self._connections:
@@ -613,12 +793,54 @@ class Transport:
             if isinstance(event, core.ConnectionLost):
                 del self._connections[made]
 
+    def _take_in(self, made: core.Connection) -> None:
+        """Somebody opened a connection: it waits to be accepted."""
+        if len(self._accepted) >= ACCEPTED_MAX:
+            made.fail(core.CloseCode.LIMIT, "nobody accepts connections there", self._clock())
+            return
+        self._connections[made] = Connection(self, made, None)
+        self._accepted.put(self._connections[made])
+
+
+class Watch:
+    """Sleeps until the socket, or the waker of the network thread, has something.
+
+    By select(), whose timeout has microseconds, as pacing wants: what else there is counts milliseconds. But select()
+    knows no descriptor from 1,024 on; a program that has so many open gets what its platform has.
+    """
+
+    def __init__(self, datagrams: int, wakened: int) -> None:
+        self._datagrams, self._reading = datagrams, [datagrams, wakened]
+        self._selector: Optional[selectors.BaseSelector] = None
+        try:
+            select.select(self._reading, [], [], 0)
+        except ValueError:
+            self._selector = selectors.DefaultSelector()
+            for descriptor in self._reading:
+                self._selector.register(descriptor, selectors.EVENT_READ)
+
+    def wait(self, timeout: float, is_full: bool) -> List[int]:
+        """Which of the two can be read; comes back too when the socket, which was full, takes more."""
+        if self._selector is None:
+            return select.select(self._reading, self._reading[:1] if is_full else [], [], timeout)[0]
+        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if is_full else 0)
+        if self._selector.get_key(self._datagrams).events != wanted:
+            self._selector.modify(self._datagrams, wanted)
+        return [key.fd for key, events in self._selector.select(timeout) if events & selectors.EVENT_READ]
+
+    def close(self) -> None:
+        if self._selector is not None:
+            self._selector.close()
+
 
 def _resolved(address: Tuple[str, int]) -> Address:
-    """The address in numbers; RdtError when the name is unknown or the port is none."""
-    host, port = address[0], int(address[1])
-    if not 0 < port < 65_536:
-        raise RdtError("cannot connect to %s:%d: ports go from 1 to 65535" % (host, port))
+    """The address in numbers; RdtError when the name is unknown, WrongUse when it is no address."""
+    is_pair = isinstance(address, (tuple, list)) and len(address) == 2 and isinstance(address[0], str)
+    if not is_pair or not address[0]:
+        raise WrongUse('cannot connect to %r: an address is a pair, as in connect(("127.0.0.1", 6020))' % (address,))
+    host, port = address[0], _port(address[1], "cannot connect to %s:%s" % tuple(address), least=1)
+    if host == "0.0.0.0":
+        raise WrongUse("cannot connect to %s:%d: that is every address of a machine; take one of them" % (host, port))
     try:
         return socket.gethostbyname(host), port
     except (OSError, UnicodeError):
@@ -656,22 +878,24 @@ class Connection:
         self.address = made.address
         self._made = made
         self._connecting = connecting
-        self._messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        # FILE, FILE_DATA, FILE_END, and FILE_REFUSED by the sender
-        self._files: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        # FILE_RECEIPT, FILE_DAMAGED, and FILE_REFUSED by the receiver
-        self._receipts: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._messages = Waiting()
+        self._files = Waiting()  # FILE, FILE_DATA, FILE_END, and FILE_REFUSED by the sender
+        self._receipts = Waiting()  # FILE_RECEIPT, FILE_DAMAGED, and FILE_REFUSED by the receiver
         self._long_messages = itertools.count()
         self._parts: Dict[bytes, List[bytearray]] = {}  # long messages on their way, by number; the receiver's
         self._parts_size = 0  # bytes, with what each part costs beside its own
-        self._refused: Set[bytes] = set()  # transfers that this side did not take
-        self._ended = threading.Event()
-        self._end: Optional[_End] = None
-        self._room = threading.Event()
-        self._posted = _Posted()
-        self._sending_file = threading.Lock()  # one send_file at a time: a caller's lock, not the protocol's
-        self._transfers = itertools.count(0 if made.is_client else 1, 2)
+        self._refused: Dict[bytes, None] = {}  # transfers that this side did not take, and that may still go on
+        self._end: Optional[core.ConnectionLost] = None
+        self._ended = threading.Event()  # and everything that was handed over before is counted
+        self._is_end_told = False  # some verb has said how much was not delivered
         self._leaving = False
+        self._room = threading.Condition()
+        self._posted_size = 0  # bytes on their way to the network thread
+        self._dropped_size = 0  # bytes that came there behind the end
+        # Callers' locks, not the protocol's: one message, or file, belongs to one caller from its beginning to its end.
+        self._receiving, self._sending_long = threading.Lock(), threading.Lock()
+        self._accepting_file, self._sending_file = threading.Lock(), threading.Lock()
+        self._transfers = itertools.count(0 if made.is_client else 1, 2)
 
     def __repr__(self) -> str:
         return "<rdt.Connection to %s>" % _shown(self.address)
@@ -679,29 +903,36 @@ class Connection:
     def __enter__(self) -> Connection:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if not self._ended.is_set():
+    def __exit__(self, kind: Any, *_: object) -> None:
+        try:
             self._disconnect(10.0)
+        except RdtError:
+            if kind is None:  # else the error that led here is the one to see
+                raise
 
     # ---- on the network thread
 
     def _on_established(self) -> None:
-        if self._connecting is not None and not self._connecting.done():
+        if self._connecting is not None and self._connecting.set_running_or_notify_cancel():
             self._connecting.set_result(self)
+        else:
+            self._made.shut_down("given up")  # who wanted it waits no more
 
     def _on_event(self, event: Any) -> None:
         if isinstance(event, core.FrameReceived):
             self._on_frame(Frame(event.kind, event.body))
         elif isinstance(event, core.BacklogDrained):
-            self._room.set()
+            self._wake_senders()
         elif isinstance(event, core.ConnectionLost):
             self._on_lost(event)
 
     def _on_frame(self, frame: Frame) -> None:
-        if frame.kind in (MESSAGE, PART, LAST_PART):
+        if frame.kind in (MESSAGE, PART, LAST_PART, PART_DROPPED):
             self._messages.put(frame)
         elif self._is_of_refused_file(frame):
             self._made.consume(frame)
+            if frame.kind == FILE_REFUSED:  # the last thing of a transfer
+                del self._refused[bytes(frame.body[: _TRANSFER.size])]
         elif frame.kind in (FILE, FILE_DATA, FILE_END):
             self._files.put(frame)
         elif frame.kind in (FILE_RECEIPT, FILE_DAMAGED, FILE_REFUSED) and len(frame.body) >= _TRANSFER.size:
@@ -719,141 +950,240 @@ class Connection:
 
     def _drop_refused(self, transfer: int) -> None:
         """What still comes of this file is read and forgotten, so that it does not hold up what follows it."""
-        self._refused.add(_TRANSFER.pack(transfer))
-        for _ in range(self._files.qsize()):
-            frame = self._files.get_nowait()
-            if not isinstance(frame, _End) and self._is_of_refused_file(frame):
-                self._made.consume(frame)
-            else:
-                self._files.put(frame)
+        self._refused[_TRANSFER.pack(transfer)] = None
+        if len(self._refused) > REFUSED_MAX:
+            del self._refused[next(iter(self._refused))]
+        for frame in self._files.remove(self._is_of_refused_file):
+            self._made.consume(frame)
 
     def _on_lost(self, event: core.ConnectionLost) -> None:
-        self._end = _End(event.reason, event.is_clean, self._made.backlog)
-        if self._connecting is not None and not self._connecting.done():
-            self._connecting.set_exception(RdtError("cannot connect to %s: %s" % (_shown(self.address), event.reason)))
+        with self.transport._door:
+            self._end = event
+        connecting = self._connecting
+        if connecting is not None and not connecting.done() and connecting.set_running_or_notify_cancel():
+            connecting.set_exception(RdtError("cannot connect to %s: %s" % (_shown(self.address), event.reason)))
+        self.transport._inbox.put(self._settle)  # behind what callers handed over before
+
+    def _settle(self) -> None:
+        """The end is known, and what it cost: whoever waits comes back."""
+        left = self._left_behind()
+        if left and (self.transport._is_closing or not self._is_end_told):
+            said = "%s to %s (%s)" % (left, _shown(self.address), self._reason())
+            self.transport._remember_undelivered(self, said)
         for waiting in (self._messages, self._files, self._receipts):
-            waiting.put(self._end)
+            waiting.finish()
         self._ended.set()
-        self._room.set()
+        self._wake_senders()
+
+    def _wake_senders(self) -> None:
+        with self._room:
+            self._room.notify_all()
 
     # ---- on the caller's thread
 
-    def _wait_for(self, waiting: queue.SimpleQueue[Any], timeout: Optional[float], what: str) -> Frame:
+    def _wait_for(self, waiting: Waiting, timeout: Optional[float], what: str) -> Frame:
         try:
-            frame = _next_of(waiting, timeout)
+            return waiting.take(timeout)  # type: ignore[no-any-return]
         except queue.Empty:
-            raise RdtError("%s from %s within %g s" % (what, _shown(self.address), timeout or 0)) from None
-        if isinstance(frame, _End):
-            waiting.put(frame)  # for the next who asks
-            raise self._lost(frame)
-        return frame
+            raise self._late(what, timeout) from None
+        except _Over:
+            raise self._lost() from None
 
-    def _take(self, waiting: queue.SimpleQueue[Any], timeout: Optional[float], what: str) -> Frame:
+    def _late(self, what: str, timeout: Optional[float]) -> RdtError:
+        return RdtError("%s from %s within %.3g s" % (what, _shown(self.address), timeout or 0))
+
+    def _take(self, waiting: Waiting, timeout: Optional[float], what: str) -> Frame:
         frame = self._wait_for(waiting, timeout, what)
         self._consume(frame)
         return frame
+
+    @contextlib.contextmanager
+    def _turn(self, lock: threading.Lock, deadline: float, what: str) -> Iterator[None]:
+        """Have this lock, when those who asked before are done."""
+        left = _left(deadline)
+        if not lock.acquire(timeout=-1 if left is None else left):
+            raise self._late(what, left)
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _consume(self, frame: Frame) -> None:
         """The other side may send as much more."""
         with contextlib.suppress(RdtError):
             self.transport._post(lambda: self._made.consume(frame))
 
-    def _lost(self, end: _End) -> RdtError:
-        left = " (%d bytes were not delivered)" % end.undelivered if end.undelivered else ""
-        return RdtError("the connection to %s is closed: %s%s" % (_shown(self.address), end.reason or "closed", left))
+    def _reason(self) -> str:
+        reason = (self._end.reason if self._end is not None else "") or "closed"
+        return CLOSED_BY_THIS if self._made.is_closed_here and reason in (CLOSED_BY_OTHER, "closed") else reason
+
+    def _left_behind(self) -> str:
+        """What is not delivered, now that nothing more will be; "" for nothing."""
+        made = self._made
+        count = made.undelivered + self._dropped_size + self._posted_size
+        is_sure = made.is_undelivered_sure or count > made.undelivered
+        return "%d bytes were %snot delivered" % (count, "" if is_sure else "perhaps ") if count else ""
+
+    def _lost(self) -> RdtError:
+        left, missing = self._left_behind(), self._made.missing
+        if left:
+            self._is_end_told = True
+            if not self.transport._is_closing:  # else close is asked, and tells it, too
+                self.transport._untold.pop(self._made.local_id, None)
+        more = " (%s)" % left if left else ""
+        if missing and not self._leaving:
+            more += " (%d bytes that it sent did not arrive)" % missing
+        return RdtError("the connection to %s is closed: %s%s" % (_shown(self.address), self._reason(), more))
+
+    def _check_open(self) -> None:
+        if self._end is not None:
+            raise self._lost()
+        if self._leaving:
+            raise RdtError("the connection to %s is closed: %s" % (_shown(self.address), CLOSED_BY_THIS))
 
     def _send_frame(
-        self, kind: int, *parts: Buffer, deadline: float = float("inf"), is_bulk: bool = False
+        self,
+        kind: int,
+        *parts: Buffer,
+        deadline: float = float("inf"),
+        is_bulk: bool = False,
+        backlog_max: int = BACKLOG_HIGH,
     ) -> None:
-        """Queue a frame; blocks while more than BACKLOG_HIGH bytes wait. `is_bulk`: see Connection.send_frame."""
-        if self._end is not None:
-            raise self._lost(self._end)
-        if self._leaving:
-            raise RdtError("the connection to %s is being closed" % _shown(self.address))
+        """Queue a frame, once no more than `backlog_max` bytes wait. `is_bulk`: see Connection.send_frame."""
+        self._wait_for_room(deadline, backlog_max)
+        self._put_frame(kind, *parts, is_bulk=is_bulk)
+
+    def _wait_for_room(self, deadline: float, backlog_max: int) -> None:
+        with self._room:
+            while self._waiting() > backlog_max:
+                self._check_open()
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise RdtError("%s took nothing in time" % _shown(self.address))
+                self.transport._post(lambda: self._check_room(backlog_max))
+                self._room.wait(min(1.0, left))
+
+    def _put_frame(self, kind: int, *parts: Buffer, is_bulk: bool = False) -> None:
+        """Queue a frame, whether there is room or not."""
         size = sum(len(part) for part in parts)
-        self._posted.add(self, size)
-        self._room.clear()
-        self.transport._post(lambda: self._queue_frame(kind, parts, size, is_bulk))
-        while self._waiting() > BACKLOG_HIGH and self._end is None:
-            self.transport._post(self._check_room)
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise RdtError("%s took nothing in time" % _shown(self.address))
-            self._room.wait(min(1.0, left))
-            self._room.clear()
+        with self.transport._door:
+            self._check_open()
+            self._posted_size += size
+            self.transport._inbox.put(lambda: self._queue_frame(kind, parts, size, is_bulk))
+        self.transport._wake_up()
 
     def _queue_frame(self, kind: int, parts: Tuple[Buffer, ...], size: int, is_bulk: bool) -> None:
+        is_taken = False
         try:
-            self._made.send_frame(kind, *parts, is_bulk=is_bulk)
+            is_taken = self._made.send_frame(kind, *parts, is_bulk=is_bulk)
         finally:
-            self._posted.add(self, -size)
+            with self.transport._door:
+                self._posted_size -= size
+                self._dropped_size += 0 if is_taken else max(size, 1)
 
     def _waiting(self) -> int:
         """Bytes on their way to the network thread, or with it and not delivered."""
-        return self._posted.of(self) + self._made.backlog
+        return self._posted_size + self._made.backlog
 
-    def _check_room(self) -> None:
-        if self._made.backlog <= BACKLOG_HIGH:
-            self._room.set()
+    def _check_room(self, backlog_max: int) -> None:
+        if self._made.backlog <= backlog_max:
+            self._wake_senders()
 
     def send(self, data: Buffer, timeout: Optional[float] = None) -> None:
-        """Send one whole message, of up to 64 MiB; blocks while too much is waiting to be delivered."""
-        if len(data) > MESSAGE_SIZE_MAX:
-            raise RdtError("a message of %d bytes is too long; %d fit" % (len(data), MESSAGE_SIZE_MAX))
-        deadline = _deadline(timeout)
-        if len(data) <= FRAME_SIZE_MAX:
-            self._send_frame(MESSAGE, bytes(data), deadline=deadline)
-            return
-        view, number = memoryview(bytes(data)), _TRANSFER.pack(next(self._long_messages))
-        for start in range(0, len(view), SPAN_SIZE):
-            kind = PART if start + SPAN_SIZE < len(view) else LAST_PART
-            self._send_frame(kind, number, view[start : start + SPAN_SIZE], deadline=deadline)
+        """Send one whole message, of up to 64 MiB; blocks while more than BACKLOG_HIGH bytes wait to be delivered.
+
+        When it returns, the message is under way; `disconnect` and `close` tell if it was not delivered. RdtError when
+        there was no room in time, or when the connection is or gets closed, by whichever side: then nothing of it
+        will be received. WrongUse when it is no bytes, or too long.
+        """
+        message, deadline = _message_of(data), _deadline(timeout)
+        if len(message) > MESSAGE_SIZE_MAX:
+            raise WrongUse("a message of %d bytes is too long; %d fit" % (len(message), MESSAGE_SIZE_MAX))
+        if len(message) <= FRAME_SIZE_MAX:
+            self._send_frame(MESSAGE, message, deadline=deadline)
+        else:
+            with self._turn(self._sending_long, deadline, "another thread sends; no room"):
+                self._send_long(memoryview(message), _TRANSFER.pack(next(self._long_messages) & 0xFFFFFFFF), deadline)
+
+    def _send_long(self, message: memoryview, number: bytes, deadline: float) -> None:
+        """In parts, of which a receiver gets all or none."""
+        try:
+            for start in range(0, len(message), SPAN_SIZE):
+                kind = PART if start + SPAN_SIZE < len(message) else LAST_PART
+                self._send_frame(kind, number, message[start : start + SPAN_SIZE], deadline=deadline)
+        except BaseException:
+            with contextlib.suppress(RdtError):
+                self._put_frame(PART_DROPPED, number)
+            raise
 
     def receive(self, timeout: Optional[float] = None) -> bytes:
-        """The next whole message; RdtError at the end of the connection or when none came in time."""
+        """The next whole message, never a part of one; an empty message is b"", the end of the connection is not.
+
+        RdtError when none came in time, and at the end, whoever closed: first come the messages that had arrived
+        before it, then the error, again and again. Where several threads receive, each message goes to one.
+        """
         deadline = _deadline(timeout)
-        while True:
-            frame = self._take(self._messages, _left(deadline), "no message")
-            if frame.kind == MESSAGE:
-                return bytes(frame.body)
-            number, part = bytes(frame.body[: _TRANSFER.size]), frame.body[_TRANSFER.size :]
+        with self._turn(self._receiving, deadline, "no message"):
+            while True:
+                message = self._joined(self._take(self._messages, _left(deadline), "no message"))
+                if message is not None:
+                    return message
+
+    def _joined(self, frame: Frame) -> Optional[bytes]:
+        """The message that is whole with this frame, if one is."""
+        if frame.kind == MESSAGE:
+            return bytes(frame.body)
+        number, part = bytes(frame.body[: _TRANSFER.size]), frame.body[_TRANSFER.size :]
+        if frame.kind != PART_DROPPED:
             self._parts.setdefault(number, []).append(part)
             self._parts_size += len(part) + FRAME_COST
-            if self._parts_size > MESSAGE_SIZE_MAX + SPAN_SIZE:
-                self._parts.clear()
-                self.transport._post(lambda: self._fail(core.CloseCode.LIMIT, "sent a message that is too long"))
-            elif frame.kind == LAST_PART:
-                parts = self._parts.pop(number)
-                self._parts_size -= sum(len(part) + FRAME_COST for part in parts)
-                return b"".join(parts)
-
-    def _disconnect(self, timeout: float) -> None:
-        if self._end is None:
-            self._leaving = True
+        if self._parts_size > MESSAGE_SIZE_MAX + SPAN_SIZE:
+            self._parts, self._parts_size = {}, 0
             with contextlib.suppress(RdtError):
-                self.transport._post(lambda: self._made.shut_down("closed by the other side"))
-            if not self._ended.wait(timeout):
-                left = self._made.backlog
-                with contextlib.suppress(RdtError):
-                    self.transport._post(lambda: self._fail(core.CloseCode.ABANDONED, "gave up"))
-                if left:
-                    raise RdtError(
-                        "%d bytes were not delivered to %s within %g s" % (left, _shown(self.address), timeout)
-                    )
-        if self._end is not None and self._end.undelivered:
-            raise self._lost(self._end)
+                self.transport._post(lambda: self._fail(core.CloseCode.LIMIT, "sent a message that is too long"))
+        if frame.kind == PART or number not in self._parts:
+            return None
+        parts = self._parts.pop(number)
+        self._parts_size -= sum(len(part) + FRAME_COST for part in parts)
+        return b"".join(parts) if frame.kind == LAST_PART else None
+
+    def _disconnect(self, timeout: Optional[float]) -> None:
+        with self.transport._door:
+            self._leaving = self._leaving or self._end is None
+            self.transport._inbox.put(lambda: self._made.shut_down(CLOSED_BY_OTHER))
+        self.transport._wake_up()
+        if not self._ended.wait(timeout):
+            with contextlib.suppress(RdtError):
+                self.transport._post(lambda: self._made.give_up("gave up", self.transport._clock()))
+            self._ended.wait(CONFIRM_TIME)
+        left = self._left_behind()
+        if not left:
+            return
+        if self._end is None or self._end.reason == "gave up":
+            self._is_end_told = True
+            self.transport._untold.pop(self._made.local_id, None)
+            raise RdtError("%s to %s within %g s" % (left, _shown(self.address), timeout or 0))
+        raise self._lost()
 
     # ---- files
 
-    def send_file(self, path: str, progress: Optional[Progress] = None, timeout: Optional[float] = None) -> FileReceipt:
-        """Send a file; returns only when the other side has verified and kept it. `progress(bytes done, size)`."""
+    def send_file(
+        self, path: Path, progress: Optional[Progress] = None, timeout: Optional[float] = None
+    ) -> FileReceipt:
+        """Send a file; returns only when the other side has verified and kept it. `progress(bytes done, size)`.
+
+        RdtError when it cannot be read or changes meanwhile, when the other side does not take it (and why), when no
+        receipt came in time, when the connection ends first, or when another thread is sending a file here. The other
+        side is told, and the connection goes on. What `progress` raises ends it, too. WrongUse when it is no path.
+        """
+        name = _path(path, progress)
         began, deadline = time.monotonic(), _deadline(timeout)
         if not self._sending_file.acquire(blocking=False):
             raise RdtError("a file is being sent to %s already" % _shown(self.address))
         transfer = next(self._transfers)
         try:
             while True:
-                with SequentialReader(path) as reader:
+                with SequentialReader(name) as reader:
                     self._offer(transfer, reader, deadline)
                     self._send_content(transfer, reader, progress, deadline)
                     digest = reader.hexdigest()
@@ -889,7 +1219,7 @@ class Connection:
                 progress(done, reader.size)
 
     def _check_refused(self, transfer: int) -> None:
-        while not self._receipts.empty():
+        while len(self._receipts):
             self._read_receipt(self._take(self._receipts, 0, ""), transfer)
 
     def _read_receipt(self, frame: Frame, transfer: int) -> Optional[str]:
@@ -918,16 +1248,23 @@ class Connection:
         self._made.checks_bulk = True
 
     def accept_file(
-        self, folder: str, progress: Optional[Progress] = None, timeout: Optional[float] = None
+        self, folder: Path, progress: Optional[Progress] = None, timeout: Optional[float] = None
     ) -> FileReceipt:
-        """Take the next file that the other side sends, verify it and keep it in the folder under a safe, free name."""
-        deadline, damaged = _deadline(timeout), -1
-        while True:
-            transfer, size, name = self._next_offer(deadline)
-            receipt = self._accept_offer(transfer, size, name, folder, progress, deadline, transfer != damaged)
-            if receipt is not None:
-                return receipt
-            damaged = transfer
+        """Take the next file that the other side sends, verify it and keep it in the folder under a safe, free name.
+
+        RdtError when none came whole in time, when it cannot be kept, when the sender gives it up, or when the
+        connection ends first: then nothing is left of it, and the sender is told. What `progress` raises ends it, too.
+        A receipt is true even where the sender could not be told any more. Where several threads accept, each takes
+        a whole file in its turn. WrongUse when the folder is no path.
+        """
+        place, deadline, damaged = _path(folder, progress), _deadline(timeout), -1
+        with self._turn(self._accepting_file, deadline, "no file"):
+            while True:
+                transfer, size, name = self._next_offer(deadline)
+                receipt = self._accept_offer(transfer, size, name, place, progress, deadline, transfer != damaged)
+                if receipt is not None:
+                    return receipt
+                damaged = transfer
 
     def _accept_offer(
         self,
@@ -946,7 +1283,7 @@ class Connection:
                 if not self._receive_content(transfer, size, writer, progress, deadline):
                     if not may_repeat:
                         raise RdtError("the file from %s arrived damaged" % _shown(self.address))
-                    self._send_frame(FILE_DAMAGED, _TRANSFER.pack(transfer), deadline=deadline)
+                    self._put_frame(FILE_DAMAGED, _TRANSFER.pack(transfer))
                     return None
                 path = writer.finish()
                 digest = writer.hexdigest()
@@ -956,7 +1293,8 @@ class Connection:
         except BaseException:
             self._refuse(transfer, "the receiver gave up")
             raise
-        self._send_frame(FILE_RECEIPT, _TRANSFER.pack(transfer), bytes.fromhex(digest), deadline=deadline)
+        with contextlib.suppress(RdtError):  # it is here all the same
+            self._put_frame(FILE_RECEIPT, _TRANSFER.pack(transfer), bytes.fromhex(digest))
         return FileReceipt(path, size, digest, time.monotonic() - began)
 
     def _refuse(self, transfer: int, reason: str) -> None:
@@ -968,7 +1306,7 @@ class Connection:
         """Say, without waiting for room, that nothing will come of this file."""
         said = reason.encode("utf-8", "replace")[:300]
         with contextlib.suppress(RdtError):
-            self.transport._post(lambda: self._made.send_frame(FILE_REFUSED, _TRANSFER.pack(transfer), said))
+            self._put_frame(FILE_REFUSED, _TRANSFER.pack(transfer), said)
 
     def _next_offer(self, deadline: float) -> Tuple[int, int, str]:
         while True:
@@ -1016,7 +1354,18 @@ def _left(deadline: float) -> Optional[float]:
 
 
 def _deadline(timeout: Optional[float]) -> float:
-    return float("inf") if timeout is None else time.monotonic() + timeout
+    seconds = _seconds(timeout)
+    return float("inf") if seconds is None else time.monotonic() + seconds
+
+
+def _path(path: Path, progress: Optional[Progress]) -> str:
+    """A path as text, whatever it came as; and `progress` is what can be called."""
+    if progress is not None and not callable(progress):
+        raise WrongUse("%r cannot be called as progress(bytes done, size)" % (progress,))
+    try:
+        return path_text(path)
+    except (TypeError, ValueError) as error:
+        raise WrongUse("%r is no path: %s" % (path, error)) from None
 
 
 # ---- for the roles ------------------------------------------------------------------------------------------------
@@ -1037,7 +1386,7 @@ class Links:
         self._posted = _Posted()
         transport._on_event = self._table.on_event
 
-    def _post(self, action: Callable[[], None]) -> None:
+    def _post(self, action: Callable[[], Any]) -> None:
         with contextlib.suppress(RdtError):  # closed: the process is about to end
             self._transport._post(action)
 

@@ -8,7 +8,7 @@ import os
 import secrets
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Deque
+from typing import Any, Deque, Union
 
 from disk.access import READ_BUFFERS_MAX, create, fingerprint_of, open_regular, read_into, remove, write_at
 from disk.places import Folder, give_name
@@ -16,6 +16,14 @@ from protocol.buffers import BufferPool
 from protocol.content import FILE_SIZE_MAX, HIDDEN, ErrorKind, LibraryError, check_name, shown
 from protocol.troubles import no_room, speaking
 from protocol.wire import Buffer
+
+
+def path_text(path: Union[str, bytes, os.PathLike[Any]]) -> str:
+    """A path as text; TypeError when it is none, ValueError when no file can have it."""
+    text = os.fsdecode(path)
+    if not text or "\0" in text:
+        raise ValueError(f"{shown(text)} is no path")
+    return text
 
 
 class BackgroundDigest:

@@ -1252,15 +1252,15 @@ def test_h05_a_node_with_such_a_disk_stays_in_its_network_and_chats(tmp_path):
 
 
 def test_a_wait_whose_time_is_over_ends():
-    """Up to Python 3.10, SimpleQueue.get(timeout) may wait for ever if its time is up while it tries."""
-    waiting, ended = queue.SimpleQueue(), threading.Event()
+    """Up to Python 3.10, SimpleQueue.get(timeout), which was here, may wait for ever if its time is up while it tries."""
+    waiting, ended = rdt.Waiting(), threading.Event()
 
     def wait_often():
         for number in range(60_000):
             waiting.put(number)
-            assert rdt._next_of(waiting, None) == number
+            assert waiting.take() == number
             with pytest.raises(queue.Empty):
-                rdt._next_of(waiting, 0 if number % 20 else 1e-6)
+                waiting.take(0 if number % 20 else 1e-6)
         ended.set()
 
     threading.Thread(target=wait_often, daemon=True).start()

@@ -197,6 +197,7 @@ class Connection:
         self._is_final_said = False  # since the last CLOSE
         self._end_at = math.inf
         self._lost_told = False
+        self.is_closed_here = False  # this side ended it, whether or not the other side did, too
         self._their_close: Optional[wire.ClosePacket] = None
         self._final: Optional[int] = None  # what the other side has taken in, by its own last word
 
@@ -288,6 +289,7 @@ class Connection:
     def drop(self, reason: str) -> None:
         """The socket is gone: over at once, and nobody is told but the owner."""
         if self.state is not State.CLOSED:
+            self.is_closed_here = self.is_closed_here or not self._lost_told
             self._end(self._closing_reason or reason, False)
 
     # ---- state
@@ -312,6 +314,7 @@ class Connection:
         self._close = wire.ClosePacket(self.remote_id, code, self.sending.end, reason)
         self._close_at = now
         self._close_count = 0
+        self.is_closed_here = True
         self._set_state(State.CLOSING)
 
     # ---- handshake
