@@ -49,7 +49,7 @@ from protocol.content import LibraryError
 from protocol.endpoint import Endpoint, LoneReceived
 from protocol.links import MESSAGE, LinkTable
 from protocol.recovery import SEGMENTS_MAX
-from protocol.streams import FRAME_COST, FRAME_SIZE_MAX, Frame
+from protocol.streams import FRAME_COST, FRAME_HEADER_SIZE, FRAME_SIZE_MAX, Frame
 from protocol.wire import DATAGRAM_SIZE_MAX, Address, Buffer
 
 log = logging.getLogger("rdt")
@@ -547,12 +547,8 @@ class Transport:
         if len(message) > FRAME_SIZE_MAX:
             raise WrongUse("a message of %d bytes is too long to broadcast; %d fit" % (len(message), FRAME_SIZE_MAX))
         self._check_open()
-        future: Future[List[Connection]] = Future()
-        self._post(lambda: future.set_result(self._established()))
         slow, troubles, count = [], [], 0
-        everybody = self._result(future, _left(deadline), "cannot broadcast")
-        self._check_open()
-        for connection in everybody:
+        for connection in self._established():
             try:
                 connection._send_frame(MESSAGE, message, deadline=0.0, backlog_max=BROADCAST_HIGH)
                 count += 1
@@ -570,7 +566,8 @@ class Transport:
         return count
 
     def _established(self) -> List[Connection]:
-        return [each for made, each in self._connections.items() if made.state is core.State.ESTABLISHED]
+        known = self._connections.copy()  # the network thread goes on
+        return [each for made, each in known.items() if made.state is core.State.ESTABLISHED]
 
     def disconnect(self, connection: Connection, timeout: Optional[float] = 10.0) -> None:
         """Close a connection once everything sent is delivered; it returns when the other side knows.
@@ -1065,7 +1062,7 @@ class Connection:
 
     def _put_frame(self, kind: int, *parts: Buffer, is_bulk: bool = False) -> None:
         """Queue a frame, whether there is room or not."""
-        size = sum(len(part) for part in parts)
+        size = FRAME_HEADER_SIZE + sum(len(part) for part in parts)
         with self.transport._door:
             self._check_open()
             self._posted_size += size
@@ -1079,7 +1076,7 @@ class Connection:
         finally:
             with self.transport._door:
                 self._posted_size -= size
-                self._dropped_size += 0 if is_taken else max(size, 1)
+                self._dropped_size += 0 if is_taken else size
 
     def _waiting(self) -> int:
         """Bytes on their way to the network thread, or with it and not delivered."""

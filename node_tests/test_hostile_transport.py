@@ -1252,7 +1252,7 @@ def test_h05_a_node_with_such_a_disk_stays_in_its_network_and_chats(tmp_path):
 
 
 def test_a_wait_whose_time_is_over_ends():
-    """Up to Python 3.10, SimpleQueue.get(timeout), which was here, may wait for ever if its time is up while it tries."""
+    """Up to Python 3.10, SimpleQueue.get(timeout), once used here, may wait for ever if its time is up on the way."""
     waiting, ended = rdt.Waiting(), threading.Event()
 
     def wait_often():
