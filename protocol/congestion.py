@@ -159,6 +159,7 @@ class CubicQ:
         self._base_at = 0.0
         self._window_max = 0.0  # Wmax, bytes
         self._epoch_start: Optional[float] = None
+        self._grown_at = 0.0  # when CUBIC last let the window grow
         self._k = 0.0  # seconds
         self._window_estimate = 0.0  # West, bytes: what Reno would have
         self._recent_rtt = _RecentRtt()
@@ -328,6 +329,11 @@ class CubicQ:
             self._window_estimate = self.window
             self._window_max = max(self._window_max, self.window)
             self._k = ((self._window_max - self.window) / size / self.C) ** (1 / 3)
+        else:
+            # RFC 9438 §5.8: time in which the window was not in use does not count. Where it is, growth is never
+            # further apart than a round trip.
+            self._epoch_start += max(0.0, ack.now - self._grown_at - ack.smoothed_rtt)
+        self._grown_at = ack.now
         elapsed = ack.now - self._epoch_start + ack.smoothed_rtt
         target = self.C * (elapsed - self._k) ** 3 * size + self._window_max
         target = min(max(target, self.window), 1.5 * self.window)
