@@ -754,6 +754,7 @@ class Transport:
     def _send(self, now: float) -> None:
         if self._unsent is not None:
             batch, sent = self._unsent
+            self._unsent = None  # should this raise, it is lost, and not tried for ever
             sent = self._datagrams.send(batch, now, sent)
             self._unsent = (batch, sent) if sent < batch.count else None
             if self._unsent is not None:

@@ -165,7 +165,10 @@ class CubicQ:
         self._recent_rtt = _RecentRtt()
         self._rounds: Deque[_Round] = collections.deque([_Round()], maxlen=self.RATES_KEPT)
         self._round_end = -1  # the round lasts until this packet number is acknowledged
-        self._past_rate = 0.0  # highest of the rounds before this one, bytes per second
+        # Of rounds that showed one: an application's pause says nothing of the path, however many rounds it lasts.
+        self._rates: Deque[float] = collections.deque(maxlen=self.RATES_KEPT - 1)
+        self._past_rate = 0.0  # highest of them, bytes per second
+        self._latest_rtt = math.inf
         self._known = [0.0, 0.0]  # highest rates of this bucket and the last, bytes per second
         self._known_since = 0.0
         self._calm_loss = 0.0  # part of the packets lost in rounds without a queue
@@ -257,6 +260,7 @@ class CubicQ:
         if rtt <= self.base_rtt:
             self.base_rtt = rtt
             self._base_at = now
+        self._latest_rtt = rtt
         self._recent_rtt.add(now, rtt, max(self.base_rtt / 2, 0.010))
         this_round = self._rounds[-1]
         this_round.min_rtt = min(this_round.min_rtt, rtt)
@@ -280,8 +284,10 @@ class CubicQ:
                 self._look_for_others()
             self._climb(ack)
             self._measure_jitter()
+        if self._rounds[-1].rate:
+            self._rates.append(self._rounds[-1].rate)
+            self._past_rate = max(self._rates)
         self._rounds.append(_Round())
-        self._past_rate = self._rate_of(self.RATES_KEPT)
 
     def _measure_jitter(self) -> None:
         last = self._rounds[-1]
@@ -358,6 +364,8 @@ class CubicQ:
                 self._climb_rate = self._rate_of(2)
                 self._climbs_in_queue = not is_calm
             return
+        if not last.rate:
+            return  # the application's round, not the path's
         self._climb_round += 1
         rate = self._rate_of(2)
         is_step = self._climb_round % self.CLIMB_STEP == 0
@@ -592,7 +600,10 @@ class CubicQ:
             self._undo = None
 
     def on_persistent_congestion(self) -> None:
-        """RFC 9002 §7.6."""
+        """RFC 9002 §7.6; and §5.2: the path may be another one now, with another round trip."""
+        self.base_rtt = self._latest_rtt
+        self._recent_rtt = _RecentRtt()
+        self.jitter = 0.0
         self.ssthresh = max(self.window * self.BETA, self.minimum_window)
         self.window = self.minimum_window
         self._epoch_start = None
@@ -602,6 +613,6 @@ class CubicQ:
 
     def on_datagram_size(self, size: int) -> None:
         """The path takes larger or smaller datagrams now; an early window is counted in the new ones."""
-        if self.window < self.ssthresh and size > self.datagram_size:
+        if self.ssthresh == math.inf and size > self.datagram_size:
             self.window = max(self.window, INITIAL_WINDOW_PACKETS * min(size, 8972))
         self.datagram_size = size

@@ -21,6 +21,7 @@ from typing import Any, List, NamedTuple, Optional
 from protocol import wire
 from protocol.congestion import CubicQ
 from protocol.recovery import (
+    DATAGRAM_SIZE_BASE,
     PROBE_TIMEOUT_MAX,
     SEGMENTS_MAX,
     AckViolation,
@@ -50,7 +51,8 @@ KEEP_ALIVE_INTERVAL = 10.0
 KEEP_ALIVE_GRID = 0.25  # seconds: at whose multiples the connections of an endpoint wake it together
 FRAMES_WAITING_IN_ALL = 1 << 20  # unread frames of all connections: 256 MiB in the worst case
 NO_PROGRESS_TIMEOUT = 60.0  # seconds that a remote may leave our data unacknowledged or unread
-PROGRESS_LEAST = 16 << 10  # bytes in that time, as long as more waits: a byte now and then is none (RFC 9000 §21.6)
+# Bytes to be taken in that time, or all that waited when it began: a byte now and then is none (RFC 9000 §21.6).
+PROGRESS_LEAST = 16 << 10
 # Bytes not yet delivered, at which the owner is told, each time the backlog falls so far: who feeds one link goes on at
 # the first, while there is still something to send; who takes turns among many goes to the next at the last.
 BACKLOG_LOWS = (1 << 20, 64 << 10)
@@ -60,6 +62,7 @@ ACK_SPACING = 0.0007  # seconds, and at most 1/16 of the round trip; as much aga
 ACK_SPACING_RANGES = 8  # ranges that it tells: a narrow way back (1 Mbit/s) holds no more
 BLOCKED_PROBE_MAX = 5.0  # seconds between questions to a remote that gives no credit
 CLOSE_TRIES = 3
+PROBES = 2  # at each probe timeout (RFC 9002 §6.2.4): one of full size, and one that passes everywhere
 PACKET_NUMBER_JUMP_MAX = 1 << 20  # a number further above the largest seen is not believed
 NUMBER_RANGES_MAX = 1024  # runs of received packet numbers remembered; older numbers count as received
 SKIP_EVERY = (0.5, 1.5)  # a packet number is left out after so many windows, to catch blind acknowledgements:
@@ -72,12 +75,11 @@ PACING_CATCH_UP = 0.004  # seconds that a late timer may make up for
 UNPACED_SIZE = 1100 << 10  # bytes that leave in one batch where nothing is paced: a piece of 1 MiB and its headers
 UNPACED_RTT = 0.002  # seconds: on a shorter path timers are too coarse, and the window is pacing enough
 
-DATAGRAM_SIZE_BASE = 1200  # RFC 8899 §5.1.2: passes everywhere
 DATAGRAM_SIZES_PROBED = (1452, 1472, 8972)  # IPv6 on Ethernet, IPv4 on Ethernet, jumbo frames
 DATAGRAM_SIZES_LOOPBACK = (1472, 16_356, 65_507)
 MTU_PROBE_TRIES = 3
-MTU_PROBE_AGAIN = 600.0  # seconds, RFC 8899 §5.1.1
-BLACK_HOLE_PROBES = 3  # probe timeouts in a row at a size over the base
+MTU_PROBE_AGAIN = 2.0  # seconds, doubled with each search: what was lost may have been lost like any other packet
+MTU_PROBE_AGAIN_MAX = 600.0  # seconds, RFC 8899 §5.1.1
 
 
 class State(enum.Enum):
@@ -170,6 +172,7 @@ class Connection:
         self._ack_at = math.inf
         self._acknowledged_at = -math.inf
         self._credit_told = self.receiving.credit
+        self._waiting_counted = 0  # of receiving.waiting, in the owner's count
         # sending
         self._next_send_at = -math.inf
         self._was_held = False  # by the congestion window, since the last batch: then there is no time to make up for
@@ -184,12 +187,13 @@ class Connection:
         self._mtu_tries = 0
         self._mtu_pending = 0
         self._mtu_again_at = math.inf
+        self._mtu_rest = MTU_PROBE_AGAIN
         # life and end
         self.used_at = now  # when messages went or came last; keep-alives are no use
         self._heard_at = now
         self._spoke_at = now
         self._progress_at = now
-        self._progress_to = 0  # stream offset that was acknowledged then
+        self._progress_goal = 0  # stream offset that must be acknowledged for the next progress
         self._closing_reason: Optional[str] = None
         self._close: Optional[wire.ClosePacket] = None
         self._close_at = math.inf
@@ -244,9 +248,10 @@ class Connection:
         is_open = self.state in (State.CONNECTING, State.HANDSHAKE, State.ESTABLISHED)
         if not is_open or self._closing_reason is not None:
             return False
-        if not self.sending.backlog:
-            self._progress_at = max(self._progress_at, self.owner.now)
+        was_idle = not self.sending.backlog
         self.sending.write_frame(kind, *parts, is_bulk=is_bulk)
+        if was_idle:
+            self._note_progress(max(self._progress_at, self.owner.now))
         self.used_at = self.owner.now
         while self._lows_reached and self.backlog > BACKLOG_LOWS[self._lows_reached - 1]:
             self._lows_reached -= 1
@@ -259,7 +264,7 @@ class Connection:
 
     def consume_bytes(self, body_size: int) -> None:
         self.receiving.consume(FRAME_HEADER_SIZE + body_size)
-        self.owner.frames_waiting -= self.state is not State.CLOSED
+        self._count_waiting()
         self.owner.touch(self)
 
     def shut_down(self, reason: str) -> None:
@@ -299,6 +304,7 @@ class Connection:
         if state is State.ESTABLISHED:
             self.owner.events.append(Established(self))
         elif state is State.CLOSED:
+            self._count_waiting()
             self.owner.forget(self)
 
     def _tell_lost(self, reason: str, is_clean: bool) -> None:
@@ -366,11 +372,16 @@ class Connection:
         offset, oldest = head.offset + run.start * head.step, head.first - head.floor
         is_next = self._largest_received < first <= self._largest_received + PACKET_NUMBER_JUMP_MAX
         frames: List[Frame] = []
-        if (
-            is_next
-            and self.state is State.ESTABLISHED
-            and self.receiving.on_run(offset, run.size, datagrams, head.step, frames)
-        ):
+        try:
+            is_taken = (
+                is_next
+                and self.state is State.ESTABLISHED
+                and self.receiving.on_run(offset, run.size, datagrams, head.step, frames)
+            )
+        except StreamViolation as violation:
+            self._on_violation(violation, frames, now)
+            return
+        if is_taken:
             self._on_numbers(first, run.packets, oldest, now)
             self._hand_out(frames, now)
             return
@@ -394,21 +405,30 @@ class Connection:
         try:
             self.receiving.on_data(offset, payload, frames)
         except StreamViolation as violation:
-            self._hand_out(frames, now)  # what came whole before it was taken in
-            self.fail(CloseCode.PROTOCOL, str(violation), now)
+            self._on_violation(violation, frames, now)
             return
         self._on_numbers(number, 1, oldest, now)
         self._hand_out(frames, now)
+
+    def _on_violation(self, violation: StreamViolation, frames: List[Frame], now: float) -> None:
+        self._hand_out(frames, now)  # what was whole before it; each is counted as waiting
+        self.fail(CloseCode.PROTOCOL, str(violation), now)
 
     def _hand_out(self, frames: List[Frame], now: float) -> None:
         self.used_at = now
         if not frames:
             return
-        self.owner.frames_waiting += len(frames)
-        if self.owner.frames_waiting > FRAMES_WAITING_IN_ALL:
-            self.fail(CloseCode.LIMIT, "sent more messages than anybody reads", now)
+        self._count_waiting()
         for frame in frames:
             self.owner.events.append(FrameReceived(self, frame.kind, frame.body))
+        if self.owner.frames_waiting > FRAMES_WAITING_IN_ALL:
+            self.fail(CloseCode.LIMIT, "sent more messages than anybody reads", now)
+
+    def _count_waiting(self) -> None:
+        """Bring the owner's count of unread frames up to date: it is the sum of all that `receiving` counts."""
+        waiting = 0 if self.state is State.CLOSED else self.receiving.waiting
+        self.owner.frames_waiting += waiting - self._waiting_counted
+        self._waiting_counted = waiting
 
     def on_ping(self, number: int, oldest: int, now: float) -> None:
         if self.state in (State.CLOSING, State.DRAINING):
@@ -463,7 +483,7 @@ class Connection:
             # Room to go on is progress when it was what we waited for; with data on its way, words cost nothing.
             was_waited_for = self.sending.acknowledged_to == self.sending.sent_to
             if was_waited_for and packet.credit - self.sending.credit >= PROGRESS_LEAST:
-                self._progress_at = now
+                self._note_progress(now)
             self.sending.credit = packet.credit
             self._blocked_probe_at = math.inf
             self._blocked_probe_interval = 0.0
@@ -479,20 +499,27 @@ class Connection:
             self.sending.on_acknowledged(start, stop)
         for start, stop in outcome.lost:
             self.sending.on_lost(start, stop)
-        if self.sending.acknowledged_to >= self._progress_to + PROGRESS_LEAST or not self.backlog:
-            self._progress_to = self.sending.acknowledged_to
-            self._progress_at = now
+        if self.sending.acknowledged_to >= self._progress_goal:
+            self._note_progress(now)
         if outcome.progressed:
             self._probes_owed = 0
         if outcome.mtu_acknowledged:
             self._on_mtu_found(outcome.mtu_acknowledged)
         elif outcome.mtu_lost:
-            self._on_mtu_lost(now)
+            self._on_mtu_lost(outcome.mtu_lost, now)
+        if outcome.lost and self.recovery.black_hole.is_found:
+            self._on_black_hole(now)
+        elif self.recovery.black_hole.arrived_size > self.datagram_size:
+            self._use_datagram_size(self.recovery.black_hole.arrived_size)
         before = self._lows_reached
         while self._lows_reached < len(BACKLOG_LOWS) and self.backlog <= BACKLOG_LOWS[self._lows_reached]:
             self._lows_reached += 1
         if self._lows_reached > before:
             self.owner.events.append(BacklogDrained(self))
+
+    def _note_progress(self, now: float) -> None:
+        self._progress_at = now
+        self._progress_goal = min(self.sending.acknowledged_to + PROGRESS_LEAST, self.sending.end)
 
     def on_close(self, packet: wire.ClosePacket, now: float) -> None:
         if self.state is State.CLOSING:
@@ -552,23 +579,38 @@ class Connection:
     def _begin_mtu_search(self) -> None:
         loopback = self.address[0].startswith("127.") or self.address[0] == "::1"
         sizes = DATAGRAM_SIZES_LOOPBACK if loopback else DATAGRAM_SIZES_PROBED
-        self._mtu_sizes = [size for size in sizes if size <= self.owner.datagram_size_max]
+        self._mtu_sizes = [size for size in sizes if self.datagram_size < size <= self.owner.datagram_size_max]
         self._mtu_tries = 0
         self._mtu_again_at = math.inf
 
     def _on_mtu_found(self, size: int) -> None:
         self._mtu_pending = 0
         self._mtu_tries = 0
-        self._mtu_sizes = [larger for larger in self._mtu_sizes if larger > size]
         if size > self.datagram_size:
-            self._set_datagram_size(size)
+            self._use_datagram_size(size)
 
-    def _on_mtu_lost(self, now: float) -> None:
+    def _use_datagram_size(self, size: int) -> None:
+        self._mtu_sizes = [larger for larger in self._mtu_sizes if larger > size]
+        self._set_datagram_size(size)
+
+    def _on_mtu_lost(self, size: int, now: float) -> None:
         self._mtu_pending = 0
         self._mtu_tries += 1
         if self._mtu_tries >= MTU_PROBE_TRIES:
-            self._mtu_sizes = []
-            self._mtu_again_at = now + MTU_PROBE_AGAIN
+            self._mtu_tries = 0
+            self._mtu_sizes = [smaller for smaller in self._mtu_sizes if smaller < size]
+            self._mtu_again_at = now + self._mtu_rest
+            self._mtu_rest = min(2 * self._mtu_rest, MTU_PROBE_AGAIN_MAX)
+
+    def _on_black_hole(self, now: float) -> None:
+        """Down to the base size; the old one is tried at once, and if it is no longer to be had, those below it."""
+        before = self.datagram_size
+        self.recovery.black_hole.forget()
+        self._set_datagram_size(DATAGRAM_SIZE_BASE)
+        self._begin_mtu_search()
+        self._mtu_sizes = [before] * (before > DATAGRAM_SIZE_BASE) + [each for each in self._mtu_sizes if each < before]
+        self._mtu_rest = MTU_PROBE_AGAIN
+        self._mtu_again_at = now + self._mtu_rest
 
     def _set_datagram_size(self, size: int) -> None:
         self.datagram_size = size
@@ -627,11 +669,7 @@ class Connection:
             outcome, is_probe_time = self.recovery.on_timeout(now)
             self._on_outcome(outcome, now)
             if is_probe_time:
-                self._probes_owed = 2  # RFC 9002 §6.2.4
-                if self.recovery.probe_count >= BLACK_HOLE_PROBES and self.datagram_size > DATAGRAM_SIZE_BASE:
-                    self._set_datagram_size(DATAGRAM_SIZE_BASE)
-                    self._mtu_sizes = []
-                    self._mtu_again_at = now + 2 * IDLE_TIMEOUT
+                self._probes_owed = PROBES
         if now >= self._keep_alive_at():
             self._ping_owed = True
         if now >= self._mtu_again_at:
@@ -738,7 +776,7 @@ class Connection:
     def _ping_batch(self, now: float, size: int) -> Batch:
         number = self.recovery.next_packet_number
         datagram = wire.encode_ping(self.remote_id, number, number - self.recovery.floor(), size)
-        self._record(SentBatch(number, 1, 0, 0, 0, len(datagram), now, mtu_probe=bool(size)))
+        self._record(SentBatch(number, 1, 0, 0, 0, len(datagram), now, mtu_probe=bool(size), is_app_limited=True))
         return self._one(datagram)
 
     def _mtu_batch(self, now: float) -> Optional[Batch]:
@@ -815,14 +853,13 @@ class Connection:
         return max(1, min(burst, self._window_room() // size))
 
     def _probe_batch(self, now: float) -> Optional[Batch]:
+        # Which of the two arrives tells an outage from a black hole, in which all may be lost for its size alone.
+        size = self.datagram_size if self._probes_owed == PROBES else DATAGRAM_SIZE_BASE
         self._probes_owed -= 1
-        payload_size = self.datagram_size - DATA_HEADER_SIZE
-        oldest = self.recovery.oldest_outstanding()
-        if oldest is not None and oldest[1] > self.sending.acknowledged_to:
-            start, stop = oldest
-            if start < self.sending.acknowledged_to:
-                return self._ping_batch(now, 0)
-            return self._stream_batch(now, start, min(stop - start, payload_size), False)
+        payload_size = size - DATA_HEADER_SIZE
+        missing = self.sending.first_missing(payload_size)
+        if missing is not None:
+            return self._stream_batch(now, *missing, False)
         found = self.sending.next_range(payload_size)
         return self._stream_batch(now, *found) if found else self._ping_batch(now, 0)
 

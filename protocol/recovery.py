@@ -5,6 +5,7 @@ Pure numbers: bytes, packet numbers and `now` (seconds, monotonic). Nothing here
     RangeSet        half-open ranges of numbers: received packets, acknowledged or lost bytes of a stream
     RttEstimator    RFC 9002 §5
     SentBatch       one record for up to a batch of packets that left together
+    BlackHole       does the path lose what is large, and only that? (RFC 8899 §4.3)
     Recovery        acknowledgements, loss detection and probe timeout (RFC 9002 §6) over those records
 """
 
@@ -29,7 +30,9 @@ GRANULARITY = 0.001  # seconds, RFC 9002 §6.1.2
 INITIAL_RTT = 0.1  # seconds; RFC 9002 says 0.333, a lab is a LAN
 MAX_ACK_DELAY = 0.005  # seconds that the receiver may hold an acknowledgement back
 PROBE_TIMEOUT_MAX = 2.0  # the backoff's cap: uncapped, a 10 s black hole costs 6.5 s more
-PERSISTENT_CONGESTION_PROBES = 3  # RFC 9002 §7.6
+PERSISTENT_CONGESTION_THRESHOLD = 3  # probe timeouts, RFC 9002 §7.6.1
+DATAGRAM_SIZE_BASE = 1200  # RFC 8899 §5.1.2: passes everywhere
+BLACK_HOLE_FLIGHTS = 3  # in which what is larger was lost and nothing of that size arrived: then the path loses it all
 RECORDS_KEPT_RTTS = 2  # a lost packet is remembered so long, to notice that it was not lost
 
 
@@ -216,6 +219,58 @@ class SentBatch:
         return bin(mask).count("1") * self.datagram_size
 
 
+    def whole(self, mask: int) -> int:
+        """The packets in the mask that are of `datagram_size`: the last of several may be shorter."""
+        if self.count > 1 and self.length < self.count * self.payload_size:
+            return mask & ~(1 << (self.count - 1))
+        return mask
+
+
+class BlackHole:
+    """Looks for a path that loses what is above the base size, while smaller packets sent after it arrive.
+
+    Only what is declared lost counts, for then something that was sent later did arrive: in the silence of an outage,
+    or of a process that stands still, nothing is learnt about sizes. What was sent before the last such loss was known
+    is of the same flight, and counts once with it.
+    """
+
+    __slots__ = ("arrived_size", "_arrived_to", "_flights", "_flight_from", "_ignored_below")
+
+    def __init__(self) -> None:
+        self.arrived_size = 0  # of the largest packet that arrived since the size was last reduced
+        self._arrived_to = -1  # number of the last packet of that size that arrived
+        self._flights: List[Tuple[int, int]] = []  # (datagram size, first number lost) of flights with such a loss
+        self._flight_from = -1  # what is lost below this number belongs to the last of them
+        self._ignored_below = -1  # older packets arrived before the path changed
+
+    def on_arrived(self, size: int, number: int) -> None:
+        if number < self._ignored_below:
+            return
+        if size > self.arrived_size:
+            self.arrived_size, self._arrived_to = size, number
+        elif size == self.arrived_size:
+            self._arrived_to = max(self._arrived_to, number)
+        if self._flights:
+            self._flights = [flight for flight in self._flights if flight[0] > size or flight[1] > number]
+
+    def on_lost(self, size: int, first: int, last: int, next_packet_number: int) -> None:
+        """Packets `first` to `last` of that size, or some of them, were declared lost."""
+        if last < self._flight_from or (size <= self.arrived_size and last < self._arrived_to):
+            return
+        self._flight_from = next_packet_number
+        self._flights.append((size, first))
+
+    @property
+    def is_found(self) -> bool:
+        return len(self._flights) >= BLACK_HOLE_FLIGHTS
+
+    def forget(self) -> None:
+        """The datagrams become smaller: a larger one of these flights that arrives after all says that it was wrong."""
+        self._ignored_below = min((first for _, first in self._flights), default=self._ignored_below)
+        self._flights.clear()
+        self.arrived_size, self._arrived_to = 0, -1
+
+
 class Outcome(NamedTuple):
     """What became of earlier packets, as stream byte ranges."""
 
@@ -232,6 +287,7 @@ class Recovery:
     def __init__(self, first_packet_number: int, congestion: CongestionController) -> None:
         self.rtt = RttEstimator()
         self.congestion = congestion
+        self.black_hole = BlackHole()
         self.next_packet_number = first_packet_number
         self.largest_acknowledged = first_packet_number - 1
         self.bytes_in_flight = 0
@@ -301,14 +357,17 @@ class Recovery:
                     spurious += bin(was_lost).count("1")
                     self._widen(record, was_lost)
                     outcome.acknowledged.extend(record.stream_ranges(was_lost))
+                    self._on_arrived(record, was_lost)
                 if not mask:
                     continue
                 record.outstanding &= ~mask
                 newly_packets += bin(mask).count("1")
                 newly_size += record.size_of(mask)
                 outcome.acknowledged.extend(record.stream_ranges(mask))
-                if record.mtu_probe:
-                    mtu = max(mtu, record.datagram_size)
+                if record.datagram_size > DATAGRAM_SIZE_BASE:
+                    self._on_arrived(record, mask)
+                    if record.mtu_probe:
+                        mtu = max(mtu, record.datagram_size)
                 if newest is None or record.first > newest.first:
                     newest = record
         self._seen = set(ranges)
@@ -386,6 +445,17 @@ class Recovery:
             yield record, mask
             index -= 1
 
+    def _on_arrived(self, record: SentBatch, mask: int) -> None:
+        whole = record.whole(mask)
+        if whole and record.datagram_size > DATAGRAM_SIZE_BASE:
+            self.black_hole.on_arrived(record.datagram_size, record.first + whole.bit_length() - 1)
+
+    def _on_vanished(self, record: SentBatch, mask: int) -> None:
+        whole = record.whole(mask)
+        if whole and record.datagram_size > DATAGRAM_SIZE_BASE:
+            first, last = record.first + (whole & -whole).bit_length() - 1, record.first + whole.bit_length() - 1
+            self.black_hole.on_lost(record.datagram_size, first, last, self.next_packet_number)
+
     def _widen(self, record: SentBatch, was_lost: int) -> None:
         """Reordering was taken for loss: tolerate as much from now on (RFC 8985 §6.2)."""
         oldest = record.first + (was_lost & -was_lost).bit_length() - 1
@@ -419,6 +489,7 @@ class Recovery:
                     mtu_lost = record.datagram_size
                     continue
                 record.lost |= mask
+                self._on_vanished(record, mask)
                 packets += bin(mask).count("1")
                 before = len(lost)
                 lost.extend(record.stream_ranges(mask))
@@ -429,9 +500,24 @@ class Recovery:
         if packets:
             self.packets_lost += packets
             self.congestion.on_lost(now, packets, ranges, largest_lost, self.next_packet_number)
-            if probes >= PERSISTENT_CONGESTION_PROBES:  # RFC 9002 §7.6: nothing came through for so long
+            span = PERSISTENT_CONGESTION_THRESHOLD * self.rtt.probe_timeout
+            if probes >= PERSISTENT_CONGESTION_THRESHOLD and self._lost_span() >= span:
+                self.rtt.minimum = self.rtt.latest  # RFC 9002 §5.2
                 self.congestion.on_persistent_congestion()
         return mtu_lost
+
+    def _lost_span(self) -> float:
+        """The longest time in which all that was sent was lost (RFC 9002 §7.6.2).
+
+        A remote that only stood still acknowledges the most of it when it goes on.
+        """
+        longest, since = 0.0, math.inf
+        for record in self._records[self._head :]:
+            if record.mtu_probe:
+                continue
+            since = min(since, record.sent_at) if record.lost == (1 << record.count) - 1 else math.inf
+            longest = max(longest, record.sent_at - since)
+        return longest
 
     def _settle(self, now: float) -> None:
         """Drop settled records from the front; lost ones stay a while, in case they were not lost."""
@@ -486,10 +572,3 @@ class Recovery:
                 self.bytes_in_flight -= record.datagram_size
                 lost = record.datagram_size
         return lost
-
-    def oldest_outstanding(self) -> Optional[Tuple[int, int]]:
-        """Stream bytes [start, stop) of the oldest packet without a fate; what a probe repeats."""
-        for record in self._records[self._head :]:
-            if record.outstanding and record.length:
-                return next(record.stream_ranges(record.outstanding & -record.outstanding))
-        return None

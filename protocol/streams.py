@@ -103,6 +103,18 @@ class SendStream:
         self.sent_to, is_bulk = self._until(start, stop)
         return start, self.sent_to - start, is_bulk
 
+    def first_missing(self, size_max: int) -> Optional[Tuple[int, int]]:
+        """(offset, length) of the sent bytes that the receiver needs next, to be sent again; None: it has them all.
+
+        For anything behind them it may have no room; for these it always has.
+        """
+        start = self.acknowledged_to
+        stop = min(start + size_max, self._acknowledged.starts[0] if self._acknowledged else self.sent_to)
+        if stop <= start:
+            return None
+        self._lost.subtract(start, stop)
+        return start, stop - start
+
     def _until(self, start: int, stop: int) -> Tuple[int, bool]:
         """How far from `start`, at most to `stop`, the bytes are all bulk or all not; and which."""
         index = bisect.bisect_right(self._starts, start) - 1
