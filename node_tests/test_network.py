@@ -172,6 +172,8 @@ class Person(Node):
 class Story:
     """One seed: the dice, the nodes, the faults, and the questions at the end."""
 
+    command = "test_network.py"  # plays it again
+
     def __init__(self, seed, folder, trace=None):
         self.seed, self.trace = seed, trace
         self.rng = rng = random.Random(seed)
@@ -590,18 +592,18 @@ class Story:
                     raise Broken("%s missed lines: %s" % (reader.name, sorted(missed)))
 
 
-def play(seed, trace=None):
+def play(seed, trace=None, kind=None):
     """Run one story; Broken, with the seed, when it does not end well."""
     shared_memory = "/dev/shm"
     place = shared_memory if os.access(shared_memory, os.W_OK) else None
     folder = pathlib.Path(tempfile.mkdtemp(prefix="network-", dir=place))
-    story = Story(seed, folder, trace)
+    story = (kind or Story)(seed, folder, trace)
     try:
         story.run()
         return story
     except Exception as error:
-        raise Broken("seed %d at %.3f s: %s (replay: python node_tests/test_network.py %d)" % (
-            seed, story.world.now, str(error) or repr(error), seed)) from error
+        raise Broken("seed %d at %.3f s: %s (replay: python node_tests/%s %d)" % (
+            seed, story.world.now, str(error) or repr(error), story.command, seed)) from error
     finally:
         for person in story.people:
             person.kill()
@@ -645,15 +647,15 @@ def test_a_seed_replays_exactly():
     assert first == second and len(first) > 50
 
 
-def main(argument):
+def main(argument, kind=None):
     if "-" not in argument:
-        play(int(argument), trace=print)
+        play(int(argument), trace=print, kind=kind)
         return
     first, last = map(int, argument.split("-"))
     failed, began = 0, time.perf_counter()
     for seed in range(first, last + 1):
         try:
-            play(seed)
+            play(seed, kind=kind)
         except Broken as error:
             failed += 1
             print(error, flush=True)
