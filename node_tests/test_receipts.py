@@ -121,3 +121,14 @@ def test_what_was_not_served_whole_is_not_told(lab):
     cy.kill()
     lab.run(2 * RECEIPT_TIME)
     assert not sent(bo)
+
+
+def test_of_many_files_taken_in_a_moment_each_is_told(lab):
+    shared = {"f%d.bin" % number: content(1000, number) for number in range(70)}
+    _, bo, cy = lab.node("ana"), lab.node("bo", shared=shared), lab.node("cy")
+    for row in cy.list():
+        cy.peer.fetch(row, lab.world.now, lambda answer: None)
+    cy.network.rearm()
+    lab.run(60.0)
+    assert len(cy.told(DownloadDone)) == 70
+    assert sorted(event.name for event in bo.told(UploadDone)) == sorted(shared)

@@ -8,9 +8,9 @@ told). What was not announced does not exist, whatever lies on the disk.
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from functools import partial
-from typing import Any, Callable, Dict, Iterable, List, Optional, Set, Tuple
+from typing import Any, Callable, Deque, Dict, Iterable, List, Optional, Set, Tuple
 
 from protocol.content import LibraryError, check_name, piece_size_of
 from protocol.host import Host, kind_of
@@ -48,6 +48,7 @@ ASKED_NAMES_MAX = 4096  # names remembered, under which contents were asked for
 REFUSED_TIME = 600.0  # seconds that an upload cancelled by a person is not begun again
 RECEIPT_TIME = 45.0  # seconds from a lost link until it counts that nobody said to have all that was sent there
 UNTHANKED_MAX = 256  # lost links on which something was sent
+UNTOLD_MAX = 1024  # lines about contents that were taken, put off because there were too many at once
 MESH_OFF_REASON = "its mesh is off"
 TICK = 0.5
 TELL_INTERVAL = 0.2  # seconds that new pieces wait to be told together
@@ -79,6 +80,7 @@ class Serving:
         self._asked_names: OrderedDict[Tuple[bytes, bytes], str] = OrderedDict()  # (node, content) -> the node's name
         self._manifests_asked: Dict[int, Set[bytes]] = {}  # by link, while they are read
         self._unthanked: OrderedDict[Tuple[bytes, str], Tuple[UploadLink, float]] = OrderedDict()  # until when
+        self._untold: Deque[Tuple[UploadLink, bytes, Sent, float]] = deque(maxlen=UNTOLD_MAX)
         self._tick_at = math.inf
         self._handlers: Dict[Any, Callable[[int, Any, float], None]] = {
             ManifestRequest: self._on_manifest_request,
@@ -291,8 +293,20 @@ class Serving:
         sent = upload.sent.pop(message.file_id, None)
         if message.file_id in upload.folders:
             upload.folders.remove(message.file_id)
-        if sent is not None and sent.size and upload.done_lines.take(now):
-            self._tell_sent(upload, message.file_id, sent, now, True)
+        if sent is not None and sent.size:
+            self._untold.append((upload, message.file_id, sent, now))
+            self._tell_done(now)
+
+    def _tell_done(self, now: float) -> None:
+        """Who takes many contents in a moment has their lines told a few a second."""
+        waiting, self._untold = self._untold, deque(maxlen=UNTOLD_MAX)
+        for upload, file_id, sent, at in waiting:
+            if upload.done_lines.take(now):
+                self._tell_sent(upload, file_id, sent, at, True)
+            else:
+                self._untold.append((upload, file_id, sent, at))
+        if self._untold:
+            self._tick_at = min(self._tick_at, now + TICK)
 
     def _tell_sent(self, upload: UploadLink, file_id: bytes, sent: Sent, now: float, is_confirmed: bool) -> None:
         name, seconds = self._name_for(upload, file_id), now - sent.started_at
@@ -368,7 +382,9 @@ class Serving:
         if now >= self._tick_at:
             self.uploads.on_timer(now)
             self._check_receipts(now)
-            self._tick_at = now + TICK if self.uploads.has_work() or self._unthanked else math.inf
+            self._tell_done(now)
+            has_work = self.uploads.has_work() or self._unthanked or self._untold
+            self._tick_at = now + TICK if has_work else math.inf
 
     def cancel(self, number: int, now: float) -> str:
         """Stop sending; a line for the person, empty if there is no such upload."""
@@ -391,6 +407,9 @@ class Serving:
         return rows
 
     def end_all(self) -> None:
+        for untold in self._untold:
+            self._tell_sent(*untold, True)
+        self._untold.clear()
         self._unthanked.clear()
         for link in self.uploads.links:
             self.network.disconnect(link, "left")
