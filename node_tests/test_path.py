@@ -81,18 +81,21 @@ def test_after_a_black_hole_the_old_size_comes_first_and_smaller_ones_when_it_is
 
 def test_a_path_whose_mtu_search_failed_by_chance_is_asked_again_soon():
     """Three probes lost in a bad moment meant small datagrams for ten minutes."""
-    lose = [True]
-
-    def without_probes(datagram):
-        return None if lose[0] and datagram[5] == wire.PacketType.PING and len(datagram) > 1200 else datagram
-
-    pair = Pair(seed=3, filters=(without_probes, None))
+    pair = Pair(seed=3)
     assert pair.connected()
-    pair.world.run(1.0)
+    pair.send(3000)
+    pair.world.cut(["10.0.0.1"], ["10.0.0.2"])
+    pair.world.run(3.0)
+    pair.world.heal()
     assert pair.there.datagram_size == 1200
-    lose[0] = False
-    pair.world.run(1.0 + 2 * MTU_PROBE_AGAIN)
+    pair.world.run(3.0 + 4 * MTU_PROBE_AGAIN)
     assert pair.there.datagram_size == 1472
+
+
+def test_a_size_that_alone_does_not_pass_is_left_alone_for_long():
+    pair = Pair(seed=3, mtu=1500)
+    pair.transfer(100_000, limit=5)
+    assert pair.there._mtu_again_at > 590
 
 
 def lost(hole, size, number):

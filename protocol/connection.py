@@ -78,8 +78,8 @@ UNPACED_RTT = 0.002  # seconds: on a shorter path timers are too coarse, and the
 DATAGRAM_SIZES_PROBED = (1452, 1472, 8972)  # IPv6 on Ethernet, IPv4 on Ethernet, jumbo frames
 DATAGRAM_SIZES_LOOPBACK = (1472, 16_356, 65_507)
 MTU_PROBE_TRIES = 3
-MTU_PROBE_AGAIN = 2.0  # seconds, doubled with each search: what was lost may have been lost like any other packet
 MTU_PROBE_AGAIN_MAX = 600.0  # seconds, RFC 8899 §5.1.1
+MTU_PROBE_AGAIN = 2.0  # seconds, doubled each time: for a size that worked before, or when other packets were lost, too
 
 
 class State(enum.Enum):
@@ -188,6 +188,8 @@ class Connection:
         self._mtu_pending = 0
         self._mtu_again_at = math.inf
         self._mtu_rest = MTU_PROBE_AGAIN
+        self._mtu_worked = DATAGRAM_SIZE_BASE  # the largest size that ever did
+        self._mtu_troubles = 0  # of the recovery, when the search began
         # life and end
         self.used_at = now  # when messages went or came last; keep-alives are no use
         self._heard_at = now
@@ -581,6 +583,7 @@ class Connection:
         sizes = DATAGRAM_SIZES_LOOPBACK if loopback else DATAGRAM_SIZES_PROBED
         self._mtu_sizes = [size for size in sizes if self.datagram_size < size <= self.owner.datagram_size_max]
         self._mtu_tries = 0
+        self._mtu_troubles = self.recovery.troubles
         self._mtu_again_at = math.inf
 
     def _on_mtu_found(self, size: int) -> None:
@@ -599,7 +602,8 @@ class Connection:
         if self._mtu_tries >= MTU_PROBE_TRIES:
             self._mtu_tries = 0
             self._mtu_sizes = [smaller for smaller in self._mtu_sizes if smaller < size]
-            self._mtu_again_at = now + self._mtu_rest
+            is_sure = size > self._mtu_worked and self._mtu_troubles == self.recovery.troubles
+            self._mtu_again_at = now + (MTU_PROBE_AGAIN_MAX if is_sure else self._mtu_rest)
             self._mtu_rest = min(2 * self._mtu_rest, MTU_PROBE_AGAIN_MAX)
 
     def _on_black_hole(self, now: float) -> None:
@@ -614,6 +618,7 @@ class Connection:
 
     def _set_datagram_size(self, size: int) -> None:
         self.datagram_size = size
+        self._mtu_worked = max(self._mtu_worked, size)
         self.recovery.congestion.on_datagram_size(size)
 
     # ---- time

@@ -301,6 +301,7 @@ class Recovery:
         self._first_sent_at = 0.0  # when the packet was sent whose acknowledgement came last
         self.packets_lost = 0
         self.packets_spurious = 0
+        self.probe_timeouts = 0  # in all
         self._records: List[SentBatch] = []
         self._firsts: List[int] = []  # first packet number of each record, for bisection
         self._head = 0  # records before it are settled
@@ -318,6 +319,11 @@ class Recovery:
         """Leave one packet number out (RFC 9000 §21.4): whoever acknowledges it lies."""
         self._skipped.append(self.next_packet_number)
         self.next_packet_number += 1
+
+    @property
+    def troubles(self) -> int:
+        """Rises with whatever went wrong on the path, MTU probes left aside."""
+        return self.packets_lost + self.probe_timeouts
 
     def has_outstanding(self) -> bool:
         return self.bytes_in_flight > 0
@@ -561,6 +567,7 @@ class Recovery:
         if not self.has_outstanding():  # nothing but the MTU probe: that it was lost tells of its size alone
             return Outcome([], lost, 0, mtu_lost, False), False
         self.probe_count += 1
+        self.probe_timeouts += 1
         return Outcome([], lost, 0, mtu_lost, False), True
 
     def _give_up_mtu_probes(self) -> int:
