@@ -979,19 +979,19 @@ class Connection:
 
     # ---- on the caller's thread
 
-    def _wait_for(self, waiting: Waiting, timeout: Optional[float], what: str) -> Frame:
+    def _wait_for(self, waiting: Waiting, deadline: float, what: str) -> Frame:
         try:
-            return waiting.take(timeout)  # type: ignore[no-any-return]
+            return waiting.take(_left(deadline))  # type: ignore[no-any-return]
         except queue.Empty:
-            raise self._late(what, timeout) from None
+            raise self._late(what, deadline) from None
         except _Over:
             raise self._lost() from None
 
-    def _late(self, what: str, timeout: Optional[float]) -> RdtError:
-        return RdtError("%s from %s within %.3g s" % (what, _shown(self.address), timeout or 0))
+    def _late(self, what: str, deadline: float) -> RdtError:
+        return RdtError("%s from %s within %g s" % (what, _shown(self.address), getattr(deadline, "timeout", 0)))
 
-    def _take(self, waiting: Waiting, timeout: Optional[float], what: str) -> Frame:
-        frame = self._wait_for(waiting, timeout, what)
+    def _take(self, waiting: Waiting, deadline: float, what: str) -> Frame:
+        frame = self._wait_for(waiting, deadline, what)
         self._consume(frame)
         return frame
 
@@ -1000,7 +1000,7 @@ class Connection:
         """Have this lock, when those who asked before are done."""
         left = _left(deadline)
         if not lock.acquire(timeout=-1 if left is None else left):
-            raise self._late(what, left)
+            raise self._late(what, deadline)
         try:
             yield
         finally:
@@ -1123,7 +1123,7 @@ class Connection:
         deadline = _deadline(timeout)
         with self._turn(self._receiving, deadline, "no message"):
             while True:
-                message = self._joined(self._take(self._messages, _left(deadline), "no message"))
+                message = self._joined(self._take(self._messages, deadline, "no message"))
                 if message is not None:
                     return message
 
@@ -1218,7 +1218,7 @@ class Connection:
 
     def _check_refused(self, transfer: int) -> None:
         while len(self._receipts):
-            self._read_receipt(self._take(self._receipts, 0, ""), transfer)
+            self._read_receipt(self._take(self._receipts, 0.0, ""), transfer)
 
     def _read_receipt(self, frame: Frame, transfer: int) -> Optional[str]:
         """The digest that the receiver reports for this transfer, "" for damage; RdtError when it refused."""
@@ -1234,7 +1234,7 @@ class Connection:
     def _is_kept(self, transfer: int, digest: str, deadline: float) -> bool:
         """Wait for the receipt; False when the file arrived damaged and is to be sent again, as it may be once."""
         while True:
-            said = self._read_receipt(self._take(self._receipts, _left(deadline), "no receipt"), transfer)
+            said = self._read_receipt(self._take(self._receipts, deadline, "no receipt"), transfer)
             if said == digest:
                 return True
             if said == "" and not self._made.checks_bulk:
@@ -1308,7 +1308,7 @@ class Connection:
 
     def _next_offer(self, deadline: float) -> Tuple[int, int, str]:
         while True:
-            frame = self._take(self._files, _left(deadline), "no file")
+            frame = self._take(self._files, deadline, "no file")
             if frame.kind != FILE or len(frame.body) < _FILE.size:
                 continue  # the rest of a file that was refused
             transfer, size = _FILE.unpack_from(frame.body)
@@ -1323,7 +1323,7 @@ class Connection:
         """Write the file as it comes; is it the one that was sent?"""
         done = 0
         while True:
-            frame = self._wait_for(self._files, _left(deadline), "no more of the file")
+            frame = self._wait_for(self._files, deadline, "no more of the file")
             try:
                 data = self._content_of(frame, transfer)
                 if data is None:
@@ -1351,9 +1351,19 @@ def _left(deadline: float) -> Optional[float]:
     return None if deadline == float("inf") else max(0.0, deadline - time.monotonic())
 
 
+class _Deadline(float):
+    """The instant at which a verb's time is up, and its timeout, for the one who is told of it."""
+
+    timeout = 0.0
+
+
 def _deadline(timeout: Optional[float]) -> float:
     seconds = _seconds(timeout)
-    return float("inf") if seconds is None else time.monotonic() + seconds
+    if seconds is None:
+        return float("inf")
+    deadline = _Deadline(time.monotonic() + seconds)
+    deadline.timeout = seconds
+    return deadline
 
 
 def _path(path: Path, progress: Optional[Progress]) -> str:
