@@ -118,15 +118,22 @@ class _Over(Exception):
 
 
 class Waiting:
-    """What came and waits for a caller: the network thread puts it in, any thread takes it."""
+    """What came and waits for a caller: the network thread puts it in, any thread takes it.
 
-    def __init__(self) -> None:
-        self._things: Deque[Any] = collections.deque()
-        self._changed = threading.Condition()
+    Those of one connection share a condition: most connections are idle, and each condition costs them 2 KB.
+    """
+
+    __slots__ = ("_changed", "_things", "_is_over")
+
+    def __init__(self, changed: Optional[threading.Condition] = None) -> None:
+        self._changed = changed or threading.Condition()
+        self._things: Optional[Deque[Any]] = None  # until there is something, for the same reason
         self._is_over = False
 
     def put(self, thing: Any) -> None:
         with self._changed:
+            if self._things is None:
+                self._things = collections.deque()
             self._things.append(thing)
             self._changed.notify_all()  # not just one: some wait for several things
 
@@ -143,20 +150,21 @@ class Waiting:
     def take_several(self, count: int, timeout: Optional[float] = None) -> List[Any]:
         """`count` things once there are so many (0: all that are there); else none is taken, and as above."""
         with self._changed:
-            self._changed.wait_for(lambda: len(self._things) >= count or self._is_over, timeout)
-            if len(self._things) < count:
+            self._changed.wait_for(lambda: len(self) >= count or self._is_over, timeout)
+            if len(self) < count:
                 raise _Over if self._is_over else queue.Empty
-            return [self._things.popleft() for _ in range(count or len(self._things))]
+            return [self._things.popleft() for _ in range(count or len(self._things))] if self._things else []
 
     def remove(self, is_unwanted: Callable[[Any], bool]) -> List[Any]:
         """Take out what is not wanted any more; the rest keeps its order, and nobody sees it in between."""
         with self._changed:
-            unwanted = [thing for thing in self._things if is_unwanted(thing)]
-            self._things = collections.deque(thing for thing in self._things if not is_unwanted(thing))
+            things = self._things or ()
+            unwanted = [thing for thing in things if is_unwanted(thing)]
+            self._things = collections.deque(thing for thing in things if not is_unwanted(thing))
         return unwanted
 
     def __len__(self) -> int:
-        return len(self._things)
+        return len(self._things or ())
 
 
 def _shown(address: Address) -> str:
@@ -876,9 +884,10 @@ class Connection:
         self.address = made.address
         self._made = made
         self._connecting = connecting
-        self._messages = Waiting()
-        self._files = Waiting()  # FILE, FILE_DATA, FILE_END, and FILE_REFUSED by the sender
-        self._receipts = Waiting()  # FILE_RECEIPT, FILE_DAMAGED, and FILE_REFUSED by the receiver
+        self._changed = threading.Condition()  # something came, there is room, or it is over
+        self._messages = Waiting(self._changed)
+        self._files = Waiting(self._changed)  # FILE, FILE_DATA, FILE_END, and FILE_REFUSED by the sender
+        self._receipts = Waiting(self._changed)  # FILE_RECEIPT, FILE_DAMAGED, and FILE_REFUSED by the receiver
         self._long_messages = itertools.count()
         self._parts: Dict[bytes, List[bytearray]] = {}  # long messages on their way, by number; the receiver's
         self._parts_size = 0  # bytes, with what each part costs beside its own
@@ -887,7 +896,6 @@ class Connection:
         self._ended = threading.Event()  # and everything that was handed over before is counted
         self._is_end_told = False  # some verb has said how much was not delivered
         self._leaving = False
-        self._room = threading.Condition()
         self._posted_size = 0  # bytes on their way to the network thread
         self._dropped_size = 0  # bytes that came there behind the end
         # Callers' locks, not the protocol's: one message, or file, belongs to one caller from its beginning to its end.
@@ -974,8 +982,8 @@ class Connection:
         self._wake_senders()
 
     def _wake_senders(self) -> None:
-        with self._room:
-            self._room.notify_all()
+        with self._changed:
+            self._changed.notify_all()
 
     # ---- on the caller's thread
 
@@ -1052,14 +1060,14 @@ class Connection:
         self._put_frame(kind, *parts, is_bulk=is_bulk)
 
     def _wait_for_room(self, deadline: float, backlog_max: int) -> None:
-        with self._room:
+        with self._changed:
             while self._waiting() > backlog_max:
                 self._check_open()
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise RdtError("%s took nothing in time" % _shown(self.address))
                 self.transport._post(lambda: self._check_room(backlog_max))
-                self._room.wait(min(1.0, left))
+                self._changed.wait(min(1.0, left))
 
     def _put_frame(self, kind: int, *parts: Buffer, is_bulk: bool = False) -> None:
         """Queue a frame, whether there is room or not."""
