@@ -127,6 +127,20 @@ def test_giving_up_is_told_with_what_the_other_side_took():
     assert pair.lost["b"].reason == "gave up" and pair.back.missing == 1_000_005
 
 
+@pytest.mark.parametrize("how", ["give_up", "fail"])
+def test_an_end_asked_for_between_packets_goes_out_at_once(how):
+    """It lay there until the next alarm, ten seconds away, unless a packet came before."""
+    pair = connected()
+    pair.world.run(pair.world.now + 2)
+    if how == "give_up":
+        pair.there.give_up("why", pair.world.now)
+    else:
+        pair.there.fail(wire.CloseCode.LIMIT, "why", pair.world.now)
+    pair.a.pump()
+    assert pair.world.run_until(lambda: "b" in pair.lost, pair.world.now + 0.1)
+    assert pair.lost["b"].reason == "why"
+
+
 def test_giving_up_at_one_that_fell_silent_ends_and_says_that_it_does_not_know():
     pair = connected()
     pair.b.kill()

@@ -324,6 +324,7 @@ class Connection:
         self._close_count = 0
         self.is_closed_here = True
         self._set_state(State.CLOSING)
+        self.owner.touch(self)  # whoever asked for it: the CLOSE goes out now, not at the next alarm
 
     # ---- handshake
 
