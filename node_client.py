@@ -42,6 +42,7 @@ if TYPE_CHECKING:                       # `open_node` imports them, once the fir
     import supernode
     from disk.scanner import Scanner
     from protocol.content import LibraryError
+    from protocol.door import ports_behind
     from protocol.shares import ScanResult
 
 log = logging.getLogger("node")
@@ -286,13 +287,14 @@ class Node:
 
 def _import_node() -> None:
     """Most of the program's time to start: a person sees the first line before it."""
-    global LibraryError, Scanner, files, peer, rdt, supernode
+    global LibraryError, Scanner, files, peer, ports_behind, rdt, supernode
     import library as files
     import peer
     import rdt
     import supernode
     from disk.scanner import Scanner
     from protocol.content import LibraryError
+    from protocol.door import ports_behind
 
 
 def open_node(settings: Settings, notify: Callable[[Any], None]) -> Node:
@@ -315,14 +317,17 @@ def open_node(settings: Settings, notify: Callable[[Any], None]) -> Node:
 
 
 def _open_transport(settings: Settings) -> Tuple[rdt.Transport, bool]:
-    """A socket at the port asked for, or at a free one when another node of this machine has it."""
+    """A socket at the port asked for, or close behind it when it is taken: there newcomers look, too."""
     # An address of this machine alone is kept to it; any other is asked for from all interfaces.
     ip = settings.ip if settings.ip and settings.ip.startswith("127.") else "0.0.0.0"
-    try:
-        return rdt.Transport(ip, settings.port), True
-    except rdt.RdtError as error:
-        log.info("%s; a free one is used", error)
-        return rdt.Transport(ip, 0), False
+    for port in (settings.port, *ports_behind(settings.port), 0):
+        try:
+            return rdt.Transport(ip, port), port == settings.port
+        except rdt.RdtError as error:
+            if not port:
+                raise
+            log.info("%s; another one is tried", error)
+    raise AssertionError("the last one is tried or raises")
 
 
 def _trouble_of(log_path: Optional[str]) -> str:

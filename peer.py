@@ -90,7 +90,8 @@ class Network(Protocol):
     """What the roles want from below. All verbs return at once; a *link* is an int naming one connection.
 
     Events come back as `on_link_up(link, address, incoming, now)`, `on_link_lost(link, reason, now)` once for each
-    link, `on_message(link, data, now)`, `on_writable(link, now)` and `on_lone(address, data, now)`.
+    link, `on_message(link, data, now)`, `on_writable(link, now)`, `on_lone(address, data, now)`, and for
+    what comes to the door `on_door_lone(address, data, now)`.
     """
 
     address: Address
@@ -112,6 +113,12 @@ class Network(Protocol):
     def send_lone(self, address: Address, message: bytes) -> None: ...
 
     def broadcast_lone(self, port: int, message: bytes) -> None: ...
+
+    def hold_door(self, port: int) -> None:
+        """Have that port as well, as soon as it is free; 0: no more. Links that come there have negative numbers."""
+
+    def send_by_door(self, address: Address, message: bytes) -> None:
+        """As `send_lone`, from the door's port."""
 
 
 class ScanFeed(Protocol):
@@ -229,6 +236,8 @@ class Peer:
         self.fetching.end_all(now)
 
     def _depart(self, now: float, then: Callable[[], Any]) -> None:
+        self.network.hold_door(0)  # another node of this machine takes it
+
         def departed() -> None:
             self.membership.leave(self._now)
             self.drop_supernode(self._now)
@@ -434,13 +443,14 @@ class Peer:
     def _on_hello(self, link: int, message: Any, now: float) -> None:
         """The first message on an incoming link says what it is for."""
         address, _ = self._hellos.pop(link)
+        is_by_door = link < 0
         if isinstance(message, Join):
-            if self.supernode is not None:
+            if self.supernode is not None and not is_by_door:
                 self.supernode.on_hello(link, address, message, now)
             else:
                 self.membership.on_stray_join(link, now)
                 self._hellos[link] = address, now + HELLO_TIMEOUT  # it goes elsewhere, or asks again later
-        elif isinstance(message, LinkHello):
+        elif isinstance(message, LinkHello) and not is_by_door:
             self.serving.on_hello(link, message, address, now)
         else:
             self.dropped += 1
@@ -472,6 +482,17 @@ class Peer:
             return
         if self.supernode is None or not self.supernode.on_lone(address, message, now):
             self.membership.on_lone(address, message, now)
+        self._drain(now)
+
+    def on_door_lone(self, address: Address, data: bytes, now: float) -> None:
+        """Somebody asks at the port that people know; nothing else is answered there."""
+        self._enter(now)
+        try:
+            message = decode(data)
+        except WireError:
+            self.dropped += 1
+            return
+        self.membership.on_door_lone(address, message, now)
         self._drain(now)
 
     def on_timer(self, now: float) -> None:
@@ -624,7 +645,10 @@ class Peer:
         self._to_supernode.clear()
         self._to_peer.clear()
         local = LocalSide(self.network, self._to_peer)
-        self.supernode = self._make_supernode(local, self._rng, seat, now, self.on_notice)
+        self.supernode = self._make_supernode(local, self._rng, seat, now, self.on_notice, self._on_better)
+
+    def _on_better(self, address: Address, now: float) -> None:
+        self.membership.go_over(address, now)
 
     def drop_supernode(self, now: float) -> None:
         self.supernode = None
@@ -637,6 +661,8 @@ class Peer:
         self.notify(Outcome(kind, address, label, len(self._roster()), text))
 
     def on_joined(self, now: float) -> None:
+        known_port = self.membership.search_port
+        self.network.hold_door(0 if known_port == self.network.address[1] else known_port)
         self._announced = dict(list(self._to_announce().items())[:ANNOUNCED_AT_ONCE])
         entries = list(self._announced.values())
         self.send_to_supernode(ShareDigest(share_digest(entries), len(entries)))

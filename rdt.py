@@ -28,6 +28,7 @@ import contextlib
 import errno
 import itertools
 import logging
+import math
 import os
 import queue
 import random
@@ -45,6 +46,7 @@ from typing import Any, Callable, Counter, Deque, Dict, Iterator, List, NamedTup
 
 from disk.sequential import SequentialReader, SequentialWriter, path_text
 from protocol import connection as core
+from protocol import door as rules
 from protocol.content import LibraryError
 from protocol.endpoint import Endpoint, LoneReceived
 from protocol.links import MESSAGE, LinkTable
@@ -440,6 +442,90 @@ def _interfaces_by_ioctl() -> List[Tuple[str, str]]:
     return found
 
 
+class Door:
+    """A second socket at the port that people know: tried until it is free, then served by the transport's thread.
+
+    Everything but `hold` belongs to that thread. What comes in is told by `emit` as `LinkTable` does it, but a lone
+    message as "on_door_lone", and links have negative numbers.
+    """
+
+    CONNECTIONS_MAX = 64  # each is sent on at once, or closed after the hello's time
+    READS_PER_TURN = 64  # datagrams; the transport is served in between
+
+    def __init__(self, ip: str, watch: Watch) -> None:
+        self._watch = watch
+        self.emit: Callable[..., None] = lambda event, *arguments: None
+        self.is_readable = False
+        self._ip, self._port = ip, 0
+        self._try_at = math.inf
+        self._numbers = itertools.count(-2, -2)
+        self._datagrams: Optional[Datagrams] = None
+        self._endpoint: Any = None
+        self.table: Any = None
+
+    def hold(self, port: int, now: float) -> None:
+        """From now on try to have that port; 0: let go of it."""
+        if port != self._port:
+            self.close()
+            self._port, self._try_at = port, now if port else math.inf
+
+    def close(self) -> None:
+        if self._datagrams is not None:
+            self._watch.drop(self._datagrams.fileno())
+            self._datagrams.close()
+        self._datagrams = self._endpoint = self.table = None
+
+    def send_lone(self, address: Address, message: bytes) -> None:
+        if self._endpoint is not None:
+            self._endpoint.send_lone(address, message)
+
+    def fileno(self) -> int:
+        """What to wait for; -1: nothing."""
+        return -1 if self._datagrams is None else self._datagrams.fileno()
+
+    def next_deadline(self) -> float:
+        return self._try_at if self._endpoint is None else float(self._endpoint.next_deadline())
+
+    def turn(self, now: float) -> None:
+        """Take in and send what there is; or try for the port, if it is time to."""
+        if self._datagrams is None and (now < self._try_at or not self._open(now)):
+            return
+        assert self._datagrams is not None
+        if self.is_readable:
+            self._receive(self._datagrams, now)
+        if self._endpoint.next_deadline() <= now:
+            self._endpoint.on_timeout(now)
+        for batch in self._endpoint.batches(now):
+            self._datagrams.send(batch, now)  # what does not fit is lost, and sent again
+        while self._endpoint.events:
+            self.table.on_event(self._endpoint.events.popleft())
+
+    def _open(self, now: float) -> bool:
+        self._try_at = now + rules.DOOR_INTERVAL
+        try:
+            self._datagrams = Datagrams(self._ip, self._port)
+        except RdtError:
+            return False
+        log.info("the door at port %d is ours", self._port)
+        self._watch.add(self._datagrams.fileno())
+        self._endpoint = Endpoint(secrets.SystemRandom(), self.CONNECTIONS_MAX)
+        self.table = LinkTable(self._endpoint, self._emit, self._numbers)
+        return True
+
+    def _receive(self, datagrams: Datagrams, now: float) -> None:
+        datagrams.is_drained = False
+        for _ in range(self.READS_PER_TURN):
+            received = datagrams.receive()
+            if received is None:
+                return
+            data, segment_size, address = received
+            if len(data) and address[1]:
+                self._endpoint.receive(data, segment_size, address, now)
+
+    def _emit(self, event: str, *arguments: Any) -> None:
+        self.emit("on_door_lone" if event == "on_lone" else event, *arguments)
+
+
 # ---- the network thread -------------------------------------------------------------------------------------------
 
 
@@ -464,6 +550,7 @@ class Transport:
         self._waker.setblocking(False)
         self._wakened.setblocking(False)
         self._watch = Watch(self._datagrams.fileno(), self._wakened.fileno())
+        self._known_port = Door(self.address[0], self._watch)
         self._sleeping = False
         self._stopping = False
         self._unsent: Optional[Tuple[core.Batch, int]] = None  # and how many of it were sent
@@ -710,7 +797,7 @@ class Transport:
             self._release()
 
     def _release(self) -> None:
-        for handle in (self._watch, self._datagrams, self._waker, self._wakened):
+        for handle in (self._known_port, self._watch, self._datagrams, self._waker, self._wakened):
             handle.close()
 
     def _turn(self) -> None:
@@ -720,11 +807,13 @@ class Transport:
             self._endpoint.on_timeout(now)
         self._send(now)
         self._hand_out_events()
+        self._known_port.turn(now)
         self._sleeping = True
         is_busy = not self._inbox.empty() or self._endpoint.events or self._datagrams.has_read_ahead()
         timeout = 0.0 if is_busy else self._idle_time()
         readable = self._watch.wait(timeout, self._unsent is not None and self._datagrams.is_full)
         self._sleeping = False
+        self._known_port.is_readable = self._known_port.fileno() in readable
         if self._wakened.fileno() in readable:
             with contextlib.suppress(OSError):
                 self._wakened.recv(4096)
@@ -735,7 +824,7 @@ class Transport:
     def _idle_time(self) -> float:
         if self._unsent is not None:
             return 0.01
-        deadline = self._endpoint.next_deadline()
+        deadline = min(self._endpoint.next_deadline(), self._known_port.next_deadline())
         return min(max(0.0, deadline - self._clock()), 60.0)
 
     def _run_inbox(self) -> None:
@@ -809,7 +898,7 @@ class Transport:
 
 
 class Watch:
-    """Sleeps until the socket, or the waker of the network thread, has something.
+    """Sleeps until the socket, the waker of the network thread or the door has something.
 
     By select(), whose timeout has microseconds, as pacing wants: what else there is counts milliseconds. But select()
     knows no descriptor from 1,024 on; a program that has so many open gets what its platform has.
@@ -818,6 +907,9 @@ class Watch:
     def __init__(self, datagrams: int, wakened: int) -> None:
         self._datagrams, self._reading = datagrams, [datagrams, wakened]
         self._selector: Optional[selectors.BaseSelector] = None
+        self._choose()
+
+    def _choose(self) -> None:
         try:
             select.select(self._reading, [], [], 0)
         except ValueError:
@@ -825,8 +917,21 @@ class Watch:
             for descriptor in self._reading:
                 self._selector.register(descriptor, selectors.EVENT_READ)
 
+    def add(self, descriptor: int) -> None:
+        """Wait for this one, too."""
+        self._reading.append(descriptor)
+        if self._selector is not None:
+            self._selector.register(descriptor, selectors.EVENT_READ)
+        else:
+            self._choose()
+
+    def drop(self, descriptor: int) -> None:
+        self._reading.remove(descriptor)
+        if self._selector is not None:
+            self._selector.unregister(descriptor)
+
     def wait(self, timeout: float, is_full: bool) -> List[int]:
-        """Which of the two can be read; comes back too when the socket, which was full, takes more."""
+        """Which can be read; comes back too when the socket, which was full, takes more."""
         if self._selector is None:
             return select.select(self._reading, self._reading[:1] if is_full else [], [], timeout)[0]
         wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if is_full else 0)
@@ -1401,6 +1506,8 @@ class Links:
         self._numbers = itertools.count(1, 2)
         self._posted = _Posted()
         transport._on_event = self._table.on_event
+        self._door = transport._known_port
+        self._door.emit = emit
 
     def _post(self, action: Callable[[], Any]) -> None:
         with contextlib.suppress(RdtError):  # closed: the process is about to end
@@ -1421,19 +1528,32 @@ class Links:
 
     def _take(self, link: int, parts: Tuple[Buffer, ...], size: int, is_bulk: bool) -> None:
         try:
-            self._table.send(link, *parts, is_bulk=is_bulk)
+            self._with(link, lambda table: table.send(link, *parts, is_bulk=is_bulk))
         finally:
             self._posted.add(link, -size)
 
     def consumed(self, link: int, size: int) -> None:
-        self._post(lambda: self._table.consume(link, size))
+        self._post(lambda: self._with(link, lambda table: table.consume(link, size)))
 
     def backlog(self, link: int) -> int:
         """Bytes sent on a link and not yet delivered, those on their way to the network thread included."""
         return self._posted.of(link) + self._table.backlog(link)
 
     def disconnect(self, link: int, reason: str) -> None:
-        self._post(lambda: self._table.disconnect(link, reason))
+        self._post(lambda: self._with(link, lambda table: table.disconnect(link, reason)))
+
+    def _with(self, link: int, action: Callable[[LinkTable], None]) -> None:
+        """Do it with the table that has this link: the door's has the negative ones, while it is open."""
+        table = self._table if link > 0 else self._door.table
+        if table is not None:
+            action(table)
+
+    def hold_door(self, port: int) -> None:
+        """Have that port, too, as soon as it is free; 0: no more."""
+        self._post(lambda: self._door.hold(port, self._transport._clock()))
+
+    def send_by_door(self, address: Address, message: bytes) -> None:
+        self._post(lambda: self._door.send_lone(address, message))
 
     def send_lone(self, address: Address, message: bytes) -> None:
         self._post(lambda: self._transport._endpoint.send_lone(address, message))

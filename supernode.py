@@ -3,8 +3,9 @@
 One node has it at a time. Its own peer is a member like any other, reached over LOCAL_LINK.
 Every message of a member comes over that member's own link: what it says about others is not heard.
 
-A supernode ends in one of two ways: `hand_over` (the person quits) or stepping down for a supernode of a newer term
-that it met after a partition or after it had slept. While it is not sure that it still rules, it holds its tongue.
+A supernode ends in one of three ways: `hand_over` (the person quits), stepping down for a supernode of a newer term
+that it met after a partition or after it had slept, or, if nobody ever joined it, when its peer has been taken in by
+another network that it met at its port (`on_better`). While it is not sure that it still rules, it holds its tongue.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, Callable, Deque, Dict, List, Optional, Set, Tuple
 
 from protocol import messages
 from protocol.chat import RECENT_MAX, Bucket, missed
+from protocol.door import is_better
 from protocol.index import Index, has_wildcard
 from protocol.messages import (
     GONE,
@@ -72,6 +74,9 @@ DOUBT_TIME = 3.0  # seconds to find out whether somebody took over meanwhile
 DOUBT_QUERY_INTERVAL = 0.5
 HELD_MAX = 1000  # messages kept while in doubt
 HANDOVER_TIME = 2.0
+ASK_BACK_AFTER = 2.0  # seconds: who asks may be about to join
+GO_OVER_TIME = 6.0  # seconds for the other network to take this node in; who wants to join comes again after it
+GO_OVER_AGAIN = 10.0  # until the next try, doubled with each: a stranger's empty promise keeps nobody away for long
 OTHER_NETWORKS_TOLD_MAX = 16
 
 
@@ -126,6 +131,7 @@ class Supernode:
         seat: Seat,
         now: float,
         on_notice: Optional[Callable[[str], None]] = None,
+        on_better: Optional[Callable[[Address, float], None]] = None,
     ) -> None:
         self.network = network
         self.rng = rng
@@ -161,6 +167,12 @@ class Supernode:
         self._flush_at = math.inf
         self._next_waiting = math.inf
         self._next_tick = now + TICK
+        self.is_lone = seat.term == 1 and len(seat.members) == 1  # nobody ever joined it
+        self._on_better = on_better or (lambda address, now: None)
+        self._meetings: Dict[bytes, int] = {}  # with other networks, while it is lone
+        self._asked_by: Optional[Tuple[Address, float]] = None  # the first since the last look, and when
+        self._going_until = -math.inf
+        self._go_again_at, self._go_again_after = -math.inf, GO_OVER_AGAIN
         self._next_heal = now + rng.random() * FIRST_HEAL
         self._healed_at = -math.inf
         self._awake_at = now  # the last event of any kind
@@ -215,6 +227,7 @@ class Supernode:
         if refusal is not None:
             self._refuse(link, refusal)
             return
+        self.is_lone = self.is_lone and link == LOCAL_LINK
         line = self._lines.get(join.node_id) or self._new_line(join, now)
         self._replace_link(line, link)
         place = NOWHERE if link == LOCAL_LINK else address
@@ -240,7 +253,8 @@ class Supernode:
         if join.network_id == self.network_id and join.term > self.term:
             self._next_heal = min(self._next_heal, max(now, self._healed_at + 1.0))  # who rules in a later term?
             return messages.NotSupernode(self.term, NOWHERE)
-        if self.is_in_doubt(now) or not self._joins.take(now):
+        is_going = self.is_lone and now < self._going_until  # it would be left alone here
+        if is_going or self.is_in_doubt(now) or not self._joins.take(now):
             return messages.Busy(500 + self.rng.randrange(1500), "too many at once")
         if join.node_id not in self._lines and len(self._lines) >= MEMBERS_MAX:
             return messages.Busy(0, "the network is full (%d nodes)" % MEMBERS_MAX)
@@ -612,6 +626,7 @@ class Supernode:
         if now >= self._next_tick:
             self._next_tick = now + TICK
             self._look_at_members(now)
+            self._ask_back(now)
         if now >= self._next_heal:
             self._next_heal = now + HEAL_INTERVAL * (0.9 + 0.2 * self.rng.random())
             self._heal(now)
@@ -696,6 +711,8 @@ class Supernode:
             if message.term >= self.term and self._hints.take(now):
                 self._prober.ask_hinted(address, "heal", [place[0] for place in self._known_supernodes], now)
             return True
+        if type(message) is messages.Query and self.is_lone and not self._prober.is_own(message.nonce):
+            self._asked_by = self._asked_by or (address, now)
         if type(message) is not Answer:
             return False
         asked = self._prober.match(address, message, now)
@@ -705,9 +722,16 @@ class Supernode:
             self._on_answer(asked.address, message, now)
         return True
 
+    def _ask_back(self, now: float) -> None:
+        """Who asked at this port may be of a network that is known by it, and that this lone one does not reach."""
+        if self._asked_by is not None and now >= self._asked_by[1] + ASK_BACK_AFTER:
+            address, self._asked_by = self._asked_by[0], None
+            if self.is_lone and self._hints.take(now):
+                self._prober.ask_hinted(address, "heal", [], now, (NOWHERE[0], self._search_port))
+
     def _on_answer(self, address: Address, answer: Answer, now: float) -> None:
         if answer.network_id != self.network_id:
-            self._tell_network(address, answer)
+            self._meet_other(address, answer, now)
             return
         is_believable = answer.node_id != self.node_id and answer.term <= self.term + TERM_STEP_MAX
         if not is_believable or not is_proven(answer, self._secret):
@@ -743,6 +767,23 @@ class Supernode:
             line.is_ready = line.link is not None
         self._broadcast(messages.Moved(winner.term, address, winner.node_id))
         self._end(address, now)
+
+    def _meet_other(self, address: Address, answer: Answer, now: float) -> None:
+        """Somebody of another network. Nobody is moved by a stranger's word, unless there is nobody to move."""
+        if not self.is_lone or answer.role != ROLE_SUPERNODE:
+            if self.is_lone and answer.role == ROLE_MEMBER:
+                self._prober.ask_hinted(seen_from(answer.supernode, address), "heal", [address[0]], now)
+            self._tell_network(address, answer)
+            return
+        if len(self._meetings) < OTHER_NETWORKS_TOLD_MAX or answer.network_id in self._meetings:
+            self._meetings[answer.network_id] = self._meetings.get(answer.network_id, 0) + 1
+        if not is_better(answer, self.node_id, self._meetings.get(answer.network_id, 0)):
+            self._tell_network(address, answer)
+        elif now >= self._go_again_at:
+            self._going_until = now + GO_OVER_TIME
+            self._go_again_at = now + self._go_again_after
+            self._go_again_after *= 2
+            self._on_better(address, now)
 
     def _tell_network(self, address: Address, answer: Answer) -> None:
         if answer.role != ROLE_SUPERNODE or answer.network_id in self._told_networks:

@@ -8,7 +8,8 @@
 
 `world.conditions` (a `Conditions`) holds for every pair of hosts; `world.between(ip_a, ip_b)` gives one way its own.
 `world.cut(ips_a, ips_b)` and `world.heal()` make and mend partitions; `world.kill(network)` is SIGKILL: no good-bye;
-`network.stop()` and `network.go_on()` of a world of packets are SIGSTOP and SIGCONT.
+`network.stop()` and `network.go_on()` of a world of packets are SIGSTOP and SIGCONT. Several networks may have one IP
+and ports of their own: they are on one machine, where 127.0.0.1 leads to all of them.
 The same seed replays exactly.
 """
 
@@ -23,6 +24,7 @@ from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
 from protocol import wire
 from protocol.connection import Batch, ConnectionLost, Established, FrameReceived
+from protocol.door import DOOR_INTERVAL
 from protocol.endpoint import Endpoint
 from protocol.links import LinkTable
 from protocol.streams import Frame
@@ -60,6 +62,7 @@ class World:
         self.rng = random.Random(seed)
         self.now = 0.0
         self.conditions = conditions or Conditions()
+        self.broadcasts = True  # not so between routed subnets
         self.networks: Dict[Address, Any] = {}
         self.drivers: Dict[Address, EndpointDriver] = {}
         self._packet_links: Dict[Tuple[str, str], PacketLink] = {}
@@ -137,6 +140,7 @@ class World:
     def kill(self, network: Any) -> None:
         """As SIGKILL: it falls silent, and nobody is told."""
         network.alive = False
+        network.hold_door(0)
         self.networks.pop(network.address, None)
         driver = self.drivers.get(network.address)
         if driver is not None:
@@ -153,6 +157,8 @@ class _Driven:
         self.is_stopped = False
         self.node: Any = None
         self._armed = math.inf
+        self._door_port = 0
+        self.door: Any = None  # the network at the port that people know, while this one holds it
         if address in world.networks:
             raise OSError("address in use: %s:%d" % address)
         world.networks[address] = self
@@ -160,6 +166,33 @@ class _Driven:
     def close(self) -> None:
         """The process ends in order: its address is free again."""
         self.world.kill(self)
+
+    def seen(self, address: Address) -> Address:
+        """Loopback is this machine."""
+        return (self.address[0], address[1]) if address[0].startswith("127.") else address
+
+    def hold_door(self, port: int) -> None:
+        """As `rdt.Links`: a second network at that port of this machine, as soon as it is free."""
+        if port != self._door_port:
+            self._door_port = port
+            door, self.door = self.door, None
+            if door is not None:
+                self.world.kill(door)
+            self._try_door()
+
+    def _try_door(self) -> None:
+        if not self.alive or not self._door_port or self.door is not None:
+            return
+        place = self.address[0], self._door_port
+        if self.is_stopped or place in self.world.networks:
+            self.world.after(DOOR_INTERVAL, self._try_door)
+        else:
+            self.door = self.world.network(place)
+            self.world.attach(self.door, _Door(self))
+
+    def send_by_door(self, address: Address, message: bytes) -> None:
+        if self.door is not None:
+            self.door.send_lone(address, message)
 
     def tell(self, event: str, *args: Any) -> None:
         if self.alive and self.node is not None:
@@ -185,6 +218,34 @@ class _Driven:
             self.rearm()
 
 
+class _Door:
+    """What comes to a door goes to the node that holds it: links with negative numbers, lone messages told apart."""
+
+    def __init__(self, holder: Any) -> None:
+        self.holder = holder
+
+    def on_lone(self, address: Address, message: bytes, now: float) -> None:
+        self.holder.tell("on_door_lone", address, message)
+
+    def on_link_up(self, link: int, address: Address, incoming: bool, now: float) -> None:
+        self.holder.tell("on_link_up", -link, address, incoming)
+
+    def on_link_lost(self, link: int, reason: str, now: float) -> None:
+        self.holder.tell("on_link_lost", -link, reason)
+
+    def on_message(self, link: int, data: Any, now: float) -> None:
+        self.holder.tell("on_message", -link, data)
+
+    def on_writable(self, link: int, now: float) -> None:
+        pass
+
+    def on_timer(self, now: float) -> None:
+        pass
+
+    def next_deadline(self) -> float:
+        return math.inf
+
+
 class MessageNetwork(_Driven):
     """Links as the transport promises them, without packets: whole messages, in order, until the link is lost.
 
@@ -201,12 +262,12 @@ class MessageNetwork(_Driven):
 
     def send_lone(self, address: Address, message: bytes) -> None:
         assert len(message) <= 1100
-        target = self.world.networks.get(address)
+        target = self.world.networks.get(self.seen(address))
         if target is not None:
             self._carry(target, lambda: target.tell("on_lone", self.address, bytes(message)))
 
     def broadcast_lone(self, port: int, message: bytes) -> None:
-        for address in list(self.world.networks):
+        for address in list(self.world.networks) if self.world.broadcasts else ():
             if address[1] == port and address != self.address:
                 self.send_lone(address, message)
 
@@ -219,6 +280,7 @@ class MessageNetwork(_Driven):
         self.world.after(delay, lambda: action() if target.alive else None)
 
     def connect(self, address: Address) -> int:
+        address = self.seen(address)
         link = next(self._numbers)
         target = self.world.networks.get(address)
         path_open = target is not None and not self.world.is_cut(self.address[0], address[0])
@@ -245,6 +307,8 @@ class MessageNetwork(_Driven):
         """Whole messages are never damaged here."""
 
     def send(self, link: int, *parts: Any, is_bulk: bool = False) -> None:
+        if link < 0 and self.door is not None:
+            self.door.send(-link, *parts)
         if link not in self._links:
             return
         target, remote = self._links[link]
@@ -264,6 +328,8 @@ class MessageNetwork(_Driven):
         return 0
 
     def disconnect(self, link: int, reason: str) -> None:
+        if link < 0 and self.door is not None:
+            self.door.disconnect(-link, reason)
         if link not in self._links:
             return
         target, remote = self._links[link]
@@ -566,11 +632,15 @@ class PacketNetwork(_Driven):
 
     def connect(self, address: Address) -> int:
         link = next(self._numbers)
-        self.links.connect(link, address, self.world.now)
+        self.links.connect(link, self.seen(address), self.world.now)
         self._pump_soon()
         return link
 
     def send(self, link: int, *parts: Any, is_bulk: bool = False) -> None:
+        if link < 0:
+            if self.door is not None:
+                self.door.send(-link, *parts)
+            return
         self.links.send(link, *parts, is_bulk=is_bulk)
         self._pump_soon()
 
@@ -581,16 +651,20 @@ class PacketNetwork(_Driven):
         return self.links.backlog(link)
 
     def disconnect(self, link: int, reason: str) -> None:
+        if link < 0:
+            if self.door is not None:
+                self.door.disconnect(-link, reason)
+            return
         self.links.disconnect(link, reason)
         self._pump_soon()
 
     def send_lone(self, address: Address, message: bytes) -> None:
         assert len(message) <= 1100
-        self.driver.endpoint.send_lone(address, message)
+        self.driver.endpoint.send_lone(self.seen(address), message)
         self._pump_soon()
 
     def broadcast_lone(self, port: int, message: bytes) -> None:
-        for address in list(self.world.drivers):
+        for address in list(self.world.drivers) if self.world.broadcasts else ():
             if address[1] == port and address != self.address:
                 self.driver.endpoint.send_lone(address, message)
         self._pump_soon()
@@ -598,10 +672,14 @@ class PacketNetwork(_Driven):
     def stop(self) -> None:
         """SIGSTOP: the process stands still, and time goes by."""
         self.is_stopped = self.driver.is_stopped = True
+        if self.door is not None:
+            self.door.stop()
 
     def go_on(self) -> None:
         self.is_stopped = False
         self.driver.go_on()
+        if self.door is not None:
+            self.door.go_on()
         self._wake(self._armed)
 
     def _pump_soon(self) -> None:

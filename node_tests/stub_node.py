@@ -47,6 +47,7 @@ class StubNode:
         self._do(self.membership.say, text, self.world.now)
 
     def quit(self) -> None:
+        self.network.hold_door(0)
         if self.supernode is not None:
             self._do(self.supernode.hand_over, self.world.now, self._end)
         else:
@@ -111,7 +112,7 @@ class StubNode:
         elif self.membership.owns(link):
             self._to_own_peer(link, message, now)
         elif link in self.incoming and type(message) is messages.Join:
-            if self.supernode is not None:
+            if self.supernode is not None and link > 0:
                 self.supernode.on_hello(link, self.incoming[link], message, now)
             else:
                 self.membership.on_stray_join(link, now)
@@ -124,6 +125,11 @@ class StubNode:
         if self.supernode is None or not self.supernode.on_lone(address, message, now):
             self.membership.on_lone(address, message, now)
         self._drain()
+
+    def on_door_lone(self, address: Any, data: bytes, now: float) -> None:
+        if not self._put_off("on_door_lone", address, data):
+            self.membership.on_door_lone(address, decode(data), now)
+            self._drain()
 
     def on_timer(self, now: float) -> None:
         if self.is_asleep:
@@ -178,7 +184,8 @@ class StubNode:
         return [self.network.address[0]]
 
     def become_supernode(self, seat: Seat, now: float) -> None:
-        self.supernode = Supernode(LocalSide(self.network, self._to_peer), self.rng, seat, now)
+        local = LocalSide(self.network, self._to_peer)
+        self.supernode = Supernode(local, self.rng, seat, now, self.on_notice, self.membership.go_over)
 
     def drop_supernode(self, now: float) -> None:
         self.supernode = None
@@ -189,6 +196,8 @@ class StubNode:
         self.events.append(("outcome", kind, address, text))
 
     def on_joined(self, now: float) -> None:
+        known_port = self.membership.search_port
+        self.network.hold_door(0 if known_port == self.network.address[1] else known_port)
         self.obeyed.append((self.membership.network_id, self.membership.term, self.membership.supernode_id))
         self.membership.send_to_supernode(messages.ShareDigest(share_digest(self.shares), len(self.shares)))
 

@@ -812,6 +812,7 @@ def test_with_the_mesh_on_nodes_stand_by_with_links_and_without_they_close_them(
 
 
 def test_connecting_elsewhere_leaves_the_present_network_properly(lab):
+    lab.world.broadcasts = False  # else the lone one goes to the other by itself
     ana, bo = lab.node("ana"), lab.node("bo")
     other = Node(lab, "zoe", 50)
     lab.nodes.append(other)
@@ -826,6 +827,7 @@ def test_connecting_elsewhere_leaves_the_present_network_properly(lab):
 
 
 def test_connecting_elsewhere_ends_what_was_on_its_way(lab):
+    lab.world.broadcasts = False  # else the lone one goes to the other by itself
     lab.node("ana", shared={"lab.iso": content(30 * MIB)}, disk_delay=0.05)
     bo = lab.node("bo")
     other = Node(lab, "zoe", 50)
@@ -1035,6 +1037,7 @@ def test_what_answers_where_the_old_network_was_is_not_joined_when_it_is_another
 def test_the_old_network_is_not_looked_for_after_an_hour(lab):
     ana, bo = lab.node("ana"), lab.node("bo")
     ana.kill()
+    lab.world.broadcasts = False  # only what was kept could lead there
     long_ago = time.time() - 2 * 3600
     os.utime(os.path.join(ana.folder, ".node", "network"), (long_ago, long_ago))
     assert again(lab, ana, 20).told(Outcome)[-1].kind == "supernode"

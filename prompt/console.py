@@ -49,7 +49,7 @@ log = logging.getLogger("node")
 CHAT_BYTES_MAX = 2048               # what the wire carries
 ANSWER_SECONDS = 0.5                # how long the prompt stays away for a command's answer
 SCRIPT_ANSWER_SECONDS = 30.0        # the same for piped commands, which rely on each other
-JOIN_SECONDS = 12.0                 # an outcome comes within 3 s; this is for when something is broken
+JOIN_SECONDS = 25.0                 # an outcome comes within 3 s, or 15 s while a network replaces its supernode
 LEAVE_SECONDS = 3.0                 # a handover takes at most 2 s
 SAY_SECONDS = 1.5, 10.0             # before leaving: without a line that gets through, and for all lines said
 SCRIPT_SAY_SECONDS = 20.0, 60.0     # the same for piped commands: a new supernode may have to be found first
@@ -237,10 +237,14 @@ class Console:
                     return False
                 known = {"ip": settings.ip, "port": settings.port, "name": settings.name}
                 known.update({"ip": False} if "ip" in error.again else {}, port=None)
-                flags = argparse.Namespace(**{**vars(flags), **known, "default_port": settings.port})
+                ip, port = error.hint or (None, settings.port)
+                flags = argparse.Namespace(**{**vars(flags), **known, "default_ip": ip, "default_port": port})
 
     def _ask_settings(self, flags: argparse.Namespace) -> Settings:
-        ip = self._question("IP", "search this network", check_ip) if flags.ip is False else flags.ip
+        hint = getattr(flags, "default_ip", None)
+        ip = flags.ip
+        if ip is False:
+            ip = self._question("IP", hint or "search this network", lambda text: check_ip(text.strip() or hint or ""))
         default = str(getattr(flags, "default_port", DEFAULT_PORT))
         port = flags.port or self._question("Port", default, lambda text: check_port(text.strip() or default))
         name = flags.name or self._question("Name", default_name(), check_name)
@@ -272,9 +276,13 @@ class Console:
         if kind == "supernode":
             raise NodeError(f"Port {settings.port} of this machine is in use by another program, "
                             "and no node answers there.", again=("port",))
-        raise NodeError(getattr(self.outcome, "text", "") or (
-            f"Nobody answers at {settings.ip}:{settings.port}, and this machine cannot be the supernode there."
-            if settings.ip else "No network was found, and none could be opened here."))
+        text, hint = safe_text(getattr(self.outcome, "text", "")), None
+        if kind == "nobody" and settings.ip:
+            other = f" {text}." if text else ""
+            hint = self.outcome.address if text and self.outcome else None
+            text = f"Nobody answers at {settings.ip}:{settings.port}, and this machine cannot be the supernode there."
+            text += other
+        raise NodeError(text or "No network was found, and none could be opened here.", hint=hint)
 
     def _serve(self) -> None:
         self.terminal.reader.forget()

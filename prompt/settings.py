@@ -112,8 +112,12 @@ def parse_flags(argv: Optional[Sequence[str]]) -> argparse.Namespace:
 
 
 class NodeError(Exception):
-    """The node cannot be opened: a sentence for a person, the exit code, and the questions to ask again."""
+    """The node cannot be opened: a sentence for a person, the exit code, and the questions to ask again.
 
-    def __init__(self, sentence: str, code: int = EXIT_ADDRESS, again: Sequence[str] = ("ip", "port")) -> None:
+    `hint` is the address of a network that was found meanwhile: the default of those questions.
+    """
+
+    def __init__(self, sentence: str, code: int = EXIT_ADDRESS, again: Sequence[str] = ("ip", "port"),
+                 hint: Optional[Tuple[str, int]] = None) -> None:
         super().__init__(sentence)
-        self.code, self.again = code, again
+        self.code, self.again, self.hint = code, again, hint

@@ -7,7 +7,8 @@ over it.
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict
+import itertools
+from typing import Any, Callable, Dict, Iterator, Optional
 
 from protocol.connection import BacklogDrained, Connection, ConnectionLost, Established, FrameReceived
 from protocol.endpoint import Endpoint, LoneReceived
@@ -25,12 +26,14 @@ class LinkTable:
     ("on_writable", link) · ("on_lone", address, message). A message holds its credit until `consume` is called.
     """
 
-    def __init__(self, endpoint: Endpoint, emit: Callable[..., None]) -> None:
+    def __init__(
+        self, endpoint: Endpoint, emit: Callable[..., None], incoming: Optional[Iterator[int]] = None
+    ) -> None:
         self._endpoint = endpoint
         endpoint.frames_waiting_max = MESSAGES_WAITING_MAX
         self._emit = emit
         self._by_link: Dict[int, Connection] = {}
-        self._next_incoming = 2  # even numbers; the node's own are odd
+        self._incoming = incoming or itertools.count(2, 2)  # even numbers; the node's own are odd
 
     def connect(self, link: int, address: Address, now: float) -> None:
         """Open a link under that (odd) number."""
@@ -86,7 +89,6 @@ class LinkTable:
     def _on_established(self, connection: Connection) -> None:
         incoming = not connection.is_client
         if incoming:
-            connection.user = self._next_incoming
-            self._next_incoming += 2
+            connection.user = next(self._incoming)
             self._by_link[connection.user] = connection
         self._emit("on_link_up", connection.user, connection.address, incoming)

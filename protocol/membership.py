@@ -21,6 +21,7 @@ from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Tu
 
 from protocol import messages
 from protocol.chat import SAID_LATELY, Bucket, ChatDesk
+from protocol.door import Standing, answer_of, at_door, leads_here, speaks_at_door
 from protocol.election import CLAIM_WAIT, LAST_LOOK, PATIENCE, RANK_TIME, Election
 from protocol.messages import (
     NO_NETWORK,
@@ -34,7 +35,7 @@ from protocol.messages import (
     encode,
     encode_parts,
 )
-from protocol.opening import NO_LAST_NETWORK, NOBODY, PLACES_KEPT, SEARCH_TIME, LastNetwork, Opening
+from protocol.opening import LOOPBACK, NO_LAST_NETWORK, NOBODY, PLACES_KEPT, SEARCH_TIME, Ask, LastNetwork, Opening
 from protocol.roster import (
     TERM_STEP_MAX,
     Change,
@@ -49,7 +50,6 @@ from protocol.roster import (
     random_bytes,
     seen_from,
     share_digest,
-    with_proof,
 )
 from protocol.seat import LOCAL_LINK, LOST_PLACES_MAX, SLEPT_AFTER, LocalSide, Network, Owner, Seat
 from protocol.wire import Address
@@ -97,6 +97,7 @@ class _Attempt:
         self.origin = origin
         self.deadline = deadline
         self.hops = hops
+        self.is_to_another = False  # network than the one that this node is in
         self.welcome: Optional[messages.Welcome] = None
         self.pages = Pages()
 
@@ -164,7 +165,7 @@ class Membership:
         }
         self._forget_network()
 
-    def _forget_network(self) -> None:
+    def _forget_network(self, keeps_chat: bool = False) -> None:
         self.roster = Roster()
         self.network_id = NO_NETWORK
         self.term = self._term_seen = 0
@@ -173,10 +174,11 @@ class Membership:
         self.supernode_id = self.supernode_link = self.supernode_address = None
         self._known_supernodes: List[Address] = []
         self._lost_places: List[Address] = []
-        unsaid = self._chat.forget_network()
+        unsaid = 0 if keeps_chat else self._chat.forget_network()
         if unsaid:
             self.owner.on_unsaid(unsaid)
         self._search: Optional[Opening] = None
+        self._told_waiting = False
         self._election = Election(self.node_id)
         self._attempt: Optional[_Attempt] = None
         self._follow: Optional[_Follow] = None
@@ -328,14 +330,14 @@ class Membership:
         if handler is not None:
             handler(self, message, now)
             return True
-        return type(message) in _NOT_FOR_PEER or not self.is_joined
+        return self._is_attempt(link) or type(message) in _NOT_FOR_PEER or not self.is_joined
 
     def _is_attempt(self, link: int) -> bool:
         return self._attempt is not None and link == self._attempt.link
 
     def on_stray_join(self, link: int, now: float) -> None:
-        """Somebody takes this node for the supernode, which it is not: say who is."""
-        place = self._supernode_place()
+        """Somebody takes this node for the supernode, or has come to its door: say who is."""
+        place = self._own_place() if self.is_supernode else self._supernode_place()
         self.network.send(link, *encode_parts(messages.NotSupernode(self.term, place)))
         self.network.disconnect(link, "not the supernode")
 
@@ -343,32 +345,62 @@ class Membership:
         is_known = self.is_joined and not self.is_supernode and self.supernode_address is not None
         return self.supernode_address if is_known and self.supernode_address else NOWHERE
 
+    def _own_place(self) -> Address:
+        """Where this node itself is reached from its own machine; who is elsewhere takes loopback for that machine."""
+        ip, port = self.network.address
+        return (LOOPBACK if ip == NOWHERE[0] else ip), port
+
     def on_lone(self, address: Address, message: Any, now: float) -> None:
         self._watch_sleep(now)
-        if type(message) is messages.Query:
+        if self._is_question(address, message):
             self._answer(address, message, now)
         elif type(message) is Answer:
-            asked = self._prober.match(address, message, now)
-            if asked is None or asked.address is None:
-                self.dropped += 1
-                return
-            _ANSWER_HANDLERS[asked.purpose](self, asked.address, message, now)
+            self._on_answer(address, message, now)
 
-    def _answer(self, address: Address, query: messages.Query, now: float) -> None:
-        if self._prober.is_own(query.nonce) or not self._answers.take(now):
-            return
+    def on_door_lone(self, address: Address, message: Any, now: float) -> None:
+        """At the door a ruler speaks as a member that names itself; who is in no network has nothing to say there."""
+        self._watch_sleep(now)
+        if self.network_id != NO_NETWORK and self._is_question(address, message) and self._may_answer(message, now):
+            standing = at_door(self._standing(now), self.is_supernode, self._own_place())
+            answer = answer_of(standing, message.nonce, self._secret, self.rng)
+            self.network.send_by_door(address, encode(answer))
+
+    def _is_question(self, address: Address, message: Any) -> bool:
+        """Is this a Query, or a question about a place that leads to our network?"""
+        if type(message) is not messages.Wanted:
+            return type(message) is messages.Query
+        own_ips = [self.network.address[0], *self.owner.own_addresses()]
+        is_ours = leads_here(message.place, address, self._known_supernodes, own_ips, self.search_port)
+        return is_ours and self.network_id != NO_NETWORK
+
+    def _on_answer(self, address: Address, answer: Answer, now: float) -> None:
+        asked = self._prober.match(address, answer, now)
+        if asked is None or asked.address is None:
+            self.dropped += 1
+        elif isinstance(asked.purpose, Ask):
+            self._on_search_answer(asked.address, answer, asked.purpose, now)
+        else:
+            _ANSWER_HANDLERS[asked.purpose](self, asked.address, answer, now)
+
+    def _answer(self, address: Address, question: Any, now: float) -> None:
+        if self._may_answer(question, now):
+            answer = answer_of(self._standing(now), question.nonce, self._secret, self.rng)
+            self.network.send_lone(address, encode(answer))
+
+    def _may_answer(self, question: Any, now: float) -> bool:
+        return not self._prober.is_own(question.nonce) and self._answers.take(now)
+
+    def _standing(self, now: float) -> Standing:
         role = ROLE_ALONE
         if self.is_supernode:
             role = ROLE_SUPERNODE if self.owner.is_ruling else ROLE_ALONE  # while it hands over, nobody may come to it
         elif self.network_id != NO_NETWORK:
             role = ROLE_MEMBER
-        heard_ago_ms = max(0, int(1000 * min(now - self.heard_at, 1e6)))
         obeys = self.supernode_id if self.is_joined and self.supernode_id is not None else NO_NODE
-        answer = Answer(
-            query.nonce, random_bytes(self.rng, 8), self.network_id, self.term, self.node_id, role,
-            obeys, self._supernode_place(), heard_ago_ms, len(self.roster), self.name, bytes(16),
+        return Standing(
+            self.network_id, self.term, self.node_id, role, obeys, self._supernode_place(),
+            now - self.heard_at, len(self.roster), self.name,
         )  # fmt: skip
-        self.network.send_lone(address, encode(with_proof(answer, self._secret)))
 
     def on_timer(self, now: float) -> None:
         self._watch_sleep(now)
@@ -408,17 +440,28 @@ class Membership:
         assert search is not None
         finding = search.on_timer(now)
         if finding is None:
+            self._tell_waiting(search, now)
             self._wake_at = search.next_deadline()
         elif finding != NOBODY:
+            if search.target is not None and search.has_moved(finding):
+                places = (*search.target, *finding)
+                self.owner.on_notice("nobody answers at %s:%d; the network that was there is at %s:%d now" % places)
             self._join(finding, State.SEARCHING, now)
         elif search.target is None or self.owner.can_serve_at(search.target[0]):
             self._found_network(now)
         else:
-            self._end_opening("nobody", search.target, "", now)
+            hint = search.hint
+            text = "" if hint is None else "%s's network is at %s:%d" % (hint.name, *hint.address)
+            self._end_opening("nobody", search.target if hint is None else hint.address, text, now)
 
-    def _on_search_answer(self, address: Address, answer: Answer, now: float) -> None:
+    def _tell_waiting(self, search: Opening, now: float) -> None:
+        if search.is_waiting(now) and not self._told_waiting:
+            self._told_waiting = True
+            self.owner.on_notice("the supernode here gives no sign; waiting for who takes over ...")
+
+    def _on_search_answer(self, address: Address, answer: Answer, purpose: Ask, now: float) -> None:
         if self._search is not None and self.state == State.SEARCHING:
-            self._search.on_answer(address, answer, now)
+            self._search.on_answer(address, answer, purpose, now)
             self._search_timer(now)
 
     def _end_opening(self, kind: str, address: Optional[Address], text: str, now: float) -> None:
@@ -479,6 +522,23 @@ class Membership:
         self.state = State.JOINING
         self._wake_at = self._attempt.deadline
 
+    def go_over(self, address: Address, now: float) -> None:
+        """This node rules, and nobody ever joined it: try the network there, and rule on until that has taken it in."""
+        if self._attempt is None and self.is_supernode and self.state == State.JOINED:
+            self._attempt = _Attempt(address, State.JOINED, now + JOIN_TIMEOUT, 0)
+            self._attempt.is_to_another = True
+            self._attempt.link = self.network.connect(address)
+            self._wake_at = self._attempt.deadline
+
+    def _leave_own(self, now: float) -> None:
+        """The other network has taken this node in: its own one, in which it was alone, is no more."""
+        attempt = self._attempt
+        self.owner.on_notice("a network was here before; nobody had joined this node, so it goes there")
+        self.owner.drop_supernode(now)
+        self._forget_network(keeps_chat=True)
+        self._chat.go_over(self.node_id)
+        self._attempt = attempt
+
     def _drop_attempt(self, reason: str) -> None:
         attempt, self._attempt = self._attempt, None
         if attempt is not None and attempt.link not in (None, LOCAL_LINK):
@@ -490,9 +550,11 @@ class Membership:
             self.network.disconnect(link, reason)  # type: ignore[arg-type]
 
     def _send_join(self, link: int) -> None:
-        join = messages.Join(
-            self.network_id, self.term, self.node_id, self._opening, self.name, self.mesh, self._chat.sequence
-        )
+        come_from = self.network_id, self.term
+        seen = self._chat.sequence
+        if self._attempt is not None and self._attempt.is_to_another:
+            come_from, seen = (NO_NETWORK, 0), 0
+        join = messages.Join(*come_from, self.node_id, self._opening, self.name, self.mesh, seen)
         self.network.send(link, *encode_parts(join))
 
     def _joining_timer(self, now: float) -> None:
@@ -511,7 +573,10 @@ class Membership:
         assert attempt is not None
         is_same = self.network_id in (NO_NETWORK, welcome.network_id) and self._secret in (b"", welcome.secret)
         most = self.term + TERM_STEP_MAX if self.network_id != NO_NETWORK else TERM_MAX
-        if not is_same or not self.term <= welcome.term <= most or attempt.welcome is not None:
+        is_right = is_same and self.term <= welcome.term <= most
+        if attempt.is_to_another:
+            is_right = welcome.network_id != self.network_id and welcome.term <= TERM_MAX
+        if not is_right or attempt.welcome is not None:
             self.dropped += 1
             self._attempt_failed("it belongs to another network", now)
             return
@@ -532,6 +597,8 @@ class Membership:
         """Welcome and roster are here: this node is a member."""
         welcome = attempt.welcome
         assert welcome is not None
+        if attempt.is_to_another:
+            self._leave_own(now)
         old_id = self.supernode_id
         before = self.roster.labels()
         self._remember_lost(before.keys() - {entry.node_id for entry in attempt.pages.entries})
@@ -619,7 +686,7 @@ class Membership:
         assert attempt is not None
         delay = busy.retry_after_ms / 1000
         started = self._search.since if self._search is not None else self.heard_at
-        if busy.retry_after_ms == 0 or now + delay > started + JOIN_TIME_MAX:
+        if attempt.is_to_another or busy.retry_after_ms == 0 or now + delay > started + JOIN_TIME_MAX:
             self._attempt_failed(busy.reason or "it refuses", now)
             return
         link, attempt.link = attempt.link, None
@@ -637,6 +704,8 @@ class Membership:
             self.owner.drop_supernode(now)
         if attempt.origin == State.SEARCHING:
             self._end_opening("refused", attempt.address, reason, now)
+        elif attempt.is_to_another:
+            self._wake_at = math.inf  # it rules on
         elif attempt.origin == State.FOLLOWING and self._follow is not None:
             self.state = State.FOLLOWING
             self._wake_at = now + 2 * FOLLOW_INTERVAL
@@ -658,6 +727,8 @@ class Membership:
 
     def _joined_timer(self, now: float) -> None:
         if self.is_supernode:
+            if self._attempt is not None:
+                self._joining_timer(now)
             return
         if now >= self.heard_at + SUSPECT_AFTER:
             self._suspect(now)
@@ -919,6 +990,11 @@ class Membership:
         if is_ruling and answer.node_id == self.supernode_id and answer.term >= self.term:
             self._supernode_lives(now)
             return
+        if speaks_at_door(answer):
+            if self.state in (State.SUSPECT, State.ELECTING):
+                place = seen_from(answer.supernode, address)
+                self._prober.ask_hinted(place, "poll", [*self._near(), address[0]], now)
+            return
         self._election.hear(address, answer, self.supernode_id, now)
         if answer.role == ROLE_MEMBER:
             if answer.term > self.term and self.state in (State.SUSPECT, State.ELECTING):
@@ -959,7 +1035,6 @@ _ATTEMPT_HANDLERS: Dict[Any, Callable[[Membership, Any, float], None]] = {
 }
 _NOT_FOR_PEER = {messages.Join, messages.Welcome, messages.NotSupernode, messages.Busy, messages.Stale}
 _ANSWER_HANDLERS: Dict[str, Callable[[Membership, Address, Answer, float], None]] = {
-    "search": Membership._on_search_answer,
     "look": Membership._on_look_answer,
     "poll": Membership._on_poll_answer,
     "follow": Membership._on_follow_answer,

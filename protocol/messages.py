@@ -180,6 +180,19 @@ class Answer(NamedTuple):
     proof: Annotated[bytes, Fixed(16)]
 
 
+@_message(3)
+class Wanted(NamedTuple):
+    """Does this place lead to your network? Who can say yes sends its Answer; the others are silent.
+
+    Yes: a supernode of it was there, or it is the port, on the answering machine, that people know it by. An address
+    NOWHERE asks for the port alone: is it the one that your network is known by?
+    """
+
+    nonce: Nonce
+    place: Place
+    padding: Annotated[bytes, Fixed(QUERY_PADDING + NAME_BYTES_MAX)] = bytes(QUERY_PADDING + NAME_BYTES_MAX)
+
+
 # ---- first message on a link --------------------------------------------------------------------------------------
 
 

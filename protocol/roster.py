@@ -13,7 +13,7 @@ import unicodedata
 from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from protocol import messages
-from protocol.messages import NOWHERE, Answer, MemberEntry, Query, ShareEntry
+from protocol.messages import NOWHERE, Answer, MemberEntry, Query, ShareEntry, Wanted
 from protocol.wire import Address
 
 NAME_CHARS_MAX = 32
@@ -268,13 +268,16 @@ class Prober:
         self._pending: Dict[bytes, Asked] = {}
         self._hints: Dict[Address, Tuple[float, int]] = {}
 
-    def ask(self, address: Address, purpose: Any, now: float) -> None:
-        self._network.send_lone(address, self._query(Asked(address, purpose, now)))
+    def ask(self, address: Address, purpose: Any, now: float, about: Optional[Address] = None) -> None:
+        """Who is there? Or, `about` a place: does it lead to your network?"""
+        self._network.send_lone(address, self._query(Asked(address, purpose, now), about))
 
-    def broadcast(self, port: int, purpose: Any, now: float) -> None:
-        self._network.broadcast_lone(port, self._query(Asked(None, purpose, now)))
+    def broadcast(self, port: int, purpose: Any, now: float, about: Optional[Address] = None) -> None:
+        self._network.broadcast_lone(port, self._query(Asked(None, purpose, now), about))
 
-    def ask_hinted(self, address: Address, purpose: Any, near: Sequence[str], now: float) -> bool:
+    def ask_hinted(
+        self, address: Address, purpose: Any, near: Sequence[str], now: float, about: Optional[Address] = None
+    ) -> bool:
         """Ask at an address that only a message named: not everywhere, and not often."""
         since, count = self._hints.get(address, (now, 0))
         if now - since > 60.0:
@@ -284,7 +287,7 @@ class Prober:
         if address not in self._hints and not self._has_room_for_hint(now):
             return False
         self._hints[address] = since, count + 1
-        self.ask(address, purpose, now)
+        self.ask(address, purpose, now, about)
         return True
 
     def _has_room_for_hint(self, now: float) -> bool:
@@ -293,11 +296,11 @@ class Prober:
             self._hints = {place: hint for place, hint in self._hints.items() if now - hint[0] <= 60.0}
         return len(self._hints) < HINTED_MAX
 
-    def _query(self, asked: Asked) -> bytes:
+    def _query(self, asked: Asked, about: Optional[Address]) -> bytes:
         self._expire(asked.at)
         nonce = random_bytes(self._rng, 8)
         self._pending[nonce] = asked
-        return messages.encode(Query(nonce))
+        return messages.encode(Query(nonce) if about is None else Wanted(nonce, about))
 
     def _expire(self, now: float) -> None:
         """Forget what is too old or too much; a dict keeps the order of asking."""
