@@ -236,7 +236,7 @@ class Node:
 
     def __init__(self, settings: Settings, notify: Callable[[Any], None], library: files.Library,
                  transport: rdt.Transport, is_port_own: bool) -> None:
-        self.folder, self.is_port_own = relative_path(library.folder), is_port_own
+        self.folder, self._is_port_own = relative_path(library.folder), is_port_own
         self.ip = rdt.address_towards(settings.ip or ANY_ROUTE) or next(iter(own_addresses()), "127.0.0.1")
         self.is_local = transport.address[0].startswith("127.")
         self._thread = NodeThread(time.monotonic)
@@ -250,6 +250,11 @@ class Node:
         self.peer = self._thread.peer = peer.Peer(
             self._links, library, self._disk, random.SystemRandom(), notify, supernode.Supernode, settings.name,
             scanner, functools.partial(own_addresses, settings.ip))
+
+    @property
+    def is_port_own(self) -> bool:
+        """Does the port that was asked for lead here, by the socket itself or by the door?"""
+        return self._is_port_own or self._links.has_door()
 
     def look_now(self, then: Callable[[], None] = lambda: None) -> None:
         """Has the scanner look at once; `then` is called on the node thread once it has announced what was found."""

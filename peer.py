@@ -492,6 +492,8 @@ class Peer:
         except WireError:
             self.dropped += 1
             return
+        if self.supernode is not None and isinstance(message, messages.Query):
+            self.supernode.on_asked(address, message, now)
         self.membership.on_door_lone(address, message, now)
         self._drain(now)
 

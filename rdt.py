@@ -1552,6 +1552,10 @@ class Links:
         """Have that port, too, as soon as it is free; 0: no more."""
         self._post(lambda: self._door.hold(port, self._transport._clock()))
 
+    def has_door(self) -> bool:
+        """From any thread."""
+        return self._door.table is not None
+
     def send_by_door(self, address: Address, message: bytes) -> None:
         self._post(lambda: self._door.send_lone(address, message))
 

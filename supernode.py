@@ -711,8 +711,8 @@ class Supernode:
             if message.term >= self.term and self._hints.take(now):
                 self._prober.ask_hinted(address, "heal", [place[0] for place in self._known_supernodes], now)
             return True
-        if type(message) is messages.Query and self.is_lone and not self._prober.is_own(message.nonce):
-            self._asked_by = self._asked_by or (address, now)
+        if type(message) is messages.Query:
+            self.on_asked(address, message, now)
         if type(message) is not Answer:
             return False
         asked = self._prober.match(address, message, now)
@@ -721,6 +721,11 @@ class Supernode:
         if not self.has_ended:
             self._on_answer(asked.address, message, now)
         return True
+
+    def on_asked(self, address: Address, query: messages.Query, now: float) -> None:
+        """Somebody asks who is here, or at the door."""
+        if self.is_lone and not self._prober.is_own(query.nonce):
+            self._asked_by = self._asked_by or (address, now)
 
     def _ask_back(self, now: float) -> None:
         """Who asked at this port may be of a network that is known by it, and that this lone one does not reach."""

@@ -184,7 +184,7 @@ class _Driven:
         if not self.alive or not self._door_port or self.door is not None:
             return
         place = self.address[0], self._door_port
-        if self.is_stopped or place in self.world.networks:
+        if self.is_stopped or getattr(self.node, "is_asleep", False) or place in self.world.networks:
             self.world.after(DOOR_INTERVAL, self._try_door)
         else:
             self.door = self.world.network(place)

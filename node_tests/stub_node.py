@@ -128,7 +128,10 @@ class StubNode:
 
     def on_door_lone(self, address: Any, data: bytes, now: float) -> None:
         if not self._put_off("on_door_lone", address, data):
-            self.membership.on_door_lone(address, decode(data), now)
+            message = decode(data)
+            if self.supernode is not None and type(message) is messages.Query:
+                self.supernode.on_asked(address, message, now)
+            self.membership.on_door_lone(address, message, now)
             self._drain()
 
     def on_timer(self, now: float) -> None:

@@ -50,6 +50,7 @@ CHAT_BYTES_MAX = 2048               # what the wire carries
 ANSWER_SECONDS = 0.5                # how long the prompt stays away for a command's answer
 SCRIPT_ANSWER_SECONDS = 30.0        # the same for piped commands, which rely on each other
 JOIN_SECONDS = 25.0                 # an outcome comes within 3 s, or 15 s while a network replaces its supernode
+DOOR_SECONDS = 0.6                  # for a supernode to get the port, if who had it when this node started is gone
 LEAVE_SECONDS = 3.0                 # a handover takes at most 2 s
 SAY_SECONDS = 1.5, 10.0             # before leaving: without a line that gets through, and for all lines said
 SCRIPT_SAY_SECONDS = 20.0, 60.0     # the same for piped commands: a new supernode may have to be found first
@@ -164,9 +165,8 @@ class Console:
             if "connect" in self.due and event.kind not in ("joined", "supernode"):
                 self._has_failed()
             self.due.discard("connect")
-            if self.is_joining and (event.kind == "nobody" or event.kind == "refused" or
-                                    (event.kind == "supernode" and not self.node.is_port_own)):
-                return                          # `_open` says why, and asks again
+            if self.is_joining and event.kind != "joined":
+                return                          # `_join` tells it, or `_open` says why not, and asks again
             if event.address and event.address[0] == "0.0.0.0":
                 event = event._replace(address=(self.node.ip, event.address[1]))
         self.say(line_for(event, self.node.folder if self.node else DEFAULT_FOLDER))
@@ -269,8 +269,10 @@ class Console:
             self.say(f"* {settings.folder} is in use by another node here; this one uses {self.node.folder}")
         self.wait_until(lambda: self.outcome is not None, JOIN_SECONDS)
         kind = self.outcome.kind if self.outcome else ""
-        if kind == "joined" or (kind == "supernode" and self.node.is_port_own):
+        if kind == "joined" or (kind == "supernode" and self.wait_until(lambda: self.node.is_port_own, DOOR_SECONDS)):
             self.is_joining = False
+            if kind == "supernode":
+                self.on_event(self.outcome)
             return
         self._leave_node()
         if kind == "supernode":

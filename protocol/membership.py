@@ -419,6 +419,8 @@ class Membership:
         """Were we late by more than a moment? Then nothing that we found out before counts."""
         if now > self._wake_at + SLEPT_AFTER:
             self._election.has_slept = True
+            if self.state == State.SEARCHING and self._search is not None:
+                self._search.begin_anew(now)
             if self.state in (State.SUSPECT, State.ELECTING):
                 self._join_claim = None
                 self._suspect(now)

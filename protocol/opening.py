@@ -20,13 +20,14 @@ import enum
 import random
 from typing import List, NamedTuple, Optional, Sequence, Tuple
 
-from protocol.door import places_behind
+from protocol.door import places_behind, ports_behind
 from protocol.messages import NOWHERE, ROLE_MEMBER, ROLE_SUPERNODE, Answer
 from protocol.roster import Prober, is_loopback, may_contact, seen_from
 from protocol.wire import Address, AddressField, Buffer, Fixed, Many, Reader, Record, WireError
 
 QUERY_INTERVAL = 0.5  # seconds between the rounds
-SEARCH_TIME = 1.5  # seconds: three queries (THREATS: two supernodes at one port)
+ROUNDS = 3  # three queries (THREATS: two supernodes at one port)
+SEARCH_TIME = ROUNDS * QUERY_INTERVAL  # seconds
 SEARCH_TIME_WITH_MEMBERS = 15.0  # members answered, but their supernode is just being replaced
 LAN_GRACE = 0.1  # seconds that a supernode on this machine has to answer before one elsewhere is taken
 NOBODY: Address = ("", 0)  # the finding when nobody answered
@@ -109,6 +110,7 @@ class Opening:
         self._former: Optional[Address] = None  # of the network that had its supernode at the target
         self._named: Optional[Address] = None  # the supernode, as a member says, though it did not answer yet
         self._has_members = False  # a member of the network answered
+        self._is_answered = False  # where the network is expected
         self._was_extended = False
         self._is_last_round = False
 
@@ -139,6 +141,12 @@ class Opening:
             self._ask_all(now)
         return None
 
+    def begin_anew(self, now: float) -> None:
+        """This node slept: whoever was to answer could not be heard."""
+        self.since = self._next_round = now
+        self._ends_at = now + SEARCH_TIME
+        self._rounds, self._was_extended, self._is_last_round = 0, False, False
+
     def _ask_once_more(self, now: float) -> None:
         """Of several that start together, not all shall become supernodes at the same instant."""
         self._is_last_round = True
@@ -150,6 +158,8 @@ class Opening:
         self._rounds += 1
         if self.target is None:
             self._prober.broadcast(self._port, Ask.SEARCH, now)
+            if self._is_last_round:
+                self._broadcast_behind(Ask.SEARCH, (NOWHERE[0], self._port), now)
         for place in self._expected():
             if place != self._own_address:
                 self._prober.ask(place, Ask.SEARCH, now)
@@ -158,7 +168,7 @@ class Opening:
             self._ask_behind(self.target or (LOOPBACK, self._port), now)
         if is_here:
             self._ask_last(Ask.LAST, now)
-        if self.target is not None and self._rounds > 1 and not self._has_members:
+        if self.target is not None and self._rounds > 1 and not self._is_answered:
             self._ask_beyond(self.target, is_here, now)
 
     def _expected(self) -> List[Address]:
@@ -170,6 +180,11 @@ class Opening:
             if not self._is_own(behind):
                 self._prober.ask(behind, Ask.SEARCH, now, place)
 
+    def _broadcast_behind(self, purpose: Ask, about: Address, now: float) -> None:
+        """Once, before giving up: on another machine, too, something mute may have the port."""
+        for port in ports_behind(self._port):
+            self._prober.broadcast(port, purpose, now, about)
+
     def _ask_last(self, purpose: Ask, now: float, about: Optional[Address] = None) -> None:
         for place in self.last.places:
             if not self._is_own(place) and place not in self._expected():
@@ -178,6 +193,8 @@ class Opening:
     def _ask_beyond(self, target: Address, is_here: bool, now: float) -> None:
         """Nobody answers there: who in reach knows that place?"""
         self._prober.broadcast(self._port, Ask.FORMER, now, target)
+        if self._rounds == ROUNDS:
+            self._broadcast_behind(Ask.FORMER, target, now)
         if not is_here:  # here this node would be the first: no question about another network
             self._prober.broadcast(self._port, Ask.BEYOND, now)
             self._ask_last(Ask.FORMER, now, target)
@@ -201,11 +218,14 @@ class Opening:
         elif answer.role == ROLE_MEMBER:
             self._on_member(address, answer, purpose, now)
         elif purpose in (Ask.SEARCH, Ask.LAST):
-            self._on_alone(answer)
+            self._on_alone(address, answer, now)
 
-    def _on_alone(self, answer: Answer) -> None:
+    def _on_alone(self, address: Address, answer: Answer, now: float) -> None:
         """It searches, too, or is between two networks."""
-        if not self._was_extended and (self.target is not None or answer.node_id < self._node_id):
+        if self._port != self._own_address[1] and address[1] == self._port and self._is_here(address):
+            # It has the port of this machine: what it finds, or founds, is what this node is to join.
+            self._ends_at = max(self._ends_at, min(now + SEARCH_TIME, self.since + SEARCH_TIME_WITH_MEMBERS))
+        elif not self._was_extended and (self.target is not None or answer.node_id < self._node_id):
             self._was_extended = True
             self._ends_at += SEARCH_TIME
 
@@ -224,6 +244,7 @@ class Opening:
         if purpose is not Ask.BEYOND:
             self._has_members = True
             self._ends_at = max(self._ends_at, self.since + SEARCH_TIME_WITH_MEMBERS)
+        self._is_answered = self._is_answered or purpose in (Ask.SEARCH, Ask.LAST)
         if self._is_own(place):
             return  # it still believes in the one that died here
         self._prober.ask_hinted(place, purpose, near, now)
