@@ -34,9 +34,11 @@ from simulator import Conditions
 
 from peer import ChatReceived, DownloadDone, FetchAnswer, Outcome, Progress, Stopped, SupernodeChanged
 from protocol.content import digests_of, identity_of
+from protocol.door import ports_behind
 
 SEEDS, BLOCK = 500, 25
 PLAYED = amount(BLOCK, 3)  # of each block
+MACHINE_SEEDS = amount(40, 4)  # for each number of machines that all share
 NAMES = ("ana", "bo", "cy", "di", "ed", "fay", "gus", "hal", "ivy", "jo", "kim", "lou")
 AGREED_AFTER = 30.0  # seconds from the end of the faults until all obey one supernode (THREATS: P2)
 QUIET_AFTER = 90.0  # until the lines of those who died are gone, too
@@ -174,8 +176,8 @@ class Story:
 
     command = "test_network.py"  # plays it again
 
-    def __init__(self, seed, folder, trace=None):
-        self.seed, self.trace = seed, trace
+    def __init__(self, seed, folder, trace=None, machines=0):
+        self.seed, self.trace, self.machines = seed, trace, machines
         self.rng = rng = random.Random(seed)
         self.size = min(rng.randint(2, 12), rng.randint(2, 12))  # small networks more often
         path = self._conditions(rng)
@@ -269,6 +271,10 @@ class Story:
         number = NAMES.index(name) + 1
         rng = random.Random(self.rng.getrandbits(64))
         port = PORT if self.has_one_port else PORT + number
+        if self.machines:  # several share one, each behind the port of the one before, and one has the door
+            number = self.rng.randrange(self.machines) + 1
+            places = [("10.0.0.%d" % number, port) for port in (PORT, *ports_behind(PORT))]
+            port = next(place[1] for place in places if place not in self.world.networks)
         person = Person(self, name, number, port, rng, mesh=self.rng.random() < 0.7)
         self.people.append(person)
         for _ in range(self.rng.choice((0, 0, 1, 2))):
@@ -592,12 +598,12 @@ class Story:
                     raise Broken("%s missed lines: %s" % (reader.name, sorted(missed)))
 
 
-def play(seed, trace=None, kind=None):
+def play(seed, trace=None, kind=None, machines=0):
     """Run one story; Broken, with the seed, when it does not end well."""
     shared_memory = "/dev/shm"
     place = shared_memory if os.access(shared_memory, os.W_OK) else None
     folder = pathlib.Path(tempfile.mkdtemp(prefix="network-", dir=place))
-    story = (kind or Story)(seed, folder, trace)
+    story = (kind or Story)(seed, folder, trace, machines)
     try:
         story.run()
         return story
@@ -614,6 +620,12 @@ def play(seed, trace=None, kind=None):
 def test_random_networks_end_well(first):
     for seed in range(first, first + PLAYED):
         play(seed)
+
+
+@pytest.mark.parametrize("machines", [1, 2, 3])
+def test_random_networks_on_few_machines_end_well(machines):
+    for seed in range(MACHINE_SEEDS):
+        play(seed, machines=machines)
 
 
 # ---- seeds with a story: each failed until the program was made better (a change of the dice above makes new stories)
