@@ -62,6 +62,7 @@ class World:
         self.rng = random.Random(seed)
         self.now = 0.0
         self.conditions = conditions or Conditions()
+        self.lones: Dict[int, int] = {}  # second -> lone messages sent in it, of a world without packets
         self.broadcasts = True  # not so between routed subnets
         self.networks: Dict[Address, Any] = {}
         self.drivers: Dict[Address, EndpointDriver] = {}
@@ -262,6 +263,8 @@ class MessageNetwork(_Driven):
 
     def send_lone(self, address: Address, message: bytes) -> None:
         assert len(message) <= 1100
+        second = int(self.world.now)
+        self.world.lones[second] = self.world.lones.get(second, 0) + 1
         target = self.world.networks.get(self.seen(address))
         if target is not None:
             self._carry(target, lambda: target.tell("on_lone", self.address, bytes(message)))

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import random
 import sys
+from pathlib import Path
 from typing import Any, List, Optional, Tuple
 
 import pytest
+from lab import Lab, content
+from lab import Node as LabNode
 
 from node_tests.simulator import World
 from node_tests.stub_node import PORT, StubNode
+from peer import ChatReceived, DownloadDone, Outcome, Stopped
 from protocol import messages
 from protocol.door import PORTS_BEHIND, at_door, is_better, leads_here, places_behind, ports_behind
 from protocol.messages import NOWHERE, ROLE_MEMBER, ROLE_SUPERNODE, Answer
 
 Place = Tuple[str, int]
 HERE, THERE, ELSEWHERE = "10.0.0.1", "10.0.0.2", "10.0.0.3"
+QUIET = 700  # lone messages in a second that ten searching nodes may cause, most of them to ports behind the known one
 SEARCH: Optional[Place] = None
 AT_LOOPBACK, AT_OWN = ("127.0.0.1", PORT), (HERE, PORT)
 
@@ -104,6 +109,7 @@ def test_the_port_leads_to_the_network_when_who_had_it_is_gone(
     assert outcome(dan) or told(dan, "notice"), "something is said within three seconds"
     assert site.world.run_until(lambda: outcome(dan) == "joined", site.world.now + 14), dan.events
     assert site.becomes_one(15.0)
+    assert max(site.world.lones.values(), default=0) < QUIET, "no question is answered by a question without end"
     assert bo.is_ruling and len(bo.names()) == 3 and outcome(site.joined("eve", target=target)) == "joined"
 
 
@@ -181,9 +187,33 @@ def test_a_newcomer_waits_for_who_takes_over_and_founds_nothing_meanwhile() -> N
     bo.kill()
     dan = site.node("dan")
     site.run(3)
-    assert told(dan, "notice") == [("notice", "the supernode here gives no sign; waiting for who takes over ...")]
+    waiting = "the network is there, but its supernode gives no sign; waiting for who takes over ..."
+    assert told(dan, "notice") == [("notice", waiting)]
     assert not outcome(dan)
     assert site.world.run_until(lambda: outcome(dan) == "joined", site.world.now + 13) and cy.is_ruling
+
+
+def test_when_nobody_takes_over_in_time_that_is_said_and_no_second_network_founded() -> None:
+    site = Site(seed=14)
+    ana, bo = site.joined("ana"), site.joined("bo")
+    ana.sleep()
+    bo.membership._gone_after = lambda now: 60.0  # type: ignore[method-assign]  # it hopes for long
+    dan = site.node("dan")
+    site.run(22)
+    kind, _, text = told(dan, "outcome")[-1][1:]
+    assert kind == "refused" and text.startswith("The network is there, but its supernode gives no sign")
+
+
+def test_one_that_slept_while_it_searched_asks_again_before_it_founds_a_network() -> None:
+    site = Site(seed=15)
+    site.joined("ana", THERE, (THERE, PORT))
+    dan = site.node("dan", HERE, SEARCH)
+    dan.sleep()
+    site.run(10)
+    dan._slept.clear()  # what came meanwhile did not fit into the socket
+    dan.wake()
+    site.run(3)
+    assert outcome(dan) == "joined"
 
 
 # ---- what the door says -------------------------------------------------------------------------------------------
@@ -396,6 +426,30 @@ def test_while_it_hands_over_a_supernodes_door_names_nobody() -> None:
     assert (told_there.role, told_there.supernode, told_there.supernode_id) == (ROLE_MEMBER, NOWHERE, bytes(8))
 
 
+def test_shares_and_a_download_of_a_lone_supernode_go_on_in_the_network_that_it_goes_to(tmp_path: Path) -> None:
+    lab = Lab(tmp_path, seed=3)
+    ana, bo = lab.node("ana", shared={"a.bin": content(3_000_000)}), lab.node("bo")
+    lab.world.broadcasts = False
+    (tmp_path / "zoe").mkdir()
+    (tmp_path / "zoe" / "z.bin").write_bytes(content(50_000, seed=9))
+    zoe = LabNode(lab, "zoe", 9)
+    lab.nodes.append(zoe)
+    zoe.start()
+    assert zoe.told(Outcome)[-1].kind == "supernode"
+    answers: List[Any] = []
+    zoe.do("fetch", ana.list("a.bin")[0], lab.world.now, answers.append)
+    zoe.do("say", "is anybody here?", lab.world.now)
+    lab.run(1.0)
+    assert [answer.kind for answer in answers] == ["started"] and not zoe.told(DownloadDone)
+    lab.world.broadcasts = True
+    assert lab.world.run_until(lambda: bool(zoe.told(DownloadDone)), lab.world.now + 15), zoe.events
+    assert zoe.read("a.bin") == content(3_000_000) and not zoe.told(Stopped)
+    assert [event.kind for event in zoe.told(Outcome)] == ["supernode", "joined"]
+    lab.run(2.0)
+    assert bo.fetched("z.bin") and [event.text for event in bo.told(ChatReceived)] == ["is anybody here?"]
+    lab.close()
+
+
 # ---- an address where nobody answers ------------------------------------------------------------------------------
 
 
@@ -532,6 +586,7 @@ def test_random_comings_and_goings_end_in_one_network_at_every_port(seed: int) -
     story.play()
     story.site.run(60)
     fault = story.fault()
+    assert max(story.site.world.lones.values()) < QUIET, "\n".join(story.told)
     assert not fault, "\n".join([fault, *story.told])
 
 

@@ -109,6 +109,7 @@ def test_an_answer_is_never_longer_than_the_question_about_a_place() -> None:
     longest = Answer(bytes(8), bytes(8), bytes(16), 1, bytes(8), 1, bytes(8), place, 0, 1, name, bytes(16))
     for question in (Query(bytes(8)), Wanted(bytes(8), ("10.0.0.1", 6020))):
         assert len(encode(longest)) <= len(encode(question))
+    assert len(encode(Wanted(bytes(8), place))) == len(encode(Query(bytes(8)))), "who is asked asks back no more"
 
 
 # ---- the program --------------------------------------------------------------------------------------------------
@@ -151,7 +152,7 @@ def test_while_the_first_one_stands_still_and_keeps_the_port_a_newcomer_waits_an
     port, ana, bo = network
     ana.signal(signal.SIGSTOP)
     with node(tmp_path, port, "dan") as dan:
-        dan.expect(r"^\* the supernode here gives no sign; waiting for who takes over \.\.\.$")
+        dan.expect(r"^\* the network is there, but its supernode gives no sign; waiting for who takes over \.\.\.$")
         dan.expect(r"^\* joined bo's network")
         ana.signal(signal.SIGCONT)
         ana.expect(r"the supernode is now bo$")

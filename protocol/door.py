@@ -40,12 +40,12 @@ class Standing(NamedTuple):
     name: str
 
 
-def at_door(standing: Standing, is_ruler: bool, own: Address) -> Standing:
-    """The same, as it is told at the door of a node that is reached at `own`."""
+def at_door(standing: Standing, is_ruler: bool, supernode: Address) -> Standing:
+    """The same, as it is told at the door by one who knows the supernode, or is it, at that place."""
     if not is_ruler:
-        return standing
+        return standing._replace(supernode=supernode)
     is_handing_over = standing.role != ROLE_SUPERNODE
-    obeyed, place = (NO_NODE, NOWHERE) if is_handing_over else (standing.node_id, own)
+    obeyed, place = (NO_NODE, NOWHERE) if is_handing_over else (standing.node_id, supernode)
     return standing._replace(role=ROLE_MEMBER, supernode_id=obeyed, supernode=place, silent=0.0)
 
 

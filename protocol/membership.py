@@ -43,6 +43,7 @@ from protocol.roster import (
     Pages,
     Prober,
     Roster,
+    is_loopback,
     is_proven,
     may_contact,
     name_fault,
@@ -60,6 +61,9 @@ TERM_MAX = 1 << 31  # in a network that we come to: above it, terms could run ou
 HOPS_MAX = 3  # redirections from one node to the next
 JOIN_TIMEOUT = 5.0
 JOIN_TIME_MAX = 60.0  # for all attempts at a busy supernode
+
+WAITING = "the network is there, but its supernode gives no sign; waiting for who takes over ..."
+WAITED_IN_VAIN = "The network is there, but its supernode gives no sign and nobody took over yet; try again soon."
 
 ANSWERS_PER_SECOND = 3000.0  # a thousand members may ask at once; a flood costs no more than this
 BEAT_INTERVAL = 2.0
@@ -337,13 +341,19 @@ class Membership:
 
     def on_stray_join(self, link: int, now: float) -> None:
         """Somebody takes this node for the supernode, or has come to its door: say who is."""
-        place = self._own_place() if self.is_supernode else self._supernode_place()
+        place = self._place_told_at_door() if link < 0 else self._supernode_place()
         self.network.send(link, *encode_parts(messages.NotSupernode(self.term, place)))
         self.network.disconnect(link, "not the supernode")
 
     def _supernode_place(self) -> Address:
         is_known = self.is_joined and not self.is_supernode and self.supernode_address is not None
         return self.supernode_address if is_known and self.supernode_address else NOWHERE
+
+    def _place_told_at_door(self) -> Address:
+        """The same, but for the door itself: whoever died there had the port, and asking it again leads nowhere."""
+        ip, port = place = self._own_place() if self.is_supernode else self._supernode_place()
+        own_ips = (self.network.address[0], *self.owner.own_addresses())
+        return NOWHERE if port == self.search_port and (is_loopback(ip) or ip in own_ips) else place
 
     def _own_place(self) -> Address:
         """Where this node itself is reached from its own machine; who is elsewhere takes loopback for that machine."""
@@ -361,7 +371,7 @@ class Membership:
         """At the door a ruler speaks as a member that names itself; who is in no network has nothing to say there."""
         self._watch_sleep(now)
         if self.network_id != NO_NETWORK and self._is_question(address, message) and self._may_answer(message, now):
-            standing = at_door(self._standing(now), self.is_supernode, self._own_place())
+            standing = at_door(self._standing(now), self.is_supernode, self._place_told_at_door())
             answer = answer_of(standing, message.nonce, self._secret, self.rng)
             self.network.send_by_door(address, encode(answer))
 
@@ -449,6 +459,8 @@ class Membership:
                 places = (*search.target, *finding)
                 self.owner.on_notice("nobody answers at %s:%d; the network that was there is at %s:%d now" % places)
             self._join(finding, State.SEARCHING, now)
+        elif self._told_waiting and self.network.address[1] != self.search_port:
+            self._end_opening("refused", search.target, WAITED_IN_VAIN, now)  # a member has the port
         elif search.target is None or self.owner.can_serve_at(search.target[0]):
             self._found_network(now)
         else:
@@ -459,7 +471,7 @@ class Membership:
     def _tell_waiting(self, search: Opening, now: float) -> None:
         if search.is_waiting(now) and not self._told_waiting:
             self._told_waiting = True
-            self.owner.on_notice("the supernode here gives no sign; waiting for who takes over ...")
+            self.owner.on_notice(WAITING)
 
     def _on_search_answer(self, address: Address, answer: Answer, purpose: Ask, now: float) -> None:
         if self._search is not None and self.state == State.SEARCHING:
@@ -705,7 +717,7 @@ class Membership:
             self.supernode_link = None
             self.owner.drop_supernode(now)
         if attempt.origin == State.SEARCHING:
-            self._end_opening("refused", attempt.address, reason, now)
+            self._end_opening("refused", attempt.address, WAITED_IN_VAIN if self._told_waiting else reason, now)
         elif attempt.is_to_another:
             self._wake_at = math.inf  # it rules on
         elif attempt.origin == State.FOLLOWING and self._follow is not None:

@@ -44,6 +44,7 @@ SPAN_BYTES_MAX = 1 << 20  # the most file bytes in one message
 PIECE_MAP_BYTES_MAX = 1 << 19  # four million pieces
 PIECES_TOLD_MAX = 1024  # in one NewPieces
 QUERY_PADDING = 128  # a Query is longer than its Answer, so nobody can use us to multiply traffic
+WANTED_PADDING = QUERY_PADDING + NAME_BYTES_MAX - 19  # nor is a Wanted, with an IPv6 place, longer than a Query
 
 U8 = Annotated[int, Number(1)]
 U16 = Annotated[int, Number(2)]
@@ -190,7 +191,7 @@ class Wanted(NamedTuple):
 
     nonce: Nonce
     place: Place
-    padding: Annotated[bytes, Fixed(QUERY_PADDING + NAME_BYTES_MAX)] = bytes(QUERY_PADDING + NAME_BYTES_MAX)
+    padding: Annotated[bytes, Fixed(WANTED_PADDING)] = bytes(WANTED_PADDING)
 
 
 # ---- first message on a link --------------------------------------------------------------------------------------

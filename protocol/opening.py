@@ -30,6 +30,7 @@ ROUNDS = 3  # three queries (THREATS: two supernodes at one port)
 SEARCH_TIME = ROUNDS * QUERY_INTERVAL  # seconds
 SEARCH_TIME_WITH_MEMBERS = 15.0  # members answered, but their supernode is just being replaced
 LAN_GRACE = 0.1  # seconds that a supernode on this machine has to answer before one elsewhere is taken
+NAMED_FOR = 2.0  # seconds after a member named its supernode: then it does not live any more either
 NOBODY: Address = ("", 0)  # the finding when nobody answered
 PLACES_KEPT = 8  # of the members that take over first
 LOOPBACK = "127.0.0.1"
@@ -109,6 +110,7 @@ class Opening:
         self._candidate_at = 0.0
         self._former: Optional[Address] = None  # of the network that had its supernode at the target
         self._named: Optional[Address] = None  # the supernode, as a member says, though it did not answer yet
+        self._named_at = 0.0
         self._has_members = False  # a member of the network answered
         self._is_answered = False  # where the network is expected
         self._was_extended = False
@@ -132,7 +134,7 @@ class Opening:
         if self._former is not None and now >= self.since + SEARCH_TIME:
             return self._former
         if now >= self._ends_at:
-            if self._named is not None:
+            if self._named is not None and now <= self._named_at + NAMED_FOR:
                 return self._named  # bad luck with three queries; connecting tries harder
             if self.target is not None or self._is_last_round:
                 return NOBODY
@@ -249,6 +251,7 @@ class Opening:
             return  # it still believes in the one that died here
         self._prober.ask_hinted(place, purpose, near, now)
         if purpose in (Ask.SEARCH, Ask.LAST):
+            self._named_at = now
             self._named = place if place != NOWHERE and may_contact(place, near) else None
 
     def _found(self, address: Address, now: float) -> None:

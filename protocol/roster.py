@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import math
 import random
 import unicodedata
-from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set
 
 from protocol import messages
 from protocol.messages import NOWHERE, Answer, MemberEntry, Query, ShareEntry, Wanted
@@ -21,6 +22,7 @@ PORT_MIN = 1024  # a roster may not send us to a system service
 TERM_STEP_MAX = 1000  # a claim further above our term is a lie: the numbers would be burnt (THREATS: F09)
 QUERY_LIFETIME = 5.0  # seconds in which an Answer is still taken
 QUERIES_PENDING_MAX = 2048
+HINT_INTERVAL = 0.2  # seconds between two to one address: who answers may name another one, and that one the first
 HINTS_PER_MINUTE = 3  # unanswered queries to an address that only a message named
 HINTED_MAX = 256  # such addresses in a minute
 
@@ -259,6 +261,17 @@ class Asked(NamedTuple):
     at: float
 
 
+class _Hints(NamedTuple):
+    """How often an address was asked that only a message named."""
+
+    since: float
+    unanswered: int  # since then
+    last_at: float
+
+    def counts(self, now: float) -> bool:
+        return now - self.since <= 60.0 if self.unanswered else now < self.last_at + HINT_INTERVAL
+
+
 class Prober:
     """Queries out, Answers back, matched by nonce."""
 
@@ -266,7 +279,7 @@ class Prober:
         self._network = network
         self._rng = rng
         self._pending: Dict[bytes, Asked] = {}
-        self._hints: Dict[Address, Tuple[float, int]] = {}
+        self._hints: Dict[Address, _Hints] = {}
 
     def ask(self, address: Address, purpose: Any, now: float, about: Optional[Address] = None) -> None:
         """Who is there? Or, `about` a place: does it lead to your network?"""
@@ -279,21 +292,22 @@ class Prober:
         self, address: Address, purpose: Any, near: Sequence[str], now: float, about: Optional[Address] = None
     ) -> bool:
         """Ask at an address that only a message named: not everywhere, and not often."""
-        since, count = self._hints.get(address, (now, 0))
-        if now - since > 60.0:
-            since, count = now, 0
-        if count >= HINTS_PER_MINUTE or address == NOWHERE or not may_contact(address, near):
+        hints = self._hints.get(address, _Hints(now, 0, -math.inf))
+        if now - hints.since > 60.0:
+            hints = _Hints(now, 0, -math.inf)
+        is_often = hints.unanswered >= HINTS_PER_MINUTE or now < hints.last_at + HINT_INTERVAL
+        if is_often or address == NOWHERE or not may_contact(address, near):
             return False
         if address not in self._hints and not self._has_room_for_hint(now):
             return False
-        self._hints[address] = since, count + 1
+        self._hints[address] = _Hints(hints.since, hints.unanswered + 1, now)
         self.ask(address, purpose, now, about)
         return True
 
     def _has_room_for_hint(self, now: float) -> bool:
         """Somebody who names address after address makes us ask no more of them than this in a minute."""
         if len(self._hints) >= HINTED_MAX:
-            self._hints = {place: hint for place, hint in self._hints.items() if now - hint[0] <= 60.0}
+            self._hints = {place: hints for place, hints in self._hints.items() if hints.counts(now)}
         return len(self._hints) < HINTED_MAX
 
     def _query(self, asked: Asked, about: Optional[Address]) -> bytes:
@@ -322,5 +336,6 @@ class Prober:
         if asked.address is None:
             return asked._replace(address=source)
         del self._pending[answer.nonce]
-        self._hints.pop(asked.address, None)
+        if asked.address in self._hints:
+            self._hints[asked.address] = self._hints[asked.address]._replace(unanswered=0)
         return asked
