@@ -96,6 +96,7 @@ class ChatDesk:
         """From a network where nobody else ever was to another one: what was said alone is said there."""
         said = [Say(chat.counter, chat.text) for chat in self.recent if chat.node_id == own_id]
         self._says.extendleft(reversed(said))
+        self._confirmed.clear()
         self.recent.clear()
         self._sent = self.sequence = 0
 
