@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import queue
 import signal
 import socket
@@ -102,6 +104,26 @@ def test_a_link_by_the_door_has_a_negative_number_and_is_a_link_like_any_other(p
     here.links.send(link, b"to nobody")
     there.links.send_lone(here.transport.address, b"still here?")
     assert here.next("on_lone")[1] == b"still here?"
+
+
+def test_a_door_opens_in_a_program_that_has_a_thousand_descriptors_open(pair: List[Ends]) -> None:
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < 1300:
+        pytest.skip("so many may not be open here")
+    here, there = pair
+    port = free_port()
+    with contextlib.ExitStack() as stack:
+        for _ in range(1100):
+            stack.enter_context(open(os.devnull))
+        here.links.hold_door(port)
+        wait_until(here.links.has_door)
+        there.links.send_lone((LOOPBACK, port), b"who is there?")
+        assert here.next("on_door_lone")[1] == b"who is there?"
+        here.links.hold_door(0)
+        here.links.hold_door(port)
+        there.links.send_lone(here.transport.address, b"still here?")
+        assert here.next("on_lone")[1] == b"still here?"
 
 
 def test_an_answer_is_never_longer_than_the_question_about_a_place() -> None:
