@@ -6,7 +6,12 @@
 are pure (`protocol/content.py`). Nobody else opens files.
 
 A name from another node is refused or used as it stands, never repaired. A file is written under a name made from its
-id, verified piece by piece, flushed, and only then linked under its final name, which never replaces anything.
+id, verified piece by piece, flushed, hashed once more as it then lies on the disk, and only then linked under its final
+name, which never replaces anything. Other programs may be at our files at any time: each has a stamp (size, times,
+inode) after our own last write, and what differs from it is hashed before it is used.
+
+What may take long goes in slices: such a method returns None (or False) until it is done, and is called again after
+what else waits for the disk.
 Every failure is a `LibraryError` with a sentence that can be shown to a person.
 """
 
@@ -15,16 +20,16 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import inspect
+import itertools
 import math
 import os
-import re
 import shutil
 import stat
-import struct
 import time
 from collections import OrderedDict
 from functools import partial
-from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Set, Tuple, TypeVar, Union
 
 from disk.access import (
     OPEN_FLAGS,
@@ -32,26 +37,30 @@ from disk.access import (
     OpenFiles,
     StillChanging,
     create,
-    digest_range,
     fingerprint_of,
+    flush_file,
+    flush_folder,
     holds,
     is_link,
-    no_tick,
     open_regular,
     read_at,
     read_into,
     read_member,
     remove,
+    stamp_at,
+    stamp_of,
     write_anew,
     write_at,
 )
-from disk.places import Folder, folder_in, give_name
+from disk.flushing import Flush, Submit, flush_copies
+from disk.looking import SLICE_BYTES, Steps, at_once, find_twin, is_twin, right_ones
+from disk.maps import aside_of, load_maps
+from disk.places import folder_in, give_name
 from protocol.buffers import BufferPool
 from protocol.content import (
     FOLDER_BYTES_MAX,
     GIB,
     HIDDEN,
-    KIB,
     MIB,
     ErrorKind,
     FolderEntry,
@@ -69,7 +78,7 @@ from protocol.content import (
     shown,
     size_text,
 )
-from protocol.parts import MAP_RECORD, Content, Destination, PartInfo, decode_map, encode_map
+from protocol.parts import MAP_RECORD, Content, Destination, PartInfo, encode_map
 from protocol.shares import SharedFile, SharesById, shared_file
 from protocol.troubles import called, no_room, speaking
 from protocol.wire import Buffer
@@ -84,14 +93,20 @@ except ImportError:  # everywhere else
     msvcrt = None  # type: ignore[assignment]
 
 PARTS_MAX = 1024               # unfinished downloads
-CLAIMS_BYTES_AT_ONCE = 64 * MIB   # of a part that are hashed in one call: others wait for the disk, too
+CLAIMS_BYTES_AT_ONCE = SLICE_BYTES     # the same, of what a map claims at a start
+FLUSH_EVERY = 64 * MIB         # bytes of a part: so the last flush is short, and a power cut costs little
+MAP_FLUSH_SIZE_MIN = MIB       # a smaller content is fetched again sooner than its map is flushed ...
+MAP_FLUSH_SHARE = 20           # ... and those flushes take a twentieth of the time at most: a folder has many files
+LOOKS_MAX = 3                  # at a part that another program goes on changing, before it is given up
 CACHE_BYTES_MAX = GIB
 CACHE_FREE_PERCENT = 5         # of the free space: the cache never takes more
-MAP_BYTES_MAX = 256 * KIB      # header, 4096 digests and as many records
 NETWORK_FILE = "network"       # below the hidden folder
 NETWORK_BYTES_MAX = 4096
 NETWORK_AGE_MAX = 3600.0       # seconds: later, its members' addresses may be anybody's
 BUSY_TIME = 0.3                # seconds after a piece was read or written in which transfers have the disk
+
+
+_T = TypeVar("_T")
 
 
 def open_folder(folder: str, named: bool = True) -> Library:
@@ -127,11 +142,41 @@ class Library:
         self._parts: Dict[bytes, Content] = {}
         self._cache: OrderedDict[bytes, Content] = OrderedDict()  # the least recently used first
         self._unflushed: List[str] = []
+        self._submit: Optional[Submit] = None
+        self._flush = Flush(None)                                  # of many files together
+        self._flushes: Dict[bytes, Flush] = {}                     # of parts
+        self._steps: Dict[Tuple[bytes, str], Steps[Any]] = {}      # long operations: by content, and to what end
+        self._small_numbers = itertools.count()                    # of small files that have no name yet
+        self._map_flush_from = -math.inf                           # when a map may be flushed again
         self._moved_at = -math.inf                                 # when a piece was last read or written
 
     def is_busy(self) -> bool:
         """Whether transfers use the disk now; any thread may ask."""
         return time.monotonic() - self._moved_at < BUSY_TIME
+
+    def use_thread(self, submit: Submit) -> None:
+        """Have files flushed on a thread beside; without it they are flushed where they are finished."""
+        self._submit, self._flush = submit, Flush(submit)
+
+    def _go_on(self, file_id: bytes, goal: str, begin: Callable[[], Steps[_T]]) -> Optional[_T]:
+        """The next slice of a long operation; its result after the last one, None before."""
+        steps = self._steps.get((file_id, goal)) or begin()
+        self._steps[file_id, goal] = steps
+        try:
+            next(steps)
+        except StopIteration as end:
+            self._steps.pop((file_id, goal), None)
+            return end.value  # type: ignore[no-any-return]
+        except BaseException:
+            self._steps.pop((file_id, goal), None)
+            raise
+        return None
+
+    def _end_steps(self, file_id: bytes) -> None:
+        """What was under way with this content is over: whoever asks again begins anew."""
+        for key, steps in list(self._steps.items()):
+            if key[0] == file_id and inspect.getgeneratorstate(steps) != inspect.GEN_RUNNING:   # it may be one of them
+                self._steps.pop(key).close()
 
     # -- opening and closing --
 
@@ -169,7 +214,14 @@ class Library:
         return True
 
     def close(self) -> None:
-        """Close all files and give the folder free."""
+        """Close all files and give the folder free; what was fetched for others and is unfinished goes."""
+        for part in list(self._parts.values()):
+            self.discard(part.file_id)
+        self._close_files()
+
+    def _close_files(self) -> None:
+        for key in list(self._steps):
+            self._steps.pop(key).close()
         self._files.close()
         if self._lock is not None:
             os.close(self._lock)
@@ -189,7 +241,7 @@ class Library:
             status = os.lstat(path)
             if is_link(status) or not stat.S_ISDIR(status.st_mode):
                 raise OSError(errno.ENOTDIR, "not a folder", path)
-        self.close()
+        self._close_files()
         self._lock = os.open(os.path.join(self.folder, HIDDEN, "lock"), OPEN_FLAGS | os.O_RDWR | os.O_CREAT, 0o600)
 
     # -- the network of before --
@@ -220,18 +272,18 @@ class Library:
             elif msvcrt is not None:
                 msvcrt.locking(self._lock, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
         except OSError as error:
-            self.close()
+            self._close_files()
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK):
                 raise
             raise FolderInUse(f"The folder {shown(self.folder, 1000)} is in use by another node.") from error
 
     def _load(self) -> None:
-        for _, part in list(_load_maps(self._parts_folder)):
+        for _, part in list(load_maps(self._parts_folder, is_kept=True)):
             if part.destination is not Destination.DOWNLOAD:
                 self._delete(self._part_path(part.file_id))
             else:
                 self._parts[part.file_id] = part
-        for _, content in sorted(_load_maps(self._cache_folder), key=lambda loaded: loaded[0]):
+        for _, content in sorted(load_maps(self._cache_folder, is_kept=False), key=lambda loaded: loaded[0]):
             self._cache[content.file_id] = content
 
     # -- what is shared --
@@ -269,9 +321,7 @@ class Library:
             return self._read_shared(file_id, start, length)
         if file_id in self._cache:
             return self._read_cached(content, index, start, length)
-        if not has_piece(content.verified, index):
-            raise LibraryError(ErrorKind.MISSING, "This piece is not here yet.")
-        return self._read_own(self._part_path(file_id), start, length)
+        return self._read_part(content, index, start, length)
 
     def contents(self, file_id: bytes) -> bytes:
         """The whole of a small content, such as a folder's listing."""
@@ -316,10 +366,10 @@ class Library:
                 continue
             with contextlib.suppress(OSError):
                 descriptor = self._files.get(shared.path)
-                if fingerprint_of(os.fstat(descriptor)) == shared.fingerprint:
-                    data = read_into(self._buffers, descriptor, length, start)
-                    if len(data) == length:
-                        return data
+                data = read_into(self._buffers, descriptor, length, start)
+                # Looked at after the reading: whoever writes sets the time before the bytes.
+                if fingerprint_of(os.fstat(descriptor)) == shared.fingerprint and len(data) == length:
+                    return data
             self._files.drop(shared.path)
         raise LibraryError(ErrorKind.CHANGED, "The file was changed or removed after it was shared.")
 
@@ -335,6 +385,16 @@ class Library:
             if position >= end:
                 break
         return bytes(data)
+
+    def _read_part(self, part: Content, index: int, start: int, length: int) -> Buffer:
+        path = self._part_path(part.file_id)
+        with speaking("read a kept file"):
+            self._look(part, path)
+        if index in part.doubted and part.stamp is not None:
+            self._hash_doubted(part, path, [index])
+        if index in part.doubted or not has_piece(part.verified, index):
+            raise LibraryError(ErrorKind.MISSING, "This piece is not here yet.")
+        return self._read_own(path, start, length)
 
     def _read_own(self, path: str, start: int, length: int) -> Buffer:
         with speaking("read a kept file"):
@@ -357,30 +417,79 @@ class Library:
             check_name(label)
         if self.notice or self._has_vanished():
             self._open_for_writing()       # the disk may have been freed or mounted anew
-        part = self._parts.get(file_id) or Content(file_id, size, bytes(digests), label, is_folder, destination)
+        part = self._parts.get(file_id) or self._new_part(file_id, size, digests, destination, label, is_folder)
         if file_id not in self._parts and len(self._parts) >= PARTS_MAX:
             raise LibraryError(ErrorKind.FULL, f"There are already {PARTS_MAX} unfinished downloads.")
         with speaking(f"save {called(label)}"):
-            if part.claimed:
-                self._check_claims(part, self._part_path(file_id))
-            if part.claimed:
+            path = self._part_path(file_id)
+            if not self._is_checked(part, path):
+                self._parts[file_id] = part
                 return None
             if not part.is_open:
-                self._open_part(part)
-            elif destination is Destination.DOWNLOAD and part.destination is not Destination.DOWNLOAD:
+                self._check_room(part)
+                self._make_files(part)
+                part.is_open = True
+            elif part.is_stale or not os.path.lexists(path + ".map"):
+                self._make_files(part)
+            if destination is Destination.DOWNLOAD and part.destination is not Destination.DOWNLOAD:
                 part.destination, part.label = destination, label
-                self._write_map(part, self._part_path(file_id) + ".map")
+                self._write_map(part, path + ".map")
         self._parts[file_id] = part
         return bytearray(part.verified)
 
-    def _open_part(self, part: Content) -> None:
+    def _new_part(self, file_id: bytes, size: int, digests: bytes, destination: Destination, label: str,
+                  is_folder: bool) -> Content:
+        """A part that is begun; where its file is here already and only the map was lost, all of it is hashed."""
+        part = Content(file_id, size, bytes(digests), label, is_folder, destination)
+        found = stamp_at(self._part_path(file_id))
+        if found is not None and size:
+            part.claimed = list(range(min(-(-found[0] // piece_size_of(size)), piece_count_of(size))))
+        return part
+
+    def _is_checked(self, part: Content, path: str) -> bool:
+        """Hash some of what is claimed, or was changed by another program: is nothing left of that?"""
+        if part.is_open:
+            self._look(part, path)
+        if part.claimed:
+            self._check_claims(part, path)
+        elif part.doubted:
+            self._hash_doubted(part, path)
+        return not (part.claimed or part.doubted)
+
+    def _look(self, part: Content, path: str) -> None:
+        """Is the file as this node's own last write left it? Else nothing of it is believed before it is hashed."""
+        found = stamp_at(path)
+        if found != part.stamp:
+            self._files.drop(path)
+            part.doubt()
+            part.stamp, part.is_stale = found, True
+
+    def _hash_doubted(self, part: Content, path: str, indexes: Optional[List[int]] = None) -> None:
+        """Hash some of the pieces that are in doubt: what is wrong is missing again."""
+        right: Set[int] = set()
+        chosen = indexes or sorted(part.doubted)[:max(1, SLICE_BYTES // piece_size_of(part.size))]
+        with contextlib.suppress(OSError):
+            descriptor = self._files.get(path, write=True)
+            if os.fstat(descriptor).st_size > part.size:
+                os.ftruncate(descriptor, part.size)
+                part.stamp = stamp_of(os.fstat(descriptor))
+            right = right_ones(part, descriptor, chosen)
+        for index in chosen:
+            if index in right:
+                part.doubted.discard(index)
+            else:
+                part.unmark(index)
+
+    def _make_files(self, part: Content) -> None:
+        """The map as it is now, and the file anew where nothing of it is right."""
         path = self._part_path(part.file_id)
-        self._check_room(part)
         if not part.verified_count:
             self._delete(path)
             self._files.put(path, create(path))
+            part.stamp = stamp_at(path)
         self._write_map(part, path + ".map")
-        part.is_open = True
+        remove(aside_of(path + ".map"))
+        part.is_stale = False
 
     def _check_claims(self, part: Content, path: str) -> None:
         """Hash some of the pieces that the map claims: whatever is wrong is missing again."""
@@ -393,12 +502,12 @@ class Library:
                 return
             if status.st_size > part.size:
                 os.ftruncate(descriptor, part.size)
-            piece_size = piece_size_of(part.size)
-            count = max(1, CLAIMS_BYTES_AT_ONCE // piece_size)
-            for index in claimed[:count]:
-                digest = digest_range(descriptor, index * piece_size, piece_length(part.size, index), no_tick)
-                if digest == digest_at(part.digests, index):
-                    part.mark(index)
+            if part.stamp is None:
+                part.stamp = stamp_of(os.fstat(descriptor))
+            self._look(part, path)                   # what was hashed in an earlier call
+            count = max(1, CLAIMS_BYTES_AT_ONCE // piece_size_of(part.size))
+            for index in right_ones(part, self._files.get(path, write=True), claimed[:count]):
+                part.mark(index)
             part.claimed = claimed[count:]
 
     def _check_room(self, part: Content) -> None:
@@ -407,10 +516,19 @@ class Library:
         self.check_room(part.label, part.size - part.verified_bytes)
 
     def _write_map(self, content: Content, path: str) -> None:
-        """Write a map anew beside the old one, then replace it; later records are added one by one."""
+        """Write a map anew beside the old one, then replace it; later records are added one by one.
+
+        It is flushed where there is something to lose: what it claims is hashed at a start, whenever it was flushed.
+        """
         data = encode_map(content)
         self._files.drop(path)
-        write_anew(path, data)
+        started = time.monotonic()
+        is_replaced = content.verified_count and os.path.lexists(path)
+        is_flushed = is_replaced or (content.size >= MAP_FLUSH_SIZE_MIN and started >= self._map_flush_from)
+        write_anew(path, data, bool(is_flushed))
+        if is_flushed:
+            now = time.monotonic()
+            self._map_flush_from = now + MAP_FLUSH_SHARE * (now - started)
         content.map_end = len(data)
 
     def piece_write(self, file_id: bytes, index: int, data: Buffer) -> PieceWrite:
@@ -425,49 +543,108 @@ class Library:
         self._moved_at = time.monotonic()
         if not 0 <= index < piece_count_of(part.size) or len(data) != piece_length(part.size, index):
             return False
-        if has_piece(part.verified, index):
+        if has_piece(part.verified, index) and index not in part.doubted:
             return True
         if (digest or hashlib.sha256(data).digest()) != digest_at(part.digests, index):
             return False
         path = self._part_path(file_id)
-        if not os.path.lexists(path):           # a write would still succeed, into nothing
-            self._files.drop(path)
-            self._files.drop(path + ".map")
-            claimed = [one for one in range(piece_count_of(part.size)) if has_piece(part.verified, one)]
-            self._parts[file_id] = Content(file_id, part.size, part.digests, part.label, part.is_folder,
-                                           part.destination, claimed)   # it may be back, with all that it had
-            raise LibraryError(ErrorKind.GONE, f"Cannot save {called(part.label)}: the folder "
-                                               f"{shown(self.folder, 1000)} was taken away.")
         with speaking(f"save {called(part.label)}"):
-            write_at(self._files.get(path, write=True), data, index * piece_size_of(part.size))
-            # At a place of its own: a record torn by a full disk is written over by the next.
-            write_at(self._files.get(path + ".map", write=True), MAP_RECORD.pack(index), part.map_end)
+            self._look(part, path)
+            self._check_there(part, path)
+            self._write_part(part, path, data, index)
         part.map_end += MAP_RECORD.size
         part.mark(index)
+        part.doubted.discard(index)
         return True
 
-    def finish(self, file_id: bytes, name: str, flush: bool = True) -> Finished:
-        """Give a complete download its final name, never replacing anything; `flush=False` leaves it to `flush`."""
+    def _write_part(self, part: Content, path: str, data: Buffer, index: int) -> None:
+        descriptor = self._files.get(path, write=True)
+        try:
+            write_at(descriptor, data, index * piece_size_of(part.size))
+        finally:
+            part.stamp = stamp_of(os.fstat(descriptor))
+        # At a place of its own: a record torn by a full disk is written over by the next.
+        map_descriptor = self._files.get(path + ".map", write=True)
+        write_at(map_descriptor, MAP_RECORD.pack(index), part.map_end)
+        part.unflushed += len(data)
+        if part.unflushed >= FLUSH_EVERY and self._submit is not None:
+            self._begin_flush(part, descriptor, map_descriptor)
+
+    def _begin_flush(self, part: Content, *descriptors: int) -> None:
+        flush = self._flushes.setdefault(part.file_id, Flush(self._submit))
+        if flush.is_over(0.0):
+            part.unflushed = 0
+            flush.begin(flush_copies, [os.dup(descriptor) for descriptor in descriptors])
+
+    def _check_there(self, part: Content, path: str) -> None:
+        """A write into what was removed would still succeed, into nothing."""
+        if part.stamp is None:
+            self._files.drop(path + ".map")
+            claimed = [one for one in range(piece_count_of(part.size)) if has_piece(part.verified, one)]
+            self._parts[part.file_id] = Content(part.file_id, part.size, part.digests, part.label, part.is_folder,
+                                                part.destination, claimed)   # it may be back, with all that it had
+            raise LibraryError(ErrorKind.GONE, f"Cannot save {called(part.label)}: the folder "
+                                               f"{shown(self.folder, 1000)} was taken away.")
+
+    def finish(self, file_id: bytes, name: str, flush: bool = True) -> Optional[Finished]:
+        """Give a complete download its final name, never replacing anything; `flush=False` leaves it to `flush`.
+
+        None: to be called again. CHANGED or MISSING: another program was at it, and `begin` tells what is left.
+        """
+        return self._go_on(file_id, f"finish {name}", partial(self._finishing, file_id, name, flush))
+
+    def _finishing(self, file_id: bytes, name: str, flush: bool) -> Steps[Finished]:
         part = self._complete(file_id)
         *parents, last = check_name(name).split("/")
         path = self._part_path(file_id)
         with speaking(f"save {shown(name)}"):
+            twins = yield from find_twin(part, os.path.join(self.folder, *parents), last)
+            yield from self._last_look(part, path, flush)
             status = self._settle(part, path, flush)
-            with folder_in(self.folder, parents) as place:
-                final, was_there = give_name(place, path, status, last, partial(self._is_same, part))
-                status = place.status(final)
+            with folder_in(self.folder, parents, flush) as place:
+                final, was_there = give_name(place, path, status, last, partial(is_twin, twins))
                 final_path = os.path.join(place.path, final)
         self._forget_part(file_id)
         if not flush and not was_there:
-            self._unflushed.append(final_path)
-        shared = shared_file("/".join((*parents, final)), final_path, fingerprint_of(status), part.digests, not parents)
+            self._unflushed += [final_path] + [place.path] * place.is_new
+        found = twins[final] if was_there else fingerprint_of(status)
+        shared = shared_file("/".join((*parents, final)), final_path, found, part.digests, not parents)
         self.adopt([shared])
         return Finished(final_path, was_there, shared)
 
-    def flush(self) -> None:
-        """Flush what was finished with `flush=False`: one call for a folder of many small files."""
-        paths, self._unflushed = self._unflushed, []
-        self._flush_paths(paths)
+    def _last_look(self, part: Content, path: str, flush: bool) -> Steps[None]:
+        """Hash all of it as it lies there now, while it is flushed; whatever else was at it since is seen.
+
+        Only this makes sure: between two of our own writes another program's may go by unseen, where the disk's clock
+        stands still meanwhile or both fall together, and what is written by a mapping changes no time at all.
+        """
+        for _ in range(LOOKS_MAX):
+            self._files.drop(path)
+            part.stamp = stamp_at(path)
+            self._check_there(part, path)
+            part.doubt()
+            if flush and self._submit is not None:
+                self._begin_flush(part, self._files.get(path, write=True))
+            begun = part.stamp
+            while part.doubted and part.stamp == begun:
+                self._hash_doubted(part, path)
+                begun = part.stamp              # where it was too long, it has been cut
+                if part.doubted:
+                    yield
+            if not part.is_complete:
+                break
+            while part.file_id in self._flushes and not self._flushes[part.file_id].is_over():
+                yield
+            if stamp_at(path) == part.stamp == begun:
+                return
+        raise LibraryError(ErrorKind.CHANGED, f"{called(part.label)} was changed here by another program.")
+
+    def flush(self) -> bool:
+        """Flush what was finished with `flush=False`, all together; False: to be called again."""
+        if self._flush.is_over(0.0) and self._unflushed:
+            paths, self._unflushed = self._unflushed, []
+            self._flush.begin(self._flush_paths, paths)
+        return self._flush.is_over()
 
     @staticmethod
     def _flush_paths(paths: List[str]) -> None:
@@ -476,26 +653,36 @@ class Library:
             return
         for path in paths:
             with speaking(f"save {shown(path, 1000)}"):
-                descriptor = open_regular(path, write=True)
-                os.fsync(descriptor)
-                os.close(descriptor)
+                if os.path.isdir(path):
+                    flush_folder(os.path.dirname(path))
+                else:
+                    flush_file(path)
 
-    def keep_small(self, place: str, entries: List[FolderEntry], data: Buffer) -> List[Union[Finished, LibraryError]]:
+    def keep_small(self, place: str, entries: List[FolderEntry], data: Buffer) -> Optional[List[Kept]]:
         """Write small files that came together, below a folder: flushed together, and only then named.
 
-        Each is verified against its own id; what became of each is told.
+        Each is verified against its own id; what became of each is told. None: to be called again.
         """
-        kept: List[Union[Finished, LibraryError]] = []
+        if not entries:
+            return []
+        first = entries[0]
+        return self._go_on(first.file_id, f"keep {place}/{first.path}", partial(self._keeping, place, entries, data))
+
+    def _keeping(self, place: str, entries: List[FolderEntry], data: Buffer) -> Steps[List[Kept]]:
+        kept: List[Kept] = []
         written: List[Tuple[FolderEntry, str, bytes]] = []
         position, view = 0, memoryview(data)
         with contextlib.ExitStack() as stack:
-            for number, entry in enumerate(entries):
+            for entry, number in zip(entries, self._small_numbers):
                 content = view[position:position + entry.size]
                 position += entry.size
                 path = os.path.join(self._parts_folder, f"small-{number}")
                 stack.callback(remove, path)
                 written.append((entry, path, self._write_small(entry, path, content)))
-            self._flush_paths([path for _, path, digests in written if digests])
+            flush = Flush(self._submit)
+            flush.begin(self._flush_paths, [path for _, path, digests in written if digests])
+            while not flush.is_over():
+                yield
             for entry, path, digests in written:
                 try:
                     if not digests:
@@ -522,39 +709,55 @@ class Library:
     def _name_small(self, name: str, path: str, size: int, digests: bytes) -> Finished:
         *parents, last = check_name(name).split("/")
         same = Content(identity_of(size, digests), size, digests)
+        twins = at_once(find_twin(same, os.path.join(self.folder, *parents), last))
         with speaking(f"save {shown(name)}"), contextlib.ExitStack() as stack:
             descriptor = open_regular(path)
+            stack.callback(os.close, descriptor)    # open, so that its inode names nothing else until it is confirmed
             status = os.fstat(descriptor)
+            is_right = holds(descriptor, size, digests) and stamp_of(os.fstat(descriptor)) == stamp_of(status)
+            if not is_right:
+                raise LibraryError(ErrorKind.CHANGED, f"{shown(name)} was changed here by another program.")
             if os.name == "nt":
-                os.close(descriptor)
-            else:       # open, so that its inode names nothing else until it is confirmed
-                stack.callback(os.close, descriptor)
-            place = stack.enter_context(folder_in(self.folder, parents))
-            final, was_there = give_name(place, path, status, last, partial(self._is_same, same), is_synced=False)
-            status = place.status(final)
+                stack.pop_all().close()
+            place = stack.enter_context(folder_in(self.folder, parents, is_synced=False))
+            final, was_there = give_name(place, path, status, last, partial(is_twin, twins), is_synced=False)
             final_path = os.path.join(place.path, final)
-        self._unflushed.append(final_path)       # its name
-        shared = shared_file("/".join((*parents, final)), final_path, fingerprint_of(status), digests, False)
+        if not was_there:
+            self._unflushed += [final_path] + [place.path] * place.is_new       # their names
+        found = twins[final] if was_there else fingerprint_of(status)
+        shared = shared_file("/".join((*parents, final)), final_path, found, digests, False)
         self.adopt([shared])
         return Finished(final_path, was_there, shared)
 
-    def copy_local(self, file_id: bytes, name: str) -> Finished:
-        """Give a content that is here already (shared or cached) another name, by copying it on this disk."""
+    def copy_local(self, file_id: bytes, name: str) -> Optional[Finished]:
+        """Give a content that is here already (shared or cached) another name, by copying it on this disk.
+
+        None: to be called again.
+        """
+        return self._go_on(file_id, f"copy {name}", partial(self._copying, file_id, name))
+
+    def _copying(self, file_id: bytes, name: str) -> Steps[Finished]:
         size, digests = self.manifest(file_id)
         while self.begin(file_id, size, digests, label=name) is None:
-            pass
-        part = self._parts[file_id]
+            yield
+        part, copied = self._parts[file_id], 0
         for index in range(piece_count_of(size)):
-            if not has_piece(part.verified, index):
-                data = self.read(file_id, index, 0, piece_length(size, index))
-                if not self.write_piece(file_id, index, data):
-                    raise LibraryError(ErrorKind.CHANGED, "The file was changed after it was shared.")
-        return self.finish(file_id, name)
+            if has_piece(part.verified, index):
+                continue
+            data = self.read(file_id, index, 0, piece_length(size, index))
+            if not self.write_piece(file_id, index, data):
+                raise LibraryError(ErrorKind.CHANGED, "The file was changed after it was shared.")
+            copied += len(data)
+            if copied >= SLICE_BYTES:
+                copied = 0
+                yield
+        return (yield from self._finishing(file_id, name, True))
 
     def make_folder(self, name: str) -> str:
         """Make an empty folder of a listing; returns its path."""
         components = check_name(name).split("/")
-        with speaking(f"make the folder {shown(name)}"), folder_in(self.folder, components) as place:
+        with speaking(f"make the folder {shown(name)}"), folder_in(self.folder, components, False) as place:
+            self._unflushed += [place.path] * place.is_new
             return place.path
 
     def parts(self) -> List[PartInfo]:
@@ -592,23 +795,15 @@ class Library:
         status = os.fstat(descriptor)
         if os.name == "nt":
             self._files.drop(path)       # Windows renames no open file
-        if status.st_size != part.size:
-            raise LibraryError(ErrorKind.CHANGED, "The part file was changed by another program.")
+            status = os.lstat(path)
+        if status.st_size != part.size or stamp_of(status) != part.stamp:
+            raise LibraryError(ErrorKind.CHANGED, f"{called(part.label)} was changed here by another program.")
         return status
-
-    @staticmethod
-    def _is_same(part: Content, place: Folder, name: str) -> bool:
-        try:
-            descriptor = place.open_file(name)
-        except OSError:
-            return False
-        try:
-            return holds(descriptor, part.size, part.digests)
-        finally:
-            os.close(descriptor)
 
     def _forget_part(self, file_id: bytes) -> None:
         self._parts.pop(file_id, None)
+        self._flushes.pop(file_id, None)
+        self._end_steps(file_id)
         self._delete(self._part_path(file_id))
 
     def _delete(self, path: str) -> None:
@@ -628,17 +823,31 @@ class Library:
         used = sum(content.size for content in self._cache.values())
         return min(CACHE_BYTES_MAX, (self.free_bytes() + used) * CACHE_FREE_PERCENT // 100)
 
-    def finish_cache(self, file_id: bytes, label: str, is_folder: bool = False) -> None:
-        """Keep a complete content for others."""
+    def finish_cache(self, file_id: bytes, label: str, is_folder: bool = False) -> bool:
+        """Keep a complete content for others; False: to be called again."""
+        return bool(self._go_on(file_id, "cache", partial(self._caching, file_id, check_name(label), is_folder)))
+
+    def _caching(self, file_id: bytes, label: str, is_folder: bool) -> Steps[bool]:
         content = self._complete(file_id)
         source, target = self._part_path(file_id), self._cache_path(file_id)
-        content.label, content.is_folder, content.destination = check_name(label), is_folder, Destination.CACHE
         with speaking("keep a file in the cache"):
+            yield from self._last_look(content, source, False)
+            status = self._settle(content, source, False)
+            content.label, content.is_folder, content.destination = label, is_folder, Destination.CACHE
             self._files.drop(source)
-            self._write_map(content, target + ".map")
-            os.replace(source, target)
+            try:
+                self._write_map(content, target + ".map")
+                os.replace(source, target)
+                found = os.lstat(target)
+                content.stamp = stamp_of(found)
+                if fingerprint_of(found) != fingerprint_of(status):
+                    raise LibraryError(ErrorKind.CHANGED, f"{called(label)} was changed here by another program.")
+            except BaseException:
+                self._delete(target)
+                raise
         self._forget_part(file_id)
         self._cache[file_id] = content
+        return True
 
     def evict(self, file_id: bytes) -> None:
         """Drop a cached content."""
@@ -662,21 +871,38 @@ class Library:
         return os.path.join(self._cache_folder, file_id.hex())
 
     def _read_cached(self, content: Content, index: int, start: int, length: int) -> Buffer:
-        """Read from the cache; a piece that was kept over a restart is hashed before it is served again."""
+        """Read from the cache; a piece that was kept over a restart, or that another program may have changed, is
+        hashed before it is served again.
+        """
         path = self._cache_path(content.file_id)
         try:
-            if not has_piece(content.verified, index):
-                piece_start = index * piece_size_of(content.size)
-                piece = self._read_own(path, piece_start, piece_length(content.size, index))
-                if hashlib.sha256(piece).digest() != digest_at(content.digests, index):
-                    raise LibraryError(ErrorKind.CHANGED, "The kept file is damaged.")
-                content.mark(index)
-            data = self._read_own(path, start, length)
-        except LibraryError:
+            for _ in range(LOOKS_MAX):
+                self._look_cached(content, path)
+                self._check_cached(content, path, index)
+                data = self._read_own(path, start, length)
+                if stamp_of(os.fstat(self._files.get(path, write=True))) == content.stamp:
+                    self._cache.move_to_end(content.file_id)
+                    return data
+            raise LibraryError(ErrorKind.CHANGED, "The kept file goes on being changed.")
+        except (LibraryError, OSError):
             self.evict(content.file_id)
             raise
-        self._cache.move_to_end(content.file_id)
-        return data
+
+    def _look_cached(self, content: Content, path: str) -> None:
+        found = stamp_at(path)
+        if found != content.stamp:
+            self._files.drop(path)
+            content.stamp = found
+            for index in range(piece_count_of(content.size)):
+                content.unmark(index)
+
+    def _check_cached(self, content: Content, path: str, index: int) -> None:
+        if has_piece(content.verified, index):
+            return
+        piece = self._read_own(path, index * piece_size_of(content.size), piece_length(content.size, index))
+        if hashlib.sha256(piece).digest() != digest_at(content.digests, index):
+            raise LibraryError(ErrorKind.CHANGED, "The kept file is damaged.")
+        content.mark(index)
 
 
 class PieceWrite:
@@ -717,21 +943,4 @@ class Finished(NamedTuple):
     shared: SharedFile
 
 
-def _load_maps(folder: str) -> Iterator[Tuple[float, Content]]:
-    """The contents of a hidden folder with the time of their last use; what has no good map is useless and removed."""
-    names = set(os.listdir(folder))
-    for name in sorted(names):
-        path = os.path.join(folder, name)
-        file_id, is_map = name[:64], name[64:] == ".map"
-        try:
-            if not re.fullmatch("[0-9a-f]{64}", file_id) or name[64:] not in ("", ".map"):
-                raise ValueError("not ours")
-            if is_map and file_id in names:
-                descriptor = open_regular(path)
-                with open(descriptor, "rb") as file:
-                    yield os.fstat(descriptor).st_mtime, decode_map(file.read(MAP_BYTES_MAX), bytes.fromhex(file_id))
-            elif is_map or file_id + ".map" not in names:
-                raise ValueError("one without the other")
-        except (OSError, ValueError, struct.error, LibraryError):
-            remove(path)
-            remove(os.path.join(folder, file_id))
+Kept = Union[Finished, LibraryError]   # what became of one of many small files

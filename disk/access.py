@@ -15,6 +15,7 @@ from typing import Callable, Optional
 
 from protocol.buffers import BufferPool
 from protocol.content import MIB, digest_at, piece_count_of, piece_size_of
+from protocol.parts import Stamp
 from protocol.shares import Fingerprint
 from protocol.wire import Buffer
 
@@ -37,6 +38,20 @@ def fingerprint_of(status: os.stat_result) -> Fingerprint:
     """What must not change between announcing a file and sending it."""
     # Windows gives different inodes by name and by descriptor on some file systems: size and time must do there.
     return status.st_size, status.st_mtime_ns, 0 if os.name == "nt" else status.st_ino
+
+
+def stamp_of(status: os.stat_result) -> Stamp:
+    """What differs as soon as somebody else has written to a file, cut it, or put another in its place."""
+    # Windows' ctime is when it was made. Some disks keep times to 2 s only: that they differ proves nothing wrong.
+    return (*fingerprint_of(status), 0 if os.name == "nt" else status.st_ctime_ns)
+
+
+def stamp_at(path: str) -> Optional[Stamp]:
+    """The stamp of what stands there now, None if it is nothing."""
+    try:
+        return stamp_of(os.lstat(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def is_link(status: os.stat_result) -> bool:
@@ -132,15 +147,50 @@ def remove(path: str) -> None:
         os.unlink(path)
 
 
-def write_anew(path: str, data: bytes) -> None:
-    """Write a small file beside the old one, then replace that one."""
+def write_anew(path: str, data: bytes, is_flushed: bool = False) -> None:
+    """Write a small file beside the old one, then replace that one; `is_flushed`: a power cut leaves one or the other.
+
+    Where that fails, nothing is left beside the old one.
+    """
     remove(path + "~")
-    descriptor = create(path + "~")
+    try:
+        _write_new(path + "~", data, is_flushed)
+        os.replace(path + "~", path)
+    except BaseException:
+        remove(path + "~")
+        raise
+    if is_flushed:
+        flush_folder(os.path.dirname(path))
+
+
+def _write_new(path: str, data: bytes, is_flushed: bool) -> None:
+    descriptor = create(path)
     try:
         write_at(descriptor, data, 0)
+        if is_flushed:
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    os.replace(path + "~", path)
+
+
+def flush_file(path: str) -> None:
+    """Have what was written to a file outlive a power cut."""
+    descriptor = open_regular(path, write=True)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def flush_folder(path: str) -> None:
+    """Have the names in a folder outlive a power cut, where the system can."""
+    if hasattr(os, "O_DIRECTORY"):
+        with contextlib.suppress(OSError):
+            descriptor = os.open(path, os.O_RDONLY | os_flags("O_DIRECTORY", "O_CLOEXEC"))
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
 
 # ---- Files that others may change, and files that are used again and again -------------------------------------------

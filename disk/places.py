@@ -12,7 +12,7 @@ import stat
 import time
 from typing import Callable, Iterator, List, Optional, Tuple
 
-from disk.access import create, is_link, open_regular, os_flags
+from disk.access import create, fingerprint_of, is_link, open_regular, os_flags
 from protocol.content import ErrorKind, LibraryError, shown
 
 CANDIDATES_MAX = 1000          # "name (2)" ... before giving up
@@ -26,6 +26,7 @@ class Folder:
 
     def __init__(self, path: str, descriptor: Optional[int]) -> None:
         self.path = path
+        self.is_new = False            # made by `child`
         self._descriptor = descriptor
 
     @classmethod
@@ -47,10 +48,19 @@ class Folder:
         """What stands under the name, itself and not what it may point to."""
         return os.stat(self._at(name), dir_fd=self._descriptor, follow_symlinks=False)
 
-    def child(self, name: str) -> Folder:
+    def child(self, name: str, is_synced: bool = True) -> Folder:
         """Open a folder in this one, made if absent; a link or a file in its place is an OSError."""
+        is_new = False
         with contextlib.suppress(FileExistsError):
             os.mkdir(self._at(name), dir_fd=self._descriptor)
+            is_new = True
+        place = self._open_child(name)
+        place.is_new = is_new
+        if is_new and is_synced:
+            self.sync()
+        return place
+
+    def _open_child(self, name: str) -> Folder:
         path = os.path.join(self.path, name)
         if self._descriptor is not None:
             flags = os.O_RDONLY | os_flags("O_DIRECTORY", "O_CLOEXEC", "O_NOFOLLOW")
@@ -71,6 +81,10 @@ class Folder:
     def remove(self, name: str) -> None:
         """Remove a file of this folder."""
         os.unlink(self._at(name), dir_fd=self._descriptor)
+
+    def give_back(self, name: str, source: str) -> None:
+        """Move a file out of this folder again, to where it came from."""
+        os.replace(self._at(name), source, src_dir_fd=self._descriptor)
 
     def take_in(self, source: str, name: str) -> None:
         """Move a file into this folder; FileExistsError where the name is taken, by anything at all."""
@@ -114,36 +128,50 @@ def _rename_windows(source: str, target: str) -> None:
 
 
 @contextlib.contextmanager
-def folder_in(root: str, components: List[str]) -> Iterator[Folder]:
-    """A folder below another, its parents made one by one, never through a link."""
+def folder_in(root: str, components: List[str], is_synced: bool = True) -> Iterator[Folder]:
+    """A folder below another, its parents made one by one, never through a link.
+
+    New ones are flushed, unless all is to be flushed together later (`is_synced=False`).
+    """
     with contextlib.ExitStack() as stack:
         place = stack.enter_context(Folder.open(root))
         for component in components:
-            place = stack.enter_context(place.child(component))
+            place = stack.enter_context(place.child(component, is_synced))
         yield place
+
+
+def candidates_of(name: str) -> Iterator[str]:
+    """The names that are tried one after the other."""
+    stem, extension = os.path.splitext(name)
+    return (name if number == 1 else f"{stem} ({number}){extension}" for number in range(1, CANDIDATES_MAX + 1))
 
 
 def give_name(place: Folder, source: str, status: os.stat_result, name: str,
               is_same: Callable[[Folder, str], bool], is_synced: bool = True) -> Tuple[str, bool]:
-    """Give a finished file the first free name; stop at one that already holds the same content."""
-    stem, extension = os.path.splitext(name)
-    for number in range(1, CANDIDATES_MAX + 1):
-        candidate = name if number == 1 else f"{stem} ({number}){extension}"
+    """Give a finished file, which was verified with this status, the first free name; stop at one that already holds
+    the same content.
+    """
+    for candidate in candidates_of(name):
         try:
             place.take_in(source, candidate)
         except FileExistsError:
             if is_same(place, candidate):
                 return candidate, True
             continue
-        _confirm(place, candidate, status)
+        _confirm(place, candidate, source, status)
         if is_synced:
             place.sync()
         return candidate, False
     raise LibraryError(ErrorKind.NAME, f"There are too many files called {shown(name)}.")
 
 
-def _confirm(place: Folder, name: str, status: os.stat_result) -> None:
-    """Check that what got the final name is the very file that was verified."""
-    if os.name != "nt" and not os.path.samestat(place.status(name), status):
-        place.remove(name)
-        raise LibraryError(ErrorKind.CHANGED, f"{shown(name)} was exchanged by another program; it is not kept.")
+def _confirm(place: Folder, name: str, source: str, status: os.stat_result) -> None:
+    """Check that what got the final name is the very file that was verified, and as it was then."""
+    found = place.status(name)
+    if fingerprint_of(found) == fingerprint_of(status) and (os.name == "nt" or os.path.samestat(found, status)):
+        return
+    if os.name == "nt" or os.path.samestat(found, status):
+        place.give_back(name, source)
+        raise LibraryError(ErrorKind.CHANGED, f"{shown(name)} was changed by another program before it had its name.")
+    place.remove(name)
+    raise LibraryError(ErrorKind.CHANGED, f"{shown(name)} was exchanged by another program; it is not kept.")

@@ -590,7 +590,7 @@ def test_damaged_map_never_makes_a_wrong_file(lib, folder, damage):
     lib = restarted(lib)
     bitmap = lib.begin(content.file_id, content.size, content.digests)
     kept = [i for i in range(content.count) if has_piece(bitmap, i)]
-    assert kept == {"torn record": [0, 2], "records of nonsense": [0, 2, 4]}.get(damage, [])
+    assert kept == {"torn record": [0, 2], "no part": []}.get(damage, [0, 2, 4])     # by the digests that come anew
     for index in range(content.count):
         assert lib.write_piece(content.file_id, index, content.piece(index))
     assert Path(lib.finish(content.file_id, "x").path).read_bytes() == content.data

@@ -229,6 +229,11 @@ def set_piece(bitmap: bytearray, index: int) -> None:
     bitmap[index >> 3] |= 0x80 >> (index & 7)
 
 
+def clear_piece(bitmap: bytearray, index: int) -> None:
+    """Clear bit `index`."""
+    bitmap[index >> 3] &= ~(0x80 >> (index & 7))
+
+
 # ---- Folder listings -------------------------------------------------------------------------------------------------
 
 class FolderEntry(NamedTuple):

@@ -263,6 +263,16 @@ class PieceChoice:
         if self.asked.pop(index, None) is not None:
             self._reopen(index)
 
+    def lose_all_but(self, verified: bytes) -> List[int]:
+        """Of what was verified only this is still here; the pieces that are missing again."""
+        kept = set(bits_of(verified, self.count))
+        lost = [index for index in range(self.count) if self.is_verified[index] and index not in kept]
+        for index in lost:
+            self.is_verified[index] = 0
+            self.missing += 1
+            self._reopen(index)
+        return lost
+
     def verify(self, index: int) -> List[Source]:
         """The piece is verified and written; the sources that were asked for it."""
         if not self.is_verified[index]:

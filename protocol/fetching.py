@@ -18,7 +18,8 @@ from typing import Any, Callable, Deque, Dict, Iterable, List, Optional, Protoco
 
 from protocol.content import FILE_SIZE_MAX, check_name, is_true_manifest, piece_size_of
 from protocol.download import bits_of
-from protocol.host import Host, kind_of, sentence_of
+from protocol.host import Host, in_slices, kind_of, sentence_of
+from protocol.lines import format_size
 from protocol.memory import MemoryPieces
 from protocol.messages import (
     FILE_CHANGED,
@@ -79,6 +80,7 @@ ALL_IN_FLIGHT_MAX = 64 << 20  # bytes asked or not yet written, for all contents
 DROPPED_MAX = 1000  # senseless messages on one link before it is closed
 UNREAD_MAX = 8 << 20  # bytes that may wait on a link for somebody who goes on asking but does not read
 WITHOUT_OTHERS_MAX = 1 << 20  # bytes of a content that is mostly here before others could be found
+RECHECKS_MAX = 3  # of one content that another program changes here again and again
 TICK = 0.5
 
 
@@ -142,6 +144,8 @@ class Fetch:
         self.is_gone = False  # it failed because nobody here has this content any more
         self.gave: Dict[bytes, int] = {}  # node -> bytes
         self.gave_via = NO_NODE  # the supernode that gave them by its cache
+        self.destination: Optional[Destination] = None  # of its part file, when that was begun
+        self.rechecks = 0  # times that another program had changed it
         self.is_complete = False
         self.is_ended = False
         self.served_until = -math.inf  # by others, when it is over here
@@ -183,6 +187,8 @@ class Fetching:
             fetch.is_in_memory = in_memory
         assert fetch.wish is None
         fetch.wish, fetch.name = wish, name
+        if fetch.destination in (Destination.CACHE, Destination.PASSING) and not in_memory:
+            self._take_over(fetch)
         if fetch.is_complete:
             wish.on_all_pieces(fetch, now)
         elif fetch.download.size < 0:
@@ -190,6 +196,13 @@ class Fetching:
                 self._use(fetch, provider, now)
             self._begin_looking(fetch, now)
         return fetch
+
+    def _take_over(self, fetch: Fetch) -> None:
+        """The person wants it, too: what is here of it is kept, whatever becomes of those it was fetched for."""
+        fetch.destination = Destination.DOWNLOAD
+        size, digests, is_folder = fetch.download.size, fetch.download.digests, fetch.content.is_folder
+        begin = partial(self.library.begin, fetch.file_id, size, digests, fetch.destination, fetch.name, is_folder)
+        in_slices(self.host, begin, lambda *_: None, is_over=lambda: fetch.is_ended)
 
     def is_wished(self, file_id: bytes) -> bool:
         """Must another wish wait? Also while a relayed content is on its way into the cache, out of its part file."""
@@ -552,9 +565,29 @@ class Fetching:
             fetch.memory = MemoryPieces(size, digests, download.piece_size)
             self.host.run(lambda: b"", partial(self._on_begun, fetch, None))
         else:
-            self._begin(fetch, Destination.CACHE if fetch.wish is None else Destination.DOWNLOAD)
+            first = Destination.CACHE if fetch.wish is None else Destination.DOWNLOAD
+            self._begin(fetch, fetch.destination or first)
 
-    def _begin(self, fetch: Fetch, destination: Any) -> None:
+    def open_again(self, fetch: Fetch, error: Exception, now: float) -> bool:
+        """Has another program been at what is here of it? What of that is still right stays, the rest is fetched again.
+
+        False if the error is another one, or that program does it again and again.
+        """
+        if kind_of(error) not in ("CHANGED", "MISSING") or fetch.memory is not None or fetch.rechecks >= RECHECKS_MAX:
+            return False
+        fetch.rechecks += 1
+        fetch.is_complete = False
+        fetch.download.open_again()
+        return True
+
+    def _tell_lost(self, fetch: Fetch, before: int) -> None:
+        lost = before - fetch.download.verified_bytes
+        if lost > 0 and fetch.wish is not None:
+            told = "%s was changed on this disk by another program; %s of it are fetched again"
+            self.host.notify(Notice(told % (fetch.name, format_size(lost))))
+
+    def _begin(self, fetch: Fetch, destination: Destination) -> None:
+        fetch.destination = destination
         size, digests, is_folder = fetch.download.size, fetch.download.digests, fetch.content.is_folder
         begin = partial(self.library.begin, fetch.file_id, size, digests, destination, fetch.name, is_folder)
         self.host.run(begin, partial(self._on_begun, fetch, destination))
@@ -571,7 +604,11 @@ class Fetching:
             self.host.on_cache_changed(lambda: None)  # older contents may have made room for it
         if fetch.is_ended:
             return
-        if error is None:
+        if error is None and fetch.rechecks:
+            before = fetch.download.verified_bytes
+            fetch.download.on_opened(bytes(bitmap), now)
+            self._tell_lost(fetch, before)
+        elif error is None:
             fetch.download.on_opened(bytes(bitmap), now)
             self.serving.tell_pieces(fetch.file_id, bits_of(bytes(bitmap), len(bitmap) * 8), now)
             for requester, query_id in fetch.relay_for.items():
@@ -647,7 +684,7 @@ class Fetching:
             fetch.wish.on_all_pieces(fetch, now)
         elif not fetch.is_passing:
             keep = partial(self.library.finish_cache, fetch.file_id, fetch.name, fetch.content.is_folder)
-            self.host.run(keep, partial(self._on_cached, fetch))
+            in_slices(self.host, keep, partial(self._on_cached, fetch), False, lambda: fetch.is_ended)
 
     # ---- ends
 
@@ -664,6 +701,8 @@ class Fetching:
             bulk.used_at = now
         if fetch.file_id not in self.served_on:
             self.serving.tell_ended(fetch.file_id)
+        if fetch.destination in (Destination.CACHE, Destination.PASSING):    # nobody could go on with it
+            self.host.run(partial(self.library.discard, fetch.file_id), lambda *_: None)
         for then in self._when_ended.pop(fetch.file_id, ()):
             then(now)
 
@@ -704,8 +743,6 @@ class Fetching:
             self.host.send_to_supernode(NotRelayed(query_id, fetch.file_id, requester, fetch.is_gone, words))
         if fetch.wish is not None:
             fetch.wish.on_failed(fetch, reason, now)
-        else:
-            self.host.run(partial(self.library.discard, fetch.file_id), lambda *_: None)
 
     def _why_not(self, fetch: Fetch, error: Exception) -> str:
         """What is told about an error of the library; of a relay, in the words of those who wait for it."""
@@ -778,8 +815,10 @@ class Fetching:
         if fetch.is_ended:
             return
         if error is not None:
-            self.fail(fetch, sentence_of(error), now)
+            if not self.open_again(fetch, error, now):
+                self.fail(fetch, sentence_of(error), now)
             return
+        fetch.destination = None
         self.thank(fetch.gave, fetch.file_id, now)
         # Until the node knows that its cache has it, the fetch answers for it.
         self.host.on_cache_changed(partial(self.end, fetch, now))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import AbstractSet, Any, Callable, Optional, Protocol
 
 After = Callable[[Any, Optional[Exception], float], None]
+AGAIN = object()  # the answer of a disk job that is to be run again, where None means something else
 
 
 class Host(Protocol):
@@ -59,6 +60,25 @@ class Host(Protocol):
     def on_cache_changed(self, then: Callable[[], None]) -> None: ...
     def hold(self, name: str) -> None: ...
     def release(self, name: str) -> None: ...
+
+
+def in_slices(
+    host: Host, job: Callable[[], Any], then: After, again: Any = None, is_over: Callable[[], object] = lambda: False
+) -> None:
+    """Run a disk job that does some of its work each time, and whatever else waits between, while it answers `again`.
+
+    `is_over`: nobody wants the rest any more; then the result is None.
+    """
+
+    def after(result: Any, error: Optional[Exception], now: float) -> None:
+        if error is None and result is again:
+            if not is_over():
+                host.run(job, after)
+                return
+            result = None
+        then(result, error, now)
+
+    host.run(job, after)
 
 
 def sentence_of(error: Exception) -> str:

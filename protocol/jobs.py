@@ -16,7 +16,7 @@ from typing import AbstractSet, Any, Deque, Dict, List, Optional, Sequence, Tupl
 from protocol.content import Pack, check_name, decode_listing
 from protocol.download import Rate
 from protocol.fetching import Fetch, Fetching
-from protocol.host import kind_of, sentence_of
+from protocol.host import AGAIN, in_slices, kind_of, sentence_of
 from protocol.lines import format_size
 from protocol.messages import NO_NODE
 from protocol.results import DownloadDone, ListEntry, Paused, Progress, Resumed, Share, Stopped, TransferRow
@@ -104,6 +104,12 @@ class Job:
     def on_failed(self, fetch: Fetch, reason: str, now: float) -> None:
         self.discard_gone(fetch)
         self.stop(reason, now, keep=not (fetch.is_gone or fetch.is_lost))
+
+    def on_unfinished(self, fetch: Fetch, error: Exception, now: float) -> None:
+        """All pieces came, but the file has not got its name."""
+        if not self.jobs.fetching.open_again(fetch, error, now):
+            fetch.is_full = kind_of(error) == "FULL"
+            self.on_failed(fetch, sentence_of(error), now)
 
     # ---- a full disk
 
@@ -271,7 +277,7 @@ class FileJob(Job):
             return
         is_cached = self.jobs.host.is_cached(self.entry.file_id)
         prepare = partial(self.jobs.prepare_file, self.entry.file_id, self.entry.name, False, is_cached)
-        self.jobs.host.run(prepare, self._on_looked)
+        in_slices(self.jobs.host, prepare, self._on_looked, AGAIN, lambda: self.end_state)
 
     def _on_looked(self, here: Any, error: Optional[Exception], now: float) -> None:
         entry = self.entry
@@ -289,15 +295,14 @@ class FileJob(Job):
 
     def on_all_pieces(self, fetch: Fetch, now: float) -> None:
         finish = partial(self.jobs.library.finish, fetch.file_id, fetch.name)
-        self.jobs.host.run(finish, partial(self._on_finished, fetch))
+        in_slices(self.jobs.host, finish, partial(self._on_finished, fetch), is_over=lambda: self.end_state)
 
     def _on_finished(self, fetch: Fetch, finished: Any, error: Optional[Exception], now: float) -> None:
         self.note(finished)
         if self.end_state:
             return
         if error is not None:
-            fetch.is_full = kind_of(error) == "FULL"
-            self.on_failed(fetch, sentence_of(error), now)
+            self.on_unfinished(fetch, error, now)
             return
         self.drop(fetch, now)
         self.done(finished.path, finished.was_there, now)
@@ -352,7 +357,8 @@ class FolderJob(Job):
         elif fetch.file_id != self.entry.file_id:
             # Flushed all together at the end: one call for many small files.
             finish = partial(jobs.library.finish, fetch.file_id, fetch.name, False)
-            jobs.host.run(finish, partial(self._on_file_finished, fetch))
+            then = partial(self._on_file_finished, fetch)
+            in_slices(jobs.host, finish, then, is_over=lambda: self.end_state)
         elif fetch.memory is not None:
             listing = bytes(fetch.memory.data)
             jobs.host.run(partial(jobs.prepare_folder, name, listing), self._on_listing)
@@ -399,7 +405,7 @@ class FolderJob(Job):
                 self._prepare(entry, now)
         if not self.waiting and not self.busy and not self.later:
             self.is_closing = True
-            self.jobs.host.run(self.jobs.library.flush, self._on_flushed)
+            in_slices(self.jobs.host, self.jobs.library.flush, self._on_flushed, False, lambda: self.end_state)
 
     # ---- packs of small files
 
@@ -434,7 +440,8 @@ class FolderJob(Job):
         members = pack.members[first : first + PACK_FILES_PER_JOB]
         size = sum(member.size for member in members)
         keep = partial(self.jobs.library.keep_small, self.entry.name, members, data[:size])
-        self.jobs.host.run(keep, partial(self._on_unpacked, pack, data[size:], fetch, first))
+        then = partial(self._on_unpacked, pack, data[size:], fetch, first)
+        in_slices(self.jobs.host, keep, then, is_over=lambda: self.end_state)
 
     def _on_unpacked(
         self, pack: Pack, rest: memoryview, fetch: Optional[Fetch], first: int, kept: Any,
@@ -486,7 +493,7 @@ class FolderJob(Job):
         is_known = self.jobs.host.has_under_name(entry.file_id, name)
         is_cached = self.jobs.host.is_cached(entry.file_id)
         prepare = partial(self.jobs.prepare_file, entry.file_id, name, is_known, is_cached)
-        self.jobs.host.run(prepare, partial(self._on_prepared, entry, name))
+        in_slices(self.jobs.host, prepare, partial(self._on_prepared, entry, name), AGAIN, lambda: self.end_state)
 
     def _on_prepared(self, entry: Any, name: str, here: Any, error: Optional[Exception], now: float) -> None:
         self.note(here)
@@ -529,8 +536,7 @@ class FolderJob(Job):
         if self.end_state:
             return
         if error is not None:
-            fetch.is_full = kind_of(error) == "FULL"
-            self.on_failed(fetch, sentence_of(error), now)
+            self.on_unfinished(fetch, error, now)
             return
         self.new_files += 1
         self.drop(fetch, now)
@@ -660,12 +666,12 @@ class Jobs:
     # ---- disk jobs
 
     def prepare_file(self, file_id: bytes, name: str, is_known: bool, is_cached: bool) -> Any:
-        """True if the file stands there already, a Finished if a copy was made on this disk, else None."""
+        """True if the file stands there already, a Finished if a copy was made on this disk, else None; or AGAIN."""
         if self.library.local_copy(file_id) is not None:
-            return True if is_known else self.library.copy_local(file_id, name)
+            return True if is_known else self.library.copy_local(file_id, name) or AGAIN
         if is_cached:
             try:
-                return self.library.copy_local(file_id, name)
+                return self.library.copy_local(file_id, name) or AGAIN
             except Exception as error:  # what the cache holds may be damaged: then it is fetched
                 if kind_of(error) not in ("CHANGED", "UNKNOWN", "MISSING"):
                     raise
@@ -702,12 +708,17 @@ class Jobs:
     def prepare_cached_folder(self, file_id: bytes, name: str) -> Prepared:
         return self.prepare_folder(name, self.library.contents(file_id))
 
+    def _finish_cache(self, file_id: bytes, name: str, is_folder: bool) -> None:
+        """Of a content so small that it takes no slices."""
+        while not self.library.finish_cache(file_id, name, is_folder):
+            pass
+
     def take_relayed_pack(self, file_id: bytes, name: str) -> bytes:
-        self.library.finish_cache(file_id, name)
+        self._finish_cache(file_id, name, False)
         return bytes(self.library.contents(file_id))
 
     def prepare_relayed_folder(self, file_id: bytes, name: str) -> Prepared:
-        self.library.finish_cache(file_id, name, True)
+        self._finish_cache(file_id, name, True)
         return self.prepare_cached_folder(file_id, name)
 
 

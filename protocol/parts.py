@@ -1,6 +1,7 @@
 """Contents that are here in part, and the map that is kept beside each: what it is, and which pieces were verified.
 
-Pure: `library.py` keeps the files. What a map says is believed only after hashing.
+Pure: `library.py` keeps the files. What a map says is believed only after hashing, and what was verified only as long
+as its file is as this node's own last write left it.
 """
 
 from __future__ import annotations
@@ -8,12 +9,13 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import List, NamedTuple
+from typing import List, NamedTuple, Optional, Set, Tuple
 
 from protocol.content import (
     DIGEST_BYTES,
     FILE_SIZE_MAX,
     check_manifest,
+    clear_piece,
     has_piece,
     piece_count_of,
     piece_length,
@@ -43,6 +45,8 @@ MAP_HEADER = struct.Struct(">4sBBHQ")   # magic, destination, is folder, bytes o
 MAP_RECORD = struct.Struct(">I")        # one verified piece
 MAP_MAGIC = b"MAP1"
 
+Stamp = Tuple[int, int, int, int]   # of a file: size, mtime_ns, inode, ctime_ns (0 where it means something else)
+
 
 @dataclass
 class Content:
@@ -60,6 +64,10 @@ class Content:
     verified_count: int = 0
     verified_bytes: int = 0
     map_end: int = 0                                     # where the next record goes
+    stamp: Optional[Stamp] = None                        # of its file after this node's own last write
+    is_stale: bool = False                               # another program was at the file: it and its map are made good
+    doubted: Set[int] = field(default_factory=set)       # verified once, but another program was at the file since
+    unflushed: int = 0                                   # bytes written since a flush was last begun
 
     def __post_init__(self) -> None:
         self.verified = bytearray(-(-piece_count_of(self.size) // 8))
@@ -70,6 +78,18 @@ class Content:
             set_piece(self.verified, index)
             self.verified_count += 1
             self.verified_bytes += piece_length(self.size, index)
+
+    def unmark(self, index: int) -> None:
+        """A piece is not here any more."""
+        self.doubted.discard(index)
+        if has_piece(self.verified, index):
+            clear_piece(self.verified, index)
+            self.verified_count -= 1
+            self.verified_bytes -= piece_length(self.size, index)
+
+    def doubt(self) -> None:
+        """Have all that was verified hashed again before it is used."""
+        self.doubted = {index for index in range(piece_count_of(self.size)) if has_piece(self.verified, index)}
 
     @property
     def is_complete(self) -> bool:

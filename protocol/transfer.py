@@ -300,6 +300,9 @@ class Download:
         if self.is_ended:
             return
         self.is_opening = False
+        if self.choice is not None:
+            self._on_opened_again(self.choice, bitmap, now)
+            return
         count = len(self.digests) // DIGEST_BYTES
         self.choice = PieceChoice(count, bitmap, self._rng)
         self.verified_bytes = sum(self.length_of(index) for index in range(count) if self.choice.is_verified[index])
@@ -313,6 +316,18 @@ class Download:
 
     def length_of(self, index: int) -> int:
         return min(self.piece_size, self.size - index * self.piece_size)
+
+    def open_again(self) -> None:
+        """Something else was at the store: it is asked anew what it has, answered by `on_opened`."""
+        self.is_opening = True
+        self._hands.open_pieces(self, self.size, self.digests)
+
+    def _on_opened_again(self, choice: PieceChoice, bitmap: bytes, now: float) -> None:
+        self.verified_bytes -= sum(map(self.length_of, choice.lose_all_but(bitmap)))
+        if choice.missing:
+            self.fill_all(now)
+        else:
+            self._hands.on_all_pieces(self, now)
 
     def on_piece_map(self, link: int, piece_map: PieceMap, now: float) -> None:
         source = self.sources.get(link)

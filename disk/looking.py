@@ -1,0 +1,79 @@
+"""Hashing what lies on the disk against the digests of a content: pieces of a part, and files that may be the same.
+
+Owned by the disk thread, like the library that uses it.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Dict, Generator, List, Optional, Set, TypeVar
+
+from disk.access import digest_range, fingerprint_of, no_tick, open_regular
+from disk.places import Folder, candidates_of
+from protocol.content import MIB, digest_at, piece_count_of, piece_length, piece_size_of
+from protocol.parts import Content
+from protocol.shares import Fingerprint
+
+_T = TypeVar("_T")
+Steps = Generator[None, None, _T]   # a long operation, of which one slice is done with each `next`
+
+SLICE_BYTES = 64 * MIB         # hashed or copied in one slice: others wait for the disk, too
+
+
+def at_once(steps: Steps[_T]) -> _T:
+    """All slices one after the other: for what is small."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+
+
+def right_ones(content: Content, descriptor: int, indexes: List[int]) -> Set[int]:
+    """Which of these pieces an open file holds."""
+    piece_size = piece_size_of(content.size)
+
+    def is_right(index: int) -> bool:
+        length = piece_length(content.size, index)
+        return digest_range(descriptor, index * piece_size, length, no_tick) == digest_at(content.digests, index)
+
+    return set(filter(is_right, indexes))
+
+
+def find_twin(content: Content, folder: str, name: str) -> Steps[Dict[str, Fingerprint]]:
+    """Which of the files that bear the name, or one that would be tried next, has this very content, and as what."""
+    for candidate in candidates_of(name):
+        path = os.path.join(folder, candidate)
+        try:
+            size = os.lstat(path).st_size
+        except OSError:
+            break
+        if size == content.size:
+            found = yield from _fingerprint_if_same(content, path)
+            if found is not None:
+                return {candidate: found}
+    return {}
+
+
+def is_twin(twins: Dict[str, Fingerprint], place: Folder, name: str) -> bool:
+    """Whether what bears the name is still the file that was hashed."""
+    return name in twins and fingerprint_of(place.status(name)) == twins[name]
+
+
+def _fingerprint_if_same(content: Content, path: str) -> Steps[Optional[Fingerprint]]:
+    try:
+        descriptor = open_regular(path)
+    except OSError:
+        return None
+    try:
+        found, hashed = fingerprint_of(os.fstat(descriptor)), 0
+        for index in range(piece_count_of(content.size)):
+            if not right_ones(content, descriptor, [index]):
+                return None
+            hashed += piece_length(content.size, index)
+            if hashed >= SLICE_BYTES:
+                hashed = 0
+                yield
+        return found if fingerprint_of(os.fstat(descriptor)) == found and found[0] == content.size else None
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,61 @@
+"""What a hidden folder of contents holds at a start: maps with their files, files whose map is lost, and strays.
+
+A stray costs only itself, and what is not understood is put aside, never removed with what it may belong to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import struct
+from typing import Iterator, Optional, Tuple
+
+from disk.access import open_regular, remove
+from protocol.content import KIB, LibraryError
+from protocol.parts import Content, decode_map
+
+MAP_BYTES_MAX = 256 * KIB      # header, 4096 digests and as many records
+ASIDE = "bad-"                 # before the name of a map that cannot be read: no version takes it for one, nor its part
+
+
+def load_maps(folder: str, is_kept: bool) -> Iterator[Tuple[float, Content]]:
+    """The contents of a hidden folder with the time of their last use.
+
+    `is_kept`: a file without a good map stays, for its digests come again with the manifest; else it goes.
+    """
+    names = set(os.listdir(folder))
+    for name in sorted(names):
+        path = os.path.join(folder, name)
+        file_id, end = name[:64], name[64:]
+        if not re.fullmatch("[0-9a-f]{64}", file_id) or end not in ("", ".map"):
+            if not (name.startswith(ASIDE) and name[len(ASIDE):].partition(".")[0] in names):
+                remove(path)
+        elif end and file_id not in names:
+            remove(path)
+        elif end:
+            loaded = _load(path, bytes.fromhex(file_id))
+            if loaded is not None:
+                yield loaded
+            elif not is_kept:
+                remove(path)
+                remove(path[:-len(end)])
+        elif not is_kept and file_id + ".map" not in names:
+            remove(path)
+
+
+def _load(path: str, file_id: bytes) -> Optional[Tuple[float, Content]]:
+    """What a map says; one that says nothing sensible is put aside, one that cannot be read now is left alone."""
+    try:
+        with open(open_regular(path), "rb") as file:
+            return os.fstat(file.fileno()).st_mtime, decode_map(file.read(MAP_BYTES_MAX), file_id)
+    except (OSError, ValueError, struct.error, LibraryError):
+        with contextlib.suppress(OSError):
+            os.replace(path, aside_of(path))
+        return None
+
+
+def aside_of(path: str) -> str:
+    """Where a map is put that cannot be read."""
+    folder, name = os.path.split(path)
+    return os.path.join(folder, ASIDE + name)
