@@ -10,12 +10,26 @@ import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Deque, Union
 
-from disk.access import READ_BUFFERS_MAX, create, fingerprint_of, open_regular, read_into, remove, write_at
+from disk.access import (
+    READ_BUFFERS_MAX,
+    READ_SIZE,
+    create,
+    fingerprint_of,
+    flush_folder,
+    open_regular,
+    read_at,
+    read_into,
+    remove,
+    stamp_of,
+    write_at,
+)
 from disk.places import Folder, give_name
 from protocol.buffers import BufferPool
 from protocol.content import FILE_SIZE_MAX, HIDDEN, ErrorKind, LibraryError, check_name, shown
 from protocol.troubles import no_room, speaking
 from protocol.wire import Buffer
+
+LOOKS_MAX = 3  # at a file that another program goes on changing
 
 
 def path_text(path: Union[str, bytes, os.PathLike[Any]]) -> str:
@@ -105,7 +119,12 @@ class SequentialReader(_Sequential):
 
 
 class SequentialWriter(_Sequential):
-    """Writes one file of known size under a random name, then gives it its own; leaving without `finish` drops it."""
+    """Writes one file of known size under a random name, then gives it its own; leaving without `finish` drops it.
+
+    After each write the file's stamp is kept, and looked at before the next: where another program was at the file, or
+    the disk's clock is too coarse to tell, `finish` hashes it once more as it lies there, and keeps no other bytes than
+    came.
+    """
 
     def __init__(self, folder: str, name: str, size: int) -> None:
         self.folder = os.path.abspath(folder)
@@ -116,11 +135,16 @@ class SequentialWriter(_Sequential):
         super().__init__()
         self.written = 0
         with speaking(f"save {shown(name)}"):
+            is_new = not os.path.isdir(self.folder)
             os.makedirs(self.folder, exist_ok=True)
+            if is_new:
+                flush_folder(os.path.dirname(self.folder))
             free = shutil.disk_usage(self.folder).free
             if size > free:
                 raise no_room(name, size, free)
             self._descriptor = create(self._path)
+            self._stamp = stamp_of(os.fstat(self._descriptor))
+            self._is_doubted = False
 
     def write(self, data: Buffer) -> None:
         """Write the next bytes."""
@@ -128,7 +152,11 @@ class SequentialWriter(_Sequential):
             raise LibraryError(ErrorKind.MALFORMED, f"{shown(self.name)} is longer than was declared.")
         self._hasher.update(data)
         with speaking(f"save {shown(self.name)}"):
+            is_changed = stamp_of(os.fstat(self._descriptor)) != self._stamp
             write_at(self._descriptor, data, self.written)
+            before, self._stamp = self._stamp, stamp_of(os.fstat(self._descriptor))
+        # Two writes within one tick of the disk's clock: another program's between them would show nothing.
+        self._is_doubted |= is_changed or before[1] == self._stamp[1]
         self.written += len(data)
 
     def finish(self) -> str:
@@ -137,13 +165,30 @@ class SequentialWriter(_Sequential):
             raise LibraryError(ErrorKind.MALFORMED, f"{shown(self.name)} is shorter than was declared.")
         with speaking(f"save {shown(self.name)}"):
             os.fsync(self._descriptor)
-            status = os.fstat(self._descriptor)
+            status = self._checked()
             if os.name == "nt":
                 self.close()            # Windows renames no open file
             with Folder.open(self.folder) as place:
                 final, _ = give_name(place, self._path, status, self.name, lambda *_: False)
             self.abort()
         return os.path.join(self.folder, final)
+
+    def _checked(self) -> os.stat_result:
+        """Only what came gets the name, whatever other programs did to the file meanwhile."""
+        for _ in range(LOOKS_MAX):
+            status = os.fstat(self._descriptor)
+            if stamp_of(status) == self._stamp and not self._is_doubted:
+                return status
+            if status.st_size != self.size or not self._is_right():
+                break
+            self._stamp, self._is_doubted = stamp_of(status), False
+        raise LibraryError(ErrorKind.CHANGED, f"{shown(self.name)} was changed by another program while it came.")
+
+    def _is_right(self) -> bool:
+        hasher = hashlib.sha256()
+        for offset in range(0, self.size, READ_SIZE):
+            hasher.update(read_at(self._descriptor, min(READ_SIZE, self.size - offset), offset))
+        return hasher.hexdigest() == self.hexdigest()
 
     def abort(self) -> None:
         """Close the file and drop what was written; after `finish`, nothing."""

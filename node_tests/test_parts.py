@@ -16,6 +16,8 @@ from test_library import keep, restarted, tree_of
 import disk.access
 import disk.looking
 import library
+from disk.access import write_at
+from disk.sequential import SequentialWriter
 from library import Library
 from protocol.content import ErrorKind, FolderEntry, LibraryError, has_piece
 from protocol.parts import Destination
@@ -495,3 +497,50 @@ def test_new_folders_are_flushed_too(lib, folder, monkeypatch, way):
         assert not flushed
         lib.flush()
         assert flushed == [folder.stat().st_ino]
+
+
+# ---- Files of the transport's verbs ---------------------------------------------------------------------------------
+
+def part_beside(folder: Path) -> Path:
+    return next(folder.glob(".node-*.part"))
+
+
+@pytest.mark.parametrize("change", [overwrite, cut, lengthen])
+@pytest.mark.parametrize("when", ["on the way", "at the end"])
+def test_a_file_that_another_program_changed_while_it_came_gets_no_name(tmp_path, change, when):
+    data = CONTENT.data
+    with SequentialWriter(str(tmp_path), "x", len(data)) as writer:
+        writer.write(data[:3 * PIECE])
+        if when == "on the way":
+            change(part_beside(tmp_path), None)
+        writer.write(data[3 * PIECE:])
+        if when == "at the end":
+            change(part_beside(tmp_path), None)
+        if when == "on the way" and change is lengthen:
+            writer.finish()             # what was behind the end is written over
+        else:
+            with pytest.raises(LibraryError) as changed:
+                writer.finish()
+            assert changed.value.kind is ErrorKind.CHANGED
+    assert tree_of(tmp_path) == ({"x": data} if when == "on the way" and change is lengthen else {})
+
+
+def test_a_file_that_was_only_touched_while_it_came_gets_its_name(tmp_path):
+    with SequentialWriter(str(tmp_path), "x", 4) as writer:
+        writer.write(b"ab")
+        os.utime(part_beside(tmp_path), (0, 0))
+        writer.write(b"cd")
+        os.utime(part_beside(tmp_path), (0, 0))
+        writer.finish()
+    assert tree_of(tmp_path) == {"x": b"abcd"}
+
+
+def test_where_the_clock_of_the_disk_stands_still_the_file_is_hashed_once_more(tmp_path, monkeypatch):
+    monkeypatch.setattr("disk.sequential.stamp_of", lambda status: (status.st_size, 0, status.st_ino, 0))
+    with SequentialWriter(str(tmp_path), "x", 4) as writer:
+        writer.write(b"ab")
+        write_at(writer._descriptor, b"X", 0)
+        writer.write(b"cd")
+        with pytest.raises(LibraryError):
+            writer.finish()
+    assert tree_of(tmp_path) == {}
