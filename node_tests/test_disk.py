@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import Iterator, List
 
@@ -13,9 +14,13 @@ import pytest
 from lab import MIB, Lab, Node, content
 from running import Running, free_port
 
+import disk.looking
+import library
 import peer
+from library import Library
 from peer import DownloadDone, Notice, Paused, Resumed, Stopped
 from protocol.content import ErrorKind, LibraryError
+from protocol.host import in_slices
 from protocol.lines import line_for
 
 
@@ -305,3 +310,103 @@ def test_what_a_download_has_just_named_is_not_withdrawn_by_an_older_report(lab,
     lab.run(1)
     assert list(bo.peer._shared) == [shared.file_id] and list(bo.library._shared) == [shared.file_id]
     assert [row.name for row in bo.list()] == ["024.txt"]
+
+
+# ---- other programs at what comes, and what is fetched for others -------------------------------------------------
+
+
+def part_in(node: Node) -> Path:
+    return next(path for path in (Path(node.folder) / ".node" / "parts").iterdir() if len(path.name) == 64)
+
+
+@pytest.mark.parametrize("begun", [3 * MIB, 9 * MIB])
+def test_a_part_that_another_program_cuts_comes_right_and_only_what_was_lost_comes_twice(lab, begun):
+    data = content(10 * MIB)
+    lab.node("ana", shared={"big.bin": data}, disk_delay=0.01)
+    bo = lab.node("bo")
+    bo.fetch("big.bin")
+    assert lab.world.run_until(lambda: bo.row().verified > begun, 60)
+    os.truncate(part_in(bo), MIB)
+    assert lab.world.run_until(lambda: bo.told((DownloadDone, Stopped)), lab.world.now + 60)
+    done = bo.told((DownloadDone, Stopped))[0]
+    assert isinstance(done, DownloadDone) and bo.read("big.bin") == data
+    assert done.moved < len(data) + begun + MIB
+    said = [event.text for event in bo.told(Notice)]
+    assert any("big.bin was changed on this disk by another program" in text for text in said), said
+    assert not any("wrong piece" in text for text in said), "no source is to blame"
+
+
+def has_begun(node: Node) -> bool:
+    return any(fetch.download.verified_bytes > 2 * MIB for fetch in node.peer.fetching.fetches.values())
+
+
+@pytest.mark.parametrize(("name", "path"), [("talks", "talks/a.bin"), ("x.bin", "x.bin")])
+def test_a_relayed_file_and_one_of_a_folder_survive_another_program_at_both_ends(lab, name, path):
+    data = content(6 * MIB)
+    ana = lab.node("ana")
+    lab.node("bo", mesh=False, shared={path: data}, disk_delay=0.01)
+    cy = lab.node("cy", mesh=False)
+    cy.fetch(name)
+    for node in (ana, cy):
+        assert lab.world.run_until(partial(has_begun, node), 60)
+        with open(part_in(node), "r+b") as file:
+            file.write(b"X" * MIB)
+    assert lab.world.run_until(lambda: cy.told((DownloadDone, Stopped)), lab.world.now + 90)
+    assert cy.told(DownloadDone) and cy.read(path) == data
+
+
+def test_a_part_that_is_changed_again_and_again_ends_with_a_sentence_and_no_file(lab):
+    lab.node("ana", shared={"big.bin": content(2 * MIB)})
+    bo = lab.node("bo")
+    finish = bo.library.finish
+
+    def cut_and_finish(*what):
+        os.truncate(part_in(bo), MIB)
+        return finish(*what)
+
+    bo.library.finish = cut_and_finish
+    stopped = bo.fetched("big.bin")
+    assert isinstance(stopped, Stopped) and stopped.reason == '"big.bin" was changed here by another program'
+    assert not os.path.exists(os.path.join(bo.folder, "big.bin"))
+    bo.library.finish = finish
+    assert isinstance(bo.fetched("big.bin"), DownloadDone) and bo.read("big.bin") == content(2 * MIB)
+
+
+def test_while_a_long_file_is_copied_others_are_served(lab, monkeypatch):
+    for module in (library, disk.looking):
+        monkeypatch.setattr(module, "SLICE_BYTES", MIB)
+    ana = lab.node("ana", shared={"big.bin": content(20 * MIB), "small.bin": content(MIB, 3)}, disk_delay=0.05)
+    bo = lab.node("bo")
+    shared = next(entry for entry in ana.list("big.bin"))
+    copied = []
+    in_slices(ana.peer, lambda: ana.library.copy_local(shared.file_id, "copy.bin"), lambda *end: copied.append(end))
+    assert isinstance(bo.fetched("small.bin"), DownloadDone) and not copied
+    assert lab.world.run_until(lambda: copied, lab.world.now + 60) and ana.read("copy.bin") == content(20 * MIB)
+
+
+def relaying(lab: Lab) -> tuple[Node, Node]:
+    ana = lab.node("ana")
+    lab.node("bo", mesh=False, shared={"big.bin": content(10 * MIB)}, disk_delay=0.02)
+    cy = lab.node("cy", mesh=False)
+    cy.fetch("big.bin")
+    assert lab.world.run_until(lambda: any(
+        fetch.download.verified_bytes > 3 * MIB for fetch in ana.peer.fetching.fetches.values()), 60)
+    return ana, cy
+
+
+def test_a_supernode_that_leaves_its_network_keeps_nothing_that_it_fetched_for_others(lab):
+    ana, _ = relaying(lab)
+    left: List[bool] = []
+    ana.do("leave", lab.world.now, lambda *_: left.append(True))
+    assert lab.world.run_until(lambda: left, lab.world.now + 5)
+    lab.run(0.5)
+    assert os.listdir(Path(ana.folder) / ".node" / "parts") == []
+
+
+def test_what_the_person_wants_of_what_is_fetched_for_others_is_kept_for_a_later_run(lab):
+    ana, _ = relaying(lab)
+    ana.fetch("big.bin")
+    lab.run(0.2)
+    ana.kill()
+    with Library(ana.folder) as again:
+        assert [(part.label, part.verified_bytes > 3 * MIB) for part in again.parts()] == [("big.bin", True)]
