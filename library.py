@@ -53,7 +53,7 @@ from disk.access import (
     write_at,
 )
 from disk.flushing import Flush, Submit, flush_copies
-from disk.looking import SLICE_BYTES, Steps, at_once, find_twin, is_twin, right_ones
+from disk.looking import SLICE_BYTES, Steps, at_once, find_twin, is_twin, right_ones_by_two
 from disk.maps import aside_of, load_maps
 from disk.places import folder_in, give_name
 from protocol.buffers import BufferPool
@@ -143,6 +143,7 @@ class Library:
         self._cache: OrderedDict[bytes, Content] = OrderedDict()  # the least recently used first
         self._unflushed: List[str] = []
         self._submit: Optional[Submit] = None
+        self._submit_digest: Optional[Submit] = None
         self._flush = Flush(None)                                  # of many files together
         self._flushes: Dict[bytes, Flush] = {}                     # of parts
         self._steps: Dict[Tuple[bytes, str], Steps[Any]] = {}      # long operations: by content, and to what end
@@ -154,9 +155,9 @@ class Library:
         """Whether transfers use the disk now; any thread may ask."""
         return time.monotonic() - self._moved_at < BUSY_TIME
 
-    def use_thread(self, submit: Submit) -> None:
-        """Have files flushed on a thread beside; without it they are flushed where they are finished."""
-        self._submit, self._flush = submit, Flush(submit)
+    def use_threads(self, flush: Submit, digest: Optional[Submit] = None) -> None:
+        """Have files flushed, and half of what is looked at again hashed, on threads beside; else all is done here."""
+        self._submit, self._flush, self._submit_digest = flush, Flush(flush), digest
 
     def _go_on(self, file_id: bytes, goal: str, begin: Callable[[], Steps[_T]]) -> Optional[_T]:
         """The next slice of a long operation; its result after the last one, None before."""
@@ -473,7 +474,7 @@ class Library:
             if os.fstat(descriptor).st_size > part.size:
                 os.ftruncate(descriptor, part.size)
                 part.stamp = stamp_of(os.fstat(descriptor))
-            right = right_ones(part, descriptor, chosen)
+            right = right_ones_by_two(self._submit_digest, part, descriptor, chosen)
         for index in chosen:
             if index in right:
                 part.doubted.discard(index)
@@ -506,7 +507,8 @@ class Library:
                 part.stamp = stamp_of(os.fstat(descriptor))
             self._look(part, path)                   # what was hashed in an earlier call
             count = max(1, CLAIMS_BYTES_AT_ONCE // piece_size_of(part.size))
-            for index in right_ones(part, self._files.get(path, write=True), claimed[:count]):
+            descriptor = self._files.get(path, write=True)
+            for index in right_ones_by_two(self._submit_digest, part, descriptor, claimed[:count]):
                 part.mark(index)
             part.claimed = claimed[count:]
 

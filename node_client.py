@@ -121,7 +121,7 @@ class DiskThread:
         self._jobs: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._digests = concurrent.futures.ThreadPoolExecutor(1, "digest")
         self._flushes = concurrent.futures.ThreadPoolExecutor(1, "flush")
-        self.submit_flush = self._flushes.submit
+        self.submits = self._flushes.submit, self._digests.submit
         self._thread = threading.Thread(target=self._run, name="disk", daemon=True)
 
     def start(self) -> None:
@@ -245,7 +245,7 @@ class Node:
         self._thread = NodeThread(time.monotonic)
         self.call = self._thread.call
         self._disk = DiskThread(self._thread)
-        library.use_thread(self._disk.submit_flush)
+        library.use_threads(*self._disk.submits)
         self._library, self._transport = library, transport
         is_over = threading.Event()
         scanner = Scanner(library.folder, is_over, is_disk_busy=library.is_busy)

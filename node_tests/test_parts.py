@@ -194,16 +194,16 @@ def test_a_change_after_the_last_look_takes_the_name_back_and_keeps_what_is_righ
 
 
 def test_a_part_that_is_touched_for_ever_is_given_up_with_a_sentence(lib, folder, monkeypatch):
-    right_ones, times = library.right_ones, iter(range(100))
+    right_ones, times = library.right_ones_by_two, iter(range(100))
 
-    def hash_and_touch(part, descriptor, indexes):
+    def hash_and_touch(*what):
         os.utime(part_of(lib), (next(times), 0))
-        return right_ones(part, descriptor, indexes)
+        return right_ones(*what)
 
     begin(lib)
     write(lib, CONTENT, range(CONTENT.count))
     with monkeypatch.context() as busy:
-        busy.setattr(library, "right_ones", hash_and_touch)
+        busy.setattr(library, "right_ones_by_two", hash_and_touch)
         with pytest.raises(LibraryError) as changed:
             finish(lib)
     assert changed.value.sentence == '"lab.iso" was changed here by another program.'
@@ -409,7 +409,7 @@ class Beside:
 @pytest.fixture
 def beside(lib):
     made = Beside()
-    lib.use_thread(made.submit)
+    lib.use_threads(made.submit)
     return made
 
 
@@ -419,6 +419,21 @@ def test_a_slow_flush_gives_other_jobs_their_turn_and_the_name_comes_after_it(li
     assert [lib.finish(CONTENT.file_id, "lab.iso") for _ in range(3)] == [None] * 3 and tree_of(folder) == {}
     beside.work()
     assert lib.finish(CONTENT.file_id, "lab.iso").shared.size == CONTENT.size
+
+
+def test_what_is_hashed_by_two_threads_is_all_looked_at(lib, folder):
+    with concurrent.futures.ThreadPoolExecutor(1) as one:
+        lib.use_threads(one.submit, one.submit)
+        for wrong in range(CONTENT.count):
+            begin(lib)
+            write(lib, CONTENT, range(CONTENT.count))
+            with open(part_of(lib), "r+b") as file:
+                file.seek(wrong * PIECE)
+                file.write(b"XXX")
+            assert begin(lib) == [index for index in range(CONTENT.count) if index != wrong]
+        write(lib, CONTENT, [wrong])
+        finish(lib)
+    assert tree_of(folder) == {"lab.iso": CONTENT.data}
 
 
 def test_a_flush_on_the_way_that_fails_is_not_forgotten(lib, folder, beside, monkeypatch):
