@@ -559,7 +559,7 @@ class Transport:
         self._on_event: Callable[[Any], None] = self._on_verb_event
         # A caller's lock: who checks that something is open and posts to it holds it, and so does who ends it. So
         # what was taken from a caller is in the inbox before the end, and is delivered or counted as undelivered.
-        self._door = threading.Lock()
+        self._gate = threading.Lock()
         self._is_closing = False  # close was called
         self._is_over = False  # the thread is at its end; nothing is posted any more
         self._all_settled: Optional[threading.Event] = None  # what close waits for
@@ -684,7 +684,7 @@ class Transport:
         transport is closed all the same. Closing once more does nothing but wait for the first.
         """
         limit = _seconds(timeout)
-        with self._door:
+        with self._gate:
             is_first, self._is_closing = not self._is_closing, True
         if not is_first:
             self._has_closed.wait(limit)
@@ -716,7 +716,7 @@ class Transport:
         self._thread.join(timeout=5.0)
 
     def _begin_close(self, settled: threading.Event) -> None:
-        with self._door:
+        with self._gate:
             for connection in self._connections.values():
                 connection._leaving = True
         self._all_settled = settled
@@ -757,7 +757,7 @@ class Transport:
 
     def _post(self, action: Callable[[], Any]) -> None:
         """Run this on the network thread, soon."""
-        with self._door:
+        with self._gate:
             if self._is_over:
                 raise self._closed()
             self._inbox.put(action)
@@ -787,7 +787,7 @@ class Transport:
         try:
             self._endpoint.drop_all(CLOSED_BY_THIS)
             self._hand_out_events()
-            with self._door:
+            with self._gate:
                 self._is_over = True
             while not self._inbox.empty():  # each action finds its connection ended
                 self._inbox.get_nowait()()
@@ -1068,7 +1068,7 @@ class Connection:
             self._made.consume(frame)
 
     def _on_lost(self, event: core.ConnectionLost) -> None:
-        with self.transport._door:
+        with self.transport._gate:
             self._end = event
         connecting = self._connecting
         if connecting is not None and not connecting.done() and connecting.set_running_or_notify_cancel():
@@ -1177,7 +1177,7 @@ class Connection:
     def _put_frame(self, kind: int, *parts: Buffer, is_bulk: bool = False) -> None:
         """Queue a frame, whether there is room or not."""
         size = FRAME_HEADER_SIZE + sum(len(part) for part in parts)
-        with self.transport._door:
+        with self.transport._gate:
             self._check_open()
             self._posted_size += size
             self.transport._inbox.put(lambda: self._queue_frame(kind, parts, size, is_bulk))
@@ -1188,7 +1188,7 @@ class Connection:
         try:
             is_taken = self._made.send_frame(kind, *parts, is_bulk=is_bulk)
         finally:
-            with self.transport._door:
+            with self.transport._gate:
                 self._posted_size -= size
                 self._dropped_size += 0 if is_taken else size
 
@@ -1259,7 +1259,7 @@ class Connection:
         return b"".join(parts) if frame.kind == LAST_PART else None
 
     def _disconnect(self, timeout: Optional[float]) -> None:
-        with self.transport._door:
+        with self.transport._gate:
             self._leaving = self._leaving or self._end is None
             self.transport._inbox.put(lambda: self._made.shut_down(CLOSED_BY_OTHER))
         self.transport._wake_up()

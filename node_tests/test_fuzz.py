@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import threading
 import zlib
 from typing import List, NamedTuple, Optional, Tuple
 
@@ -483,10 +484,17 @@ class Unheard:
     """A transport that has no thread: what would be posted is done at once."""
 
     def __init__(self):
-        self._stopping = False
+        self._stopping = self._is_closing = False
+        self._gate = threading.RLock()
+        self._inbox = self
 
-    def _post(self, action):
+    def put(self, action):
         action()
+
+    _post = put
+
+    def _wake_up(self):
+        pass
 
     def _clock(self):
         return 1.0

@@ -145,6 +145,7 @@ def test_noise_and_damage_during_a_transfer(tmp_path):
     for name in ("ana", "bo"):
         (tmp_path / name / "shared").mkdir(parents=True)
     (tmp_path / "ana" / "shared" / "lab.iso").write_bytes(content)
+    (tmp_path / "ana" / "shared" / "small.bin").write_bytes(content[:100_000])
     ana_at, flags = ("127.0.0.1", port), ["node_client.py", "--ip", "127.0.0.1", "--port"]
     strangers = Strangers(16)
     with Running(*flags, port, "--name", "ana", "--log", logs[0], cwd=tmp_path / "ana") as ana:
@@ -154,6 +155,9 @@ def test_noise_and_damage_during_a_transfer(tmp_path):
                 Running(*flags, between.address[1], "--name", "bo", "--log", logs[1], cwd=tmp_path / "bo") as bo:
             bo.expect(r"^\* joined ana's network")
             bo_at = ("127.0.0.1", between.client[1])
+            bo.ask_until("G", "small.bin")
+            bo.type("R small.bin")
+            bo.expect(r"^OK small\.bin")  # now every thread that a transfer needs is there
             bo.type("R lab.iso")
             bo.ask_until("V", r"receiving +\d+%")
             nodes = [ana.process.pid, bo.process.pid]
@@ -174,7 +178,7 @@ def test_noise_and_damage_during_a_transfer(tmp_path):
                     time.sleep(max(0.0, began + number / 30_000 - time.monotonic()))
             attacked = time.monotonic() - began
             between.rate = 1e9  # the attack is over: now the rest may hurry
-            assert bo.count("^OK") == 0, "the transfer was over before the attack was"
+            assert bo.count(r"^OK lab\.iso") == 0, "the transfer was over before the attack was"
             done = bo.expect(r"^OK lab\.iso .* in (\d+):(\d+),")
             lost = sum(map(dropped_by_kernel, (port, bo_at[1])))
             print("did not get through to a node:", lost)
