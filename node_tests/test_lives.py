@@ -208,7 +208,7 @@ def limits(monkeypatch):
         monkeypatch.setattr(module, name, getattr(module, name))
 
 
-@pytest.mark.parametrize("seed", range(1, 13))
+@pytest.mark.parametrize("seed", [*range(1, 13), 500470, 500911])
 def test_a_random_life_keeps_its_promises(limits, seed):
     Life(seed).run()
 

@@ -394,6 +394,29 @@ def test_a_larger_datagram_size_does_not_undo_a_reduced_window():
     assert controller.window == window
 
 
+@pytest.mark.parametrize("is_alarm_first", [True, False])
+def test_a_process_that_stood_still_does_not_take_its_sleep_for_a_round_trip(is_alarm_first):
+    """Twenty seconds of it once made the probe timeout as long, and a few losses later nothing had moved for 60 s."""
+    recovery = Recovery(0, CubicQ(1200))
+    recovery.rtt.on_sample(0.2, 0.0)
+    sent_over(recovery, [1.0, 1.001])
+    if is_alarm_first:
+        recovery.on_timeout(21.0)
+    recovery.on_ack([(0, 1)], 0.0, 21.001)
+    assert recovery.rtt.smoothed == 0.2
+    sent_over(recovery, [22.0])
+    recovery.on_ack([(2, 2)], 0.0, 22.1)
+    assert recovery.rtt.smoothed < 0.2
+
+
+def test_a_path_with_a_long_round_trip_is_measured():
+    recovery = Recovery(0, CubicQ(1200))
+    recovery.rtt.on_sample(1.5, 0.0)
+    sent_over(recovery, [1.0])
+    recovery.on_ack([(0, 0)], 0.0, 3.5)
+    assert recovery.rtt.latest == 2.5
+
+
 # ---- silence that is congestion, and silence that is none (RFC 9002 §7.6) --------------------------------------------
 
 

@@ -30,6 +30,7 @@ GRANULARITY = 0.001  # seconds, RFC 9002 §6.1.2
 INITIAL_RTT = 0.1  # seconds; RFC 9002 says 0.333, a lab is a LAN
 MAX_ACK_DELAY = 0.005  # seconds that the receiver may hold an acknowledgement back
 PROBE_TIMEOUT_MAX = 2.0  # the backoff's cap: uncapped, a 10 s black hole costs 6.5 s more
+STOOD_STILL = 1.0  # seconds that an alarm may be late; beyond, this process did not run, and its waits tell nothing
 PERSISTENT_CONGESTION_THRESHOLD = 3  # probe timeouts, RFC 9002 §7.6.1
 DATAGRAM_SIZE_BASE = 1200  # RFC 8899 §5.1.2: passes everywhere
 BLACK_HOLE_FLIGHTS = 3  # in which what is larger was lost and nothing of that size arrived: then the path loses it all
@@ -296,6 +297,7 @@ class Recovery:
         self.time_threshold = TIME_THRESHOLD
         self.loss_time = math.inf
         self.last_sent_at = -math.inf
+        self._still_until = -math.inf  # this process did not run just before that instant
         self.delivered = 0  # bytes acknowledged in all
         self._delivered_at = 0.0
         self._first_sent_at = 0.0  # when the packet was sent whose acknowledgement came last
@@ -349,6 +351,7 @@ class Recovery:
             return outcome
         self._check(ranges)
         in_flight_before = self.bytes_in_flight
+        deadline = self.next_deadline() if now - self.last_sent_at > STOOD_STILL else math.inf
         newly_packets = newly_size = spurious = mtu = 0
         newest: Optional[SentBatch] = None
         seen = self._seen
@@ -385,7 +388,10 @@ class Recovery:
             and newest.first <= largest < newest.first + newest.count
         ):
             rtt_sample = max(now - newest.sent_at, 1e-6)
-            self.rtt.on_sample(rtt_sample, ack_delay)
+            if rtt_sample > STOOD_STILL and self._was_still_since(newest.sent_at, deadline, now):
+                rtt_sample = None
+            else:
+                self.rtt.on_sample(rtt_sample, ack_delay)
         self.largest_acknowledged = max(self.largest_acknowledged, largest)
         self.bytes_in_flight -= newly_size
         if spurious:
@@ -401,6 +407,12 @@ class Recovery:
         mtu_lost = self._detect_loss(now, outcome.lost, probes)
         self._settle(now)
         return outcome._replace(mtu_acknowledged=mtu, mtu_lost=mtu_lost, progressed=bool(newly_packets))
+
+    def _was_still_since(self, sent_at: float, deadline: float, now: float) -> bool:
+        """Did this process stand still while the packet was on its way? Then who knows how long that was."""
+        if now > deadline + STOOD_STILL:
+            self._still_until = now
+        return sent_at < self._still_until
 
     def _tell_congestion(
         self, newest: SentBatch, packets: int, size: int, rtt: Optional[float], in_flight_before: int, now: float
@@ -559,6 +571,8 @@ class Recovery:
     def on_timeout(self, now: float) -> Tuple[Outcome, bool]:
         """What is lost by time, and whether a probe is to be sent."""
         lost: List[Tuple[int, int]] = []
+        if now > self.next_deadline() + STOOD_STILL:
+            self._still_until = now
         if self.loss_time < math.inf:
             mtu_lost = self._detect_loss(now, lost)
             self._settle(now)
