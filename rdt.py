@@ -1291,10 +1291,11 @@ class Connection:
         began, deadline = time.monotonic(), _deadline(timeout)
         if not self._sending_file.acquire(blocking=False):
             raise RdtError("a file is being sent to %s already" % _shown(self.address))
-        transfer = next(self._transfers)
+        transfer, is_offered = next(self._transfers), False
         try:
             while True:
                 with SequentialReader(name) as reader:
+                    is_offered = True
                     self._offer(transfer, reader, deadline)
                     self._send_content(transfer, reader, progress, deadline)
                     digest = reader.hexdigest()
@@ -1303,7 +1304,8 @@ class Connection:
                         return FileReceipt(reader.path, reader.size, digest, time.monotonic() - began)
                 self.transport._post(self._check_bulk)
         except LibraryError as error:
-            self._tell_refused(transfer, str(error))
+            if is_offered:  # else the other side knows of nothing
+                self._tell_refused(transfer, str(error))
             raise RdtError("cannot send to %s: %s" % (_shown(self.address), error)) from error
         except BaseException:
             self._tell_refused(transfer, "the sender gave up")
