@@ -64,6 +64,7 @@ class Person(Node):
         self.story = story
         self.is_leaving = self.is_member = False
         self.obeys_since = {}  # (ruler's id, term) -> when it began to, the last time
+        self.hint = None  # where a network was found that was not asked for
         self.lines = []  # chat: (ruler's id, term, text)
         self.said = []
         self.started = {}  # number of a transfer -> name
@@ -88,14 +89,16 @@ class Person(Node):
         if outcome.kind in ("joined", "supernode"):
             self.is_member = True
         else:
+            self.hint = outcome.address if outcome.text and outcome.kind == "nobody" else None
             self.world.after(self.story.rng.uniform(1.0, 4.0), self.try_to_join)
 
     def try_to_join(self):
-        """Join by any node that lives; the first one opens the network."""
+        """Join where the last try found a network, else by any node that lives; the first one opens the network."""
         if not self.is_alive or self.is_member or self.is_late(self.try_to_join):
             return
         others = [one for one in self.story.here() if one is not self]
         target = self.story.rng.choice(others).network.address if others else self.network.address
+        target = self.hint or target
         self.story.tell("%-4s joins at %s:%d" % (self.name, *target))
         self.do("start", target, PORT, self.world.now)
 
