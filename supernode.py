@@ -500,7 +500,8 @@ class Supernode:
         if line.digest is None and len(shares) == message.count:
             line.digest = share_digest(shares)
         line.announced = message.digest
-        if line.digest != message.digest:
+        is_known = line.digest == message.digest and not self.index.is_short(line.entry.node_id)
+        if not is_known:
             line.want_shares_at = now
             self._want_shares(line, now)
 
@@ -658,6 +659,13 @@ class Supernode:
                 self._depart(line, GONE, now)
         for node_id in [node_id for node_id, gone in self._gone.items() if gone[1] <= now]:
             del self._gone[node_id]
+        self._ask_for_what_found_no_room()
+
+    def _ask_for_what_found_no_room(self) -> None:
+        """The index was full and has room again: one member at each look says once more what it shares."""
+        line = self._lines.get(self.index.next_short() or NO_NODE)
+        if line is not None and line.link is not None:
+            self._send(line.link, messages.SharesWanted())
 
     def _does_not_read(self, link: int) -> bool:
         return self.network.backlog(link) > BACKLOG_MAX

@@ -9,9 +9,10 @@ import pytest
 
 from node_tests.stub_node import PORT, Lab, StubNode, share
 from node_tests.test_membership import Stranger, obeyed_by_all
+from protocol import index as index_room
 from protocol import messages
 from protocol.index import Index
-from protocol.messages import NO_NODE, ListPage, ListRequest, Offer, Relay, Search, encode
+from protocol.messages import NO_NODE, ListPage, ListRequest, Offer, Relay, Search, SharesWanted, encode
 from protocol.roster import node_id_of, random_bytes
 
 
@@ -115,6 +116,38 @@ def test_shares_over_the_limits_are_refused_and_counted() -> None:
     index.forget(b"a" * 8)
     assert len(index) == 0 and index.page("", 0) == (0, ())
     assert not index._rows and not index._holders and not index._row_uses
+
+
+def test_ten_who_fill_the_index_leave_a_newcomer_its_rows(monkeypatch) -> None:
+    monkeypatch.setattr(index_room, "INDEX_ENTRIES_MAX", 1000)
+    index = Index()
+    greedy = [bytes([number]) * 8 for number in range(10)]
+    for number, member in enumerate(greedy):
+        index.add(member, [share(1000 * number + each) for each in range(1000)])
+    assert index.add(b"honest!!", [share(70_000, "honest.pdf"), share(70_001)]) == 0
+    assert [row.holders for row in index.page("honest.pdf", 0)[1]] == [(b"honest!!",)]
+    assert len(index) == index.page("", 0)[0] == 1000
+    held = [len(index.shares_of(member)) for member in greedy]
+    assert sum(held) == 998 and min(held) >= 99
+    first = index.shares_of(greedy[0])
+    assert [entry.file_id for entry in first] == [share(each).file_id for each in range(len(first))]  # not the last
+
+
+def test_shares_that_found_no_room_are_asked_for_again_when_there_is_some(monkeypatch) -> None:
+    monkeypatch.setattr(index_room, "INDEX_ENTRIES_MAX", 10)
+    lab = Lab(31, 3)
+    ruler, first, second = lab.nodes
+    assert ruler.supernode is not None
+    announce(lab, first, *[share(number) for number in range(10)])
+    announce(lab, second, *[share(number) for number in range(20, 28)])
+    index = ruler.supernode.index
+    assert [len(index.shares_of(node.membership.node_id)) for node in (first, second)] == [5, 5]
+    first.received.clear()
+    announce(lab, second)
+    lab.run(2.0)
+    assert received(first, SharesWanted) == [SharesWanted()]
+    announce(lab, first, *[share(number) for number in range(10)])
+    assert len(index) == 10 and not index.is_short(first.membership.node_id)
 
 
 def test_index_always_equals_what_its_members_said() -> None:

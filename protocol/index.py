@@ -8,13 +8,15 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import re
-from typing import Callable, Dict, Iterable, List, Set, Tuple
+from typing import Callable, Dict, Iterable, List, Optional, Set, Tuple
 
 from protocol.content import BadName, check_name
+from protocol.fairness import FairShares
 from protocol.messages import HOLDERS_NAMED_MAX, LIST_PER_PAGE, SHARES_MAX, ListRow, ShareEntry
 from protocol.roster import fold
 
 INDEX_ENTRIES_MAX = 100_000  # of all members together; about 60 MB
+ROOM_AGAIN = 0.9  # of these, below which those whose shares found no room are asked for them once more
 STARS_MAX = 16  # in a pattern: more only cost time
 FOLDED_MAX = 240  # characters of a name that are compared: some signs become 18
 
@@ -58,7 +60,8 @@ class Index:
         self._rows: Dict[_Key, ShareEntry] = {}
         self._row_uses: Dict[_Key, int] = {}
         self._holders: Dict[Tuple[bytes, int], Dict[bytes, int]] = {}  # content -> member -> names it has it under
-        self._count = 0
+        self._fair = FairShares(INDEX_ENTRIES_MAX)
+        self._short: Dict[bytes, None] = {}  # members some of whose shares found no room, in order
         self._version = 0
         self._sorted: List[_Line] = []
         self._new: Dict[_Key, None] = {}  # since it was sorted; ordered, unlike a set: a test's seed replays exactly
@@ -66,7 +69,19 @@ class Index:
         self._last: Tuple[int, str, List[_Line]] = (-1, "", [])
 
     def __len__(self) -> int:
-        return self._count
+        return self._fair.total
+
+    def is_short(self, node_id: bytes) -> bool:
+        """Did some of this member's shares find no room, or lose it to somebody who had fewer?"""
+        return node_id in self._short
+
+    def next_short(self) -> Optional[bytes]:
+        """A member whose shares are wanted once more, now that there is room; it is named once."""
+        if not self._short or self._fair.total >= ROOM_AGAIN * self._fair.limit:
+            return None
+        node_id = next(iter(self._short))
+        del self._short[node_id]
+        return node_id
 
     def shares_of(self, node_id: bytes) -> List[ShareEntry]:
         return list(self._shares.get(node_id, {}).values())
@@ -76,19 +91,34 @@ class Index:
         return self.add(node_id, entries)
 
     def add(self, node_id: bytes, entries: Iterable[ShareEntry]) -> int:
-        """Add to a member's shares; how many found no room, or have a name that nobody could keep."""
+        """Add to a member's shares; how many found no room, or have a name that nobody could keep.
+
+        When all rows are taken, the member with the most of them gives up those that it announced last.
+        """
         shares = self._shares.setdefault(node_id, {})
         refused = 0
         for entry in entries:
             key = _key_of(entry)
             if key in shares:
                 shares[key] = entry
-            elif len(shares) >= SHARES_MAX or self._count >= INDEX_ENTRIES_MAX or not _is_listable(entry.name):
+            elif len(shares) >= SHARES_MAX or not _is_listable(entry.name) or not self._make_room(node_id):
                 refused += 1
             else:
                 shares[key] = entry
                 self._take_in(node_id, key, entry)
         return refused
+
+    def _make_room(self, node_id: bytes) -> bool:
+        who = self._fair.gives_way(node_id)
+        if who is None:
+            return True
+        assert isinstance(who, bytes)
+        self._short[who] = None
+        if who == node_id:
+            return False
+        key, _ = self._shares[who].popitem()
+        self._take_out(who, key)
+        return True
 
     def remove(self, node_id: bytes, entries: Iterable[ShareEntry]) -> None:
         shares = self._shares.get(node_id, {})
@@ -98,6 +128,7 @@ class Index:
 
     def forget(self, node_id: bytes) -> None:
         """The member is gone, and its shares with it."""
+        self._short.pop(node_id, None)
         for key in self._shares.pop(node_id, {}):
             self._take_out(node_id, key)
 
@@ -109,7 +140,7 @@ class Index:
         self._row_uses[key] = self._row_uses.get(key, 0) + 1
         holders = self._holders.setdefault(key[:2], {})
         holders[node_id] = holders.get(node_id, 0) + 1
-        self._count += 1
+        self._fair.take(node_id)
 
     def _take_out(self, node_id: bytes, key: _Key) -> None:
         self._row_uses[key] -= 1
@@ -126,7 +157,7 @@ class Index:
             del holders[node_id]
         if not holders:
             del self._holders[key[:2]]
-        self._count -= 1
+        self._fair.give_back(node_id)
 
     def is_at_hand(self, pattern: str, first: int) -> bool:
         """Is a page of this list only to be cut? A list once begun is read to its end as it was then."""

@@ -1,0 +1,93 @@
+"""Fair shares: who gives way when a bounded thing is full."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from protocol.fairness import STALE_ENTRIES_MAX, FairShares
+
+
+def take(shares, person, cost=1):
+    """As a caller does it: what the greediest loses is one thing of its own, here of the same cost."""
+    while True:
+        who = shares.gives_way(person, cost)
+        if who is None:
+            shares.take(person, cost)
+            return True
+        if who == person:
+            return False
+        shares.give_back(who, min(cost, shares.held(who)))
+
+
+def test_who_comes_late_gets_its_share_from_who_holds_most():
+    shares = FairShares(100)
+    for greedy in "abcdefghij":
+        for _ in range(100):
+            take(shares, greedy)
+    assert all(take(shares, "late") for _ in range(2))
+    assert shares.held("late") == 2 and shares.total == 100
+    assert min(shares.held(greedy) for greedy in "abcdefghij") >= 9
+
+
+def test_one_alone_may_have_all_of_it_and_no_more():
+    shares = FairShares(5)
+    assert [take(shares, "a") for _ in range(7)] == [True] * 5 + [False] * 2
+    assert shares.gives_way("a") == "a"
+
+
+def test_equals_do_not_take_from_each_other_in_turn():
+    shares = FairShares(4)
+    for person in "aabb":
+        assert take(shares, person)
+    assert not take(shares, "a") and not take(shares, "b")
+    assert (shares.held("a"), shares.held("b")) == (2, 2)
+
+
+def test_nobody_gives_way_for_what_is_larger_than_the_whole():
+    shares = FairShares(10)
+    assert shares.gives_way("a", 11) == "a"
+    shares.take("b", 10)
+    assert shares.gives_way("a", 11) == "a"
+
+
+def test_who_left_holds_nothing():
+    shares = FairShares(3)
+    shares.take("a", 3)
+    shares.forget("a")
+    shares.forget("never here")
+    assert (shares.total, len(shares), shares.greediest()) == (0, 0, None)
+    assert take(shares, "b", 3)
+
+
+def test_more_cannot_be_given_back_than_was_taken():
+    shares = FairShares(3)
+    shares.take("a", 2)
+    with pytest.raises(AssertionError):
+        shares.give_back("a", 3)
+
+
+@given(st.integers(1, 30), st.lists(st.tuples(st.sampled_from("abcde"), st.integers(1, 4)), max_size=120))
+@settings(max_examples=200, deadline=None)
+def test_shares_are_max_min_fair_and_within_the_limit(limit, wishes):
+    """Whoever was refused holds as much as anybody could have given it: within one cost of the greediest."""
+    shares = FairShares(limit)
+    for person, cost in wishes:
+        taken = take(shares, person, cost)
+        assert shares.total <= limit
+        assert shares.total == sum(shares.held(each) for each in "abcde")
+        if not taken and shares.total + cost > limit:
+            assert shares.held(person) + cost >= max(map(shares.held, "abcde")) or cost > limit
+        greediest = shares.greediest()
+        assert shares.held(greediest) == max(map(shares.held, "abcde"))
+
+
+def test_many_takings_leave_no_heap_of_old_entries_behind():
+    shares, rng = FairShares(1000), random.Random(7)
+    for _ in range(20_000):
+        take(shares, rng.randrange(300))
+    assert len(shares._heap) <= 2 * len(shares) + STALE_ENTRIES_MAX
+    assert shares.total == 1000

@@ -1,0 +1,96 @@
+"""Fair shares of a bounded thing: when it is full, who holds most gives way.
+
+The rule is max-min fairness (Bertsekas and Gallager, Data Networks, §6.5.2): nobody's share is cut for somebody who
+holds as much already. Ten that take all they can and one that takes little: the one gets what it asks for, the ten
+share the rest equally, in whatever order they came.
+
+A *person* is who holds: a node id that was checked, else an address without its port (a name or an id that a message
+merely claims is free to make up, and whoever makes up a hundred would hold a hundred shares).
+The *cost* of one is what it takes away from all others: bytes of memory, places in a queue, descriptors.
+
+    shares = FairShares(limit)
+    who = shares.gives_way(person, cost)    # None: there is room; somebody else: take one back from it; itself: refuse
+    shares.take(person, cost) ; shares.give_back(person, cost)
+
+Pure, and what is held is held by the caller: this module only counts, and says whose turn it is to lose something.
+Every shared bounded thing of the program, with its bound and with what happens to the greedy, stands in the table of
+the README ("What is bounded").
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from typing import Dict, Hashable, List, Optional, Tuple
+
+STALE_ENTRIES_MAX = 100  # of the heap, beside one for each person, until they are tidied away together
+
+
+class FairShares:
+    """How much of one bounded thing each person holds. All costs are positive ints of one unit."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.total = 0
+        self._held: Dict[Hashable, int] = {}
+        # Greediest first. An entry whose number is not what its person holds now is stale, and skipped.
+        self._heap: List[Tuple[int, int, Hashable]] = []
+        self._ties = itertools.count()
+
+    def __len__(self) -> int:
+        """How many persons hold something."""
+        return len(self._held)
+
+    def held(self, person: Hashable) -> int:
+        """What this person holds."""
+        return self._held.get(person, 0)
+
+    def gives_way(self, person: Hashable, cost: int = 1) -> Optional[Hashable]:
+        """Who has to give something back before this person may take so much: None when there is room.
+
+        The person itself when nobody would hold more than it does afterwards: then it is refused. (Were it not, two
+        persons of equal shares would take one thing from each other for ever.)
+        """
+        if self.total + cost <= self.limit:
+            return None
+        greediest = self.greediest()
+        if greediest is None or self.held(person) + cost >= self.held(greediest):
+            return person
+        return greediest
+
+    def take(self, person: Hashable, cost: int = 1) -> None:
+        """Count it; the caller asked `gives_way` before, and did as it said."""
+        held = self.held(person) + cost
+        self._held[person] = held
+        self.total += cost
+        self._push(person, held)
+
+    def give_back(self, person: Hashable, cost: int = 1) -> None:
+        """So much less is held."""
+        held = self.held(person) - cost
+        assert held >= 0, "gave back more than was taken"
+        self.total -= cost
+        if held:
+            self._held[person] = held
+            self._push(person, held)
+        else:
+            self._held.pop(person, None)
+
+    def forget(self, person: Hashable) -> None:
+        """This person holds nothing any more."""
+        self.total -= self._held.pop(person, 0)
+
+    def greediest(self) -> Optional[Hashable]:
+        """Who holds most; of equals, who has held it for longest. None when nobody holds anything."""
+        while self._heap:
+            held, _, person = self._heap[0]
+            if self._held.get(person) == -held:
+                return person
+            heapq.heappop(self._heap)
+        return None
+
+    def _push(self, person: Hashable, held: int) -> None:
+        heapq.heappush(self._heap, (-held, next(self._ties), person))
+        if len(self._heap) > 2 * len(self._held) + STALE_ENTRIES_MAX:
+            self._heap = [(-held, next(self._ties), person) for person, held in self._held.items()]
+            heapq.heapify(self._heap)
