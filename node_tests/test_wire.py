@@ -12,19 +12,24 @@ from protocol.wire import WireError
 IDS = st.binary(min_size=8, max_size=8)
 NONCES = st.binary(min_size=16, max_size=16)
 NUMBERS = st.integers(0, 2**64 - 1)
+FIRST_NUMBERS, CREDITS = st.integers(0, wire.PACKET_NUMBER_MAX), st.integers(0, wire.CREDIT_MAX)
 
 PACKETS = [
     (
         wire.encode_init,
         wire.decode_init,
-        st.builds(wire.InitPacket, IDS, NONCES, NUMBERS, NUMBERS, NONCES, st.binary(min_size=20, max_size=20)),
+        st.builds(wire.InitPacket, IDS, NONCES, FIRST_NUMBERS, CREDITS, NONCES, st.binary(min_size=20, max_size=20)),
     ),
     (
         wire.encode_cookie,
         wire.decode_cookie,
         st.builds(wire.CookiePacket, IDS, NONCES, st.binary(min_size=20, max_size=20)),
     ),
-    (wire.encode_init_ack, wire.decode_init_ack, st.builds(wire.InitAckPacket, IDS, IDS, NUMBERS, NUMBERS, NONCES)),
+    (
+        wire.encode_init_ack,
+        wire.decode_init_ack,
+        st.builds(wire.InitAckPacket, IDS, IDS, FIRST_NUMBERS, CREDITS, NONCES),
+    ),
     (
         wire.encode_close,
         wire.decode_close,
@@ -61,6 +66,43 @@ def test_an_acknowledgement_survives_the_wire(data, largest):
         top = first - 1
     packet = wire.AckPacket(b"12345678", largest, 7, 2**40, ranges)
     assert wire.decode_ack(memoryview(wire.encode_ack(packet))) == packet
+
+
+BEYOND = [wire.PACKET_NUMBER_MAX + 1, 2**64 - 1]
+
+
+@pytest.mark.parametrize("number", BEYOND)
+def test_numbers_from_which_an_endpoint_would_reckon_on_are_refused_at_the_door(number):
+    """Else the number after them, or the last of the batch that they begin, has no room in any packet."""
+    for decode, datagram in (
+        (wire.decode_init, wire.encode_init(wire.InitPacket(b"a" * 8, b"b" * 16, number, 6, b"c" * 16, b"d" * 20))),
+        (wire.decode_init, wire.encode_init(wire.InitPacket(b"a" * 8, b"b" * 16, 5, number, b"c" * 16, b"d" * 20))),
+        (wire.decode_init_ack, wire.encode_init_ack(wire.InitAckPacket(b"a" * 8, b"b" * 8, number, 8, b"c" * 16))),
+        (wire.decode_init_ack, wire.encode_init_ack(wire.InitAckPacket(b"a" * 8, b"b" * 8, 7, number, b"c" * 16))),
+        (wire.decode_ack, wire.encode_ack(wire.AckPacket(b"a" * 8, 90, 7, number, [(80, 90)]))),
+        (wire.decode_data_header, wire.encode_ping(b"a" * 8, number, 0)),
+    ):
+        with pytest.raises(WireError, match="out of range"):
+            decode(memoryview(datagram))
+
+
+@pytest.mark.parametrize(
+    ("first", "floor", "index"),
+    [
+        (wire.PACKET_NUMBER_MAX, 0, 1),  # in a batch that goes beyond
+        (wire.PACKET_NUMBER_MAX, 0, wire.BATCH_PACKETS_MAX - 1),
+        (7, 8, 0),  # the oldest of interest lies before the first there ever was
+        (7, 0, wire.BATCH_PACKETS_MAX),
+        (7, 0, 2**16 - 1),
+    ],
+)
+def test_a_place_that_no_packet_can_have_is_malformed(first, floor, index):
+    fields = (0, wire.VERSION, wire.PacketType.DATA, 0, b"a" * 8, first, floor, 0, 100, index)
+    with pytest.raises(WireError):
+        wire.decode_data_header(memoryview(wire.DATA_HEADER.pack(*fields)))
+    run = bulk(0, [bytes(100)] * 5, wire.BatchHead(b"a" * 8, first, floor, 0, 100))
+    if not index:
+        assert wire.decode_bulk_run(memoryview(b"".join(run)), 140) is None
 
 
 def sealed(datagram):

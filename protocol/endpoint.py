@@ -328,21 +328,16 @@ class Endpoint:
             self._reply(address, wire.encode_reset(wire.ResetPacket(connection_id, self.reset_token(connection_id))))
 
     def _on_data(self, datagram: memoryview, address: Address, now: float) -> None:
-        if len(datagram) < wire.DATA_HEADER_SIZE:
-            raise WireError("too short for its type")
-        _, _, _, _, connection_id, first, floor, offset, step, index = wire.DATA_HEADER.unpack_from(datagram)
+        connection_id, number, oldest, offset = wire.decode_data_header(datagram)
         connection = self._find(connection_id, datagram, address, now)
         if connection is not None:
-            payload = datagram[wire.DATA_HEADER_SIZE :]
-            connection.on_data(first + index, first - floor, offset + index * step, payload, now)
+            connection.on_data(number, oldest, offset, datagram[wire.DATA_HEADER_SIZE :], now)
 
     def _on_ping(self, datagram: memoryview, address: Address, now: float) -> None:
-        if len(datagram) < wire.DATA_HEADER_SIZE:
-            raise WireError("too short for its type")
-        _, _, _, _, connection_id, first, floor, _, _, index = wire.DATA_HEADER.unpack_from(datagram)
+        connection_id, number, oldest, _ = wire.decode_data_header(datagram)
         connection = self._find(connection_id, datagram, address, now)
         if connection is not None:
-            connection.on_ping(first + index, first - floor, now)
+            connection.on_ping(number, oldest, now)
 
     def _on_ack(self, datagram: memoryview, address: Address, now: float) -> None:
         try:

@@ -27,6 +27,12 @@ CONNECTION_ID_SIZE = 8
 COOKIE_SIZE = 20  # 4 bytes of slot, 16 of HMAC
 RESET_TOKEN_SIZE = 16
 REASON_SIZE_MAX = 200  # bytes of UTF-8 that a CLOSE may say
+# Numbers that become an endpoint's state are refused where they are decoded: up to half of what 8 bytes hold, whatever
+# is reckoned from one (the last of a batch, the next) fits into its field again. Honest ones begin below 2^32 and are
+# never used up (RFC 9000 has 2^62). The others are held against that state, and end the connection with a reason: what
+# was acknowledged against what was sent, where bytes lie against the credit, a final size against what came.
+PACKET_NUMBER_MAX = 1 << 63
+CREDIT_MAX = 1 << 63  # stream offset up to which a remote may let us send
 
 Buffer = Union[bytes, bytearray, memoryview]
 Address = Tuple[str, int]
@@ -192,6 +198,16 @@ def _fields(layout: struct.Struct, datagram: memoryview) -> Tuple[Any, ...]:
         raise WireError("too short for its type") from None
 
 
+def _check_number(number: int) -> None:
+    if not 0 <= number <= PACKET_NUMBER_MAX:
+        raise WireError("packet number out of range")
+
+
+def _check_credit(credit: int) -> None:
+    if credit > CREDIT_MAX:
+        raise WireError("credit out of range")
+
+
 def encode_init(packet: InitPacket) -> bytearray:
     return _built(INIT, PacketType.INIT, packet, size=INIT_SIZE)
 
@@ -199,7 +215,10 @@ def encode_init(packet: InitPacket) -> bytearray:
 def decode_init(datagram: memoryview) -> InitPacket:
     if len(datagram) < INIT_SIZE:
         raise WireError("INIT is not padded")
-    return InitPacket(*_fields(INIT, datagram))
+    packet = InitPacket(*_fields(INIT, datagram))
+    _check_number(packet.first_packet_number)
+    _check_credit(packet.credit)
+    return packet
 
 
 def encode_cookie(packet: CookiePacket) -> bytearray:
@@ -215,7 +234,10 @@ def encode_init_ack(packet: InitAckPacket) -> bytearray:
 
 
 def decode_init_ack(datagram: memoryview) -> InitAckPacket:
-    return InitAckPacket(*_fields(INIT_ACK, datagram))
+    packet = InitAckPacket(*_fields(INIT_ACK, datagram))
+    _check_number(packet.first_packet_number)
+    _check_credit(packet.credit)
+    return packet
 
 
 def _reason_bytes(reason: str) -> bytes:
@@ -287,6 +309,7 @@ def decode_ack(datagram: memoryview) -> AckPacket:
     connection_id, largest, delay_us, credit, count = _fields(ACK_HEADER, datagram)
     if count > ACK_RANGES_MAX or len(datagram) != ACK_HEADER_SIZE + 8 * count:
         raise BadRanges(connection_id)
+    _check_credit(credit)
     pairs = _ACK_RANGES[count].unpack_from(datagram, ACK_HEADER_SIZE)
     ranges = []
     above = largest + 1
@@ -303,6 +326,18 @@ def decode_ack(datagram: memoryview) -> AckPacket:
 def encode_ping(connection_id: bytes, packet_number: int, floor: int, size: int = 0) -> bytearray:
     """A PING; with `size`, padded to that many bytes to probe the path's MTU (RFC 8899 §4.1)."""
     return _built(DATA_HEADER, PacketType.PING, (connection_id, packet_number, floor, 0, 0, 0), size=size)
+
+
+def decode_data_header(datagram: memoryview) -> Tuple[bytes, int, int, int]:
+    """Of DATA, BULK or PING: connection id, packet number, the oldest number of interest, stream offset."""
+    if len(datagram) < DATA_HEADER_SIZE:
+        raise WireError("too short for its type")
+    _, _, _, _, connection_id, first, floor, offset, step, index = DATA_HEADER.unpack_from(datagram)
+    if index >= BATCH_PACKETS_MAX:
+        raise WireError("more packets than a batch has")
+    _check_number(first - floor)
+    _check_number(first + index)
+    return connection_id, first + index, first - floor, offset + index * step
 
 
 # ---- data ---------------------------------------------------------------------------------------------------------
@@ -392,6 +427,8 @@ def decode_bulk_run(datagrams: memoryview, segment_size: int) -> Optional[BulkRu
     size = min(len(datagrams), count * segment_size) - count * DATA_HEADER_SIZE
     last_length = size - (count - 1) * head.step
     if not 0 < last_length <= head.step or index + count > BATCH_PACKETS_MAX:
+        return None
+    if not head.floor <= head.first <= PACKET_NUMBER_MAX - BATCH_PACKETS_MAX:
         return None
     if b"".join(headers[:count]) != bulk_headers(head, index, count, last_length):
         return None
