@@ -17,7 +17,7 @@ from collections import deque
 from typing import Any, Callable, Deque, Dict, List, Optional, Set, Tuple
 
 from protocol import messages
-from protocol.chat import RECENT_MAX, Bucket, missed
+from protocol.chat import RECENT_MAX, Bucket, counted_anew, missed
 from protocol.door import is_better
 from protocol.index import Index, has_wildcard
 from protocol.messages import (
@@ -152,13 +152,13 @@ class Supernode:
         self._by_link: Dict[int, _Line] = {}
         self._gone: Dict[bytes, Tuple[int, float]] = {}  # node id -> order, until when
         self._lost_places: Deque[Address] = deque(seat.lost_places, maxlen=LOST_PLACES_MAX)
-        self._recent: Deque[messages.Chat] = deque(seat.recent_chat, maxlen=RECENT_MAX)
+        self._recent: Deque[messages.Chat] = deque(counted_anew(seat.recent_chat), maxlen=RECENT_MAX)
         for order, entry in enumerate(seat.members[:MEMBERS_MAX]):
             self._lines[entry.node_id] = _Line(entry._replace(present=False, order=order), now)
         for chat in seat.recent_chat:
             self._count_chat(chat)
         self._next_order = len(self._lines)
-        self._sequence = max([1] + [chat.sequence for chat in seat.recent_chat])
+        self._sequence = max([1] + [chat.sequence for chat in self._recent])
         self._hints = Bucket(HINTS_PER_SECOND, 2.0, now)
         self._joins = Bucket(JOINS_PER_SECOND, JOINS_PER_SECOND, now)
         self._changed: Dict[bytes, None] = {}  # ordered, unlike a set: a test's seed replays exactly

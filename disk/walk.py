@@ -7,7 +7,7 @@ import stat
 from typing import Callable, Dict, List, Optional
 
 from disk.access import fingerprint_of, is_link
-from protocol.content import BadName, check_name
+from protocol.content import FILE_SIZE_MAX, BadName, check_name
 from protocol.shares import SCAN_FILES_MAX, Found, Top, Troubles
 
 
@@ -53,6 +53,8 @@ class Walk:
             if top is None:
                 top = self.tops[path] = Top(name)
             self._add_folder(path, name, top)
+        elif stat.S_ISREG(status.st_mode) and status.st_size > FILE_SIZE_MAX:
+            self.troubles.add("huge", name)
         elif stat.S_ISREG(status.st_mode):
             if top is not None:
                 top.members.append((name[len(top.name) + 1:], path))

@@ -11,6 +11,7 @@ from protocol import messages
 from protocol.membership import LOCAL_LINK, LocalSide, Membership, Seat
 from protocol.messages import ShareEntry, decode, encode_parts
 from protocol.roster import share_digest
+from protocol.wire import WireError
 from supernode import Supernode
 
 PORT = 6020
@@ -34,6 +35,7 @@ class StubNode:
         self.shares: List[ShareEntry] = []
         self.changes: List[float] = []
         self.obeyed: List[Tuple[bytes, int, Any]] = []
+        self.malformed = 0  # messages
         self.is_asleep = False
         self._slept: List[Tuple[str, Tuple[Any, ...]]] = []
         world.attach(self.network, self)
@@ -84,6 +86,14 @@ class StubNode:
 
     # ---- events of the network
 
+    def _decoded(self, data: bytes) -> Any:
+        """As the real peer has it: what is malformed is dropped, and counted."""
+        try:
+            return decode(data)
+        except WireError:
+            self.malformed += 1
+            return None
+
     def on_link_up(self, link: int, address: Any, incoming: bool, now: float) -> None:
         if self._put_off("on_link_up", link, address, incoming):
             return
@@ -106,7 +116,9 @@ class StubNode:
     def on_message(self, link: int, data: bytes, now: float) -> None:
         if self._put_off("on_message", link, data):
             return
-        message = decode(data)
+        message = self._decoded(data)
+        if message is None:
+            return
         if self.supernode is not None and self.supernode.owns(link):
             self._to_own_supernode(link, message, now)
         elif self.membership.owns(link):
@@ -121,7 +133,9 @@ class StubNode:
     def on_lone(self, address: Any, data: bytes, now: float) -> None:
         if self._put_off("on_lone", address, data):
             return
-        message = decode(data)
+        message = self._decoded(data)
+        if message is None:
+            return
         if self.supernode is None or not self.supernode.on_lone(address, message, now):
             self.membership.on_lone(address, message, now)
         self._drain()

@@ -162,7 +162,7 @@ def value_of(codec, rng):
     if isinstance(codec, wire.Many):
         return tuple(value_of(codec.item, rng) for _ in range(1 + rng.randrange(2)))
     if isinstance(codec, wire.Number):
-        return rng.choice(edges_of(codec.size))
+        return rng.choice([number for number in edges_of(codec.size, codec.most) if number <= codec.most])
     if isinstance(codec, wire.Flag):
         return rng.random() < 0.5
     if isinstance(codec, wire.Fixed):

@@ -169,7 +169,7 @@ def test_identity_by_hand():
 ID = bytes(range(32))
 names = st.text("abAB é日.", min_size=1, max_size=6)
 listed_entries = st.lists(st.builds(FolderEntry, st.lists(names, min_size=1, max_size=3).map("/".join),
-                                    st.integers(0, 1 << 50), st.binary(min_size=32, max_size=32), st.just(False)),
+                                    st.integers(0, FILE_SIZE_MAX), st.binary(min_size=32, max_size=32), st.just(False)),
                           max_size=6)
 
 

@@ -574,13 +574,51 @@ def test_lying_supernode_cannot_make_the_next_one_run_out_of_numbers() -> None:
         member.roster.version = 2**32 - 2
         chat = messages.Chat(2**64 - 1, b"somebody", "x", 2**64 - 1, "x")
         for message in (update._replace(version=2**32 - 1), chat):
-            node._do(member.on_message, member.supernode_link, message, lab.world.now)
+            assert member.supernode_link is not None
+            node.on_message(member.supernode_link, encode(message), lab.world.now)
     lab.nodes[0].kill()
     lab.run(25.0)
     assert obeyed_by_all(lab) is not None
     lab.nodes[1].say("on we go")
     lab.run(1.0)
     assert lab.nodes[2].chat == [("n1", "on we go")]
+
+
+def test_the_last_place_in_the_chat_is_not_the_end_of_all_chat() -> None:
+    """A lying supernode's line stands in the last place that there is: the next one counts anew, and is heard."""
+    lab = Lab(39, 4)
+    for node in lab.nodes[1:]:
+        chat = messages.Chat(messages.SEQUENCE_MAX, b"somebody", "x", 2**64 - 1, "the last")
+        assert node.membership.supernode_link is not None
+        node.on_message(node.membership.supernode_link, encode(chat), lab.world.now)
+    lab.nodes[0].kill()
+    lab.run(25.0)
+    assert obeyed_by_all(lab) is not None
+    for number in range(3):
+        lab.nodes[1 + number].say("line %d" % number)
+        lab.run(1.0)
+    assert [text for _, text in lab.nodes[3].chat] == ["the last", "line 0", "line 1", "line 2"]
+    late = StubNode(lab.world, "10.0.0.9", "late").start(lab.nodes[1].network.address)
+    lab.run(3.0)
+    late.say("hello")
+    lab.run(1.0)
+    assert lab.nodes[1].chat[-1] == ("late", "hello") and not any(node.malformed for node in lab.nodes)
+
+
+def test_who_takes_over_when_all_terms_are_burnt_begins_anew() -> None:
+    """Nobody could tell a later term to anybody: a network of its own, that others may come to, is better than none."""
+    lab = Lab(40, 2)
+    bo = lab.nodes[1]
+    bo.membership.term = bo.membership._term_seen = messages.TERM_MAX
+    before = bo.membership.network_id
+    lab.nodes[0].kill()
+    lab.run(25.0)
+    assert bo.membership.is_supernode and bo.membership.term == 1 and bo.membership.network_id != before
+    cy = StubNode(lab.world, "10.0.0.9", "cy").start(bo.network.address)
+    lab.run(5.0)
+    bo.say("on we go")
+    lab.run(1.0)
+    assert cy.chat == [("n1", "on we go")]
 
 
 def test_a_network_whose_terms_are_burnt_is_not_joined() -> None:

@@ -7,11 +7,16 @@ that nobody stumbles, and that everybody goes on afterwards.
 from __future__ import annotations
 
 import pytest
+from lab import PORT, content
 from simulator import Pair
+from test_hostile import Outlaw, offers_all
 
-from protocol import wire
+from peer import ChatReceived, DownloadDone
+from protocol import messages, wire
 from protocol.connection import State
-from protocol.wire import PacketType
+from protocol.content import FILE_SIZE_MAX, FOLDER_ENTRIES_MAX, digests_of, identity_of, piece_count_of, piece_size_of
+from protocol.messages import SPAN_BYTES_MAX, encode
+from protocol.wire import PacketType, WireError
 
 LARGEST = 2**64 - 1
 
@@ -102,3 +107,113 @@ def test_a_handshake_whose_numbers_are_used_up_brings_nobody_to_a_stop(first):
             pair.world.run(pair.world.now + 0.1)
     pair.world.run(100.0)
     assert not pair.b.endpoint.connections
+
+
+# ---- messages -----------------------------------------------------------------------------------------------------
+
+
+def numbers_in(codec, path=()):
+    """(where it stands, its codec) for each number in a message, those of list entries included."""
+    if isinstance(codec, wire.Number):
+        return [(path, codec)]
+    if isinstance(codec, wire.Many):
+        return numbers_in(codec.item, (*path, 0))
+    fields = enumerate(codec.fields) if isinstance(codec, wire.Record) else ()
+    return [found for place, field in fields for found in numbers_in(field, (*path, place))]
+
+
+def replaced(value, path, number):
+    """The value with this number at the end of the path."""
+    if not path:
+        return number
+    changed = list(value)
+    changed[path[0]] = replaced(changed[path[0]], path[1:], number)
+    return value._make(changed) if hasattr(value, "_make") else tuple(changed)
+
+
+class Sense:
+    """Values that mean something at the nodes of a lab, so that a false number gets as far as it can."""
+
+    def __init__(self, network_id, node_id, file_id):
+        self.by_size = {messages.NODE_ID_SIZE: node_id, messages.NETWORK_ID_SIZE: network_id, 32: file_id}
+
+    def of(self, codec):
+        if isinstance(codec, wire.Record):
+            return codec.kind(*map(self.of, codec.fields))
+        if isinstance(codec, wire.Many):
+            return (self.of(codec.item),)
+        if isinstance(codec, wire.Fixed):
+            return self.by_size.get(codec.size, bytes(codec.size))
+        plain = {wire.Number: 1, wire.Flag: True, wire.Text: "lab.iso", wire.AddressField: ("10.0.0.66", PORT)}
+        return plain.get(type(codec), b"\xff" * 32)
+
+
+def cases(sense):
+    """Every message with every number in it at its edges, one at a time."""
+    for _, kind in messages.all_messages():
+        codec = messages.record_of(kind)
+        for path, number in numbers_in(codec):
+            for value in edges(number.size, number.most):
+                yield replaced(sense.of(codec), path, value), value > number.most
+
+
+@pytest.mark.parametrize("where", ["its ruler", "a member", "a requester", "a source", "a stranger", "anybody"])
+def test_any_number_in_any_message_leaves_the_node_whole(lab, where):
+    """What is over its limit is dropped; whatever else is said, by whomever, everybody goes on, and nothing raises."""
+    data = content(300_000)
+    ana, bo, cy = lab.node("ana"), lab.node("bo", shared={"lab.iso": data}), lab.node("cy")
+    x = offers_all(Outlaw(lab).join(ana), data)
+    x.asked = lambda link, request: None
+    sense = Sense(ana.peer.network_id, x.node_id, identity_of(len(data), digests_of(data)))
+    link = x.link_to(bo) if where == "a requester" else x.link
+    if where == "a source":
+        cy.do("fetch_name", "lab.iso", lab.world.now, lambda answer: None)
+        lab.run(0.02)
+    for message, is_over in cases(sense):
+        if where == "its ruler":
+            link = cy.peer.membership.supernode_link
+            before = cy.peer.dropped
+            cy.do("on_message", cy.peer.membership.supernode_link or 0, encode(message), lab.world.now)
+            assert not is_over or cy.peer.dropped > before
+        elif where == "a source":
+            for link in [link for link in x.served if link in x.up]:
+                x.say(link, message)
+        elif where == "anybody":
+            if len(encode(message)) < 1100:
+                for node in (ana, bo, cy):
+                    x.network.send_lone((node.ip, PORT), encode(message))
+        elif type(message) is not messages.Leave:
+            if link not in x.up or where == "a stranger":
+                link = x.connect(bo if where != "a member" else ana)
+            x.say(link, message)
+        lab.run(0.002)
+    lab.run(30)
+    for node in (ana, bo, cy):
+        node.do("say", "fine, " + node.name, lab.world.now)
+    lab.run(2)
+    assert {"fine, ana", "fine, bo", "fine, cy"} <= {said.text for said in bo.told(ChatReceived)}
+    dan = lab.node("dan", 9)
+    assert isinstance(dan.fetched("lab.iso"), DownloadDone) and dan.read("lab.iso") == data
+
+
+def test_what_a_node_reckons_from_a_number_fits_into_what_tells_it():
+    """The named limits, held against the fields that their results go into."""
+    assert messages.TERM_MAX + 1 < 2**32 and messages.SEQUENCE_MAX < 2**64 // 2
+    assert FOLDER_ENTRIES_MAX * FILE_SIZE_MAX < 2**64  # a folder's total size
+    last = piece_size_of(FILE_SIZE_MAX) - SPAN_BYTES_MAX
+    assert last < 2**32 and piece_count_of(FILE_SIZE_MAX) - 1 < messages.NO_PIECE
+    ping = wire.encode_ping(bytes(8), wire.PACKET_NUMBER_MAX, 0)
+    number = wire.decode_data_header(memoryview(ping))[1]
+    assert wire.encode_ack(wire.AckPacket(bytes(8), number, 0, wire.CREDIT_MAX, [(number, number)]))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        messages.Handover(messages.TERM_MAX + 1, bytes(8), bytes(32)),
+        messages.Chat(messages.SEQUENCE_MAX + 1, bytes(8), "x", 1, "y"),
+    ],
+)
+def test_a_number_over_its_limit_is_malformed(message):
+    with pytest.raises(WireError, match="over its limit"):
+        messages.decode(encode(message))

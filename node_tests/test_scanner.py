@@ -135,6 +135,15 @@ def test_terabyte_of_nothing_keeps_no_other_file_waiting(tmp_path):
     assert names_of(scanner.run_once().added) == ["new"]
 
 
+def test_file_too_large_for_its_pieces_to_be_told_is_skipped_with_one_warning(tmp_path, monkeypatch):
+    """Of more than 16 TiB a piece has places that no message can tell: nobody could ever have the end of it."""
+    monkeypatch.setattr("disk.walk.FILE_SIZE_MAX", 5)
+    fill(tmp_path, small=b"12345", large=b"123456")
+    result = Scanner(str(tmp_path)).run_once()
+    assert names_of(result.added) == ["small"]
+    assert result.warnings == ['"large" is larger than 17.6 TB and is not shared.']
+
+
 @needs_posix
 def test_unreadable_file_is_skipped_with_one_warning(tmp_path):
     said = run_python("""

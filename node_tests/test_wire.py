@@ -237,7 +237,7 @@ def example_of(codec, rng):
     if isinstance(codec, wire.Many):
         return tuple(example_of(codec.item, rng) for _ in range(rng.randrange(3)))
     if isinstance(codec, wire.Number):
-        return rng.choice([0, 1, 256**codec.size - 1, rng.randrange(256**codec.size)])
+        return rng.choice([0, 1, codec.most, rng.randrange(codec.most + 1)])
     if isinstance(codec, wire.Flag):
         return rng.random() < 0.5
     if isinstance(codec, wire.Fixed):

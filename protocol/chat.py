@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import collections
 import math
-from typing import Deque, Dict, List, Tuple
+from typing import Deque, Dict, List, Sequence, Tuple
 
-from protocol.messages import Chat, Say
+from protocol.messages import SEQUENCE_MAX, Chat, Say
 
 SAYS_UNCONFIRMED_MAX = 500
 SAYS_PER_SECOND = 15.0  # below what a supernode relays for one member
@@ -19,7 +19,6 @@ SAID_LATELY = 5.0  # seconds before a supernode's last sign: what it took then i
 SAY_AGAIN_AFTER = 5.0  # seconds without the echo: the supernode dropped it
 RECENT_MAX = 200  # lines kept, so that a new supernode can repeat them to those who missed them
 SHOWN_MAX = 4096  # lines remembered, not to be shown twice; many more than are ever repeated
-SEQUENCE_MAX = 1 << 63
 
 
 class Bucket:
@@ -121,8 +120,6 @@ class ChatDesk:
 
     def on_chat(self, chat: Chat, own_id: bytes, now: float = 0.0) -> bool:
         """A line came: is it to be shown?"""
-        if chat.sequence >= SEQUENCE_MAX:
-            return False  # whoever goes on counting from there would run out of numbers
         if chat.node_id == own_id and chat.counter > self._counter:
             return False  # we never said that
         self.sequence = max(self.sequence, chat.sequence)
@@ -138,6 +135,16 @@ class ChatDesk:
         self._shown[line] = None
         self.recent.append(chat)
         return True
+
+
+def counted_anew(recent: Sequence[Chat]) -> Tuple[Chat, ...]:
+    """The lines in places of which there are enough behind them, for one who goes on counting from the last.
+
+    A lying supernode may have used them up. Who saw them there is told none of them again.
+    """
+    if all(chat.sequence <= SEQUENCE_MAX // 2 for chat in recent):
+        return tuple(recent)
+    return tuple(chat._replace(sequence=place) for place, chat in enumerate(recent, 1))
 
 
 def missed(recent: Deque[Chat], seen: int) -> Tuple[Chat, ...]:

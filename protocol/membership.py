@@ -30,6 +30,7 @@ from protocol.messages import (
     ROLE_ALONE,
     ROLE_MEMBER,
     ROLE_SUPERNODE,
+    TERM_MAX,
     Answer,
     MemberEntry,
     encode,
@@ -57,7 +58,7 @@ from protocol.wire import Address
 
 __all__ = ["LOCAL_LINK", "LocalSide", "Membership", "Network", "Owner", "Roster", "Seat", "State", "share_digest"]
 
-TERM_MAX = 1 << 31  # in a network that we come to: above it, terms could run out
+TERM_JOINED_MAX = 1 << 31  # in a network that we come to: above it, terms could run out
 HOPS_MAX = 3  # redirections from one node to the next
 JOIN_TIMEOUT = 5.0
 JOIN_TIME_MAX = 60.0  # for all attempts at a busy supernode
@@ -586,10 +587,10 @@ class Membership:
         attempt = self._attempt
         assert attempt is not None
         is_same = self.network_id in (NO_NETWORK, welcome.network_id) and self._secret in (b"", welcome.secret)
-        most = self.term + TERM_STEP_MAX if self.network_id != NO_NETWORK else TERM_MAX
+        most = self.term + TERM_STEP_MAX if self.network_id != NO_NETWORK else TERM_JOINED_MAX
         is_right = is_same and self.term <= welcome.term <= most
         if attempt.is_to_another:
-            is_right = welcome.network_id != self.network_id and welcome.term <= TERM_MAX
+            is_right = welcome.network_id != self.network_id and welcome.term <= TERM_JOINED_MAX
         if not is_right or attempt.welcome is not None:
             self.dropped += 1
             self._attempt_failed("it belongs to another network", now)
@@ -957,10 +958,18 @@ class Membership:
         if not self._election.is_my_turn(now):
             self._poll(now)
         elif self._election.knows(now):
-            self._promote(self._term_seen + 1, now)
+            self._take_over(now)
         else:
             self._poll(now)
             self._wake_at = now + LAST_LOOK
+
+    def _take_over(self, now: float) -> None:
+        """Rule in the next term; when liars have burnt them all, in a network of its own, where they begin anew."""
+        if self._term_seen < TERM_MAX:
+            self._promote(self._term_seen + 1, now)
+        else:
+            self._term_seen = 0
+            self._found_network(now)
 
     def _follows_claim(self, now: float) -> bool:
         """Is there a claim to follow? Then do, when our turn in the crowd comes."""

@@ -50,6 +50,33 @@ U8 = Annotated[int, Number(1)]
 U16 = Annotated[int, Number(2)]
 U32 = Annotated[int, Number(4)]
 U64 = Annotated[int, Number(8)]
+
+# From these a node reckons on: what comes after the largest that is taken still fits into the field that tells it.
+TERM_MAX = 0xFFFFFFFE  # the next supernode's is one more; no honest network gets so far
+SEQUENCE_MAX = (1 << 63) - 1  # the next supernode counts on from the last line that it saw
+Term = Annotated[int, Number(4, TERM_MAX)]
+Sequence = Annotated[int, Number(8, SEQUENCE_MAX)]
+# These are any number that the field holds, because nothing is reckoned from them: what they are held against is beside
+# each. Whoever comes to reckon from one gives it a limit here.
+Code = U8  # one of a few; an unknown one means nothing
+ClaimedTerm = U32  # of somebody outside: held against TERM_STEP_MAX or TERM_JOINED_MAX before it is believed
+Order = U32  # compared; a new supernode counts its own from 0 (at 200 joins a second for 248 days)
+Version = U32  # taken only if it is the next; each supernode counts its own from 1, and a flush takes 1 ms or more
+Count = U16  # of members or sources: shown; of the roster's lines: held against MEMBERS_MAX
+ShareCount = U32  # held against SHARES_MAX, and against the entries themselves
+RowCount = U32  # held against the rows themselves, and against LIST_ROWS_MAX
+QueuePlace = U16  # shown
+SeenSequence = U64  # compared
+Counter = U64  # compared, and given back: whoever has said the last one is not heard again
+Stamp = U64  # given back
+RequestId = U32  # looked up, and given back
+Milliseconds = U32  # shown or compared, as seconds
+Microseconds = U32  # held against ROUND_TRIP_US_MAX
+ClaimedSize = U64  # shown; held against FILE_SIZE_MAX, and against the manifest, before room is made for it
+ClaimedCount = U32  # shown
+PieceIndex = U32  # held against the pieces that there are
+PieceOffset = U32  # held against what came of the piece; FILE_SIZE_MAX has it that every place in one fits
+
 Bool = Annotated[bool, Flag()]
 Nonce = Annotated[bytes, Fixed(8)]
 NodeId = Annotated[bytes, Fixed(NODE_ID_SIZE)]
@@ -93,7 +120,7 @@ class MemberEntry(NamedTuple):
     node_id: NodeId
     name: Name
     place: Place  # NOWHERE for the supernode itself: it is where it was reached
-    order: U32  # join order: the lowest living one succeeds
+    order: Order  # join order: the lowest living one succeeds
     mesh: Bool
     present: Bool  # False: known from before a failover, not back yet
 
@@ -102,11 +129,11 @@ class ShareEntry(NamedTuple):
     """One file or folder that a node shares."""
 
     file_id: FileId
-    size: U64  # of the content; for a folder, of its listing
+    size: ClaimedSize  # of the content; for a folder, of its listing
     name: FileName
     is_folder: Bool
-    file_count: U32  # files in the folder; 1 for a file
-    total_size: U64  # bytes in the folder; the size for a file
+    file_count: ClaimedCount  # files in the folder; 1 for a file
+    total_size: ClaimedSize  # bytes in the folder; the size for a file
     cached: Bool  # in the supernode's cache, not in a shared folder
 
 
@@ -114,12 +141,12 @@ class ListRow(NamedTuple):
     """One content of the network under one name."""
 
     file_id: FileId
-    size: U64
+    size: ClaimedSize
     name: FileName
     is_folder: Bool
-    file_count: U32
-    total_size: U64
-    sources: U16
+    file_count: ClaimedCount
+    total_size: ClaimedSize
+    sources: Count
     holders: Annotated[Tuple[bytes, ...], Many(Fixed(NODE_ID_SIZE), HOLDERS_NAMED_MAX)]
 
 
@@ -127,8 +154,8 @@ class Departure(NamedTuple):
     """A member who is no longer here."""
 
     node_id: NodeId
-    how: U8  # LEFT or GONE
-    silent_ms: U32  # how long there was no sign of it
+    how: Code  # LEFT or GONE
+    silent_ms: Milliseconds  # how long there was no sign of it
 
 
 Members = Annotated[Tuple[MemberEntry, ...], Many(record_of(MemberEntry), MEMBERS_PER_PAGE)]
@@ -170,13 +197,13 @@ class Answer(NamedTuple):
     nonce: Nonce  # the Query's
     own_nonce: Nonce
     network_id: NetworkId
-    term: U32
+    term: ClaimedTerm
     node_id: NodeId
-    role: U8
+    role: Code
     supernode_id: NodeId  # whom the answering member obeys; NO_NODE if there is none
     supernode: Place  # where it knows its supernode; NOWHERE if it has none or is one
-    heard_ago_ms: U32  # how long ago the member last heard its supernode
-    member_count: U16
+    heard_ago_ms: Milliseconds  # how long ago the member last heard its supernode
+    member_count: Count
     name: Name
     proof: Annotated[bytes, Fixed(16)]
 
@@ -202,19 +229,19 @@ class Join(NamedTuple):
     """A node asks the supernode to be taken in; on a rejoin it says which network it comes from."""
 
     network_id: NetworkId  # NO_NETWORK at first
-    term: U32
+    term: Term
     node_id: NodeId
     opening: Secret  # the node id is the head of its SHA-256: nobody can join under another's id
     name: Name
     mesh: Bool
-    chat_seen: U64  # sequence of the last Chat seen, so that what was missed is said again; 0 at first
+    chat_seen: SeenSequence  # sequence of the last Chat seen, so that what was missed is said again; 0 at first
 
 
 @_message(11)
 class LinkHello(NamedTuple):
     """A member opens a further link to another: for pieces (bulk) or to stand by (mesh)."""
 
-    purpose: U8
+    purpose: Code
     network_id: NetworkId
     node_id: NodeId
 
@@ -227,20 +254,20 @@ class Welcome(NamedTuple):
     """The supernode takes a member in; the roster follows in pages."""
 
     network_id: NetworkId
-    term: U32
+    term: Term
     supernode_id: NodeId
     secret: Secret  # proves Answers between members
     commitment: Digest  # SHA-256 of what a Handover must show
-    order: U32  # the new member's own
-    version: U32  # of the roster whose pages follow
-    chat_sequence: U64
+    order: Order  # the new member's own
+    version: Version  # of the roster whose pages follow
+    chat_sequence: SeenSequence
 
 
 @_message(13)
 class NotSupernode(NamedTuple):
     """Ask there instead; NOWHERE: nobody is known."""
 
-    term: U32
+    term: Term
     supernode: Place
 
 
@@ -248,7 +275,7 @@ class NotSupernode(NamedTuple):
 class Busy(NamedTuple):
     """Not now; or, with no time to retry after, not at all."""
 
-    retry_after_ms: U32
+    retry_after_ms: Milliseconds
     reason: Reason
 
 
@@ -256,10 +283,10 @@ class Busy(NamedTuple):
 class RosterPage(NamedTuple):
     """A part of the roster, from place `first` of `total`."""
 
-    term: U32
-    version: U32
-    first: U16
-    total: U16
+    term: Term
+    version: Version
+    first: Count
+    total: Count
     members: Members
 
 
@@ -267,8 +294,8 @@ class RosterPage(NamedTuple):
 class RosterUpdate(NamedTuple):
     """Members who joined, came back or changed their line, and who left; version is one more than the last."""
 
-    term: U32
-    version: U32
+    term: Term
+    version: Version
     changed: Members
     departed: Departures
 
@@ -277,24 +304,24 @@ class RosterUpdate(NamedTuple):
 class RosterRequest(NamedTuple):
     """A version was missed: send it all."""
 
-    version: U32
+    version: Version
 
 
 @_message(19)
 class Ping(NamedTuple):
     """Is the other end there? Answered by Pong."""
 
-    stamp: U64  # the asker's own; comes back as it is
-    term: U32
-    round_trip_us: U32 = 0  # as the asker measured it last, so that the supernode need not ask back; 0: not yet
+    stamp: Stamp  # the asker's own; comes back as it is
+    term: Term
+    round_trip_us: Microseconds = 0  # as the asker measured it last, so that nobody need ask back; 0: not yet
 
 
 @_message(20)
 class Pong(NamedTuple):
     """The answer to a Ping, with its stamp."""
 
-    stamp: U64
-    term: U32
+    stamp: Stamp
+    term: Term
 
 
 @_message(21)
@@ -313,7 +340,7 @@ class Leave(NamedTuple):
 class Handover(NamedTuple):
     """The supernode leaves: the successor rules from this term on. `opening` hashes to the Welcome's commitment."""
 
-    term: U32
+    term: Term
     successor: NodeId
     opening: Digest
 
@@ -322,7 +349,7 @@ class Handover(NamedTuple):
 class Moved(NamedTuple):
     """The supernode steps down for another one: look there (and check)."""
 
-    term: U32
+    term: Term
     supernode: Place
     node_id: NodeId
 
@@ -331,7 +358,7 @@ class Moved(NamedTuple):
 class Stale(NamedTuple):
     """You spoke in an old term; a hint to check, never a proof."""
 
-    term: U32
+    term: Term
     supernode: Place
 
 
@@ -342,7 +369,7 @@ class Stale(NamedTuple):
 class Say(NamedTuple):
     """A line of chat, on its way to the supernode, which puts all lines in one order."""
 
-    counter: U64  # the speaker's own, rises by one
+    counter: Counter  # the speaker's own, rises by one
     text: Annotated[str, Text(CHAT_BYTES_MAX)]
 
 
@@ -350,10 +377,10 @@ class Say(NamedTuple):
 class Chat(NamedTuple):
     """A line of chat in its place in the one order."""
 
-    sequence: U64  # the supernode's: one order for all
+    sequence: Sequence  # the supernode's: one order for all
     node_id: NodeId
     name: Name
-    counter: U64
+    counter: Counter
     text: Annotated[str, Text(CHAT_BYTES_MAX)]
 
 
@@ -365,7 +392,7 @@ class ShareDigest(NamedTuple):
     """What I share, in short (SHA-256 over the sorted entries), so that a rejoin need not send it all."""
 
     digest: Digest
-    count: U32  # type: ignore[assignment]
+    count: ShareCount  # type: ignore[assignment]
 
 
 @_message(41)
@@ -377,8 +404,8 @@ class SharesWanted(NamedTuple):
 class SharePage(NamedTuple):
     """A part of all that a member shares, from place `first` of `total`."""
 
-    first: U32
-    total: U32
+    first: ShareCount
+    total: ShareCount
     entries: Shares
 
 
@@ -400,18 +427,18 @@ class ShareRemove(NamedTuple):
 class ListRequest(NamedTuple):
     """Ask the supernode for the rows that a pattern fits, from row `first` on."""
 
-    request_id: U32
+    request_id: RequestId
     pattern: FileName
-    first: U32
+    first: RowCount
 
 
 @_message(46)
 class ListPage(NamedTuple):
     """Rows of a list, from row `first` of `total`."""
 
-    request_id: U32
-    first: U32
-    total: U32
+    request_id: RequestId
+    first: RowCount
+    total: RowCount
     rows: Rows
 
 
@@ -419,9 +446,9 @@ class ListPage(NamedTuple):
 class Search(NamedTuple):
     """Who has this content, or pieces of it? The supernode fills in requester and place, and forwards it to all."""
 
-    query_id: U32
+    query_id: RequestId
     file_id: FileId
-    size: U64
+    size: ClaimedSize
     name: FileName
     is_folder: Bool
     requester: NodeId
@@ -433,7 +460,7 @@ class Search(NamedTuple):
 class Offer(NamedTuple):
     """I have it. To the requester, by way of the supernode, which fills in the provider."""
 
-    query_id: U32
+    query_id: RequestId
     file_id: FileId
     to: NodeId
     provider: NodeId
@@ -445,9 +472,9 @@ class Offer(NamedTuple):
 class Relay(NamedTuple):
     """The supernode to its own peer: fetch this into the cache and offer yourself to the requester."""
 
-    query_id: U32
+    query_id: RequestId
     file_id: FileId
-    size: U64
+    size: ClaimedSize
     name: FileName
     is_folder: Bool
     requester: NodeId
@@ -457,7 +484,7 @@ class Relay(NamedTuple):
 class NotRelayed(NamedTuple):
     """The supernode's own peer to the requester, by way of the supernode: I cannot pass it on, and why."""
 
-    query_id: U32
+    query_id: RequestId
     file_id: FileId
     to: NodeId
     is_gone: Bool  # nobody here has this content any more
@@ -479,8 +506,8 @@ class ManifestPage(NamedTuple):
     """SHA-256 of each piece, in order; together with the size they hash to the identity."""
 
     file_id: FileId
-    size: U64
-    first: U32
+    size: ClaimedSize
+    first: PieceIndex
     digests: Annotated[bytes, Blob(DIGESTS_PER_PAGE * 32)]
 
 
@@ -505,7 +532,7 @@ class PieceRequest(NamedTuple):
     """Ask a source for this piece and no other."""
 
     file_id: FileId
-    index: U32  # type: ignore[assignment]
+    index: PieceIndex  # type: ignore[assignment]
 
 
 @_message(66)
@@ -513,8 +540,8 @@ class PieceData(NamedTuple):
     """Bytes of one piece from `offset` in it; a piece over SPAN_BYTES_MAX comes in several."""
 
     file_id: FileId
-    index: U32  # type: ignore[assignment]
-    offset: U32
+    index: PieceIndex  # type: ignore[assignment]
+    offset: PieceOffset
     data: Annotated[Any, Rest(SPAN_BYTES_MAX)]
 
 
@@ -523,8 +550,8 @@ class PieceRefused(NamedTuple):
     """This piece (or with NO_PIECE, the content) is not given, and why."""
 
     file_id: FileId
-    index: U32  # type: ignore[assignment]
-    reason: U8
+    index: PieceIndex  # type: ignore[assignment]
+    reason: Code
 
 
 @_message(68)
@@ -532,14 +559,14 @@ class PieceCancel(NamedTuple):
     """This piece is not needed any more."""
 
     file_id: FileId
-    index: U32  # type: ignore[assignment]
+    index: PieceIndex  # type: ignore[assignment]
 
 
 @_message(69)
 class Queued(NamedTuple):
     """Your place in the queue for an upload slot; 0: it is your turn."""
 
-    position: U16
+    position: QueuePlace
 
 
 @_message(70)
@@ -567,7 +594,7 @@ class AnyPieceRequest(NamedTuple):
     """This piece; or, if somebody was given it, one that was given to nobody yet: you are the only source I know."""
 
     file_id: FileId
-    index: U32  # type: ignore[assignment]
+    index: PieceIndex  # type: ignore[assignment]
 
 
 @_message(74)
@@ -575,8 +602,8 @@ class OtherPiece(NamedTuple):
     """Instead of the piece asked for by AnyPieceRequest comes this one."""
 
     file_id: FileId
-    asked: U32
-    given: U32
+    asked: PieceIndex
+    given: PieceIndex
 
 
 def encode_parts(message: Any) -> List[Buffer]:

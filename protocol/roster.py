@@ -92,7 +92,8 @@ class Pages:
         """Is the roster complete now?"""
         if page.first == 0:
             self.entries = []
-        is_next = page.first == len(self.entries) and page.total <= messages.MEMBERS_MAX
+        stop = page.first + len(page.members)
+        is_next = page.first == len(self.entries) and stop <= page.total <= messages.MEMBERS_MAX
         if not is_next or not page.members:
             raise PageError("the roster's pages do not follow each other")
         self.entries += page.members

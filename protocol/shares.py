@@ -8,7 +8,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Collection, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
-from protocol.content import FolderEntry, Pack, digests_of, encode_folder, identity_of, shown
+from protocol.content import (
+    FILE_SIZE_MAX,
+    FolderEntry,
+    Pack,
+    digests_of,
+    encode_folder,
+    identity_of,
+    shown,
+    size_text,
+)
 
 SCAN_FILES_MAX = 200_000       # files looked at in one pass: each known one takes about 1.3 KB of memory
 
@@ -157,6 +166,7 @@ _WARNINGS = {
     "twin": "has the same name as another on some systems and is not shared with its folder",
     "changing": "is still changing; it is shared when it rests",
     "many": f"is beyond the {SCAN_FILES_MAX} files that are looked at and is not shared",
+    "huge": f"is larger than {size_text(FILE_SIZE_MAX)} and is not shared",
     "big": "has too many files to be listed and is not shared as a folder",
 }
 

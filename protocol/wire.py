@@ -462,16 +462,23 @@ class Reader:
 
 
 class Number:
-    """An unsigned whole number of 1, 2, 4 or 8 bytes."""
+    """An unsigned whole number of 1, 2, 4 or 8 bytes, malformed above `most`."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, most: Optional[int] = None) -> None:
         self.size = size
+        self.most = 256**size - 1 if most is None else most
 
     def encode(self, value: int) -> bytes:
-        return value.to_bytes(self.size, "big")
+        try:
+            return value.to_bytes(self.size, "big")
+        except OverflowError:
+            raise ValueError("%d does not fit into %d bytes" % (value, self.size)) from None
 
     def decode(self, reader: Reader) -> int:
-        return int.from_bytes(reader.take(self.size), "big")
+        value = int.from_bytes(reader.take(self.size), "big")
+        if value > self.most:
+            raise WireError("number is over its limit")
+        return value
 
 
 class Flag:
