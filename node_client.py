@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, Callable, List, Optional, Sequence, Tuple
 from prompt.console import Console, relative_path
 from prompt.settings import EXIT_FLAGS, NodeError, Settings, parse_flags
 from prompt.terminal import Terminal, next_of
-from protocol import results
+from protocol import mishaps, results
 from protocol.lines import safe_text
 
 if TYPE_CHECKING:                       # `open_node` imports them, once the first line is on the screen
@@ -45,7 +45,7 @@ if TYPE_CHECKING:                       # `open_node` imports them, once the fir
     from protocol.door import ports_behind
     from protocol.shares import ScanResult
 
-log = logging.getLogger("node")
+log = mishaps.logger("node")
 
 SCANNER_STOP_SECONDS = 1.0          # it looks at its flag after every MiB
 EVENTS_PER_TURN = 64                # of the node thread before it looks at its deadline
@@ -368,6 +368,8 @@ def main(argv: Optional[Sequence[str]] = None, open_node: Callable[..., Any] = o
     console = Console(Terminal())
     set_up_signals(console)
     code = console.run(flags, open_node)
+    for left_out in mishaps.MISHAPS.rest():
+        log.error(left_out)
     if console.terminal.is_broken and sys.stdout is not None:
         with contextlib.suppress(OSError, ValueError):      # what Python itself flushes at exit goes nowhere, quietly
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -27,7 +27,6 @@ import collections
 import contextlib
 import errno
 import itertools
-import logging
 import math
 import os
 import queue
@@ -47,6 +46,7 @@ from typing import Any, Callable, Counter, Deque, Dict, Iterator, List, NamedTup
 from disk.sequential import SequentialReader, SequentialWriter, path_text
 from protocol import connection as core
 from protocol import door as rules
+from protocol import mishaps
 from protocol.content import LibraryError
 from protocol.endpoint import Endpoint, LoneReceived
 from protocol.links import MESSAGE, LinkTable
@@ -54,7 +54,7 @@ from protocol.recovery import SEGMENTS_MAX
 from protocol.streams import FRAME_COST, FRAME_HEADER_SIZE, FRAME_SIZE_MAX, Frame
 from protocol.wire import DATAGRAM_SIZE_MAX, Address, Buffer
 
-log = logging.getLogger("rdt")
+log = mishaps.logger("rdt")
 
 SOCKET_BUFFER_SIZE = 4 << 20  # asked for; a machine may give 208 KiB, and that works too
 READS_PER_TURN = 64  # runs of datagrams, and

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
-import logging
 import math
 import os
 import queue
@@ -28,7 +27,7 @@ from prompt.settings import (
     default_name,
 )
 from prompt.terminal import IDLE_SECONDS, Interrupted, Terminal, next_of
-from protocol import lines, results
+from protocol import lines, mishaps, results
 from protocol.chat import SAYS_UNCONFIRMED_MAX
 from protocol.commands import help_lines, parse_command, unknown_line
 from protocol.lines import (
@@ -44,7 +43,7 @@ from protocol.lines import (
     transfer_cells,
 )
 
-log = logging.getLogger("node")
+log = mishaps.logger("node")
 
 CHAT_BYTES_MAX = 2048               # what the wire carries
 ANSWER_SECONDS = 0.5                # how long the prompt stays away for a command's answer

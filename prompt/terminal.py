@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import contextlib
 import ctypes
-import logging
 import os
 import queue
 import select
@@ -16,9 +15,10 @@ import time
 import unicodedata
 from typing import Any, Callable, Iterator, List, Optional
 
+from protocol import mishaps
 from protocol.lines import UNPRINTABLE, place_of, text_width
 
-log = logging.getLogger("node")
+log = mishaps.logger("node")
 
 IDLE_SECONDS = 0.1                  # how often a waiting prompt looks for what arrived
 

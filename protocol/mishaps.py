@@ -1,0 +1,65 @@
+"""Tracebacks in the log: each place in the program once a minute, with the number of those that were left out.
+
+Whoever finds a packet that a handler stumbles over can send it a thousand times a second: the log, and the disk that it
+lies on, shall not pay for that. For loggers of all rooms; any thread may log.  Pure: the time is that of the record.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Dict, List, Tuple
+
+INTERVAL = 60.0  # seconds for which a place that was told is only counted
+PLACES_MAX = 100  # places that are remembered; the one told longest ago is forgotten
+
+_Place = Tuple[str, str, int]  # kind of exception, file, line
+
+
+class Mishaps:
+    """A filter of logging: what it stops is counted."""
+
+    def __init__(self) -> None:
+        self._told: Dict[_Place, List[float]] = {}  # when, and how many were left out since; the oldest first
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Is this to be logged? A record without a traceback always is."""
+        if not record.exc_info or record.exc_info[2] is None:
+            return True
+        place = _place_of(record)
+        told = self._told.get(place)
+        if told is not None and 0.0 <= record.created - told[0] < INTERVAL:  # a clock that was set back hides nothing
+            told[1] += 1
+            return False
+        self._told.pop(place, None)
+        if told is not None and told[1]:
+            record.msg = "%s (%d more of these were left out)" % (record.getMessage(), told[1])
+            record.args = ()
+        self._told[place] = [record.created, 0]
+        while len(self._told) > PLACES_MAX:
+            self._told.pop(next(iter(self._told)), None)
+        return True
+
+    def rest(self) -> List[str]:
+        """What was left out and not told yet, for the end of the program: a sentence for each place."""
+        left = [(place, int(count)) for place, (_, count) in self._told.items() if count]
+        self._told.clear()
+        return ["%d more %s at %s:%d were left out" % (count, *place) for place, count in left]
+
+
+def _place_of(record: logging.LogRecord) -> _Place:
+    """Where it was raised."""
+    assert record.exc_info and record.exc_info[2] is not None
+    kind, traceback = record.exc_info[0], record.exc_info[2]
+    while traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return getattr(kind, "__name__", "?"), traceback.tb_frame.f_code.co_filename, traceback.tb_lineno
+
+
+MISHAPS = Mishaps()  # of this process: a traceback is the same whichever logger tells it
+
+
+def logger(name: str) -> logging.Logger:
+    """The logger of that name, which does not repeat tracebacks."""
+    found = logging.getLogger(name)
+    found.addFilter(MISHAPS)
+    return found
