@@ -150,7 +150,7 @@ class Supernode:
         self._prober = Prober(network, rng)
         self._lines: Dict[bytes, _Line] = {}
         self._by_link: Dict[int, _Line] = {}
-        self._gone: Dict[bytes, Tuple[int, float]] = {}  # node id -> order, until when
+        self._gone: Dict[bytes, Tuple[MemberEntry, float]] = {}  # node id -> its line, until when
         self._lost_places: Deque[Address] = deque(seat.lost_places, maxlen=LOST_PLACES_MAX)
         self._recent: Deque[messages.Chat] = deque(counted_anew(seat.recent_chat), maxlen=RECENT_MAX)
         for order, entry in enumerate(seat.members[:MEMBERS_MAX]):
@@ -230,6 +230,9 @@ class Supernode:
         self.is_lone = self.is_lone and link == LOCAL_LINK
         line = self._lines.get(join.node_id) or self._new_line(join, now)
         self._replace_link(line, link)
+        if line.entry.name != join.name:  # as one who comes now: who came before it under that name has the first right
+            line.entry = line.entry._replace(order=self._next_order)
+            self._next_order += 1
         place = NOWHERE if link == LOCAL_LINK else address
         line.entry = line.entry._replace(name=join.name, place=place, mesh=join.mesh, present=True)
         line.wished_mesh = join.mesh
@@ -273,10 +276,12 @@ class Supernode:
         self.network.disconnect(link, "not taken in")
 
     def _new_line(self, join: messages.Join, now: float) -> _Line:
-        order = self._gone.pop(join.node_id, (self._next_order, 0.0))[0]
-        if order == self._next_order:
+        gone = self._gone.pop(join.node_id, None)
+        if gone is None:
+            line = _Line(MemberEntry(join.node_id, join.name, NOWHERE, self._next_order, join.mesh, True), now)
             self._next_order += 1
-        line = _Line(MemberEntry(join.node_id, join.name, NOWHERE, order, join.mesh, True), now)
+        else:
+            line = _Line(gone[0], now)
         self._lines[join.node_id] = line
         for chat in self._recent:
             self._count_chat(chat)
@@ -319,7 +324,7 @@ class Supernode:
         if how == GONE:
             if len(self._gone) >= MEMBERS_MAX:
                 del self._gone[next(iter(self._gone))]
-            self._gone[node_id] = line.entry.order, now + RETURN_TIME
+            self._gone[node_id] = line.entry, now + RETURN_TIME
             self._lost_places.append(line.entry.place)
         self._mark(node_id, now)
         self._changed.pop(node_id, None)

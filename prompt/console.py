@@ -31,7 +31,7 @@ from protocol import lines, mishaps, results
 from protocol.chat import SAYS_UNCONFIRMED_MAX
 from protocol.commands import help_lines, parse_command, unknown_line
 from protocol.lines import (
-    file_cells,
+    file_rows,
     format_size,
     member_cells,
     mesh_line,
@@ -412,7 +412,7 @@ class Console:
         """As many rows of the list as fit the window; all where there is none."""
         count = self.terminal.page() or len(self.unshown)
         page, self.unshown = self.unshown[:count], self.unshown[count:]
-        self._show_table([file_cells(entry) for entry in page], (0, 2), none)
+        self._show_table(file_rows(page), (0, 2), none)
         if self.unshown:
             self.say(f"  {len(self.rows) - len(self.unshown)} of {len(self.rows)} rows; G + shows more, "
                      "and R number takes any")

@@ -16,7 +16,8 @@ import unicodedata
 from typing import Any, Callable, Iterator, List, Optional
 
 from protocol import mishaps
-from protocol.lines import UNPRINTABLE, place_of, text_width
+from protocol.lines import place_of, text_width
+from protocol.looks import UNPRINTABLE
 
 log = mishaps.logger("node")
 

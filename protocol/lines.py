@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import functools
 import unicodedata
-from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Set, Tuple
 
 from protocol import results
+from protocol.looks import MARKS, is_drawn, skeleton
 
 CHAT_COLUMNS_MAX = 16384            # when every byte of it is shown as an escape
 LABEL_COLUMNS_MAX = 48              # a name and its `~7f3a`
+LABEL_END_COLUMNS = 18              # of these, for the end of a longer one: `~` and all the digits of an id fit
 COMBINING_MARKS_MAX = 4             # in a row; more climb over the lines above
 
 
@@ -58,12 +60,6 @@ def count_of(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-# Drawn as nothing although their category says letter, mark or symbol: fillers, joiners, variation selectors.
-_INVISIBLE = frozenset(map(ord, "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u2800\u3164\uffa0")) \
-    | frozenset(range(0xFE00, 0xFE10)) | frozenset(range(0xE0100, 0xE01F0))
-UNPRINTABLE = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
-
-
 def safe_text(text: str, columns: int = 255) -> str:
     """Text from another node made harmless for a terminal: one line, nothing invisible, at most `columns` wide."""
     if text.isascii() and text.isprintable():
@@ -71,9 +67,10 @@ def safe_text(text: str, columns: int = 255) -> str:
     parts: List[str] = []
     marks = width = 0
     for character in text:
-        if unicodedata.category(character) in UNPRINTABLE or ord(character) in _INVISIBLE:
-            character = f"\\u{{{ord(character):x}}}"
-        marks = marks + 1 if unicodedata.category(character[0]) in ("Mn", "Me", "Mc") else 0
+        is_mark = unicodedata.category(character) in MARKS
+        if not is_drawn(character) or (is_mark and not parts):    # a mark would stand on what goes before the text
+            character, is_mark = f"\\u{{{ord(character):x}}}", False
+        marks = marks + 1 if is_mark else 0
         if marks > COMBINING_MARKS_MAX:
             continue
         width += text_width(character)
@@ -85,8 +82,14 @@ def safe_text(text: str, columns: int = 255) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def safe_label(label: str) -> str:
-    """A node's name, made harmless; it cannot end its own `<...>` either."""
-    return safe_text(label, LABEL_COLUMNS_MAX).replace("<", "\\u{3c}").replace(">", "\\u{3e}")
+    """A node's name, made harmless; it cannot end its own `<...>` either, nor push out what tells it from others."""
+    drawn = safe_text(label, CHAT_COLUMNS_MAX).replace("<", "\\u{3c}").replace(">", "\\u{3e}")
+    if text_width(drawn) <= LABEL_COLUMNS_MAX:
+        return drawn
+    tail = len(drawn)
+    while text_width(drawn[tail - 1:]) <= LABEL_END_COLUMNS:
+        tail -= 1
+    return cut(drawn, LABEL_COLUMNS_MAX - LABEL_END_COLUMNS) + drawn[tail:]
 
 
 def text_width(text: str) -> int:
@@ -256,8 +259,17 @@ def mesh_line(is_on: bool) -> str:
         "* mesh is off: no links but to the supernode; files come by way of it"
 
 
-def file_cells(entry: results.ListEntry) -> Sequence[str]:
+def file_rows(entries: Sequence[results.ListEntry]) -> List[Sequence[str]]:
+    """Rows of the list; where two names look alike and are not the same, each tells its content's id."""
+    names: Dict[str, Set[str]] = {}
+    for entry in entries:
+        names.setdefault(skeleton(entry.name), set()).add(entry.name)
+    return [file_cells(entry, len(names[skeleton(entry.name)]) > 1) for entry in entries]
+
+
+def file_cells(entry: results.ListEntry, with_id: bool = False) -> Sequence[str]:
     name = safe_text(entry.name) + (f"/ ({count_of(entry.file_count, 'file')})" if entry.is_folder else "")
+    name += f" (id {short_id(entry.file_id)})" if with_id else ""
     holders = ", ".join(map(safe_label, entry.holders))
     return (str(entry.number), name, format_size(entry.size), holders, count_of(entry.sources, "source"))
 

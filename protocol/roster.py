@@ -5,15 +5,19 @@ Used by `protocol/membership.py` and `supernode.py`. Pure: no socket, no thread,
 
 from __future__ import annotations
 
+import collections
+import functools
 import hashlib
 import hmac
 import ipaddress
 import math
 import random
 import unicodedata
-from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set
+from typing import Any, Counter, Dict, FrozenSet, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set
 
 from protocol import messages
+from protocol.lines import safe_label
+from protocol.looks import is_of_one_script, skeleton
 from protocol.messages import NOWHERE, Answer, MemberEntry, Query, ShareEntry, Wanted
 from protocol.wire import Address
 
@@ -24,6 +28,7 @@ QUERY_LIFETIME = 5.0  # seconds in which an Answer is still taken
 QUERIES_PENDING_MAX = 2048
 HINT_INTERVAL = 0.2  # seconds between two to one address: who answers may name another one, and that one the first
 HINTS_PER_MINUTE = 3  # unanswered queries to an address that only a message named
+LOOKS_CACHED_MAX = 4096  # labels whose looks are remembered
 HINTED_MAX = 256  # such addresses in a minute
 
 _PRIVATE_BLOCKS = "10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 169.254.0.0/16 127.0.0.0/8 198.18.0.0/15 fc00::/7 fe80::/10"
@@ -47,24 +52,62 @@ def name_fault(name: str) -> Optional[str]:
         return "the name is longer than %d characters" % NAME_CHARS_MAX
     if any("\ud800" <= sign <= "\udfff" for sign in name):
         return "the name is not text"
+    if not skeleton(name):
+        return "nothing of the name can be seen"
     return None
 
 
-def _labels(entries: Iterable[MemberEntry]) -> Dict[bytes, str]:
-    """Unique labels: whoever joined later under an equal name gets digits of its node id.
+@functools.lru_cache(LOOKS_CACHED_MAX)
+def _looks_of(label: str) -> FrozenSet[str]:
+    """All that a label can be taken for: as it is compared, as it is drawn, and letters for others that look alike."""
+    return frozenset((fold(label), skeleton(label), skeleton(safe_label(label))))
 
-    So does everyone with a `~` in its name: else it could bear the label that another one would get.
+
+class _Labels:
+    """Unique labels, none of which looks like another: whoever joined later gets digits of its node id, or its host.
+
+    So does everyone with a `~` in its name, who could bear the label that another one would get, and everyone whose
+    name mixes scripts. A label that was given is kept: neither one who comes back under another's name, nor one whose
+    namesake left, has the plain name that somebody else had.
     """
-    taken: Set[str] = set()
-    labels = {}
-    for entry in entries:
-        label, digits = entry.name, 4
-        while fold(label) in taken or (digits == 4 and "~" in fold(label)):
-            label = "%s~%s" % (entry.name, entry.node_id.hex()[:digits])
-            digits += 2
-        taken.add(fold(label))
-        labels[entry.node_id] = label
-    return labels
+
+    def __init__(self, entries: Sequence[MemberEntry], before: Dict[bytes, str]) -> None:
+        self.labels: Dict[bytes, str] = {}
+        self._taken: Set[str] = set()
+        self._hosts: Dict[str, Counter[str]] = collections.defaultdict(collections.Counter)  # of look-alikes
+        for entry in entries:
+            self._hosts[skeleton(entry.name)][entry.place[0]] += 1
+        for entry in entries:
+            label = before.get(entry.node_id)
+            if label is not None and label in self._forms(entry):
+                self._give(entry, label)
+        for entry in entries:
+            if entry.node_id not in self.labels:
+                any(self._give(entry, label) for label in self._forms(entry))
+
+    def _give(self, entry: MemberEntry, label: str) -> bool:
+        looks = _looks_of(label)
+        if not looks.isdisjoint(self._taken):
+            return False
+        self._taken |= looks
+        self.labels[entry.node_id] = label
+        return True
+
+    def _forms(self, entry: MemberEntry) -> Iterator[str]:
+        """The labels that this member may bear, the best first; the last is nobody else's."""
+        digits, host = entry.node_id.hex(), entry.place[0]
+        if "~" not in skeleton(entry.name):
+            if is_of_one_script(entry.name):
+                yield entry.name
+            if fold(entry.name) not in self._taken and self._is_alone_at(host, entry.name):
+                yield "%s@%s" % (entry.name, host)
+        for count in range(4, len(digits) + 1, 2):
+            yield "%s~%s" % (entry.name, digits[:count])
+
+    def _is_alone_at(self, host: str, name: str) -> bool:
+        """Does its host tell it from all whose names look like its own? (Where the supernode is, its roster hides.)"""
+        hosts = self._hosts[skeleton(name)]
+        return "." in host and NOWHERE[0] not in hosts and not is_loopback(host) and hosts[host] == 1
 
 
 # ---- the roster ---------------------------------------------------------------------------------------------------
@@ -107,7 +150,8 @@ class Roster:
         self.version = 0
         self._entries: Dict[bytes, MemberEntry] = {}
         self._ordered: Optional[List[MemberEntry]] = None
-        self._label: Optional[Dict[bytes, str]] = None
+        self._label: Dict[bytes, str] = {}
+        self._is_label_old = False  # and to be given anew, with regard to those that there were
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -143,7 +187,7 @@ class Roster:
         self._changed()
 
     def _changed(self) -> None:
-        self._ordered = self._label = None
+        self._ordered, self._is_label_old = None, True
 
     def labels(self) -> Dict[bytes, str]:
         return {entry.node_id: self.label_of(entry.node_id) for entry in self}
@@ -171,8 +215,8 @@ class Roster:
 
     def label_of(self, node_id: bytes, name: str = "") -> str:
         """How a person sees this member; one who is not in the roster always carries digits of its id."""
-        if self._label is None:
-            self._label = _labels(self)
+        if self._is_label_old:
+            self._label, self._is_label_old = _Labels(list(self), self._label).labels, False
         known = self._label.get(node_id)
         return known if known is not None else "%s~%s" % (name, node_id.hex()[:4])
 
