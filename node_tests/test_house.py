@@ -131,3 +131,17 @@ def test_top_level_holds_what_the_design_names():
         "node_tests",
         *("README.md", "CHANGELOG.md", "LICENSE", "pyproject.toml", ".ci", ".gitignore"),
     }
+
+
+PARSERS = {"json", "pickle", "marshal", "shelve", "xml", "ast", "plistlib", "configparser", "gzip", "bz2", "lzma"}
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("protocol.")] + ["peer", "supernode"])
+def test_what_comes_from_others_meets_no_general_parser(name):
+    """C04, C08: nothing nests, no number is text, nothing is decompressed: there is no depth or bomb to guard against.
+
+    `zlib` is there for its CRC alone.
+    """
+    assert not {module.split(".")[0] for module in imports_of(MODULES[name])} & PARSERS
+    calls = set(calls_of(MODULES[name]))
+    assert not {call for call in calls if call in ("eval", "exec") or "decompress" in call}

@@ -6,6 +6,8 @@ that nobody stumbles, and that everybody goes on afterwards.
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from lab import PORT, content
 from simulator import Pair
@@ -217,3 +219,9 @@ def test_what_a_node_reckons_from_a_number_fits_into_what_tells_it():
 def test_a_number_over_its_limit_is_malformed(message):
     with pytest.raises(WireError, match="over its limit"):
         messages.decode(encode(message))
+
+
+def test_no_field_holds_enough_numbers_of_one_hash_to_slow_a_dict_down():
+    """C07: an integer's hash is its remainder by 2^61 - 1, which has some thousand multiples in longer numbers only."""
+    widest = max(codec.size for _, kind in messages.all_messages() for _, codec in numbers_in(messages.record_of(kind)))
+    assert (256**widest - 1) // sys.hash_info.modulus <= 8
