@@ -63,6 +63,11 @@ def _looks_of(label: str) -> FrozenSet[str]:
     return frozenset((fold(label), skeleton(label), skeleton(safe_label(label))))
 
 
+@functools.lru_cache(LOOKS_CACHED_MAX)
+def _may_be_plain(name: str) -> bool:
+    return "~" not in skeleton(name) and is_of_one_script(name)
+
+
 class _Labels:
     """Unique labels, none of which looks like another: whoever joined later gets digits of its node id, or its host.
 
@@ -74,9 +79,8 @@ class _Labels:
     def __init__(self, entries: Sequence[MemberEntry], before: Dict[bytes, str]) -> None:
         self.labels: Dict[bytes, str] = {}
         self._taken: Set[str] = set()
-        self._hosts: Dict[str, Counter[str]] = collections.defaultdict(collections.Counter)  # of look-alikes
-        for entry in entries:
-            self._hosts[skeleton(entry.name)][entry.place[0]] += 1
+        self._entries = entries
+        self._hosts: Dict[str, Counter[str]] = {}  # of those whose names look alike; counted when it is wanted
         for entry in entries:
             label = before.get(entry.node_id)
             if label is not None and label in self._forms(entry):
@@ -96,16 +100,19 @@ class _Labels:
     def _forms(self, entry: MemberEntry) -> Iterator[str]:
         """The labels that this member may bear, the best first; the last is nobody else's."""
         digits, host = entry.node_id.hex(), entry.place[0]
-        if "~" not in skeleton(entry.name):
-            if is_of_one_script(entry.name):
-                yield entry.name
-            if fold(entry.name) not in self._taken and self._is_alone_at(host, entry.name):
-                yield "%s@%s" % (entry.name, host)
+        if _may_be_plain(entry.name):
+            yield entry.name
+        is_namesake = "~" in skeleton(entry.name) or fold(entry.name) in self._taken
+        if not is_namesake and self._is_alone_at(host, entry.name):
+            yield "%s@%s" % (entry.name, host)
         for count in range(4, len(digits) + 1, 2):
             yield "%s~%s" % (entry.name, digits[:count])
 
     def _is_alone_at(self, host: str, name: str) -> bool:
         """Does its host tell it from all whose names look like its own? (Where the supernode is, its roster hides.)"""
+        if not self._hosts:
+            for entry in self._entries:
+                self._hosts.setdefault(skeleton(entry.name), collections.Counter())[entry.place[0]] += 1
         hosts = self._hosts[skeleton(name)]
         return "." in host and NOWHERE[0] not in hosts and not is_loopback(host) and hosts[host] == 1
 
