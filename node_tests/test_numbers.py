@@ -39,6 +39,7 @@ LAYOUTS = {
     PacketType.PING: wire.DATA_HEADER,
     PacketType.ACK: wire.ACK_HEADER,
     PacketType.CLOSE: wire.CLOSE,
+    PacketType.FINAL: wire.FINAL,
 }
 SIZES = {"B": 1, "H": 2, "I": 4, "Q": 8}
 
