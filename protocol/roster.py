@@ -72,22 +72,16 @@ class _Labels:
     """Unique labels, none of which looks like another: whoever joined later gets digits of its node id, or its host.
 
     So does everyone with a `~` in its name, who could bear the label that another one would get, and everyone whose
-    name mixes scripts. A label that was given is kept: neither one who comes back under another's name, nor one whose
-    namesake left, has the plain name that somebody else had.
+    name mixes scripts. All members see the same labels: they follow from the roster alone, not from who came when here.
     """
 
-    def __init__(self, entries: Sequence[MemberEntry], before: Dict[bytes, str]) -> None:
+    def __init__(self, entries: Sequence[MemberEntry]) -> None:
         self.labels: Dict[bytes, str] = {}
         self._taken: Set[str] = set()
         self._entries = entries
         self._hosts: Dict[str, Counter[str]] = {}  # of those whose names look alike; counted when it is wanted
         for entry in entries:
-            label = before.get(entry.node_id)
-            if label is not None and label in self._forms(entry):
-                self._give(entry, label)
-        for entry in entries:
-            if entry.node_id not in self.labels:
-                any(self._give(entry, label) for label in self._forms(entry))
+            any(self._give(entry, label) for label in self._forms(entry))
 
     def _give(self, entry: MemberEntry, label: str) -> bool:
         looks = _looks_of(label)
@@ -157,8 +151,7 @@ class Roster:
         self.version = 0
         self._entries: Dict[bytes, MemberEntry] = {}
         self._ordered: Optional[List[MemberEntry]] = None
-        self._label: Dict[bytes, str] = {}
-        self._is_label_old = False  # and to be given anew, with regard to those that there were
+        self._label: Optional[Dict[bytes, str]] = None
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -194,7 +187,7 @@ class Roster:
         self._changed()
 
     def _changed(self) -> None:
-        self._ordered, self._is_label_old = None, True
+        self._ordered = self._label = None
 
     def labels(self) -> Dict[bytes, str]:
         return {entry.node_id: self.label_of(entry.node_id) for entry in self}
@@ -222,8 +215,8 @@ class Roster:
 
     def label_of(self, node_id: bytes, name: str = "") -> str:
         """How a person sees this member; one who is not in the roster always carries digits of its id."""
-        if self._is_label_old:
-            self._label, self._is_label_old = _Labels(list(self), self._label).labels, False
+        if self._label is None:
+            self._label = _Labels(list(self)).labels
         known = self._label.get(node_id)
         return known if known is not None else "%s~%s" % (name, node_id.hex()[:4])
 
