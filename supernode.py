@@ -20,6 +20,7 @@ from protocol import messages
 from protocol.chat import RECENT_MAX, Bucket, counted_anew, missed
 from protocol.door import is_better
 from protocol.index import Index, has_wildcard
+from protocol.lost import LostPlaces
 from protocol.messages import (
     GONE,
     LEFT,
@@ -45,7 +46,7 @@ from protocol.roster import (
     seen_from,
     share_digest,
 )
-from protocol.seat import LOCAL_LINK, LOST_PLACES_MAX, SLEPT_AFTER, Network, Seat
+from protocol.seat import LOCAL_LINK, SLEPT_AFTER, Network, Seat
 from protocol.wire import Address
 
 TICK = 0.5  # seconds between two looks at the members
@@ -69,6 +70,9 @@ BACKLOG_MAX = 8 << 20  # bytes queued for a member who does not read, until it i
 ROUND_TRIP_US_MAX = 60_000_000  # that a member may claim
 HEAL_INTERVAL = 10.0
 FIRST_HEAL = 1.0  # seconds from taking office to the first look at the latest: another may have taken it as well
+LATEST_LOST, OTHER_LOST_ASKED = 16, 4  # places where another supernode is looked for, among these, and of all others
+WITNESS_TIME = 15.0  # seconds that the word of a lost member counts; it is asked each 10
+WITNESSED_MAX = 16  # other supernodes of the same network
 HINTS_PER_SECOND = 0.5  # a hint is shorter than the query that it causes
 DOUBT_TIME = 3.0  # seconds to find out whether somebody took over meanwhile
 DOUBT_QUERY_INTERVAL = 0.5
@@ -151,7 +155,8 @@ class Supernode:
         self._lines: Dict[bytes, _Line] = {}
         self._by_link: Dict[int, _Line] = {}
         self._gone: Dict[bytes, Tuple[MemberEntry, float]] = {}  # node id -> its line, until when
-        self._lost_places: Deque[Address] = deque(seat.lost_places, maxlen=LOST_PLACES_MAX)
+        self._lost_places = LostPlaces(seat.lost_places)
+        self._obeyed_by_lost: Dict[bytes, float] = {}  # another supernode -> when one of the lost last named it
         self._recent: Deque[messages.Chat] = deque(counted_anew(seat.recent_chat), maxlen=RECENT_MAX)
         for order, entry in enumerate(seat.members[:MEMBERS_MAX]):
             self._lines[entry.node_id] = _Line(entry._replace(present=False, order=order), now)
@@ -236,6 +241,7 @@ class Supernode:
         place = NOWHERE if link == LOCAL_LINK else address
         line.entry = line.entry._replace(name=join.name, place=place, mesh=join.mesh, present=True)
         line.wished_mesh = join.mesh
+        self._lost_places.discard(place)
         line.heard_at, line.round_trip = now, None
         line.is_ready = False
         seen = join.chat_seen if join.network_id == self.network_id and join.chat_seen else self._sequence
@@ -254,7 +260,7 @@ class Supernode:
         if fault is not None:
             return messages.Busy(0, fault)
         if join.network_id == self.network_id and join.term > self.term:
-            self._next_heal = min(self._next_heal, max(now, self._healed_at + 1.0))  # who rules in a later term?
+            self._heal_soon(now)  # who rules in a later term?
             return messages.NotSupernode(self.term, NOWHERE)
         is_going = self.is_lone and now < self._going_until  # it would be left alone here
         if is_going or self.is_in_doubt(now) or not self._joins.take(now):
@@ -325,7 +331,7 @@ class Supernode:
             if len(self._gone) >= MEMBERS_MAX:
                 del self._gone[next(iter(self._gone))]
             self._gone[node_id] = line.entry, now + RETURN_TIME
-            self._lost_places.append(line.entry.place)
+            self._lost_places.add(line.entry.place)
         self._mark(node_id, now)
         self._changed.pop(node_id, None)
         silent_ms = int(1000 * min(1e6, max(0.0, now - line.heard_at)))
@@ -370,6 +376,8 @@ class Supernode:
         for page in pages:
             self.network.send(line.link, *page)
         line.is_ready = True
+        if self._lost_places:
+            self._send(line.link, messages.Lost(tuple(self._lost_places.latest(messages.LOST_TOLD_MAX))))
         for chat in missed(self._recent, line.chat_seen):
             self._send(line.link, chat)
 
@@ -709,8 +717,10 @@ class Supernode:
     def _heal(self, now: float) -> None:
         """Look for another supernode of this network: where one was, at members who are away, and by broadcast."""
         self._healed_at = now
-        away = [line.entry.place for line in self._lines.values() if line.link is None] + list(self._lost_places)
+        away = [line.entry.place for line in self._lines.values() if line.link is None]
+        away += self._lost_places.latest(LATEST_LOST)
         places = self._known_supernodes[-8:] + self.rng.sample(away, min(8, len(away)))
+        places += self._lost_places.some(OTHER_LOST_ASKED, self.rng)
         for place in dict.fromkeys(places):
             if place not in (self.network.address, NOWHERE):
                 self._prober.ask(place, "heal", now)
@@ -762,6 +772,8 @@ class Supernode:
     def _hear_member(self, address: Address, answer: Answer, now: float) -> None:
         # Equal or lower terms, too: that supernode may know nobody on this side, and is to follow us.
         obeys_another = answer.supernode_id not in (NO_NODE, self.node_id)
+        if obeys_another and self._is_lost(address, now):
+            self._hear_witness(answer.supernode_id, now)
         if answer.term > self.term or obeys_another:
             self._prober.ask_hinted(seen_from(answer.supernode, address), "heal", [address[0]], now)
         if answer.term > self.term:
@@ -771,14 +783,40 @@ class Supernode:
             self._doubt_until = now  # those who would have taken over did not
 
     def _meet(self, address: Address, answer: Answer, now: float) -> None:
-        """Another supernode of our network: the newer term rules on, then the smaller id."""
+        """Another supernode of our network: the newer term rules on, then the smaller id; if we lost anybody to it."""
         line = self._lines.get(answer.node_id)
-        if line is not None and line.link is not None and now - line.heard_at <= FRESH and not self.is_in_doubt(now):
+        if line is not None and self._is_with_us(line, now):
             self.dropped += 1  # it follows us and claims to rule: a liar
-        elif (-answer.term, answer.node_id) < (-self.term, self.node_id):
+        elif (-answer.term, answer.node_id) > (-self.term, self.node_id):
+            self.network.send_lone(address, messages.encode(messages.Stale(self.term, NOWHERE)))
+        elif self._is_lost(address, now) or self._rules_over_lost(answer.node_id, now):
             self._step_down(address, answer, now)
         else:
-            self.network.send_lone(address, messages.encode(messages.Stale(self.term, NOWHERE)))
+            self.dropped += 1
+            self._heal_soon(now)  # those whom we lost may know it
+
+    def _is_with_us(self, line: _Line, now: float) -> bool:
+        """Does this member surely follow us? (Who has slept is not sure of anybody.)"""
+        return line.link is not None and now - line.heard_at <= FRESH and not self.is_in_doubt(now)
+
+    def _is_lost(self, address: Address, now: float) -> bool:
+        """Was somebody lost there, or may have been, and nobody came back from there since?"""
+        lines = [line for line in self._lines.values() if line.entry.place == address]
+        if any(self._is_with_us(line, now) for line in lines):
+            return False
+        return bool(lines) or address in self._lost_places
+
+    def _hear_witness(self, ruler: bytes, now: float) -> None:
+        self._obeyed_by_lost.pop(ruler, None)
+        if len(self._obeyed_by_lost) >= WITNESSED_MAX:
+            del self._obeyed_by_lost[next(iter(self._obeyed_by_lost))]
+        self._obeyed_by_lost[ruler] = now
+
+    def _rules_over_lost(self, ruler: bytes, now: float) -> bool:
+        return now - self._obeyed_by_lost.get(ruler, -math.inf) <= WITNESS_TIME
+
+    def _heal_soon(self, now: float) -> None:
+        self._next_heal = min(self._next_heal, max(now, self._healed_at + 1.0))
 
     def _step_down(self, address: Address, winner: Answer, now: float) -> None:
         for line in self._lines.values():

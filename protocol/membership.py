@@ -23,6 +23,7 @@ from protocol import messages
 from protocol.chat import SAID_LATELY, Bucket, ChatDesk
 from protocol.door import Standing, answer_of, at_door, leads_here, speaks_at_door
 from protocol.election import CLAIM_WAIT, LAST_LOOK, PATIENCE, RANK_TIME, Election
+from protocol.lost import LostPlaces
 from protocol.messages import (
     NO_NETWORK,
     NO_NODE,
@@ -53,7 +54,7 @@ from protocol.roster import (
     seen_from,
     share_digest,
 )
-from protocol.seat import LOCAL_LINK, LOST_PLACES_MAX, SLEPT_AFTER, LocalSide, Network, Owner, Seat
+from protocol.seat import LOCAL_LINK, SLEPT_AFTER, LocalSide, Network, Owner, Seat
 from protocol.wire import Address
 
 __all__ = ["LOCAL_LINK", "LocalSide", "Membership", "Network", "Owner", "Roster", "Seat", "State", "share_digest"]
@@ -178,7 +179,7 @@ class Membership:
         self._commitment = b""
         self.supernode_id = self.supernode_link = self.supernode_address = None
         self._known_supernodes: List[Address] = []
-        self._lost_places: List[Address] = []
+        self._lost_places = LostPlaces()
         unsaid = 0 if keeps_chat else self._chat.forget_network()
         if unsaid:
             self.owner.on_unsaid(unsaid)
@@ -644,9 +645,19 @@ class Membership:
 
     def _remember_lost(self, node_ids: Iterable[bytes]) -> None:
         """Should this node ever rule: they may be in the other half of a parted network."""
-        places = [self.place_of(entry.node_id) for entry in self.roster if entry.node_id in node_ids]
-        lost = [*self._lost_places, *(place for place in places if place is not None)]
-        self._lost_places = list(dict.fromkeys(reversed(lost)))[:LOST_PLACES_MAX][::-1]
+        for entry in self.roster:
+            if entry.node_id in node_ids:
+                self._lost_places.add(self.place_of(entry.node_id) or NOWHERE)
+
+    def _on_lost(self, lost: messages.Lost, now: float) -> None:
+        """Of before this node came. It is looked there only should this node rule, and only where one may look."""
+        if self.is_supernode or self.supernode_address is None:
+            return
+        near = self._near()
+        for place in lost.places:
+            place = seen_from(place, self.supernode_address)
+            if may_contact(place, near):
+                self._lost_places.add(place)
 
     def _joined_again(self, now: float) -> None:
         self.state = State.JOINED
@@ -936,6 +947,7 @@ class Membership:
         """The supernode is gone: find the one who takes over, or take over."""
         if self._follow is None and self.state == State.SUSPECT:
             self._silent = now - self.heard_at
+            self._lost_places.add(self.supernode_address or NOWHERE)
         self.is_merging = False
         self._drop_attempt("the supernode is gone")
         self._drop_link("no sign of it")
@@ -1048,6 +1060,7 @@ _HANDLERS: Dict[Any, Callable[[Membership, Any, float], None]] = {
     messages.Handover: Membership._on_handover,
     messages.Moved: Membership._on_moved,
     messages.Chat: Membership._on_chat,
+    messages.Lost: Membership._on_lost,
 }
 _ATTEMPT_HANDLERS: Dict[Any, Callable[[Membership, Any, float], None]] = {
     messages.Welcome: Membership._on_welcome,

@@ -35,6 +35,7 @@ FILE_NAME_BYTES_MAX = 1024
 REASON_BYTES_MAX = 300
 MEMBERS_MAX = 1024
 MEMBERS_PER_PAGE = 100
+LOST_TOLD_MAX = 64  # places; a newcomer may rule long after those who saw who was lost are gone
 SHARES_MAX = 10_000  # files that one node may announce
 SHARES_PER_PAGE = 100
 LIST_PER_PAGE = 50
@@ -360,6 +361,13 @@ class Stale(NamedTuple):
 
     term: Term
     supernode: Place
+
+
+@_message(26)
+class Lost(NamedTuple):
+    """The supernode to who has just come: where members were lost in silence, should you ever rule. Latest last."""
+
+    places: Annotated[Tuple[Address, ...], Many(AddressField(), LOST_TOLD_MAX)]
 
 
 # ---- chat ---------------------------------------------------------------------------------------------------------

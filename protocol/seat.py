@@ -12,7 +12,6 @@ from protocol.wire import Address
 
 LOCAL_LINK = 0  # between a peer and the supernode of the same node
 SLEPT_AFTER = 2.0  # seconds of lateness that mean this node slept (THREATS: F04)
-LOST_PLACES_MAX = 16  # remembered, to look there for the other half of a parted network
 
 
 class Seat(NamedTuple):

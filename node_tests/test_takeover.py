@@ -1,0 +1,175 @@
+"""Who yields to whom: a living supernode and those who claim its office, in virtual time."""
+
+from __future__ import annotations
+
+import random
+from typing import Any, List
+
+from node_tests.stub_node import PORT, Lab, StubNode
+from node_tests.test_membership import Stranger
+from protocol import messages
+from protocol.lost import LostPlaces
+from protocol.messages import NOWHERE, ROLE_MEMBER, ROLE_SUPERNODE, Answer, encode
+from protocol.roster import with_proof
+
+THRONE = b"throne!!"
+
+
+def claim(query: messages.Query, lab: Lab, term: int, obeys: bytes = THRONE, **fields: Any) -> Answer:
+    """What only a member can say, since it knows the secret: I rule in that term."""
+    member = lab.nodes[0].membership
+    answer = Answer(
+        query.nonce, bytes(8), member.network_id, term, THRONE,
+        ROLE_SUPERNODE, obeys, NOWHERE, 0, 9, "mallory", bytes(16),
+    )._replace(**fields)  # fmt: skip
+    return with_proof(answer, member._secret)
+
+
+def throne(lab: Lab, ip: str = "10.0.0.66", port: int = PORT, term: int = 2) -> Stranger:
+    """Somebody at that place claims to rule, whenever it is asked."""
+    stranger = Stranger(lab.world, ip, port)
+    stranger.answer = lambda query: claim(query, lab, term)
+    return stranger
+
+
+def hint(stranger: Stranger, lab: Lab, seconds: float) -> None:
+    """It says to all, every second, that their term is old."""
+    for _ in range(int(seconds)):
+        for node in lab.nodes:
+            stranger.network.send_lone(node.network.address, encode(messages.Stale(2, NOWHERE)))
+        lab.run(1.0)
+
+
+def nothing_changed(lab: Lab) -> bool:
+    return lab.rulers() == [lab.nodes[0]] and lab.agree() and not any(node.changes for node in lab.nodes)
+
+
+def test_a_member_of_one_seconds_standing_deposes_nobody() -> None:
+    lab = Lab(51, 4)
+    mallory = Stranger(lab.world, "10.0.0.66")
+    mallory.join(("10.0.0.1", PORT))
+    lab.run(1.0)
+    assert mallory.last(messages.Welcome).secret == lab.nodes[0].membership._secret
+    usurper = throne(lab, "10.0.0.67")
+    hint(usurper, lab, 60.0)  # mallory is silent meanwhile, and counts as lost
+    assert usurper.queries and nothing_changed(lab)
+
+
+def test_a_supernode_that_lost_somebody_yields_to_none_but_those() -> None:
+    lab = Lab(52, 5)
+    lab.nodes[4].kill()
+    lab.run(20.0)
+    hint(throne(lab), lab, 60.0)
+    assert nothing_changed(lab)
+
+
+def test_a_supernode_that_has_slept_yields_to_no_stranger_to_its_members() -> None:
+    lab = Lab(53, 4)
+    usurper = throne(lab)
+    lab.nodes[0].sleep()
+    lab.run(3.5)
+    lab.nodes[0].wake()
+    hint(usurper, lab, 30.0)
+    assert nothing_changed(lab)
+
+
+def test_a_living_member_that_names_another_ruler_is_no_witness() -> None:
+    lab = Lab(54, 4)
+    usurper, liar = throne(lab), lab.nodes[3]
+
+    def lie(address: Any, query: messages.Query, now: float) -> None:
+        fields = {"node_id": liar.membership.node_id, "role": ROLE_MEMBER, "supernode": usurper.network.address}
+        liar.network.send_lone(address, encode(claim(query, lab, 2, **fields)))
+
+    liar.membership._answer = lie  # type: ignore[method-assign]
+    lab.nodes[2].kill()
+    lab.run(20.0)
+    hint(usurper, lab, 40.0)
+    ruler = lab.nodes[0].supernode
+    assert ruler is not None and ruler.term == 1
+    assert [node.membership.supernode_id for node in lab.living()] == [ruler.node_id] * 3
+
+
+def test_one_that_was_lost_and_rules_alone_is_yielded_to() -> None:
+    lab = Lab(55, 4)
+    lost = lab.nodes[3]
+    lab.world.cut(["10.0.0.4"], ["10.0.0.1", "10.0.0.2", "10.0.0.3"])
+    lab.run(40.0)
+    assert lab.rulers() == [lab.nodes[0], lost]
+    lab.world.heal()
+    assert lab.wait(lambda: lab.rulers() == [lost] and lab.agree(), 30.0) is not None
+
+
+def test_a_ruler_whom_one_of_the_lost_obeys_is_yielded_to() -> None:
+    """The supernode slept; its member at the second place has gone over to one that nobody here ever heard of."""
+    lab = Lab(56, 3)
+    ruler = lab.nodes[0].supernode
+    assert ruler is not None
+    lab.nodes[2].kill()
+    lab.run(20.0)
+    usurper = throne(lab)
+    witness = Stranger(lab.world, "10.0.0.3")  # at the place where somebody was lost
+    witness.answer = lambda query: claim(
+        query, lab, 2, node_id=b"witness!", role=ROLE_MEMBER, supernode=usurper.network.address
+    )
+    assert lab.wait(lambda: ruler.has_ended, 15.0) is not None
+
+
+def test_halves_that_each_went_through_several_supernodes_find_together() -> None:
+    lab = Lab(57, 8)
+    ips = [node.network.address[0] for node in lab.nodes]
+    lab.world.cut(ips[:4], ips[4:])
+    lab.run(30.0)
+    for old in (0, 4):  # one half by a good-bye, the other by a death
+        lab.nodes[old].quit() if old == 0 else lab.nodes[old].kill()
+    lab.run(30.0)
+    lab.nodes[5].quit()
+    lab.run(5.0)
+    assert lab.rulers() == [lab.nodes[1], lab.nodes[6]]
+    lab.world.heal()
+    assert lab.wait(lambda: len(lab.rulers()) == 1 and lab.agree(), 30.0) is not None
+
+
+def test_a_newcomer_who_rules_in_time_knows_whom_the_network_lost_before_it_came() -> None:
+    """Both halves are cut, one is taken over by one that came after the cut: it looks where the other half is."""
+    lab = Lab(58, 4)
+    ips = [node.network.address[0] for node in lab.nodes]
+    lab.world.cut(ips[:1], ips[1:])
+    lab.run(60.0)
+    newcomer = StubNode(lab.world, "10.0.0.9", "new").start(("10.0.0.1", PORT))
+    lab.nodes.append(newcomer)
+    lab.world.cut(["10.0.0.9"], ips[1:])
+    lab.run(5.0)
+    assert newcomer.membership.is_joined
+    lab.nodes[0].quit()
+    lab.run(5.0)
+    assert lab.rulers() == [lab.nodes[1], newcomer]
+    assert newcomer.supernode is not None and set(newcomer.supernode._lost_places) >= {("10.0.0.3", PORT)}
+    for node in lab.nodes:
+        node.network.broadcast_lone = lambda port, data: None  # type: ignore[method-assign]
+    lab.world.heal()
+    assert lab.wait(lambda: len(lab.rulers()) == 1 and lab.agree(), 30.0) is not None
+
+
+# ---- the places of the lost ---------------------------------------------------------------------------------------
+
+
+def places(host: str, count: int) -> List[Any]:
+    return [(host, port) for port in range(5000, 5000 + count)]
+
+
+def test_one_machine_that_comes_and_goes_pushes_no_other_machines_place_out() -> None:
+    lost = LostPlaces([("10.0.0.1", PORT)], limit=16)
+    for place in places("10.0.0.66", 1000):
+        lost.add(place)
+    assert len(lost) == 16 and ("10.0.0.1", PORT) in lost
+    assert lost.latest(2) == [("10.0.0.66", 5998), ("10.0.0.66", 5999)]
+    assert ("10.0.0.1", PORT) in lost.some(2, random.Random(1))
+
+
+def test_a_place_counts_once_and_not_when_somebody_is_there_again() -> None:
+    lost = LostPlaces([*places("10.0.0.1", 3), *places("10.0.0.1", 1), NOWHERE])
+    assert list(lost) == [("10.0.0.1", 5001), ("10.0.0.1", 5002), ("10.0.0.1", 5000)]
+    lost.discard(("10.0.0.1", 5001))
+    lost.discard(("10.0.0.1", 5001))
+    assert len(lost) == 2
