@@ -17,6 +17,7 @@ from collections import deque
 from typing import Any, Callable, Deque, Dict, List, Optional, Set, Tuple
 
 from protocol import messages
+from protocol.admission import Admission
 from protocol.chat import RECENT_MAX, Bucket, counted_anew, missed
 from protocol.door import is_better
 from protocol.index import Index, has_wildcard
@@ -53,7 +54,6 @@ TICK = 0.5  # seconds between two looks at the members
 SILENT_MAX = 8.0  # seconds without a sign (four beats) until a member is gone
 FRESH = 4.0  # seconds in which a member counts as surely alive
 RETURN_TIME = 60.0  # seconds that a line is kept for its member, after a failover or when it was lost
-JOINS_PER_SECOND = 200.0  # (THREATS: F13)
 CHATS_PER_SECOND, CHATS_BURST = 20.0, 40.0  # from one member (THREATS: C03)
 REQUESTS_PER_SECOND, REQUESTS_BURST = 200.0, 400.0  # lists and searches from one member
 ROWS_PER_REQUEST = 2500  # looking through so many rows for a list counts as one request more ...
@@ -165,7 +165,7 @@ class Supernode:
         self._next_order = len(self._lines)
         self._sequence = max([1] + [chat.sequence for chat in self._recent])
         self._hints = Bucket(HINTS_PER_SECOND, 2.0, now)
-        self._joins = Bucket(JOINS_PER_SECOND, JOINS_PER_SECOND, now)
+        self._admission = Admission(now)
         self._changed: Dict[bytes, None] = {}  # ordered, unlike a set: a test's seed replays exactly
         self._departed: Dict[bytes, Departure] = {}
         self._newcomers: List[_Line] = []
@@ -263,7 +263,8 @@ class Supernode:
             self._heal_soon(now)  # who rules in a later term?
             return messages.NotSupernode(self.term, NOWHERE)
         is_going = self.is_lone and now < self._going_until  # it would be left alone here
-        if is_going or self.is_in_doubt(now) or not self._joins.take(now):
+        is_newcomer = join.node_id not in self._lines and join.node_id not in self._gone
+        if is_going or self.is_in_doubt(now) or not self._admission.admits(address[0], is_newcomer, now):
             return messages.Busy(500 + self.rng.randrange(1500), "too many at once")
         if join.node_id not in self._lines and len(self._lines) >= MEMBERS_MAX:
             return messages.Busy(0, "the network is full (%d nodes)" % MEMBERS_MAX)

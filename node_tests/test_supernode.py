@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import random
-from typing import Any, List
+from typing import Any, Dict, Iterator, List
 
 import pytest
 
@@ -11,6 +12,7 @@ from node_tests.stub_node import PORT, Lab, StubNode, share
 from node_tests.test_membership import Stranger, obeyed_by_all
 from protocol import index as index_room
 from protocol import messages
+from protocol.admission import ADDRESSES_MAX, Admission
 from protocol.index import Index
 from protocol.messages import NO_NODE, ListPage, ListRequest, Offer, Relay, Search, SharesWanted, encode
 from protocol.roster import node_id_of, random_bytes
@@ -306,14 +308,18 @@ def test_names_that_are_no_names_are_refused_for_good() -> None:
 # ---- limits -------------------------------------------------------------------------------------------------------
 
 
+def openings(rng: random.Random) -> Iterator[Dict[str, Any]]:
+    """What newcomers say of themselves, one after the other."""
+    for number in itertools.count():
+        opening = random_bytes(rng, 16)
+        yield {"opening": opening, "node_id": node_id_of(opening), "name": "m%d" % number}
+
+
 def test_a_thousand_that_join_at_once_are_all_taken_in_and_chat_goes_on() -> None:
     lab = Lab(15, 2)
-    stranger = Stranger(lab.world, "10.1.0.1")
-    rng = random.Random(15)
+    stranger = Stranger(lab.world, "127.0.0.1")  # from one address elsewhere it takes longer, see below
     joins = {}
-    for number in range(1000):
-        opening = random_bytes(rng, 16)
-        fields = {"opening": opening, "node_id": node_id_of(opening), "name": "m%d" % number}
+    for fields in itertools.islice(openings(random.Random(15)), 1000):
         joins[stranger.join(("10.0.0.1", PORT), **fields)] = fields
     stranger.answer = None
     busy_links: List[int] = []
@@ -335,6 +341,37 @@ def test_a_thousand_that_join_at_once_are_all_taken_in_and_chat_goes_on() -> Non
     lab.run(6.0)
     assert busy_links and len(lab.nodes[0].supernode) == 1002
     assert len(lab.nodes[1].membership.roster) == 1002
+
+
+def test_an_address_has_room_for_a_class_and_then_for_eight_newcomers_a_second() -> None:
+    lab = Lab(18, 2)
+    supernode = lab.nodes[0].supernode
+    flood = Stranger(lab.world, "10.1.0.1")
+    newcomers = openings(random.Random(18))
+    for _ in range(6):
+        for fields in itertools.islice(newcomers, 30):
+            flood.join(("10.0.0.1", PORT), **fields)
+        lab.run(1.0)
+    assert 64 + 8 * 4 <= len(supernode) - 2 <= 64 + 8 * 6
+    other = Stranger(lab.world, "10.1.0.2")
+    other.join(("10.0.0.1", PORT))
+    lab.run(1.0)
+    assert other.last(messages.Welcome) and not any(type(message) is messages.Busy for message in other.messages)
+
+
+def test_members_that_come_back_are_no_newcomers() -> None:
+    """After a failover all of a class behind one NAT come again at once; each proves who it was."""
+    rates = Admission(0.0)
+    assert all(rates.admits("10.1.0.1", False, 0.0) for _ in range(150))
+    assert sum(rates.admits("10.1.0.1", True, 1.0) for _ in range(150)) == 64
+    assert all(rates.admits("127.0.0.1", True, 5.0) for _ in range(150))
+
+
+def test_the_table_of_addresses_is_bounded_and_its_oldest_goes_first() -> None:
+    rates = Admission(0.0)
+    for number in range(3000):
+        rates.admits("10.%d.%d.1" % divmod(number, 250), True, float(number))
+    assert len(rates._newcomers) == ADDRESSES_MAX and "10.11.249.1" in rates._newcomers
 
 
 def test_the_network_is_full_at_1024() -> None:
