@@ -29,6 +29,7 @@ from prompt.settings import (
 from prompt.terminal import IDLE_SECONDS, Interrupted, Terminal, next_of
 from protocol import lines, mishaps, results
 from protocol.chat import SAYS_UNCONFIRMED_MAX
+from protocol.comings import Comings
 from protocol.commands import help_lines, parse_command, unknown_line
 from protocol.lines import (
     file_rows,
@@ -97,6 +98,7 @@ class Console:
         self.running: Dict[int, results.TransferRow] = {}   # the latest of each
         self.told: Dict[int, Tuple[float, int]] = {}    # when, and at what percent, a progress line was printed
         self.rows: Dict[int, results.ListEntry] = {}        # the last list of files, by number
+        self.comings = Comings(clock())         # lines of coming and going, gathered when many come
         self.unshown: List[results.ListEntry] = []          # the pages of it that `G +` shows
         self.outcome: Optional[results.Outcome] = None
 
@@ -118,6 +120,7 @@ class Console:
                 except Exception:
                     log.exception("a notification was dropped")
                 closure = self.inbox.get_nowait()
+        self.say(self.comings.due(self.clock()))
         self._draw_progress()
         self.terminal.flush()
         self.is_over = self.is_over or self.terminal.is_broken
@@ -150,6 +153,9 @@ class Console:
         """Tells one notification."""
         if isinstance(event, results.Progress):
             self._on_progress(event.row)
+            return
+        if isinstance(event, (results.Joined, results.Left)):
+            self.say(self.comings.tell(event, self.clock()))
             return
         if isinstance(event, (results.DownloadDone, results.Stopped)):
             self._on_end(event.number, isinstance(event, results.Stopped) and event.number in self.asked)
@@ -339,6 +345,7 @@ class Console:
         if signal.SIGINT in self.signals:       # once more, after quitting had begun
             os._exit(EXIT_INTERRUPTED)
         self.is_leaving, self.signals = True, []
+        self.say(self.comings.rest())
         if self.node:
             self.say("* leaving ..." if self.terminal.is_asking else "")
             self._leave_node()
