@@ -19,6 +19,7 @@ from typing import Any, Callable, Deque, Dict, List, Optional, Set, Tuple
 from protocol import messages
 from protocol.admission import Admission
 from protocol.chat import RECENT_MAX, Bucket, counted_anew, missed
+from protocol.credit import Credit
 from protocol.door import is_better
 from protocol.index import Index, has_wildcard
 from protocol.lost import LostPlaces
@@ -27,6 +28,7 @@ from protocol.messages import (
     LEFT,
     MEMBERS_MAX,
     MEMBERS_PER_PAGE,
+    NAME_BYTES_MAX,
     NO_NODE,
     NOWHERE,
     ROLE_MEMBER,
@@ -73,7 +75,10 @@ FIRST_HEAL = 1.0  # seconds from taking office to the first look at the latest: 
 LATEST_LOST, OTHER_LOST_ASKED = 16, 4  # places where another supernode is looked for, among these, and of all others
 WITNESS_TIME = 15.0  # seconds that the word of a lost member counts; it is asked each 10
 WITNESSED_MAX = 16  # other supernodes of the same network
-HINTS_PER_SECOND = 0.5  # a hint is shorter than the query that it causes
+HINTS_PER_SECOND = 0.5  # of all that were paid for
+QUERY_SIZE = len(messages.encode(messages.Query(bytes(8))))
+STALE_SIZE = len(messages.encode(messages.Stale(0, NOWHERE)))
+ANSWER_SIZE = 97  # at most, beside the name
 DOUBT_TIME = 3.0  # seconds to find out whether somebody took over meanwhile
 DOUBT_QUERY_INTERVAL = 0.5
 HELD_MAX = 1000  # messages kept while in doubt
@@ -164,6 +169,7 @@ class Supernode:
             self._count_chat(chat)
         self._next_order = len(self._lines)
         self._sequence = max([1] + [chat.sequence for chat in self._recent])
+        self._credit = Credit()
         self._hints = Bucket(HINTS_PER_SECOND, 2.0, now)
         self._admission = Admission(now)
         self._changed: Dict[bytes, None] = {}  # ordered, unlike a set: a test's seed replays exactly
@@ -433,10 +439,6 @@ class Supernode:
 
     def _on_pong(self, line: _Line, pong: messages.Pong, now: float) -> None:
         pass  # its arrival was the sign of life
-
-    def _on_stale_term(self, line: _Line, stale: messages.Stale, now: float) -> None:
-        if stale.term > self.term and self._hints.take(now):
-            self._prober.ask_hinted(stale.supernode, "heal", [], now)
 
     def _on_leave(self, line: _Line, leave: messages.Leave, now: float) -> None:
         if line.link != LOCAL_LINK:
@@ -732,8 +734,7 @@ class Supernode:
         """True when this was an Answer to a Query of its own (or a hint for a supernode)."""
         self._watch_sleep(now)
         if type(message) is messages.Stale:
-            if message.term >= self.term and self._hints.take(now):
-                self._prober.ask_hinted(address, "heal", [place[0] for place in self._known_supernodes], now)
+            self._on_hint(address, message, now)
             return True
         if type(message) is messages.Query:
             self.on_asked(address, message, now)
@@ -742,13 +743,16 @@ class Supernode:
         asked = self._prober.match(address, message, now)
         if asked is None or asked.address is None:
             return False
-        if not self.has_ended:
+        if not self.has_ended and asked.purpose != "pay":
             self._on_answer(asked.address, message, now)
         return True
 
     def on_asked(self, address: Address, query: messages.Query, now: float) -> None:
         """Somebody asks who is here, or at the door."""
-        if self.is_lone and not self._prober.is_own(query.nonce):
+        if self._prober.is_own(query.nonce):
+            return
+        self._credit.earn(address, QUERY_SIZE - ANSWER_SIZE - self._own_name_size())
+        if self.is_lone:
             self._asked_by = self._asked_by or (address, now)
 
     def _ask_back(self, now: float) -> None:
@@ -757,6 +761,16 @@ class Supernode:
             address, self._asked_by = self._asked_by[0], None
             if self.is_lone and self._hints.take(now):
                 self._prober.ask_hinted(address, "heal", [], now, (NOWHERE[0], self._search_port))
+
+    def _on_hint(self, address: Address, stale: messages.Stale, now: float) -> None:
+        """Somebody says that it rules in a later term: asked, once its address has sent as many bytes as that costs."""
+        self._credit.earn(address, STALE_SIZE)
+        if stale.term >= self.term and self._credit.spend(address, QUERY_SIZE) and self._hints.take(now):
+            self._prober.ask_hinted(address, "heal", [place[0] for place in self._known_supernodes], now)
+
+    def _own_name_size(self) -> int:
+        line = self._lines.get(self.node_id)
+        return NAME_BYTES_MAX if line is None else len(line.entry.name.encode("utf-8"))
 
     def _on_answer(self, address: Address, answer: Answer, now: float) -> None:
         if answer.network_id != self.network_id:
@@ -789,6 +803,7 @@ class Supernode:
         if line is not None and self._is_with_us(line, now):
             self.dropped += 1  # it follows us and claims to rule: a liar
         elif (-answer.term, answer.node_id) > (-self.term, self.node_id):
+            self._prober.ask(address, "pay", now)  # so that it may ask us in turn
             self.network.send_lone(address, messages.encode(messages.Stale(self.term, NOWHERE)))
         elif self._is_lost(address, now) or self._rules_over_lost(answer.node_id, now):
             self._step_down(address, answer, now)
@@ -893,7 +908,6 @@ class Supernode:
 _HANDLERS: Dict[Any, Callable[[Supernode, _Line, Any, float], None]] = {
     messages.Ping: Supernode._on_ping,
     messages.Pong: Supernode._on_pong,
-    messages.Stale: Supernode._on_stale_term,
     messages.Leave: Supernode._on_leave,
     messages.SetMesh: Supernode._on_set_mesh,
     messages.RosterRequest: Supernode._on_roster_request,
@@ -908,4 +922,4 @@ _HANDLERS: Dict[Any, Callable[[Supernode, _Line, Any, float], None]] = {
     messages.NotRelayed: Supernode._on_not_relayed,
 }
 _ABOUT_SHARES = {messages.ShareDigest, messages.SharePage, messages.ShareAdd, messages.ShareRemove}
-_ANSWERED_IN_DOUBT = {messages.Ping, messages.Pong, messages.Leave, messages.Stale}
+_ANSWERED_IN_DOUBT = {messages.Ping, messages.Pong, messages.Leave}

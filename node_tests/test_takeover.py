@@ -11,6 +11,7 @@ from protocol import messages
 from protocol.lost import LostPlaces
 from protocol.messages import NOWHERE, ROLE_MEMBER, ROLE_SUPERNODE, Answer, encode
 from protocol.roster import with_proof
+from supernode import ANSWER_SIZE
 
 THRONE = b"throne!!"
 
@@ -149,6 +150,55 @@ def test_a_newcomer_who_rules_in_time_knows_whom_the_network_lost_before_it_came
         node.network.broadcast_lone = lambda port, data: None  # type: ignore[method-assign]
     lab.world.heal()
     assert lab.wait(lambda: len(lab.rulers()) == 1 and lab.agree(), 30.0) is not None
+
+
+# ---- hints --------------------------------------------------------------------------------------------------------
+
+
+def bytes_to(lab: Lab, node: StubNode) -> List[Any]:
+    """(address, size) of each datagram outside a connection that this node sends from now on."""
+    sent: List[Any] = []
+    node.network.broadcast_lone = lambda port, data: None  # type: ignore[method-assign]
+    send_lone = node.network.send_lone
+    node.network.send_lone = lambda address, data: (  # type: ignore[method-assign]
+        sent.append((address, len(data))), send_lone(address, data))[1]  # fmt: skip
+    return sent
+
+
+def test_no_hint_brings_more_bytes_than_it_cost() -> None:
+    """Sources are easily forged: each hint may bring its victim no more than was sent in its name."""
+    lab = Lab(61, 2)
+    victim = Stranger(lab.world, "10.0.0.66")
+    sent, paid = bytes_to(lab, lab.nodes[0]), 0
+    for number in range(60):
+        for message in (messages.Stale(2, NOWHERE), messages.Query(number.to_bytes(8, "big"))):
+            if type(message) is messages.Stale or number % 10 == 0:
+                victim.network.send_lone(("10.0.0.1", PORT), encode(message))
+                paid += len(encode(message))
+        lab.run(3.0)
+        assert sum(size for address, size in sent if address[0] == "10.0.0.66") <= paid
+    assert victim.queries  # who pays is asked in the end
+
+
+def test_the_longest_answer_is_as_long_as_is_reckoned() -> None:
+    nobody = Answer(bytes(8), bytes(8), bytes(16), 1, bytes(8), 1, bytes(8), ("::1", 1), 1, 1, "", bytes(16))
+    assert len(encode(nobody)) == ANSWER_SIZE
+
+
+def test_a_ruler_that_knows_the_other_pays_for_being_asked() -> None:
+    """The other one knows no place here: it learns of us by our hint alone, and at the first one."""
+    lab = Lab(62, 2)
+    lab.world.cut(["10.0.0.1"], ["10.0.0.2"])
+    lab.run(60.0)
+    old, new = (node.supernode for node in lab.nodes)
+    assert old is not None and new is not None and new.term > old.term
+    for node in lab.nodes:
+        node.network.broadcast_lone = lambda port, data: None  # type: ignore[method-assign]
+    asks = old._prober.ask
+    old._prober.ask = lambda address, purpose, now: None  # type: ignore[method-assign]
+    old._prober.ask_hinted = lambda address, purpose, near, now: asks(address, purpose, now)  # type: ignore
+    lab.world.heal()
+    assert lab.wait(lambda: old.has_ended, 12.0) is not None
 
 
 # ---- the places of the lost ---------------------------------------------------------------------------------------
