@@ -74,6 +74,8 @@ HEAL_INTERVAL = 10.0
 FIRST_HEAL = 1.0  # seconds from taking office to the first look at the latest: another may have taken it as well
 LATEST_LOST, OTHER_LOST_ASKED = 16, 4  # places where another supernode is looked for, among these, and of all others
 WITNESS_TIME = 15.0  # seconds that the word of a lost member counts; it is asked each 10
+CLAIM_HEAL_GAP = 5.0  # seconds between two looks for those who were lost, however many claim to rule
+UNSETTLED_AFTER = 60.0  # seconds until a person is told that another half of the network stays apart
 WITNESSED_MAX = 16  # other supernodes of the same network
 HINTS_PER_SECOND = 0.5  # of all that were paid for
 QUERY_SIZE = len(messages.encode(messages.Query(bytes(8))))
@@ -170,6 +172,7 @@ class Supernode:
         self._next_order = len(self._lines)
         self._sequence = max([1] + [chat.sequence for chat in self._recent])
         self._credit = Credit()
+        self._unsettled_since: Optional[float] = None  # another supernode of our network was met, and did not end
         self._hints = Bucket(HINTS_PER_SECOND, 2.0, now)
         self._admission = Admission(now)
         self._changed: Dict[bytes, None] = {}  # ordered, unlike a set: a test's seed replays exactly
@@ -803,13 +806,15 @@ class Supernode:
         if line is not None and self._is_with_us(line, now):
             self.dropped += 1  # it follows us and claims to rule: a liar
         elif (-answer.term, answer.node_id) > (-self.term, self.node_id):
+            self._tell_if_it_lasts(address, answer, now)
             self._prober.ask(address, "pay", now)  # so that it may ask us in turn
             self.network.send_lone(address, messages.encode(messages.Stale(self.term, NOWHERE)))
         elif self._is_lost(address, now) or self._rules_over_lost(answer.node_id, now):
             self._step_down(address, answer, now)
         else:
             self.dropped += 1
-            self._heal_soon(now)  # those whom we lost may know it
+            self._tell_if_it_lasts(address, answer, now)
+            self._heal_soon(now, CLAIM_HEAL_GAP)  # those whom we lost may know it
 
     def _is_with_us(self, line: _Line, now: float) -> bool:
         """Does this member surely follow us? (Who has slept is not sure of anybody.)"""
@@ -831,8 +836,14 @@ class Supernode:
     def _rules_over_lost(self, ruler: bytes, now: float) -> bool:
         return now - self._obeyed_by_lost.get(ruler, -math.inf) <= WITNESS_TIME
 
-    def _heal_soon(self, now: float) -> None:
-        self._next_heal = min(self._next_heal, max(now, self._healed_at + 1.0))
+    def _heal_soon(self, now: float, gap: float = 1.0) -> None:
+        self._next_heal = min(self._next_heal, max(now, self._healed_at + gap))
+
+    def _tell_if_it_lasts(self, address: Address, answer: Answer, now: float) -> None:
+        """Two of one network that do not find together: of the other half all are new, so it can show nothing."""
+        self._unsettled_since = self._unsettled_since or now
+        if now - self._unsettled_since > UNSETTLED_AFTER:
+            self._tell_network(address, answer)
 
     def _step_down(self, address: Address, winner: Answer, now: float) -> None:
         for line in self._lines.values():

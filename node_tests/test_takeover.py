@@ -152,6 +152,29 @@ def test_a_newcomer_who_rules_in_time_knows_whom_the_network_lost_before_it_came
     assert lab.wait(lambda: len(lab.rulers()) == 1 and lab.agree(), 30.0) is not None
 
 
+def test_a_half_in_which_all_are_new_stays_apart_and_both_persons_are_told_once() -> None:
+    """It cannot be told from a member that made it up; who wants to go there types its address."""
+    lab = Lab(59, 3)
+    lab.world.cut(["10.0.0.3"], ["10.0.0.1", "10.0.0.2"])
+    lab.run(40.0)
+    lab.nodes.append(StubNode(lab.world, "10.0.0.9", "new").start(("10.0.0.3", PORT)))
+    lab.world.cut(["10.0.0.9"], ["10.0.0.1", "10.0.0.2"])
+    lab.run(5.0)
+    lab.nodes[2].quit()
+    lab.run(5.0)
+    notices: List[str] = []
+    for ruler in lab.rulers():
+        assert ruler.supernode is not None
+        ruler.supernode._on_notice = notices.append
+    lab.world.heal()
+    lab.run(200.0)
+    assert lab.rulers() == [lab.nodes[0], lab.nodes[3]]
+    assert sorted(notices) == [
+        "another network is at 10.0.0.1:6020 (n0, 2 nodes)",
+        "another network is at 10.0.0.9:6020 (new, 1 nodes)",
+    ]
+
+
 # ---- hints --------------------------------------------------------------------------------------------------------
 
 
