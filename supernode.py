@@ -43,6 +43,7 @@ from protocol.roster import (
     TERM_STEP_MAX,
     Prober,
     is_proven,
+    may_contact,
     name_fault,
     node_id_of,
     random_bytes,
@@ -99,6 +100,7 @@ class _Line:
         self.link: Optional[int] = None
         self.is_ready = False  # it has been sent the roster; only then anything else
         self.heard_at = now
+        self.was_lost = False  # it comes back from where it gave no sign for a while
         self.round_trip: Optional[float] = None  # seconds, as the member measured it
         self.expires_at = now + RETURN_TIME  # when it has no link
         self.chat_seen = 0
@@ -242,6 +244,7 @@ class Supernode:
             self._refuse(link, refusal)
             return
         self.is_lone = self.is_lone and link == LOCAL_LINK
+        was_lost = self._is_lost(address, now)
         line = self._lines.get(join.node_id) or self._new_line(join, now)
         self._replace_link(line, link)
         if line.entry.name != join.name:  # as one who comes now: who came before it under that name has the first right
@@ -250,6 +253,7 @@ class Supernode:
         place = NOWHERE if link == LOCAL_LINK else address
         line.entry = line.entry._replace(name=join.name, place=place, mesh=join.mesh, present=True)
         line.wished_mesh = join.mesh
+        line.was_lost = was_lost
         self._lost_places.discard(place)
         line.heard_at, line.round_trip = now, None
         line.is_ready = False
@@ -821,11 +825,27 @@ class Supernode:
         return line.link is not None and now - line.heard_at <= FRESH and not self.is_in_doubt(now)
 
     def _is_lost(self, address: Address, now: float) -> bool:
-        """Was somebody lost there, or may have been, and nobody came back from there since?"""
+        """Was somebody lost there in silence, or may have been, and nobody came back from there since?"""
         lines = [line for line in self._lines.values() if line.entry.place == address]
-        if any(self._is_with_us(line, now) for line in lines):
+        if any(now - line.heard_at <= FRESH for line in lines) and not self.is_in_doubt(now):
             return False
         return bool(lines) or address in self._lost_places
+
+    def _on_lost(self, line: _Line, lost: messages.Lost, now: float) -> None:
+        """Where the part of the network that this member comes back from lost others: they may rule a third part."""
+        if not line.was_lost or not self._may_ask(line, now):
+            self.dropped += 1
+            return
+        teller = line.entry.place
+        told = [seen_from(place, teller) for place in lost.places]
+        places = [place for place in told if may_contact(place, [teller[0]]) and not self._is_here(place)]
+        for place in places:
+            self._lost_places.add(place)
+        if places and LOCAL_LINK in self._by_link:  # should this node step down in turn
+            self._send(LOCAL_LINK, messages.Lost(tuple(places)))
+
+    def _is_here(self, place: Address) -> bool:
+        return any(line.entry.place == place and line.link is not None for line in self._lines.values())
 
     def _hear_witness(self, ruler: bytes, now: float) -> None:
         self._obeyed_by_lost.pop(ruler, None)
@@ -920,6 +940,7 @@ _HANDLERS: Dict[Any, Callable[[Supernode, _Line, Any, float], None]] = {
     messages.Ping: Supernode._on_ping,
     messages.Pong: Supernode._on_pong,
     messages.Leave: Supernode._on_leave,
+    messages.Lost: Supernode._on_lost,
     messages.SetMesh: Supernode._on_set_mesh,
     messages.RosterRequest: Supernode._on_roster_request,
     messages.Say: Supernode._on_say,

@@ -651,11 +651,11 @@ class Membership:
 
     def _on_lost(self, lost: messages.Lost, now: float) -> None:
         """Of before this node came. It is looked there only should this node rule, and only where one may look."""
-        if self.is_supernode or self.supernode_address is None:
+        if self.supernode_address is None:
             return
         near = self._near()
         for place in lost.places:
-            place = seen_from(place, self.supernode_address)
+            place = place if self.is_supernode else seen_from(place, self.supernode_address)
             if may_contact(place, near):
                 self._lost_places.add(place)
 
@@ -684,6 +684,8 @@ class Membership:
         if not is_first:
             self._tell_changes(self.roster.difference(before, [old_id, self.supernode_id]), now)
         self.owner.on_roster_changed(now)
+        if not is_first and self._lost_places and not self.is_supernode:
+            self.send_to_supernode(messages.Lost(tuple(self._lost_places.latest(messages.LOST_TOLD_MAX))))
         self.owner.on_joined(now)
         self._pump_chat(now)
 

@@ -365,7 +365,7 @@ class Stale(NamedTuple):
 
 @_message(26)
 class Lost(NamedTuple):
-    """The supernode to who has just come: where members were lost in silence, should you ever rule. Latest last."""
+    """Where members were lost in silence, latest last: to a newcomer, and from one who comes back from another part."""
 
     places: Annotated[Tuple[Address, ...], Many(AddressField(), LOST_TOLD_MAX)]
 
