@@ -21,6 +21,7 @@ from protocol.admission import Admission
 from protocol.chat import RECENT_MAX, Bucket, counted_anew, missed
 from protocol.credit import Credit
 from protocol.door import is_better
+from protocol.heirs import LOST_HEIRLOOMS_MAX, Heirlooms, heirloom_of, is_heir, marked
 from protocol.index import Index, has_wildcard
 from protocol.lost import LostPlaces
 from protocol.messages import (
@@ -77,6 +78,8 @@ LATEST_LOST, OTHER_LOST_ASKED = 16, 4  # places where another supernode is looke
 WITNESS_TIME = 15.0  # seconds that the word of a lost member counts; it is asked each 10
 CLAIM_HEAL_GAP = 5.0  # seconds between two looks for those who were lost, however many claim to rule
 UNSETTLED_AFTER = 60.0  # seconds until a person is told that another half of the network stays apart
+PROVES_PER_SECOND, PROVES_BURST = 1.0, 4.0  # however many claim to rule
+PROOFS_MAX = 16  # waited for
 WITNESSED_MAX = 16  # other supernodes of the same network
 HINTS_PER_SECOND = 0.5  # of all that were paid for
 QUERY_SIZE = len(messages.encode(messages.Query(bytes(8))))
@@ -100,6 +103,7 @@ class _Line:
         self.link: Optional[int] = None
         self.is_ready = False  # it has been sent the roster; only then anything else
         self.heard_at = now
+        self.heirloom: Optional[messages.Heirloom] = None  # what it gives to its own members, should it ever rule
         self.was_lost = False  # it comes back from where it gave no sign for a while
         self.round_trip: Optional[float] = None  # seconds, as the member measured it
         self.expires_at = now + RETURN_TIME  # when it has no link
@@ -165,6 +169,10 @@ class Supernode:
         self._by_link: Dict[int, _Line] = {}
         self._gone: Dict[bytes, Tuple[MemberEntry, float]] = {}  # node id -> its line, until when
         self._lost_places = LostPlaces(seat.lost_places)
+        self._heirlooms = Heirlooms(seat.heirlooms)
+        self._lost_heirlooms = Heirlooms(limit=LOST_HEIRLOOMS_MAX)
+        self._proofs: Dict[bytes, Tuple[Address, bytes]] = {}  # nonce of a Prove -> where it went, who claims to rule
+        self._proves = Bucket(PROVES_PER_SECOND, PROVES_BURST, now)
         self._obeyed_by_lost: Dict[bytes, float] = {}  # another supernode -> when one of the lost last named it
         self._recent: Deque[messages.Chat] = deque(counted_anew(seat.recent_chat), maxlen=RECENT_MAX)
         for order, entry in enumerate(seat.members[:MEMBERS_MAX]):
@@ -254,6 +262,8 @@ class Supernode:
         line.entry = line.entry._replace(name=join.name, place=place, mesh=join.mesh, present=True)
         line.wished_mesh = join.mesh
         line.was_lost = was_lost
+        line.heirloom = heirloom_of(join.node_id, join.opening, self.network_id)
+        self._lost_heirlooms.discard(join.node_id)
         self._lost_places.discard(place)
         line.heard_at, line.round_trip = now, None
         line.is_ready = False
@@ -346,6 +356,7 @@ class Supernode:
                 del self._gone[next(iter(self._gone))]
             self._gone[node_id] = line.entry, now + RETURN_TIME
             self._lost_places.add(line.entry.place)
+            self._lost_heirlooms.add(line.heirloom)
         self._mark(node_id, now)
         self._changed.pop(node_id, None)
         silent_ms = int(1000 * min(1e6, max(0.0, now - line.heard_at)))
@@ -392,6 +403,7 @@ class Supernode:
         line.is_ready = True
         if self._lost_places:
             self._send(line.link, messages.Lost(tuple(self._lost_places.latest(messages.LOST_TOLD_MAX))))
+        self._send(line.link, messages.Heirs(self._heirlooms.all()))
         for chat in missed(self._recent, line.chat_seen):
             self._send(line.link, chat)
 
@@ -745,6 +757,10 @@ class Supernode:
             return True
         if type(message) is messages.Query:
             self.on_asked(address, message, now)
+        handler = _LONE_HANDLERS.get(type(message))
+        if handler is not None:
+            handler(self, address, message, now)
+            return True
         if type(message) is not Answer:
             return False
         asked = self._prober.match(address, message, now)
@@ -818,11 +834,37 @@ class Supernode:
         else:
             self.dropped += 1
             self._tell_if_it_lasts(address, answer, now)
+            self._ask_whose_heir(address, answer.node_id, now)
             self._heal_soon(now, CLAIM_HEAL_GAP)  # those whom we lost may know it
 
     def _is_with_us(self, line: _Line, now: float) -> bool:
         """Does this member surely follow us? (Who has slept is not sure of anybody.)"""
         return line.link is not None and now - line.heard_at <= FRESH and not self.is_in_doubt(now)
+
+    def _ask_whose_heir(self, address: Address, ruler: bytes, now: float) -> None:
+        """All whom we lost may be gone by now; somebody whom they took in may rule."""
+        if not self._proves.take(now):
+            return
+        if len(self._proofs) >= PROOFS_MAX:
+            del self._proofs[next(iter(self._proofs))]
+        nonce = random_bytes(self.rng, 8)
+        self._proofs[nonce] = address, ruler
+        self.network.send_lone(address, messages.encode(messages.Prove(nonce)))
+
+    def _on_prove(self, address: Address, prove: messages.Prove, now: float) -> None:
+        if not self.has_ended and self._proves.take(now):
+            marks = marked(self._heirlooms.all(), prove.nonce, self.node_id)
+            self.network.send_lone(address, messages.encode(messages.Proof(prove.nonce, marks)))
+
+    def _on_proof(self, address: Address, proof: messages.Proof, now: float) -> None:
+        asked, ruler = self._proofs.pop(proof.nonce, (NOWHERE, NO_NODE))
+        is_unsure = self.is_in_doubt(now)
+        silent = [line for line in self._lines.values() if is_unsure or now - line.heard_at > FRESH]
+        lost = {line.entry.node_id: line.heirloom for line in silent if line.heirloom is not None}
+        lost.update(self._lost_heirlooms.by_id())
+        if asked == address and not self.has_ended and is_heir(proof.marks, proof.nonce, ruler, lost):
+            self._hear_witness(ruler, now)
+            self._prober.ask(address, "heal", now)
 
     def _is_lost(self, address: Address, now: float) -> bool:
         """Was somebody lost there in silence, or may have been, and nobody came back from there since?"""
@@ -952,6 +994,10 @@ _HANDLERS: Dict[Any, Callable[[Supernode, _Line, Any, float], None]] = {
     messages.Search: Supernode._on_search,
     messages.Offer: Supernode._on_offer,
     messages.NotRelayed: Supernode._on_not_relayed,
+}
+_LONE_HANDLERS: Dict[Any, Callable[[Supernode, Address, Any, float], None]] = {
+    messages.Prove: Supernode._on_prove,
+    messages.Proof: Supernode._on_proof,
 }
 _ABOUT_SHARES = {messages.ShareDigest, messages.SharePage, messages.ShareAdd, messages.ShareRemove}
 _ANSWERED_IN_DOUBT = {messages.Ping, messages.Pong, messages.Leave}

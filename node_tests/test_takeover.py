@@ -5,12 +5,15 @@ from __future__ import annotations
 import random
 from typing import Any, List
 
+import pytest
+
 from node_tests.stub_node import PORT, Lab, StubNode
 from node_tests.test_membership import Stranger
 from protocol import messages
+from protocol.heirs import heirloom_of, marked
 from protocol.lost import LostPlaces
-from protocol.messages import NOWHERE, ROLE_MEMBER, ROLE_SUPERNODE, Answer, encode
-from protocol.roster import with_proof
+from protocol.messages import NOWHERE, ROLE_MEMBER, ROLE_SUPERNODE, Answer, decode, encode
+from protocol.roster import node_id_of, with_proof
 from supernode import ANSWER_SIZE
 
 THRONE = b"throne!!"
@@ -152,15 +155,32 @@ def test_a_newcomer_who_rules_in_time_knows_whom_the_network_lost_before_it_came
     assert lab.wait(lambda: len(lab.rulers()) == 1 and lab.agree(), 30.0) is not None
 
 
-def test_a_half_in_which_all_are_new_stays_apart_and_both_persons_are_told_once() -> None:
-    """It cannot be told from a member that made it up; who wants to go there types its address."""
-    lab = Lab(59, 3)
-    lab.world.cut(["10.0.0.3"], ["10.0.0.1", "10.0.0.2"])
+def half_of_newcomers(lab: Lab, verb: str) -> None:
+    """The last node is cut off and rules; somebody joins it, and then rules alone."""
+    others = ["10.0.0.1", "10.0.0.2"]
+    lab.world.cut(["10.0.0.3"], others)
     lab.run(40.0)
     lab.nodes.append(StubNode(lab.world, "10.0.0.9", "new").start(("10.0.0.3", PORT)))
-    lab.world.cut(["10.0.0.9"], ["10.0.0.1", "10.0.0.2"])
+    lab.world.cut(["10.0.0.9"], others)
     lab.run(5.0)
-    lab.nodes[2].quit()
+    getattr(lab.nodes[2], verb)()
+    lab.run(40.0)
+
+
+@pytest.mark.parametrize("verb", ["quit", "kill"])
+def test_an_heir_of_the_lost_is_yielded_to_though_all_of_them_are_gone(verb: str) -> None:
+    lab = Lab(59, 3)
+    half_of_newcomers(lab, verb)
+    assert lab.rulers() == [lab.nodes[0], lab.nodes[3]]
+    lab.world.heal()
+    assert lab.wait(lambda: lab.rulers() == [lab.nodes[3]] and lab.agree(), 30.0) is not None
+
+
+def test_where_nobody_is_left_who_could_tell_the_halves_stay_apart_and_both_persons_are_told_once() -> None:
+    """It cannot be told from a member that made it up; who wants to go there types its address."""
+    lab = Lab(59, 3)
+    half_of_newcomers(lab, "quit")
+    lab.nodes[0].quit()
     lab.run(5.0)
     notices: List[str] = []
     for ruler in lab.rulers():
@@ -168,11 +188,57 @@ def test_a_half_in_which_all_are_new_stays_apart_and_both_persons_are_told_once(
         ruler.supernode._on_notice = notices.append
     lab.world.heal()
     lab.run(200.0)
-    assert lab.rulers() == [lab.nodes[0], lab.nodes[3]]
-    assert sorted(notices) == [
-        "another network is at 10.0.0.1:6020 (n0, 2 nodes)",
-        "another network is at 10.0.0.9:6020 (new, 1 nodes)",
+    assert lab.rulers() == [lab.nodes[1], lab.nodes[3]]
+    assert sorted(notice.split(",")[0] for notice in notices) == [
+        "another network is at 10.0.0.2:6020 (n1",
+        "another network is at 10.0.0.9:6020 (new",
     ]
+
+
+def test_who_drops_its_link_was_not_silent_and_is_no_heir_of_its_own() -> None:
+    lab = Lab(60, 3)
+    ruler = lab.nodes[0].supernode
+    assert ruler is not None
+    mallory = throne(lab)
+    opening = bytes(15) + b"X"
+    link = mallory.join(("10.0.0.1", PORT))
+    lab.run(1.0)
+    key = heirloom_of(node_id_of(opening), opening, lab.nodes[0].membership.network_id)
+    plain = mallory.on_lone
+
+    def on_lone(address: Any, data: bytes, now: float) -> None:
+        prove = decode(data)
+        if type(prove) is messages.Prove:
+            proof = messages.Proof(prove.nonce, marked([key], prove.nonce, THRONE))
+            mallory.network.send_lone(address, encode(proof))
+        else:
+            plain(address, data, now)
+
+    mallory.on_lone = on_lone  # type: ignore[method-assign]
+    mallory.network.disconnect(link, "at once")
+    ruler._prober.ask(("10.0.0.66", PORT), "heal", lab.world.now)
+    lab.run(2.0)
+    assert mallory.queries and not ruler.has_ended and lab.rulers() == [lab.nodes[0]]
+
+
+def test_parts_that_meet_in_turn_tell_each_other_whom_they_lost() -> None:
+    """Who comes back from a part that was silent may tell of a third one; whoever was here all the time may not."""
+    lab = Lab(63, 2)
+    ruler = lab.nodes[0].supernode
+    assert ruler is not None
+    stranger = Stranger(lab.world, "10.0.0.77")
+    lost = messages.Lost((("10.0.0.99", PORT),))
+    link = stranger.join(("10.0.0.1", PORT))
+    lab.run(1.0)
+    stranger.send(link, lost)
+    lab.run(1.0)
+    assert ("10.0.0.99", PORT) not in ruler._lost_places, "it was not lost"
+    lab.run(15.0)
+    link = stranger.join(("10.0.0.1", PORT))
+    lab.run(1.0)
+    stranger.send(link, lost)
+    lab.run(1.0)
+    assert ("10.0.0.99", PORT) in ruler._lost_places
 
 
 # ---- hints --------------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from protocol import messages
 from protocol.chat import SAID_LATELY, Bucket, ChatDesk
 from protocol.door import Standing, answer_of, at_door, leads_here, speaks_at_door
 from protocol.election import CLAIM_WAIT, LAST_LOOK, PATIENCE, RANK_TIME, Election
+from protocol.heirs import Heirlooms, heirloom_of
 from protocol.lost import LostPlaces
 from protocol.messages import (
     NO_NETWORK,
@@ -180,6 +181,7 @@ class Membership:
         self.supernode_id = self.supernode_link = self.supernode_address = None
         self._known_supernodes: List[Address] = []
         self._lost_places = LostPlaces()
+        self._heirlooms = Heirlooms()
         unsaid = 0 if keeps_chat else self._chat.forget_network()
         if unsaid:
             self.owner.on_unsaid(unsaid)
@@ -502,10 +504,11 @@ class Membership:
 
     def _promote(self, term: int, now: float) -> None:
         """Become the supernode: the owner makes one, and this node joins it as any other would."""
+        self._heirlooms.add(heirloom_of(self.node_id, self._opening, self.network_id))
         seat = Seat(
             self.network_id, self._secret, term, self.node_id, self._lines_for_seat(),
             tuple(self._chat.recent), tuple(self._known_supernodes[-8:]), tuple(self._lost_places),
-            self.search_port,
+            self.search_port, self._heirlooms.all(),
         )  # fmt: skip
         self._drop_attempt("taking over")
         self._follow = None
@@ -658,6 +661,10 @@ class Membership:
             place = place if self.is_supernode else seen_from(place, self.supernode_address)
             if may_contact(place, near):
                 self._lost_places.add(place)
+
+    def _on_heirs(self, heirs: messages.Heirs, now: float) -> None:
+        for heirloom in heirs.heirlooms:
+            self._heirlooms.add(heirloom)
 
     def _joined_again(self, now: float) -> None:
         self.state = State.JOINED
@@ -1063,6 +1070,7 @@ _HANDLERS: Dict[Any, Callable[[Membership, Any, float], None]] = {
     messages.Moved: Membership._on_moved,
     messages.Chat: Membership._on_chat,
     messages.Lost: Membership._on_lost,
+    messages.Heirs: Membership._on_heirs,
 }
 _ATTEMPT_HANDLERS: Dict[Any, Callable[[Membership, Any, float], None]] = {
     messages.Welcome: Membership._on_welcome,

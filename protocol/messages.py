@@ -35,6 +35,7 @@ FILE_NAME_BYTES_MAX = 1024
 REASON_BYTES_MAX = 300
 MEMBERS_MAX = 1024
 MEMBERS_PER_PAGE = 100
+HEIRLOOMS_MAX = 8  # of the latest rulers of one part of a network
 LOST_TOLD_MAX = 64  # places; a newcomer may rule long after those who saw who was lost are gone
 SHARES_MAX = 10_000  # files that one node may announce
 SHARES_PER_PAGE = 100
@@ -44,6 +45,7 @@ DIGESTS_PER_PAGE = 1024  # 32 KiB
 SPAN_BYTES_MAX = 1 << 20  # the most file bytes in one message
 PIECE_MAP_BYTES_MAX = 1 << 19  # four million pieces
 PIECES_TOLD_MAX = 1024  # in one NewPieces
+PROVE_PADDING = 4 + HEIRLOOMS_MAX * (8 + 16)  # as for a Query
 QUERY_PADDING = 128  # a Query is longer than its Answer, so nobody can use us to multiply traffic
 WANTED_PADDING = QUERY_PADDING + NAME_BYTES_MAX - 19  # nor is a Wanted, with an IPv6 place, longer than a Query
 
@@ -126,6 +128,13 @@ class MemberEntry(NamedTuple):
     present: Bool  # False: known from before a failover, not back yet
 
 
+class Heirloom(NamedTuple):
+    """Who was of this node's people when it ruled has its key, or can make a mark with it (see heirs)."""
+
+    node_id: NodeId
+    key: Secret
+
+
 class ShareEntry(NamedTuple):
     """One file or folder that a node shares."""
 
@@ -161,6 +170,7 @@ class Departure(NamedTuple):
 
 Members = Annotated[Tuple[MemberEntry, ...], Many(record_of(MemberEntry), MEMBERS_PER_PAGE)]
 Departures = Annotated[Tuple[Departure, ...], Many(record_of(Departure), MEMBERS_PER_PAGE)]
+Heirlooms = Annotated[Tuple[Heirloom, ...], Many(record_of(Heirloom), HEIRLOOMS_MAX)]
 Shares = Annotated[Tuple[ShareEntry, ...], Many(record_of(ShareEntry), SHARES_PER_PAGE)]
 Rows = Annotated[Tuple[ListRow, ...], Many(record_of(ListRow), LIST_PER_PAGE)]
 
@@ -220,6 +230,22 @@ class Wanted(NamedTuple):
     nonce: Nonce
     place: Place
     padding: Annotated[bytes, Fixed(WANTED_PADDING)] = bytes(WANTED_PADDING)
+
+
+@_message(6)
+class Prove(NamedTuple):
+    """You rule, and I know none of you: whose heir are you? Padded so that the Proof is never longer."""
+
+    nonce: Nonce
+    padding: Annotated[bytes, Fixed(PROVE_PADDING)] = bytes(PROVE_PADDING)
+
+
+@_message(7)
+class Proof(NamedTuple):
+    """Marks, made of the nonce with the heirlooms that I have."""
+
+    nonce: Nonce
+    marks: Heirlooms
 
 
 # ---- first message on a link --------------------------------------------------------------------------------------
@@ -368,6 +394,13 @@ class Lost(NamedTuple):
     """Where members were lost in silence, latest last: to a newcomer, and from one who comes back from another part."""
 
     places: Annotated[Tuple[Address, ...], Many(AddressField(), LOST_TOLD_MAX)]
+
+
+@_message(27)
+class Heirs(NamedTuple):
+    """The supernode to its members: its own heirloom, and those that it has of earlier rulers."""
+
+    heirlooms: Heirlooms
 
 
 # ---- chat ---------------------------------------------------------------------------------------------------------

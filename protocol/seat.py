@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Deque, NamedTuple, Optional, Protocol, Sequence, Tuple
 
-from protocol.messages import Chat, MemberEntry
+from protocol.messages import Chat, Heirloom, MemberEntry
 from protocol.wire import Address
 
 LOCAL_LINK = 0  # between a peer and the supernode of the same node
@@ -26,6 +26,7 @@ class Seat(NamedTuple):
     known_supernodes: Tuple[Address, ...]  # where supernodes of this network were, latest last
     lost_places: Tuple[Address, ...]  # where members were that gave no sign any more, latest last
     search_port: int
+    heirlooms: Tuple[Heirloom, ...] = ()  # its own, and of those under whom it was a member
 
 
 class Network(Protocol):
