@@ -54,6 +54,7 @@ from disk.access import (
 )
 from disk.flushing import Flush, Submit, flush_copies
 from disk.looking import SLICE_BYTES, Steps, at_once, find_twin, is_twin, right_ones_by_two
+from disk.making import FolderMaking
 from disk.maps import aside_of, load_maps
 from disk.places import folder_in, give_name
 from protocol.buffers import BufferPool
@@ -147,6 +148,7 @@ class Library:
         self._flush = Flush(None)                                  # of many files together
         self._flushes: Dict[bytes, Flush] = {}                     # of parts
         self._steps: Dict[Tuple[bytes, str], Steps[Any]] = {}      # long operations: by content, and to what end
+        self._makings: Dict[bytes, FolderMaking] = {}              # of folders that are fetched, by their listing
         self._small_numbers = itertools.count()                    # of small files that have no name yet
         self._map_flush_from = -math.inf                           # when a map may be flushed again
         self._moved_at = -math.inf                                 # when a piece was last read or written
@@ -761,6 +763,37 @@ class Library:
         with speaking(f"make the folder {shown(name)}"), folder_in(self.folder, components, False) as place:
             self._unflushed += [place.path] * place.is_new
             return place.path
+
+    def make_folders(self, listing_id: bytes, names: Iterable[str]) -> Optional[List[str]]:
+        """Make a folder's empty folders, all or none; what cannot be made for its own reason is told.
+
+        None: to be called again. Who calls no more has what was made removed by `unmake_folders`.
+        """
+        making = self._makings.setdefault(listing_id, FolderMaking(self.folder))
+        try:
+            troubles = self._go_on(listing_id, "make folders", partial(making.make, names))
+        except LibraryError:
+            self._makings.pop(listing_id, None)
+            raise
+        if troubles is not None:
+            self._unflushed += self._makings.pop(listing_id).made
+        return troubles
+
+    def unmake_folders(self, listing_id: bytes) -> bool:
+        """Remove what an interrupted `make_folders` has made; False: to be called again."""
+        making = self._makings.get(listing_id)
+        if making is None:
+            return True
+        begun = self._steps.pop((listing_id, "make folders"), None)
+        if begun is not None:
+            begun.close()
+        steps = partial(self._unmaking, listing_id, making)
+        return bool(self._go_on(listing_id, "unmake folders", steps))
+
+    def _unmaking(self, listing_id: bytes, making: FolderMaking) -> Steps[bool]:
+        yield from making.unmake()
+        self._makings.pop(listing_id, None)
+        return True
 
     def parts(self) -> List[PartInfo]:
         """The unfinished downloads (one not resumed yet counts what its map claims)."""

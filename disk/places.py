@@ -128,15 +128,18 @@ def _rename_windows(source: str, target: str) -> None:
 
 
 @contextlib.contextmanager
-def folder_in(root: str, components: List[str], is_synced: bool = True) -> Iterator[Folder]:
+def folder_in(root: str, components: List[str], is_synced: bool = True,
+              made: Optional[List[str]] = None) -> Iterator[Folder]:
     """A folder below another, its parents made one by one, never through a link.
 
-    New ones are flushed, unless all is to be flushed together later (`is_synced=False`).
+    New ones are flushed, unless all is to be flushed together later (`is_synced=False`), and are noted in `made`.
     """
     with contextlib.ExitStack() as stack:
         place = stack.enter_context(Folder.open(root))
         for component in components:
             place = stack.enter_context(place.child(component, is_synced))
+            if place.is_new and made is not None:
+                made.append(place.path)
         yield place
 
 

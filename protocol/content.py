@@ -26,7 +26,7 @@ NAME_BYTES_MAX = 1024
 COMPONENT_BYTES_MAX = 240      # the file system's 255, less room for " (2)" and the like
 COMPONENTS_MAX = 16
 HIDDEN = ".node"               # the node's own folder, and the start of its temporary names
-FOLDER_ENTRIES_MAX = 100_000
+FOLDER_ENTRIES_MAX = 100_000  # files, empty folders, and the folders that their paths imply: each is made here
 FOLDER_BYTES_MAX = 32 * MIB    # of one listing: it is kept in memory
 SMALL_FILE_MAX = 128 * KIB     # a folder's files up to this size travel in packs
 PACK_BYTES_MAX = 16 * MIB      # of one pack: it is kept in memory
@@ -257,6 +257,10 @@ class PathSet:
         self._leaves: set[str] = set()
         self._parents: set[str] = set()
 
+    def __len__(self) -> int:
+        """How many entries the folder has, with all folders that the paths imply."""
+        return len(self._leaves) + len(self._parents)
+
     def add(self, path: str) -> bool:
         """Whether the path fits beside those before it."""
         folded = fold(path)
@@ -309,6 +313,9 @@ def _check_entry(entry: FolderEntry, paths: PathSet) -> None:
     well_formed = (entry.size == 0 and not entry.file_id) if entry.is_folder else len(entry.file_id) == DIGEST_BYTES
     if not well_formed or not 0 <= entry.size <= FILE_SIZE_MAX or not paths.add(entry.path):
         raise _malformed_listing()
+    if len(paths) > FOLDER_ENTRIES_MAX:
+        sentence = f"A folder of more than {FOLDER_ENTRIES_MAX} files and folders is refused."
+        raise LibraryError(ErrorKind.TOO_BIG, sentence)
 
 
 def in_order(entries: Iterable[FolderEntry]) -> List[FolderEntry]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict, deque
 from functools import partial
-from typing import AbstractSet, Any, Deque, Dict, List, Optional, Sequence, Tuple
+from typing import AbstractSet, Any, Callable, Deque, Dict, List, Optional, Sequence, Tuple
 
 from protocol.content import Pack, check_name, decode_listing
 from protocol.download import Rate
@@ -37,6 +37,7 @@ RUNNING_MAX = 6  # jobs at once; the others wait for their turn
 
 
 Prepared = Tuple[str, List[Any], List[Pack], List[str]]
+Plan = Tuple[List[str], List[Any], List[Pack]]  # of a folder: folders to be made, files that come alone, packs
 
 
 class Job:
@@ -332,7 +333,7 @@ class FolderJob(Job):
         if entry.content_size > LISTING_SIZE_MAX:
             self.stop("its list of files is too long", now)
         elif self.jobs.host.is_cached(entry.file_id):
-            self.jobs.host.run(partial(self.jobs.prepare_cached_folder, entry.file_id, entry.name), self._on_listing)
+            self._prepare_folder(partial(self.jobs.plan_cached_folder, entry.file_id, entry.name))
         elif self.jobs.fetching.is_wished(entry.file_id):
             self.jobs.fetching.when_ended(entry.file_id, self.begin)
         else:
@@ -361,12 +362,19 @@ class FolderJob(Job):
             in_slices(jobs.host, finish, then, is_over=lambda: self.end_state)
         elif fetch.memory is not None:
             listing = bytes(fetch.memory.data)
-            jobs.host.run(partial(jobs.prepare_folder, name, listing), self._on_listing)
+            self._prepare_folder(partial(jobs.plan_folder, name, listing))
         else:  # it was being relayed for somebody, too
-            jobs.host.run(partial(jobs.prepare_relayed_folder, fetch.file_id, name), self._on_listing)
+            self._prepare_folder(partial(jobs.plan_relayed_folder, fetch.file_id, name))
+
+    def _prepare_folder(self, plan: Callable[[], Plan]) -> None:
+        """Read the listing and make the folders in it, whatever else waits for the disk between."""
+        prepare = FolderPreparation(self.jobs.library, self.entry.file_id, self.entry.name, plan)
+        in_slices(self.jobs.host, prepare, self._on_listing, is_over=lambda: self.end_state)
 
     def _on_listing(self, prepared: Any, error: Optional[Exception], now: float) -> None:
-        if self.end_state:
+        if self.end_state:  # cancelled meanwhile
+            unmake = partial(self.jobs.library.unmake_folders, self.entry.file_id)
+            in_slices(self.jobs.host, unmake, lambda *_: None, False)
             return
         if error is not None:
             self.stop(sentence_of(error), now)
@@ -584,6 +592,27 @@ class FolderJob(Job):
             self.jobs.host.release(self.entry.name)
 
 
+class FolderPreparation:
+    """A disk job in slices: the plan of a folder, then its folders; the answer is path, files, packs, troubles."""
+
+    def __init__(self, library: Any, listing_id: bytes, name: str, plan: Callable[[], Plan]) -> None:
+        self._library = library
+        self._listing_id = listing_id
+        self._name = name
+        self._make_plan = plan
+        self._plan: Optional[Plan] = None
+
+    def __call__(self) -> Optional[Prepared]:
+        if self._plan is None:
+            self._plan = self._make_plan()
+            return None
+        folders, alone, packs = self._plan
+        troubles = self._library.make_folders(self._listing_id, folders)
+        if troubles is None:
+            return None
+        return self._library.make_folder(self._name), alone, packs, troubles
+
+
 class Jobs:
     """All downloads that a person asked for."""
 
@@ -677,23 +706,16 @@ class Jobs:
                     raise
         return None
 
-    def prepare_folder(self, name: str, listing: bytes) -> Prepared:
-        """Decode the listing, make the folder and the empty ones in it: path, files, packs, troubles."""
+    def plan_folder(self, name: str, listing: bytes) -> Plan:
+        """Decode the listing, and refuse what has no room: which folders are to be made, which files and packs come."""
         entries, packs = decode_listing(listing)
         here = {entry.file_id for entry in entries if self.library.local_copy(entry.file_id) is not None}
         self._check_room(name, [entry for entry in entries if entry.file_id not in here])
-        path = self.library.make_folder(name)
-        troubles = []
-        for entry in entries:
-            if entry.is_folder:
-                try:
-                    self.library.make_folder("%s/%s" % (name, entry.path))
-                except Exception as error:  # one bad place does not spoil the rest; it is told at the end
-                    troubles.append(sentence_of(error))
+        folders = [name, *("%s/%s" % (name, entry.path) for entry in entries if entry.is_folder)]
         wanted = [pack for pack in packs if self._is_worth_its_way(pack, here)]
         packed = {member.path for pack in wanted for member in pack.members}
         alone = [entry for entry in entries if not entry.is_folder and entry.path not in packed]
-        return path, alone, wanted, troubles
+        return folders, alone, wanted
 
     @staticmethod
     def _is_worth_its_way(pack: Pack, here: AbstractSet[bytes]) -> bool:
@@ -705,8 +727,8 @@ class Jobs:
         begun = {part.file_id: part.verified_bytes for part in self.library.parts()}
         self.library.check_room(name, sum(entry.size - begun.get(entry.file_id, 0) for entry in missing))
 
-    def prepare_cached_folder(self, file_id: bytes, name: str) -> Prepared:
-        return self.prepare_folder(name, self.library.contents(file_id))
+    def plan_cached_folder(self, file_id: bytes, name: str) -> Plan:
+        return self.plan_folder(name, self.library.contents(file_id))
 
     def _finish_cache(self, file_id: bytes, name: str, is_folder: bool) -> None:
         """Of a content so small that it takes no slices."""
@@ -717,9 +739,9 @@ class Jobs:
         self._finish_cache(file_id, name, False)
         return bytes(self.library.contents(file_id))
 
-    def prepare_relayed_folder(self, file_id: bytes, name: str) -> Prepared:
+    def plan_relayed_folder(self, file_id: bytes, name: str) -> Plan:
         self._finish_cache(file_id, name, True)
-        return self.prepare_cached_folder(file_id, name)
+        return self.plan_cached_folder(file_id, name)
 
 
 def ordinal(number: int) -> str:

@@ -1,0 +1,63 @@
+"""The empty folders of a listing: made in slices, and removed again in slices when that fails or nobody wants them.
+
+Owned by the disk thread, like the library that uses it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import Iterable, List, Optional
+
+from disk.looking import Steps
+from disk.places import folder_in
+from protocol.content import ErrorKind, LibraryError, check_name, shown
+from protocol.troubles import speaking
+
+FOLDERS_AT_ONCE = 256          # made or removed in one slice, some milliseconds: others wait for the disk, too
+SPOILED_KINDS = (ErrorKind.NAME, ErrorKind.LINK, ErrorKind.DENIED)     # of one place; the rest can be made
+
+
+class FolderMaking:
+    """Folders below a root that are made together: all of them, or none is left."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.made: List[str] = []      # by this call, parents before what is in them
+        self.troubles: List[str] = []  # of single places, that spoil nothing else
+
+    def make(self, names: Iterable[str]) -> Steps[List[str]]:
+        """Make them, the first with all others in it; what cannot be made for a reason of its own is told.
+
+        Another failure removes what was made.
+        """
+        failure: Optional[LibraryError] = None
+        for count, name in enumerate(names, 1):
+            try:
+                self._make_one(name)
+            except LibraryError as error:
+                if error.kind not in SPOILED_KINDS or count == 1:
+                    failure = error
+                    break
+                self.troubles.append(error.sentence.rstrip("."))
+            if count % FOLDERS_AT_ONCE == 0:
+                yield
+        if failure is not None:
+            yield from self.unmake()
+            raise failure
+        return self.troubles
+
+    def _make_one(self, name: str) -> None:
+        components = check_name(name).split("/")
+        with speaking(f"make the folder {shown(name)}"), folder_in(self.root, components, False, self.made):
+            pass
+
+    def unmake(self) -> Steps[None]:
+        """Remove what was made and is still empty."""
+        count = 0
+        while self.made:
+            with contextlib.suppress(OSError):  # the person has put something into it, or removed it
+                os.rmdir(self.made.pop())
+            count += 1
+            if count % FOLDERS_AT_ONCE == 0:
+                yield
