@@ -29,7 +29,7 @@ import stat
 import time
 from collections import OrderedDict
 from functools import partial
-from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Set, Tuple, TypeVar, Union
+from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Set, Tuple, TypeVar, Union
 
 from disk.access import (
     OPEN_FLAGS,
@@ -81,7 +81,7 @@ from protocol.content import (
 )
 from protocol.parts import MAP_RECORD, Content, Destination, PartInfo, encode_map
 from protocol.shares import SharedFile, SharesById, shared_file
-from protocol.troubles import called, no_room, speaking
+from protocol.troubles import called, is_changed, is_short, no_room, speaking, trouble
 from protocol.wire import Buffer
 
 try:
@@ -360,21 +360,34 @@ class Library:
         return content
 
     def _read_shared(self, file_id: bytes, start: int, length: int) -> Buffer:
+        failure: Optional[OSError] = None
         for shared in self._shared.places(file_id):
             if shared.is_folder:
                 return shared.listing[start:start + length]
-            if shared.members:
-                with contextlib.suppress(OSError, StillChanging):
-                    return self._read_pack(shared, start, length)
-                continue
-            with contextlib.suppress(OSError):
-                descriptor = self._files.get(shared.path)
-                data = read_into(self._buffers, descriptor, length, start)
-                # Looked at after the reading: whoever writes sets the time before the bytes.
-                if fingerprint_of(os.fstat(descriptor)) == shared.fingerprint and len(data) == length:
-                    return data
-            self._files.drop(shared.path)
+            try:
+                return self._read_pack(shared, start, length) if shared.members else \
+                    self._read_place(shared, start, length)
+            except StillChanging:
+                pass
+            except OSError as error:
+                if not is_changed(error):
+                    failure = error
+        if failure is not None:        # nobody has seen that it was changed
+            raise trouble(failure, "read a shared file") from failure
         raise LibraryError(ErrorKind.CHANGED, "The file was changed or removed after it was shared.")
+
+    def _read_place(self, shared: SharedFile, start: int, length: int) -> Buffer:
+        try:
+            descriptor = self._files.get(shared.path)
+            data = read_into(self._buffers, descriptor, length, start)
+            # Looked at after the reading: whoever writes sets the time before the bytes.
+            if fingerprint_of(os.fstat(descriptor)) == shared.fingerprint and len(data) == length:
+                return data
+        except OSError:
+            self._files.drop(shared.path)
+            raise
+        self._files.drop(shared.path)
+        raise StillChanging
 
     @staticmethod
     def _read_pack(shared: SharedFile, start: int, length: int) -> bytes:
@@ -471,7 +484,7 @@ class Library:
         """Hash some of the pieces that are in doubt: what is wrong is missing again."""
         right: Set[int] = set()
         chosen = indexes or sorted(part.doubted)[:max(1, SLICE_BYTES // piece_size_of(part.size))]
-        with contextlib.suppress(OSError):
+        with gone_is_wrong():
             descriptor = self._files.get(path, write=True)
             if os.fstat(descriptor).st_size > part.size:
                 os.ftruncate(descriptor, part.size)
@@ -497,7 +510,7 @@ class Library:
     def _check_claims(self, part: Content, path: str) -> None:
         """Hash some of the pieces that the map claims: whatever is wrong is missing again."""
         claimed, part.claimed = part.claimed, []
-        with contextlib.suppress(OSError):
+        with gone_is_wrong(lambda: setattr(part, "claimed", claimed)):
             descriptor = self._files.get(path, write=True)
             status = os.fstat(descriptor)
             # A second name means a crash between linking and unlinking: under the other it is the user's file.
@@ -911,17 +924,22 @@ class Library:
         """
         path = self._cache_path(content.file_id)
         try:
-            for _ in range(LOOKS_MAX):
-                self._look_cached(content, path)
-                self._check_cached(content, path, index)
-                data = self._read_own(path, start, length)
-                if stamp_of(os.fstat(self._files.get(path, write=True))) == content.stamp:
-                    self._cache.move_to_end(content.file_id)
-                    return data
-            raise LibraryError(ErrorKind.CHANGED, "The kept file goes on being changed.")
-        except (LibraryError, OSError):
-            self.evict(content.file_id)
+            with speaking("read a kept file"):
+                return self._read_looked_at(content, path, index, start, length)
+        except LibraryError as error:
+            if error.kind is not ErrorKind.SHORT:
+                self.evict(content.file_id)
             raise
+
+    def _read_looked_at(self, content: Content, path: str, index: int, start: int, length: int) -> Buffer:
+        for _ in range(LOOKS_MAX):
+            self._look_cached(content, path)
+            self._check_cached(content, path, index)
+            data = self._read_own(path, start, length)
+            if stamp_of(os.fstat(self._files.get(path, write=True))) == content.stamp:
+                self._cache.move_to_end(content.file_id)
+                return data
+        raise LibraryError(ErrorKind.CHANGED, "The kept file goes on being changed.")
 
     def _look_cached(self, content: Content, path: str) -> None:
         found = stamp_at(path)
@@ -938,6 +956,17 @@ class Library:
         if hashlib.sha256(piece).digest() != digest_at(content.digests, index):
             raise LibraryError(ErrorKind.CHANGED, "The kept file is damaged.")
         content.mark(index)
+
+
+@contextlib.contextmanager
+def gone_is_wrong(on_short: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """What cannot be read is fetched again; but not where only the system is short of something: that passes."""
+    try:
+        yield
+    except OSError as error:
+        if is_short(error):
+            on_short()
+            raise
 
 
 class PieceWrite:

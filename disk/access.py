@@ -17,11 +17,18 @@ from protocol.buffers import BufferPool
 from protocol.content import MIB, digest_at, piece_count_of, piece_size_of
 from protocol.parts import Stamp
 from protocol.shares import Fingerprint
+from protocol.troubles import is_short
 from protocol.wire import Buffer
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 READ_SIZE = MIB                # bytes hashed between two looks at the stop flag
 READ_BUFFERS_MAX = 16 * MIB    # used again while a file is sent
-OPEN_FILES_MAX = 32            # descriptors kept open between calls
+OPEN_FILES_MAX = 32            # descriptors kept open between calls ...
+OPEN_FILES_SHARE = 8           # ... and an eighth of what this process may have at most: sockets need some, too
 
 
 def os_flags(*names: str) -> int:
@@ -211,24 +218,39 @@ def read_member(path: str, expected: Fingerprint, offset: int, length: int) -> b
         os.close(descriptor)
 
 
+def _open_files_max() -> int:
+    try:
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    except (AttributeError, OSError, ValueError):     # Windows has no such limit
+        return OPEN_FILES_MAX
+    return OPEN_FILES_MAX if soft < 0 else max(2, min(OPEN_FILES_MAX, soft // OPEN_FILES_SHARE))
+
+
 class OpenFiles:
     """Descriptors kept open between calls: the least recently used is closed first."""
 
     def __init__(self) -> None:
         self._open: OrderedDict[str, int] = OrderedDict()
+        self._count_max = _open_files_max()
 
     def get(self, path: str, write: bool = False) -> int:
         """The descriptor of a file, opened if need be."""
         if path in self._open:
             self._open.move_to_end(path)
             return self._open[path]
+        try:
+            return self.put(path, open_regular(path, write))
+        except OSError as error:
+            if not is_short(error) or not self._open:
+                raise
+        self.close()       # they are opened again when they are needed
         return self.put(path, open_regular(path, write))
 
     def put(self, path: str, descriptor: int) -> int:
         """Keep a descriptor."""
         self.drop(path)
         self._open[path] = descriptor
-        if len(self._open) > OPEN_FILES_MAX:
+        if len(self._open) > self._count_max:
             os.close(self._open.popitem(last=False)[1])
         return descriptor
 

@@ -15,6 +15,7 @@ from disk.places import Folder, candidates_of
 from protocol.content import MIB, digest_at, piece_count_of, piece_length, piece_size_of
 from protocol.parts import Content
 from protocol.shares import Fingerprint
+from protocol.troubles import is_short
 
 _T = TypeVar("_T")
 Steps = Generator[None, None, _T]   # a long operation, of which one slice is done with each `next`
@@ -77,7 +78,9 @@ def is_twin(twins: Dict[str, Fingerprint], place: Folder, name: str) -> bool:
 def _fingerprint_if_same(content: Content, path: str) -> Steps[Optional[Fingerprint]]:
     try:
         descriptor = open_regular(path)
-    except OSError:
+    except OSError as error:
+        if is_short(error):
+            raise
         return None
     try:
         found, hashed = fingerprint_of(os.fstat(descriptor)), 0

@@ -14,6 +14,7 @@ from typing import Iterator, Optional, Tuple
 from disk.access import open_regular, remove
 from protocol.content import KIB, LibraryError
 from protocol.parts import Content, decode_map
+from protocol.troubles import is_short
 
 MAP_BYTES_MAX = 256 * KIB      # header, 4096 digests and as many records
 ASIDE = "bad-"                 # before the name of a map that cannot be read: no version takes it for one, nor its part
@@ -49,10 +50,18 @@ def _load(path: str, file_id: bytes) -> Optional[Tuple[float, Content]]:
     try:
         with open(open_regular(path), "rb") as file:
             return os.fstat(file.fileno()).st_mtime, decode_map(file.read(MAP_BYTES_MAX), file_id)
-    except (OSError, ValueError, struct.error, LibraryError):
-        with contextlib.suppress(OSError):
-            os.replace(path, aside_of(path))
-        return None
+    except OSError as error:
+        if is_short(error):
+            raise
+        _put_aside(path)
+    except (ValueError, struct.error, LibraryError):
+        _put_aside(path)
+    return None
+
+
+def _put_aside(path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.replace(path, aside_of(path))
 
 
 def aside_of(path: str) -> str:

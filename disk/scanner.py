@@ -6,7 +6,6 @@ put into its inbox.
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import hashlib
 import os
@@ -48,7 +47,7 @@ from protocol.shares import (
     shared_folder,
     shared_pack,
 )
-from protocol.troubles import meaning
+from protocol.troubles import is_changed, is_short, meaning
 
 REPORT_INTERVAL = 0.5          # seconds of scanning between two reports
 REPORT_LONG = 1000             # contents in a report from which on the garbage collector is spared them
@@ -162,11 +161,24 @@ class Scanner:
         """
         self._whole, self._step, self._report = ScanResult(), ScanResult(), report
         self._idle_cost, self._reported_at, self._is_unfinished = 0.0, self._clock(), False
-        with contextlib.suppress(_Stopped):
+        try:
             self._scan()
+        except _Stopped:
+            pass
+        except OSError as error:
+            if not is_short(error):
+                raise
+            self._end_short(error)
         self._flush()
         self._store.commit()
         return self._whole
+
+    def _end_short(self, error: OSError) -> None:
+        """Nothing was seen to be changed: what is known stays shared, and a later pass looks again."""
+        short = Troubles()
+        short.add("short", meaning(error)[1].capitalize())
+        self._step.warnings += short.sentences(self._warned)
+        self._warned |= short.kinds()
 
     def close(self) -> None:
         """Give the kept digests' file free."""
@@ -266,14 +278,14 @@ class Scanner:
                 self._list_folder(top_path, top, walk.troubles)
         for path in pending:
             self._tick()        # also where digests are kept, and nothing is read
-            self._hash_file(path, walk.files[path], walk.troubles)
+            self._hash_file(path, walk.files[path], walk)
             for top_path in tops_of.get(path, ()):
                 walk.tops[top_path].waiting -= 1
                 if not walk.tops[top_path].waiting:
                     self._list_folder(top_path, walk.tops[top_path], walk.troubles)
             self._end_pass_in_time()
 
-    def _hash_file(self, path: str, found: Found, troubles: Troubles) -> None:
+    def _hash_file(self, path: str, found: Found, walk: Walk) -> None:
         self._take_inbox()     # a download may just have finished this very file
         adopted = self._known.get(path)
         if adopted is not None and adopted.fingerprint == found.fingerprint:
@@ -289,10 +301,11 @@ class Scanner:
         try:
             self._known[path] = shared = self._hash_opened(path, found)
         except StillChanging:
-            troubles.add("changing", found.name)
+            walk.troubles.add("changing", found.name)
             self._idle_cost += self._clock() - started
-        except OSError:
-            troubles.add("unreadable", found.name)
+        except OSError as error:
+            if not is_changed(error):      # else the next pass sees what stands there now
+                walk.add_trouble(error, found.name)
         else:
             self._step.added.append(shared)
 
@@ -352,7 +365,7 @@ class Scanner:
         if entries:
             try:
                 packs = self._packed(path, top.name, entries, dict(files))
-            except _Stopped:
+            except (_Stopped, OSError):
                 self._contents.pop(path)     # it is listed at the next pass
                 raise
             self._announce_folder(path, top.name, entries, packs, troubles)
@@ -377,7 +390,11 @@ class Scanner:
                 digests = self._digests_of_pack(pack, members)
                 packs.append(shared_pack(f"{name}/small files {number}", f"{path}{os.sep}.pack {number}", pack, digests,
                                          members))
-        except (OSError, StillChanging):
+        except StillChanging:
+            return []
+        except OSError as error:
+            if is_short(error):
+                raise
             return []
         return packs
 

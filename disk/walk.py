@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from typing import Callable, Dict, List, Optional
@@ -9,6 +10,7 @@ from typing import Callable, Dict, List, Optional
 from disk.access import fingerprint_of, is_link
 from protocol.content import FILE_SIZE_MAX, BadName, check_name
 from protocol.shares import SCAN_FILES_MAX, Found, Top, Troubles
+from protocol.troubles import is_changed, is_short
 
 
 class Walk:
@@ -41,8 +43,9 @@ class Walk:
             status = os.lstat(path)
         except BadName:
             self.troubles.add("name", name)
-        except OSError:
-            self.troubles.add("unreadable", name)
+        except OSError as error:
+            if not is_changed(error):      # else it went while we looked
+                self.add_trouble(error, name)
         else:
             self._add_checked(path, name, top, status)
 
@@ -75,5 +78,13 @@ class Walk:
         """What is in a folder, without dotfiles; None when it cannot be read."""
         try:
             return sorted(name for name in os.listdir(path) if not name.startswith("."))
-        except OSError:
+        except OSError as error:
+            if is_short(error):
+                raise
             return None
+
+    def add_trouble(self, error: OSError, name: str) -> None:
+        """Count what cannot be read by its cause; where the system is only short of something, the walk ends here."""
+        if is_short(error):
+            raise error
+        self.troubles.add("broken" if error.errno == errno.EIO else "unreadable", name)

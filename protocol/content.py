@@ -51,6 +51,7 @@ class ErrorKind(Enum):
     LINK = "link"              # a link or a file stands where a folder should be
     IN_USE = "in use"
     DISK = "disk"              # the disk or the system failed otherwise
+    SHORT = "short"            # the system is short of something, such as descriptors or memory: it passes
 
 
 class LibraryError(Exception):

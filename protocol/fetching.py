@@ -22,15 +22,18 @@ from protocol.host import Host, in_slices, kind_of, sentence_of
 from protocol.lines import format_size
 from protocol.memory import MemoryPieces
 from protocol.messages import (
+    DISK_ERROR,
     FILE_CHANGED,
     MEMBERS_MAX,
     MESH_IS_OFF,
     NO_NODE,
+    NO_RIGHTS,
     NOT_READABLE,
     NOWHERE,
     PURPOSE_BULK,
     PURPOSE_MESH,
     REASON_BYTES_MAX,
+    SHORT_OF_MEANS,
     UNKNOWN_FILE,
     LinkHello,
     ManifestPage,
@@ -80,6 +83,11 @@ ALL_IN_FLIGHT_MAX = 64 << 20  # bytes asked or not yet written, for all contents
 DROPPED_MAX = 1000  # senseless messages on one link before it is closed
 UNREAD_MAX = 8 << 20  # bytes that may wait on a link for somebody who goes on asking but does not read
 WITHOUT_OTHERS_MAX = 1 << 20  # bytes of a content that is mostly here before others could be found
+UNREADABLE_CAUSES = {
+    SHORT_OF_MEANS: "%s has too many files open at the moment, or no memory",
+    NO_RIGHTS: "%s has no permission to read it",
+    DISK_ERROR: "the disk of %s reports an error",
+}
 RECHECKS_MAX = 3  # of one content that another program changes here again and again
 TICK = 0.5
 
@@ -140,6 +148,7 @@ class Fetch:
         self.trouble = ""  # why the last source was given up, in words
         self.changed_at: Optional[float] = None  # when the last source said that it has it no more
         self.is_full = False  # it failed because the disk has no room
+        self.is_short = False  # it failed because the system was short of something, which passes
         self.is_lost = False  # it failed because what was here of it was taken away with its folder
         self.is_gone = False  # it failed because nobody here has this content any more
         self.gave: Dict[bytes, int] = {}  # node -> bytes
@@ -510,6 +519,9 @@ class Fetching:
 
     def _on_refused(self, fetch: Fetch, link: int, refused: PieceRefused, now: float) -> None:
         source = fetch.download.on_piece_refused(link, refused.index, now)
+        if source is not None and refused.reason in UNREADABLE_CAUSES:
+            source.cause = refused.reason  # what follows from it is told next
+            return
         if source is None or (refused.reason not in (UNKNOWN_FILE, FILE_CHANGED, NOT_READABLE, MESH_IS_OFF)):
             return
         pause = USELESS_TIME
@@ -520,7 +532,9 @@ class Fetching:
             if fetch.is_via:
                 pause = SEARCH_INTERVAL  # the supernode may fetch it from somebody else
         elif refused.reason == NOT_READABLE:
-            fetch.trouble = "%s cannot read it" % source.label
+            fetch.trouble = UNREADABLE_CAUSES.get(source.cause, "%s cannot read it") % source.label
+            if source.cause == SHORT_OF_MEANS:
+                pause = SEARCH_INTERVAL  # it passes
         elif refused.reason == UNKNOWN_FILE:
             fetch.trouble = "%s no longer shares it" % source.label
             pause = SEARCH_INTERVAL  # it may have it again, as the supernode's cache does
@@ -746,7 +760,8 @@ class Fetching:
 
     def _why_not(self, fetch: Fetch, error: Exception) -> str:
         """What is told about an error of the library; of a relay, in the words of those who wait for it."""
-        sentence, fetch.is_full, fetch.is_lost = sentence_of(error), kind_of(error) == "FULL", kind_of(error) == "GONE"
+        sentence, fetch.is_lost = sentence_of(error), kind_of(error) == "GONE"
+        fetch.is_full, fetch.is_short = kind_of(error) == "FULL", kind_of(error) == "SHORT"
         if fetch.wish is not None or kind_of(error) != "FULL":
             return sentence
         me, cause = self.host.label_of(self.host.node_id), sentence.rpartition(": ")[2]

@@ -19,7 +19,17 @@ from protocol.fetching import Fetch, Fetching
 from protocol.host import AGAIN, in_slices, kind_of, sentence_of
 from protocol.lines import format_size
 from protocol.messages import NO_NODE
-from protocol.results import DownloadDone, ListEntry, Paused, Progress, Resumed, Share, Stopped, TransferRow
+from protocol.results import (
+    DownloadDone,
+    ListEntry,
+    Notice,
+    Paused,
+    Progress,
+    Resumed,
+    Share,
+    Stopped,
+    TransferRow,
+)
 from protocol.transfer import ASK_OTHERS_AFTER, SourceState
 
 PACKS_AT_ONCE = 2  # of 16 MiB in memory at most
@@ -56,6 +66,8 @@ class Job:
         self.gave_via = NO_NODE
         self.kept: Dict[bytes, int] = {}  # content -> verified bytes of fetches that wait for room on the disk
         self.pause = ""  # why it waits, in words
+        self.short_of = ""  # of what the system was short, in a sentence, until that was told
+        self.was_short = self.is_quiet = False  # it was told so; it goes on without a word
         self.look_at, self.look_interval = math.inf, ROOM_INTERVAL  # when to look for room again
         self.has_begun = False
         self.end_state = ""  # "done" or "stopped"
@@ -109,25 +121,34 @@ class Job:
     def on_unfinished(self, fetch: Fetch, error: Exception, now: float) -> None:
         """All pieces came, but the file has not got its name."""
         if not self.jobs.fetching.open_again(fetch, error, now):
-            fetch.is_full = kind_of(error) == "FULL"
+            fetch.is_full, fetch.is_short = kind_of(error) == "FULL", kind_of(error) == "SHORT"
             self.on_failed(fetch, sentence_of(error), now)
 
     # ---- a full disk
 
-    def wait_for_room(self, fetch: Fetch, now: float) -> None:
-        """What is here stays; the rest goes on when the disk has room for it."""
+    def wait_for_room(self, fetch: Fetch, now: float, short_of: str = "") -> None:
+        """What is here stays; the rest goes on when the disk has room for it, or when what was short may be there."""
         if not fetch.is_in_memory:
             self.kept[fetch.file_id] = max(fetch.download.verified_bytes, self.kept.get(fetch.file_id, 0))
         self.drop(fetch, now)
-        self.look_for_room(now, is_news=not self.pause)
+        self.look_for_room(now, not self.pause, short_of)
 
-    def look_for_room(self, now: float, is_news: bool = False) -> None:
-        self.pause = self.pause or "paused: the disk is full"
+    def look_for_room(self, now: float, is_news: bool = False, short_of: str = "") -> None:
+        self.pause = self.pause or "paused: %s" % (short_of or "the disk is full")
         self.look_at = math.inf
+        self.short_of = short_of
         self.jobs.host.run(self.jobs.library.free_bytes, partial(self._on_room_seen, is_news))
 
     def _on_room_seen(self, is_news: bool, free: Any, error: Optional[Exception], now: float) -> None:
         if self.end_state or not self.pause:
+            return
+        if self.short_of:
+            if is_news and not self.was_short:  # told once
+                self.was_short = True
+                self.jobs.host.notify(Notice("%s waits: %s" % (self.entry.name, self.short_of)))
+            self.look_at, self.short_of = now + self.look_interval, ""
+            self.look_interval = min(2 * self.look_interval, ROOM_INTERVAL_MAX)
+            self.is_quiet = True
             return
         needed = self.size - self.verified()
         free = 0 if error is not None else free
@@ -141,8 +162,15 @@ class Job:
             # Should it not be enough after all (a quota is not told), the next look is later.
             self.look_interval = min(2 * self.look_interval, ROOM_INTERVAL_MAX)
             self.pause, self.rate = "", Rate(now)
-            self.jobs.host.notify(Resumed(self.number, self.entry.name))
+            if not self.is_quiet:
+                self.jobs.host.notify(Resumed(self.number, self.entry.name))
+            self.is_quiet = False
             self.go_on(now)
+
+    @staticmethod
+    def short_words(error: Exception) -> str:
+        """Of what the system is short, in a sentence; nothing if it is the disk's room."""
+        return sentence_of(error) if kind_of(error) == "SHORT" else ""
 
     def go_on(self, now: float) -> None:
         """There is room again."""
@@ -267,7 +295,9 @@ class FileJob(Job):
     """A single file."""
 
     def on_failed(self, fetch: Fetch, reason: str, now: float) -> None:
-        if fetch.is_full and not self.end_state and (fetch.download.verified_bytes or self.kept):
+        if fetch.is_short and not self.end_state:
+            self.wait_for_room(fetch, now, reason)
+        elif fetch.is_full and not self.end_state and (fetch.download.verified_bytes or self.kept):
             self.wait_for_room(fetch, now)
         else:
             super().on_failed(fetch, reason, now)
@@ -285,7 +315,9 @@ class FileJob(Job):
         self.note(here)
         if self.end_state:
             return
-        if error is not None:
+        if error is not None and kind_of(error) == "SHORT":
+            self.look_for_room(now, not self.pause, sentence_of(error))
+        elif error is not None:
             self.stop(sentence_of(error), now)
         elif here is None and self.jobs.fetching.is_wished(entry.file_id):
             self.jobs.fetching.when_ended(entry.file_id, self.begin)
@@ -463,8 +495,8 @@ class FolderJob(Job):
         if error is not None:
             if fetch is not None:
                 self.drop(fetch, now)
-            if kind_of(error) == "FULL":
-                self.look_for_room(now, is_news=not self.pause)
+            if kind_of(error) in ("FULL", "SHORT"):
+                self.look_for_room(now, not self.pause, self.short_words(error))
             self._give_up_pack(pack, pack.members[first:], now)
             return
         members = pack.members[first : first + PACK_FILES_PER_JOB]
@@ -513,9 +545,9 @@ class FolderJob(Job):
             else:
                 self.want(entry.file_id, entry.size, name, False, now, self.providers)
             return
-        if error is not None and kind_of(error) == "FULL":
+        if error is not None and kind_of(error) in ("FULL", "SHORT"):
             self._put_back(entry.file_id)
-            self.look_for_room(now, is_news=not self.pause)
+            self.look_for_room(now, not self.pause, self.short_words(error))
             return
         if error is not None:
             self.failures.append("%s: %s" % (name, sentence_of(error)))
@@ -552,9 +584,9 @@ class FolderJob(Job):
 
     def on_failed(self, fetch: Fetch, reason: str, now: float) -> None:
         """One file that cannot be had does not keep the others away; a full disk keeps all waiting."""
-        if fetch.is_full and not self.end_state and self.is_held:
+        if (fetch.is_full or fetch.is_short) and not self.end_state and self.is_held:
             self._put_back(fetch.file_id)
-            self.wait_for_room(fetch, now)
+            self.wait_for_room(fetch, now, reason if fetch.is_short else "")
             return
         self.drop(fetch, now)
         self.discard_gone(fetch)

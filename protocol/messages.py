@@ -100,6 +100,9 @@ PURPOSE_BULK, PURPOSE_MESH = 1, 2
 LEFT, GONE = 1, 2
 # PieceRefused.reason
 UNKNOWN_FILE, FILE_CHANGED, PIECE_MISSING, NOT_READABLE, MESH_IS_OFF, TOO_MANY_REQUESTS = 1, 2, 3, 4, 5, 6
+# Why something is NOT_READABLE, which is told behind it, of no piece: programs that do not know these take nothing from
+# them but that this piece does not come.
+SHORT_OF_MEANS, NO_RIGHTS, DISK_ERROR = 7, 8, 9
 NO_PIECE = 0xFFFFFFFF  # PieceRefused.index when the manifest or the piece map was asked for
 
 NO_NODE = bytes(NODE_ID_SIZE)

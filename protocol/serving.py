@@ -15,12 +15,15 @@ from typing import Any, Callable, Deque, Dict, Iterable, List, Optional, Set, Tu
 from protocol.content import LibraryError, check_name, piece_size_of
 from protocol.host import Host, kind_of
 from protocol.messages import (
+    DISK_ERROR,
     FILE_CHANGED,
     NO_NODE,
     NO_PIECE,
+    NO_RIGHTS,
     NOT_READABLE,
     PIECE_MISSING,
     PIECES_TOLD_MAX,
+    SHORT_OF_MEANS,
     UNKNOWN_FILE,
     AnyPieceRequest,
     CheckBulk,
@@ -49,6 +52,8 @@ REFUSED_TIME = 600.0  # seconds that an upload cancelled by a person is not begu
 RECEIPT_TIME = 45.0  # seconds from a lost link until it counts that nobody said to have all that was sent there
 UNTHANKED_MAX = 256  # lost links on which something was sent
 UNTOLD_MAX = 1024  # lines about contents that were taken, put off because there were too many at once
+SHORT_TRIES_MAX = 6  # of a span that could not be read for want of descriptors or memory, one with each tick
+CAUSES = {"SHORT": SHORT_OF_MEANS, "DENIED": NO_RIGHTS, "DISK": DISK_ERROR}  # of what is not readable
 MESH_OFF_REASON = "its mesh is off"
 TICK = 0.5
 TELL_INTERVAL = 0.2  # seconds that new pieces wait to be told together
@@ -81,6 +86,7 @@ class Serving:
         self._manifests_asked: Dict[int, Set[bytes]] = {}  # by link, while they are read
         self._unthanked: OrderedDict[Tuple[bytes, str], Tuple[UploadLink, float]] = OrderedDict()  # until when
         self._untold: Deque[Tuple[UploadLink, bytes, Sent, float]] = deque(maxlen=UNTOLD_MAX)
+        self._short: Dict[Tuple[int, bytes, int, int, int], Tuple[int, float]] = {}  # span -> tries, when again
         self._tick_at = math.inf
         self._handlers: Dict[Any, Callable[[int, Any, float], None]] = {
             ManifestRequest: self._on_manifest_request,
@@ -358,15 +364,38 @@ class Serving:
         self, span: Tuple[int, bytes, int, int, int], data: Any, error: Optional[Exception], now: float
     ) -> None:
         if error is None:
+            self._short.pop(span, None)
             self.uploads.on_read(*span, data, now)
             return
         link, file_id, index, _, length = span
         kinds = {"UNKNOWN": UNKNOWN_FILE, "MISSING": PIECE_MISSING, "CHANGED": FILE_CHANGED}
-        reason = kinds.get(kind_of(error), NOT_READABLE)
+        reason = kinds.get(kind_of(error)) or CAUSES.get(kind_of(error), DISK_ERROR)
         if reason in (FILE_CHANGED, UNKNOWN_FILE) and self.host.is_cached(file_id):
             reason = UNKNOWN_FILE  # the library has dropped it: it can be fetched anew
             self.host.on_cache_changed(lambda: None)
+        if reason == SHORT_OF_MEANS and self._try_again(span, now):
+            return
         self.uploads.on_unreadable(link, file_id, index, length, reason, now)
+        if reason in CAUSES.values():
+            self.send(link, PieceRefused(file_id, NO_PIECE, NOT_READABLE))
+
+    def _try_again(self, span: Tuple[int, bytes, int, int, int], now: float) -> bool:
+        """What could not be read for want of descriptors or memory is read a little later, some times."""
+        tries = self._short.get(span, (0, 0.0))[0] + 1
+        if tries > SHORT_TRIES_MAX or span[0] not in self.uploads.links:
+            self._short.pop(span, None)
+            return False
+        self._short[span] = tries, now + TICK
+        self._tick_at = min(self._tick_at, now + TICK)
+        return True
+
+    def _read_short_again(self, now: float) -> None:
+        for span, (tries, at) in list(self._short.items()):
+            if span[0] not in self.uploads.links:
+                del self._short[span]
+            elif now >= at:
+                self._short[span] = tries, math.inf
+                self.read(*span, now)
 
     # ---- time, and what a person sees
 
@@ -383,7 +412,8 @@ class Serving:
             self.uploads.on_timer(now)
             self._check_receipts(now)
             self._tell_done(now)
-            has_work = self.uploads.has_work() or self._unthanked or self._untold
+            self._read_short_again(now)
+            has_work = self.uploads.has_work() or self._unthanked or self._untold or self._short
             self._tick_at = now + TICK if has_work else math.inf
 
     def cancel(self, number: int, now: float) -> str:

@@ -160,6 +160,8 @@ class Top:
 _WARNINGS = {
     "folder": "The shared folder cannot be read; it is shared again when it is back",
     "unreadable": "cannot be read and is not shared",
+    "broken": "cannot be read, for the disk reports an error, and is not shared",
+    "short": "{0}: the shared folder is looked at again later",
     "link": "is a link and is not shared",
     "special": "is no ordinary file and is not shared",
     "name": "has a name that other systems cannot hold and is not shared",
@@ -193,4 +195,6 @@ class Troubles:
     def _sentence(self, kind: str) -> str:
         count, example = self._seen[kind]
         others = f" (and {count - 1} more)" if count > 1 else ""
-        return f"{_WARNINGS[kind]}." if kind == "folder" else f"{shown(example)} {_WARNINGS[kind]}{others}."
+        if kind in ("folder", "short"):
+            return f"{_WARNINGS[kind].format(example)}."
+        return f"{shown(example)} {_WARNINGS[kind]}{others}."

@@ -109,6 +109,7 @@ class Source:
         self.asked_unchecked: Set[int] = set()  # pieces asked before that: the link may be to blame for them
         self.is_suspect = False  # its last piece was wrong: one more at a time, until it gives a right one
         self.manifest: Optional[Manifest] = None  # while it is asked for it
+        self.cause = 0  # why it cannot read what is asked for, as it has told
 
     def per_second(self, now: float) -> float:
         return self.rate.per_second(now) if self.rate else 0.0

@@ -21,12 +21,27 @@ ERRNO_MEANING: Dict[Optional[int], Tuple[ErrorKind, str]] = {
     errno.ELOOP: (ErrorKind.LINK, "a link stands in the way"),
     errno.ENOTDIR: (ErrorKind.LINK, "a link or a file stands where a folder should be"),
     errno.EXDEV: (ErrorKind.DISK, "part of the folder lies on another disk"),
-    errno.EMFILE: (ErrorKind.DISK, "too many files are open"),
+    errno.EMFILE: (ErrorKind.SHORT, "too many files are open"),
+    errno.ENFILE: (ErrorKind.SHORT, "too many files are open on this machine"),
+    errno.ENOMEM: (ErrorKind.SHORT, "this machine has no memory left"),
+    errno.EAGAIN: (ErrorKind.SHORT, "this machine is too busy"),
+    errno.ENOBUFS: (ErrorKind.SHORT, "this machine has no memory left"),
 }
+GONE_KINDS = (ErrorKind.GONE, ErrorKind.LINK)      # another thing stands there, or nothing
 
 
 def meaning(error: OSError) -> Tuple[ErrorKind, str]:
     return ERRNO_MEANING.get(error.errno, (ErrorKind.DISK, (error.strerror or "the system refused").lower()))
+
+
+def is_short(error: OSError) -> bool:
+    """Whether the system is short of something, which says nothing about the file."""
+    return meaning(error)[0] is ErrorKind.SHORT
+
+
+def is_changed(error: OSError) -> bool:
+    """Whether it was seen that the file is not there any more, or that something else stands in its place."""
+    return meaning(error)[0] in GONE_KINDS or error.errno == errno.EINVAL      # not a regular file (`open_regular`)
 
 
 def trouble(error: OSError, doing: str) -> LibraryError:
