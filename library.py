@@ -79,9 +79,10 @@ from protocol.content import (
     shown,
     size_text,
 )
+from protocol.fairness import FairShares
 from protocol.parts import MAP_RECORD, Content, Destination, PartInfo, encode_map
 from protocol.shares import SharedFile, SharesById, shared_file
-from protocol.troubles import called, is_changed, is_short, no_room, speaking, trouble
+from protocol.troubles import called, is_changed, is_short, meaning, no_room, speaking, trouble
 from protocol.wire import Buffer
 
 try:
@@ -101,6 +102,12 @@ MAP_FLUSH_SHARE = 20           # ... and those flushes take a twentieth of the t
 LOOKS_MAX = 3                  # at a part that another program goes on changing, before it is given up
 CACHE_BYTES_MAX = GIB
 CACHE_FREE_PERCENT = 5         # of the free space: the cache never takes more
+OTHERS_FREE_PERCENT = 15       # the same, of all that is kept for others: the cache and what passes through
+FLOOR_PERCENT = 5              # of the disk, that stays free of what is others', ...
+FLOOR_BYTES_MAX = GIB          # ... but not more than so much
+BLOCK_BYTES = 4096             # what the smallest file takes on a disk
+GAVE_WAY_MAX = 1024            # contents remembered that had to go, so that it is told why
+NOBODY = b""                   # for whom a content is kept is not known after a restart
 NETWORK_FILE = "network"       # below the hidden folder
 NETWORK_BYTES_MAX = 4096
 NETWORK_AGE_MAX = 3600.0       # seconds: later, its members' addresses may be anybody's
@@ -149,6 +156,9 @@ class Library:
         self._flushes: Dict[bytes, Flush] = {}                     # of parts
         self._steps: Dict[Tuple[bytes, str], Steps[Any]] = {}      # long operations: by content, and to what end
         self._makings: Dict[bytes, FolderMaking] = {}              # of folders that are fetched, by their listing
+        self._others = FairShares(0)                               # of the disk, by who asked for what is kept
+        self._kept_for: Dict[bytes, Tuple[bytes, int]] = {}        # content -> who asked for it, what it costs
+        self._gave_way: OrderedDict[bytes, None] = OrderedDict()   # contents on their way that had to go
         self._small_numbers = itertools.count()                    # of small files that have no name yet
         self._map_flush_from = -math.inf                           # when a map may be flushed again
         self._moved_at = -math.inf                                 # when a piece was last read or written
@@ -214,6 +224,8 @@ class Library:
             raise LibraryError(ErrorKind.GONE, f"The folder {shown(self.folder, 1000)} is gone.")
         self._parts.clear()
         self._cache.clear()
+        for file_id in list(self._kept_for):
+            self._count_gone(file_id)
         return True
 
     def close(self) -> None:
@@ -288,6 +300,7 @@ class Library:
                 self._parts[part.file_id] = part
         for _, content in sorted(load_maps(self._cache_folder, is_kept=False), key=lambda loaded: loaded[0]):
             self._cache[content.file_id] = content
+            self._count_kept(content, NOBODY)
 
     # -- what is shared --
 
@@ -343,15 +356,107 @@ class Library:
         return None
 
     def check_room(self, label: str, needed: int) -> None:
-        """Refuse what the disk has no room for."""
-        free = self.free_bytes()
+        """Refuse what this person wants and the disk has no room for, even without all that is kept for others."""
+        free = self.room_bytes()
         if needed > free:
             raise no_room(label, needed, free)
 
+    # -- what is kept for others: the cache, and what passes through --
+
+    @staticmethod
+    def _cost(content: Content) -> int:
+        """The bytes of the disk that a content takes when it is complete, with its map."""
+        pieces = piece_count_of(content.size)
+        size = content.size + len(content.digests) + MAP_RECORD.size * pieces
+        return -(-size // BLOCK_BYTES) * BLOCK_BYTES + BLOCK_BYTES
+
+    def _count_kept(self, content: Content, person: bytes) -> None:
+        if content.file_id not in self._kept_for:
+            self._kept_for[content.file_id] = person, self._cost(content)
+            self._others.take(person, self._cost(content))
+
+    def _count_gone(self, file_id: bytes) -> None:
+        person, cost = self._kept_for.pop(file_id, (NOBODY, 0))
+        if cost:
+            self._others.give_back(person, cost)
+
+    def others_quota(self) -> int:
+        """The bytes that all that is kept for others may take now."""
+        return self.room_bytes() * OTHERS_FREE_PERCENT // 100
+
+    def _on_disk_for_others(self) -> int:
+        return sum(content.size if file_id in self._cache else content.verified_bytes
+                   for file_id, content in self._contents_for_others())
+
+    def _contents_for_others(self) -> List[Tuple[bytes, Content]]:
+        """What would go first, first: what is complete and was not used for longest, then what is on its way."""
+        parts = [(file_id, part) for file_id, part in self._parts.items() if file_id in self._kept_for]
+        return [*((file_id, content) for file_id, content in self._cache.items() if file_id in self._kept_for), *parts]
+
+    def _make_room_for_others(self, part: Content, person: bytes) -> None:
+        """Have who holds most give way until this fits; refused where that is this person, or the floor is touched."""
+        cost, quota = self._cost(part), self.others_quota()
+        self._others.limit = quota
+        while True:
+            loser = self._others.gives_way(person, cost)
+            if loser is None:
+                break
+            theirs = [file_id for file_id, _ in self._contents_for_others()
+                      if self._kept_for[file_id][0] == loser and (loser != person or file_id in self._cache)]
+            if not theirs or cost > quota:
+                sentence = f"No room for what others fetch: needs {size_text(cost)}, {size_text(quota)} allowed."
+                raise LibraryError(ErrorKind.FULL, sentence)
+            self._drop_kept(theirs[0])
+        self._check_floor(part.label, part.size - part.verified_bytes)
+
+    def _check_floor(self, label: str, needed: int) -> None:
+        """What is others' leaves a floor of the disk free, and what the person's own downloads still need."""
+        free = self.free_bytes()
+        own = sum(part.size - part.verified_bytes for part in self._parts.values()
+                  if part.is_open and part.destination is Destination.DOWNLOAD)
+        floor = min(FLOOR_BYTES_MAX, self._disk().total * FLOOR_PERCENT // 100)
+        if needed + floor + own > free:
+            raise no_room(label, needed, max(0, free - floor - own))
+
+    def _drop_kept(self, file_id: bytes) -> None:
+        if file_id in self._cache:
+            self.evict(file_id)
+        else:
+            self._gave_way[file_id] = None
+            while len(self._gave_way) > GAVE_WAY_MAX:
+                self._gave_way.popitem(last=False)
+            self._forget_part(file_id)
+
+    def _yield_room(self, needed: float, spared: bytes = NOBODY) -> bool:
+        """Drop what is kept for others until so many bytes are free for this person; whether anything went."""
+        before = len(self._kept_for)
+        for file_id, _ in self._contents_for_others():
+            if self.free_bytes() >= needed:
+                break
+            if file_id != spared:
+                self._drop_kept(file_id)
+        return len(self._kept_for) < before
+
+    def _with_room(self, work: Callable[[], _T], spared: bytes = NOBODY) -> _T:
+        """Write something of this person's; where the disk is full, without what is kept for others."""
+        try:
+            return work()
+        except OSError as error:
+            if meaning(error)[0] is not ErrorKind.FULL or not self._yield_room(math.inf, spared):
+                raise
+        return work()
+
+    def _disk(self) -> Any:
+        with speaking(f"look at the folder {shown(self.folder, 1000)}"):
+            return shutil.disk_usage(self.folder)
+
     def free_bytes(self) -> int:
         """The bytes that this user may still write."""
-        with speaking(f"look at the folder {shown(self.folder, 1000)}"):
-            return shutil.disk_usage(self.folder).free
+        return int(self._disk().free)
+
+    def room_bytes(self) -> int:
+        """The same for what this person wants: what is kept for others gives way to it."""
+        return self.free_bytes() + self._on_disk_for_others()
 
     def _content(self, file_id: bytes) -> Union[SharedFile, Content]:
         content = self._shared.first(file_id) or self._cache.get(file_id) or self._parts.get(file_id)
@@ -422,8 +527,8 @@ class Library:
     # -- downloads --
 
     def begin(self, file_id: bytes, size: int, digests: bytes, destination: Destination = Destination.DOWNLOAD,
-              label: str = "", is_folder: bool = False) -> Optional[bytearray]:
-        """Make or resume a part file; returns the bitmap of its verified pieces.
+              label: str = "", is_folder: bool = False, person: bytes = NOBODY) -> Optional[bytearray]:
+        """Make or resume a part file; returns the bitmap of its verified pieces. `person`: for whom, if it is another.
 
         After a restart what is there is hashed first, a part of it with each call: None means that it is to be called
         again, after what else waits for the disk.
@@ -433,6 +538,7 @@ class Library:
             check_name(label)
         if self.notice or self._has_vanished():
             self._open_for_writing()       # the disk may have been freed or mounted anew
+        self._gave_way.pop(file_id, None)
         part = self._parts.get(file_id) or self._new_part(file_id, size, digests, destination, label, is_folder)
         if file_id not in self._parts and len(self._parts) >= PARTS_MAX:
             raise LibraryError(ErrorKind.FULL, f"There are already {PARTS_MAX} unfinished downloads.")
@@ -442,13 +548,16 @@ class Library:
                 self._parts[file_id] = part
                 return None
             if not part.is_open:
-                self._check_room(part)
-                self._make_files(part)
+                self._check_room(part, person)
+                self._with_room(partial(self._make_files, part), file_id)
+                if part.destination is not Destination.DOWNLOAD:
+                    self._count_kept(part, person)
                 part.is_open = True
             elif part.is_stale or not os.path.lexists(path + ".map"):
                 self._make_files(part)
             if destination is Destination.DOWNLOAD and part.destination is not Destination.DOWNLOAD:
                 part.destination, part.label = destination, label
+                self._count_gone(file_id)
                 self._write_map(part, path + ".map")
         self._parts[file_id] = part
         return bytearray(part.verified)
@@ -527,10 +636,19 @@ class Library:
                 part.mark(index)
             part.claimed = claimed[count:]
 
-    def _check_room(self, part: Content) -> None:
+    def _check_room(self, part: Content, person: bytes) -> None:
+        needed = part.size - part.verified_bytes
         if part.destination is Destination.CACHE:
             self._make_room(part)
-        self.check_room(part.label, part.size - part.verified_bytes)
+        free = self.free_bytes()
+        if part.destination is Destination.DOWNLOAD:
+            self.check_room(part.label, needed)
+            if needed > free:
+                self._yield_room(needed, part.file_id)
+        elif needed > free:
+            raise no_room(part.label, needed, free)
+        else:
+            self._make_room_for_others(part, person)
 
     def _write_map(self, content: Content, path: str) -> None:
         """Write a map anew beside the old one, then replace it; later records are added one by one.
@@ -568,7 +686,11 @@ class Library:
         with speaking(f"save {called(part.label)}"):
             self._look(part, path)
             self._check_there(part, path)
-            self._write_part(part, path, data, index)
+            if part.destination is Destination.DOWNLOAD:
+                self._with_room(partial(self._write_part, part, path, data, index), file_id)
+            else:
+                self._check_floor(part.label, len(data))
+                self._write_part(part, path, data, index)
         part.map_end += MAP_RECORD.size
         part.mark(index)
         part.doubted.discard(index)
@@ -715,13 +837,17 @@ class Library:
         if len(content) != entry.size or identity_of(entry.size, digests) != entry.file_id:
             return b""
         with speaking(f"save {shown(entry.path)}"):
-            remove(path)
-            descriptor = create(path)
-            try:
-                write_at(descriptor, content, 0)
-            finally:
-                os.close(descriptor)
+            self._with_room(partial(self._write_small_anew, path, content))
         return digests
+
+    @staticmethod
+    def _write_small_anew(path: str, content: memoryview) -> None:
+        remove(path)
+        descriptor = create(path)
+        try:
+            write_at(descriptor, content, 0)
+        finally:
+            os.close(descriptor)
 
     def _name_small(self, name: str, path: str, size: int, digests: bytes) -> Finished:
         *parents, last = check_name(name).split("/")
@@ -825,6 +951,8 @@ class Library:
 
     def _open_parts(self, file_id: bytes) -> Content:
         part = self._parts.get(file_id)
+        if part is None and file_id in self._gave_way:
+            raise LibraryError(ErrorKind.FULL, "It was dropped: the room on the disk is needed for something else.")
         if part is None or not part.is_open:
             raise LibraryError(ErrorKind.UNKNOWN, "Nobody here asked for this file.")
         return part
@@ -850,6 +978,7 @@ class Library:
 
     def _forget_part(self, file_id: bytes) -> None:
         self._parts.pop(file_id, None)
+        self._count_gone(file_id)
         self._flushes.pop(file_id, None)
         self._end_steps(file_id)
         self._delete(self._part_path(file_id))
@@ -893,13 +1022,16 @@ class Library:
             except BaseException:
                 self._delete(target)
                 raise
+        person, _ = self._kept_for.get(file_id, (NOBODY, 0))
         self._forget_part(file_id)
         self._cache[file_id] = content
+        self._count_kept(content, person)
         return True
 
     def evict(self, file_id: bytes) -> None:
         """Drop a cached content."""
         if self._cache.pop(file_id, None) is not None:
+            self._count_gone(file_id)
             self._delete(self._cache_path(file_id))
 
     def _make_room(self, part: Content) -> None:

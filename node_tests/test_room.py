@@ -5,13 +5,18 @@ from __future__ import annotations
 import errno
 import os
 import struct
+from collections import namedtuple
 
 import pytest
+from folders import Content
 
-from disk import making
+import library
+from disk import access, making
+from disk.scanner import Scanner
 from library import Library
 from protocol import content
 from protocol.content import ErrorKind, FolderEntry, LibraryError, decode_listing, encode_folder
+from protocol.parts import Destination
 
 
 @pytest.fixture
@@ -106,3 +111,158 @@ def test_one_bad_place_spoils_no_other_folder(lib, folder):
     assert tree_of(folder) == ["top", "top/a", "top/b"]
     with pytest.raises(LibraryError, match="stands where a folder should be"):
         lib.make_folders(b"id", ["top/a", "top/a/b"])
+
+
+# ---- What is kept for others
+
+
+DiskUsage = namedtuple("DiskUsage", "total used free")
+
+
+@pytest.fixture
+def disk(lib, folder, monkeypatch):
+    """A disk of 20 MB with nothing else on it; what is begun counts as soon as it is written."""
+
+    def usage(_):
+        size = sum(os.stat(os.path.join(path, file)).st_blocks * 512
+                   for path, _, files in os.walk(folder) for file in files)  # fmt: skip
+        return DiskUsage(20_000_000, size, 20_000_000 - size)
+
+    monkeypatch.setattr(library.shutil, "disk_usage", usage)
+    return usage
+
+
+def begin_for(lib, person, content, destination=Destination.PASSING):
+    lib.begin(content.file_id, content.size, content.digests, destination, "junk", person=person)
+    return content
+
+
+def fill(lib, content):
+    for index in range(content.count):
+        assert lib.write_piece(content.file_id, index, content.piece(index))
+
+
+def test_what_passes_through_and_the_cache_share_one_quota_of_the_disk(lib, disk):
+    fill(lib, begin_for(lib, b"ana", Content(900_000, 1), Destination.CACHE))
+    fill(lib, begin_for(lib, b"bo", Content(900_000, 2)))
+    fill(lib, begin_for(lib, b"cy", Content(900_000, 3)))
+    with pytest.raises(LibraryError, match="No room for what others fetch: needs .* allowed") as refusal:
+        begin_for(lib, b"di", Content(3_100_000, 4))
+    assert refusal.value.kind is ErrorKind.FULL
+    assert disk(None).used < 3_000_000
+
+
+def test_who_has_most_passing_through_gives_way_to_another_and_hears_why(lib, disk):
+    greedy = [begin_for(lib, b"greedy", Content(900_000, seed)) for seed in range(3)]
+    with pytest.raises(LibraryError, match="No room for what others fetch"):
+        begin_for(lib, b"greedy", Content(900_000, 3))
+    honest = begin_for(lib, b"honest", Content(900_000, 4))
+    fill(lib, honest)
+    with pytest.raises(LibraryError, match="It was dropped") as dropped:
+        fill(lib, greedy[0])
+    assert dropped.value.kind is ErrorKind.FULL
+    fill(lib, greedy[1])
+
+
+def test_what_is_kept_for_others_goes_first_when_the_person_needs_the_room(lib, disk):
+    theirs = begin_for(lib, b"bo", Content(2_900_000, 1))
+    fill(lib, theirs)
+    own = Content(18_000_000, 2)
+    assert own.size > lib.free_bytes()
+    lib.begin(own.file_id, own.size, own.digests, label="own.bin")
+    assert lib.free_bytes() >= own.size
+    with pytest.raises(LibraryError, match="It was dropped"):
+        fill(lib, theirs)
+
+
+def test_others_leave_a_floor_of_the_disk_free_and_what_the_persons_own_downloads_still_need(lib, disk):
+    own = Content(17_000_000, 1)
+    lib.begin(own.file_id, own.size, own.digests, label="own.bin")
+    with pytest.raises(LibraryError, match="No room"):
+        begin_for(lib, b"bo", Content(2_500_000, 2))
+    begin_for(lib, b"bo", Content(1_000_000, 3))
+
+
+def test_a_full_disk_costs_what_is_others_before_it_stops_the_persons_download(lib, disk, monkeypatch):
+    theirs, own = begin_for(lib, b"bo", Content(1_000_000, 1)), Content(1_000_000, 2)
+    lib.begin(own.file_id, own.size, own.digests, label="own.bin")
+    write, theirs_path = library.write_at, lib._part_path(theirs.file_id)
+
+    def full(descriptor, data, offset):
+        if os.path.exists(theirs_path):
+            raise OSError(errno.ENOSPC, "full")
+        write(descriptor, data, offset)
+
+    monkeypatch.setattr(library, "write_at", full)
+    fill(lib, own)
+    assert not os.path.exists(theirs_path)
+
+
+def test_what_a_person_takes_over_from_others_is_no_more_counted_as_theirs(lib, disk):
+    taken = begin_for(lib, b"bo", Content(2_900_000, 1))
+    lib.begin(taken.file_id, taken.size, taken.digests, label="mine.bin")
+    begin_for(lib, b"cy", Content(2_000_000, 2))
+    fill(lib, taken)
+
+
+# ---- Causes
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_a_file_that_cannot_be_opened_for_want_of_means_is_not_called_changed(lib, folder, monkeypatch, number):
+    content = Content(100_000)
+    (folder / "a.bin").write_bytes(content.data)
+    lib.adopt(Scanner(str(folder)).run_once().added)
+
+    def scarce(*arguments, **keywords):
+        raise OSError(number, "scarce")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", scarce)
+        with pytest.raises(LibraryError) as refusal:
+            lib.read(content.file_id, 0, 0, 100)
+        assert refusal.value.kind is ErrorKind.SHORT
+    assert bytes(lib.read(content.file_id, 0, 0, 100)) == content.data[:100]
+    (folder / "a.bin").unlink()
+    lib._files.close()
+    with pytest.raises(LibraryError) as refusal:
+        lib.read(content.file_id, 0, 0, 100)
+    assert refusal.value.kind is ErrorKind.CHANGED
+
+
+def test_want_of_descriptors_takes_no_share_away_and_is_said_as_such(folder, monkeypatch):
+    folder.mkdir()
+    (folder / "a.bin").write_bytes(b"a")
+    scanner = Scanner(str(folder))
+    assert len(scanner.run_once().added) == 1
+
+    def scarce(*arguments, **keywords):
+        raise OSError(errno.EMFILE, "too many")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "listdir", scarce)
+        found = scanner.run_once()
+        assert not found.removed
+        assert found.warnings == ["Too many files are open: the shared folder is looked at again later."]
+        assert not scanner.run_once().warnings
+    (folder / "b.bin").write_bytes(b"b")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", scarce)
+        assert not scanner.run_once().removed
+    assert len(scanner.run_once().added) == 1
+
+
+def test_kept_descriptors_are_given_up_where_there_are_no_more(tmp_path, monkeypatch):
+    for name in "ab":
+        (tmp_path / name).write_bytes(b"x")
+    files, opened = access.OpenFiles(), os.open
+    files.get(str(tmp_path / "a"))
+
+    def scarce(*arguments, **keywords):
+        if files._open:
+            raise OSError(errno.EMFILE, "too many")
+        return opened(*arguments, **keywords)
+
+    monkeypatch.setattr(os, "open", scarce)
+    assert os.read(files.get(str(tmp_path / "b")), 1) == b"x"
+    files.close()

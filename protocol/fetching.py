@@ -604,6 +604,8 @@ class Fetching:
         fetch.destination = destination
         size, digests, is_folder = fetch.download.size, fetch.download.digests, fetch.content.is_folder
         begin = partial(self.library.begin, fetch.file_id, size, digests, destination, fetch.name, is_folder)
+        if fetch.wish is None and fetch.relay_for:  # who asked for it first has it counted as a share of the disk
+            begin = partial(begin, person=next(iter(fetch.relay_for)))
         self.host.run(begin, partial(self._on_begun, fetch, destination))
 
     def _on_begun(

@@ -137,7 +137,7 @@ class Job:
         self.pause = self.pause or "paused: %s" % (short_of or "the disk is full")
         self.look_at = math.inf
         self.short_of = short_of
-        self.jobs.host.run(self.jobs.library.free_bytes, partial(self._on_room_seen, is_news))
+        self.jobs.host.run(self.jobs.library.room_bytes, partial(self._on_room_seen, is_news))
 
     def _on_room_seen(self, is_news: bool, free: Any, error: Optional[Exception], now: float) -> None:
         if self.end_state or not self.pause:
