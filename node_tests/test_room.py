@@ -14,9 +14,11 @@ import library
 from disk import access, making
 from disk.scanner import Scanner
 from library import Library
-from protocol import content
+from peer import DownloadDone, Notice, Stopped
+from protocol import content, fetching
 from protocol.content import ErrorKind, FolderEntry, LibraryError, decode_listing, encode_folder
 from protocol.parts import Destination
+from protocol.troubles import trouble
 
 
 @pytest.fixture
@@ -266,3 +268,77 @@ def test_kept_descriptors_are_given_up_where_there_are_no_more(tmp_path, monkeyp
     monkeypatch.setattr(os, "open", scarce)
     assert os.read(files.get(str(tmp_path / "b")), 1) == b"x"
     files.close()
+
+
+# ---- Causes, from one node to the other
+
+
+def short_at_first(node, verb, times, number=errno.EMFILE):
+    """The node's library is short of descriptors, the first times that it is asked."""
+    real, left = getattr(node.library, verb), [times]
+
+    def asked(*arguments, **keywords):
+        left[0] -= 1
+        if left[0] >= 0:
+            raise trouble(OSError(number, "scarce"), "read a shared file")
+        return real(*arguments, **keywords)
+
+    setattr(node.library, verb, asked)
+
+
+def test_a_provider_short_of_descriptors_for_a_moment_serves_a_little_later_and_nobody_is_troubled(lab):
+    bo = lab.node("bo", shared={"lab.iso": bytes(3_000_000)})
+    cy = lab.node("cy")
+    short_at_first(bo, "read", 20)
+    assert isinstance(cy.fetched("lab.iso"), DownloadDone)
+    assert not [notice for notice in cy.told(Notice) if "changed" in notice.text or "read" in notice.text]
+
+
+@pytest.mark.parametrize("number, words", [
+    (errno.EMFILE, "bo has too many files open at the moment, or no memory, and nobody else has it"),
+    (errno.EACCES, "bo has no permission to read it, and nobody else has it"),
+    (errno.EIO, "the disk of bo reports an error, and nobody else has it"),
+])  # fmt: skip
+def test_who_fetches_hears_why_the_other_end_cannot_read(lab, number, words):
+    bo = lab.node("bo", shared={"lab.iso": bytes(300_000)})
+    cy = lab.node("cy")
+    short_at_first(bo, "read", 1 << 30, number)
+    stopped = cy.fetched("lab.iso")
+    assert isinstance(stopped, Stopped) and stopped.reason == words
+
+
+def test_a_program_that_knows_no_causes_reads_that_the_other_end_cannot_read(lab, monkeypatch):
+    monkeypatch.setattr(fetching, "UNREADABLE_CAUSES", {})
+    bo = lab.node("bo", shared={"lab.iso": bytes(300_000)})
+    cy = lab.node("cy")
+    short_at_first(bo, "read", 1 << 30, errno.EIO)
+    stopped = cy.fetched("lab.iso")
+    assert isinstance(stopped, Stopped) and stopped.reason == "bo cannot read it, and nobody else has it"
+
+
+@pytest.mark.parametrize("verb", ["begin", "finish", "copy_local"])
+@pytest.mark.parametrize("name", ["lab.iso", "lab"])
+def test_a_download_for_which_this_node_is_short_of_descriptors_waits_and_goes_on(lab, verb, name):
+    same = bytes(200_000)
+    lab.node("bo", shared={"lab.iso": b"x" * 300_000, "lab/a.iso": same, "lab/b.iso": same})
+    cy = lab.node("cy")
+    short_at_first(cy, verb, 2)
+    assert isinstance(cy.fetched(name), DownloadDone)
+    assert len([one for one in cy.told(Notice) if "waits" in one.text and "too many files are open" in one.text]) <= 1
+
+
+def test_a_folder_that_is_cancelled_while_its_folders_are_made_leaves_none_of_them(lab, monkeypatch):
+    monkeypatch.setattr(making, "FOLDERS_AT_ONCE", 1)
+    bo = lab.node("bo")
+    for number in range(30):
+        os.makedirs(os.path.join(bo.folder, "lab", str(number)))
+    bo.scan()
+    cy = lab.node("cy", disk_delay=0.05)
+    lab.run(1)
+    number = cy.fetch("lab").transfer
+    top = os.path.join(cy.folder, "lab")
+    assert lab.world.run_until(lambda: os.path.isdir(top) and len(os.listdir(top)) > 5, lab.world.now + 20)
+    cy.do("cancel", number, lab.world.now)
+    assert len(os.listdir(top)) < 30
+    lab.run(10)
+    assert not os.path.exists(top)

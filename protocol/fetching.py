@@ -88,6 +88,7 @@ UNREADABLE_CAUSES = {
     NO_RIGHTS: "%s has no permission to read it",
     DISK_ERROR: "the disk of %s reports an error",
 }
+SHORT_TIMES_MAX = 4  # that a source which is short of something is soon asked again, while nothing comes
 RECHECKS_MAX = 3  # of one content that another program changes here again and again
 TICK = 0.5
 
@@ -148,6 +149,7 @@ class Fetch:
         self.trouble = ""  # why the last source was given up, in words
         self.changed_at: Optional[float] = None  # when the last source said that it has it no more
         self.is_full = False  # it failed because the disk has no room
+        self.short_times = 0  # sources said that they were short of something since the last piece came
         self.is_short = False  # it failed because the system was short of something, which passes
         self.is_lost = False  # it failed because what was here of it was taken away with its folder
         self.is_gone = False  # it failed because nobody here has this content any more
@@ -533,7 +535,8 @@ class Fetching:
                 pause = SEARCH_INTERVAL  # the supernode may fetch it from somebody else
         elif refused.reason == NOT_READABLE:
             fetch.trouble = UNREADABLE_CAUSES.get(source.cause, "%s cannot read it") % source.label
-            if source.cause == SHORT_OF_MEANS:
+            if source.cause == SHORT_OF_MEANS and fetch.short_times < SHORT_TIMES_MAX:
+                fetch.short_times += 1
                 pause = SEARCH_INTERVAL  # it passes
         elif refused.reason == UNKNOWN_FILE:
             fetch.trouble = "%s no longer shares it" % source.label
@@ -660,7 +663,7 @@ class Fetching:
         fetch.lonely_since = None
         size, source = fetch.download.length_of(index), fetch.download.sources.get(link)
         if source is not None:
-            fetch.trouble, fetch.changed_at = "", None
+            fetch.trouble, fetch.changed_at, fetch.short_times = "", None, 0
             fetch.gave[source.node_id] = fetch.gave.get(source.node_id, 0) + size
             self._note_label(source)
             if fetch.is_via and source.node_id == self.host.supernode_id:
