@@ -203,7 +203,7 @@ class Library:
         try:
             self._open_for_writing()
         except LibraryError as error:
-            if error.kind not in (ErrorKind.DENIED, ErrorKind.READ_ONLY, ErrorKind.FULL):
+            if error.kind not in (ErrorKind.DENIED, ErrorKind.READ_ONLY, ErrorKind.FULL, ErrorKind.SHORT):
                 raise
             self.notice = error.sentence
 

@@ -18,6 +18,8 @@ except ImportError:  # a Python that was built without it: then a restart hashes
 
 DIGESTS_FILE = "digests.db"    # below the hidden folder
 DIGESTS_ROWS_MAX = 400_000     # about 150 bytes each for small files
+PASSES_WITHOUT = 30            # of the scanner, until what could not be opened for another cause is tried again
+NOT_ITS_FAULT = ("unable to open", "disk I/O", "is full", "is locked", "out of memory", "readonly")   # SQLite's words
 RACY_TIME_NS = 2_000_000_000   # a file changed so shortly before it was hashed may change again and keep its time
 
 
@@ -35,6 +37,7 @@ class DigestStore:
         self._folder, self._inside = folder, os.path.join(folder, "")
         self._file: Any = None
         self._is_useless = sqlite3 is None
+        self._passes_left = 0          # until it is tried again, where the database itself is not to blame
 
     def find(self, path: str, fingerprint: Fingerprint) -> bytes:
         """The digests of the first pieces (of all, as a rule) of a file that is as it was; none if it is unknown."""
@@ -73,6 +76,9 @@ class DigestStore:
 
     def commit(self) -> None:
         """Have what was noted outlive this process."""
+        if self._passes_left:
+            self._passes_left -= 1
+            self._is_useless = self._passes_left > 0
         if self._file is not None:
             try:
                 self._file.commit()
@@ -97,8 +103,10 @@ class DigestStore:
         try:
             self._file = self._file or self._opened()
             return self._file.execute(order, values).fetchall()  # type: ignore[no-any-return]
-        except (sqlite3.Error, OSError, OverflowError):
+        except (sqlite3.Error, OSError, OverflowError) as error:
             self._give_up()
+            if any(words in str(error) for words in NOT_ITS_FAULT):
+                self._passes_left = PASSES_WITHOUT
             return []
 
     def _opened(self) -> Any:
@@ -115,9 +123,9 @@ class DigestStore:
                     database.execute(order)
                 database.execute("SELECT path, size, mtime_ns, inode, hashed_ns, id, digests FROM digests LIMIT 1")
                 return database
-            except sqlite3.Error:
+            except sqlite3.Error as error:
                 database.close()
-                if is_last:
+                if is_last or any(words in str(error) for words in NOT_ITS_FAULT):
                     raise
                 for end in ("", "-journal"):
                     remove(path + end)

@@ -11,7 +11,7 @@ import pytest
 from folders import Content
 
 import library
-from disk import access, making
+from disk import access, digests, making, maps
 from disk.scanner import Scanner
 from library import Library
 from peer import DownloadDone, Notice, Stopped
@@ -342,3 +342,45 @@ def test_a_folder_that_is_cancelled_while_its_folders_are_made_leaves_none_of_th
     assert len(os.listdir(top)) < 30
     lab.run(10)
     assert not os.path.exists(top)
+
+
+def test_digests_and_maps_are_not_thrown_away_for_want_of_descriptors(folder, monkeypatch):
+    content = Content(100_000)
+    with Library(str(folder)) as lib:
+        lib.begin(content.file_id, content.size, content.digests, label="x")
+        fill(lib, content)
+    (folder / "a.bin").write_bytes(b"a")
+    os.utime(folder / "a.bin", (1e9, 1e9))
+    scanner = Scanner(str(folder))
+    scanner.run_once()
+    scanner.close()
+    database = folder / ".node" / "digests.db"
+    before = database.read_bytes()
+
+    def scarce(*arguments, **keywords):
+        raise OSError(errno.EMFILE, "too many")
+
+    def no_database(*arguments, **keywords):
+        raise digests.sqlite3.OperationalError("unable to open database file")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(maps, "open_regular", scarce)
+        lib = Library(str(folder))
+        lib.open()
+        assert "too many files are open" in lib.notice
+        lib.close()
+        connect = digests.sqlite3.connect
+        patch.setattr(digests.sqlite3, "connect",
+                      lambda *args, **keys: Broken(connect(*args, **keys), no_database))  # fmt: skip
+        scanner = Scanner(str(folder))
+        assert len(scanner.run_once().added) == 1
+    assert database.read_bytes() == before
+    with Library(str(folder)) as lib:
+        assert [part.verified_bytes for part in lib.parts()] == [100_000]
+
+
+class Broken:
+    """A database that was opened, and can do nothing."""
+
+    def __init__(self, real, execute):
+        self.close, self.execute = real.close, execute
