@@ -21,6 +21,7 @@ from functools import partial
 from typing import AbstractSet, Any, Callable, Deque, Dict, List, Optional, Protocol, Sequence, Tuple
 
 from protocol import messages
+from protocol.callers import NO_HELLO_REASON, NOT_A_MEMBER_REASON, Callers, Verdict, judge
 from protocol.content import LibraryError, decode_listing, ids_in, ids_of
 from protocol.fetching import MESH_LINKS_MAX, Fetching
 from protocol.host import After
@@ -75,8 +76,6 @@ __all__ = [
 ]  # fmt: skip
 
 NOTHING: AbstractSet[bytes] = frozenset()
-HELLO_TIMEOUT = 5.0  # an incoming link says who it is, or is closed
-HELLOS_MAX = 256  # links that have not said it yet
 SCANNED_AT_ONCE = 1000  # contents of a report that are taken in in one turn: 20,000 would keep all else waiting
 ANNOUNCED_AT_ONCE = 1000  # shares told in one turn: 10,000 would keep everything else waiting
 LIST_TIMEOUT = 5.0
@@ -189,7 +188,7 @@ class Peer:
         self._announced: Dict[Tuple[bytes, str], ShareEntry] = {}
         self._contents: Dict[bytes, AbstractSet[bytes]] = {}  # folder -> the contents in it
         self._warned_too_many = False
-        self._hellos: Dict[int, Tuple[Address, float]] = {}  # incoming links that have not said who they are
+        self._callers = Callers()  # incoming links of which it is not known yet who is there
         self._lists: Dict[int, _ListAsk] = {}
         self._leaving: Optional[Callable[..., None]] = None
 
@@ -404,10 +403,9 @@ class Peer:
     def on_link_up(self, link: int, address: Address, incoming: bool, now: float) -> None:
         self._enter(now)
         if incoming:
-            if len(self._hellos) >= HELLOS_MAX:
-                self.network.disconnect(link, "too many links at once")
-            else:
-                self._hellos[link] = address, now + HELLO_TIMEOUT
+            too_many = self._callers.add(link, address, now)
+            if too_many is not None:
+                self.network.disconnect(too_many, "too many links at once")
         elif self.membership.owns(link):
             self.membership.on_link_up(link, address, incoming, now)
         elif self.fetching.owns(link):
@@ -416,7 +414,7 @@ class Peer:
 
     def on_link_lost(self, link: int, reason: str, now: float) -> None:
         self._enter(now)
-        self._hellos.pop(link, None)
+        self._callers.pop(link)
         if self.membership.owns(link):
             self.membership.on_link_lost(link, reason, now)
         if self.supernode is not None and self.supernode.owns(link):
@@ -434,27 +432,61 @@ class Peer:
             return
         if self.fetching.owns(link):
             self.fetching.on_message(link, message, now)
-        elif link in self._hellos:
-            self._on_hello(link, message, now)
+        elif link in self._callers:
+            self._on_caller(link, message, data, now)
         else:
             self._on_role_message(link, message, now)
         self._drain(now)
 
-    def _on_hello(self, link: int, message: Any, now: float) -> None:
-        """The first message on an incoming link says what it is for."""
-        address, _ = self._hellos.pop(link)
-        is_by_door = link < 0
-        if isinstance(message, Join):
+    def _on_caller(self, link: int, message: Any, data: Any, now: float) -> None:
+        """The first message on an incoming link says what it is for; what follows waits until it is known who it is."""
+        caller, is_by_door = self._callers.get(link), link < 0
+        if caller.hello is not None:
+            if not caller.keep(data):
+                self._refuse(link, "it says too much before it is known")
+        elif isinstance(message, Join):
             if self.supernode is not None and not is_by_door:
-                self.supernode.on_hello(link, address, message, now)
+                self._callers.pop(link)
+                self.supernode.on_hello(link, caller.address, message, now)
             else:
                 self.membership.on_stray_join(link, now)
-                self._hellos[link] = address, now + HELLO_TIMEOUT  # it goes elsewhere, or asks again later
+                caller.put_off(now)  # it goes elsewhere, or asks again later
         elif isinstance(message, LinkHello) and not is_by_door:
-            self.serving.on_hello(link, message, address, now)
+            self._on_link_hello(link, caller.address, message, now)
         else:
-            self.dropped += 1
-            self.network.disconnect(link, "the first message must say who it is")
+            self._refuse(link, "the first message must say who it is")
+
+    def _refuse(self, link: int, reason: str) -> None:
+        self.dropped += 1
+        self._callers.pop(link)
+        self.network.disconnect(link, reason)
+
+    def _on_link_hello(self, link: int, address: Address, hello: LinkHello, now: float) -> None:
+        """Somebody says which member it is: served if it is, and heard again later if it may be soon."""
+        verdict = self._judge(hello, address)
+        if hello.network_id != self.network_id:
+            self._refuse(link, "not of this network")
+        elif verdict is Verdict.LIE:
+            self._refuse(link, NOT_A_MEMBER_REASON)
+        elif verdict is Verdict.UNKNOWN:
+            self._callers.wait(link, hello, now)
+        else:
+            self._callers.pop(link)
+            self.serving.on_hello(link, hello, now)
+
+    def _judge(self, hello: LinkHello, address: Address) -> Verdict:
+        place = self.membership.seen_place(hello.node_id)
+        return judge(hello.node_id, address, self.node_id, place, self._own_addresses)
+
+    def _judge_again(self, now: float) -> None:
+        """The roster has changed: some who wait may be known by now, and what they said is heard."""
+        for caller in self._callers.waiting():
+            hello = caller.hello
+            if hello is not None and self._judge(hello, caller.address) is Verdict.MEMBER:
+                self._on_link_hello(caller.link, caller.address, hello, now)
+                for data in caller.kept:
+                    if self.fetching.owns(caller.link):
+                        self.fetching.on_message(caller.link, decode(data), now)
 
     def _on_role_message(self, link: int, message: Any, now: float) -> None:
         if self.supernode is not None and self.supernode.owns(link) and link != LOCAL_LINK:
@@ -504,10 +536,8 @@ class Peer:
             self.supernode.on_timer(now)
         self.fetching.on_timer(now)
         self.jobs.on_timer(now)
-        for link, (_, deadline) in list(self._hellos.items()):
-            if now >= deadline:
-                del self._hellos[link]
-                self.network.disconnect(link, "it did not say who it is")
+        for caller in self._callers.overdue(now):
+            self._refuse(caller.link, NO_HELLO_REASON if caller.hello is None else NOT_A_MEMBER_REASON)
         for request_id, ask in list(self._lists.items()):
             if now >= ask.deadline:
                 del self._lists[request_id]
@@ -518,7 +548,7 @@ class Peer:
         deadlines = [self.membership.next_deadline(), self.fetching.next_deadline(), self.jobs.next_deadline()]
         if self.supernode is not None:
             deadlines.append(self.supernode.next_deadline())
-        deadlines += [deadline for _, deadline in self._hellos.values()]
+        deadlines.append(self._callers.next_deadline())
         deadlines += [ask.deadline for ask in self._lists.values()]
         return min(deadlines, default=math.inf)
 
@@ -691,6 +721,7 @@ class Peer:
     def on_roster_changed(self, now: float) -> None:
         """Somebody came or went: whom to stand by with, and whom to ask after a restart."""
         self.fetching.set_mates(self._mates(), now)
+        self._judge_again(now)
         last = self.membership.last_network()
         if last.places and last != self._last_network:
             self._last_network = last

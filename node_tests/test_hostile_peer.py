@@ -12,14 +12,17 @@ from peer import DownloadDone, Stopped, UploadDone
 from protocol import messages
 from protocol.content import digests_of, identity_of
 from protocol.messages import encode
+from protocol.roster import node_id_of
 from protocol.shares import ScanResult
 
 
 class Stranger:
-    """Speaks the messages of the network, but keeps none of its rules."""
+    """Speaks the messages of the network, but keeps none of its rules; a member as soon as it asks for pieces."""
 
     def __init__(self, lab, number=66):
-        self.world = lab.world
+        self.lab, self.world = lab, lab.world
+        self.opening = bytes([number]) * 16
+        self.node_id = node_id_of(self.opening)
         self.network = lab.world.network(("10.0.0.%d" % number, PORT))
         self.heard, self.lost, self.is_up = [], [], False
         lab.world.attach(self.network, self)
@@ -39,11 +42,23 @@ class Stranger:
     def on_lone(self, address, data, now):
         pass
 
+    def connect(self, node):
+        self.is_up = False
+        link = self.network.connect((node.ip, PORT))
+        assert self.world.run_until(lambda: self.is_up, self.world.now + 1)
+        return link
+
+    def join(self):
+        supernode = next(node for node in self.lab.nodes if node.peer.is_supernode)
+        self.say(self.connect(supernode), messages.Join(bytes(16), 0, self.node_id, self.opening, "x", True, 0))
+        self.lab.run(0.5)
+        self.heard.clear()
+
     def link_to(self, node):
         """A link for pieces to this node, as a member opens it."""
-        link = self.network.connect((node.ip, PORT))
-        self.world.run_until(lambda: self.is_up, self.world.now + 1)
-        self.say(link, messages.LinkHello(messages.PURPOSE_BULK, node.peer.network_id, b"x" * 8))
+        self.join()
+        link = self.connect(node)
+        self.say(link, messages.LinkHello(messages.PURPOSE_BULK, node.peer.network_id, self.node_id))
         return link
 
     def say(self, link, message):
@@ -59,9 +74,9 @@ def tree_of(folder):
 
 def test_nobody_can_push_a_file(lab):
     ana = lab.node("ana", shared={"mine.txt": b"mine"})
-    before = tree_of(ana.folder)
     stranger = Stranger(lab)
     link = stranger.link_to(ana)
+    before = tree_of(ana.folder)
     file_id = next(iter(ana.peer._shared))
     for message in (
         messages.PieceData(b"f" * 32, 0, 0, b"evil"),

@@ -16,6 +16,7 @@ from collections import OrderedDict, deque
 from functools import partial
 from typing import Any, Callable, Deque, Dict, Iterable, List, Optional, Protocol, Tuple
 
+from protocol.callers import NOT_A_MEMBER_REASON
 from protocol.content import FILE_SIZE_MAX, check_name, is_true_manifest, piece_size_of
 from protocol.download import bits_of
 from protocol.host import Host, in_slices, kind_of, sentence_of
@@ -474,7 +475,7 @@ class Fetching:
             if not bulk.is_up:
                 self._leave_alone(bulk.node_id, fetch.file_id, now + UNREACHABLE_TIME)
                 fetch.trouble = "%s cannot be reached (%s)" % (self.host.label_of(bulk.node_id), reason)
-            elif reason == MESH_OFF_REASON:
+            elif reason in (MESH_OFF_REASON, NOT_A_MEMBER_REASON):  # by way of the supernode, then
                 fetch.wants_via = True
                 self._leave_alone(bulk.node_id, fetch.file_id, now + UNREACHABLE_TIME)
             self._lose_source(fetch, link, now)

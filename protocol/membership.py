@@ -220,15 +220,21 @@ class Membership:
 
     def place_of(self, node_id: bytes) -> Optional[Address]:
         """Where to contact this member, or None when it is unknown or must not be contacted."""
+        place = self.seen_place(node_id)
+        if place is None or node_id == self.supernode_id:
+            return place
+        return place if may_contact(place, self._near()) else None
+
+    def seen_place(self, node_id: bytes) -> Optional[Address]:
+        """Where the roster means this member to be, as seen from here; None when it is unknown."""
         if node_id == self.supernode_id:
             return self.supernode_address
         entry = self.roster.get(node_id)
         if entry is None or entry.place == NOWHERE:
             return None
-        place = entry.place
         if not self.is_supernode and self.supernode_address is not None:
-            place = seen_from(place, self.supernode_address)
-        return place if may_contact(place, self._near()) else None
+            return seen_from(entry.place, self.supernode_address)
+        return entry.place
 
     def last_network(self) -> LastNetwork:
         """What a later run of this node needs in order to find this network again."""

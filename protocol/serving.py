@@ -43,7 +43,6 @@ from protocol.messages import (
 )
 from protocol.results import ListEntry, TransferRow, UploadDone
 from protocol.transfer import Download, Sent, UploadLink, Uploads, manifest_pages
-from protocol.wire import Address
 
 LINKS_PER_NODE_MAX = 4  # that one node may open to us
 MANIFESTS_ASKED_MAX = 256  # at once on one link
@@ -84,7 +83,7 @@ class Serving:
         self._refused: Dict[Tuple[bytes, bytes], float] = {}  # (node, content) -> until: cancelled by a person
         self._asked_names: OrderedDict[Tuple[bytes, bytes], str] = OrderedDict()  # (node, content) -> the node's name
         self._manifests_asked: Dict[int, Set[bytes]] = {}  # by link, while they are read
-        self._unthanked: OrderedDict[Tuple[bytes, str], Tuple[UploadLink, float]] = OrderedDict()  # until when
+        self._unthanked: OrderedDict[bytes, Tuple[UploadLink, float]] = OrderedDict()  # until when
         self._untold: Deque[Tuple[UploadLink, bytes, Sent, float]] = deque(maxlen=UNTOLD_MAX)
         self._short: Dict[Tuple[int, bytes, int, int, int], Tuple[int, float]] = {}  # span -> tries, when again
         self._tick_at = math.inf
@@ -103,19 +102,16 @@ class Serving:
     def owns(self, link: int) -> bool:
         return link in self.uploads.links
 
-    def on_hello(self, link: int, hello: LinkHello, address: Address, now: float) -> None:
-        """A member opens a link to be served by."""
-        person = hello.node_id, address[0]
-        others = sum(upload.person == person for upload in self.uploads.links.values())
-        if hello.network_id != self.host.network_id:
-            self.network.disconnect(link, "not of this network")
-        elif others >= LINKS_PER_NODE_MAX:
+    def on_hello(self, link: int, hello: LinkHello, now: float) -> None:
+        """A member (that it is one was checked: protocol/callers.py) opens a link to be served by."""
+        others = sum(upload.node_id == hello.node_id for upload in self.uploads.links.values())
+        if others >= LINKS_PER_NODE_MAX:
             self.network.disconnect(link, "too many links")
         elif not (self.host.mesh or self.host.is_supernode or hello.node_id == self.host.supernode_id):
             self.network.disconnect(link, MESH_OFF_REASON)
         else:
-            self.uploads.add(link, hello.node_id, self.host.label_of(hello.node_id), address[0])
-            before, _ = self._unthanked.pop(person, (None, 0.0))
+            self.uploads.add(link, hello.node_id, self.host.label_of(hello.node_id))
+            before, _ = self._unthanked.pop(hello.node_id, (None, 0.0))
             if before is not None:
                 self.uploads.links[link].go_on_from(before)
 
@@ -128,17 +124,17 @@ class Serving:
 
     def _await_receipt(self, upload: UploadLink, now: float) -> None:
         """It may come by another link that it has all, so that the person here is told."""
-        before, _ = self._unthanked.pop(upload.person, (None, 0.0))
+        before, _ = self._unthanked.pop(upload.node_id, (None, 0.0))
         if before is not None:
             upload.go_on_from(before)
-        self._unthanked[upload.person] = upload, now + RECEIPT_TIME
+        self._unthanked[upload.node_id] = upload, now + RECEIPT_TIME
         if len(self._unthanked) > UNTHANKED_MAX:
             self._tell_unconfirmed(self._unthanked.popitem(last=False)[1][0])
         self._tick_at = min(self._tick_at, now + TICK)
 
     def _check_receipts(self, now: float) -> None:
-        for person in [person for person, (_, until) in self._unthanked.items() if now >= until]:
-            self._tell_unconfirmed(self._unthanked.pop(person)[0])
+        for node_id in [node_id for node_id, (_, until) in self._unthanked.items() if now >= until]:
+            self._tell_unconfirmed(self._unthanked.pop(node_id)[0])
 
     def _tell_unconfirmed(self, upload: UploadLink) -> None:
         """No receipt came: what was sent whole is told all the same, and that nobody said to have it."""

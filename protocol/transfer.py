@@ -682,12 +682,10 @@ class _Given:
 class UploadLink:
     """One link on which somebody asks us for pieces."""
 
-    def __init__(self, link: int, node_id: bytes, label: str, host: str) -> None:
+    def __init__(self, link: int, node_id: bytes, label: str) -> None:
         self.link = link
-        self.node_id = node_id
+        self.node_id = node_id  # checked before it came here: the person that slots and places go by
         self.label = label
-        self.host = host  # its IP address
-        self.person = node_id, host  # by address, too: who only says that it is that member takes nothing away from it
         self.done_lines = Bucket(DONE_LINES_PER_SECOND, DONE_LINES_BURST, 0.0)
         self.jobs: Deque[_Job] = deque()
         self.reading_bytes = 0
@@ -742,8 +740,8 @@ class Uploads:
         self._turns_ended_at = -math.inf
         self._given: OrderedDict[bytes, _Given] = OrderedDict()
 
-    def add(self, link: int, node_id: bytes, label: str, host: str = "") -> None:
-        self.links[link] = UploadLink(link, node_id, label, host)
+    def add(self, link: int, node_id: bytes, label: str) -> None:
+        self.links[link] = UploadLink(link, node_id, label)
 
     def remove(self, link: int, now: float) -> None:
         if self.links.pop(link, None) is not None:
@@ -811,8 +809,8 @@ class Uploads:
             return wanting[0] if self._on_way(wanting[0], now) < UPLOAD_BACKLOG_MAX else None
         if not wanting or len(loaded) >= LINKS_AT_ONCE:
             return None
-        served = {upload.person for upload in loaded}  # one turn at a time for each
-        ready = [one for one in wanting if one.person not in served and self._on_way(one, now) <= LINK_LOW]
+        served = {upload.node_id for upload in loaded}  # one turn at a time for each
+        ready = [one for one in wanting if one.node_id not in served and self._on_way(one, now) <= LINK_LOW]
         return min(ready, key=lambda upload: upload.turn, default=None)
 
     def _on_way(self, upload: UploadLink, now: float) -> int:
@@ -836,7 +834,7 @@ class Uploads:
         upload.reading_bytes += length
         self._turns += 1
         for one in self.links.values():
-            if one.person == upload.person:
+            if one.node_id == upload.node_id:
                 one.turn = self._turns
         self._hands.read(upload.link, job.file_id, job.index, offset, length, now)
 
