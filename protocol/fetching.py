@@ -19,6 +19,7 @@ from typing import Any, Callable, Deque, Dict, Iterable, List, Optional, Protoco
 from protocol.callers import NOT_A_MEMBER_REASON
 from protocol.content import FILE_SIZE_MAX, check_name, is_true_manifest, piece_size_of
 from protocol.download import bits_of
+from protocol.fairness import FairShares
 from protocol.host import Host, in_slices, kind_of, sentence_of
 from protocol.lines import format_size
 from protocol.memory import MemoryPieces
@@ -79,6 +80,8 @@ MESH_LINKS_MAX = 8  # members to stand by with; a link each, so a transfer begin
 MESH_DELAY, MESH_RETRY = (0.5, 3.0), (10.0, 30.0)  # seconds, drawn by lot: many may have joined at once
 RELAY_UNWANTED_AFTER = 15.0
 RELAYS_MAX, RELAYS_FOR_ONE_MAX = 64, 48  # contents fetched for others at once, and for one of them
+RELAYS_SOUGHT_MAX = 128  # that nobody has offered yet: each is searched for every few seconds
+RELAYS_FULL = "%s passes on as much for others as it can: try again soon"
 SERVED_ON_BYTES_MAX, SERVED_ON_TIME = 32 << 20, 60.0  # of what is in memory, though it is of no use here any more
 ALL_IN_FLIGHT_MAX = 64 << 20  # bytes asked or not yet written, for all contents together
 DROPPED_MAX = 1000  # senseless messages on one link before it is closed
@@ -140,6 +143,7 @@ class Fetch:
         self.folder: Optional[ListEntry] = None  # of which it is the listing or a part
         self.relay_for: OrderedDict[bytes, int] = OrderedDict()  # requester -> query id
         self.relayed_at = -math.inf
+        self.counted: Optional[Tuple[FairShares, bytes]] = None  # of which relays it is one, and whose share it is
         self.is_passing = False  # relayed, but too big for the cache
         self.search_at = now
         self.search_interval = SEARCH_INTERVAL
@@ -183,6 +187,7 @@ class Fetching:
         self._when_ended: Dict[bytes, List[Callable[[float], None]]] = {}
         self._labels: OrderedDict[bytes, str] = OrderedDict()  # of those who gave something, as they were called then
         self._thanks: OrderedDict[bytes, Thanks] = OrderedDict()  # node -> what it is still to be told
+        self._sought, self._relayed = FairShares(RELAYS_SOUGHT_MAX), FairShares(RELAYS_MAX)
         self._mates: List[bytes] = []
         self._mesh_at = math.inf  # when the next link to a mate is opened
         self._tick_at = math.inf
@@ -199,6 +204,7 @@ class Fetching:
             fetch.is_in_memory = in_memory
         assert fetch.wish is None
         fetch.wish, fetch.name = wish, name
+        self._count(fetch, None)  # nobody's share any more: the person here wants it
         if fetch.destination in (Destination.CACHE, Destination.PASSING) and not in_memory:
             self._take_over(fetch)
         if fetch.is_complete:
@@ -357,7 +363,7 @@ class Fetching:
             if not is_fellow:
                 self._promote(fetch, bulk, now)
             return
-        if not self._has_place(fetch, is_whole, now):
+        if not self._has_place(fetch, is_whole, now) or not self._is_relayed_now(fetch, now):
             return
         if bulk is None:
             place = self.host.place_of(provider)
@@ -713,6 +719,7 @@ class Fetching:
         if fetch.is_ended:
             return
         fetch.is_ended = True
+        self._count(fetch, None)
         fetch.download.end()
         self.fetches.pop(fetch.file_id, None)
         self._by_query.pop(fetch.content.query_id, None)
@@ -867,13 +874,47 @@ class Fetching:
         except Exception:  # a name that could not even be kept in the cache
             self.dropped += 1
             return None
-        relays = [one for one in self.fetches.values() if one.wish is None]
-        for_it = sum(relay.requester in one.relay_for for one in relays)
-        if len(relays) >= RELAYS_MAX or for_it >= RELAYS_FOR_ONE_MAX:
+        held = self._sought.held(relay.requester) + self._relayed.held(relay.requester)
+        if held >= RELAYS_FOR_ONE_MAX or not self._make_room(self._sought, relay.requester, now):
+            full = NotRelayed(relay.query_id, relay.file_id, relay.requester, False, self._why_full())
+            self.host.send_to_supernode(full)
             return None
         fetch = self._new_fetch(relay.file_id, relay.size, relay.name, relay.is_folder, now)
+        self._count(fetch, (self._sought, relay.requester))
         self._begin_looking(fetch, now)
         return fetch
+
+    def _why_full(self) -> str:
+        return RELAYS_FULL % self.host.label_of(self.host.node_id)
+
+    def _is_relayed_now(self, fetch: Fetch, now: float) -> bool:
+        """Somebody offers it: a relay takes its place only now, for what nobody has must keep nobody waiting."""
+        if fetch.counted is None or fetch.counted[0] is self._relayed:
+            return True
+        _, requester = fetch.counted
+        if not self._make_room(self._relayed, requester, now):
+            self.fail(fetch, self._why_full(), now)
+            return False
+        self._count(fetch, (self._relayed, requester))
+        return True
+
+    def _make_room(self, shares: FairShares, requester: bytes, now: float) -> bool:
+        """When there are too many, who has most loses the newest of its relays, rather one that no other waits for."""
+        who = shares.gives_way(requester)
+        if who is not None and who != requester:
+            theirs = [fetch for fetch in self.fetches.values() if fetch.counted == (shares, who)]
+            self.fail(min(reversed(theirs), key=lambda fetch: len(fetch.relay_for)), self._why_full(), now)
+        return who != requester
+
+    @staticmethod
+    def _count(fetch: Fetch, counted: Optional[Tuple[FairShares, bytes]]) -> None:
+        """From now on it is one of these relays, in this requester's share; None: it is none."""
+        if fetch.counted is not None:
+            shares, requester = fetch.counted
+            shares.give_back(requester)
+        fetch.counted = counted
+        if counted is not None:
+            counted[0].take(counted[1])
 
     def _served(self, file_id: bytes) -> Optional[Fetch]:
         return self.served_on.get(file_id) or self.fetches.get(file_id)
