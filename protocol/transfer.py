@@ -18,6 +18,7 @@ from typing import Any, Deque, Dict, List, NamedTuple, Optional, Protocol, Seque
 from protocol.chat import Bucket
 from protocol.content import DIGEST_BYTES, FILE_SIZE_MAX, PIECES_MAX
 from protocol.download import PieceChoice, Rate, in_flight_limit, window_of
+from protocol.fairness import FairShares
 from protocol.messages import (
     DIGESTS_PER_PAGE,
     NO_PIECE,
@@ -50,8 +51,10 @@ SLOT_IDLE = 1.0  # a slot not used for so long goes to the next in the queue
 SLOT_RESERVED = 5.0  # a slot just given is kept so long for its first request
 SLOT_FROZEN = 3.0  # while others wait, a slot is kept so long for who takes nothing of what is on its way to it
 SLOT_TURN = 30.0  # while others wait, a slot is held no longer;
+# while others wait, a slot by which so little goes gives way: THREATS G06 (a source as slow would be dropped, too)
+SLOT_SLOW_RATE, SLOT_SLOW_AFTER = SLOW_RATE, SLOW_AFTER
 SLOT_TURN_STEP = 4.0  # but when many are held so long, they are not all taken back at once
-QUEUE_MAX = 256
+QUEUE_MAX = 256  # links that wait; the node that has most of them there gives way
 UPLOAD_BACKLOG_MAX = 4 << 20  # bytes handed to a link and not yet delivered, when nobody else wants any
 # While several want something, they are served one after the other: then each gets large runs of packets, and little
 # waits in queues where it cannot be taken back.
@@ -694,6 +697,8 @@ class UploadLink:
         self.has_slot = False
         self.slot_at = 0.0
         self.used_at = 0.0
+        self.read_bytes = 0  # handed to it in all
+        self.rated_at, self.rated_bytes = 0.0, 0  # when its rate was looked at last, and what was delivered by then
         self.told_position = 0
         self.told: Set[bytes] = set()  # contents whose new pieces it is told
         self.sent: OrderedDict[bytes, Sent] = OrderedDict()
@@ -739,14 +744,17 @@ class Uploads:
         self._is_pumping = False  # what is in memory is read, and sent, before `read` returns
         self._turns_ended_at = -math.inf
         self._given: OrderedDict[bytes, _Given] = OrderedDict()
+        self._slots, self._places = FairShares(UPLOAD_SLOTS), FairShares(QUEUE_MAX)  # a person is a node
 
     def add(self, link: int, node_id: bytes, label: str) -> None:
         self.links[link] = UploadLink(link, node_id, label)
 
     def remove(self, link: int, now: float) -> None:
-        if self.links.pop(link, None) is not None:
-            if link in self.waiting:
-                self.waiting.remove(link)
+        upload = self.links.get(link)
+        if upload is not None:
+            self._free_slot(upload)
+            self._leave_queue(upload)
+            del self.links[link]
             self._give_slots(now)
             self._pump(now)
 
@@ -853,6 +861,7 @@ class Uploads:
         if upload is None:
             return
         upload.reading_bytes -= length
+        upload.read_bytes += length
         upload.used_at = now
         counted = self._hands.counted_as(upload, file_id)
         sent = upload.sent.get(counted)
@@ -883,25 +892,68 @@ class Uploads:
 
     def _take_slot(self, upload: UploadLink, now: float) -> bool:
         """A free slot; or a place in the queue, and the request is forgotten: it is asked again when it is its turn."""
-        if not self.waiting and sum(one.has_slot for one in self.links.values()) < UPLOAD_SLOTS:
-            upload.has_slot, upload.slot_at, upload.used_at = True, now, now
+        if not self.waiting and self._slots.gives_way(upload.node_id) is None:
+            self._hold_slot(upload, now, now)
             return True
-        if upload.link not in self.waiting:
-            if len(self.waiting) >= QUEUE_MAX:
-                return False
-            self.waiting.append(upload.link)
+        if upload.link not in self.waiting and not self._enter_queue(upload):
+            return False
         upload.told_position = self.waiting.index(upload.link) + 1
         self._hands.send(upload.link, Queued(upload.told_position))
+        self._share_slots(now)
         return False
 
+    def _hold_slot(self, upload: UploadLink, now: float, used_at: float) -> None:
+        upload.has_slot, upload.slot_at, upload.used_at = True, now, used_at
+        upload.rated_at, upload.rated_bytes = now, self._delivered(upload)
+        self._slots.take(upload.node_id)
+
+    def _free_slot(self, upload: UploadLink) -> None:
+        if upload.has_slot:
+            upload.has_slot = False
+            self._slots.give_back(upload.node_id)
+
+    def _enter_queue(self, upload: UploadLink) -> bool:
+        """A place at its end; when there is none, the node that has most links there loses the last one."""
+        who = self._places.gives_way(upload.node_id)
+        if who == upload.node_id:
+            return False
+        if who is not None:
+            last = next(self.links[link] for link in reversed(self.waiting) if self.links[link].node_id == who)
+            self._leave_queue(last)
+            self._hands.send(last.link, Queued(0))  # it may ask again, as one who comes now
+        self.waiting.append(upload.link)
+        self._places.take(upload.node_id)
+        return True
+
+    def _leave_queue(self, upload: UploadLink) -> None:
+        if upload.link in self.waiting:
+            self.waiting.remove(upload.link)
+            self._places.give_back(upload.node_id)
+
     def _give_slots(self, now: float) -> None:
-        free = UPLOAD_SLOTS - sum(one.has_slot for one in self.links.values())
-        while free > 0 and self.waiting:
-            upload = self.links[self.waiting.popleft()]
-            upload.has_slot, upload.slot_at, upload.told_position = True, now, 0
-            upload.used_at = now + SLOT_RESERVED - SLOT_IDLE
+        """To the first in the queue of those whose node has the fewest."""
+        while self._slots.total < UPLOAD_SLOTS and self.waiting:
+            upload = min(map(self.links.__getitem__, self.waiting), key=lambda one: self._slots.held(one.node_id))
+            self._leave_queue(upload)
+            upload.told_position = 0
+            self._hold_slot(upload, now, now + SLOT_RESERVED - SLOT_IDLE)
             self._hands.send(upload.link, Queued(0))
-            free -= 1
+
+    def _share_slots(self, now: float) -> None:
+        """A node that has several slots gives one to a node that waits and would not have more with it."""
+        for upload in [self.links[link] for link in self.waiting]:
+            who = self._slots.gives_way(upload.node_id)
+            if upload.has_slot or who is None or who == upload.node_id:
+                continue
+            holding = [one for one in self.links.values() if one.has_slot and one.node_id == who]
+            self._end_turn(min(holding, key=lambda one: one.slot_at))
+            self._give_slots(now)
+
+    def _end_turn(self, upload: UploadLink) -> None:
+        """Take its slot back, and let it wait for the next one; it is told so, for it has to ask again."""
+        self._free_slot(upload)
+        upload.jobs.clear()
+        self._enter_queue(upload)
 
     def on_timer(self, now: float) -> None:
         """About once a second: pass idle and long-held slots on, tell the queue how it moves."""
@@ -910,8 +962,8 @@ class Uploads:
             return
         for upload in self.links.values():
             is_busy = upload.jobs or upload.reading_bytes or self._hands.backlog(upload.link)
-            if upload.has_slot and not is_busy and now - upload.used_at >= SLOT_IDLE:
-                upload.has_slot = False
+            if not is_busy and now - upload.used_at >= SLOT_IDLE:
+                self._free_slot(upload)
         self._end_turns(now)
         self._give_slots(now)
         for place, link in enumerate(self.waiting):
@@ -921,21 +973,16 @@ class Uploads:
                 self._hands.send(link, Queued(place + 1))
 
     def _end_turns(self, now: float) -> None:
-        """Take back as many slots as others wait for, of those who are frozen, or have held theirs for long.
-
-        Who loses one is told so, for it has to ask again.
-        """
+        """Take back as many slots as others wait for, of those who are frozen or slow, or have held theirs for long."""
         holding = sorted((one for one in self.links.values() if one.has_slot), key=lambda one: one.slot_at)
         wanted = len(self.waiting) - (UPLOAD_SLOTS - len(holding))
-        frozen = [one for one in holding if self._is_frozen(one, now)]
+        frozen = [one for one in holding if self._is_frozen(one, now) or self._is_slow(one, now)]
         ended = frozen[: max(0, wanted)]
         if now - self._turns_ended_at >= SLOT_TURN_STEP:
             long_held = [one for one in holding if one not in frozen and now - one.slot_at >= SLOT_TURN]
             ended += long_held[: max(0, wanted - len(ended))]
         for upload in ended:
-            upload.has_slot = False
-            upload.jobs.clear()
-            self.waiting.append(upload.link)
+            self._end_turn(upload)
             if upload not in frozen:
                 self._turns_ended_at = now
 
@@ -943,6 +990,18 @@ class Uploads:
         """Does it take nothing of what was sent? (What is still being read is the disk's fault.)"""
         self._on_way(upload, now)
         return self._hands.backlog(upload.link) > LINK_LOW and now - upload.seen_at >= SLOT_FROZEN
+
+    def _is_slow(self, upload: UploadLink, now: float) -> bool:
+        """Was so little delivered to it that others should have its slot? (Nor is the disk's slowness its fault.)"""
+        seconds = now - upload.rated_at
+        if seconds < SLOT_SLOW_AFTER:
+            return False
+        before, upload.rated_bytes = upload.rated_bytes, self._delivered(upload)
+        upload.rated_at = now
+        return not upload.reading_bytes and upload.rated_bytes - before < SLOT_SLOW_RATE * seconds
+
+    def _delivered(self, upload: UploadLink) -> int:
+        return upload.read_bytes - self._hands.backlog(upload.link)
 
     # ---- who wants to know
 
