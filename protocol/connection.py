@@ -149,7 +149,7 @@ class Connection:
         self.state = State.CONNECTING if is_client else State.HANDSHAKE
         self.user: Any = None  # whatever the owner's user keeps with it
         self.checks_bulk = False  # checksums cover bulk, too: what arrived once was damaged
-        self.sending = SendStream()
+        self.sending = SendStream(owner.held)
         self.receiving = ReceiveStream(owner.frames_waiting_max, owner.bodies)
         self.datagram_size = DATAGRAM_SIZE_BASE
         self.recovery = Recovery(first_number, CubicQ(DATAGRAM_SIZE_BASE))
@@ -218,6 +218,11 @@ class Connection:
         return self.sending.backlog
 
     @property
+    def taking_at(self) -> float:
+        """When the other side last took something of what waits for it (see PROGRESS_LEAST); infinite: nothing does."""
+        return self._progress_at if self.sending.backlog else math.inf
+
+    @property
     def undelivered(self) -> int:
         """Once it is over: bytes handed over that are not delivered, as far as `is_undelivered_sure` goes."""
         return self.sending.end - (self.sending.acknowledged_to if self._final is None else self._final)
@@ -255,6 +260,8 @@ class Connection:
         if was_idle:
             self._note_progress(max(self._progress_at, self.owner.now))
         self.used_at = self.owner.now
+        if self.owner.held.total > self.owner.held_max:
+            self.owner.make_room()
         while self._lows_reached and self.backlog > BACKLOG_LOWS[self._lows_reached - 1]:
             self._lows_reached -= 1
         self.owner.touch(self)
@@ -303,6 +310,8 @@ class Connection:
 
     def _set_state(self, state: State) -> None:
         self.state = state
+        if state in (State.CLOSING, State.DRAINING, State.CLOSED):
+            self.sending.release()
         if state is State.ESTABLISHED:
             self.owner.events.append(Established(self))
         elif state is State.CLOSED:

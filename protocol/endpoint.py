@@ -19,12 +19,13 @@ import hmac
 import itertools
 import math
 import random
-from typing import Counter, Deque, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
+from typing import Counter, Deque, Dict, Hashable, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 from protocol import wire
 from protocol.buffers import BufferPool
 from protocol.connection import BacklogDrained, Batch, Connection, ConnectionLost, Established, FrameReceived, State
-from protocol.streams import FRAMES_WAITING_MAX, RECEIVE_WINDOW_INITIAL, RECEIVE_WINDOW_MAX, ReceiveStream
+from protocol.fairness import FairShares
+from protocol.streams import FRAMES_WAITING_MAX, RECEIVE_WINDOW_INITIAL, RECEIVE_WINDOW_MAX, HeldMemory, ReceiveStream
 from protocol.wire import Address, Buffer, CloseCode, PacketType, WireError
 
 CONNECTIONS_MAX = 2048
@@ -32,6 +33,10 @@ CONNECTIONS_PER_HOST_MAX = 64  # loopback is exempt
 UNUSED_TIME = 60.0  # seconds without a message, after which a connection makes room for another if there is none
 EVICTIONS_PER_SECOND = 20  # looks through all connections for one that may go
 RECEIVE_WINDOWS_MAX = 256 << 20  # bytes of credit given to all remotes together
+HELD_MAX = 256 << 20  # bytes that wait to be delivered to all remotes together, with what they cost; of these at most
+HELD_SPARE = 1 / 2  # ... as much more while everybody takes what is sent to it
+TOOK_NOTHING_TIME = 1.0  # seconds, after which a remote may be closed for the room that waits for it
+ROOM_INTERVAL = 0.1  # seconds between two looks through all connections, while there is spare room
 BODIES_KEPT_MAX = 24 << 20  # bytes of message bodies that are used again
 COOKIE_SLOT = 10.0  # seconds; a cookie lives for its slot and the next
 COOKIES_PER_SECOND = 2000
@@ -75,8 +80,16 @@ class RateLimit:
         return True
 
 
+_SHARE = "another needs its place, and you have most"  # the reason for who gives way
+
+
 def is_loopback(host: str) -> bool:
     return host.startswith("127.") or host == "::1"
+
+
+def _person(address: Address) -> Hashable:
+    """Whose share a connection is part of: its machine's; on this machine each program's."""
+    return address if is_loopback(address[0]) else address[0]
 
 
 class Endpoint:
@@ -101,6 +114,9 @@ class Endpoint:
         ]
         self.frames_waiting_max = FRAMES_WAITING_MAX  # of a connection made from now on
         self.frames_waiting = 0  # unread frames of all connections
+        self.held = HeldMemory()  # what waits to be delivered, on all connections
+        self.held_max = HELD_MAX
+        self._room_at = -math.inf  # when to look for room again
         self.accepts = True  # takes connections from others
         self._connections_max = connections_max
         self._secret = rng.getrandbits(256).to_bytes(32, "big")
@@ -254,6 +270,31 @@ class Endpoint:
         if receiving.is_window_used() and window < RECEIVE_WINDOW_MAX and self._windows + window <= RECEIVE_WINDOWS_MAX:
             self._windows += window
             receiving.double_window()
+
+    def make_room(self) -> None:
+        """Too much waits to be delivered: close those that hold most of it and have taken nothing for longest."""
+        while self.held.total > self.held_max:
+            has_spare = self.held.total <= (1 + HELD_SPARE) * self.held_max
+            if has_spare and self.now < self._room_at:
+                return
+            waiting = [each for each in self._by_local.values() if each.sending.cost]
+            stalled = [each for each in waiting if each.taking_at <= self.now - TOOK_NOTHING_TIME]
+            if not waiting or (has_spare and not stalled):
+                self._room_at = self.now + ROOM_INTERVAL
+                return
+            self._close_for_room(stalled or waiting)
+
+    def _close_for_room(self, waiting: List[Connection]) -> None:
+        """Of the connections of all who hold an equal share or more, the one that has taken nothing for longest."""
+        shares = FairShares(self.held_max)
+        for each in waiting:
+            shares.take(_person(each.address), each.sending.cost)
+        greedy = [each for each in waiting if shares.holds_its_share(_person(each.address))]
+        longest = min(greedy, key=lambda each: each.taking_at)
+        self.stats["closed: took nothing while others needed the room"] += 1
+        reason = "took nothing for %.0f s of %d MB, and room is needed"
+        waited, size = self.now - longest.taking_at, longest.backlog / 1e6
+        longest.fail(CloseCode.LIMIT, reason % (waited, math.ceil(size)), self.now)
 
     def reset_token(self, connection_id: bytes) -> bytes:
         """Proves that a RESET comes from the endpoint that had that id (RFC 9000 §10.3)."""
@@ -420,29 +461,45 @@ class Endpoint:
         host = address[0]
         if not self.accepts:
             return "it is leaving"
-        if len(self._by_local) >= self._connections_max and not self._evict("", now):
+        if len(self._by_local) >= self._connections_max and not self._evict(address, "", now):
             return "it has too many connections"
-        if not is_loopback(host) and self._per_host[host] >= CONNECTIONS_PER_HOST_MAX and not self._evict(host, now):
-            return "too many connections from one machine"
+        if not is_loopback(host) and self._per_host[host] >= CONNECTIONS_PER_HOST_MAX:
+            if not self._evict(address, host, now):
+                return "too many connections from one machine"
         return ""
 
-    def _evict(self, host: str, now: float) -> bool:
-        """End the connection (of that host) that others opened and that was left unused the longest."""
+    def _evict(self, newcomer: Address, host: str, now: float) -> bool:
+        """End a connection that others opened (of that host, if one is named), so that the newcomer has its place.
+
+        The one that was left unused the longest; else one of who has most of them, if that are more than the newcomer
+        has then: of all machines, or of the programs on the one.
+        """
         if not self._evictions.allows("", now):
             return False
-        unused = [
+        open_ones = [
             each
             for each in self._by_local.values()
-            if each.state is State.ESTABLISHED
+            if each.state in (State.HANDSHAKE, State.ESTABLISHED)
             and not each.is_client
-            and each.used_at <= now - UNUSED_TIME
             and host in ("", each.address[0])
         ]
-        if unused:
-            longest = min(unused, key=lambda each: each.used_at)
-            longest.fail(CloseCode.GOING_AWAY, "unused, and its place is needed", now)
+        unused = [each for each in open_ones if each.state is State.ESTABLISHED and each.used_at <= now - UNUSED_TIME]
+        going = unused or self._of_the_greediest(newcomer, open_ones, bool(host))
+        if going:
+            longest = min(going, key=lambda each: each.used_at)
+            longest.fail(CloseCode.GOING_AWAY, "unused, and its place is needed" if unused else _SHARE, now)
             self.touch(longest)
-        return bool(unused)
+        return bool(going)
+
+    def _of_the_greediest(self, newcomer: Address, open_ones: List[Connection], is_one_host: bool) -> List[Connection]:
+        shares = FairShares(0)
+        for each in open_ones:
+            shares.take(each.address if is_one_host else _person(each.address))
+        person = newcomer if is_one_host else _person(newcomer)
+        who = shares.gives_way(person)
+        if who == person:
+            return []
+        return [each for each in open_ones if who == (each.address if is_one_host else _person(each.address))]
 
     def _send_init_ack(self, connection: Connection) -> None:
         fields = (connection.client_id, connection.local_id, connection.first_number, connection.receiving.credit)

@@ -80,6 +80,10 @@ class FairShares:
         """This person holds nothing any more."""
         self.total -= self._held.pop(person, 0)
 
+    def holds_its_share(self, person: Hashable) -> bool:
+        """Does it hold as much as each would if all had the same, or more?"""
+        return self.held(person) * len(self._held) >= self.total
+
     def greediest(self) -> Optional[Hashable]:
         """Who holds most; of equals, who has held it for longest. None when nobody holds anything."""
         while self._heap:

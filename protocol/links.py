@@ -16,6 +16,7 @@ from protocol.streams import Frame
 from protocol.wire import Address, Buffer
 
 MESSAGES_WAITING_MAX = 1 << 14  # roles read at once: who has so many unread messages at a node floods it
+MESSAGES_HELD_MAX = 64 << 20  # bytes that wait for all links: eight uploads of 4 MiB each, and as much of small ones
 MESSAGE = 0  # the frame kind of a whole message; rdt.py has the kinds of the file verbs
 
 
@@ -31,6 +32,7 @@ class LinkTable:
     ) -> None:
         self._endpoint = endpoint
         endpoint.frames_waiting_max = MESSAGES_WAITING_MAX
+        endpoint.held_max = MESSAGES_HELD_MAX
         self._emit = emit
         self._by_link: Dict[int, Connection] = {}
         self._incoming = incoming or itertools.count(2, 2)  # even numbers; the node's own are odd

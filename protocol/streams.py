@@ -20,6 +20,9 @@ FRAME_HEADER = struct.Struct(">BI")
 FRAME_HEADER_SIZE = FRAME_HEADER.size
 FRAME_SIZE_MAX = (1 << 20) + (1 << 16)  # a span of 1 MiB and what goes before it; a longer message is refused
 BULK_SIZE_LEAST = 16 << 10  # a smaller part is not worth packets of its own
+SMALL_PART_MAX = 4 << 10  # bytes: smaller parts are copied one behind the other, for a view costs as much as they do
+TAIL_SIZE_LEAST, TAIL_SIZE_MAX = 256, 16 << 10  # bytes that small parts share; twice as many each time, while some wait
+VIEW_COST = 512  # bytes that a waiting view costs beside what it shows (measured: 450, on CPython 3.9 and 3.13)
 SEND_BACKLOG_MAX = 64 << 20  # bytes that may wait in one connection; the verbs block long before, at BACKLOG_HIGH
 RECEIVE_WINDOW_INITIAL = 64 << 10  # 2,048 strangers then hold 128 MiB at most
 RECEIVE_WINDOW_MAX = 4 << 20  # one reader that stopped holds no more
@@ -39,10 +42,40 @@ class Frame(NamedTuple):
     body: bytearray
 
 
-class SendStream:
-    """What is to be sent, in order, with offsets that never wrap."""
+class HeldMemory:
+    """Memory that waits to be delivered, of all connections that share this count; what several wait for counts once."""
 
     def __init__(self) -> None:
+        self.total = 0  # bytes
+        self._uses: Dict[int, int] = {}  # by id: whoever has a view holds its object, and nobody else has its id
+
+    def take(self, view: memoryview) -> None:
+        """A view waits, and with it the whole object that it shows a part of."""
+        key = id(view.obj)
+        uses = self._uses.get(key, 0)
+        self._uses[key] = uses + 1
+        self.total += VIEW_COST if uses else VIEW_COST + memoryview(view.obj).nbytes
+
+    def give_back(self, view: memoryview) -> None:
+        """It waits no more."""
+        key = id(view.obj)
+        uses = self._uses.pop(key) - 1
+        if uses:
+            self._uses[key] = uses
+        self.total -= VIEW_COST if uses else VIEW_COST + memoryview(view.obj).nbytes
+
+
+_NO_TAIL = memoryview(bytearray())
+
+
+class SendStream:
+    """What is to be sent, in order, with offsets that never wrap.
+
+    Small parts are copied into *tails*: memory of a fixed size, of which only what was not used yet is ever written, so
+    that views of the rest stay good. Large parts are not copied.
+    """
+
+    def __init__(self, memory: Optional[HeldMemory] = None) -> None:
         self.end = 0  # offset behind the last byte handed over
         self.sent_to = 0  # offset behind the last byte that was sent once
         self.acknowledged_to = 0  # everything below is acknowledged and freed
@@ -50,6 +83,10 @@ class SendStream:
         self._buffers: List[memoryview] = []
         self._starts: List[int] = []  # offset of each of them
         self._are_bulk: List[bool] = []  # does each of them carry a digest of its own?
+        self._memory = memory or HeldMemory()
+        self._tail = _NO_TAIL
+        self._tail_start = self._tail_stop = 0  # where the last buffer lies in it, and what is used of it
+        self._is_tail_last = False  # is the last buffer one of the tail, so that it can grow?
         self._acknowledged = RangeSet()  # above acknowledged_to
         self._lost = RangeSet()  # to be sent again
 
@@ -58,20 +95,57 @@ class SendStream:
         """Bytes handed over and not yet acknowledged."""
         return self.end - self.acknowledged_to
 
+    @property
+    def cost(self) -> int:
+        """Bytes of memory that wait here, those that others wait for as well included; 0 once it was released."""
+        return self.backlog + VIEW_COST * len(self._buffers) if self._buffers else 0
+
     def write(self, part: Buffer, is_bulk: bool = False) -> None:
-        if len(part):
-            self._buffers.append(memoryview(part))
-            self._starts.append(self.end)
-            self._are_bulk.append(is_bulk)
-            self.end += len(part)
+        size = len(part)
+        if size >= SMALL_PART_MAX:
+            self._append(memoryview(part), is_bulk)
+            self._is_tail_last = False
+        elif size:
+            self._write_small(part, size)
+        self.end += size
+
+    def _append(self, view: memoryview, is_bulk: bool) -> None:
+        self._memory.take(view)
+        self._buffers.append(view)
+        self._starts.append(self.end)
+        self._are_bulk.append(is_bulk)
+
+    def _write_small(self, part: Buffer, size: int) -> None:
+        start, stop = self._tail_stop, self._tail_stop + size
+        if stop > len(self._tail):
+            self._tail = memoryview(bytearray(max(TAIL_SIZE_LEAST, min(2 * len(self._tail), TAIL_SIZE_MAX), size)))
+            self._is_tail_last = False
+            start, stop = 0, size
+        self._tail[start:stop] = part
+        self._tail_stop = stop
+        if self._is_tail_last:
+            self._buffers[-1] = self._tail[self._tail_start : stop]
+        else:
+            self._tail_start = start
+            self._is_tail_last = True
+            self._append(self._tail[start:stop], False)
 
     def write_frame(self, kind: int, *parts: Buffer, is_bulk: bool = False) -> None:
         """`is_bulk`: the last part carries a digest of its own, and need not be covered by checksums."""
-        self.write(FRAME_HEADER.pack(kind, sum(map(len, parts))))
+        size = sum(map(len, parts))
+        header = FRAME_HEADER.pack(kind, size)
+        if size < SMALL_PART_MAX - FRAME_HEADER_SIZE:
+            self.write(b"".join((header, *parts)))
+            return
+        self.write(header)
         for part in parts[:-1]:
             self.write(part)
         for part in parts[-1:]:
             self.write(part, is_bulk and len(part) >= BULK_SIZE_LEAST)
+
+    def release(self) -> None:
+        """Nothing of it will be sent any more: only its offsets are kept."""
+        self._drop_first(len(self._buffers))
 
     def has_something(self) -> bool:
         """Is there anything that may be sent now, as far as credit goes?"""
@@ -173,9 +247,18 @@ class SendStream:
         if count >= 0 and self._starts[count] + len(self._buffers[count]) <= self.acknowledged_to:
             count += 1
         if count > 0:
-            del self._buffers[:count]
-            del self._starts[:count]
-            del self._are_bulk[:count]
+            self._drop_first(count)
+
+    def _drop_first(self, count: int) -> None:
+        for view in self._buffers[:count]:
+            self._memory.give_back(view)
+        del self._buffers[:count]
+        del self._starts[:count]
+        del self._are_bulk[:count]
+        if not self._buffers:  # who waits for nothing holds nothing
+            self._tail = _NO_TAIL
+            self._tail_stop = 0
+            self._is_tail_last = False
 
     def on_lost(self, start: int, stop: int) -> None:
         """These bytes were lost with their packet; what was acknowledged otherwise stays acknowledged."""
