@@ -959,17 +959,21 @@ def _resolved(address: Tuple[str, int]) -> Address:
 
 
 class _Posted:
-    """Bytes handed to the network thread that it has not taken yet, by whom they go to.
+    """Bytes handed to the network thread that it has not taken yet, and what they cost, by whom they go to.
 
     To be read before the backlog of what it has taken: then what is taken meanwhile counts twice, and is never missed.
     """
 
+    COST = 768  # bytes that each message costs on its way beside its own
+
     def __init__(self) -> None:
         self._lock = threading.Lock()  # those who send and the network thread change it
         self._sizes: Dict[Any, int] = {}
+        self.total = 0  # of all
 
     def add(self, key: Any, change: int) -> None:
         with self._lock:
+            self.total += change
             size = self._sizes.pop(key, 0) + change
             if size:
                 self._sizes[key] = size
@@ -1507,6 +1511,7 @@ class Links:
         self._table = LinkTable(transport._endpoint, emit)
         self._numbers = itertools.count(1, 2)
         self._posted = _Posted()
+        transport._endpoint.held_before = lambda: self._posted.total
         transport._on_event = self._table.on_event
         self._door = transport._known_port
         self._door.emit = emit
@@ -1521,7 +1526,7 @@ class Links:
         return link
 
     def send(self, link: int, *parts: Buffer, is_bulk: bool = False) -> None:
-        size = sum(map(len, parts))
+        size = self._posted.COST + sum(map(len, parts))
         self._posted.add(link, size)
         self._post(lambda: self._take(link, parts, size, is_bulk))
 

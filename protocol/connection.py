@@ -260,7 +260,7 @@ class Connection:
         if was_idle:
             self._note_progress(max(self._progress_at, self.owner.now))
         self.used_at = self.owner.now
-        if self.owner.held.total > self.owner.held_max:
+        if self.owner.held_size() > self.owner.held_max:
             self.owner.make_room()
         while self._lows_reached and self.backlog > BACKLOG_LOWS[self._lows_reached - 1]:
             self._lows_reached -= 1

@@ -19,7 +19,7 @@ import hmac
 import itertools
 import math
 import random
-from typing import Counter, Deque, Dict, Hashable, Iterator, List, NamedTuple, Optional, Tuple, Union
+from typing import Callable, Counter, Deque, Dict, Hashable, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 from protocol import wire
 from protocol.buffers import BufferPool
@@ -116,6 +116,7 @@ class Endpoint:
         self.frames_waiting = 0  # unread frames of all connections
         self.held = HeldMemory()  # what waits to be delivered, on all connections
         self.held_max = HELD_MAX
+        self.held_before: Callable[[], int] = lambda: 0  # and what is on its way to them; set by who hands it over
         self._room_at = -math.inf  # when to look for room again
         self.accepts = True  # takes connections from others
         self._connections_max = connections_max
@@ -271,10 +272,14 @@ class Endpoint:
             self._windows += window
             receiving.double_window()
 
+    def held_size(self) -> int:
+        """Bytes of memory that wait to be delivered to all remotes."""
+        return self.held.total + self.held_before()
+
     def make_room(self) -> None:
         """Too much waits to be delivered: close those that hold most of it and have taken nothing for longest."""
-        while self.held.total > self.held_max:
-            has_spare = self.held.total <= (1 + HELD_SPARE) * self.held_max
+        while self.held_size() > self.held_max:
+            has_spare = self.held_size() <= (1 + HELD_SPARE) * self.held_max
             if has_spare and self.now < self._room_at:
                 return
             waiting = [each for each in self._by_local.values() if each.sending.cost]
@@ -463,9 +468,9 @@ class Endpoint:
             return "it is leaving"
         if len(self._by_local) >= self._connections_max and not self._evict(address, "", now):
             return "it has too many connections"
-        if not is_loopback(host) and self._per_host[host] >= CONNECTIONS_PER_HOST_MAX:
-            if not self._evict(address, host, now):
-                return "too many connections from one machine"
+        is_host_full = not is_loopback(host) and self._per_host[host] >= CONNECTIONS_PER_HOST_MAX
+        if is_host_full and not self._evict(address, host, now):
+            return "too many connections from one machine"
         return ""
 
     def _evict(self, newcomer: Address, host: str, now: float) -> bool:

@@ -43,7 +43,7 @@ class Frame(NamedTuple):
 
 
 class HeldMemory:
-    """Memory that waits to be delivered, of all connections that share this count; what several wait for counts once."""
+    """Memory that waits to be delivered, of all connections that share this; what several wait for counts once."""
 
     def __init__(self) -> None:
         self.total = 0  # bytes
