@@ -14,13 +14,14 @@ import hashlib
 import math
 import random
 from collections import deque
-from typing import Any, Callable, Deque, Dict, List, Optional, Set, Tuple
+from typing import Any, Callable, Deque, Dict, Hashable, List, Optional, Set, Tuple
 
 from protocol import messages
 from protocol.admission import Admission
 from protocol.chat import RECENT_MAX, Bucket, counted_anew, missed
 from protocol.credit import Credit
 from protocol.door import is_better
+from protocol.fairness import FairShares
 from protocol.heirs import LOST_HEIRLOOMS_MAX, Heirlooms, heirloom_of, is_heir, marked
 from protocol.index import Index, has_wildcard
 from protocol.lost import LostPlaces
@@ -87,12 +88,17 @@ STALE_SIZE = len(messages.encode(messages.Stale(0, NOWHERE)))
 ANSWER_SIZE = 97  # at most, beside the name
 DOUBT_TIME = 3.0  # seconds to find out whether somebody took over meanwhile
 DOUBT_QUERY_INTERVAL = 0.5
-HELD_MAX = 1000  # messages kept while in doubt
+HELD_MAX = 10_000  # messages kept while in doubt, and files that they announce: 1 KB each, and 12 MB at worst
 HANDOVER_TIME = 2.0
 ASK_BACK_AFTER = 2.0  # seconds: who asks may be about to join
 GO_OVER_TIME = 6.0  # seconds for the other network to take this node in; who wants to join comes again after it
 GO_OVER_AGAIN = 10.0  # until the next try, doubled with each: a stranger's empty promise keeps nobody away for long
 OTHER_NETWORKS_TOLD_MAX = 16
+
+
+def _cost_held(message: Any) -> int:
+    """Of these that are kept: one, and one more for each file that it tells of."""
+    return 1 + len(getattr(message, "entries", ()))
 
 
 class _Line:
@@ -204,6 +210,7 @@ class Supernode:
         self._doubt_asked: Set[bytes] = set()
         self._next_doubt_query = math.inf
         self._held: Deque[Tuple[int, Any]] = deque()
+        self._held_shares = FairShares(HELD_MAX)  # by link
         self._successor: Optional[Address] = None  # where this one's members are sent when it no longer rules
         self._done: Optional[Callable[[], None]] = None
         self._leaving: Set[int] = set()
@@ -436,10 +443,28 @@ class Supernode:
             handler(self, line, message, now)
 
     def _hold(self, line: _Line, link: int, message: Any) -> None:
-        """Keep a message until the doubt is over. When there are too many, the member is to say it again."""
-        if len(self._held) < HELD_MAX:
+        """Keep a message until the doubt is over. When there are too many, who has most of them says its last again."""
+        cost = _cost_held(message)
+        who = self._held_shares.gives_way(link, cost)
+        while who is not None and who != link:
+            self._drop_last_held(who)
+            who = self._held_shares.gives_way(link, cost)
+        if who == link:
+            self._refuse_held(line, message)
+        else:
+            self._held_shares.take(link, cost)
             self._held.append((link, message))
-            return
+
+    def _drop_last_held(self, link: Hashable) -> None:
+        index = next(index for index in range(len(self._held) - 1, -1, -1) if self._held[index][0] == link)
+        message = self._held[index][1]
+        del self._held[index]
+        self._held_shares.give_back(link, _cost_held(message))
+        line = self._by_link.get(link)  # type: ignore[call-overload]
+        if line is not None:
+            self._refuse_held(line, message)
+
+    def _refuse_held(self, line: _Line, message: Any) -> None:
         self.dropped += 1
         if isinstance(message, messages.Say):
             line.refuse_say(message.counter)
@@ -733,6 +758,7 @@ class Supernode:
         """The doubt is over: go on with what was held."""
         self._doubt_until = -math.inf
         held, self._held = self._held, deque()
+        self._held_shares = FairShares(HELD_MAX)
         for link, message in held:
             self.on_message(link, message, now)
 
