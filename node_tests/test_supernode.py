@@ -8,6 +8,7 @@ from typing import Any, Dict, Iterator, List
 
 import pytest
 
+import supernode
 from node_tests.stub_node import PORT, Lab, StubNode, share
 from node_tests.test_membership import Stranger, obeyed_by_all
 from protocol import index as index_room
@@ -421,6 +422,29 @@ def test_in_doubt_after_a_sleep_the_supernode_holds_its_tongue_and_then_goes_on(
     assert not lab.nodes[3].chat and lab.rulers() == [ruler]
     lab.run(1.0)
     assert lab.nodes[3].chat == [("n3", "anybody?")]
+
+
+def test_in_doubt_a_member_who_says_very_much_leaves_the_others_their_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supernode, "HELD_MAX", 100)
+    lab = Lab(19, 5)
+    ruler = lab.nodes[0]
+    for node in lab.nodes[1:3]:
+        node.kill()
+    ruler.sleep()
+    lab.run(2.6)
+    ruler.wake()
+    for number in range(200):
+        lab.nodes[3].send(messages.ListRequest(number, "", 0))
+    lab.run(0.2)
+    lab.nodes[4].say("anybody?")
+    lab.run(0.2)
+    assert ruler.supernode.is_in_doubt(lab.world.now)
+    held = ruler.supernode._held
+    assert [message.text for _, message in held if isinstance(message, messages.Say)] == ["anybody?"]
+    assert len(held) <= 100
+    lab.run(4.0)
+    assert ("n4", "anybody?") in lab.nodes[3].chat
+    assert not ruler.supernode._held and not ruler.supernode._held_shares.total
 
 
 @pytest.mark.parametrize("seed", range(3))
