@@ -959,7 +959,7 @@ def _resolved(address: Tuple[str, int]) -> Address:
 
 
 class _Posted:
-    """Bytes handed to the network thread that it has not taken yet, and what they cost, by whom they go to.
+    """Bytes handed to the network thread that it has not taken yet, by whom they go to.
 
     To be read before the backlog of what it has taken: then what is taken meanwhile counts twice, and is never missed.
     """
@@ -969,11 +969,12 @@ class _Posted:
     def __init__(self) -> None:
         self._lock = threading.Lock()  # those who send and the network thread change it
         self._sizes: Dict[Any, int] = {}
-        self.total = 0  # of all
+        self.total = 0  # of all, with what they cost
 
     def add(self, key: Any, change: int) -> None:
+        """A message of so many bytes is on its way, or (negative) has arrived; no message is empty."""
         with self._lock:
-            self.total += change
+            self.total += change + (self.COST if change >= 0 else -self.COST)
             size = self._sizes.pop(key, 0) + change
             if size:
                 self._sizes[key] = size
@@ -1526,7 +1527,7 @@ class Links:
         return link
 
     def send(self, link: int, *parts: Buffer, is_bulk: bool = False) -> None:
-        size = self._posted.COST + sum(map(len, parts))
+        size = sum(map(len, parts))
         self._posted.add(link, size)
         self._post(lambda: self._take(link, parts, size, is_bulk))
 
