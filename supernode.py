@@ -456,9 +456,9 @@ class Supernode:
             self._held.append((link, message))
 
     def _drop_last_held(self, link: Hashable) -> None:
-        index = next(index for index in range(len(self._held) - 1, -1, -1) if self._held[index][0] == link)
-        message = self._held[index][1]
-        del self._held[index]
+        behind = next(behind for behind, held in enumerate(reversed(self._held), 1) if held[0] == link)
+        message = self._held[-behind][1]
+        del self._held[-behind]
         self._held_shares.give_back(link, _cost_held(message))
         line = self._by_link.get(link)  # type: ignore[call-overload]
         if line is not None:

@@ -112,7 +112,7 @@ def test_a_line_that_did_not_fit_among_what_is_held_in_doubt_is_not_overtaken(ta
     table.role.on_timer(20.0)  # it slept
     assert table.role.is_in_doubt(20.0)
     for number in range(HELD_MAX - 1):
-        table.role.on_message(CY, RosterRequest(number), 20.0)
+        table.role.on_message(BO, RosterRequest(number), 20.0)
     for counter in (1, 2, 3):
         table.say(BO, counter, 20.0)
     table.pass_time(20.1, 24.0)

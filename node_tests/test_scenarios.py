@@ -29,8 +29,8 @@ def side_by_side(*commands: List[object]) -> Iterator[List[Running]]:
 
 
 def assert_pass(running: List[Running]) -> None:
-    """Each comes to its end with PASS as its last line, and exit code 0."""
-    for one in running:
+    """Each comes to its end with PASS as its last line, and exit code 0; those first that others wait for."""
+    for one in reversed(running):
         code = one.end()
         assert (code, one.last()) == (0, "PASS"), one.story("exit code %d" % code)
 
