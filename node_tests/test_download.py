@@ -595,6 +595,19 @@ def test_another_piece_that_is_not_wanted_is_cancelled_and_the_source_is_not_ask
     end_from(hands, download, 1)
 
 
+def test_after_an_exchange_that_is_not_wanted_nothing_is_owed_that_never_comes():
+    """The source has forgotten both: the piece that it gave another one for, and the one that was cancelled."""
+    hands, download = with_a_fellow()
+    source = download.sources[1]
+    owed = sorted(source.owed)
+    hands.sent.clear()
+    download.on_other_piece(1, owed[0], owed[1], 0.2)
+    download.on_other_piece(1, owed[2], 199, 0.2)  # was on its way already
+    for index in (owed[0], owed[1], owed[2]):
+        asked_again = [message for _, message in hands.sent if message == PieceRequest(FILE, index)]
+        assert bool(asked_again) == (index in source.owed), "owed by who does not know of it"
+
+
 # ---- manifests that lie (THREATS: G03, A12)
 
 

@@ -428,16 +428,26 @@ class Download:
         """The source gives another piece than it was asked for, because somebody else was given that."""
         source = self.sources.get(link)
         owed = source.owed.get(asked) if source is not None else None
-        if source is None or owed is None or owed.received or self.choice is None or not source.takes_other:
+        if source is None or owed is None or owed.received or self.choice is None:
             self.dropped += 1
             return
         self._forgive(source, asked, owed)
-        if self.choice.swap(link, asked, given, now):
+        if source.takes_other and self.choice.swap(link, asked, given, now):
             self._owe(source, given)
             return
+        self.dropped += not source.takes_other  # asked before it was known; the one that was asked for never comes
         source.takes_other = False
-        self._hands.send(link, PieceCancel(self.file_id, given))
+        self.choice.release(link, asked)
+        self._give_up(source, given)
         self._fill(source, now)
+
+    def _give_up(self, source: Source, index: int) -> None:
+        """Have the source send this piece no more; if it was asked for as well, that is forgotten there, too."""
+        self._hands.send(source.link, PieceCancel(self.file_id, index))
+        owed = source.owed.get(index)
+        if owed is not None:
+            self._forgive(source, index, owed)
+            self._reopen_for(source, index)
 
     # ---- receiving
 
