@@ -78,12 +78,13 @@ class SourceState(enum.Enum):
 class _Owed:
     """A piece asked of a source."""
 
-    __slots__ = ("length", "received", "buffer")
+    __slots__ = ("length", "received", "buffer", "is_coming")
 
     def __init__(self, length: int) -> None:
         self.length = length
         self.received = 0
         self.buffer: Optional[bytearray] = None  # only for a piece that comes in several spans
+        self.is_coming = False  # in exchange for another one, whatever becomes of what was asked for this one
 
 
 class Source:
@@ -431,23 +432,31 @@ class Download:
         if source is None or owed is None or owed.received or self.choice is None:
             self.dropped += 1
             return
-        self._forgive(source, asked, owed)
-        if source.takes_other and self.choice.swap(link, asked, given, now):
+        self.dropped += not source.takes_other  # it was asked so before it was known to give what is not wanted
+        if owed.is_coming:
+            asked = NO_PIECE  # it comes for another one that was asked for, so this exchange costs nothing
+        else:
+            self._forgive(source, asked, owed)
+        if self.choice.swap(link, asked, given, now):
             self._owe(source, given)
             return
-        self.dropped += not source.takes_other  # asked before it was known; the one that was asked for never comes
         source.takes_other = False
-        self.choice.release(link, asked)
-        self._give_up(source, given)
+        self._cancel_exchanged(source, given)
         self._fill(source, now)
 
-    def _give_up(self, source: Source, index: int) -> None:
-        """Have the source send this piece no more; if it was asked for as well, that is forgotten there, too."""
-        self._hands.send(source.link, PieceCancel(self.file_id, index))
-        owed = source.owed.get(index)
-        if owed is not None:
-            self._forgive(source, index, owed)
-            self._reopen_for(source, index)
+    def _cancel_exchanged(self, source: Source, given: int) -> None:
+        """Nobody wants it, or it was asked of this source as well: then it comes once, by what is read already.
+
+        A piece of several spans is not: the source forgets what it has not read, and must be asked again.
+        """
+        self._hands.send(source.link, PieceCancel(self.file_id, given))
+        owed = source.owed.get(given)
+        if owed is None:
+            return
+        owed.is_coming = owed.length <= SPAN_BYTES_MAX
+        if not owed.is_coming:
+            self._forgive(source, given, owed)
+            self._reopen_for(source, given)
 
     # ---- receiving
 
