@@ -32,7 +32,8 @@ def body(arguments: argparse.Namespace) -> None:
 
         node.wait(lambda: fetched() >= arguments.times, "%d fetches of %s" % (arguments.times, name))
         most = max((event.size for event in node.all(results.UploadDone)), default=0)
-        expect(most <= arguments.size, "%d bytes were sent for one fetch of %d" % (most, arguments.size))
+        # Some pieces cross on the way with the news that another requester gave them; a fetch counted twice is more.
+        expect(most <= 1.5 * arguments.size, "%d bytes were sent for one fetch of %d" % (most, arguments.size))
 
 
 if __name__ == "__main__":
