@@ -260,6 +260,7 @@ class Membership:
         if self.state not in (State.IDLE, State.LEFT):
             raise ValueError("leave the present network first")
         self._forget_network()
+        self._prober.begin_anew()
         self.search_port = search_port
         self._search = Opening(
             self._prober, self.rng, self.node_id, self.network.address, self.owner.own_addresses(),

@@ -349,6 +349,10 @@ class Prober:
         self.ask(address, purpose, now, about)
         return True
 
+    def begin_anew(self) -> None:
+        """A person wants to join: what an earlier wish has asked in vain does not count against this one."""
+        self._hints.clear()
+
     def _has_room_for_hint(self, now: float) -> bool:
         """Somebody who names address after address makes us ask no more of them than this in a minute."""
         if len(self._hints) >= HINTED_MAX:
