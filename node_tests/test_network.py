@@ -37,7 +37,7 @@ from protocol.content import digests_of, identity_of
 from protocol.door import ports_behind
 
 SEEDS, BLOCK = 500, 25
-PLAYED = amount(BLOCK, 3)  # of each block
+PLAYED = amount(BLOCK, 2)  # of each block
 MACHINE_SEEDS = amount(40, 4)  # for each number of machines that all share
 NAMES = ("ana", "bo", "cy", "di", "ed", "fay", "gus", "hal", "ivy", "jo", "kim", "lou")
 AGREED_AFTER = 30.0  # seconds from the end of the faults until all obey one supernode (THREATS: P2)
