@@ -425,10 +425,8 @@ class Peer:
 
     def on_message(self, link: int, data: Any, now: float) -> None:
         self._enter(now)
-        try:
-            message = decode(data)
-        except WireError:
-            self.dropped += 1
+        message = self._decoded(data)
+        if message is None:
             return
         if self.fetching.owns(link):
             self.fetching.on_message(link, message, now)
@@ -437,6 +435,14 @@ class Peer:
         else:
             self._on_role_message(link, message, now)
         self._drain(now)
+
+    def _decoded(self, data: Any) -> Any:
+        """The message in these bytes; None, and counted, when there is none."""
+        try:
+            return decode(data)
+        except WireError:
+            self.dropped += 1
+            return None
 
     def _on_caller(self, link: int, message: Any, data: Any, now: float) -> None:
         """The first message on an incoming link says what it is for; what follows waits until it is known who it is."""
@@ -507,10 +513,8 @@ class Peer:
 
     def on_lone(self, address: Address, data: bytes, now: float) -> None:
         self._enter(now)
-        try:
-            message = decode(data)
-        except WireError:
-            self.dropped += 1
+        message = self._decoded(data)
+        if message is None:
             return
         if self.supernode is None or not self.supernode.on_lone(address, message, now):
             self.membership.on_lone(address, message, now)
@@ -519,10 +523,8 @@ class Peer:
     def on_door_lone(self, address: Address, data: bytes, now: float) -> None:
         """Somebody asks at the port that people know; nothing else is answered there."""
         self._enter(now)
-        try:
-            message = decode(data)
-        except WireError:
-            self.dropped += 1
+        message = self._decoded(data)
+        if message is None:
             return
         if self.supernode is not None and isinstance(message, messages.Query):
             self.supernode.on_asked(address, message, now)
@@ -677,10 +679,7 @@ class Peer:
         self._to_supernode.clear()
         self._to_peer.clear()
         local = LocalSide(self.network, self._to_peer)
-        self.supernode = self._make_supernode(local, self._rng, seat, now, self.on_notice, self._on_better)
-
-    def _on_better(self, address: Address, now: float) -> None:
-        self.membership.go_over(address, now)
+        self.supernode = self._make_supernode(local, self._rng, seat, now, self.on_notice, self.membership.go_over)
 
     def drop_supernode(self, now: float) -> None:
         self.supernode = None

@@ -964,7 +964,7 @@ class _Posted:
     To be read before the backlog of what it has taken: then what is taken meanwhile counts twice, and is never missed.
     """
 
-    COST = 768  # bytes that each message costs on its way beside its own
+    COST = 768  # bytes that each message costs on its way beside its own: an estimate, of its closure and its views
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # those who send and the network thread change it

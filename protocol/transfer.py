@@ -51,9 +51,9 @@ SLOT_IDLE = 1.0  # a slot not used for so long goes to the next in the queue
 SLOT_RESERVED = 5.0  # a slot just given is kept so long for its first request
 SLOT_FROZEN = 3.0  # while others wait, a slot is kept so long for who takes nothing of what is on its way to it
 SLOT_TURN = 30.0  # while others wait, a slot is held no longer;
-# while others wait, a slot by which so little goes gives way: THREATS G06 (a source as slow would be dropped, too)
-SLOT_SLOW_RATE, SLOT_SLOW_AFTER = SLOW_RATE, SLOW_AFTER
 SLOT_TURN_STEP = 4.0  # but when many are held so long, they are not all taken back at once
+# While others wait, a slot by which so little goes gives way: THREATS G06 (a source as slow would be dropped, too).
+SLOT_SLOW_RATE, SLOT_SLOW_AFTER = SLOW_RATE, SLOW_AFTER
 QUEUE_MAX = 256  # links that wait; the node that has most of them there gives way
 UPLOAD_BACKLOG_MAX = 4 << 20  # bytes handed to a link and not yet delivered, when nobody else wants any
 # While several want something, they are served one after the other: then each gets large runs of packets, and little
