@@ -350,10 +350,14 @@ class Library:
     def local_copy(self, file_id: bytes) -> Optional[str]:
         """The path of a shared file with this content that is still as announced."""
         for shared in self._shared.places(file_id):
-            with contextlib.suppress(OSError):
-                if shared.is_folder or fingerprint_of(os.lstat(shared.path)) == shared.fingerprint:
-                    return shared.path
+            if is_as_announced(shared):
+                return shared.path
         return None
+
+    def stands(self, file_id: bytes, name: str) -> bool:
+        """Whether the shared folder holds this content under the name, as announced."""
+        shared = self._shared.at(file_id, os.path.join(self.folder, *name.split("/")))
+        return shared is not None and is_as_announced(shared)
 
     def check_room(self, label: str, needed: int) -> None:
         """Refuse what this person wants and the disk has no room for, even without all that is kept for others."""
@@ -741,7 +745,7 @@ class Library:
             yield from self._last_look(part, path, flush)
             status = self._settle(part, path, flush)
             with folder_in(self.folder, parents, flush) as place:
-                final, was_there = give_name(place, path, status, last, partial(is_twin, twins))
+                final, was_there = give_name(place, path, status, last, partial(is_twin, twins), flush)
                 final_path = os.path.join(place.path, final)
         self._forget_part(file_id)
         if not flush and not was_there:
@@ -796,6 +800,7 @@ class Library:
                     flush_folder(os.path.dirname(path))
                 else:
                     flush_file(path)
+                    flush_folder(os.path.dirname(path))
 
     def keep_small(self, place: str, entries: List[FolderEntry], data: Buffer) -> Optional[List[Kept]]:
         """Write small files that came together, below a folder: flushed together, and only then named.
@@ -872,14 +877,14 @@ class Library:
         self.adopt([shared])
         return Finished(final_path, was_there, shared)
 
-    def copy_local(self, file_id: bytes, name: str) -> Optional[Finished]:
+    def copy_local(self, file_id: bytes, name: str, flush: bool = True) -> Optional[Finished]:
         """Give a content that is here already (shared or cached) another name, by copying it on this disk.
 
-        None: to be called again.
+        `flush=False` leaves that to `flush`. None: to be called again.
         """
-        return self._go_on(file_id, f"copy {name}", partial(self._copying, file_id, name))
+        return self._go_on(file_id, f"copy {name}", partial(self._copying, file_id, name, flush))
 
-    def _copying(self, file_id: bytes, name: str) -> Steps[Finished]:
+    def _copying(self, file_id: bytes, name: str, flush: bool) -> Steps[Finished]:
         size, digests = self.manifest(file_id)
         while self.begin(file_id, size, digests, label=name) is None:
             yield
@@ -894,7 +899,7 @@ class Library:
             if copied >= SLICE_BYTES:
                 copied = 0
                 yield
-        return (yield from self._finishing(file_id, name, True))
+        return (yield from self._finishing(file_id, name, flush))
 
     def make_folder(self, name: str) -> str:
         """Make an empty folder of a listing; returns its path."""
@@ -1088,6 +1093,14 @@ class Library:
         if hashlib.sha256(piece).digest() != digest_at(content.digests, index):
             raise LibraryError(ErrorKind.CHANGED, "The kept file is damaged.")
         content.mark(index)
+
+
+def is_as_announced(shared: SharedFile) -> bool:
+    """Whether a shared content still lies there as it was announced, as far as a look at its times tells."""
+    try:
+        return shared.is_folder or fingerprint_of(os.lstat(shared.path)) == shared.fingerprint
+    except OSError:
+        return False
 
 
 @contextlib.contextmanager

@@ -814,9 +814,6 @@ class Peer:
         fetch = self.fetching.fetches.get(file_id)
         return cached[0].label if cached is not None else fetch.name if fetch is not None else file_id.hex()[:8]
 
-    def has_under_name(self, file_id: bytes, name: str) -> bool:
-        return any(shared.name == name for shared in self._shared.places(file_id))
-
     def files_in(self, file_id: bytes) -> AbstractSet[bytes]:
         """The contents in a folder that this node serves; none for a file."""
         return self._contents.get(file_id, NOTHING)

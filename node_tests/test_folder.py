@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import weakref
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from disk.scanner import Scanner
 from library import Finished, Library
 from peer import DownloadDone, Notice, Paused, Stopped, UploadDone
 from protocol import content as rules
-from protocol import fetching
+from protocol import fetching, jobs
 from protocol.content import (
     DIGEST_BYTES,
     PACK_BYTES_MAX,
@@ -139,6 +139,25 @@ def test_a_folder_of_small_files_comes_as_one_content_and_every_file_is_right(la
     assert not os.listdir(Path(bo.folder) / ".node" / "parts")
     bo.scan()
     assert set(bo.list("talks")[0].holders) == {"ana", "bo"} and len(bo.list()) == 1
+
+
+def test_many_names_of_one_content_are_copied_one_after_the_other_and_flushed_together(lab, monkeypatch):
+    """Gone through anew for each file, the names that wait made a hundred thousand empty files take for ever."""
+    taken, flushed = [], []
+
+    class Counted(deque):
+        def popleft(self):
+            taken.append(1)
+            return super().popleft()
+
+    names = ["talks/%03d" % number for number in range(200)]
+    lab.node("ana", shared=dict.fromkeys(names, b""))
+    bo = lab.node("bo")
+    monkeypatch.setattr(jobs, "deque", Counted)
+    monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(1))
+    assert isinstance(bo.fetched("talks"), DownloadDone)
+    assert all(bo.read(name) == b"" for name in names)
+    assert len(taken) <= 3 * len(names) and len(flushed) < len(names) / 4
 
 
 @pytest.mark.parametrize("here, packed", [(4, True), (36, False)])

@@ -908,6 +908,16 @@ def test_content_that_is_here_gets_a_second_name_without_a_transfer(lib, folder)
         lib.copy_local(content.file_id, "d/c")
 
 
+def test_a_content_stands_under_a_name_while_it_is_there_as_announced(lib, folder):
+    content = Content(150_000)
+    fetch(lib, content, "d/a")
+    assert lib.stands(content.file_id, "d/a") and not lib.stands(content.file_id, "d/b")
+    lib.copy_local(content.file_id, "d/b", flush=False)
+    assert lib.stands(content.file_id, "d/b")
+    (folder / "d" / "b").unlink()
+    assert not lib.stands(content.file_id, "d/b") and lib.stands(content.file_id, "d/a")
+
+
 # ---- The cache (G02, G08) --------------------------------------------------------------------------------------------
 
 def keep(lib: Library, content: Content, label: str = "label") -> None:

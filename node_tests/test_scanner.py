@@ -393,6 +393,8 @@ def test_a_content_is_shared_until_it_has_left_its_last_place():
         shares.add(shared)
     assert list(shares) == [b"x", b"y"]
     assert [(shared.path, shared.name) for shared in shares.all()] == [("a", "new"), ("c", "c"), ("b", "new")]
+    assert [shares.at(*place) is not None for place in ((b"x", "c"), (b"x", "b"), (b"y", "b"), (b"y", "c"))] == [
+        True, False, True, False]
     shares.discard(b"x", "b")
     shares.discard(b"x", "a")
     assert [shared.path for shared in shares.places(b"x")] == ["c"]

@@ -53,7 +53,6 @@ class Host(Protocol):
     def files_in(self, file_id: bytes) -> AbstractSet[bytes]:
         """The contents in a folder that this node shares; none for a file."""
 
-    def has_under_name(self, file_id: bytes, name: str) -> bool: ...
     def on_finished(self, shared: Any) -> None:
         """A download is under its final name: share it."""
 

@@ -307,7 +307,7 @@ class FileJob(Job):
         if self.end_state:  # cancelled while another job wished for the same
             return
         is_cached = self.jobs.host.is_cached(self.entry.file_id)
-        prepare = partial(self.jobs.prepare_file, self.entry.file_id, self.entry.name, False, is_cached)
+        prepare = partial(self.jobs.prepare_file, self.entry.file_id, self.entry.name, is_cached)
         in_slices(self.jobs.host, prepare, self._on_looked, AGAIN, lambda: self.end_state)
 
     def _on_looked(self, here: Any, error: Optional[Exception], now: float) -> None:
@@ -351,7 +351,7 @@ class FolderJob(Job):
         self.busy: Dict[bytes, Any] = {}  # id -> entry of the listing
         self.packs: Deque[Pack] = deque()  # of small files, that come first
         self.unpacking: Dict[bytes, Pack] = {}
-        self.later: List[Any] = []  # contents that are on their way under another name
+        self.later: Dict[bytes, Deque[Any]] = {}  # by id: entries whose content is on its way under another name
         self.providers: Tuple[bytes, ...] = ()  # gave the listing, so they are asked for the files first
         self.done_bytes = 0
         self.new_files = 0
@@ -434,16 +434,14 @@ class FolderJob(Job):
             self._begin_pack(pack, now)
         if self.unpacking:
             return
-        if not self.waiting and not self.busy and self.later:
-            self.waiting, self.later = deque(self.later), []
         while self.waiting and self._has_room(self.waiting[0].size):
             entry = self.waiting.popleft()
             if entry.file_id in self.busy:
-                self.later.append(entry)
+                self.later.setdefault(entry.file_id, deque()).append(entry)
             else:
                 self.busy[entry.file_id] = entry
                 self._prepare(entry, now)
-        if not self.waiting and not self.busy and not self.later:
+        if not self.waiting and not self.busy:
             self.is_closing = True
             in_slices(self.jobs.host, self.jobs.library.flush, self._on_flushed, False, lambda: self.end_state)
 
@@ -530,9 +528,8 @@ class FolderJob(Job):
         if self.end_state:
             return
         name = "%s/%s" % (self.entry.name, entry.path)
-        is_known = self.jobs.host.has_under_name(entry.file_id, name)
         is_cached = self.jobs.host.is_cached(entry.file_id)
-        prepare = partial(self.jobs.prepare_file, entry.file_id, name, is_known, is_cached)
+        prepare = partial(self.jobs.prepare_in_folder, entry.file_id, name, is_cached)
         in_slices(self.jobs.host, prepare, partial(self._on_prepared, entry, name), AGAIN, lambda: self.end_state)
 
     def _on_prepared(self, entry: Any, name: str, here: Any, error: Optional[Exception], now: float) -> None:
@@ -568,8 +565,17 @@ class FolderJob(Job):
         self.done_bytes += size
         self.kept.pop(file_id, None)
         self.busy.pop(file_id, None)
+        self._next_of(file_id)
         self.tell_progress(now)
         self._go_on(now)
+
+    def _next_of(self, file_id: bytes) -> None:
+        """The content came: it is copied to its next name."""
+        later = self.later.get(file_id)
+        if later:
+            self.waiting.appendleft(later.popleft())
+        else:
+            self.later.pop(file_id, None)
 
     def _on_file_finished(self, fetch: Fetch, finished: Any, error: Optional[Exception], now: float) -> None:
         self.note(finished)
@@ -726,13 +732,17 @@ class Jobs:
 
     # ---- disk jobs
 
-    def prepare_file(self, file_id: bytes, name: str, is_known: bool, is_cached: bool) -> Any:
-        """True if the file stands there already, a Finished if a copy was made on this disk, else None; or AGAIN."""
+    def prepare_in_folder(self, file_id: bytes, name: str, is_cached: bool) -> Any:
+        """True if the file stands there already, else as `prepare_file`, and flushed with its folder."""
+        return self.library.stands(file_id, name) or self.prepare_file(file_id, name, is_cached, flush=False)
+
+    def prepare_file(self, file_id: bytes, name: str, is_cached: bool, flush: bool = True) -> Any:
+        """A Finished if a copy was made on this disk, else None; or AGAIN."""
         if self.library.local_copy(file_id) is not None:
-            return True if is_known else self.library.copy_local(file_id, name) or AGAIN
+            return self.library.copy_local(file_id, name, flush) or AGAIN
         if is_cached:
             try:
-                return self.library.copy_local(file_id, name) or AGAIN
+                return self.library.copy_local(file_id, name, flush) or AGAIN
             except Exception as error:  # what the cache holds may be damaged: then it is fetched
                 if kind_of(error) not in ("CHANGED", "UNKNOWN", "MISSING"):
                     raise

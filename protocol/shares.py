@@ -92,6 +92,13 @@ class SharesById:
         """One of them; which is all the same to who asks what it is."""
         return next(iter(self.places(file_id)), None)
 
+    def at(self, file_id: bytes, path: str) -> Optional[SharedFile]:
+        """The content as it lies at this place, if it does."""
+        known = self._by_id.get(file_id)
+        if isinstance(known, dict):
+            return known.get(path)
+        return known if known is not None and known.path == path else None
+
     def all(self) -> Iterator[SharedFile]:
         """All that is shared; the contents in the order in which they were found."""
         for known in self._by_id.values():
