@@ -11,6 +11,7 @@ another network that it met at its port (`on_better`). While it is not sure that
 from __future__ import annotations
 
 import hashlib
+import heapq
 import math
 import random
 from collections import deque
@@ -21,7 +22,7 @@ from protocol.admission import Admission
 from protocol.chat import RECENT_MAX, Bucket, counted_anew, missed
 from protocol.credit import Credit
 from protocol.door import is_better
-from protocol.fairness import FairShares
+from protocol.fairness import FairShares, FairTurns
 from protocol.heirs import LOST_HEIRLOOMS_MAX, Heirlooms, heirloom_of, is_heir, marked
 from protocol.index import Index, has_wildcard
 from protocol.lost import LostPlaces
@@ -61,13 +62,15 @@ FRESH = 4.0  # seconds in which a member counts as surely alive
 RETURN_TIME = 60.0  # seconds that a line is kept for its member, after a failover or when it was lost
 CHATS_PER_SECOND, CHATS_BURST = 20.0, 40.0  # from one member (THREATS: C03)
 REQUESTS_PER_SECOND, REQUESTS_BURST = 200.0, 400.0  # lists and searches from one member
+WORK_PER_SECOND = 500.0  # as many requests of all together, with as much at once: a quarter of a core
 ROWS_PER_REQUEST = 2500  # looking through so many rows for a list counts as one request more ...
 ROWS_PER_REQUEST_FITTED = 1000  # ... and through so many with a wildcard
+MEMBERS_PER_REQUEST = 32  # to whom a search is told
 WAITING_INTERVAL = 0.1  # seconds between two looks whether what was put off has its turn
-LISTS_WAITING_MAX = 32  # requests for lists of one member, put off until its bucket has room
+ASKS_WAITING_MAX = 64  # requests for lists and searches of one member, put off until they have their turn
 SAYS_WAITING_MAX = 64  # lines of chat of one member, put off in the same way; more are refused, with all that follow
-SHARES_PER_SECOND, SHARES_BURST = 100.0, 400.0  # pages of shares from one member
-SHARES_AGAIN_AFTER = 5.0  # seconds from a page that was refused until all are asked for: then the bucket is full
+SHARES_PER_SECOND, SHARES_BURST = 20.0, 200.0  # pages of shares from one member: two whole lists, then one each 5 s
+SHARES_AGAIN_AFTER = 5.0  # seconds from a page that was refused until all are asked for: then it has room for a whole list
 OFFERS_PER_SECOND, OFFERS_BURST = 1000.0, 2000.0  # from one member
 AWAY_PER_HOST_MAX = 64  # members at one address whose links are lost; else one host's comings fill the roster
 UPDATE_DELAY_EACH, UPDATE_DELAY_MAX = 0.001, 0.5  # seconds a roster update waits for more, for each member and at most
@@ -123,7 +126,7 @@ class _Line:
         self.shares = Bucket(SHARES_PER_SECOND, SHARES_BURST, now)
         self.offers = Bucket(OFFERS_PER_SECOND, OFFERS_BURST, now)
         self.pages: List[ShareEntry] = []
-        self.lists: Deque[messages.ListRequest] = deque()  # that wait for their turn
+        self.asks: Deque[Any] = deque()  # requests for lists, and searches, that wait for their turn
         self.digest: Optional[bytes] = None  # of its shares here, as it announced it; None: unknown
         self.announced: Optional[bytes] = None
         self.want_shares_at = math.inf
@@ -194,6 +197,9 @@ class Supernode:
         self._changed: Dict[bytes, None] = {}  # ordered, unlike a set: a test's seed replays exactly
         self._departed: Dict[bytes, Departure] = {}
         self._newcomers: List[_Line] = []
+        self._asking: Dict[bytes, _Line] = {}  # whose requests wait
+        self._turns = FairTurns()
+        self._work = Bucket(WORK_PER_SECOND, WORK_PER_SECOND, now)
         self._flush_at = math.inf
         self._next_waiting = math.inf
         self._next_tick = now + TICK
@@ -335,7 +341,7 @@ class Supernode:
             self._by_link.pop(line.link, None)
             self.network.disconnect(line.link, "it joined again by another link")
         line.link = link
-        line.lists.clear()  # it asks again
+        line.asks.clear()  # it asks again
         line.refused_say = None  # it says all again that it saw no echo of, from the first on
         self._by_link[link] = line
 
@@ -611,33 +617,62 @@ class Supernode:
         self.index.remove(line.entry.node_id, message.entries)
         line.digest = None
 
-    def _on_list_request(self, line: _Line, request: messages.ListRequest, now: float) -> None:
-        if len(line.lists) >= LISTS_WAITING_MAX:
+    def _on_ask(self, line: _Line, request: Any, now: float) -> None:
+        """A request for a list, or a search: done at once while nobody waits."""
+        if len(line.asks) >= ASKS_WAITING_MAX:
             self.dropped += 1
             return
-        line.lists.append(request)
-        self._serve_lists(line, now)
+        line.asks.append(request)
+        is_first = not self._asking
+        self._asking[line.entry.node_id] = line
+        if is_first:
+            self._serve_asks(now)
 
-    def _serve_lists(self, line: _Line, now: float) -> None:
-        """Answer what the member's bucket has room for; the rest waits, since who asks wants an answer."""
-        while line.lists and line.link is not None:
-            request = line.lists[0]
-            if not line.requests.take(now, self._cost_of(request)):
-                self._next_waiting = min(self._next_waiting, now + WAITING_INTERVAL)
-                return
-            line.lists.popleft()
-            total, rows = self.index.page(request.pattern, request.first)
-            self._send(line.link, messages.ListPage(request.request_id, request.first, total, rows))
+    def _serve_asks(self, now: float) -> None:
+        """Do what the members' buckets and the common one have room for, whoever had least first.
 
-    def _cost_of(self, request: messages.ListRequest) -> float:
+        The rest waits, since who asks wants an answer.
+        """
+        waiting = [self._turn_of(node_id) for node_id, line in self._asking.items() if line.asks and line.link is not None]
+        heapq.heapify(waiting)
+        while waiting:
+            _, _, node_id = waiting[0]
+            line = self._asking[node_id]
+            cost = self._cost_of(line.asks[0])
+            if line.requests.has(now, cost):
+                if not self._work.take(now, cost):
+                    break  # nor may anybody else: many cheap ones would keep a dear one waiting for ever
+                line.requests.take(now, cost)
+                self._turns.serve(node_id, cost)
+                self._serve(line, line.asks.popleft(), now)
+                if line.asks:
+                    heapq.heapreplace(waiting, self._turn_of(node_id))
+                    continue
+            heapq.heappop(waiting)
+        self._asking = {node_id: line for node_id, line in self._asking.items() if line.asks and line.link is not None}
+        if self._asking:
+            self._next_waiting = min(self._next_waiting, now + WAITING_INTERVAL)
+
+    def _turn_of(self, node_id: bytes) -> Tuple[float, int, bytes]:
+        return self._turns.start(node_id), self._asking[node_id].entry.order, node_id
+
+    def _cost_of(self, request: Any) -> float:
+        if isinstance(request, messages.Search):
+            return 1.0 + len(self._by_link) / MEMBERS_PER_REQUEST
         if self.index.is_at_hand(request.pattern, request.first):
             return 1.0
         rows_for_one = ROWS_PER_REQUEST_FITTED if has_wildcard(request.pattern) else ROWS_PER_REQUEST
         return 1.0 + len(self.index) / rows_for_one
 
-    def _on_search(self, line: _Line, search: messages.Search, now: float) -> None:
-        if not self._may_ask(line, now):
-            return
+    def _serve(self, line: _Line, request: Any, now: float) -> None:
+        if isinstance(request, messages.Search):
+            self._on_search(line, request)
+        else:
+            assert line.link is not None
+            total, rows = self.index.page(request.pattern, request.first)
+            self._send(line.link, messages.ListPage(request.request_id, request.first, total, rows))
+
+    def _on_search(self, line: _Line, search: messages.Search) -> None:
         local = self._by_link.get(LOCAL_LINK)
         requester = line.entry.node_id
         if search.via_supernode and local is not None and line is not local:
@@ -695,8 +730,8 @@ class Supernode:
             self._flush(now)
         if now >= self._next_waiting:
             self._next_waiting = math.inf
+            self._serve_asks(now)
             for line in list(self._lines.values()):
-                self._serve_lists(line, now)
                 self._serve_says(line, now)
 
     def next_deadline(self) -> float:
@@ -1016,8 +1051,8 @@ _HANDLERS: Dict[Any, Callable[[Supernode, _Line, Any, float], None]] = {
     messages.SharePage: Supernode._on_share_page,
     messages.ShareAdd: Supernode._on_share_add,
     messages.ShareRemove: Supernode._on_share_remove,
-    messages.ListRequest: Supernode._on_list_request,
-    messages.Search: Supernode._on_search,
+    messages.ListRequest: Supernode._on_ask,
+    messages.Search: Supernode._on_ask,
     messages.Offer: Supernode._on_offer,
     messages.NotRelayed: Supernode._on_not_relayed,
 }

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol.fairness import STALE_ENTRIES_MAX, FairShares
+from protocol.fairness import SERVED_MAX, STALE_ENTRIES_MAX, FairShares, FairTurns
 
 
 def take(shares, person, cost=1):
@@ -91,3 +91,35 @@ def test_many_takings_leave_no_heap_of_old_entries_behind():
         take(shares, rng.randrange(300))
     assert len(shares._heap) <= 2 * len(shares) + STALE_ENTRIES_MAX
     assert shares.total == 1000
+
+
+# ---- turns --------------------------------------------------------------------------------------------------------
+
+
+def served(turns, costs, count):
+    """Who is served, of persons who all always want something of their cost."""
+    order = []
+    for _ in range(count):
+        person = min(costs, key=turns.start)
+        turns.serve(person, costs[person])
+        order.append(person)
+    return order
+
+
+def test_who_asks_for_dear_things_has_its_turn_as_seldom_as_they_are_dear():
+    order = served(FairTurns(), {"dear": 10.0, "cheap": 1.0}, 110)
+    assert order.count("cheap") == 100
+
+
+def test_who_comes_late_is_next_and_has_saved_up_nothing():
+    turns = FairTurns()
+    served(turns, {"a": 1.0, "b": 1.0}, 100)
+    order = served(turns, {"a": 1.0, "b": 1.0, "late": 1.0}, 30)
+    assert "late" in order[:3] and order.count("late") == 10
+
+
+def test_of_whom_was_served_no_more_are_remembered_than_may_be():
+    turns = FairTurns()
+    for person in range(3 * SERVED_MAX):
+        turns.serve(person, 1.0)
+    assert len(turns._ends) == SERVED_MAX

