@@ -18,7 +18,7 @@ from collections import deque
 from typing import Any, Callable, Deque, Dict, Hashable, List, Optional, Set, Tuple
 
 from protocol import messages
-from protocol.admission import Admission
+from protocol.admission import Admission, Waiting
 from protocol.chat import RECENT_MAX, Bucket, counted_anew, missed
 from protocol.credit import Credit
 from protocol.door import is_better
@@ -70,7 +70,7 @@ WAITING_INTERVAL = 0.1  # seconds between two looks whether what was put off has
 ASKS_WAITING_MAX = 64  # requests for lists and searches of one member, put off until they have their turn
 SAYS_WAITING_MAX = 64  # lines of chat of one member, put off in the same way; more are refused, with all that follow
 SHARES_PER_SECOND, SHARES_BURST = 20.0, 200.0  # pages of shares from one member: two whole lists, then one each 5 s
-SHARES_AGAIN_AFTER = 5.0  # seconds from a page that was refused until all are asked for: then it has room for a whole list
+SHARES_AGAIN_AFTER = 5.0  # seconds from a page that was refused until all are asked for: then a whole list has room
 OFFERS_PER_SECOND, OFFERS_BURST = 1000.0, 2000.0  # from one member
 AWAY_PER_HOST_MAX = 64  # members at one address whose links are lost; else one host's comings fill the roster
 UPDATE_DELAY_EACH, UPDATE_DELAY_MAX = 0.001, 0.5  # seconds a roster update waits for more, for each member and at most
@@ -231,7 +231,7 @@ class Supernode:
 
     def owns(self, link: int) -> bool:
         """Is this the link of a member (LOCAL_LINK included once its peer joined), or was it until just now?"""
-        return link in self._by_link or link in self._leaving
+        return link in self._by_link or link in self._leaving or link in self._admission
 
     def is_in_doubt(self, now: float) -> bool:
         return now < self._doubt_until
@@ -263,7 +263,41 @@ class Supernode:
         refusal = self._refusal(link, address, join, now)
         if refusal is not None:
             self._refuse(link, refusal)
-            return
+        elif link == LOCAL_LINK:
+            self._take_in(link, address, join, now)
+        elif not self._admission.admits(address[0], self._is_newcomer(join), now):
+            self._refuse(link, self._too_many())
+        elif self._admission.has_turn(address[0], now):
+            self._take_in(link, address, join, now)
+        else:
+            self._put_off(Waiting(link, address, join), now)
+
+    def _put_off(self, waiting: Waiting, now: float) -> None:
+        loser = self._admission.put_off(waiting)
+        if loser is not None:
+            self._refuse(loser.link, self._too_many())
+        self._next_waiting = min(self._next_waiting, now + WAITING_INTERVAL)
+
+    def _take_in_waiting(self, now: float) -> None:
+        """Those who have their turn by now, if nothing has come between."""
+        waiting = self._admission.next(now)
+        while waiting is not None:
+            refusal = self._refusal(*waiting, now)
+            if refusal is not None:
+                self._refuse(waiting.link, refusal)
+            else:
+                self._take_in(*waiting, now)
+            waiting = self._admission.next(now)
+        if len(self._admission):
+            self._next_waiting = min(self._next_waiting, now + WAITING_INTERVAL)
+
+    def _too_many(self) -> messages.Busy:
+        return messages.Busy(500 + self.rng.randrange(1500), "too many at once")
+
+    def _is_newcomer(self, join: messages.Join) -> bool:
+        return join.node_id not in self._lines and join.node_id not in self._gone
+
+    def _take_in(self, link: int, address: Address, join: messages.Join, now: float) -> None:
         self.is_lone = self.is_lone and link == LOCAL_LINK
         was_lost = self._is_lost(address, now)
         line = self._lines.get(join.node_id) or self._new_line(join, now)
@@ -299,9 +333,8 @@ class Supernode:
             self._heal_soon(now)  # who rules in a later term?
             return messages.NotSupernode(self.term, NOWHERE)
         is_going = self.is_lone and now < self._going_until  # it would be left alone here
-        is_newcomer = join.node_id not in self._lines and join.node_id not in self._gone
-        if is_going or self.is_in_doubt(now) or not self._admission.admits(address[0], is_newcomer, now):
-            return messages.Busy(500 + self.rng.randrange(1500), "too many at once")
+        if is_going or self.is_in_doubt(now):
+            return self._too_many()
         if join.node_id not in self._lines and len(self._lines) >= MEMBERS_MAX:
             return messages.Busy(0, "the network is full (%d nodes)" % MEMBERS_MAX)
         if join.node_id not in self._lines and self._away_at(address[0]) >= AWAY_PER_HOST_MAX:
@@ -633,11 +666,12 @@ class Supernode:
 
         The rest waits, since who asks wants an answer.
         """
-        waiting = [self._turn_of(node_id) for node_id, line in self._asking.items() if line.asks and line.link is not None]
+        asking = {node_id: line for node_id, line in self._asking.items() if line.asks and line.link is not None}
+        waiting = [self._turn_of(node_id) for node_id in asking]
         heapq.heapify(waiting)
         while waiting:
             _, _, node_id = waiting[0]
-            line = self._asking[node_id]
+            line = asking[node_id]
             cost = self._cost_of(line.asks[0])
             if line.requests.has(now, cost):
                 if not self._work.take(now, cost):
@@ -703,6 +737,7 @@ class Supernode:
         self._watch_sleep(now)
         self._leaving.discard(link)
         self._check_leaving(now)
+        self._admission.discard(link)
         line = self._by_link.pop(link, None)
         if line is not None and line.link == link:
             line.link = None
@@ -730,6 +765,7 @@ class Supernode:
             self._flush(now)
         if now >= self._next_waiting:
             self._next_waiting = math.inf
+            self._take_in_waiting(now)
             self._serve_asks(now)
             for line in list(self._lines.values()):
                 self._serve_says(line, now)
@@ -1022,6 +1058,9 @@ class Supernode:
         """Rule no longer: close all links, each after what was sent on it."""
         self.has_ended = True
         self._successor = successor
+        for waiting in self._admission.all():
+            self._admission.discard(waiting.link)
+            self._refuse(waiting.link, messages.NotSupernode(self.term, successor or NOWHERE))
         links = [link for link in self._by_link if link != LOCAL_LINK]
         self._by_link.clear()
         self._held.clear()

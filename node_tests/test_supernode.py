@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import random
-from typing import Any, Dict, Iterator, List
+from collections import Counter
+from typing import Any, Dict, Iterator, List, Tuple
 
 import pytest
 
@@ -13,7 +14,7 @@ from node_tests.stub_node import PORT, Lab, StubNode, share
 from node_tests.test_membership import Stranger, obeyed_by_all
 from protocol import index as index_room
 from protocol import messages
-from protocol.admission import ADDRESSES_MAX, Admission
+from protocol.admission import ADDRESSES_MAX, JOINS_PER_SECOND, JOINS_WAITING_MAX, Admission, Waiting
 from protocol.index import CHANGES_ONE_BY_ONE, Index
 from protocol.messages import NO_NODE, ListPage, ListRequest, Offer, Relay, Search, SharesWanted, encode
 from protocol.roster import node_id_of, random_bytes
@@ -394,6 +395,56 @@ def test_an_address_has_room_for_a_class_and_then_for_eight_newcomers_a_second()
     other.join(("10.0.0.1", PORT))
     lab.run(1.0)
     assert other.last(messages.Welcome) and not any(type(message) is messages.Busy for message in other.messages)
+
+
+def flooded() -> Tuple[Lab, Stranger]:
+    """Somebody joins as often at once as two and a half seconds have room for."""
+    lab = Lab(19, 2)
+    flood = Stranger(lab.world, "127.0.0.1")
+    for fields in itertools.islice(openings(random.Random(19)), 500):
+        flood.join(("10.0.0.1", PORT), **fields)
+    lab.run(0.12)
+    return lab, flood
+
+
+def test_who_joins_during_a_flood_from_elsewhere_is_next() -> None:
+    """It was told to come again later, and then once more: four seconds until it was in."""
+    lab, flood = flooded()
+    other = Stranger(lab.world, "10.1.0.2")
+    other.join(("10.0.0.1", PORT))
+    lab.run(2 * WAITING_INTERVAL)
+    assert other.last(messages.Welcome) and not any(type(message) is messages.Busy for message in other.messages)
+    lab.run(2.0)
+    kinds = Counter(type(message) for message in flood.messages)
+    assert kinds[messages.Welcome] == 500 and not kinds[messages.Busy]
+
+
+def test_a_join_that_waits_is_answered_when_the_supernode_leaves_and_forgotten_when_its_link_is_lost() -> None:
+    lab, flood = flooded()
+    ruler = lab.nodes[0].supernode
+    waiting = len(ruler._admission)
+    gone = ruler._admission.all()[0]
+    ruler.on_link_lost(gone.link, "lost", lab.world.now)
+    assert waiting > 250 and len(ruler._admission) == waiting - 1 and not ruler.owns(gone.link)
+    ruler.hand_over(lab.world.now, lambda: None)
+    lab.run(0.1)
+    assert not len(ruler._admission)
+    assert Counter(type(message) for message in flood.messages)[messages.NotSupernode] == waiting - 1
+
+
+def test_when_all_places_to_wait_are_taken_who_has_most_of_them_comes_again() -> None:
+    rates = Admission(0.0)
+
+    def waiting(host: str, link: int) -> Waiting:
+        return Waiting(link, (host, 1), None)
+
+    assert all(rates.has_turn("10.0.0.1", 0.0) for _ in range(int(JOINS_PER_SECOND)))
+    assert not rates.has_turn("10.0.0.1", 0.0)
+    assert not any(rates.put_off(waiting("10.0.0.1", link)) for link in range(JOINS_WAITING_MAX))
+    assert rates.put_off(waiting("10.0.0.1", 9999)) == waiting("10.0.0.1", 9999)
+    assert rates.put_off(waiting("10.0.0.2", 10000)) == waiting("10.0.0.1", JOINS_WAITING_MAX - 1)
+    assert len(rates) == JOINS_WAITING_MAX and rates.next(0.0) is None and not rates.has_turn("10.0.0.3", 1.0)
+    assert rates.next(1.0) == waiting("10.0.0.2", 10000) and rates.next(1.0) == waiting("10.0.0.1", 0)
 
 
 def test_members_that_come_back_are_no_newcomers() -> None:

@@ -104,8 +104,9 @@ class FairShares:
 
 
 class FairTurns:
-    """Whose work is done next: of those who wait, who had least lately (Goyal, Vin and Cheng, Start-time Fair Queuing, 1996).
+    """Whose work is done next: of those who wait, who had least lately.
 
+    (Start-time fair queueing: Goyal, Vin and Cheng, 1996.)
     In a time that counts work, a person's next piece of it starts where its last one ended, or now, if that is later.
     So nobody saves up turns, and who comes for one thing waits for what is being done, not for all that others want.
     """
