@@ -87,6 +87,7 @@ PROOFS_MAX = 16  # waited for
 WITNESSED_MAX = 16  # other supernodes of the same network
 HINTS_PER_SECOND = 0.5  # of all that were paid for
 QUERY_SIZE = len(messages.encode(messages.Query(bytes(8))))
+WANTED_SIZE = len(messages.encode(messages.Wanted(bytes(8), NOWHERE)))
 STALE_SIZE = len(messages.encode(messages.Stale(0, NOWHERE)))
 ANSWER_SIZE = 97  # at most, beside the name
 DOUBT_TIME = 3.0  # seconds to find out whether somebody took over meanwhile
@@ -876,10 +877,13 @@ class Supernode:
             self._asked_by = self._asked_by or (address, now)
 
     def _ask_back(self, now: float) -> None:
-        """Who asked at this port may be of a network that is known by it, and that this lone one does not reach."""
+        """Who asked at this port may be of a network that is known by it, and that this lone one does not reach.
+
+        It has asked twice by then, or a forged address would be sent more bytes than were spent on it.
+        """
         if self._asked_by is not None and now >= self._asked_by[1] + ASK_BACK_AFTER:
             address, self._asked_by = self._asked_by[0], None
-            if self.is_lone and self._hints.take(now):
+            if self.is_lone and self._credit.spend(address, WANTED_SIZE) and self._hints.take(now):
                 self._prober.ask_hinted(address, "heal", [], now, (NOWHERE[0], self._search_port))
 
     def _on_hint(self, address: Address, stale: messages.Stale, now: float) -> None:

@@ -378,9 +378,24 @@ def test_who_is_only_asked_by_a_larger_network_finds_it_by_asking_back() -> None
     site, dan, (ana, bo) = lone_and_large(23)
     ana.membership.search_port = PORT
     dan.supernode._next_heal = float("inf")  # its own broadcasts do not get there
-    ana._do(ana.supernode._prober.ask, dan.network.address, "heal", site.world.now)
+    for _ in range(2):
+        ana._do(ana.supernode._prober.ask, dan.network.address, "heal", site.world.now)
     assert site.becomes_one(5.0)
     assert outcome(dan) == "joined"
+
+
+def test_whoever_asks_a_lone_supernode_is_sent_no_more_than_it_has_sent() -> None:
+    """Its address may be forged: with the question that is asked back it once got 1.4 times as many bytes."""
+    site = Site(25)
+    dan = site.joined("dan", THERE, (THERE, PORT))
+    site.world.broadcasts = False  # what it asks everybody is nobody's doing
+    asker, got = Asker(site.world, ELSEWHERE), []
+    asker.on_lone = lambda address, data, now: got.append(len(data))  # type: ignore[method-assign]
+    for asked in range(1, 6):
+        asker.ask(dan.network.address)
+        site.run(6.0)
+        assert sum(got) <= asked * len(messages.encode(messages.Query(bytes(8))))
+    assert len(got) > 5, "it is asked back after all"
 
 
 def test_a_network_that_does_not_take_it_in_costs_a_lone_supernode_nothing() -> None:
