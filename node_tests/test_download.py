@@ -42,6 +42,7 @@ from protocol.transfer import (
     Lie,
     Manifest,
     SourceState,
+    UploadLink,
     Uploads,
     manifest_pages,
 )
@@ -703,6 +704,28 @@ def upload_links(count):
     for link in range(1, count + 1):
         uploads.add(link, bytes([link]) * 8, "node%d" % link)
     return hands, uploads
+
+
+def test_what_was_sent_is_remembered_up_to_a_bound_in_sum_and_the_greedy_lose_theirs(monkeypatch):
+    """Each link had a bound of its own, and links are many."""
+    monkeypatch.setattr(transfer, "SENT_RECORDS_MAX", 20)
+    hands, uploads = upload_links(3)
+
+    def fetch(link, number):
+        uploads.on_request(link, bytes([number]) * 32, 0, 1000, 0.0)
+        uploads.on_read(link, bytes([number]) * 32, 0, 0, 1000, b"d", 0.0)
+
+    fetch(3, 1)
+    for number in range(60):
+        fetch(1 + number % 2, number)
+    assert [sum(row[0].link == link for row in uploads.rows(0.0)) for link in (1, 2, 3)] == [10, 9, 1]
+    uploads.remove(1, 0.0)
+    uploads.add(4, bytes([1]) * 8, "node1")
+    before, again = UploadLink(1, bytes([1]) * 8, "node1"), uploads.links[4]
+    uploads.go_on_from(before, again)
+    assert len(uploads.sent_on(again)) == 10 and not uploads.sent_on(before)
+    file_id, sent = uploads.sent_on(again)[0]
+    assert uploads.forget_sent(again, file_id) == sent and len(uploads.sent_on(again)) == 9
 
 
 def test_reading_ahead_stops_at_four_mebibytes_and_goes_on_when_the_link_drains():

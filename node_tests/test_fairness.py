@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol.fairness import SERVED_MAX, STALE_ENTRIES_MAX, FairShares, FairTurns
+from protocol.fairness import SERVED_MAX, STALE_ENTRIES_MAX, FairRecords, FairShares, FairTurns
 
 
 def take(shares, person, cost=1):
@@ -123,3 +123,26 @@ def test_of_whom_was_served_no_more_are_remembered_than_may_be():
     for person in range(3 * SERVED_MAX):
         turns.serve(person, 1.0)
     assert len(turns._ends) == SERVED_MAX
+
+
+# ---- records ------------------------------------------------------------------------------------------------------
+
+
+def test_who_has_most_records_loses_what_it_used_longest_ago_and_nobody_else_any():
+    records = FairRecords(10)
+    records.put("modest", 0, "kept")
+    for number in range(100):
+        records.put("greedy", number, number)
+        records.put("greedy", 0, "used again")
+    assert len(records) == 10 and records.of("modest") == [(0, "kept")]
+    assert records.of("greedy") == [*((number, number) for number in range(92, 100)), (0, "used again")]
+    records.put("late", 1, "x")
+    assert len(records) == 10 and records.get("late", 1) == "x" and records.get("greedy", 92) is None
+    assert records.pop("late", 1) == "x" and records.pop("late", 1) is None and len(records) == len(list(records.all()))
+
+
+def test_where_all_have_one_record_and_no_more_a_further_person_has_none():
+    records = FairRecords(3)
+    for person in "abcd":
+        records.put(person, "key", person)
+    assert [person for person, _, _ in records.all()] == ["a", "b", "c"]

@@ -276,7 +276,8 @@ def test_a_source_that_dies_in_the_middle_of_a_pack_is_replaced(lab):
     lab.node("cy", shared=tree, disk_delay=0.02)
     di = lab.node("di")
     di.fetch("talks")
-    lab.world.run_until(lambda: any(upload.sent for upload in bo.peer.serving.uploads.links.values()), 60)
+    uploads = bo.peer.serving.uploads
+    lab.world.run_until(lambda: any(map(uploads.sent_on, uploads.links.values())), 60)
     lab.run(0.1)
     bo.kill()
     assert lab.world.run_until(lambda: di.told((DownloadDone, Stopped)), lab.world.now + 120)

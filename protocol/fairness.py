@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from typing import Dict, Hashable, List, Optional, Tuple
+from typing import Any, Dict, Hashable, Iterator, List, Optional, Tuple
 
 STALE_ENTRIES_MAX = 100  # of the heap, beside one for each person, until they are tidied away together
 SERVED_MAX = 2048  # persons whose last work is remembered: twice as many as there are members
@@ -101,6 +101,55 @@ class FairShares:
         if len(self._heap) > 2 * len(self._held) + STALE_ENTRIES_MAX:
             self._heap = [(-held, next(self._ties), person) for person, held in self._held.items()]
             heapq.heapify(self._heap)
+
+
+class FairRecords:
+    """What is remembered of each person, under keys; when it is full, who has most loses what it used longest ago."""
+
+    def __init__(self, limit: int) -> None:
+        self._shares = FairShares(limit)
+        self._by_person: Dict[Hashable, Dict[Any, Any]] = {}
+
+    def __len__(self) -> int:
+        """How many records there are."""
+        return self._shares.total
+
+    def get(self, person: Hashable, key: Hashable) -> Any:
+        """None if nothing is remembered."""
+        return self._by_person.get(person, {}).get(key)
+
+    def of(self, person: Hashable) -> List[Tuple[Any, Any]]:
+        """All of one person, what was used longest ago first."""
+        return list(self._by_person.get(person, {}).items())
+
+    def all(self) -> Iterator[Tuple[Any, Any, Any]]:
+        """All that is remembered."""
+        return ((person, key, value) for person, held in self._by_person.items() for key, value in held.items())
+
+    def put(self, person: Hashable, key: Hashable, value: Any) -> None:
+        """Remember it, in place of what was there under the key; nothing where all have one and no more."""
+        if self.pop(person, key) is None and not self._make_room(person):
+            return
+        self._shares.take(person)
+        self._by_person.setdefault(person, {})[key] = value
+
+    def pop(self, person: Hashable, key: Hashable) -> Any:
+        """Forget it; None if it was not there."""
+        held = self._by_person.get(person, {})
+        if key not in held:
+            return None
+        self._shares.give_back(person)
+        value = held.pop(key)
+        if not held:
+            del self._by_person[person]
+        return value
+
+    def _make_room(self, person: Hashable) -> bool:
+        who = self._shares.gives_way(person)
+        if who is not None and who in self._by_person:
+            self.pop(who, next(iter(self._by_person[who])))
+            who = None
+        return who is None
 
 
 class FairTurns:

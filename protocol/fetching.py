@@ -56,7 +56,7 @@ from protocol.parts import Destination
 from protocol.results import ListEntry, Notice
 from protocol.seat import SLEPT_AFTER
 from protocol.serving import MESH_OFF_REASON, Serving
-from protocol.transfer import DROP_AFTER, SENT_RECORDS_MAX, Download, Source, SourceState
+from protocol.transfer import CONTENTS_KNOWN_MAX, DROP_AFTER, Download, Source, SourceState
 
 SEARCH_INTERVAL, SEARCH_INTERVAL_MAX = 3.0, 30.0  # doubled while there are sources, for more of them
 SOURCES_WANTED = 4  # fewer: search again
@@ -126,7 +126,7 @@ class Thanks:
 
     def __init__(self, until: float) -> None:
         self.until = until
-        self.file_ids: Deque[bytes] = deque(maxlen=SENT_RECORDS_MAX)
+        self.file_ids: Deque[bytes] = deque(maxlen=CONTENTS_KNOWN_MAX)
 
 
 class Fetch:

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, Callable, Deque, Dict, Iterable, List, Optional, Set, Tuple
 
 from protocol.content import LibraryError, check_name, piece_size_of
+from protocol.fairness import FairRecords
 from protocol.host import Host, kind_of
 from protocol.messages import (
     DISK_ERROR,
@@ -81,7 +82,7 @@ class Serving:
         self._new_pieces: Dict[bytes, List[int]] = {}  # not told yet, by content
         self._tell_at = math.inf
         self._refused: Dict[Tuple[bytes, bytes], float] = {}  # (node, content) -> until: cancelled by a person
-        self._asked_names: OrderedDict[Tuple[bytes, bytes], str] = OrderedDict()  # (node, content) -> the node's name
+        self._asked_names = FairRecords(ASKED_NAMES_MAX)  # by node, under the content: the node's name for it
         self._manifests_asked: Dict[int, Set[bytes]] = {}  # by link, while they are read
         self._unthanked: OrderedDict[bytes, Tuple[UploadLink, float]] = OrderedDict()  # until when
         self._untold: Deque[Tuple[UploadLink, bytes, Sent, float]] = deque(maxlen=UNTOLD_MAX)
@@ -113,24 +114,28 @@ class Serving:
             self.uploads.add(link, hello.node_id, self.host.label_of(hello.node_id))
             before, _ = self._unthanked.pop(hello.node_id, (None, 0.0))
             if before is not None:
-                self.uploads.links[link].go_on_from(before)
+                self.uploads.go_on_from(before, self.uploads.links[link])
 
     def on_link_lost(self, link: int, now: float) -> None:
         self._manifests_asked.pop(link, None)
         upload = self.uploads.links.get(link)
         self.uploads.remove(link, now)
-        if upload is not None and upload.sent:
+        if upload is not None and self.uploads.sent_on(upload):
             self._await_receipt(upload, now)
 
     def _await_receipt(self, upload: UploadLink, now: float) -> None:
         """It may come by another link that it has all, so that the person here is told."""
         before, _ = self._unthanked.pop(upload.node_id, (None, 0.0))
         if before is not None:
-            upload.go_on_from(before)
+            self.uploads.go_on_from(before, upload)
         self._unthanked[upload.node_id] = upload, now + RECEIPT_TIME
         if len(self._unthanked) > UNTHANKED_MAX:
             self._tell_unconfirmed(self._unthanked.popitem(last=False)[1][0])
         self._tick_at = min(self._tick_at, now + TICK)
+
+    def _forget(self, upload: UploadLink) -> None:
+        for file_id, _ in self.uploads.sent_on(upload):
+            self.uploads.forget_sent(upload, file_id)
 
     def _check_receipts(self, now: float) -> None:
         for node_id in [node_id for node_id, (_, until) in self._unthanked.items() if now >= until]:
@@ -138,7 +143,8 @@ class Serving:
 
     def _tell_unconfirmed(self, upload: UploadLink) -> None:
         """No receipt came: what was sent whole is told all the same, and that nobody said to have it."""
-        for file_id, sent in upload.sent.items():
+        for file_id, sent in self.uploads.sent_on(upload):
+            self.uploads.forget_sent(upload, file_id)
             whole = self.host.total_of(file_id) or self.host.size_of_own(file_id)
             if whole and sent.size >= whole:
                 self._tell_sent(upload, file_id, sent, sent.at, False)
@@ -188,13 +194,10 @@ class Serving:
             check_name(name)
         except Exception:  # no name that could be kept: ours is told
             return
-        self._asked_names[requester, file_id] = name
-        self._asked_names.move_to_end((requester, file_id))
-        while len(self._asked_names) > ASKED_NAMES_MAX:
-            self._asked_names.popitem(last=False)
+        self._asked_names.put(requester, file_id, name)
 
     def _name_for(self, upload: UploadLink, file_id: bytes) -> str:
-        return self._asked_names.get((upload.node_id, file_id)) or self.host.name_of_own(file_id)
+        return self._asked_names.get(upload.node_id, file_id) or self.host.name_of_own(file_id)
 
     def offer(self, file_id: bytes, query_id: int, requester: bytes, with_nothing: bool = False) -> bool:
         """Offer it to the requester, by way of the supernode; `with_nothing`: even before the first piece is here."""
@@ -292,7 +295,7 @@ class Serving:
         """It has it all: told once, and believed only if something of it was sent there."""
         upload = self.uploads.links[link]
         upload.told.discard(message.file_id)
-        sent = upload.sent.pop(message.file_id, None)
+        sent = self.uploads.forget_sent(upload, message.file_id)
         if message.file_id in upload.folders:
             upload.folders.remove(message.file_id)
         if sent is not None and sent.size:
@@ -341,7 +344,7 @@ class Serving:
         """A part of a folder that is still fetched here, and known by the name that it has in the list."""
         if folder.file_id not in upload.folders:
             upload.folders.append(folder.file_id)
-            if (upload.node_id, folder.file_id) not in self._asked_names:
+            if self._asked_names.get(upload.node_id, folder.file_id) is None:
                 self.note_name(upload.node_id, folder.file_id, folder.name)
         return folder.file_id
 
@@ -436,6 +439,7 @@ class Serving:
         for untold in self._untold:
             self._tell_sent(*untold, True)
         self._untold.clear()
-        self._unthanked.clear()
+        while self._unthanked:
+            self._forget(self._unthanked.popitem()[1][0])
         for link in self.uploads.links:
             self.network.disconnect(link, "left")

@@ -18,7 +18,7 @@ from typing import Any, Deque, Dict, List, NamedTuple, Optional, Protocol, Seque
 from protocol.chat import Bucket
 from protocol.content import DIGEST_BYTES, FILE_SIZE_MAX, PIECES_MAX
 from protocol.download import PieceChoice, Rate, in_flight_limit, window_of
-from protocol.fairness import FairShares
+from protocol.fairness import FairRecords, FairShares
 from protocol.messages import (
     DIGESTS_PER_PAGE,
     NO_PIECE,
@@ -64,7 +64,8 @@ STUCK_AFTER = 0.3  # seconds without any delivery: a link that stands does not k
 GIVEN_FORGOTTEN_AFTER = 10.0  # seconds without a request: who asks for a content then begins anew
 GIVEN_MAX = 64  # contents whose given pieces are counted
 SUBSCRIPTIONS_MAX = 256  # contents whose new pieces are told on one link
-SENT_RECORDS_MAX = 1024
+SENT_RECORDS_MAX = 16_384  # of all links together, about 1 KB each: who got which content of us
+CONTENTS_KNOWN_MAX = 1024  # of one link
 FOLDERS_COUNTED_MAX = 16
 DONE_LINES_PER_SECOND, DONE_LINES_BURST = 2.0, 50.0  # that a person is told of one link
 
@@ -720,20 +721,7 @@ class UploadLink:
         self.rated_at, self.rated_bytes = 0.0, 0  # when its rate was looked at last, and what was delivered by then
         self.told_position = 0
         self.told: Set[bytes] = set()  # contents whose new pieces it is told
-        self.sent: OrderedDict[bytes, Sent] = OrderedDict()
         self.folders: Deque[bytes] = deque(maxlen=FOLDERS_COUNTED_MAX)  # what it fetches of them is counted together
-
-    def go_on_from(self, before: UploadLink) -> None:
-        """An earlier link of the same node is lost: what it got there counts together with what it gets here."""
-        for file_id, sent in before.sent.items():
-            here = self.sent.get(file_id)
-            if here is None:
-                self.sent[file_id] = sent
-            else:
-                self.sent[file_id] = here._replace(started_at=sent.started_at, size=here.size + sent.size)
-        self.folders.extendleft(reversed([folder for folder in before.folders if folder not in self.folders]))
-        while len(self.sent) > SENT_RECORDS_MAX:
-            self.sent.popitem(last=False)
 
 
 class UploadHands(Protocol):
@@ -764,6 +752,7 @@ class Uploads:
         self._turns_ended_at = -math.inf
         self._given: OrderedDict[bytes, _Given] = OrderedDict()
         self._slots, self._places = FairShares(UPLOAD_SLOTS), FairShares(QUEUE_MAX)  # a person is a node
+        self._sent = FairRecords(SENT_RECORDS_MAX)  # by node, under (link, content)
 
     def add(self, link: int, node_id: bytes, label: str) -> None:
         self.links[link] = UploadLink(link, node_id, label)
@@ -805,10 +794,8 @@ class Uploads:
         upload.used_at = now
         upload.jobs.append(_Job(file_id, index, length, may_be_other))
         counted = self._hands.counted_as(upload, file_id)
-        if counted not in upload.sent:
-            upload.sent[counted] = Sent(self._hands.next_number(), now, now, 0, Rate(now))
-            if len(upload.sent) > SENT_RECORDS_MAX:
-                upload.sent.popitem(last=False)
+        if self._sent.get(upload.node_id, (link, counted)) is None:
+            self._sent.put(upload.node_id, (link, counted), Sent(self._hands.next_number(), now, now, 0, Rate(now)))
         self._pump(now)
 
     def on_cancel(self, link: int, file_id: bytes, index: int) -> None:
@@ -883,11 +870,12 @@ class Uploads:
         upload.read_bytes += length
         upload.used_at = now
         counted = self._hands.counted_as(upload, file_id)
-        sent = upload.sent.get(counted)
+        sent = self._sent.get(upload.node_id, (link, counted))
         if sent is not None:
             sent.rate.add(length, now)
             is_listing = file_id in upload.folders  # of a folder: no byte of its files
-            upload.sent[counted] = sent._replace(size=sent.size + (0 if is_listing else length), at=now)
+            sent = sent._replace(size=sent.size + (0 if is_listing else length), at=now)
+            self._sent.put(upload.node_id, (link, counted), sent)
         self._hands.send(link, PieceData(file_id, index, offset, data))
         self._pump(now)
 
@@ -1038,9 +1026,27 @@ class Uploads:
 
     def rows(self, now: float) -> List[Tuple[UploadLink, bytes, Sent]]:
         """What was sent in the last three seconds, to whom."""
-        return [
-            (upload, file_id, sent)
-            for upload in self.links.values()
-            for file_id, sent in upload.sent.items()
-            if now - sent.at < 3.0
-        ]
+        sent_now = [(link, file_id, sent) for _, (link, file_id), sent in self._sent.all() if now - sent.at < 3.0]
+        return [(self.links[link], file_id, sent) for link, file_id, sent in sent_now if link in self.links]
+
+    # ---- what was sent
+
+    def sent_on(self, upload: UploadLink) -> List[Tuple[bytes, Sent]]:
+        """Which contents it got, and how much of each; its link may be lost."""
+        of_node = self._sent.of(upload.node_id)
+        return [(file_id, sent) for (link, file_id), sent in of_node if link == upload.link]
+
+    def forget_sent(self, upload: UploadLink, file_id: bytes) -> Optional[Sent]:
+        """It is told, or was never to be."""
+        sent: Optional[Sent] = self._sent.pop(upload.node_id, (upload.link, file_id))
+        return sent
+
+    def go_on_from(self, before: UploadLink, upload: UploadLink) -> None:
+        """An earlier link of the same node is lost: what it got there counts together with what it gets here."""
+        for file_id, sent in self.sent_on(before):
+            self.forget_sent(before, file_id)
+            here = self._sent.get(upload.node_id, (upload.link, file_id))
+            if here is not None:
+                sent = here._replace(started_at=sent.started_at, size=here.size + sent.size)
+            self._sent.put(upload.node_id, (upload.link, file_id), sent)
+        upload.folders.extendleft(reversed([folder for folder in before.folders if folder not in upload.folders]))
