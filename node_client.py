@@ -50,6 +50,7 @@ log = mishaps.logger("node")
 SCANNER_STOP_SECONDS = 1.0          # it looks at its flag after every MiB
 EVENTS_PER_TURN = 64                # of the node thread before it looks at its deadline
 ANY_ROUTE = "198.51.100.1"          # an address that is nobody's: the default route leads there
+LOG_BYTES_MAX = 16 << 20            # of the log, and of the one before it
 
 
 # ---------------------------------------------------------------- threads
@@ -213,13 +214,21 @@ def own_addresses(ip: Optional[str] = None) -> List[str]:
     return [own for own in dict.fromkeys(found) if not own.startswith("127.")]
 
 
+def log_handler(path: str) -> logging.FileHandler:
+    """Writes the log, of which others can make any number of lines: it turns over into `path`.1, which it replaces."""
+    from logging.handlers import RotatingFileHandler  # which imports much that who wants no log does not wait for
+    if os.path.exists(path) and not os.path.isfile(path):   # a pipe, a device: it keeps nothing
+        return logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    return RotatingFileHandler(path, maxBytes=LOG_BYTES_MAX, backupCount=1, encoding="utf-8", errors="backslashreplace")
+
+
 def set_up_logging(path: Optional[str]) -> None:
     """Details go to the file, if one is wanted, and never to the screen."""
+    logging.raiseExceptions = False         # nor does it say there that a line could not be written
     root = logging.getLogger()
     root.addHandler(logging.NullHandler())
     if path:
-        handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace") \
-            if sys.version_info >= (3, 9) else logging.FileHandler(path)
+        handler = log_handler(path)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(threadName)s %(name)s: %(message)s"))
         root.addHandler(handler)
         root.setLevel(logging.DEBUG)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import re
 import signal
@@ -18,6 +19,7 @@ import scenario
 from amounts import amount
 from running import PATIENCE, ROOT, Running, free_port
 
+import node_client
 from protocol.content import piece_length, piece_size_of
 from protocol.parts import decode_map
 
@@ -293,3 +295,16 @@ def test_sigterm_ends_it_as_q_does(tmp_path):
         ana.signal(signal.SIGTERM)
         bo.expect(r"^\* ana left; you are now the supernode$")
         assert ana.process.wait(PATIENCE) == 0, ana.story()
+
+
+def test_a_log_turns_over_into_one_other_file_and_what_is_no_file_stays_where_it_is(tmp_path, monkeypatch):
+    """Whoever makes a node write lines without end shall not fill its disk."""
+    monkeypatch.setattr(node_client, "LOG_BYTES_MAX", 2000)
+    with contextlib.closing(node_client.log_handler(str(tmp_path / "log"))) as handler:
+        for number in range(1000):
+            handler.emit(logging.LogRecord("x", logging.INFO, "x.py", 1, "line %d", (number,), None))
+    assert sorted(os.listdir(tmp_path)) == ["log", "log.1"]
+    assert all((tmp_path / name).stat().st_size <= 2000 for name in os.listdir(tmp_path))
+    assert (tmp_path / "log").read_text().endswith("line 999\n")
+    with contextlib.closing(node_client.log_handler(os.devnull)) as handler:
+        assert type(handler) is logging.FileHandler
