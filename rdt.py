@@ -203,6 +203,10 @@ def _seconds(timeout: Optional[float]) -> Optional[float]:
     return timeout if timeout < threading.TIMEOUT_MAX else None
 
 
+def _size_of_frame(parts: Tuple[Buffer, ...]) -> int:
+    return FRAME_HEADER_SIZE + sum(len(part) for part in parts)
+
+
 def _message_of(data: Buffer) -> bytes:
     """What is to be sent, as bytes of its own: the caller may change its buffer at once."""
     if isinstance(data, bytes):
@@ -563,6 +567,9 @@ class Transport:
         self._is_closing = False  # close was called
         self._is_over = False  # the thread is at its end; nothing is posted any more
         self._all_settled: Optional[threading.Event] = None  # what close waits for
+        self._posted_size = 0  # bytes on their way to the network thread, for all connections
+        self._crowded: Dict[Connection, int] = {}  # who waits for room in the sum -> bytes; the network thread's
+        self._endpoint.held_before = self._held_before
         self._has_closed = threading.Event()
         self._untold: Dict[bytes, str] = {}  # what was not delivered, of ends that no verb has told
         self._untold_more = 0
@@ -807,6 +814,7 @@ class Transport:
             self._endpoint.on_timeout(now)
         self._send(now)
         self._hand_out_events()
+        self._wake_crowded()
         self._known_port.turn(now)
         self._sleeping = True
         is_busy = not self._inbox.empty() or self._endpoint.events or self._datagrams.has_read_ahead()
@@ -826,6 +834,27 @@ class Transport:
             return 0.01
         deadline = min(self._endpoint.next_deadline(), self._known_port.next_deadline())
         return min(max(0.0, deadline - self._clock()), 60.0)
+
+    # ---- room for what waits to be delivered, on all connections together
+
+    def _held_before(self) -> int:
+        """What is on its way to the connections, and the most that somebody waits to hand over."""
+        return self._posted_size + max(self._crowded.values(), default=0)
+
+    def _has_room(self, size: int) -> bool:
+        return self._endpoint.held.total + self._posted_size + size <= self._endpoint.held_max
+
+    def _wait_for_sum(self, connection: Connection, size: int) -> None:
+        """It is woken when there is room; who takes nothing of what waits for it is not waited for."""
+        self._crowded[connection] = size
+        self._endpoint.now = self._clock()
+        self._endpoint.make_room()
+
+    def _wake_crowded(self) -> None:
+        if self._crowded and self._has_room(max(self._crowded.values())):
+            woken, self._crowded = self._crowded, {}
+            for connection in woken:
+                connection._wake_senders()
 
     def _run_inbox(self) -> None:
         with contextlib.suppress(queue.Empty):
@@ -1165,28 +1194,36 @@ class Connection:
         is_bulk: bool = False,
         backlog_max: int = BACKLOG_HIGH,
     ) -> None:
-        """Queue a frame, once no more than `backlog_max` bytes wait. `is_bulk`: see Connection.send_frame."""
-        self._wait_for_room(deadline, backlog_max)
-        self._put_frame(kind, *parts, is_bulk=is_bulk)
+        """Queue a frame, once no more than `backlog_max` bytes wait, and of all connections no more than there may.
 
-    def _wait_for_room(self, deadline: float, backlog_max: int) -> None:
+        `is_bulk`: see Connection.send_frame.
+        """
+        size = _size_of_frame(parts)
         with self._changed:
-            while self._waiting() > backlog_max:
-                self._check_open()
+            while not self._put_frame(kind, *parts, is_bulk=is_bulk, backlog_max=backlog_max):
                 left = deadline - time.monotonic()
                 if left <= 0:
-                    raise RdtError("%s took nothing in time" % _shown(self.address))
-                self.transport._post(lambda: self._check_room(backlog_max))
+                    raise RdtError(self._no_room_in_time(backlog_max))
+                self.transport._post(lambda: self._check_room(backlog_max, size))
                 self._changed.wait(min(1.0, left))
 
-    def _put_frame(self, kind: int, *parts: Buffer, is_bulk: bool = False) -> None:
-        """Queue a frame, whether there is room or not."""
-        size = FRAME_HEADER_SIZE + sum(len(part) for part in parts)
-        with self.transport._gate:
+    def _no_room_in_time(self, backlog_max: int) -> str:
+        if self._waiting() > backlog_max:
+            return "%s took nothing in time" % _shown(self.address)
+        return "no room in time for %s: too much waits for others" % _shown(self.address)
+
+    def _put_frame(self, kind: int, *parts: Buffer, is_bulk: bool = False, backlog_max: Optional[int] = None) -> bool:
+        """Queue a frame, whether there is room or not; with `backlog_max`, only if there is."""
+        size, transport = _size_of_frame(parts), self.transport
+        with transport._gate:  # looked and taken at once: of many who were woken all would find room
             self._check_open()
+            if backlog_max is not None and not (self._waiting() <= backlog_max and transport._has_room(size)):
+                return False
             self._posted_size += size
-            self.transport._inbox.put(lambda: self._queue_frame(kind, parts, size, is_bulk))
-        self.transport._wake_up()
+            transport._posted_size += size
+            transport._inbox.put(lambda: self._queue_frame(kind, parts, size, is_bulk))
+        transport._wake_up()
+        return True
 
     def _queue_frame(self, kind: int, parts: Tuple[Buffer, ...], size: int, is_bulk: bool) -> None:
         is_taken = False
@@ -1195,15 +1232,20 @@ class Connection:
         finally:
             with self.transport._gate:
                 self._posted_size -= size
+                self.transport._posted_size -= size
                 self._dropped_size += 0 if is_taken else size
 
     def _waiting(self) -> int:
         """Bytes on their way to the network thread, or with it and not delivered."""
         return self._posted_size + self._made.backlog
 
-    def _check_room(self, backlog_max: int) -> None:
-        if self._made.backlog <= backlog_max:
+    def _check_room(self, backlog_max: int, size: int) -> None:
+        if self._made.backlog > backlog_max or self._end is not None:
+            return
+        if self.transport._has_room(size):
             self._wake_senders()
+        else:
+            self.transport._wait_for_sum(self, size)
 
     def send(self, data: Buffer, timeout: Optional[float] = None) -> None:
         """Send one whole message, of up to 64 MiB; blocks while more than BACKLOG_HIGH bytes wait to be delivered.

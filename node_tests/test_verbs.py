@@ -533,6 +533,42 @@ def test_connections_that_nobody_accepts_do_not_pile_up(opened, monkeypatch):
 # ---- what must not pile up ----------------------------------------------------------------------------------------
 
 
+def test_senders_wait_for_room_in_the_sum_of_all_and_nobody_who_reads_is_closed_for_it(opened):
+    """Each had room of its own: what waited for all together passed its bound, and the slowest were closed."""
+    here = opened()
+    here._endpoint.held_max = 4 * MIB
+    pairs = []
+    for _ in range(6):
+        there = opened()
+        pairs.append((here.connect(there.address, timeout=WAIT), there.accept(timeout=WAIT)))
+
+    def send(near):
+        for number in range(10):
+            near.send(bytes([number]) * MIB, timeout=WAIT)
+
+    def receive(there):
+        return [there.receive(timeout=WAIT)[0] for _ in range(10)]
+
+    senders = [in_background(send, near) for near, _ in pairs]
+    readers = [in_background(receive, there) for _, there in pairs]
+    assert all(read() == list(range(10)) for read in readers)
+    assert not any(send() for send in senders)
+    assert not here.stats().get("closed: took nothing while others needed the room")
+
+
+def test_who_takes_nothing_does_not_keep_the_room_of_all_from_who_does(opened):
+    here, deaf, reading = opened(), opened(), opened()
+    here._endpoint.held_max = 4 * MIB
+    full = here.connect(deaf.address, timeout=WAIT)
+    with pytest.raises(rdt.RdtError, match="too much waits for others"):
+        while True:
+            full.send(bytes(MIB), timeout=0.05)
+    here.connect(reading.address, timeout=WAIT).send(bytes(MIB), timeout=WAIT)
+    assert reading.accept(timeout=WAIT).receive(timeout=WAIT) == bytes(MIB)
+    with pytest.raises(rdt.RdtError, match="took nothing for .* and room is needed"):
+        full.send(b"more", timeout=WAIT)
+
+
 def test_what_came_of_a_long_message_that_was_given_up_is_dropped(ends):
     """It once lay at the receiver for ever, and at 64 MiB of such the connection was ended."""
     near, far = ends
