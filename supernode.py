@@ -3,9 +3,10 @@
 One node has it at a time. Its own peer is a member like any other, reached over LOCAL_LINK.
 Every message of a member comes over that member's own link: what it says about others is not heard.
 
-A supernode ends in one of three ways: `hand_over` (the person quits), stepping down for a supernode of a newer term
-that it met after a partition or after it had slept, or, if nobody ever joined it, when its peer has been taken in by
-another network that it met at its port (`on_better`). While it is not sure that it still rules, it holds its tongue.
+A supernode ends in one of three ways: `hand_over` (the person quits), going over to another supernode of its network,
+met after a partition or after it had slept (which of the two goes: `protocol/rivals.py`), or, if nobody ever joined it,
+when its peer has been taken in by another network that it met at its port (`on_better`). While it is not sure that it
+still rules, it holds its tongue.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from protocol.messages import (
     ShareEntry,
     encode_parts,
 )
+from protocol.rivals import Rivals, gives_way
 from protocol.roster import (
     TERM_STEP_MAX,
     Prober,
@@ -192,7 +194,8 @@ class Supernode:
         self._next_order = len(self._lines)
         self._sequence = max([1] + [chat.sequence for chat in self._recent])
         self._credit = Credit()
-        self._unsettled_since: Optional[float] = None  # another supernode of our network was met, and did not end
+        self._rivals = Rivals()
+        self._accompanied_at = now  # when it last had a member other than itself
         self._hints = Bucket(HINTS_PER_SECOND, 2.0, now)
         self._admission = Admission(now)
         self._changed: Dict[bytes, None] = {}  # ordered, unlike a set: a test's seed replays exactly
@@ -779,6 +782,8 @@ class Supernode:
         return min(self._next_tick, self._next_heal, self._flush_at, self._next_waiting)
 
     def _look_at_members(self, now: float) -> None:
+        if self.linked_count():
+            self._accompanied_at = now
         for line in list(self._lines.values()):
             self._switch_mesh(line, now)
             self._want_shares(line, now)
@@ -812,6 +817,7 @@ class Supernode:
         for line in self._lines.values():
             line.heard_at = now
             line.expires_at = max(line.expires_at, now + SILENT_MAX)
+        self._accompanied_at = now
         self._ask_successors(now)
         if self._doubt_asked:
             self._doubt_until = now + DOUBT_TIME
@@ -922,21 +928,30 @@ class Supernode:
             self._doubt_until = now  # those who would have taken over did not
 
     def _meet(self, address: Address, answer: Answer, now: float) -> None:
-        """Another supernode of our network: the newer term rules on, then the smaller id; if we lost anybody to it."""
+        """Another supernode of our network: one of the two gives way, as `rivals` has it."""
         line = self._lines.get(answer.node_id)
         if line is not None and self._is_with_us(line, now):
             self.dropped += 1  # it follows us and claims to rule: a liar
-        elif (-answer.term, answer.node_id) > (-self.term, self.node_id):
-            self._tell_if_it_lasts(address, answer, now)
+            return
+        is_newer = (-answer.term, answer.node_id) < (-self.term, self.node_id)
+        is_of_us = self._is_lost(address, now) or self._rules_over_lost(answer.node_id, now)
+        met_for = self._rivals.meet(answer.node_id, now)
+        if gives_way(is_newer, is_of_us, self._alone_for(now), met_for):
+            self._step_down(address, answer, now)
+            return
+        if met_for > UNSETTLED_AFTER:
+            self._tell_network(address, answer)
+        if not is_of_us:
+            self._ask_whose_heir(address, answer.node_id, now)
+        if is_newer:
+            self.dropped += 1
+            self._heal_soon(now, CLAIM_HEAL_GAP)  # those whom we lost may know it
+        else:
             self._prober.ask(address, "pay", now)  # so that it may ask us in turn
             self.network.send_lone(address, messages.encode(messages.Stale(self.term, NOWHERE)))
-        elif self._is_lost(address, now) or self._rules_over_lost(answer.node_id, now):
-            self._step_down(address, answer, now)
-        else:
-            self.dropped += 1
-            self._tell_if_it_lasts(address, answer, now)
-            self._ask_whose_heir(address, answer.node_id, now)
-            self._heal_soon(now, CLAIM_HEAL_GAP)  # those whom we lost may know it
+
+    def _alone_for(self, now: float) -> float:
+        return 0.0 if self.linked_count() else now - self._accompanied_at
 
     def _is_with_us(self, line: _Line, now: float) -> bool:
         """Does this member surely follow us? (Who has slept is not sure of anybody.)"""
@@ -1001,12 +1016,6 @@ class Supernode:
 
     def _heal_soon(self, now: float, gap: float = 1.0) -> None:
         self._next_heal = min(self._next_heal, max(now, self._healed_at + gap))
-
-    def _tell_if_it_lasts(self, address: Address, answer: Answer, now: float) -> None:
-        """Two of one network that do not find together: of the other half all are new, so it can show nothing."""
-        self._unsettled_since = self._unsettled_since or now
-        if now - self._unsettled_since > UNSETTLED_AFTER:
-            self._tell_network(address, answer)
 
     def _step_down(self, address: Address, winner: Answer, now: float) -> None:
         for line in self._lines.values():

@@ -99,5 +99,14 @@ def test_seed_30042_those_of_a_later_term_do_not_wait_for_the_one_who_waits_for_
     test_network.play(30042, kind=FaultyStory)
 
 
+def test_seed_3037_a_newer_supernode_that_is_alone_goes_to_an_older_one_that_knows_none_of_its_people():
+    test_network.play(3037, kind=FaultyStory)
+
+
+@pytest.mark.parametrize("seed", (3186, 900103))
+def test_a_newer_supernode_goes_to_an_older_one_that_it_lost_and_that_knows_none_of_its_people(seed):
+    test_network.play(seed, kind=HardStory)
+
+
 if __name__ == "__main__":
     test_network.main(sys.argv[2], KINDS[sys.argv[1]])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import Any, List
+from typing import Any, List, Tuple
 
 import pytest
 
@@ -13,6 +13,7 @@ from protocol import messages
 from protocol.heirs import heirloom_of, marked
 from protocol.lost import LostPlaces
 from protocol.messages import NOWHERE, ROLE_MEMBER, ROLE_SUPERNODE, Answer, decode, encode
+from protocol.rivals import ALONE_AFTER, FORGOTTEN_AFTER, RIVALS_MAX, STANDS_AFTER, Rivals, gives_way
 from protocol.roster import node_id_of, with_proof
 from supernode import ANSWER_SIZE
 
@@ -176,23 +177,138 @@ def test_an_heir_of_the_lost_is_yielded_to_though_all_of_them_are_gone(verb: str
     assert lab.wait(lambda: lab.rulers() == [lab.nodes[3]] and lab.agree(), 30.0) is not None
 
 
+def joins(lab: Lab, name: str, where: StubNode, away: List[StubNode]) -> StubNode:
+    """Somebody new on this side of the cut."""
+    ip = "10.0.0.%d" % (len(lab.nodes) + 20)
+    lab.world.cut([ip], [node.network.address[0] for node in away])
+    newcomer = StubNode(lab.world, ip, name).start(where.network.address)
+    lab.nodes.append(newcomer)
+    lab.run(5.0)
+    assert newcomer.membership.is_joined
+    return newcomer
+
+
 def test_where_nobody_is_left_who_could_tell_the_halves_stay_apart_and_both_persons_are_told_once() -> None:
     """It cannot be told from a member that made it up; who wants to go there types its address."""
     lab = Lab(59, 3)
-    half_of_newcomers(lab, "quit")
-    lab.nodes[0].quit()
-    lab.run(5.0)
+    here, there = lab.nodes[:2], lab.nodes[2:]
+    lab.world.cut(["10.0.0.3"], ["10.0.0.1", "10.0.0.2"])
+    lab.run(40.0)
+    there += [joins(lab, name, there[0], here) for name in ("eva", "fay")]
+    here += [joins(lab, name, here[0], there) for name in ("gus", "hal")]
+    for node in (here[0], here[1], there[0]):
+        node.quit()
+        lab.run(5.0)
     notices: List[str] = []
+    assert lab.rulers() == [there[1], here[2]]
     for ruler in lab.rulers():
         assert ruler.supernode is not None
         ruler.supernode._on_notice = notices.append
     lab.world.heal()
     lab.run(200.0)
-    assert lab.rulers() == [lab.nodes[1], lab.nodes[3]]
+    assert lab.rulers() == [there[1], here[2]]
     assert sorted(notice.split(",")[0] for notice in notices) == [
-        "another network is at 10.0.0.2:6020 (n1",
-        "another network is at 10.0.0.9:6020 (new",
+        "another network is at 10.0.0.23:6020 (eva",
+        "another network is at 10.0.0.25:6020 (gus",
     ]
+
+
+# ---- who was known only to the dead -------------------------------------------------------------------------------
+
+
+def two_heirs_of_a_dead_supernode(lab: Lab) -> Tuple[List[StubNode], List[StubNode]]:
+    """The supernode dies; in one half the next one takes over, its newcomer follows it by a good-bye, and rules in a
+    later term. The older half knows nobody there: only the dead one could have known the heirloom that shows it."""
+    older, newer = [lab.nodes[2]], [lab.nodes[1]]
+    lab.world.cut(["10.0.0.2"], ["10.0.0.3"])
+    lab.nodes[0].kill()
+    lab.run(40.0)
+    assert lab.rulers() == [newer[0], older[0]]
+    return older, newer
+
+
+def check_that_they_find_together(lab: Lab, ruler: StubNode, seconds: float) -> None:
+    lab.world.heal()
+    assert lab.wait(lambda: lab.rulers() == [ruler] and lab.agree(), seconds) is not None
+    lab.run(60.0)
+    assert lab.rulers() == [ruler] and lab.agree()
+
+
+def test_a_newer_supernode_that_is_alone_goes_over_to_the_older_one_that_cannot_know_it() -> None:
+    lab = Lab(64, 3)
+    older, newer = two_heirs_of_a_dead_supernode(lab)
+    older.append(joins(lab, "eva", older[0], newer))
+    newer.append(joins(lab, "fay", newer[0], older))
+    newer[0].quit()
+    lab.run(20.0)
+    assert lab.rulers() == [older[0], newer[1]] and newer[1].membership.term > older[0].membership.term
+    check_that_they_find_together(lab, older[0], 30.0)
+
+
+def test_a_newer_supernode_with_members_goes_over_to_the_older_one_that_it_lost_and_that_cannot_know_it() -> None:
+    """Its members come after it, into an earlier term; who takes over from there is newer than all that were."""
+    lab = Lab(65, 3)
+    older, newer = two_heirs_of_a_dead_supernode(lab)
+    older.append(joins(lab, "eva", older[0], newer))
+    newer += [joins(lab, name, newer[0], older) for name in ("fay", "gus")]
+    newer[0].quit()
+    lab.run(5.0)
+    last_term = newer[1].membership.term
+    assert lab.rulers() == [older[0], newer[1]] and last_term > older[0].membership.term
+    check_that_they_find_together(lab, older[0], 30.0)
+    assert {node.membership.term for node in lab.living()} == {2}
+    older[0].kill()
+    assert lab.wait(lambda: len(lab.rulers()) == 1 and lab.agree(), 40.0) is not None
+    assert lab.rulers()[0].membership.term > 2
+
+
+def test_a_supernode_that_was_left_by_all_is_not_taken_from_the_next_ones_who_come_before_it_is_long_alone() -> None:
+    """Between two members nobody is here for a moment: that is no time for a stranger to take the office."""
+    lab = Lab(66, 2)
+    lab.nodes[1].quit()
+    lab.run(1.0)
+    hint(throne(lab), lab, ALONE_AFTER - 4.0)
+    joins(lab, "eva", lab.nodes[0], [])
+    hint(throne(lab, "10.0.0.67"), lab, 60.0)
+    assert nothing_changed(lab)
+
+
+def test_who_is_alone_goes_to_a_newer_one_and_rules_again_where_that_was_an_empty_promise() -> None:
+    lab = Lab(67, 2)
+    alone, ruler = lab.nodes[0], lab.nodes[0].supernode
+    assert ruler is not None
+    lab.nodes[1].quit()
+    usurper = throne(lab)
+    hint(usurper, lab, ALONE_AFTER + 5.0)
+    assert ruler.has_ended
+    lab.world.kill(usurper.network)
+    assert lab.wait(lambda: lab.rulers() == [alone], 30.0) is not None
+    assert alone.membership.term > ruler.term
+
+
+def test_who_gives_way_in_all_cases() -> None:
+    long = 1000.0
+    for is_newer, is_of_us, alone_for, met_for, expected in (
+        (True, True, 0.0, 0.0, True),
+        (True, False, 0.0, long, False),  # a stranger's word against members who are here
+        (True, False, ALONE_AFTER - 1, long, False),
+        (True, False, ALONE_AFTER, 0.0, True),
+        (False, True, 0.0, 0.0, False),  # the older one is to go, and has time for it
+        (False, True, 0.0, STANDS_AFTER, True),
+        (False, False, 0.0, long, False),
+        (False, False, ALONE_AFTER, STANDS_AFTER, True),
+        (False, False, ALONE_AFTER - 1, STANDS_AFTER, False),
+    ):
+        assert gives_way(is_newer, is_of_us, alone_for, met_for) == expected
+
+
+def test_a_rival_is_met_from_the_first_time_on_until_it_was_not_met_for_a_while() -> None:
+    rivals = Rivals()
+    assert [rivals.meet(b"a", now) for now in (100.0, 110.0, 135.0)] == [0.0, 10.0, 35.0]
+    assert rivals.meet(b"a", 136.0 + FORGOTTEN_AFTER) == 0.0
+    for number in range(RIVALS_MAX):
+        rivals.meet(b"%d" % number, 170.0)
+    assert rivals.meet(b"a", 171.0) == 0.0
 
 
 def test_who_drops_its_link_was_not_silent_and_is_no_heir_of_its_own() -> None:

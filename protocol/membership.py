@@ -856,7 +856,7 @@ class Membership:
         self._follow_to(_Follow(place or NOWHERE, message.successor, message.term, now + FOLLOW_TIME), now)
 
     def _on_moved(self, message: messages.Moved, now: float) -> None:
-        """Our supernode steps down for another one; unless it is our own, its word is checked by a query."""
+        """Our supernode steps down for another one, mostly of a later term; unless it is our own, a query checks it."""
         place = message.supernode
         if self.is_supernode:  # it has ended, after a proven Answer from that place: nothing is left to doubt
             self.supernode_id = self.supernode_address = None  # that was this node: no place to look from or for
@@ -864,10 +864,11 @@ class Membership:
         else:
             if self.supernode_address is not None:
                 place = seen_from(place, self.supernode_address)
-            is_newer = self.term <= message.term <= self.term + TERM_STEP_MAX
-            if not is_newer or not may_contact(place, self._near()):
+            is_believable = message.term <= self.term + TERM_STEP_MAX
+            if not is_believable or not may_contact(place, self._near()):
                 self.dropped += 1
                 return
+        self.term = min(self.term, message.term)  # an older one takes in nobody of a newer term
         self._silent, self.is_merging = None, True
         self._follow_to(_Follow(place, message.node_id, message.term, now + FOLLOW_TIME), now)
 
