@@ -132,6 +132,7 @@ class _Line:
         self.asks: Deque[Any] = deque()  # requests for lists, and searches, that wait for their turn
         self.digest: Optional[bytes] = None  # of its shares here, as it announced it; None: unknown
         self.announced: Optional[bytes] = None
+        self.says_good_bye = False  # as soon as the doubt is over
         self.want_shares_at = math.inf
 
     def refuse_say(self, counter: int) -> None:
@@ -219,8 +220,8 @@ class Supernode:
         self._doubt_until = -math.inf
         self._doubt_asked: Set[bytes] = set()
         self._next_doubt_query = math.inf
-        self._held: Deque[Tuple[int, Any]] = deque()
-        self._held_shares = FairShares(HELD_MAX)  # by link
+        self._held: Deque[Tuple[_Line, Any]] = deque()
+        self._held_shares = FairShares(HELD_MAX)  # by node id
         self._successor: Optional[Address] = None  # where this one's members are sent when it no longer rules
         self._done: Optional[Callable[[], None]] = None
         self._leaving: Set[int] = set()
@@ -477,35 +478,41 @@ class Supernode:
         if line is None or self.has_ended:
             return
         line.heard_at = now
-        handler = _HANDLERS.get(type(message))
-        if handler is None:
-            self.dropped += 1  # not a member's to say: rosters, handovers, claims
+        if self._held and not self.is_in_doubt(now):
+            self._release(now)  # nothing overtakes what was said before it
+        if type(message) not in _HANDLERS or line.says_good_bye:
+            self.dropped += 1  # not a member's to say (rosters, handovers, claims), or no more
         elif self.is_in_doubt(now) and type(message) not in _ANSWERED_IN_DOUBT:
-            self._hold(line, link, message)
+            self._hold(line, message)
         else:
-            handler(self, line, message, now)
+            _HANDLERS[type(message)](self, line, message, now)
 
-    def _hold(self, line: _Line, link: int, message: Any) -> None:
+    def _hold(self, line: _Line, message: Any) -> None:
         """Keep a message until the doubt is over. When there are too many, who has most of them says its last again."""
-        cost = _cost_held(message)
-        who = self._held_shares.gives_way(link, cost)
-        while who is not None and who != link:
+        if type(message) is messages.Leave:  # it is not said again, but once by each: it needs no share
+            line.says_good_bye = True
+            self._held.append((line, message))
+            return
+        cost, node_id = _cost_held(message), line.entry.node_id
+        who = self._held_shares.gives_way(node_id, cost)
+        while who is not None and who != node_id:
             self._drop_last_held(who)
-            who = self._held_shares.gives_way(link, cost)
-        if who == link:
+            who = self._held_shares.gives_way(node_id, cost)
+        if who == node_id:
             self._refuse_held(line, message)
         else:
-            self._held_shares.take(link, cost)
-            self._held.append((link, message))
+            self._held_shares.take(node_id, cost)
+            self._held.append((line, message))
 
-    def _drop_last_held(self, link: Hashable) -> None:
-        behind = next(behind for behind, held in enumerate(reversed(self._held), 1) if held[0] == link)
-        message = self._held[-behind][1]
+    def _drop_last_held(self, node_id: Hashable) -> None:
+        behind, (line, message) = next(
+            (behind, held)
+            for behind, held in enumerate(reversed(self._held), 1)
+            if held[0].entry.node_id == node_id and type(held[1]) is not messages.Leave
+        )
         del self._held[-behind]
-        self._held_shares.give_back(link, _cost_held(message))
-        line = self._by_link.get(link)  # type: ignore[call-overload]
-        if line is not None:
-            self._refuse_held(line, message)
+        self._held_shares.give_back(node_id, _cost_held(message))
+        self._refuse_held(line, message)
 
     def _refuse_held(self, line: _Line, message: Any) -> None:
         self.dropped += 1
@@ -833,12 +840,12 @@ class Supernode:
         self._next_doubt_query = now + DOUBT_QUERY_INTERVAL
 
     def _release(self, now: float) -> None:
-        """The doubt is over: go on with what was held."""
+        """The doubt is over: go on with what was held, also of one whose link was lost meanwhile."""
         self._doubt_until = -math.inf
         held, self._held = self._held, deque()
         self._held_shares = FairShares(HELD_MAX)
-        for link, message in held:
-            self.on_message(link, message, now)
+        for line, message in held:
+            _HANDLERS[type(message)](self, line, message, now)
 
     def _heal(self, now: float) -> None:
         """Look for another supernode of this network: where one was, at members who are away, and by broadcast."""
@@ -1113,4 +1120,4 @@ _LONE_HANDLERS: Dict[Any, Callable[[Supernode, Address, Any, float], None]] = {
     messages.Proof: Supernode._on_proof,
 }
 _ABOUT_SHARES = {messages.ShareDigest, messages.SharePage, messages.ShareAdd, messages.ShareRemove}
-_ANSWERED_IN_DOUBT = {messages.Ping, messages.Pong, messages.Leave}
+_ANSWERED_IN_DOUBT = {messages.Ping, messages.Pong}

@@ -123,6 +123,26 @@ def test_a_line_that_did_not_fit_among_what_is_held_in_doubt_is_not_overtaken(ta
     assert table.counters(CY) == [1, 2, 3, 4]
 
 
+def test_what_comes_when_the_doubt_is_just_over_does_not_overtake_what_is_held(table: Table) -> None:
+    table.role.on_timer(20.0)  # it slept
+    table.say(BO, 1, 20.0)
+    table.role.on_timer(22.0)
+    assert not table.role.is_in_doubt(23.1)
+    table.say(BO, 2, 23.1)  # before the timer comes
+    assert table.counters(CY) == [1, 2]
+
+
+def test_who_leaves_while_the_supernode_is_in_doubt_is_heard_to_the_end(table: Table) -> None:
+    table.role.on_timer(20.0)  # it slept
+    table.say(BO, 1, 20.0)
+    table.role.on_message(BO, messages.Leave(), 20.0)
+    table.role.on_link_lost(BO, "leaving", 20.0)
+    table.role.on_timer(22.0)
+    assert not table.counters(CY)
+    table.role.on_timer(23.1)
+    assert table.counters(CY) == [1] and len(table.role) == 2
+
+
 def test_who_leaves_is_heard_to_the_end(table: Table) -> None:
     for counter in range(1, 61):
         table.say(BO, counter, 1.5)

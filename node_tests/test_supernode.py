@@ -511,6 +511,45 @@ def test_in_doubt_after_a_sleep_the_supernode_holds_its_tongue_and_then_goes_on(
     assert lab.nodes[3].chat == [("n3", "anybody?")]
 
 
+def test_in_doubt_a_good_bye_does_not_overtake_the_lines_that_were_said_before_it() -> None:
+    lab = Lab(19, 5)
+    ruler, (said, heard) = lab.nodes[0], lab.nodes[3:]
+    for node in lab.nodes[1:3]:
+        node.kill()
+    ruler.sleep()
+    lab.run(2.6)
+    ruler.wake()
+    assert ruler.supernode.is_in_doubt(lab.world.now)
+    said.say("it is late")
+    said.quit()
+    lab.run(1.0)
+    assert ruler.supernode.is_in_doubt(lab.world.now) and not heard.chat
+    lab.run(3.0)
+    assert heard.chat == [("n3", "it is late")]
+    assert said.membership.node_id not in heard.membership.roster
+
+
+def test_in_doubt_many_good_byes_of_one_member_are_one_and_take_nobodys_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supernode, "HELD_MAX", 2)
+    lab = Lab(19, 5)
+    ruler, (greedy, heard) = lab.nodes[0], lab.nodes[3:]
+    for node in lab.nodes[1:3]:
+        node.kill()
+    ruler.sleep()
+    lab.run(2.6)
+    ruler.wake()
+    for line in ("one", "two", "three"):
+        greedy.say(line)
+    for _ in range(100):
+        greedy.send(messages.Leave())
+    lab.run(1.0)
+    heard.say("room")
+    lab.run(0.5)
+    assert len(ruler.supernode._held) == 3
+    lab.run(2.5)
+    assert heard.chat[:2] == [("n3", "one"), ("n4", "room")]
+
+
 def test_in_doubt_a_member_who_says_very_much_leaves_the_others_their_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supernode, "HELD_MAX", 100)
     lab = Lab(19, 5)
