@@ -45,8 +45,8 @@ from typing import Any, Callable, Counter, Deque, Dict, Iterator, List, NamedTup
 
 from disk.sequential import SequentialReader, SequentialWriter, path_text
 from protocol import connection as core
+from protocol import controllers, mishaps
 from protocol import door as rules
-from protocol import mishaps
 from protocol.content import LibraryError
 from protocol.endpoint import Endpoint, LoneReceived
 from protocol.links import MESSAGE, LinkTable
@@ -173,15 +173,19 @@ def _shown(address: Address) -> str:
     return "%s:%d" % address
 
 
-def open(ip: str = "", port: int = 0) -> Transport:  # noqa: A001  the course's verb
+def open(ip: str = "", port: int = 0, controller: str = controllers.DEFAULT) -> Transport:  # noqa: A001  the course's verb
     """Bind a socket at that address (empty: every interface; port 0: a free one) and start its network thread.
 
-    `transport.address` is where it is. RdtError when the port is taken or the address is none of this machine;
-    WrongUse when they are no address and no port.
+    `transport.address` is where it is. `controller` is the congestion controller of what this side sends: "cubicq", or
+    the plain "newreno". RdtError when the port is taken or the address is none of this machine; WrongUse when they are
+    no address and no port, or no controller has that name.
     """
     if not isinstance(ip, str):
         raise WrongUse('cannot open %r: it is rdt.open("127.0.0.1", 6020)' % (ip,))
-    transport = Transport(ip, _port(port, "cannot open %s:%s" % (ip, port)))
+    if not isinstance(controller, str) or controller not in controllers.CONTROLLERS:
+        names = ", ".join(controllers.CONTROLLERS)
+        raise WrongUse("%r is no congestion controller; there are: %s" % (controller, names))
+    transport = Transport(ip, _port(port, "cannot open %s:%s" % (ip, port)), controller=controller)
     transport.start()
     return transport
 
@@ -542,13 +546,18 @@ class Transport:
         port: int = 0,
         clock: Callable[[], float] = time.monotonic,
         rng: Optional[random.Random] = None,
+        controller: str = controllers.DEFAULT,
     ) -> None:
         self._clock = clock
         self._datagrams = Datagrams(ip, port)
         self.address = self._datagrams.address
         # A datagram that does not fit into a small receive buffer several times over is never used.
         room = self._datagrams.socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
-        self._endpoint = Endpoint(rng or secrets.SystemRandom(), datagram_size_max=min(DATAGRAM_SIZE_MAX, room // 4))
+        self._endpoint = Endpoint(
+            rng or secrets.SystemRandom(),
+            datagram_size_max=min(DATAGRAM_SIZE_MAX, room // 4),
+            new_controller=controllers.CONTROLLERS[controller],
+        )
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._waker, self._wakened = socket.socketpair()
         self._waker.setblocking(False)

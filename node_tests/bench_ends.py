@@ -13,7 +13,7 @@ and of one machine, so that those of two ends can be compared.
     echo                               sends every message back
     rest COUNT SECONDS [PORT]          opens or takes so many connections, and says what they cost while nothing is said
 
-KIND is "rdt", or "tcp:" and the name of a congestion controller.
+KIND is "rdt" or "tcp"; a colon and the name of a congestion controller may follow.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import rdt  # noqa: E402
+from protocol import controllers  # noqa: E402
 
 MIB = 1 << 20
 TCP_CONGESTION = 13  # Linux's option at IPPROTO_TCP
@@ -259,8 +260,9 @@ def _sink_tcp(ip: str, folder: str, arrivals: Arrivals) -> None:
 
 
 def pour(kind: str, ip: str, port: str, path: str) -> None:
-    if kind == "rdt":
-        with rdt.open("", 0) as transport:
+    protocol, _, controller = kind.partition(":")
+    if protocol == "rdt":
+        with rdt.open("", 0, controller or controllers.DEFAULT) as transport:
             transport.connect((ip, int(port))).send_file(path, timeout=WAIT)
         return
     with tcp_socket(kind) as sock, open(path, "rb") as file:

@@ -1,10 +1,11 @@
 """How fast data travels over links that are not loopback: this transport beside kernel TCP CUBIC and BBR.
 
-    python node_tests/bench_link.py [--cases NAME,NAME...] [--seconds S] [--runs N] [--svg FILE] [--markdown]
+    python node_tests/bench_link.py [--cases NAME,NAME...] [--seconds S] [--runs N] [--controller NAME] [--svg FILE]
+                                    [--markdown]
 
 Needs root: every case runs between two network namespaces over the link that `netlab.py` emulates, the same for each
 kind of flow, one after the other. What counts is what has arrived at the receiver. --svg measures goodput at several
-rates of loss and draws it, instead of the cases.
+rates of loss and draws it, instead of the cases. --controller newreno swaps this transport's congestion controller.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ import bench_ends
 import drawing
 import netlab
 from netlab import Conditions, Link
+
+from protocol.controllers import CONTROLLERS, DEFAULT
 
 RDT = "rdt"
 LABELS = {"tcp:cubic": "TCP CUBIC", "tcp:bbr": "TCP BBR", RDT: "this transport"}
@@ -74,6 +77,11 @@ class Settings(NamedTuple):
     seconds: float
     runs: int
     folder: str
+    controller: str = DEFAULT  # the congestion controller of our flows
+
+    def end_of(self, kind: str) -> str:
+        """What the end of such a flow is called in bench_ends.py."""
+        return "%s:%s" % (RDT, self.controller) if kind == RDT else kind
 
 
 class Case(NamedTuple):
@@ -96,12 +104,12 @@ def _source(folder: str, size: float) -> Iterator[str]:
         yield file.name
 
 
-def run_flows(link: Link, flows: Sequence[Tuple[str, float]], seconds: float, size: float, folder: str,
+def run_flows(link: Link, flows: Sequence[Tuple[str, float]], seconds: float, size: float, settings: Settings,
               during: Optional[Callable[[], None]] = None) -> List[Arrivals]:  # fmt: skip
     """Start each (kind, seconds later) from host 0 to host 1, and end them all after so many seconds."""
     with contextlib.ExitStack() as stack:
-        path = stack.enter_context(_source(folder, size))
-        home = stack.enter_context(tempfile.TemporaryDirectory(dir=folder))
+        path = stack.enter_context(_source(settings.folder, size))
+        home = stack.enter_context(tempfile.TemporaryDirectory(dir=settings.folder))
         sinks = []
         for number, (kind, _) in enumerate(flows):
             where = os.path.join(home, str(number))
@@ -117,7 +125,8 @@ def run_flows(link: Link, flows: Sequence[Tuple[str, float]], seconds: float, si
         began = time.monotonic()
         for (kind, later), port in zip(flows, ports):
             time.sleep(max(0.0, began + later - time.monotonic()))
-            stack.enter_context(bench_ends.Process("pour", kind, link.ips[1], port, path, on=link.on(0)))
+            end = bench_ends.Process("pour", settings.end_of(kind), link.ips[1], port, path, on=link.on(0))
+            stack.enter_context(end)
         told = [sink.read() for sink in sinks]
     return [Arrivals([(at, done) for at, done in one["arrivals"]], one["finished"], one["trouble"]) for one in told]
 
@@ -132,7 +141,7 @@ def alone(conditions: Conditions, kind: str, settings: Settings, seed: int) -> f
     """Mbit/s of one flow from its first moment on."""
     size = conditions.rate / 8 * settings.seconds * FILE_ROOM
     with Link(dataclasses.replace(conditions), seed) as link:
-        flow = run_flows(link, [(kind, 0.0)], settings.seconds + OVERHEAD, size, settings.folder)[0]
+        flow = run_flows(link, [(kind, 0.0)], settings.seconds + OVERHEAD, size, settings)[0]
     return flow.goodput(flow.began, flow.began + settings.seconds) if flow.notes else 0.0
 
 
@@ -163,7 +172,7 @@ def _shared(name: str, title: str, flows: Sequence[Tuple[str, float]], seconds: 
         with Link(conditions) as link:
             size = conditions.rate / 8 * seconds * FILE_ROOM
             began = time.monotonic()
-            told = run_flows(link, flows, seconds + OVERHEAD, size, settings.folder)
+            told = run_flows(link, flows, seconds + OVERHEAD, size, settings)
         # The first of them began when its connection was made.
         began = min((flow.began for flow in told if flow.notes), default=began)
         rates = [flow.goodput(began + since, began + seconds) for flow in told]
@@ -189,7 +198,7 @@ def standing_queue(settings: Settings) -> Dict[str, str]:
         with Link(conditions) as link:
             watch = _QueueWatch(link, delays, min(DEEP_FROM, settings.seconds / 2))
             size = conditions.rate / 8 * settings.seconds * FILE_ROOM
-            flow = run_flows(link, [(kind, 0.0)], settings.seconds + OVERHEAD, size, settings.folder, watch.run)[0]
+            flow = run_flows(link, [(kind, 0.0)], settings.seconds + OVERHEAD, size, settings, watch.run)[0]
             watch.stop()
         rate = flow.goodput(flow.began, flow.began + settings.seconds) if flow.notes else 0.0
         p95 = statistics.quantiles(delays, n=20)[-1]
@@ -241,7 +250,7 @@ def _faulty(settings: Settings, fault: Callable[[Link], None], lasts: float) -> 
                 at.append(time.monotonic())
                 fault(link)
 
-            flow = run_flows(link, [(kind, 0.0)], TRANSFER_BOUND, TRANSFER_SIZE, settings.folder, strike)[0]
+            flow = run_flows(link, [(kind, 0.0)], TRANSFER_BOUND, TRANSFER_SIZE, settings, strike)[0]
         told[kind] = _told_fault(flow, at[0] + lasts if at else 0.0)
     return told
 
@@ -310,7 +319,10 @@ def measure(cases: Sequence[Case], settings: Settings, is_markdown: bool) -> Non
 
 
 def _print_header(title: str, settings: Settings, is_markdown: bool) -> None:
-    _print_line([title, *(LABELS[kind] for kind in settings.kinds)], is_markdown)
+    labels = [LABELS[kind] for kind in settings.kinds]
+    if settings.controller != DEFAULT:
+        labels[-1] += ", " + settings.controller
+    _print_line([title, *labels], is_markdown)
     if is_markdown:
         _print_line(["---"] * (len(settings.kinds) + 1), is_markdown)
 
@@ -358,6 +370,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Those that bench_transport.py has too."""
     parser.add_argument("--cases", metavar="NAMES", help="of the link: " + ",".join(case.name for case in CASES))
     parser.add_argument("--seconds", type=float, default=15.0, help="that a flow over the link lasts (default 15)")
+    ours = "congestion controller of ours (default %(default)s)"
+    parser.add_argument("--controller", choices=list(CONTROLLERS), default=DEFAULT, help=ours)
     parser.add_argument("--svg", metavar="FILE", help="draw goodput against loss")
     parser.add_argument("--markdown", action="store_true", help="tables for the README")
 
@@ -373,7 +387,7 @@ def run(arguments: argparse.Namespace, runs: int) -> None:
         sys.exit(trouble)
     netlab.end_well()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        settings = Settings(kinds(), arguments.seconds, runs, folder)
+        settings = Settings(kinds(), arguments.seconds, runs, folder, arguments.controller)
         if arguments.svg:
             draw(arguments.svg, settings, arguments.markdown)
         else:

@@ -24,6 +24,7 @@ from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
 from protocol import wire
 from protocol.connection import Batch, ConnectionLost, Established, FrameReceived
+from protocol.controllers import CONTROLLERS, DEFAULT
 from protocol.door import DOOR_INTERVAL
 from protocol.endpoint import Endpoint
 from protocol.links import LinkTable
@@ -693,7 +694,7 @@ class Pair:
     """Two endpoints and a link: what most tests of the transport need.
 
     `a` opens the connection `there`; `back` is the other end of it, once it exists. Frames that arrive are read at once
-    unless `reading` is off; `received` holds their bodies by endpoint.
+    unless `reading` is off; `received` holds their bodies by endpoint. `controller` names `a`'s congestion controller.
     """
 
     A, B = ("10.0.0.1", 1000), ("10.0.0.2", 2000)
@@ -703,6 +704,7 @@ class Pair:
         seed: int = 1,
         filters: Tuple[Any, Any] = (None, None),
         beside: Optional[Pair] = None,
+        controller: str = DEFAULT,
         **conditions: Any,
     ) -> None:
         values = {"latency": 0.015, "rate": 100e6 / 8, "queue": 25 * 1500 / (100e6 / 8), "mtu": 1500, **conditions}
@@ -719,6 +721,7 @@ class Pair:
         self.a = EndpointDriver(self.world, self.A, lambda event: self._on_event("a", event))
         self.b = EndpointDriver(self.world, self.B, lambda event: self._on_event("b", event))
         self.a.filter, self.b.filter = filters
+        self.a.endpoint.new_controller = CONTROLLERS[controller]
         self.there = self.a.endpoint.connect(self.B, self.world.now)
         self.a.pump()
 

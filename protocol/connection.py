@@ -19,7 +19,6 @@ import math
 from typing import Any, List, NamedTuple, Optional
 
 from protocol import wire
-from protocol.congestion import CubicQ
 from protocol.recovery import (
     DATAGRAM_SIZE_BASE,
     PROBE_TIMEOUT_MAX,
@@ -152,7 +151,7 @@ class Connection:
         self.sending = SendStream(owner.held)
         self.receiving = ReceiveStream(owner.frames_waiting_max, owner.bodies)
         self.datagram_size = DATAGRAM_SIZE_BASE
-        self.recovery = Recovery(first_number, CubicQ(DATAGRAM_SIZE_BASE))
+        self.recovery = Recovery(first_number, owner.new_controller(DATAGRAM_SIZE_BASE))
         self.first_number = first_number
         # handshake
         self.client_id = local_id if is_client else b""

@@ -23,6 +23,7 @@ from typing import Callable, Counter, Deque, Dict, Hashable, Iterator, List, Nam
 
 from protocol import wire
 from protocol.buffers import BufferPool
+from protocol.congestion import CongestionController, CubicQ
 from protocol.connection import BacklogDrained, Batch, Connection, ConnectionLost, Established, FrameReceived, State
 from protocol.fairness import FairShares
 from protocol.streams import FRAMES_WAITING_MAX, RECEIVE_WINDOW_INITIAL, RECEIVE_WINDOW_MAX, HeldMemory, ReceiveStream
@@ -100,10 +101,12 @@ class Endpoint:
         rng: random.Random,
         connections_max: int = CONNECTIONS_MAX,
         datagram_size_max: int = wire.DATAGRAM_SIZE_MAX,
+        new_controller: Callable[[int], CongestionController] = CubicQ,
     ) -> None:
         self.rng = rng
         self.now = 0.0
         self.datagram_size_max = datagram_size_max
+        self.new_controller = new_controller  # of each connection, with its datagram size in bytes
         self.events: Deque[Event] = collections.deque()
         self.stats: Counter[str] = collections.Counter()
         self.bodies = BufferPool(BODIES_KEPT_MAX)
