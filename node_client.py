@@ -340,7 +340,7 @@ def _open_transport(settings: Settings) -> Tuple[rdt.Transport, bool]:
     ip = settings.ip if settings.ip and settings.ip.startswith("127.") else "0.0.0.0"
     for port in (settings.port, *ports_behind(settings.port), 0):
         try:
-            return rdt.Transport(ip, port), port == settings.port
+            return rdt.Transport(ip, port, trace=settings.trace), port == settings.port
         except rdt.RdtError as error:
             if not port:
                 raise
@@ -348,7 +348,7 @@ def _open_transport(settings: Settings) -> Tuple[rdt.Transport, bool]:
     raise AssertionError("the last one is tried or raises")
 
 
-def _trouble_of(log_path: Optional[str]) -> str:
+def _trouble_of(log_path: Optional[str], trace_path: Optional[str] = None) -> str:
     """Why the program cannot even begin, as a sentence; sets up the logging."""
     if sys.stdout is None:
         return "Standard output is closed: there is nowhere to say anything. Redirect it to a file instead."
@@ -360,6 +360,11 @@ def _trouble_of(log_path: Optional[str]) -> str:
         set_up_logging(log_path)
     except OSError as error:
         return f"The log cannot be written to {safe_text(log_path or '')}: {(error.strerror or 'refused').lower()}."
+    try:
+        if trace_path:
+            open(trace_path, "ab").close()
+    except OSError as error:
+        return f"The trace cannot be written to {safe_text(trace_path or '')}: {(error.strerror or 'refused').lower()}."
     return ""
 
 
@@ -369,7 +374,7 @@ def main(argv: Optional[Sequence[str]] = None, open_node: Callable[..., Any] = o
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    trouble = _trouble_of(flags.log)
+    trouble = _trouble_of(flags.log, flags.trace)
     if trouble:
         if sys.stderr is not None:
             print(trouble, file=sys.stderr)

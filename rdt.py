@@ -44,6 +44,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any, Callable, Counter, Deque, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 from disk.sequential import SequentialReader, SequentialWriter, path_text
+from disk.tracing import TraceFile
 from protocol import connection as core
 from protocol import controllers, mishaps
 from protocol import door as rules
@@ -52,6 +53,7 @@ from protocol.endpoint import Endpoint, LoneReceived
 from protocol.links import MESSAGE, LinkTable
 from protocol.recovery import SEGMENTS_MAX
 from protocol.streams import FRAME_COST, FRAME_HEADER_SIZE, FRAME_SIZE_MAX, Frame
+from protocol.trace import TracedEndpoint
 from protocol.wire import DATAGRAM_SIZE_MAX, Address, Buffer
 
 log = mishaps.logger("rdt")
@@ -71,6 +73,7 @@ UNTOLD_MAX = 100  # ends with something undelivered that close will name; the ot
 CONFIRM_TIME = 0.5  # seconds, when a timeout is over, in which the other side may still say what it took
 CLOSED_BY_OTHER, CLOSED_BY_THIS = "closed by the other side", "closed by this side"
 SPAN_SIZE = 1 << 20  # bytes of a file in one frame
+TRACE = "RDT_TRACE"  # in the environment: a file to which every transport tells its packets (protocol/trace.py)
 NO_OFFLOAD = "RDT_NO_OFFLOAD"  # set in the environment: one datagram a system call, as where there is no offload
 GSO_PAUSE = 600.0  # seconds that a destination goes without segmentation after it failed there
 GSO_PAUSES_MAX = 1024
@@ -547,13 +550,15 @@ class Transport:
         clock: Callable[[], float] = time.monotonic,
         rng: Optional[random.Random] = None,
         controller: str = controllers.DEFAULT,
+        trace: str = "",
     ) -> None:
         self._clock = clock
         self._datagrams = Datagrams(ip, port)
         self.address = self._datagrams.address
         # A datagram that does not fit into a small receive buffer several times over is never used.
         room = self._datagrams.socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
-        self._endpoint = Endpoint(
+        self._trace = self._open_trace(trace or os.environ.get(TRACE, ""))
+        self._endpoint = self._new_endpoint(
             rng or secrets.SystemRandom(),
             datagram_size_max=min(DATAGRAM_SIZE_MAX, room // 4),
             new_controller=controllers.CONTROLLERS[controller],
@@ -583,6 +588,18 @@ class Transport:
         self._untold: Dict[bytes, str] = {}  # what was not delivered, of ends that no verb has told
         self._untold_more = 0
         self._thread = threading.Thread(target=self._run, name="network", daemon=True)
+
+    def _open_trace(self, path: str) -> Optional[TraceFile]:
+        try:
+            return TraceFile(path) if path else None
+        except OSError as error:
+            self._datagrams.close()
+            raise RdtError("cannot trace to %s: %s" % (path, error.strerror or error)) from error
+
+    def _new_endpoint(self, *arguments: Any, **named: Any) -> Endpoint:
+        if self._trace is None:
+            return Endpoint(*arguments, **named)
+        return TracedEndpoint(self._trace.write, *arguments, **named)
 
     def start(self) -> None:
         self._thread.start()
@@ -813,8 +830,9 @@ class Transport:
             self._release()
 
     def _release(self) -> None:
-        for handle in (self._known_port, self._watch, self._datagrams, self._waker, self._wakened):
-            handle.close()
+        for handle in (self._known_port, self._watch, self._datagrams, self._waker, self._wakened, self._trace):
+            if handle is not None:
+                handle.close()
 
     def _turn(self) -> None:
         self._run_inbox()

@@ -10,18 +10,22 @@
 `world.cut(ips_a, ips_b)` and `world.heal()` make and mend partitions; `world.kill(network)` is SIGKILL: no good-bye;
 `network.stop()` and `network.go_on()` of a world of packets are SIGSTOP and SIGCONT. Several networks may have one IP
 and ports of their own: they are on one machine, where 127.0.0.1 leads to all of them.
-The same seed replays exactly.
+The same seed replays exactly. With RDT_TRACE=FILE in the environment every endpoint tells that file its packets, in
+virtual seconds (`protocol/trace.py`); `world.trace` is a function that is handed them instead.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import heapq
 import itertools
 import math
+import os
 import random
 from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
+from disk.tracing import TraceFile
 from protocol import wire
 from protocol.connection import Batch, ConnectionLost, Established, FrameReceived
 from protocol.controllers import CONTROLLERS, DEFAULT
@@ -29,6 +33,7 @@ from protocol.door import DOOR_INTERVAL
 from protocol.endpoint import Endpoint
 from protocol.links import LinkTable
 from protocol.streams import Frame
+from protocol.trace import TracedEndpoint
 
 Address = Tuple[str, int]
 
@@ -65,6 +70,7 @@ class World:
         self.conditions = conditions or Conditions()
         self.lones: Dict[int, int] = {}  # second -> lone messages sent in it, of a world without packets
         self.broadcasts = True  # not so between routed subnets
+        self.trace: Optional[Callable[[str], None]] = None
         self.networks: Dict[Address, Any] = {}
         self.drivers: Dict[Address, EndpointDriver] = {}
         self._packet_links: Dict[Tuple[str, str], PacketLink] = {}
@@ -506,6 +512,20 @@ class PlainFlow:
         self._ssthresh, self._epoch_start = self.window, -1.0
 
 
+@functools.cache
+def _trace_file(path: str) -> TraceFile:
+    return TraceFile(path)
+
+
+def _trace_of_environment() -> Optional[Callable[[str], None]]:
+    path = os.environ.get("RDT_TRACE")
+    return _trace_file(path).write if path else None
+
+
+def _new_endpoint(rng: random.Random, trace: Optional[Callable[[str], None]]) -> Endpoint:
+    return TracedEndpoint(trace, rng) if trace is not None else Endpoint(rng)
+
+
 class EndpointDriver:
     """An Endpoint in the simulator: its datagrams travel over the world's links, its deadlines are kept.
 
@@ -516,7 +536,7 @@ class EndpointDriver:
         self.world = world
         self.address = address
         self.alive = True
-        self.endpoint = Endpoint(random.Random(world.rng.getrandbits(64)))
+        self.endpoint = _new_endpoint(random.Random(world.rng.getrandbits(64)), world.trace or _trace_of_environment())
         self.on_event = on_event
         self.filter: Optional[Callable[[bytes], Optional[bytes]]] = None
         self.sent = 0  # datagrams
@@ -705,12 +725,14 @@ class Pair:
         filters: Tuple[Any, Any] = (None, None),
         beside: Optional[Pair] = None,
         controller: str = DEFAULT,
+        trace: Optional[Callable[[str], None]] = None,
         **conditions: Any,
     ) -> None:
         values = {"latency": 0.015, "rate": 100e6 / 8, "queue": 25 * 1500 / (100e6 / 8), "mtu": 1500, **conditions}
         self.world = beside.world if beside else World(seed, Conditions(**values))
         if beside is not None:  # another connection over the same link
             self.A, self.B = (self.A[0], beside.A[1] + 1), (self.B[0], beside.B[1] + 1)
+        self.world.trace = trace or self.world.trace
         self.received: Dict[str, List[bytes]] = {"a": [], "b": []}
         self.streamed = 0  # bytes of `stream` that arrived
         self._streams = False

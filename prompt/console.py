@@ -253,7 +253,8 @@ class Console:
         default = str(getattr(flags, "default_port", DEFAULT_PORT))
         port = flags.port or self._question("Port", default, lambda text: check_port(text.strip() or default))
         name = flags.name or self._question("Name", default_name(), check_name)
-        return Settings(ip, port, name, os.path.expanduser(flags.folder or DEFAULT_FOLDER), bool(flags.folder))
+        folder = os.path.expanduser(flags.folder or DEFAULT_FOLDER)
+        return Settings(ip, port, name, folder, bool(flags.folder), getattr(flags, "trace", None) or "")
 
     def _question(self, what: str, default: str, check: Callable[[str], Any]) -> Any:
         """The checked answer; asked again until it is right, and not at all where nobody can be asked."""

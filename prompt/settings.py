@@ -26,6 +26,7 @@ class Settings(NamedTuple):
     name: str
     folder: str
     is_folder_chosen: bool          # then another node's use of it is an error, not a reason for `shared-2`
+    trace: str = ""                 # a file for what the transport does, packet by packet
 
 
 def default_name() -> str:
@@ -108,6 +109,7 @@ def parse_flags(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     parser.add_argument("--folder", metavar="DIR",
                         help=f"what is in it is shared, what is fetched lands in it (default {DEFAULT_FOLDER})")
     parser.add_argument("--log", metavar="FILE", help="write details here")
+    parser.add_argument("--trace", metavar="FILE", help="write every packet here (protocol/trace.py), up to 64 MiB")
     return parser.parse_args(argv)
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import enum
 import math
-from typing import Any, List, NamedTuple, Optional
+from typing import Any, List, NamedTuple, Optional, Type
 
 from protocol import wire
 from protocol.recovery import (
@@ -137,6 +137,8 @@ class ConnectionLost(NamedTuple):
 class Connection:
     """One end of a connection."""
 
+    recovery_class: Type[Recovery] = Recovery
+
     def __init__(
         self, owner: Any, address: Address, local_id: bytes, is_client: bool, first_number: int, now: float
     ) -> None:
@@ -151,7 +153,7 @@ class Connection:
         self.sending = SendStream(owner.held)
         self.receiving = ReceiveStream(owner.frames_waiting_max, owner.bodies)
         self.datagram_size = DATAGRAM_SIZE_BASE
-        self.recovery = Recovery(first_number, owner.new_controller(DATAGRAM_SIZE_BASE))
+        self.recovery = self.recovery_class(first_number, owner.new_controller(DATAGRAM_SIZE_BASE))
         self.first_number = first_number
         # handshake
         self.client_id = local_id if is_client else b""

@@ -19,7 +19,7 @@ import hmac
 import itertools
 import math
 import random
-from typing import Callable, Counter, Deque, Dict, Hashable, Iterator, List, NamedTuple, Optional, Tuple, Union
+from typing import Callable, Counter, Deque, Dict, Hashable, Iterator, List, NamedTuple, Optional, Tuple, Type, Union
 
 from protocol import wire
 from protocol.buffers import BufferPool
@@ -95,6 +95,8 @@ def _person(address: Address) -> Hashable:
 
 class Endpoint:
     """Many connections on one socket. `rng` should be secrets.SystemRandom() outside of tests."""
+
+    connection_class: Type[Connection] = Connection
 
     def __init__(
         self,
@@ -310,7 +312,8 @@ class Endpoint:
 
     def _new(self, address: Address, is_client: bool, now: float) -> Connection:
         local_id = self._random_bytes(wire.CONNECTION_ID_SIZE)
-        connection = Connection(self, address, local_id, is_client, self.rng.getrandbits(FIRST_NUMBER_BITS), now)
+        first_number = self.rng.getrandbits(FIRST_NUMBER_BITS)
+        connection = self.connection_class(self, address, local_id, is_client, first_number, now)
         self._by_local[local_id] = connection
         self._per_host[address[0]] += 1
         self._windows += RECEIVE_WINDOW_INITIAL
