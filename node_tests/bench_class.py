@@ -39,6 +39,7 @@ import bench_transport  # noqa: E402
 import drawing  # noqa: E402
 import lanlab  # noqa: E402
 import netlab  # noqa: E402
+from usage import run_end  # noqa: E402
 
 PORT, TORRENT_PORT, HTTP_PORT = 6020, 6881, 8000
 NAME = "image.bin"
@@ -707,6 +708,6 @@ ENDS: Dict[str, Callable[..., None]] = {
 
 if __name__ == "__main__":
     if sys.argv[1:2] and sys.argv[1] in ENDS:
-        ENDS[sys.argv[1]](*sys.argv[2:])
+        run_end(ENDS, __doc__)
     else:
         main()

@@ -34,6 +34,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import rdt  # noqa: E402
+from node_tests.usage import run_end  # noqa: E402
 from protocol import controllers  # noqa: E402
 
 MIB = 1 << 20
@@ -313,4 +314,4 @@ KINDS: Dict[str, Callable[..., None]] = {
 }  # fmt: skip
 
 if __name__ == "__main__":
-    KINDS[sys.argv[1]](*sys.argv[2:])
+    run_end(KINDS, __doc__)

@@ -26,6 +26,7 @@ import time
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence
 
 from running import free_port
+from usage import run_end
 
 LOCAL = "127.0.0.1"
 MIB = 1 << 20
@@ -414,4 +415,4 @@ ENDS: Dict[str, Callable[..., None]] = {
 }  # fmt: skip
 
 if __name__ == "__main__":
-    ENDS[sys.argv[1]](*sys.argv[2:])
+    run_end(ENDS, __doc__)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import shlex
+import sys
 from pathlib import Path
 
 import amounts
 import pytest
+import usage
 from lab import Lab
 
 from library import Library
@@ -15,6 +19,7 @@ WORKERS = 3  # processes that share the tests: two cores are busy while one wait
 
 def pytest_addoption(parser):
     parser.addoption("--full", action="store_true", help="play the whole range of every long test: about ten minutes")
+    parser.addoption("--packets", metavar="FILE", help="tell every simulated packet to this file")
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads its options
@@ -28,6 +33,28 @@ def pytest_cmdline_main(config):
 
 def pytest_configure(config):
     amounts.is_full = config.getoption("--full")
+    if config.getoption("--packets"):
+        usage.begin_packets(config.getoption("--packets"))
+
+
+def _endpoints_made():
+    """So far, by the simulator under either of its names."""
+    modules = [sys.modules.get(name) for name in ("simulator", "node_tests.simulator")]
+    return sum(module.EndpointDriver.made for module in modules if module is not None)
+
+
+def pytest_runtest_setup(item):
+    item.endpoints_before = _endpoints_made()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item):
+    """A test of simulated packets that fails says how to see them."""
+    outcome = yield
+    report = outcome.get_result()
+    if report.failed and _endpoints_made() > getattr(item, "endpoints_before", math.inf):
+        command = "python -m pytest -n 0 --packets packets.trace %s" % shlex.quote(item.nodeid)
+        report.sections.append(("replay with its packets", "%s\n%s" % (command, usage.DRAW % "packets.trace")))
 
 
 @pytest.fixture

@@ -532,6 +532,8 @@ class EndpointDriver:
     `on_event` is given each of the endpoint's events. `filter(datagram)` may drop (None) or change what is sent.
     """
 
+    made = 0  # in this process
+
     def __init__(self, world: World, address: Address, on_event: Callable[[Any], None]) -> None:
         self.world = world
         self.address = address
@@ -549,6 +551,7 @@ class EndpointDriver:
         if address in world.drivers:
             raise OSError("address in use: %s:%d" % address)
         world.drivers[address] = self
+        EndpointDriver.made += 1
 
     def pump(self) -> None:
         """Send what is to be sent, hand out events, set the alarm; after every verb and every arrival."""

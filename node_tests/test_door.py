@@ -1,4 +1,7 @@
-"""Stories of the port that a person knows: whatever became of who had it, it leads to the network."""
+"""Stories of the port that a person knows: whatever became of who had it, it leads to the network.
+
+    python node_tests/test_door.py 0-499     plays many random ones, and tells which fail
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,16 @@ import sys
 from pathlib import Path
 from typing import Any, List, Optional, Tuple
 
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 import pytest
 from lab import Lab, content
 from lab import Node as LabNode
 
 from node_tests.simulator import World
 from node_tests.stub_node import PORT, StubNode
+from node_tests.usage import play_seeds
 from peer import ChatReceived, DownloadDone, Outcome, Stopped
 from protocol import messages
 from protocol.door import PORTS_BEHIND, at_door, is_better, leads_here, places_behind, ports_behind
@@ -606,9 +613,5 @@ def test_random_comings_and_goings_end_in_one_network_at_every_port(seed: int) -
 
 
 if __name__ == "__main__":
-    first, _, last = sys.argv[1].partition("-")
-    for number in range(int(first), int(last or first) + 1):
-        try:
-            test_random_comings_and_goings_end_in_one_network_at_every_port(number)
-        except AssertionError as error:
-            print(number, error)
+    test = test_random_comings_and_goings_end_in_one_network_at_every_port
+    sys.exit(play_seeds(lambda seed, tell: test(seed), __doc__))

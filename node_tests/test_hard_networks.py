@@ -21,6 +21,7 @@ if __name__ == "__main__":
 import pytest
 import test_network
 from amounts import amount
+from usage import play_seeds
 
 import library
 from protocol import content, transfer
@@ -109,4 +110,4 @@ def test_a_newer_supernode_goes_to_an_older_one_that_it_lost_and_that_knows_none
 
 
 if __name__ == "__main__":
-    test_network.main(sys.argv[2], KINDS[sys.argv[1]])
+    sys.exit(play_seeds(test_network.play, __doc__, KINDS))

@@ -4,6 +4,7 @@ Held in each: what arrives is an exact prefix of what was sent; a clean end mean
 nothing; nothing is left behind. A few seeds here; a long range by
 
     python node_tests/test_lives.py 500001-502000
+    python node_tests/test_lives.py 500470 --packets life.trace     one, with its packets (node_tests/stage/timeline.py)
 """
 
 from __future__ import annotations
@@ -12,8 +13,7 @@ import collections
 import pathlib
 import random
 import sys
-import time
-from typing import Any, Dict, List, Tuple
+from typing import Any, Counter, Dict, List, Tuple
 
 import pytest
 
@@ -21,6 +21,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from node_tests.simulator import Conditions, EndpointDriver, World
+from node_tests.usage import Tell, play_seeds
 from protocol import connection, endpoint, streams
 from protocol.connection import ConnectionLost, Established, FrameReceived, State
 from protocol.streams import Frame
@@ -214,18 +215,16 @@ def test_a_random_life_keeps_its_promises(limits, seed):
 
 
 def main() -> int:
-    first, last = map(int, sys.argv[1].split("-"))
-    began, bad, reasons = time.monotonic(), 0, collections.Counter()  # type: ignore[var-annotated]
-    for seed in range(first, last + 1):
+    reasons: Counter[str] = collections.Counter()
+
+    def play(seed: int, tell: Tell) -> None:
         life = Life(seed)
         try:
             life.run()
-        except Exception as error:
-            bad += 1
-            print("seed %d: %s: %s" % (seed, type(error).__name__, error))
-        reasons.update(lost.reason for lost in life.lost.values())
-    print("%d lives, %d bad, %.0f s; %s" % (last - first + 1, bad, time.monotonic() - began, dict(reasons)))
-    return min(bad, 1)
+        finally:
+            reasons.update(lost.reason for lost in life.lost.values())
+
+    return play_seeds(play, __doc__, about=lambda: "; ends: %s" % dict(reasons))
 
 
 if __name__ == "__main__":

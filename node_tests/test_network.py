@@ -21,7 +21,6 @@ import random
 import shutil
 import sys
 import tempfile
-import time
 
 if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -31,6 +30,7 @@ from amounts import amount
 from folders import entries_of
 from lab import PORT, Lab, Node
 from simulator import Conditions
+from usage import play_seeds
 
 from peer import ChatReceived, DownloadDone, FetchAnswer, Outcome, Progress, Stopped, SupernodeChanged
 from protocol.content import digests_of, identity_of
@@ -662,21 +662,5 @@ def test_a_seed_replays_exactly():
     assert first == second and len(first) > 50
 
 
-def main(argument, kind=None):
-    if "-" not in argument:
-        play(int(argument), trace=print, kind=kind)
-        return
-    first, last = map(int, argument.split("-"))
-    failed, began = 0, time.perf_counter()
-    for seed in range(first, last + 1):
-        try:
-            play(seed, kind=kind)
-        except Broken as error:
-            failed += 1
-            print(error, flush=True)
-    seconds = time.perf_counter() - began
-    print("%d of %d failed; %.2f s each" % (failed, last + 1 - first, seconds / (last + 1 - first)))
-
-
 if __name__ == "__main__":
-    main(sys.argv[1])
+    sys.exit(play_seeds(play, __doc__))
