@@ -33,7 +33,7 @@ from prompt.console import Console, relative_path
 from prompt.settings import EXIT_FLAGS, NodeError, Settings, parse_flags
 from prompt.terminal import Terminal, next_of
 from protocol import mishaps, results
-from protocol.lines import safe_text
+from protocol.lines import line_for, safe_text
 
 if TYPE_CHECKING:                       # `open_node` imports them, once the first line is on the screen
     import library as files
@@ -315,6 +315,13 @@ def _import_node() -> None:
     from protocol.door import ports_behind
 
 
+def _tell(notify: Callable[[Any], None], folder: str, event: Any) -> None:
+    """What a person is told stands in the log, too, but for chat and for how far a transfer is."""
+    if not isinstance(event, (results.ChatReceived, results.Progress)) and log.isEnabledFor(logging.INFO):
+        log.info("%s", line_for(event, folder))
+    notify(event)
+
+
 def open_node(settings: Settings, notify: Callable[[Any], None]) -> Node:
     """A node with all its threads, started; NodeError says why not."""
     _import_node()
@@ -327,9 +334,11 @@ def open_node(settings: Settings, notify: Callable[[Any], None]) -> Node:
     except rdt.RdtError as error:
         library.close()
         raise NodeError(f"No network can be used here: {safe_text(str(error))}.") from error
-    node = Node(settings, notify, library, transport, is_port_own)
+    log.info("node at %s:%d, folder %s", *transport.address, library.folder)
+    tell = functools.partial(_tell, notify, library.folder)
+    node = Node(settings, tell, library, transport, is_port_own)
     if library.notice:
-        notify(results.Notice(library.notice))
+        tell(results.Notice(library.notice))
     node.start(settings)
     return node
 

@@ -20,10 +20,11 @@ from collections import deque
 from functools import partial
 from typing import AbstractSet, Any, Callable, Deque, Dict, List, Optional, Protocol, Sequence, Tuple
 
-from protocol import messages
+from protocol import messages, mishaps
 from protocol.callers import NO_HELLO_REASON, NOT_A_MEMBER_REASON, Callers, Verdict, judge
 from protocol.content import LibraryError, decode_listing, ids_in, ids_of
 from protocol.fetching import MESH_LINKS_MAX, Fetching
+from protocol.figures import PathFigures
 from protocol.host import After
 from protocol.jobs import Jobs
 from protocol.membership import LOCAL_LINK, LocalSide, Membership, Seat, share_digest
@@ -76,6 +77,8 @@ __all__ = [
 ]  # fmt: skip
 
 NOTHING: AbstractSet[bytes] = frozenset()
+log = mishaps.logger("peer")
+
 SCANNED_AT_ONCE = 1000  # contents of a report that are taken in in one turn: 20,000 would keep all else waiting
 ANNOUNCED_AT_ONCE = 1000  # shares told in one turn: 10,000 would keep everything else waiting
 LIST_TIMEOUT = 5.0
@@ -105,6 +108,9 @@ class Network(Protocol):
 
     def backlog(self, link: int) -> int:
         """Bytes not yet delivered to the other side."""
+
+    def figures(self, link: int) -> Optional[PathFigures]:
+        """How its path does; None where nothing is known of it."""
 
     def disconnect(self, link: int, reason: str) -> None:
         """After what was sent is delivered."""
@@ -355,6 +361,8 @@ class Peer:
             if len(found) == 1:
                 self.fetch(found[0], self._now, done)
             else:
+                if not found:
+                    log.info("nobody here has %s", name)
                 done(FetchAnswer("several" if found else "nobody", tuple(found)))
 
         self._ask_list(name, now, listed)
@@ -679,6 +687,7 @@ class Peer:
         self._to_supernode.clear()
         self._to_peer.clear()
         local = LocalSide(self.network, self._to_peer)
+        log.info("this node rules from now on, in term %d", seat.term)
         self.supernode = self._make_supernode(local, self._rng, seat, now, self.on_notice, self.membership.go_over)
 
     def drop_supernode(self, now: float) -> None:

@@ -50,6 +50,7 @@ from protocol import controllers, mishaps
 from protocol import door as rules
 from protocol.content import LibraryError
 from protocol.endpoint import Endpoint, LoneReceived
+from protocol.figures import PathFigures
 from protocol.links import MESSAGE, LinkTable
 from protocol.recovery import SEGMENTS_MAX
 from protocol.streams import FRAME_COST, FRAME_HEADER_SIZE, FRAME_SIZE_MAX, Frame
@@ -1615,6 +1616,9 @@ class Links:
     def backlog(self, link: int) -> int:
         """Bytes sent on a link and not yet delivered, those on their way to the network thread included."""
         return self._posted.of(link) + self._table.backlog(link)
+
+    def figures(self, link: int) -> Optional[PathFigures]:
+        return self._table.figures(link)
 
     def disconnect(self, link: int, reason: str) -> None:
         self._post(lambda: self._with(link, lambda table: table.disconnect(link, reason)))

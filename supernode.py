@@ -18,7 +18,7 @@ import random
 from collections import deque
 from typing import Any, Callable, Deque, Dict, Hashable, List, Optional, Set, Tuple
 
-from protocol import messages
+from protocol import messages, mishaps
 from protocol.admission import Admission, Waiting
 from protocol.chat import RECENT_MAX, Bucket, counted_anew, missed
 from protocol.credit import Credit
@@ -57,6 +57,8 @@ from protocol.roster import (
 )
 from protocol.seat import LOCAL_LINK, SLEPT_AFTER, Network, Seat
 from protocol.wire import Address
+
+log = mishaps.logger("supernode")
 
 TICK = 0.5  # seconds between two looks at the members
 SILENT_MAX = 8.0  # seconds without a sign (four beats) until a member is gone
@@ -323,6 +325,7 @@ class Supernode:
         line.chat_seen = min(seen, self._sequence)  # in the other half of a parted network it may have counted further
         self._send(link, self._welcome(line))
         self._newcomers.append(line)
+        log.info("took in %s, node %s at %s:%d; %d are here", join.name, join.node_id.hex(), *address, len(self._lines))
         self._mark(join.node_id, now)
 
     def _refusal(self, link: int, address: Address, join: messages.Join, now: float) -> Any:
@@ -350,6 +353,7 @@ class Supernode:
         return sum(line.link is None and line.entry.place[0] == host for line in self._lines.values())
 
     def _refuse(self, link: int, message: Any) -> None:
+        log.info("link %d is not taken in: %r", link, message)
         self._send(link, message)
         line = self._by_link.pop(link, None)
         if line is not None:
@@ -398,6 +402,7 @@ class Supernode:
 
     def _depart(self, line: _Line, how: int, now: float) -> None:
         node_id = line.entry.node_id
+        log.info("%s, node %s, %s", line.entry.name, node_id.hex(), "is gone" if how == GONE else "left")
         self._say_all(line)
         del self._lines[node_id]
         self._drop_link(line, "gone" if how == GONE else "left")

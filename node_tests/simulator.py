@@ -31,6 +31,7 @@ from protocol.connection import Batch, ConnectionLost, Established, FrameReceive
 from protocol.controllers import CONTROLLERS, DEFAULT
 from protocol.door import DOOR_INTERVAL
 from protocol.endpoint import Endpoint
+from protocol.figures import PathFigures
 from protocol.links import LinkTable
 from protocol.streams import Frame
 from protocol.trace import TracedEndpoint
@@ -336,6 +337,9 @@ class MessageNetwork(_Driven):
 
     def backlog(self, link: int) -> int:
         return 0
+
+    def figures(self, link: int) -> Optional[PathFigures]:
+        return None
 
     def disconnect(self, link: int, reason: str) -> None:
         if link < 0 and self.door is not None:
@@ -676,6 +680,9 @@ class PacketNetwork(_Driven):
 
     def backlog(self, link: int) -> int:
         return self.links.backlog(link)
+
+    def figures(self, link: int) -> Optional[PathFigures]:
+        return self.links.figures(link)
 
     def disconnect(self, link: int, reason: str) -> None:
         if link < 0:

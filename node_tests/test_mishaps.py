@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from protocol.mishaps import INTERVAL, PLACES_MAX, Mishaps, logger
+from protocol.mishaps import INTERVAL, LINES_MAX, PLACES_MAX, Mishaps, logger
 
 
 class Log:
@@ -60,6 +60,26 @@ def test_what_has_no_traceback_is_always_told():
     for _ in range(3):
         log.say("the port is taken")
     assert len(log.lines) == 3
+
+
+def test_a_flood_of_lines_of_one_place_is_told_sixty_times_a_minute_with_a_count():
+    log = Log()
+    for number in range(500):
+        log.say("refused %d", number)
+    assert len(log.lines) == LINES_MAX
+    log.now += INTERVAL
+    log.say("refused %d", 500)
+    assert log.lines[LINES_MAX:] == ["refused 500 (before it %d more of these were left out)" % (500 - LINES_MAX)]
+    for number in range(LINES_MAX + 6):
+        log.say("refused %d", number)
+    (rest,) = log.mishaps.rest()
+    assert rest.startswith("7 more lines at ") and not log.mishaps.rest()
+
+
+def test_a_name_that_another_node_made_up_breaks_no_line():
+    log = Log()
+    log.say("took in %s", "bo\n2026-11-27 INFO \x1b[2Ja\u202eb")
+    assert log.lines == ["took in bo\\u{a}2026-11-27 INFO \\u{1b}[2Ja\\u{202e}b"]
 
 
 def test_a_clock_that_is_set_back_hides_no_failure_for_a_year():

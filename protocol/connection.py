@@ -18,7 +18,8 @@ import enum
 import math
 from typing import Any, List, NamedTuple, Optional, Type
 
-from protocol import wire
+from protocol import mishaps, wire
+from protocol.figures import PathFigures
 from protocol.recovery import (
     DATAGRAM_SIZE_BASE,
     PROBE_TIMEOUT_MAX,
@@ -39,6 +40,8 @@ from protocol.streams import (
     StreamViolation,
 )
 from protocol.wire import ACK_RANGES_MAX, BATCH_PACKETS_MAX, DATA_HEADER_SIZE, Address, BatchHead, Buffer, CloseCode
+
+log = mishaps.logger("transport")
 
 HANDSHAKE_TIMEOUT = 5.0  # seconds, both for the one who connects and for a half-open connection
 INIT_INTERVALS = (0.25, 0.25, 0.5, 0.5)  # seconds between INITs; a lost answer is the common case on a LAN
@@ -191,6 +194,7 @@ class Connection:
         self._mtu_rest = MTU_PROBE_AGAIN
         self._mtu_worked = DATAGRAM_SIZE_BASE  # the largest size that ever did
         self._mtu_troubles = 0  # of the recovery, when the search began
+        self._resent = 0  # bytes that were lost, and are or were sent again
         # life and end
         self.used_at = now  # when messages went or came last; keep-alives are no use
         self._heard_at = now
@@ -243,6 +247,15 @@ class Connection:
         """Is there nothing more to wait for before the socket closes?"""
         has_answered = self.state is State.DRAINING and self._lost_told and self._close_at == math.inf
         return has_answered or self.state is State.CLOSED
+
+    def figures(self) -> PathFigures:
+        """How the path does, for a person; from any thread."""
+        recovery, receiving = self.recovery, self.receiving
+        lost = max(0, recovery.packets_lost - recovery.packets_spurious)
+        sent = recovery.next_packet_number - self.first_number
+        trip = recovery.rtt.smoothed if recovery.rtt.samples else None
+        here = receiving.window, receiving.next_offset, receiving.late
+        return PathFigures(trip, int(recovery.congestion.window), sent, lost, self._resent, *here)
 
     def send_frame(self, kind: int, *parts: Buffer, is_bulk: bool = False) -> bool:
         """Queue one frame; False, and nothing, once the connection ends. ValueError when it is over FRAME_SIZE_MAX.
@@ -315,6 +328,7 @@ class Connection:
             self.sending.release()
         if state is State.ESTABLISHED:
             self.owner.events.append(Established(self))
+            log.info("connected %s %s:%d", "to" if self.is_client else "by", *self.address)
         elif state is State.CLOSED:
             self._count_waiting()
             self.owner.forget(self)
@@ -323,6 +337,8 @@ class Connection:
         if not self._lost_told:
             self._lost_told = True
             self.owner.events.append(ConnectionLost(self, reason, is_clean))
+            ended = "closed" if is_clean else "NOT cleanly closed"
+            log.info("connection to %s:%d %s: %s (%s)", *self.address, ended, reason or "no reason", self.figures())
 
     def _end(self, reason: str, is_clean: bool) -> None:
         self._tell_lost(reason, is_clean)
@@ -512,6 +528,7 @@ class Connection:
             self.sending.on_acknowledged(start, stop)
         for start, stop in outcome.lost:
             self.sending.on_lost(start, stop)
+            self._resent += stop - start
         if self.sending.acknowledged_to >= self._progress_goal:
             self._note_progress(now)
         if outcome.progressed:

@@ -21,13 +21,15 @@ import math
 import random
 from typing import Callable, Counter, Deque, Dict, Hashable, Iterator, List, NamedTuple, Optional, Tuple, Type, Union
 
-from protocol import wire
+from protocol import mishaps, wire
 from protocol.buffers import BufferPool
 from protocol.congestion import CongestionController, CubicQ
 from protocol.connection import BacklogDrained, Batch, Connection, ConnectionLost, Established, FrameReceived, State
 from protocol.fairness import FairShares
 from protocol.streams import FRAMES_WAITING_MAX, RECEIVE_WINDOW_INITIAL, RECEIVE_WINDOW_MAX, HeldMemory, ReceiveStream
 from protocol.wire import Address, Buffer, CloseCode, PacketType, WireError
+
+log = mishaps.logger("transport")
 
 CONNECTIONS_MAX = 2048
 CONNECTIONS_PER_HOST_MAX = 64  # loopback is exempt
@@ -460,6 +462,7 @@ class Endpoint:
         refusal = self._refusal(address, now)
         if refusal:
             self.stats["refused: %s" % refusal] += 1
+            log.info("refused a connection from %s:%d: %s", *address, refusal)
             self._reply(address, wire.encode_refused(wire.RefusedPacket(packet.client_id, packet.nonce, refusal)))
             return
         connection = self._new(address, False, now)

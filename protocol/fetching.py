@@ -16,6 +16,7 @@ from collections import OrderedDict, deque
 from functools import partial
 from typing import Any, Callable, Deque, Dict, Iterable, List, Optional, Protocol, Tuple
 
+from protocol import mishaps
 from protocol.callers import NOT_A_MEMBER_REASON
 from protocol.content import FILE_SIZE_MAX, check_name, is_true_manifest, piece_size_of
 from protocol.download import bits_of
@@ -57,6 +58,8 @@ from protocol.results import ListEntry, Notice
 from protocol.seat import SLEPT_AFTER
 from protocol.serving import MESH_OFF_REASON, Serving
 from protocol.transfer import CONTENTS_KNOWN_MAX, DROP_AFTER, Download, Source, SourceState
+
+log = mishaps.logger("transfer")
 
 SEARCH_INTERVAL, SEARCH_INTERVAL_MAX = 3.0, 30.0  # doubled while there are sources, for more of them
 SOURCES_WANTED = 4  # fewer: search again
@@ -528,6 +531,7 @@ class Fetching:
 
     def _on_refused(self, fetch: Fetch, link: int, refused: PieceRefused, now: float) -> None:
         source = fetch.download.on_piece_refused(link, refused.index, now)
+        log.info("%s, piece %d: link %d refused it, reason %d", fetch.name, refused.index, link, refused.reason)
         if source is not None and refused.reason in UNREADABLE_CAUSES:
             source.cause = refused.reason  # what follows from it is told next
             return
@@ -701,6 +705,7 @@ class Fetching:
         fetch = self.fetches.get(download.file_id)
         if fetch is not None:
             fetch.trouble = "%s %s" % (source.label, why)
+            log.info("%s: %s", fetch.name, fetch.trouble)
             self._leave_source(fetch, source, now + USELESS_TIME, now)
 
     def on_all_pieces(self, download: Download, now: float) -> None:
@@ -787,6 +792,7 @@ class Fetching:
             self.dropped += 1
             return
         fetch.trouble = answer.reason or "the supernode cannot pass it on"
+        log.info("%s: not relayed, %s", fetch.name, fetch.trouble)
         if all(bulk.node_id == self.host.supernode_id for bulk in self._providers(fetch)):
             fetch.is_gone = answer.is_gone
             self.fail(fetch, fetch.trouble, now)
@@ -877,6 +883,7 @@ class Fetching:
         held = self._sought.held(relay.requester) + self._relayed.held(relay.requester)
         if held >= RELAYS_FOR_ONE_MAX or not self._make_room(self._sought, relay.requester, now):
             full = NotRelayed(relay.query_id, relay.file_id, relay.requester, False, self._why_full())
+            log.info("%s is not relayed for %s: %s", relay.name, self.host.label_of(relay.requester), full.reason)
             self.host.send_to_supernode(full)
             return None
         fetch = self._new_fetch(relay.file_id, relay.size, relay.name, relay.is_folder, now)

@@ -13,9 +13,11 @@ from collections import OrderedDict, deque
 from functools import partial
 from typing import AbstractSet, Any, Callable, Deque, Dict, List, Optional, Sequence, Tuple
 
+from protocol import mishaps
 from protocol.content import Pack, check_name, decode_listing
 from protocol.download import Rate
 from protocol.fetching import Fetch, Fetching
+from protocol.figures import PathFigures
 from protocol.host import AGAIN, in_slices, kind_of, sentence_of
 from protocol.lines import format_size
 from protocol.messages import NO_NODE
@@ -31,6 +33,8 @@ from protocol.results import (
     TransferRow,
 )
 from protocol.transfer import ASK_OTHERS_AFTER, SourceState
+
+log = mishaps.logger("transfer")
 
 PACKS_AT_ONCE = 2  # of 16 MiB in memory at most
 PACK_FILES_PER_JOB = 1000  # named by one job of the disk: others wait for it, too
@@ -207,6 +211,8 @@ class Job:
         if tell:
             verified, name = self.verified_at_end, self.entry.name
             self.jobs.host.notify(Stopped(self.number, name, verified, self.size, reason, keep and bool(verified)))
+        else:
+            log.info("R %d %s ends with %d bytes: %s", self.number, self.entry.name, self.verified_at_end, reason)
         self.jobs.on_ended(now)
 
     def done(self, path: str, was_there: bool, now: float) -> None:
@@ -246,14 +252,16 @@ class Job:
     def shares(self, now: float) -> Tuple[Share, ...]:
         """What each source has given and gives now, the most generous first; then those that only wait."""
         gave, rates, states = self.given(), {}, {}  # type: Dict[bytes, int], Dict[bytes, float], Dict[bytes, str]
+        paths: Dict[bytes, Optional[PathFigures]] = {}
         for fetch in self.fetches:
             for source in fetch.download.sources.values():
                 one = source.node_id
                 gave.setdefault(one, 0)
                 rates[one] = rates.get(one, 0.0) + source.per_second(now)
                 states[one] = self.state_of(source, now)
+                paths[one] = self.jobs.fetching.network.figures(source.link)
         label_of = self.jobs.fetching.label_of
-        return tuple(Share(label_of(one), gave[one], rates.get(one, 0.0), states.get(one, ""))
+        return tuple(Share(label_of(one), gave[one], rates.get(one, 0.0), states.get(one, ""), paths.get(one))
                      for one in sorted(gave, key=lambda one: -gave[one]))
 
     @staticmethod
@@ -675,6 +683,9 @@ class Jobs:
             running = sum(one.has_begun and not one.end_state for one in self.jobs.values())
             if not job.has_begun and not job.end_state and running < RUNNING_MAX:
                 job.has_begun = True
+                entry, who = job.entry, ", ".join(job.entry.holders)
+                log.info("R %d %s begins: %d bytes, id %s, of %s", job.number, entry.name, job.size,
+                         entry.file_id.hex()[:8], who or "whoever has it")
                 self._begin(job, now)
 
     on_ended = begin_next

@@ -11,6 +11,7 @@ import unicodedata
 from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Set, Tuple
 
 from protocol import results
+from protocol.figures import PathFigures
 from protocol.looks import MARKS, is_drawn, skeleton
 
 CHAT_COLUMNS_MAX = 16384            # when every byte of it is shown as an escape
@@ -293,11 +294,22 @@ def transfer_cells(row: results.TransferRow) -> Sequence[str]:
 
 
 def share_lines(row: results.TransferRow, columns: Optional[int] = None) -> List[str]:
-    """A line for each of several sources of a download: its share of what came, and its rate."""
-    if len(row.shares) < 2:
+    """A line for each source of a download (of a lone one, if its path is known), or for who is sent to: its share of
+    what moved, its rate, and how its path does."""
+    if len(row.shares) < 2 and not any(share.path for share in row.shares):
         return []
-    total = sum(share.size for share in row.shares)
-    cells = [(f"    from {safe_label(share.label)}", f"{share.size * 100 // total if total else 0}%",
-              format_size(share.size), safe_text(share.state) or (format_rate(share.rate) if share.rate >= 1 else ""))
-             for share in row.shares]
+    total, whence = sum(share.size for share in row.shares), "to" if row.direction == "S" else "from"
+    cells = [(f"    {whence} {safe_label(share.label)}", f"{share.size * 100 // total if total else 0}%",
+              format_size(share.size), safe_text(share.state) or (format_rate(share.rate) if share.rate >= 1 else ""),
+              path_text(share.path, row.direction)) for share in row.shares]
     return table(cells, (1,), columns)
+
+
+def path_text(path: Optional[PathFigures], direction: str) -> str:
+    """Round trip, window and loss: of what is sent the congestion window, of what is received what may come ahead."""
+    if path is None:
+        return ""
+    trip = "" if path.round_trip is None else f"rtt {path.round_trip * 1e3:.1f} ms, "
+    if direction == "S":
+        return f"{trip}window {format_size(path.window)}, lost {path.lost_part:.1%}"
+    return f"{trip}window {format_size(path.receive_window)}, lost or late {path.late_part:.1%}"

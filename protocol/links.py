@@ -12,6 +12,7 @@ from typing import Any, Callable, Dict, Iterator, Optional
 
 from protocol.connection import BacklogDrained, Connection, ConnectionLost, Established, FrameReceived
 from protocol.endpoint import Endpoint, LoneReceived
+from protocol.figures import PathFigures
 from protocol.streams import Frame
 from protocol.wire import Address, Buffer
 
@@ -64,6 +65,11 @@ class LinkTable:
     def backlog(self, link: int) -> int:
         connection = self._by_link.get(link)
         return connection.backlog if connection is not None else 0
+
+    def figures(self, link: int) -> Optional[PathFigures]:
+        """How the path of that link does; from any thread."""
+        connection = self._by_link.get(link)
+        return connection.figures() if connection is not None else None
 
     def disconnect(self, link: int, reason: str) -> None:
         connection = self._by_link.get(link)

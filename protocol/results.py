@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple, Optional, Tuple
 
+from protocol.figures import PathFigures
+
 Address = Tuple[str, int]
 
 
@@ -45,12 +47,13 @@ class MemberRow(NamedTuple):
 
 
 class Share(NamedTuple):
-    """What one source has given to a download."""
+    """What one source has given to a download, or one node has got of an upload."""
 
     label: str
     size: int
     rate: float
     state: str = ""  # in words, if it gives nothing now
+    path: Optional[PathFigures] = None
 
 
 class TransferRow(NamedTuple):
@@ -65,7 +68,7 @@ class TransferRow(NamedTuple):
     rate: float
     seconds_left: Optional[float]
     sources: Tuple[str, ...]
-    shares: Tuple[Share, ...] = ()  # of a download
+    shares: Tuple[Share, ...] = ()
 
 
 class Outcome(NamedTuple):

@@ -12,6 +12,7 @@ from collections import OrderedDict, deque
 from functools import partial
 from typing import Any, Callable, Deque, Dict, Iterable, List, Optional, Set, Tuple
 
+from protocol import mishaps
 from protocol.content import LibraryError, check_name, piece_size_of
 from protocol.fairness import FairRecords
 from protocol.host import Host, kind_of
@@ -42,8 +43,10 @@ from protocol.messages import (
     TransferDone,
     encode_parts,
 )
-from protocol.results import ListEntry, TransferRow, UploadDone
+from protocol.results import ListEntry, Share, TransferRow, UploadDone
 from protocol.transfer import Download, Sent, UploadLink, Uploads, manifest_pages
+
+log = mishaps.logger("transfer")
 
 LINKS_PER_NODE_MAX = 4  # that one node may open to us
 MANIFESTS_ASKED_MAX = 256  # at once on one link
@@ -324,7 +327,14 @@ class Serving:
     # ---- what Uploads want done (UploadHands)
 
     def send(self, link: int, message: Any) -> None:
+        if isinstance(message, PieceRefused):
+            label, what = self._label_at(link), message.file_id.hex()[:8]
+            log.info("id %s, piece %d: refused to %s, reason %d", what, message.index, label, message.reason)
         self.network.send(link, *encode_parts(message), is_bulk=isinstance(message, PieceData))
+
+    def _label_at(self, link: int) -> str:
+        upload = self.uploads.links.get(link)
+        return self._label_of(upload) if upload is not None else "link %d" % link
 
     def backlog(self, link: int) -> int:
         return int(self.network.backlog(link))
@@ -432,7 +442,8 @@ class Serving:
             size, rate = self.host.total_of(file_id) or size, sent.rate.per_second(now)
             left = (size - sent.size) / rate if rate >= 1.0 and size > sent.size else None
             name, done, label = self._name_for(upload, file_id), min(sent.size, size), self._label_of(upload)
-            rows.append(TransferRow(sent.number, "S", name, "sending", done, size, rate, left, (label,)))
+            share = Share(label, done, rate, "", self.network.figures(upload.link))
+            rows.append(TransferRow(sent.number, "S", name, "sending", done, size, rate, left, (label,), (share,)))
         return rows
 
     def end_all(self) -> None:

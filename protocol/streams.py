@@ -279,6 +279,7 @@ class ReceiveStream:
         self._small = 0  # of these, bytes of small frames
         self.unconsumed = 0  # bytes of whole frames that the reader has not taken yet
         self.waiting = 0  # and how many frames these are
+        self.late = 0  # bytes that arrived behind later ones
         self._held = RangeSet()  # above next_offset
         self._runs: Dict[int, bytes] = {}  # offset -> bytes, one for each piece of _held's ranges as it came
         self._header = bytearray()
@@ -314,6 +315,8 @@ class ReceiveStream:
             self.next_offset = stop
             return
         for a, b in self._held.missing(max(offset, self.next_offset), stop):
+            if self._held and a < self._held.stops[-1]:
+                self.late += b - a
             part = payload[a - offset : b - offset]
             if a == self.next_offset:
                 self._feed(part, frames)

@@ -15,6 +15,7 @@ import random
 from collections import OrderedDict, deque
 from typing import Any, Deque, Dict, List, NamedTuple, Optional, Protocol, Sequence, Set, Tuple
 
+from protocol import mishaps
 from protocol.chat import Bucket
 from protocol.content import DIGEST_BYTES, FILE_SIZE_MAX, PIECES_MAX
 from protocol.download import PieceChoice, Rate, in_flight_limit, window_of
@@ -37,6 +38,8 @@ from protocol.messages import (
     PieceRequest,
     Queued,
 )
+
+log = mishaps.logger("transfer")
 
 REQUESTS_PER_LINK_MAX = 32  # THREATS: E06
 MEASURED_AFTER = 2.0  # seconds until a source's rate is believed
@@ -215,6 +218,7 @@ class Download:
         if link in self.sources or self.is_ended:
             return
         self.sources[link] = Source(link, node_id, label, now, is_fellow)
+        log.info("id %s: %s is a source (link %d)", self.file_id.hex()[:8], label, link)
         if not is_fellow:
             self._want_manifest(now)
         self._hands.send(link, PieceMapRequest(self.file_id))
@@ -234,6 +238,7 @@ class Download:
         source = self.sources.pop(link, None)
         if source is None:
             return None
+        log.info("id %s: %s is no source any more", self.file_id.hex()[:8], source.label)
         self._release(source, cancel=not self.is_ended)
         if self.choice is not None:
             self.choice.remove_map(link)
@@ -795,7 +800,9 @@ class Uploads:
         upload.jobs.append(_Job(file_id, index, length, may_be_other))
         counted = self._hands.counted_as(upload, file_id)
         if self._sent.get(upload.node_id, (link, counted)) is None:
-            self._sent.put(upload.node_id, (link, counted), Sent(self._hands.next_number(), now, now, 0, Rate(now)))
+            number = self._hands.next_number()
+            self._sent.put(upload.node_id, (link, counted), Sent(number, now, now, 0, Rate(now)))
+            log.info("S %d begins: id %s to %s", number, counted.hex()[:8], upload.label)
         self._pump(now)
 
     def on_cancel(self, link: int, file_id: bytes, index: int) -> None:
