@@ -72,3 +72,15 @@ def test_who_has_most_relays_gives_one_up_for_who_has_none(lab, monkeypatch):
     assert lab.world.run_until(lambda: cy.told((DownloadDone, Stopped)), lab.world.now + 60)
     assert cy.told(DownloadDone)
     assert any("as much for others" in full.reason for full in x.all_of(messages.NotRelayed))
+
+
+@pytest.mark.parametrize("size", [0, 9, 1 << 40])
+@pytest.mark.parametrize("who", ["the supernode's own person", "one with its mesh off"])
+def test_one_who_has_a_relay_begun_with_a_wrong_size_keeps_nobody_from_the_file(lab, who, size):
+    ana, cy = lab.node("ana"), lab.node("cy", mesh=False)
+    bo = lab.node("bo", shared={"want.bin": content(300_000)}, disk_delay=0.5)
+    x = Outlaw(lab).join(ana)
+    ask_relay(x, next(iter(bo.peer._shared)), 1, size)
+    assert lab.world.run_until(lambda: ana.peer.fetching._relayed.total, lab.world.now + 5)
+    done = (cy if who == "one with its mesh off" else ana).fetched("want.bin")
+    assert isinstance(done, DownloadDone), done

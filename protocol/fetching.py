@@ -208,6 +208,9 @@ class Fetching:
         assert fetch.wish is None
         fetch.wish, fetch.name = wish, name
         self._count(fetch, None)  # nobody's share any more: the person here wants it
+        fetch.content = fetch.content._replace(size=size, is_folder=in_memory)  # whoever had it relayed may have lied
+        if self._is_size_lie(fetch, fetch.download.size):
+            return fetch
         if fetch.destination in (Destination.CACHE, Destination.PASSING) and not in_memory:
             self._take_over(fetch)
         if fetch.is_complete:
@@ -586,15 +589,25 @@ class Fetching:
         fetch = self.fetches.get(download.file_id)
         if fetch is None or fetch.download is not download:
             return
-        if size != fetch.content.size:
-            lie = "size lie: announced with %d bytes, it has %d" % (fetch.content.size, size)
-            self.host.run(lambda: None, lambda _, error, now: self.fail(fetch, lie, now))
-        elif fetch.is_in_memory:
+        if self._is_size_lie(fetch, size):
+            return
+        if fetch.is_in_memory:
             fetch.memory = MemoryPieces(size, digests, download.piece_size)
             self.host.run(lambda: b"", partial(self._on_begun, fetch, None))
         else:
             first = Destination.CACHE if fetch.wish is None else Destination.DOWNLOAD
             self._begin(fetch, fetch.destination or first)
+
+    def _is_size_lie(self, fetch: Fetch, size: int) -> bool:
+        """Has it another size, by its digests, than the person was shown? Then that is told, and it ends.
+
+        Of a relay the size is but what one requester said: it keeps it from nobody.
+        """
+        if fetch.wish is None or size < 0 or size == fetch.content.size:
+            return False
+        lie = "size lie: announced with %d bytes, it has %d" % (fetch.content.size, size)
+        self.host.run(lambda: None, lambda _, error, now: self.fail(fetch, lie, now))
+        return True
 
     def open_again(self, fetch: Fetch, error: Exception, now: float) -> bool:
         """Has another program been at what is here of it? What of that is still right stays, the rest is fetched again.
