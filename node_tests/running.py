@@ -28,9 +28,12 @@ def free_port(kind: int = socket.SOCK_DGRAM) -> int:
 class Running:
     """A Python program in a process of its own; leaving the `with` stops it."""
 
-    def __init__(self, script: str, *flags: object, cwd: Any = ROOT) -> None:
-        command = [sys.executable, str(ROOT / script), *map(str, flags)]
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
+    def __init__(
+        self, script: str, *flags: object, cwd: Any = ROOT, python: Sequence[str] = (), **environment: str
+    ) -> None:
+        """`python`: flags for the interpreter itself; the rest goes into its environment."""
+        command = [sys.executable, *python, str(ROOT / script), *map(str, flags)]
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8", **environment}
         self.title = " ".join([script, *map(str, flags)])
         self.lines: List[str] = []
         self._has_more = threading.Condition()

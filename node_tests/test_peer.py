@@ -685,7 +685,7 @@ def test_losing_the_supernode_interrupts_no_direct_transfer(lab):
     lab.run(3)
     assert cy.row().verified > at
     assert lab.world.run_until(lambda: cy.told(DownloadDone), killed_at + 60)
-    assert cy.read("lab.iso") == data
+    assert cy.read("lab.iso") == data and cy.told(DownloadDone)[0].moved == len(data)
     lab.run(20)
     assert cy.told(SupernodeChanged)
 
@@ -703,7 +703,7 @@ def test_a_relayed_transfer_resumes_by_way_of_the_new_supernode(lab):
     ana.kill()
     assert lab.world.run_until(lambda: cy.told((DownloadDone, Stopped)), lab.world.now + 120)
     assert cy.told(DownloadDone), cy.events[-3:]
-    assert cy.read("lab.iso") == data
+    assert cy.read("lab.iso") == data and cy.told(DownloadDone)[0].moved == len(data)
     assert cy.supernode_label() == "di"
     assert bo.peer.supernode_id == cy.peer.supernode_id
 

@@ -42,7 +42,7 @@ from peer import ChatReceived, DownloadDone, Joined, Left, Outcome, Progress, St
 from protocol.buffers import BufferPool
 from protocol.content import digests_of, identity_of
 
-SEEDS = amount(100, 6)
+SEEDS = amount(100, 3)
 NAMES = ("ana", "bo", "cy", "di", "ed", "fay", "gus", "hal", "ivy", "jo")
 GREEDY, LIAR = 66, 77  # numbers of their hosts
 JOIN_MAX = 2.0  # seconds (THREATS: "alive")

@@ -353,7 +353,7 @@ def openings(rng: random.Random) -> Iterator[Dict[str, Any]]:
         yield {"opening": opening, "node_id": node_id_of(opening), "name": "m%d" % number}
 
 
-def test_a_thousand_that_join_at_once_are_all_taken_in_and_chat_goes_on() -> None:
+def test_a_thousand_that_come_and_leave_at_once_are_all_taken_in_and_chat_goes_on() -> None:
     lab = Lab(15, 2)
     stranger = Stranger(lab.world, "127.0.0.1")  # from one address elsewhere it takes longer, see below
     joins = {}
@@ -379,6 +379,13 @@ def test_a_thousand_that_join_at_once_are_all_taken_in_and_chat_goes_on() -> Non
     lab.run(6.0)
     assert busy_links and len(lab.nodes[0].supernode) == 1002
     assert len(lab.nodes[1].membership.roster) == 1002
+    for link in joins:
+        stranger.send(link, messages.Leave())
+    lab.nodes[1].say("and now?")
+    newcomer = lab.add()
+    lab.run(2.0)
+    assert lab.nodes[0].chat[1:] == [("n1", "and now?")] and newcomer.membership.is_joined
+    assert lab.nodes[0].names() == lab.nodes[1].names() == ["n0", "n1", "n2"]
 
 
 def test_an_address_has_room_for_a_class_and_then_for_eight_newcomers_a_second() -> None:
