@@ -43,10 +43,10 @@ from protocol.messages import (
     ShareEntry,
     encode_parts,
 )
+from protocol.prober import Prober
 from protocol.rivals import Rivals, gives_way
 from protocol.roster import (
     TERM_STEP_MAX,
-    Prober,
     is_proven,
     may_contact,
     name_fault,

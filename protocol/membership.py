@@ -39,12 +39,12 @@ from protocol.messages import (
     encode_parts,
 )
 from protocol.opening import LOOPBACK, NO_LAST_NETWORK, NOBODY, PLACES_KEPT, SEARCH_TIME, Ask, LastNetwork, Opening
+from protocol.prober import Prober
 from protocol.roster import (
     TERM_STEP_MAX,
     Change,
     PageError,
     Pages,
-    Prober,
     Roster,
     is_loopback,
     is_proven,

@@ -22,7 +22,8 @@ from typing import List, NamedTuple, Optional, Sequence, Tuple
 
 from protocol.door import places_behind, ports_behind
 from protocol.messages import NOWHERE, ROLE_MEMBER, ROLE_SUPERNODE, Answer
-from protocol.roster import Prober, is_loopback, may_contact, seen_from
+from protocol.prober import Prober
+from protocol.roster import is_loopback, may_contact, seen_from
 from protocol.wire import Address, AddressField, Buffer, Fixed, Many, Reader, Record, WireError
 
 QUERY_INTERVAL = 0.5  # seconds between the rounds
