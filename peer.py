@@ -27,7 +27,7 @@ from protocol.fetching import MESH_LINKS_MAX, Fetching
 from protocol.figures import PathFigures
 from protocol.host import After
 from protocol.jobs import Jobs
-from protocol.membership import LOCAL_LINK, LocalSide, Membership, Seat, share_digest
+from protocol.membership import ELECTION_KEPT, LOCAL_LINK, LocalSide, Membership, Seat, share_digest
 from protocol.messages import (
     SHARES_MAX,
     SHARES_PER_PAGE,
@@ -98,7 +98,8 @@ class Network(Protocol):
 
     address: Address
 
-    def connect(self, address: Address) -> int: ...
+    def connect(self, address: Address, tries: float = ...) -> int:
+        """A new link; at most `tries` datagrams go out until something comes back."""
 
     def send(self, link: int, *parts: Any, is_bulk: bool = False) -> None:
         """The parts make one message; dropped when the link is gone. `is_bulk`: the last carries its own digest."""
@@ -410,6 +411,7 @@ class Peer:
 
     def on_link_up(self, link: int, address: Address, incoming: bool, now: float) -> None:
         self._enter(now)
+        self.membership.hearsay.on_answer(address, now)  # a cookie went there and came back
         if incoming:
             too_many = self._callers.add(link, address, now)
             if too_many is not None:
@@ -688,7 +690,8 @@ class Peer:
         self._to_peer.clear()
         local = LocalSide(self.network, self._to_peer)
         log.info("this node rules from now on, in term %d", seat.term)
-        self.supernode = self._make_supernode(local, self._rng, seat, now, self.on_notice, self.membership.go_over)
+        hearsay, go_over = self.membership.hearsay, self.membership.go_over
+        self.supernode = self._make_supernode(local, self._rng, seat, now, hearsay, self.on_notice, go_over)
 
     def drop_supernode(self, now: float) -> None:
         self.supernode = None
@@ -800,6 +803,9 @@ class Peer:
 
     def place_of(self, node_id: bytes) -> Optional[Address]:
         return self.membership.place_of(node_id)
+
+    def may_dial(self, place: Address, now: float) -> float:
+        return self.membership.hearsay.may_dial(place, now, ELECTION_KEPT)
 
     def send_to_supernode(self, message: Any) -> bool:
         return self.membership.send_to_supernode(message)

@@ -1591,9 +1591,9 @@ class Links:
         with contextlib.suppress(RdtError):  # closed: the process is about to end
             self._transport._post(action)
 
-    def connect(self, address: Address) -> int:
+    def connect(self, address: Address, tries: float = math.inf) -> int:
         link = next(self._numbers)
-        self._post(lambda: self._table.connect(link, address, self._transport._clock()))
+        self._post(lambda: self._table.connect(link, address, self._transport._clock(), tries))
         return link
 
     def send(self, link: int, *parts: Buffer, is_bulk: bool = False) -> None:

@@ -24,6 +24,7 @@ from protocol.chat import RECENT_MAX, Bucket, counted_anew, missed
 from protocol.credit import Credit
 from protocol.door import is_better
 from protocol.fairness import FairShares, FairTurns
+from protocol.hearsay import Hearsay
 from protocol.heirs import LOST_HEIRLOOMS_MAX, Heirlooms, heirloom_of, is_heir, marked
 from protocol.index import Index, has_wildcard
 from protocol.lost import LostPlaces
@@ -43,7 +44,7 @@ from protocol.messages import (
     ShareEntry,
     encode_parts,
 )
-from protocol.prober import Prober
+from protocol.prober import HINT_INTERVAL, Prober
 from protocol.rivals import Rivals, gives_way
 from protocol.roster import (
     TERM_STEP_MAX,
@@ -81,6 +82,7 @@ UPDATE_DELAY_EACH, UPDATE_DELAY_MAX = 0.001, 0.5  # seconds a roster update wait
 BACKLOG_MAX = 8 << 20  # bytes queued for a member who does not read, until it is given up
 ROUND_TRIP_US_MAX = 60_000_000  # that a member may claim
 HEAL_INTERVAL = 10.0
+HEAL_APART = 15.0  # seconds, at a place that has not answered lately (protocol/hearsay.py)
 FIRST_HEAL = 1.0  # seconds from taking office to the first look at the latest: another may have taken it as well
 LATEST_LOST, OTHER_LOST_ASKED = 16, 4  # places where another supernode is looked for, among these, and of all others
 WITNESS_TIME = 15.0  # seconds that the word of a lost member counts; it is asked each 10
@@ -96,6 +98,7 @@ STALE_SIZE = len(messages.encode(messages.Stale(0, NOWHERE)))
 ANSWER_SIZE = 97  # at most, beside the name
 DOUBT_TIME = 3.0  # seconds to find out whether somebody took over meanwhile
 DOUBT_QUERY_INTERVAL = 0.5
+DOUBT_APART = 1.0  # seconds, at a place that has not answered lately (protocol/hearsay.py)
 HELD_MAX = 10_000  # messages kept while in doubt, and files that they announce: 1 KB each, and 12 MB at worst
 HANDOVER_TIME = 2.0
 ASK_BACK_AFTER = 2.0  # seconds: who asks may be about to join
@@ -162,6 +165,7 @@ class Supernode:
         rng: random.Random,
         seat: Seat,
         now: float,
+        hearsay: Optional[Hearsay] = None,
         on_notice: Optional[Callable[[str], None]] = None,
         on_better: Optional[Callable[[Address, float], None]] = None,
     ) -> None:
@@ -179,7 +183,8 @@ class Supernode:
         self._on_notice = on_notice or (lambda text: None)
         self._known_supernodes = list(seat.known_supernodes)
         self._search_port = seat.search_port
-        self._prober = Prober(network, rng)
+        self._hearsay = Hearsay() if hearsay is None else hearsay
+        self._prober = Prober(network, rng, self._hearsay)
         self._lines: Dict[bytes, _Line] = {}
         self._by_link: Dict[int, _Line] = {}
         self._gone: Dict[bytes, Tuple[MemberEntry, float]] = {}  # node id -> its line, until when
@@ -532,6 +537,8 @@ class Supernode:
         assert line.link is not None
         if 0 < ping.round_trip_us <= ROUND_TRIP_US_MAX:
             line.round_trip = ping.round_trip_us / 1e6
+        if line.link != LOCAL_LINK:
+            self._hearsay.on_answer(line.entry.place, now)
         self._send(line.link, messages.Pong(ping.stamp, self.term))
         if ping.term < self.term:
             self._send(line.link, messages.Stale(self.term, NOWHERE))
@@ -841,7 +848,7 @@ class Supernode:
             lines = [line for line in lines if line.entry.node_id in self._doubt_asked]
         self._doubt_asked = {line.entry.node_id for line in lines}
         for line in lines:
-            self._prober.ask(line.entry.place, "doubt", now)
+            self._prober.ask(line.entry.place, "doubt", now, DOUBT_APART)
         self._next_doubt_query = now + DOUBT_QUERY_INTERVAL
 
     def _release(self, now: float) -> None:
@@ -861,7 +868,7 @@ class Supernode:
         places += self._lost_places.some(OTHER_LOST_ASKED, self.rng)
         for place in dict.fromkeys(places):
             if place not in (self.network.address, NOWHERE):
-                self._prober.ask(place, "heal", now)
+                self._prober.ask(place, "heal", now, HEAL_APART)
         if self._search_port:
             self._prober.broadcast(self._search_port, "heal", now)
 
@@ -882,7 +889,11 @@ class Supernode:
         asked = self._prober.match(address, message, now)
         if asked is None or asked.address is None:
             return False
-        if not self.has_ended and asked.purpose != "pay":
+        if self.has_ended or asked.purpose == "pay":
+            return True
+        if asked.is_broadcast and not self._hearsay.is_proven(asked.address, now):
+            self._prober.ask(asked.address, "heal", now, HINT_INTERVAL)  # is it there that this comes from?
+        else:
             self._on_answer(asked.address, message, now)
         return True
 
@@ -901,14 +912,19 @@ class Supernode:
         """
         if self._asked_by is not None and now >= self._asked_by[1] + ASK_BACK_AFTER:
             address, self._asked_by = self._asked_by[0], None
-            if self.is_lone and self._credit.spend(address, WANTED_SIZE) and self._hints.take(now):
-                self._prober.ask_hinted(address, "heal", [], now, (NOWHERE[0], self._search_port))
+            if self.is_lone and may_contact(address, []) and self._is_paid_for(address, WANTED_SIZE, now):
+                self._prober.ask_freely(address, "heal", now, (NOWHERE[0], self._search_port))
 
     def _on_hint(self, address: Address, stale: messages.Stale, now: float) -> None:
         """Somebody says that it rules in a later term: asked, once its address has sent as many bytes as that costs."""
         self._credit.earn(address, STALE_SIZE)
-        if stale.term >= self.term and self._credit.spend(address, QUERY_SIZE) and self._hints.take(now):
-            self._prober.ask_hinted(address, "heal", [place[0] for place in self._known_supernodes], now)
+        near = [place[0] for place in self._known_supernodes]
+        if stale.term >= self.term and may_contact(address, near) and self._is_paid_for(address, QUERY_SIZE, now):
+            self._prober.ask_freely(address, "heal", now)
+
+    def _is_paid_for(self, address: Address, size: int, now: float) -> bool:
+        """May so many bytes go there because as many came from there? Then they are spent."""
+        return self._credit.spend(address, size) and self._hints.take(now)
 
     def _own_name_size(self) -> int:
         line = self._lines.get(self.node_id)

@@ -290,7 +290,7 @@ class MessageNetwork(_Driven):
         delay = conditions.latency + self.world.rng.random() * conditions.jitter
         self.world.after(delay, lambda: action() if target.alive else None)
 
-    def connect(self, address: Address) -> int:
+    def connect(self, address: Address, tries: float = math.inf) -> int:
         address = self.seen(address)
         link = next(self._numbers)
         target = self.world.networks.get(address)
@@ -661,9 +661,9 @@ class PacketNetwork(_Driven):
             self.links.consume(args[0], len(args[1]))
         self.tell(event, *args)
 
-    def connect(self, address: Address) -> int:
+    def connect(self, address: Address, tries: float = math.inf) -> int:
         link = next(self._numbers)
-        self.links.connect(link, self.seen(address), self.world.now)
+        self.links.connect(link, self.seen(address), self.world.now, tries)
         self._pump_soon()
         return link
 

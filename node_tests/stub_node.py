@@ -97,6 +97,7 @@ class StubNode:
     def on_link_up(self, link: int, address: Any, incoming: bool, now: float) -> None:
         if self._put_off("on_link_up", link, address, incoming):
             return
+        self.membership.hearsay.on_answer(address, now)
         if incoming:
             self.incoming[link] = address
         elif self.membership.owns(link):
@@ -202,7 +203,8 @@ class StubNode:
 
     def become_supernode(self, seat: Seat, now: float) -> None:
         local = LocalSide(self.network, self._to_peer)
-        self.supernode = Supernode(local, self.rng, seat, now, self.on_notice, self.membership.go_over)
+        hearsay, go_over = self.membership.hearsay, self.membership.go_over
+        self.supernode = Supernode(local, self.rng, seat, now, hearsay, self.on_notice, go_over)
 
     def drop_supernode(self, now: float) -> None:
         self.supernode = None

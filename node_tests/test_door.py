@@ -385,7 +385,7 @@ def test_who_is_only_asked_by_a_larger_network_finds_it_by_asking_back() -> None
     site, dan, (ana, bo) = lone_and_large(23)
     ana.membership.search_port = PORT
     dan.supernode._next_heal = float("inf")  # its own broadcasts do not get there
-    for _ in range(2):
+    for _ in range(2):  # the first alone has not paid for an Answer and a question
         ana._do(ana.supernode._prober.ask, dan.network.address, "heal", site.world.now)
     assert site.becomes_one(5.0)
     assert outcome(dan) == "joined"

@@ -694,7 +694,7 @@ def subject_of(lab, tyrant, *orders):
     bo = Node(lab, "bo", 2)
     send_lone, connect = bo.network.send_lone, bo.network.connect
     bo.network.send_lone = lambda address, data: (sent.append(address), send_lone(address, data))
-    bo.network.connect = lambda address: (sent.append(address), connect(address))[1]
+    bo.network.connect = lambda address, tries: (sent.append(address), connect(address, tries))[1]
     lab.nodes[:] = [bo]
     bo.do("start", ("10.0.0.1", PORT), PORT, lab.world.now)
     lab.run(5)

@@ -258,6 +258,33 @@ def test_nobody_there_is_said_after_the_timeout():
     assert pair.lost["a"].reason == "timed out"
 
 
+@pytest.mark.parametrize("tries", [1, 2, 3])
+def test_where_few_datagrams_may_go_no_more_do_until_something_comes_back(tries):
+    pair = Pair(seed=24)
+    assert pair.connected()
+    began, kinds = pair.world.now, []
+    pair.a.filter = lambda datagram: (kinds.append(datagram[5]), datagram)[1]
+    nobody = pair.a.endpoint.connect(("10.0.0.9", 1), began, tries=tries)
+    pair.a.pump()
+    pair.world.run(began + HANDSHAKE_TIMEOUT + 0.1)
+    assert kinds.count(wire.PacketType.INIT) == tries
+    assert nobody.state is State.CLOSED and pair.lost["a"].reason == "timed out"
+
+
+def test_few_tries_are_no_limit_once_a_cookie_has_come():
+    """Everything but the COOKIE is lost for two seconds: the INITs with it go on."""
+    pair = Pair(seed=25)
+    assert pair.connected()
+    address = pair.b.address
+    pair.b.filter = lambda datagram: datagram if datagram[5] == wire.PacketType.COOKIE else None
+    made = pair.a.endpoint.connect(address, pair.world.now, tries=1)
+    pair.a.pump()
+    pair.world.run(pair.world.now + 2.0)
+    assert made.state is State.CONNECTING
+    pair.b.filter = None
+    assert pair.world.run_until(lambda: made.state is State.ESTABLISHED, pair.world.now + 1.0)
+
+
 def test_both_connect_at_once():
     pair = Pair(seed=23)
     pair.b.endpoint.connect(Pair.A, 0.0)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import enum
 import math
-from typing import Any, List, NamedTuple, Optional, Type
+from typing import Any, List, NamedTuple, Optional, Tuple, Type
 
 from protocol import mishaps, wire
 from protocol.figures import PathFigures
@@ -48,6 +48,7 @@ INIT_INTERVALS = (0.25, 0.25, 0.5, 0.5)  # seconds between INITs; a lost answer 
 # Before the cookie: under a flood of 20,000 INITs a second an endpoint has cookies for the first tenth of each second
 # only (COOKIES_PER_SECOND), and whoever asks so often meets it.
 ASK_INTERVALS = (0.08,) * 12 + (0.5,)
+FEW_ASK_INTERVALS = (0.25, 1.0)  # where only so few may go out that none can be wasted on a short congestion
 IDLE_TIMEOUT = 30.0  # seconds without any packet
 KEEP_ALIVE_INTERVAL = 10.0
 KEEP_ALIVE_GRID = 0.25  # seconds: at whose multiples the connections of an endpoint wake it together
@@ -164,6 +165,7 @@ class Connection:
         self.cookie = wire.NO_COOKIE
         self.remote_token = b""
         self.init_at = now
+        self.tries = math.inf  # INITs until a cookie shows that somebody is there
         self._init_count = 0
         self._init_sent_at = now
         self.handshake_deadline = now + HANDSHAKE_TIMEOUT
@@ -758,15 +760,23 @@ class Connection:
     def _init_batch(self, now: float) -> Optional[Batch]:
         if now < self.init_at:
             return None
-        intervals = ASK_INTERVALS if self.cookie == wire.NO_COOKIE else INIT_INTERVALS
-        self.init_at = now + intervals[min(self._init_count, len(intervals) - 1)]
+        self.init_at = now + self._init_interval()
         self._init_count += 1
+        if self.cookie == wire.NO_COOKIE and self._init_count >= self.tries:
+            self.init_at = math.inf
         self._init_sent_at = now
         token = self.owner.reset_token(self.local_id)
         packet = wire.InitPacket(
             self.local_id, self.nonce, self.first_number, self.receiving.credit, token, self.cookie
         )
         return self._one(wire.encode_init(packet))
+
+    def _init_interval(self) -> float:
+        """Seconds from this INIT to the next."""
+        intervals: Tuple[float, ...] = INIT_INTERVALS
+        if self.cookie == wire.NO_COOKIE:
+            intervals = ASK_INTERVALS if self.tries == math.inf else FEW_ASK_INTERVALS
+        return intervals[min(self._init_count, len(intervals) - 1)]
 
     def _close_batch(self, now: float) -> Optional[Batch]:
         if now < self._close_at or self._close is None:

@@ -150,12 +150,16 @@ class Endpoint:
 
     # ---- what the owner does
 
-    def connect(self, address: Address, now: float, timeout: float = 5.0) -> Connection:
-        """Begin a handshake; Established or ConnectionLost will tell how it went."""
+    def connect(self, address: Address, now: float, timeout: float = 5.0, tries: float = math.inf) -> Connection:
+        """Begin a handshake; Established or ConnectionLost will tell how it went.
+
+        No more than `tries` datagrams go out until the first comes back.
+        """
         self.now = now
         connection = self._new(address, True, now)
         connection.nonce = self._random_bytes(16)
         connection.handshake_deadline = now + timeout
+        connection.tries = tries
         self.touch(connection)
         return connection
 

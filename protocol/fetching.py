@@ -376,6 +376,10 @@ class Fetching:
             if place is None:
                 return
             bulk = self._open_bulk(place, provider, now)
+            if bulk is None:
+                self._leave_alone(provider, fetch.file_id, now + UNREACHABLE_TIME)
+                fetch.trouble = "%s cannot be reached (it did not answer just now)" % self.host.label_of(provider)
+                return
         bulk.fetches[fetch] = is_fellow
         if bulk.is_up:
             fetch.download.add_source(bulk.link, provider, self.host.label_of(provider), now, is_fellow)
@@ -398,8 +402,12 @@ class Fetching:
                 return True
         return False
 
-    def _open_bulk(self, place: Any, node_id: bytes, now: float) -> Bulk:
-        bulk = Bulk(self.network.connect(place), node_id, now)
+    def _open_bulk(self, place: Any, node_id: bytes, now: float) -> Optional[Bulk]:
+        """A new link; None when that place was tried in vain just now."""
+        tries = self.host.may_dial(place, now)
+        if not tries:
+            return None
+        bulk = Bulk(self.network.connect(place, tries), node_id, now)
         self._bulk[bulk.link] = self._bulk_to[node_id] = bulk
         self._tick_at = min(self._tick_at, now + TICK)
         return bulk
@@ -441,8 +449,8 @@ class Fetching:
             place = self.host.place_of(missing[0])
             if place is None:
                 self._mates.remove(missing[0])
-            else:
-                self._open_bulk(place, missing[0], now)
+            elif self._open_bulk(place, missing[0], now) is None:
+                self._mates.append(self._mates.pop(self._mates.index(missing[0])))  # the others first
         else:
             self._mesh_at = math.inf
 

@@ -8,6 +8,7 @@ over it.
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any, Callable, Dict, Iterator, Optional
 
 from protocol.connection import BacklogDrained, Connection, ConnectionLost, Established, FrameReceived
@@ -38,9 +39,9 @@ class LinkTable:
         self._by_link: Dict[int, Connection] = {}
         self._incoming = incoming or itertools.count(2, 2)  # even numbers; the node's own are odd
 
-    def connect(self, link: int, address: Address, now: float) -> None:
-        """Open a link under that (odd) number."""
-        connection = self._endpoint.connect(address, now)
+    def connect(self, link: int, address: Address, now: float, tries: float = math.inf) -> None:
+        """Open a link under that (odd) number, with so many datagrams at most until something comes back."""
+        connection = self._endpoint.connect(address, now, tries=tries)
         connection.user = link
         self._by_link[link] = connection
 

@@ -23,6 +23,7 @@ from protocol import messages
 from protocol.chat import SAID_LATELY, Bucket, ChatDesk
 from protocol.door import Standing, answer_of, at_door, leads_here, speaks_at_door
 from protocol.election import CLAIM_WAIT, LAST_LOOK, PATIENCE, RANK_TIME, Election
+from protocol.hearsay import Hearsay
 from protocol.heirs import Heirlooms, heirloom_of
 from protocol.lost import LostPlaces
 from protocol.messages import (
@@ -80,6 +81,14 @@ POLL_INTERVAL = 1.0
 ASKED_BESIDES, ASKED_AFTER_SLEEP = 2, 16  # members asked beside those who rank before us
 FOLLOW_TIME = 5.0
 FOLLOW_INTERVAL = 0.15
+# What goes to a place that only messages named, and that has not answered lately (protocol/hearsay.py): the few
+# datagrams that it may get are spread over the time in which an answer helps.
+FOLLOW_APART = 1.0  # seconds
+ELECTION_KEPT = 1  # for the look at the last moment before a member takes over, and for connecting
+HEIRS_MET = 16  # of those who take over first: they are asked in peace, so that each is known when it matters
+MET_AT_ONCE = 4  # at each beat
+MEET_AGAIN = 300.0  # seconds; well before an answer is too old (PROVEN_TIME)
+MEET_APART = 5.0  # seconds until one that did not answer is asked again
 REJOIN_JITTER_MAX = 10.0  # seconds
 REJOIN_JITTER_EACH = 0.02  # seconds for each member (THREATS: F13)
 
@@ -157,7 +166,8 @@ class Membership:
         self.heard_at = 0.0  # when the supernode last gave a sign
         self.dropped = 0  # messages that were not obeyed
         self.search_port = 0
-        self._prober = Prober(network, rng)
+        self.hearsay = Hearsay()
+        self._prober = Prober(network, rng, self.hearsay)
         self._answers = Bucket(ANSWERS_PER_SECOND, ANSWERS_PER_SECOND, 0.0)
         self._chat = ChatDesk()
         self._looks: List[Tuple[float, Address, Callable[[bool], None]]] = []
@@ -260,7 +270,7 @@ class Membership:
         if self.state not in (State.IDLE, State.LEFT):
             raise ValueError("leave the present network first")
         self._forget_network()
-        self._prober.begin_anew()
+        self.hearsay.begin_anew()
         self.search_port = search_port
         self._search = Opening(
             self._prober, self.rng, self.node_id, self.network.address, self.owner.own_addresses(),
@@ -273,7 +283,7 @@ class Membership:
         """Is there a supernode, or a member who names one? done(True or False) within 1.5 s."""
         self._looks.append((now + SEARCH_TIME, address, done))
         for _ in range(2):  # one may be lost
-            self._prober.ask(address, "look", now)
+            self._prober.ask_freely(address, "look", now)
 
     def leave(self, now: float) -> None:
         """Say good-bye and forget the network; a Supernode of this node has handed over before."""
@@ -322,6 +332,7 @@ class Membership:
 
     def on_link_up(self, link: int, address: Address, incoming: bool, now: float) -> None:
         if self._attempt is not None and link == self._attempt.link:
+            self.hearsay.on_answer(self._attempt.address, now)  # on this machine the link may show another one
             self._send_join(link)
 
     def on_link_lost(self, link: int, reason: str, now: float) -> None:
@@ -544,17 +555,23 @@ class Membership:
         self._drop_attempt("trying elsewhere")
         self._drop_link("joining anew")
         self._attempt = _Attempt(address, origin, now + JOIN_TIMEOUT, hops)
-        self._attempt.link = self.network.connect(address)
         self.state = State.JOINING
-        self._wake_at = self._attempt.deadline
+        self._dial(self._attempt, now)
 
     def go_over(self, address: Address, now: float) -> None:
         """This node rules, and nobody ever joined it: try the network there, and rule on until that has taken it in."""
         if self._attempt is None and self.is_supernode and self.state == State.JOINED:
             self._attempt = _Attempt(address, State.JOINED, now + JOIN_TIMEOUT, 0)
             self._attempt.is_to_another = True
-            self._attempt.link = self.network.connect(address)
-            self._wake_at = self._attempt.deadline
+            self._dial(self._attempt, now)
+
+    def _dial(self, attempt: _Attempt, now: float) -> None:
+        tries = self.hearsay.may_dial(attempt.address, now)
+        if tries:
+            attempt.link = self.network.connect(attempt.address, tries)
+            self._wake_at = attempt.deadline
+        else:
+            self._attempt_failed("nobody answers there", now)
 
     def _leave_own(self, now: float) -> None:
         """The other network has taken this node in: its own one, in which it was alone, is no more."""
@@ -645,6 +662,7 @@ class Membership:
         self._chat.send_again(self.heard_at - SAID_LATELY if is_other else math.inf)
         self._joined_again(now)
         self._say_again()
+        self._meet_heirs(now)
         self._tell_entered(old_id, before, now)
 
     def _remember_supernode(self, address: Address) -> None:
@@ -784,6 +802,7 @@ class Membership:
         self.send_to_supernode(messages.Ping(int(now * 1e6), self.term, round_trip_us))
         self._next_beat = now + BEAT_INTERVAL
         self._say_again()
+        self._meet_heirs(now)
 
     def _say_again(self) -> None:
         """What did not get there, because there was no supernode just then or it had too much to do."""
@@ -793,10 +812,25 @@ class Membership:
         if self._wants_roster:
             self.send_to_supernode(messages.RosterRequest(self.roster.version))
 
+    def _meet_heirs(self, now: float) -> None:
+        """Know by an answer of their own those who take over first. (Who rules knows all, by their links.)"""
+        if self.is_supernode:
+            return
+        left = MET_AT_ONCE
+        for entry in itertools.islice(self.roster.succession(without=self.supernode_id), HEIRS_MET):
+            place = self.place_of(entry.node_id) if entry.node_id != self.node_id else None
+            if left and place is not None and not self.hearsay.has_answered(place, MEET_AGAIN, now):
+                left -= self._prober.ask(place, "meet", now, MEET_APART, MEET_APART, ELECTION_KEPT)
+
+    def _on_met(self, address: Address, answer: Answer, now: float) -> None:
+        """An heir is where the roster says: that it answered is all that was wanted."""
+
     def _on_pong(self, pong: messages.Pong, now: float) -> None:
         round_trip = now - pong.stamp / 1e6
         if 0.0 <= round_trip <= 60.0:
             self.round_trip = round_trip
+        if self.supernode_address is not None:
+            self.hearsay.on_answer(self.supernode_address, now)
 
     def _on_ping(self, ping: messages.Ping, now: float) -> None:
         self.send_to_supernode(messages.Pong(ping.stamp, self.term))
@@ -900,7 +934,7 @@ class Membership:
             self._wake_at = self._join_claim[0]
             return
         if follow.address != NOWHERE:
-            self._prober.ask(follow.address, "follow", now)
+            self._prober.ask(follow.address, "follow", now, FOLLOW_APART)
         self._wake_at = now + max(FOLLOW_INTERVAL, 0.001 * len(self.roster))
 
     def _on_follow_answer(self, address: Address, answer: Answer, now: float) -> None:
@@ -927,7 +961,7 @@ class Membership:
         self._election.forget()
         self._wake_at = now
         for entry in self._others(ASKED_BESIDES + 1):
-            self._ask_member(entry.node_id, now)
+            self._ask_member(entry.node_id, now, ELECTION_KEPT)
 
     def _others(self, count: int) -> List[MemberEntry]:
         """Some others, who may know more; many for one who has slept, since most may have left."""
@@ -935,10 +969,10 @@ class Membership:
         entries = [e for e in self.roster.succession(self.supernode_id) if e.node_id != self.node_id]
         return self.rng.sample(entries, min(count, len(entries)))
 
-    def _ask_member(self, node_id: bytes, now: float) -> None:
+    def _ask_member(self, node_id: bytes, now: float, keep: int) -> None:
         place = self.place_of(node_id)
         if place is not None:
-            self._prober.ask(place, "poll", now)
+            self._prober.ask(place, "poll", now, RANK_TIME if keep else 0.0, keep=keep)
 
     def _suspect_timer(self, now: float) -> None:
         if self.supernode_link is not None and now >= self._next_beat:
@@ -1017,8 +1051,9 @@ class Membership:
         turn = int((now - election.gone_at) / RANK_TIME) + 4  # not all at once: a thousand members ask, too
         before = [self.roster.get(node_id) for node_id in election.before_me()[:turn]]
         asked = [entry.node_id for entry in [*before, *self._others(ASKED_BESIDES)] if entry is not None]
+        keep = ELECTION_KEPT if now < election.my_turn_at() - LAST_LOOK - 1e-6 else 0
         for node_id in dict.fromkeys(asked):
-            self._ask_member(node_id, now)
+            self._ask_member(node_id, now, keep)
         for claim in election.claims(PATIENCE, now):
             self._prober.ask(claim.address, "poll", now)
         turn_at = election.my_turn_at()
@@ -1092,4 +1127,5 @@ _ANSWER_HANDLERS: Dict[str, Callable[[Membership, Address, Answer, float], None]
     "look": Membership._on_look_answer,
     "poll": Membership._on_poll_answer,
     "follow": Membership._on_follow_answer,
+    "meet": Membership._on_met,
 }

@@ -32,6 +32,7 @@ SEARCH_TIME = ROUNDS * QUERY_INTERVAL  # seconds
 SEARCH_TIME_WITH_MEMBERS = 15.0  # members answered, but their supernode is just being replaced
 LAN_GRACE = 0.1  # seconds that a supernode on this machine has to answer before one elsewhere is taken
 NAMED_FOR = 2.0  # seconds after a member named its supernode: then it does not live any more either
+DIALS_KEPT = 1  # of the datagrams to a named supernode that does not answer: connecting is the last try
 NOBODY: Address = ("", 0)  # the finding when nobody answered
 PLACES_KEPT = 8  # of the members that take over first
 LOOPBACK = "127.0.0.1"
@@ -165,7 +166,7 @@ class Opening:
                 self._broadcast_behind(Ask.SEARCH, (NOWHERE[0], self._port), now)
         for place in self._expected():
             if place != self._own_address:
-                self._prober.ask(place, Ask.SEARCH, now)
+                self._prober.ask_freely(place, Ask.SEARCH, now)
         is_here = self.target is None or self._is_here(self.target)
         if is_here or self._rounds > 1:
             self._ask_behind(self.target or (LOOPBACK, self._port), now)
@@ -181,7 +182,7 @@ class Opening:
         """Something mute may have the port: ask the nodes behind it that are of the network known by it."""
         for behind in places_behind(place):
             if not self._is_own(behind):
-                self._prober.ask(behind, Ask.SEARCH, now, place)
+                self._prober.ask_freely(behind, Ask.SEARCH, now, place)
 
     def _broadcast_behind(self, purpose: Ask, about: Address, now: float) -> None:
         """Once, before giving up: on another machine, too, something mute may have the port."""
@@ -250,7 +251,7 @@ class Opening:
         self._is_answered = self._is_answered or purpose in (Ask.SEARCH, Ask.LAST)
         if self._is_own(place):
             return  # it still believes in the one that died here
-        self._prober.ask_hinted(place, purpose, near, now)
+        self._prober.ask_hinted(place, purpose, near, now, keep=DIALS_KEPT)
         if purpose in (Ask.SEARCH, Ask.LAST):
             self._named_at = now
             self._named = place if place != NOWHERE and may_contact(place, near) else None

@@ -5,11 +5,11 @@ Used by `protocol/membership.py`, `protocol/opening.py` and `supernode.py`. Pure
 
 from __future__ import annotations
 
-import math
 import random
 from typing import Any, Dict, NamedTuple, Optional, Sequence
 
 from protocol import messages
+from protocol.hearsay import Hearsay
 from protocol.messages import NOWHERE, Answer, Query, Wanted
 from protocol.roster import may_contact, random_bytes
 from protocol.wire import Address
@@ -17,8 +17,6 @@ from protocol.wire import Address
 QUERY_LIFETIME = 5.0  # seconds in which an Answer is still taken
 QUERIES_PENDING_MAX = 2048
 HINT_INTERVAL = 0.2  # seconds between two to one address: who answers may name another one, and that one the first
-HINTS_PER_MINUTE = 3  # unanswered queries to an address that only a message named
-HINTED_MAX = 256  # such addresses in a minute
 
 
 class Asked(NamedTuple):
@@ -27,60 +25,46 @@ class Asked(NamedTuple):
     address: Optional[Address]  # None: it was broadcast
     purpose: Any
     at: float
-
-
-class _Hints(NamedTuple):
-    """How often an address was asked that only a message named."""
-
-    since: float
-    unanswered: int  # since then
-    last_at: float
-
-    def counts(self, now: float) -> bool:
-        return now - self.since <= 60.0 if self.unanswered else now < self.last_at + HINT_INTERVAL
+    is_broadcast: bool = False  # then anybody who heard it may have answered in the name of another address
 
 
 class Prober:
     """Queries out, Answers back, matched by nonce."""
 
-    def __init__(self, network: Any, rng: random.Random) -> None:
+    def __init__(self, network: Any, rng: random.Random, hearsay: Hearsay) -> None:
         self._network = network
         self._rng = rng
+        self._hearsay = hearsay
         self._pending: Dict[bytes, Asked] = {}
-        self._hints: Dict[Address, _Hints] = {}
 
-    def ask(self, address: Address, purpose: Any, now: float, about: Optional[Address] = None) -> None:
-        """Who is there? Or, `about` a place: does it lead to your network?"""
+    def ask_freely(self, address: Address, purpose: Any, now: float, about: Optional[Address] = None) -> None:
+        """Who is there? Or, `about` a place: does it lead to your network?
+
+        For where a person said, for this machine itself, and for who has sent as many bytes as this costs.
+        """
         self._network.send_lone(address, self._query(Asked(address, purpose, now), about))
 
     def broadcast(self, port: int, purpose: Any, now: float, about: Optional[Address] = None) -> None:
         self._network.broadcast_lone(port, self._query(Asked(None, purpose, now), about))
 
+    def ask(
+        self, address: Address, purpose: Any, now: float, apart: float = 0.0, apart_proven: float = 0.0, keep: int = 0,
+        about: Optional[Address] = None,
+    ) -> bool:  # fmt: skip
+        """The same, anywhere else: as often as `Hearsay.may_send` allows."""
+        is_allowed = self._hearsay.may_send(address, now, apart, apart_proven, keep)
+        if is_allowed:
+            self.ask_freely(address, purpose, now, about)
+        return is_allowed
+
     def ask_hinted(
-        self, address: Address, purpose: Any, near: Sequence[str], now: float, about: Optional[Address] = None
-    ) -> bool:
-        """Ask at an address that only a message named: not everywhere, and not often."""
-        hints = self._hints.get(address, _Hints(now, 0, -math.inf))
-        if now - hints.since > 60.0:
-            hints = _Hints(now, 0, -math.inf)
-        is_often = hints.unanswered >= HINTS_PER_MINUTE or now < hints.last_at + HINT_INTERVAL
-        if is_often or address == NOWHERE or not may_contact(address, near):
+        self, address: Address, purpose: Any, near: Sequence[str], now: float, about: Optional[Address] = None,
+        keep: int = 0,
+    ) -> bool:  # fmt: skip
+        """Ask at an address that a message has just named: not everywhere, and not often."""
+        if address == NOWHERE or not may_contact(address, near):
             return False
-        if address not in self._hints and not self._has_room_for_hint(now):
-            return False
-        self._hints[address] = _Hints(hints.since, hints.unanswered + 1, now)
-        self.ask(address, purpose, now, about)
-        return True
-
-    def begin_anew(self) -> None:
-        """A person wants to join: what an earlier wish has asked in vain does not count against this one."""
-        self._hints.clear()
-
-    def _has_room_for_hint(self, now: float) -> bool:
-        """Somebody who names address after address makes us ask no more of them than this in a minute."""
-        if len(self._hints) >= HINTED_MAX:
-            self._hints = {place: hints for place, hints in self._hints.items() if hints.counts(now)}
-        return len(self._hints) < HINTED_MAX
+        return self.ask(address, purpose, now, HINT_INTERVAL, HINT_INTERVAL, keep, about)
 
     def _query(self, asked: Asked, about: Optional[Address]) -> bytes:
         self._expire(asked.at)
@@ -106,8 +90,7 @@ class Prober:
         if asked is None or now - asked.at > QUERY_LIFETIME:
             return None
         if asked.address is None:
-            return asked._replace(address=source)
+            return asked._replace(address=source, is_broadcast=True)
         del self._pending[answer.nonce]
-        if asked.address in self._hints:
-            self._hints[asked.address] = self._hints[asked.address]._replace(unanswered=0)
+        self._hearsay.on_answer(asked.address, now)
         return asked

@@ -1,0 +1,142 @@
+"""Request forgery: one who rules names an address that never heard of this program, in every way that there is.
+
+F11: whatever is said, each member sends there no more than three datagrams in any minute, handshakes included.
+"""
+
+from __future__ import annotations
+
+import pytest
+from lab import PORT, Lab, Node
+from test_hostile import Outlaw
+
+from peer import ListEntry, Outcome
+from protocol import messages
+from protocol.hearsay import HOST_UNANSWERED_MAX, UNANSWERED_MAX
+from protocol.messages import NOWHERE, MemberEntry, encode
+from protocol.roster import with_proof
+
+VICTIM = ("10.0.0.99", 7000)
+NETWORK, SECRET, FILE = b"n" * 16, b"s" * 16, b"f" * 32
+PHANTOMS = 150  # members in the roster, all of them at the victim's address
+
+
+class Liar(Outlaw):
+    """Rules a network in which whoever asks and joins is welcome, and names only victims."""
+
+    def __init__(self, lab, victims):
+        super().__init__(lab, 1, "liar")
+        self.phantoms = [
+            MemberEntry(number.to_bytes(8, "big"), "p%d" % number, victims[number % len(victims)], number, True, True)
+            for number in range(1, PHANTOMS + 1)
+        ]
+        self.members = {}  # link -> the line of who joined by it
+        self.hears = self.answer
+
+    def on_lone(self, address, data, now):
+        query = messages.decode(data)
+        if isinstance(query, messages.Query):
+            answer = messages.Answer(
+                query.nonce, bytes(8), NETWORK, 1, self.node_id, messages.ROLE_SUPERNODE, self.node_id,
+                NOWHERE, 0, PHANTOMS, "liar", bytes(16),
+            )  # fmt: skip
+            self.network.send_lone(address, encode(with_proof(answer, SECRET)))
+
+    def answer(self, link, message):
+        if isinstance(message, messages.Join):
+            me = MemberEntry(message.node_id, message.name, ("10.0.0.2", PORT), PHANTOMS + 1, True, True)
+            self.members[link] = me
+            lines = (MemberEntry(self.node_id, "liar", NOWHERE, 0, True, True), *self.phantoms, me)
+            self.say(link, messages.Welcome(NETWORK, 1, self.node_id, SECRET, bytes(32), len(lines), 1, 1))
+            for first in range(0, len(lines), messages.MEMBERS_PER_PAGE):
+                page = lines[first : first + messages.MEMBERS_PER_PAGE]
+                self.say(link, messages.RosterPage(1, 1, first, len(lines), page))
+        elif isinstance(message, messages.Ping):
+            self.say(link, messages.Pong(message.stamp, 1))
+        elif isinstance(message, messages.Search):
+            for phantom in self.phantoms:
+                offer = messages.Offer(message.query_id, message.file_id, bytes(8), phantom.node_id, True, True)
+                self.say(link, offer)
+
+    def seek(self):
+        """Somebody else wants what a member has, or fetches."""
+        for link in self.members:
+            for phantom in self.phantoms[:5]:
+                self.say(link, messages.Search(1, FILE, 9, "a.bin", False, phantom.node_id, phantom.place, False))
+
+    def send_away(self):
+        for link, member in self.members.items():
+            self.say(link, messages.Moved(2, self.phantoms[member.order % PHANTOMS].place, self.phantoms[0].node_id))
+
+
+class Watch:
+    """When a node sent a datagram to a victim."""
+
+    def __init__(self, node, victims):
+        self.at, self.node = [], node
+        driver = node.network.driver
+        send_raw = driver.send_raw
+
+        def watched(address, datagram):
+            if address in victims:
+                self.at.append(node.world.now)
+            send_raw(address, datagram)
+
+        driver.send_raw = watched
+
+    def most_in_a_minute(self):
+        return max((sum(at - 60.0 < other <= at for other in self.at) for at in self.at), default=0)
+
+
+def story(path, victims):
+    """Two members of a liar's network: in peace, while they fetch, sent away, and when it is gone."""
+    lab = Lab(path, packets=True)
+    liar = Liar(lab, victims)
+    nodes, watches = [], []
+    for number, name in enumerate(("bo", "cy"), 2):
+        node = Node(lab, name, number)
+        lab.nodes.append(node)
+        nodes.append(node)
+        watches.append(Watch(node, victims))
+        node.start(("10.0.0.1", PORT))
+        assert node.told(Outcome)[-1].kind == "joined"
+    lab.run(60)
+    for node in nodes:
+        node.do("fetch", ListEntry(1, "a.bin", 9, FILE, content_size=9), lab.world.now, lambda answer: None)
+    for _ in range(60):
+        liar.seek()
+        lab.run(1)
+    liar.send_away()
+    lab.run(60)
+    lab.world.kill(liar.network)
+    lab.run(120)
+    lab.close()
+    return watches
+
+
+def test_whoever_rules_brings_nobody_to_send_more_than_three_datagrams_a_minute_to_a_stranger(tmp_path):
+    for watch in story(tmp_path, [VICTIM]):
+        assert 0 < watch.most_in_a_minute() <= UNANSWERED_MAX
+
+
+def test_nor_many_more_to_all_ports_of_a_strangers_machine(tmp_path):
+    for watch in story(tmp_path, [(VICTIM[0], VICTIM[1] + number) for number in range(PHANTOMS)]):
+        assert 0 < watch.most_in_a_minute() <= HOST_UNANSWERED_MAX
+
+
+@pytest.mark.parametrize("name", ["a", "n" * 32])
+def test_who_is_asked_asks_back_in_no_more_bytes_than_came(lab, name):
+    """A lone supernode wants to know who asked: the address may be forged."""
+    ana = lab.node(name)
+    x = Outlaw(lab, 99)
+    lab.world.broadcasts = False
+    sent = []
+    send_lone = ana.network.send_lone
+    ana.network.send_lone = lambda address, data: (sent.append(len(data)), send_lone(address, data))
+    came = 0
+    for number in range(60):
+        query = encode(messages.Query(number.to_bytes(8, "big")))
+        came += len(query)
+        x.network.send_lone((ana.ip, PORT), query)
+        lab.run(1)
+        assert sum(sent) <= came
+    assert len(sent) > 60, "it did ask"
