@@ -1021,7 +1021,9 @@ class _Posted:
     To be read before the backlog of what it has taken: then what is taken meanwhile counts twice, and is never missed.
     """
 
-    COST = 768  # bytes that each message costs on its way beside its own: an estimate, of its closure and its views
+    # Bytes that each message costs on its way beside its own: its closure, its parts. Measured on CPython 3.9, 3.11 and
+    # 3.13: 586 to 645 in one part; up to 1,044 for a span of a piece, but that is large itself.
+    COST = 768
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # those who send and the network thread change it

@@ -6,11 +6,14 @@ Each remote is an endpoint of its own in virtual time; a deaf one never gives ba
 from __future__ import annotations
 
 import random
+import sys
+import tracemalloc
 
 import pytest
 from simulator import EndpointDriver, World
 from test_hostile_transport import opened
 
+import rdt
 from protocol import endpoint as endpoints
 from protocol.connection import ConnectionLost, FrameReceived, State
 from protocol.endpoint import Endpoint
@@ -55,6 +58,29 @@ def test_what_several_wait_for_counts_once_and_as_the_whole_that_it_keeps_alive(
     assert memory.total == MIB + VIEW_COST
     streams[9].release()
     assert memory.total == 0 and streams[9].backlog == 20_000  # still told as not delivered
+
+
+def bytes_for_each(count, take, *args):
+    """The memory that is kept for each of so many."""
+    tracemalloc.start()
+    try:
+        for _ in range(count):
+            take(*args)
+        return tracemalloc.get_traced_memory()[0] / count
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.skipif(sys.implementation.name != "cpython", reason="measured there")
+def test_what_is_counted_for_what_waits_is_no_less_than_it_takes():
+    whole, message = memoryview(bytes(MIB)), [bytes(SMALL)]
+    for count in (5_000, 11_000, 22_000):  # tables of all sizes, just grown and nearly full
+        assert bytes_for_each(count, SendStream().write, whole[:5000]) <= VIEW_COST
+        alone = SendStream()
+        assert bytes_for_each(count, lambda stream=alone: stream.write(bytes(5000))) <= VIEW_COST + 5000
+        links = rdt.Links(rdt.Transport("127.0.0.1", 0), lambda *event: None)  # not started: nothing is taken
+        assert bytes_for_each(count, links.send, 1, *message) <= rdt._Posted.COST
+        links._transport._release()
 
 
 @pytest.mark.parametrize("seed", range(20))
