@@ -363,8 +363,10 @@ def _trouble_of(log_path: Optional[str], trace_path: Optional[str] = None) -> st
         return "Standard output is closed: there is nowhere to say anything. Redirect it to a file instead."
     try:
         os.getcwd()
-    except OSError:
+    except FileNotFoundError:
         return "The current folder is gone. Change to one that exists, and start again."
+    except OSError as error:
+        return f"The current folder cannot be used: {(error.strerror or 'refused').lower()}. Start in another one."
     try:
         set_up_logging(log_path)
     except OSError as error:

@@ -66,6 +66,7 @@ READ_SIZE_MAX = 1 << 16  # bytes that one read may bring
 MERGED_MAX = 128 << 10  # bytes of a run that is handed on at once
 MERGED_SIZE_LEAST = 1000  # bytes: smaller datagrams are no data
 TURN_SIZE_MAX = 1 << 20  # bytes sent before looking for acknowledgements again
+NOT_LOOKED_UP = {socket.EAI_AGAIN, socket.EAI_MEMORY, errno.EMFILE, errno.ENFILE}  # a name may be right all the same
 BACKLOG_HIGH = 4 << 20  # bytes at which send blocks its caller
 BROADCAST_HIGH = 16 << 20  # and broadcast: it does not stand in line behind one thread's long message
 ACCEPTED_MAX = 1024  # connections that wait to be accepted; one more is refused
@@ -238,13 +239,15 @@ def _set(sock: socket.socket, level: int, option: int, value: int) -> bool:
 
 
 def _bound_socket(ip: str, port: int) -> socket.socket:
-    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock = None
     try:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         if hasattr(socket, "SO_EXCLUSIVEADDRUSE"):  # Windows: nobody else may take the same port
             _set(sock, socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
         sock.bind((ip, port))
     except OSError as error:
-        sock.close()
+        if sock is not None:
+            sock.close()
         raise RdtError(_bind_trouble(ip, port, error)) from error
     sock.setblocking(False)
     _set(sock, socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
@@ -1011,8 +1014,11 @@ def _resolved(address: Tuple[str, int]) -> Address:
         raise WrongUse("cannot connect to %s:%d: that is every address of a machine; take one of them" % (host, port))
     try:
         return socket.gethostbyname(host), port
-    except (OSError, UnicodeError):
-        raise RdtError("cannot connect to %s:%d: no such machine is known" % (host, port)) from None
+    except (OSError, UnicodeError) as error:
+        cause = "no such machine is known"
+        if isinstance(error, OSError) and error.errno in NOT_LOOKED_UP:
+            cause = "its name could not be looked up: %s" % error.strerror
+        raise RdtError("cannot connect to %s:%d: %s" % (host, port, cause)) from None
 
 
 class _Posted:

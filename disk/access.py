@@ -38,6 +38,8 @@ def os_flags(*names: str) -> int:
 
 # O_NONBLOCK: a FIFO must not hold the thread. O_NOFOLLOW: a link is not the file that was announced.
 OPEN_FLAGS = os_flags("O_NONBLOCK", "O_NOFOLLOW", "O_CLOEXEC", "O_BINARY", "O_NOINHERIT")
+# Errors of a flush that mean that something is lost; others, that such things are not flushed there.
+NOT_WRITTEN = {errno.EIO, errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _REPARSE_POINT = 0x400   # Windows: links, junctions, files that are only in the cloud
 
 
@@ -190,14 +192,25 @@ def flush_file(path: str) -> None:
 
 
 def flush_folder(path: str) -> None:
-    """Have the names in a folder outlive a power cut, where the system can."""
+    """Have the names in a folder outlive a power cut, where the system can; see `flush_names`."""
     if hasattr(os, "O_DIRECTORY"):
-        with contextlib.suppress(OSError):
+        try:
             descriptor = os.open(path, os.O_RDONLY | os_flags("O_DIRECTORY", "O_CLOEXEC"))
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+        except OSError:                 # one that may be written to and not read, for example
+            return
+        try:
+            flush_names(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def flush_names(descriptor: int) -> None:
+    """The same of an open folder. Some disks flush no folders; but one that could not write says so."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno in NOT_WRITTEN:
+            raise
 
 
 # ---- Files that others may change, and files that are used again and again -------------------------------------------

@@ -92,5 +92,7 @@ def _fingerprint_if_same(content: Content, path: str) -> Steps[Optional[Fingerpr
                 hashed = 0
                 yield
         return found if fingerprint_of(os.fstat(descriptor)) == found and found[0] == content.size else None
+    except OSError:                     # it cannot be read: that is no trouble of what is to be saved beside it
+        return None
     finally:
         os.close(descriptor)

@@ -12,7 +12,7 @@ import stat
 import time
 from typing import Callable, Iterator, List, Optional, Tuple
 
-from disk.access import create, fingerprint_of, is_link, open_regular, os_flags
+from disk.access import create, fingerprint_of, flush_names, is_link, open_regular, os_flags
 from protocol.content import ErrorKind, LibraryError, shown
 
 CANDIDATES_MAX = 1000          # "name (2)" ... before giving up
@@ -111,8 +111,7 @@ class Folder:
     def sync(self) -> None:
         """Make new names survive a power cut, where the system can."""
         if self._descriptor is not None:
-            with contextlib.suppress(OSError):
-                os.fsync(self._descriptor)
+            flush_names(self._descriptor)
 
 
 def _rename_windows(source: str, target: str) -> None:

@@ -25,11 +25,15 @@ class Walk:
 
     def add_folder_itself(self, folder: str) -> None:
         """Look at the shared folder: each of its files and folders is shared by itself."""
-        children = self._children(folder)
-        if children is None:
+        try:
+            children = self._children(folder)
+        except OSError as error:
+            if is_short(error):
+                raise
             self.troubles.add("folder", folder)
             self.has_seen_folder = False        # it may be back, with all that is known of it
-        for child in children or ():
+            return
+        for child in children:
             self.add(folder + os.sep + child, child, None)
 
     def add(self, path: str, name: str, top: Optional[Top]) -> None:
@@ -66,22 +70,21 @@ class Walk:
             self.troubles.add("special", name)
 
     def _add_folder(self, path: str, name: str, top: Top) -> None:
-        children = self._children(path)
-        if children is None:
-            self.troubles.add("unreadable", name)
-        elif not children and name != top.name:
+        try:
+            children = self._children(path)
+        except OSError as error:
+            if not is_changed(error):      # else it went while we looked
+                self.add_trouble(error, name)
+            return
+        if not children and name != top.name:
             top.empty.append(name[len(top.name) + 1:])
-        for child in children or ():
+        for child in children:
             self.add(path + os.sep + child, f"{name}/{child}", top)
 
-    def _children(self, path: str) -> Optional[List[str]]:
-        """What is in a folder, without dotfiles; None when it cannot be read."""
-        try:
-            return sorted(name for name in os.listdir(path) if not name.startswith("."))
-        except OSError as error:
-            if is_short(error):
-                raise
-            return None
+    @staticmethod
+    def _children(path: str) -> List[str]:
+        """What is in a folder, without dotfiles."""
+        return sorted(name for name in os.listdir(path) if not name.startswith("."))
 
     def add_trouble(self, error: OSError, name: str) -> None:
         """Count what cannot be read by its cause; where the system is only short of something, the walk ends here."""

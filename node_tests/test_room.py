@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import struct
 from collections import namedtuple
 
@@ -11,7 +12,7 @@ import pytest
 from folders import Content
 
 import library
-from disk import access, digests, making, maps
+from disk import access, digests, looking, making, maps
 from disk.scanner import Scanner
 from library import Library
 from peer import DownloadDone, Notice, Stopped
@@ -384,3 +385,57 @@ class Broken:
 
     def __init__(self, real, execute):
         self.close, self.execute = real.close, execute
+
+
+# ---- causes ---------------------------------------------------------------------------------------------------------
+
+
+def refusing(monkeypatch, module, name, number, is_meant):
+    """That call fails with this error, where it is meant."""
+    call = getattr(module, name)
+
+    def refused(*args, **how):
+        if is_meant(*args):
+            raise OSError(number, os.strerror(number))
+        return call(*args, **how)
+
+    monkeypatch.setattr(module, name, refused)
+
+
+@pytest.mark.parametrize("number, said", [
+    (errno.ENOENT, []), (errno.EACCES, ["cannot be read and is not shared"]),
+    (errno.EIO, ["cannot be read, for the disk reports an error, and is not shared"])])  # fmt: skip
+def test_of_a_folder_that_cannot_be_listed_the_true_cause_is_told_and_of_one_that_went_nothing(
+        lib, folder, monkeypatch, number, said):
+    (folder / "talks" / "inner").mkdir(parents=True)
+    (folder / "talks" / "a").write_bytes(b"a")
+    refusing(monkeypatch, os, "listdir", number, lambda path: str(path).endswith("inner"))
+    found = Scanner(str(folder)).run_once()
+    assert found.warnings == ['"talks/inner" ' + each + "." for each in said]
+
+
+@pytest.mark.skipif(not hasattr(os, "O_DIRECTORY"), reason="no folders are flushed here")
+def test_a_name_that_was_not_written_is_said_and_a_folder_that_cannot_be_flushed_is_not(lib, folder, monkeypatch):
+    content = Content(1000)
+
+    def finish(name, number):
+        lib.begin(content.file_id, content.size, content.digests)
+        lib.write_piece(content.file_id, 0, content.piece(0))
+        with monkeypatch.context() as patch:
+            refusing(patch, os, "fsync", number, lambda descriptor: stat.S_ISDIR(os.fstat(descriptor).st_mode))
+            return lib.finish(content.file_id, name)
+
+    assert finish("a", errno.EINVAL).path == str(folder / "a")
+    with pytest.raises(LibraryError, match="the disk reports an error"):
+        finish("b", errno.EIO)
+
+
+def test_a_file_that_cannot_be_read_is_no_reason_not_to_save_one_beside_it(lib, folder, monkeypatch):
+    content = Content(1000)
+    (folder / "a").write_bytes(bytes(1000))
+    lib.begin(content.file_id, content.size, content.digests)
+    lib.write_piece(content.file_id, 0, content.piece(0))
+    status = os.stat(folder / "a")
+    is_broken = lambda descriptor, *_: os.path.samestat(os.fstat(descriptor), status)  # noqa: E731
+    refusing(monkeypatch, looking, "digest_range", errno.EIO, is_broken)
+    assert lib.finish(content.file_id, "a").path == str(folder / "a (2)")

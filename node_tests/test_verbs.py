@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import errno
 import os
 import pathlib
 import select
@@ -654,3 +655,25 @@ def test_a_full_socket_is_waited_for_by_either_means():
                 right.send(b"x")
                 assert watch.wait(WAIT, False) == [left.fileno()]
                 left.recv(1)
+
+
+@pytest.mark.parametrize("error, said", [
+    (socket.gaierror(socket.EAI_NONAME, "unknown"), "no such machine is known"),
+    (socket.gaierror(socket.EAI_AGAIN, "Temporary failure"), "could not be looked up: Temporary failure"),
+    (OSError(errno.EMFILE, "Too many open files"), "could not be looked up: Too many open files")])  # fmt: skip
+def test_a_name_that_could_not_be_looked_up_is_not_called_unknown(opened, monkeypatch, error, said):
+    def refused(host):
+        raise error
+
+    monkeypatch.setattr(socket, "gethostbyname", refused)
+    with pytest.raises(rdt.RdtError, match=said):
+        opened().connect(("printer", 6020))
+
+
+def test_a_transport_that_gets_no_socket_says_why(monkeypatch):
+    def refused(*args):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(socket, "socket", refused)
+    with pytest.raises(rdt.RdtError, match="Too many open files"):
+        rdt.open("127.0.0.1", 0)
