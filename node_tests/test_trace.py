@@ -1,5 +1,10 @@
 """What a transport tells of its packets, in which form, up to which size; and the drawing of it."""
 
+import os
+import pathlib
+import re
+import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
 
 import pytest
@@ -165,6 +170,11 @@ def test_the_picture_is_well_formed_with_an_arrow_for_each_packet_and_a_cross_fo
     assert "10.0.0.1:1000" in [element.text for element in root.iter()]
 
 
+def test_pieces_of_several_lines_are_read_as_lines(told):
+    text = "".join(told)
+    assert timeline.read([text[:-1], "\n"]) == timeline.read(told)
+
+
 @pytest.mark.parametrize("side", [CLIENT, SERVER])
 def test_one_ends_trace_is_enough_for_a_drawing(told, side):
     lines = of_one_end(told, side)
@@ -217,3 +227,16 @@ def test_the_program_says_what_is_wrong(tmp_path, capsys):
         timeline.main([])
     assert end.value.code == 2
     assert "one of both" in capsys.readouterr().err
+
+
+def test_the_lines_of_the_readme_compare_the_controllers_and_draw_them(tmp_path):
+    readme = pathlib.Path(rdt.__file__).with_name("README.md").read_text(encoding="utf-8")
+    (code,) = re.findall("```python\n(from node_tests.simulator .*?)```", readme, re.DOTALL)
+    path = {**os.environ, "PYTHONPATH": str(pathlib.Path(rdt.__file__).parent)}
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, cwd=tmp_path, env=path, capture_output=True, text=True, timeout=60)
+    assert not run.returncode, run.stderr
+    assert [line.split()[0] for line in run.stdout.splitlines()] == ["cubicq", "newreno", "stubborn"]
+    for name in ("cubicq", "newreno", "stubborn"):
+        root = ElementTree.parse(tmp_path / (name + ".svg")).getroot()
+        assert sum("packet" in element.get("class", "").split() for element in root.iter()) == 200

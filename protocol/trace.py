@@ -1,7 +1,7 @@
 """What one node's transport did, an event a line, for a person and for `node_tests/stage/timeline.py`.
 
     RDT_TRACE=FILE python program.py        every transport of that program (and of those that it starts)
-    python node_client.py --trace FILE      one node
+    python node_client.py --trace FILE      one node (but for its door, through which only newcomers are sent on)
 
 A line is plain ASCII, words divided by one space, and only ever gains keys and events:
 

@@ -18,7 +18,7 @@ import collections
 import html
 import pathlib
 import sys
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 if str(ROOT) not in sys.path:
@@ -72,9 +72,9 @@ class NothingThere(Exception):
 # ---- from lines to packets ----------------------------------------------------------------------------------------
 
 
-def read(lines: Sequence[str]) -> List[Record]:
-    """The records in the order of time; other lines are left out."""
-    records = (decode_record(line) for line in lines)
+def read(told: Iterable[str]) -> List[Record]:
+    """The records of one or more traces, in pieces of whole lines, in the order of time; other lines are left out."""
+    records = (decode_record(line) for line in "".join(told).splitlines(keepends=True))
     return sorted((record for record in records if record is not None), key=lambda record: record.at)
 
 
@@ -394,10 +394,6 @@ def demo(seed: int, loss: float, size: int, controller: str = DEFAULT) -> List[s
     return "".join(told).splitlines(keepends=True)
 
 
-def _lines_of(name: str) -> List[str]:
-    return pathlib.Path(name).read_text(encoding="ascii", errors="replace").splitlines(keepends=True)
-
-
 def shown_part(transfer: Transfer, since: float, count: int) -> Transfer:
     packets = [packet for packet in transfer.packets if packet.sent_at >= since][:count]
     until = packets[-1].sent_at if packets else since
@@ -427,10 +423,10 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         flags.error("one of both: traces, or --demo")
     try:
         if arguments.demo:
-            lines = demo(arguments.seed, arguments.loss, arguments.size, arguments.controller)
+            told = demo(arguments.seed, arguments.loss, arguments.size, arguments.controller)
         else:
-            lines = [line for name in arguments.files for line in _lines_of(name)]
-        transfer = transfer_of(read(lines), arguments.connection)
+            told = [pathlib.Path(name).read_text(encoding="ascii", errors="replace") for name in arguments.files]
+        transfer = transfer_of(read(told), arguments.connection)
     except (OSError, NothingThere) as error:
         print(error, file=sys.stderr)
         return 1
