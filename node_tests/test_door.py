@@ -24,6 +24,8 @@ from peer import ChatReceived, DownloadDone, Outcome, Stopped
 from protocol import messages
 from protocol.door import PORTS_BEHIND, at_door, is_better, leads_here, places_behind, ports_behind
 from protocol.messages import NOWHERE, ROLE_MEMBER, ROLE_SUPERNODE, Answer
+from protocol.opening import Ask, Opening
+from protocol.roster import Prober
 
 Place = Tuple[str, int]
 HERE, THERE, ELSEWHERE = "10.0.0.1", "10.0.0.2", "10.0.0.3"
@@ -510,6 +512,26 @@ def test_who_answers_at_the_address_is_joined_though_others_know_it() -> None:
     dan = site.joined("dan", "10.0.0.4", AT_OWN)
     assert dan.membership.network_id == new.membership.network_id == di.membership.network_id
     assert not told(dan, "notice") and bo.is_ruling and cy.membership.is_joined
+
+
+@pytest.mark.parametrize("ruler_answers", [True, False])
+def test_one_who_claims_an_address_keeps_nobody_from_the_member_that_is_there(ruler_answers: bool) -> None:
+    """Its first answer is lost, so everybody is asked who knows it, and what it names was asked for another reason."""
+    impostor, dan = ("10.0.0.77", PORT), ("10.0.0.4", PORT)
+    network = World().network(dan)
+    prober, rng = Prober(network, random.Random(1)), random.Random(2)
+    opening = Opening(prober, rng, b"dan-----", dan, [dan[0]], (THERE, PORT), PORT, 0.0)
+    who = (b"n" * 16, 1, b"somebody", ROLE_SUPERNODE, bytes(8))
+    blank = Answer(bytes(8), bytes(8), *who, NOWHERE, 0, 9, "", bytes(16))
+    member = blank._replace(role=ROLE_MEMBER, supernode=AT_OWN)
+    assert opening.on_timer(0.0) is None and opening.on_timer(0.5) is None
+    opening.on_answer(impostor, blank, Ask.FORMER, 0.52)
+    opening.on_answer((THERE, PORT), member, Ask.BEYOND, 0.52)
+    opening.on_answer((THERE, PORT), member, Ask.SEARCH, 0.53)
+    if ruler_answers:
+        opening.on_answer(AT_OWN, blank, Ask.BEYOND, 0.54)
+    assert opening.on_timer(0.6) == (AT_OWN if ruler_answers else None)
+    assert opening.on_timer(1.5) != impostor
 
 
 @pytest.mark.parametrize("delay", [0, 3, 20])

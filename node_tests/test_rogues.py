@@ -65,8 +65,8 @@ class Person(Node):
     """An honest node, with all that its screen has shown."""
 
     def __init__(self, story, name, number):
-        self.story = story
-        super().__init__(story.lab, name, number, rng=random.Random(story.rng.getrandbits(64)))
+        self.story, rng = story, random.Random(story.rng.getrandbits(64))
+        super().__init__(story.lab, name, number, mesh=story.rng.random() < 0.7, rng=rng)
         self.shown = {}  # line of chat -> how often
 
     def notify(self, event):

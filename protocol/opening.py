@@ -133,7 +133,7 @@ class Opening:
         """The supernode to join, NOBODY, or None while there is still hope."""
         if self._candidate is not None and now >= self._candidate_at:
             return self._candidate
-        if self._former is not None and now >= self.since + SEARCH_TIME:
+        if self._former is not None and not self._is_answered and now >= self.since + SEARCH_TIME:
             return self._former
         if now >= self._ends_at:
             if self._named is not None and now <= self._named_at + NAMED_FOR:
@@ -217,6 +217,8 @@ class Opening:
             return
         if purpose is Ask.LAST and answer.network_id != self.last.network_id:
             return
+        if purpose is Ask.BEYOND and address == self._named:
+            purpose = Ask.SEARCH  # the address leads there, whatever it was that was asked
         if answer.role == ROLE_SUPERNODE:
             self._on_supernode(address, answer, purpose, now)
         elif answer.role == ROLE_MEMBER:
