@@ -118,6 +118,22 @@ def test_a_search_finds_the_supernode_on_the_lan_and_is_joined_through_a_member_
     assert by_member.membership.supernode_address == ("10.0.0.1", PORT)
 
 
+@pytest.mark.parametrize("is_mute", [True, False])
+def test_a_supernode_that_answers_a_search_first_and_takes_nobody_in_keeps_nobody_out(is_mute: bool) -> None:
+    lab = Lab(3, 2)
+    mute = Stranger(lab.world, "10.0.0.66")
+    if not is_mute:
+        mute.on_message = lambda link, data, now: mute.network.disconnect(link, "no")  # type: ignore[method-assign]
+    lab.world.between("10.0.0.66", "10.0.0.9").latency = 0.0
+    mute.answer = lambda query: Answer(
+        query.nonce, bytes(8), b"n" * 16, 1, b"m" * 8, ROLE_SUPERNODE, bytes(8), NOWHERE, 0, 99, "m", bytes(16)
+    )
+    newcomer = StubNode(lab.world, "10.0.0.9", "new").start(None)
+    lab.run(7.0)
+    assert mute.up and outcome(newcomer) == "joined"
+    assert newcomer.membership.network_id == lab.nodes[0].membership.network_id
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_two_that_search_at_once_end_in_one_network(seed: int) -> None:
     world = World(seed=seed)

@@ -747,14 +747,14 @@ class Membership:
         delay = busy.retry_after_ms / 1000
         started = self._search.since if self._search is not None else self.heard_at
         if attempt.is_to_another or busy.retry_after_ms == 0 or now + delay > started + JOIN_TIME_MAX:
-            self._attempt_failed(busy.reason or "it refuses", now)
+            self._attempt_failed(busy.reason or "it refuses", now, is_refusal=True)
             return
         link, attempt.link = attempt.link, None
         if link is not None:
             self.network.disconnect(link, "busy")
         self._wake_at = now + delay * (1.0 + self.rng.random())
 
-    def _attempt_failed(self, reason: str, now: float) -> None:
+    def _attempt_failed(self, reason: str, now: float, is_refusal: bool = False) -> None:
         """Back to where this attempt came from."""
         attempt = self._attempt
         assert attempt is not None
@@ -763,6 +763,8 @@ class Membership:
             self.supernode_link = None
             self.owner.drop_supernode(now)
         if attempt.origin == State.SEARCHING:
+            if not is_refusal and self._join_another(attempt.address, now):
+                return
             self._end_opening("refused", attempt.address, WAITED_IN_VAIN if self._told_waiting else reason, now)
         elif attempt.is_to_another:
             self._wake_at = math.inf  # it rules on
@@ -775,6 +777,14 @@ class Membership:
         else:
             self._suspect(now)
             self._wake_at = now + POLL_INTERVAL
+
+    def _join_another(self, mute: Address, now: float) -> bool:
+        """Who answered a search first, and then takes nobody in, is not the only one that answered."""
+        search = self._search
+        place = search.after(mute) if search is not None and search.target is None else None
+        if place is not None:
+            self._join(place, State.SEARCHING, now)
+        return place is not None
 
     # ---- as a member ----------------------------------------------------------------------------------------------
 

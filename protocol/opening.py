@@ -35,6 +35,7 @@ NAMED_FOR = 2.0  # seconds after a member named its supernode: then it does not 
 DIALS_KEPT = 1  # of the datagrams to a named supernode that does not answer: connecting is the last try
 NOBODY: Address = ("", 0)  # the finding when nobody answered
 PLACES_KEPT = 8  # of the members that take over first
+RULERS_KEPT = 8  # that answered a search: who answers first may take nobody in
 LOOPBACK = "127.0.0.1"
 
 
@@ -110,6 +111,7 @@ class Opening:
         self._ends_at = now + SEARCH_TIME
         self._candidate: Optional[Address] = None
         self._candidate_at = 0.0
+        self._rulers: List[Address] = []
         self._former: Optional[Address] = None  # of the network that had its supernode at the target
         self._named: Optional[Address] = None  # the supernode, as a member says, though it did not answer yet
         self._named_at = 0.0
@@ -144,6 +146,11 @@ class Opening:
         elif now >= self._next_round:
             self._ask_all(now)
         return None
+
+    def after(self, mute: Address) -> Optional[Address]:
+        """Another supernode that answered, now that this one gives no answer to who joins there."""
+        self._rulers = [place for place in self._rulers if place != mute]
+        return self._rulers[0] if self._rulers else None
 
     def begin_anew(self, now: float) -> None:
         """This node slept: whoever was to answer could not be heard."""
@@ -259,6 +266,8 @@ class Opening:
             self._named = place if place != NOWHERE and may_contact(place, near) else None
 
     def _found(self, address: Address, now: float) -> None:
+        if address not in self._rulers and len(self._rulers) < RULERS_KEPT:
+            self._rulers.append(address)
         is_near = self.target is not None or is_loopback(address[0]) or address[0] in self._own_ips
         if self._candidate is None or is_near:
             self._candidate = address
