@@ -27,7 +27,7 @@ from protocol.fetching import MESH_LINKS_MAX, Fetching
 from protocol.figures import PathFigures
 from protocol.host import After
 from protocol.jobs import Jobs
-from protocol.membership import ELECTION_KEPT, LOCAL_LINK, LocalSide, Membership, Seat, share_digest
+from protocol.membership import LOCAL_LINK, LocalSide, Membership, Seat, share_digest
 from protocol.messages import (
     SHARES_MAX,
     SHARES_PER_PAGE,
@@ -804,8 +804,8 @@ class Peer:
     def place_of(self, node_id: bytes) -> Optional[Address]:
         return self.membership.place_of(node_id)
 
-    def may_dial(self, place: Address, now: float) -> float:
-        return self.membership.hearsay.may_dial(place, now, ELECTION_KEPT)
+    def may_dial(self, place: Address, now: float, keep: int = 0) -> float:
+        return self.membership.hearsay.may_dial(place, now, keep)
 
     def send_to_supernode(self, message: Any) -> bool:
         return self.membership.send_to_supernode(message)

@@ -21,6 +21,7 @@ from protocol.callers import NOT_A_MEMBER_REASON
 from protocol.content import FILE_SIZE_MAX, check_name, is_true_manifest, piece_size_of
 from protocol.download import bits_of
 from protocol.fairness import FairShares
+from protocol.hearsay import KEPT
 from protocol.host import Host, in_slices, kind_of, sentence_of
 from protocol.lines import format_size
 from protocol.memory import MemoryPieces
@@ -67,7 +68,7 @@ SOURCES_MAX = 10  # of one content at once
 WHOLE_SOURCES_MORE = 4  # that have it all, beyond those
 FELLOWS_WANTED = 12  # of those who fetch the same: each of more is taken by lot, so that no few serve all
 NOBODY_AFTER = 10.0  # seconds without a source while there is a supernode
-NOBODY_AFTER_WITHOUT_SUPERNODE = 60.0
+NOBODY_AFTER_WITHOUT_SUPERNODE = 60.0  # or while one that was offered may not be tried again yet
 NOBODY_AFTER_CHANGE = 2.0  # the same when the last source has just said that it has it no more
 HOPE_TIME = 30.0  # a source that has nothing new for us is hoped for so long
 VIA_AFTER = 0.5  # seconds that a direct offer may come after one that cannot be used directly
@@ -153,6 +154,7 @@ class Fetch:
         self.is_via = False  # the last search went by way of the supernode
         self.wants_via = False  # only mesh-off nodes offered
         self.lonely_since: Optional[float] = now  # since when no source gives anything
+        self.is_put_off = False  # a source may not be tried again before a minute is over (protocol/hearsay.py)
         self.last_source = ""  # label of the source that was lost last
         self.trouble = ""  # why the last source was given up, in words
         self.changed_at: Optional[float] = None  # when the last source said that it has it no more
@@ -379,6 +381,7 @@ class Fetching:
             if bulk is None:
                 self._leave_alone(provider, fetch.file_id, now + UNREACHABLE_TIME)
                 fetch.trouble = "%s cannot be reached (it did not answer just now)" % self.host.label_of(provider)
+                fetch.is_put_off = True
                 return
         bulk.fetches[fetch] = is_fellow
         if bulk.is_up:
@@ -402,9 +405,9 @@ class Fetching:
                 return True
         return False
 
-    def _open_bulk(self, place: Any, node_id: bytes, now: float) -> Optional[Bulk]:
+    def _open_bulk(self, place: Any, node_id: bytes, now: float, keep: int = 0) -> Optional[Bulk]:
         """A new link; None when that place was tried in vain just now."""
-        tries = self.host.may_dial(place, now)
+        tries = self.host.may_dial(place, now, keep)
         if not tries:
             return None
         bulk = Bulk(self.network.connect(place, tries), node_id, now)
@@ -449,7 +452,7 @@ class Fetching:
             place = self.host.place_of(missing[0])
             if place is None:
                 self._mates.remove(missing[0])
-            elif self._open_bulk(place, missing[0], now) is None:
+            elif self._open_bulk(place, missing[0], now, KEPT) is None:
                 self._mates.append(self._mates.pop(self._mates.index(missing[0])))  # the others first
         else:
             self._mesh_at = math.inf
@@ -480,6 +483,7 @@ class Fetching:
             self.send(link, TransferDone(file_id))
         label = self.host.label_of(bulk.node_id)
         for fetch, is_fellow in list(bulk.fetches.items()):
+            fetch.is_put_off = False
             fetch.download.add_source(link, bulk.node_id, label, now, is_fellow)
 
     def on_link_lost(self, link: int, reason: str, now: float) -> None:
@@ -1015,7 +1019,8 @@ class Fetching:
 
     def _check_loneliness(self, fetch: Fetch, now: float) -> None:
         is_connecting = any(not bulk.is_up for bulk in self._providers(fetch))
-        patience = NOBODY_AFTER if self.host.has_supernode else NOBODY_AFTER_WITHOUT_SUPERNODE
+        is_soon_clear = self.host.has_supernode and not fetch.is_put_off
+        patience = NOBODY_AFTER if is_soon_clear else NOBODY_AFTER_WITHOUT_SUPERNODE
         if self._is_gone(fetch, now):
             fetch.is_gone = True
             self.fail(fetch, self._why_alone(fetch), now)

@@ -23,6 +23,7 @@ from protocol.roster import is_loopback
 from protocol.wire import Address
 
 UNANSWERED_MAX = 3  # datagrams to one address in a minute (THREATS: request forgery)
+KEPT = 1  # of these three, for what a person wants, for a look at the last moment, and for connecting
 HOST_UNANSWERED_MAX = 30  # to all ports of one host: a liar may name them all; ten nodes behind one NAT may be silent
 MINUTE = 61.0  # seconds; one more, for what leaves or arrives late
 DIAL_TIME = 2.0  # seconds in which the first packets of a handshake leave (1.25, and a late timer); see connection.py

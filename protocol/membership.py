@@ -23,7 +23,7 @@ from protocol import messages
 from protocol.chat import SAID_LATELY, Bucket, ChatDesk
 from protocol.door import Standing, answer_of, at_door, leads_here, speaks_at_door
 from protocol.election import CLAIM_WAIT, LAST_LOOK, PATIENCE, RANK_TIME, Election
-from protocol.hearsay import Hearsay
+from protocol.hearsay import KEPT, Hearsay
 from protocol.heirs import Heirlooms, heirloom_of
 from protocol.lost import LostPlaces
 from protocol.messages import (
@@ -84,7 +84,6 @@ FOLLOW_INTERVAL = 0.15
 # What goes to a place that only messages named, and that has not answered lately (protocol/hearsay.py): the few
 # datagrams that it may get are spread over the time in which an answer helps.
 FOLLOW_APART = 1.0  # seconds
-ELECTION_KEPT = 1  # for the look at the last moment before a member takes over, and for connecting
 HEIRS_MET = 16  # of those who take over first: they are asked in peace, so that each is known when it matters
 MET_AT_ONCE = 4  # at each beat
 MEET_AGAIN = 300.0  # seconds; well before an answer is too old (PROVEN_TIME)
@@ -830,7 +829,7 @@ class Membership:
         for entry in itertools.islice(self.roster.succession(without=self.supernode_id), HEIRS_MET):
             place = self.place_of(entry.node_id) if entry.node_id != self.node_id else None
             if left and place is not None and not self.hearsay.has_answered(place, MEET_AGAIN, now):
-                left -= self._prober.ask(place, "meet", now, MEET_APART, MEET_APART, ELECTION_KEPT)
+                left -= self._prober.ask(place, "meet", now, MEET_APART, MEET_APART, KEPT)
 
     def _on_met(self, address: Address, answer: Answer, now: float) -> None:
         """An heir is where the roster says: that it answered is all that was wanted."""
@@ -971,7 +970,7 @@ class Membership:
         self._election.forget()
         self._wake_at = now
         for entry in self._others(ASKED_BESIDES + 1):
-            self._ask_member(entry.node_id, now, ELECTION_KEPT)
+            self._ask_member(entry.node_id, now, KEPT)
 
     def _others(self, count: int) -> List[MemberEntry]:
         """Some others, who may know more; many for one who has slept, since most may have left."""
@@ -1061,7 +1060,7 @@ class Membership:
         turn = int((now - election.gone_at) / RANK_TIME) + 4  # not all at once: a thousand members ask, too
         before = [self.roster.get(node_id) for node_id in election.before_me()[:turn]]
         asked = [entry.node_id for entry in [*before, *self._others(ASKED_BESIDES)] if entry is not None]
-        keep = ELECTION_KEPT if now < election.my_turn_at() - LAST_LOOK - 1e-6 else 0
+        keep = KEPT if now < election.my_turn_at() - LAST_LOOK - 1e-6 else 0
         for node_id in dict.fromkeys(asked):
             self._ask_member(node_id, now, keep)
         for claim in election.claims(PATIENCE, now):

@@ -21,6 +21,7 @@ import random
 from typing import List, NamedTuple, Optional, Sequence, Tuple
 
 from protocol.door import places_behind, ports_behind
+from protocol.hearsay import KEPT
 from protocol.messages import NOWHERE, ROLE_MEMBER, ROLE_SUPERNODE, Answer
 from protocol.prober import Prober
 from protocol.roster import is_loopback, may_contact, seen_from
@@ -32,7 +33,6 @@ SEARCH_TIME = ROUNDS * QUERY_INTERVAL  # seconds
 SEARCH_TIME_WITH_MEMBERS = 15.0  # members answered, but their supernode is just being replaced
 LAN_GRACE = 0.1  # seconds that a supernode on this machine has to answer before one elsewhere is taken
 NAMED_FOR = 2.0  # seconds after a member named its supernode: then it does not live any more either
-DIALS_KEPT = 1  # of the datagrams to a named supernode that does not answer: connecting is the last try
 NOBODY: Address = ("", 0)  # the finding when nobody answered
 PLACES_KEPT = 8  # of the members that take over first
 RULERS_KEPT = 8  # that answered a search: who answers first may take nobody in
@@ -260,7 +260,7 @@ class Opening:
         self._is_answered = self._is_answered or purpose in (Ask.SEARCH, Ask.LAST)
         if self._is_own(place):
             return  # it still believes in the one that died here
-        self._prober.ask_hinted(place, purpose, near, now, keep=DIALS_KEPT)
+        self._prober.ask_hinted(place, purpose, near, now, keep=KEPT)  # connecting is the last try
         if purpose in (Ask.SEARCH, Ask.LAST):
             self._named_at = now
             self._named = place if place != NOWHERE and may_contact(place, near) else None
