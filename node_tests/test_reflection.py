@@ -9,9 +9,9 @@ import pytest
 from lab import PORT, Lab, Node
 from test_hostile import Outlaw
 
-from peer import ListEntry, Outcome
+from peer import DownloadDone, ListEntry, Outcome
 from protocol import messages
-from protocol.hearsay import HOST_UNANSWERED_MAX, UNANSWERED_MAX
+from protocol.hearsay import HOST_UNANSWERED_MAX, UNANSWERED_MAX, Hearsay
 from protocol.messages import NOWHERE, MemberEntry, encode
 from protocol.roster import with_proof
 
@@ -140,3 +140,30 @@ def test_who_is_asked_asks_back_in_no_more_bytes_than_came(lab, name):
         lab.run(1)
         assert sum(sent) <= came
     assert len(sent) > 60, "it did ask"
+
+
+def test_a_source_that_was_silent_just_before_is_waited_for(lab):
+    """Three datagrams to it were lost: what a person wants from there comes when the minute is over."""
+    lab.node("ana")
+    lab.node("cy", shared={"a.bin": b"a" * 1000})
+    bo = lab.node("bo")
+    hearsay = bo.peer.membership.hearsay = Hearsay()
+    assert hearsay.may_dial(("10.0.0.2", PORT), lab.world.now) == UNANSWERED_MAX
+    bo.peer.membership._prober._hearsay = hearsay
+    asked = lab.world.now
+    assert isinstance(bo.fetched("a.bin", 90.0), DownloadDone)
+    assert lab.world.now - asked > 50.0
+
+
+def test_members_know_those_who_take_over_first_before_it_matters(tmp_path):
+    """So each of them may be asked as often as an election wants, though some datagrams are lost."""
+    lab = Lab(tmp_path, packets=True)
+    nodes = [lab.node("n%d" % number) for number in range(12)]
+    lab.run(10)
+    places = [(node.ip, node.port) for node in nodes]
+    for node, place in zip(nodes[1:], places[1:]):
+        hearsay = node.peer.membership.hearsay
+        assert all(hearsay.is_proven(other, lab.world.now) for other in places if other != place), node.name
+    lab.run(900)
+    assert all(nodes[3].peer.membership.hearsay.has_answered(place, 320.0, lab.world.now) for place in places[4:])
+    lab.close()

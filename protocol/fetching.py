@@ -68,7 +68,8 @@ SOURCES_MAX = 10  # of one content at once
 WHOLE_SOURCES_MORE = 4  # that have it all, beyond those
 FELLOWS_WANTED = 12  # of those who fetch the same: each of more is taken by lot, so that no few serve all
 NOBODY_AFTER = 10.0  # seconds without a source while there is a supernode
-NOBODY_AFTER_WITHOUT_SUPERNODE = 60.0  # or while one that was offered may not be tried again yet
+NOBODY_AFTER_WITHOUT_SUPERNODE = 60.0
+NOBODY_AFTER_PUT_OFF = 90.0  # while one that was offered may not be tried: a minute, and the next search
 NOBODY_AFTER_CHANGE = 2.0  # the same when the last source has just said that it has it no more
 HOPE_TIME = 30.0  # a source that has nothing new for us is hoped for so long
 VIA_AFTER = 0.5  # seconds that a direct offer may come after one that cannot be used directly
@@ -1019,8 +1020,9 @@ class Fetching:
 
     def _check_loneliness(self, fetch: Fetch, now: float) -> None:
         is_connecting = any(not bulk.is_up for bulk in self._providers(fetch))
-        is_soon_clear = self.host.has_supernode and not fetch.is_put_off
-        patience = NOBODY_AFTER if is_soon_clear else NOBODY_AFTER_WITHOUT_SUPERNODE
+        patience = NOBODY_AFTER if self.host.has_supernode else NOBODY_AFTER_WITHOUT_SUPERNODE
+        if fetch.is_put_off:
+            patience = NOBODY_AFTER_PUT_OFF
         if self._is_gone(fetch, now):
             fetch.is_gone = True
             self.fail(fetch, self._why_alone(fetch), now)
