@@ -167,3 +167,23 @@ def test_members_know_those_who_take_over_first_before_it_matters(tmp_path):
     lab.run(900)
     assert all(nodes[3].peer.membership.hearsay.has_answered(place, 320.0, lab.world.now) for place in places[4:])
     lab.close()
+
+
+def test_an_answer_to_a_broadcast_in_a_strangers_name_brings_the_stranger_three_questions_and_no_more(lab):
+    """Whoever is in the LAN hears the question, and a member can make the proof."""
+    ana = lab.node("ana")
+    lab.node("bo")
+    ruler, sent = ana.peer.supernode, []
+    send_lone = ana.network.send_lone
+    ana.network.send_lone = lambda address, data: (sent.append((address, data)), send_lone(address, data))
+    for _ in range(50):
+        ruler._prober.broadcast(PORT, "heal", lab.world.now)
+        forged = messages.Answer(
+            list(ruler._prober._pending)[-1], bytes(8), ruler.network_id, ruler.term, b"v" * 8, messages.ROLE_SUPERNODE,
+            b"v" * 8, NOWHERE, 0, 5, "v", bytes(16),
+        )  # fmt: skip
+        assert ruler.on_lone(VICTIM, with_proof(forged, ruler._secret), lab.world.now)
+        lab.run(1)
+    to_victim = [messages.decode(data) for address, data in sent if address == VICTIM]
+    assert len(to_victim) == UNANSWERED_MAX and {type(message) for message in to_victim} == {messages.Query}
+    assert not ruler.has_ended
