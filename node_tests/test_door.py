@@ -25,7 +25,7 @@ from protocol import messages
 from protocol.door import PORTS_BEHIND, at_door, is_better, leads_here, places_behind, ports_behind
 from protocol.messages import NOWHERE, ROLE_MEMBER, ROLE_SUPERNODE, Answer
 from protocol.opening import Ask, Opening
-from protocol.roster import Prober
+from protocol.prober import Prober
 
 Place = Tuple[str, int]
 HERE, THERE, ELSEWHERE = "10.0.0.1", "10.0.0.2", "10.0.0.3"
