@@ -23,6 +23,7 @@ from node_tests.usage import play_seeds
 from peer import ChatReceived, DownloadDone, Outcome, Stopped
 from protocol import messages
 from protocol.door import PORTS_BEHIND, at_door, is_better, leads_here, places_behind, ports_behind
+from protocol.hearsay import Hearsay
 from protocol.messages import NOWHERE, ROLE_MEMBER, ROLE_SUPERNODE, Answer
 from protocol.opening import Ask, Opening
 from protocol.prober import Prober
@@ -519,7 +520,7 @@ def test_one_who_claims_an_address_keeps_nobody_from_the_member_that_is_there(ru
     """Its first answer is lost, so everybody is asked who knows it, and what it names was asked for another reason."""
     impostor, dan = ("10.0.0.77", PORT), ("10.0.0.4", PORT)
     network = World().network(dan)
-    prober, rng = Prober(network, random.Random(1)), random.Random(2)
+    prober, rng = Prober(network, random.Random(1), Hearsay()), random.Random(2)
     opening = Opening(prober, rng, b"dan-----", dan, [dan[0]], (THERE, PORT), PORT, 0.0)
     who = (b"n" * 16, 1, b"somebody", ROLE_SUPERNODE, bytes(8))
     blank = Answer(bytes(8), bytes(8), *who, NOWHERE, 0, 9, "", bytes(16))
