@@ -118,18 +118,24 @@ def test_a_search_finds_the_supernode_on_the_lan_and_is_joined_through_a_member_
     assert by_member.membership.supernode_address == ("10.0.0.1", PORT)
 
 
-@pytest.mark.parametrize("is_mute", [True, False])
-def test_a_supernode_that_answers_a_search_first_and_takes_nobody_in_keeps_nobody_out(is_mute: bool) -> None:
+@pytest.mark.parametrize("how, limit", [("mute", 7.0), ("closes", 3.0), ("busy", 65.0)])
+def test_a_supernode_that_answers_a_search_first_and_takes_nobody_in_keeps_nobody_out(how: str, limit: float) -> None:
     lab = Lab(3, 2)
     mute = Stranger(lab.world, "10.0.0.66")
-    if not is_mute:
-        mute.on_message = lambda link, data, now: mute.network.disconnect(link, "no")  # type: ignore[method-assign]
+
+    def put_off(link: int, data: bytes, now: float) -> None:
+        if how == "closes":
+            mute.network.disconnect(link, "no")
+        elif how == "busy":
+            mute.send(link, messages.Busy(1000, "come again"))
+
+    mute.on_message = put_off  # type: ignore[method-assign]
     lab.world.between("10.0.0.66", "10.0.0.9").latency = 0.0
     mute.answer = lambda query: Answer(
         query.nonce, bytes(8), b"n" * 16, 1, b"m" * 8, ROLE_SUPERNODE, bytes(8), NOWHERE, 0, 99, "m", bytes(16)
     )
     newcomer = StubNode(lab.world, "10.0.0.9", "new").start(None)
-    lab.run(7.0)
+    lab.run(limit)
     assert mute.up and outcome(newcomer) == "joined"
     assert newcomer.membership.network_id == lab.nodes[0].membership.network_id
 

@@ -746,7 +746,7 @@ class Membership:
         delay = busy.retry_after_ms / 1000
         started = self._search.since if self._search is not None else self.heard_at
         if attempt.is_to_another or busy.retry_after_ms == 0 or now + delay > started + JOIN_TIME_MAX:
-            self._attempt_failed(busy.reason or "it refuses", now, is_refusal=True)
+            self._attempt_failed(busy.reason or "it refuses", now, is_refusal=busy.retry_after_ms == 0)
             return
         link, attempt.link = attempt.link, None
         if link is not None:
