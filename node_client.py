@@ -30,20 +30,22 @@ import time
 from typing import TYPE_CHECKING, Any, Callable, List, Optional, Sequence, Tuple
 
 from prompt.console import Console, relative_path
+from prompt.lines import line_for, safe_text
+from prompt.readers import next_of
 from prompt.settings import EXIT_FLAGS, NodeError, Settings, parse_flags
-from prompt.terminal import Terminal, next_of
+from prompt.terminal import Terminal
 from protocol import mishaps, results
-from protocol.lines import line_for, safe_text
+from sockets import interfaces
 
 if TYPE_CHECKING:                       # `open_node` imports them, once the first line is on the screen
-    import library as files
     import peer
     import rdt
     import supernode
+    from disk import library as files
     from disk.scanner import Scanner
-    from protocol.content import LibraryError
-    from protocol.door import ports_behind
-    from protocol.shares import ScanResult
+    from protocol.content.shares import ScanResult
+    from protocol.content.troubles import LibraryError
+    from protocol.membership.door import ports_behind
 
 log = mishaps.logger("node")
 
@@ -208,8 +210,8 @@ class ScannerThread:
 
 def own_addresses(ip: Optional[str] = None) -> List[str]:
     """This machine's IPv4 addresses, and `ip` if it is one; no loopback."""
-    found = [own for own, _ in rdt.interfaces()]
-    if ip and rdt.address_towards(ip) == ip:    # not by bind(): some systems grant that for any address
+    found = [own for own, _ in interfaces.interfaces()]
+    if ip and interfaces.address_towards(ip) == ip:    # not by bind(): some systems grant that for any address
         found.append(ip)
     return [own for own in dict.fromkeys(found) if not own.startswith("127.")]
 
@@ -249,7 +251,7 @@ class Node:
     def __init__(self, settings: Settings, notify: Callable[[Any], None], library: files.Library,
                  transport: rdt.Transport, is_port_own: bool) -> None:
         self.folder, self._is_port_own = relative_path(library.folder), is_port_own
-        self.ip = rdt.address_towards(settings.ip or ANY_ROUTE) or next(iter(own_addresses()), "127.0.0.1")
+        self.ip = interfaces.address_towards(settings.ip or ANY_ROUTE) or next(iter(own_addresses()), "127.0.0.1")
         self.is_local = transport.address[0].startswith("127.")
         self._thread = NodeThread(time.monotonic)
         self.call = self._thread.call
@@ -306,13 +308,13 @@ class Node:
 def _import_node() -> None:
     """Most of the program's time to start: a person sees the first line before it."""
     global LibraryError, Scanner, files, peer, ports_behind, rdt, supernode
-    import library as files
     import peer
     import rdt
     import supernode
+    from disk import library as files
     from disk.scanner import Scanner
-    from protocol.content import LibraryError
-    from protocol.door import ports_behind
+    from protocol.content.troubles import LibraryError
+    from protocol.membership.door import ports_behind
 
 
 def _tell(notify: Callable[[Any], None], folder: str, event: Any) -> None:

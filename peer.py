@@ -3,10 +3,10 @@
 `Peer` is told what happens on the network (`on_...`, always with `now`) and what the person wants (the commands), and
 works through the verbs it is handed: `Network`, the `disk` runner, `notify`. It is made of
 
-    Membership (protocol/membership.py)   who is here and who rules
-    Jobs       (protocol/jobs.py)         what the person asked for, with numbers and states
-    Fetching   (protocol/fetching.py)     contents that are wanted, and their sources
-    Serving    (protocol/serving.py)      what others ask of this node
+    Membership (protocol/membership/membership.py)   who is here and who rules
+    Jobs       (protocol/exchange/jobs.py)         what the person asked for, with numbers and states
+    Fetching   (protocol/exchange/fetching.py)     contents that are wanted, and their sources
+    Serving    (protocol/exchange/serving.py)      what others ask of this node
     Supernode  (supernode.py)             only while this node rules; reached over LOCAL_LINK like any other supernode
 
 Everything here runs on the node thread. The library's methods run as disk jobs only.
@@ -21,13 +21,21 @@ from functools import partial
 from typing import AbstractSet, Any, Callable, Deque, Dict, List, Optional, Protocol, Sequence, Tuple
 
 from protocol import messages, mishaps
-from protocol.callers import NO_HELLO_REASON, NOT_A_MEMBER_REASON, Callers, Verdict, judge
-from protocol.content import LibraryError, decode_listing, ids_in, ids_of
-from protocol.fetching import MESH_LINKS_MAX, Fetching
+from protocol.content.listing import decode_listing, ids_in, ids_of
+from protocol.content.shares import ScanResult, SharesById
+from protocol.content.troubles import LibraryError
+from protocol.exchange.callers import NO_HELLO_REASON, NOT_A_MEMBER_REASON, Callers, Verdict, judge
+from protocol.exchange.contracts import After
+from protocol.exchange.fetching import Fetching
+from protocol.exchange.jobs import Jobs
+from protocol.exchange.sources import MESH_LINKS_MAX
+from protocol.fields import Address, WireError
 from protocol.figures import PathFigures
-from protocol.host import After
-from protocol.jobs import Jobs
-from protocol.membership import LOCAL_LINK, LocalSide, Membership, Seat, share_digest
+from protocol.membership.contracts import Seat
+from protocol.membership.local_link import LOCAL_LINK, LocalSide
+from protocol.membership.membership import Membership
+from protocol.membership.proofs import share_digest
+from protocol.membership.searching import NO_LAST_NETWORK, decode_last_network, encode_last_network
 from protocol.messages import (
     SHARES_MAX,
     SHARES_PER_PAGE,
@@ -47,7 +55,6 @@ from protocol.messages import (
     SharesWanted,
     decode,
 )
-from protocol.opening import NO_LAST_NETWORK, decode_last_network, encode_last_network
 from protocol.results import (
     ChatReceived,
     DownloadDone,
@@ -67,8 +74,6 @@ from protocol.results import (
     Unsaid,
     UploadDone,
 )
-from protocol.shares import ScanResult, SharesById
-from protocol.wire import Address, WireError
 
 __all__ = [
     "ChatReceived", "Disk", "DownloadDone", "FetchAnswer", "Joined", "Left", "ListEntry", "MemberRow",

@@ -45,17 +45,20 @@ from typing import Any, Callable, Counter, Deque, Dict, Iterator, List, NamedTup
 
 from disk.sequential import SequentialReader, SequentialWriter, path_text
 from disk.tracing import TraceFile
-from protocol import connection as core
-from protocol import controllers, mishaps
-from protocol import door as rules
-from protocol.content import LibraryError
-from protocol.endpoint import Endpoint, LoneReceived
+from protocol import mishaps
+from protocol.content.troubles import LibraryError
+from protocol.fields import Address, Buffer
 from protocol.figures import PathFigures
-from protocol.links import MESSAGE, LinkTable
-from protocol.recovery import SEGMENTS_MAX
-from protocol.streams import FRAME_COST, FRAME_HEADER_SIZE, FRAME_SIZE_MAX, Frame
-from protocol.trace import TracedEndpoint
-from protocol.wire import DATAGRAM_SIZE_MAX, Address, Buffer
+from protocol.membership import door as rules
+from protocol.transport import connection as core
+from protocol.transport import controllers
+from protocol.transport.endpoint import Endpoint, LoneReceived
+from protocol.transport.frames import FRAME_COST, FRAME_HEADER_SIZE, FRAME_SIZE_MAX, Frame
+from protocol.transport.links import MESSAGE, LinkTable
+from protocol.transport.packets import DATAGRAM_SIZE_MAX
+from protocol.transport.recovery import SEGMENTS_MAX
+from protocol.transport.trace import TracedEndpoint
+from sockets.interfaces import interfaces
 
 log = mishaps.logger("rdt")
 
@@ -75,7 +78,7 @@ UNTOLD_MAX = 100  # ends with something undelivered that close will name; the ot
 CONFIRM_TIME = 0.5  # seconds, when a timeout is over, in which the other side may still say what it took
 CLOSED_BY_OTHER, CLOSED_BY_THIS = "closed by the other side", "closed by this side"
 SPAN_SIZE = 1 << 20  # bytes of a file in one frame
-TRACE = "RDT_TRACE"  # in the environment: a file to which every transport tells its packets (protocol/trace.py)
+TRACE = "RDT_TRACE"  # in the environment: a file to which every transport tells its packets: see trace.py
 NO_OFFLOAD = "RDT_NO_OFFLOAD"  # set in the environment: one datagram a system call, as where there is no offload
 GSO_PAUSE = 600.0  # seconds that a destination goes without segmentation after it failed there
 GSO_PAUSES_MAX = 1024
@@ -85,8 +88,6 @@ UDP_SEGMENT, UDP_GRO = 103, 104
 # A datagram that is too large shall be lost, not cut: only so do MTU probes tell the path's MTU.
 DONT_FRAGMENT = (("linux", 10, 3), ("darwin", 28, 1), ("win32", 14, 1))  # IP_MTU_DISCOVER: PROBE; IP_DONTFRAG(MENT)
 SIO_UDP_CONNRESET = 0x9800000C
-# One of each private range and one that is nobody's: whatever route leads there starts at an address of this machine.
-ROUTES_TRIED = ("198.51.100.1", "10.255.255.255", "172.31.255.255", "192.168.255.255", "169.254.255.255")
 _SEGMENT_SIZE = struct.Struct("=H")
 _GRO_SIZE = struct.Struct("=i")
 _ANCILLARY_SIZE = 64
@@ -421,40 +422,6 @@ class Datagrams:
             self.stats["receive: %s" % errno.errorcode.get(error.errno or 0, str(error))] += 1
             return (start, 0, 0, ("", 0)) if isinstance(error, ConnectionResetError) else None
         return start, size, segment_size, address[:2]
-
-
-def interfaces() -> List[Tuple[str, str]]:
-    """(address, broadcast address) of each IPv4 interface that is up, as far as the platform tells; asks nobody."""
-    found = _interfaces_by_ioctl()
-    if not found:
-        routes = [ip for ip in map(address_towards, ROUTES_TRIED) if ip]
-        found = [(ip, "255.255.255.255") for ip in dict.fromkeys(routes)]
-    return found
-
-
-def address_towards(target: str) -> Optional[str]:
-    """The own address that a datagram to `target` would leave from; nothing is sent."""
-    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect((target, 9))
-        return str(probe.getsockname()[0])
-    return None
-
-
-def _interfaces_by_ioctl() -> List[Tuple[str, str]]:
-    """Linux: SIOCGIFADDR and SIOCGIFBRDADDR for each interface name."""
-    if not sys.platform.startswith("linux"):
-        return []
-    import fcntl
-
-    found = []
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        for _, name in socket.if_nameindex():
-            request = struct.pack("256s", name.encode()[:15])
-            with contextlib.suppress(OSError):
-                ip = socket.inet_ntoa(fcntl.ioctl(sock.fileno(), 0x8915, request)[20:24])
-                broadcast = socket.inet_ntoa(fcntl.ioctl(sock.fileno(), 0x8919, request)[20:24])
-                found.append((ip, broadcast if broadcast != "0.0.0.0" else ip))
-    return found
 
 
 class Door:

@@ -4,7 +4,7 @@ One node has it at a time. Its own peer is a member like any other, reached over
 Every message of a member comes over that member's own link: what it says about others is not heard.
 
 A supernode ends in one of three ways: `hand_over` (the person quits), going over to another supernode of its network,
-met after a partition or after it had slept (which of the two goes: `protocol/rivals.py`), or, if nobody ever joined it,
+met after a partition or after it had slept (which of the two goes: `ruling/rivals.py`), or, if nobody ever joined it,
 when its peer has been taken in by another network that it met at its port (`on_better`). While it is not sure that it
 still rules, it holds its tongue.
 """
@@ -19,15 +19,20 @@ from collections import deque
 from typing import Any, Callable, Deque, Dict, Hashable, List, Optional, Set, Tuple
 
 from protocol import messages, mishaps
-from protocol.admission import Admission, Waiting
-from protocol.chat import RECENT_MAX, Bucket, counted_anew, missed
-from protocol.credit import Credit
-from protocol.door import is_better
+from protocol.addresses import may_contact, seen_from
 from protocol.fairness import FairShares, FairTurns
+from protocol.fields import Address
 from protocol.hearsay import Hearsay
-from protocol.heirs import LOST_HEIRLOOMS_MAX, Heirlooms, heirloom_of, is_heir, marked
-from protocol.index import Index, has_wildcard
-from protocol.lost import LostPlaces
+from protocol.membership.chat import RECENT_MAX, counted_anew, missed
+from protocol.membership.contracts import SLEPT_AFTER, Network, Seat
+from protocol.membership.door import is_better
+from protocol.membership.heirs import LOST_HEIRLOOMS_MAX, Heirlooms, heirloom_of, is_heir, marked
+from protocol.membership.labels import name_fault
+from protocol.membership.local_link import LOCAL_LINK
+from protocol.membership.lost import LostPlaces
+from protocol.membership.proofs import is_proven, node_id_of, random_bytes, share_digest
+from protocol.membership.queries import HINT_INTERVAL, Prober
+from protocol.membership.roster import TERM_STEP_MAX
 from protocol.messages import (
     GONE,
     LEFT,
@@ -44,20 +49,11 @@ from protocol.messages import (
     ShareEntry,
     encode_parts,
 )
-from protocol.prober import HINT_INTERVAL, Prober
-from protocol.rivals import Rivals, gives_way
-from protocol.roster import (
-    TERM_STEP_MAX,
-    is_proven,
-    may_contact,
-    name_fault,
-    node_id_of,
-    random_bytes,
-    seen_from,
-    share_digest,
-)
-from protocol.seat import LOCAL_LINK, SLEPT_AFTER, Network, Seat
-from protocol.wire import Address
+from protocol.rates import Bucket
+from protocol.ruling.credit import Credit
+from protocol.ruling.index import Index, has_wildcard
+from protocol.ruling.newcomers import Admission, Waiting
+from protocol.ruling.rivals import Rivals, gives_way
 
 log = mishaps.logger("supernode")
 

@@ -14,11 +14,11 @@ from collections import OrderedDict
 from typing import Callable, Optional
 
 from protocol.buffers import BufferPool
-from protocol.content import MIB, digest_at, piece_count_of, piece_size_of
-from protocol.parts import Stamp
-from protocol.shares import Fingerprint
-from protocol.troubles import is_short
-from protocol.wire import Buffer
+from protocol.content.parts import Stamp
+from protocol.content.pieces import MIB, digest_at, piece_count_of, piece_size_of
+from protocol.content.shares import Fingerprint
+from protocol.content.troubles import is_short
+from protocol.fields import Buffer
 
 try:
     import resource

@@ -8,8 +8,9 @@ import os
 from typing import Any, Iterable, List, Tuple
 
 from disk.access import is_link, remove
-from protocol.content import DIGEST_BYTES, HIDDEN, identity_of, piece_count_of
-from protocol.shares import Fingerprint
+from protocol.content.names import HIDDEN
+from protocol.content.pieces import DIGEST_BYTES, identity_of, piece_count_of
+from protocol.content.shares import Fingerprint
 
 try:
     import sqlite3

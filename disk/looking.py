@@ -12,10 +12,10 @@ from typing import Dict, Generator, List, Optional, Set, TypeVar
 from disk.access import digest_range, fingerprint_of, no_tick, open_regular
 from disk.flushing import Submit
 from disk.places import Folder, candidates_of
-from protocol.content import MIB, digest_at, piece_count_of, piece_length, piece_size_of
-from protocol.parts import Content
-from protocol.shares import Fingerprint
-from protocol.troubles import is_short
+from protocol.content.parts import Content
+from protocol.content.pieces import MIB, digest_at, piece_count_of, piece_length, piece_size_of
+from protocol.content.shares import Fingerprint
+from protocol.content.troubles import is_short
 
 _T = TypeVar("_T")
 Steps = Generator[None, None, _T]   # a long operation, of which one slice is done with each `next`

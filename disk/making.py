@@ -11,8 +11,8 @@ from typing import Iterable, List, Optional
 
 from disk.looking import Steps
 from disk.places import folder_in
-from protocol.content import ErrorKind, LibraryError, check_name, shown
-from protocol.troubles import speaking
+from protocol.content.names import check_name
+from protocol.content.troubles import ErrorKind, LibraryError, shown, speaking
 
 FOLDERS_AT_ONCE = 256          # made or removed in one slice, some milliseconds: others wait for the disk, too
 SPOILED_KINDS = (ErrorKind.NAME, ErrorKind.LINK, ErrorKind.DENIED)     # of one place; the rest can be made

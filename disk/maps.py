@@ -12,9 +12,9 @@ import struct
 from typing import Iterator, Optional, Tuple
 
 from disk.access import open_regular, remove
-from protocol.content import KIB, LibraryError
-from protocol.parts import Content, decode_map
-from protocol.troubles import is_short
+from protocol.content.parts import Content, decode_map
+from protocol.content.pieces import KIB
+from protocol.content.troubles import LibraryError, is_short
 
 MAP_BYTES_MAX = 256 * KIB      # header, 4096 digests and as many records
 ASIDE = "bad-"                 # before the name of a map that cannot be read: no version takes it for one, nor its part

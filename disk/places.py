@@ -13,7 +13,7 @@ import time
 from typing import Callable, Iterator, List, Optional, Tuple
 
 from disk.access import create, fingerprint_of, flush_names, is_link, open_regular, os_flags
-from protocol.content import ErrorKind, LibraryError, shown
+from protocol.content.troubles import ErrorKind, LibraryError, shown
 
 CANDIDATES_MAX = 1000          # "name (2)" ... before giving up
 RENAME_TRIES, RENAME_DELAY = 10, 0.1   # Windows: a virus scanner may hold the file for a moment

@@ -20,23 +20,10 @@ from typing import Any, Callable, Dict, List, Optional, Protocol, Tuple
 from disk.access import StillChanging, digest_range, fingerprint_of, open_regular, read_member
 from disk.digests import RACY_TIME_NS, DigestStore
 from disk.walk import Walk
-from protocol.content import (
-    DIGEST_BYTES,
-    ErrorKind,
-    FolderEntry,
-    LibraryError,
-    Pack,
-    PathSet,
-    check_name,
-    digests_of,
-    in_order,
-    packs_in,
-    piece_count_of,
-    piece_length,
-    piece_size_of,
-    shown,
-)
-from protocol.shares import (
+from protocol.content.listing import FolderEntry, Pack, PathSet, in_order, packs_in
+from protocol.content.names import check_name
+from protocol.content.pieces import DIGEST_BYTES, digests_of, piece_count_of, piece_length, piece_size_of
+from protocol.content.shares import (
     Fingerprint,
     Found,
     ScanResult,
@@ -47,7 +34,7 @@ from protocol.shares import (
     shared_folder,
     shared_pack,
 )
-from protocol.troubles import is_changed, is_short, meaning
+from protocol.content.troubles import ErrorKind, LibraryError, is_changed, is_short, meaning, shown
 
 REPORT_INTERVAL = 0.5          # seconds of scanning between two reports
 REPORT_LONG = 1000             # contents in a report from which on the garbage collector is spared them

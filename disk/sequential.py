@@ -25,9 +25,10 @@ from disk.access import (
 )
 from disk.places import Folder, give_name
 from protocol.buffers import BufferPool
-from protocol.content import FILE_SIZE_MAX, HIDDEN, ErrorKind, LibraryError, check_name, shown
-from protocol.troubles import no_room, speaking
-from protocol.wire import Buffer
+from protocol.content.names import HIDDEN, check_name
+from protocol.content.pieces import FILE_SIZE_MAX
+from protocol.content.troubles import ErrorKind, LibraryError, no_room, shown, speaking
+from protocol.fields import Buffer
 
 LOOKS_MAX = 3  # at a file that another program goes on changing
 

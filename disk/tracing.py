@@ -1,4 +1,4 @@
-"""The file of a trace: lines are appended whole, up to a bound. What they say is in `protocol/trace.py`."""
+"""The file of a trace: lines are appended whole, up to a bound. What they say is in `protocol/transport/trace.py`."""
 
 from __future__ import annotations
 

@@ -8,9 +8,10 @@ import stat
 from typing import Callable, Dict, List, Optional
 
 from disk.access import fingerprint_of, is_link
-from protocol.content import FILE_SIZE_MAX, BadName, check_name
-from protocol.shares import SCAN_FILES_MAX, Found, Top, Troubles
-from protocol.troubles import is_changed, is_short
+from protocol.content.names import check_name
+from protocol.content.pieces import FILE_SIZE_MAX
+from protocol.content.shares import SCAN_FILES_MAX, Found, Top, Troubles
+from protocol.content.troubles import BadName, is_changed, is_short
 
 
 class Walk:

@@ -485,9 +485,9 @@ def torrent_end(made: str, folder: str, is_seed: str) -> None:
 
 def run_node(trace: str, lies: str, *flags: str) -> None:
     """node_client.py that notes each piece with its source, or flips a bit in every tenth that it gives."""
-    import library as files
     import node_client
-    from protocol.fetching import Fetching
+    from disk import library as files
+    from protocol.exchange.fetching import Fetching
 
     if int(lies):
         read = files.Library.read

@@ -35,7 +35,7 @@ sys.path.insert(0, str(ROOT))
 
 import rdt  # noqa: E402
 from node_tests.usage import run_end  # noqa: E402
-from protocol import controllers  # noqa: E402
+from protocol.transport import controllers  # noqa: E402
 
 MIB = 1 << 20
 TCP_CONGESTION = 13  # Linux's option at IPPROTO_TCP

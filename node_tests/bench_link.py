@@ -26,7 +26,7 @@ import drawing
 import netlab
 from netlab import Conditions, Link
 
-from protocol.controllers import CONTROLLERS, DEFAULT
+from protocol.transport.controllers import CONTROLLERS, DEFAULT
 
 RDT = "rdt"
 LABELS = {"tcp:cubic": "TCP CUBIC", "tcp:bbr": "TCP BBR", RDT: "this transport"}

@@ -12,7 +12,7 @@ import pytest
 import usage
 from lab import Lab
 
-from library import Library
+from disk.library import Library
 
 WORKERS = 3  # processes that share the tests: two cores are busy while one waits for a program; `-n` says otherwise
 

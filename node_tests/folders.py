@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-import library
-from library import Library
-from protocol.content import decode_listing, digests_of, identity_of, piece_count_of, piece_length, piece_size_of
+from disk import library
+from disk.library import Library
+from protocol.content.listing import decode_listing
+from protocol.content.pieces import digests_of, identity_of, piece_count_of, piece_length, piece_size_of
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 POSIX = os.name == "posix"
@@ -58,10 +59,12 @@ def run_python(code: str, *arguments: str) -> str:
     prelude = """
 import os, sys
 from disk.scanner import Scanner
-from library import Library
-from protocol.content import *
+from disk.library import Library
+from protocol.content.listing import *
+from protocol.content.pieces import *
+from protocol.content.troubles import *
 """
-    environment = dict(os.environ, PYTHONPATH=os.path.dirname(os.path.abspath(library.__file__)))
+    environment = dict(os.environ, PYTHONPATH=str(Path(library.__file__).resolve().parents[1]))
     done = subprocess.run([sys.executable, "-c", prelude + textwrap.dedent(code), *arguments], env=environment,
                           capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 0, done.stderr

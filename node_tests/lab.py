@@ -10,9 +10,10 @@ import random
 
 from simulator import World
 
+from disk.library import Library
 from disk.scanner import Scanner
-from library import Library
-from peer import DownloadDone, Outcome, Peer, Stopped
+from peer import Peer
+from protocol.results import DownloadDone, Outcome, Stopped
 from supernode import Supernode
 
 PORT = 6020

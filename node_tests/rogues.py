@@ -15,9 +15,9 @@ from lab import PORT
 from test_hostile import BAD_NAMES, BAD_PLACES, NASTY, Outlaw, entry_of, nonsense
 
 from protocol import messages
-from protocol.content import digests_of, piece_count_of, piece_length, piece_size_of
+from protocol.content.pieces import digests_of, piece_count_of, piece_length, piece_size_of
+from protocol.membership.proofs import node_id_of, with_proof
 from protocol.messages import NO_NETWORK, NOWHERE, MemberEntry, encode
-from protocol.roster import node_id_of, with_proof
 
 BEAT = 2.0  # seconds between signs of life to the supernode
 SEATS_MAX = 40  # links on which one of them has joined, each as somebody else

@@ -140,5 +140,3 @@ class Running:
     def last(self) -> Optional[str]:
         """Its last line."""
         return self.lines[-1] if self.lines else None
-
-

@@ -11,7 +11,7 @@
 `network.stop()` and `network.go_on()` of a world of packets are SIGSTOP and SIGCONT. Several networks may have one IP
 and ports of their own: they are on one machine, where 127.0.0.1 leads to all of them.
 The same seed replays exactly. With RDT_TRACE=FILE in the environment every endpoint tells that file its packets, in
-virtual seconds (`protocol/trace.py`); `world.trace` is a function that is handed them instead.
+virtual seconds (`protocol/transport/trace.py`); `world.trace` is a function that is handed them instead.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ import random
 from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
 from disk.tracing import TraceFile
-from protocol import wire
-from protocol.connection import Batch, ConnectionLost, Established, FrameReceived
-from protocol.controllers import CONTROLLERS, DEFAULT
-from protocol.door import DOOR_INTERVAL
-from protocol.endpoint import Endpoint
 from protocol.figures import PathFigures
-from protocol.links import LinkTable
-from protocol.streams import Frame
-from protocol.trace import TracedEndpoint
+from protocol.membership.door import DOOR_INTERVAL
+from protocol.transport import packets as wire
+from protocol.transport.connection import Batch, ConnectionLost, Established, FrameReceived
+from protocol.transport.controllers import CONTROLLERS, DEFAULT
+from protocol.transport.endpoint import Endpoint
+from protocol.transport.frames import Frame
+from protocol.transport.links import LinkTable
+from protocol.transport.trace import TracedEndpoint
 
 Address = Tuple[str, int]
 

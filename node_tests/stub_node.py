@@ -8,10 +8,12 @@ from typing import Any, Deque, List, Optional, Tuple
 
 from node_tests.simulator import World
 from protocol import messages
-from protocol.membership import LOCAL_LINK, LocalSide, Membership, Seat
+from protocol.fields import WireError
+from protocol.membership.contracts import Seat
+from protocol.membership.local_link import LOCAL_LINK, LocalSide
+from protocol.membership.membership import Membership
+from protocol.membership.proofs import share_digest
 from protocol.messages import ShareEntry, decode, encode_parts
-from protocol.roster import share_digest
-from protocol.wire import WireError
 from supernode import Supernode
 
 PORT = 6020

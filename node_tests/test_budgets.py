@@ -14,11 +14,12 @@ from simulator import EndpointDriver, World
 from test_hostile_transport import opened
 
 import rdt
-from protocol import endpoint as endpoints
-from protocol.connection import ConnectionLost, FrameReceived, State
-from protocol.endpoint import Endpoint
 from protocol.messages import Offer, encode
-from protocol.streams import VIEW_COST, Frame, HeldMemory, SendStream
+from protocol.transport import endpoint as endpoints
+from protocol.transport.connection import ConnectionLost, FrameReceived, State
+from protocol.transport.endpoint import Endpoint
+from protocol.transport.frames import Frame
+from protocol.transport.sending import VIEW_COST, HeldMemory, SendStream
 
 MIB = 1 << 20
 SMALL = encode(Offer(1, b"f" * 32, bytes(8), bytes(8), True, True))

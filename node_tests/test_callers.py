@@ -7,9 +7,8 @@ from lab import Lab, content
 from simulator import Conditions
 from test_hostile import Outlaw
 
-from peer import DownloadDone, UploadDone
 from protocol import messages
-from protocol.callers import (
+from protocol.exchange.callers import (
     CALLERS_MAX,
     KEPT_BYTES_MAX,
     NOT_A_MEMBER_REASON,
@@ -20,6 +19,7 @@ from protocol.callers import (
     judge,
 )
 from protocol.messages import LinkHello
+from protocol.results import DownloadDone, UploadDone
 
 SIZE = 600_000
 HELLO = LinkHello(messages.PURPOSE_BULK, b"n" * 16, b"c" * 8)

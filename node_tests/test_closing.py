@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from node_tests.simulator import Pair, data_packet
-from protocol import wire
-from protocol.connection import State
-from protocol.wire import PacketType
+from protocol.transport import packets as wire
+from protocol.transport.connection import State
+from protocol.transport.packets import PacketType
 
 
 def connected(**conditions):

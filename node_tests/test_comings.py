@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any, List, Tuple
 
-from protocol.comings import Comings
+from prompt.comings import Comings
 from protocol.results import Joined, Left
 
 

@@ -11,8 +11,9 @@ import pytest
 from amounts import amount
 
 from node_tests.simulator import EndpointDriver, Pair, PlainFlow
-from protocol.connection import Connection
-from protocol.streams import FRAME_SIZE_MAX, RECEIVE_WINDOW_MAX
+from protocol.transport.connection import Connection
+from protocol.transport.frames import FRAME_SIZE_MAX
+from protocol.transport.receiving import RECEIVE_WINDOW_MAX
 
 MEGABYTE = 1_000_000
 LINK = 100e6 / 8  # bytes per second

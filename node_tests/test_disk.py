@@ -15,13 +15,13 @@ from lab import MIB, Lab, Node, content
 from running import Running, free_port
 
 import disk.looking
-import library
 import peer
-from library import Library
-from peer import DownloadDone, Notice, Paused, Resumed, Stopped
-from protocol.content import ErrorKind, LibraryError
-from protocol.host import in_slices
-from protocol.lines import line_for
+from disk import library
+from disk.library import Library
+from prompt.lines import line_for
+from protocol.content.troubles import ErrorKind, LibraryError
+from protocol.exchange.contracts import in_slices
+from protocol.results import DownloadDone, Notice, Paused, Resumed, Stopped
 
 
 class Disk:

@@ -20,13 +20,13 @@ from lab import Node as LabNode
 from node_tests.simulator import World
 from node_tests.stub_node import PORT, StubNode
 from node_tests.usage import play_seeds
-from peer import ChatReceived, DownloadDone, Outcome, Stopped
 from protocol import messages
-from protocol.door import PORTS_BEHIND, at_door, is_better, leads_here, places_behind, ports_behind
 from protocol.hearsay import Hearsay
+from protocol.membership.door import PORTS_BEHIND, at_door, is_better, leads_here, places_behind, ports_behind
+from protocol.membership.queries import Prober
+from protocol.membership.searching import Ask, Opening
 from protocol.messages import NOWHERE, ROLE_MEMBER, ROLE_SUPERNODE, Answer
-from protocol.opening import Ask, Opening
-from protocol.prober import Prober
+from protocol.results import ChatReceived, DownloadDone, Outcome, Stopped
 
 Place = Tuple[str, int]
 HERE, THERE, ELSEWHERE = "10.0.0.1", "10.0.0.2", "10.0.0.3"

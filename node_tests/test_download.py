@@ -8,10 +8,23 @@ from collections import Counter, defaultdict
 
 import pytest
 
-from protocol import download as rules
-from protocol import transfer
-from protocol.content import FILE_SIZE_MAX, has_piece, set_piece
-from protocol.download import MIB, PieceChoice, Rate, in_flight_limit, window_of
+from protocol.content.pieces import FILE_SIZE_MAX, has_piece, set_piece
+from protocol.exchange import download as transfer
+from protocol.exchange import picking as rules
+from protocol.exchange.download import Download
+from protocol.exchange.manifest import Lie, Manifest, manifest_pages
+from protocol.exchange.picking import MIB, REQUESTS_PER_LINK_MAX, PieceChoice, in_flight_limit, window_of
+from protocol.exchange.source import DROP_AFTER, SourceState
+from protocol.exchange.uploads import (
+    GIVEN_FORGOTTEN_AFTER,
+    LINK_LOW,
+    LINKS_AT_ONCE,
+    SLOT_TURN,
+    STUCK_AFTER,
+    UPLOAD_SLOTS,
+    UploadLink,
+    Uploads,
+)
 from protocol.messages import (
     NO_PIECE,
     PIECE_MISSING,
@@ -29,23 +42,7 @@ from protocol.messages import (
     PieceRequest,
     Queued,
 )
-from protocol.transfer import (
-    DROP_AFTER,
-    GIVEN_FORGOTTEN_AFTER,
-    LINK_LOW,
-    LINKS_AT_ONCE,
-    REQUESTS_PER_LINK_MAX,
-    SLOT_TURN,
-    STUCK_AFTER,
-    UPLOAD_SLOTS,
-    Download,
-    Lie,
-    Manifest,
-    SourceState,
-    UploadLink,
-    Uploads,
-    manifest_pages,
-)
+from protocol.rates import Rate
 
 FILE = b"f" * 32
 

@@ -6,8 +6,8 @@ from typing import Any, Optional
 
 from node_tests.stub_node import PORT, Lab, StubNode
 from node_tests.test_membership import obeyed_by_all
-from protocol.election import CLAIM_WAIT, LAST_LOOK, PATIENCE, RANK_TIME, Election
-from protocol.membership import State
+from protocol.membership.election import CLAIM_WAIT, LAST_LOOK, PATIENCE, RANK_TIME, Election
+from protocol.membership.membership import State
 from protocol.messages import NO_NODE, NOWHERE, ROLE_MEMBER, ROLE_SUPERNODE, Answer
 
 OLD, ANA, BO, CY = (bytes(7) + bytes([number]) for number in range(1, 5))

@@ -15,31 +15,29 @@ from lab import MIB, content
 
 import peer
 from disk import scanner as scanning
+from disk.library import Finished, Library
 from disk.places import Folder
 from disk.scanner import Scanner
-from library import Finished, Library
-from peer import DownloadDone, Notice, Paused, Stopped, UploadDone
-from protocol import content as rules
-from protocol import fetching, jobs
-from protocol.content import (
-    DIGEST_BYTES,
+from protocol.content import listing
+from protocol.content import pieces as rules
+from protocol.content.listing import (
     PACK_BYTES_MAX,
     PACK_FILES_MIN,
     SMALL_FILE_MAX,
-    ErrorKind,
     FolderEntry,
-    LibraryError,
     decode_listing,
-    digests_of,
     encode_folder,
-    identity_of,
     ids_in,
     packs_in,
 )
-from protocol.fetching import SERVED_ON_TIME
-from protocol.memory import MemoryPieces
+from protocol.content.memory import MemoryPieces
+from protocol.content.pieces import DIGEST_BYTES, digests_of, identity_of
+from protocol.content.shares import shared_pack
+from protocol.content.troubles import ErrorKind, LibraryError
+from protocol.exchange import fetching, jobs
+from protocol.exchange.fetching import SERVED_ON_TIME
 from protocol.messages import PIECE_MISSING, UNKNOWN_FILE, PieceData, PieceRefused, PieceRequest, encode_parts
-from protocol.shares import shared_pack
+from protocol.results import DownloadDone, Notice, Paused, Stopped, UploadDone
 
 
 def entry(path: str, data: bytes) -> FolderEntry:
@@ -426,7 +424,7 @@ def test_the_memory_of_a_pack_is_let_go_some_time_after_its_end(lab, monkeypatch
 @pytest.mark.parametrize("end", ["cancelled", "its source left", "it left"])
 @pytest.mark.parametrize("is_late", [True, False])
 def test_the_memory_of_packs_is_let_go_at_once_when_their_job_does_not_succeed(lab, monkeypatch, end, is_late):
-    monkeypatch.setattr(rules, "PACK_BYTES_MAX", 2 * MIB)
+    monkeypatch.setattr(listing, "PACK_BYTES_MAX", 2 * MIB)
     kept = memories(monkeypatch)
     lab.node("ana")
     bo, cy = lab.node("bo", shared=large_tree(), disk_delay=0.02), lab.node("cy")
@@ -447,7 +445,7 @@ def test_the_memory_of_packs_is_let_go_at_once_when_their_job_does_not_succeed(l
 
 
 def test_no_more_than_two_packs_are_served_on_out_of_memory(lab, monkeypatch):
-    monkeypatch.setattr(rules, "PACK_BYTES_MAX", MIB)
+    monkeypatch.setattr(listing, "PACK_BYTES_MAX", MIB)
     monkeypatch.setattr(fetching, "SERVED_ON_BYTES_MAX", 2 * MIB)
     tree = large_tree()
     lab.node("ana")

@@ -18,7 +18,7 @@ from running import PATIENCE, Running, free_port
 import rdt
 from prompt.console import Console
 from prompt.settings import NodeError
-from protocol.door import ports_behind
+from protocol.membership.door import ports_behind
 from protocol.messages import Answer, Query, Wanted, encode
 from protocol.results import Outcome
 

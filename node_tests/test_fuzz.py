@@ -19,11 +19,14 @@ from simulator import EndpointDriver, Pair
 from test_hostile_transport import ack_of_pairs, arrive, data_packet, frame, kind_of
 
 import rdt
-from protocol import messages, wire
-from protocol.connection import ConnectionLost, State
-from protocol.endpoint import Endpoint
-from protocol.streams import RECEIVE_WINDOW_INITIAL, ReceiveStream, StreamViolation
-from protocol.wire import PacketType, WireError
+from protocol import fields, messages
+from protocol.fields import WireError
+from protocol.transport import packets as wire
+from protocol.transport.connection import ConnectionLost, State
+from protocol.transport.endpoint import Endpoint
+from protocol.transport.frames import StreamViolation
+from protocol.transport.packets import PacketType
+from protocol.transport.receiving import RECEIVE_WINDOW_INITIAL, ReceiveStream
 
 QUIET = {"deadline": None, "derandomize": True, "suppress_health_check": list(HealthCheck)}
 few, some, many = (settings(max_examples=count, **QUIET) for count in (40, 100, 500))
@@ -157,38 +160,38 @@ def test_ranges_that_are_decoded_are_in_order_whatever_was_said(largest, pairs):
 
 def value_of(codec, rng):
     """Some value that the codec takes; lists and texts are never empty, so that there is a length to falsify."""
-    if isinstance(codec, wire.Record):
+    if isinstance(codec, fields.Record):
         return codec.kind(*[value_of(field, rng) for field in codec.fields])
-    if isinstance(codec, wire.Many):
+    if isinstance(codec, fields.Many):
         return tuple(value_of(codec.item, rng) for _ in range(1 + rng.randrange(2)))
-    if isinstance(codec, wire.Number):
+    if isinstance(codec, fields.Number):
         return rng.choice([number for number in edges_of(codec.size, codec.most) if number <= codec.most])
-    if isinstance(codec, wire.Flag):
+    if isinstance(codec, fields.Flag):
         return rng.random() < 0.5
-    if isinstance(codec, wire.Fixed):
+    if isinstance(codec, fields.Fixed):
         return rng.getrandbits(8 * codec.size).to_bytes(codec.size, "big")
-    if isinstance(codec, wire.Text):
+    if isinstance(codec, fields.Text):
         return "a\u00e9\u6f22\U0001f600"[: rng.randrange(1, 5)]
-    if isinstance(codec, wire.AddressField):
+    if isinstance(codec, fields.AddressField):
         return rng.choice([("10.1.2.3", 6020), ("2001:db8::7", 65_535)])
     return rng.getrandbits(80).to_bytes(10, "big")
 
 
 def lengths_in(codec, value, at):
     """(offset, size of the field, most) of each length and count in an encoded value, and where the value ends."""
-    if isinstance(codec, wire.Record):
+    if isinstance(codec, fields.Record):
         found = []
         for field, part in zip(codec.fields, value):
             inner, at = lengths_in(field, part, at)
             found += inner
         return found, at
-    if isinstance(codec, wire.Many):
+    if isinstance(codec, fields.Many):
         found, at = [(at, 2, codec.most)], at + 2
         for part in value:
             inner, at = lengths_in(codec.item, part, at)
             found += inner
         return found, at
-    here = {wire.Text: 2, wire.Blob: 4}.get(type(codec))
+    here = {fields.Text: 2, fields.Blob: 4}.get(type(codec))
     return ([(at, here, codec.most)] if here else []), at + len(codec.encode(value))
 
 
@@ -207,7 +210,7 @@ by_kind = pytest.mark.parametrize(("tag", "kind"), KINDS, ids=[kind.__name__ for
 def test_every_message_cut_at_each_byte_and_with_each_byte_changed(tag, kind):
     """C05. What is still a message is encoded to the same bytes: there are no two forms of one."""
     rng, codec = random.Random(tag), messages.record_of(kind)
-    has_rest = any(isinstance(field, wire.Rest) for field in codec.fields)
+    has_rest = any(isinstance(field, fields.Rest) for field in codec.fields)
     for _ in range(2):
         data = messages.encode(value_of(codec, rng))
         assert message_or_malformed(data + b"\x00") is None or has_rest
@@ -246,10 +249,12 @@ def test_any_bytes_behind_any_tag_are_a_message_or_malformed(tag, data):
 
 
 @some
-@given(st.binary(max_size=60), st.sampled_from([wire.Number(8), wire.Flag(), wire.Fixed(5), wire.Blob(9), wire.Text(9),
-                                                wire.Rest(9), wire.AddressField(), wire.Many(wire.Text(3), 4)]))
+@given(st.binary(max_size=60), st.sampled_from([
+    fields.Number(8), fields.Flag(), fields.Fixed(5), fields.Blob(9), fields.Text(9), fields.Rest(9),
+    fields.AddressField(), fields.Many(fields.Text(3), 4),
+]))
 def test_any_bytes_are_a_field_or_malformed(data, codec):
-    reader = wire.Reader(data)
+    reader = fields.Reader(data)
     try:
         value = codec.decode(reader)
     except WireError:

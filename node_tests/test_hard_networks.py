@@ -23,8 +23,9 @@ import test_network
 from amounts import amount
 from usage import play_seeds
 
-import library
-from protocol import content, transfer
+from disk import library
+from protocol.content import pieces as content
+from protocol.exchange import download as transfer
 
 SEEDS, PLAYED = amount(100, 10), 5
 PIECE_SIZE, SPAN_SIZE = 4096, 1536  # bytes: small files have several pieces, each of several spans

@@ -7,8 +7,8 @@ import random
 from typing import Any, List
 
 from protocol.hearsay import ADDRESSES_MAX, DIAL_TIME, HOST_UNANSWERED_MAX, MINUTE, PROVEN_TIME, Hearsay
+from protocol.membership.queries import Prober
 from protocol.messages import Answer, decode
-from protocol.prober import Prober
 
 VICTIM = ("10.0.0.9", 7000)
 

@@ -22,14 +22,19 @@ from simulator import Pair, data_packet
 
 import peer
 import rdt
-from peer import ChatReceived, DownloadDone, ListEntry, Outcome, Stopped, UploadDone
 from prompt.console import WAITING_LINES_MAX, Console
-from protocol import connection, links, messages, streams, wire
-from protocol.chat import ChatDesk
-from protocol.content import digests_of, identity_of
-from protocol.index import Index
+from protocol import fields, messages
+from protocol.content.pieces import digests_of, identity_of
+from protocol.membership.chat import ChatDesk
+from protocol.membership.labels import fold
+from protocol.membership.proofs import node_id_of
+from protocol.membership.roster import Roster
 from protocol.messages import NOWHERE, MemberEntry, encode
-from protocol.roster import Roster, fold, node_id_of
+from protocol.results import ChatReceived, DownloadDone, ListEntry, Outcome, Stopped, UploadDone
+from protocol.ruling.index import Index
+from protocol.transport import connection, links
+from protocol.transport import packets as wire
+from protocol.transport import receiving as streams
 
 ON_LINUX = os.path.isdir("/proc/self")
 
@@ -790,23 +795,23 @@ def test_forged_lines_silence_nobody_for_longer_than_the_forger_rules():
 
 def value_for(codec, rng, known):
     """Some value of a field: often one that means something here, else an extreme or a random one."""
-    if isinstance(codec, wire.Record):
+    if isinstance(codec, fields.Record):
         return codec.kind(*[value_for(field, rng, known) for field in codec.fields])
-    if isinstance(codec, wire.Many):
+    if isinstance(codec, fields.Many):
         return tuple(value_for(codec.item, rng, known) for _ in range(rng.choice((0, 1, 1, 2, 5))))
-    if isinstance(codec, wire.Number):
+    if isinstance(codec, fields.Number):
         most = 256**codec.size - 1
         fitting = [number for number in known if isinstance(number, int) and number <= most]
         return rng.choice([0, 1, 2, most // 2, most, rng.randrange(most), *fitting])
-    if isinstance(codec, wire.Flag):
+    if isinstance(codec, fields.Flag):
         return rng.random() < 0.5
-    if isinstance(codec, wire.Fixed):
+    if isinstance(codec, fields.Fixed):
         fitting = [data for data in known if isinstance(data, bytes) and len(data) == codec.size]
         return rng.choice([bytes(codec.size), rng.getrandbits(8 * codec.size).to_bytes(codec.size, "big"), *fitting])
-    if isinstance(codec, wire.Text):
+    if isinstance(codec, fields.Text):
         texts = ("", "a", "lab.iso", "../x", "*", "[z-a]", "\u202e", "\ufdfa" * 10, "x" * codec.most)
         return rng.choice(texts)[: codec.most]
-    if isinstance(codec, wire.AddressField):
+    if isinstance(codec, fields.AddressField):
         return rng.choice([("10.0.0.%d" % rng.randrange(1, 70), PORT), ("127.0.0.1", PORT), NOWHERE, *BAD_PLACES])
     sizes = (0, 1, 64, min(codec.most, 1 << 18))
     return rng.choice((b"\xff", b"\x00")) * rng.choice(sizes)

@@ -8,12 +8,12 @@ from dataclasses import replace
 import pytest
 from lab import MIB, PORT, content
 
-from peer import DownloadDone, Stopped, UploadDone
 from protocol import messages
-from protocol.content import digests_of, identity_of
+from protocol.content.pieces import digests_of, identity_of
+from protocol.content.shares import ScanResult
+from protocol.membership.proofs import node_id_of
 from protocol.messages import encode
-from protocol.roster import node_id_of
-from protocol.shares import ScanResult
+from protocol.results import DownloadDone, Stopped, UploadDone
 
 
 class Stranger:

@@ -1,7 +1,8 @@
 """The transport under attack, row by row (THREATS, tables D and E): by strangers, and by remotes that keep no rule.
 
 Virtual time wherever it can be; real sockets only where the kernel is the point (D09, D12, D13) or the verbs are (H05).
-Packets are built by `protocol/wire.py`; the one layout that has no encoder there, by the simulator's `data_packet`.
+Packets are built by `protocol/transport/packets.py`; the one layout that has no encoder there, by the
+simulator's `data_packet`.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ from simulator import Conditions, EndpointDriver, Pair, World, data_packet
 
 import rdt
 from disk.sequential import SequentialReader, SequentialWriter
-from peer import ChatReceived, DownloadDone
-from protocol import endpoint as endpoints
-from protocol import wire
-from protocol.connection import (
+from protocol import rates
+from protocol.results import ChatReceived, DownloadDone
+from protocol.transport import endpoint as endpoints
+from protocol.transport import packets as wire
+from protocol.transport.connection import (
     HANDSHAKE_TIMEOUT,
     IDLE_TIMEOUT,
     KEEP_ALIVE_INTERVAL,
@@ -37,9 +39,9 @@ from protocol.connection import (
     FrameReceived,
     State,
 )
-from protocol.endpoint import Endpoint
-from protocol.streams import FRAME_HEADER, Frame
-from protocol.wire import PacketType
+from protocol.transport.endpoint import Endpoint
+from protocol.transport.frames import FRAME_HEADER, Frame
+from protocol.transport.packets import PacketType
 
 MEGABYTE = 1_000_000
 MIB = 1 << 20
@@ -194,7 +196,7 @@ def test_d04_200_000_first_packets_from_50_000_addresses_keep_nobody_out(where):
     assert all(made.address[0].startswith("10.200.") for made in endpoint.connections)
     assert len(endpoint.connections) == 10
     assert 0 < answered < sent
-    assert len(endpoint._cookies_per_host._counts) <= endpoints.HOSTS_COUNTED_MAX
+    assert len(endpoint._cookies_per_host._counts) <= rates.HOSTS_COUNTED_MAX
 
 
 def test_d04_a_flood_from_one_address_uses_up_only_its_own_share_of_cookies():
@@ -1142,7 +1144,8 @@ NO_NETWORK = """
             here.connect(("127.0.0.1", 9), timeout=0.3)
     except rdt.RdtError as error:
         print("said:", error)
-    print(rdt.interfaces(), rdt.address_towards("198.51.100.1"))
+    from sockets import interfaces
+    print(interfaces.interfaces(), interfaces.address_towards("198.51.100.1"))
 """
 
 

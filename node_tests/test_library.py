@@ -29,32 +29,25 @@ from folders import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import library
-from disk import places
+from disk import library, places
 from disk.access import OPEN_FILES_MAX, write_at
+from disk.library import Library
 from disk.scanner import Scanner
 from disk.sequential import SequentialReader, SequentialWriter
-from library import Library
-from protocol.content import (
+from protocol.content.listing import FOLDER_ENTRIES_MAX, FolderEntry, encode_folder
+from protocol.content.names import check_name
+from protocol.content.parts import Destination
+from protocol.content.pieces import (
     FILE_SIZE_MAX,
-    FOLDER_ENTRIES_MAX,
     PIECES_MAX,
-    BadName,
-    ErrorKind,
-    FolderEntry,
-    FolderInUse,
-    LibraryError,
-    check_name,
     digests_of,
-    encode_folder,
     has_piece,
     identity_of,
     piece_count_of,
     piece_length,
     piece_size_of,
-    size_text,
 )
-from protocol.parts import Destination
+from protocol.content.troubles import BadName, ErrorKind, FolderInUse, LibraryError, size_text
 
 
 def tree_of(folder: Path) -> dict[str, bytes]:

@@ -22,9 +22,10 @@ if __name__ == "__main__":
 
 from node_tests.simulator import Conditions, EndpointDriver, World
 from node_tests.usage import Tell, play_seeds
-from protocol import connection, endpoint, streams
-from protocol.connection import ConnectionLost, Established, FrameReceived, State
-from protocol.streams import Frame
+from protocol.transport import connection, endpoint
+from protocol.transport import receiving as streams
+from protocol.transport.connection import ConnectionLost, Established, FrameReceived, State
+from protocol.transport.frames import Frame
 
 ADDRESSES = {"a": ("10.0.0.1", 1000), "b": ("10.0.0.2", 2000)}
 OTHER = {"a": "b", "b": "a"}

@@ -7,9 +7,9 @@ from lab import Lab, content
 
 import node_client
 from node_tests.simulator import Conditions, Pair
+from prompt.lines import share_lines
 from protocol import mishaps
 from protocol.figures import PathFigures
-from protocol.lines import share_lines
 from protocol.results import ChatReceived, Joined, Share, TransferRow
 
 SIZE = 3_000_000

@@ -9,11 +9,12 @@ import pytest
 from lab import PORT, Lab
 from test_hostile import Outlaw
 
-from protocol.lines import LABEL_COLUMNS_MAX, file_rows, safe_label, safe_text, text_width
+from prompt.lines import LABEL_COLUMNS_MAX, file_rows, safe_label, safe_text, text_width
 from protocol.looks import UNPRINTABLE, is_drawn, is_of_one_script, skeleton
+from protocol.membership.labels import NAME_CHARS_MAX, name_fault
+from protocol.membership.roster import Roster
 from protocol.messages import NOWHERE, MemberEntry
 from protocol.results import ListEntry
-from protocol.roster import NAME_CHARS_MAX, Roster, name_fault
 
 ANA_TWINS = [  # most of them were drawn as exactly "ana"
     "\u0430na", "an\u0430", "\u0430n\u0430", "ana\u180f", "ana\u200b", "\uff41na", "ANA", "ana ", "ana\u2800",

@@ -10,20 +10,13 @@ import pytest
 from node_tests.simulator import World
 from node_tests.stub_node import PORT, Lab, StubNode, share
 from protocol import messages
-from protocol.chat import ChatDesk
-from protocol.membership import State
+from protocol.addresses import may_contact, seen_from
+from protocol.membership.chat import ChatDesk
+from protocol.membership.labels import name_fault
+from protocol.membership.membership import State
+from protocol.membership.proofs import is_proven, node_id_of, random_bytes, share_digest, with_proof
+from protocol.membership.roster import Roster
 from protocol.messages import NOWHERE, ROLE_SUPERNODE, Answer, MemberEntry, decode, encode, encode_parts
-from protocol.roster import (
-    Roster,
-    is_proven,
-    may_contact,
-    name_fault,
-    node_id_of,
-    random_bytes,
-    seen_from,
-    share_digest,
-    with_proof,
-)
 
 
 class Stranger:

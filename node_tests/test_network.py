@@ -32,9 +32,9 @@ from lab import PORT, Lab, Node
 from simulator import Conditions
 from usage import play_seeds
 
-from peer import ChatReceived, DownloadDone, FetchAnswer, Outcome, Progress, Stopped, SupernodeChanged
-from protocol.content import digests_of, identity_of
-from protocol.door import ports_behind
+from protocol.content.pieces import digests_of, identity_of
+from protocol.membership.door import ports_behind
+from protocol.results import ChatReceived, DownloadDone, FetchAnswer, Outcome, Progress, Stopped, SupernodeChanged
 
 SEEDS, BLOCK = 500, 25
 PLAYED = amount(BLOCK, 2)  # of each block

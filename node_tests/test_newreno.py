@@ -6,8 +6,8 @@ import pytest
 
 import rdt
 from node_tests.simulator import Pair
-from protocol.congestion import Acknowledged
-from protocol.newreno import NewReno
+from protocol.transport.congestion import Acknowledged
+from protocol.transport.newreno import NewReno
 
 MEGABYTE = 1_000_000
 

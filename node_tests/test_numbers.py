@@ -13,12 +13,15 @@ from lab import PORT, content
 from simulator import Pair
 from test_hostile import Outlaw, offers_all
 
-from peer import ChatReceived, DownloadDone
-from protocol import messages, wire
-from protocol.connection import State
-from protocol.content import FILE_SIZE_MAX, FOLDER_ENTRIES_MAX, digests_of, identity_of, piece_count_of, piece_size_of
+from protocol import fields, messages
+from protocol.content.listing import FOLDER_ENTRIES_MAX
+from protocol.content.pieces import FILE_SIZE_MAX, digests_of, identity_of, piece_count_of, piece_size_of
+from protocol.fields import WireError
 from protocol.messages import SPAN_BYTES_MAX, encode
-from protocol.wire import PacketType, WireError
+from protocol.results import ChatReceived, DownloadDone
+from protocol.transport import packets as wire
+from protocol.transport.connection import State
+from protocol.transport.packets import PacketType
 
 LARGEST = 2**64 - 1
 
@@ -117,12 +120,12 @@ def test_a_handshake_whose_numbers_are_used_up_brings_nobody_to_a_stop(first):
 
 def numbers_in(codec, path=()):
     """(where it stands, its codec) for each number in a message, those of list entries included."""
-    if isinstance(codec, wire.Number):
+    if isinstance(codec, fields.Number):
         return [(path, codec)]
-    if isinstance(codec, wire.Many):
+    if isinstance(codec, fields.Many):
         return numbers_in(codec.item, (*path, 0))
-    fields = enumerate(codec.fields) if isinstance(codec, wire.Record) else ()
-    return [found for place, field in fields for found in numbers_in(field, (*path, place))]
+    inner = enumerate(codec.fields) if isinstance(codec, fields.Record) else ()
+    return [found for place, field in inner for found in numbers_in(field, (*path, place))]
 
 
 def replaced(value, path, number):
@@ -141,13 +144,13 @@ class Sense:
         self.by_size = {messages.NODE_ID_SIZE: node_id, messages.NETWORK_ID_SIZE: network_id, 32: file_id}
 
     def of(self, codec):
-        if isinstance(codec, wire.Record):
+        if isinstance(codec, fields.Record):
             return codec.kind(*map(self.of, codec.fields))
-        if isinstance(codec, wire.Many):
+        if isinstance(codec, fields.Many):
             return (self.of(codec.item),)
-        if isinstance(codec, wire.Fixed):
+        if isinstance(codec, fields.Fixed):
             return self.by_size.get(codec.size, bytes(codec.size))
-        plain = {wire.Number: 1, wire.Flag: True, wire.Text: "lab.iso", wire.AddressField: ("10.0.0.66", PORT)}
+        plain = {fields.Number: 1, fields.Flag: True, fields.Text: "lab.iso", fields.AddressField: ("10.0.0.66", PORT)}
         return plain.get(type(codec), b"\xff" * 32)
 
 

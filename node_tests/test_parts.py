@@ -15,12 +15,14 @@ from test_library import keep, restarted, tree_of
 
 import disk.access
 import disk.looking
-import library
+from disk import library
 from disk.access import write_at
+from disk.library import Library
 from disk.sequential import SequentialWriter
-from library import Library
-from protocol.content import ErrorKind, FolderEntry, LibraryError, has_piece
-from protocol.parts import Destination
+from protocol.content.listing import FolderEntry
+from protocol.content.parts import Destination
+from protocol.content.pieces import has_piece
+from protocol.content.troubles import ErrorKind, LibraryError
 
 PIECE = 65536
 CONTENT = Content(6 * PIECE + 100)

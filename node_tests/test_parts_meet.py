@@ -20,7 +20,7 @@ from amounts import amount
 
 from node_tests.simulator import World
 from node_tests.stub_node import StubNode
-from protocol.membership import State
+from protocol.membership.membership import State
 
 SEEDS, BLOCK = amount(400, 80), 20
 AGREED_AFTER = 35.0  # seconds from the end of the faults until each network has one supernode, and all obey it

@@ -5,11 +5,14 @@ import random
 import pytest
 
 from node_tests.simulator import EndpointDriver, Pair, data_packet
-from protocol import streams, wire
-from protocol.congestion import Acknowledged, CubicQ
-from protocol.connection import MTU_PROBE_AGAIN, NO_PROGRESS_TIMEOUT, Connection, State
-from protocol.recovery import BlackHole, Recovery, SentBatch
-from protocol.streams import FRAME_HEADER, FRAME_SIZE_MAX, SendStream
+from protocol.transport import packets as wire
+from protocol.transport import receiving as streams
+from protocol.transport.congestion import Acknowledged
+from protocol.transport.connection import MTU_PROBE_AGAIN, NO_PROGRESS_TIMEOUT, Connection, State
+from protocol.transport.cubic import CubicQ
+from protocol.transport.frames import FRAME_HEADER, FRAME_SIZE_MAX
+from protocol.transport.recovery import BlackHole, Recovery, SentBatch
+from protocol.transport.sending import SendStream
 
 # ---- the path MTU: what is a black hole, and what is not -------------------------------------------------------------
 

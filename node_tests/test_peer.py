@@ -12,9 +12,11 @@ import pytest
 from lab import MIB, PORT, Lab, Node, content
 from simulator import Conditions
 
-import library as files
 import peer
-from peer import (
+from disk import library as files
+from prompt.lines import line_for
+from protocol.content.troubles import ErrorKind, LibraryError
+from protocol.results import (
     ChatReceived,
     DownloadDone,
     Notice,
@@ -24,8 +26,6 @@ from peer import (
     SupernodeChanged,
     UploadDone,
 )
-from protocol.content import ErrorKind, LibraryError
-from protocol.lines import line_for
 
 # ---- direct transfers
 

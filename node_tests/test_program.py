@@ -20,8 +20,8 @@ from amounts import amount
 from running import PATIENCE, ROOT, Running, free_port
 
 import node_client
-from protocol.content import piece_length, piece_size_of
-from protocol.parts import decode_map
+from protocol.content.parts import decode_map
+from protocol.content.pieces import piece_length, piece_size_of
 
 BIG = 300_000_000  # bytes: long enough on the way to be killed at part of it
 

@@ -29,11 +29,10 @@ sys.path.insert(0, str(HOME))
 
 import node_client  # noqa: E402
 from node_client import DiskThread, NodeThread  # noqa: E402
-from prompt import settings  # noqa: E402
+from prompt import lines, settings  # noqa: E402
+from prompt.commands import help_lines, parse_command, unknown_line  # noqa: E402
 from prompt.console import LEAVE_SECONDS, Console, line_for  # noqa: E402
-from protocol import lines  # noqa: E402
-from protocol.commands import help_lines, parse_command, unknown_line  # noqa: E402
-from protocol.lines import format_size, place_of, progress_line, safe_text, share_lines, text_width  # noqa: E402
+from prompt.lines import format_size, place_of, progress_line, safe_text, share_lines, text_width  # noqa: E402
 from protocol.results import (  # noqa: E402
     ChatReceived,
     DownloadDone,

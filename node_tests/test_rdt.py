@@ -11,7 +11,7 @@ import threading
 import pytest
 
 import rdt
-from protocol import wire
+from protocol.transport import packets as wire
 
 WAIT = 20.0  # seconds; a bound for a busy machine, not an expectation
 

@@ -6,8 +6,8 @@ import pytest
 from lab import Lab, Node, content
 from simulator import Conditions
 
-from peer import DownloadDone, UploadDone
-from protocol.serving import RECEIPT_TIME
+from protocol.exchange.serving import RECEIPT_TIME
+from protocol.results import DownloadDone, UploadDone
 
 SIZE = 3_000_000
 

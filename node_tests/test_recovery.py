@@ -5,16 +5,13 @@ import random
 
 import pytest
 
-from protocol.congestion import Acknowledged, CubicQ
-from protocol.recovery import (
-    MAX_ACK_DELAY,
-    AckViolation,
-    RangeSet,
-    Recovery,
-    RttEstimator,
-    SentBatch,
-)
-from protocol.streams import FRAME_SIZE_MAX, GAPS_MAX, ReceiveStream, SendStream, StreamViolation
+from protocol.transport.congestion import Acknowledged
+from protocol.transport.cubic import CubicQ
+from protocol.transport.frames import FRAME_SIZE_MAX, StreamViolation
+from protocol.transport.ranges import RangeSet
+from protocol.transport.receiving import GAPS_MAX, ReceiveStream
+from protocol.transport.recovery import MAX_ACK_DELAY, AckViolation, Recovery, RttEstimator, SentBatch
+from protocol.transport.sending import SendStream
 
 # ---- ranges -------------------------------------------------------------------------------------------------------
 

@@ -9,11 +9,11 @@ import pytest
 from lab import PORT, Lab, Node
 from test_hostile import Outlaw
 
-from peer import DownloadDone, ListEntry, Outcome
 from protocol import messages
 from protocol.hearsay import HOST_UNANSWERED_MAX, UNANSWERED_MAX, Hearsay
+from protocol.membership.proofs import with_proof
 from protocol.messages import NOWHERE, MemberEntry, encode
-from protocol.roster import with_proof
+from protocol.results import DownloadDone, ListEntry, Outcome
 
 VICTIM = ("10.0.0.99", 7000)
 NETWORK, SECRET, FILE = b"n" * 16, b"s" * 16, b"f" * 32

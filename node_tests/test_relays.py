@@ -7,9 +7,10 @@ from lab import Lab, content
 from simulator import Conditions
 from test_hostile import Outlaw
 
-from peer import DownloadDone, Stopped
-from protocol import fetching, messages
+from protocol import messages
+from protocol.exchange import fetching
 from protocol.messages import NOWHERE
+from protocol.results import DownloadDone, Stopped
 
 
 @pytest.fixture

@@ -38,10 +38,10 @@ from rogues import Greedy, Liar
 from simulator import Conditions, World
 from test_hostile import BAD_PLACES
 
-from library import Library
-from peer import ChatReceived, DownloadDone, Joined, Left, Outcome, Progress, Stopped, UploadDone
+from disk.library import Library
 from protocol.buffers import BufferPool
-from protocol.content import digests_of, identity_of
+from protocol.content.pieces import digests_of, identity_of
+from protocol.results import ChatReceived, DownloadDone, Joined, Left, Outcome, Progress, Stopped, UploadDone
 
 SEEDS = amount(100, 3)
 NAMES = ("ana", "bo", "cy", "di", "ed", "fay", "gus", "hal", "ivy", "jo")
@@ -242,6 +242,7 @@ class Story:
         rows = []
         person.do("list_files", name, self.world.now, rows.append)
         self.world.run_until(lambda: rows, self.world.now + limit)
+
         def is_true(entry):
             return (entry.name, entry.file_id, entry.content_size) == (name, file_id, self.size)
 

@@ -11,15 +11,15 @@ from collections import namedtuple
 import pytest
 from folders import Content
 
-import library
-from disk import access, digests, looking, making, maps
+from disk import access, digests, library, looking, making, maps
+from disk.library import Library
 from disk.scanner import Scanner
-from library import Library
-from peer import DownloadDone, Notice, Stopped
-from protocol import content, fetching
-from protocol.content import ErrorKind, FolderEntry, LibraryError, decode_listing, encode_folder
-from protocol.parts import Destination
-from protocol.troubles import trouble
+from protocol.content import listing
+from protocol.content.listing import FolderEntry, decode_listing, encode_folder
+from protocol.content.parts import Destination
+from protocol.content.troubles import ErrorKind, LibraryError, trouble
+from protocol.exchange import fetching
+from protocol.results import DownloadDone, Notice, Stopped
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def raw_listing(*folders):
 
 
 def test_folders_that_a_listing_implies_count_as_its_entries_when_it_is_read_and_when_it_is_made(monkeypatch):
-    monkeypatch.setattr(content, "FOLDER_ENTRIES_MAX", 16)
+    monkeypatch.setattr(listing, "FOLDER_ENTRIES_MAX", 16)
     fits = [f"{number}/b/c/d" for number in range(4)]
     assert len(decode_listing(raw_listing(*fits))[0]) == 4
     assert decode_listing(encode_folder(FolderEntry(path, 0, b"", True) for path in fits))

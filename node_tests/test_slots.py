@@ -6,8 +6,8 @@ import random
 
 from test_download import FILE, MIB, UploadHands
 
+from protocol.exchange.uploads import QUEUE_MAX, SLOT_SLOW_AFTER, SLOT_SLOW_RATE, SLOT_TURN, UPLOAD_SLOTS, Uploads
 from protocol.messages import Queued
-from protocol.transfer import QUEUE_MAX, SLOT_SLOW_AFTER, SLOT_SLOW_RATE, SLOT_TURN, UPLOAD_SLOTS, Uploads
 
 
 def uploads_of(*nodes):

@@ -12,12 +12,12 @@ import pytest
 import supernode
 from node_tests.stub_node import PORT, Lab, StubNode, share
 from node_tests.test_membership import Stranger, obeyed_by_all
-from protocol import index as index_room
 from protocol import messages
-from protocol.admission import ADDRESSES_MAX, JOINS_PER_SECOND, JOINS_WAITING_MAX, Admission, Waiting
-from protocol.index import CHANGES_ONE_BY_ONE, Index
+from protocol.membership.proofs import node_id_of, random_bytes
 from protocol.messages import NO_NODE, ListPage, ListRequest, Offer, Relay, Search, SharesWanted, encode
-from protocol.roster import node_id_of, random_bytes
+from protocol.ruling import index as index_room
+from protocol.ruling.index import CHANGES_ONE_BY_ONE, Index
+from protocol.ruling.newcomers import ADDRESSES_MAX, JOINS_PER_SECOND, JOINS_WAITING_MAX, Admission, Waiting
 from supernode import ROWS_PER_REQUEST_FITTED, WAITING_INTERVAL, WORK_PER_SECOND
 
 

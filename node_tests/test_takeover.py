@@ -10,11 +10,11 @@ import pytest
 from node_tests.stub_node import PORT, Lab, StubNode
 from node_tests.test_membership import Stranger
 from protocol import messages
-from protocol.heirs import heirloom_of, marked
-from protocol.lost import LostPlaces
+from protocol.membership.heirs import heirloom_of, marked
+from protocol.membership.lost import LostPlaces
+from protocol.membership.proofs import node_id_of, with_proof
 from protocol.messages import NOWHERE, ROLE_MEMBER, ROLE_SUPERNODE, Answer, decode, encode
-from protocol.rivals import ALONE_AFTER, FORGOTTEN_AFTER, RIVALS_MAX, STANDS_AFTER, Rivals, gives_way
-from protocol.roster import node_id_of, with_proof
+from protocol.ruling.rivals import ALONE_AFTER, FORGOTTEN_AFTER, RIVALS_MAX, STANDS_AFTER, Rivals, gives_way
 from supernode import ANSWER_SIZE
 
 THRONE = b"throne!!"

@@ -21,14 +21,14 @@ from test_hostile_transport import init
 from test_house import MODULES, calls_of
 from test_rogues import held_bytes
 
-import library
 import rdt
+from disk import library
 from disk.scanner import Scanner
 from node_tests import stub_node
 from node_tests.test_membership import obeyed_by_all
-from peer import ChatReceived, DownloadDone, Left, SupernodeChanged
 from protocol import messages
-from protocol.content import digests_of, identity_of, piece_length
+from protocol.content.pieces import digests_of, identity_of, piece_length
+from protocol.results import ChatReceived, DownloadDone, Left, SupernodeChanged
 
 try:
     import resource

@@ -16,9 +16,9 @@ from disk.tracing import TraceFile
 from node_tests.simulator import Pair
 from node_tests.stage import timeline
 from node_tests.stage.timeline import CLIENT, SERVER, Packet
-from protocol.connection import Connection
-from protocol.endpoint import Endpoint
-from protocol.trace import Record, decode_record, encode_record, plain
+from protocol.transport.connection import Connection
+from protocol.transport.endpoint import Endpoint
+from protocol.transport.trace import Record, decode_record, encode_record, plain
 
 SEED, LOSS, SIZE = 10, 0.04, 20_000  # a life in which one packet of data is lost
 

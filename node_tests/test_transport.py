@@ -5,9 +5,9 @@ import random
 import pytest
 
 from node_tests.simulator import EndpointDriver, Pair, data_packet, flip_bit
-from protocol import wire
-from protocol.connection import HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, ConnectionLost, Established, State
-from protocol.endpoint import CONNECTIONS_PER_HOST_MAX, LONES_PER_SECOND, Endpoint
+from protocol.transport import packets as wire
+from protocol.transport.connection import HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, ConnectionLost, Established, State
+from protocol.transport.endpoint import CONNECTIONS_PER_HOST_MAX, LONES_PER_SECOND, Endpoint
 
 MEGABYTE = 1_000_000
 LINK = 100e6 / 8  # bytes per second

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol import messages, wire
-from protocol.wire import WireError
+from protocol import fields, messages
+from protocol.fields import WireError
+from protocol.transport import packets as wire
 
 IDS = st.binary(min_size=8, max_size=8)
 NONCES = st.binary(min_size=16, max_size=16)
@@ -232,21 +233,21 @@ def test_an_answer_is_never_longer_than_its_question():
 
 def example_of(codec, rng):
     """A random value that the codec takes."""
-    if isinstance(codec, wire.Record):
+    if isinstance(codec, fields.Record):
         return codec.kind(*[example_of(field, rng) for field in codec.fields])
-    if isinstance(codec, wire.Many):
+    if isinstance(codec, fields.Many):
         return tuple(example_of(codec.item, rng) for _ in range(rng.randrange(3)))
-    if isinstance(codec, wire.Number):
+    if isinstance(codec, fields.Number):
         return rng.choice([0, 1, codec.most, rng.randrange(codec.most + 1)])
-    if isinstance(codec, wire.Flag):
+    if isinstance(codec, fields.Flag):
         return rng.random() < 0.5
-    if isinstance(codec, wire.Fixed):
+    if isinstance(codec, fields.Fixed):
         return rng.getrandbits(8 * codec.size).to_bytes(codec.size, "big")
-    if isinstance(codec, wire.Text):
+    if isinstance(codec, fields.Text):
         return "".join(rng.choice("aé漢😀 ") for _ in range(rng.randrange(codec.most // 4)))
-    if isinstance(codec, wire.AddressField):
+    if isinstance(codec, fields.AddressField):
         return rng.choice([("10.1.2.3", 6020), ("0.0.0.0", 0), ("2001:db8::7", 65535)])
-    assert isinstance(codec, (wire.Blob, wire.Rest))
+    assert isinstance(codec, (fields.Blob, fields.Rest))
     return rng.getrandbits(80).to_bytes(10, "big")
 
 
@@ -293,6 +294,6 @@ def test_text_that_is_not_utf8_is_malformed(text):
 
 
 def test_a_list_over_its_limit_is_malformed_before_it_is_read():
-    field = wire.Many(wire.Number(8), 5)
+    field = fields.Many(fields.Number(8), 5)
     with pytest.raises(WireError):
-        field.decode(wire.Reader(b"\xff\xff"))
+        field.decode(fields.Reader(b"\xff\xff"))

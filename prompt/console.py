@@ -12,6 +12,22 @@ import signal
 import time
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
+from prompt import lines
+from prompt.comings import Comings
+from prompt.commands import help_lines, parse_command, unknown_line
+from prompt.lines import (
+    file_rows,
+    format_size,
+    member_cells,
+    mesh_line,
+    progress_line,
+    safe_text,
+    share_lines,
+    short_id,
+    table,
+    transfer_cells,
+)
+from prompt.readers import IDLE_SECONDS, Interrupted, next_of
 from prompt.settings import (
     DEFAULT_FOLDER,
     DEFAULT_PORT,
@@ -26,23 +42,9 @@ from prompt.settings import (
     check_target,
     default_name,
 )
-from prompt.terminal import IDLE_SECONDS, Interrupted, Terminal, next_of
-from protocol import lines, mishaps, results
-from protocol.chat import SAYS_UNCONFIRMED_MAX
-from protocol.comings import Comings
-from protocol.commands import help_lines, parse_command, unknown_line
-from protocol.lines import (
-    file_rows,
-    format_size,
-    member_cells,
-    mesh_line,
-    progress_line,
-    safe_text,
-    share_lines,
-    short_id,
-    table,
-    transfer_cells,
-)
+from prompt.terminal import Terminal
+from protocol import mishaps, results
+from protocol.membership.chat import SAYS_UNCONFIRMED_MAX
 
 log = mishaps.logger("node")
 

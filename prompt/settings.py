@@ -10,7 +10,7 @@ import ipaddress
 import socket
 from typing import Any, Callable, NamedTuple, Optional, Sequence, Tuple
 
-from protocol.lines import safe_text
+from prompt.lines import safe_text
 
 DEFAULT_PORT = 6020
 DEFAULT_FOLDER = "shared"
@@ -109,7 +109,8 @@ def parse_flags(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     parser.add_argument("--folder", metavar="DIR",
                         help=f"what is in it is shared, what is fetched lands in it (default {DEFAULT_FOLDER})")
     parser.add_argument("--log", metavar="FILE", help="write details here")
-    parser.add_argument("--trace", metavar="FILE", help="write every packet here (protocol/trace.py), up to 64 MiB")
+    parser.add_argument("--trace", metavar="FILE",
+                        help="write every packet here (protocol/transport/trace.py), up to 64 MiB")
     return parser.parse_args(argv)
 
 

@@ -19,8 +19,8 @@ import math
 from collections import OrderedDict
 from typing import List, Optional
 
-from protocol.roster import is_loopback
-from protocol.wire import Address
+from protocol.addresses import is_loopback
+from protocol.fields import Address
 
 UNANSWERED_MAX = 3  # datagrams to one address in a minute (THREATS: request forgery)
 KEPT = 1  # of these three, for what a person wants, for a look at the last moment, and for connecting

@@ -1,6 +1,6 @@
 """What roles say to each other: one class a message, one table of tags.
 
-A message is a NamedTuple; its annotations say how each field is encoded (`protocol/wire.py` has the field codecs).
+A message is a NamedTuple; its annotations say how each field is encoded (`protocol/fields.py` has the codecs).
 On the wire it is one byte of tag and the fields in order; bytes left over are malformed. Tags are only ever added to.
 
     data = encode(Chat(...))        # b"".join(encode_parts(...)); parts spare large pieces a copy
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Callable, Dict, List, NamedTuple, Tuple, Type, TypeVar, get_type_hints
 
-from protocol.wire import (
+from protocol.fields import (
     Address,
     AddressField,
     Blob,

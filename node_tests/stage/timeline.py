@@ -2,7 +2,8 @@
 
     python node_tests/stage/timeline.py --demo                       a simulated transfer with a loss; --seed, --loss,
                                                                      --size and --controller change it
-    python node_tests/stage/timeline.py FILE [FILE] --svg out.svg    from traces (protocol/trace.py) of one or both ends
+    python node_tests/stage/timeline.py FILE [FILE] --svg out.svg    from traces of one or both ends
+                                                                     (protocol/transport/trace.py)
 
 Both ends may be in one file. With one end's trace alone, the other half of each way is guessed from the round trip, and
 only what that end declared lost is crossed out. Two machines have two clocks: where a packet would arrive before it was
@@ -25,8 +26,8 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from node_tests.simulator import Pair  # noqa: E402
-from protocol.controllers import CONTROLLERS, DEFAULT  # noqa: E402
-from protocol.trace import Record, decode_record  # noqa: E402
+from protocol.transport.controllers import CONTROLLERS, DEFAULT  # noqa: E402
+from protocol.transport.trace import Record, decode_record  # noqa: E402
 
 CLIENT, SERVER = 0, 1
 NUMBERED = ("DATA", "BULK", "PING")

@@ -1,0 +1,64 @@
+"""The commands of the prompt: their words, their help, and what a typed line names."""
+
+from __future__ import annotations
+
+from typing import List, NamedTuple, Optional, Tuple
+
+from prompt.lines import safe_text, table
+
+
+class Command(NamedTuple):
+    """One line of the help, and the method of `Console` that does it."""
+    words: Tuple[str, ...]          # the letter first, then its aliases
+    usage: str
+    does: str
+    example: str
+    method: str
+
+
+COMMANDS = (
+    Command(("G", "list", "files", "ls"), "G [pattern], G +", "list the files of the network; more of it", "G *.pdf",
+            "list_files"),
+    Command(("R", "get", "fetch", "download"), "R name, R number", "fetch a file or folder", "R lab.iso", "fetch"),
+    Command(("T", "say", "chat", "talk"), "T text", "chat with everyone", "T hello everyone", "chat"),
+    Command(("B", "share"), "B path, B", "share a path; list what I share", "B ~/talks/intro.pdf", "share"),
+    Command(("W", "who"), "W", "who is here", "W", "who"),
+    Command(("V", "transfers", "view"), "V", "transfers: state, percent, rate, time left", "V", "view"),
+    Command(("K", "cancel", "kill"), "K number", "cancel a transfer; what is verified stays", "K 1", "cancel"),
+    Command(("M", "mesh"), "M on, M off, M", "links to all, or only to the supernode", "M off", "mesh"),
+    Command(("C", "connect", "join"), "C port, C ip port", "go to the supernode there", "C 10.0.0.7:6020", "connect"),
+    Command(("?", "H", "help"), "?, H, H R", "this list; an example for one command", "H R", "help"),
+    Command(("Q", "quit", "exit", "bye"), "Q", "quit; hands over if supernode", "Q", "quit"),
+)
+BY_WORD = {word.lower(): command for command in COMMANDS for word in command.words}
+# What people type who come from other programs, and no spelling is near.
+HINTS = {"x": "R", "d": "R", "dir": "G", "find": "G", "search": "G", "send": "B", "upload": "B", "add": "B",
+         "msg": "T", "users": "W", "nodes": "W", "peers": "W", "stop": "K", "abort": "K", "leave": "Q", "open": "C"}
+
+
+def parse_command(line: str) -> Tuple[Optional[Command], str]:
+    """The command that a line names, or None, and what follows it."""
+    word, _, rest = line.strip().partition(" ")
+    return BY_WORD.get(word.lower()), rest.strip()
+
+
+def unknown_line(line: str) -> str:
+    """What is said about a line that names no command."""
+    import difflib  # slow to load, and rarely needed
+    word = line.split()[0]
+    near = difflib.get_close_matches(word.lower(), list(BY_WORD) + list(HINTS), 1, 0.7)
+    letter = (HINTS.get(near[0]) or BY_WORD[near[0]].words[0]) if near else None
+    guess = f" Did you mean {letter}?" if letter else ""
+    return f'Unknown: "{safe_text(word, 40)}".{guess} (? for help)'
+
+
+def help_lines(what: str = "") -> List[str]:
+    """One screen of help, or one command with an example."""
+    command = BY_WORD.get(what.lower())
+    if command:
+        return [f"{command.usage}   {command.does}", f"  for example: {command.example}",
+                f"  also: {', '.join(command.words[1:])}" if command.words[1:] else "  no other word"]
+    if what:
+        return [unknown_line(what)]
+    return table([(command.usage, command.does, f"({command.words[1]})" if len(command.words) > 1 else "")
+                  for command in COMMANDS])

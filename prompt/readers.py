@@ -1,0 +1,328 @@
+"""Where a person's lines come from: a pipe, the system's readline, or the keys themselves."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import ctypes
+import os
+import queue
+import select
+import signal
+import sys
+import threading
+import time
+import unicodedata
+from typing import Any, Callable, Iterator, List, Optional
+
+from prompt.lines import place_of
+from protocol import mishaps
+from protocol.looks import UNPRINTABLE
+
+log = mishaps.logger("node")
+
+
+IDLE_SECONDS = 0.1                  # how often a waiting prompt looks for what arrived
+
+
+def next_of(inbox: queue.SimpleQueue[Any], wait: float) -> Any:
+    """What comes next, or queue.Empty after so many seconds. (Why not get(timeout) alone: see `rdt._next_of`.)"""
+    try:
+        return inbox.get_nowait()
+    except queue.Empty:
+        if wait <= 0:
+            raise
+    return inbox.get(timeout=wait)
+
+
+class Interrupted(Exception):
+    """Ends the reading of a line: a signal came, or the program is over."""
+
+
+class PipeReader:
+    """Lines of standard input where no line can be edited: a thread reads, so that messages are shown meanwhile."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.lines: queue.SimpleQueue[Optional[str]] = queue.SimpleQueue()
+        self.thread: Optional[threading.Thread] = None
+
+    def read(self, prompt: str, idle: Callable[[], None]) -> str:
+        """The next line; EOFError at the end of input."""
+        if self.thread is None:
+            self.thread = threading.Thread(target=self._run, name="input", daemon=True)
+            self.thread.start()
+        while True:
+            idle()
+            with contextlib.suppress(queue.Empty):
+                line = next_of(self.lines, IDLE_SECONDS)
+                if line is None:
+                    self.lines.put(None)
+                    raise EOFError
+                return line
+
+    def _run(self) -> None:
+        # os.read, because sys.stdin's own lock, held by a waiting thread, aborts the interpreter at exit.
+        decoder, rest = codecs.getincrementaldecoder("utf-8")("replace"), ""
+        with contextlib.suppress(OSError):
+            for data in iter(lambda: os.read(self.descriptor, 65536), b""):
+                *lines, rest = (rest + decoder.decode(data)).split("\n")
+                for line in lines:
+                    self.lines.put(line)
+        if rest:
+            self.lines.put(rest)
+        self.lines.put(None)
+
+    def forget(self) -> None:
+        """There is no history here."""
+
+    def erase(self) -> None:
+        """Nothing is drawn here."""
+
+    def redraw(self) -> None:
+        """Nothing is drawn here."""
+
+
+class ReadlineReader:
+    """GNU readline's editing and history, with messages drawn between two keystrokes.
+
+    Drawing from another thread would race with readline about the cursor, and Python's readline module does not tell
+    where the cursor is. But while readline waits for a key it calls PyOS_InputHook ten times a second, on this very
+    thread; and readline itself knows how to clear the rows of its line and how to draw them again, whatever their
+    width, wrapping, search mode or cursor. These symbols come by ctypes; where one is missing (libedit, a static
+    build) ImportError or AttributeError says so, and KeyReader takes over.
+    """
+
+    def __init__(self) -> None:
+        import readline
+        if "libedit" in (readline.__doc__ or "") or getattr(readline, "backend", "readline") != "readline":
+            raise ImportError("libedit does not tell which rows it has drawn")
+        # PyDLL, not CDLL: no other thread runs while readline's state is being used.
+        self._library = library = ctypes.PyDLL(getattr(readline, "__file__", None))
+        self._clear, self._draw = library.rl_clear_visible_line, library.rl_forced_update_display
+        self._enter = (library.rl_callback_sigcleanup, library.rl_replace_line, library.rl_stuff_char,
+                       library.rl_callback_read_char)
+        self._erase_empty = ctypes.c_int.in_dll(library, "rl_erase_empty_line")
+        self._flush_c = ctypes.PyDLL(None).fflush
+        self._hook_pointer = ctypes.c_void_p.in_dll(ctypes.pythonapi, "PyOS_InputHook")
+        self._hook = ctypes.PYFUNCTYPE(ctypes.c_int)(self._on_idle)
+        self._idle: Callable[[], None] = lambda: None
+        self._is_left = False
+        self._get_line, self._forget, self._typed = readline.get_line_buffer, readline.clear_history, ""
+
+    def read(self, prompt: str, idle: Callable[[], None]) -> str:
+        """The next line; EOFError for Ctrl-D; when `idle` raises Interrupted, that, with the line cleared."""
+        self._idle, self._is_left = idle, False
+        self._hook_pointer.value = ctypes.cast(self._hook, ctypes.c_void_p).value
+        try:
+            line = input(prompt)
+        finally:
+            self._hook_pointer.value, self._erase_empty.value = None, 0
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
+        if self._is_left:
+            raise Interrupted
+        return line
+
+    def _on_idle(self) -> int:
+        try:
+            if not self._is_left:
+                self._idle()
+        except Interrupted:
+            self._leave()
+        except Exception:
+            log.exception("while drawing")
+        return 0
+
+    def _leave(self) -> None:
+        # An exception cannot pass through readline from here, so an empty line is entered in the person's place, and
+        # the alarm ends the select() that Python goes back to.
+        self._is_left, self._typed = True, self._get_line()
+        clean, replace, stuff, read = self._enter
+        clean()
+        self.erase()
+        replace(b"", 1)
+        self._erase_empty.value = 1
+        stuff(ord("\n"))
+        # Where keys wait, or the terminal has closed, Python itself goes on to read: a second time would abort.
+        if not select.select([0], [], [], 0)[0]:
+            read()
+        signal.setitimer(signal.ITIMER_REAL, 0.005, 0.05)
+
+    def typed(self) -> str:
+        """What stood in the line when it was interrupted."""
+        return self._typed
+
+    def forget(self) -> None:
+        """Empties the history: answers to questions are no commands."""
+        self._forget()
+
+    def erase(self) -> None:
+        """Clears the rows of the line, and leaves the cursor at the start of the first."""
+        self._clear()
+        self._flush_c(None)
+
+    def redraw(self) -> None:
+        """Draws prompt, line and cursor from where the cursor of the terminal is."""
+        self._draw()
+
+
+class KeyReader:
+    """A small line editor with history, for terminals without GNU readline (Windows, macOS's libedit)."""
+
+    MOVES = {"\x01": "home", "\x05": "end", "\x02": "left", "\x06": "right", "\x10": "up", "\x0e": "down",
+             "\x7f": "back", "\x08": "back", "\x15": "kill", "\x0b": "cut", "\x17": "word", "\r": "enter",
+             "\n": "enter", "\x04": "eof", "\x03": "stop",
+             "\x1b[A": "up", "\x1b[B": "down", "\x1b[C": "right", "\x1b[D": "left", "\x1b[H": "home", "\x1b[F": "end",
+             "\x1bOA": "up", "\x1bOB": "down", "\x1bOC": "right", "\x1bOD": "left", "\x1bOH": "home", "\x1bOF": "end",
+             "\x1b[1~": "home", "\x1b[4~": "end", "\x1b[3~": "delete"}
+    WINDOWS = {"H": "up", "P": "down", "M": "right", "K": "left", "G": "home", "O": "end", "S": "delete"}
+
+    def __init__(self, write: Callable[[str], None], columns: Callable[[], int]) -> None:
+        self._write, self._columns = write, columns
+        self._prompt, self._text, self._cursor, self._row = "", "", 0, 0
+        self._past: List[str] = []
+        self._ahead: List[str] = []
+        self._at = 0
+
+    def read(self, prompt: str, idle: Callable[[], None]) -> str:
+        """The next line; EOFError for Ctrl-D on an empty one, Interrupted for Ctrl-C."""
+        self._prompt, self._text, self._cursor, self._row = prompt, "", 0, 0
+        self._at = len(self._past)
+        with _key_source() as next_keys:
+            self.redraw()
+            try:
+                while True:
+                    idle()
+                    self._ahead += next_keys() if not self._ahead else []
+                    while self._ahead:          # what is typed ahead waits for the next line
+                        if self._on_key(self._ahead.pop(0)):
+                            return self._entered()
+            except Interrupted:
+                self.erase()
+                raise
+
+    def _entered(self) -> str:
+        self._cursor = len(self._text)
+        self.erase()
+        self._write(self._prompt + self._text + "\r\n")
+        if self._text.strip() and self._text not in self._past[-1:]:
+            self._past.append(self._text)
+        return self._text
+
+    def _on_key(self, key: str) -> bool:
+        """Edits the line by one key; True when it is entered."""
+        move = self.MOVES.get(key, key if len(key) > 1 else "")
+        if move == "stop":
+            raise Interrupted
+        if move == "eof" and not self._text:
+            raise EOFError
+        if move == "enter":
+            return True
+        self._edit(move, key)
+        self.erase()
+        self.redraw()
+        return False
+
+    def _edit(self, move: str, key: str) -> None:
+        before, after = self._text[:self._cursor], self._text[self._cursor:]
+        if move in ("left", "right", "home", "end"):
+            step = {"left": self._cursor - 1, "right": self._cursor + 1, "home": 0, "end": len(self._text)}[move]
+            self._cursor = max(0, min(step, len(self._text)))
+            return
+        if move in ("up", "down"):
+            self._at = max(0, min(self._at + (-1 if move == "up" else 1), len(self._past)))
+            before, after = (self._past + [""])[self._at], ""
+        elif move == "back":
+            before = before[:-1]
+        elif move in ("delete", "eof"):
+            after = after[1:]
+        elif move == "cut":
+            after = ""
+        elif move == "kill":
+            before = ""
+        elif move == "word":
+            before = before.rstrip()[:len(before.rstrip()) - len(before.rstrip().split(" ")[-1])]
+        elif len(key) == 1 and unicodedata.category(key) not in UNPRINTABLE:
+            before += key
+        self._text, self._cursor = before + after, len(before)
+
+    def typed(self) -> str:
+        """What stands in the line now."""
+        return self._text
+
+    def forget(self) -> None:
+        """Empties the history: answers to questions are no commands."""
+        self._past = []
+
+    def erase(self) -> None:
+        """Clears the rows of the line, and leaves the cursor at the start of the first."""
+        self._write((f"\x1b[{self._row}A" if self._row else "") + "\r\x1b[J")
+        self._row = 0
+
+    def redraw(self) -> None:
+        """Draws prompt, line and cursor from where the cursor of the terminal is."""
+        columns, text = self._columns(), self._prompt + self._text
+        end_row, end_column = place_of(text, columns)
+        self._row, column = place_of(text[:len(self._prompt) + self._cursor], columns)
+        # A full row leaves the terminal's cursor on its last column, waiting: the new line makes it certain.
+        out = text + ("\r\n" if end_column == 0 and end_row else "")
+        out += f"\x1b[{end_row - self._row}A" if end_row > self._row else ""
+        self._write(out + "\r" + (f"\x1b[{column}C" if column else ""))
+
+
+@contextlib.contextmanager
+def _key_source() -> Iterator[Callable[[], List[str]]]:
+    """Gives a function that waits a moment for keys; the terminal is in key-by-key mode meanwhile."""
+    if os.name == "nt":
+        yield _windows_keys
+        return
+    import termios
+    import tty
+    descriptor, decoder = sys.stdin.fileno(), codecs.getincrementaldecoder("utf-8")("replace")
+    mode = termios.tcgetattr(descriptor)
+
+    def next_keys() -> List[str]:
+        if not select.select([descriptor], [], [], IDLE_SECONDS)[0]:
+            return []
+        try:
+            data = os.read(descriptor, 4096)
+        except OSError:                         # the terminal has closed
+            data = b""
+        if not data:
+            raise EOFError
+        return split_keys(decoder.decode(data))
+
+    try:
+        tty.setcbreak(descriptor, termios.TCSADRAIN)
+        yield next_keys
+    finally:
+        with contextlib.suppress(termios.error):
+            termios.tcsetattr(descriptor, termios.TCSADRAIN, mode)
+
+
+def _windows_keys() -> List[str]:
+    import msvcrt
+    deadline = time.monotonic() + IDLE_SECONDS
+    while not msvcrt.kbhit():                           # type: ignore[attr-defined, unused-ignore]
+        if time.monotonic() > deadline:
+            return []
+        time.sleep(0.01)
+    key = msvcrt.getwch()                               # type: ignore[attr-defined, unused-ignore]
+    if key in "\x00\xe0" and msvcrt.kbhit():            # type: ignore[attr-defined, unused-ignore]
+        return [KeyReader.WINDOWS.get(msvcrt.getwch(), "none")]     # type: ignore[attr-defined, unused-ignore]
+    return [key]
+
+
+def split_keys(text: str) -> List[str]:
+    """What a terminal sent, cut into keys: an escape sequence is one."""
+    keys, at = [], 0
+    while at < len(text):
+        end = at + 1
+        if text[at] == "\x1b" and text[end:end + 1] in ("[", "O"):
+            end += 1
+            while end < len(text) and not "@" <= text[end] <= "~":
+                end += 1
+            end += 1
+        keys.append(text[at:end])
+        at = end
+    return keys

@@ -1,0 +1,53 @@
+"""Which addresses are loopback, near, allowed, and what one means to somebody who was told it."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Sequence
+
+from protocol.fields import Address
+
+PORT_MIN = 1024  # a roster may not send us to a system service
+
+_PRIVATE_BLOCKS = "10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 169.254.0.0/16 127.0.0.0/8 198.18.0.0/15 fc00::/7 fe80::/10"
+_PRIVATE = [ipaddress.ip_network(block) for block in [*_PRIVATE_BLOCKS.split(), "::1"]]
+
+
+# ---- addresses ----------------------------------------------------------------------------------------------------
+
+
+def is_loopback(ip: str) -> bool:
+    try:
+        return ipaddress.ip_address(ip).is_loopback
+    except ValueError:
+        return False
+
+
+def may_contact(address: Address, near: Sequence[str]) -> bool:
+    """May an address that only a message named be contacted? Private ones, and those in the /16 of the IPs `near`.
+
+    Otherwise a lying roster would turn every member's datagrams on a victim of its choice (THREATS: F11).
+    """
+    try:
+        ip = ipaddress.ip_address(address[0])
+    except ValueError:
+        return False
+    if not PORT_MIN <= address[1] <= 65535 or ip.is_multicast or ip.is_unspecified:
+        return False
+    if ip.version == 4 and ip.packed[3] == 255:
+        return False  # most likely a broadcast address
+    if any(ip in block for block in _PRIVATE if block.version == ip.version):
+        return True
+    return ip.version == 4 and any(_is_near(address[0], other) for other in near)
+
+
+def _is_near(ip: str, other: str) -> bool:
+    """In the same /16: a campus with public addresses is seldom one /24, and its halves must find each other again."""
+    return "." in other and ip.split(".")[:2] == other.split(".")[:2]
+
+
+def seen_from(place: Address, teller: Address) -> Address:
+    """A loopback address that another machine names means that machine."""
+    if is_loopback(place[0]) and not is_loopback(teller[0]):
+        return teller[0], place[1]
+    return place

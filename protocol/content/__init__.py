@@ -1,0 +1,1 @@
+"""What a shared thing is: names, pieces, listings."""

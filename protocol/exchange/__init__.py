@@ -1,0 +1,1 @@
+"""How contents travel: wishes, sources, pieces, uploads."""

@@ -1,0 +1,545 @@
+"""One content on its way: `Download` fetches it from several sources, `Uploads` serves what others ask for.
+
+Neither does any I/O: each is handed its verbs (`DownloadHands`, `UploadHands`) and told what happened, with `now`.
+
+A source (one link to one node) goes OPENED -> READY -> (QUEUED -> READY)* until it is dropped. Bytes in flight are
+counted from the request until the piece is on the disk, so a slow disk slows the asking and memory stays bounded.
+The unit of trust is the piece: the store refuses one whose digest is wrong, and the source that sent it gets a strike.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any, Dict, Optional, Protocol, Sequence
+
+from protocol import mishaps
+from protocol.content.pieces import DIGEST_BYTES, FILE_SIZE_MAX, PIECES_MAX
+from protocol.exchange.manifest import Lie, Manifest
+from protocol.exchange.picking import REQUESTS_PER_LINK_MAX, PieceChoice, in_flight_limit, window_of
+from protocol.exchange.source import (
+    ASK_OTHERS_AFTER,
+    DROP_AFTER,
+    MANIFEST_AFTER,
+    MEASURED_AFTER,
+    SLOT_TAKEN_BACK_AFTER,
+    SLOW_AFTER,
+    SLOW_RATE,
+    Source,
+    SourceState,
+    _Owed,
+)
+from protocol.messages import (
+    NO_PIECE,
+    SPAN_BYTES_MAX,
+    AnyPieceRequest,
+    CheckBulk,
+    ManifestPage,
+    ManifestRequest,
+    PieceCancel,
+    PieceMap,
+    PieceMapRequest,
+    PieceRequest,
+)
+from protocol.rates import Rate
+
+log = mishaps.logger("transfer")
+CONTENTS_KNOWN_MAX = 1024  # of one link
+
+
+class DownloadHands(Protocol):
+    """What a Download wants done."""
+
+    def send(self, link: int, message: Any) -> None: ...
+
+    def piece_size_of(self, size: int) -> int: ...
+
+    def is_true_manifest(self, file_id: bytes, size: int, digests: bytes) -> bool: ...
+
+    def requests_on(self, link: int) -> int:
+        """Pieces asked on this link, for whichever download."""
+
+    def count_requests(self, link: int, change: int) -> None: ...
+
+    def has_room(self, size: int) -> bool:
+        """May so many bytes more be in flight, all downloads together?"""
+
+    def open_pieces(self, download: Download, size: int, digests: bytes) -> None:
+        """Make or resume the part file; answered by `on_opened`."""
+
+    def write(self, download: Download, index: int, data: Any, link: int) -> None:
+        """Verify and write; answered by `on_written`."""
+
+    def on_piece(self, download: Download, index: int, now: float) -> None:
+        """One piece more is verified."""
+
+    def on_all_pieces(self, download: Download, now: float) -> None: ...
+
+    def on_strike(self, download: Download, source: Source, why: str, is_proof: bool, now: float) -> None:
+        """It sent what is not true; with `is_proof` on purpose."""
+
+    def on_useless(self, download: Download, source: Source, why: str, now: float) -> None:
+        """Drop it from this download: it does not serve us."""
+
+
+class Download:
+    """The pieces of one content, from sources to the store."""
+
+    def __init__(self, file_id: bytes, hands: DownloadHands, rng: random.Random, now: float) -> None:
+        self.file_id = file_id
+        self.size = -1  # until the manifest is here
+        self.digests = b""
+        self.piece_size = 0
+        self.choice: Optional[PieceChoice] = None
+        self.sources: Dict[int, Source] = {}
+        self.in_flight_bytes = 0  # asked, or received and not yet written
+        self.verified_bytes = 0
+        self.rate = Rate(now)
+        self.is_opening = False
+        self.is_ended = False
+        self.dropped = 0  # messages that nobody asked for
+        self._hands = hands
+        self._rng = rng
+
+    # ---- sources
+
+    def add_source(self, link: int, node_id: bytes, label: str, now: float, is_fellow: bool = False) -> None:
+        """The link to a provider is up: ask what it has, and the manifest if nobody else is asked."""
+        if link in self.sources or self.is_ended:
+            return
+        self.sources[link] = Source(link, node_id, label, now, is_fellow)
+        log.info("id %s: %s is a source (link %d)", self.file_id.hex()[:8], label, link)
+        if not is_fellow:
+            self._want_manifest(now)
+        self._hands.send(link, PieceMapRequest(self.file_id))
+
+    def take_as_giver(self, source: Source, now: float) -> None:
+        """It has something of the content, and so the manifest, too."""
+        if source.is_fellow:
+            source.is_fellow = False
+            self._want_manifest(now)
+
+    def _ask_manifest(self, source: Source, now: float) -> None:
+        source.manifest = Manifest(now)
+        self._hands.send(source.link, ManifestRequest(self.file_id))
+
+    def remove_source(self, link: int, now: float) -> Optional[Source]:
+        """The link is lost, or it shall not be asked any more."""
+        source = self.sources.pop(link, None)
+        if source is None:
+            return None
+        log.info("id %s: %s is no source any more", self.file_id.hex()[:8], source.label)
+        self._release(source, cancel=not self.is_ended)
+        if self.choice is not None:
+            self.choice.remove_map(link)
+        self._want_manifest(now)
+        self.fill_all(now)
+        return source
+
+    def _want_manifest(self, now: float) -> None:
+        if self.choice is not None or self.is_opening or any(one.manifest for one in self.sources.values()):
+            return
+        source = min(self.sources.values(), key=lambda one: one.is_fellow, default=None)
+        if source is not None:
+            self._ask_manifest(source, now)
+
+    def _release(self, source: Source, cancel: bool) -> None:
+        """Take back everything that it owes."""
+        for index, owed in list(source.owed.items()):
+            self._forgive(source, index, owed)
+            if cancel:
+                self._hands.send(source.link, PieceCancel(self.file_id, index))
+            if self.choice is not None:
+                self.choice.release(source.link, index)
+
+    def _forgive(self, source: Source, index: int, owed: _Owed) -> None:
+        del source.owed[index]
+        source.owed_bytes -= owed.length
+        self.in_flight_bytes -= owed.length
+        self._hands.count_requests(source.link, -1)
+
+    def end(self) -> None:
+        """No more is wanted, of anyone."""
+        self.is_ended = True
+        for source in self.sources.values():
+            self._release(source, cancel=True)
+
+    # ---- manifest and map
+
+    def on_manifest_page(self, link: int, page: ManifestPage, now: float) -> None:
+        source = self.sources.get(link)
+        if source is None or source.manifest is None or self.choice is not None or self.is_opening:
+            self.dropped += 1
+            return
+        source.heard_at = source.manifest.asked_at = now
+        try:
+            if page.size > FILE_SIZE_MAX:
+                raise Lie("an impossible size")
+            piece_size = self._hands.piece_size_of(page.size)
+            if not source.manifest.add(page, -(-page.size // piece_size)):
+                return
+            size, digests = source.manifest.size, bytes(source.manifest.digests)
+            if not self._hands.is_true_manifest(self.file_id, size, digests):
+                raise Lie("a list of pieces that does not belong to the file")
+        except Lie as lie:
+            source.manifest = None
+            self._hands.on_strike(self, source, str(lie), True, now)
+            self._want_manifest(now)
+            return
+        for one in self.sources.values():
+            one.manifest = None
+        self.open(size, digests)
+
+    def open(self, size: int, digests: bytes) -> None:
+        """The manifest is known and true."""
+        self.size, self.digests, self.is_opening = size, digests, True
+        self.piece_size = self._hands.piece_size_of(size)
+        self._hands.open_pieces(self, size, digests)
+
+    def on_opened(self, bitmap: bytes, now: float) -> None:
+        """The store is ready; `bitmap` is what it has from an earlier time."""
+        if self.is_ended:
+            return
+        self.is_opening = False
+        if self.choice is not None:
+            self._on_opened_again(self.choice, bitmap, now)
+            return
+        count = len(self.digests) // DIGEST_BYTES
+        self.choice = PieceChoice(count, bitmap, self._rng)
+        self.verified_bytes = sum(self.length_of(index) for index in range(count) if self.choice.is_verified[index])
+        self.rate = Rate(now)
+        for source in list(self.sources.values()):
+            self._apply_map(source)
+        if not self.choice.missing:
+            self._hands.on_all_pieces(self, now)
+            return
+        self.fill_all(now)
+
+    def length_of(self, index: int) -> int:
+        return min(self.piece_size, self.size - index * self.piece_size)
+
+    def open_again(self) -> None:
+        """Something else was at the store: it is asked anew what it has, answered by `on_opened`."""
+        self.is_opening = True
+        self._hands.open_pieces(self, self.size, self.digests)
+
+    def _on_opened_again(self, choice: PieceChoice, bitmap: bytes, now: float) -> None:
+        self.verified_bytes -= sum(map(self.length_of, choice.lose_all_but(bitmap)))
+        if choice.missing:
+            self.fill_all(now)
+        else:
+            self._hands.on_all_pieces(self, now)
+
+    def on_piece_map(self, link: int, piece_map: PieceMap, now: float) -> None:
+        source = self.sources.get(link)
+        is_first = source is not None and source.state is SourceState.OPENED and source.map is None
+        if source is None or not is_first or len(piece_map.bitmap) > PIECES_MAX // 8:
+            self.dropped += 1
+            return
+        source.heard_at = source.news_at = now
+        source.map, source.is_complete = piece_map, piece_map.complete
+        if self.choice is not None:
+            self._apply_map(source)
+            self._fill(source, now)
+
+    def _apply_map(self, source: Source) -> None:
+        if source.map is None or self.choice is None:
+            return
+        self.choice.set_map(source.link, source.map.complete, source.map.bitmap)
+        for index in source.early:
+            self.choice.add_piece(source.link, index)
+        source.map, source.early = None, set()
+        if source.state is SourceState.OPENED:
+            source.state = SourceState.READY
+
+    def on_new_pieces(self, link: int, indexes: Sequence[int], now: float) -> None:
+        """The source has these pieces, too."""
+        source = self.sources.get(link)
+        if source is None or (self.choice is None and max(indexes, default=0) >= PIECES_MAX):
+            self.dropped += 1
+            return
+        self.take_as_giver(source, now)
+        if self.choice is None:
+            source.early.update(indexes)
+        else:
+            news = [self.choice.add_piece(link, index) for index in indexes]
+            if any(news):
+                source.news_at = now
+                self._fill(source, now)
+
+    # ---- asking
+
+    def fill_all(self, now: float) -> None:
+        """Ask every source for as much as its window allows, the fastest first."""
+        sources = list(self.sources.values())
+        if len(sources) > 1:
+            sources.sort(key=lambda source: -source.per_second(now))
+        for source in sources:
+            self._fill(source, now)
+
+    def _fill(self, source: Source, now: float) -> None:
+        choice = self.choice
+        if choice is None or not choice.missing or source.state is not SourceState.READY:
+            return
+        if source.is_passed_over or self.is_ended:
+            return
+        is_measured = source.rate is not None and source.rate.age(now) >= MEASURED_AFTER
+        ready = sum(one.state is SourceState.READY and not one.is_passed_over for one in self.sources.values())
+        window = window_of(source.per_second(now), is_measured, ready, self.piece_size)
+        if source.is_suspect:
+            window = self.piece_size
+        limit = in_flight_limit(self.piece_size)
+        while source.owed_bytes + self.piece_size <= window and self.in_flight_bytes + self.piece_size <= limit:
+            if self._hands.requests_on(source.link) >= REQUESTS_PER_LINK_MAX:
+                return
+            if self.in_flight_bytes and not self._hands.has_room(self.piece_size):
+                return  # but one piece is allowed to each, so that none starves
+            index = choice.choose(source.link, now)
+            if index is None:
+                return
+            self._ask(source, index, now)
+
+    def _ask(self, source: Source, index: int, now: float) -> None:
+        if not source.owed:
+            source.heard_at = now
+            if source.rate is None:
+                source.rate = Rate(now)
+        source.asked_unchecked.discard(index)
+        self._owe(source, index)
+        kind = AnyPieceRequest if self._may_be_other(source, index) else PieceRequest
+        self._hands.send(source.link, kind(self.file_id, index))
+
+    def _owe(self, source: Source, index: int) -> None:
+        owed = source.owed[index] = _Owed(self.length_of(index))
+        source.owed_bytes += owed.length
+        self.in_flight_bytes += owed.length
+        self._hands.count_requests(source.link, 1)
+
+    def _may_be_other(self, source: Source, index: int) -> bool:
+        """Is this the only source of a piece that many want? Then it shall not give one twice before all once."""
+        if not (source.is_complete and source.takes_other and self.choice is not None and self.choice.is_rare(index)):
+            return False
+        return len(self.sources) > 1 and sum(one.is_complete for one in self.sources.values()) == 1
+
+    def on_other_piece(self, link: int, asked: int, given: int, now: float) -> None:
+        """The source gives another piece than it was asked for, because somebody else was given that."""
+        source = self.sources.get(link)
+        owed = source.owed.get(asked) if source is not None else None
+        if source is None or owed is None or owed.received or self.choice is None:
+            self.dropped += 1
+            return
+        self.dropped += not source.takes_other  # it was asked so before it was known to give what is not wanted
+        if owed.is_coming:
+            asked = NO_PIECE  # it comes for another one that was asked for, so this exchange costs nothing
+        else:
+            self._forgive(source, asked, owed)
+        if self.choice.swap(link, asked, given, now):
+            self._owe(source, given)
+            return
+        source.takes_other = False
+        self._cancel_exchanged(source, given)
+        self._fill(source, now)
+
+    def _cancel_exchanged(self, source: Source, given: int) -> None:
+        """Nobody wants it, or it was asked of this source as well: then it comes once, by what is read already.
+
+        A piece of several spans is not: the source forgets what it has not read, and must be asked again.
+        """
+        self._hands.send(source.link, PieceCancel(self.file_id, given))
+        owed = source.owed.get(given)
+        if owed is None:
+            return
+        owed.is_coming = owed.length <= SPAN_BYTES_MAX
+        if not owed.is_coming:
+            self._forgive(source, given, owed)
+            self._reopen_for(source, given)
+
+    # ---- receiving
+
+    def on_piece_data(self, link: int, index: int, offset: int, data: Any, now: float) -> None:
+        """Bytes of a piece; the data are not copied when the piece comes whole."""
+        source = self.sources.get(link)
+        owed = source.owed.get(index) if source is not None else None
+        if source is None or owed is None:
+            self.dropped += 1  # never asked for, or cancelled meanwhile
+            if source is not None:
+                self._note_sign(source, now)
+            return
+        size = len(data)
+        if offset != owed.received:
+            # The rest of an earlier answer that was cancelled; the whole of the new one follows it.
+            self.dropped += 1
+            return
+        self._note_sign(source, now)
+        if not size or offset + size > owed.length:
+            self._forgive(source, index, owed)
+            self._reopen_for(source, index)
+            self._hands.on_strike(self, source, "a piece of the wrong length", True, now)
+            return
+        if source.rate is not None:
+            source.rate.add(size, now)
+        owed.received += size
+        if owed.received < owed.length or owed.buffer is not None:
+            if owed.buffer is None:
+                owed.buffer = bytearray(owed.length)
+            owed.buffer[offset : offset + size] = data
+            if owed.received < owed.length:
+                return
+            data = owed.buffer
+        self._on_whole_piece(source, index, owed, data, now)
+
+    @staticmethod
+    def _note_sign(source: Source, now: float) -> None:
+        source.heard_at = source.news_at = now
+        source.is_passed_over = False
+
+    def _reopen_for(self, source: Source, index: int) -> None:
+        if self.choice is not None:
+            self.choice.release(source.link, index)
+
+    def _on_whole_piece(self, source: Source, index: int, owed: _Owed, data: Any, now: float) -> None:
+        choice = self.choice
+        assert choice is not None
+        self._forgive(source, index, owed)
+        if not choice.is_verified[index] and not choice.is_settled(index):
+            choice.settle(index)
+            self.in_flight_bytes += owed.length  # until it is written
+            self._hands.write(self, index, data, source.link)
+        self._fill(source, now)
+
+    def on_written(self, index: int, link: int, is_right: bool, now: float) -> None:
+        """The store has verified and written a piece, or refused it."""
+        self.in_flight_bytes -= self.length_of(index)
+        choice = self.choice
+        if choice is None or self.is_ended:
+            return
+        if not is_right:
+            self._on_wrong_piece(index, link, now)
+            return
+        source = self.sources.get(link)
+        if source is not None and index not in source.asked_unchecked:
+            source.is_suspect = False
+        for other in choice.verify(index):
+            self._cancel(other, index)
+        self.verified_bytes += self.length_of(index)
+        self.rate.add(self.length_of(index), now)
+        self._hands.on_piece(self, index, now)
+        if choice.missing:
+            self.fill_all(now)
+        else:
+            self._hands.on_all_pieces(self, now)
+
+    def _cancel(self, link: Any, index: int) -> None:
+        source = self.sources.get(link)
+        owed = source.owed.get(index) if source else None
+        if source is not None and owed is not None:
+            self._forgive(source, index, owed)
+            self._hands.send(source.link, PieceCancel(self.file_id, index))
+
+    def _on_wrong_piece(self, index: int, link: int, now: float) -> None:
+        assert self.choice is not None
+        for one in self.sources.values():
+            if one.link != link:
+                self._cancel(one.link, index)
+        source = self.sources.get(link)
+        is_excused = source is not None and index in source.asked_unchecked
+        if source is not None:
+            source.is_suspect = True
+        if source is not None and not source.is_checked:
+            source.is_checked = True
+            source.asked_unchecked = set(self.choice.asked_of(link))
+            self._hands.send(link, CheckBulk())
+        self.choice.reopen(index)
+        for one in list(self.sources.values()):
+            if one.link != link:  # the others are asked before the one that was wrong
+                self._fill(one, now)
+        if source is not None and not is_excused:
+            self._hands.on_strike(self, source, "a wrong piece", False, now)
+        self.fill_all(now)
+
+    def on_piece_refused(self, link: int, index: int, now: float) -> Optional[Source]:
+        """The source that does not give a piece, if it was asked; the reasons are the caller's to judge."""
+        source = self.sources.get(link)
+        if source is None:
+            self.dropped += 1
+            return None
+        owed = source.owed.get(index)
+        if owed is not None:
+            self._forgive(source, index, owed)
+            if self.choice is not None:
+                self.choice.remove_piece(link, index)
+                self.choice.release(link, index)
+                self.fill_all(now)
+        return source if owed is not None or index == NO_PIECE else None
+
+    def on_queued(self, link: int, position: int, now: float) -> None:
+        """The source has no upload slot for us, or now it has."""
+        source = self.sources.get(link)
+        if source is None or source.state is SourceState.OPENED:
+            return
+        if position and now - source.slot_at < SLOT_TAKEN_BACK_AFTER:
+            self.dropped += 1  # given and taken back, again and again: each time we would ask anew
+            return
+        source.heard_at, source.position = now, position
+        if position:
+            source.state = SourceState.QUEUED
+            self._release(source, cancel=False)
+            self.fill_all(now)
+        elif source.state is SourceState.QUEUED:
+            source.state, source.slot_at = SourceState.READY, now
+            self._fill(source, now)
+
+    # ---- time
+
+    def on_timer(self, now: float) -> None:
+        """About once a second: who is silent, who is slow, what the endgame may ask."""
+        for source in list(self.sources.values()):
+            if source.link in self.sources:
+                self._check(source, now)
+        self.fill_all(now)
+
+    def on_slept(self, seconds: float, now: float) -> None:
+        """This node was not awake for so long: nobody was silent or slow meanwhile."""
+        for source in self.sources.values():
+            source.heard_at = min(source.heard_at + seconds, now)
+            source.news_at = min(source.news_at + seconds, now)
+            source.slow_since = None
+            if source.manifest is not None:
+                source.manifest.asked_at = min(source.manifest.asked_at + seconds, now)
+
+    def _check(self, source: Source, now: float) -> None:
+        if source.manifest is not None and now - source.manifest.asked_at >= MANIFEST_AFTER:
+            self._ask_another_for_manifest(source, now)
+        silent = now - source.heard_at
+        is_waited_for = source.owed or source.state is SourceState.OPENED or source.is_passed_over
+        if not is_waited_for or self.is_opening:
+            source.slow_since = None
+            return
+        if silent >= DROP_AFTER:
+            self._hands.on_useless(self, source, "sends nothing", now)
+        elif silent >= ASK_OTHERS_AFTER and source.owed and self._has_others(source):
+            source.is_passed_over = True
+            self._release(source, cancel=True)
+        elif source.owed:
+            self._check_rate(source, now)
+
+    def _ask_another_for_manifest(self, source: Source, now: float) -> None:
+        others = [one for one in self.sources.values() if one.manifest is None]
+        if others:
+            self._ask_manifest(others[0], now)
+            source.manifest.asked_at = now  # type: ignore[union-attr]
+
+    def _has_others(self, source: Source) -> bool:
+        """Is there another source that would serve us?"""
+        if self.choice is None:
+            return False
+        others = [one for one in self.sources.values() if one is not source and not one.is_passed_over]
+        return any(one.state is SourceState.READY and self.choice.is_useful(one.link) for one in others)
+
+    def _check_rate(self, source: Source, now: float) -> None:
+        if source.per_second(now) >= SLOW_RATE:
+            source.slow_since = None
+            return
+        if source.slow_since is None:
+            source.slow_since = now
+        elif now - source.slow_since >= SLOW_AFTER and self._has_others(source):
+            self._hands.on_useless(self, source, "is too slow", now)

@@ -1,0 +1,460 @@
+"""The other end of transfers: what this node has, offers and sends to those who ask.
+
+A link that another node opened with `LinkHello` asks for manifests, piece maps and pieces; `Uploads` says whose turn it
+is. A content is served when it is shared, cached, or being fetched (then only its verified pieces, and each new one is
+told). What was not announced does not exist, whatever lies on the disk.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict, deque
+from functools import partial
+from typing import Any, Callable, Deque, Dict, Iterable, List, Optional, Set, Tuple
+
+from protocol import mishaps
+from protocol.content.names import check_name
+from protocol.content.pieces import piece_size_of
+from protocol.content.troubles import LibraryError
+from protocol.exchange.contracts import Host, kind_of
+from protocol.exchange.download import Download
+from protocol.exchange.manifest import manifest_pages
+from protocol.exchange.uploads import Sent, UploadLink, Uploads
+from protocol.fairness import FairRecords
+from protocol.messages import (
+    DISK_ERROR,
+    FILE_CHANGED,
+    NO_NODE,
+    NO_PIECE,
+    NO_RIGHTS,
+    NOT_READABLE,
+    PIECE_MISSING,
+    PIECES_TOLD_MAX,
+    SHORT_OF_MEANS,
+    UNKNOWN_FILE,
+    AnyPieceRequest,
+    CheckBulk,
+    LinkHello,
+    ManifestRequest,
+    NewPieces,
+    Offer,
+    PieceCancel,
+    PieceData,
+    PieceMap,
+    PieceMapRequest,
+    PieceRefused,
+    PieceRequest,
+    Search,
+    TransferDone,
+    encode_parts,
+)
+from protocol.results import ListEntry, Share, TransferRow, UploadDone
+
+log = mishaps.logger("transfer")
+
+LINKS_PER_NODE_MAX = 4  # that one node may open to us
+MANIFESTS_ASKED_MAX = 256  # at once on one link
+ASKED_NAMES_MAX = 4096  # names remembered, under which contents were asked for
+REFUSED_TIME = 600.0  # seconds that an upload cancelled by a person is not begun again
+RECEIPT_TIME = 45.0  # seconds from a lost link until it counts that nobody said to have all that was sent there
+UNTHANKED_MAX = 256  # lost links on which something was sent
+UNTOLD_MAX = 1024  # lines about contents that were taken, put off because there were too many at once
+SHORT_TRIES_MAX = 6  # of a span that could not be read for want of descriptors or memory, one with each tick
+CAUSES = {"SHORT": SHORT_OF_MEANS, "DENIED": NO_RIGHTS, "DISK": DISK_ERROR}  # of what is not readable
+MESH_OFF_REASON = "its mesh is off"
+TICK = 0.5
+TELL_INTERVAL = 0.2  # seconds that new pieces wait to be told together
+
+
+class Serving:
+    """Everything that leaves this node."""
+
+    def __init__(
+        self,
+        network: Any,
+        library: Any,
+        host: Host,
+        partial_of: Callable[[bytes], Optional[Download]],
+        in_memory: Callable[[bytes], Any],
+        on_asker: Callable[[bytes, bytes, float], bool],
+    ) -> None:
+        self.network = network
+        self.library = library
+        self.host = host
+        self.uploads = Uploads(self)
+        self.dropped = 0
+        self._partial_of = partial_of  # the download of a content whose pieces may be served already
+        self._in_memory = in_memory  # its fetch, if the pieces are not on the disk
+        self._on_asker = on_asker  # who asks what we have of this content; is it being fetched here?
+        self._new_pieces: Dict[bytes, List[int]] = {}  # not told yet, by content
+        self._tell_at = math.inf
+        self._refused: Dict[Tuple[bytes, bytes], float] = {}  # (node, content) -> until: cancelled by a person
+        self._asked_names = FairRecords(ASKED_NAMES_MAX)  # by node, under the content: the node's name for it
+        self._manifests_asked: Dict[int, Set[bytes]] = {}  # by link, while they are read
+        self._unthanked: OrderedDict[bytes, Tuple[UploadLink, float]] = OrderedDict()  # until when
+        self._untold: Deque[Tuple[UploadLink, bytes, Sent, float]] = deque(maxlen=UNTOLD_MAX)
+        self._short: Dict[Tuple[int, bytes, int, int, int], Tuple[int, float]] = {}  # span -> tries, when again
+        self._tick_at = math.inf
+        self._handlers: Dict[Any, Callable[[int, Any, float], None]] = {
+            ManifestRequest: self._on_manifest_request,
+            PieceMapRequest: self._on_piece_map_request,
+            PieceRequest: self._on_piece_request,
+            AnyPieceRequest: self._on_piece_request,
+            PieceCancel: lambda link, message, now: self.uploads.on_cancel(link, message.file_id, message.index),
+            TransferDone: self._on_transfer_done,
+            CheckBulk: lambda link, message, now: self.network.check_bulk(link),
+        }
+
+    # ---- links
+
+    def owns(self, link: int) -> bool:
+        return link in self.uploads.links
+
+    def on_hello(self, link: int, hello: LinkHello, now: float) -> None:
+        """A member (that it is one was checked: protocol/exchange/callers.py) opens a link to be served by."""
+        others = sum(upload.node_id == hello.node_id for upload in self.uploads.links.values())
+        if others >= LINKS_PER_NODE_MAX:
+            self.network.disconnect(link, "too many links")
+        elif not (self.host.mesh or self.host.is_supernode or hello.node_id == self.host.supernode_id):
+            self.network.disconnect(link, MESH_OFF_REASON)
+        else:
+            self.uploads.add(link, hello.node_id, self.host.label_of(hello.node_id))
+            before, _ = self._unthanked.pop(hello.node_id, (None, 0.0))
+            if before is not None:
+                self.uploads.go_on_from(before, self.uploads.links[link])
+
+    def on_link_lost(self, link: int, now: float) -> None:
+        self._manifests_asked.pop(link, None)
+        upload = self.uploads.links.get(link)
+        self.uploads.remove(link, now)
+        if upload is not None and self.uploads.sent_on(upload):
+            self._await_receipt(upload, now)
+
+    def _await_receipt(self, upload: UploadLink, now: float) -> None:
+        """It may come by another link that it has all, so that the person here is told."""
+        before, _ = self._unthanked.pop(upload.node_id, (None, 0.0))
+        if before is not None:
+            self.uploads.go_on_from(before, upload)
+        self._unthanked[upload.node_id] = upload, now + RECEIPT_TIME
+        if len(self._unthanked) > UNTHANKED_MAX:
+            self._tell_unconfirmed(self._unthanked.popitem(last=False)[1][0])
+        self._tick_at = min(self._tick_at, now + TICK)
+
+    def _forget(self, upload: UploadLink) -> None:
+        for file_id, _ in self.uploads.sent_on(upload):
+            self.uploads.forget_sent(upload, file_id)
+
+    def _check_receipts(self, now: float) -> None:
+        for node_id in [node_id for node_id, (_, until) in self._unthanked.items() if now >= until]:
+            self._tell_unconfirmed(self._unthanked.pop(node_id)[0])
+
+    def _tell_unconfirmed(self, upload: UploadLink) -> None:
+        """No receipt came: what was sent whole is told all the same, and that nobody said to have it."""
+        for file_id, sent in self.uploads.sent_on(upload):
+            self.uploads.forget_sent(upload, file_id)
+            whole = self.host.total_of(file_id) or self.host.size_of_own(file_id)
+            if whole and sent.size >= whole:
+                self._tell_sent(upload, file_id, sent, sent.at, False)
+
+    def on_message(self, link: int, message: Any, now: float) -> None:
+        """What does not fit on such a link is dropped: nobody pushes a file to us."""
+        handler = self._handlers.get(type(message))
+        if handler is None:
+            self.dropped += 1
+        else:
+            handler(link, message, now)
+
+    def on_mesh_set(self) -> None:
+        """With the mesh off, only the supernode's node is served (all are, if it is this one)."""
+        if not (self.host.mesh or self.host.is_supernode):
+            for upload in self.uploads.links.values():
+                if upload.node_id != self.host.supernode_id:
+                    self.network.disconnect(upload.link, MESH_OFF_REASON)
+
+    # ---- what is here
+
+    def size_of(self, file_id: bytes) -> Optional[int]:
+        """The size of a content of which anything can be served."""
+        size = self.host.size_of_own(file_id)
+        if size is not None:
+            return size
+        download = self._partial_of(file_id)
+        return download.size if download is not None else None
+
+    def _has_piece(self, file_id: bytes, index: int) -> bool:
+        if self.host.size_of_own(file_id) is not None:
+            return True
+        download = self._partial_of(file_id)
+        return download is not None and download.choice is not None and bool(download.choice.is_verified[index])
+
+    def on_search(self, search: Search, now: float) -> None:
+        """Somebody looks for a content: offer it if it is here, or pieces of it."""
+        is_refused = self._refused.get((search.requester, search.file_id), -math.inf) > now
+        if search.requester == self.host.node_id or is_refused:
+            return
+        if self.offer(search.file_id, search.query_id, search.requester):
+            self.note_name(search.requester, search.file_id, search.name)
+
+    def note_name(self, requester: bytes, file_id: bytes, name: str) -> None:
+        """Remember what the requester calls this content, so that both ends tell of it by one name."""
+        try:
+            check_name(name)
+        except Exception:  # no name that could be kept: ours is told
+            return
+        self._asked_names.put(requester, file_id, name)
+
+    def _name_for(self, upload: UploadLink, file_id: bytes) -> str:
+        return self._asked_names.get(upload.node_id, file_id) or self.host.name_of_own(file_id)
+
+    def offer(self, file_id: bytes, query_id: int, requester: bytes, with_nothing: bool = False) -> bool:
+        """Offer it to the requester, by way of the supernode; `with_nothing`: even before the first piece is here."""
+        is_complete = self.host.size_of_own(file_id) is not None
+        download = None if is_complete else self._partial_of(file_id)
+        if not is_complete and (download is None or not (download.verified_bytes or with_nothing)):
+            return False
+        offer = Offer(query_id, file_id, requester, NO_NODE, is_complete, self.host.mesh)
+        return self.host.send_to_supernode(offer)
+
+    def is_wanted(self, file_id: bytes) -> bool:
+        """Does anybody follow our download of it?"""
+        return bool(self.uploads.subscribers(file_id))
+
+    def tell_pieces(self, file_id: bytes, indexes: Iterable[int], now: float) -> None:
+        """More pieces can be had here; told together with others, soon."""
+        if self.is_wanted(file_id):
+            self._new_pieces.setdefault(file_id, []).extend(indexes)
+            self._tell_at = min(self._tell_at, now + TELL_INTERVAL)
+
+    def _tell_new_pieces(self) -> None:
+        news, self._new_pieces, self._tell_at = self._new_pieces, {}, math.inf
+        for file_id, indexes in news.items():
+            for start in range(0, len(indexes), PIECES_TOLD_MAX):
+                told = NewPieces(file_id, tuple(indexes[start : start + PIECES_TOLD_MAX]))
+                for link in self.uploads.subscribers(file_id):
+                    self.send(link, told)
+
+    def tell_ended(self, file_id: bytes) -> None:
+        """Our own download ended without the whole: who follows it shall look elsewhere."""
+        if self.host.size_of_own(file_id) is None:
+            for link in self.uploads.subscribers(file_id):
+                self.uploads.links[link].told.discard(file_id)
+                self.send(link, PieceRefused(file_id, NO_PIECE, UNKNOWN_FILE))
+
+    # ---- requests
+
+    def _on_manifest_request(self, link: int, message: ManifestRequest, now: float) -> None:
+        asked = self._manifests_asked.setdefault(link, set())
+
+        def answer(manifest: Any, error: Optional[Exception], now: float) -> None:
+            asked.discard(message.file_id)
+            if error is not None:
+                self.send(link, PieceRefused(message.file_id, NO_PIECE, UNKNOWN_FILE))
+                if self.host.is_cached(message.file_id):
+                    self.host.on_cache_changed(lambda: None)
+                return
+            for page in manifest_pages(message.file_id, *manifest):
+                self.send(link, page)
+
+        if self.size_of(message.file_id) is None:
+            self.send(link, PieceRefused(message.file_id, NO_PIECE, UNKNOWN_FILE))
+        elif message.file_id in asked or len(asked) >= MANIFESTS_ASKED_MAX:
+            self.dropped += 1
+        else:
+            asked.add(message.file_id)
+            self.host.run(partial(self._manifest, message.file_id, self._partial_of(message.file_id)), answer)
+
+    def _manifest(self, file_id: bytes, download: Optional[Download]) -> Tuple[int, bytes]:
+        """On the disk thread; what is in memory the library does not know."""
+        return (download.size, download.digests) if download is not None else self.library.manifest(file_id)
+
+    def _on_piece_map_request(self, link: int, message: PieceMapRequest, now: float) -> None:
+        file_id, download = message.file_id, self._partial_of(message.file_id)
+        is_fetched = self._on_asker(file_id, self.uploads.links[link].node_id, now)
+        if self.host.size_of_own(file_id) is not None:
+            self.send(link, PieceMap(file_id, True, b""))
+        elif download is not None and download.choice is not None:
+            self.send(link, PieceMap(file_id, False, download.choice.bitmap()))
+            self.uploads.subscribe(link, file_id)
+        elif is_fetched:
+            self.send(link, PieceMap(file_id, False, b""))  # it is told what comes
+            self.uploads.subscribe(link, file_id)
+        else:
+            self.send(link, PieceRefused(file_id, NO_PIECE, UNKNOWN_FILE))
+
+    def _on_piece_request(self, link: int, message: Any, now: float) -> None:
+        file_id, index = message.file_id, message.index
+        size = self.size_of(file_id)
+        if size is None or self._refused.get((self.uploads.links[link].node_id, file_id), -math.inf) > now:
+            self.send(link, PieceRefused(file_id, index, UNKNOWN_FILE))
+            return
+        piece_size = piece_size_of(size)
+        if index * piece_size >= size or not self._has_piece(file_id, index):
+            self.send(link, PieceRefused(file_id, index, PIECE_MISSING))
+            return
+        self._tick_at = min(self._tick_at, now + TICK)
+        if self.host.size_of_own(file_id) is not None:
+            is_any = isinstance(message, AnyPieceRequest)
+            self.uploads.on_whole_request(link, file_id, index, size, piece_size, is_any, now)
+        else:
+            self.uploads.on_request(link, file_id, index, min(piece_size, size - index * piece_size), now)
+
+    def _on_transfer_done(self, link: int, message: TransferDone, now: float) -> None:
+        """It has it all: told once, and believed only if something of it was sent there."""
+        upload = self.uploads.links[link]
+        upload.told.discard(message.file_id)
+        sent = self.uploads.forget_sent(upload, message.file_id)
+        if message.file_id in upload.folders:
+            upload.folders.remove(message.file_id)
+        if sent is not None and sent.size:
+            self._untold.append((upload, message.file_id, sent, now))
+            self._tell_done(now)
+
+    def _tell_done(self, now: float) -> None:
+        """Who takes many contents in a moment has their lines told a few a second."""
+        waiting, self._untold = self._untold, deque(maxlen=UNTOLD_MAX)
+        for upload, file_id, sent, at in waiting:
+            if upload.done_lines.take(now):
+                self._tell_sent(upload, file_id, sent, at, True)
+            else:
+                self._untold.append((upload, file_id, sent, at))
+        if self._untold:
+            self._tick_at = min(self._tick_at, now + TICK)
+
+    def _tell_sent(self, upload: UploadLink, file_id: bytes, sent: Sent, now: float, is_confirmed: bool) -> None:
+        name, seconds = self._name_for(upload, file_id), now - sent.started_at
+        self.host.notify(UploadDone(name, sent.size, seconds, self._label_of(upload), file_id, is_confirmed))
+
+    def _label_of(self, upload: UploadLink) -> str:
+        """How it is called now; or was, when its link came up."""
+        return self.host.label_of(upload.node_id) if self.host.is_member(upload.node_id) else upload.label
+
+    # ---- what Uploads want done (UploadHands)
+
+    def send(self, link: int, message: Any) -> None:
+        if isinstance(message, PieceRefused):
+            label, what = self._label_at(link), message.file_id.hex()[:8]
+            log.info("id %s, piece %d: refused to %s, reason %d", what, message.index, label, message.reason)
+        self.network.send(link, *encode_parts(message), is_bulk=isinstance(message, PieceData))
+
+    def _label_at(self, link: int) -> str:
+        upload = self.uploads.links.get(link)
+        return self._label_of(upload) if upload is not None else "link %d" % link
+
+    def backlog(self, link: int) -> int:
+        return int(self.network.backlog(link))
+
+    def next_number(self) -> int:
+        return self.host.next_number()
+
+    def counted_as(self, upload: UploadLink, file_id: bytes) -> bytes:
+        fetch = self._in_memory(file_id)
+        if fetch is not None and fetch.folder is not None:  # not announced here yet
+            return self._counted_with(upload, fetch.folder)
+        if file_id not in upload.folders and self.host.files_in(file_id):
+            upload.folders.append(file_id)
+        return next((folder for folder in upload.folders if file_id in self.host.files_in(folder)), file_id)
+
+    def _counted_with(self, upload: UploadLink, folder: ListEntry) -> bytes:
+        """A part of a folder that is still fetched here, and known by the name that it has in the list."""
+        if folder.file_id not in upload.folders:
+            upload.folders.append(folder.file_id)
+            if self._asked_names.get(upload.node_id, folder.file_id) is None:
+                self.note_name(upload.node_id, folder.file_id, folder.name)
+        return folder.file_id
+
+    def read(self, link: int, file_id: bytes, index: int, offset: int, length: int, now: float) -> None:
+        answer = partial(self._on_read, (link, file_id, index, offset, length))
+        fetch = self._in_memory(file_id)
+        if fetch is None:
+            self.host.run(partial(self.library.read, file_id, index, offset, length), answer)
+            return
+        try:  # at once: the disk may be busy for long with the files of another pack
+            answer(fetch.memory.read(index, offset, length), None, now)
+        except LibraryError as error:
+            answer(None, error, now)
+
+    def _on_read(
+        self, span: Tuple[int, bytes, int, int, int], data: Any, error: Optional[Exception], now: float
+    ) -> None:
+        if error is None:
+            self._short.pop(span, None)
+            self.uploads.on_read(*span, data, now)
+            return
+        link, file_id, index, _, length = span
+        kinds = {"UNKNOWN": UNKNOWN_FILE, "MISSING": PIECE_MISSING, "CHANGED": FILE_CHANGED}
+        reason = kinds.get(kind_of(error)) or CAUSES.get(kind_of(error), DISK_ERROR)
+        if reason in (FILE_CHANGED, UNKNOWN_FILE) and self.host.is_cached(file_id):
+            reason = UNKNOWN_FILE  # the library has dropped it: it can be fetched anew
+            self.host.on_cache_changed(lambda: None)
+        if reason == SHORT_OF_MEANS and self._try_again(span, now):
+            return
+        self.uploads.on_unreadable(link, file_id, index, length, reason, now)
+        if reason in CAUSES.values():
+            self.send(link, PieceRefused(file_id, NO_PIECE, NOT_READABLE))
+
+    def _try_again(self, span: Tuple[int, bytes, int, int, int], now: float) -> bool:
+        """What could not be read for want of descriptors or memory is read a little later, some times."""
+        tries = self._short.get(span, (0, 0.0))[0] + 1
+        if tries > SHORT_TRIES_MAX or span[0] not in self.uploads.links:
+            self._short.pop(span, None)
+            return False
+        self._short[span] = tries, now + TICK
+        self._tick_at = min(self._tick_at, now + TICK)
+        return True
+
+    def _read_short_again(self, now: float) -> None:
+        for span, (tries, at) in list(self._short.items()):
+            if span[0] not in self.uploads.links:
+                del self._short[span]
+            elif now >= at:
+                self._short[span] = tries, math.inf
+                self.read(*span, now)
+
+    # ---- time, and what a person sees
+
+    def on_writable(self, link: int, now: float) -> None:
+        self.uploads.on_writable(link, now)
+
+    def next_deadline(self) -> float:
+        return min(self._tick_at, self._tell_at)
+
+    def on_timer(self, now: float) -> None:
+        if now >= self._tell_at:
+            self._tell_new_pieces()
+        if now >= self._tick_at:
+            self.uploads.on_timer(now)
+            self._check_receipts(now)
+            self._tell_done(now)
+            self._read_short_again(now)
+            has_work = self.uploads.has_work() or self._unthanked or self._untold or self._short
+            self._tick_at = now + TICK if has_work else math.inf
+
+    def cancel(self, number: int, now: float) -> str:
+        """Stop sending; a line for the person, empty if there is no such upload."""
+        for upload, file_id, sent in self.uploads.rows(now):
+            if sent.number == number:
+                self._refused[upload.node_id, file_id] = now + REFUSED_TIME
+                self.network.disconnect(upload.link, "cancelled there")
+                return "sending %s to %s is cancelled" % (self._name_for(upload, file_id), self._label_of(upload))
+        return ""
+
+    def rows(self, now: float) -> List[TransferRow]:
+        """What is being sent."""
+        rows = []
+        for upload, file_id, sent in self.uploads.rows(now):
+            size = sent.size if file_id in upload.folders else self.size_of(file_id) or 0
+            size, rate = self.host.total_of(file_id) or size, sent.rate.per_second(now)
+            left = (size - sent.size) / rate if rate >= 1.0 and size > sent.size else None
+            name, done, label = self._name_for(upload, file_id), min(sent.size, size), self._label_of(upload)
+            share = Share(label, done, rate, "", self.network.figures(upload.link))
+            rows.append(TransferRow(sent.number, "S", name, "sending", done, size, rate, left, (label,), (share,)))
+        return rows
+
+    def end_all(self) -> None:
+        for untold in self._untold:
+            self._tell_sent(*untold, True)
+        self._untold.clear()
+        while self._unthanked:
+            self._forget(self._unthanked.popitem()[1][0])
+        for link in self.uploads.links:
+            self.network.disconnect(link, "left")

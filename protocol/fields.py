@@ -1,0 +1,191 @@
+"""How a field is written and read: numbers, text, addresses, records and lists of them, big endian."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any, List, Optional, Sequence, Tuple, Union
+
+Buffer = Union[bytes, bytearray, memoryview]
+Address = Tuple[str, int]
+
+
+class WireError(ValueError):
+    """The bytes are malformed: the sender's fault, so they are dropped and counted."""
+
+
+# ---- fields of messages -------------------------------------------------------------------------------------------
+
+
+class Reader:
+    """Takes fields off the front of a message; running past the end raises WireError."""
+
+    def __init__(self, data: Buffer) -> None:
+        self.data = memoryview(data)
+        self.at = 0
+
+    def take(self, size: int) -> memoryview:
+        end = self.at + size
+        if end > len(self.data):
+            raise WireError("message ends early")
+        view = self.data[self.at : end]
+        self.at = end
+        return view
+
+    def left(self) -> int:
+        return len(self.data) - self.at
+
+
+class Number:
+    """An unsigned whole number of 1, 2, 4 or 8 bytes, malformed above `most`."""
+
+    def __init__(self, size: int, most: Optional[int] = None) -> None:
+        self.size = size
+        self.most = 256**size - 1 if most is None else most
+
+    def encode(self, value: int) -> bytes:
+        try:
+            return value.to_bytes(self.size, "big")
+        except OverflowError:
+            raise ValueError("%d does not fit into %d bytes" % (value, self.size)) from None
+
+    def decode(self, reader: Reader) -> int:
+        value = int.from_bytes(reader.take(self.size), "big")
+        if value > self.most:
+            raise WireError("number is over its limit")
+        return value
+
+
+class Flag:
+    """True or false, one byte; anything but 0 and 1 is malformed."""
+
+    def encode(self, value: bool) -> bytes:
+        return b"\x01" if value else b"\x00"
+
+    def decode(self, reader: Reader) -> bool:
+        value = reader.take(1)[0]
+        if value > 1:
+            raise WireError("flag is neither 0 nor 1")
+        return bool(value)
+
+
+class Fixed:
+    """Exactly so many bytes."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def encode(self, value: bytes) -> bytes:
+        if len(value) != self.size:
+            raise ValueError("expected %d bytes, got %d" % (self.size, len(value)))
+        return bytes(value)
+
+    def decode(self, reader: Reader) -> bytes:
+        return bytes(reader.take(self.size))
+
+
+class Blob:
+    """Up to `most` bytes behind a 4-byte length."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+
+    def encode(self, value: Buffer) -> bytes:
+        if len(value) > self.most:
+            raise ValueError("%d bytes, at most %d fit" % (len(value), self.most))
+        return len(value).to_bytes(4, "big") + bytes(value)
+
+    def decode(self, reader: Reader) -> bytes:
+        size = int.from_bytes(reader.take(4), "big")
+        if size > self.most:
+            raise WireError("field is over its limit")
+        return bytes(reader.take(size))
+
+
+class Text:
+    """UTF-8 of up to `most` bytes behind a 2-byte length; surrogates and broken UTF-8 are malformed."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+
+    def encode(self, value: str) -> bytes:
+        data = value.encode("utf-8")
+        if len(data) > self.most:
+            raise ValueError("text of %d bytes, at most %d fit" % (len(data), self.most))
+        return len(data).to_bytes(2, "big") + data
+
+    def decode(self, reader: Reader) -> str:
+        size = int.from_bytes(reader.take(2), "big")
+        if size > self.most:
+            raise WireError("text is over its limit")
+        try:
+            return bytes(reader.take(size)).decode("utf-8")
+        except UnicodeDecodeError:
+            raise WireError("text is not UTF-8") from None
+
+
+class Rest:
+    """All bytes to the message's end, at most `most`; decoded as a view, so that a piece is not copied."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+
+    def encode(self, value: Buffer) -> Buffer:
+        if len(value) > self.most:
+            raise ValueError("%d bytes, at most %d fit" % (len(value), self.most))
+        return value
+
+    def decode(self, reader: Reader) -> memoryview:
+        if reader.left() > self.most:
+            raise WireError("field is over its limit")
+        return reader.take(reader.left())
+
+
+class AddressField:
+    """An IPv4 or IPv6 address and a port: family 1 (4 or 6), address, port 2."""
+
+    def encode(self, value: Address) -> bytes:
+        packed = ipaddress.ip_address(value[0]).packed
+        return bytes([4 if len(packed) == 4 else 6]) + packed + value[1].to_bytes(2, "big")
+
+    def decode(self, reader: Reader) -> Address:
+        family = reader.take(1)[0]
+        if family not in (4, 6):
+            raise WireError("unknown address family")
+        host = str(ipaddress.ip_address(bytes(reader.take(4 if family == 4 else 16))))
+        return host, int.from_bytes(reader.take(2), "big")
+
+
+class Record:
+    """A NamedTuple whose fields stand one behind the other."""
+
+    def __init__(self, kind: Any, fields: Sequence[Any]) -> None:
+        self.kind = kind
+        self.fields = tuple(fields)
+
+    def parts(self, value: Any) -> List[Buffer]:
+        return [codec.encode(field) for codec, field in zip(self.fields, value)]
+
+    def encode(self, value: Any) -> bytes:
+        return b"".join(self.parts(value))
+
+    def decode(self, reader: Reader) -> Any:
+        return self.kind(*[codec.decode(reader) for codec in self.fields])
+
+
+class Many:
+    """Up to `most` values of one kind behind a 2-byte count; a tuple."""
+
+    def __init__(self, item: Any, most: int) -> None:
+        self.item = item
+        self.most = most
+
+    def encode(self, values: Sequence[Any]) -> bytes:
+        if len(values) > self.most:
+            raise ValueError("%d entries, at most %d fit" % (len(values), self.most))
+        return len(values).to_bytes(2, "big") + b"".join(self.item.encode(value) for value in values)
+
+    def decode(self, reader: Reader) -> Tuple[Any, ...]:
+        count = int.from_bytes(reader.take(2), "big")
+        if count > self.most:
+            raise WireError("list is over its limit")
+        return tuple(self.item.decode(reader) for _ in range(count))

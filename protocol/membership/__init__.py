@@ -1,0 +1,1 @@
+"""Who is here and who rules: finding, joining, following, electing."""

@@ -1,0 +1,89 @@
+"""The contracts of membership: what it wants from the network and its owner, and what a supernode starts from.
+
+Used by `protocol/membership/membership.py`, `supernode.py` and `peer.py`. Pure.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Optional, Protocol, Sequence, Tuple
+
+from protocol.fields import Address
+from protocol.messages import Chat, Heirloom, MemberEntry
+
+SLEPT_AFTER = 2.0  # seconds of lateness that mean this node slept (THREATS: F04)
+
+
+class Seat(NamedTuple):
+    """What a new supernode starts from."""
+
+    network_id: bytes
+    secret: bytes
+    term: int
+    node_id: bytes
+    members: Tuple[MemberEntry, ...]  # in join order, without the lost supernode; the new one among them
+    recent_chat: Tuple[Chat, ...]
+    known_supernodes: Tuple[Address, ...]  # where supernodes of this network were, latest last
+    lost_places: Tuple[Address, ...]  # where members were that gave no sign any more, latest last
+    search_port: int
+    heirlooms: Tuple[Heirloom, ...] = ()  # its own, and of those under whom it was a member
+
+
+class Network(Protocol):
+    """What Membership and Supernode want from below; see the contract in peer.py."""
+
+    @property
+    def address(self) -> Address: ...
+    def connect(self, address: Address, tries: float = ...) -> int: ...
+    def send(self, link: int, *parts: Any) -> None: ...
+    def backlog(self, link: int) -> int: ...
+    def disconnect(self, link: int, reason: str) -> None: ...
+    def send_lone(self, address: Address, message: bytes) -> None: ...
+    def broadcast_lone(self, port: int, message: bytes) -> None: ...
+    def send_by_door(self, address: Address, message: bytes) -> None: ...
+
+
+class Owner(Protocol):
+    """What Membership asks of, and tells to, the Peer that owns it; always called on the node thread."""
+
+    @property
+    def is_ruling(self) -> bool:
+        """Is there a Supernode of this node that has not ended?"""
+
+    def can_serve_at(self, ip: str) -> bool:
+        """Is this an address of this machine, that this node listens at (or could)?"""
+
+    def own_addresses(self) -> Sequence[str]:
+        """IPs of this machine, without loopback."""
+
+    def become_supernode(self, seat: Seat, now: float) -> None:
+        """Make a Supernode from this seat and wire LOCAL_LINK to it; Membership then sends Join there."""
+
+    def drop_supernode(self, now: float) -> None:
+        """The own Supernode stepped down: forget it. Its remaining links are being closed by itself."""
+
+    def on_outcome(self, kind: str, address: Optional[Address], text: str, now: float) -> None:
+        """How start() ended: "supernode", "joined", "nobody" or "refused" (text says why)."""
+
+    def on_joined(self, now: float) -> None:
+        """Welcome and roster are complete, at first or again: announce shares, ask open searches again."""
+
+    def on_supernode_lost(self, now: float) -> None:
+        """From now on, until on_joined, there is no supernode."""
+
+    def on_supernode_changed(
+        self, old_label: str, new_label: str, is_me: bool, silent_seconds: Optional[float], now: float
+    ) -> None: ...
+
+    def on_member_joined(self, label: str, now: float) -> None: ...
+
+    def on_member_left(self, label: str, silent_seconds: Optional[float], now: float) -> None: ...
+
+    def on_roster_changed(self, now: float) -> None:
+        """Lines were added, changed or removed; comes after the above."""
+
+    def on_chat(self, label: str, text: str, is_me: bool, now: float) -> None: ...
+
+    def on_unsaid(self, count: int) -> None:
+        """So many lines of chat that this node said will reach nobody: it left, or nobody took it in."""
+
+    def on_notice(self, text: str) -> None: ...

@@ -1,0 +1,1140 @@
+"""The member's side of the network of nodes: who is here, who rules, and what to do when the ruler falls silent.
+
+`Roster` is the table of members; `Membership` is the state machine that every node has:
+
+    IDLE -> SEARCHING -> JOINING -> JOINED <-> SUSPECT -> ELECTING -> (JOINING | JOINED to its own supernode)
+                                      |-> FOLLOWING (Handover, Moved) -> JOINED | ELECTING
+
+Peer owns one Membership, hands it the events of the links that it `owns`, all lone datagrams, and its timer.
+The supernode of this very node is reached over LOCAL_LINK with the same messages as any other.
+Pure: no socket, no thread, no clock.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import itertools
+import math
+import random
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Tuple
+
+from protocol import messages
+from protocol.addresses import is_loopback, may_contact, seen_from
+from protocol.fields import Address
+from protocol.hearsay import KEPT, Hearsay
+from protocol.membership.chat import SAID_LATELY, ChatDesk
+from protocol.membership.contracts import SLEPT_AFTER, Network, Owner, Seat
+from protocol.membership.door import Standing, answer_of, at_door, leads_here, speaks_at_door
+from protocol.membership.election import CLAIM_WAIT, LAST_LOOK, PATIENCE, RANK_TIME, Election
+from protocol.membership.heirs import Heirlooms, heirloom_of
+from protocol.membership.labels import name_fault
+from protocol.membership.local_link import LOCAL_LINK, LocalSide
+from protocol.membership.lost import LostPlaces
+from protocol.membership.proofs import is_proven, node_id_of, random_bytes, share_digest
+from protocol.membership.queries import Prober
+from protocol.membership.roster import TERM_STEP_MAX, Change, PageError, Pages, Roster
+from protocol.membership.searching import (
+    LOOPBACK,
+    NO_LAST_NETWORK,
+    NOBODY,
+    PLACES_KEPT,
+    SEARCH_TIME,
+    Ask,
+    LastNetwork,
+    Opening,
+)
+from protocol.messages import (
+    NO_NETWORK,
+    NO_NODE,
+    NOWHERE,
+    ROLE_ALONE,
+    ROLE_MEMBER,
+    ROLE_SUPERNODE,
+    TERM_MAX,
+    Answer,
+    MemberEntry,
+    encode,
+    encode_parts,
+)
+from protocol.rates import Bucket
+
+__all__ = ["LOCAL_LINK", "LocalSide", "Membership", "Network", "Owner", "Roster", "Seat", "State", "share_digest"]
+
+TERM_JOINED_MAX = 1 << 31  # in a network that we come to: above it, terms could run out
+HOPS_MAX = 3  # redirections from one node to the next
+JOIN_TIMEOUT = 5.0
+JOIN_TIME_MAX = 60.0  # for all attempts at a busy supernode
+
+WAITING = "the network is there, but its supernode gives no sign; waiting for who takes over ..."
+WAITED_IN_VAIN = "The network is there, but its supernode gives no sign and nobody took over yet; try again soon."
+
+ANSWERS_PER_SECOND = 3000.0  # a thousand members may ask at once; a flood costs no more than this
+BEAT_INTERVAL = 2.0
+SUSPECT_AFTER = 4.0  # seconds of silence
+GONE_AFTER = 6.0  # seconds of silence, three own probes among them
+GONE_AFTER_CHANGE = 12.0  # the same, soon after a change: a flapping link must not change the ruler each time
+CHANGE_SETTLES = 20.0  # seconds that "soon" lasts (THREATS: F08)
+LINK_STUCK_AFTER = 15.0  # the supernode answers probes, but its link is silent: open a new one
+PROBES = 3
+POLL_INTERVAL = 1.0
+ASKED_BESIDES, ASKED_AFTER_SLEEP = 2, 16  # members asked beside those who rank before us
+FOLLOW_TIME = 5.0
+FOLLOW_INTERVAL = 0.15
+# What goes to a place that only messages named, and that has not answered lately (protocol/hearsay.py): the few
+# datagrams that it may get are spread over the time in which an answer helps.
+FOLLOW_APART = 1.0  # seconds
+HEIRS_MET = 16  # of those who take over first: they are asked in peace, so that each is known when it matters
+MET_AT_ONCE = 4  # at each beat
+MEET_AGAIN = 300.0  # seconds; well before an answer is too old (PROVEN_TIME)
+MEET_APART = 5.0  # seconds until one that did not answer is asked again
+REJOIN_JITTER_MAX = 10.0  # seconds
+REJOIN_JITTER_EACH = 0.02  # seconds for each member (THREATS: F13)
+
+
+class State(enum.Enum):
+    IDLE = "not started"
+    SEARCHING = "looking for a network"
+    JOINING = "joining"
+    JOINED = "joined"
+    SUSPECT = "the supernode is silent"
+    ELECTING = "no supernode"
+    FOLLOWING = "following to a new supernode"
+    LEFT = "left"
+
+
+class _Attempt:
+    """One try to join a supernode: connect, Join, Welcome, roster."""
+
+    def __init__(self, address: Address, origin: State, deadline: float, hops: int) -> None:
+        self.link: Optional[int] = None  # None: waiting to try again
+        self.address = address
+        self.origin = origin
+        self.deadline = deadline
+        self.hops = hops
+        self.is_to_another = False  # network than the one that this node is in
+        self.welcome: Optional[messages.Welcome] = None
+        self.pages = Pages()
+
+
+class _Farewell:
+    """Somebody waits until what was said here is confirmed, or until there is no hope for it."""
+
+    def __init__(self, left: int, patience: float, at_most: float, now: float, then: Callable[[], None]) -> None:
+        self.left = left  # so many lines may be unconfirmed
+        self.patience = patience
+        self.deadline = now + patience
+        self.ends_at = now + at_most
+        self.then = then
+
+    def due_at(self) -> float:
+        return min(self.deadline, self.ends_at)
+
+
+class _Follow(NamedTuple):
+    """Where the supernode sent us."""
+
+    address: Address
+    node_id: bytes
+    term: int
+    deadline: float
+
+
+class Membership:
+    """This node as a member: search, join, follow, beat, suspect, fail over."""
+
+    def __init__(self, network: Network, rng: random.Random, owner: Owner, name: str, mesh: bool = True) -> None:
+        fault = name_fault(name)
+        if fault is not None:
+            raise ValueError(fault)
+        self.network = network
+        self.rng = rng
+        self.owner = owner
+        self.name = name
+        self.mesh = mesh
+        self.state = State.IDLE
+        self._opening = random_bytes(rng, 16)
+        self.node_id = node_id_of(self._opening)
+        self.roster = Roster()
+        self.network_id = NO_NETWORK
+        self.term = 0
+        self.supernode_id: Optional[bytes] = None
+        self.supernode_link: Optional[int] = None  # LOCAL_LINK when this node rules; None while there is no supernode
+        self.supernode_address: Optional[Address] = None
+        self.round_trip: Optional[float] = None  # seconds, of the last Ping
+        self.heard_at = 0.0  # when the supernode last gave a sign
+        self.dropped = 0  # messages that were not obeyed
+        self.search_port = 0
+        self.hearsay = Hearsay()
+        self._prober = Prober(network, rng, self.hearsay)
+        self._answers = Bucket(ANSWERS_PER_SECOND, ANSWERS_PER_SECOND, 0.0)
+        self._chat = ChatDesk()
+        self._looks: List[Tuple[float, Address, Callable[[bool], None]]] = []
+        self._farewells: List[_Farewell] = []
+        self._timers: Dict[State, Callable[[float], None]] = {
+            State.SEARCHING: self._search_timer,
+            State.JOINING: self._joining_timer,
+            State.JOINED: self._joined_timer,
+            State.SUSPECT: self._suspect_timer,
+            State.ELECTING: self._electing_timer,
+            State.FOLLOWING: self._following_timer,
+        }
+        self._forget_network()
+
+    def _forget_network(self, keeps_chat: bool = False) -> None:
+        self.roster = Roster()
+        self.network_id = NO_NETWORK
+        self.term = self._term_seen = 0
+        self._secret = b""
+        self._commitment = b""
+        self.supernode_id = self.supernode_link = self.supernode_address = None
+        self._known_supernodes: List[Address] = []
+        self._lost_places = LostPlaces()
+        self._heirlooms = Heirlooms()
+        unsaid = 0 if keeps_chat else self._chat.forget_network()
+        if unsaid:
+            self.owner.on_unsaid(unsaid)
+        self._search: Optional[Opening] = None
+        self._told_waiting = False
+        self._election = Election(self.node_id)
+        self._attempt: Optional[_Attempt] = None
+        self._follow: Optional[_Follow] = None
+        self._was_joined = False
+        self._told_lost = False
+        self._wake_at = math.inf
+        self._next_beat = 0.0
+        self._link_heard_at = 0.0
+        self._changed_at = -math.inf  # the last unplanned change of supernode
+        self.is_merging = False  # the supernode stepped down for another one of our network
+        self._silent: Optional[float] = None  # how long the lost supernode was silent; None: it said good-bye
+        self._probes_sent = 0
+        self._join_claim: Optional[Tuple[float, Address]] = None
+        self._pages = Pages()
+        self._wants_roster = False  # a version was missed
+        self._last_label = ""  # of the last supernode
+
+    # ---- questions ------------------------------------------------------------------------------------------------
+
+    @property
+    def is_supernode(self) -> bool:
+        return self.supernode_link == LOCAL_LINK
+
+    @property
+    def is_joined(self) -> bool:
+        """Is there a supernode to speak to? (One that is merely suspected still counts.)"""
+        return self.state in (State.JOINED, State.SUSPECT) and self.supernode_link is not None
+
+    def label_of(self, node_id: bytes, name: str = "") -> str:
+        return self.roster.label_of(node_id, name)
+
+    def place_of(self, node_id: bytes) -> Optional[Address]:
+        """Where to contact this member, or None when it is unknown or must not be contacted."""
+        place = self.seen_place(node_id)
+        if place is None or node_id == self.supernode_id:
+            return place
+        return place if may_contact(place, self._near()) else None
+
+    def seen_place(self, node_id: bytes) -> Optional[Address]:
+        """Where the roster means this member to be, as seen from here; None when it is unknown."""
+        if node_id == self.supernode_id:
+            return self.supernode_address
+        entry = self.roster.get(node_id)
+        if entry is None or entry.place == NOWHERE:
+            return None
+        if not self.is_supernode and self.supernode_address is not None:
+            return seen_from(entry.place, self.supernode_address)
+        return entry.place
+
+    def last_network(self) -> LastNetwork:
+        """What a later run of this node needs in order to find this network again."""
+        others = (self.place_of(entry.node_id) for entry in self.roster if entry.node_id != self.node_id)
+        return LastNetwork(self.network_id, tuple(itertools.islice(filter(None, others), PLACES_KEPT)))
+
+    def _near(self) -> List[str]:
+        """IPs whose /24 counts as our own network."""
+        ips = list(self.owner.own_addresses())
+        if self.supernode_address is not None and not self.is_supernode:
+            ips.append(self.supernode_address[0])
+        return ips
+
+    def owns(self, link: int) -> bool:
+        return link == self.supernode_link or (self._attempt is not None and link == self._attempt.link)
+
+    # ---- verbs ----------------------------------------------------------------------------------------------------
+
+    def start(
+        self, target: Optional[Address], search_port: int, now: float, last: LastNetwork = NO_LAST_NETWORK
+    ) -> None:
+        """Join at this address, or find a network (`last` helps with that); the owner hears on_outcome."""
+        if self.state not in (State.IDLE, State.LEFT):
+            raise ValueError("leave the present network first")
+        self._forget_network()
+        self.hearsay.begin_anew()
+        self.search_port = search_port
+        self._search = Opening(
+            self._prober, self.rng, self.node_id, self.network.address, self.owner.own_addresses(),
+            target, search_port, now, last,
+        )  # fmt: skip
+        self.state = State.SEARCHING
+        self._search_timer(now)
+
+    def look_at(self, address: Address, now: float, done: Callable[[bool], None]) -> None:
+        """Is there a supernode, or a member who names one? done(True or False) within 1.5 s."""
+        self._looks.append((now + SEARCH_TIME, address, done))
+        for _ in range(2):  # one may be lost
+            self._prober.ask_freely(address, "look", now)
+
+    def leave(self, now: float) -> None:
+        """Say good-bye and forget the network; a Supernode of this node has handed over before."""
+        if self.supernode_link not in (None, LOCAL_LINK):
+            self.network.send(self.supernode_link, *encode_parts(messages.Leave()))
+            self.network.disconnect(self.supernode_link, "leaving")
+        self._drop_attempt("leaving")
+        self._forget_network()
+        self.state = State.LEFT
+
+    def say(self, text: str, now: float) -> bool:
+        """Chat; False when too much waits already, the line is too long, or there is no network to say it in.
+
+        What is taken is said again until it comes back; the owner hears on_unsaid of what never did.
+        """
+        data = text.encode("utf-8", "replace")
+        if self.state in (State.IDLE, State.LEFT) or not 0 < len(data) <= messages.CHAT_BYTES_MAX:
+            return False
+        if not self._chat.say(data.decode("utf-8")):
+            return False
+        self._pump_chat(now)
+        return True
+
+    def finish_saying(
+        self, patience: float, at_most: float, now: float, then: Callable[[], None], left: int = 0
+    ) -> None:
+        """`then()` when all but `left` lines are confirmed, none was for `patience` seconds, or after `at_most`."""
+        if self._chat.unconfirmed <= left:
+            then()
+        else:
+            self._farewells.append(_Farewell(left, patience, at_most, now, then))
+
+    def set_mesh(self, on: bool, now: float) -> None:
+        self.mesh = on
+        self.send_to_supernode(messages.SetMesh(on))
+
+    def send_to_supernode(self, message: Any) -> bool:
+        """False when there is none at present; then ask again at on_joined."""
+        if not self.is_joined:
+            return False
+        assert self.supernode_link is not None
+        self.network.send(self.supernode_link, *encode_parts(message))
+        return True
+
+    # ---- events ---------------------------------------------------------------------------------------------------
+
+    def on_link_up(self, link: int, address: Address, incoming: bool, now: float) -> None:
+        if self._attempt is not None and link == self._attempt.link:
+            self.hearsay.on_answer(self._attempt.address, now)  # on this machine the link may show another one
+            self._send_join(link)
+
+    def on_link_lost(self, link: int, reason: str, now: float) -> None:
+        self._watch_sleep(now)
+        if self._attempt is not None and link == self._attempt.link:
+            self._attempt.link = None
+            self._attempt_failed(reason, now)
+        elif link == self.supernode_link and link != LOCAL_LINK:
+            self.supernode_link = None
+            if self.state == State.JOINED:
+                self._suspect(now)
+            self._tell_lost(now)
+
+    def on_message(self, link: int, message: Any, now: float) -> bool:
+        """False: not about membership or chat, so it is Peer's (searches, offers, list pages ...)."""
+        self._watch_sleep(now)
+        handlers = _ATTEMPT_HANDLERS if self._is_attempt(link) else _HANDLERS
+        if link == self.supernode_link:
+            self._heard_link(now)
+        handler = handlers.get(type(message))
+        if handler is not None:
+            handler(self, message, now)
+            return True
+        return self._is_attempt(link) or type(message) in _NOT_FOR_PEER or not self.is_joined
+
+    def _is_attempt(self, link: int) -> bool:
+        return self._attempt is not None and link == self._attempt.link
+
+    def on_stray_join(self, link: int, now: float) -> None:
+        """Somebody takes this node for the supernode, or has come to its door: say who is."""
+        place = self._place_told_at_door() if link < 0 else self._supernode_place()
+        self.network.send(link, *encode_parts(messages.NotSupernode(self.term, place)))
+        self.network.disconnect(link, "not the supernode")
+
+    def _supernode_place(self) -> Address:
+        is_known = self.is_joined and not self.is_supernode and self.supernode_address is not None
+        return self.supernode_address if is_known and self.supernode_address else NOWHERE
+
+    def _place_told_at_door(self) -> Address:
+        """The same, but for the door itself: whoever died there had the port, and asking it again leads nowhere."""
+        ip, port = place = self._own_place() if self.is_supernode else self._supernode_place()
+        own_ips = (self.network.address[0], *self.owner.own_addresses())
+        return NOWHERE if port == self.search_port and (is_loopback(ip) or ip in own_ips) else place
+
+    def _own_place(self) -> Address:
+        """Where this node itself is reached from its own machine; who is elsewhere takes loopback for that machine."""
+        ip, port = self.network.address
+        return (LOOPBACK if ip == NOWHERE[0] else ip), port
+
+    def on_lone(self, address: Address, message: Any, now: float) -> None:
+        self._watch_sleep(now)
+        if self._is_question(address, message):
+            self._answer(address, message, now)
+        elif type(message) is Answer:
+            self._on_answer(address, message, now)
+
+    def on_door_lone(self, address: Address, message: Any, now: float) -> None:
+        """At the door a ruler speaks as a member that names itself; who is in no network has nothing to say there."""
+        self._watch_sleep(now)
+        if self.network_id != NO_NETWORK and self._is_question(address, message) and self._may_answer(message, now):
+            standing = at_door(self._standing(now), self.is_supernode, self._place_told_at_door())
+            answer = answer_of(standing, message.nonce, self._secret, self.rng)
+            self.network.send_by_door(address, encode(answer))
+
+    def _is_question(self, address: Address, message: Any) -> bool:
+        """Is this a Query, or a question about a place that leads to our network?"""
+        if type(message) is not messages.Wanted:
+            return type(message) is messages.Query
+        own_ips = [self.network.address[0], *self.owner.own_addresses()]
+        is_ours = leads_here(message.place, address, self._known_supernodes, own_ips, self.search_port)
+        return is_ours and self.network_id != NO_NETWORK
+
+    def _on_answer(self, address: Address, answer: Answer, now: float) -> None:
+        asked = self._prober.match(address, answer, now)
+        if asked is None or asked.address is None:
+            self.dropped += 1
+        elif isinstance(asked.purpose, Ask):
+            self._on_search_answer(asked.address, answer, asked.purpose, now)
+        else:
+            _ANSWER_HANDLERS[asked.purpose](self, asked.address, answer, now)
+
+    def _answer(self, address: Address, question: Any, now: float) -> None:
+        if self._may_answer(question, now):
+            answer = answer_of(self._standing(now), question.nonce, self._secret, self.rng)
+            self.network.send_lone(address, encode(answer))
+
+    def _may_answer(self, question: Any, now: float) -> bool:
+        return not self._prober.is_own(question.nonce) and self._answers.take(now)
+
+    def _standing(self, now: float) -> Standing:
+        role = ROLE_ALONE
+        if self.is_supernode:
+            role = ROLE_SUPERNODE if self.owner.is_ruling else ROLE_ALONE  # while it hands over, nobody may come to it
+        elif self.network_id != NO_NETWORK:
+            role = ROLE_MEMBER
+        obeys = self.supernode_id if self.is_joined and self.supernode_id is not None else NO_NODE
+        return Standing(
+            self.network_id, self.term, self.node_id, role, obeys, self._supernode_place(),
+            now - self.heard_at, len(self.roster), self.name,
+        )  # fmt: skip
+
+    def on_timer(self, now: float) -> None:
+        self._watch_sleep(now)
+        for look in [look for look in self._looks if look[0] <= now]:
+            self._looks.remove(look)
+            look[2](False)
+        if now >= self._wake_at and self.state in self._timers:
+            self._wake_at = math.inf
+            self._timers[self.state](now)
+        self._pump_chat(now)
+        for farewell in [one for one in self._farewells if now >= one.due_at()]:
+            self._farewells.remove(farewell)
+            farewell.then()
+
+    def _watch_sleep(self, now: float) -> None:
+        """Were we late by more than a moment? Then nothing that we found out before counts."""
+        if now > self._wake_at + SLEPT_AFTER:
+            self._election.has_slept = True
+            if self.state == State.SEARCHING and self._search is not None:
+                self._search.begin_anew(now)
+            if self.state in (State.SUSPECT, State.ELECTING):
+                self._join_claim = None
+                self._suspect(now)
+
+    def next_deadline(self) -> float:
+        farewells = [farewell.due_at() for farewell in self._farewells]
+        deadline = min([self._wake_at, *farewells] + [look[0] for look in self._looks])
+        return min(deadline, self._chat.next_deadline()) if self.is_joined else deadline
+
+    def _pump_chat(self, now: float) -> None:
+        if self.is_joined:
+            for say in self._chat.due(now):
+                self.send_to_supernode(say)
+
+    # ---- searching ------------------------------------------------------------------------------------------------
+
+    def _search_timer(self, now: float) -> None:
+        search = self._search
+        assert search is not None
+        finding = search.on_timer(now)
+        if finding is None:
+            self._tell_waiting(search, now)
+            self._wake_at = search.next_deadline()
+        elif finding != NOBODY:
+            if search.target is not None and search.has_moved(finding):
+                places = (*search.target, *finding)
+                self.owner.on_notice("nobody answers at %s:%d; the network that was there is at %s:%d now" % places)
+            self._join(finding, State.SEARCHING, now)
+        elif self._told_waiting and self.network.address[1] != self.search_port:
+            self._end_opening("refused", search.target, WAITED_IN_VAIN, now)  # a member has the port
+        elif search.target is None or self.owner.can_serve_at(search.target[0]):
+            self._found_network(now)
+        else:
+            hint = search.hint
+            text = "" if hint is None else "%s's network is at %s:%d" % (hint.name, *hint.address)
+            self._end_opening("nobody", search.target if hint is None else hint.address, text, now)
+
+    def _tell_waiting(self, search: Opening, now: float) -> None:
+        if search.is_waiting(now) and not self._told_waiting:
+            self._told_waiting = True
+            self.owner.on_notice(WAITING)
+
+    def _on_search_answer(self, address: Address, answer: Answer, purpose: Ask, now: float) -> None:
+        if self._search is not None and self.state == State.SEARCHING:
+            self._search.on_answer(address, answer, purpose, now)
+            self._search_timer(now)
+
+    def _end_opening(self, kind: str, address: Optional[Address], text: str, now: float) -> None:
+        self._forget_network()
+        self.state = State.IDLE
+        self.owner.on_outcome(kind, address, text, now)
+
+    def _on_look_answer(self, address: Address, answer: Answer, now: float) -> None:
+        if answer.role == ROLE_ALONE:
+            return
+        for look in [look for look in self._looks if look[1] == address]:
+            self._looks.remove(look)
+            look[2](True)
+
+    # ---- ruling ---------------------------------------------------------------------------------------------------
+
+    def _found_network(self, now: float) -> None:
+        self.network_id = random_bytes(self.rng, 16)
+        self._secret = random_bytes(self.rng, 16)
+        self.roster.replace([MemberEntry(self.node_id, self.name, NOWHERE, 0, self.mesh, True)], 0)
+        self._promote(1, now)
+
+    def _promote(self, term: int, now: float) -> None:
+        """Become the supernode: the owner makes one, and this node joins it as any other would."""
+        self._heirlooms.add(heirloom_of(self.node_id, self._opening, self.network_id))
+        seat = Seat(
+            self.network_id, self._secret, term, self.node_id, self._lines_for_seat(),
+            tuple(self._chat.recent), tuple(self._known_supernodes[-8:]), tuple(self._lost_places),
+            self.search_port, self._heirlooms.all(),
+        )  # fmt: skip
+        self._drop_attempt("taking over")
+        self._follow = None
+        self.supernode_link = LOCAL_LINK
+        self.term = term
+        self._attempt = _Attempt(self.network.address, self.state, now + JOIN_TIMEOUT, 0)
+        self._attempt.link = LOCAL_LINK
+        self.state = State.JOINING
+        self._wake_at = self._attempt.deadline
+        self.owner.become_supernode(seat, now)
+        self._send_join(LOCAL_LINK)
+
+    def _lines_for_seat(self) -> Tuple[MemberEntry, ...]:
+        """The roster as this node sees it: addresses of its own view, the others not back yet."""
+        lines = []
+        for entry in self.roster.succession(without=self.supernode_id):
+            is_me = entry.node_id == self.node_id
+            place = NOWHERE if is_me else self.place_of(entry.node_id) or NOWHERE
+            mesh = self.mesh if is_me else entry.mesh
+            lines.append(entry._replace(place=place, present=is_me, mesh=mesh))
+        return tuple(lines)
+
+    # ---- joining --------------------------------------------------------------------------------------------------
+
+    def _join(self, address: Address, origin: State, now: float, hops: int = 0) -> None:
+        self._drop_attempt("trying elsewhere")
+        self._drop_link("joining anew")
+        self._attempt = _Attempt(address, origin, now + JOIN_TIMEOUT, hops)
+        self.state = State.JOINING
+        self._dial(self._attempt, now)
+
+    def go_over(self, address: Address, now: float) -> None:
+        """This node rules, and nobody ever joined it: try the network there, and rule on until that has taken it in."""
+        if self._attempt is None and self.is_supernode and self.state == State.JOINED:
+            self._attempt = _Attempt(address, State.JOINED, now + JOIN_TIMEOUT, 0)
+            self._attempt.is_to_another = True
+            self._dial(self._attempt, now)
+
+    def _dial(self, attempt: _Attempt, now: float) -> None:
+        tries = self.hearsay.may_dial(attempt.address, now)
+        if tries:
+            attempt.link = self.network.connect(attempt.address, tries)
+            self._wake_at = attempt.deadline
+        else:
+            self._attempt_failed("nobody answers there", now)
+
+    def _leave_own(self, now: float) -> None:
+        """The other network has taken this node in: its own one, in which it was alone, is no more."""
+        attempt = self._attempt
+        self.owner.on_notice("a network was here before; nobody had joined this node, so it goes there")
+        self.owner.drop_supernode(now)
+        self._forget_network(keeps_chat=True)
+        self._chat.go_over(self.node_id)
+        self._attempt = attempt
+
+    def _drop_attempt(self, reason: str) -> None:
+        attempt, self._attempt = self._attempt, None
+        if attempt is not None and attempt.link not in (None, LOCAL_LINK):
+            self.network.disconnect(attempt.link, reason)  # type: ignore[arg-type]
+
+    def _drop_link(self, reason: str) -> None:
+        link, self.supernode_link = self.supernode_link, None
+        if link not in (None, LOCAL_LINK):
+            self.network.disconnect(link, reason)  # type: ignore[arg-type]
+
+    def _send_join(self, link: int) -> None:
+        come_from = self.network_id, self.term
+        seen = self._chat.sequence
+        if self._attempt is not None and self._attempt.is_to_another:
+            come_from, seen = (NO_NETWORK, 0), 0
+        join = messages.Join(*come_from, self.node_id, self._opening, self.name, self.mesh, seen)
+        self.network.send(link, *encode_parts(join))
+
+    def _joining_timer(self, now: float) -> None:
+        attempt = self._attempt
+        if attempt is None:
+            self._suspect(now)
+        elif attempt.link is None:  # it was busy, and asked us to come again now
+            self._join(attempt.address, attempt.origin, now, attempt.hops)
+        elif now >= attempt.deadline:
+            self._attempt_failed("no answer", now)
+        else:
+            self._wake_at = attempt.deadline
+
+    def _on_welcome(self, welcome: messages.Welcome, now: float) -> None:
+        attempt = self._attempt
+        assert attempt is not None
+        is_same = self.network_id in (NO_NETWORK, welcome.network_id) and self._secret in (b"", welcome.secret)
+        most = self.term + TERM_STEP_MAX if self.network_id != NO_NETWORK else TERM_JOINED_MAX
+        is_right = is_same and self.term <= welcome.term <= most
+        if attempt.is_to_another:
+            is_right = welcome.network_id != self.network_id and welcome.term <= TERM_JOINED_MAX
+        if not is_right or attempt.welcome is not None:
+            self.dropped += 1
+            self._attempt_failed("it belongs to another network", now)
+            return
+        attempt.welcome = welcome
+
+    def _on_attempt_page(self, page: messages.RosterPage, now: float) -> None:
+        attempt = self._attempt
+        assert attempt is not None
+        try:
+            is_complete = attempt.pages.add(page)
+        except PageError as error:
+            self._attempt_failed(str(error), now)
+            return
+        if is_complete and attempt.welcome is not None:
+            self._enter(attempt, page.version, now)
+
+    def _enter(self, attempt: _Attempt, version: int, now: float) -> None:
+        """Welcome and roster are here: this node is a member."""
+        welcome = attempt.welcome
+        assert welcome is not None
+        if attempt.is_to_another:
+            self._leave_own(now)
+        old_id = self.supernode_id
+        before = self.roster.labels()
+        self._remember_lost(before.keys() - {entry.node_id for entry in attempt.pages.entries})
+        self.network_id, self._secret, self._commitment = welcome.network_id, welcome.secret, welcome.commitment
+        self.term = welcome.term
+        self._term_seen = max(self._term_seen, self.term)
+        self.supernode_id, self.supernode_link = welcome.supernode_id, attempt.link
+        self.supernode_address = attempt.address
+        self.round_trip = None
+        self._remember_supernode(attempt.address)
+        self._attempt = self._follow = self._join_claim = None
+        self._wants_roster = False
+        self.roster.replace(attempt.pages.entries, version)
+        # One who comes from the other half of a parted network has counted further, but by other lines.
+        seen = self._chat.sequence if self._was_joined else welcome.chat_sequence
+        self._chat.sequence = min(seen, welcome.chat_sequence)
+        is_other = old_id not in (None, self.supernode_id) and not self.is_merging
+        self._chat.send_again(self.heard_at - SAID_LATELY if is_other else math.inf)
+        self._joined_again(now)
+        self._say_again()
+        self._meet_heirs(now)
+        self._tell_entered(old_id, before, now)
+
+    def _remember_supernode(self, address: Address) -> None:
+        if address in self._known_supernodes:
+            self._known_supernodes.remove(address)
+        if address != self.network.address:
+            self._known_supernodes = [*self._known_supernodes, address][-8:]
+
+    def _remember_lost(self, node_ids: Iterable[bytes]) -> None:
+        """Should this node ever rule: they may be in the other half of a parted network."""
+        for entry in self.roster:
+            if entry.node_id in node_ids:
+                self._lost_places.add(self.place_of(entry.node_id) or NOWHERE)
+
+    def _on_lost(self, lost: messages.Lost, now: float) -> None:
+        """Of before this node came. It is looked there only should this node rule, and only where one may look."""
+        if self.supernode_address is None:
+            return
+        near = self._near()
+        for place in lost.places:
+            place = place if self.is_supernode else seen_from(place, self.supernode_address)
+            if may_contact(place, near):
+                self._lost_places.add(place)
+
+    def _on_heirs(self, heirs: messages.Heirs, now: float) -> None:
+        for heirloom in heirs.heirlooms:
+            self._heirlooms.add(heirloom)
+
+    def _joined_again(self, now: float) -> None:
+        self.state = State.JOINED
+        self.heard_at = self._link_heard_at = now
+        self._election.has_slept = False
+        self._next_beat = now + self.rng.random() * BEAT_INTERVAL
+        self._election.forget()
+        self._wake_at = self._next_beat if not self.is_supernode else math.inf
+
+    def _tell_entered(self, old_id: Optional[bytes], before: Dict[bytes, str], now: float) -> None:
+        is_first, self._was_joined = not self._was_joined, True
+        self._told_lost = False
+        if is_first:
+            kind = "supernode" if self.is_supernode else "joined"
+            self._search = None
+            self.owner.on_outcome(kind, self.supernode_address, "", now)
+        elif old_id != self.supernode_id:
+            if self._silent is not None:
+                self._changed_at = now
+            new_label = self.label_of(self.supernode_id or b"")
+            self.owner.on_supernode_changed(self._last_label, new_label, self.is_supernode, self._silent, now)
+        self._silent, self.is_merging = None, False
+        self._last_label = self.label_of(self.supernode_id or b"")
+        if not is_first:
+            self._tell_changes(self.roster.difference(before, [old_id, self.supernode_id]), now)
+        self.owner.on_roster_changed(now)
+        if not is_first and self._lost_places and not self.is_supernode:
+            self.send_to_supernode(messages.Lost(tuple(self._lost_places.latest(messages.LOST_TOLD_MAX))))
+        self.owner.on_joined(now)
+        self._pump_chat(now)
+
+    def _tell_changes(self, changes: List[Change], now: float) -> None:
+        for change in changes:
+            if change.has_joined:
+                self.owner.on_member_joined(change.label, now)
+            else:
+                self.owner.on_member_left(change.label, change.silent, now)
+
+    def _on_not_supernode(self, message: messages.NotSupernode, now: float) -> None:
+        attempt = self._attempt
+        assert attempt is not None
+        place = seen_from(message.supernode, attempt.address)
+        near = [*self._near(), attempt.address[0]]
+        if attempt.origin == State.SEARCHING and place != NOWHERE:
+            if attempt.hops < HOPS_MAX and may_contact(place, near) and place != attempt.address:
+                self._join(place, State.SEARCHING, now, attempt.hops + 1)
+                return
+        elif place != NOWHERE:
+            self._prober.ask_hinted(place, "poll", near, now)
+        self._attempt_failed("it is not the supernode, and names nobody who is", now)
+
+    def _on_busy(self, busy: messages.Busy, now: float) -> None:
+        attempt = self._attempt
+        assert attempt is not None
+        delay = busy.retry_after_ms / 1000
+        started = self._search.since if self._search is not None else self.heard_at
+        if attempt.is_to_another or busy.retry_after_ms == 0 or now + delay > started + JOIN_TIME_MAX:
+            self._attempt_failed(busy.reason or "it refuses", now, is_refusal=busy.retry_after_ms == 0)
+            return
+        link, attempt.link = attempt.link, None
+        if link is not None:
+            self.network.disconnect(link, "busy")
+        self._wake_at = now + delay * (1.0 + self.rng.random())
+
+    def _attempt_failed(self, reason: str, now: float, is_refusal: bool = False) -> None:
+        """Back to where this attempt came from."""
+        attempt = self._attempt
+        assert attempt is not None
+        self._drop_attempt(reason)
+        if attempt.link == LOCAL_LINK:
+            self.supernode_link = None
+            self.owner.drop_supernode(now)
+        if attempt.origin == State.SEARCHING:
+            if not is_refusal and self._join_another(attempt.address, now):
+                return
+            self._end_opening("refused", attempt.address, WAITED_IN_VAIN if self._told_waiting else reason, now)
+        elif attempt.is_to_another:
+            self._wake_at = math.inf  # it rules on
+        elif attempt.origin == State.FOLLOWING and self._follow is not None:
+            self.state = State.FOLLOWING
+            self._wake_at = now + 2 * FOLLOW_INTERVAL
+        elif attempt.origin == State.ELECTING:
+            self.state = State.ELECTING
+            self._wake_at = now + POLL_INTERVAL
+        else:
+            self._suspect(now)
+            self._wake_at = now + POLL_INTERVAL
+
+    def _join_another(self, mute: Address, now: float) -> bool:
+        """Who answered a search first, and then takes nobody in, is not the only one that answered."""
+        search = self._search
+        place = search.after(mute) if search is not None and search.target is None else None
+        if place is not None:
+            self._join(place, State.SEARCHING, now)
+        return place is not None
+
+    # ---- as a member ----------------------------------------------------------------------------------------------
+
+    def _heard_link(self, now: float) -> None:
+        self.heard_at = self._link_heard_at = now
+        self._election.has_slept = False
+        if self.state == State.SUSPECT:
+            self.state = State.JOINED
+            self._wake_at = min(self._wake_at, now + BEAT_INTERVAL)
+
+    def _joined_timer(self, now: float) -> None:
+        if self.is_supernode:
+            if self._attempt is not None:
+                self._joining_timer(now)
+            return
+        if now >= self.heard_at + SUSPECT_AFTER:
+            self._suspect(now)
+            return
+        if now >= self._next_beat:
+            self._beat(now)
+        self._wake_at = min(self._next_beat, self.heard_at + SUSPECT_AFTER)
+
+    def _beat(self, now: float) -> None:
+        round_trip_us = int(1e6 * (self.round_trip or 0.0))
+        self.send_to_supernode(messages.Ping(int(now * 1e6), self.term, round_trip_us))
+        self._next_beat = now + BEAT_INTERVAL
+        self._say_again()
+        self._meet_heirs(now)
+
+    def _say_again(self) -> None:
+        """What did not get there, because there was no supernode just then or it had too much to do."""
+        mine = self.roster.get(self.node_id)
+        if mine is not None and mine.mesh != self.mesh:
+            self.send_to_supernode(messages.SetMesh(self.mesh))
+        if self._wants_roster:
+            self.send_to_supernode(messages.RosterRequest(self.roster.version))
+
+    def _meet_heirs(self, now: float) -> None:
+        """Know by an answer of their own those who take over first. (Who rules knows all, by their links.)"""
+        if self.is_supernode:
+            return
+        left = MET_AT_ONCE
+        for entry in itertools.islice(self.roster.succession(without=self.supernode_id), HEIRS_MET):
+            place = self.place_of(entry.node_id) if entry.node_id != self.node_id else None
+            if left and place is not None and not self.hearsay.has_answered(place, MEET_AGAIN, now):
+                left -= self._prober.ask(place, "meet", now, MEET_APART, MEET_APART, KEPT)
+
+    def _on_met(self, address: Address, answer: Answer, now: float) -> None:
+        """An heir is where the roster says: that it answered is all that was wanted."""
+
+    def _on_pong(self, pong: messages.Pong, now: float) -> None:
+        round_trip = now - pong.stamp / 1e6
+        if 0.0 <= round_trip <= 60.0:
+            self.round_trip = round_trip
+        if self.supernode_address is not None:
+            self.hearsay.on_answer(self.supernode_address, now)
+
+    def _on_ping(self, ping: messages.Ping, now: float) -> None:
+        self.send_to_supernode(messages.Pong(ping.stamp, self.term))
+
+    def _on_roster_page(self, page: messages.RosterPage, now: float) -> None:
+        """A roster sent anew, because a version was missed."""
+        try:
+            is_complete = page.term == self.term and self._pages.add(page)
+        except PageError:
+            is_complete = False
+            self.dropped += 1
+        if is_complete:
+            self._wants_roster = False
+            before = self.roster.labels()
+            self.roster.replace(self._pages.entries, page.version)
+            self._tell_changes(self.roster.difference(before, []), now)
+            self.owner.on_roster_changed(now)
+
+    def _on_roster_update(self, update: messages.RosterUpdate, now: float) -> None:
+        if update.term != self.term or update.version <= self.roster.version:
+            self.dropped += 1
+            return
+        if update.version != self.roster.version + 1:
+            self._wants_roster = True
+            self.send_to_supernode(messages.RosterRequest(self.roster.version))
+            return
+        self._remember_lost([departure.node_id for departure in update.departed if departure.how == messages.GONE])
+        self._tell_changes(self.roster.apply(update, self.node_id), now)
+        self.owner.on_roster_changed(now)
+
+    def _on_chat(self, chat: messages.Chat, now: float) -> None:
+        unconfirmed = self._chat.unconfirmed
+        if self._chat.on_chat(chat, self.node_id, now):
+            label = self.label_of(chat.node_id, chat.name)
+            self.owner.on_chat(label, chat.text, chat.node_id == self.node_id, now)
+        if self._chat.unconfirmed < unconfirmed:
+            for farewell in self._farewells:
+                is_over = self._chat.unconfirmed <= farewell.left
+                farewell.deadline = now if is_over else now + farewell.patience
+
+    # ---- handover and step-down -----------------------------------------------------------------------------------
+
+    def _on_handover(self, message: messages.Handover, now: float) -> None:
+        """Only from the present supernode (this is its link), who alone can open the commitment."""
+        is_genuine = hashlib.sha256(message.opening).digest() == self._commitment
+        entry = self.roster.get(message.successor)
+        if not is_genuine or message.term != self.term + 1 or entry is None or self.is_supernode:
+            self.dropped += 1
+            return
+        self._silent = None
+        self._term_seen = max(self._term_seen, message.term)
+        if message.successor == self.node_id:
+            self._drop_link("following the handover")
+            self._promote(message.term, now)
+            return
+        place = self.place_of(message.successor)
+        self._follow_to(_Follow(place or NOWHERE, message.successor, message.term, now + FOLLOW_TIME), now)
+
+    def _on_moved(self, message: messages.Moved, now: float) -> None:
+        """Our supernode steps down for another one, mostly of a later term; unless it is our own, a query checks it."""
+        place = message.supernode
+        if self.is_supernode:  # it has ended, after a proven Answer from that place: nothing is left to doubt
+            self.supernode_id = self.supernode_address = None  # that was this node: no place to look from or for
+            self.owner.drop_supernode(now)
+        else:
+            if self.supernode_address is not None:
+                place = seen_from(place, self.supernode_address)
+            is_believable = message.term <= self.term + TERM_STEP_MAX
+            if not is_believable or not may_contact(place, self._near()):
+                self.dropped += 1
+                return
+        self.term = min(self.term, message.term)  # an older one takes in nobody of a newer term
+        self._silent, self.is_merging = None, True
+        self._follow_to(_Follow(place, message.node_id, message.term, now + FOLLOW_TIME), now)
+
+    def _on_moved_early(self, message: messages.Moved, now: float) -> None:
+        """Our own supernode has met a better one before this node had even joined it."""
+        if self.is_supernode:
+            self._on_moved(message, now)
+
+    def _follow_to(self, follow: _Follow, now: float) -> None:
+        self._drop_attempt("following")
+        self._drop_link("following to the next supernode")
+        self._follow = follow
+        self.state = State.FOLLOWING
+        self._tell_lost(now)
+        self._following_timer(now)
+
+    def _following_timer(self, now: float) -> None:
+        follow = self._follow
+        assert follow is not None
+        if now >= follow.deadline:
+            self._follow = None
+            self._elect(now)
+            return
+        if self._join_claim is not None:
+            if now >= self._join_claim[0]:
+                address, self._join_claim = self._join_claim[1], None
+                self._join(address, State.FOLLOWING, now)
+                return
+            self._wake_at = self._join_claim[0]
+            return
+        if follow.address != NOWHERE:
+            self._prober.ask(follow.address, "follow", now, FOLLOW_APART)
+        self._wake_at = now + max(FOLLOW_INTERVAL, 0.001 * len(self.roster))
+
+    def _on_follow_answer(self, address: Address, answer: Answer, now: float) -> None:
+        follow = self._follow
+        if follow is None or self.state != State.FOLLOWING or not self._is_trusted(answer):
+            return
+        is_it = answer.role == ROLE_SUPERNODE and answer.node_id == follow.node_id and answer.term >= follow.term
+        if is_it and self._join_claim is None:
+            jitter = self._jitter()
+            # The wait for our turn is not the successor's delay.
+            self._follow = follow._replace(deadline=max(follow.deadline, now + jitter + JOIN_TIMEOUT))
+            self._join_claim = now + jitter, address
+            self._wake_at = now + jitter
+
+    def _jitter(self) -> float:
+        return self.rng.random() * min(REJOIN_JITTER_MAX, REJOIN_JITTER_EACH * len(self.roster))
+
+    # ---- suspicion and failover -----------------------------------------------------------------------------------
+
+    def _suspect(self, now: float) -> None:
+        """The supernode is silent or its link is lost: ask it, and others about it."""
+        self.state = State.SUSPECT
+        self._probes_sent = 0
+        self._election.forget()
+        self._wake_at = now
+        for entry in self._others(ASKED_BESIDES + 1):
+            self._ask_member(entry.node_id, now, KEPT)
+
+    def _others(self, count: int) -> List[MemberEntry]:
+        """Some others, who may know more; many for one who has slept, since most may have left."""
+        count = ASKED_AFTER_SLEEP if self._election.has_slept else count
+        entries = [e for e in self.roster.succession(self.supernode_id) if e.node_id != self.node_id]
+        return self.rng.sample(entries, min(count, len(entries)))
+
+    def _ask_member(self, node_id: bytes, now: float, keep: int) -> None:
+        place = self.place_of(node_id)
+        if place is not None:
+            self._prober.ask(place, "poll", now, RANK_TIME if keep else 0.0, keep=keep)
+
+    def _suspect_timer(self, now: float) -> None:
+        if self.supernode_link is not None and now >= self._next_beat:
+            self._beat(now)
+        is_gone = now >= self.heard_at + self._gone_after(now) and self._probes_sent >= PROBES
+        if is_gone:
+            self._elect(now)
+            return
+        if self.supernode_address is not None:
+            self._prober.ask(self.supernode_address, "poll", now)
+        self._probes_sent += 1
+        self._wake_at = now + 0.5 + 0.2 * self.rng.random()
+
+    def _gone_after(self, now: float) -> float:
+        return GONE_AFTER_CHANGE if now - self._changed_at < CHANGE_SETTLES else GONE_AFTER
+
+    def _tell_lost(self, now: float) -> None:
+        if not self._told_lost and self._was_joined:
+            self._told_lost = True
+            self.owner.on_supernode_lost(now)
+
+    def _elect(self, now: float) -> None:
+        """The supernode is gone: find the one who takes over, or take over."""
+        if self._follow is None and self.state == State.SUSPECT:
+            self._silent = now - self.heard_at
+            self._lost_places.add(self.supernode_address or NOWHERE)
+        self.is_merging = False
+        self._drop_attempt("the supernode is gone")
+        self._drop_link("no sign of it")
+        self.state = State.ELECTING
+        order = [entry.node_id for entry in self.roster.succession(without=self.supernode_id)]
+        self._election.begin(self.term, self.supernode_id, order, now)
+        self._tell_lost(now)
+        self._electing_timer(now)
+
+    def _electing_timer(self, now: float) -> None:
+        if self._join_claim is not None:
+            if now >= self._join_claim[0]:
+                address, self._join_claim = self._join_claim[1], None
+                self._join(address, State.ELECTING, now)
+            else:
+                self._wake_at = self._join_claim[0]
+            return
+        if self._follows_claim(now):
+            return
+        if not self._election.is_my_turn(now):
+            self._poll(now)
+        elif self._election.knows(now):
+            self._take_over(now)
+        else:
+            self._poll(now)
+            self._wake_at = now + LAST_LOOK
+
+    def _take_over(self, now: float) -> None:
+        """Rule in the next term; when liars have burnt them all, in a network of its own, where they begin anew."""
+        if self._term_seen < TERM_MAX:
+            self._promote(self._term_seen + 1, now)
+        else:
+            self._term_seen = 0
+            self._found_network(now)
+
+    def _follows_claim(self, now: float) -> bool:
+        """Is there a claim to follow? Then do, when our turn in the crowd comes."""
+        claim = self._election.best_claim(now)
+        if claim is not None:
+            self._join_claim = now + self._jitter(), claim.address
+            self._wake_at = self._join_claim[0]
+        return claim is not None
+
+    def _poll(self, now: float) -> None:
+        """Ask the lost supernode, those whose turn is before mine, and some others who may know more."""
+        if self.supernode_address is not None:
+            self._prober.ask(self.supernode_address, "poll", now)
+        election = self._election
+        election.ask(now)
+        turn = int((now - election.gone_at) / RANK_TIME) + 4  # not all at once: a thousand members ask, too
+        before = [self.roster.get(node_id) for node_id in election.before_me()[:turn]]
+        asked = [entry.node_id for entry in [*before, *self._others(ASKED_BESIDES)] if entry is not None]
+        keep = KEPT if now < election.my_turn_at() - LAST_LOOK - 1e-6 else 0
+        for node_id in dict.fromkeys(asked):
+            self._ask_member(node_id, now, keep)
+        for claim in election.claims(PATIENCE, now):
+            self._prober.ask(claim.address, "poll", now)
+        turn_at = election.my_turn_at()
+        moments = [election.gone_at + CLAIM_WAIT, turn_at - LAST_LOOK, turn_at, now + POLL_INTERVAL]
+        self._wake_at = min(moment for moment in moments if moment > now)
+
+    def _is_trusted(self, answer: Answer) -> bool:
+        """Is this a member of our network, in a believable term?"""
+        is_ours = answer.network_id == self.network_id and answer.node_id != self.node_id
+        if not is_ours or answer.term > self.term + TERM_STEP_MAX or not is_proven(answer, self._secret):
+            self.dropped += 1
+            return False
+        return True
+
+    def _on_poll_answer(self, address: Address, answer: Answer, now: float) -> None:
+        """Somebody answered while we doubt our supernode (or after a hint)."""
+        if self.network_id == NO_NETWORK or self.is_supernode or not self._is_trusted(answer):
+            return
+        self._term_seen = max(self._term_seen, answer.term)
+        is_ruling = answer.role == ROLE_SUPERNODE
+        if is_ruling and answer.node_id == self.supernode_id and answer.term >= self.term:
+            self._supernode_lives(now)
+            return
+        if speaks_at_door(answer):
+            if self.state in (State.SUSPECT, State.ELECTING):
+                place = seen_from(answer.supernode, address)
+                self._prober.ask_hinted(place, "poll", [*self._near(), address[0]], now)
+            return
+        self._election.hear(address, answer, self.supernode_id, now)
+        if answer.role == ROLE_MEMBER:
+            if answer.term > self.term and self.state in (State.SUSPECT, State.ELECTING):
+                place = seen_from(answer.supernode, address)
+                self._prober.ask_hinted(place, "poll", [*self._near(), address[0]], now)
+        elif self.state == State.ELECTING and self._join_claim is None:
+            self._follows_claim(now)  # never a new poll: answers would cause queries without end
+
+    def _supernode_lives(self, now: float) -> None:
+        """It answered a probe: go on, or open a new link if ours is lost or stuck."""
+        if self.state not in (State.SUSPECT, State.ELECTING):
+            return
+        self.heard_at = now
+        self._election.has_slept = False
+        is_stuck = self.supernode_link is None or now - self._link_heard_at > LINK_STUCK_AFTER
+        if is_stuck and self.supernode_address is not None:
+            self._join(self.supernode_address, State.SUSPECT, now)
+        elif self.state == State.SUSPECT:
+            self.state = State.JOINED
+            self._wake_at = min(self._next_beat, now + BEAT_INTERVAL)
+
+
+_HANDLERS: Dict[Any, Callable[[Membership, Any, float], None]] = {
+    messages.RosterPage: Membership._on_roster_page,
+    messages.RosterUpdate: Membership._on_roster_update,
+    messages.Ping: Membership._on_ping,
+    messages.Pong: Membership._on_pong,
+    messages.Handover: Membership._on_handover,
+    messages.Moved: Membership._on_moved,
+    messages.Chat: Membership._on_chat,
+    messages.Lost: Membership._on_lost,
+    messages.Heirs: Membership._on_heirs,
+}
+_ATTEMPT_HANDLERS: Dict[Any, Callable[[Membership, Any, float], None]] = {
+    messages.Welcome: Membership._on_welcome,
+    messages.RosterPage: Membership._on_attempt_page,
+    messages.NotSupernode: Membership._on_not_supernode,
+    messages.Busy: Membership._on_busy,
+    messages.Moved: Membership._on_moved_early,
+}
+_NOT_FOR_PEER = {messages.Join, messages.Welcome, messages.NotSupernode, messages.Busy, messages.Stale}
+_ANSWER_HANDLERS: Dict[str, Callable[[Membership, Address, Answer, float], None]] = {
+    "look": Membership._on_look_answer,
+    "poll": Membership._on_poll_answer,
+    "follow": Membership._on_follow_answer,
+    "meet": Membership._on_met,
+}

@@ -1,0 +1,97 @@
+"""Queries out, Answers back, matched by nonce.
+
+Used by `protocol/membership/membership.py`, `protocol/membership/searching.py` and `supernode.py`. Pure.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any, Dict, NamedTuple, Optional, Sequence
+
+from protocol import messages
+from protocol.addresses import may_contact
+from protocol.fields import Address
+from protocol.hearsay import Hearsay
+from protocol.membership.proofs import random_bytes
+from protocol.messages import NOWHERE, Answer, Query, Wanted
+
+QUERY_LIFETIME = 5.0  # seconds in which an Answer is still taken
+QUERIES_PENDING_MAX = 2048
+HINT_INTERVAL = 0.2  # seconds between two to one address: who answers may name another one, and that one the first
+
+
+class Asked(NamedTuple):
+    """A Query that is out."""
+
+    address: Optional[Address]  # None: it was broadcast
+    purpose: Any
+    at: float
+    is_broadcast: bool = False  # then anybody who heard it may have answered in the name of another address
+
+
+class Prober:
+    """Queries out, Answers back, matched by nonce."""
+
+    def __init__(self, network: Any, rng: random.Random, hearsay: Hearsay) -> None:
+        self._network = network
+        self._rng = rng
+        self._hearsay = hearsay
+        self._pending: Dict[bytes, Asked] = {}
+
+    def ask_freely(self, address: Address, purpose: Any, now: float, about: Optional[Address] = None) -> None:
+        """Who is there? Or, `about` a place: does it lead to your network?
+
+        For where a person said, for this machine itself, and for who has sent as many bytes as this costs.
+        """
+        self._network.send_lone(address, self._query(Asked(address, purpose, now), about))
+
+    def broadcast(self, port: int, purpose: Any, now: float, about: Optional[Address] = None) -> None:
+        self._network.broadcast_lone(port, self._query(Asked(None, purpose, now), about))
+
+    def ask(
+        self, address: Address, purpose: Any, now: float, apart: float = 0.0, apart_proven: float = 0.0, keep: int = 0,
+        about: Optional[Address] = None,
+    ) -> bool:  # fmt: skip
+        """The same, anywhere else: as often as `Hearsay.may_send` allows."""
+        is_allowed = self._hearsay.may_send(address, now, apart, apart_proven, keep)
+        if is_allowed:
+            self.ask_freely(address, purpose, now, about)
+        return is_allowed
+
+    def ask_hinted(
+        self, address: Address, purpose: Any, near: Sequence[str], now: float, about: Optional[Address] = None,
+        keep: int = 0,
+    ) -> bool:  # fmt: skip
+        """Ask at an address that a message has just named: not everywhere, and not often."""
+        if address == NOWHERE or not may_contact(address, near):
+            return False
+        return self.ask(address, purpose, now, HINT_INTERVAL, HINT_INTERVAL, keep, about)
+
+    def _query(self, asked: Asked, about: Optional[Address]) -> bytes:
+        self._expire(asked.at)
+        nonce = random_bytes(self._rng, 8)
+        self._pending[nonce] = asked
+        return messages.encode(Query(nonce) if about is None else Wanted(nonce, about))
+
+    def _expire(self, now: float) -> None:
+        """Forget what is too old or too much; a dict keeps the order of asking."""
+        while self._pending:
+            nonce, asked = next(iter(self._pending.items()))
+            if now - asked.at <= QUERY_LIFETIME and len(self._pending) < QUERIES_PENDING_MAX:
+                break
+            del self._pending[nonce]
+
+    def is_own(self, nonce: bytes) -> bool:
+        """Did this Query come back to the one who asked?"""
+        return nonce in self._pending
+
+    def match(self, source: Address, answer: Answer, now: float) -> Optional[Asked]:
+        """The Query that this answers, with the address that answered, or None for an Answer nobody asked for."""
+        asked = self._pending.get(answer.nonce)
+        if asked is None or now - asked.at > QUERY_LIFETIME:
+            return None
+        if asked.address is None:
+            return asked._replace(address=source, is_broadcast=True)
+        del self._pending[answer.nonce]
+        self._hearsay.on_answer(asked.address, now)
+        return asked

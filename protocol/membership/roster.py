@@ -1,0 +1,128 @@
+"""What membership is made of: the roster and its labels, which addresses may be contacted, proofs.
+
+Used by `protocol/membership/membership.py` and `supernode.py`. Pure: no socket, no thread, no clock.
+"""
+
+from __future__ import annotations
+
+from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence
+
+from protocol import messages
+from protocol.membership.labels import _Labels
+from protocol.messages import MemberEntry
+
+TERM_STEP_MAX = 1000  # a claim further above our term is a lie: the numbers would be burnt (THREATS: F09)
+
+
+# ---- the roster ---------------------------------------------------------------------------------------------------
+
+
+class Change(NamedTuple):
+    """A member came or left."""
+
+    label: str
+    has_joined: bool
+    silent: Optional[float]  # seconds without a sign, for one who left without good-bye
+
+
+class PageError(ValueError):
+    """Pages that do not fit one behind the other: the sender's fault."""
+
+
+class Pages:
+    """Collects the pages of a roster."""
+
+    def __init__(self) -> None:
+        self.entries: List[MemberEntry] = []
+
+    def add(self, page: messages.RosterPage) -> bool:
+        """Is the roster complete now?"""
+        if page.first == 0:
+            self.entries = []
+        stop = page.first + len(page.members)
+        is_next = page.first == len(self.entries) and stop <= page.total <= messages.MEMBERS_MAX
+        if not is_next or not page.members:
+            raise PageError("the roster's pages do not follow each other")
+        self.entries += page.members
+        return len(self.entries) >= page.total
+
+
+class Roster:
+    """The members in join order, at one version."""
+
+    def __init__(self) -> None:
+        self.version = 0
+        self._entries: Dict[bytes, MemberEntry] = {}
+        self._ordered: Optional[List[MemberEntry]] = None
+        self._label: Optional[Dict[bytes, str]] = None
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[MemberEntry]:
+        if self._ordered is None:
+            self._ordered = sorted(self._entries.values(), key=lambda entry: (entry.order, entry.node_id))
+        return iter(list(self._ordered))
+
+    def __contains__(self, node_id: bytes) -> bool:
+        return node_id in self._entries
+
+    def get(self, node_id: bytes) -> Optional[MemberEntry]:
+        return self._entries.get(node_id)
+
+    def put(self, entry: MemberEntry) -> bool:
+        """Add or change a line; was it new? A full roster takes no new line."""
+        is_new = entry.node_id not in self._entries
+        if is_new and len(self._entries) >= messages.MEMBERS_MAX:
+            return False
+        self._entries[entry.node_id] = entry
+        self._changed()
+        return is_new
+
+    def remove(self, node_id: bytes) -> Optional[MemberEntry]:
+        entry = self._entries.pop(node_id, None)
+        self._changed()
+        return entry
+
+    def replace(self, entries: Iterable[MemberEntry], version: int) -> None:
+        self._entries = {entry.node_id: entry for entry in entries}
+        self.version = version
+        self._changed()
+
+    def _changed(self) -> None:
+        self._ordered = self._label = None
+
+    def labels(self) -> Dict[bytes, str]:
+        return {entry.node_id: self.label_of(entry.node_id) for entry in self}
+
+    def difference(self, before: Dict[bytes, str], without: Sequence[Optional[bytes]]) -> List[Change]:
+        """Who left and who came since the labels `before`, some aside."""
+        left = [node_id for node_id in before if node_id not in self and node_id not in without]
+        came = [entry.node_id for entry in self if entry.node_id not in before and entry.node_id not in without]
+        changes = [Change(before[node_id], False, None) for node_id in left]
+        return changes + [Change(self.label_of(node_id), True, None) for node_id in came]
+
+    def apply(self, update: messages.RosterUpdate, own_id: bytes) -> List[Change]:
+        """Take over an update of the next version; what it changes for a person."""
+        self.version = update.version
+        changes = []
+        for departure in update.departed:
+            label = self.label_of(departure.node_id)
+            if departure.node_id != own_id and self.remove(departure.node_id) is not None:
+                silent = departure.silent_ms / 1000 if departure.how == messages.GONE else None
+                changes.append(Change(label, False, silent))
+        for entry in update.changed:
+            if self.put(entry) and entry.node_id != own_id:
+                changes.append(Change(self.label_of(entry.node_id), True, None))
+        return changes
+
+    def label_of(self, node_id: bytes, name: str = "") -> str:
+        """How a person sees this member; one who is not in the roster always carries digits of its id."""
+        if self._label is None:
+            self._label = _Labels(list(self)).labels
+        known = self._label.get(node_id)
+        return known if known is not None else "%s~%s" % (name, node_id.hex()[:4])
+
+    def succession(self, without: Optional[bytes]) -> List[MemberEntry]:
+        """Who takes over, in order, when that one is gone."""
+        return [entry for entry in self if entry.node_id != without]

@@ -1,0 +1,274 @@
+"""How a node finds its network when it starts: three rounds of queries, and the first supernode that answers.
+
+Given an address, that is asked; else this machine's own addresses, and the LAN by broadcast. On its own machine a node
+also asks the ports behind the known one, where its network's nodes are if something mute has the port (see
+`door.py`). A member that answers names its supernode, which is asked then; if that is silent, the members are about to
+replace it: the newcomer waits for who takes over and founds nothing meanwhile. Two that search at the same time see
+each other: the smaller node id goes first.
+
+Where members of the network were that this node was in when it last ran is asked, too: so a supernode that died and is
+started again finds the others, who have a new one by then. Another network there is none of its business.
+
+Where nobody answers at the address after the first round, the LAN and the places of the last network are asked who
+knows it: the network whose supernode was there is joined where it is now; any other is only a hint for the person.
+Pure.
+"""
+
+from __future__ import annotations
+
+import enum
+import random
+from typing import List, NamedTuple, Optional, Sequence, Tuple
+
+from protocol.addresses import is_loopback, may_contact, seen_from
+from protocol.fields import Address, AddressField, Buffer, Fixed, Many, Reader, Record, WireError
+from protocol.hearsay import KEPT
+from protocol.membership.door import places_behind, ports_behind
+from protocol.membership.queries import Prober
+from protocol.messages import NOWHERE, ROLE_MEMBER, ROLE_SUPERNODE, Answer
+
+QUERY_INTERVAL = 0.5  # seconds between the rounds
+ROUNDS = 3  # three queries (THREATS: two supernodes at one port)
+SEARCH_TIME = ROUNDS * QUERY_INTERVAL  # seconds
+SEARCH_TIME_WITH_MEMBERS = 15.0  # members answered, but their supernode is just being replaced
+LAN_GRACE = 0.1  # seconds that a supernode on this machine has to answer before one elsewhere is taken
+NAMED_FOR = 2.0  # seconds after a member named its supernode: then it does not live any more either
+NOBODY: Address = ("", 0)  # the finding when nobody answered
+PLACES_KEPT = 8  # of the members that take over first
+RULERS_KEPT = 8  # that answered a search: who answers first may take nobody in
+LOOPBACK = "127.0.0.1"
+
+
+class Ask(enum.Enum):
+    """What for somebody was asked."""
+
+    SEARCH = "who is there, where the network is expected"
+    LAST = "is the last network there"
+    FORMER = "does the address, where nobody answers, lead to your network"
+    BEYOND = "is there any other network"
+
+
+class Hint(NamedTuple):
+    """A network that was found, but not looked for."""
+
+    address: Address
+    name: str  # of its supernode
+    member_count: int
+
+
+class LastNetwork(NamedTuple):
+    """The network that this node was in when it last ran, and where its members were."""
+
+    network_id: bytes
+    places: Tuple[Address, ...]
+
+
+NO_LAST_NETWORK = LastNetwork(b"", ())
+_LAST_NETWORK = Record(LastNetwork, (Fixed(16), Many(AddressField(), PLACES_KEPT)))
+
+
+def encode_last_network(last: LastNetwork) -> bytes:
+    return _LAST_NETWORK.encode(last)
+
+
+def decode_last_network(data: Buffer) -> LastNetwork:
+    """NO_LAST_NETWORK when these bytes are none."""
+    reader = Reader(data)
+    try:
+        last: LastNetwork = _LAST_NETWORK.decode(reader)
+    except WireError:
+        return NO_LAST_NETWORK
+    return NO_LAST_NETWORK if reader.left() else last
+
+
+class Opening:
+    """One search, from start() until it finds somebody or nobody."""
+
+    def __init__(
+        self,
+        prober: Prober,
+        rng: random.Random,
+        node_id: bytes,
+        own_address: Address,
+        own_ips: Sequence[str],
+        target: Optional[Address],
+        port: int,
+        now: float,
+        last: LastNetwork = NO_LAST_NETWORK,
+    ) -> None:
+        self.last = last
+        self.target = target
+        self.since = now
+        self.hint: Optional[Hint] = None
+        self._prober = prober
+        self._rng = rng
+        self._node_id = node_id
+        self._own_address = own_address
+        self._own_ips = [LOOPBACK, *own_ips]
+        self._port = port
+        self._next_round = now
+        self._rounds = 0
+        self._ends_at = now + SEARCH_TIME
+        self._candidate: Optional[Address] = None
+        self._candidate_at = 0.0
+        self._rulers: List[Address] = []
+        self._former: Optional[Address] = None  # of the network that had its supernode at the target
+        self._named: Optional[Address] = None  # the supernode, as a member says, though it did not answer yet
+        self._named_at = 0.0
+        self._has_members = False  # a member of the network answered
+        self._is_answered = False  # where the network is expected
+        self._was_extended = False
+        self._is_last_round = False
+
+    def next_deadline(self) -> float:
+        return self._candidate_at if self._candidate else min(self._next_round, self._ends_at)
+
+    def is_waiting(self, now: float) -> bool:
+        """Members have answered, and their supernode does not: is it being replaced?"""
+        return self._has_members and self._candidate is None and now >= self.since + SEARCH_TIME
+
+    def has_moved(self, finding: Address) -> bool:
+        """Was the network found elsewhere than at the address that was given?"""
+        return finding == self._former and finding != self._candidate
+
+    def on_timer(self, now: float) -> Optional[Address]:
+        """The supernode to join, NOBODY, or None while there is still hope."""
+        if self._candidate is not None and now >= self._candidate_at:
+            return self._candidate
+        if self._former is not None and not self._is_answered and now >= self.since + SEARCH_TIME:
+            return self._former
+        if now >= self._ends_at:
+            if self._named is not None and now <= self._named_at + NAMED_FOR:
+                return self._named  # bad luck with three queries; connecting tries harder
+            if self.target is not None or self._is_last_round:
+                return NOBODY
+            self._ask_once_more(now)
+        elif now >= self._next_round:
+            self._ask_all(now)
+        return None
+
+    def after(self, mute: Address) -> Optional[Address]:
+        """Another supernode that answered, now that this one gives no answer to who joins there."""
+        self._rulers = [place for place in self._rulers if place != mute]
+        return self._rulers[0] if self._rulers else None
+
+    def begin_anew(self, now: float) -> None:
+        """This node slept: whoever was to answer could not be heard."""
+        self.since = self._next_round = now
+        self._ends_at = now + SEARCH_TIME
+        self._rounds, self._was_extended, self._is_last_round = 0, False, False
+
+    def _ask_once_more(self, now: float) -> None:
+        """Of several that start together, not all shall become supernodes at the same instant."""
+        self._is_last_round = True
+        self._next_round = now + self._rng.random() * QUERY_INTERVAL
+        self._ends_at = self._next_round + 2 * LAN_GRACE
+
+    def _ask_all(self, now: float) -> None:
+        self._next_round = now + QUERY_INTERVAL
+        self._rounds += 1
+        if self.target is None:
+            self._prober.broadcast(self._port, Ask.SEARCH, now)
+            if self._is_last_round:
+                self._broadcast_behind(Ask.SEARCH, (NOWHERE[0], self._port), now)
+        for place in self._expected():
+            if place != self._own_address:
+                self._prober.ask_freely(place, Ask.SEARCH, now)
+        is_here = self.target is None or self._is_here(self.target)
+        if is_here or self._rounds > 1:
+            self._ask_behind(self.target or (LOOPBACK, self._port), now)
+        if is_here:
+            self._ask_last(Ask.LAST, now)
+        if self.target is not None and self._rounds > 1 and not self._is_answered:
+            self._ask_beyond(self.target, is_here, now)
+
+    def _expected(self) -> List[Address]:
+        return [self.target] if self.target is not None else [(ip, self._port) for ip in self._own_ips]
+
+    def _ask_behind(self, place: Address, now: float) -> None:
+        """Something mute may have the port: ask the nodes behind it that are of the network known by it."""
+        for behind in places_behind(place):
+            if not self._is_own(behind):
+                self._prober.ask_freely(behind, Ask.SEARCH, now, place)
+
+    def _broadcast_behind(self, purpose: Ask, about: Address, now: float) -> None:
+        """Once, before giving up: on another machine, too, something mute may have the port."""
+        for port in ports_behind(self._port):
+            self._prober.broadcast(port, purpose, now, about)
+
+    def _ask_last(self, purpose: Ask, now: float, about: Optional[Address] = None) -> None:
+        for place in self.last.places:
+            if not self._is_own(place) and place not in self._expected():
+                self._prober.ask_hinted(place, purpose, self._own_ips, now, about)
+
+    def _ask_beyond(self, target: Address, is_here: bool, now: float) -> None:
+        """Nobody answers there: who in reach knows that place?"""
+        self._prober.broadcast(self._port, Ask.FORMER, now, target)
+        if self._rounds == ROUNDS:
+            self._broadcast_behind(Ask.FORMER, target, now)
+        if not is_here:  # here this node would be the first: no question about another network
+            self._prober.broadcast(self._port, Ask.BEYOND, now)
+            self._ask_last(Ask.FORMER, now, target)
+
+    def _is_here(self, place: Address) -> bool:
+        """Is that an address of this machine?"""
+        return is_loopback(place[0]) or place[0] in (self._own_address[0], *self._own_ips)
+
+    def _is_own(self, place: Address) -> bool:
+        """Is that where this node itself is? (Its own past may have been there.)"""
+        return place[1] == self._own_address[1] and self._is_here(place)
+
+    def on_answer(self, address: Address, answer: Answer, purpose: Ask, now: float) -> None:
+        """Somebody who was asked has told who it is."""
+        if answer.node_id == self._node_id:
+            return
+        if purpose is Ask.LAST and answer.network_id != self.last.network_id:
+            return
+        if purpose is Ask.BEYOND and address == self._named:
+            purpose = Ask.SEARCH  # the address leads there, whatever it was that was asked
+        if answer.role == ROLE_SUPERNODE:
+            self._on_supernode(address, answer, purpose, now)
+        elif answer.role == ROLE_MEMBER:
+            self._on_member(address, answer, purpose, now)
+        elif purpose in (Ask.SEARCH, Ask.LAST):
+            self._on_alone(address, answer, now)
+
+    def _on_alone(self, address: Address, answer: Answer, now: float) -> None:
+        """It searches, too, or is between two networks."""
+        if self._port != self._own_address[1] and address[1] == self._port and self._is_here(address):
+            # It has the port of this machine: what it finds, or founds, is what this node is to join.
+            self._ends_at = max(self._ends_at, min(now + SEARCH_TIME, self.since + SEARCH_TIME_WITH_MEMBERS))
+        elif not self._was_extended and (self.target is not None or answer.node_id < self._node_id):
+            self._was_extended = True
+            self._ends_at += SEARCH_TIME
+
+    def _on_supernode(self, address: Address, answer: Answer, purpose: Ask, now: float) -> None:
+        if purpose is Ask.FORMER:
+            self._former = address
+        elif purpose is Ask.BEYOND:
+            self.hint = Hint(address, answer.name, answer.member_count)
+        else:
+            self._found(address, now)
+
+    def _on_member(self, address: Address, answer: Answer, purpose: Ask, now: float) -> None:
+        """It names its supernode: ask there."""
+        place = seen_from(answer.supernode, address)
+        near = [*self._own_ips, address[0]]
+        if purpose is not Ask.BEYOND:
+            self._has_members = True
+            self._ends_at = max(self._ends_at, self.since + SEARCH_TIME_WITH_MEMBERS)
+        self._is_answered = self._is_answered or purpose in (Ask.SEARCH, Ask.LAST)
+        if self._is_own(place):
+            return  # it still believes in the one that died here
+        self._prober.ask_hinted(place, purpose, near, now, keep=KEPT)  # connecting is the last try
+        if purpose in (Ask.SEARCH, Ask.LAST):
+            self._named_at = now
+            self._named = place if place != NOWHERE and may_contact(place, near) else None
+
+    def _found(self, address: Address, now: float) -> None:
+        if address not in self._rulers and len(self._rulers) < RULERS_KEPT:
+            self._rulers.append(address)
+        is_near = self.target is not None or is_loopback(address[0]) or address[0] in self._own_ips
+        if self._candidate is None or is_near:
+            self._candidate = address
+            self._candidate_at = now if is_near else now + LAN_GRACE

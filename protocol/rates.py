@@ -1,0 +1,80 @@
+"""So much a second: buckets that fill, limits for each key, and a rate as it is measured."""
+
+from __future__ import annotations
+
+import math
+from typing import Dict
+
+
+class Bucket:
+    """So many a second, and a burst."""
+
+    def __init__(self, rate: float, burst: float, now: float) -> None:
+        self.rate = rate
+        self.burst = burst
+        self.level = burst
+        self.at = now
+
+    def has(self, now: float, count: float = 1.0) -> bool:
+        self.level = min(self.burst, self.level + max(0.0, now - self.at) * self.rate)
+        self.at = max(self.at, now)
+        return self.level >= count
+
+    def take(self, now: float, count: float = 1.0) -> bool:
+        if not self.has(now, count):
+            return False
+        self.level -= count
+        return True
+
+    def ready_at(self) -> float:
+        return self.at + max(0.0, 1.0 - self.level) / self.rate
+
+
+RATE_SECONDS = 5.0  # rates shown to people are smoothed over about this long
+RATE_FIRST_SECONDS = 0.25  # the least time that a new rate is spread over
+
+
+class Rate:
+    """Bytes per second, smoothed over about 5 s; O(1) in time and memory."""
+
+    def __init__(self, now: float, seconds: float = RATE_SECONDS) -> None:
+        self._decay = 2.0 / seconds  # an exponential window's centre of mass is where a flat one has it
+        self._started_at = now
+        self._at = now
+        self._weight = 0.0
+
+    def add(self, size: int, now: float) -> None:
+        self._weight = self._weight * math.exp((self._at - now) * self._decay) + size
+        self._at = now
+
+    def per_second(self, now: float) -> float:
+        # Before the window is full, divide by the part of it that exists, so that a start is not shown as slow.
+        age = max(now - self._started_at, RATE_FIRST_SECONDS)
+        covered = 1.0 - math.exp(-age * self._decay)
+        return self._weight * math.exp((self._at - now) * self._decay) * self._decay / covered
+
+    def age(self, now: float) -> float:
+        return now - self._started_at
+
+
+HOSTS_COUNTED_MAX = 1024
+
+
+class RateLimit:
+    """So many in a second, for each key."""
+
+    def __init__(self, per_second: int) -> None:
+        self._per_second = per_second
+        self._second = -1
+        self._counts: Dict[str, int] = {}
+
+    def allows(self, key: str, now: float) -> bool:
+        if int(now) != self._second:
+            self._second = int(now)
+            self._counts.clear()
+        count = self._counts.get(key, 0)
+        if count >= self._per_second:
+            return False
+        if count or len(self._counts) < HOSTS_COUNTED_MAX:  # beyond, forged hosts would keep the honest ones out
+            self._counts[key] = count + 1
+        return True

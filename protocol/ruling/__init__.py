@@ -1,0 +1,1 @@
+"""What the supernode keeps: its desks."""

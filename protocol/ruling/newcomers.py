@@ -1,0 +1,105 @@
+"""How fast newcomers are taken in: all together, and from each address.
+
+One machine that joins under name after name would fill the roster with nodes that do nothing, and everybody's roster
+updates with them. A class behind one NAT is one address as well, so an address has a burst for a class.
+Members that come back (their node id is known, and opened) are not newcomers. On loopback, where a whole lab may run
+on one machine, only the rate of all counts. What that has no room for waits its turn: of the addresses that wait, who
+had least goes first, so that a flood from one (its members may come back as often as they like) keeps no other away.
+
+Pure: `now` is monotonic seconds.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, NamedTuple, Optional
+
+from protocol.addresses import is_loopback
+from protocol.fairness import FairShares, FairTurns
+from protocol.fields import Address
+from protocol.rates import Bucket
+
+JOINS_PER_SECOND = 200.0  # of all, with as much at once (THREATS: F13)
+JOINS_WAITING_MAX = 400  # of all: two seconds' worth, for who joins has patience for five; of 300 bytes each
+NEWCOMERS_BURST = 64  # from one address: a class behind one NAT
+NEWCOMERS_PER_SECOND = 8.0  # after them: a second class is in within ten seconds
+ADDRESSES_MAX = 1024  # remembered: as many as members; of 100 bytes each
+
+
+class Waiting(NamedTuple):
+    """A Join that waits for its turn."""
+
+    link: int
+    address: Address
+    join: Any
+
+
+class Admission:
+    """Says of each Join whether there is room for it now, or keeps it until it has its turn."""
+
+    def __init__(self, now: float) -> None:
+        self._all = Bucket(JOINS_PER_SECOND, JOINS_PER_SECOND, now)
+        self._newcomers: Dict[str, Bucket] = {}  # address -> its bucket; last asked for, last in order
+        self._waiting: Dict[str, Dict[int, Waiting]] = {}  # address -> link -> what waits, in order
+        self._shares = FairShares(JOINS_WAITING_MAX)
+        self._turns = FairTurns()
+
+    def __len__(self) -> int:
+        return self._shares.total
+
+    def __contains__(self, link: int) -> bool:
+        return any(link in waiting for waiting in self._waiting.values())
+
+    def admits(self, host: str, is_newcomer: bool, now: float) -> bool:
+        """One Join from there. What its own address has no room for takes nothing from the others."""
+        return not is_newcomer or is_loopback(host) or self._bucket_of(host, now).take(now)
+
+    def has_turn(self, host: str, now: float) -> bool:
+        """Is there room for one more of all, and nobody who waits for it? Then it is taken."""
+        if self._shares.total or not self._all.take(now):
+            return False
+        self._turns.serve(host, 1.0)
+        return True
+
+    def put_off(self, waiting: Waiting) -> Optional[Waiting]:
+        """It waits for its turn; who is to come again instead: it, or the last one of an address that has more."""
+        host, loser = waiting.address[0], None
+        who = self._shares.gives_way(host)
+        if who == host:
+            return waiting
+        if who is not None:
+            assert isinstance(who, str)
+            loser = self._waiting[who][next(reversed(self._waiting[who]))]
+            self.discard(loser.link)
+        self._waiting.setdefault(host, {})[waiting.link] = waiting
+        self._shares.take(host)
+        return loser
+
+    def next(self, now: float) -> Optional[Waiting]:
+        """Who is taken in next, if there is room."""
+        if not self._shares.total or not self._all.take(now):
+            return None
+        host = min(self._waiting, key=self._turns.start)
+        self._turns.serve(host, 1.0)
+        waiting = next(iter(self._waiting[host].values()))
+        self.discard(waiting.link)
+        return waiting
+
+    def all(self) -> List[Waiting]:
+        """Who waits."""
+        return [waiting for by_link in self._waiting.values() for waiting in by_link.values()]
+
+    def discard(self, link: int) -> None:
+        """It waits no more."""
+        host = next((host for host, waiting in self._waiting.items() if link in waiting), None)
+        if host is not None:
+            self._shares.give_back(host)
+            del self._waiting[host][link]
+            if not self._waiting[host]:
+                del self._waiting[host]
+
+    def _bucket_of(self, host: str, now: float) -> Bucket:
+        bucket = self._newcomers.pop(host, None) or Bucket(NEWCOMERS_PER_SECOND, NEWCOMERS_BURST, now)
+        if len(self._newcomers) >= ADDRESSES_MAX:  # who did not come for longest has most of its burst again
+            del self._newcomers[next(iter(self._newcomers))]
+        self._newcomers[host] = bucket
+        return bucket

@@ -1,0 +1,39 @@
+"""What a congestion controller is told and what it answers: the contract."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Optional, Protocol
+
+
+class Acknowledged(NamedTuple):
+    """What one acknowledgement newly told."""
+
+    now: float
+    packets: int
+    size: int  # bytes newly acknowledged
+    rtt: Optional[float]  # a sample in seconds, if there was one
+    smoothed_rtt: float
+    rate: float  # bytes per second delivered over the last flight, 0 if not known
+    is_app_limited: bool  # the rate is the application's, not the path's
+    largest: int  # packet number
+    next_packet_number: int
+    bytes_in_flight: int  # behind this acknowledgement
+    is_window_limited: bool
+
+
+class CongestionController(Protocol):
+    """How many bytes may be in flight, and how fast they go out; another one need only offer this."""
+
+    window: float  # bytes
+
+    def on_acknowledged(self, ack: Acknowledged) -> None: ...
+
+    def on_lost(self, now: float, packets: int, ranges: int, largest_lost: int, next_packet_number: int) -> None: ...
+
+    def on_spurious(self, packets: int) -> None: ...
+
+    def on_persistent_congestion(self) -> None: ...
+
+    def on_datagram_size(self, size: int) -> None: ...
+
+    def pacing_rate(self, smoothed_rtt: float) -> float: ...

@@ -1,0 +1,921 @@
+"""One connection: handshake, packets, acknowledgements, flow control, keep-alive, path MTU, and its end.
+
+Pure: takes packets and `now`, gives batches of datagrams, events and a next deadline. Only `Endpoint` makes
+connections and calls them; the endpoint's owner calls `send_frame`, `consume`, `shut_down` and `fail`.
+
+    CONNECTING --INIT_ACK--> ESTABLISHED --shut_down, fail--> CLOSING --their CLOSE, or 3 tries--> CLOSED
+    HANDSHAKE  --any packet-> ESTABLISHED --their CLOSE------> DRAINING --3 probe timeouts-------> CLOSED
+
+*Delivered* are the whole frames that the other side has taken in: its reader has them or can take them, even after the
+end. While both live an acknowledgement says so; whoever closes says it once more, by a FINAL before each CLOSE, for the
+last acknowledgements may be lost. So the end of a connection that still has something unacknowledged is not told before
+the FINAL is there, or three probe timeouts have passed without one (an older program has none).
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from typing import Any, List, NamedTuple, Optional, Tuple, Type
+
+from protocol import fields, mishaps
+from protocol.fields import Address, Buffer
+from protocol.figures import PathFigures
+from protocol.transport import packets as wire
+from protocol.transport.frames import FRAME_HEADER_SIZE, FRAME_SIZE_MAX, Frame, StreamViolation
+from protocol.transport.packets import ACK_RANGES_MAX, BATCH_PACKETS_MAX, DATA_HEADER_SIZE, BatchHead, CloseCode
+from protocol.transport.ranges import RangeSet
+from protocol.transport.receiving import ReceiveStream
+from protocol.transport.recovery import (
+    DATAGRAM_SIZE_BASE,
+    PROBE_TIMEOUT_MAX,
+    SEGMENTS_MAX,
+    AckViolation,
+    Outcome,
+    Recovery,
+    SentBatch,
+)
+from protocol.transport.sending import SEND_BACKLOG_MAX, SendStream
+
+log = mishaps.logger("transport")
+
+HANDSHAKE_TIMEOUT = 5.0  # seconds, both for the one who connects and for a half-open connection
+INIT_INTERVALS = (0.25, 0.25, 0.5, 0.5)  # seconds between INITs; a lost answer is the common case on a LAN
+# Before the cookie: under a flood of 20,000 INITs a second an endpoint has cookies for the first tenth of each second
+# only (COOKIES_PER_SECOND), and whoever asks so often meets it.
+ASK_INTERVALS = (0.08,) * 12 + (0.5,)
+FEW_ASK_INTERVALS = (0.25, 1.0)  # where only so few may go out that none can be wasted on a short congestion
+IDLE_TIMEOUT = 30.0  # seconds without any packet
+KEEP_ALIVE_INTERVAL = 10.0
+KEEP_ALIVE_GRID = 0.25  # seconds: at whose multiples the connections of an endpoint wake it together
+FRAMES_WAITING_IN_ALL = 1 << 20  # unread frames of all connections: 256 MiB in the worst case
+NO_PROGRESS_TIMEOUT = 60.0  # seconds that a remote may leave our data unacknowledged or unread
+# Bytes to be taken in that time, or all that waited when it began: a byte now and then is none (RFC 9000 §21.6).
+PROGRESS_LEAST = 16 << 10
+# Bytes not yet delivered, at which the owner is told, each time the backlog falls so far: who feeds one link goes on at
+# the first, while there is still something to send; who takes turns among many goes to the next at the last.
+BACKLOG_LOWS = (1 << 20, 64 << 10)
+ACK_DELAY = 0.005  # a lone packet is acknowledged after this, or together with the next
+ACK_EVERY = 2  # ack-eliciting packets
+ACK_SPACING = 0.0007  # seconds, and at most 1/16 of the round trip; as much again for every ACK_SPACING_RANGES
+ACK_SPACING_RANGES = 8  # ranges that it tells: a narrow way back (1 Mbit/s) holds no more
+BLOCKED_PROBE_MAX = 5.0  # seconds between questions to a remote that gives no credit
+CLOSE_TRIES = 3
+PROBES = 2  # at each probe timeout (RFC 9002 §6.2.4): one of full size, and one that passes everywhere
+PACKET_NUMBER_JUMP_MAX = 1 << 20  # a number further above the largest seen is not believed
+NUMBER_RANGES_MAX = 1024  # runs of received packet numbers remembered; older numbers count as received
+SKIP_EVERY = (0.5, 1.5)  # a packet number is left out after so many windows, to catch blind acknowledgements:
+SKIP_BYTES_MAX = 32 << 20  # by then a liar has not doubled its rate; and at least once in so many bytes
+PACING_QUANTUM = 0.0005  # seconds of sending that leave in one batch
+NEAR_RTT = 0.012  # seconds: on a shorter path most of what is in flight stands in a queue anyway, or in a busy machine
+BURST_NEAR_PART = 1 / 4  # of the window: there a batch may have as much, for small ones cost most (as Linux lets TCP)
+ROOM_NEAR = 22  # packets that are waited for there, within that part
+PACING_CATCH_UP = 0.004  # seconds that a late timer may make up for
+UNPACED_SIZE = 1100 << 10  # bytes that leave in one batch where nothing is paced: a piece of 1 MiB and its headers
+UNPACED_RTT = 0.002  # seconds: on a shorter path timers are too coarse, and the window is pacing enough
+
+DATAGRAM_SIZES_PROBED = (1452, 1472, 8972)  # IPv6 on Ethernet, IPv4 on Ethernet, jumbo frames
+DATAGRAM_SIZES_LOOPBACK = (1472, 16_356, 65_507)
+MTU_PROBE_TRIES = 3
+MTU_PROBE_AGAIN_MAX = 600.0  # seconds, RFC 8899 §5.1.1
+MTU_PROBE_AGAIN = 2.0  # seconds, doubled each time: for a size that worked before, or when other packets were lost, too
+
+
+class State(enum.Enum):
+    """Where a connection stands in its life."""
+
+    CONNECTING = "connecting"  # our INIT is under way
+    HANDSHAKE = "handshake"  # their INIT was answered; nothing came since
+    ESTABLISHED = "established"
+    CLOSING = "closing"
+    DRAINING = "draining"
+    CLOSED = "closed"
+
+
+class Batch(NamedTuple):
+    """Datagrams to one address: `count` of `segment_size` bytes each, the last may be shorter.
+
+    `buffers` holds header and payload in turn, `per_datagram` of them for each datagram. The headers are good until
+    the endpoint is asked for the next batch.
+    """
+
+    address: Address
+    segment_size: int
+    count: int  # type: ignore[assignment]  # a tuple's method of that name is not missed
+    per_datagram: int
+    buffers: List[Buffer]
+
+
+class Established(NamedTuple):
+    """The handshake is done."""
+
+    connection: Connection
+
+
+class FrameReceived(NamedTuple):
+    """A whole frame, in the order sent."""
+
+    connection: Connection
+    kind: int
+    body: bytearray
+
+
+class BacklogDrained(NamedTuple):
+    """The backlog fell to one of BACKLOG_LOWS, or below."""
+
+    connection: Connection
+
+
+class ConnectionLost(NamedTuple):
+    """The end, once for each connection. `is_clean`: both sides got everything that was sent."""
+
+    connection: Connection
+    reason: str
+    is_clean: bool
+
+
+class Connection:
+    """One end of a connection."""
+
+    recovery_class: Type[Recovery] = Recovery
+
+    def __init__(
+        self, owner: Any, address: Address, local_id: bytes, is_client: bool, first_number: int, now: float
+    ) -> None:
+        self.owner = owner  # the Endpoint: its events, rng and limits
+        self.address = address
+        self.local_id = local_id
+        self.remote_id = b""
+        self.is_client = is_client
+        self.state = State.CONNECTING if is_client else State.HANDSHAKE
+        self.user: Any = None  # whatever the owner's user keeps with it
+        self.checks_bulk = False  # checksums cover bulk, too: what arrived once was damaged
+        self.sending = SendStream(owner.held)
+        self.receiving = ReceiveStream(owner.frames_waiting_max, owner.bodies)
+        self.datagram_size = DATAGRAM_SIZE_BASE
+        self.recovery = self.recovery_class(first_number, owner.new_controller(DATAGRAM_SIZE_BASE))
+        self.first_number = first_number
+        # handshake
+        self.client_id = local_id if is_client else b""
+        self.nonce = b""
+        self.cookie = wire.NO_COOKIE
+        self.remote_token = b""
+        self.init_at = now
+        self.tries = math.inf  # INITs until a cookie shows that somebody is there
+        self._init_count = 0
+        self._init_sent_at = now
+        self.handshake_deadline = now + HANDSHAKE_TIMEOUT
+        # received packets
+        self._numbers = RangeSet()
+        self._forgotten_below = 0
+        self._largest_received = -1
+        self._largest_received_at = now
+        self._eliciting = 0  # ack-eliciting packets since our last acknowledgement
+        self._ack_at = math.inf
+        self._acknowledged_at = -math.inf
+        self._credit_told = self.receiving.credit
+        self._waiting_counted = 0  # of receiving.waiting, in the owner's count
+        # sending
+        self._next_send_at = -math.inf
+        self._was_held = False  # by the congestion window, since the last batch: then there is no time to make up for
+        self._probes_owed = 0
+        self._ping_owed = False
+        self._skip_at = self._next_skip()
+        self._blocked_probe_at = math.inf
+        self._blocked_probe_interval = 0.0
+        self._lows_reached = len(BACKLOG_LOWS)  # of them, at which the backlog is, or below
+        # path MTU
+        self._mtu_sizes: List[int] = []
+        self._mtu_tries = 0
+        self._mtu_pending = 0
+        self._mtu_again_at = math.inf
+        self._mtu_rest = MTU_PROBE_AGAIN
+        self._mtu_worked = DATAGRAM_SIZE_BASE  # the largest size that ever did
+        self._mtu_troubles = 0  # of the recovery, when the search began
+        self._resent = 0  # bytes that were lost, and are or were sent again
+        # life and end
+        self.used_at = now  # when messages went or came last; keep-alives are no use
+        self._heard_at = now
+        self._spoke_at = now
+        self._progress_at = now
+        self._progress_goal = 0  # stream offset that must be acknowledged for the next progress
+        self._closing_reason: Optional[str] = None
+        self._close: Optional[wire.ClosePacket] = None
+        self._close_at = math.inf
+        self._close_count = 0
+        self._is_final_said = False  # since the last CLOSE
+        self._end_at = math.inf
+        self._lost_told = False
+        self.is_closed_here = False  # this side ended it, whether or not the other side did, too
+        self._their_close: Optional[wire.ClosePacket] = None
+        self._final: Optional[int] = None  # what the other side has taken in, by its own last word
+
+    def __repr__(self) -> str:
+        return "<Connection to %s:%d %s>" % (*self.address, self.state.value)
+
+    # ---- what the endpoint's user does
+
+    @property
+    def backlog(self) -> int:
+        """Bytes handed over that the other side has not acknowledged."""
+        return self.sending.backlog
+
+    @property
+    def taking_at(self) -> float:
+        """When the other side last took something of what waits for it (see PROGRESS_LEAST); infinite: nothing does."""
+        return self._progress_at if self.sending.backlog else math.inf
+
+    @property
+    def undelivered(self) -> int:
+        """Once it is over: bytes handed over that are not delivered, as far as `is_undelivered_sure` goes."""
+        return self.sending.end - (self.sending.acknowledged_to if self._final is None else self._final)
+
+    @property
+    def is_undelivered_sure(self) -> bool:
+        """Did the other side say what it took? (Else some of it may have arrived, and the word of it was lost.)"""
+        return self._final is not None or not self.sending.backlog
+
+    @property
+    def missing(self) -> int:
+        """Bytes that the other side had to send when it closed, and that never became whole frames here."""
+        return max(0, self._their_close.final_size - self.receiving.whole_to) if self._their_close else 0
+
+    @property
+    def is_settled(self) -> bool:
+        """Is there nothing more to wait for before the socket closes?"""
+        has_answered = self.state is State.DRAINING and self._lost_told and self._close_at == math.inf
+        return has_answered or self.state is State.CLOSED
+
+    def figures(self) -> PathFigures:
+        """How the path does, for a person; from any thread."""
+        recovery, receiving = self.recovery, self.receiving
+        lost = max(0, recovery.packets_lost - recovery.packets_spurious)
+        sent = recovery.next_packet_number - self.first_number
+        trip = recovery.rtt.smoothed if recovery.rtt.samples else None
+        here = receiving.window, receiving.next_offset, receiving.late
+        return PathFigures(trip, int(recovery.congestion.window), sent, lost, self._resent, *here)
+
+    def send_frame(self, kind: int, *parts: Buffer, is_bulk: bool = False) -> bool:
+        """Queue one frame; False, and nothing, once the connection ends. ValueError when it is over FRAME_SIZE_MAX.
+
+        `is_bulk`: the last part carries a digest of its own, so that its packets need no checksum over them.
+        """
+        if sum(len(part) for part in parts) > FRAME_SIZE_MAX:
+            raise ValueError("a message of more than %d bytes" % FRAME_SIZE_MAX)
+        if self.backlog > SEND_BACKLOG_MAX:
+            self.fail(CloseCode.LIMIT, "does not take what is sent to it", self.owner.now)
+        is_open = self.state in (State.CONNECTING, State.HANDSHAKE, State.ESTABLISHED)
+        if not is_open or self._closing_reason is not None:
+            return False
+        was_idle = not self.sending.backlog
+        self.sending.write_frame(kind, *parts, is_bulk=is_bulk)
+        if was_idle:
+            self._note_progress(max(self._progress_at, self.owner.now))
+        self.used_at = self.owner.now
+        if self.owner.held_size() > self.owner.held_max:
+            self.owner.make_room()
+        while self._lows_reached and self.backlog > BACKLOG_LOWS[self._lows_reached - 1]:
+            self._lows_reached -= 1
+        self.owner.touch(self)
+        return True
+
+    def consume(self, frame: Frame) -> None:
+        """The user is done with this frame: its bytes may be replaced by others (flow control)."""
+        self.consume_bytes(len(frame.body))
+
+    def consume_bytes(self, body_size: int) -> None:
+        self.receiving.consume(FRAME_HEADER_SIZE + body_size)
+        self._count_waiting()
+        self.owner.touch(self)
+
+    def shut_down(self, reason: str) -> None:
+        """Orderly end: deliver what was sent, then close."""
+        if self._closing_reason is None:
+            self._closing_reason = reason
+            self.owner.touch(self)
+
+    def fail(self, code: int, reason: str, now: float) -> None:
+        """End at once and say why; what was not delivered is lost."""
+        if self.state in (State.CLOSING, State.DRAINING, State.CLOSED):
+            return
+        if self.state is State.CONNECTING:
+            self._end(reason, False)
+            return
+        self._begin_closing(code, reason, now)
+        self._tell_lost(reason, False)
+
+    def give_up(self, reason: str, now: float) -> None:
+        """As `fail`, but told only when the other side has said what it took, or three tries are over."""
+        if self.state in (State.HANDSHAKE, State.ESTABLISHED):
+            self._closing_reason = reason
+            self._begin_closing(CloseCode.ABANDONED, reason, now)
+        else:
+            self.fail(CloseCode.ABANDONED, reason, now)
+
+    def drop(self, reason: str) -> None:
+        """The socket is gone: over at once, and nobody is told but the owner."""
+        if self.state is not State.CLOSED:
+            self.is_closed_here = self.is_closed_here or not self._lost_told
+            self._end(self._closing_reason or reason, False)
+
+    # ---- state
+
+    def _set_state(self, state: State) -> None:
+        self.state = state
+        if state in (State.CLOSING, State.DRAINING, State.CLOSED):
+            self.sending.release()
+        if state is State.ESTABLISHED:
+            self.owner.events.append(Established(self))
+            log.info("connected %s %s:%d", "to" if self.is_client else "by", *self.address)
+        elif state is State.CLOSED:
+            self._count_waiting()
+            self.owner.forget(self)
+
+    def _tell_lost(self, reason: str, is_clean: bool) -> None:
+        if not self._lost_told:
+            self._lost_told = True
+            self.owner.events.append(ConnectionLost(self, reason, is_clean))
+            ended = "closed" if is_clean else "NOT cleanly closed"
+            log.info("connection to %s:%d %s: %s (%s)", *self.address, ended, reason or "no reason", self.figures())
+
+    def _end(self, reason: str, is_clean: bool) -> None:
+        self._tell_lost(reason, is_clean)
+        self._set_state(State.CLOSED)
+
+    def _begin_closing(self, code: int, reason: str, now: float) -> None:
+        self._close = wire.ClosePacket(self.remote_id, code, self.sending.end, reason)
+        self._close_at = now
+        self._close_count = 0
+        self.is_closed_here = True
+        self._set_state(State.CLOSING)
+        self.owner.touch(self)  # whoever asked for it: the CLOSE goes out now, not at the next alarm
+
+    # ---- handshake
+
+    def on_cookie(self, packet: wire.CookiePacket, now: float) -> None:
+        if self.state is State.CONNECTING and packet.nonce == self.nonce and self.cookie == wire.NO_COOKIE:
+            self.cookie = packet.cookie
+            self._init_count = 0
+            self.init_at = now
+
+    def on_init_ack(self, packet: wire.InitAckPacket, now: float) -> None:
+        if self.state is not State.CONNECTING:
+            return
+        self.remote_id = packet.server_id
+        self.remote_token = packet.reset_token
+        self._largest_received = packet.first_packet_number - 1
+        self._forgotten_below = packet.first_packet_number
+        self.sending.credit = packet.credit
+        self._ping_owed = True  # the other side believes in us when something comes back to its id
+        if self._init_count == 1:  # unambiguous: one INIT with this cookie, one answer
+            self.recovery.rtt.on_sample(max(now - self._init_sent_at, 1e-6), 0.0)
+        self._heard_at = self._progress_at = now
+        self.owner.know_remote(self)
+        self._set_state(State.ESTABLISHED)
+        self._begin_mtu_search()
+
+    def accept_init(self, packet: wire.InitPacket, remote_token: bytes) -> None:
+        """The server's side of the handshake: the address has proved itself."""
+        self.client_id = self.remote_id = packet.client_id
+        self.nonce = packet.nonce
+        self.remote_token = remote_token
+        self._largest_received = packet.first_packet_number - 1
+        self._forgotten_below = packet.first_packet_number
+        self.sending.credit = packet.credit
+        self.owner.know_remote(self)
+
+    def _on_alive(self, now: float) -> None:
+        self._heard_at = now
+        if self.state is State.HANDSHAKE:
+            self._progress_at = now
+            self._set_state(State.ESTABLISHED)
+            self._begin_mtu_search()
+
+    # ---- received packets
+
+    def on_run(self, run: wire.BulkRun, datagrams: memoryview, now: float) -> None:
+        """A run of BULK packets: at once when it is just the next bytes of a frame's body, else one by one."""
+        head, first = run.head, run.head.first + run.start
+        offset, oldest = head.offset + run.start * head.step, head.first - head.floor
+        is_next = self._largest_received < first <= self._largest_received + PACKET_NUMBER_JUMP_MAX
+        frames: List[Frame] = []
+        try:
+            is_taken = (
+                is_next
+                and self.state is State.ESTABLISHED
+                and self.receiving.on_run(offset, run.size, datagrams, head.step, frames)
+            )
+        except StreamViolation as violation:
+            self._on_violation(violation, frames, now)
+            return
+        if is_taken:
+            self._on_numbers(first, run.packets, oldest, now)
+            self._hand_out(frames, now)
+            return
+        for index, start in enumerate(range(DATA_HEADER_SIZE, len(datagrams), DATA_HEADER_SIZE + head.step)):
+            payload = datagrams[start : start + head.step]
+            self.on_data(first + index, oldest, offset + index * head.step, payload, now)
+
+    def on_data(self, number: int, oldest: int, offset: int, payload: memoryview, now: float) -> None:
+        """A DATA packet; `payload` is only valid during the call."""
+        if self.state in (State.CLOSING, State.DRAINING):
+            self._answer_late(now)
+            return
+        if not self._is_new_number(number, now):
+            return
+        if not len(payload):
+            raise fields.WireError("DATA without data")
+        if not self.receiving.would_fit(offset, len(payload)):
+            self.owner.stats["dropped: too many gaps"] += 1
+            return
+        frames: List[Frame] = []
+        try:
+            self.receiving.on_data(offset, payload, frames)
+        except StreamViolation as violation:
+            self._on_violation(violation, frames, now)
+            return
+        self._on_numbers(number, 1, oldest, now)
+        self._hand_out(frames, now)
+
+    def _on_violation(self, violation: StreamViolation, frames: List[Frame], now: float) -> None:
+        self._hand_out(frames, now)  # what was whole before it; each is counted as waiting
+        self.fail(CloseCode.PROTOCOL, str(violation), now)
+
+    def _hand_out(self, frames: List[Frame], now: float) -> None:
+        self.used_at = now
+        if not frames:
+            return
+        self._count_waiting()
+        for frame in frames:
+            self.owner.events.append(FrameReceived(self, frame.kind, frame.body))
+        if self.owner.frames_waiting > FRAMES_WAITING_IN_ALL:
+            self.fail(CloseCode.LIMIT, "sent more messages than anybody reads", now)
+
+    def _count_waiting(self) -> None:
+        """Bring the owner's count of unread frames up to date: it is the sum of all that `receiving` counts."""
+        waiting = 0 if self.state is State.CLOSED else self.receiving.waiting
+        self.owner.frames_waiting += waiting - self._waiting_counted
+        self._waiting_counted = waiting
+
+    def on_ping(self, number: int, oldest: int, now: float) -> None:
+        if self.state in (State.CLOSING, State.DRAINING):
+            self._answer_late(now)
+        elif self._is_new_number(number, now):
+            self._on_numbers(number, 1, oldest, now)
+            self._ack_at = now
+
+    def _is_new_number(self, number: int, now: float) -> bool:
+        if number > self._largest_received + PACKET_NUMBER_JUMP_MAX:
+            self.owner.stats["dropped: packet number out of reach"] += 1
+            return False
+        if number < self._forgotten_below or number in self._numbers:
+            self.owner.stats["dropped: duplicate"] += 1
+            self._heard_at = now
+            self._ack_at = now  # our acknowledgement may have been lost
+            return False
+        return True
+
+    def _on_numbers(self, first: int, count: int, oldest: int, now: float) -> None:
+        """Packets with these numbers arrived; the sender has lost interest in those before `oldest`."""
+        self._on_alive(now)
+        last = first + count - 1
+        in_order = first == self._largest_received + 1
+        self._numbers.add(first, last + 1)
+        if last > self._largest_received:
+            self._largest_received = last
+            self._largest_received_at = now
+        if len(self._numbers) > NUMBER_RANGES_MAX:
+            oldest = max(oldest, self._numbers.stops[0])
+        if oldest > self._forgotten_below:
+            self._forgotten_below = oldest
+            self._numbers.forget_below(oldest)
+        self._eliciting += count
+        if not in_order:
+            self._ack_at = now
+        elif self._eliciting >= ACK_EVERY:
+            self._ack_at = min(self._ack_at, max(now, self._acknowledged_at + self._ack_spacing()))
+        else:
+            self._ack_at = min(self._ack_at, now + ACK_DELAY)
+
+    def _ack_spacing(self) -> float:
+        rtt = self.recovery.rtt
+        ranges = min(len(self._numbers), ACK_RANGES_MAX)
+        return min(ACK_SPACING, rtt.minimum / 16) * (1 + ranges / ACK_SPACING_RANGES) if rtt.samples else 0.0
+
+    def on_ack(self, packet: wire.AckPacket, now: float) -> None:
+        if self.state in (State.DRAINING, State.CLOSED):
+            return
+        self._on_alive(now)
+        if packet.credit > self.sending.credit:
+            # Room to go on is progress when it was what we waited for; with data on its way, words cost nothing.
+            was_waited_for = self.sending.acknowledged_to == self.sending.sent_to
+            if was_waited_for and packet.credit - self.sending.credit >= PROGRESS_LEAST:
+                self._note_progress(now)
+            self.sending.credit = packet.credit
+            self._blocked_probe_at = math.inf
+            self._blocked_probe_interval = 0.0
+        try:
+            outcome = self.recovery.on_ack(packet.ranges, min(packet.delay_us / 1e6, 1.0), now)
+        except AckViolation as violation:
+            self.fail(CloseCode.PROTOCOL, str(violation), now)
+            return
+        self._on_outcome(outcome, now)
+
+    def _on_outcome(self, outcome: Outcome, now: float) -> None:
+        for start, stop in outcome.acknowledged:
+            self.sending.on_acknowledged(start, stop)
+        for start, stop in outcome.lost:
+            self.sending.on_lost(start, stop)
+            self._resent += stop - start
+        if self.sending.acknowledged_to >= self._progress_goal:
+            self._note_progress(now)
+        if outcome.progressed:
+            self._probes_owed = 0
+        if outcome.mtu_acknowledged:
+            self._on_mtu_found(outcome.mtu_acknowledged)
+        elif outcome.mtu_lost:
+            self._on_mtu_lost(outcome.mtu_lost, now)
+        if outcome.lost and self.recovery.black_hole.is_found:
+            self._on_black_hole(now)
+        elif self.recovery.black_hole.arrived_size > self.datagram_size:
+            self._use_datagram_size(self.recovery.black_hole.arrived_size)
+        before = self._lows_reached
+        while self._lows_reached < len(BACKLOG_LOWS) and self.backlog <= BACKLOG_LOWS[self._lows_reached]:
+            self._lows_reached += 1
+        if self._lows_reached > before:
+            self.owner.events.append(BacklogDrained(self))
+
+    def _note_progress(self, now: float) -> None:
+        self._progress_at = now
+        self._progress_goal = min(self.sending.acknowledged_to + PROGRESS_LEAST, self.sending.end)
+
+    def on_close(self, packet: wire.ClosePacket, now: float) -> None:
+        if self.state is State.CLOSING:
+            self._their_close = packet
+            self._end(
+                self._closing_reason or packet.reason, self._close is not None and self._close.code == CloseCode.DONE
+            )
+            return
+        if self.state in (State.DRAINING, State.CLOSED):
+            self._answer_late(now)
+            return
+        self._their_close = packet
+        self._close = wire.ClosePacket(self.remote_id, CloseCode.DONE, self.sending.end, "")
+        self._end_at = now + 3 * self._close_interval()
+        self._set_state(State.DRAINING)
+        if self.is_undelivered_sure:
+            self._answer_close(packet, now)  # else they say it again, with a FINAL that we did not get
+
+    def _answer_close(self, theirs: wire.ClosePacket, now: float) -> None:
+        """Everything about the end is known that ever will be: tell it, and let them go."""
+        self._close_at = now
+        self._close_count = CLOSE_TRIES - 1  # answer once, and again only when asked
+        self._end_at = now + 3 * self._close_interval()
+        is_complete = theirs.final_size == self.receiving.next_offset and not self.undelivered
+        self._tell_lost(theirs.reason, theirs.code == CloseCode.DONE and is_complete)
+
+    def on_final(self, packet: wire.FinalPacket, now: float) -> None:
+        """What the remote took in, as it closes: it counts as acknowledged."""
+        if packet.received > self.sending.sent_to:
+            raise fields.WireError("took in more than was sent")
+        if self.state is State.CLOSED:
+            return
+        self._final = packet.received
+        self.sending.on_acknowledged(0, packet.received)
+        if self.state is State.DRAINING and not self._lost_told and self._their_close is not None:
+            self._answer_close(self._their_close, now)
+
+    def on_reset(self, now: float) -> None:
+        """The remote has no memory of this connection, and proved that it is the remote."""
+        if self.state in (State.CLOSING, State.DRAINING):
+            self._end(self._closing_reason or "", False)
+        elif self.state is not State.CLOSED:
+            self._end("it has lost its memory of us (restarted)", False)
+
+    def _close_interval(self) -> float:
+        """A remote that held its acknowledgements back shall not make us remember it for minutes."""
+        return min(self.recovery.rtt.probe_timeout, PROBE_TIMEOUT_MAX)
+
+    def _answer_late(self, now: float) -> None:
+        """They did not get our CLOSE: once more, but not for every packet, and not before our answer is ready."""
+        is_waiting = self.state is State.DRAINING and not self._lost_told
+        if self._close_at == math.inf and self._close_count < 4 * CLOSE_TRIES and not is_waiting:
+            self._close_at = now
+
+    # ---- path MTU (RFC 8899)
+
+    def _begin_mtu_search(self) -> None:
+        loopback = self.address[0].startswith("127.") or self.address[0] == "::1"
+        sizes = DATAGRAM_SIZES_LOOPBACK if loopback else DATAGRAM_SIZES_PROBED
+        self._mtu_sizes = [size for size in sizes if self.datagram_size < size <= self.owner.datagram_size_max]
+        self._mtu_tries = 0
+        self._mtu_troubles = self.recovery.troubles
+        self._mtu_again_at = math.inf
+
+    def _on_mtu_found(self, size: int) -> None:
+        self._mtu_pending = 0
+        self._mtu_tries = 0
+        if size > self.datagram_size:
+            self._use_datagram_size(size)
+
+    def _use_datagram_size(self, size: int) -> None:
+        self._mtu_sizes = [larger for larger in self._mtu_sizes if larger > size]
+        self._set_datagram_size(size)
+
+    def _on_mtu_lost(self, size: int, now: float) -> None:
+        self._mtu_pending = 0
+        self._mtu_tries += 1
+        if self._mtu_tries >= MTU_PROBE_TRIES:
+            self._mtu_tries = 0
+            self._mtu_sizes = [smaller for smaller in self._mtu_sizes if smaller < size]
+            is_sure = size > self._mtu_worked and self._mtu_troubles == self.recovery.troubles
+            self._mtu_again_at = now + (MTU_PROBE_AGAIN_MAX if is_sure else self._mtu_rest)
+            self._mtu_rest = min(2 * self._mtu_rest, MTU_PROBE_AGAIN_MAX)
+
+    def _on_black_hole(self, now: float) -> None:
+        """Down to the base size; the old one is tried at once, and if it is no longer to be had, those below it."""
+        before = self.datagram_size
+        self.recovery.black_hole.forget()
+        self._set_datagram_size(DATAGRAM_SIZE_BASE)
+        self._begin_mtu_search()
+        self._mtu_sizes = [before] * (before > DATAGRAM_SIZE_BASE) + [each for each in self._mtu_sizes if each < before]
+        self._mtu_rest = MTU_PROBE_AGAIN
+        self._mtu_again_at = now + self._mtu_rest
+
+    def _set_datagram_size(self, size: int) -> None:
+        self.datagram_size = size
+        self._mtu_worked = max(self._mtu_worked, size)
+        self.recovery.congestion.on_datagram_size(size)
+
+    # ---- time
+
+    def next_deadline(self) -> float:
+        """When on_timeout, or next_batch, wants to be called."""
+        if self.state is State.CONNECTING:
+            return min(self.init_at, self.handshake_deadline)
+        if self.state in (State.CLOSING, State.DRAINING):
+            return min(self._close_at, self._end_at)
+        if self.state is State.CLOSED:
+            return math.inf
+        deadline = min(self.recovery.next_deadline(), self._ack_at, self._blocked_probe_at, self._mtu_again_at)
+        if self.state is State.HANDSHAKE:
+            deadline = min(deadline, self.handshake_deadline)
+        if self.sending.backlog:
+            deadline = min(deadline, self._progress_at + NO_PROGRESS_TIMEOUT)
+        deadline = min(deadline, self._heard_at + IDLE_TIMEOUT, self._keep_alive_at())
+        if self._may_send_data(-math.inf):
+            deadline = min(deadline, self._next_send_at)
+        return deadline
+
+    def _keep_alive_at(self) -> float:
+        # The other end asks first, and is heard. All in step, so that a thousand idle connections share a few wake-ups.
+        due = max(self._heard_at, self._spoke_at) + (1.0 if self.is_client else 1.25) * KEEP_ALIVE_INTERVAL
+        return math.ceil(due / KEEP_ALIVE_GRID) * KEEP_ALIVE_GRID
+
+    def on_timeout(self, now: float) -> None:
+        """Do what time asks for; packets come out of next_batch."""
+        if self.state is State.CONNECTING:
+            if now >= self.handshake_deadline:
+                self._end("timed out", False)
+        elif self.state in (State.CLOSING, State.DRAINING):
+            if now < self._end_at:
+                return
+            if self.state is State.DRAINING and not self._lost_told and self._their_close is not None:
+                self._answer_close(self._their_close, now)
+            else:
+                self._end(self._closing_reason or "", self._close is not None and self._close.code == CloseCode.DONE)
+        elif self.state is State.HANDSHAKE and now >= self.handshake_deadline:
+            self._end("did not finish its handshake", False)
+        elif self.state is not State.CLOSED:
+            self._on_live_timeout(now)
+
+    def _on_live_timeout(self, now: float) -> None:
+        if now >= self._heard_at + IDLE_TIMEOUT:
+            self.fail(CloseCode.GOING_AWAY, "no sign of life for %.0f s" % IDLE_TIMEOUT, now)
+            return
+        if self.sending.backlog and now >= self._progress_at + NO_PROGRESS_TIMEOUT:
+            self.fail(CloseCode.LIMIT, "took nothing for %.0f s" % NO_PROGRESS_TIMEOUT, now)
+            return
+        if now >= self.recovery.next_deadline():
+            outcome, is_probe_time = self.recovery.on_timeout(now)
+            self._on_outcome(outcome, now)
+            if is_probe_time:
+                self._probes_owed = PROBES
+        if now >= self._keep_alive_at():
+            self._ping_owed = True
+        if now >= self._mtu_again_at:
+            self._begin_mtu_search()
+        self._watch_credit(now)
+
+    def _watch_credit(self, now: float) -> None:
+        """A remote that gave no credit is asked from time to time: its word that there is some may be lost."""
+        if not self.sending.is_blocked() or self.recovery.has_outstanding():
+            self._blocked_probe_at = math.inf
+        elif self._blocked_probe_at == math.inf:
+            interval = max(2 * self._blocked_probe_interval, self.recovery.rtt.probe_timeout)
+            self._blocked_probe_interval = min(interval, BLOCKED_PROBE_MAX)
+            self._blocked_probe_at = now + self._blocked_probe_interval
+        elif now >= self._blocked_probe_at:
+            self._ping_owed = True
+            self._blocked_probe_at = math.inf
+
+    # ---- what to send
+
+    def next_batch(self, now: float) -> Optional[Batch]:
+        """The next datagrams to send, or None until the next deadline, packet or call."""
+        if self.state is State.CONNECTING:
+            return self._init_batch(now)
+        if self.state in (State.CLOSING, State.DRAINING):
+            return self._close_batch(now)
+        if self.state not in (State.ESTABLISHED, State.HANDSHAKE):
+            return None
+        self._tell_credit(now)
+        is_leaving = self._closing_reason is not None and not self.sending.backlog
+        if now >= self._ack_at or (is_leaving and self._ack_at < math.inf):
+            return self._ack_batch(now)
+        if self.state is State.HANDSHAKE:
+            return None  # half open: it gets nothing but INIT_ACK until it has used its connection id
+        if is_leaving:
+            self._begin_closing(CloseCode.DONE, self._closing_reason or "", now)
+            return self._close_batch(now)
+        batch = self._data_batch(now)
+        if batch is not None:
+            self._ping_owed = False
+            return batch
+        if self._ping_owed or self._probes_owed:
+            self._ping_owed = False
+            self._probes_owed = max(0, self._probes_owed - 1)
+            return self._ping_batch(now, 0)
+        batch = self._mtu_batch(now)
+        self._watch_credit(now)
+        return batch
+
+    def _one(self, datagram: bytearray) -> Batch:
+        return Batch(self.address, len(datagram), 1, 1, [datagram])
+
+    def _init_batch(self, now: float) -> Optional[Batch]:
+        if now < self.init_at:
+            return None
+        self.init_at = now + self._init_interval()
+        self._init_count += 1
+        if self.cookie == wire.NO_COOKIE and self._init_count >= self.tries:
+            self.init_at = math.inf
+        self._init_sent_at = now
+        token = self.owner.reset_token(self.local_id)
+        packet = wire.InitPacket(
+            self.local_id, self.nonce, self.first_number, self.receiving.credit, token, self.cookie
+        )
+        return self._one(wire.encode_init(packet))
+
+    def _init_interval(self) -> float:
+        """Seconds from this INIT to the next."""
+        intervals: Tuple[float, ...] = INIT_INTERVALS
+        if self.cookie == wire.NO_COOKIE:
+            intervals = ASK_INTERVALS if self.tries == math.inf else FEW_ASK_INTERVALS
+        return intervals[min(self._init_count, len(intervals) - 1)]
+
+    def _close_batch(self, now: float) -> Optional[Batch]:
+        if now < self._close_at or self._close is None:
+            return None
+        if not self._is_final_said:
+            self._is_final_said = True
+            return self._one(wire.encode_final(wire.FinalPacket(self.remote_id, self.receiving.whole_to)))
+        self._is_final_said = False  # before the next CLOSE, again
+        self._close_count += 1
+        if self.state is State.DRAINING or self._close_count > CLOSE_TRIES:
+            self._close_at = math.inf
+        else:
+            self._close_at = now + self._close_interval()
+            if self._close_count == CLOSE_TRIES:
+                self._end_at = self._close_at
+                self._close_at = math.inf
+        return self._one(wire.encode_close(self._close))
+
+    def _ack_batch(self, now: float) -> Batch:
+        numbers = self._numbers
+        ranges = [(a, b - 1) for a, b in zip(numbers.starts[-ACK_RANGES_MAX:], numbers.stops[-ACK_RANGES_MAX:])]
+        ranges.reverse()
+        largest = ranges[0][1] if ranges else max(self._largest_received, 0)
+        delay_us = min(int((now - self._largest_received_at) * 1e6), 0xFFFFFFFF)
+        self._eliciting = 0
+        self._acknowledged_at = now
+        self._ack_at = math.inf
+        self._credit_told = self.receiving.credit
+        packet = wire.AckPacket(self.remote_id, largest, delay_us, self.receiving.credit, ranges)
+        return self._one(wire.encode_ack(packet))
+
+    def _tell_credit(self, now: float) -> None:
+        """Grow the receive window with its use, and say so when half of it is news (RFC 9000 §4.2)."""
+        receiving = self.receiving
+        self.owner.grow_window(receiving)
+        receiving.raise_credit()
+        if receiving.credit - self._credit_told >= receiving.window // 2:
+            self._ack_at = now
+
+    def _ping_batch(self, now: float, size: int) -> Batch:
+        number = self.recovery.next_packet_number
+        datagram = wire.encode_ping(self.remote_id, number, number - self.recovery.floor(), size)
+        self._record(SentBatch(number, 1, 0, 0, 0, len(datagram), now, mtu_probe=bool(size), is_app_limited=True))
+        return self._one(datagram)
+
+    def _mtu_batch(self, now: float) -> Optional[Batch]:
+        if self._mtu_pending or not self._mtu_sizes:
+            return None
+        self._mtu_pending = self._mtu_sizes[0]
+        return self._ping_batch(now, self._mtu_pending)
+
+    def _record(self, sent: SentBatch) -> None:
+        self.recovery.on_sent(sent)
+        self._spoke_at = sent.sent_at
+        if self.recovery.next_packet_number >= self._skip_at:
+            self.recovery.skip_number()
+            self._skip_at = self._next_skip()
+
+    def _next_skip(self) -> int:
+        """The packet number to leave out next: at random, so that nobody knows it who did not see what came."""
+        window = min(self.recovery.congestion.window, SKIP_BYTES_MAX)
+        packets = window / self.datagram_size * self.owner.rng.uniform(*SKIP_EVERY)
+        return self.recovery.next_packet_number + max(2, int(packets))
+
+    def _window_room(self) -> int:
+        recovery = self.recovery
+        return int(recovery.congestion.window) - recovery.bytes_in_flight
+
+    def _room_wanted(self) -> int:
+        """Bytes of the window that must be free for a batch: on a near path, where the next acknowledgement comes soon,
+        enough for a good one; else acknowledgements of two packets would make batches of two for ever."""
+        size = self.datagram_size
+        if self.recovery.rtt.minimum >= NEAR_RTT:
+            return size
+        part = int(BURST_NEAR_PART * self.recovery.congestion.window)
+        return max(size, min(ROOM_NEAR * size, part, self.sending.unsent))
+
+    def _may_send_data(self, now: float) -> bool:
+        """Is there data, and does the congestion window (and with a real `now`, the pacer) let it go?"""
+        if self.state is not State.ESTABLISHED or not self.sending.has_something():
+            return False
+        if self._window_room() < self._room_wanted() and self.recovery.has_outstanding():
+            self._was_held = True
+            return False
+        return now == -math.inf or now >= self._next_send_at
+
+    def _data_batch(self, now: float) -> Optional[Batch]:
+        # RFC 9002 §7.5: a probe is never held back by the congestion window.
+        if self._probes_owed:
+            return self._probe_batch(now)
+        if not self._may_send_data(now):
+            return None
+        payload_size = self.datagram_size - DATA_HEADER_SIZE
+        rate = self.recovery.congestion.pacing_rate(self.recovery.rtt.smoothed)
+        packets = self._burst(rate)
+        found = self.sending.next_range(packets * payload_size)
+        if found is None:
+            return None
+        if self.recovery.rtt.smoothed >= UNPACED_RTT:
+            since = now if self._was_held else now - PACING_CATCH_UP
+            self._next_send_at = max(self._next_send_at, since) + found[1] / rate
+            self._was_held = False
+        return self._stream_batch(now, *found)
+
+    def _burst(self, rate: float) -> int:
+        """Packets for one batch: a quantum's worth, within window, batch and datagram limits.
+
+        A batch costs its ends as much as twenty packets in it: thirty nodes of a class on one machine need large ones.
+        """
+        size, rtt = self.datagram_size, self.recovery.rtt
+        if rtt.smoothed < UNPACED_RTT:
+            burst = min(UNPACED_SIZE // size, BATCH_PACKETS_MAX)
+        else:
+            is_near = rtt.minimum < NEAR_RTT
+            share = BURST_NEAR_PART * self.recovery.congestion.window if is_near else rate * PACING_QUANTUM
+            burst = min(max(2, int(share / size)), SEGMENTS_MAX, wire.DATAGRAM_SIZE_MAX // size)
+        return max(1, min(burst, self._window_room() // size))
+
+    def _probe_batch(self, now: float) -> Optional[Batch]:
+        # Which of the two arrives tells an outage from a black hole, in which all may be lost for its size alone.
+        size = self.datagram_size if self._probes_owed == PROBES else DATAGRAM_SIZE_BASE
+        self._probes_owed -= 1
+        payload_size = size - DATA_HEADER_SIZE
+        missing = self.sending.first_missing(payload_size)
+        if missing is not None:
+            return self._stream_batch(now, *missing, False)
+        found = self.sending.next_range(payload_size)
+        return self._stream_batch(now, *found) if found else self._ping_batch(now, 0)
+
+    def _stream_batch(self, now: float, offset: int, length: int, is_bulk: bool) -> Batch:
+        payload_size = self.datagram_size - DATA_HEADER_SIZE
+        payloads = self.sending.payloads(offset, length, payload_size)
+        count, number = len(payloads), self.recovery.next_packet_number
+        head = BatchHead(self.remote_id, number, number - self.recovery.floor(), offset, payload_size)
+        headers: Buffer
+        if is_bulk and not self.checks_bulk:
+            headers = wire.bulk_headers(head, 0, count, len(payloads[-1]))
+        else:
+            headers = wire.data_headers(head, payloads)
+        buffers: List[Buffer] = [b""] * (2 * count)
+        buffers[0::2] = self.owner.header_views(headers)
+        buffers[1::2] = payloads
+        size = min(self.datagram_size, DATA_HEADER_SIZE + length)
+        is_last = not self.sending.has_something()
+        self._record(SentBatch(number, count, offset, length, payload_size, size, now, is_app_limited=is_last))
+        return Batch(self.address, self.datagram_size, count, 2, buffers)

@@ -1,0 +1,560 @@
+"""One socket's side of the transport: many connections, address validation, and what comes from strangers.
+
+Pure, like `connection.py`. Its owner (the network thread in `rdt.py`, the simulator in the tests) does this:
+
+    endpoint.receive(buffer, segment_size, address, now)    for each read: one datagram, or several of one size
+    endpoint.on_timeout(now)                                when next_deadline() is reached
+    for batch in endpoint.batches(now): ...                 after any of these and after any verb
+    endpoint.events                                         a deque to be emptied
+
+Nothing is remembered of an address, and no more bytes go to it than came, before it has proved by a cookie that
+it can receive there (RFC 9000 §8).
+"""
+
+from __future__ import annotations
+
+import collections
+import heapq
+import hmac
+import itertools
+import math
+import random
+from typing import Callable, Counter, Deque, Dict, Hashable, Iterator, List, NamedTuple, Optional, Tuple, Type, Union
+
+from protocol import mishaps
+from protocol.buffers import BufferPool
+from protocol.fairness import FairShares
+from protocol.fields import Address, Buffer, WireError
+from protocol.rates import RateLimit
+from protocol.transport import packets as wire
+from protocol.transport.congestion import CongestionController
+from protocol.transport.connection import (
+    BacklogDrained,
+    Batch,
+    Connection,
+    ConnectionLost,
+    Established,
+    FrameReceived,
+    State,
+)
+from protocol.transport.cubic import CubicQ
+from protocol.transport.frames import FRAMES_WAITING_MAX
+from protocol.transport.packets import CloseCode, PacketType
+from protocol.transport.receiving import RECEIVE_WINDOW_INITIAL, RECEIVE_WINDOW_MAX, ReceiveStream
+from protocol.transport.sending import HeldMemory
+
+log = mishaps.logger("transport")
+
+CONNECTIONS_MAX = 2048
+CONNECTIONS_PER_HOST_MAX = 64  # loopback is exempt
+UNUSED_TIME = 60.0  # seconds without a message, after which a connection makes room for another if there is none
+EVICTIONS_PER_SECOND = 20  # looks through all connections for one that may go
+RECEIVE_WINDOWS_MAX = 256 << 20  # bytes of credit given to all remotes together
+HELD_MAX = 256 << 20  # bytes that wait to be delivered to all remotes together, with what they cost; of these at most
+HELD_SPARE = 1 / 2  # ... as much more while everybody takes what is sent to it
+TOOK_NOTHING_TIME = 1.0  # seconds, after which a remote may be closed for the room that waits for it
+ROOM_INTERVAL = 0.1  # seconds between two looks through all connections, while there is spare room
+BODIES_KEPT_MAX = 24 << 20  # bytes of message bodies that are used again
+COOKIE_SLOT = 10.0  # seconds; a cookie lives for its slot and the next
+COOKIES_PER_SECOND = 2000
+COOKIES_PER_HOST_PER_SECOND = 50  # loopback is exempt
+RESETS_PER_SECOND = 100
+LONES_PER_SECOND = 5000  # messages outside connections that are handed on; a lab of 1,000 nodes probes with fewer
+REPLIES_MAX = 4096  # answers to strangers that wait for the socket
+STALE_DEADLINES_MAX = 100  # alarms of the past that are tidied away together
+TROUBLE_PAUSE = 0.1  # seconds that a connection rests after an exception in its code
+FIRST_NUMBER_BITS = 32  # a random first packet number; numbers have 64 bits and never wrap
+
+
+class LoneReceived(NamedTuple):
+    """A message outside any connection; its sender has proved nothing."""
+
+    address: Address
+    message: bytes
+
+
+Event = Union[Established, FrameReceived, BacklogDrained, ConnectionLost, LoneReceived]
+
+
+_SHARE = "another needs its place, and you have most"  # the reason for who gives way
+
+
+def is_loopback(host: str) -> bool:
+    return host.startswith("127.") or host == "::1"
+
+
+def _person(address: Address) -> Hashable:
+    """Whose share a connection is part of: its machine's; on this machine each program's."""
+    return address if is_loopback(address[0]) else address[0]
+
+
+class Endpoint:
+    """Many connections on one socket. `rng` should be secrets.SystemRandom() outside of tests."""
+
+    connection_class: Type[Connection] = Connection
+
+    def __init__(
+        self,
+        rng: random.Random,
+        connections_max: int = CONNECTIONS_MAX,
+        datagram_size_max: int = wire.DATAGRAM_SIZE_MAX,
+        new_controller: Callable[[int], CongestionController] = CubicQ,
+    ) -> None:
+        self.rng = rng
+        self.now = 0.0
+        self.datagram_size_max = datagram_size_max
+        self.new_controller = new_controller  # of each connection, with its datagram size in bytes
+        self.events: Deque[Event] = collections.deque()
+        self.stats: Counter[str] = collections.Counter()
+        self.bodies = BufferPool(BODIES_KEPT_MAX)
+        self._headers = memoryview(bytearray(wire.DATA_HEADER_SIZE * wire.BATCH_PACKETS_MAX))
+        self._header_views = [
+            self._headers[start : start + wire.DATA_HEADER_SIZE]
+            for start in range(0, len(self._headers), wire.DATA_HEADER_SIZE)
+        ]
+        self.frames_waiting_max = FRAMES_WAITING_MAX  # of a connection made from now on
+        self.frames_waiting = 0  # unread frames of all connections
+        self.held = HeldMemory()  # what waits to be delivered, on all connections
+        self.held_max = HELD_MAX
+        self.held_before: Callable[[], int] = lambda: 0  # and what is on its way to them; set by who hands it over
+        self._room_at = -math.inf  # when to look for room again
+        self.accepts = True  # takes connections from others
+        self._connections_max = connections_max
+        self._secret = rng.getrandbits(256).to_bytes(32, "big")
+        self._by_local: Dict[bytes, Connection] = {}
+        self._by_client: Dict[Tuple[Address, bytes], Connection] = {}
+        self._by_remote: Dict[Tuple[Address, bytes], Connection] = {}
+        self._per_host: Counter[str] = collections.Counter()
+        self._windows = 0  # bytes of receive window in use by all
+        self._replies: Deque[Batch] = collections.deque()
+        self._ready: Dict[Connection, None] = {}  # in turn: those that may have something to send
+        self._deadlines: List[Tuple[float, int, Connection]] = []
+        self._armed: Dict[Connection, float] = {}
+        self._ties = itertools.count()
+        self._cookies = RateLimit(COOKIES_PER_SECOND)
+        self._cookies_per_host = RateLimit(COOKIES_PER_HOST_PER_SECOND)
+        self._evictions = RateLimit(EVICTIONS_PER_SECOND)
+        self._resets = RateLimit(RESETS_PER_SECOND)
+        self._lones = RateLimit(LONES_PER_SECOND)
+
+    @property
+    def connections(self) -> List[Connection]:
+        return list(self._by_local.values())
+
+    # ---- what the owner does
+
+    def connect(self, address: Address, now: float, timeout: float = 5.0, tries: float = math.inf) -> Connection:
+        """Begin a handshake; Established or ConnectionLost will tell how it went.
+
+        No more than `tries` datagrams go out until the first comes back.
+        """
+        self.now = now
+        connection = self._new(address, True, now)
+        connection.nonce = self._random_bytes(16)
+        connection.handshake_deadline = now + timeout
+        connection.tries = tries
+        self.touch(connection)
+        return connection
+
+    def send_lone(self, address: Address, message: Buffer) -> None:
+        """One datagram outside any connection."""
+        self._reply(address, wire.encode_lone(message))
+
+    def close_all(self, reason: str) -> None:
+        """Orderly end of every connection; no new ones are taken."""
+        self.accepts = False
+        for connection in self.connections:
+            if connection.state is State.CONNECTING:
+                connection.fail(CloseCode.GOING_AWAY, reason, self.now)
+            else:
+                connection.shut_down(reason)
+
+    def give_up_all(self, reason: str, now: float) -> None:
+        """There is no more time to deliver what was sent: end all connections, and ask what they took."""
+        self.now = now
+        for connection in self.connections:
+            connection.give_up(reason, now)
+
+    def drop_all(self, reason: str) -> None:
+        """The socket is gone, and every connection with it."""
+        self.accepts = False
+        for connection in self.connections:
+            connection.drop(reason)
+
+    def next_deadline(self) -> float:
+        """When on_timeout wants to be called; it may come early, for nothing."""
+        if self._ready or self._replies:
+            return -math.inf
+        return self._deadlines[0][0] if self._deadlines else math.inf
+
+    def on_timeout(self, now: float) -> None:
+        self.now = now
+        while self._deadlines and self._deadlines[0][0] <= now:
+            deadline, _, connection = heapq.heappop(self._deadlines)
+            if self._armed.get(connection) != deadline:
+                continue
+            del self._armed[connection]
+            try:
+                if connection.next_deadline() <= now:
+                    connection.on_timeout(now)
+            except Exception:
+                self._arm_after_trouble(connection, now)
+                raise
+            self.touch(connection)
+
+    def batches(self, now: float) -> Iterator[Batch]:
+        """What is to be sent now, a batch of each connection in turn. The caller may stop early and come again."""
+        self.now = now
+        while self._replies:
+            yield self._replies.popleft()
+        while self._ready:
+            connection = next(iter(self._ready))
+            del self._ready[connection]
+            try:
+                batch = connection.next_batch(now)
+                if batch is None:
+                    self._arm(connection, connection.next_deadline())
+            except Exception:
+                self._arm_after_trouble(connection, now)
+                raise
+            if batch is not None:
+                self._ready[connection] = None
+                yield batch
+
+    # ---- what connections call
+
+    def header_views(self, headers: Buffer) -> List[memoryview]:
+        """The headers of a batch, cut apart, in memory that the next batch uses again."""
+        size = len(headers)
+        self._headers[:size] = headers
+        return self._header_views[: size // wire.DATA_HEADER_SIZE]
+
+    def touch(self, connection: Connection) -> None:
+        """It may have something to send, or another deadline."""
+        if connection.state is not State.CLOSED:
+            self._ready[connection] = None
+
+    def _arm_after_trouble(self, connection: Connection, now: float) -> None:
+        """A bug of ours stopped it half way: it goes on a little later, by its alarm, and not at once and for ever."""
+        self._ready.pop(connection, None)
+        if connection.state is not State.CLOSED:
+            self._arm(connection, now + TROUBLE_PAUSE)
+
+    def _arm(self, connection: Connection, deadline: float) -> None:
+        armed = self._armed.get(connection, math.inf)
+        if deadline < armed:
+            self._armed[connection] = deadline
+            heapq.heappush(self._deadlines, (deadline, next(self._ties), connection))
+            if len(self._deadlines) > 2 * len(self._armed) + STALE_DEADLINES_MAX:
+                self._drop_stale_deadlines()
+
+    def _drop_stale_deadlines(self) -> None:
+        """Each alarm that was replaced by an earlier one, or whose connection ended, still lies in the heap."""
+        self._deadlines = [(deadline, next(self._ties), each) for each, deadline in self._armed.items()]
+        heapq.heapify(self._deadlines)
+
+    def know_remote(self, connection: Connection) -> None:
+        self._by_remote[connection.address, connection.remote_id] = connection
+
+    def forget(self, connection: Connection) -> None:
+        """The connection is over; only its late packets will ever come."""
+        self._by_local.pop(connection.local_id, None)
+        self._by_client.pop((connection.address, connection.client_id), None)
+        self._by_remote.pop((connection.address, connection.remote_id), None)
+        self._ready.pop(connection, None)
+        self._armed.pop(connection, None)
+        self._windows -= connection.receiving.window
+        host = connection.address[0]
+        self._per_host[host] -= 1
+        if not self._per_host[host]:
+            del self._per_host[host]
+
+    def grow_window(self, receiving: ReceiveStream) -> None:
+        """Double a receive window that was used up once more, as long as all of them together stay within bounds."""
+        window = receiving.window
+        if receiving.is_window_used() and window < RECEIVE_WINDOW_MAX and self._windows + window <= RECEIVE_WINDOWS_MAX:
+            self._windows += window
+            receiving.double_window()
+
+    def held_size(self) -> int:
+        """Bytes of memory that wait to be delivered to all remotes."""
+        return self.held.total + self.held_before()
+
+    def make_room(self) -> None:
+        """Too much waits to be delivered: close those that hold most of it and have taken nothing for longest."""
+        while self.held_size() > self.held_max:
+            has_spare = self.held_size() <= (1 + HELD_SPARE) * self.held_max
+            if has_spare and self.now < self._room_at:
+                return
+            waiting = [each for each in self._by_local.values() if each.sending.cost]
+            stalled = [each for each in waiting if each.taking_at <= self.now - TOOK_NOTHING_TIME]
+            if not waiting or (has_spare and not stalled):
+                self._room_at = self.now + ROOM_INTERVAL
+                return
+            self._close_for_room(stalled or waiting)
+
+    def _close_for_room(self, waiting: List[Connection]) -> None:
+        """Of the connections of all who hold an equal share or more, the one that has taken nothing for longest."""
+        shares = FairShares(self.held_max)
+        for each in waiting:
+            shares.take(_person(each.address), each.sending.cost)
+        greedy = [each for each in waiting if shares.holds_its_share(_person(each.address))]
+        longest = min(greedy, key=lambda each: each.taking_at)
+        self.stats["closed: took nothing while others needed the room"] += 1
+        reason = "took nothing for %.0f s of %d MB, and room is needed"
+        waited, size = self.now - longest.taking_at, longest.backlog / 1e6
+        longest.fail(CloseCode.LIMIT, reason % (waited, math.ceil(size)), self.now)
+
+    def reset_token(self, connection_id: bytes) -> bytes:
+        """Proves that a RESET comes from the endpoint that had that id (RFC 9000 §10.3)."""
+        return hmac.digest(self._secret, b"reset" + connection_id, "sha256")[: wire.RESET_TOKEN_SIZE]
+
+    def _new(self, address: Address, is_client: bool, now: float) -> Connection:
+        local_id = self._random_bytes(wire.CONNECTION_ID_SIZE)
+        first_number = self.rng.getrandbits(FIRST_NUMBER_BITS)
+        connection = self.connection_class(self, address, local_id, is_client, first_number, now)
+        self._by_local[local_id] = connection
+        self._per_host[address[0]] += 1
+        self._windows += RECEIVE_WINDOW_INITIAL
+        return connection
+
+    def _random_bytes(self, count: int) -> bytes:
+        return self.rng.getrandbits(8 * count).to_bytes(count, "big")
+
+    def _reply(self, address: Address, datagram: bytearray) -> None:
+        if len(self._replies) < REPLIES_MAX:
+            self._replies.append(Batch(address, len(datagram), 1, 1, [datagram]))
+
+    # ---- what arrives
+
+    def receive(self, buffer: memoryview, segment_size: int, address: Address, now: float) -> None:
+        """Take in one datagram, or several of `segment_size` bytes (the last may be shorter) from one address."""
+        self.now = now
+        if len(buffer) <= segment_size:
+            self._receive_datagram(buffer, address, now)
+            return
+        while len(buffer):
+            run = wire.decode_bulk_run(buffer, segment_size)
+            count = run.packets if run is not None else 1
+            front, buffer = buffer[: count * segment_size], buffer[count * segment_size :]
+            if run is None or not self._receive_run(run, front, address, now):
+                for start in range(0, len(front), segment_size):
+                    self._receive_datagram(front[start : start + segment_size], address, now)
+
+    def _receive_run(self, run: wire.BulkRun, datagrams: memoryview, address: Address, now: float) -> bool:
+        """Hand a run to its connection; False if there is none that takes it."""
+        connection = self._by_local.get(run.head.connection_id)
+        if connection is None or connection.address != address or not connection.remote_id:
+            return False
+        self._ready[connection] = None
+        connection.on_run(run, datagrams, now)
+        return True
+
+    def _receive_datagram(self, datagram: memoryview, address: Address, now: float) -> None:
+        try:
+            handler = _HANDLERS.get(wire.decode_prefix(datagram))
+            if handler is None:
+                raise WireError("unknown packet type")
+            handler(self, datagram, address, now)
+        except WireError as error:
+            self.stats["malformed: %s" % error] += 1
+
+    def _find(self, connection_id: bytes, datagram: memoryview, address: Address, now: float) -> Optional[Connection]:
+        connection = self._by_local.get(connection_id)
+        if connection is None:
+            self._maybe_reset(connection_id, datagram, address, now)
+        elif connection.address != address:
+            self.stats["dropped: other address"] += 1
+        elif not connection.remote_id:
+            self.stats["dropped: before the handshake"] += 1
+        else:
+            self._ready[connection] = None
+            return connection
+        return None
+
+    def _maybe_reset(self, connection_id: bytes, datagram: memoryview, address: Address, now: float) -> None:
+        """Tell a stranger that we do not know its connection, in fewer bytes than it sent: so no two can loop."""
+        self.stats["dropped: unknown connection"] += 1
+        if len(datagram) > wire.RESET.size and datagram[5] in _ANSWERED_BY_RESET and self._resets.allows("", now):
+            self._reply(address, wire.encode_reset(wire.ResetPacket(connection_id, self.reset_token(connection_id))))
+
+    def _on_data(self, datagram: memoryview, address: Address, now: float) -> None:
+        connection_id, number, oldest, offset = wire.decode_data_header(datagram)
+        connection = self._find(connection_id, datagram, address, now)
+        if connection is not None:
+            connection.on_data(number, oldest, offset, datagram[wire.DATA_HEADER_SIZE :], now)
+
+    def _on_ping(self, datagram: memoryview, address: Address, now: float) -> None:
+        connection_id, number, oldest, _ = wire.decode_data_header(datagram)
+        connection = self._find(connection_id, datagram, address, now)
+        if connection is not None:
+            connection.on_ping(number, oldest, now)
+
+    def _on_ack(self, datagram: memoryview, address: Address, now: float) -> None:
+        try:
+            packet = wire.decode_ack(datagram)
+        except wire.BadRanges as error:
+            connection = self._find(error.connection_id, datagram, address, now)
+            if connection is not None:
+                connection.fail(CloseCode.PROTOCOL, str(error), now)
+            raise
+        connection = self._find(packet.connection_id, datagram, address, now)
+        if connection is not None:
+            connection.on_ack(packet, now)
+
+    def _on_close(self, datagram: memoryview, address: Address, now: float) -> None:
+        packet = wire.decode_close(datagram)
+        connection = self._find(packet.connection_id, datagram, address, now)
+        if connection is not None:
+            connection.on_close(packet, now)
+
+    def _on_final(self, datagram: memoryview, address: Address, now: float) -> None:
+        packet = wire.decode_final(datagram)
+        connection = self._find(packet.connection_id, datagram, address, now)
+        if connection is not None:
+            connection.on_final(packet, now)
+
+    def _on_reset(self, datagram: memoryview, address: Address, now: float) -> None:
+        packet = wire.decode_reset(datagram)
+        connection = self._by_remote.get((address, packet.connection_id))
+        if connection is not None and hmac.compare_digest(packet.token, connection.remote_token):
+            connection.on_reset(now)
+
+    def _on_lone(self, datagram: memoryview, address: Address, now: float) -> None:
+        if self._lones.allows("", now):
+            self.events.append(LoneReceived(address, wire.decode_lone(datagram)))
+        else:
+            self.stats["dropped: too many lone messages"] += 1
+
+    # ---- handshake
+
+    def _cookie(self, packet: wire.InitPacket, address: Address, slot: int) -> bytes:
+        said = b"%d|%s|%d|%b|%b" % (slot, address[0].encode(), address[1], packet.client_id, packet.nonce)
+        return slot.to_bytes(4, "big") + hmac.digest(self._secret, b"cookie" + said, "sha256")[:16]
+
+    def _is_cookie_good(self, packet: wire.InitPacket, address: Address, now: float) -> bool:
+        slot = int(now / COOKIE_SLOT) & 0xFFFFFFFF
+        said = int.from_bytes(packet.cookie[:4], "big")
+        return said in (slot, slot - 1) and hmac.compare_digest(packet.cookie, self._cookie(packet, address, said))
+
+    def _on_init(self, datagram: memoryview, address: Address, now: float) -> None:
+        packet = wire.decode_init(datagram)
+        known = self._by_client.get((address, packet.client_id))
+        if known is not None:
+            if known.nonce == packet.nonce and known.state is not State.CLOSED:
+                self._send_init_ack(known)  # the first answer was lost
+            return
+        if self._is_cookie_good(packet, address, now):
+            self._accept(packet, address, now)
+            return
+        host = address[0]
+        # The host's own share first: else a single host could use up what there is for all.
+        if (is_loopback(host) or self._cookies_per_host.allows(host, now)) and self._cookies.allows("", now):
+            cookie = self._cookie(packet, address, int(now / COOKIE_SLOT) & 0xFFFFFFFF)
+            self._reply(address, wire.encode_cookie(wire.CookiePacket(packet.client_id, packet.nonce, cookie)))
+        else:
+            self.stats["dropped: too many handshakes"] += 1
+
+    def _accept(self, packet: wire.InitPacket, address: Address, now: float) -> None:
+        refusal = self._refusal(address, now)
+        if refusal:
+            self.stats["refused: %s" % refusal] += 1
+            log.info("refused a connection from %s:%d: %s", *address, refusal)
+            self._reply(address, wire.encode_refused(wire.RefusedPacket(packet.client_id, packet.nonce, refusal)))
+            return
+        connection = self._new(address, False, now)
+        connection.accept_init(packet, packet.reset_token)
+        self._by_client[address, packet.client_id] = connection
+        self._send_init_ack(connection)
+        self.touch(connection)
+
+    def _refusal(self, address: Address, now: float) -> str:
+        host = address[0]
+        if not self.accepts:
+            return "it is leaving"
+        if len(self._by_local) >= self._connections_max and not self._evict(address, "", now):
+            return "it has too many connections"
+        is_host_full = not is_loopback(host) and self._per_host[host] >= CONNECTIONS_PER_HOST_MAX
+        if is_host_full and not self._evict(address, host, now):
+            return "too many connections from one machine"
+        return ""
+
+    def _evict(self, newcomer: Address, host: str, now: float) -> bool:
+        """End a connection that others opened (of that host, if one is named), so that the newcomer has its place.
+
+        The one that was left unused the longest; else one of who has most of them, if that are more than the newcomer
+        has then: of all machines, or of the programs on the one.
+        """
+        if not self._evictions.allows("", now):
+            return False
+        open_ones = [
+            each
+            for each in self._by_local.values()
+            if each.state in (State.HANDSHAKE, State.ESTABLISHED)
+            and not each.is_client
+            and host in ("", each.address[0])
+        ]
+        unused = [each for each in open_ones if each.state is State.ESTABLISHED and each.used_at <= now - UNUSED_TIME]
+        going = unused or self._of_the_greediest(newcomer, open_ones, bool(host))
+        if going:
+            longest = min(going, key=lambda each: each.used_at)
+            longest.fail(CloseCode.GOING_AWAY, "unused, and its place is needed" if unused else _SHARE, now)
+            self.touch(longest)
+        return bool(going)
+
+    def _of_the_greediest(self, newcomer: Address, open_ones: List[Connection], is_one_host: bool) -> List[Connection]:
+        shares = FairShares(0)
+        for each in open_ones:
+            shares.take(each.address if is_one_host else _person(each.address))
+        person = newcomer if is_one_host else _person(newcomer)
+        who = shares.gives_way(person)
+        if who == person:
+            return []
+        return [each for each in open_ones if who == (each.address if is_one_host else _person(each.address))]
+
+    def _send_init_ack(self, connection: Connection) -> None:
+        fields = (connection.client_id, connection.local_id, connection.first_number, connection.receiving.credit)
+        packet = wire.InitAckPacket(*fields, self.reset_token(connection.local_id))
+        self._reply(connection.address, wire.encode_init_ack(packet))
+
+    def _connecting(self, client_id: bytes, address: Address) -> Optional[Connection]:
+        connection = self._by_local.get(client_id)
+        if connection is None or connection.address != address or connection.state is not State.CONNECTING:
+            return None
+        self._ready[connection] = None
+        return connection
+
+    def _on_cookie(self, datagram: memoryview, address: Address, now: float) -> None:
+        packet = wire.decode_cookie(datagram)
+        connection = self._connecting(packet.client_id, address)
+        if connection is not None:
+            connection.on_cookie(packet, now)
+
+    def _on_init_ack(self, datagram: memoryview, address: Address, now: float) -> None:
+        packet = wire.decode_init_ack(datagram)
+        connection = self._connecting(packet.client_id, address)
+        if connection is not None and connection.cookie != wire.NO_COOKIE:
+            connection.on_init_ack(packet, now)
+
+    def _on_refused(self, datagram: memoryview, address: Address, now: float) -> None:
+        packet = wire.decode_refused(datagram)
+        connection = self._connecting(packet.client_id, address)
+        if connection is not None and packet.nonce == connection.nonce:
+            connection.fail(CloseCode.LIMIT, packet.reason, now)
+
+
+_HANDLERS = {
+    int(PacketType.INIT): Endpoint._on_init,
+    int(PacketType.COOKIE): Endpoint._on_cookie,
+    int(PacketType.INIT_ACK): Endpoint._on_init_ack,
+    int(PacketType.DATA): Endpoint._on_data,
+    int(PacketType.BULK): Endpoint._on_data,
+    int(PacketType.ACK): Endpoint._on_ack,
+    int(PacketType.PING): Endpoint._on_ping,
+    int(PacketType.CLOSE): Endpoint._on_close,
+    int(PacketType.FINAL): Endpoint._on_final,
+    int(PacketType.RESET): Endpoint._on_reset,
+    int(PacketType.LONE): Endpoint._on_lone,
+    int(PacketType.REFUSED): Endpoint._on_refused,
+}
+_ANSWERED_BY_RESET = (PacketType.DATA, PacketType.BULK, PacketType.ACK, PacketType.PING)

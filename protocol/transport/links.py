@@ -1,0 +1,103 @@
+"""Links: connections as the roles see them, by number, with whole messages.
+
+`LinkTable` stands between an `Endpoint` and a node. It belongs to whoever owns the endpoint (the network thread, or the
+simulator) and tells the node by `emit(event name, *arguments)`; `rdt.Links` and the simulator give roles the same verbs
+over it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any, Callable, Dict, Iterator, Optional
+
+from protocol.fields import Address, Buffer
+from protocol.figures import PathFigures
+from protocol.transport.connection import BacklogDrained, Connection, ConnectionLost, Established, FrameReceived
+from protocol.transport.endpoint import Endpoint, LoneReceived
+from protocol.transport.frames import Frame
+
+MESSAGES_WAITING_MAX = 1 << 14  # roles read at once: who has so many unread messages at a node floods it
+MESSAGES_HELD_MAX = 64 << 20  # bytes that wait for all links: eight uploads of 4 MiB each, and as much of small ones
+MESSAGE = 0  # the frame kind of a whole message; rdt.py has the kinds of the file verbs
+
+
+class LinkTable:
+    """Numbers for connections; events for the node that owns them.
+
+    emit("on_link_up", link, address, incoming) · ("on_link_lost", link, reason) · ("on_message", link, frame body)
+    ("on_writable", link) · ("on_lone", address, message). A message holds its credit until `consume` is called.
+    """
+
+    def __init__(
+        self, endpoint: Endpoint, emit: Callable[..., None], incoming: Optional[Iterator[int]] = None
+    ) -> None:
+        self._endpoint = endpoint
+        endpoint.frames_waiting_max = MESSAGES_WAITING_MAX
+        endpoint.held_max = MESSAGES_HELD_MAX
+        self._emit = emit
+        self._by_link: Dict[int, Connection] = {}
+        self._incoming = incoming or itertools.count(2, 2)  # even numbers; the node's own are odd
+
+    def connect(self, link: int, address: Address, now: float, tries: float = math.inf) -> None:
+        """Open a link under that (odd) number, with so many datagrams at most until something comes back."""
+        connection = self._endpoint.connect(address, now, tries=tries)
+        connection.user = link
+        self._by_link[link] = connection
+
+    def send(self, link: int, *parts: Buffer, is_bulk: bool = False) -> None:
+        """Send one message; `is_bulk`: its last part carries a digest of its own."""
+        connection = self._by_link.get(link)
+        if connection is not None:
+            connection.send_frame(MESSAGE, *parts, is_bulk=is_bulk)
+
+    def check_bulk(self, link: int) -> None:
+        """Let checksums cover bulk, too, from now on."""
+        connection = self._by_link.get(link)
+        if connection is not None:
+            connection.checks_bulk = True
+
+    def consume(self, link: int, size: int) -> None:
+        """The node is done with a message of that size."""
+        connection = self._by_link.get(link)
+        if connection is not None:
+            connection.consume_bytes(size)
+
+    def backlog(self, link: int) -> int:
+        connection = self._by_link.get(link)
+        return connection.backlog if connection is not None else 0
+
+    def figures(self, link: int) -> Optional[PathFigures]:
+        """How the path of that link does; from any thread."""
+        connection = self._by_link.get(link)
+        return connection.figures() if connection is not None else None
+
+    def disconnect(self, link: int, reason: str) -> None:
+        connection = self._by_link.get(link)
+        if connection is not None:
+            connection.shut_down(reason)
+
+    def on_event(self, event: Any) -> None:
+        """Translate one of the endpoint's events."""
+        if isinstance(event, LoneReceived):
+            self._emit("on_lone", event.address, event.message)
+            return
+        connection = event.connection
+        if isinstance(event, Established):
+            self._on_established(connection)
+        elif isinstance(event, FrameReceived):
+            if event.kind == MESSAGE and connection.user in self._by_link:
+                self._emit("on_message", connection.user, event.body)
+            else:
+                connection.consume(Frame(event.kind, event.body))
+        elif isinstance(event, BacklogDrained):
+            self._emit("on_writable", connection.user)
+        elif isinstance(event, ConnectionLost) and self._by_link.pop(connection.user, None) is not None:
+            self._emit("on_link_lost", connection.user, event.reason)
+
+    def _on_established(self, connection: Connection) -> None:
+        incoming = not connection.is_client
+        if incoming:
+            connection.user = next(self._incoming)
+            self._by_link[connection.user] = connection
+        self._emit("on_link_up", connection.user, connection.address, incoming)

@@ -1,0 +1,433 @@
+"""The bytes of the network: packets (what the transport puts into datagrams) and the codec of messages.
+
+A *packet* is one datagram. All numbers are big-endian. Every packet opens with the same eight bytes:
+
+    checksum 4   CRC-32 of everything behind it (IEEE 802.3, as zlib.crc32); BULK: see `bulk_headers`
+    version  1   VERSION
+    type     1   PacketType
+    length   2   size of the whole datagram, so that a batch can be cut without asking the kernel
+
+`encode_x` stands beside `decode_x`; decoding raises `WireError` and nothing else, whatever the bytes.
+Messages, which travel inside the stream, are declared in `protocol/messages.py` with the field codecs below.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import struct
+import zlib
+from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
+
+from protocol.fields import Buffer, WireError
+
+VERSION = 1
+DATAGRAM_SIZE_MAX = 65_507  # the largest UDP payload over IPv4
+ACK_RANGES_MAX = 64  # ranges in one acknowledgement, newest first (THREATS: E01)
+CONNECTION_ID_SIZE = 8
+COOKIE_SIZE = 20  # 4 bytes of slot, 16 of HMAC
+RESET_TOKEN_SIZE = 16
+REASON_SIZE_MAX = 200  # bytes of UTF-8 that a CLOSE may say
+# Numbers that become an endpoint's state are refused where they are decoded: up to half of what 8 bytes hold, whatever
+# is reckoned from one (the last of a batch, the next) fits into its field again. Honest ones begin below 2^32 and are
+# never used up (RFC 9000 has 2^62). The others are held against that state, and end the connection with a reason: what
+# was acknowledged against what was sent, where bytes lie against the credit, a final size against what came.
+PACKET_NUMBER_MAX = 1 << 63
+CREDIT_MAX = 1 << 63  # stream offset up to which a remote may let us send
+
+
+class BadRanges(WireError):
+    """An acknowledgement whose ranges contradict each other: of a connection, whose remote is told so."""
+
+    def __init__(self, connection_id: bytes) -> None:
+        super().__init__("acknowledgement ranges that cannot be")
+        self.connection_id = connection_id
+
+
+class PacketType(enum.IntEnum):
+    INIT = 1  # first packet, with an empty cookie or the one that COOKIE brought
+    COOKIE = 2  # the only answer to an address that has not proved itself
+    INIT_ACK = 3  # the connection exists
+    DATA = 4
+    ACK = 5
+    PING = 6  # elicits an acknowledgement; padded, it is an MTU probe
+    CLOSE = 7
+    RESET = 8  # "I know no such connection", proved by the token of the handshake
+    LONE = 9  # one message outside any connection: search and probe
+    REFUSED = 10  # the remote will not take this connection now
+    BULK = 11  # DATA whose payload the checksum leaves out: a part of what carries a digest of its own
+    FINAL = 12  # before each CLOSE: what its sender has taken in, and will not add to
+
+
+PREFIX = struct.Struct(">IBBH")
+PREFIX_SIZE = PREFIX.size
+CHECKSUM = struct.Struct(">I")
+
+# DATA, BULK and PING: prefix, remote connection id, number of the batch's first packet, floor, the batch's stream
+# offset, step, index.  Packet `index` of a batch has number first + index, and its payload the offset + index * step:
+# the headers of a batch differ in index and checksum alone.  `floor` is how far below the first number the oldest
+# packet lies whose fate still interests the sender: ranges below it are forgotten.
+DATA_HEADER = struct.Struct(">IBBH8sQIQHH")
+DATA_HEADER_SIZE = DATA_HEADER.size
+BATCH_PACKETS_MAX = 176
+_COVERED = slice(4, DATA_HEADER_SIZE - 2)  # what a BULK packet's checksum is over, beside its index
+_HEAD = slice(PREFIX_SIZE, DATA_HEADER_SIZE - 2)  # the same in all headers of a batch, whatever their length
+
+# ACK: prefix, connection id, largest acknowledged, acknowledgement delay in microseconds, credit (the stream
+# offset up to which the other side may send), number of ranges; then a (gap, length) pair for each range.
+ACK_HEADER = struct.Struct(">IBBH8sQIQH")
+ACK_HEADER_SIZE = ACK_HEADER.size
+_ACK_RANGES = [struct.Struct(">%dI" % (2 * count)) for count in range(ACK_RANGES_MAX + 1)]
+
+# INIT: prefix, client's connection id, client's nonce, client's first packet number, credit, reset token, cookie.
+# It is padded well beyond COOKIE, so that an answer never has more bytes than what caused it.
+INIT = struct.Struct(">IBBH8s16sQQ16s20s")
+INIT_SIZE = INIT.size + 64
+COOKIE = struct.Struct(">IBBH8s16s20s")
+INIT_ACK = struct.Struct(">IBBH8s8sQQ16s")
+CLOSE = struct.Struct(">IBBH8sBQ")  # prefix, connection id, code, final size of the stream; then the reason
+FINAL = struct.Struct(">IBBH8sQ")  # prefix, connection id, received: offset behind the last whole frame taken in
+RESET = struct.Struct(">IBBH8s16s")
+REFUSED = struct.Struct(">IBBH8s16s")  # prefix, client's connection id and nonce; then the reason
+NO_COOKIE = bytes(COOKIE_SIZE)
+
+
+class CloseCode(enum.IntEnum):
+    DONE = 0  # orderly: everything up to the final size was delivered
+    GOING_AWAY = 1
+    PROTOCOL = 2  # the other side broke a rule of the transport
+    LIMIT = 3
+    ABANDONED = 4  # closed with data unsent
+
+
+class InitPacket(NamedTuple):
+    client_id: bytes
+    nonce: bytes
+    first_packet_number: int
+    credit: int
+    reset_token: bytes
+    cookie: bytes
+
+
+class CookiePacket(NamedTuple):
+    client_id: bytes
+    nonce: bytes
+    cookie: bytes
+
+
+class InitAckPacket(NamedTuple):
+    client_id: bytes
+    server_id: bytes
+    first_packet_number: int
+    credit: int
+    reset_token: bytes
+
+
+class AckPacket(NamedTuple):
+    connection_id: bytes
+    largest: int
+    delay_us: int
+    credit: int
+    ranges: List[Tuple[int, int]]  # (first, last) inclusive, newest first
+
+
+class ClosePacket(NamedTuple):
+    connection_id: bytes
+    code: int
+    final_size: int
+    reason: str
+
+
+class FinalPacket(NamedTuple):
+    connection_id: bytes
+    received: int
+
+
+class ResetPacket(NamedTuple):
+    connection_id: bytes
+    token: bytes
+
+
+class RefusedPacket(NamedTuple):
+    client_id: bytes
+    nonce: bytes
+    reason: str
+
+
+def seal(datagram: bytearray) -> bytearray:
+    """Write length and checksum into a finished packet."""
+    struct.pack_into(">H", datagram, 6, len(datagram))
+    CHECKSUM.pack_into(datagram, 0, zlib.crc32(memoryview(datagram)[4:]))
+    return datagram
+
+
+def decode_prefix(datagram: memoryview) -> int:
+    """Check version, length and checksum; return the packet's type."""
+    if len(datagram) < PREFIX_SIZE:
+        raise WireError("shorter than a prefix")
+    checksum, version, packet_type, length = PREFIX.unpack_from(datagram)
+    if version != VERSION:
+        raise WireError("unknown version")
+    if length != len(datagram):
+        raise WireError("length does not match")
+    if checksum != (_bulk_checksum(datagram) if packet_type == PacketType.BULK else zlib.crc32(datagram[4:])):
+        raise WireError("checksum does not match")
+    return packet_type
+
+
+def _built(
+    layout: struct.Struct, packet_type: int, fields: Sequence[Any], tail: Buffer = b"", size: int = 0
+) -> bytearray:
+    datagram = bytearray(layout.pack(0, VERSION, packet_type, 0, *fields))
+    datagram += tail
+    if len(datagram) < size:
+        datagram += bytes(size - len(datagram))
+    return seal(datagram)
+
+
+def _fields(layout: struct.Struct, datagram: memoryview) -> Tuple[Any, ...]:
+    try:
+        return layout.unpack_from(datagram)[4:]
+    except struct.error:
+        raise WireError("too short for its type") from None
+
+
+def _check_number(number: int) -> None:
+    if not 0 <= number <= PACKET_NUMBER_MAX:
+        raise WireError("packet number out of range")
+
+
+def _check_credit(credit: int) -> None:
+    if credit > CREDIT_MAX:
+        raise WireError("credit out of range")
+
+
+def encode_init(packet: InitPacket) -> bytearray:
+    return _built(INIT, PacketType.INIT, packet, size=INIT_SIZE)
+
+
+def decode_init(datagram: memoryview) -> InitPacket:
+    if len(datagram) < INIT_SIZE:
+        raise WireError("INIT is not padded")
+    packet = InitPacket(*_fields(INIT, datagram))
+    _check_number(packet.first_packet_number)
+    _check_credit(packet.credit)
+    return packet
+
+
+def encode_cookie(packet: CookiePacket) -> bytearray:
+    return _built(COOKIE, PacketType.COOKIE, packet)
+
+
+def decode_cookie(datagram: memoryview) -> CookiePacket:
+    return CookiePacket(*_fields(COOKIE, datagram))
+
+
+def encode_init_ack(packet: InitAckPacket) -> bytearray:
+    return _built(INIT_ACK, PacketType.INIT_ACK, packet)
+
+
+def decode_init_ack(datagram: memoryview) -> InitAckPacket:
+    packet = InitAckPacket(*_fields(INIT_ACK, datagram))
+    _check_number(packet.first_packet_number)
+    _check_credit(packet.credit)
+    return packet
+
+
+def _reason_bytes(reason: str) -> bytes:
+    return reason.encode("utf-8", "replace")[:REASON_SIZE_MAX]
+
+
+def _reason_text(tail: memoryview) -> str:
+    return bytes(tail[:REASON_SIZE_MAX]).decode("utf-8", "replace")
+
+
+def encode_close(packet: ClosePacket) -> bytearray:
+    return _built(CLOSE, PacketType.CLOSE, packet[:3], _reason_bytes(packet.reason))
+
+
+def decode_close(datagram: memoryview) -> ClosePacket:
+    connection_id, code, final_size = _fields(CLOSE, datagram)
+    return ClosePacket(connection_id, code, final_size, _reason_text(datagram[CLOSE.size :]))
+
+
+def encode_refused(packet: RefusedPacket) -> bytearray:
+    return _built(REFUSED, PacketType.REFUSED, packet[:2], _reason_bytes(packet.reason)[:60])
+
+
+def decode_refused(datagram: memoryview) -> RefusedPacket:
+    client_id, nonce = _fields(REFUSED, datagram)
+    return RefusedPacket(client_id, nonce, _reason_text(datagram[REFUSED.size :]))
+
+
+def encode_final(packet: FinalPacket) -> bytearray:
+    return _built(FINAL, PacketType.FINAL, packet)
+
+
+def decode_final(datagram: memoryview) -> FinalPacket:
+    return FinalPacket(*_fields(FINAL, datagram))
+
+
+def encode_reset(packet: ResetPacket) -> bytearray:
+    return _built(RESET, PacketType.RESET, packet)
+
+
+def decode_reset(datagram: memoryview) -> ResetPacket:
+    return ResetPacket(*_fields(RESET, datagram))
+
+
+def encode_lone(message: Buffer) -> bytearray:
+    return _built(PREFIX, PacketType.LONE, (), message)
+
+
+def decode_lone(datagram: memoryview) -> bytes:
+    return bytes(datagram[PREFIX_SIZE:])
+
+
+def encode_ack(packet: AckPacket) -> bytearray:
+    """Ranges are (first, last), newest first; each travels as (packets skipped since the range above, length)."""
+    pairs: List[int] = []
+    above = packet.largest + 1
+    for first, last in packet.ranges[:ACK_RANGES_MAX]:
+        gap, length = above - last - 1, last - first + 1
+        if gap >> 32 or length >> 32:
+            break
+        pairs += (gap, length)
+        above = first
+    count = len(pairs) // 2
+    fields = (packet.connection_id, packet.largest, packet.delay_us, packet.credit, count)
+    return _built(ACK_HEADER, PacketType.ACK, fields, _ACK_RANGES[count].pack(*pairs))
+
+
+def decode_ack(datagram: memoryview) -> AckPacket:
+    connection_id, largest, delay_us, credit, count = _fields(ACK_HEADER, datagram)
+    if count > ACK_RANGES_MAX or len(datagram) != ACK_HEADER_SIZE + 8 * count:
+        raise BadRanges(connection_id)
+    _check_credit(credit)
+    pairs = _ACK_RANGES[count].unpack_from(datagram, ACK_HEADER_SIZE)
+    ranges = []
+    above = largest + 1
+    for index in range(0, 2 * count, 2):
+        last = above - pairs[index] - 1
+        first = last - pairs[index + 1] + 1
+        if first < 0 or first > last or (index and pairs[index] == 0):
+            raise BadRanges(connection_id)
+        ranges.append((first, last))
+        above = first
+    return AckPacket(connection_id, largest, delay_us, credit, ranges)
+
+
+def encode_ping(connection_id: bytes, packet_number: int, floor: int, size: int = 0) -> bytearray:
+    """A PING; with `size`, padded to that many bytes to probe the path's MTU (RFC 8899 §4.1)."""
+    return _built(DATA_HEADER, PacketType.PING, (connection_id, packet_number, floor, 0, 0, 0), size=size)
+
+
+def decode_data_header(datagram: memoryview) -> Tuple[bytes, int, int, int]:
+    """Of DATA, BULK or PING: connection id, packet number, the oldest number of interest, stream offset."""
+    if len(datagram) < DATA_HEADER_SIZE:
+        raise WireError("too short for its type")
+    _, _, _, _, connection_id, first, floor, offset, step, index = DATA_HEADER.unpack_from(datagram)
+    if index >= BATCH_PACKETS_MAX:
+        raise WireError("more packets than a batch has")
+    _check_number(first - floor)
+    _check_number(first + index)
+    return connection_id, first + index, first - floor, offset + index * step
+
+
+# ---- data ---------------------------------------------------------------------------------------------------------
+
+
+class BatchHead(NamedTuple):
+    """What the headers of a batch have in common."""
+
+    connection_id: bytes
+    first: int  # packet number
+    floor: int
+    offset: int
+    step: int  # bytes of payload in each packet but the last
+
+
+def data_headers(head: BatchHead, payloads: Sequence[Buffer]) -> bytearray:
+    """The headers of DATA packets, one behind the other, each with a checksum over header and payload."""
+    headers = bytearray(DATA_HEADER_SIZE * len(payloads))
+    view = memoryview(headers)
+    for index, payload in enumerate(payloads):
+        start, length = index * DATA_HEADER_SIZE, DATA_HEADER_SIZE + len(payload)
+        DATA_HEADER.pack_into(headers, start, 0, VERSION, PacketType.DATA, length, *head, index)
+        checksum = zlib.crc32(payload, zlib.crc32(view[start + 4 : start + DATA_HEADER_SIZE]))
+        CHECKSUM.pack_into(headers, start, checksum)
+    return headers
+
+
+def bulk_headers(head: BatchHead, index: int, count: int, last_length: int) -> bytes:
+    """The headers of `count` BULK packets from that index on; the last of them has `last_length` bytes of payload.
+
+    Each has for checksum the CRC-32 of what is the same in all (less checksum and index), xor that of its index; so a
+    batch costs one CRC, and one xor of large numbers.
+    """
+    same = count if last_length == head.step else count - 1
+    found = b""
+    if same:
+        block = _bulk_header(head, DATA_HEADER_SIZE + head.step) * same
+        number = int.from_bytes(block, "big") ^ _bulk_series(index, same)
+        found = number.to_bytes(len(block), "big")
+    if same < count:
+        last = int.from_bytes(_bulk_header(head, DATA_HEADER_SIZE + last_length), "big")
+        found += (last ^ _bulk_series(index + count - 1, 1)).to_bytes(DATA_HEADER_SIZE, "big")
+    return found
+
+
+def _bulk_header(head: BatchHead, length: int) -> bytes:
+    """Of a packet with no index: to be combined with `_bulk_series`."""
+    header = DATA_HEADER.pack(0, VERSION, PacketType.BULK, length, *head, 0)
+    return CHECKSUM.pack(zlib.crc32(header[_COVERED])) + header[4:]
+
+
+@functools.lru_cache(maxsize=1024)
+def _bulk_series(index: int, count: int) -> int:
+    """What `count` headers from that index on differ by from one without index, as one large number."""
+    zeros = bytes(DATA_HEADER_SIZE - 6)
+    numbers = [each.to_bytes(2, "big") for each in range(index, index + count)]
+    return int.from_bytes(b"".join(CHECKSUM.pack(zlib.crc32(each)) + zeros + each for each in numbers), "big")
+
+
+class BulkRun(NamedTuple):
+    """BULK packets of one batch, one behind the other."""
+
+    head: BatchHead
+    start: int  # index of the first
+    packets: int
+    size: int  # bytes of payload in all
+
+
+def decode_bulk_run(datagrams: memoryview, segment_size: int) -> Optional[BulkRun]:
+    """What lies at the front of datagrams of one size (the last may be shorter), if it is a run; else None.
+
+    A run's headers are the ones that its first header makes one expect: so no other is parsed or checked.
+    """
+    if len(datagrams) <= segment_size or segment_size <= DATA_HEADER_SIZE:
+        return None
+    fields = DATA_HEADER.unpack_from(datagrams)
+    head, index = BatchHead(*fields[4:9]), fields[9]
+    if fields[2] != PacketType.BULK or head.step != segment_size - DATA_HEADER_SIZE:
+        return None
+    headers = [datagrams[at : at + DATA_HEADER_SIZE] for at in range(0, len(datagrams), segment_size)]
+    count, shared = len(headers), headers[0][_HEAD]
+    if headers[-1][_HEAD] != shared:  # the packets behind are another batch's; from where on?
+        low, count = 1, count - 1
+        while low < count:
+            middle = (low + count) // 2
+            low, count = (middle + 1, count) if headers[middle][_HEAD] == shared else (low, middle)
+    size = min(len(datagrams), count * segment_size) - count * DATA_HEADER_SIZE
+    last_length = size - (count - 1) * head.step
+    if not 0 < last_length <= head.step or index + count > BATCH_PACKETS_MAX:
+        return None
+    if not head.floor <= head.first <= PACKET_NUMBER_MAX - BATCH_PACKETS_MAX:
+        return None
+    if b"".join(headers[:count]) != bulk_headers(head, index, count, last_length):
+        return None
+    return BulkRun(head, index, count, size)
+
+
+def _bulk_checksum(datagram: memoryview) -> int:
+    return zlib.crc32(datagram[_COVERED]) ^ zlib.crc32(datagram[_COVERED.stop : DATA_HEADER_SIZE])

@@ -1,0 +1,516 @@
+"""What a sender needs to know about its packets: ranges, round-trip time, and what was lost.
+
+Pure numbers: bytes, packet numbers and `now` (seconds, monotonic). Nothing here knows what the bytes mean.
+
+    RangeSet        half-open ranges of numbers: received packets, acknowledged or lost bytes of a stream
+    RttEstimator    RFC 9002 §5
+    SentBatch       one record for up to a batch of packets that left together
+    BlackHole       does the path lose what is large, and only that? (RFC 8899 §4.3)
+    Recovery        acknowledgements, loss detection and probe timeout (RFC 9002 §6) over those records
+"""
+
+from __future__ import annotations
+
+import bisect
+import collections
+import math
+from typing import Deque, Iterator, List, NamedTuple, Optional, Set, Tuple
+
+from protocol.transport.congestion import Acknowledged, CongestionController
+
+# 44 datagrams of 1,472 bytes are the most that one segmented send takes (65,507 bytes). With their headers these are
+# more than a token bucket of 64 KB lets pass whole, and what it cuts apart comes packet by packet.
+SEGMENTS_MAX = 42
+
+PACKET_THRESHOLD = 3  # RFC 9002 §6.1.1
+PACKET_THRESHOLD_MAX = 1000  # reordering beyond this is treated as loss
+TIME_THRESHOLD = 9 / 8  # RFC 9002 §6.1.2
+TIME_THRESHOLD_MAX = 2.0
+GRANULARITY = 0.001  # seconds, RFC 9002 §6.1.2
+INITIAL_RTT = 0.1  # seconds; RFC 9002 says 0.333, a lab is a LAN
+MAX_ACK_DELAY = 0.005  # seconds that the receiver may hold an acknowledgement back
+PROBE_TIMEOUT_MAX = 2.0  # the backoff's cap: uncapped, a 10 s black hole costs 6.5 s more
+STOOD_STILL = 1.0  # seconds that an alarm may be late; beyond, this process did not run, and its waits tell nothing
+PERSISTENT_CONGESTION_THRESHOLD = 3  # probe timeouts, RFC 9002 §7.6.1
+DATAGRAM_SIZE_BASE = 1200  # RFC 8899 §5.1.2: passes everywhere
+BLACK_HOLE_FLIGHTS = 3  # in which what is larger was lost and nothing of that size arrived: then the path loses it all
+RECORDS_KEPT_RTTS = 2  # a lost packet is remembered so long, to notice that it was not lost
+
+
+class AckViolation(Exception):
+    """The remote acknowledged what was never sent: it is broken or lies."""
+
+
+class RttEstimator:
+    """Smoothed round-trip time and its variance, in seconds (RFC 9002 §5)."""
+
+    __slots__ = ("latest", "minimum", "smoothed", "variance", "samples")
+
+    def __init__(self) -> None:
+        self.latest = INITIAL_RTT
+        self.minimum = math.inf
+        self.smoothed = INITIAL_RTT
+        self.variance = INITIAL_RTT / 2
+        self.samples = 0
+
+    def on_sample(self, latest_rtt: float, ack_delay: float) -> None:
+        self.latest = latest_rtt
+        self.samples += 1
+        if self.samples == 1:
+            self.minimum = self.smoothed = latest_rtt
+            self.variance = latest_rtt / 2
+            return
+        self.minimum = min(self.minimum, latest_rtt)
+        adjusted_rtt = latest_rtt
+        if latest_rtt >= self.minimum + ack_delay:
+            adjusted_rtt = latest_rtt - ack_delay
+        self.variance = 3 / 4 * self.variance + 1 / 4 * abs(self.smoothed - adjusted_rtt)
+        self.smoothed = 7 / 8 * self.smoothed + 1 / 8 * adjusted_rtt
+
+    @property
+    def probe_timeout(self) -> float:
+        """RFC 9002 §6.2.1, without the backoff."""
+        return self.smoothed + max(4 * self.variance, GRANULARITY) + MAX_ACK_DELAY
+
+
+class SentBatch:
+    """Packets `first` .. `first + count - 1`, sent together: a run of stream bytes cut into equal payloads, or a PING.
+
+    A bit in `outstanding` is a packet neither acknowledged nor lost; one in `lost`, a packet declared lost and not
+    acknowledged since. Bit i is packet `first + i`, which carried stream bytes from `offset + i * payload_size`.
+    """
+
+    __slots__ = (
+        "first",
+        "count",
+        "offset",
+        "length",
+        "payload_size",
+        "datagram_size",
+        "sent_at",
+        "outstanding",
+        "lost",
+        "mtu_probe",
+        "is_app_limited",
+        "delivered",
+        "delivered_at",
+        "first_sent_at",
+    )
+
+    def __init__(
+        self,
+        first: int,
+        count: int,
+        offset: int,
+        length: int,
+        payload_size: int,
+        datagram_size: int,
+        sent_at: float,
+        mtu_probe: bool = False,
+        is_app_limited: bool = False,
+    ) -> None:
+        self.first = first
+        self.count = count
+        self.offset = offset
+        self.length = length  # stream bytes in all
+        self.payload_size = payload_size  # stream bytes in each packet but the last
+        self.datagram_size = datagram_size
+        self.sent_at = sent_at
+        self.outstanding = (1 << count) - 1
+        self.lost = 0
+        self.mtu_probe = mtu_probe
+        self.is_app_limited = is_app_limited  # there was no more to send than this
+        self.delivered = 0  # Recovery's count, and the instants behind it, when this was sent
+        self.delivered_at = sent_at
+        self.first_sent_at = sent_at
+
+    def stream_ranges(self, mask: int) -> Iterator[Tuple[int, int]]:
+        """The stream bytes [start, stop) of the packets in the mask, neighbours together."""
+        if not self.length:
+            return
+        end = self.offset + self.length
+        while mask:
+            low = (mask & -mask).bit_length() - 1
+            run = ~(mask >> low)
+            width = (run & -run).bit_length() - 1  # ones from `low` upwards
+            start = self.offset + low * self.payload_size
+            yield start, min(start + width * self.payload_size, end)
+            mask &= ~(((1 << width) - 1) << low)
+
+    def size_of(self, mask: int) -> int:
+        """Datagram bytes of the packets in the mask; the last, shorter one is counted as a whole one."""
+        return bin(mask).count("1") * self.datagram_size
+
+    def whole(self, mask: int) -> int:
+        """The packets in the mask that are of `datagram_size`: the last of several may be shorter."""
+        if self.count > 1 and self.length < self.count * self.payload_size:
+            return mask & ~(1 << (self.count - 1))
+        return mask
+
+
+class BlackHole:
+    """Looks for a path that loses what is above the base size, while smaller packets sent after it arrive.
+
+    Only what is declared lost counts, for then something that was sent later did arrive: in the silence of an outage,
+    or of a process that stands still, nothing is learnt about sizes. What was sent before the last such loss was known
+    is of the same flight, and counts once with it.
+    """
+
+    __slots__ = ("arrived_size", "_arrived_to", "_flights", "_flight_from", "_ignored_below")
+
+    def __init__(self) -> None:
+        self.arrived_size = 0  # of the largest packet that arrived since the size was last reduced
+        self._arrived_to = -1  # number of the last packet of that size that arrived
+        self._flights: List[Tuple[int, int]] = []  # (datagram size, first number lost) of flights with such a loss
+        self._flight_from = -1  # what is lost below this number belongs to the last of them
+        self._ignored_below = -1  # older packets arrived before the path changed
+
+    def on_arrived(self, size: int, number: int) -> None:
+        if number < self._ignored_below:
+            return
+        if size > self.arrived_size:
+            self.arrived_size, self._arrived_to = size, number
+        elif size == self.arrived_size:
+            self._arrived_to = max(self._arrived_to, number)
+        if self._flights:
+            self._flights = [flight for flight in self._flights if flight[0] > size or flight[1] > number]
+
+    def on_lost(self, size: int, first: int, last: int, next_packet_number: int) -> None:
+        """Packets `first` to `last` of that size, or some of them, were declared lost."""
+        if last < self._flight_from or (size <= self.arrived_size and last < self._arrived_to):
+            return
+        self._flight_from = next_packet_number
+        self._flights.append((size, first))
+
+    @property
+    def is_found(self) -> bool:
+        return len(self._flights) >= BLACK_HOLE_FLIGHTS
+
+    def forget(self) -> None:
+        """The datagrams become smaller: a larger one of these flights that arrives after all says that it was wrong."""
+        self._ignored_below = min((first for _, first in self._flights), default=self._ignored_below)
+        self._flights.clear()
+        self.arrived_size, self._arrived_to = 0, -1
+
+
+class Outcome(NamedTuple):
+    """What became of earlier packets, as stream byte ranges."""
+
+    acknowledged: List[Tuple[int, int]]
+    lost: List[Tuple[int, int]]
+    mtu_acknowledged: int  # largest MTU probe that came through; 0: none
+    mtu_lost: int
+    progressed: bool  # anything newly acknowledged
+
+
+class Recovery:
+    """The records of one connection's sent packets, and what acknowledgements and time say about them (RFC 9002)."""
+
+    def __init__(self, first_packet_number: int, congestion: CongestionController) -> None:
+        self.rtt = RttEstimator()
+        self.congestion = congestion
+        self.black_hole = BlackHole()
+        self.next_packet_number = first_packet_number
+        self.largest_acknowledged = first_packet_number - 1
+        self.bytes_in_flight = 0
+        self.probe_count = 0  # probe timeouts in a row without an acknowledgement
+        self.packet_threshold = PACKET_THRESHOLD
+        self.time_threshold = TIME_THRESHOLD
+        self.loss_time = math.inf
+        self.last_sent_at = -math.inf
+        self._still_until = -math.inf  # this process did not run just before that instant
+        self.delivered = 0  # bytes acknowledged in all
+        self._delivered_at = 0.0
+        self._first_sent_at = 0.0  # when the packet was sent whose acknowledgement came last
+        self.packets_lost = 0
+        self.packets_spurious = 0
+        self.probe_timeouts = 0  # in all
+        self._records: List[SentBatch] = []
+        self._firsts: List[int] = []  # first packet number of each record, for bisection
+        self._head = 0  # records before it are settled
+        self._seen: Set[Tuple[int, int]] = set()  # ranges of the last acknowledgement: nothing new in them
+        self._skipped: Deque[int] = collections.deque(
+            maxlen=16
+        )  # numbers never sent, to catch those who acknowledge blindly
+        self._floor = first_packet_number
+
+    def floor(self) -> int:
+        """The oldest packet number whose fate is still of interest."""
+        return self._floor
+
+    def skip_number(self) -> None:
+        """Leave one packet number out (RFC 9000 §21.4): whoever acknowledges it lies."""
+        self._skipped.append(self.next_packet_number)
+        self.next_packet_number += 1
+
+    @property
+    def troubles(self) -> int:
+        """Rises with whatever went wrong on the path, MTU probes left aside."""
+        return self.packets_lost + self.probe_timeouts
+
+    def has_outstanding(self) -> bool:
+        return self.bytes_in_flight > 0
+
+    def on_sent(self, batch: SentBatch) -> None:
+        assert batch.first == self.next_packet_number
+        if not self.bytes_in_flight:
+            self._delivered_at = self._first_sent_at = batch.sent_at
+        batch.delivered, batch.delivered_at = self.delivered, self._delivered_at
+        batch.first_sent_at = self._first_sent_at
+        self.next_packet_number += batch.count
+        self.bytes_in_flight += batch.count * batch.datagram_size
+        self.last_sent_at = batch.sent_at
+        self._records.append(batch)
+        self._firsts.append(batch.first)
+
+    # ---- acknowledgements
+
+    def on_ack(self, ranges: List[Tuple[int, int]], ack_delay: float, now: float) -> Outcome:
+        """Take in (first, last) ranges, newest first. Raises AckViolation for numbers never sent."""
+        outcome = Outcome([], [], 0, 0, False)
+        if not ranges:
+            return outcome
+        self._check(ranges)
+        in_flight_before = self.bytes_in_flight
+        deadline = self.next_deadline() if now - self.last_sent_at > STOOD_STILL else math.inf
+        newly_packets = newly_size = spurious = mtu = 0
+        newest: Optional[SentBatch] = None
+        seen = self._seen
+        for packet_range in ranges:
+            if packet_range in seen:
+                continue
+            for record, mask in self._touched(*packet_range):
+                was_lost = record.lost & mask
+                mask &= record.outstanding
+                if was_lost:
+                    record.lost &= ~was_lost
+                    spurious += bin(was_lost).count("1")
+                    self._widen(record, was_lost)
+                    outcome.acknowledged.extend(record.stream_ranges(was_lost))
+                    self._on_arrived(record, was_lost)
+                if not mask:
+                    continue
+                record.outstanding &= ~mask
+                newly_packets += bin(mask).count("1")
+                newly_size += record.size_of(mask)
+                outcome.acknowledged.extend(record.stream_ranges(mask))
+                if record.datagram_size > DATAGRAM_SIZE_BASE:
+                    self._on_arrived(record, mask)
+                    if record.mtu_probe:
+                        mtu = max(mtu, record.datagram_size)
+                if newest is None or record.first > newest.first:
+                    newest = record
+        self._seen = set(ranges)
+        largest = ranges[0][1]
+        rtt_sample = None
+        if (
+            newest is not None
+            and largest > self.largest_acknowledged
+            and newest.first <= largest < newest.first + newest.count
+        ):
+            rtt_sample = max(now - newest.sent_at, 1e-6)
+            if rtt_sample > STOOD_STILL and self._was_still_since(newest.sent_at, deadline, now):
+                rtt_sample = None
+            else:
+                self.rtt.on_sample(rtt_sample, ack_delay)
+        self.largest_acknowledged = max(self.largest_acknowledged, largest)
+        self.bytes_in_flight -= newly_size
+        if spurious:
+            self.packets_spurious += spurious
+            self.congestion.on_spurious(spurious)
+        probes = self.probe_count
+        if newly_packets:
+            self.probe_count = 0
+            self.delivered += newly_size
+            self._delivered_at = now
+            assert newest is not None
+            self._tell_congestion(newest, newly_packets, newly_size, rtt_sample, in_flight_before, now)
+        mtu_lost = self._detect_loss(now, outcome.lost, probes)
+        self._settle(now)
+        return outcome._replace(mtu_acknowledged=mtu, mtu_lost=mtu_lost, progressed=bool(newly_packets))
+
+    def _was_still_since(self, sent_at: float, deadline: float, now: float) -> bool:
+        """Did this process stand still while the packet was on its way? Then who knows how long that was."""
+        if now > deadline + STOOD_STILL:
+            self._still_until = now
+        return sent_at < self._still_until
+
+    def _tell_congestion(
+        self, newest: SentBatch, packets: int, size: int, rtt: Optional[float], in_flight_before: int, now: float
+    ) -> None:
+        # As in draft-cheng-iccrg-delivery-rate-estimation §3: neither faster than it was sent, nor than it arrived.
+        interval = max(now - newest.delivered_at, newest.sent_at - newest.first_sent_at)
+        self._first_sent_at = newest.sent_at
+        rate = (self.delivered - newest.delivered) / interval if interval > 0 and self.rtt.samples else 0.0
+        window = self.congestion.window
+        slack = 2 * SEGMENTS_MAX * 1472  # a window is in use although the pacer holds a batch or two back
+        is_limited = 2 * in_flight_before >= window or in_flight_before + slack >= window
+        self.congestion.on_acknowledged(
+            Acknowledged(
+                now,
+                packets,
+                size,
+                rtt,
+                self.rtt.smoothed,
+                rate,
+                newest.is_app_limited,
+                newest.first + newest.count - 1,
+                self.next_packet_number,
+                self.bytes_in_flight,
+                is_limited,
+            )
+        )
+
+    def _check(self, ranges: List[Tuple[int, int]]) -> None:
+        if ranges[0][1] >= self.next_packet_number:
+            raise AckViolation("acknowledged packets that were never sent")
+        for number in self._skipped:
+            if any(first <= number <= last for first, last in ranges):
+                raise AckViolation("acknowledged a packet number that was skipped")
+
+    def _touched(self, first: int, last: int) -> Iterator[Tuple[SentBatch, int]]:
+        """The records that lie in the range, newest first, each with the mask of its packets in it."""
+        records = self._records
+        index = bisect.bisect_right(self._firsts, last) - 1
+        while index >= self._head:
+            record = records[index]
+            low = first - record.first
+            high = last - record.first
+            if low >= record.count:
+                return
+            mask = (1 << min(high + 1, record.count)) - 1
+            if low > 0:
+                mask &= -1 << low
+            yield record, mask
+            index -= 1
+
+    def _on_arrived(self, record: SentBatch, mask: int) -> None:
+        whole = record.whole(mask)
+        if whole and record.datagram_size > DATAGRAM_SIZE_BASE:
+            self.black_hole.on_arrived(record.datagram_size, record.first + whole.bit_length() - 1)
+
+    def _on_vanished(self, record: SentBatch, mask: int) -> None:
+        whole = record.whole(mask)
+        if whole and record.datagram_size > DATAGRAM_SIZE_BASE:
+            first, last = record.first + (whole & -whole).bit_length() - 1, record.first + whole.bit_length() - 1
+            self.black_hole.on_lost(record.datagram_size, first, last, self.next_packet_number)
+
+    def _widen(self, record: SentBatch, was_lost: int) -> None:
+        """Reordering was taken for loss: tolerate as much from now on (RFC 8985 §6.2)."""
+        oldest = record.first + (was_lost & -was_lost).bit_length() - 1
+        distance = self.largest_acknowledged - oldest + 1
+        self.packet_threshold = min(max(self.packet_threshold, distance + 1), PACKET_THRESHOLD_MAX)
+        self.time_threshold = min(self.time_threshold + 1 / 16, TIME_THRESHOLD_MAX)
+
+    def _detect_loss(self, now: float, lost: List[Tuple[int, int]], probes: int = 0) -> int:
+        """Declare lost what RFC 9002 §6.1 says; returns the size of an MTU probe that was lost, or 0.
+
+        `probes` is how many probe timeouts in a row went before the acknowledgement that told.
+        """
+        delay = max(self.time_threshold * max(self.rtt.smoothed, self.rtt.latest), GRANULARITY)
+        below = self.largest_acknowledged - self.packet_threshold
+        self.loss_time = math.inf
+        mtu_lost = packets = ranges = 0
+        largest_lost = -1
+        for index in range(self._head, len(self._records)):
+            record = self._records[index]
+            if record.first >= self.largest_acknowledged:
+                break
+            if not record.outstanding:
+                continue
+            by_time = record.sent_at + delay <= now  # as loss_time is computed: to the same bit
+            top = self.largest_acknowledged - 1 if by_time else below
+            mask = record.outstanding & ((1 << max(0, min(top - record.first + 1, record.count))) - 1)
+            if mask:
+                record.outstanding &= ~mask
+                self.bytes_in_flight -= record.size_of(mask)
+                if record.mtu_probe:
+                    mtu_lost = record.datagram_size
+                    continue
+                record.lost |= mask
+                self._on_vanished(record, mask)
+                packets += bin(mask).count("1")
+                before = len(lost)
+                lost.extend(record.stream_ranges(mask))
+                ranges += max(len(lost) - before, 1)
+                largest_lost = record.first + mask.bit_length() - 1
+            if record.outstanding and not by_time:
+                self.loss_time = min(self.loss_time, record.sent_at + delay)
+        if packets:
+            self.packets_lost += packets
+            self.congestion.on_lost(now, packets, ranges, largest_lost, self.next_packet_number)
+            span = PERSISTENT_CONGESTION_THRESHOLD * self.rtt.probe_timeout
+            if probes >= PERSISTENT_CONGESTION_THRESHOLD and self._lost_span() >= span:
+                self.rtt.minimum = self.rtt.latest  # RFC 9002 §5.2
+                self.congestion.on_persistent_congestion()
+        return mtu_lost
+
+    def _lost_span(self) -> float:
+        """The longest time in which all that was sent was lost (RFC 9002 §7.6.2).
+
+        A remote that only stood still acknowledges the most of it when it goes on.
+        """
+        longest, since = 0.0, math.inf
+        for record in self._records[self._head :]:
+            if record.mtu_probe:
+                continue
+            since = min(since, record.sent_at) if record.lost == (1 << record.count) - 1 else math.inf
+            longest = max(longest, record.sent_at - since)
+        return longest
+
+    def _settle(self, now: float) -> None:
+        """Drop settled records from the front; lost ones stay a while, in case they were not lost."""
+        records = self._records
+        forget_before = now - RECORDS_KEPT_RTTS * self.rtt.smoothed - MAX_ACK_DELAY
+        head = self._head
+        while head < len(records):
+            record = records[head]
+            if record.outstanding or (record.lost and record.sent_at > forget_before):
+                break
+            head += 1
+        self._head = head
+        if head > 256 and head * 2 > len(records):
+            del records[:head]
+            del self._firsts[:head]
+            self._head = 0
+        self._floor = records[self._head].first if self._head < len(records) else self.next_packet_number
+        # Not by the floor alone: all before a skipped number may be settled while those behind it are on their way.
+        while self._skipped and self._skipped[0] < min(self._floor, self.largest_acknowledged):
+            self._skipped.popleft()
+
+    # ---- time
+
+    def next_deadline(self) -> float:
+        """When on_timeout wants to be called (RFC 9002 §6.2.1)."""
+        if self.loss_time < math.inf:
+            return self.loss_time
+        if not self.has_outstanding():
+            return math.inf
+        backoff = self.rtt.probe_timeout * (1 << min(self.probe_count, 16))
+        return self.last_sent_at + min(backoff, max(PROBE_TIMEOUT_MAX, self.rtt.probe_timeout))
+
+    def on_timeout(self, now: float) -> Tuple[Outcome, bool]:
+        """What is lost by time, and whether a probe is to be sent."""
+        lost: List[Tuple[int, int]] = []
+        if now > self.next_deadline() + STOOD_STILL:
+            self._still_until = now
+        if self.loss_time < math.inf:
+            mtu_lost = self._detect_loss(now, lost)
+            self._settle(now)
+            return Outcome([], lost, 0, mtu_lost, False), False
+        mtu_lost = self._give_up_mtu_probes()
+        if not self.has_outstanding():  # nothing but the MTU probe: that it was lost tells of its size alone
+            return Outcome([], lost, 0, mtu_lost, False), False
+        self.probe_count += 1
+        self.probe_timeouts += 1
+        return Outcome([], lost, 0, mtu_lost, False), True
+
+    def _give_up_mtu_probes(self) -> int:
+        """An MTU probe without an answer is lost; it must not keep the probe timer running."""
+        lost = 0
+        for record in self._records[self._head :]:
+            if record.mtu_probe and record.outstanding:
+                record.outstanding = 0
+                self.bytes_in_flight -= record.datagram_size
+                lost = record.datagram_size
+        return lost

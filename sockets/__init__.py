@@ -1,0 +1,1 @@
+"""The door to the network: the only rooms that hold a socket."""
