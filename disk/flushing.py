@@ -7,10 +7,25 @@ from __future__ import annotations
 
 import concurrent.futures
 import os
-from typing import Any, Callable, Iterable, Optional
+from typing import Any, Callable, Iterable, List, Optional
+
+from disk.access import flush_file, flush_folder
+from protocol.content.troubles import shown, speaking
 
 Submit = Callable[..., "concurrent.futures.Future[Any]"]
 PATIENCE = 0.02                # seconds that one disk job waits for a flush: then the others have their turn
+
+
+class Beside:
+    """The threads beside the disk's. What would be done by one that is not there (None) is done by the disk's own."""
+
+    def __init__(self) -> None:
+        self.flush: Optional[Submit] = None
+        self.digest: Optional[Submit] = None
+
+    def use(self, flush: Submit, digest: Optional[Submit]) -> None:
+        """There are threads from now on."""
+        self.flush, self.digest = flush, digest
 
 
 class Flush:
@@ -47,3 +62,38 @@ def flush_copies(descriptors: Iterable[int]) -> None:
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
+
+
+def flush_paths(paths: List[str]) -> None:
+    """Flush files, and the names of folders: many at once by one call for all, where the system has one."""
+    if hasattr(os, "sync") and len(paths) > 1:
+        os.sync()
+        return
+    for path in paths:
+        with speaking(f"save {shown(path, 1000)}"):
+            if os.path.isdir(path):
+                flush_folder(os.path.dirname(path))
+            else:
+                flush_file(path)
+                flush_folder(os.path.dirname(path))
+
+
+class Unflushed:
+    """What got its name without being flushed: it is flushed later, all together."""
+
+    def __init__(self, beside: Beside) -> None:
+        self._beside = beside
+        self._paths: List[str] = []
+        self._flush = Flush(None)
+
+    def add(self, *paths: str) -> None:
+        """Files, and folders that are new, to be flushed with the next."""
+        self._paths += paths
+
+    def flush(self) -> bool:
+        """Flush all of it; False: to be called again."""
+        if self._flush.is_over(0.0) and self._paths:
+            paths, self._paths = self._paths, []
+            self._flush = Flush(self._beside.flush)
+            self._flush.begin(flush_paths, paths)
+        return self._flush.is_over()

@@ -20,7 +20,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import inspect
 import itertools
 import math
 import os
@@ -32,14 +31,11 @@ from functools import partial
 from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Set, Tuple, TypeVar, Union
 
 from disk.access import (
-    OPEN_FLAGS,
     READ_BUFFERS_MAX,
     OpenFiles,
     StillChanging,
     create,
     fingerprint_of,
-    flush_file,
-    flush_folder,
     holds,
     is_link,
     open_regular,
@@ -52,11 +48,13 @@ from disk.access import (
     write_anew,
     write_at,
 )
-from disk.flushing import Flush, Submit, flush_copies
-from disk.looking import SLICE_BYTES, Steps, at_once, find_twin, is_twin, right_ones_by_two
-from disk.making import FolderMaking
+from disk.flushing import Beside, Flush, Submit, Unflushed, flush_copies, flush_paths
+from disk.lock import FolderLock
+from disk.looking import SLICE_BYTES, find_twin, is_twin, right_ones_by_two
+from disk.making import Makings
 from disk.maps import aside_of, load_maps
 from disk.places import folder_in, give_name
+from disk.steps import Operations, Steps, at_once
 from protocol.buffers import BufferPool
 from protocol.content.listing import FOLDER_BYTES_MAX, FolderEntry
 from protocol.content.names import HIDDEN, check_name
@@ -90,15 +88,6 @@ from protocol.content.troubles import (
 )
 from protocol.fairness import FairShares
 from protocol.fields import Buffer
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-try:
-    import msvcrt
-except ImportError:  # everywhere else
-    msvcrt = None  # type: ignore[assignment]
 
 PARTS_MAX = 1024               # unfinished downloads
 CLAIMS_BYTES_AT_ONCE = SLICE_BYTES     # the same, of what a map claims at a start
@@ -149,19 +138,17 @@ class Library:
         self.notice = ""               # why nothing can be saved here, if so; sharing and chat go on
         self._parts_folder = os.path.join(self.folder, HIDDEN, "parts")
         self._cache_folder = os.path.join(self.folder, HIDDEN, "cache")
-        self._lock: Optional[int] = None
+        self._lock = FolderLock(self.folder, os.path.join(self.folder, HIDDEN, "lock"))
         self._files = OpenFiles()
         self._buffers = BufferPool(READ_BUFFERS_MAX)
         self._shared = SharesById()
         self._parts: Dict[bytes, Content] = {}
         self._cache: OrderedDict[bytes, Content] = OrderedDict()  # the least recently used first
-        self._unflushed: List[str] = []
-        self._submit: Optional[Submit] = None
-        self._submit_digest: Optional[Submit] = None
-        self._flush = Flush(None)                                  # of many files together
+        self._beside = Beside()
+        self._operations = Operations()
+        self._unflushed = Unflushed(self._beside)
+        self._makings = Makings(self.folder, self._operations, self._unflushed)
         self._flushes: Dict[bytes, Flush] = {}                     # of parts
-        self._steps: Dict[Tuple[bytes, str], Steps[Any]] = {}      # long operations: by content, and to what end
-        self._makings: Dict[bytes, FolderMaking] = {}              # of folders that are fetched, by their listing
         self._others = FairShares(0)                               # of the disk, by who asked for what is kept
         self._kept_for: Dict[bytes, Tuple[bytes, int]] = {}        # content -> who asked for it, what it costs
         self._gave_way: OrderedDict[bytes, None] = OrderedDict()   # contents on their way that had to go
@@ -175,27 +162,7 @@ class Library:
 
     def use_threads(self, flush: Submit, digest: Optional[Submit] = None) -> None:
         """Have files flushed, and half of what is looked at again hashed, on threads beside; else all is done here."""
-        self._submit, self._flush, self._submit_digest = flush, Flush(flush), digest
-
-    def _go_on(self, file_id: bytes, goal: str, begin: Callable[[], Steps[_T]]) -> Optional[_T]:
-        """The next slice of a long operation; its result after the last one, None before."""
-        steps = self._steps.get((file_id, goal)) or begin()
-        self._steps[file_id, goal] = steps
-        try:
-            next(steps)
-        except StopIteration as end:
-            self._steps.pop((file_id, goal), None)
-            return end.value  # type: ignore[no-any-return]
-        except BaseException:
-            self._steps.pop((file_id, goal), None)
-            raise
-        return None
-
-    def _end_steps(self, file_id: bytes) -> None:
-        """What was under way with this content is over: whoever asks again begins anew."""
-        for key, steps in list(self._steps.items()):
-            if key[0] == file_id and inspect.getgeneratorstate(steps) != inspect.GEN_RUNNING:   # it may be one of them
-                self._steps.pop(key).close()
+        self._beside.use(flush, digest)
 
     # -- opening and closing --
 
@@ -218,7 +185,8 @@ class Library:
             if not os.access(self.folder, os.W_OK):
                 raise OSError(errno.EROFS if _is_read_only(self.folder) else errno.EACCES, "not writable", self.folder)
             self._make_hidden_folders()
-            self._take_lock()
+            self._close_files()
+            self._lock.take()
             self._load()
         self.notice = ""
 
@@ -241,12 +209,9 @@ class Library:
         self._close_files()
 
     def _close_files(self) -> None:
-        for key in list(self._steps):
-            self._steps.pop(key).close()
+        self._operations.end_all()
         self._files.close()
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._lock.drop()
 
     def __enter__(self) -> Library:
         self.open()
@@ -262,8 +227,6 @@ class Library:
             status = os.lstat(path)
             if is_link(status) or not stat.S_ISDIR(status.st_mode):
                 raise OSError(errno.ENOTDIR, "not a folder", path)
-        self._close_files()
-        self._lock = os.open(os.path.join(self.folder, HIDDEN, "lock"), OPEN_FLAGS | os.O_RDWR | os.O_CREAT, 0o600)
 
     # -- the network of before --
 
@@ -283,20 +246,6 @@ class Library:
             finally:
                 os.close(descriptor)
         return b""
-
-    def _take_lock(self) -> None:
-        """Hold a lock that the system itself drops when this process ends, however it ends."""
-        assert self._lock is not None
-        try:
-            if fcntl is not None:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            elif msvcrt is not None:
-                msvcrt.locking(self._lock, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-        except OSError as error:
-            self._close_files()
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK):
-                raise
-            raise FolderInUse(f"The folder {shown(self.folder, 1000)} is in use by another node.") from error
 
     def _load(self) -> None:
         for _, part in list(load_maps(self._parts_folder, is_kept=True)):
@@ -608,7 +557,7 @@ class Library:
             if os.fstat(descriptor).st_size > part.size:
                 os.ftruncate(descriptor, part.size)
                 part.stamp = stamp_of(os.fstat(descriptor))
-            right = right_ones_by_two(self._submit_digest, part, descriptor, chosen)
+            right = right_ones_by_two(self._beside.digest, part, descriptor, chosen)
         for index in chosen:
             if index in right:
                 part.doubted.discard(index)
@@ -642,7 +591,7 @@ class Library:
             self._look(part, path)                   # what was hashed in an earlier call
             count = max(1, CLAIMS_BYTES_AT_ONCE // piece_size_of(part.size))
             descriptor = self._files.get(path, write=True)
-            for index in right_ones_by_two(self._submit_digest, part, descriptor, claimed[:count]):
+            for index in right_ones_by_two(self._beside.digest, part, descriptor, claimed[:count]):
                 part.mark(index)
             part.claimed = claimed[count:]
 
@@ -716,11 +665,11 @@ class Library:
         map_descriptor = self._files.get(path + ".map", write=True)
         write_at(map_descriptor, MAP_RECORD.pack(index), part.map_end)
         part.unflushed += len(data)
-        if part.unflushed >= FLUSH_EVERY and self._submit is not None:
+        if part.unflushed >= FLUSH_EVERY and self._beside.flush is not None:
             self._begin_flush(part, descriptor, map_descriptor)
 
     def _begin_flush(self, part: Content, *descriptors: int) -> None:
-        flush = self._flushes.setdefault(part.file_id, Flush(self._submit))
+        flush = self._flushes.setdefault(part.file_id, Flush(self._beside.flush))
         if flush.is_over(0.0):
             part.unflushed = 0
             flush.begin(flush_copies, [os.dup(descriptor) for descriptor in descriptors])
@@ -740,7 +689,7 @@ class Library:
 
         None: to be called again. CHANGED or MISSING: another program was at it, and `begin` tells what is left.
         """
-        return self._go_on(file_id, f"finish {name}", partial(self._finishing, file_id, name, flush))
+        return self._operations.go_on(file_id, f"finish {name}", partial(self._finishing, file_id, name, flush))
 
     def _finishing(self, file_id: bytes, name: str, flush: bool) -> Steps[Finished]:
         part = self._complete(file_id)
@@ -755,7 +704,7 @@ class Library:
                 final_path = os.path.join(place.path, final)
         self._forget_part(file_id)
         if not flush and not was_there:
-            self._unflushed += [final_path] + [place.path] * place.is_new
+            self._unflushed.add(final_path, *[place.path] * place.is_new)
         found = twins[final] if was_there else fingerprint_of(status)
         shared = shared_file("/".join((*parents, final)), final_path, found, part.digests, not parents)
         self.adopt([shared])
@@ -772,7 +721,7 @@ class Library:
             part.stamp = stamp_at(path)
             self._check_there(part, path)
             part.doubt()
-            if flush and self._submit is not None:
+            if flush and self._beside.flush is not None:
                 self._begin_flush(part, self._files.get(path, write=True))
             begun = part.stamp
             while part.doubted and part.stamp == begun:
@@ -790,23 +739,7 @@ class Library:
 
     def flush(self) -> bool:
         """Flush what was finished with `flush=False`, all together; False: to be called again."""
-        if self._flush.is_over(0.0) and self._unflushed:
-            paths, self._unflushed = self._unflushed, []
-            self._flush.begin(self._flush_paths, paths)
-        return self._flush.is_over()
-
-    @staticmethod
-    def _flush_paths(paths: List[str]) -> None:
-        if hasattr(os, "sync") and len(paths) > 1:
-            os.sync()
-            return
-        for path in paths:
-            with speaking(f"save {shown(path, 1000)}"):
-                if os.path.isdir(path):
-                    flush_folder(os.path.dirname(path))
-                else:
-                    flush_file(path)
-                    flush_folder(os.path.dirname(path))
+        return self._unflushed.flush()
 
     def keep_small(self, place: str, entries: List[FolderEntry], data: Buffer) -> Optional[List[Kept]]:
         """Write small files that came together, below a folder: flushed together, and only then named.
@@ -816,7 +749,8 @@ class Library:
         if not entries:
             return []
         first = entries[0]
-        return self._go_on(first.file_id, f"keep {place}/{first.path}", partial(self._keeping, place, entries, data))
+        keeping = partial(self._keeping, place, entries, data)
+        return self._operations.go_on(first.file_id, f"keep {place}/{first.path}", keeping)
 
     def _keeping(self, place: str, entries: List[FolderEntry], data: Buffer) -> Steps[List[Kept]]:
         kept: List[Kept] = []
@@ -829,8 +763,8 @@ class Library:
                 path = os.path.join(self._parts_folder, f"small-{number}")
                 stack.callback(remove, path)
                 written.append((entry, path, self._write_small(entry, path, content)))
-            flush = Flush(self._submit)
-            flush.begin(self._flush_paths, [path for _, path, digests in written if digests])
+            flush = Flush(self._beside.flush)
+            flush.begin(flush_paths, [path for _, path, digests in written if digests])
             while not flush.is_over():
                 yield
             for entry, path, digests in written:
@@ -877,7 +811,7 @@ class Library:
             final, was_there = give_name(place, path, status, last, partial(is_twin, twins), is_synced=False)
             final_path = os.path.join(place.path, final)
         if not was_there:
-            self._unflushed += [final_path] + [place.path] * place.is_new       # their names
+            self._unflushed.add(final_path, *[place.path] * place.is_new)       # their names
         found = twins[final] if was_there else fingerprint_of(status)
         shared = shared_file("/".join((*parents, final)), final_path, found, digests, False)
         self.adopt([shared])
@@ -888,7 +822,7 @@ class Library:
 
         `flush=False` leaves that to `flush`. None: to be called again.
         """
-        return self._go_on(file_id, f"copy {name}", partial(self._copying, file_id, name, flush))
+        return self._operations.go_on(file_id, f"copy {name}", partial(self._copying, file_id, name, flush))
 
     def _copying(self, file_id: bytes, name: str, flush: bool) -> Steps[Finished]:
         size, digests = self.manifest(file_id)
@@ -909,41 +843,18 @@ class Library:
 
     def make_folder(self, name: str) -> str:
         """Make an empty folder of a listing; returns its path."""
-        components = check_name(name).split("/")
-        with speaking(f"make the folder {shown(name)}"), folder_in(self.folder, components, False) as place:
-            self._unflushed += [place.path] * place.is_new
-            return place.path
+        return self._makings.make_one(name)
 
     def make_folders(self, listing_id: bytes, names: Iterable[str]) -> Optional[List[str]]:
         """Make a folder's empty folders, all or none; what cannot be made for its own reason is told.
 
         None: to be called again. Who calls no more has what was made removed by `unmake_folders`.
         """
-        making = self._makings.setdefault(listing_id, FolderMaking(self.folder))
-        try:
-            troubles = self._go_on(listing_id, "make folders", partial(making.make, names))
-        except LibraryError:
-            self._makings.pop(listing_id, None)
-            raise
-        if troubles is not None:
-            self._unflushed += self._makings.pop(listing_id).made
-        return troubles
+        return self._makings.make(listing_id, names)
 
     def unmake_folders(self, listing_id: bytes) -> bool:
         """Remove what an interrupted `make_folders` has made; False: to be called again."""
-        making = self._makings.get(listing_id)
-        if making is None:
-            return True
-        begun = self._steps.pop((listing_id, "make folders"), None)
-        if begun is not None:
-            begun.close()
-        steps = partial(self._unmaking, listing_id, making)
-        return bool(self._go_on(listing_id, "unmake folders", steps))
-
-    def _unmaking(self, listing_id: bytes, making: FolderMaking) -> Steps[bool]:
-        yield from making.unmake()
-        self._makings.pop(listing_id, None)
-        return True
+        return self._makings.unmake(listing_id)
 
     def parts(self) -> List[PartInfo]:
         """The unfinished downloads (one not resumed yet counts what its map claims)."""
@@ -991,7 +902,7 @@ class Library:
         self._parts.pop(file_id, None)
         self._count_gone(file_id)
         self._flushes.pop(file_id, None)
-        self._end_steps(file_id)
+        self._operations.end(file_id)
         self._delete(self._part_path(file_id))
 
     def _delete(self, path: str) -> None:
@@ -1013,7 +924,8 @@ class Library:
 
     def finish_cache(self, file_id: bytes, label: str, is_folder: bool = False) -> bool:
         """Keep a complete content for others; False: to be called again."""
-        return bool(self._go_on(file_id, "cache", partial(self._caching, file_id, check_name(label), is_folder)))
+        caching = partial(self._caching, file_id, check_name(label), is_folder)
+        return bool(self._operations.go_on(file_id, "cache", caching))
 
     def _caching(self, file_id: bytes, label: str, is_folder: bool) -> Steps[bool]:
         content = self._complete(file_id)

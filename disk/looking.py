@@ -7,29 +7,18 @@ from __future__ import annotations
 
 import concurrent.futures
 import os
-from typing import Dict, Generator, List, Optional, Set, TypeVar
+from typing import Dict, List, Optional, Set
 
 from disk.access import digest_range, fingerprint_of, no_tick, open_regular
 from disk.flushing import Submit
 from disk.places import Folder, candidates_of
+from disk.steps import Steps
 from protocol.content.parts import Content
 from protocol.content.pieces import MIB, digest_at, piece_count_of, piece_length, piece_size_of
 from protocol.content.shares import Fingerprint
 from protocol.content.troubles import is_short
 
-_T = TypeVar("_T")
-Steps = Generator[None, None, _T]   # a long operation, of which one slice is done with each `next`
-
 SLICE_BYTES = 64 * MIB         # hashed or copied in one slice: others wait for the disk, too
-
-
-def at_once(steps: Steps[_T]) -> _T:
-    """All slices one after the other: for what is small."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
 
 
 def right_ones(content: Content, descriptor: int, indexes: List[int]) -> Set[int]:

@@ -216,14 +216,14 @@ def test_a_part_that_is_touched_for_ever_is_given_up_with_a_sentence(lib, folder
 def test_a_small_file_that_another_program_changed_is_not_named(lib, folder, monkeypatch, when):
     files = [Content(1000, seed) for seed in range(3)]
     entries = [FolderEntry(f"{seed}", 1000, one.file_id, False) for seed, one in enumerate(files)]
-    flush = Library._flush_paths
+    flush = library.flush_paths
 
     def flush_and_change(paths):
         if when == "after the flush":
             flush(paths)
         Path(paths[1]).write_bytes(bytes(1000))
 
-    monkeypatch.setattr(Library, "_flush_paths", staticmethod(flush_and_change))
+    monkeypatch.setattr(library, "flush_paths", flush_and_change)
     kept = lib.keep_small("d", entries, b"".join(one.data for one in files))
     assert [isinstance(one, LibraryError) for one in kept] == [False, True, False]
     assert tree_of(folder) == {"d/0": files[0].data, "d/2": files[2].data}
