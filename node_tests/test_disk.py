@@ -15,6 +15,7 @@ from lab import MIB, Lab, Node, content
 from running import Running, free_port
 
 import disk.looking
+import disk.parts
 import peer
 from disk import library
 from disk.library import Library
@@ -280,7 +281,7 @@ def test_a_report_that_comes_while_another_is_taken_in_has_the_last_word(lab, bo
     lab.run(2)
     assert [row.name for row in bo.list()] == ["%03d.txt" % number for number in range(1, 35, 2)]
     assert [row.size for row in bo.list("001*")] == [len(b"another content")]
-    assert sorted(bo.library._shared) == sorted(row.file_id for row in bo.list())
+    assert sorted(bo.library._shared.by_id) == sorted(row.file_id for row in bo.list())
 
 
 def test_a_folder_that_vanishes_with_all_its_files_is_withdrawn_in_slices(lab, bo):
@@ -293,7 +294,7 @@ def test_a_folder_that_vanishes_with_all_its_files_is_withdrawn_in_slices(lab, b
     report(bo)
     assert len(bo.list()) == 35, "the supernode is told when all of it is known here"
     lab.run(1)
-    assert bo.list() == [] and not list(bo.library._shared)
+    assert bo.list() == [] and not list(bo.library._shared.by_id)
 
 
 def test_what_a_download_has_just_named_is_not_withdrawn_by_an_older_report(lab, bo):
@@ -308,7 +309,7 @@ def test_what_a_download_has_just_named_is_not_withdrawn_by_an_older_report(lab,
     bo.put("024.txt", names(25)["024.txt"])
     bo.do("on_finished", shared)
     lab.run(1)
-    assert list(bo.peer._shared) == [shared.file_id] and list(bo.library._shared) == [shared.file_id]
+    assert list(bo.peer._shared) == [shared.file_id] and list(bo.library._shared.by_id) == [shared.file_id]
     assert [row.name for row in bo.list()] == ["024.txt"]
 
 
@@ -373,7 +374,7 @@ def test_a_part_that_is_changed_again_and_again_ends_with_a_sentence_and_no_file
 
 
 def test_while_a_long_file_is_copied_others_are_served(lab, monkeypatch):
-    for module in (library, disk.looking):
+    for module in (library, disk.looking, disk.parts):
         monkeypatch.setattr(module, "SLICE_BYTES", MIB)
     ana = lab.node("ana", shared={"big.bin": content(20 * MIB), "small.bin": content(MIB, 3)}, disk_delay=0.05)
     bo = lab.node("bo")

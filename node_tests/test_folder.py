@@ -14,8 +14,8 @@ import pytest
 from lab import MIB, content
 
 import peer
-from disk import library
 from disk import scanner as scanning
+from disk import small
 from disk.library import Finished, Library
 from disk.places import Folder
 from disk.scanner import Scanner
@@ -557,8 +557,8 @@ def test_small_files_are_flushed_before_they_are_named(lib, monkeypatch):
     data = [content(1000, number) for number in range(10)]
     entries = [entry("d/%d" % number, one) for number, one in enumerate(data)]
     order = []
-    flush, take_in = library.flush_paths, Folder.take_in
-    monkeypatch.setattr(library, "flush_paths", lambda paths: (order.append(("flush", len(paths))), flush(paths)))
+    flush, take_in = small.flush_paths, Folder.take_in
+    monkeypatch.setattr(small, "flush_paths", lambda paths: (order.append(("flush", len(paths))), flush(paths)))
     monkeypatch.setattr(Folder, "take_in", lambda *words: (order.append("name"), take_in(*words))[1])
     kept = lib.keep_small("talks", entries, b"".join(data))
     assert order == [("flush", 10)] + ["name"] * 10

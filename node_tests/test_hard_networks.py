@@ -23,7 +23,7 @@ import test_network
 from amounts import amount
 from usage import play_seeds
 
-from disk import library
+from disk import parts, small
 from protocol.content import pieces as content
 from protocol.exchange import download as transfer
 
@@ -59,14 +59,15 @@ class FaultyStory(HardStory):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(content, "PIECE_SIZE_MIN", PIECE_SIZE)
             patch.setattr(transfer, "SPAN_BYTES_MAX", SPAN_SIZE)
-            write_at = library.write_at
+            write_at = parts.write_at
 
             def may_fail(descriptor, data, offset):
                 if self.disk_rng.random() < self.disk_trouble:
                     raise OSError(self.disk_rng.choice(DISK_TROUBLES), "refused")
                 return write_at(descriptor, data, offset)
 
-            patch.setattr(library, "write_at", may_fail)
+            for module in (parts, small):
+                patch.setattr(module, "write_at", may_fail)
             yield
 
     def _clear_up(self):

@@ -29,9 +29,11 @@ from folders import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from disk import library, places
+from disk import library, parts, places, room
 from disk.access import OPEN_FILES_MAX, write_at
 from disk.library import Library
+from disk.parts import Parts
+from disk.room import Room
 from disk.scanner import Scanner
 from disk.sequential import SequentialReader, SequentialWriter
 from protocol.content.listing import FOLDER_ENTRIES_MAX, FolderEntry, encode_folder
@@ -441,15 +443,15 @@ def test_link_that_takes_the_place_of_a_flushed_part_is_not_kept(lib, folder, tm
     victim = tmp_path / "victim"
     victim.write_bytes(b"mine")
     content = Content(20)
-    settle = Library._settle
+    settle = Parts.settle
 
-    def settle_and_swap(self, part, path, flush):
-        status = settle(self, part, path, flush)
+    def settle_and_swap(self, part, flush):
+        status, path = settle(self, part, flush), self.path(part)
         os.unlink(path)
         os.symlink(victim, path)
         return status
 
-    monkeypatch.setattr(Library, "_settle", settle_and_swap)
+    monkeypatch.setattr(Parts, "settle", settle_and_swap)
     with pytest.raises(LibraryError) as exchanged:
         fetch(lib, content, "new")
     assert exchanged.value.kind is ErrorKind.CHANGED
@@ -662,7 +664,7 @@ def test_write_error_is_a_sentence_and_a_retry_works(lib, monkeypatch, number, k
         raise OSError(getattr(errno, number), "no")
 
     with monkeypatch.context() as broken:
-        broken.setattr(library, "write_at", fail)
+        broken.setattr(parts, "write_at", fail)
         with pytest.raises(LibraryError) as trouble:
             lib.write_piece(content.file_id, 0, content.piece(0))
     assert trouble.value.kind is kind and cause in trouble.value.sentence and "lab.iso" in trouble.value.sentence
@@ -681,7 +683,7 @@ def test_record_torn_by_a_full_disk_does_not_spoil_the_next(lib, monkeypatch):
         write_at(descriptor, data, offset)
 
     with monkeypatch.context() as full:
-        full.setattr(library, "write_at", tear)
+        full.setattr(parts, "write_at", tear)
         with pytest.raises(LibraryError):
             lib.write_piece(content.file_id, 1, content.piece(1))
     for index in (3, 1):
@@ -852,7 +854,7 @@ def test_fetched_listing_is_read_before_its_files_are_fetched(lib, folder):
 
 
 def test_a_large_part_is_hashed_in_several_calls_so_that_others_have_their_turn(lib, folder, monkeypatch):
-    monkeypatch.setattr(library, "CLAIMS_BYTES_AT_ONCE", 2 * 65536)
+    monkeypatch.setattr(parts, "CLAIMS_BYTES_AT_ONCE", 2 * 65536)
     content = Content(7 * 65536)
     lib.begin(content.file_id, content.size, content.digests, label="large")
     for index in range(6):
@@ -948,7 +950,7 @@ def test_damaged_cache_entry_is_dropped_when_it_is_asked_for(lib, folder):
 
 
 def test_cache_keeps_its_quota_and_the_most_recently_used(lib, folder, monkeypatch):
-    monkeypatch.setattr(Library, "cache_quota", lambda self: 250_000)
+    monkeypatch.setattr(Room, "cache_quota", lambda self: 250_000)
     contents = [Content(100_000, seed) for seed in range(4)]
     keep(lib, contents[0])
     keep(lib, contents[1])
@@ -969,7 +971,7 @@ def test_quota_is_the_smaller_of_its_two_limits(lib, monkeypatch):
     monkeypatch.setattr(Library, "free_bytes", lambda self: 900_000)
     assert lib.cache_quota() == 50_000
     monkeypatch.setattr(Library, "free_bytes", lambda self: 1 << 50)
-    assert lib.cache_quota() == library.CACHE_BYTES_MAX
+    assert lib.cache_quota() == room.CACHE_BYTES_MAX
 
 
 def test_order_of_use_outlives_the_process_and_strays_are_cleared(lib, folder):

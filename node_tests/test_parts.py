@@ -15,6 +15,8 @@ from test_library import keep, restarted, tree_of
 
 import disk.access
 import disk.looking
+import disk.parts
+import disk.small
 from disk import library
 from disk.access import write_at
 from disk.library import Library
@@ -165,7 +167,7 @@ def test_of_a_changed_part_no_wrong_piece_is_served_on(lib):
 
 
 def test_a_change_between_two_slices_of_the_last_look_is_seen(lib, folder, monkeypatch):
-    monkeypatch.setattr(library, "SLICE_BYTES", 2 * PIECE)
+    monkeypatch.setattr(disk.parts, "SLICE_BYTES", 2 * PIECE)
     begin(lib)
     write(lib, CONTENT, range(CONTENT.count))
     assert lib.finish(CONTENT.file_id, "lab.iso") is None
@@ -178,17 +180,17 @@ def test_a_change_between_two_slices_of_the_last_look_is_seen(lib, folder, monke
 
 @needs_posix
 def test_a_change_after_the_last_look_takes_the_name_back_and_keeps_what_is_right(lib, folder, monkeypatch):
-    settle = Library._settle
+    settle = disk.parts.Parts.settle
 
-    def settle_and_change(self, part, path, flush):
-        status = settle(self, part, path, flush)
-        overwrite(Path(path), None)
+    def settle_and_change(self, part, flush):
+        status = settle(self, part, flush)
+        overwrite(Path(self.path(part)), None)
         return status
 
     begin(lib)
     write(lib, CONTENT, range(CONTENT.count))
     with monkeypatch.context() as late:
-        late.setattr(Library, "_settle", settle_and_change)
+        late.setattr(disk.parts.Parts, "settle", settle_and_change)
         with pytest.raises(LibraryError) as changed:
             finish(lib)
     assert changed.value.kind is ErrorKind.CHANGED and tree_of(folder) == {}
@@ -196,7 +198,7 @@ def test_a_change_after_the_last_look_takes_the_name_back_and_keeps_what_is_righ
 
 
 def test_a_part_that_is_touched_for_ever_is_given_up_with_a_sentence(lib, folder, monkeypatch):
-    right_ones, times = library.right_ones_by_two, iter(range(100))
+    right_ones, times = disk.parts.right_ones_by_two, iter(range(100))
 
     def hash_and_touch(*what):
         os.utime(part_of(lib), (next(times), 0))
@@ -205,7 +207,7 @@ def test_a_part_that_is_touched_for_ever_is_given_up_with_a_sentence(lib, folder
     begin(lib)
     write(lib, CONTENT, range(CONTENT.count))
     with monkeypatch.context() as busy:
-        busy.setattr(library, "right_ones_by_two", hash_and_touch)
+        busy.setattr(disk.parts, "right_ones_by_two", hash_and_touch)
         with pytest.raises(LibraryError) as changed:
             finish(lib)
     assert changed.value.sentence == '"lab.iso" was changed here by another program.'
@@ -216,14 +218,14 @@ def test_a_part_that_is_touched_for_ever_is_given_up_with_a_sentence(lib, folder
 def test_a_small_file_that_another_program_changed_is_not_named(lib, folder, monkeypatch, when):
     files = [Content(1000, seed) for seed in range(3)]
     entries = [FolderEntry(f"{seed}", 1000, one.file_id, False) for seed, one in enumerate(files)]
-    flush = library.flush_paths
+    flush = disk.small.flush_paths
 
     def flush_and_change(paths):
         if when == "after the flush":
             flush(paths)
         Path(paths[1]).write_bytes(bytes(1000))
 
-    monkeypatch.setattr(library, "flush_paths", flush_and_change)
+    monkeypatch.setattr(disk.small, "flush_paths", flush_and_change)
     kept = lib.keep_small("d", entries, b"".join(one.data for one in files))
     assert [isinstance(one, LibraryError) for one in kept] == [False, True, False]
     assert tree_of(folder) == {"d/0": files[0].data, "d/2": files[2].data}
@@ -439,7 +441,7 @@ def test_what_is_hashed_by_two_threads_is_all_looked_at(lib, folder):
 
 
 def test_a_flush_on_the_way_that_fails_is_not_forgotten(lib, folder, beside, monkeypatch):
-    monkeypatch.setattr(library, "FLUSH_EVERY", 2 * PIECE)
+    monkeypatch.setattr(disk.parts, "FLUSH_EVERY", 2 * PIECE)
     begin(lib)
     write(lib, CONTENT, range(2))
     with monkeypatch.context() as ill:
@@ -464,7 +466,7 @@ def test_a_folder_that_is_flushed_slowly_gives_other_jobs_their_turn(lib, beside
 
 
 def test_a_long_copy_and_the_look_at_a_file_of_the_same_name_go_in_slices(lib, folder, monkeypatch):
-    for module in (library, disk.looking):
+    for module in (library, disk.looking, disk.parts):
         monkeypatch.setattr(module, "SLICE_BYTES", 2 * PIECE)
     fetched = fetch(lib, Content(10), "x")
     begin(lib)
@@ -485,7 +487,8 @@ def test_a_long_copy_and_the_look_at_a_file_of_the_same_name_go_in_slices(lib, f
 
 
 def test_two_copies_of_one_content_at_once_both_end_right(lib, folder, monkeypatch):
-    monkeypatch.setattr(library, "SLICE_BYTES", PIECE)
+    for module in (library, disk.parts):
+        monkeypatch.setattr(module, "SLICE_BYTES", PIECE)
     begin(lib)
     write(lib, CONTENT, range(CONTENT.count))
     finish(lib)

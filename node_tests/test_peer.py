@@ -12,8 +12,9 @@ import pytest
 from lab import MIB, PORT, Lab, Node, content
 from simulator import Conditions
 
+import disk.parts
+import disk.room
 import peer
-from disk import library as files
 from prompt.lines import line_for
 from protocol.content.troubles import ErrorKind, LibraryError
 from protocol.results import (
@@ -163,9 +164,9 @@ def test_a_cancelled_download_keeps_its_part_and_goes_on_later(lab):
     assert "no running transfer" in cy.do("cancel", 99, lab.world.now)
 
 
-@pytest.mark.parametrize("hashed_at_once", [files.CLAIMS_BYTES_AT_ONCE, MIB])
+@pytest.mark.parametrize("hashed_at_once", [disk.parts.CLAIMS_BYTES_AT_ONCE, MIB])
 def test_a_killed_download_resumes_from_its_verified_pieces_even_if_some_are_damaged(lab, monkeypatch, hashed_at_once):
-    monkeypatch.setattr(files, "CLAIMS_BYTES_AT_ONCE", hashed_at_once)
+    monkeypatch.setattr(disk.parts, "CLAIMS_BYTES_AT_ONCE", hashed_at_once)
     data = content(20 * MIB)
     lab.node("ana")
     bo = lab.node("bo", shared={"lab.iso": data}, disk_delay=0.02)
@@ -346,7 +347,7 @@ def test_the_supernode_fetches_for_itself_what_it_relays_at_the_same_time(lab):
 
 
 def test_what_is_too_big_for_the_cache_passes_through_and_is_dropped(lab, monkeypatch):
-    monkeypatch.setattr(files, "CACHE_BYTES_MAX", MIB)
+    monkeypatch.setattr(disk.room, "CACHE_BYTES_MAX", MIB)
     data = content(8 * MIB)
     ana = lab.node("ana")
     lab.node("bo", mesh=False, shared={"lab.iso": data})
@@ -444,7 +445,7 @@ def test_a_relay_that_nobody_waits_for_leaves_what_the_supernodes_own_person_has
 
 
 def test_what_had_to_leave_the_cache_is_no_longer_announced_and_is_fetched_from_its_holder(lab, monkeypatch):
-    monkeypatch.setattr(files, "CACHE_BYTES_MAX", 5 * MIB)
+    monkeypatch.setattr(disk.room, "CACHE_BYTES_MAX", 5 * MIB)
     ana = lab.node("ana")
     lab.node("bo", shared={"a.bin": content(3 * MIB, 1), "b.bin": content(4 * MIB, 2)}, disk_delay=0.3)
     cy, di = lab.node("cy", mesh=False), lab.node("di", mesh=False)

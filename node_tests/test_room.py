@@ -11,7 +11,7 @@ from collections import namedtuple
 import pytest
 from folders import Content
 
-from disk import access, digests, library, looking, making, maps
+from disk import access, digests, making, maps, parts, room
 from disk.library import Library
 from disk.scanner import Scanner
 from protocol.content import listing
@@ -131,7 +131,7 @@ def disk(lib, folder, monkeypatch):
                    for path, _, files in os.walk(folder) for file in files)  # fmt: skip
         return DiskUsage(20_000_000, size, 20_000_000 - size)
 
-    monkeypatch.setattr(library.shutil, "disk_usage", usage)
+    monkeypatch.setattr(room.shutil, "disk_usage", usage)
     return usage
 
 
@@ -189,14 +189,14 @@ def test_others_leave_a_floor_of_the_disk_free_and_what_the_persons_own_download
 def test_a_full_disk_costs_what_is_others_before_it_stops_the_persons_download(lib, disk, monkeypatch):
     theirs, own = begin_for(lib, b"bo", Content(1_000_000, 1)), Content(1_000_000, 2)
     lib.begin(own.file_id, own.size, own.digests, label="own.bin")
-    write, theirs_path = library.write_at, lib._part_path(theirs.file_id)
+    write, theirs_path = parts.write_at, lib._parts.path(theirs)
 
     def full(descriptor, data, offset):
         if os.path.exists(theirs_path):
             raise OSError(errno.ENOSPC, "full")
         write(descriptor, data, offset)
 
-    monkeypatch.setattr(library, "write_at", full)
+    monkeypatch.setattr(parts, "write_at", full)
     fill(lib, own)
     assert not os.path.exists(theirs_path)
 

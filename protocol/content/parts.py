@@ -1,7 +1,7 @@
 """Contents that are here in part, and the map that is kept beside each: what it is, and which pieces were verified.
 
-Pure: `disk/` keeps the files. What a map says is believed only after hashing, and what was verified only as long as its
-file is as this node's own last write left it.
+Pure: `disk/shelf.py` keeps the files. What a map says is believed only after hashing, and what was verified only as long
+as its file is as this node's own last write left it.
 """
 
 from __future__ import annotations
@@ -50,7 +50,10 @@ Stamp = Tuple[int, int, int, int]   # of a file: size, mtime_ns, inode, ctime_ns
 
 @dataclass
 class Content:
-    """A content below `.node`: a part, or a complete cached file (whose pieces are checked when first read)."""
+    """A content below `.node`: a part, or a complete cached file (whose pieces are checked when first read).
+
+    Its shelf tells it what became of its file; it keeps which pieces may be believed.
+    """
 
     file_id: bytes
     size: int
@@ -72,8 +75,15 @@ class Content:
     def __post_init__(self) -> None:
         self.verified = bytearray(-(-piece_count_of(self.size) // 8))
 
+    # -- its pieces
+
+    def claim(self, indexes: List[int]) -> None:
+        """These are said to be there; each is hashed before it counts."""
+        self.claimed = indexes
+
     def mark(self, index: int) -> None:
-        """Note a piece as verified."""
+        """A piece was hashed, and is right."""
+        self.doubted.discard(index)
         if not has_piece(self.verified, index):
             set_piece(self.verified, index)
             self.verified_count += 1
@@ -90,6 +100,49 @@ class Content:
     def doubt(self) -> None:
         """Have all that was verified hashed again before it is used."""
         self.doubted = {index for index in range(piece_count_of(self.size)) if has_piece(self.verified, index)}
+
+    # -- its file
+
+    def written(self, stamp: Optional[Stamp]) -> None:
+        """This node's own last write left its file like this."""
+        self.stamp = stamp
+
+    def touched(self, found: Optional[Stamp]) -> None:
+        """Another program was at its file and left it like this: nothing of it is believed before it is hashed."""
+        self.doubt()
+        self.stamp, self.is_stale = found, True
+
+    def made_good(self) -> None:
+        """Its file and map are as they should be, whatever was done to them."""
+        self.is_stale = False
+
+    def mapped(self, end: int) -> None:
+        """Its map was written, so many bytes; the next record goes behind them."""
+        self.map_end = end
+
+    def kept(self, index: int) -> None:
+        """A piece was written, and its record at the end of the map."""
+        self.map_end += MAP_RECORD.size
+        self.mark(index)
+
+    def to_flush(self, size: int) -> int:
+        """So many bytes were written; returns those since a flush was last begun."""
+        self.unflushed += size
+        return self.unflushed
+
+    def flushing(self) -> None:
+        """A flush of all that was written is begun."""
+        self.unflushed = 0
+
+    # -- what it is for
+
+    def opened(self) -> None:
+        """It is begun: what was claimed is checked, and its files are there."""
+        self.is_open = True
+
+    def become(self, destination: Destination, label: str, is_folder: bool) -> None:
+        """It is wanted for something else than it was begun for."""
+        self.destination, self.label, self.is_folder = destination, label, is_folder
 
     @property
     def is_complete(self) -> bool:

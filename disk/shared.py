@@ -1,0 +1,92 @@
+"""The files that are shared, read where they stand in the person's folder, as long as they are as they were announced.
+
+Owned by the disk thread, like the library that uses it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import Iterable, Optional, Union
+
+from disk.access import OpenFiles, StillChanging, fingerprint_of, read_into, read_member
+from protocol.buffers import BufferPool
+from protocol.content.shares import SharedFile, SharesById
+from protocol.content.troubles import ErrorKind, LibraryError, is_changed, trouble
+from protocol.fields import Buffer
+
+
+class SharedFiles:
+    """What the scanner found and the person agreed to share: contents at one place or several."""
+
+    def __init__(self, files: OpenFiles, buffers: BufferPool) -> None:
+        self.by_id = SharesById()
+        self._files = files
+        self._buffers = buffers
+
+    def adopt(self, files: Iterable[SharedFile]) -> None:
+        """Serve these from now on."""
+        for shared in files:
+            self.by_id.add(shared)
+
+    def withdraw(self, gone: Iterable[Union[SharedFile, bytes]]) -> None:
+        """Stop serving these files, or all that has one of these ids."""
+        for item in gone:
+            if isinstance(item, bytes):
+                self.withdraw(list(self.by_id.places(item)))
+            else:
+                self.by_id.discard(item.file_id, item.path)
+                self._files.drop(item.path)
+
+    def local_copy(self, file_id: bytes) -> Optional[str]:
+        """The path of a shared file with this content that is still as announced."""
+        for shared in self.by_id.places(file_id):
+            with contextlib.suppress(OSError):
+                if shared.is_folder or fingerprint_of(os.lstat(shared.path)) == shared.fingerprint:
+                    return shared.path
+        return None
+
+    def read(self, file_id: bytes, start: int, length: int) -> Buffer:
+        """Bytes of a content, from the first of its places that is still as announced."""
+        failure: Optional[OSError] = None
+        for shared in self.by_id.places(file_id):
+            if shared.is_folder:
+                return shared.listing[start:start + length]
+            try:
+                return _read_pack(shared, start, length) if shared.members else \
+                    self._read_place(shared, start, length)
+            except StillChanging:
+                pass
+            except OSError as error:
+                if not is_changed(error):
+                    failure = error
+        if failure is not None:        # nobody has seen that it was changed
+            raise trouble(failure, "read a shared file") from failure
+        raise LibraryError(ErrorKind.CHANGED, "The file was changed or removed after it was shared.")
+
+    def _read_place(self, shared: SharedFile, start: int, length: int) -> Buffer:
+        try:
+            descriptor = self._files.get(shared.path)
+            data = read_into(self._buffers, descriptor, length, start)
+            # Looked at after the reading: whoever writes sets the time before the bytes.
+            if fingerprint_of(os.fstat(descriptor)) == shared.fingerprint and len(data) == length:
+                return data
+        except OSError:
+            self._files.drop(shared.path)
+            raise
+        self._files.drop(shared.path)
+        raise StillChanging
+
+
+def _read_pack(shared: SharedFile, start: int, length: int) -> bytes:
+    """Bytes of a pack: they lie in the files of which it is made, one after the other."""
+    data, end, position = bytearray(), start + length, 0
+    for path, fingerprint in shared.members:
+        size = fingerprint[0]
+        if position + size > start:
+            first = max(start - position, 0)
+            data += read_member(path, fingerprint, first, min(end - position, size) - first)
+        position += size
+        if position >= end:
+            break
+    return bytes(data)

@@ -1,0 +1,110 @@
+"""Small files that came together: written under names of our own, flushed all at once, and only then named.
+
+Owned by the disk thread, like the library that uses it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+from functools import partial
+from typing import List, Tuple, Union
+
+from disk.access import create, fingerprint_of, holds, open_regular, remove, stamp_of, write_at
+from disk.downloads import Finished
+from disk.flushing import Beside, Flush, Unflushed, flush_paths
+from disk.looking import find_twin, is_twin
+from disk.places import folder_in, give_name
+from disk.room import Room
+from disk.shared import SharedFiles
+from disk.steps import Steps, at_once
+from protocol.content.listing import FolderEntry
+from protocol.content.names import check_name
+from protocol.content.parts import Content
+from protocol.content.pieces import digests_of, identity_of
+from protocol.content.shares import shared_file
+from protocol.content.troubles import ErrorKind, LibraryError, shown, speaking
+from protocol.fields import Buffer
+
+Kept = Union[Finished, LibraryError]   # what became of one of many small files
+
+
+class SmallFiles:
+    """Takes the files of packs in."""
+
+    def __init__(self, folder: str, hidden: str, room: Room, shared: SharedFiles, beside: Beside,
+                 unflushed: Unflushed) -> None:
+        self._folder = folder
+        self._hidden = hidden          # where they are until they have their names; what is left there goes at a start
+        self._room = room
+        self._shared = shared
+        self._beside = beside
+        self._unflushed = unflushed
+        self._numbers = itertools.count()
+
+    def keeping(self, place: str, entries: List[FolderEntry], data: Buffer) -> Steps[List[Kept]]:
+        """Keep these files, whose bytes follow each other in `data`, below a folder; what became of each."""
+        kept: List[Kept] = []
+        written: List[Tuple[FolderEntry, str, bytes]] = []
+        position, view = 0, memoryview(data)
+        with contextlib.ExitStack() as stack:
+            for entry, number in zip(entries, self._numbers):
+                content = view[position:position + entry.size]
+                position += entry.size
+                path = os.path.join(self._hidden, f"small-{number}")
+                stack.callback(remove, path)
+                written.append((entry, path, self._write(entry, path, content)))
+            flush = Flush(self._beside.flush)
+            flush.begin(flush_paths, [path for _, path, digests in written if digests])
+            while not flush.is_over():
+                yield
+            for entry, path, digests in written:
+                try:
+                    if not digests:
+                        raise LibraryError(ErrorKind.MALFORMED, "It did not come as it was announced.")
+                    kept.append(self._name(f"{place}/{entry.path}", path, entry.size, digests))
+                except LibraryError as error:
+                    kept.append(error)
+        return kept
+
+    def _write(self, entry: FolderEntry, path: str, content: memoryview) -> bytes:
+        """Write a file under a name of our own; its digests, or none if it is not what its id says."""
+        digests = digests_of(bytes(content))
+        if len(content) != entry.size or identity_of(entry.size, digests) != entry.file_id:
+            return b""
+        with speaking(f"save {shown(entry.path)}"):
+            self._room.with_room(partial(_write_anew, path, content))
+        return digests
+
+    def _name(self, name: str, path: str, size: int, digests: bytes) -> Finished:
+        *parents, last = check_name(name).split("/")
+        same = Content(identity_of(size, digests), size, digests)
+        twins = at_once(find_twin(same, os.path.join(self._folder, *parents), last))
+        with speaking(f"save {shown(name)}"), contextlib.ExitStack() as stack:
+            descriptor = open_regular(path)
+            stack.callback(os.close, descriptor)    # open, so that its inode names nothing else until it is confirmed
+            status = os.fstat(descriptor)
+            is_right = holds(descriptor, size, digests) and stamp_of(os.fstat(descriptor)) == stamp_of(status)
+            if not is_right:
+                raise LibraryError(ErrorKind.CHANGED, f"{shown(name)} was changed here by another program.")
+            if os.name == "nt":
+                stack.pop_all().close()
+            place = stack.enter_context(folder_in(self._folder, parents, is_synced=False))
+            final, was_there = give_name(place, path, status, last, partial(is_twin, twins), is_synced=False)
+            final_path = os.path.join(place.path, final)
+        if not was_there:
+            self._unflushed.add(final_path, *[place.path] * place.is_new)       # their names
+        found = twins[final] if was_there else fingerprint_of(status)
+        shared = shared_file("/".join((*parents, final)), final_path, found, digests, False)
+        self._shared.adopt([shared])
+        return Finished(final_path, was_there, shared)
+
+
+def _write_anew(path: str, content: memoryview) -> None:
+    remove(path)
+    descriptor = create(path)
+    try:
+        write_at(descriptor, content, 0)
+    finally:
+        os.close(descriptor)
