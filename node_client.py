@@ -42,6 +42,7 @@ if TYPE_CHECKING:                       # `open_node` imports them, once the fir
     import rdt
     import supernode
     from disk import library as files
+    from disk.preparing import Preparing
     from disk.scanner import Scanner
     from protocol.content.shares import ScanResult
     from protocol.content.troubles import LibraryError
@@ -263,8 +264,8 @@ class Node:
         self._scanner = ScannerThread(scanner, self._on_scanned, is_over)
         self._links = rdt.Links(transport, self._emit)
         self.peer = self._thread.peer = peer.Peer(
-            self._links, library, self._disk, random.SystemRandom(), notify, supernode.Supernode, settings.name,
-            scanner, functools.partial(own_addresses, settings.ip))
+            self._links, library, Preparing(library), self._disk, random.SystemRandom(), notify, supernode.Supernode,
+            settings.name, scanner, functools.partial(own_addresses, settings.ip))
 
     @property
     def is_port_own(self) -> bool:
@@ -307,11 +308,12 @@ class Node:
 
 def _import_node() -> None:
     """Most of the program's time to start: a person sees the first line before it."""
-    global LibraryError, Scanner, files, peer, ports_behind, rdt, supernode
+    global LibraryError, Preparing, Scanner, files, peer, ports_behind, rdt, supernode
     import peer
     import rdt
     import supernode
     from disk import library as files
+    from disk.preparing import Preparing
     from disk.scanner import Scanner
     from protocol.content.troubles import LibraryError
     from protocol.membership.door import ports_behind

@@ -25,7 +25,7 @@ from protocol.content.listing import decode_listing, ids_in, ids_of
 from protocol.content.shares import ScanResult, SharesById
 from protocol.content.troubles import LibraryError
 from protocol.exchange.callers import NO_HELLO_REASON, NOT_A_MEMBER_REASON, Callers, Verdict, judge
-from protocol.exchange.contracts import After
+from protocol.exchange.contracts import After, Preparing
 from protocol.exchange.fetching import Fetching
 from protocol.exchange.jobs import Jobs
 from protocol.exchange.sources import MESH_LINKS_MAX
@@ -163,6 +163,7 @@ class Peer:
         self,
         network: Network,
         library: Any,
+        preparing: Preparing,
         disk: Disk,
         rng: random.Random,
         notify: Callable[[Any], None],
@@ -189,7 +190,7 @@ class Peer:
         self.membership = Membership(LocalSide(network, self._to_supernode), rng, owner=self, name=name, mesh=mesh)
         self.fetching = Fetching(network, library, rng, self)
         self.serving = self.fetching.serving
-        self.jobs = Jobs(self.fetching)
+        self.jobs = Jobs(self.fetching, self, library, preparing)
         self._now = 0.0
         self._last_network = NO_LAST_NETWORK
         self._numbers = 0

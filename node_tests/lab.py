@@ -11,6 +11,7 @@ import random
 from simulator import World
 
 from disk.library import Library
+from disk.preparing import Preparing
 from disk.scanner import Scanner
 from peer import Peer
 from protocol.results import DownloadDone, Outcome, Stopped
@@ -38,7 +39,7 @@ class Node:
         self.network = self.world.network((self.ip, port))
         rng = rng or random.Random(number * 1000 + lab.seed)
         self.peer = Peer(
-            self.network, self.library, self.disk, rng, self.notify, Supernode, name,
+            self.network, self.library, Preparing(self.library), self.disk, rng, self.notify, Supernode, name,
             scanner=self.scanner, own_addresses=lambda: [self.ip], mesh=mesh,
         )  # fmt: skip
         self.world.attach(self.network, self.peer)

@@ -1,7 +1,7 @@
 """Contents that are here in part, and the map that is kept beside each: what it is, and which pieces were verified.
 
-Pure: `disk/shelf.py` keeps the files. What a map says is believed only after hashing, and what was verified only as long
-as its file is as this node's own last write left it.
+Pure: `disk/shelf.py` keeps the files. What a map says is believed only after hashing, and what was verified only as
+long as its file is as this node's own last write left it.
 """
 
 from __future__ import annotations

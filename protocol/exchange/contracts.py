@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import AbstractSet, Any, Callable, Optional, Protocol
 
 After = Callable[[Any, Optional[Exception], float], None]
-AGAIN = object()  # the answer of a disk job that is to be run again, where None means something else
 
 
 class Host(Protocol):
@@ -62,6 +61,28 @@ class Host(Protocol):
     def on_cache_changed(self, then: Callable[[], None]) -> None: ...
     def hold(self, name: str) -> None: ...
     def release(self, name: str) -> None: ...
+
+
+class Preparing(Protocol):
+    """The disk jobs with which downloads begin. Each answers None as long as it is to be run again (`in_slices`)."""
+
+    def file(self, file_id: bytes, name: str, is_known: bool, is_cached: bool) -> Callable[[], Any]:
+        """True: it stands there under this name; what the library finished: it was copied on this disk; False: neither.
+
+        `is_known`: this node shares it under this name; `is_cached`: it is kept for others.
+        """
+
+    def folder(self, listing_id: bytes, name: str, listing: bytes) -> Callable[[], Any]:
+        """Its path, files that come alone, packs, and sentences on folders that could not be made."""
+
+    def cached_folder(self, listing_id: bytes, name: str) -> Callable[[], Any]:
+        """The same of a listing that is in the cache."""
+
+    def relayed_folder(self, listing_id: bytes, name: str) -> Callable[[], Any]:
+        """The same of a listing that was being relayed, too: from now on it is in the cache."""
+
+    def relayed_pack(self, file_id: bytes, name: str) -> Callable[[], bytes]:
+        """The bytes of a pack that was being relayed, too: from now on it is in the cache."""
 
 
 def in_slices(

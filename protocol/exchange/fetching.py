@@ -16,12 +16,11 @@ from collections import OrderedDict
 from functools import partial
 from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
 
-from prompt.lines import format_size
-from protocol import mishaps
 from protocol.content.memory import MemoryPieces
 from protocol.content.names import check_name
 from protocol.content.parts import Destination
 from protocol.content.pieces import FILE_SIZE_MAX, is_true_manifest, piece_size_of
+from protocol.content.troubles import size_text
 from protocol.exchange.callers import NOT_A_MEMBER_REASON
 from protocol.exchange.contracts import Host, in_slices, kind_of, sentence_of
 from protocol.exchange.download import Download
@@ -579,7 +578,7 @@ class Fetching:
         lost = before - fetch.download.verified_bytes
         if lost > 0 and fetch.wish is not None:
             told = "%s was changed on this disk by another program; %s of it are fetched again"
-            self.host.notify(Notice(told % (fetch.name, format_size(lost))))
+            self.host.notify(Notice(told % (fetch.name, size_text(lost))))
 
     def _begin(self, fetch: Fetch, destination: Destination) -> None:
         fetch.destination = destination

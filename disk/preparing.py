@@ -1,0 +1,136 @@
+"""What a download needs of the disk before anything is asked for: is it here already, does it fit, is its folder made?
+
+Disk jobs, handed to the roles (`protocol/exchange/job.py`), which know no disk: each is a closure that answers None as
+long as it is to be called again, after what else waits for the disk.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import AbstractSet, Callable, List, NamedTuple, Optional, Union
+
+from disk.downloads import Finished
+from disk.library import Library
+from protocol.content.listing import FolderEntry, Pack, decode_listing
+from protocol.content.troubles import ErrorKind, LibraryError
+
+Here = Union[bool, Finished]   # of a file: it stands there, it does not, or a copy was made
+SPOILED_KINDS = (ErrorKind.CHANGED, ErrorKind.UNKNOWN, ErrorKind.MISSING)     # of what the cache holds
+
+
+class Plan(NamedTuple):
+    """What is to be done for a folder."""
+
+    folders: List[str]         # to be made, the folder itself first
+    alone: List[FolderEntry]   # files that come one by one
+    packs: List[Pack]          # small files that come together
+
+
+class Prepared(NamedTuple):
+    """A folder whose folders are made."""
+
+    path: str
+    alone: List[FolderEntry]
+    packs: List[Pack]
+    troubles: List[str]        # of single folders that could not be made
+
+
+class FolderPreparation:
+    """A disk job in slices: the plan of a folder, then its folders."""
+
+    def __init__(self, library: Library, listing_id: bytes, name: str, make_plan: Callable[[], Plan]) -> None:
+        self._library = library
+        self._listing_id = listing_id
+        self._name = name
+        self._make_plan = make_plan
+        self._plan: Optional[Plan] = None
+
+    def __call__(self) -> Optional[Prepared]:
+        if self._plan is None:
+            self._plan = self._make_plan()
+            return None
+        troubles = self._library.make_folders(self._listing_id, self._plan.folders)
+        if troubles is None:
+            return None
+        return Prepared(self._library.make_folder(self._name), self._plan.alone, self._plan.packs, troubles)
+
+
+class Preparing:
+    """Makes the disk jobs with which downloads begin. What it makes is run on the disk thread only."""
+
+    def __init__(self, library: Library) -> None:
+        self._library = library
+
+    # -- a file --
+
+    def file(self, file_id: bytes, name: str, is_known: bool, is_cached: bool) -> Callable[[], Optional[Here]]:
+        """A job: True if the file stands there already, a Finished if a copy was made on this disk, else False."""
+        return partial(self._file, file_id, name, is_known, is_cached)
+
+    def _file(self, file_id: bytes, name: str, is_known: bool, is_cached: bool) -> Optional[Here]:
+        if self._library.local_copy(file_id) is not None:
+            return True if is_known else self._library.copy_local(file_id, name)
+        if is_cached:
+            try:
+                return self._library.copy_local(file_id, name)
+            except LibraryError as error:  # what the cache holds may be damaged: then it is fetched
+                if error.kind not in SPOILED_KINDS:
+                    raise
+        return False
+
+    # -- a folder: its listing came, or is in the cache, or came by way of a relay --
+
+    def folder(self, listing_id: bytes, name: str, listing: bytes) -> FolderPreparation:
+        """A job for a folder whose listing came: refuses it, or makes its folders and tells what is to come."""
+        return FolderPreparation(self._library, listing_id, name, partial(self._plan, name, listing))
+
+    def cached_folder(self, listing_id: bytes, name: str) -> FolderPreparation:
+        """The same for one whose listing is in the cache."""
+        return FolderPreparation(self._library, listing_id, name, partial(self._plan_cached, listing_id, name))
+
+    def relayed_folder(self, listing_id: bytes, name: str) -> FolderPreparation:
+        """The same for one whose listing was being relayed for somebody, too: it is kept in the cache first."""
+        return FolderPreparation(self._library, listing_id, name, partial(self._plan_relayed, listing_id, name))
+
+    def _plan_cached(self, listing_id: bytes, name: str) -> Plan:
+        return self._plan(name, self._library.contents(listing_id))
+
+    def _plan_relayed(self, listing_id: bytes, name: str) -> Plan:
+        self._finish_cache(listing_id, name, True)
+        return self._plan_cached(listing_id, name)
+
+    def _plan(self, name: str, listing: bytes) -> Plan:
+        """Decode the listing, refuse what has no room, and leave out what is here."""
+        entries, packs = decode_listing(listing)
+        here = {entry.file_id for entry in entries if self._library.local_copy(entry.file_id) is not None}
+        self._check_room(name, [entry for entry in entries if entry.file_id not in here])
+        folders = [name, *(f"{name}/{entry.path}" for entry in entries if entry.is_folder)]
+        wanted = [pack for pack in packs if _is_worth_its_way(pack, here)]
+        packed = {member.path for pack in wanted for member in pack.members}
+        alone = [entry for entry in entries if not entry.is_folder and entry.path not in packed]
+        return Plan(folders, alone, wanted)
+
+    def _check_room(self, name: str, missing: List[FolderEntry]) -> None:
+        """Refuse a folder that does not fit, before anything of it is here."""
+        begun = {part.file_id: part.verified_bytes for part in self._library.parts()}
+        self._library.check_room(name, sum(entry.size - begun.get(entry.file_id, 0) for entry in missing))
+
+    # -- a pack of small files --
+
+    def relayed_pack(self, file_id: bytes, name: str) -> Callable[[], bytes]:
+        """A job: the bytes of a pack that was being relayed for somebody, too; it is kept in the cache first."""
+        return partial(self._take_relayed_pack, file_id, name)
+
+    def _take_relayed_pack(self, file_id: bytes, name: str) -> bytes:
+        self._finish_cache(file_id, name, False)
+        return bytes(self._library.contents(file_id))
+
+    def _finish_cache(self, file_id: bytes, name: str, is_folder: bool) -> None:
+        """Of a content so small that it takes no slices."""
+        while not self._library.finish_cache(file_id, name, is_folder):
+            pass
+
+
+def _is_worth_its_way(pack: Pack, here: AbstractSet[bytes]) -> bool:
+    """Not when more than half of it is here already."""
+    return sum(entry.size for entry in pack.members if entry.file_id in here) <= pack.size // 2

@@ -1,0 +1,355 @@
+"""One download that a person asked for: its fetches, its state in words, its end.
+
+    waiting for its turn -> asking, queued, receiving, verifying -> done, or stopped
+                            paused, while the disk has no room or the system is short of something
+
+A job for a file has one Fetch. What is here already is copied on this disk, and is not moved again.
+Nothing is reported done that is not verified, flushed and under its final name.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any, Callable, Dict, NamedTuple, Optional, Tuple
+
+from protocol.content.names import check_name
+from protocol.content.troubles import size_text
+from protocol.exchange.contracts import Host, Preparing, in_slices, kind_of, sentence_of
+from protocol.exchange.fetch import Fetch
+from protocol.exchange.fetching import Fetching
+from protocol.exchange.source import ASK_OTHERS_AFTER, SourceState
+from protocol.messages import NO_NODE
+from protocol.rates import Rate
+from protocol.results import DownloadDone, ListEntry, Notice, Paused, Progress, Resumed, Share, Stopped, TransferRow
+
+PROGRESS_INTERVAL = 0.5  # at most twice a second for each transfer
+RECEIVING = "receiving"  # the only state with a rate and a time left
+DISK_SLOW_AFTER = 3.0  # seconds in which the disk has not answered: then it is named as what is waited for
+ROOM_INTERVAL, ROOM_INTERVAL_MAX = 1.0, 30.0  # seconds between looks for room, doubled while it is not enough after all
+ROOM_SPARE = 64 << 10  # bytes beside the content: its map and folders
+
+
+class JobHands(NamedTuple):
+    """What a job asks for."""
+
+    fetching: Fetching
+    host: Host
+    library: Any  # its methods run as disk jobs only
+    preparing: Preparing
+    on_ended: Callable[[float], None]  # another may have its turn
+
+
+class Job:
+    """One download that a person asked for. It is the Wish of its fetches."""
+
+    def __init__(self, hands: JobHands, number: int, entry: ListEntry, now: float) -> None:
+        self._fetching, self._host, self._library, self._preparing, self._on_ended = hands
+        self.number = number
+        self.entry = entry
+        self.size = entry.size
+        self.started_at = now
+        self.rate = Rate(now)
+        self.told_at = now - PROGRESS_INTERVAL
+        self.fetches: Dict[Fetch, None] = {}  # ordered, unlike a set: a test's seed replays exactly
+        self.gave: Dict[bytes, int] = {}  # node -> bytes, of ended fetches
+        self.gave_via = NO_NODE
+        self.kept: Dict[bytes, int] = {}  # content -> verified bytes of fetches that wait for room on the disk
+        self.pause = ""  # why it waits, in words
+        self.short_of = ""  # of what the system was short, in a sentence, until that was told
+        self.was_short = self.is_quiet = False  # it was told so; it goes on without a word
+        self.look_at, self.look_interval = math.inf, ROOM_INTERVAL  # when to look for room again
+        self.has_begun = False
+        self.end_state = ""  # "done" or "stopped"
+        self.verified_at_end = 0
+
+    def verified(self) -> int:
+        if self.end_state:
+            return self.verified_at_end
+        verified = dict(self.kept)
+        for fetch in self.fetches:
+            if not fetch.is_in_memory:
+                verified[fetch.file_id] = max(fetch.download.verified_bytes, verified.get(fetch.file_id, 0))
+        return sum(verified.values())
+
+    def labels(self) -> Tuple[str, ...]:
+        """Who gave something, the most generous first."""
+        gave = self.given()
+        return tuple(self._fetching.label_of(node_id) for node_id in sorted(gave, key=lambda one: -gave[one]))
+
+    def given(self) -> Dict[bytes, int]:
+        """Bytes by node; by its id, since a label passes to somebody else when people leave."""
+        gave = dict(self.gave)
+        for fetch in self.fetches:
+            for node_id, size in fetch.gave.items():
+                gave[node_id] = gave.get(node_id, 0) + size
+        return gave
+
+    def start(self, now: float) -> None:
+        """It is its turn."""
+        self.has_begun = True
+        name = self.entry.name
+        try:
+            check_name(name)
+        except Exception as error:
+            self.stop(sentence_of(error), now)
+            return
+        if "/" in name:
+            self.stop("its name is refused: only a folder holds names with a slash", now)
+        else:
+            self.begin(now)
+
+    def begin(self, now: float) -> None:
+        """Look here first, then ask for it."""
+        raise NotImplementedError
+
+    def want(
+        self, file_id: bytes, size: int, name: str, in_memory: bool, now: float, providers: Tuple[bytes, ...] = ()
+    ) -> None:
+        fetch = self._fetching.want(self, file_id, size, name, in_memory, now, list(providers))
+        fetch.folder = self.entry if self.entry.is_folder else None
+        self.fetches[fetch] = None
+
+    def on_piece(self, fetch: Fetch, size: int, now: float) -> None:
+        self.look_interval = ROOM_INTERVAL
+        if not fetch.is_in_memory:
+            self.rate.add(size, now)
+        self.tell_progress(now)
+
+    def on_all_pieces(self, fetch: Fetch, now: float) -> None:
+        raise NotImplementedError
+
+    def on_failed(self, fetch: Fetch, reason: str, now: float) -> None:
+        self.discard_gone(fetch)
+        self.stop(reason, now, keep=not (fetch.is_gone or fetch.is_lost))
+
+    def on_unfinished(self, fetch: Fetch, error: Exception, now: float) -> None:
+        """All pieces came, but the file has not got its name."""
+        if not self._fetching.open_again(fetch, error, now):
+            fetch.is_full, fetch.is_short = kind_of(error) == "FULL", kind_of(error) == "SHORT"
+            self.on_failed(fetch, sentence_of(error), now)
+
+    # ---- a full disk
+
+    def wait_for_room(self, fetch: Fetch, now: float, short_of: str = "") -> None:
+        """What is here stays; the rest goes on when the disk has room for it, or when what was short may be there."""
+        if not fetch.is_in_memory:
+            self.kept[fetch.file_id] = max(fetch.download.verified_bytes, self.kept.get(fetch.file_id, 0))
+        self.drop(fetch, now)
+        self.look_for_room(now, not self.pause, short_of)
+
+    def look_for_room(self, now: float, is_news: bool = False, short_of: str = "") -> None:
+        self.pause = self.pause or "paused: %s" % (short_of or "the disk is full")
+        self.look_at = math.inf
+        self.short_of = short_of
+        self._host.run(self._library.room_bytes, partial(self._on_room_seen, is_news))
+
+    def _on_room_seen(self, is_news: bool, free: Any, error: Optional[Exception], now: float) -> None:
+        """Go on if there is room, else look again later; what waits for something that passes just tries again then."""
+        if self.end_state or not self.pause:
+            return
+        if self.short_of:
+            if is_news and not self.was_short:  # told once
+                self.was_short = True
+                self._host.notify(Notice("%s waits: %s" % (self.entry.name, self.short_of)))
+            self.look_at, self.short_of = now + self.look_interval, ""
+            self.look_interval = min(2 * self.look_interval, ROOM_INTERVAL_MAX)
+            self.is_quiet = True
+            return
+        needed = self.size - self.verified()
+        free = 0 if error is not None else free
+        self.pause = "paused: needs %s, %s free" % (size_text(needed), size_text(free))
+        if is_news:
+            paused = Paused(self.number, self.entry.name, self.verified(), self.size, needed, free)
+            self._host.notify(paused)
+        if is_news or free < needed + ROOM_SPARE:
+            self.look_at = now + self.look_interval
+        else:
+            # Should it not be enough after all (a quota is not told), the next look is later.
+            self.look_interval = min(2 * self.look_interval, ROOM_INTERVAL_MAX)
+            self.pause, self.rate = "", Rate(now)
+            if not self.is_quiet:
+                self._host.notify(Resumed(self.number, self.entry.name))
+            self.is_quiet = False
+            self.go_on(now)
+
+    @staticmethod
+    def short_words(error: Exception) -> str:
+        """Of what the system is short, in a sentence; nothing if it is the disk's room."""
+        return sentence_of(error) if kind_of(error) == "SHORT" else ""
+
+    def go_on(self, now: float) -> None:
+        """There is room again."""
+        self.begin(now)
+
+    def discard_gone(self, fetch: Fetch) -> None:
+        """A part of what nobody has any more would only lie about."""
+        if fetch.is_gone and not fetch.is_in_memory:
+            self._host.run(partial(self._library.discard, fetch.file_id, own=True), lambda *_: None)
+
+    def note(self, finished: Any) -> None:
+        """What bears its final name is shared, though the job may have been cancelled while the disk was at it."""
+        if finished and finished is not True:
+            self._host.on_finished(finished.shared)
+
+    def drop(self, fetch: Fetch, now: float, is_used: bool = False) -> None:
+        """The fetch is over; `is_used`: it has served its purpose, and may serve others on."""
+        self.fetches.pop(fetch, None)
+        for node_id, size in fetch.gave.items():
+            self.gave[node_id] = self.gave.get(node_id, 0) + size
+        self.gave_via = fetch.gave_via if fetch.gave_via != NO_NODE else self.gave_via
+        if is_used:
+            self._fetching.retire(fetch, now)
+        else:
+            self._fetching.end(fetch, now)
+
+    def stop(self, reason: str, now: float, tell: bool = True, keep: bool = True) -> None:
+        """End without success; verified pieces stay on the disk, unless `keep` says that nobody has the rest."""
+        if self.end_state:
+            return
+        self.verified_at_end, self.end_state = self.verified(), "stopped"
+        for fetch in list(self.fetches):
+            self.drop(fetch, now)
+        if tell:
+            verified, name = self.verified_at_end, self.entry.name
+            self._host.notify(Stopped(self.number, name, verified, self.size, reason, keep and bool(verified)))
+        self._on_ended(now)
+
+    def done(self, path: str, was_there: bool, now: float) -> None:
+        """All is verified, flushed and under its final name."""
+        entry, via = self.entry, None
+        self._fetching.thank(self.gave, entry.file_id, now)
+        self.end_state, self.verified_at_end = "done", self.size
+        sources = self.labels()
+        if self.gave_via != NO_NODE and entry.holders and self.gave_via not in entry.holder_ids:
+            sources, via = entry.holders, self._fetching.label_of(self.gave_via)
+        seconds, moved = max(now - self.started_at, 0.0), sum(self.gave.values())
+        self._host.notify(
+            DownloadDone(
+                self.number, entry.name, self.size, seconds, sources, entry.file_id, path, via, was_there, moved
+            )
+        )
+        self._on_ended(now)
+
+    # ---- what a person sees
+
+    def tell_progress(self, now: float) -> None:
+        if now - self.told_at >= PROGRESS_INTERVAL and not self.end_state:
+            self.told_at = now
+            self._host.notify(Progress(self.row(now)))
+
+    def row(self, now: float) -> TransferRow:
+        verified, rate, left = self.verified(), 0.0, None
+        state = self.end_state or self.state_in_words(now)
+        if state == RECEIVING:
+            rate = self.rate.per_second(now)
+            left = (self.size - verified) / rate if rate >= 1.0 else None
+        labels = self.labels()
+        return TransferRow(
+            self.number, "R", self.entry.name, state, verified, self.size, rate, left, labels, self.shares(now)
+        )
+
+    def shares(self, now: float) -> Tuple[Share, ...]:
+        """What each source has given and gives now, the most generous first; then those that only wait."""
+        gave, rates, states = self.given(), {}, {}  # type: Dict[bytes, int], Dict[bytes, float], Dict[bytes, str]
+        for fetch in self.fetches:
+            for source in fetch.download.sources.values():
+                one = source.node_id
+                gave.setdefault(one, 0)
+                rates[one] = rates.get(one, 0.0) + source.per_second(now)
+                states[one] = self.state_of(source, now)
+        label_of = self._fetching.label_of
+        return tuple(Share(label_of(one), gave[one], rates.get(one, 0.0), states.get(one, ""))
+                     for one in sorted(gave, key=lambda one: -gave[one]))
+
+    @staticmethod
+    def state_of(source: Any, now: float) -> str:
+        if source.state is SourceState.QUEUED:
+            return "queued %s" % ordinal(source.position)
+        if source.owed and now - source.heard_at >= ASK_OTHERS_AFTER:
+            return "silent for %.0f s" % (now - source.heard_at)
+        return ""
+
+    def is_verifying(self) -> bool:
+        return bool(self.fetches) and all(fetch.is_complete for fetch in self.fetches)
+
+    def state_in_words(self, now: float) -> str:
+        """What it does, or what it waits for: the nearest cause first."""
+        if not self.has_begun:
+            return "waiting for its turn"
+        if self.pause:
+            return self.pause
+        if self.is_verifying():
+            return "verifying"
+        if self._host.disk_silence(now) >= DISK_SLOW_AFTER:
+            return "waiting for the disk"
+        sources = [source for fetch in self.fetches for source in fetch.download.sources.values()]
+        ready = [source for source in sources if source.state is SourceState.READY]
+        if any(now - source.heard_at < ASK_OTHERS_AFTER for source in ready):
+            return RECEIVING
+        if ready:
+            return "waiting for %s" % ready[0].label
+        queued = [source.position for source in sources if source.state is SourceState.QUEUED]
+        if queued:
+            return "queued %s" % ordinal(min(queued))
+        if not self._host.has_supernode:
+            return "waiting for a supernode"
+        lost = [fetch.last_source for fetch in self.fetches if fetch.last_source]
+        return "waiting for %s" % lost[0] if lost and not sources else "asking"
+
+
+class FileJob(Job):
+    """A single file."""
+
+    def on_failed(self, fetch: Fetch, reason: str, now: float) -> None:
+        if fetch.is_short and not self.end_state:
+            self.wait_for_room(fetch, now, reason)
+        elif fetch.is_full and not self.end_state and (fetch.download.verified_bytes or self.kept):
+            self.wait_for_room(fetch, now)
+        else:
+            super().on_failed(fetch, reason, now)
+
+    def begin(self, now: float) -> None:
+        """Look here first: it may be in the cache, or have come with a folder meanwhile."""
+        if self.end_state:  # cancelled while another job wished for the same
+            return
+        is_cached = self._host.is_cached(self.entry.file_id)
+        prepare = self._preparing.file(self.entry.file_id, self.entry.name, False, is_cached)
+        in_slices(self._host, prepare, self._on_looked, is_over=lambda: self.end_state)
+
+    def _on_looked(self, here: Any, error: Optional[Exception], now: float) -> None:
+        """It is here, or nobody else fetches it, or it is waited for until the other job has it."""
+        entry = self.entry
+        self.note(here)
+        if self.end_state:
+            return
+        if error is not None and kind_of(error) == "SHORT":
+            self.look_for_room(now, not self.pause, sentence_of(error))
+        elif error is not None:
+            self.stop(sentence_of(error), now)
+        elif here is False and self._fetching.is_wished(entry.file_id):
+            self._fetching.when_ended(entry.file_id, self.begin)
+        elif here is False:
+            self.want(entry.file_id, entry.content_size, entry.name, False, now)
+        else:
+            self.done(here.path, here.was_there, now)
+
+    def on_all_pieces(self, fetch: Fetch, now: float) -> None:
+        finish = partial(self._library.finish, fetch.file_id, fetch.name)
+        in_slices(self._host, finish, partial(self._on_finished, fetch), is_over=lambda: self.end_state)
+
+    def _on_finished(self, fetch: Fetch, finished: Any, error: Optional[Exception], now: float) -> None:
+        self.note(finished)
+        if self.end_state:
+            return
+        if error is not None:
+            self.on_unfinished(fetch, error, now)
+            return
+        self.drop(fetch, now)
+        self.done(finished.path, finished.was_there, now)
+
+
+def ordinal(number: int) -> str:
+    """`1st`, `2nd`, `3rd`, `4th`."""
+    ending = "th" if 10 <= number % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return "%d%s" % (number, ending)
