@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import AbstractSet, Any, Callable, Optional, Protocol
 
+from protocol.content.troubles import ErrorKind, LibraryError
+
 After = Callable[[Any, Optional[Exception], float], None]
 
 
@@ -110,5 +112,6 @@ def sentence_of(error: Exception) -> str:
     return text[:-1] if text.endswith(".") else text
 
 
-def kind_of(error: Exception) -> str:
-    return str(getattr(getattr(error, "kind", None), "name", ""))
+def kind_of(error: Exception) -> Optional[ErrorKind]:
+    """What went wrong in the library; None for a mistake in the program."""
+    return error.kind if isinstance(error, LibraryError) else None

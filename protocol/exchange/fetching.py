@@ -20,7 +20,7 @@ from protocol.content.memory import MemoryPieces
 from protocol.content.names import check_name
 from protocol.content.parts import Destination
 from protocol.content.pieces import FILE_SIZE_MAX, is_true_manifest, piece_size_of
-from protocol.content.troubles import size_text
+from protocol.content.troubles import BadName, ErrorKind, size_text
 from protocol.exchange.callers import NOT_A_MEMBER_REASON
 from protocol.exchange.contracts import Host, in_slices, kind_of, sentence_of
 from protocol.exchange.download import Download
@@ -567,7 +567,8 @@ class Fetching:
 
         False if the error is another one, or that program does it again and again.
         """
-        if kind_of(error) not in ("CHANGED", "MISSING") or fetch.memory is not None or fetch.rechecks >= RECHECKS_MAX:
+        is_changed = kind_of(error) in (ErrorKind.CHANGED, ErrorKind.MISSING)
+        if not is_changed or fetch.memory is not None or fetch.rechecks >= RECHECKS_MAX:
             return False
         fetch.rechecks += 1
         fetch.is_complete = False
@@ -609,7 +610,7 @@ class Fetching:
             self.serving.tell_pieces(fetch.file_id, bits_of(bytes(bitmap), len(bitmap) * 8), now)
             for requester, query_id in fetch.relay_for.items():
                 self.serving.offer(fetch.file_id, query_id, requester, True)
-        elif is_cache and kind_of(error) == "FULL":
+        elif is_cache and kind_of(error) is ErrorKind.FULL:
             # Too big for the cache: it passes through a part file, which is dropped when those who wait have it.
             fetch.is_passing = True
             self._begin(fetch, Destination.PASSING)
@@ -744,9 +745,9 @@ class Fetching:
 
     def _why_not(self, fetch: Fetch, error: Exception) -> str:
         """What is told about an error of the library; of a relay, in the words of those who wait for it."""
-        sentence, fetch.is_lost = sentence_of(error), kind_of(error) == "GONE"
-        fetch.is_full, fetch.is_short = kind_of(error) == "FULL", kind_of(error) == "SHORT"
-        if fetch.wish is not None or kind_of(error) != "FULL":
+        sentence, fetch.is_lost = sentence_of(error), kind_of(error) is ErrorKind.GONE
+        fetch.is_full, fetch.is_short = kind_of(error) is ErrorKind.FULL, kind_of(error) is ErrorKind.SHORT
+        if fetch.wish is not None or kind_of(error) is not ErrorKind.FULL:
             return sentence
         me, cause = self.host.label_of(self.host.node_id), sentence.rpartition(": ")[2]
         return "%s has no room to pass it on: %s" % (me, cause)
@@ -843,7 +844,7 @@ class Fetching:
     def _new_relay(self, relay: Relay, now: float) -> Optional[Fetch]:
         try:
             check_name(relay.name)
-        except Exception:  # a name that could not even be kept in the cache
+        except BadName:  # a name that could not even be kept in the cache
             self.dropped += 1
             return None
         held = self._sought.held(relay.requester) + self._relayed.held(relay.requester)

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, Callable, Deque, Dict, List, Optional, Sequence, Tuple
 
 from protocol.content.listing import FOLDER_BYTES_MAX, FolderEntry, Pack
+from protocol.content.troubles import ErrorKind
 from protocol.exchange.contracts import in_slices, kind_of, sentence_of
 from protocol.exchange.fetch import Fetch
 from protocol.exchange.job import Job, JobHands
@@ -181,7 +182,7 @@ class FolderJob(Job):
         if error is not None:
             if fetch is not None:
                 self.drop(fetch, now)
-            if kind_of(error) in ("FULL", "SHORT"):
+            if kind_of(error) in (ErrorKind.FULL, ErrorKind.SHORT):
                 self.look_for_room(now, not self.pause, self.short_words(error))
             self._give_up_pack(pack, pack.members[first:], now)
             return
@@ -236,7 +237,7 @@ class FolderJob(Job):
             else:
                 self.want(entry.file_id, entry.size, name, False, now, self.providers)
             return
-        if error is not None and kind_of(error) in ("FULL", "SHORT"):
+        if error is not None and kind_of(error) in (ErrorKind.FULL, ErrorKind.SHORT):
             self._put_back(entry.file_id)
             self.look_for_room(now, not self.pause, self.short_words(error))
             return

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, Callable, Dict, NamedTuple, Optional, Tuple
 
 from protocol.content.names import check_name
-from protocol.content.troubles import size_text
+from protocol.content.troubles import BadName, ErrorKind, size_text
 from protocol.exchange.contracts import Host, Preparing, in_slices, kind_of, sentence_of
 from protocol.exchange.fetch import Fetch
 from protocol.exchange.fetching import Fetching
@@ -91,7 +91,7 @@ class Job:
         name = self.entry.name
         try:
             check_name(name)
-        except Exception as error:
+        except BadName as error:
             self.stop(sentence_of(error), now)
             return
         if "/" in name:
@@ -126,7 +126,7 @@ class Job:
     def on_unfinished(self, fetch: Fetch, error: Exception, now: float) -> None:
         """All pieces came, but the file has not got its name."""
         if not self._fetching.open_again(fetch, error, now):
-            fetch.is_full, fetch.is_short = kind_of(error) == "FULL", kind_of(error) == "SHORT"
+            fetch.is_full, fetch.is_short = kind_of(error) is ErrorKind.FULL, kind_of(error) is ErrorKind.SHORT
             self.on_failed(fetch, sentence_of(error), now)
 
     # ---- a full disk
@@ -176,7 +176,7 @@ class Job:
     @staticmethod
     def short_words(error: Exception) -> str:
         """Of what the system is short, in a sentence; nothing if it is the disk's room."""
-        return sentence_of(error) if kind_of(error) == "SHORT" else ""
+        return sentence_of(error) if kind_of(error) is ErrorKind.SHORT else ""
 
     def go_on(self, now: float) -> None:
         """There is room again."""
@@ -323,7 +323,7 @@ class FileJob(Job):
         self.note(here)
         if self.end_state:
             return
-        if error is not None and kind_of(error) == "SHORT":
+        if error is not None and kind_of(error) is ErrorKind.SHORT:
             self.look_for_room(now, not self.pause, sentence_of(error))
         elif error is not None:
             self.stop(sentence_of(error), now)

@@ -15,7 +15,7 @@ from typing import Any, Callable, Deque, Dict, Iterable, List, Optional, Set, Tu
 from protocol import mishaps
 from protocol.content.names import check_name
 from protocol.content.pieces import piece_size_of
-from protocol.content.troubles import LibraryError
+from protocol.content.troubles import BadName, ErrorKind, LibraryError
 from protocol.exchange.contracts import Host, kind_of
 from protocol.exchange.download import Download
 from protocol.exchange.manifest import manifest_pages
@@ -60,7 +60,9 @@ RECEIPT_TIME = 45.0  # seconds from a lost link until it counts that nobody said
 UNTHANKED_MAX = 256  # lost links on which something was sent
 UNTOLD_MAX = 1024  # lines about contents that were taken, put off because there were too many at once
 SHORT_TRIES_MAX = 6  # of a span that could not be read for want of descriptors or memory, one with each tick
-CAUSES = {"SHORT": SHORT_OF_MEANS, "DENIED": NO_RIGHTS, "DISK": DISK_ERROR}  # of what is not readable
+# Of what is not readable, and of what is not there.
+CAUSES = {ErrorKind.SHORT: SHORT_OF_MEANS, ErrorKind.DENIED: NO_RIGHTS, ErrorKind.DISK: DISK_ERROR}
+REASONS = {ErrorKind.UNKNOWN: UNKNOWN_FILE, ErrorKind.MISSING: PIECE_MISSING, ErrorKind.CHANGED: FILE_CHANGED}
 MESH_OFF_REASON = "its mesh is off"
 TICK = 0.5
 TELL_INTERVAL = 0.2  # seconds that new pieces wait to be told together
@@ -199,7 +201,7 @@ class Serving:
         """Remember what the requester calls this content, so that both ends tell of it by one name."""
         try:
             check_name(name)
-        except Exception:  # no name that could be kept: ours is told
+        except BadName:  # no name that could be kept: ours is told
             return
         self._asked_names.put(requester, file_id, name)
 
@@ -381,8 +383,8 @@ class Serving:
             self.uploads.on_read(*span, data, now)
             return
         link, file_id, index, _, length = span
-        kinds = {"UNKNOWN": UNKNOWN_FILE, "MISSING": PIECE_MISSING, "CHANGED": FILE_CHANGED}
-        reason = kinds.get(kind_of(error)) or CAUSES.get(kind_of(error), DISK_ERROR)
+        kind = kind_of(error) or ErrorKind.DISK
+        reason = REASONS.get(kind) or CAUSES.get(kind, DISK_ERROR)
         if reason in (FILE_CHANGED, UNKNOWN_FILE) and self.host.is_cached(file_id):
             reason = UNKNOWN_FILE  # the library has dropped it: it can be fetched anew
             self.host.on_cache_changed(lambda: None)
