@@ -1,5 +1,9 @@
 """Downloads: a part is begun, its pieces are verified and written, and it gets its final name when all are there.
 
+    begin        what is there of it is hashed, in slices; then there must be room for the rest
+    write_piece  a piece that has the digest it was asked for by; anything else is not written
+    finishing    one last look at all of it, in slices; then its name, which replaces nothing
+
 Owned by the disk thread, like the library that uses it.
 """
 
@@ -76,13 +80,14 @@ class Downloads:
             raise LibraryError(ErrorKind.FULL, f"There are already {PARTS_MAX} unfinished downloads.")
         with speaking(f"save {called(label)}"):
             if not parts.check_some(part):
-                parts.put(part)
+                parts.put(part)                 # it goes on where this call left off
                 return None
             if not part.is_open:
                 self._open(part, person)
             elif parts.is_spoiled(part):
                 parts.make_files(part)
             if destination is Destination.DOWNLOAD and part.destination is not Destination.DOWNLOAD:
+                # The person wants what was fetched for others: it survives a restart now, and is nobody else's share.
                 part.become(destination, label, part.is_folder)
                 self._accounts.gone(file_id)
                 parts.write_map(part)
@@ -95,7 +100,7 @@ class Downloads:
         self._room.with_room(partial(self._parts.make_files, part), part.file_id)
         if part.destination is not Destination.DOWNLOAD:
             self._accounts.count(part, person)
-        part.opened()
+        part.opened()                           # last: who was refused begins from the start
 
     def write_piece(self, part: Content, index: int, data: Buffer, digest: Optional[bytes]) -> bool:
         """Verify a piece and keep it; False, and nothing written, when it is not the piece that was asked for."""

@@ -1,5 +1,8 @@
 """Small files that came together: written under names of our own, flushed all at once, and only then named.
 
+A flush waits for the disk whatever its size, so there is one for all of them. Each file is verified against its own id:
+one that is wrong or refused does not cost the others.
+
 Owned by the disk thread, like the library that uses it.
 """
 
@@ -78,6 +81,7 @@ class SmallFiles:
         return digests
 
     def _name(self, name: str, path: str, size: int, digests: bytes) -> Finished:
+        """Give a flushed file its final name, if it still holds what was written; where the same stands, that is it."""
         *parents, last = check_name(name).split("/")
         same = Content(identity_of(size, digests), size, digests)
         twins = at_once(find_twin(same, os.path.join(self._folder, *parents), last))
