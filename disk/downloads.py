@@ -130,7 +130,8 @@ class Downloads:
             yield from self._parts.last_look(part, flush)
             status = self._parts.settle(part, flush)
             with folder_in(self._folder, parents, flush) as place:
-                final, was_there = give_name(place, self._parts.path(part), status, last, partial(is_twin, twins))
+                path = self._parts.path(part)
+                final, was_there = give_name(place, path, status, last, partial(is_twin, twins), flush)
                 final_path = os.path.join(place.path, final)
         self._parts.drop(file_id)
         if not flush and not was_there:

@@ -240,12 +240,11 @@ class Library:
         """The path of a shared file with this content that is still as announced."""
         return self._shared.local_copy(file_id)
 
-    # -- room on the disk --
-
     def stands(self, file_id: bytes, name: str) -> bool:
         """Whether the shared folder holds this content under the name, as announced."""
-        shared = self._shared.at(file_id, os.path.join(self.folder, *name.split("/")))
-        return shared is not None and is_as_announced(shared)
+        return self._shared.stands(file_id, os.path.join(self.folder, *name.split("/")))
+
+    # -- room on the disk --
 
     def check_room(self, label: str, needed: int) -> None:
         """Refuse what this person wants and the disk has no room for, even without all that is kept for others."""
@@ -312,7 +311,7 @@ class Library:
         keeping = partial(self._small.keeping, place, entries, data)
         return self._operations.go_on(first.file_id, f"keep {place}/{first.path}", keeping)
 
-    def copy_local(self, file_id: bytes, name: str) -> Optional[Finished]:
+    def copy_local(self, file_id: bytes, name: str, flush: bool = True) -> Optional[Finished]:
         """Give a content that is here already (shared or cached) another name, by copying it on this disk.
 
         `flush=False` leaves that to `flush`. None: to be called again.
@@ -334,7 +333,7 @@ class Library:
             if copied >= SLICE_BYTES:
                 copied = 0
                 yield
-        return (yield from self._downloads.finishing(file_id, name, True))
+        return (yield from self._downloads.finishing(file_id, name, flush))
 
     def make_folder(self, name: str) -> str:
         """Make an empty folder of a listing; returns its path."""

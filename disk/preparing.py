@@ -63,16 +63,23 @@ class Preparing:
 
     # -- a file --
 
-    def file(self, file_id: bytes, name: str, is_known: bool, is_cached: bool) -> Callable[[], Optional[Here]]:
-        """A job: True if the file stands there already, a Finished if a copy was made on this disk, else False."""
-        return partial(self._file, file_id, name, is_known, is_cached)
+    def file(self, file_id: bytes, name: str, is_cached: bool) -> Callable[[], Optional[Here]]:
+        """A job: a Finished if a copy was made on this disk, else False."""
+        return partial(self._file, file_id, name, is_cached)
 
-    def _file(self, file_id: bytes, name: str, is_known: bool, is_cached: bool) -> Optional[Here]:
+    def file_in_folder(self, file_id: bytes, name: str, is_cached: bool) -> Callable[[], Optional[Here]]:
+        """A job: True if the file stands there already, else as `file`, and flushed with its folder."""
+        return partial(self._file_in_folder, file_id, name, is_cached)
+
+    def _file_in_folder(self, file_id: bytes, name: str, is_cached: bool) -> Optional[Here]:
+        return self._library.stands(file_id, name) or self._file(file_id, name, is_cached, flush=False)
+
+    def _file(self, file_id: bytes, name: str, is_cached: bool, flush: bool = True) -> Optional[Here]:
         if self._library.local_copy(file_id) is not None:
-            return True if is_known else self._library.copy_local(file_id, name)
+            return self._library.copy_local(file_id, name, flush)
         if is_cached:
             try:
-                return self._library.copy_local(file_id, name)
+                return self._library.copy_local(file_id, name, flush)
             except LibraryError as error:  # what the cache holds may be damaged: then it is fetched
                 if error.kind not in SPOILED_KINDS:
                     raise

@@ -5,7 +5,6 @@ Owned by the disk thread, like the library that uses it.
 
 from __future__ import annotations
 
-import contextlib
 import os
 from typing import Iterable, Optional, Union
 
@@ -41,10 +40,14 @@ class SharedFiles:
     def local_copy(self, file_id: bytes) -> Optional[str]:
         """The path of a shared file with this content that is still as announced."""
         for shared in self.by_id.places(file_id):
-            with contextlib.suppress(OSError):
-                if shared.is_folder or fingerprint_of(os.lstat(shared.path)) == shared.fingerprint:
-                    return shared.path
+            if is_as_announced(shared):
+                return shared.path
         return None
+
+    def stands(self, file_id: bytes, path: str) -> bool:
+        """Whether this content is at this place, as announced."""
+        shared = self.by_id.at(file_id, path)
+        return shared is not None and is_as_announced(shared)
 
     def read(self, file_id: bytes, start: int, length: int) -> Buffer:
         """Bytes of a content, from the first of its places that is still as announced."""
@@ -76,6 +79,14 @@ class SharedFiles:
             raise
         self._files.drop(shared.path)
         raise StillChanging
+
+
+def is_as_announced(shared: SharedFile) -> bool:
+    """Whether a shared content still lies there as it was announced, as far as a look at its times tells."""
+    try:
+        return shared.is_folder or fingerprint_of(os.lstat(shared.path)) == shared.fingerprint
+    except OSError:
+        return False
 
 
 def _read_pack(shared: SharedFile, start: int, length: int) -> bytes:

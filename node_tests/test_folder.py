@@ -35,7 +35,7 @@ from protocol.content.memory import MemoryPieces
 from protocol.content.pieces import DIGEST_BYTES, digests_of, identity_of
 from protocol.content.shares import shared_pack
 from protocol.content.troubles import ErrorKind, LibraryError
-from protocol.exchange import fetching, jobs
+from protocol.exchange import fetching, folder_job
 from protocol.exchange.fetching import SERVED_ON_TIME
 from protocol.messages import PIECE_MISSING, UNKNOWN_FILE, PieceData, PieceRefused, PieceRequest, encode_parts
 from protocol.results import DownloadDone, Notice, Paused, Stopped, UploadDone
@@ -152,7 +152,7 @@ def test_many_names_of_one_content_are_copied_one_after_the_other_and_flushed_to
     names = ["talks/%03d" % number for number in range(200)]
     lab.node("ana", shared=dict.fromkeys(names, b""))
     bo = lab.node("bo")
-    monkeypatch.setattr(jobs, "deque", Counted)
+    monkeypatch.setattr(folder_job, "deque", Counted)
     monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(1))
     assert isinstance(bo.fetched("talks"), DownloadDone)
     assert all(bo.read(name) == b"" for name in names)

@@ -11,7 +11,7 @@ from collections import namedtuple
 import pytest
 from folders import Content
 
-from disk import access, digests, making, maps, parts, room
+from disk import access, digests, looking, making, maps, parts, room
 from disk.library import Library
 from disk.scanner import Scanner
 from protocol.content import listing

@@ -68,11 +68,11 @@ class Host(Protocol):
 class Preparing(Protocol):
     """The disk jobs with which downloads begin. Each answers None as long as it is to be run again (`in_slices`)."""
 
-    def file(self, file_id: bytes, name: str, is_known: bool, is_cached: bool) -> Callable[[], Any]:
-        """True: it stands there under this name; what the library finished: it was copied on this disk; False: neither.
+    def file(self, file_id: bytes, name: str, is_cached: bool) -> Callable[[], Any]:
+        """What the library finished: it was copied on this disk; or False. `is_cached`: it is kept for others."""
 
-        `is_known`: this node shares it under this name; `is_cached`: it is kept for others.
-        """
+    def file_in_folder(self, file_id: bytes, name: str, is_cached: bool) -> Callable[[], Any]:
+        """True: it stands there under this name; else as `file`, and flushed with its folder."""
 
     def folder(self, listing_id: bytes, name: str, listing: bytes) -> Callable[[], Any]:
         """Its path, files that come alone, packs, and sentences on folders that could not be made."""

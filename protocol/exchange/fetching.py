@@ -16,6 +16,7 @@ from collections import OrderedDict
 from functools import partial
 from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
 
+from protocol import mishaps
 from protocol.content.memory import MemoryPieces
 from protocol.content.names import check_name
 from protocol.content.parts import Destination

@@ -34,7 +34,7 @@ class FolderJob(Job):
         self.busy: Dict[bytes, Any] = {}  # id -> entry of the listing
         self.packs: Deque[Pack] = deque()  # of small files, that come first
         self.unpacking: Dict[bytes, Pack] = {}
-        self.later: List[Any] = []  # contents that are on their way under another name
+        self.later: Dict[bytes, Deque[Any]] = {}  # by id: entries whose content is on its way under another name
         self.providers: Tuple[bytes, ...] = ()  # gave the listing, so they are asked for the files first
         self.done_bytes = 0
         self.new_files = 0
@@ -117,16 +117,14 @@ class FolderJob(Job):
             self._begin_pack(pack, now)
         if self.unpacking:
             return
-        if not self.waiting and not self.busy and self.later:
-            self.waiting, self.later = deque(self.later), []
         while self.waiting and self._has_room(self.waiting[0].size):
             entry = self.waiting.popleft()
             if entry.file_id in self.busy:
-                self.later.append(entry)
+                self.later.setdefault(entry.file_id, deque()).append(entry)
             else:
                 self.busy[entry.file_id] = entry
                 self._prepare(entry, now)
-        if not self.waiting and not self.busy and not self.later:
+        if not self.waiting and not self.busy:
             self.is_closing = True
             in_slices(self._host, self._library.flush, self._on_flushed, False, lambda: self.end_state)
 
@@ -220,9 +218,7 @@ class FolderJob(Job):
         if self.end_state:
             return
         name = "%s/%s" % (self.entry.name, entry.path)
-        is_known = self._host.has_under_name(entry.file_id, name)
-        is_cached = self._host.is_cached(entry.file_id)
-        prepare = self._preparing.file(entry.file_id, name, is_known, is_cached)
+        prepare = self._preparing.file_in_folder(entry.file_id, name, self._host.is_cached(entry.file_id))
         then = partial(self._on_prepared, entry, name)
         in_slices(self._host, prepare, then, is_over=lambda: self.end_state)
 
@@ -260,8 +256,17 @@ class FolderJob(Job):
         self.done_bytes += size
         self.kept.pop(file_id, None)
         self.busy.pop(file_id, None)
+        self._next_of(file_id)
         self.tell_progress(now)
         self._go_on(now)
+
+    def _next_of(self, file_id: bytes) -> None:
+        """The content came: it is copied to its next name."""
+        later = self.later.get(file_id)
+        if later:
+            self.waiting.appendleft(later.popleft())
+        else:
+            self.later.pop(file_id, None)
 
     def _on_file_finished(self, fetch: Fetch, finished: Any, error: Optional[Exception], now: float) -> None:
         self.note(finished)

@@ -13,15 +13,19 @@ import math
 from functools import partial
 from typing import Any, Callable, Dict, NamedTuple, Optional, Tuple
 
+from protocol import mishaps
 from protocol.content.names import check_name
 from protocol.content.troubles import BadName, ErrorKind, size_text
 from protocol.exchange.contracts import Host, Preparing, in_slices, kind_of, sentence_of
 from protocol.exchange.fetch import Fetch
 from protocol.exchange.fetching import Fetching
 from protocol.exchange.source import ASK_OTHERS_AFTER, SourceState
+from protocol.figures import PathFigures
 from protocol.messages import NO_NODE
 from protocol.rates import Rate
 from protocol.results import DownloadDone, ListEntry, Notice, Paused, Progress, Resumed, Share, Stopped, TransferRow
+
+log = mishaps.logger("transfer")
 
 PROGRESS_INTERVAL = 0.5  # at most twice a second for each transfer
 RECEIVING = "receiving"  # the only state with a rate and a time left
@@ -88,7 +92,9 @@ class Job:
     def start(self, now: float) -> None:
         """It is its turn."""
         self.has_begun = True
-        name = self.entry.name
+        entry, name, who = self.entry, self.entry.name, ", ".join(self.entry.holders)
+        log.info("R %d %s begins: %d bytes, id %s, of %s", self.number, name, self.size, entry.file_id.hex()[:8],
+                 who or "whoever has it")
         try:
             check_name(name)
         except BadName as error:
@@ -213,6 +219,8 @@ class Job:
         if tell:
             verified, name = self.verified_at_end, self.entry.name
             self._host.notify(Stopped(self.number, name, verified, self.size, reason, keep and bool(verified)))
+        else:
+            log.info("R %d %s ends with %d bytes: %s", self.number, self.entry.name, self.verified_at_end, reason)
         self._on_ended(now)
 
     def done(self, path: str, was_there: bool, now: float) -> None:
@@ -252,14 +260,16 @@ class Job:
     def shares(self, now: float) -> Tuple[Share, ...]:
         """What each source has given and gives now, the most generous first; then those that only wait."""
         gave, rates, states = self.given(), {}, {}  # type: Dict[bytes, int], Dict[bytes, float], Dict[bytes, str]
+        paths: Dict[bytes, Optional[PathFigures]] = {}
         for fetch in self.fetches:
             for source in fetch.download.sources.values():
                 one = source.node_id
                 gave.setdefault(one, 0)
                 rates[one] = rates.get(one, 0.0) + source.per_second(now)
                 states[one] = self.state_of(source, now)
+                paths[one] = self._fetching.network.figures(source.link)
         label_of = self._fetching.label_of
-        return tuple(Share(label_of(one), gave[one], rates.get(one, 0.0), states.get(one, ""))
+        return tuple(Share(label_of(one), gave[one], rates.get(one, 0.0), states.get(one, ""), paths.get(one))
                      for one in sorted(gave, key=lambda one: -gave[one]))
 
     @staticmethod
@@ -314,7 +324,7 @@ class FileJob(Job):
         if self.end_state:  # cancelled while another job wished for the same
             return
         is_cached = self._host.is_cached(self.entry.file_id)
-        prepare = self._preparing.file(self.entry.file_id, self.entry.name, False, is_cached)
+        prepare = self._preparing.file(self.entry.file_id, self.entry.name, is_cached)
         in_slices(self._host, prepare, self._on_looked, is_over=lambda: self.end_state)
 
     def _on_looked(self, here: Any, error: Optional[Exception], now: float) -> None:
