@@ -8,9 +8,10 @@ from node_tests.simulator import EndpointDriver, Pair, data_packet
 from protocol.transport import packets as wire
 from protocol.transport import receiving as streams
 from protocol.transport.congestion import Acknowledged
-from protocol.transport.connection import MTU_PROBE_AGAIN, NO_PROGRESS_TIMEOUT, Connection, State
+from protocol.transport.connection import NO_PROGRESS_TIMEOUT, Connection, State
 from protocol.transport.cubic import CubicQ
 from protocol.transport.frames import FRAME_HEADER, FRAME_SIZE_MAX
+from protocol.transport.mtu import MTU_PROBE_AGAIN
 from protocol.transport.recovery import BlackHole, Recovery, SentBatch
 from protocol.transport.sending import SendStream
 
@@ -98,7 +99,7 @@ def test_a_path_whose_mtu_search_failed_by_chance_is_asked_again_soon():
 def test_a_size_that_alone_does_not_pass_is_left_alone_for_long():
     pair = Pair(seed=3, mtu=1500)
     pair.transfer(100_000, limit=5)
-    assert pair.there._mtu_again_at > 590
+    assert pair.there.mtu.again_at > 590
 
 
 def lost(hole, size, number):

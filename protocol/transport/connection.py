@@ -18,11 +18,13 @@ import enum
 import math
 from typing import Any, List, NamedTuple, Optional, Tuple, Type
 
-from protocol import fields, mishaps
+from protocol import fields
+from protocol.addresses import is_loopback
 from protocol.fields import Address, Buffer
 from protocol.figures import PathFigures
 from protocol.transport import packets as wire
 from protocol.transport.frames import FRAME_HEADER_SIZE, FRAME_SIZE_MAX, Frame, StreamViolation
+from protocol.transport.mtu import PathMtu
 from protocol.transport.packets import ACK_RANGES_MAX, BATCH_PACKETS_MAX, DATA_HEADER_SIZE, BatchHead, CloseCode
 from protocol.transport.ranges import RangeSet
 from protocol.transport.receiving import ReceiveStream
@@ -73,12 +75,6 @@ ROOM_NEAR = 22  # packets that are waited for there, within that part
 PACING_CATCH_UP = 0.004  # seconds that a late timer may make up for
 UNPACED_SIZE = 1100 << 10  # bytes that leave in one batch where nothing is paced: a piece of 1 MiB and its headers
 UNPACED_RTT = 0.002  # seconds: on a shorter path timers are too coarse, and the window is pacing enough
-
-DATAGRAM_SIZES_PROBED = (1452, 1472, 8972)  # IPv6 on Ethernet, IPv4 on Ethernet, jumbo frames
-DATAGRAM_SIZES_LOOPBACK = (1472, 16_356, 65_507)
-MTU_PROBE_TRIES = 3
-MTU_PROBE_AGAIN_MAX = 600.0  # seconds, RFC 8899 §5.1.1
-MTU_PROBE_AGAIN = 2.0  # seconds, doubled each time: for a size that worked before, or when other packets were lost, too
 
 
 class State(enum.Enum):
@@ -152,9 +148,9 @@ class Connection:
         self.checks_bulk = False  # checksums cover bulk, too: what arrived once was damaged
         self.sending = SendStream(owner.held)
         self.receiving = ReceiveStream(owner.frames_waiting_max, owner.bodies)
-        self.datagram_size = DATAGRAM_SIZE_BASE
-        self.recovery = self.recovery_class(first_number, owner.new_controller(DATAGRAM_SIZE_BASE))
+        self.recovery = Recovery(first_number, CubicQ(DATAGRAM_SIZE_BASE))
         self.first_number = first_number
+        self.mtu = PathMtu(is_loopback(address[0]))
         # handshake
         self.client_id = local_id if is_client else b""
         self.nonce = b""
@@ -184,15 +180,6 @@ class Connection:
         self._blocked_probe_at = math.inf
         self._blocked_probe_interval = 0.0
         self._lows_reached = len(BACKLOG_LOWS)  # of them, at which the backlog is, or below
-        # path MTU
-        self._mtu_sizes: List[int] = []
-        self._mtu_tries = 0
-        self._mtu_pending = 0
-        self._mtu_again_at = math.inf
-        self._mtu_rest = MTU_PROBE_AGAIN
-        self._mtu_worked = DATAGRAM_SIZE_BASE  # the largest size that ever did
-        self._mtu_troubles = 0  # of the recovery, when the search began
-        self._resent = 0  # bytes that were lost, and are or were sent again
         # life and end
         self.used_at = now  # when messages went or came last; keep-alives are no use
         self._heard_at = now
@@ -214,6 +201,11 @@ class Connection:
         return "<Connection to %s:%d %s>" % (*self.address, self.state.value)
 
     # ---- what the endpoint's user does
+
+    @property
+    def datagram_size(self) -> int:
+        """Bytes of UDP payload in the largest datagrams that this side sends now."""
+        return self.mtu.size
 
     @property
     def backlog(self) -> int:
@@ -372,7 +364,7 @@ class Connection:
         self._heard_at = self._progress_at = now
         self.owner.know_remote(self)
         self._set_state(State.ESTABLISHED)
-        self._begin_mtu_search()
+        self._search_mtu()
 
     def accept_init(self, packet: wire.InitPacket, remote_token: bytes) -> None:
         """The server's side of the handshake: the address has proved itself."""
@@ -389,7 +381,7 @@ class Connection:
         if self.state is State.HANDSHAKE:
             self._progress_at = now
             self._set_state(State.ESTABLISHED)
-            self._begin_mtu_search()
+            self._search_mtu()
 
     # ---- received packets
 
@@ -531,14 +523,7 @@ class Connection:
             self._note_progress(now)
         if outcome.progressed:
             self._probes_owed = 0
-        if outcome.mtu_acknowledged:
-            self._on_mtu_found(outcome.mtu_acknowledged)
-        elif outcome.mtu_lost:
-            self._on_mtu_lost(outcome.mtu_lost, now)
-        if outcome.lost and self.recovery.black_hole.is_found:
-            self._on_black_hole(now)
-        elif self.recovery.black_hole.arrived_size > self.datagram_size:
-            self._use_datagram_size(self.recovery.black_hole.arrived_size)
+        self._on_sizes(outcome, now)
         before = self._lows_reached
         while self._lows_reached < len(BACKLOG_LOWS) and self.backlog <= BACKLOG_LOWS[self._lows_reached]:
             self._lows_reached += 1
@@ -604,48 +589,25 @@ class Connection:
 
     # ---- path MTU (RFC 8899)
 
-    def _begin_mtu_search(self) -> None:
-        loopback = self.address[0].startswith("127.") or self.address[0] == "::1"
-        sizes = DATAGRAM_SIZES_LOOPBACK if loopback else DATAGRAM_SIZES_PROBED
-        self._mtu_sizes = [size for size in sizes if self.datagram_size < size <= self.owner.datagram_size_max]
-        self._mtu_tries = 0
-        self._mtu_troubles = self.recovery.troubles
-        self._mtu_again_at = math.inf
+    def _search_mtu(self) -> None:
+        self.mtu.search(self.owner.datagram_size_max, self.recovery.troubles)
 
-    def _on_mtu_found(self, size: int) -> None:
-        self._mtu_pending = 0
-        self._mtu_tries = 0
-        if size > self.datagram_size:
-            self._use_datagram_size(size)
+    def _on_sizes(self, outcome: Outcome, now: float) -> None:
+        """What arrived and what was lost tells how large a datagram may be."""
+        recovery, mtu = self.recovery, self.mtu
+        if outcome.mtu_acknowledged:
+            self._tell_size(mtu.on_probe_arrived(outcome.mtu_acknowledged))
+        elif outcome.mtu_lost:
+            mtu.on_probe_lost(outcome.mtu_lost, recovery.troubles, now)
+        if outcome.lost and recovery.black_hole.is_found:
+            recovery.black_hole.forget()
+            self._tell_size(mtu.on_black_hole(self.owner.datagram_size_max, recovery.troubles, now))
+        elif recovery.black_hole.arrived_size > mtu.size:
+            self._tell_size(mtu.use(recovery.black_hole.arrived_size))
 
-    def _use_datagram_size(self, size: int) -> None:
-        self._mtu_sizes = [larger for larger in self._mtu_sizes if larger > size]
-        self._set_datagram_size(size)
-
-    def _on_mtu_lost(self, size: int, now: float) -> None:
-        self._mtu_pending = 0
-        self._mtu_tries += 1
-        if self._mtu_tries >= MTU_PROBE_TRIES:
-            self._mtu_tries = 0
-            self._mtu_sizes = [smaller for smaller in self._mtu_sizes if smaller < size]
-            is_sure = size > self._mtu_worked and self._mtu_troubles == self.recovery.troubles
-            self._mtu_again_at = now + (MTU_PROBE_AGAIN_MAX if is_sure else self._mtu_rest)
-            self._mtu_rest = min(2 * self._mtu_rest, MTU_PROBE_AGAIN_MAX)
-
-    def _on_black_hole(self, now: float) -> None:
-        """Down to the base size; the old one is tried at once, and if it is no longer to be had, those below it."""
-        before = self.datagram_size
-        self.recovery.black_hole.forget()
-        self._set_datagram_size(DATAGRAM_SIZE_BASE)
-        self._begin_mtu_search()
-        self._mtu_sizes = [before] * (before > DATAGRAM_SIZE_BASE) + [each for each in self._mtu_sizes if each < before]
-        self._mtu_rest = MTU_PROBE_AGAIN
-        self._mtu_again_at = now + self._mtu_rest
-
-    def _set_datagram_size(self, size: int) -> None:
-        self.datagram_size = size
-        self._mtu_worked = max(self._mtu_worked, size)
-        self.recovery.congestion.on_datagram_size(size)
+    def _tell_size(self, has_changed: bool) -> None:
+        if has_changed:
+            self.recovery.congestion.on_datagram_size(self.mtu.size)
 
     # ---- time
 
@@ -657,7 +619,7 @@ class Connection:
             return min(self._close_at, self._end_at)
         if self.state is State.CLOSED:
             return math.inf
-        deadline = min(self.recovery.next_deadline(), self._ack_at, self._blocked_probe_at, self._mtu_again_at)
+        deadline = min(self.recovery.next_deadline(), self._ack_at, self._blocked_probe_at, self.mtu.again_at)
         if self.state is State.HANDSHAKE:
             deadline = min(deadline, self.handshake_deadline)
         if self.sending.backlog:
@@ -703,8 +665,8 @@ class Connection:
                 self._probes_owed = PROBES
         if now >= self._keep_alive_at():
             self._ping_owed = True
-        if now >= self._mtu_again_at:
-            self._begin_mtu_search()
+        if now >= self.mtu.again_at:
+            self._search_mtu()
         self._watch_credit(now)
 
     def _watch_credit(self, now: float) -> None:
@@ -819,10 +781,8 @@ class Connection:
         return self._one(datagram)
 
     def _mtu_batch(self, now: float) -> Optional[Batch]:
-        if self._mtu_pending or not self._mtu_sizes:
-            return None
-        self._mtu_pending = self._mtu_sizes[0]
-        return self._ping_batch(now, self._mtu_pending)
+        size = self.mtu.next_probe()
+        return self._ping_batch(now, size) if size else None
 
     def _record(self, sent: SentBatch) -> None:
         self.recovery.on_sent(sent)
@@ -834,7 +794,7 @@ class Connection:
     def _next_skip(self) -> int:
         """The packet number to leave out next: at random, so that nobody knows it who did not see what came."""
         window = min(self.recovery.congestion.window, SKIP_BYTES_MAX)
-        packets = window / self.datagram_size * self.owner.rng.uniform(*SKIP_EVERY)
+        packets = window / self.mtu.size * self.owner.rng.uniform(*SKIP_EVERY)
         return self.recovery.next_packet_number + max(2, int(packets))
 
     def _window_room(self) -> int:
@@ -844,7 +804,7 @@ class Connection:
     def _room_wanted(self) -> int:
         """Bytes of the window that must be free for a batch: on a near path, where the next acknowledgement comes soon,
         enough for a good one; else acknowledgements of two packets would make batches of two for ever."""
-        size = self.datagram_size
+        size = self.mtu.size
         if self.recovery.rtt.minimum >= NEAR_RTT:
             return size
         part = int(BURST_NEAR_PART * self.recovery.congestion.window)
@@ -865,7 +825,7 @@ class Connection:
             return self._probe_batch(now)
         if not self._may_send_data(now):
             return None
-        payload_size = self.datagram_size - DATA_HEADER_SIZE
+        payload_size = self.mtu.size - DATA_HEADER_SIZE
         rate = self.recovery.congestion.pacing_rate(self.recovery.rtt.smoothed)
         packets = self._burst(rate)
         found = self.sending.next_range(packets * payload_size)
@@ -882,7 +842,7 @@ class Connection:
 
         A batch costs its ends as much as twenty packets in it: thirty nodes of a class on one machine need large ones.
         """
-        size, rtt = self.datagram_size, self.recovery.rtt
+        size, rtt = self.mtu.size, self.recovery.rtt
         if rtt.smoothed < UNPACED_RTT:
             burst = min(UNPACED_SIZE // size, BATCH_PACKETS_MAX)
         else:
@@ -893,7 +853,7 @@ class Connection:
 
     def _probe_batch(self, now: float) -> Optional[Batch]:
         # Which of the two arrives tells an outage from a black hole, in which all may be lost for its size alone.
-        size = self.datagram_size if self._probes_owed == PROBES else DATAGRAM_SIZE_BASE
+        size = self.mtu.size if self._probes_owed == PROBES else DATAGRAM_SIZE_BASE
         self._probes_owed -= 1
         payload_size = size - DATA_HEADER_SIZE
         missing = self.sending.first_missing(payload_size)
@@ -903,7 +863,7 @@ class Connection:
         return self._stream_batch(now, *found) if found else self._ping_batch(now, 0)
 
     def _stream_batch(self, now: float, offset: int, length: int, is_bulk: bool) -> Batch:
-        payload_size = self.datagram_size - DATA_HEADER_SIZE
+        payload_size = self.mtu.size - DATA_HEADER_SIZE
         payloads = self.sending.payloads(offset, length, payload_size)
         count, number = len(payloads), self.recovery.next_packet_number
         head = BatchHead(self.remote_id, number, number - self.recovery.floor(), offset, payload_size)
@@ -915,7 +875,7 @@ class Connection:
         buffers: List[Buffer] = [b""] * (2 * count)
         buffers[0::2] = self.owner.header_views(headers)
         buffers[1::2] = payloads
-        size = min(self.datagram_size, DATA_HEADER_SIZE + length)
+        size = min(self.mtu.size, DATA_HEADER_SIZE + length)
         is_last = not self.sending.has_something()
         self._record(SentBatch(number, count, offset, length, payload_size, size, now, is_app_limited=is_last))
-        return Batch(self.address, self.datagram_size, count, 2, buffers)
+        return Batch(self.address, self.mtu.size, count, 2, buffers)
