@@ -25,13 +25,13 @@ from protocol.figures import PathFigures
 from protocol.transport import packets as wire
 from protocol.transport.frames import FRAME_HEADER_SIZE, FRAME_SIZE_MAX, Frame, StreamViolation
 from protocol.transport.mtu import PathMtu
-from protocol.transport.packets import ACK_RANGES_MAX, BATCH_PACKETS_MAX, DATA_HEADER_SIZE, BatchHead, CloseCode
+from protocol.transport.pacing import Pacer
+from protocol.transport.packets import ACK_RANGES_MAX, DATA_HEADER_SIZE, BatchHead, CloseCode
 from protocol.transport.ranges import RangeSet
 from protocol.transport.receiving import ReceiveStream
 from protocol.transport.recovery import (
     DATAGRAM_SIZE_BASE,
     PROBE_TIMEOUT_MAX,
-    SEGMENTS_MAX,
     AckViolation,
     Outcome,
     Recovery,
@@ -68,13 +68,6 @@ PACKET_NUMBER_JUMP_MAX = 1 << 20  # a number further above the largest seen is n
 NUMBER_RANGES_MAX = 1024  # runs of received packet numbers remembered; older numbers count as received
 SKIP_EVERY = (0.5, 1.5)  # a packet number is left out after so many windows, to catch blind acknowledgements:
 SKIP_BYTES_MAX = 32 << 20  # by then a liar has not doubled its rate; and at least once in so many bytes
-PACING_QUANTUM = 0.0005  # seconds of sending that leave in one batch
-NEAR_RTT = 0.012  # seconds: on a shorter path most of what is in flight stands in a queue anyway, or in a busy machine
-BURST_NEAR_PART = 1 / 4  # of the window: there a batch may have as much, for small ones cost most (as Linux lets TCP)
-ROOM_NEAR = 22  # packets that are waited for there, within that part
-PACING_CATCH_UP = 0.004  # seconds that a late timer may make up for
-UNPACED_SIZE = 1100 << 10  # bytes that leave in one batch where nothing is paced: a piece of 1 MiB and its headers
-UNPACED_RTT = 0.002  # seconds: on a shorter path timers are too coarse, and the window is pacing enough
 
 
 class State(enum.Enum):
@@ -150,6 +143,7 @@ class Connection:
         self.receiving = ReceiveStream(owner.frames_waiting_max, owner.bodies)
         self.recovery = Recovery(first_number, CubicQ(DATAGRAM_SIZE_BASE))
         self.first_number = first_number
+        self.pacer = Pacer(self.recovery.rtt)
         self.mtu = PathMtu(is_loopback(address[0]))
         # handshake
         self.client_id = local_id if is_client else b""
@@ -172,8 +166,6 @@ class Connection:
         self._credit_told = self.receiving.credit
         self._waiting_counted = 0  # of receiving.waiting, in the owner's count
         # sending
-        self._next_send_at = -math.inf
-        self._was_held = False  # by the congestion window, since the last batch: then there is no time to make up for
         self._probes_owed = 0
         self._ping_owed = False
         self._skip_at = self._next_skip()
@@ -626,7 +618,7 @@ class Connection:
             deadline = min(deadline, self._progress_at + NO_PROGRESS_TIMEOUT)
         deadline = min(deadline, self._heard_at + IDLE_TIMEOUT, self._keep_alive_at())
         if self._may_send_data(-math.inf):
-            deadline = min(deadline, self._next_send_at)
+            deadline = min(deadline, self.pacer.next_at)
         return deadline
 
     def _keep_alive_at(self) -> float:
@@ -801,23 +793,16 @@ class Connection:
         recovery = self.recovery
         return int(recovery.congestion.window) - recovery.bytes_in_flight
 
-    def _room_wanted(self) -> int:
-        """Bytes of the window that must be free for a batch: on a near path, where the next acknowledgement comes soon,
-        enough for a good one; else acknowledgements of two packets would make batches of two for ever."""
-        size = self.mtu.size
-        if self.recovery.rtt.minimum >= NEAR_RTT:
-            return size
-        part = int(BURST_NEAR_PART * self.recovery.congestion.window)
-        return max(size, min(ROOM_NEAR * size, part, self.sending.unsent))
-
     def _may_send_data(self, now: float) -> bool:
         """Is there data, and does the congestion window (and with a real `now`, the pacer) let it go?"""
         if self.state is not State.ESTABLISHED or not self.sending.has_something():
             return False
-        if self._window_room() < self._room_wanted() and self.recovery.has_outstanding():
-            self._was_held = True
+        recovery = self.recovery
+        wanted = self.pacer.room_wanted(self.mtu.size, recovery.congestion.window, self.sending.unsent)
+        if self._window_room() < wanted and recovery.has_outstanding():
+            self.pacer.hold()
             return False
-        return now == -math.inf or now >= self._next_send_at
+        return now == -math.inf or now >= self.pacer.next_at
 
     def _data_batch(self, now: float) -> Optional[Batch]:
         # RFC 9002 §7.5: a probe is never held back by the congestion window.
@@ -825,31 +810,14 @@ class Connection:
             return self._probe_batch(now)
         if not self._may_send_data(now):
             return None
-        payload_size = self.mtu.size - DATA_HEADER_SIZE
-        rate = self.recovery.congestion.pacing_rate(self.recovery.rtt.smoothed)
-        packets = self._burst(rate)
-        found = self.sending.next_range(packets * payload_size)
+        size, congestion = self.mtu.size, self.recovery.congestion
+        rate = congestion.pacing_rate(self.recovery.rtt.smoothed)
+        packets = self.pacer.burst(size, rate, congestion.window, self._window_room())
+        found = self.sending.next_range(packets * (size - DATA_HEADER_SIZE))
         if found is None:
             return None
-        if self.recovery.rtt.smoothed >= UNPACED_RTT:
-            since = now if self._was_held else now - PACING_CATCH_UP
-            self._next_send_at = max(self._next_send_at, since) + found[1] / rate
-            self._was_held = False
+        self.pacer.on_sent(found[1], rate, now)
         return self._stream_batch(now, *found)
-
-    def _burst(self, rate: float) -> int:
-        """Packets for one batch: a quantum's worth, within window, batch and datagram limits.
-
-        A batch costs its ends as much as twenty packets in it: thirty nodes of a class on one machine need large ones.
-        """
-        size, rtt = self.mtu.size, self.recovery.rtt
-        if rtt.smoothed < UNPACED_RTT:
-            burst = min(UNPACED_SIZE // size, BATCH_PACKETS_MAX)
-        else:
-            is_near = rtt.minimum < NEAR_RTT
-            share = BURST_NEAR_PART * self.recovery.congestion.window if is_near else rate * PACING_QUANTUM
-            burst = min(max(2, int(share / size)), SEGMENTS_MAX, wire.DATAGRAM_SIZE_MAX // size)
-        return max(1, min(burst, self._window_room() // size))
 
     def _probe_batch(self, now: float) -> Optional[Batch]:
         # Which of the two arrives tells an outage from a black hole, in which all may be lost for its size alone.

@@ -1,0 +1,65 @@
+"""The pacer, alone: how large a batch is on each kind of path, and when the next may leave (RFC 9002 §7.7)."""
+
+import math
+
+import pytest
+
+from protocol.transport.pacing import BURST_NEAR_PART, PACING_CATCH_UP, PACING_QUANTUM, ROOM_NEAR, Pacer
+from protocol.transport.packets import BATCH_PACKETS_MAX
+from protocol.transport.recovery import SEGMENTS_MAX, RttEstimator
+
+FAR, NEAR, LOOPBACK = 0.05, 0.005, 0.0002  # round trips, seconds
+RATE = 1e7  # bytes per second
+WINDOW = RATE * FAR
+SIZE = 1000
+
+
+def pacer(round_trip):
+    rtt = RttEstimator()
+    rtt.on_sample(round_trip, 0.0)
+    return Pacer(rtt)
+
+
+@pytest.mark.parametrize(
+    ("round_trip", "window", "packets"),
+    [
+        (FAR, WINDOW, RATE * PACING_QUANTUM / SIZE),
+        (NEAR, 100_000, BURST_NEAR_PART * 100_000 / SIZE),
+        (NEAR, WINDOW, SEGMENTS_MAX),
+        (LOOPBACK, WINDOW, BATCH_PACKETS_MAX),
+    ],
+)
+def test_a_batch_is_a_quantum_far_a_part_of_the_window_near_and_all_there_may_be_on_loopback(round_trip, window, packets):
+    assert pacer(round_trip).burst(SIZE, RATE, window, room=500 * SIZE) == packets
+
+
+def test_one_packet_goes_even_where_there_is_less_room():
+    assert pacer(FAR).burst(SIZE, RATE, WINDOW, room=0) == 1
+
+
+def test_near_a_good_batch_is_waited_for_but_not_more_than_there_is_to_send():
+    assert pacer(FAR).room_wanted(SIZE, WINDOW, unsent=10**6) == SIZE
+    assert pacer(NEAR).room_wanted(SIZE, WINDOW, unsent=10**6) == ROOM_NEAR * SIZE
+    assert pacer(NEAR).room_wanted(SIZE, WINDOW, unsent=3000) == 3000
+    assert pacer(NEAR).room_wanted(SIZE, WINDOW, unsent=10) == SIZE
+
+
+def test_what_was_sent_puts_the_next_batch_off_by_the_time_that_it_takes():
+    one = pacer(FAR)
+    one.on_sent(100_000, RATE, now=1.0)
+    assert one.next_at == pytest.approx(1.0 - PACING_CATCH_UP + 0.01)
+    one.on_sent(100_000, RATE, now=1.001)
+    assert one.next_at == pytest.approx(1.0 - PACING_CATCH_UP + 0.02)
+
+
+def test_time_in_which_the_window_held_everything_is_not_made_up_for():
+    one = pacer(FAR)
+    one.hold()
+    one.on_sent(100_000, RATE, now=1.0)
+    assert one.next_at == pytest.approx(1.01)
+
+
+def test_on_the_shortest_paths_nothing_is_put_off():
+    one = pacer(LOOPBACK)
+    one.on_sent(10**6, RATE, now=1.0)
+    assert one.next_at == -math.inf
