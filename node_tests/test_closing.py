@@ -162,7 +162,7 @@ def test_a_last_word_about_what_was_never_sent_is_malformed():
 def test_messages_whole_before_a_broken_one_are_handed_out_and_count_as_taken_in():
     pair = connected()
     broken = b"\x00\x00\x00\x00\x02hi" + b"\x00\xff\xff\xff\xff"
-    number = pair.back._largest_received + 1
+    number = pair.back.acknowledging.largest + 1
     packet = data_packet(pair.back.local_id, number, pair.back.receiving.next_offset, broken)
     pair.b.endpoint.receive(memoryview(packet), len(packet), Pair.A, pair.world.now)
     pair.b.pump()

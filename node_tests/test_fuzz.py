@@ -380,7 +380,7 @@ def built(shape, made):
     own_id = made.local_id if shape.is_ours > 5 * ends_it else b"somebody"
     client, nonce = (made.client_id, made.nonce) if own_id == made.local_id else (b"somebody", bytes(16))
     other = shape.other
-    next_number = made._largest_received + 1 if shape.kind != PacketType.ACK else made.recovery.next_packet_number
+    next_number = made.acknowledging.largest + 1 if shape.kind != PacketType.ACK else made.recovery.next_packet_number
     number = (next_number + shape.near) % 2**64 if shape.edge is None else shape.edge
     if shape.edge == 2**20:
         number = next_number + shape.near + 2**20

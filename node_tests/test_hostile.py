@@ -32,7 +32,7 @@ from protocol.membership.roster import Roster
 from protocol.messages import NOWHERE, MemberEntry, encode
 from protocol.results import ChatReceived, DownloadDone, ListEntry, Outcome, Stopped, UploadDone
 from protocol.ruling.index import Index
-from protocol.transport import connection, links
+from protocol.transport import acknowledging, links
 from protocol.transport import packets as wire
 from protocol.transport import receiving as streams
 
@@ -222,7 +222,7 @@ def numbered(pair, number, offset, payload):
 def connected_pair(seed=1):
     pair = Pair(seed=seed)
     assert pair.connected()
-    pair.first = pair.back._largest_received + 1
+    pair.first = pair.back.acknowledging.largest + 1
     return pair
 
 
@@ -231,7 +231,7 @@ def test_numbers_with_gaps_do_not_fill_the_memory():
     pair = connected_pair()
     for number in range(0, 20_000, 2):
         arrive(pair, wire.encode_ping(pair.back.local_id, pair.first + number, number))
-    assert len(pair.back._numbers) <= connection.NUMBER_RANGES_MAX
+    assert len(pair.back.acknowledging.numbers) <= acknowledging.NUMBER_RANGES_MAX
 
 
 def test_one_byte_segments_side_by_side_do_not_fill_the_memory():

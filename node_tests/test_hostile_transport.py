@@ -259,7 +259,7 @@ def test_d07_forged_packets_with_the_right_ids_from_elsewhere_do_nothing(source)
     data = pair.send(4 * MEGABYTE)
     while sum(map(len, pair.received["b"])) < len(data) and pair.world.now < began + 5:
         for driver, made in ((pair.b, pair.back), (pair.a, pair.there)):
-            for datagram in forgeries(made, made._largest_received + 5):
+            for datagram in forgeries(made, made.acknowledging.largest + 5):
                 arrive(driver, datagram, source)
         pair.world.run(pair.world.now + 0.005)
     assert b"".join(pair.received["b"]) == data
@@ -274,7 +274,7 @@ def test_d07_forged_packets_with_wrong_ids_from_the_right_address_do_nothing():
     rng = random.Random(4)
     for _ in range(200):
         wrong = rng.getrandbits(64).to_bytes(8, "big")
-        number = pair.back._largest_received + 5
+        number = pair.back.acknowledging.largest + 5
         for datagram in (
             data_packet(wrong, number, pair.back.receiving.next_offset, frame(b"forged")),
             wire.encode_ping(wrong, number, 0),
@@ -550,10 +550,10 @@ def test_e03_twenty_remotes_that_take_nothing_cost_four_mebibytes_each_and_a_min
 
     def answer(made, remote):
         remote.ping()
-        got = remote.back._numbers.starts and list(remote.back._numbers)
+        got = remote.back.acknowledging.numbers.starts and list(remote.back.acknowledging.numbers)
         if got and attack == "acknowledges every tenth":
             tenths = [(n, n) for _, stop in got[-1:] for n in range((stop - 1) // 10 * 10, stop - 640, -10) if
-                      n in remote.back._numbers]
+                      n in remote.back.acknowledging.numbers]
             remote.acknowledge(tenths, credit=1 << 40) if tenths else None
         elif got and attack == "leaves the window at nothing":
             ranges = [(start, stop - 1) for start, stop in reversed(got)]
@@ -643,7 +643,7 @@ def test_e04_data_beyond_the_credit_closes_and_delivers_nothing():
     for offset, size in ((0, 1), (-999, 1000), (1 << 40, 10), ((1 << 64) - 2000 - (64 << 10), 1000)):
         pair = connected_pair(seed=12)
         at = pair.back.receiving.credit + offset
-        arrive(pair.b, data_packet(pair.back.local_id, pair.back._largest_received + 1, at, frame(b"x" * size)), Pair.A)
+        arrive(pair.b, data_packet(pair.back.local_id, pair.back.acknowledging.largest + 1, at, frame(b"x" * size)), Pair.A)
         assert pair.lost["b"].reason == "sent more than the credit allows"
         assert not pair.received["b"]
         assert pair.world.run_until(lambda pair=pair: "a" in pair.lost, pair.world.now + 1)
@@ -653,7 +653,7 @@ def test_e04_where_bytes_overlap_the_first_ones_are_delivered():
     pair = connected_pair(seed=13)
     made, rng = pair.back, random.Random(13)
     true = b"".join(frame(b"%06d" % n * 20) for n in range(100))
-    start, number = made.receiving.next_offset, made._largest_received
+    start, number = made.receiving.next_offset, made.acknowledging.largest
     pieces = [(at, at + 333) for at in range(0, len(true), 333)]
     rng.shuffle(pieces)
     for begin, end in pieces:
@@ -679,7 +679,7 @@ def test_e04_a_final_size_that_is_not_what_came_is_no_clean_end(final_size):
     sent = pair.b.sent
     for other in range(1000):
         arrive(pair.b, wire.encode_close(wire.ClosePacket(made.local_id, 0, other, "again")), Pair.A)
-        late = data_packet(made.local_id, made._largest_received + 1, made.receiving.next_offset, frame(b"late"))
+        late = data_packet(made.local_id, made.acknowledging.largest + 1, made.receiving.next_offset, frame(b"late"))
         arrive(pair.b, late, Pair.A)
     assert pair.b.sent - sent < 20
     assert len(pair.received["b"]) == 1
@@ -692,7 +692,7 @@ def test_e04_a_message_that_is_announced_over_the_limit_closes(size):
     pair = connected_pair(seed=15)
     header = FRAME_HEADER.pack(0, size)
     made = pair.back
-    arrive(pair.b, data_packet(made.local_id, made._largest_received + 1, made.receiving.next_offset, header), Pair.A)
+    arrive(pair.b, data_packet(made.local_id, made.acknowledging.largest + 1, made.receiving.next_offset, header), Pair.A)
     assert pair.lost["b"].reason == "announced a message over the limit"
 
 

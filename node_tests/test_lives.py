@@ -21,8 +21,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from node_tests.simulator import Conditions, EndpointDriver, World
-from node_tests.usage import Tell, play_seeds
-from protocol.transport import connection, endpoint
+from protocol.transport import acknowledging, endpoint
 from protocol.transport import receiving as streams
 from protocol.transport.connection import ConnectionLost, Established, FrameReceived, State
 from protocol.transport.frames import Frame
@@ -36,7 +35,7 @@ LIMITS = (  # (module, name of a limit that a life draws anew)
     (streams, "GAPS_MAX"),
     (endpoint, "RECEIVE_WINDOW_INITIAL"),
     (endpoint, "FIRST_NUMBER_BITS"),
-    (connection, "NUMBER_RANGES_MAX"),
+    (acknowledging, "NUMBER_RANGES_MAX"),
 )
 
 

@@ -235,7 +235,7 @@ def test_frames_before_a_violation_do_not_bend_the_count_of_unread_ones():
     pair.world.run(0.5)
     back, whole = pair.back, 200
     payload = FRAME_HEADER.pack(0, 0) * whole + FRAME_HEADER.pack(0, FRAME_SIZE_MAX + 1)
-    number = back._largest_received + 1
+    number = back.acknowledging.largest + 1
     pair.a.send_raw(pair.B, bytes(data_packet(back.local_id, number, back.receiving.next_offset, payload)))
     pair.world.run(10)
     assert pair.lost["b"].reason == "announced a message over the limit"

@@ -6,6 +6,7 @@ import pytest
 
 from node_tests.simulator import EndpointDriver, Pair, data_packet, flip_bit
 from protocol.transport import packets as wire
+from protocol.transport.acknowledging import Acknowledging
 from protocol.transport.connection import HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, ConnectionLost, Established, State
 from protocol.transport.endpoint import CONNECTIONS_PER_HOST_MAX, LONES_PER_SECOND, Endpoint
 
@@ -213,9 +214,8 @@ def test_numbers_and_offsets_beyond_32_bits():
         number = (1 << 32) - 50
         sending.recovery.next_packet_number = sending.recovery._floor = number
         sending.recovery.largest_acknowledged = number - 1
-        receiving._largest_received = number - 1
-        receiving._forgotten_below = 0
-        receiving._numbers.forget_below(1 << 33)
+        receiving.acknowledging = Acknowledging(receiving.receiving.credit, pair.world.now)
+        receiving.acknowledging.begin(number)
         sending.recovery._records.clear()
         sending.recovery._firsts.clear()
         sending.recovery._head = sending.recovery.bytes_in_flight = 0
@@ -389,7 +389,7 @@ def test_who_acknowledges_what_was_never_sent_is_closed(beyond):
 def test_data_beyond_the_credit_closes():
     pair = Pair(seed=29)
     assert pair.connected()
-    datagram = data_packet(pair.back.local_id, pair.back._largest_received + 1, pair.back.receiving.credit, b"x")
+    datagram = data_packet(pair.back.local_id, pair.back.acknowledging.largest + 1, pair.back.receiving.credit, b"x")
     pair.b.endpoint.receive(memoryview(datagram), len(datagram), Pair.A, pair.world.now)
     pair.b.pump()
     assert pair.lost["b"].reason == "sent more than the credit allows"
@@ -399,7 +399,7 @@ def test_gaps_and_memory_are_bounded_against_one_byte_segments():
     pair = Pair(seed=30)
     assert pair.connected()
     for index in range(3000):
-        datagram = data_packet(pair.back.local_id, pair.back._largest_received + 1, 10 + 2 * index, b"x")
+        datagram = data_packet(pair.back.local_id, pair.back.acknowledging.largest + 1, 10 + 2 * index, b"x")
         pair.b.endpoint.receive(memoryview(datagram), len(datagram), Pair.A, pair.world.now)
     assert pair.back.receiving.held_bytes() <= 2 * 1024
     assert pair.b.endpoint.stats["dropped: too many gaps"] == 3000 - 1024
@@ -410,7 +410,7 @@ def test_packets_from_another_address_with_the_right_id_do_nothing():
     assert pair.connected()
     x = stranger(pair)
     x.send_raw(
-        Pair.B, bytes(data_packet(pair.back.local_id, pair.back._largest_received + 1, 0, b"\x00\x00\x00\x00\x01X"))
+        Pair.B, bytes(data_packet(pair.back.local_id, pair.back.acknowledging.largest + 1, 0, b"\x00\x00\x00\x00\x01X"))
     )
     x.send_raw(Pair.B, bytes(wire.encode_close(wire.ClosePacket(pair.back.local_id, 0, 0, "forged"))))
     x.send_raw(Pair.B, bytes(wire.encode_reset(wire.ResetPacket(pair.back.remote_id, bytes(16)))))

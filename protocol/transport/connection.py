@@ -23,11 +23,12 @@ from protocol.addresses import is_loopback
 from protocol.fields import Address, Buffer
 from protocol.figures import PathFigures
 from protocol.transport import packets as wire
+from protocol.transport.acknowledging import Acknowledging
+from protocol.transport.cubic import CubicQ
 from protocol.transport.frames import FRAME_HEADER_SIZE, FRAME_SIZE_MAX, Frame, StreamViolation
 from protocol.transport.mtu import PathMtu
 from protocol.transport.pacing import Pacer
-from protocol.transport.packets import ACK_RANGES_MAX, DATA_HEADER_SIZE, BatchHead, CloseCode
-from protocol.transport.ranges import RangeSet
+from protocol.transport.packets import DATA_HEADER_SIZE, BatchHead, CloseCode
 from protocol.transport.receiving import ReceiveStream
 from protocol.transport.recovery import (
     DATAGRAM_SIZE_BASE,
@@ -57,15 +58,9 @@ PROGRESS_LEAST = 16 << 10
 # Bytes not yet delivered, at which the owner is told, each time the backlog falls so far: who feeds one link goes on at
 # the first, while there is still something to send; who takes turns among many goes to the next at the last.
 BACKLOG_LOWS = (1 << 20, 64 << 10)
-ACK_DELAY = 0.005  # a lone packet is acknowledged after this, or together with the next
-ACK_EVERY = 2  # ack-eliciting packets
-ACK_SPACING = 0.0007  # seconds, and at most 1/16 of the round trip; as much again for every ACK_SPACING_RANGES
-ACK_SPACING_RANGES = 8  # ranges that it tells: a narrow way back (1 Mbit/s) holds no more
 BLOCKED_PROBE_MAX = 5.0  # seconds between questions to a remote that gives no credit
 CLOSE_TRIES = 3
 PROBES = 2  # at each probe timeout (RFC 9002 §6.2.4): one of full size, and one that passes everywhere
-PACKET_NUMBER_JUMP_MAX = 1 << 20  # a number further above the largest seen is not believed
-NUMBER_RANGES_MAX = 1024  # runs of received packet numbers remembered; older numbers count as received
 SKIP_EVERY = (0.5, 1.5)  # a packet number is left out after so many windows, to catch blind acknowledgements:
 SKIP_BYTES_MAX = 32 << 20  # by then a liar has not doubled its rate; and at least once in so many bytes
 
@@ -143,6 +138,7 @@ class Connection:
         self.receiving = ReceiveStream(owner.frames_waiting_max, owner.bodies)
         self.recovery = Recovery(first_number, CubicQ(DATAGRAM_SIZE_BASE))
         self.first_number = first_number
+        self.acknowledging = Acknowledging(self.receiving.credit, now)
         self.pacer = Pacer(self.recovery.rtt)
         self.mtu = PathMtu(is_loopback(address[0]))
         # handshake
@@ -155,15 +151,6 @@ class Connection:
         self._init_count = 0
         self._init_sent_at = now
         self.handshake_deadline = now + HANDSHAKE_TIMEOUT
-        # received packets
-        self._numbers = RangeSet()
-        self._forgotten_below = 0
-        self._largest_received = -1
-        self._largest_received_at = now
-        self._eliciting = 0  # ack-eliciting packets since our last acknowledgement
-        self._ack_at = math.inf
-        self._acknowledged_at = -math.inf
-        self._credit_told = self.receiving.credit
         self._waiting_counted = 0  # of receiving.waiting, in the owner's count
         # sending
         self._probes_owed = 0
@@ -347,8 +334,7 @@ class Connection:
             return
         self.remote_id = packet.server_id
         self.remote_token = packet.reset_token
-        self._largest_received = packet.first_packet_number - 1
-        self._forgotten_below = packet.first_packet_number
+        self.acknowledging.begin(packet.first_packet_number)
         self.sending.credit = packet.credit
         self._ping_owed = True  # the other side believes in us when something comes back to its id
         if self._init_count == 1:  # unambiguous: one INIT with this cookie, one answer
@@ -363,8 +349,7 @@ class Connection:
         self.client_id = self.remote_id = packet.client_id
         self.nonce = packet.nonce
         self.remote_token = remote_token
-        self._largest_received = packet.first_packet_number - 1
-        self._forgotten_below = packet.first_packet_number
+        self.acknowledging.begin(packet.first_packet_number)
         self.sending.credit = packet.credit
         self.owner.know_remote(self)
 
@@ -381,7 +366,7 @@ class Connection:
         """A run of BULK packets: at once when it is just the next bytes of a frame's body, else one by one."""
         head, first = run.head, run.head.first + run.start
         offset, oldest = head.offset + run.start * head.step, head.first - head.floor
-        is_next = self._largest_received < first <= self._largest_received + PACKET_NUMBER_JUMP_MAX
+        is_next = self.acknowledging.largest < first and self.acknowledging.is_in_reach(first)
         frames: List[Frame] = []
         try:
             is_taken = (
@@ -446,45 +431,23 @@ class Connection:
             self._answer_late(now)
         elif self._is_new_number(number, now):
             self._on_numbers(number, 1, oldest, now)
-            self._ack_at = now
+            self.acknowledging.hasten(now)
 
     def _is_new_number(self, number: int, now: float) -> bool:
-        if number > self._largest_received + PACKET_NUMBER_JUMP_MAX:
+        if not self.acknowledging.is_in_reach(number):
             self.owner.stats["dropped: packet number out of reach"] += 1
             return False
-        if number < self._forgotten_below or number in self._numbers:
+        if number in self.acknowledging:
             self.owner.stats["dropped: duplicate"] += 1
             self._heard_at = now
-            self._ack_at = now  # our acknowledgement may have been lost
+            self.acknowledging.hasten(now)  # our acknowledgement may have been lost
             return False
         return True
 
     def _on_numbers(self, first: int, count: int, oldest: int, now: float) -> None:
         """Packets with these numbers arrived; the sender has lost interest in those before `oldest`."""
         self._on_alive(now)
-        last = first + count - 1
-        in_order = first == self._largest_received + 1
-        self._numbers.add(first, last + 1)
-        if last > self._largest_received:
-            self._largest_received = last
-            self._largest_received_at = now
-        if len(self._numbers) > NUMBER_RANGES_MAX:
-            oldest = max(oldest, self._numbers.stops[0])
-        if oldest > self._forgotten_below:
-            self._forgotten_below = oldest
-            self._numbers.forget_below(oldest)
-        self._eliciting += count
-        if not in_order:
-            self._ack_at = now
-        elif self._eliciting >= ACK_EVERY:
-            self._ack_at = min(self._ack_at, max(now, self._acknowledged_at + self._ack_spacing()))
-        else:
-            self._ack_at = min(self._ack_at, now + ACK_DELAY)
-
-    def _ack_spacing(self) -> float:
-        rtt = self.recovery.rtt
-        ranges = min(len(self._numbers), ACK_RANGES_MAX)
-        return min(ACK_SPACING, rtt.minimum / 16) * (1 + ranges / ACK_SPACING_RANGES) if rtt.samples else 0.0
+        self.acknowledging.on_packets(first, count, oldest, self.recovery.rtt, now)
 
     def on_ack(self, packet: wire.AckPacket, now: float) -> None:
         if self.state in (State.DRAINING, State.CLOSED):
@@ -611,7 +574,9 @@ class Connection:
             return min(self._close_at, self._end_at)
         if self.state is State.CLOSED:
             return math.inf
-        deadline = min(self.recovery.next_deadline(), self._ack_at, self._blocked_probe_at, self.mtu.again_at)
+        deadline = min(
+            self.recovery.next_deadline(), self.acknowledging.due_at, self._blocked_probe_at, self.mtu.again_at
+        )
         if self.state is State.HANDSHAKE:
             deadline = min(deadline, self.handshake_deadline)
         if self.sending.backlog:
@@ -685,7 +650,7 @@ class Connection:
             return None
         self._tell_credit(now)
         is_leaving = self._closing_reason is not None and not self.sending.backlog
-        if now >= self._ack_at or (is_leaving and self._ack_at < math.inf):
+        if now >= self.acknowledging.due_at or (is_leaving and self.acknowledging.due_at < math.inf):
             return self._ack_batch(now)
         if self.state is State.HANDSHAKE:
             return None  # half open: it gets nothing but INIT_ACK until it has used its connection id
@@ -746,25 +711,16 @@ class Connection:
         return self._one(wire.encode_close(self._close))
 
     def _ack_batch(self, now: float) -> Batch:
-        numbers = self._numbers
-        ranges = [(a, b - 1) for a, b in zip(numbers.starts[-ACK_RANGES_MAX:], numbers.stops[-ACK_RANGES_MAX:])]
-        ranges.reverse()
-        largest = ranges[0][1] if ranges else max(self._largest_received, 0)
-        delay_us = min(int((now - self._largest_received_at) * 1e6), 0xFFFFFFFF)
-        self._eliciting = 0
-        self._acknowledged_at = now
-        self._ack_at = math.inf
-        self._credit_told = self.receiving.credit
-        packet = wire.AckPacket(self.remote_id, largest, delay_us, self.receiving.credit, ranges)
-        return self._one(wire.encode_ack(packet))
+        credit = self.receiving.credit
+        largest, delay_us, ranges = self.acknowledging.take(credit, now)
+        return self._one(wire.encode_ack(wire.AckPacket(self.remote_id, largest, delay_us, credit, ranges)))
 
     def _tell_credit(self, now: float) -> None:
         """Grow the receive window with its use, and say so when half of it is news (RFC 9000 §4.2)."""
         receiving = self.receiving
         self.owner.grow_window(receiving)
         receiving.raise_credit()
-        if receiving.credit - self._credit_told >= receiving.window // 2:
-            self._ack_at = now
+        self.acknowledging.on_credit(receiving.credit, receiving.window, now)
 
     def _ping_batch(self, now: float, size: int) -> Batch:
         number = self.recovery.next_packet_number

@@ -1,0 +1,94 @@
+"""What a side received, alone: what counts as new, when it is acknowledged, and what is said (RFC 9000 §13.2)."""
+
+import math
+
+import pytest
+
+from protocol.transport.acknowledging import (
+    ACK_DELAY,
+    ACK_SPACING,
+    NUMBER_RANGES_MAX,
+    PACKET_NUMBER_JUMP_MAX,
+    Acknowledging,
+)
+from protocol.transport.recovery import RttEstimator
+
+FIRST = 1000
+CREDIT, WINDOW = 100_000, 64 << 10
+
+
+class Side:
+    """Packets by hand, on a path of 50 ms."""
+
+    def __init__(self):
+        self.rtt = RttEstimator()
+        self.rtt.on_sample(0.05, 0.0)
+        self.numbers = Acknowledging(CREDIT, 0.0)
+        self.numbers.begin(FIRST)
+
+    def get(self, first, count=1, now=1.0, oldest=0):
+        self.numbers.on_packets(first, count, oldest, self.rtt, now)
+        return self.numbers.due_at
+
+
+@pytest.fixture
+def side():
+    return Side()
+
+
+def test_a_number_is_new_once_and_none_before_the_handshakes(side):
+    assert FIRST - 1 in side.numbers and FIRST not in side.numbers
+    side.get(FIRST)
+    assert FIRST in side.numbers
+
+
+def test_what_the_sender_has_lost_interest_in_counts_as_received(side):
+    side.get(FIRST + 10, oldest=FIRST + 5)
+    assert FIRST + 4 in side.numbers and FIRST + 5 not in side.numbers
+
+
+def test_a_number_far_above_all_is_not_believed(side):
+    side.get(FIRST)
+    assert side.numbers.is_in_reach(FIRST + PACKET_NUMBER_JUMP_MAX)
+    assert not side.numbers.is_in_reach(FIRST + PACKET_NUMBER_JUMP_MAX + 1)
+
+
+def test_a_lone_packet_waits_for_another_which_is_told_at_once(side):
+    assert side.get(FIRST) == 1.0 + ACK_DELAY
+    assert side.get(FIRST + 1, now=1.001) == 1.001
+
+
+def test_a_gap_is_told_at_once(side):
+    assert side.get(FIRST + 1) == 1.0
+
+
+def test_acknowledgements_of_a_stream_keep_their_distance(side):
+    side.get(FIRST, 2)
+    side.numbers.take(CREDIT, 1.0)
+    assert side.numbers.due_at == math.inf
+    assert side.get(FIRST + 2, 2, now=1.0001) == pytest.approx(1.0 + ACK_SPACING * (1 + 1 / 8))
+
+
+def test_what_is_said_has_the_newest_ranges_first_and_the_largest_packets_delay(side):
+    side.get(FIRST, 3)
+    side.get(FIRST + 5, 2, now=1.5)
+    side.get(FIRST + 4, now=1.6)
+    assert side.numbers.take(CREDIT, 2.0) == (FIRST + 6, 500_000, [(FIRST + 4, FIRST + 6), (FIRST, FIRST + 2)])
+
+
+def test_before_anything_came_it_says_so(side):
+    assert side.numbers.take(CREDIT, 2.0).ranges == []
+
+
+def test_credit_is_told_when_half_of_the_window_is_news(side):
+    side.numbers.on_credit(CREDIT + WINDOW // 2 - 1, WINDOW, 1.0)
+    assert side.numbers.due_at == math.inf
+    side.numbers.on_credit(CREDIT + WINDOW // 2, WINDOW, 1.0)
+    assert side.numbers.due_at == 1.0
+
+
+def test_no_more_gaps_are_remembered_than_there_may_be(side):
+    for number in range(FIRST, FIRST + 4 * NUMBER_RANGES_MAX, 2):
+        side.get(number)
+    assert len(side.numbers.numbers) <= NUMBER_RANGES_MAX
+    assert FIRST + 1 in side.numbers  # the oldest gap counts as received

@@ -1,0 +1,107 @@
+"""Which packets of a connection arrived, and when to say so (RFC 9000 §13.2).
+
+A value with `now`: it is told the numbers of what arrived, and says when an acknowledgement is due (`due_at`) and what
+stands in it. The sender tells with each packet the oldest number that it still cares for; what lies below is forgotten,
+and counts as received.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import List, NamedTuple, Tuple
+
+from protocol.transport.packets import ACK_RANGES_MAX
+from protocol.transport.ranges import RangeSet
+from protocol.transport.recovery import RttEstimator
+
+ACK_DELAY = 0.005  # a lone packet is acknowledged after this, or together with the next
+ACK_EVERY = 2  # ack-eliciting packets
+ACK_SPACING = 0.0007  # seconds, and at most 1/16 of the round trip; as much again for every ACK_SPACING_RANGES
+ACK_SPACING_RANGES = 8  # ranges that it tells: a narrow way back (1 Mbit/s) holds no more
+PACKET_NUMBER_JUMP_MAX = 1 << 20  # a number further above the largest seen is not believed
+NUMBER_RANGES_MAX = 1024  # runs of received packet numbers remembered; older numbers count as received
+
+
+class Acknowledgement(NamedTuple):
+    """What an ACK says of the packets; ranges (first, last) newest first, the delay since the largest one came."""
+
+    largest: int
+    delay_us: int
+    ranges: List[Tuple[int, int]]
+
+
+class Acknowledging:
+    """The numbers received by one side of a connection."""
+
+    __slots__ = ("due_at", "largest", "numbers", "_acknowledged_at", "_credit_told", "_eliciting", "_forgotten_below",
+                 "_largest_at")  # fmt: skip
+
+    def __init__(self, credit: int, now: float) -> None:
+        self.due_at = math.inf  # when an acknowledgement is to go out
+        self.largest = -1
+        self.numbers = RangeSet()
+        self._forgotten_below = 0
+        self._largest_at = now
+        self._eliciting = 0  # ack-eliciting packets since our last acknowledgement
+        self._acknowledged_at = -math.inf
+        self._credit_told = credit  # with the last acknowledgement, or in the handshake
+
+    def begin(self, first_number: int) -> None:
+        """The handshake told with which number the remote begins."""
+        self.largest = first_number - 1
+        self._forgotten_below = first_number
+
+    def is_in_reach(self, number: int) -> bool:
+        """May it be believed? Else one forged number would make all that are true look old."""
+        return number <= self.largest + PACKET_NUMBER_JUMP_MAX
+
+    def __contains__(self, number: int) -> bool:
+        """Did it arrive, or is it so old that it counts as if?"""
+        return number < self._forgotten_below or number in self.numbers
+
+    def hasten(self, now: float) -> None:
+        """The acknowledgement is due at once."""
+        self.due_at = now
+
+    def on_packets(self, first: int, count: int, oldest: int, rtt: RttEstimator, now: float) -> None:
+        """Packets with these numbers arrived; the sender has lost interest in those before `oldest`."""
+        last = first + count - 1
+        in_order = first == self.largest + 1
+        self.numbers.add(first, last + 1)
+        if last > self.largest:
+            self.largest = last
+            self._largest_at = now
+        if len(self.numbers) > NUMBER_RANGES_MAX:
+            oldest = max(oldest, self.numbers.stops[0])
+        if oldest > self._forgotten_below:
+            self._forgotten_below = oldest
+            self.numbers.forget_below(oldest)
+        self._eliciting += count
+        if not in_order:
+            self.due_at = now  # RFC 9000 §13.2.1: the sender learns of a gap as soon as may be
+        elif self._eliciting >= ACK_EVERY:
+            self.due_at = min(self.due_at, max(now, self._acknowledged_at + self._spacing(rtt)))
+        else:
+            self.due_at = min(self.due_at, now + ACK_DELAY)
+
+    def _spacing(self, rtt: RttEstimator) -> float:
+        """Seconds from one acknowledgement to the next while everything comes in order."""
+        ranges = min(len(self.numbers), ACK_RANGES_MAX)
+        return min(ACK_SPACING, rtt.minimum / 16) * (1 + ranges / ACK_SPACING_RANGES) if rtt.samples else 0.0
+
+    def on_credit(self, credit: int, window: int, now: float) -> None:
+        """The remote may send so far: that is told when half of the receive window is news (RFC 9000 §4.2)."""
+        if credit - self._credit_told >= window // 2:
+            self.due_at = now
+
+    def take(self, credit: int, now: float) -> Acknowledgement:
+        """The acknowledgement that goes out now, with that credit."""
+        numbers = self.numbers
+        ranges = [(a, b - 1) for a, b in zip(numbers.starts[-ACK_RANGES_MAX:], numbers.stops[-ACK_RANGES_MAX:])]
+        ranges.reverse()
+        largest = ranges[0][1] if ranges else max(self.largest, 0)
+        self._eliciting = 0
+        self._acknowledged_at = now
+        self.due_at = math.inf
+        self._credit_told = credit
+        return Acknowledgement(largest, min(int((now - self._largest_at) * 1e6), 0xFFFFFFFF), ranges)
