@@ -24,6 +24,7 @@ from protocol.fields import Address, Buffer
 from protocol.figures import PathFigures
 from protocol.transport import packets as wire
 from protocol.transport.acknowledging import Acknowledging
+from protocol.transport.closing import Closing
 from protocol.transport.cubic import CubicQ
 from protocol.transport.frames import FRAME_HEADER_SIZE, FRAME_SIZE_MAX, Frame, StreamViolation
 from protocol.transport.mtu import PathMtu
@@ -59,7 +60,6 @@ PROGRESS_LEAST = 16 << 10
 # the first, while there is still something to send; who takes turns among many goes to the next at the last.
 BACKLOG_LOWS = (1 << 20, 64 << 10)
 BLOCKED_PROBE_MAX = 5.0  # seconds between questions to a remote that gives no credit
-CLOSE_TRIES = 3
 PROBES = 2  # at each probe timeout (RFC 9002 §6.2.4): one of full size, and one that passes everywhere
 SKIP_EVERY = (0.5, 1.5)  # a packet number is left out after so many windows, to catch blind acknowledgements:
 SKIP_BYTES_MAX = 32 << 20  # by then a liar has not doubled its rate; and at least once in so many bytes
@@ -165,16 +165,8 @@ class Connection:
         self._spoke_at = now
         self._progress_at = now
         self._progress_goal = 0  # stream offset that must be acknowledged for the next progress
-        self._closing_reason: Optional[str] = None
-        self._close: Optional[wire.ClosePacket] = None
-        self._close_at = math.inf
-        self._close_count = 0
-        self._is_final_said = False  # since the last CLOSE
-        self._end_at = math.inf
         self._lost_told = False
-        self.is_closed_here = False  # this side ended it, whether or not the other side did, too
-        self._their_close: Optional[wire.ClosePacket] = None
-        self._final: Optional[int] = None  # what the other side has taken in, by its own last word
+        self.closing = Closing()
 
     def __repr__(self) -> str:
         return "<Connection to %s:%d %s>" % (*self.address, self.state.value)
@@ -199,22 +191,29 @@ class Connection:
     @property
     def undelivered(self) -> int:
         """Once it is over: bytes handed over that are not delivered, as far as `is_undelivered_sure` goes."""
-        return self.sending.end - (self.sending.acknowledged_to if self._final is None else self._final)
+        received = self.closing.received
+        return self.sending.end - (self.sending.acknowledged_to if received is None else received)
 
     @property
     def is_undelivered_sure(self) -> bool:
         """Did the other side say what it took? (Else some of it may have arrived, and the word of it was lost.)"""
-        return self._final is not None or not self.sending.backlog
+        return self.closing.received is not None or not self.sending.backlog
 
     @property
     def missing(self) -> int:
         """Bytes that the other side had to send when it closed, and that never became whole frames here."""
-        return max(0, self._their_close.final_size - self.receiving.whole_to) if self._their_close else 0
+        theirs = self.closing.theirs
+        return max(0, theirs.final_size - self.receiving.whole_to) if theirs is not None else 0
+
+    @property
+    def is_closed_here(self) -> bool:
+        """Did this side end it, whether or not the other side did, too?"""
+        return self.closing.is_begun_here
 
     @property
     def is_settled(self) -> bool:
         """Is there nothing more to wait for before the socket closes?"""
-        has_answered = self.state is State.DRAINING and self._lost_told and self._close_at == math.inf
+        has_answered = self.state is State.DRAINING and self._lost_told and self.closing.say_at == math.inf
         return has_answered or self.state is State.CLOSED
 
     def figures(self) -> PathFigures:
@@ -236,7 +235,7 @@ class Connection:
         if self.backlog > SEND_BACKLOG_MAX:
             self.fail(CloseCode.LIMIT, "does not take what is sent to it", self.owner.now)
         is_open = self.state in (State.CONNECTING, State.HANDSHAKE, State.ESTABLISHED)
-        if not is_open or self._closing_reason is not None:
+        if not is_open or self.closing.reason is not None:
             return False
         was_idle = not self.sending.backlog
         self.sending.write_frame(kind, *parts, is_bulk=is_bulk)
@@ -261,8 +260,8 @@ class Connection:
 
     def shut_down(self, reason: str) -> None:
         """Orderly end: deliver what was sent, then close."""
-        if self._closing_reason is None:
-            self._closing_reason = reason
+        if self.closing.reason is None:
+            self.closing.want(reason)
             self.owner.touch(self)
 
     def fail(self, code: int, reason: str, now: float) -> None:
@@ -278,7 +277,7 @@ class Connection:
     def give_up(self, reason: str, now: float) -> None:
         """As `fail`, but told only when the other side has said what it took, or three tries are over."""
         if self.state in (State.HANDSHAKE, State.ESTABLISHED):
-            self._closing_reason = reason
+            self.closing.want(reason)
             self._begin_closing(CloseCode.ABANDONED, reason, now)
         else:
             self.fail(CloseCode.ABANDONED, reason, now)
@@ -286,8 +285,9 @@ class Connection:
     def drop(self, reason: str) -> None:
         """The socket is gone: over at once, and nobody is told but the owner."""
         if self.state is not State.CLOSED:
-            self.is_closed_here = self.is_closed_here or not self._lost_told
-            self._end(self._closing_reason or reason, False)
+            if not self._lost_told:
+                self.closing.abandon()
+            self._end(self.closing.reason or reason, False)
 
     # ---- state
 
@@ -314,10 +314,7 @@ class Connection:
         self._set_state(State.CLOSED)
 
     def _begin_closing(self, code: int, reason: str, now: float) -> None:
-        self._close = wire.ClosePacket(self.remote_id, code, self.sending.end, reason)
-        self._close_at = now
-        self._close_count = 0
-        self.is_closed_here = True
+        self.closing.begin(wire.ClosePacket(self.remote_id, code, self.sending.end, reason), now)
         self._set_state(State.CLOSING)
         self.owner.touch(self)  # whoever asked for it: the CLOSE goes out now, not at the next alarm
 
@@ -491,26 +488,23 @@ class Connection:
 
     def on_close(self, packet: wire.ClosePacket, now: float) -> None:
         if self.state is State.CLOSING:
-            self._their_close = packet
-            self._end(
-                self._closing_reason or packet.reason, self._close is not None and self._close.code == CloseCode.DONE
-            )
+            self.closing.on_close(packet)
+            self._end(self.closing.reason or packet.reason, self.closing.is_done)
             return
         if self.state in (State.DRAINING, State.CLOSED):
             self._answer_late(now)
             return
-        self._their_close = packet
-        self._close = wire.ClosePacket(self.remote_id, CloseCode.DONE, self.sending.end, "")
-        self._end_at = now + 3 * self._close_interval()
+        ours = wire.ClosePacket(self.remote_id, CloseCode.DONE, self.sending.end, "")
+        self.closing.drain(packet, ours, self._close_interval(), now)
         self._set_state(State.DRAINING)
         if self.is_undelivered_sure:
-            self._answer_close(packet, now)  # else they say it again, with a FINAL that we did not get
+            self._answer_close(now)  # else they say it again, with a FINAL that we did not get
 
-    def _answer_close(self, theirs: wire.ClosePacket, now: float) -> None:
+    def _answer_close(self, now: float) -> None:
         """Everything about the end is known that ever will be: tell it, and let them go."""
-        self._close_at = now
-        self._close_count = CLOSE_TRIES - 1  # answer once, and again only when asked
-        self._end_at = now + 3 * self._close_interval()
+        theirs = self.closing.theirs
+        assert theirs is not None
+        self.closing.answer(self._close_interval(), now)
         is_complete = theirs.final_size == self.receiving.next_offset and not self.undelivered
         self._tell_lost(theirs.reason, theirs.code == CloseCode.DONE and is_complete)
 
@@ -520,15 +514,15 @@ class Connection:
             raise fields.WireError("took in more than was sent")
         if self.state is State.CLOSED:
             return
-        self._final = packet.received
+        self.closing.on_final(packet.received)
         self.sending.on_acknowledged(0, packet.received)
-        if self.state is State.DRAINING and not self._lost_told and self._their_close is not None:
-            self._answer_close(self._their_close, now)
+        if self.state is State.DRAINING and not self._lost_told:
+            self._answer_close(now)
 
     def on_reset(self, now: float) -> None:
         """The remote has no memory of this connection, and proved that it is the remote."""
         if self.state in (State.CLOSING, State.DRAINING):
-            self._end(self._closing_reason or "", False)
+            self._end(self.closing.reason or "", False)
         elif self.state is not State.CLOSED:
             self._end("it has lost its memory of us (restarted)", False)
 
@@ -537,10 +531,9 @@ class Connection:
         return min(self.recovery.rtt.probe_timeout, PROBE_TIMEOUT_MAX)
 
     def _answer_late(self, now: float) -> None:
-        """They did not get our CLOSE: once more, but not for every packet, and not before our answer is ready."""
-        is_waiting = self.state is State.DRAINING and not self._lost_told
-        if self._close_at == math.inf and self._close_count < 4 * CLOSE_TRIES and not is_waiting:
-            self._close_at = now
+        """They did not get our CLOSE; but it is not said again before our answer is ready."""
+        if self.state is not State.DRAINING or self._lost_told:
+            self.closing.say_again(now)
 
     # ---- path MTU (RFC 8899)
 
@@ -571,7 +564,7 @@ class Connection:
         if self.state is State.CONNECTING:
             return min(self.init_at, self.handshake_deadline)
         if self.state in (State.CLOSING, State.DRAINING):
-            return min(self._close_at, self._end_at)
+            return min(self.closing.say_at, self.closing.end_at)
         if self.state is State.CLOSED:
             return math.inf
         deadline = min(
@@ -597,12 +590,12 @@ class Connection:
             if now >= self.handshake_deadline:
                 self._end("timed out", False)
         elif self.state in (State.CLOSING, State.DRAINING):
-            if now < self._end_at:
+            if now < self.closing.end_at:
                 return
-            if self.state is State.DRAINING and not self._lost_told and self._their_close is not None:
-                self._answer_close(self._their_close, now)
+            if self.state is State.DRAINING and not self._lost_told:
+                self._answer_close(now)
             else:
-                self._end(self._closing_reason or "", self._close is not None and self._close.code == CloseCode.DONE)
+                self._end(self.closing.reason or "", self.closing.is_done)
         elif self.state is State.HANDSHAKE and now >= self.handshake_deadline:
             self._end("did not finish its handshake", False)
         elif self.state is not State.CLOSED:
@@ -649,13 +642,13 @@ class Connection:
         if self.state not in (State.ESTABLISHED, State.HANDSHAKE):
             return None
         self._tell_credit(now)
-        is_leaving = self._closing_reason is not None and not self.sending.backlog
+        is_leaving = self.closing.reason is not None and not self.sending.backlog
         if now >= self.acknowledging.due_at or (is_leaving and self.acknowledging.due_at < math.inf):
             return self._ack_batch(now)
         if self.state is State.HANDSHAKE:
             return None  # half open: it gets nothing but INIT_ACK until it has used its connection id
         if is_leaving:
-            self._begin_closing(CloseCode.DONE, self._closing_reason or "", now)
+            self._begin_closing(CloseCode.DONE, self.closing.reason or "", now)
             return self._close_batch(now)
         batch = self._data_batch(now)
         if batch is not None:
@@ -694,21 +687,8 @@ class Connection:
         return intervals[min(self._init_count, len(intervals) - 1)]
 
     def _close_batch(self, now: float) -> Optional[Batch]:
-        if now < self._close_at or self._close is None:
-            return None
-        if not self._is_final_said:
-            self._is_final_said = True
-            return self._one(wire.encode_final(wire.FinalPacket(self.remote_id, self.receiving.whole_to)))
-        self._is_final_said = False  # before the next CLOSE, again
-        self._close_count += 1
-        if self.state is State.DRAINING or self._close_count > CLOSE_TRIES:
-            self._close_at = math.inf
-        else:
-            self._close_at = now + self._close_interval()
-            if self._close_count == CLOSE_TRIES:
-                self._end_at = self._close_at
-                self._close_at = math.inf
-        return self._one(wire.encode_close(self._close))
+        packet = self.closing.next_packet(self.receiving.whole_to, self._close_interval(), now)
+        return self._one(packet) if packet is not None else None
 
     def _ack_batch(self, now: float) -> Batch:
         credit = self.receiving.credit
