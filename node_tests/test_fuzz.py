@@ -378,7 +378,7 @@ def built(shape, made):
     """Its ids mostly right, its numbers mostly near the truth, its stream bytes always those of STREAM."""
     ends_it = shape.kind in (PacketType.CLOSE, PacketType.RESET, PacketType.REFUSED)  # rarely: there shall be a middle
     own_id = made.local_id if shape.is_ours > 5 * ends_it else b"somebody"
-    client, nonce = (made.client_id, made.nonce) if own_id == made.local_id else (b"somebody", bytes(16))
+    client, nonce = (made.handshake.client_id, made.handshake.nonce) if own_id == made.local_id else (b"somebody", bytes(16))
     other = shape.other
     next_number = made.acknowledging.largest + 1 if shape.kind != PacketType.ACK else made.recovery.next_packet_number
     number = (next_number + shape.near) % 2**64 if shape.edge is None else shape.edge
@@ -387,7 +387,7 @@ def built(shape, made):
     base = {0: 0, 1: made.receiving.credit}.get(shape.place, made.receiving.next_offset)
     offset = max(0, base + shape.offset)
     payload = STREAM[offset : offset + shape.size]
-    token = made.remote_token if shape.is_ours > 6 and made.remote_token else bytes(16)
+    token = made.handshake.remote_token if shape.is_ours > 6 and made.handshake.remote_token else bytes(16)
     datagram = {
         PacketType.DATA: lambda: data_packet(own_id, number, offset, payload, shape.floor),
         PacketType.BULK: lambda: bulk_packet(own_id, number, offset, payload, shape.floor),

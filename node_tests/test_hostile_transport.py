@@ -29,7 +29,6 @@ from protocol.results import ChatReceived, DownloadDone
 from protocol.transport import endpoint as endpoints
 from protocol.transport import packets as wire
 from protocol.transport.connection import (
-    HANDSHAKE_TIMEOUT,
     IDLE_TIMEOUT,
     KEEP_ALIVE_INTERVAL,
     NO_PROGRESS_TIMEOUT,
@@ -41,6 +40,7 @@ from protocol.transport.connection import (
 )
 from protocol.transport.endpoint import Endpoint
 from protocol.transport.frames import FRAME_HEADER, Frame
+from protocol.transport.handshake import HANDSHAKE_TIMEOUT
 from protocol.transport.packets import PacketType
 
 MEGABYTE = 1_000_000
@@ -243,9 +243,9 @@ def forgeries(made, number):
     yield wire.encode_close(wire.ClosePacket(mine, 0, 0, "forged"))
     yield wire.encode_reset(wire.ResetPacket(theirs, SECRET))
     yield wire.encode_reset(wire.ResetPacket(mine, SECRET))
-    yield wire.encode_cookie(wire.CookiePacket(made.client_id, made.nonce, bytes(20)))
-    yield wire.encode_init_ack(wire.InitAckPacket(made.client_id, b"evilevil", 5, 1 << 40, SECRET))
-    yield wire.encode_refused(wire.RefusedPacket(made.client_id, made.nonce, "go away"))
+    yield wire.encode_cookie(wire.CookiePacket(made.handshake.client_id, made.handshake.nonce, bytes(20)))
+    yield wire.encode_init_ack(wire.InitAckPacket(made.handshake.client_id, b"evilevil", 5, 1 << 40, SECRET))
+    yield wire.encode_refused(wire.RefusedPacket(made.handshake.client_id, made.handshake.nonce, "go away"))
 
 
 @pytest.mark.parametrize(
@@ -894,10 +894,10 @@ def test_e09_connections_that_come_and_go_are_not_remembered_by_their_alarms():
 def test_e10_loss_repetition_lateness_damage_and_a_shrinking_path_all_at_once():
     """30 % lost, 20 % twice, up to 50 ms late, 1 % damaged, and in the middle the path takes only 1,280 bytes."""
     calm = Pair(seed=20, jitter=0.05, loss=0.3, duplicate=0.2)
-    calm.there.handshake_deadline = 30.0
+    calm.there.handshake.deadline = 30.0
     undisturbed = calm.transfer(MEGABYTE // 2, limit=200)
     pair = Pair(seed=20, loss=0.3, duplicate=0.2, jitter=0.05, corrupt=0.01)
-    pair.there.handshake_deadline = 30.0
+    pair.there.handshake.deadline = 30.0
     assert pair.connected(limit=30)
     began, data = pair.world.now, pair.send(MEGABYTE // 2)
     arrivals = [began]

@@ -7,8 +7,9 @@ import pytest
 from node_tests.simulator import EndpointDriver, Pair, data_packet, flip_bit
 from protocol.transport import packets as wire
 from protocol.transport.acknowledging import Acknowledging
-from protocol.transport.connection import HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, ConnectionLost, Established, State
+from protocol.transport.connection import IDLE_TIMEOUT, ConnectionLost, Established, State
 from protocol.transport.endpoint import CONNECTIONS_PER_HOST_MAX, LONES_PER_SECOND, Endpoint
+from protocol.transport.handshake import HANDSHAKE_TIMEOUT
 
 MEGABYTE = 1_000_000
 LINK = 100e6 / 8  # bytes per second
@@ -230,7 +231,7 @@ def test_fifty_connect_under_30_percent_loss():
     slow = 0
     for seed in range(50):
         pair = Pair(seed=seed, loss=0.3)
-        pair.there.handshake_deadline = 20.0
+        pair.there.handshake.deadline = 20.0
         assert pair.connected(limit=20), seed
         slow += pair.world.now > 5
     assert slow <= 2

@@ -27,6 +27,7 @@ from protocol.transport.acknowledging import Acknowledging
 from protocol.transport.closing import Closing
 from protocol.transport.cubic import CubicQ
 from protocol.transport.frames import FRAME_HEADER_SIZE, FRAME_SIZE_MAX, Frame, StreamViolation
+from protocol.transport.handshake import Handshake
 from protocol.transport.mtu import PathMtu
 from protocol.transport.pacing import Pacer
 from protocol.transport.packets import DATA_HEADER_SIZE, BatchHead, CloseCode
@@ -41,14 +42,6 @@ from protocol.transport.recovery import (
 )
 from protocol.transport.sending import SEND_BACKLOG_MAX, SendStream
 
-log = mishaps.logger("transport")
-
-HANDSHAKE_TIMEOUT = 5.0  # seconds, both for the one who connects and for a half-open connection
-INIT_INTERVALS = (0.25, 0.25, 0.5, 0.5)  # seconds between INITs; a lost answer is the common case on a LAN
-# Before the cookie: under a flood of 20,000 INITs a second an endpoint has cookies for the first tenth of each second
-# only (COOKIES_PER_SECOND), and whoever asks so often meets it.
-ASK_INTERVALS = (0.08,) * 12 + (0.5,)
-FEW_ASK_INTERVALS = (0.25, 1.0)  # where only so few may go out that none can be wasted on a short congestion
 IDLE_TIMEOUT = 30.0  # seconds without any packet
 KEEP_ALIVE_INTERVAL = 10.0
 KEEP_ALIVE_GRID = 0.25  # seconds: at whose multiples the connections of an endpoint wake it together
@@ -141,16 +134,7 @@ class Connection:
         self.acknowledging = Acknowledging(self.receiving.credit, now)
         self.pacer = Pacer(self.recovery.rtt)
         self.mtu = PathMtu(is_loopback(address[0]))
-        # handshake
-        self.client_id = local_id if is_client else b""
-        self.nonce = b""
-        self.cookie = wire.NO_COOKIE
-        self.remote_token = b""
-        self.init_at = now
-        self.tries = math.inf  # INITs until a cookie shows that somebody is there
-        self._init_count = 0
-        self._init_sent_at = now
-        self.handshake_deadline = now + HANDSHAKE_TIMEOUT
+        self.handshake = Handshake(local_id if is_client else b"", now)
         self._waiting_counted = 0  # of receiving.waiting, in the owner's count
         # sending
         self._probes_owed = 0
@@ -320,34 +304,37 @@ class Connection:
 
     # ---- handshake
 
+    def connect(self, nonce: bytes, deadline: float) -> None:
+        """Ask to be let in; the endpoint has made this connection for that."""
+        self.handshake.begin(nonce, deadline)
+        self.owner.touch(self)
+
     def on_cookie(self, packet: wire.CookiePacket, now: float) -> None:
-        if self.state is State.CONNECTING and packet.nonce == self.nonce and self.cookie == wire.NO_COOKIE:
-            self.cookie = packet.cookie
-            self._init_count = 0
-            self.init_at = now
+        if self.state is State.CONNECTING and packet.nonce == self.handshake.nonce:
+            self.handshake.on_cookie(packet.cookie, now)
 
     def on_init_ack(self, packet: wire.InitAckPacket, now: float) -> None:
         if self.state is not State.CONNECTING:
             return
-        self.remote_id = packet.server_id
-        self.remote_token = packet.reset_token
-        self.acknowledging.begin(packet.first_packet_number)
-        self.sending.credit = packet.credit
+        round_trip = self.handshake.on_init_ack(packet.reset_token, now)
+        if round_trip is not None:
+            self.recovery.rtt.on_sample(round_trip, 0.0)
+        self._meet(packet.server_id, packet.first_packet_number, packet.credit)
         self._ping_owed = True  # the other side believes in us when something comes back to its id
-        if self._init_count == 1:  # unambiguous: one INIT with this cookie, one answer
-            self.recovery.rtt.on_sample(max(now - self._init_sent_at, 1e-6), 0.0)
         self._heard_at = self._progress_at = now
-        self.owner.know_remote(self)
         self._set_state(State.ESTABLISHED)
         self._search_mtu()
 
-    def accept_init(self, packet: wire.InitPacket, remote_token: bytes) -> None:
+    def accept_init(self, packet: wire.InitPacket) -> None:
         """The server's side of the handshake: the address has proved itself."""
-        self.client_id = self.remote_id = packet.client_id
-        self.nonce = packet.nonce
-        self.remote_token = remote_token
-        self.acknowledging.begin(packet.first_packet_number)
-        self.sending.credit = packet.credit
+        self.handshake.accept(packet)
+        self._meet(packet.client_id, packet.first_packet_number, packet.credit)
+
+    def _meet(self, remote_id: bytes, first_number: int, credit: int) -> None:
+        """Now the other side is known: by which id, with which number it begins, how far it lets us send."""
+        self.remote_id = remote_id
+        self.acknowledging.begin(first_number)
+        self.sending.credit = credit
         self.owner.know_remote(self)
 
     def _on_alive(self, now: float) -> None:
@@ -562,7 +549,7 @@ class Connection:
     def next_deadline(self) -> float:
         """When on_timeout, or next_batch, wants to be called."""
         if self.state is State.CONNECTING:
-            return min(self.init_at, self.handshake_deadline)
+            return min(self.handshake.init_at, self.handshake.deadline)
         if self.state in (State.CLOSING, State.DRAINING):
             return min(self.closing.say_at, self.closing.end_at)
         if self.state is State.CLOSED:
@@ -571,7 +558,7 @@ class Connection:
             self.recovery.next_deadline(), self.acknowledging.due_at, self._blocked_probe_at, self.mtu.again_at
         )
         if self.state is State.HANDSHAKE:
-            deadline = min(deadline, self.handshake_deadline)
+            deadline = min(deadline, self.handshake.deadline)
         if self.sending.backlog:
             deadline = min(deadline, self._progress_at + NO_PROGRESS_TIMEOUT)
         deadline = min(deadline, self._heard_at + IDLE_TIMEOUT, self._keep_alive_at())
@@ -587,7 +574,7 @@ class Connection:
     def on_timeout(self, now: float) -> None:
         """Do what time asks for; packets come out of next_batch."""
         if self.state is State.CONNECTING:
-            if now >= self.handshake_deadline:
+            if now >= self.handshake.deadline:
                 self._end("timed out", False)
         elif self.state in (State.CLOSING, State.DRAINING):
             if now < self.closing.end_at:
@@ -596,7 +583,7 @@ class Connection:
                 self._answer_close(now)
             else:
                 self._end(self.closing.reason or "", self.closing.is_done)
-        elif self.state is State.HANDSHAKE and now >= self.handshake_deadline:
+        elif self.state is State.HANDSHAKE and now >= self.handshake.deadline:
             self._end("did not finish its handshake", False)
         elif self.state is not State.CLOSED:
             self._on_live_timeout(now)
@@ -666,17 +653,10 @@ class Connection:
         return Batch(self.address, len(datagram), 1, 1, [datagram])
 
     def _init_batch(self, now: float) -> Optional[Batch]:
-        if now < self.init_at:
+        if now < self.handshake.init_at:
             return None
-        self.init_at = now + self._init_interval()
-        self._init_count += 1
-        if self.cookie == wire.NO_COOKIE and self._init_count >= self.tries:
-            self.init_at = math.inf
-        self._init_sent_at = now
         token = self.owner.reset_token(self.local_id)
-        packet = wire.InitPacket(
-            self.local_id, self.nonce, self.first_number, self.receiving.credit, token, self.cookie
-        )
+        packet = self.handshake.next_init(self.first_number, self.receiving.credit, token, now)
         return self._one(wire.encode_init(packet))
 
     def _init_interval(self) -> float:

@@ -150,10 +150,7 @@ class Endpoint:
         """
         self.now = now
         connection = self._new(address, True, now)
-        connection.nonce = self._random_bytes(16)
-        connection.handshake_deadline = now + timeout
-        connection.tries = tries
-        self.touch(connection)
+        connection.connect(self._random_bytes(16), now + timeout)
         return connection
 
     def send_lone(self, address: Address, message: Buffer) -> None:
@@ -259,7 +256,7 @@ class Endpoint:
     def forget(self, connection: Connection) -> None:
         """The connection is over; only its late packets will ever come."""
         self._by_local.pop(connection.local_id, None)
-        self._by_client.pop((connection.address, connection.client_id), None)
+        self._by_client.pop((connection.address, connection.handshake.client_id), None)
         self._by_remote.pop((connection.address, connection.remote_id), None)
         self._ready.pop(connection, None)
         self._armed.pop(connection, None)
@@ -417,7 +414,7 @@ class Endpoint:
     def _on_reset(self, datagram: memoryview, address: Address, now: float) -> None:
         packet = wire.decode_reset(datagram)
         connection = self._by_remote.get((address, packet.connection_id))
-        if connection is not None and hmac.compare_digest(packet.token, connection.remote_token):
+        if connection is not None and hmac.compare_digest(packet.token, connection.handshake.remote_token):
             connection.on_reset(now)
 
     def _on_lone(self, datagram: memoryview, address: Address, now: float) -> None:
@@ -441,7 +438,7 @@ class Endpoint:
         packet = wire.decode_init(datagram)
         known = self._by_client.get((address, packet.client_id))
         if known is not None:
-            if known.nonce == packet.nonce and known.state is not State.CLOSED:
+            if known.handshake.nonce == packet.nonce and known.state is not State.CLOSED:
                 self._send_init_ack(known)  # the first answer was lost
             return
         if self._is_cookie_good(packet, address, now):
@@ -463,7 +460,7 @@ class Endpoint:
             self._reply(address, wire.encode_refused(wire.RefusedPacket(packet.client_id, packet.nonce, refusal)))
             return
         connection = self._new(address, False, now)
-        connection.accept_init(packet, packet.reset_token)
+        connection.accept_init(packet)
         self._by_client[address, packet.client_id] = connection
         self._send_init_ack(connection)
         self.touch(connection)
@@ -513,8 +510,9 @@ class Endpoint:
         return [each for each in open_ones if who == (each.address if is_one_host else _person(each.address))]
 
     def _send_init_ack(self, connection: Connection) -> None:
-        fields = (connection.client_id, connection.local_id, connection.first_number, connection.receiving.credit)
-        packet = wire.InitAckPacket(*fields, self.reset_token(connection.local_id))
+        client_id, local_id = connection.handshake.client_id, connection.local_id
+        fields = (client_id, local_id, connection.first_number, connection.receiving.credit)
+        packet = wire.InitAckPacket(*fields, self.reset_token(local_id))
         self._reply(connection.address, wire.encode_init_ack(packet))
 
     def _connecting(self, client_id: bytes, address: Address) -> Optional[Connection]:
@@ -533,13 +531,13 @@ class Endpoint:
     def _on_init_ack(self, datagram: memoryview, address: Address, now: float) -> None:
         packet = wire.decode_init_ack(datagram)
         connection = self._connecting(packet.client_id, address)
-        if connection is not None and connection.cookie != wire.NO_COOKIE:
+        if connection is not None and connection.handshake.cookie != wire.NO_COOKIE:
             connection.on_init_ack(packet, now)
 
     def _on_refused(self, datagram: memoryview, address: Address, now: float) -> None:
         packet = wire.decode_refused(datagram)
         connection = self._connecting(packet.client_id, address)
-        if connection is not None and packet.nonce == connection.nonce:
+        if connection is not None and packet.nonce == connection.handshake.nonce:
             connection.fail(CloseCode.LIMIT, packet.reason, now)
 
 
