@@ -29,9 +29,6 @@ from protocol.results import ChatReceived, DownloadDone
 from protocol.transport import endpoint as endpoints
 from protocol.transport import packets as wire
 from protocol.transport.connection import (
-    IDLE_TIMEOUT,
-    KEEP_ALIVE_INTERVAL,
-    NO_PROGRESS_TIMEOUT,
     BacklogDrained,
     ConnectionLost,
     Established,
@@ -41,6 +38,7 @@ from protocol.transport.connection import (
 from protocol.transport.endpoint import Endpoint
 from protocol.transport.frames import FRAME_HEADER, Frame
 from protocol.transport.handshake import HANDSHAKE_TIMEOUT
+from protocol.transport.liveness import IDLE_TIMEOUT, KEEP_ALIVE_INTERVAL, NO_PROGRESS_TIMEOUT
 from protocol.transport.packets import PacketType
 
 MEGABYTE = 1_000_000

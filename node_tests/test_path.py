@@ -8,9 +8,10 @@ from node_tests.simulator import EndpointDriver, Pair, data_packet
 from protocol.transport import packets as wire
 from protocol.transport import receiving as streams
 from protocol.transport.congestion import Acknowledged
-from protocol.transport.connection import NO_PROGRESS_TIMEOUT, Connection, State
+from protocol.transport.connection import Connection, State
 from protocol.transport.cubic import CubicQ
 from protocol.transport.frames import FRAME_HEADER, FRAME_SIZE_MAX
+from protocol.transport.liveness import NO_PROGRESS_TIMEOUT
 from protocol.transport.mtu import MTU_PROBE_AGAIN
 from protocol.transport.recovery import BlackHole, Recovery, SentBatch
 from protocol.transport.sending import SendStream

@@ -7,9 +7,10 @@ import pytest
 from node_tests.simulator import EndpointDriver, Pair, data_packet, flip_bit
 from protocol.transport import packets as wire
 from protocol.transport.acknowledging import Acknowledging
-from protocol.transport.connection import IDLE_TIMEOUT, ConnectionLost, Established, State
+from protocol.transport.connection import ConnectionLost, Established, State
 from protocol.transport.endpoint import CONNECTIONS_PER_HOST_MAX, LONES_PER_SECOND, Endpoint
 from protocol.transport.handshake import HANDSHAKE_TIMEOUT
+from protocol.transport.liveness import IDLE_TIMEOUT
 
 MEGABYTE = 1_000_000
 LINK = 100e6 / 8  # bytes per second

@@ -28,6 +28,7 @@ from protocol.transport.closing import Closing
 from protocol.transport.cubic import CubicQ
 from protocol.transport.frames import FRAME_HEADER_SIZE, FRAME_SIZE_MAX, Frame, StreamViolation
 from protocol.transport.handshake import Handshake
+from protocol.transport.liveness import IDLE_TIMEOUT, NO_PROGRESS_TIMEOUT, PROGRESS_LEAST, Liveness, Progress
 from protocol.transport.mtu import PathMtu
 from protocol.transport.pacing import Pacer
 from protocol.transport.packets import DATA_HEADER_SIZE, BatchHead, CloseCode
@@ -42,17 +43,10 @@ from protocol.transport.recovery import (
 )
 from protocol.transport.sending import SEND_BACKLOG_MAX, SendStream
 
-IDLE_TIMEOUT = 30.0  # seconds without any packet
-KEEP_ALIVE_INTERVAL = 10.0
-KEEP_ALIVE_GRID = 0.25  # seconds: at whose multiples the connections of an endpoint wake it together
 FRAMES_WAITING_IN_ALL = 1 << 20  # unread frames of all connections: 256 MiB in the worst case
-NO_PROGRESS_TIMEOUT = 60.0  # seconds that a remote may leave our data unacknowledged or unread
-# Bytes to be taken in that time, or all that waited when it began: a byte now and then is none (RFC 9000 §21.6).
-PROGRESS_LEAST = 16 << 10
 # Bytes not yet delivered, at which the owner is told, each time the backlog falls so far: who feeds one link goes on at
 # the first, while there is still something to send; who takes turns among many goes to the next at the last.
 BACKLOG_LOWS = (1 << 20, 64 << 10)
-BLOCKED_PROBE_MAX = 5.0  # seconds between questions to a remote that gives no credit
 PROBES = 2  # at each probe timeout (RFC 9002 §6.2.4): one of full size, and one that passes everywhere
 SKIP_EVERY = (0.5, 1.5)  # a packet number is left out after so many windows, to catch blind acknowledgements:
 SKIP_BYTES_MAX = 32 << 20  # by then a liar has not doubled its rate; and at least once in so many bytes
@@ -134,23 +128,17 @@ class Connection:
         self.acknowledging = Acknowledging(self.receiving.credit, now)
         self.pacer = Pacer(self.recovery.rtt)
         self.mtu = PathMtu(is_loopback(address[0]))
+        self.liveness = Liveness(is_client, now)
+        self.progress = Progress(now)
+        self.closing = Closing()
         self.handshake = Handshake(local_id if is_client else b"", now)
         self._waiting_counted = 0  # of receiving.waiting, in the owner's count
-        # sending
         self._probes_owed = 0
         self._ping_owed = False
         self._skip_at = self._next_skip()
-        self._blocked_probe_at = math.inf
-        self._blocked_probe_interval = 0.0
         self._lows_reached = len(BACKLOG_LOWS)  # of them, at which the backlog is, or below
-        # life and end
         self.used_at = now  # when messages went or came last; keep-alives are no use
-        self._heard_at = now
-        self._spoke_at = now
-        self._progress_at = now
-        self._progress_goal = 0  # stream offset that must be acknowledged for the next progress
         self._lost_told = False
-        self.closing = Closing()
 
     def __repr__(self) -> str:
         return "<Connection to %s:%d %s>" % (*self.address, self.state.value)
@@ -170,7 +158,7 @@ class Connection:
     @property
     def taking_at(self) -> float:
         """When the other side last took something of what waits for it (see PROGRESS_LEAST); infinite: nothing does."""
-        return self._progress_at if self.sending.backlog else math.inf
+        return self.progress.at if self.sending.backlog else math.inf
 
     @property
     def undelivered(self) -> int:
@@ -224,7 +212,7 @@ class Connection:
         was_idle = not self.sending.backlog
         self.sending.write_frame(kind, *parts, is_bulk=is_bulk)
         if was_idle:
-            self._note_progress(max(self._progress_at, self.owner.now))
+            self._note_progress(max(self.progress.at, self.owner.now))
         self.used_at = self.owner.now
         if self.owner.held_size() > self.owner.held_max:
             self.owner.make_room()
@@ -321,9 +309,7 @@ class Connection:
             self.recovery.rtt.on_sample(round_trip, 0.0)
         self._meet(packet.server_id, packet.first_packet_number, packet.credit)
         self._ping_owed = True  # the other side believes in us when something comes back to its id
-        self._heard_at = self._progress_at = now
-        self._set_state(State.ESTABLISHED)
-        self._search_mtu()
+        self._establish(now)
 
     def accept_init(self, packet: wire.InitPacket) -> None:
         """The server's side of the handshake: the address has proved itself."""
@@ -338,11 +324,15 @@ class Connection:
         self.owner.know_remote(self)
 
     def _on_alive(self, now: float) -> None:
-        self._heard_at = now
+        self.liveness.heard(now)
         if self.state is State.HANDSHAKE:
-            self._progress_at = now
-            self._set_state(State.ESTABLISHED)
-            self._search_mtu()
+            self._establish(now)
+
+    def _establish(self, now: float) -> None:
+        self.liveness.heard(now)
+        self.progress.begin(now)
+        self._set_state(State.ESTABLISHED)
+        self._search_mtu()
 
     # ---- received packets
 
@@ -423,7 +413,7 @@ class Connection:
             return False
         if number in self.acknowledging:
             self.owner.stats["dropped: duplicate"] += 1
-            self._heard_at = now
+            self.liveness.heard(now)
             self.acknowledging.hasten(now)  # our acknowledgement may have been lost
             return False
         return True
@@ -443,8 +433,7 @@ class Connection:
             if was_waited_for and packet.credit - self.sending.credit >= PROGRESS_LEAST:
                 self._note_progress(now)
             self.sending.credit = packet.credit
-            self._blocked_probe_at = math.inf
-            self._blocked_probe_interval = 0.0
+            self.progress.on_credit()
         try:
             outcome = self.recovery.on_ack(packet.ranges, min(packet.delay_us / 1e6, 1.0), now)
         except AckViolation as violation:
@@ -457,9 +446,7 @@ class Connection:
             self.sending.on_acknowledged(start, stop)
         for start, stop in outcome.lost:
             self.sending.on_lost(start, stop)
-            self._resent += stop - start
-        if self.sending.acknowledged_to >= self._progress_goal:
-            self._note_progress(now)
+        self.progress.on_acknowledged(self.sending.acknowledged_to, self.sending.end, now)
         if outcome.progressed:
             self._probes_owed = 0
         self._on_sizes(outcome, now)
@@ -470,8 +457,7 @@ class Connection:
             self.owner.events.append(BacklogDrained(self))
 
     def _note_progress(self, now: float) -> None:
-        self._progress_at = now
-        self._progress_goal = min(self.sending.acknowledged_to + PROGRESS_LEAST, self.sending.end)
+        self.progress.note(self.sending.acknowledged_to, self.sending.end, now)
 
     def on_close(self, packet: wire.ClosePacket, now: float) -> None:
         if self.state is State.CLOSING:
@@ -555,21 +541,16 @@ class Connection:
         if self.state is State.CLOSED:
             return math.inf
         deadline = min(
-            self.recovery.next_deadline(), self.acknowledging.due_at, self._blocked_probe_at, self.mtu.again_at
+            self.recovery.next_deadline(), self.acknowledging.due_at, self.progress.ask_at, self.mtu.again_at
         )
         if self.state is State.HANDSHAKE:
             deadline = min(deadline, self.handshake.deadline)
         if self.sending.backlog:
-            deadline = min(deadline, self._progress_at + NO_PROGRESS_TIMEOUT)
-        deadline = min(deadline, self._heard_at + IDLE_TIMEOUT, self._keep_alive_at())
+            deadline = min(deadline, self.progress.deadline)
+        deadline = min(deadline, self.liveness.idle_at, self.liveness.keep_alive_at)
         if self._may_send_data(-math.inf):
             deadline = min(deadline, self.pacer.next_at)
         return deadline
-
-    def _keep_alive_at(self) -> float:
-        # The other end asks first, and is heard. All in step, so that a thousand idle connections share a few wake-ups.
-        due = max(self._heard_at, self._spoke_at) + (1.0 if self.is_client else 1.25) * KEEP_ALIVE_INTERVAL
-        return math.ceil(due / KEEP_ALIVE_GRID) * KEEP_ALIVE_GRID
 
     def on_timeout(self, now: float) -> None:
         """Do what time asks for; packets come out of next_batch."""
@@ -589,10 +570,10 @@ class Connection:
             self._on_live_timeout(now)
 
     def _on_live_timeout(self, now: float) -> None:
-        if now >= self._heard_at + IDLE_TIMEOUT:
+        if now >= self.liveness.idle_at:
             self.fail(CloseCode.GOING_AWAY, "no sign of life for %.0f s" % IDLE_TIMEOUT, now)
             return
-        if self.sending.backlog and now >= self._progress_at + NO_PROGRESS_TIMEOUT:
+        if self.sending.backlog and now >= self.progress.deadline:
             self.fail(CloseCode.LIMIT, "took nothing for %.0f s" % NO_PROGRESS_TIMEOUT, now)
             return
         if now >= self.recovery.next_deadline():
@@ -600,7 +581,7 @@ class Connection:
             self._on_outcome(outcome, now)
             if is_probe_time:
                 self._probes_owed = PROBES
-        if now >= self._keep_alive_at():
+        if now >= self.liveness.keep_alive_at:
             self._ping_owed = True
         if now >= self.mtu.again_at:
             self._search_mtu()
@@ -608,15 +589,9 @@ class Connection:
 
     def _watch_credit(self, now: float) -> None:
         """A remote that gave no credit is asked from time to time: its word that there is some may be lost."""
-        if not self.sending.is_blocked() or self.recovery.has_outstanding():
-            self._blocked_probe_at = math.inf
-        elif self._blocked_probe_at == math.inf:
-            interval = max(2 * self._blocked_probe_interval, self.recovery.rtt.probe_timeout)
-            self._blocked_probe_interval = min(interval, BLOCKED_PROBE_MAX)
-            self._blocked_probe_at = now + self._blocked_probe_interval
-        elif now >= self._blocked_probe_at:
+        is_blocked = self.sending.is_blocked() and not self.recovery.has_outstanding()
+        if self.progress.is_to_ask(is_blocked, self.recovery.rtt.probe_timeout, now):
             self._ping_owed = True
-            self._blocked_probe_at = math.inf
 
     # ---- what to send
 
@@ -694,7 +669,7 @@ class Connection:
 
     def _record(self, sent: SentBatch) -> None:
         self.recovery.on_sent(sent)
-        self._spoke_at = sent.sent_at
+        self.liveness.spoke(sent.sent_at)
         if self.recovery.next_packet_number >= self._skip_at:
             self.recovery.skip_number()
             self._skip_at = self._next_skip()

@@ -1,0 +1,92 @@
+"""Is the other side still there, and does it take what is sent to it? Values with `now`.
+
+Liveness   who was heard when: idle timeout and keep-alive (RFC 9000 §10.1)
+Progress   what it took when; and the questions to one that gives no credit
+"""
+
+from __future__ import annotations
+
+import math
+
+IDLE_TIMEOUT = 30.0  # seconds without any packet
+KEEP_ALIVE_INTERVAL = 10.0
+KEEP_ALIVE_GRID = 0.25  # seconds: at whose multiples the connections of an endpoint wake it together
+NO_PROGRESS_TIMEOUT = 60.0  # seconds that a remote may leave our data unacknowledged or unread
+# Bytes to be taken in that time, or all that waited when it began: a byte now and then is none (RFC 9000 §21.6).
+PROGRESS_LEAST = 16 << 10
+BLOCKED_PROBE_MAX = 5.0  # seconds between questions to a remote that gives no credit
+
+
+class Liveness:
+    """When packets last came and went."""
+
+    __slots__ = ("_heard_at", "_interval", "_spoke_at")
+
+    def __init__(self, is_client: bool, now: float) -> None:
+        # The other end asks first, and is heard.
+        self._interval = (1.0 if is_client else 1.25) * KEEP_ALIVE_INTERVAL
+        self._heard_at = now
+        self._spoke_at = now
+
+    def heard(self, now: float) -> None:
+        self._heard_at = now
+
+    def spoke(self, now: float) -> None:
+        self._spoke_at = now
+
+    @property
+    def idle_at(self) -> float:
+        """Then it counts as gone."""
+        return self._heard_at + IDLE_TIMEOUT
+
+    @property
+    def keep_alive_at(self) -> float:
+        """When to ask for a sign: all in step, so that a thousand idle connections share a few wake-ups."""
+        return math.ceil((max(self._heard_at, self._spoke_at) + self._interval) / KEEP_ALIVE_GRID) * KEEP_ALIVE_GRID
+
+
+class Progress:
+    """When the other side last took a good part of what waits for it."""
+
+    __slots__ = ("ask_at", "at", "_ask_interval", "_goal")
+
+    def __init__(self, now: float) -> None:
+        self.at = now
+        self.ask_at = math.inf  # when to ask for credit
+        self._goal = 0  # stream offset that must be acknowledged for the next progress
+        self._ask_interval = 0.0
+
+    def begin(self, now: float) -> None:
+        """The handshake is over: from now on it can take something."""
+        self.at = now
+
+    def note(self, acknowledged_to: int, end: int, now: float) -> None:
+        """It took enough, or begins now: of what lies from `acknowledged_to` to `end` it shall take some more."""
+        self.at = now
+        self._goal = min(acknowledged_to + PROGRESS_LEAST, end)
+
+    def on_acknowledged(self, acknowledged_to: int, end: int, now: float) -> None:
+        if acknowledged_to >= self._goal:
+            self.note(acknowledged_to, end, now)
+
+    @property
+    def deadline(self) -> float:
+        """Then it has taken nothing for too long, if there is something for it."""
+        return self.at + NO_PROGRESS_TIMEOUT
+
+    def on_credit(self) -> None:
+        """It gave some: there is nothing to ask."""
+        self.ask_at = math.inf
+        self._ask_interval = 0.0
+
+    def is_to_ask(self, is_blocked: bool, probe_timeout: float, now: float) -> bool:
+        """Ask it for credit now? While it gives none it is asked from time to time: its word may have been lost."""
+        if not is_blocked:
+            self.ask_at = math.inf
+        elif self.ask_at == math.inf:
+            self._ask_interval = min(max(2 * self._ask_interval, probe_timeout), BLOCKED_PROBE_MAX)
+            self.ask_at = now + self._ask_interval
+        elif now >= self.ask_at:
+            self.ask_at = math.inf
+            return True
+        return False
