@@ -1352,7 +1352,7 @@ class Connection:
                     self._send_frame(FILE_END, _TRANSFER.pack(transfer), bytes.fromhex(digest), deadline=deadline)
                     if self._is_kept(transfer, digest, deadline):
                         return FileReceipt(reader.path, reader.size, digest, time.monotonic() - began)
-                self.transport._post(self._check_bulk)
+                self.transport._post(self._made.check_bulk)
         except LibraryError as error:
             if is_offered:  # else the other side knows of nothing
                 self._tell_refused(transfer, str(error))
@@ -1406,9 +1406,6 @@ class Connection:
                 return False
             if said is not None:
                 raise RdtError("%s confirmed another content than was sent" % _shown(self.address))
-
-    def _check_bulk(self) -> None:
-        self._made.checks_bulk = True
 
     def accept_file(
         self, folder: Path, progress: Optional[Progress] = None, timeout: Optional[float] = None

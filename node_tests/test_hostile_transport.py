@@ -421,7 +421,7 @@ def test_e01_who_acknowledges_a_skipped_number_is_closed(when):
     """Whatever was acknowledged before: a number that was never on the wire is in no honest range."""
     pair = connected_pair(seed=7)
     remote, recovery = Remote.of(pair), pair.there.recovery
-    pair.there._skip_at = 1 << 62  # here the test says which
+    pair.there.flight._skip_at = 1 << 62  # here the test says which
     sent = recovery.next_packet_number
     pair.send(10_000, frame=1000)
     pair.world.run(pair.world.now + 0.02)
@@ -581,7 +581,7 @@ def test_e03_a_byte_now_and_then_is_not_progress(how):
     pair = connected_pair(seed=10)
     remote = Remote.of(pair)
     start, first = pair.there.sending.acknowledged_to, pair.there.recovery.next_packet_number
-    pair.there._skip_at = 1 << 62
+    pair.there.flight._skip_at = 1 << 62
     pair.send(MEGABYTE, frame=1000)
     pair.world.run(pair.world.now + 0.02)
     began, told = pair.world.now, []

@@ -81,7 +81,8 @@ class Life:
             for side in "ab"
         }
         self.ends["a"] = self.drivers["a"].endpoint.connect(ADDRESSES["b"], 0.0)
-        self.ends["a"].checks_bulk = self.checks_bulk
+        if self.checks_bulk:
+            self.ends["a"].check_bulk()
         self.drivers["a"].pump()
         self._plan_messages()
         self._plan_troubles()
@@ -91,7 +92,8 @@ class Life:
     def _on_event(self, side: str, event: Any) -> None:
         if isinstance(event, Established):
             self.ends.setdefault(side, event.connection)
-            event.connection.checks_bulk = self.checks_bulk
+            if self.checks_bulk:
+                event.connection.check_bulk()
         elif isinstance(event, ConnectionLost) and event.connection is self.ends.get(side):
             assert side not in self.lost, "told twice"
             self.lost[side] = event

@@ -551,7 +551,7 @@ def test_damaged_bulk_is_for_its_reader_to_find_until_it_asks_for_checksums():
     assert body[:4] == b"head"  # what is not bulk is covered
     assert len(body) == 4 + len(content)
     assert body[4:] != content
-    pair.there.checks_bulk = True
+    pair.there.check_bulk()
     pair.there.send_frame(0, b"head", content, is_bulk=True)
     pair.a.pump()
     assert pair.world.run_until(lambda: len(pair.received["b"]) == 2, 10)

@@ -26,12 +26,12 @@ from protocol.transport import packets as wire
 from protocol.transport.acknowledging import Acknowledging
 from protocol.transport.closing import Closing
 from protocol.transport.cubic import CubicQ
+from protocol.transport.flight import Batch, Flight, lone_batch
 from protocol.transport.frames import FRAME_HEADER_SIZE, FRAME_SIZE_MAX, Frame, StreamViolation
 from protocol.transport.handshake import Handshake
 from protocol.transport.liveness import IDLE_TIMEOUT, NO_PROGRESS_TIMEOUT, PROGRESS_LEAST, Liveness, Progress
 from protocol.transport.mtu import PathMtu
-from protocol.transport.pacing import Pacer
-from protocol.transport.packets import DATA_HEADER_SIZE, BatchHead, CloseCode
+from protocol.transport.packets import DATA_HEADER_SIZE, CloseCode
 from protocol.transport.receiving import ReceiveStream
 from protocol.transport.recovery import (
     DATAGRAM_SIZE_BASE,
@@ -39,7 +39,6 @@ from protocol.transport.recovery import (
     AckViolation,
     Outcome,
     Recovery,
-    SentBatch,
 )
 from protocol.transport.sending import SEND_BACKLOG_MAX, SendStream
 
@@ -47,9 +46,6 @@ FRAMES_WAITING_IN_ALL = 1 << 20  # unread frames of all connections: 256 MiB in 
 # Bytes not yet delivered, at which the owner is told, each time the backlog falls so far: who feeds one link goes on at
 # the first, while there is still something to send; who takes turns among many goes to the next at the last.
 BACKLOG_LOWS = (1 << 20, 64 << 10)
-PROBES = 2  # at each probe timeout (RFC 9002 §6.2.4): one of full size, and one that passes everywhere
-SKIP_EVERY = (0.5, 1.5)  # a packet number is left out after so many windows, to catch blind acknowledgements:
-SKIP_BYTES_MAX = 32 << 20  # by then a liar has not doubled its rate; and at least once in so many bytes
 
 
 class State(enum.Enum):
@@ -61,20 +57,6 @@ class State(enum.Enum):
     CLOSING = "closing"
     DRAINING = "draining"
     CLOSED = "closed"
-
-
-class Batch(NamedTuple):
-    """Datagrams to one address: `count` of `segment_size` bytes each, the last may be shorter.
-
-    `buffers` holds header and payload in turn, `per_datagram` of them for each datagram. The headers are good until
-    the endpoint is asked for the next batch.
-    """
-
-    address: Address
-    segment_size: int
-    count: int  # type: ignore[assignment]  # a tuple's method of that name is not missed
-    per_datagram: int
-    buffers: List[Buffer]
 
 
 class Established(NamedTuple):
@@ -120,22 +102,18 @@ class Connection:
         self.is_client = is_client
         self.state = State.CONNECTING if is_client else State.HANDSHAKE
         self.user: Any = None  # whatever the owner's user keeps with it
-        self.checks_bulk = False  # checksums cover bulk, too: what arrived once was damaged
         self.sending = SendStream(owner.held)
         self.receiving = ReceiveStream(owner.frames_waiting_max, owner.bodies)
         self.recovery = Recovery(first_number, CubicQ(DATAGRAM_SIZE_BASE))
         self.first_number = first_number
         self.acknowledging = Acknowledging(self.receiving.credit, now)
-        self.pacer = Pacer(self.recovery.rtt)
         self.mtu = PathMtu(is_loopback(address[0]))
+        self.flight = Flight(address, self.sending, self.recovery, self.mtu, owner.rng, owner.header_views)
         self.liveness = Liveness(is_client, now)
         self.progress = Progress(now)
         self.closing = Closing()
         self.handshake = Handshake(local_id if is_client else b"", now)
         self._waiting_counted = 0  # of receiving.waiting, in the owner's count
-        self._probes_owed = 0
-        self._ping_owed = False
-        self._skip_at = self._next_skip()
         self._lows_reached = len(BACKLOG_LOWS)  # of them, at which the backlog is, or below
         self.used_at = now  # when messages went or came last; keep-alives are no use
         self._lost_told = False
@@ -149,6 +127,11 @@ class Connection:
     def datagram_size(self) -> int:
         """Bytes of UDP payload in the largest datagrams that this side sends now."""
         return self.mtu.size
+
+    @property
+    def checks_bulk(self) -> bool:
+        """Do checksums cover bulk, too?"""
+        return self.flight.checks_bulk
 
     @property
     def backlog(self) -> int:
@@ -220,6 +203,10 @@ class Connection:
             self._lows_reached -= 1
         self.owner.touch(self)
         return True
+
+    def check_bulk(self) -> None:
+        """Let checksums cover bulk, too, from now on: what arrived once was damaged."""
+        self.flight.check_bulk()
 
     def consume(self, frame: Frame) -> None:
         """The user is done with this frame: its bytes may be replaced by others (flow control)."""
@@ -308,7 +295,7 @@ class Connection:
         if round_trip is not None:
             self.recovery.rtt.on_sample(round_trip, 0.0)
         self._meet(packet.server_id, packet.first_packet_number, packet.credit)
-        self._ping_owed = True  # the other side believes in us when something comes back to its id
+        self.flight.owe_ping()  # the other side believes in us when something comes back to its id
         self._establish(now)
 
     def accept_init(self, packet: wire.InitPacket) -> None:
@@ -320,7 +307,7 @@ class Connection:
         """Now the other side is known: by which id, with which number it begins, how far it lets us send."""
         self.remote_id = remote_id
         self.acknowledging.begin(first_number)
-        self.sending.credit = credit
+        self.flight.meet(remote_id, credit)
         self.owner.know_remote(self)
 
     def _on_alive(self, now: float) -> None:
@@ -332,7 +319,7 @@ class Connection:
         self.liveness.heard(now)
         self.progress.begin(now)
         self._set_state(State.ESTABLISHED)
-        self._search_mtu()
+        self.flight.search_mtu(self.owner.datagram_size_max)
 
     # ---- received packets
 
@@ -442,14 +429,8 @@ class Connection:
         self._on_outcome(outcome, now)
 
     def _on_outcome(self, outcome: Outcome, now: float) -> None:
-        for start, stop in outcome.acknowledged:
-            self.sending.on_acknowledged(start, stop)
-        for start, stop in outcome.lost:
-            self.sending.on_lost(start, stop)
+        self.flight.on_outcome(outcome, self.owner.datagram_size_max, now)
         self.progress.on_acknowledged(self.sending.acknowledged_to, self.sending.end, now)
-        if outcome.progressed:
-            self._probes_owed = 0
-        self._on_sizes(outcome, now)
         before = self._lows_reached
         while self._lows_reached < len(BACKLOG_LOWS) and self.backlog <= BACKLOG_LOWS[self._lows_reached]:
             self._lows_reached += 1
@@ -508,28 +489,6 @@ class Connection:
         if self.state is not State.DRAINING or self._lost_told:
             self.closing.say_again(now)
 
-    # ---- path MTU (RFC 8899)
-
-    def _search_mtu(self) -> None:
-        self.mtu.search(self.owner.datagram_size_max, self.recovery.troubles)
-
-    def _on_sizes(self, outcome: Outcome, now: float) -> None:
-        """What arrived and what was lost tells how large a datagram may be."""
-        recovery, mtu = self.recovery, self.mtu
-        if outcome.mtu_acknowledged:
-            self._tell_size(mtu.on_probe_arrived(outcome.mtu_acknowledged))
-        elif outcome.mtu_lost:
-            mtu.on_probe_lost(outcome.mtu_lost, recovery.troubles, now)
-        if outcome.lost and recovery.black_hole.is_found:
-            recovery.black_hole.forget()
-            self._tell_size(mtu.on_black_hole(self.owner.datagram_size_max, recovery.troubles, now))
-        elif recovery.black_hole.arrived_size > mtu.size:
-            self._tell_size(mtu.use(recovery.black_hole.arrived_size))
-
-    def _tell_size(self, has_changed: bool) -> None:
-        if has_changed:
-            self.recovery.congestion.on_datagram_size(self.mtu.size)
-
     # ---- time
 
     def next_deadline(self) -> float:
@@ -547,9 +506,9 @@ class Connection:
             deadline = min(deadline, self.handshake.deadline)
         if self.sending.backlog:
             deadline = min(deadline, self.progress.deadline)
-        deadline = min(deadline, self.liveness.idle_at, self.liveness.keep_alive_at)
-        if self._may_send_data(-math.inf):
-            deadline = min(deadline, self.pacer.next_at)
+        deadline = min(deadline, self.liveness.idle_at, self.liveness.keep_alive_at(self.recovery.last_sent_at))
+        if self.state is State.ESTABLISHED and self.flight.may_send(-math.inf):
+            deadline = min(deadline, self.flight.pacer.next_at)
         return deadline
 
     def on_timeout(self, now: float) -> None:
@@ -580,18 +539,18 @@ class Connection:
             outcome, is_probe_time = self.recovery.on_timeout(now)
             self._on_outcome(outcome, now)
             if is_probe_time:
-                self._probes_owed = PROBES
-        if now >= self.liveness.keep_alive_at:
-            self._ping_owed = True
+                self.flight.owe_probes()
+        if now >= self.liveness.keep_alive_at(self.recovery.last_sent_at):
+            self.flight.owe_ping()
         if now >= self.mtu.again_at:
-            self._search_mtu()
+            self.flight.search_mtu(self.owner.datagram_size_max)
         self._watch_credit(now)
 
     def _watch_credit(self, now: float) -> None:
         """A remote that gave no credit is asked from time to time: its word that there is some may be lost."""
         is_blocked = self.sending.is_blocked() and not self.recovery.has_outstanding()
         if self.progress.is_to_ask(is_blocked, self.recovery.rtt.probe_timeout, now):
-            self._ping_owed = True
+            self.flight.owe_ping()
 
     # ---- what to send
 
@@ -612,27 +571,18 @@ class Connection:
         if is_leaving:
             self._begin_closing(CloseCode.DONE, self.closing.reason or "", now)
             return self._close_batch(now)
-        batch = self._data_batch(now)
-        if batch is not None:
-            self._ping_owed = False
-            return batch
-        if self._ping_owed or self._probes_owed:
-            self._ping_owed = False
-            self._probes_owed = max(0, self._probes_owed - 1)
-            return self._ping_batch(now, 0)
-        batch = self._mtu_batch(now)
-        self._watch_credit(now)
+        batch = self.flight.data_batch(now) or self.flight.ping_batch(now)
+        if batch is None:
+            batch = self.flight.mtu_batch(now)
+            self._watch_credit(now)
         return batch
-
-    def _one(self, datagram: bytearray) -> Batch:
-        return Batch(self.address, len(datagram), 1, 1, [datagram])
 
     def _init_batch(self, now: float) -> Optional[Batch]:
         if now < self.handshake.init_at:
             return None
         token = self.owner.reset_token(self.local_id)
         packet = self.handshake.next_init(self.first_number, self.receiving.credit, token, now)
-        return self._one(wire.encode_init(packet))
+        return lone_batch(self.address, wire.encode_init(packet))
 
     def _init_interval(self) -> float:
         """Seconds from this INIT to the next."""
@@ -643,12 +593,13 @@ class Connection:
 
     def _close_batch(self, now: float) -> Optional[Batch]:
         packet = self.closing.next_packet(self.receiving.whole_to, self._close_interval(), now)
-        return self._one(packet) if packet is not None else None
+        return lone_batch(self.address, packet) if packet is not None else None
 
     def _ack_batch(self, now: float) -> Batch:
         credit = self.receiving.credit
         largest, delay_us, ranges = self.acknowledging.take(credit, now)
-        return self._one(wire.encode_ack(wire.AckPacket(self.remote_id, largest, delay_us, credit, ranges)))
+        packet = wire.AckPacket(self.remote_id, largest, delay_us, credit, ranges)
+        return lone_batch(self.address, wire.encode_ack(packet))
 
     def _tell_credit(self, now: float) -> None:
         """Grow the receive window with its use, and say so when half of it is news (RFC 9000 §4.2)."""
@@ -656,85 +607,3 @@ class Connection:
         self.owner.grow_window(receiving)
         receiving.raise_credit()
         self.acknowledging.on_credit(receiving.credit, receiving.window, now)
-
-    def _ping_batch(self, now: float, size: int) -> Batch:
-        number = self.recovery.next_packet_number
-        datagram = wire.encode_ping(self.remote_id, number, number - self.recovery.floor(), size)
-        self._record(SentBatch(number, 1, 0, 0, 0, len(datagram), now, mtu_probe=bool(size), is_app_limited=True))
-        return self._one(datagram)
-
-    def _mtu_batch(self, now: float) -> Optional[Batch]:
-        size = self.mtu.next_probe()
-        return self._ping_batch(now, size) if size else None
-
-    def _record(self, sent: SentBatch) -> None:
-        self.recovery.on_sent(sent)
-        self.liveness.spoke(sent.sent_at)
-        if self.recovery.next_packet_number >= self._skip_at:
-            self.recovery.skip_number()
-            self._skip_at = self._next_skip()
-
-    def _next_skip(self) -> int:
-        """The packet number to leave out next: at random, so that nobody knows it who did not see what came."""
-        window = min(self.recovery.congestion.window, SKIP_BYTES_MAX)
-        packets = window / self.mtu.size * self.owner.rng.uniform(*SKIP_EVERY)
-        return self.recovery.next_packet_number + max(2, int(packets))
-
-    def _window_room(self) -> int:
-        recovery = self.recovery
-        return int(recovery.congestion.window) - recovery.bytes_in_flight
-
-    def _may_send_data(self, now: float) -> bool:
-        """Is there data, and does the congestion window (and with a real `now`, the pacer) let it go?"""
-        if self.state is not State.ESTABLISHED or not self.sending.has_something():
-            return False
-        recovery = self.recovery
-        wanted = self.pacer.room_wanted(self.mtu.size, recovery.congestion.window, self.sending.unsent)
-        if self._window_room() < wanted and recovery.has_outstanding():
-            self.pacer.hold()
-            return False
-        return now == -math.inf or now >= self.pacer.next_at
-
-    def _data_batch(self, now: float) -> Optional[Batch]:
-        # RFC 9002 §7.5: a probe is never held back by the congestion window.
-        if self._probes_owed:
-            return self._probe_batch(now)
-        if not self._may_send_data(now):
-            return None
-        size, congestion = self.mtu.size, self.recovery.congestion
-        rate = congestion.pacing_rate(self.recovery.rtt.smoothed)
-        packets = self.pacer.burst(size, rate, congestion.window, self._window_room())
-        found = self.sending.next_range(packets * (size - DATA_HEADER_SIZE))
-        if found is None:
-            return None
-        self.pacer.on_sent(found[1], rate, now)
-        return self._stream_batch(now, *found)
-
-    def _probe_batch(self, now: float) -> Optional[Batch]:
-        # Which of the two arrives tells an outage from a black hole, in which all may be lost for its size alone.
-        size = self.mtu.size if self._probes_owed == PROBES else DATAGRAM_SIZE_BASE
-        self._probes_owed -= 1
-        payload_size = size - DATA_HEADER_SIZE
-        missing = self.sending.first_missing(payload_size)
-        if missing is not None:
-            return self._stream_batch(now, *missing, False)
-        found = self.sending.next_range(payload_size)
-        return self._stream_batch(now, *found) if found else self._ping_batch(now, 0)
-
-    def _stream_batch(self, now: float, offset: int, length: int, is_bulk: bool) -> Batch:
-        payload_size = self.mtu.size - DATA_HEADER_SIZE
-        payloads = self.sending.payloads(offset, length, payload_size)
-        count, number = len(payloads), self.recovery.next_packet_number
-        head = BatchHead(self.remote_id, number, number - self.recovery.floor(), offset, payload_size)
-        headers: Buffer
-        if is_bulk and not self.checks_bulk:
-            headers = wire.bulk_headers(head, 0, count, len(payloads[-1]))
-        else:
-            headers = wire.data_headers(head, payloads)
-        buffers: List[Buffer] = [b""] * (2 * count)
-        buffers[0::2] = self.owner.header_views(headers)
-        buffers[1::2] = payloads
-        size = min(self.mtu.size, DATA_HEADER_SIZE + length)
-        is_last = not self.sending.has_something()
-        self._record(SentBatch(number, count, offset, length, payload_size, size, now, is_app_limited=is_last))
-        return Batch(self.address, self.mtu.size, count, 2, buffers)

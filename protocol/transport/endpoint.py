@@ -30,14 +30,13 @@ from protocol.transport import packets as wire
 from protocol.transport.congestion import CongestionController
 from protocol.transport.connection import (
     BacklogDrained,
-    Batch,
     Connection,
     ConnectionLost,
     Established,
     FrameReceived,
     State,
 )
-from protocol.transport.cubic import CubicQ
+from protocol.transport.flight import Batch, lone_batch
 from protocol.transport.frames import FRAMES_WAITING_MAX
 from protocol.transport.packets import CloseCode, PacketType
 from protocol.transport.receiving import RECEIVE_WINDOW_INITIAL, RECEIVE_WINDOW_MAX, ReceiveStream
@@ -320,7 +319,7 @@ class Endpoint:
 
     def _reply(self, address: Address, datagram: bytearray) -> None:
         if len(self._replies) < REPLIES_MAX:
-            self._replies.append(Batch(address, len(datagram), 1, 1, [datagram]))
+            self._replies.append(lone_batch(address, datagram))
 
     # ---- what arrives
 

@@ -55,7 +55,7 @@ class LinkTable:
         """Let checksums cover bulk, too, from now on."""
         connection = self._by_link.get(link)
         if connection is not None:
-            connection.checks_bulk = True
+            connection.check_bulk()
 
     def consume(self, link: int, size: int) -> None:
         """The node is done with a message of that size."""

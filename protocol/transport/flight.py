@@ -1,0 +1,213 @@
+"""What one side has in flight: the packets that carry its stream, PINGs and probes, from the window to their fate.
+
+It joins the parts that each know one thing: `SendStream` which bytes go next, `Recovery` what became of packets,
+`Pacer` how large a batch is and when it leaves, `PathMtu` how large a datagram may be. `Connection.next_batch` says in
+which order all that a connection has to say goes out; the batches made here are the part of it that has packet numbers.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Callable, List, NamedTuple, Optional
+
+from protocol.fields import Address, Buffer
+from protocol.transport import packets as wire
+from protocol.transport.mtu import PathMtu
+from protocol.transport.pacing import Pacer
+from protocol.transport.packets import DATA_HEADER_SIZE, BatchHead
+from protocol.transport.recovery import DATAGRAM_SIZE_BASE, Outcome, Recovery, SentBatch
+from protocol.transport.sending import SendStream
+
+PROBES = 2  # at each probe timeout (RFC 9002 §6.2.4): one of full size, and one that passes everywhere
+SKIP_EVERY = (0.5, 1.5)  # a packet number is left out after so many windows, to catch blind acknowledgements:
+SKIP_BYTES_MAX = 32 << 20  # by then a liar has not doubled its rate; and at least once in so many bytes
+
+
+class Batch(NamedTuple):
+    """Datagrams to one address: `count` of `segment_size` bytes each, the last may be shorter.
+
+    `buffers` holds header and payload in turn, `per_datagram` of them for each datagram. The headers are good until
+    the endpoint is asked for the next batch.
+    """
+
+    address: Address
+    segment_size: int
+    count: int  # type: ignore[assignment]  # a tuple's method of that name is not missed
+    per_datagram: int
+    buffers: List[Buffer]
+
+
+def lone_batch(address: Address, datagram: bytearray) -> Batch:
+    """One datagram."""
+    return Batch(address, len(datagram), 1, 1, [datagram])
+
+
+class Flight:
+    """The packets of one side of a connection."""
+
+    def __init__(
+        self,
+        address: Address,
+        sending: SendStream,
+        recovery: Recovery,
+        mtu: PathMtu,
+        rng: random.Random,
+        header_views: Callable[[Buffer], List[memoryview]],
+    ) -> None:
+        self.pacer = Pacer(recovery.rtt)
+        self.checks_bulk = False  # checksums cover bulk, too: what arrived once was damaged
+        self._address = address
+        self._remote_id = b""
+        self._sending = sending
+        self._recovery = recovery
+        self._mtu = mtu
+        self._rng = rng
+        self._header_views = header_views  # of the endpoint: cuts headers apart in memory that is used again
+        self._probes_owed = 0
+        self._ping_owed = False
+        self._skip_at = self._next_skip()
+
+    def meet(self, remote_id: bytes, credit: int) -> None:
+        """Now the other side is known: by which id, and how far it lets us send."""
+        self._remote_id = remote_id
+        self._sending.credit = credit
+
+    def check_bulk(self) -> None:
+        self.checks_bulk = True
+
+    # ---- what became of it
+
+    def on_outcome(self, outcome: Outcome, size_max: int, now: float) -> None:
+        """An acknowledgement, or time, told of earlier packets. `size_max`: see `search_mtu`."""
+        for start, stop in outcome.acknowledged:
+            self._sending.on_acknowledged(start, stop)
+        for start, stop in outcome.lost:
+            self._sending.on_lost(start, stop)
+        if outcome.progressed:
+            self._probes_owed = 0
+        self._on_sizes(outcome, size_max, now)
+
+    def owe_probes(self) -> None:
+        """A probe timeout: nothing was heard of what is in flight."""
+        self._probes_owed = PROBES
+
+    def owe_ping(self) -> None:
+        """The other side shall give a sign."""
+        self._ping_owed = True
+
+    # ---- path MTU (RFC 8899)
+
+    def search_mtu(self, size_max: int) -> None:
+        """Probe for larger datagrams, up to what this machine's socket takes."""
+        self._mtu.search(size_max, self._recovery.troubles)
+
+    def _on_sizes(self, outcome: Outcome, size_max: int, now: float) -> None:
+        """What arrived and what was lost tells how large a datagram may be."""
+        recovery, mtu = self._recovery, self._mtu
+        if outcome.mtu_acknowledged:
+            self._tell_size(mtu.on_probe_arrived(outcome.mtu_acknowledged))
+        elif outcome.mtu_lost:
+            mtu.on_probe_lost(outcome.mtu_lost, recovery.troubles, now)
+        if outcome.lost and recovery.black_hole.is_found:
+            recovery.black_hole.forget()
+            self._tell_size(mtu.on_black_hole(size_max, recovery.troubles, now))
+        elif recovery.black_hole.arrived_size > mtu.size:
+            self._tell_size(mtu.use(recovery.black_hole.arrived_size))
+
+    def _tell_size(self, has_changed: bool) -> None:
+        if has_changed:
+            self._recovery.congestion.on_datagram_size(self._mtu.size)
+
+    # ---- what leaves next
+
+    def may_send(self, now: float) -> bool:
+        """Is there data, and does the congestion window (and with a real `now`, the pacer) let it go?"""
+        if not self._sending.has_something():
+            return False
+        recovery, pacer = self._recovery, self.pacer
+        wanted = pacer.room_wanted(self._mtu.size, recovery.congestion.window, self._sending.unsent)
+        if self._window_room() < wanted and recovery.has_outstanding():
+            pacer.hold()
+            return False
+        return now == -math.inf or now >= pacer.next_at
+
+    def _window_room(self) -> int:
+        recovery = self._recovery
+        return int(recovery.congestion.window) - recovery.bytes_in_flight
+
+    def data_batch(self, now: float) -> Optional[Batch]:
+        # RFC 9002 §7.5: a probe is never held back by the congestion window.
+        if self._probes_owed:
+            return self._probe_batch(now)
+        if not self.may_send(now):
+            return None
+        size, congestion = self._mtu.size, self._recovery.congestion
+        rate = congestion.pacing_rate(self._recovery.rtt.smoothed)
+        packets = self.pacer.burst(size, rate, congestion.window, self._window_room())
+        found = self._sending.next_range(packets * (size - DATA_HEADER_SIZE))
+        if found is None:
+            return None
+        self.pacer.on_sent(found[1], rate, now)
+        return self._stream_batch(now, *found)
+
+    def _probe_batch(self, now: float) -> Batch:
+        # Which of the two arrives tells an outage from a black hole, in which all may be lost for its size alone.
+        size = self._mtu.size if self._probes_owed == PROBES else DATAGRAM_SIZE_BASE
+        self._probes_owed -= 1
+        payload_size = size - DATA_HEADER_SIZE
+        missing = self._sending.first_missing(payload_size)
+        if missing is not None:
+            return self._stream_batch(now, *missing, False)
+        found = self._sending.next_range(payload_size)
+        return self._stream_batch(now, *found) if found else self._ping_batch(now, 0)
+
+    def _stream_batch(self, now: float, offset: int, length: int, is_bulk: bool) -> Batch:
+        self._ping_owed = False  # they will give a sign
+        sending, recovery, size = self._sending, self._recovery, self._mtu.size
+        payload_size = size - DATA_HEADER_SIZE
+        payloads = sending.payloads(offset, length, payload_size)
+        count, number = len(payloads), recovery.next_packet_number
+        head = BatchHead(self._remote_id, number, number - recovery.floor(), offset, payload_size)
+        headers: Buffer
+        if is_bulk and not self.checks_bulk:
+            headers = wire.bulk_headers(head, 0, count, len(payloads[-1]))
+        else:
+            headers = wire.data_headers(head, payloads)
+        buffers: List[Buffer] = [b""] * (2 * count)
+        buffers[0::2] = self._header_views(headers)
+        buffers[1::2] = payloads
+        sent_size, is_last = min(size, DATA_HEADER_SIZE + length), not sending.has_something()
+        self._record(SentBatch(number, count, offset, length, payload_size, sent_size, now, is_app_limited=is_last))
+        return Batch(self._address, size, count, 2, buffers)
+
+    def ping_batch(self, now: float) -> Optional[Batch]:
+        """The PING that is owed; None: none is."""
+        if not self._ping_owed:
+            return None
+        return self._ping_batch(now, 0)
+
+    def mtu_batch(self, now: float) -> Optional[Batch]:
+        """The PING that probes for a larger datagram; None: there is none to send now."""
+        size = self._mtu.next_probe()
+        return self._ping_batch(now, size) if size else None
+
+    def _ping_batch(self, now: float, size: int) -> Batch:
+        if not size:
+            self._ping_owed = False
+        number = self._recovery.next_packet_number
+        datagram = wire.encode_ping(self._remote_id, number, number - self._recovery.floor(), size)
+        self._record(SentBatch(number, 1, 0, 0, 0, len(datagram), now, mtu_probe=bool(size), is_app_limited=True))
+        return lone_batch(self._address, datagram)
+
+    def _record(self, sent: SentBatch) -> None:
+        self._recovery.on_sent(sent)
+        if self._recovery.next_packet_number >= self._skip_at:
+            self._recovery.skip_number()
+            self._skip_at = self._next_skip()
+
+    def _next_skip(self) -> int:
+        """The packet number to leave out next: at random, so that nobody knows it who did not see what came."""
+        window = min(self._recovery.congestion.window, SKIP_BYTES_MAX)
+        packets = window / self._mtu.size * self._rng.uniform(*SKIP_EVERY)
+        return self._recovery.next_packet_number + max(2, int(packets))
