@@ -23,11 +23,11 @@ class Side:
     def __init__(self):
         self.rtt = RttEstimator()
         self.rtt.on_sample(0.05, 0.0)
-        self.numbers = Acknowledging(CREDIT, 0.0)
+        self.numbers = Acknowledging(CREDIT, self.rtt, 0.0)
         self.numbers.begin(FIRST)
 
     def get(self, first, count=1, now=1.0, oldest=0):
-        self.numbers.on_packets(first, count, oldest, self.rtt, now)
+        self.numbers.on_packets(first, count, oldest, now)
         return self.numbers.due_at
 
 

@@ -34,9 +34,9 @@ class Acknowledging:
     """The numbers received by one side of a connection."""
 
     __slots__ = ("due_at", "largest", "numbers", "_acknowledged_at", "_credit_told", "_eliciting", "_forgotten_below",
-                 "_largest_at")  # fmt: skip
+                 "_largest_at", "_rtt")  # fmt: skip
 
-    def __init__(self, credit: int, now: float) -> None:
+    def __init__(self, credit: int, rtt: RttEstimator, now: float) -> None:
         self.due_at = math.inf  # when an acknowledgement is to go out
         self.largest = -1
         self.numbers = RangeSet()
@@ -44,6 +44,7 @@ class Acknowledging:
         self._largest_at = now
         self._eliciting = 0  # ack-eliciting packets since our last acknowledgement
         self._acknowledged_at = -math.inf
+        self._rtt = rtt
         self._credit_told = credit  # with the last acknowledgement, or in the handshake
 
     def begin(self, first_number: int) -> None:
@@ -63,7 +64,7 @@ class Acknowledging:
         """The acknowledgement is due at once."""
         self.due_at = now
 
-    def on_packets(self, first: int, count: int, oldest: int, rtt: RttEstimator, now: float) -> None:
+    def on_packets(self, first: int, count: int, oldest: int, now: float) -> None:
         """Packets with these numbers arrived; the sender has lost interest in those before `oldest`."""
         last = first + count - 1
         in_order = first == self.largest + 1
@@ -80,13 +81,13 @@ class Acknowledging:
         if not in_order:
             self.due_at = now  # RFC 9000 §13.2.1: the sender learns of a gap as soon as may be
         elif self._eliciting >= ACK_EVERY:
-            self.due_at = min(self.due_at, max(now, self._acknowledged_at + self._spacing(rtt)))
+            self.due_at = min(self.due_at, max(now, self._acknowledged_at + self._spacing()))
         else:
             self.due_at = min(self.due_at, now + ACK_DELAY)
 
-    def _spacing(self, rtt: RttEstimator) -> float:
+    def _spacing(self) -> float:
         """Seconds from one acknowledgement to the next while everything comes in order."""
-        ranges = min(len(self.numbers), ACK_RANGES_MAX)
+        ranges, rtt = min(len(self.numbers), ACK_RANGES_MAX), self._rtt
         return min(ACK_SPACING, rtt.minimum / 16) * (1 + ranges / ACK_SPACING_RANGES) if rtt.samples else 0.0
 
     def on_credit(self, credit: int, window: int, now: float) -> None:

@@ -23,7 +23,7 @@ from protocol.addresses import is_loopback
 from protocol.fields import Address, Buffer
 from protocol.figures import PathFigures
 from protocol.transport import packets as wire
-from protocol.transport.acknowledging import Acknowledging
+from protocol.transport.arrival import Arrival
 from protocol.transport.closing import Closing
 from protocol.transport.cubic import CubicQ
 from protocol.transport.flight import Batch, Flight, lone_batch
@@ -106,10 +106,11 @@ class Connection:
         self.receiving = ReceiveStream(owner.frames_waiting_max, owner.bodies)
         self.recovery = Recovery(first_number, CubicQ(DATAGRAM_SIZE_BASE))
         self.first_number = first_number
-        self.acknowledging = Acknowledging(self.receiving.credit, now)
         self.mtu = PathMtu(is_loopback(address[0]))
         self.flight = Flight(address, self.sending, self.recovery, self.mtu, owner.rng, owner.header_views)
         self.liveness = Liveness(is_client, now)
+        self.arrival = Arrival(self.receiving, self.liveness, self.recovery.rtt, owner.stats, now)
+        self.acknowledging = self.arrival.acknowledging
         self.progress = Progress(now)
         self.closing = Closing()
         self.handshake = Handshake(local_id if is_client else b"", now)
@@ -325,47 +326,34 @@ class Connection:
 
     def on_run(self, run: wire.BulkRun, datagrams: memoryview, now: float) -> None:
         """A run of BULK packets: at once when it is just the next bytes of a frame's body, else one by one."""
-        head, first = run.head, run.head.first + run.start
-        offset, oldest = head.offset + run.start * head.step, head.first - head.floor
-        is_next = self.acknowledging.largest < first and self.acknowledging.is_in_reach(first)
         frames: List[Frame] = []
         try:
-            is_taken = (
-                is_next
-                and self.state is State.ESTABLISHED
-                and self.receiving.on_run(offset, run.size, datagrams, head.step, frames)
-            )
+            is_taken = self.state is State.ESTABLISHED and self.arrival.on_run(run, datagrams, frames, now)
         except StreamViolation as violation:
             self._on_violation(violation, frames, now)
             return
         if is_taken:
-            self._on_numbers(first, run.packets, oldest, now)
             self._hand_out(frames, now)
             return
-        for index, start in enumerate(range(DATA_HEADER_SIZE, len(datagrams), DATA_HEADER_SIZE + head.step)):
+        head, oldest = run.head, run.head.first - run.head.floor
+        for index, start in enumerate(range(DATA_HEADER_SIZE, len(datagrams), DATA_HEADER_SIZE + head.step), run.start):
             payload = datagrams[start : start + head.step]
-            self.on_data(first + index, oldest, offset + index * head.step, payload, now)
+            self.on_data(head.first + index, oldest, head.offset + index * head.step, payload, now)
 
     def on_data(self, number: int, oldest: int, offset: int, payload: memoryview, now: float) -> None:
         """A DATA packet; `payload` is only valid during the call."""
         if self.state in (State.CLOSING, State.DRAINING):
             self._answer_late(now)
             return
-        if not self._is_new_number(number, now):
-            return
-        if not len(payload):
-            raise fields.WireError("DATA without data")
-        if not self.receiving.would_fit(offset, len(payload)):
-            self.owner.stats["dropped: too many gaps"] += 1
-            return
         frames: List[Frame] = []
         try:
-            self.receiving.on_data(offset, payload, frames)
+            is_new = self.arrival.on_data(number, oldest, offset, payload, frames, now)
         except StreamViolation as violation:
             self._on_violation(violation, frames, now)
             return
-        self._on_numbers(number, 1, oldest, now)
-        self._hand_out(frames, now)
+        if is_new:
+            self._on_alive(now)
+            self._hand_out(frames, now)
 
     def _on_violation(self, violation: StreamViolation, frames: List[Frame], now: float) -> None:
         self._hand_out(frames, now)  # what was whole before it; each is counted as waiting
@@ -390,25 +378,8 @@ class Connection:
     def on_ping(self, number: int, oldest: int, now: float) -> None:
         if self.state in (State.CLOSING, State.DRAINING):
             self._answer_late(now)
-        elif self._is_new_number(number, now):
-            self._on_numbers(number, 1, oldest, now)
-            self.acknowledging.hasten(now)
-
-    def _is_new_number(self, number: int, now: float) -> bool:
-        if not self.acknowledging.is_in_reach(number):
-            self.owner.stats["dropped: packet number out of reach"] += 1
-            return False
-        if number in self.acknowledging:
-            self.owner.stats["dropped: duplicate"] += 1
-            self.liveness.heard(now)
-            self.acknowledging.hasten(now)  # our acknowledgement may have been lost
-            return False
-        return True
-
-    def _on_numbers(self, first: int, count: int, oldest: int, now: float) -> None:
-        """Packets with these numbers arrived; the sender has lost interest in those before `oldest`."""
-        self._on_alive(now)
-        self.acknowledging.on_packets(first, count, oldest, self.recovery.rtt, now)
+        elif self.arrival.on_ping(number, oldest, now):
+            self._on_alive(now)
 
     def on_ack(self, packet: wire.AckPacket, now: float) -> None:
         if self.state in (State.DRAINING, State.CLOSED):
@@ -562,10 +533,11 @@ class Connection:
             return self._close_batch(now)
         if self.state not in (State.ESTABLISHED, State.HANDSHAKE):
             return None
-        self._tell_credit(now)
+        self.owner.grow_window(self.receiving)
+        self.arrival.raise_credit(now)
         is_leaving = self.closing.reason is not None and not self.sending.backlog
         if now >= self.acknowledging.due_at or (is_leaving and self.acknowledging.due_at < math.inf):
-            return self._ack_batch(now)
+            return lone_batch(self.address, self.arrival.ack(self.remote_id, now))
         if self.state is State.HANDSHAKE:
             return None  # half open: it gets nothing but INIT_ACK until it has used its connection id
         if is_leaving:
@@ -594,16 +566,3 @@ class Connection:
     def _close_batch(self, now: float) -> Optional[Batch]:
         packet = self.closing.next_packet(self.receiving.whole_to, self._close_interval(), now)
         return lone_batch(self.address, packet) if packet is not None else None
-
-    def _ack_batch(self, now: float) -> Batch:
-        credit = self.receiving.credit
-        largest, delay_us, ranges = self.acknowledging.take(credit, now)
-        packet = wire.AckPacket(self.remote_id, largest, delay_us, credit, ranges)
-        return lone_batch(self.address, wire.encode_ack(packet))
-
-    def _tell_credit(self, now: float) -> None:
-        """Grow the receive window with its use, and say so when half of it is news (RFC 9000 §4.2)."""
-        receiving = self.receiving
-        self.owner.grow_window(receiving)
-        receiving.raise_credit()
-        self.acknowledging.on_credit(receiving.credit, receiving.window, now)
