@@ -1163,17 +1163,17 @@ class Connection:
 
     def _reason(self) -> str:
         reason = (self._end.reason if self._end is not None else "") or "closed"
-        return CLOSED_BY_THIS if self._made.is_closed_here and reason in (CLOSED_BY_OTHER, "closed") else reason
+        return CLOSED_BY_THIS if self._made.closing.is_begun_here and reason in (CLOSED_BY_OTHER, "closed") else reason
 
     def _left_behind(self) -> str:
         """What is not delivered, now that nothing more will be; "" for nothing."""
-        made = self._made
-        count = made.undelivered + self._dropped_size + self._posted_size
-        is_sure = made.is_undelivered_sure or count > made.undelivered
+        closing = self._made.closing
+        count = closing.undelivered + self._dropped_size + self._posted_size
+        is_sure = closing.is_undelivered_sure or count > closing.undelivered
         return "%d bytes were %snot delivered" % (count, "" if is_sure else "perhaps ") if count else ""
 
     def _lost(self) -> RdtError:
-        left, missing = self._left_behind(), self._made.missing
+        left, missing = self._left_behind(), self._made.closing.missing
         if left:
             self._is_end_told = True
             if not self.transport._is_closing:  # else close is asked, and tells it, too
@@ -1402,7 +1402,7 @@ class Connection:
             said = self._read_receipt(self._take(self._receipts, deadline, "no receipt"), transfer)
             if said == digest:
                 return True
-            if said == "" and not self._made.checks_bulk:
+            if said == "" and not self._made.flight.checks_bulk:
                 return False
             if said is not None:
                 raise RdtError("%s confirmed another content than was sent" % _shown(self.address))

@@ -36,7 +36,7 @@ def test_a_message_that_was_read_counts_as_delivered_though_every_acknowledgemen
     pair.a.pump()
     told_at_both_ends(pair)
     assert pair.lost["b"].is_clean
-    assert pair.back.undelivered == pair.back.backlog == 0
+    assert pair.back.closing.undelivered == pair.back.backlog == 0
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -51,8 +51,9 @@ def test_what_the_reader_got_is_what_the_sender_is_told_whatever_is_lost(seed):
     pair.there.shut_down("enough")
     pair.a.pump()
     told_at_both_ends(pair, 30)
-    assert pair.back.is_undelivered_sure  # three FINALs lost in a row would leave it open; at none of these seeds
-    assert pair.back.undelivered == 3005 * (30 - len(pair.received["a"]))
+    # Three FINALs lost in a row would leave it open; at none of these seeds.
+    assert pair.back.closing.is_undelivered_sure
+    assert pair.back.closing.undelivered == 3005 * (30 - len(pair.received["a"]))
 
 
 def test_a_final_that_is_lost_is_said_again_with_the_next_close():
@@ -85,7 +86,7 @@ def test_an_older_program_without_a_last_word_leaves_it_open_and_is_forgotten_al
     pair.there.shut_down("done")
     pair.a.pump()
     told_at_both_ends(pair)
-    assert pair.back.undelivered == 10 and not pair.back.is_undelivered_sure
+    assert pair.back.closing.undelivered == 10 and not pair.back.closing.is_undelivered_sure
     assert not pair.lost["b"].is_clean and pair.lost["b"].reason == "done"
     pair.world.run(pair.world.now + 10)
     assert not pair.a.endpoint.connections and not pair.b.endpoint.connections
@@ -123,8 +124,8 @@ def test_giving_up_is_told_with_what_the_other_side_took():
     assert "a" not in pair.lost
     pair.a.pump()
     told_at_both_ends(pair)
-    assert pair.there.is_undelivered_sure and pair.there.undelivered == 1_000_005
-    assert pair.lost["b"].reason == "gave up" and pair.back.missing == 1_000_005
+    assert pair.there.closing.is_undelivered_sure and pair.there.closing.undelivered == 1_000_005
+    assert pair.lost["b"].reason == "gave up" and pair.back.closing.missing == 1_000_005
 
 
 @pytest.mark.parametrize("how", ["give_up", "fail"])
@@ -148,7 +149,7 @@ def test_giving_up_at_one_that_fell_silent_ends_and_says_that_it_does_not_know()
     pair.there.give_up("gave up", pair.world.now)
     pair.a.pump()
     assert pair.world.run_until(lambda: "a" in pair.lost, pair.world.now + 5)
-    assert pair.there.undelivered == 10 and not pair.there.is_undelivered_sure
+    assert pair.there.closing.undelivered == 10 and not pair.there.closing.is_undelivered_sure
 
 
 def test_a_last_word_about_what_was_never_sent_is_malformed():
@@ -156,7 +157,7 @@ def test_a_last_word_about_what_was_never_sent_is_malformed():
     final = wire.encode_final(wire.FinalPacket(pair.there.local_id, 1))
     pair.a.endpoint.receive(memoryview(final), len(final), Pair.B, pair.world.now)
     assert pair.a.endpoint.stats["malformed: took in more than was sent"] == 1
-    assert pair.there.undelivered == 0 and pair.there.state is State.ESTABLISHED
+    assert pair.there.closing.undelivered == 0 and pair.there.state is State.ESTABLISHED
 
 
 def test_messages_whole_before_a_broken_one_are_handed_out_and_count_as_taken_in():
@@ -175,5 +176,5 @@ def test_a_connection_whose_socket_is_gone_is_over_at_once():
     pair.there.send_frame(0, b"hello")
     pair.a.endpoint.drop_all("closed")
     pair.a.pump()
-    assert pair.lost["a"].reason == "closed" and pair.there.undelivered == 10
+    assert pair.lost["a"].reason == "closed" and pair.there.closing.undelivered == 10
     assert not pair.a.endpoint.connections

@@ -378,7 +378,8 @@ def built(shape, made):
     """Its ids mostly right, its numbers mostly near the truth, its stream bytes always those of STREAM."""
     ends_it = shape.kind in (PacketType.CLOSE, PacketType.RESET, PacketType.REFUSED)  # rarely: there shall be a middle
     own_id = made.local_id if shape.is_ours > 5 * ends_it else b"somebody"
-    client, nonce = (made.handshake.client_id, made.handshake.nonce) if own_id == made.local_id else (b"somebody", bytes(16))
+    own = made.handshake.client_id, made.handshake.nonce
+    client, nonce = own if own_id == made.local_id else (b"somebody", bytes(16))
     other = shape.other
     next_number = made.acknowledging.largest + 1 if shape.kind != PacketType.ACK else made.recovery.next_packet_number
     number = (next_number + shape.near) % 2**64 if shape.edge is None else shape.edge

@@ -3,7 +3,7 @@
 import pytest
 
 from protocol.transport.handshake import ASK_INTERVALS, HANDSHAKE_TIMEOUT, INIT_INTERVALS, Handshake
-from protocol.transport.packets import NO_COOKIE
+from protocol.transport.packets import NO_COOKIE, CookiePacket
 
 TOKEN, COOKIE, NONCE = b"t" * 16, b"c" * 20, b"n" * 16
 
@@ -12,6 +12,10 @@ def client():
     handshake = Handshake(b"client-1", 1.0)
     handshake.begin(NONCE, 1.0 + HANDSHAKE_TIMEOUT)
     return handshake
+
+
+def cookie(value, nonce=NONCE):
+    return CookiePacket(b"client-1", nonce, value)
 
 
 def intervals(handshake, count):
@@ -25,7 +29,7 @@ def intervals(handshake, count):
 def test_it_asks_often_until_it_has_a_cookie_and_then_more_seldom():
     handshake = client()
     assert list(intervals(handshake, 20)) == pytest.approx([*ASK_INTERVALS, *[ASK_INTERVALS[-1]] * 7])
-    handshake.on_cookie(COOKIE, 3.0)
+    handshake.on_cookie(cookie(COOKIE), 3.0)
     assert handshake.init_at == 3.0
     assert list(intervals(handshake, 6)) == pytest.approx([*INIT_INTERVALS, *[INIT_INTERVALS[-1]] * 2])
 
@@ -33,15 +37,16 @@ def test_it_asks_often_until_it_has_a_cookie_and_then_more_seldom():
 def test_the_first_cookie_counts():
     handshake = client()
     assert handshake.next_init(7, 1000, TOKEN, 1.0).cookie == NO_COOKIE
-    handshake.on_cookie(COOKIE, 1.1)
-    handshake.on_cookie(b"d" * 20, 1.2)
+    handshake.on_cookie(cookie(b"e" * 20, nonce=b"?" * 16), 1.05)  # of somebody who did not see our INIT
+    handshake.on_cookie(cookie(COOKIE), 1.1)
+    handshake.on_cookie(cookie(b"d" * 20), 1.2)
     assert handshake.next_init(7, 1000, TOKEN, 1.2) == (b"client-1", NONCE, 7, 1000, TOKEN, COOKIE)
 
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_round_trip_is_measured_only_when_one_init_can_have_been_answered(count):
     handshake = client()
-    handshake.on_cookie(COOKIE, 1.0)
+    handshake.on_cookie(cookie(COOKIE), 1.0)
     sent = list(intervals(handshake, count))
     measured = handshake.on_init_ack(TOKEN, 1.0 + sum(sent[:-1]) + 0.02)
     assert measured == (pytest.approx(0.02) if count == 1 else None)

@@ -641,7 +641,8 @@ def test_e04_data_beyond_the_credit_closes_and_delivers_nothing():
     for offset, size in ((0, 1), (-999, 1000), (1 << 40, 10), ((1 << 64) - 2000 - (64 << 10), 1000)):
         pair = connected_pair(seed=12)
         at = pair.back.receiving.credit + offset
-        arrive(pair.b, data_packet(pair.back.local_id, pair.back.acknowledging.largest + 1, at, frame(b"x" * size)), Pair.A)
+        number = pair.back.acknowledging.largest + 1
+        arrive(pair.b, data_packet(pair.back.local_id, number, at, frame(b"x" * size)), Pair.A)
         assert pair.lost["b"].reason == "sent more than the credit allows"
         assert not pair.received["b"]
         assert pair.world.run_until(lambda pair=pair: "a" in pair.lost, pair.world.now + 1)
@@ -690,7 +691,8 @@ def test_e04_a_message_that_is_announced_over_the_limit_closes(size):
     pair = connected_pair(seed=15)
     header = FRAME_HEADER.pack(0, size)
     made = pair.back
-    arrive(pair.b, data_packet(made.local_id, made.acknowledging.largest + 1, made.receiving.next_offset, header), Pair.A)
+    number = made.acknowledging.largest + 1
+    arrive(pair.b, data_packet(made.local_id, number, made.receiving.next_offset, header), Pair.A)
     assert pair.lost["b"].reason == "announced a message over the limit"
 
 

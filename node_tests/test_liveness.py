@@ -14,6 +14,7 @@ from protocol.transport.liveness import (
     Liveness,
     Progress,
 )
+from protocol.transport.sending import SendStream
 
 
 def test_who_is_not_heard_is_gone_however_often_it_was_spoken_to():
@@ -36,43 +37,63 @@ def test_keep_alives_of_many_connections_fall_together():
     assert {life.keep_alive_at(0.0) for life in lives} == {KEEP_ALIVE_INTERVAL + KEEP_ALIVE_GRID}
 
 
+def waiting(size):
+    """A stream with so many bytes to be delivered."""
+    sending = SendStream()
+    sending.write(bytes(size))
+    sending.sent_to = size
+    return sending
+
+
 def test_a_byte_now_and_then_is_no_progress():
-    progress = Progress(0.0)
-    progress.note(0, 10 * PROGRESS_LEAST, 1.0)
-    progress.on_acknowledged(PROGRESS_LEAST - 1, 10 * PROGRESS_LEAST, 30.0)
+    sending = waiting(10 * PROGRESS_LEAST)
+    progress = Progress(sending, 0.0)
+    progress.note(1.0)
+    sending.on_acknowledged(0, PROGRESS_LEAST - 1)
+    progress.on_acknowledged(30.0)
     assert progress.deadline == 1.0 + NO_PROGRESS_TIMEOUT
-    progress.on_acknowledged(PROGRESS_LEAST, 10 * PROGRESS_LEAST, 31.0)
+    sending.on_acknowledged(0, PROGRESS_LEAST)
+    progress.on_acknowledged(31.0)
     assert progress.deadline == 31.0 + NO_PROGRESS_TIMEOUT
 
 
 def test_but_the_last_bytes_are():
-    progress = Progress(0.0)
-    progress.note(0, 5, 1.0)
-    progress.on_acknowledged(5, 5, 2.0)
+    sending = waiting(5)
+    progress = Progress(sending, 0.0)
+    progress.note(1.0)
+    sending.on_acknowledged(0, 5)
+    progress.on_acknowledged(2.0)
     assert progress.at == 2.0
+
+
+def blocked():
+    """More waits than the credit of nothing allows."""
+    sending = SendStream()
+    sending.write(b"hello")
+    return Progress(sending, 0.0)
 
 
 def asked(progress, until):
     """The instants of questions to a remote that gives no credit, looked for at every deadline."""
     found, now = [], 0.0
     while now < until:
-        if progress.is_to_ask(True, 0.1, now):
+        if progress.is_to_ask(False, 0.1, now):
             found.append(now)
         now = progress.ask_at if progress.ask_at < math.inf else now
     return found
 
 
 def test_who_gives_no_credit_is_asked_ever_more_seldom_and_never_given_up():
-    times = asked(Progress(0.0), 60.0)
+    times = asked(blocked(), 60.0)
     gaps = [after - before for before, after in zip(times, times[1:])]
     assert times[0] == pytest.approx(0.1) and gaps[0] == pytest.approx(0.2)
     assert gaps == pytest.approx(sorted(gaps)) and gaps[-1] == pytest.approx(BLOCKED_PROBE_MAX)
 
 
 def test_credit_ends_the_questions():
-    progress = Progress(0.0)
+    progress = blocked()
     asked(progress, 10.0)
     progress.on_credit()
     assert progress.ask_at == math.inf
-    assert not progress.is_to_ask(False, 0.1, 11.0)
+    assert not progress.is_to_ask(True, 0.1, 11.0)  # an acknowledgement is to come, and will tell
     assert asked(progress, 0.2) == [pytest.approx(0.1)]

@@ -29,7 +29,7 @@ def pacer(round_trip):
         (LOOPBACK, WINDOW, BATCH_PACKETS_MAX),
     ],
 )
-def test_a_batch_is_a_quantum_far_a_part_of_the_window_near_and_all_there_may_be_on_loopback(round_trip, window, packets):
+def test_a_batch_is_a_quantum_far_a_part_of_the_window_near_and_the_most_on_loopback(round_trip, window, packets):
     assert pacer(round_trip).burst(SIZE, RATE, window, room=500 * SIZE) == packets
 
 

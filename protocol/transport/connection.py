@@ -31,11 +31,10 @@ from protocol.transport.frames import FRAME_HEADER_SIZE, FRAME_SIZE_MAX, Frame, 
 from protocol.transport.handshake import Handshake
 from protocol.transport.liveness import IDLE_TIMEOUT, NO_PROGRESS_TIMEOUT, PROGRESS_LEAST, Liveness, Progress
 from protocol.transport.mtu import PathMtu
-from protocol.transport.packets import DATA_HEADER_SIZE, CloseCode
+from protocol.transport.packets import CloseCode
 from protocol.transport.receiving import ReceiveStream
 from protocol.transport.recovery import (
     DATAGRAM_SIZE_BASE,
-    PROBE_TIMEOUT_MAX,
     AckViolation,
     Outcome,
     Recovery,
@@ -43,9 +42,6 @@ from protocol.transport.recovery import (
 from protocol.transport.sending import SEND_BACKLOG_MAX, SendStream
 
 FRAMES_WAITING_IN_ALL = 1 << 20  # unread frames of all connections: 256 MiB in the worst case
-# Bytes not yet delivered, at which the owner is told, each time the backlog falls so far: who feeds one link goes on at
-# the first, while there is still something to send; who takes turns among many goes to the next at the last.
-BACKLOG_LOWS = (1 << 20, 64 << 10)
 
 
 class State(enum.Enum):
@@ -74,7 +70,7 @@ class FrameReceived(NamedTuple):
 
 
 class BacklogDrained(NamedTuple):
-    """The backlog fell to one of BACKLOG_LOWS, or below."""
+    """The backlog fell to one of sending.BACKLOG_LOWS, or below."""
 
     connection: Connection
 
@@ -111,11 +107,10 @@ class Connection:
         self.liveness = Liveness(is_client, now)
         self.arrival = Arrival(self.receiving, self.liveness, self.recovery.rtt, owner.stats, now)
         self.acknowledging = self.arrival.acknowledging
-        self.progress = Progress(now)
-        self.closing = Closing()
+        self.progress = Progress(self.sending, now)
+        self.closing = Closing(self.sending, self.receiving, self.recovery.rtt)
         self.handshake = Handshake(local_id if is_client else b"", now)
         self._waiting_counted = 0  # of receiving.waiting, in the owner's count
-        self._lows_reached = len(BACKLOG_LOWS)  # of them, at which the backlog is, or below
         self.used_at = now  # when messages went or came last; keep-alives are no use
         self._lost_told = False
 
@@ -130,11 +125,6 @@ class Connection:
         return self.mtu.size
 
     @property
-    def checks_bulk(self) -> bool:
-        """Do checksums cover bulk, too?"""
-        return self.flight.checks_bulk
-
-    @property
     def backlog(self) -> int:
         """Bytes handed over that the other side has not acknowledged."""
         return self.sending.backlog
@@ -143,28 +133,6 @@ class Connection:
     def taking_at(self) -> float:
         """When the other side last took something of what waits for it (see PROGRESS_LEAST); infinite: nothing does."""
         return self.progress.at if self.sending.backlog else math.inf
-
-    @property
-    def undelivered(self) -> int:
-        """Once it is over: bytes handed over that are not delivered, as far as `is_undelivered_sure` goes."""
-        received = self.closing.received
-        return self.sending.end - (self.sending.acknowledged_to if received is None else received)
-
-    @property
-    def is_undelivered_sure(self) -> bool:
-        """Did the other side say what it took? (Else some of it may have arrived, and the word of it was lost.)"""
-        return self.closing.received is not None or not self.sending.backlog
-
-    @property
-    def missing(self) -> int:
-        """Bytes that the other side had to send when it closed, and that never became whole frames here."""
-        theirs = self.closing.theirs
-        return max(0, theirs.final_size - self.receiving.whole_to) if theirs is not None else 0
-
-    @property
-    def is_closed_here(self) -> bool:
-        """Did this side end it, whether or not the other side did, too?"""
-        return self.closing.is_begun_here
 
     @property
     def is_settled(self) -> bool:
@@ -196,12 +164,10 @@ class Connection:
         was_idle = not self.sending.backlog
         self.sending.write_frame(kind, *parts, is_bulk=is_bulk)
         if was_idle:
-            self._note_progress(max(self.progress.at, self.owner.now))
+            self.progress.note(max(self.progress.at, self.owner.now))
         self.used_at = self.owner.now
         if self.owner.held_size() > self.owner.held_max:
             self.owner.make_room()
-        while self._lows_reached and self.backlog > BACKLOG_LOWS[self._lows_reached - 1]:
-            self._lows_reached -= 1
         self.owner.touch(self)
         return True
 
@@ -274,24 +240,13 @@ class Connection:
         self._set_state(State.CLOSED)
 
     def _begin_closing(self, code: int, reason: str, now: float) -> None:
-        self.closing.begin(wire.ClosePacket(self.remote_id, code, self.sending.end, reason), now)
+        self.closing.begin(self.remote_id, code, reason, now)
         self._set_state(State.CLOSING)
         self.owner.touch(self)  # whoever asked for it: the CLOSE goes out now, not at the next alarm
 
     # ---- handshake
 
-    def connect(self, nonce: bytes, deadline: float) -> None:
-        """Ask to be let in; the endpoint has made this connection for that."""
-        self.handshake.begin(nonce, deadline)
-        self.owner.touch(self)
-
-    def on_cookie(self, packet: wire.CookiePacket, now: float) -> None:
-        if self.state is State.CONNECTING and packet.nonce == self.handshake.nonce:
-            self.handshake.on_cookie(packet.cookie, now)
-
     def on_init_ack(self, packet: wire.InitAckPacket, now: float) -> None:
-        if self.state is not State.CONNECTING:
-            return
         round_trip = self.handshake.on_init_ack(packet.reset_token, now)
         if round_trip is not None:
             self.recovery.rtt.on_sample(round_trip, 0.0)
@@ -335,10 +290,8 @@ class Connection:
         if is_taken:
             self._hand_out(frames, now)
             return
-        head, oldest = run.head, run.head.first - run.head.floor
-        for index, start in enumerate(range(DATA_HEADER_SIZE, len(datagrams), DATA_HEADER_SIZE + head.step), run.start):
-            payload = datagrams[start : start + head.step]
-            self.on_data(head.first + index, oldest, head.offset + index * head.step, payload, now)
+        for packet in run.one_by_one(datagrams):
+            self.on_data(*packet, now)
 
     def on_data(self, number: int, oldest: int, offset: int, payload: memoryview, now: float) -> None:
         """A DATA packet; `payload` is only valid during the call."""
@@ -389,7 +342,7 @@ class Connection:
             # Room to go on is progress when it was what we waited for; with data on its way, words cost nothing.
             was_waited_for = self.sending.acknowledged_to == self.sending.sent_to
             if was_waited_for and packet.credit - self.sending.credit >= PROGRESS_LEAST:
-                self._note_progress(now)
+                self.progress.note(now)
             self.sending.credit = packet.credit
             self.progress.on_credit()
         try:
@@ -401,15 +354,9 @@ class Connection:
 
     def _on_outcome(self, outcome: Outcome, now: float) -> None:
         self.flight.on_outcome(outcome, self.owner.datagram_size_max, now)
-        self.progress.on_acknowledged(self.sending.acknowledged_to, self.sending.end, now)
-        before = self._lows_reached
-        while self._lows_reached < len(BACKLOG_LOWS) and self.backlog <= BACKLOG_LOWS[self._lows_reached]:
-            self._lows_reached += 1
-        if self._lows_reached > before:
+        self.progress.on_acknowledged(now)
+        if self.sending.has_drained():
             self.owner.events.append(BacklogDrained(self))
-
-    def _note_progress(self, now: float) -> None:
-        self.progress.note(self.sending.acknowledged_to, self.sending.end, now)
 
     def on_close(self, packet: wire.ClosePacket, now: float) -> None:
         if self.state is State.CLOSING:
@@ -419,19 +366,14 @@ class Connection:
         if self.state in (State.DRAINING, State.CLOSED):
             self._answer_late(now)
             return
-        ours = wire.ClosePacket(self.remote_id, CloseCode.DONE, self.sending.end, "")
-        self.closing.drain(packet, ours, self._close_interval(), now)
+        self.closing.drain(self.remote_id, packet, now)
         self._set_state(State.DRAINING)
-        if self.is_undelivered_sure:
+        if self.closing.is_undelivered_sure:
             self._answer_close(now)  # else they say it again, with a FINAL that we did not get
 
     def _answer_close(self, now: float) -> None:
         """Everything about the end is known that ever will be: tell it, and let them go."""
-        theirs = self.closing.theirs
-        assert theirs is not None
-        self.closing.answer(self._close_interval(), now)
-        is_complete = theirs.final_size == self.receiving.next_offset and not self.undelivered
-        self._tell_lost(theirs.reason, theirs.code == CloseCode.DONE and is_complete)
+        self._tell_lost(self.closing.answer(now), self.closing.is_clean)
 
     def on_final(self, packet: wire.FinalPacket, now: float) -> None:
         """What the remote took in, as it closes: it counts as acknowledged."""
@@ -440,7 +382,6 @@ class Connection:
         if self.state is State.CLOSED:
             return
         self.closing.on_final(packet.received)
-        self.sending.on_acknowledged(0, packet.received)
         if self.state is State.DRAINING and not self._lost_told:
             self._answer_close(now)
 
@@ -450,10 +391,6 @@ class Connection:
             self._end(self.closing.reason or "", False)
         elif self.state is not State.CLOSED:
             self._end("it has lost its memory of us (restarted)", False)
-
-    def _close_interval(self) -> float:
-        """A remote that held its acknowledgements back shall not make us remember it for minutes."""
-        return min(self.recovery.rtt.probe_timeout, PROBE_TIMEOUT_MAX)
 
     def _answer_late(self, now: float) -> None:
         """They did not get our CLOSE; but it is not said again before our answer is ready."""
@@ -519,8 +456,7 @@ class Connection:
 
     def _watch_credit(self, now: float) -> None:
         """A remote that gave no credit is asked from time to time: its word that there is some may be lost."""
-        is_blocked = self.sending.is_blocked() and not self.recovery.has_outstanding()
-        if self.progress.is_to_ask(is_blocked, self.recovery.rtt.probe_timeout, now):
+        if self.progress.is_to_ask(self.recovery.has_outstanding(), self.recovery.rtt.probe_timeout, now):
             self.flight.owe_ping()
 
     # ---- what to send
@@ -564,5 +500,5 @@ class Connection:
         return intervals[min(self._init_count, len(intervals) - 1)]
 
     def _close_batch(self, now: float) -> Optional[Batch]:
-        packet = self.closing.next_packet(self.receiving.whole_to, self._close_interval(), now)
+        packet = self.closing.next_packet(now)
         return lone_batch(self.address, packet) if packet is not None else None

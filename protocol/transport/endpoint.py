@@ -149,7 +149,8 @@ class Endpoint:
         """
         self.now = now
         connection = self._new(address, True, now)
-        connection.connect(self._random_bytes(16), now + timeout)
+        connection.handshake.begin(self._random_bytes(16), now + timeout)
+        self.touch(connection)
         return connection
 
     def send_lone(self, address: Address, message: Buffer) -> None:
@@ -525,7 +526,7 @@ class Endpoint:
         packet = wire.decode_cookie(datagram)
         connection = self._connecting(packet.client_id, address)
         if connection is not None:
-            connection.on_cookie(packet, now)
+            connection.handshake.on_cookie(packet, now)
 
     def _on_init_ack(self, datagram: memoryview, address: Address, now: float) -> None:
         packet = wire.decode_init_ack(datagram)

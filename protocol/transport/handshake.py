@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Optional
 
-from protocol.transport.packets import NO_COOKIE, InitPacket
+from protocol.transport.packets import NO_COOKIE, CookiePacket, InitPacket
 
 HANDSHAKE_TIMEOUT = 5.0  # seconds, both for the one who connects and for a half-open connection
 INIT_INTERVALS = (0.25, 0.25, 0.5, 0.5)  # seconds between INITs; a lost answer is the common case on a LAN
@@ -43,10 +43,10 @@ class Handshake:
         self.nonce = packet.nonce
         self.remote_token = packet.reset_token
 
-    def on_cookie(self, cookie: bytes, now: float) -> None:
-        """The first one counts; with it the next INIT goes out at once."""
-        if self.cookie == NO_COOKIE:
-            self.cookie = cookie
+    def on_cookie(self, packet: CookiePacket, now: float) -> None:
+        """The first one that answers our INIT counts; with it the next INIT goes out at once."""
+        if packet.nonce == self.nonce and self.cookie == NO_COOKIE:
+            self.cookie = packet.cookie
             self._count = 0
             self.init_at = now
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 
+from protocol.transport.sending import SendStream
+
 IDLE_TIMEOUT = 30.0  # seconds without any packet
 KEEP_ALIVE_INTERVAL = 10.0
 KEEP_ALIVE_GRID = 0.25  # seconds: at whose multiples the connections of an endpoint wake it together
@@ -43,11 +45,12 @@ class Liveness:
 class Progress:
     """When the other side last took a good part of what waits for it."""
 
-    __slots__ = ("ask_at", "at", "_ask_interval", "_goal")
+    __slots__ = ("ask_at", "at", "_ask_interval", "_goal", "_sending")
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, sending: SendStream, now: float) -> None:
         self.at = now
         self.ask_at = math.inf  # when to ask for credit
+        self._sending = sending
         self._goal = 0  # stream offset that must be acknowledged for the next progress
         self._ask_interval = 0.0
 
@@ -55,14 +58,14 @@ class Progress:
         """The handshake is over: from now on it can take something."""
         self.at = now
 
-    def note(self, acknowledged_to: int, end: int, now: float) -> None:
-        """It took enough, or begins now: of what lies from `acknowledged_to` to `end` it shall take some more."""
+    def note(self, now: float) -> None:
+        """It took enough, or there is something for it from now on: of what waits it shall take some more."""
         self.at = now
-        self._goal = min(acknowledged_to + PROGRESS_LEAST, end)
+        self._goal = min(self._sending.acknowledged_to + PROGRESS_LEAST, self._sending.end)
 
-    def on_acknowledged(self, acknowledged_to: int, end: int, now: float) -> None:
-        if acknowledged_to >= self._goal:
-            self.note(acknowledged_to, end, now)
+    def on_acknowledged(self, now: float) -> None:
+        if self._sending.acknowledged_to >= self._goal:
+            self.note(now)
 
     @property
     def deadline(self) -> float:
@@ -74,9 +77,12 @@ class Progress:
         self.ask_at = math.inf
         self._ask_interval = 0.0
 
-    def is_to_ask(self, is_blocked: bool, probe_timeout: float, now: float) -> bool:
-        """Ask it for credit now? While it gives none it is asked from time to time: its word may have been lost."""
-        if not is_blocked:
+    def is_to_ask(self, is_under_way: bool, probe_timeout: float, now: float) -> bool:
+        """Ask it for credit now? While it gives none it is asked from time to time: its word may have been lost.
+
+        `is_under_way`: something is, whose acknowledgement will tell the credit, too.
+        """
+        if is_under_way or not self._sending.is_blocked():
             self.ask_at = math.inf
         elif self.ask_at == math.inf:
             self._ask_interval = min(max(2 * self._ask_interval, probe_timeout), BLOCKED_PROBE_MAX)

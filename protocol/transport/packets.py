@@ -17,7 +17,7 @@ import enum
 import functools
 import struct
 import zlib
-from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from protocol.fields import Buffer, WireError
 
@@ -398,6 +398,13 @@ class BulkRun(NamedTuple):
     start: int  # index of the first
     packets: int
     size: int  # bytes of payload in all
+
+    def one_by_one(self, datagrams: memoryview) -> Iterator[Tuple[int, int, int, memoryview]]:
+        """Its packets as they would have come alone: (number, oldest, offset, payload)."""
+        head, oldest = self.head, self.head.first - self.head.floor
+        starts = range(DATA_HEADER_SIZE, len(datagrams), DATA_HEADER_SIZE + head.step)
+        for index, start in enumerate(starts, self.start):
+            yield head.first + index, oldest, head.offset + index * head.step, datagrams[start : start + head.step]
 
 
 def decode_bulk_run(datagrams: memoryview, segment_size: int) -> Optional[BulkRun]:

@@ -12,9 +12,10 @@ from protocol.transport.ranges import RangeSet
 BULK_SIZE_LEAST = 16 << 10  # a smaller part is not worth packets of its own
 SMALL_PART_MAX = 4 << 10  # bytes: smaller parts are copied one behind the other, for a view costs as much as they do
 TAIL_SIZE_LEAST, TAIL_SIZE_MAX = 256, 16 << 10  # bytes that small parts share; twice as many each time, while some wait
-# Bytes that a waiting view costs beside what it shows. Measured on CPython 3.9, 3.11 and 3.13: 366 to 371, and up to
-# 495 where it is the only one, with the object that it shows.
-VIEW_COST = 512
+VIEW_COST = 512  # bytes that a waiting view costs beside what it shows (measured: 370, on CPython 3.9, 3.11 and 3.13)
+# Bytes not yet delivered, at which the owner is told, each time the backlog falls so far: who feeds one link goes on at
+# the first, while there is still something to send; who takes turns among many goes to the next at the last.
+BACKLOG_LOWS = (1 << 20, 64 << 10)
 SEND_BACKLOG_MAX = 64 << 20  # bytes that may wait in one connection; the verbs block long before, at BACKLOG_HIGH
 
 
@@ -64,6 +65,7 @@ class SendStream:
         self._tail_start = self._tail_stop = 0  # where the last buffer lies in it, and what is used of it
         self._is_tail_last = False  # is the last buffer one of the tail, so that it can grow?
         self._acknowledged = RangeSet()  # above acknowledged_to
+        self._lows_reached = len(BACKLOG_LOWS)  # of them, at which the backlog is, or below
         self._lost = RangeSet()  # to be sent again
 
     @property
@@ -112,12 +114,21 @@ class SendStream:
         header = FRAME_HEADER.pack(kind, size)
         if size < SMALL_PART_MAX - FRAME_HEADER_SIZE:
             self.write(b"".join((header, *parts)))
-            return
-        self.write(header)
-        for part in parts[:-1]:
-            self.write(part)
-        for part in parts[-1:]:
-            self.write(part, is_bulk and len(part) >= BULK_SIZE_LEAST)
+        else:
+            self.write(header)
+            for part in parts[:-1]:
+                self.write(part)
+            for part in parts[-1:]:
+                self.write(part, is_bulk and len(part) >= BULK_SIZE_LEAST)
+        while self._lows_reached and self.backlog > BACKLOG_LOWS[self._lows_reached - 1]:
+            self._lows_reached -= 1
+
+    def has_drained(self) -> bool:
+        """Did the backlog fall to one of BACKLOG_LOWS since this was asked last?"""
+        before = self._lows_reached
+        while self._lows_reached < len(BACKLOG_LOWS) and self.backlog <= BACKLOG_LOWS[self._lows_reached]:
+            self._lows_reached += 1
+        return self._lows_reached > before
 
     def release(self) -> None:
         """Nothing of it will be sent any more: only its offsets are kept."""
