@@ -51,10 +51,10 @@ from protocol.fields import Address, Buffer
 from protocol.figures import PathFigures
 from protocol.membership import door as rules
 from protocol.transport import connection as core
-from protocol.transport import controllers
+from protocol.transport import frames
 from protocol.transport.endpoint import Endpoint, LoneReceived
-from protocol.transport.frames import FRAME_COST, FRAME_HEADER_SIZE, FRAME_SIZE_MAX, Frame
-from protocol.transport.links import MESSAGE, LinkTable
+from protocol.transport.frames import FRAME_HEADER_SIZE, FRAME_SIZE_MAX, MESSAGE, MESSAGE_SIZE_MAX, SPAN_SIZE, Frame
+from protocol.transport.links import LinkTable
 from protocol.transport.packets import DATAGRAM_SIZE_MAX
 from protocol.transport.recovery import SEGMENTS_MAX
 from protocol.transport.trace import TracedEndpoint
@@ -77,8 +77,6 @@ REFUSED_MAX = 1024  # files not taken, of which more may still come
 UNTOLD_MAX = 100  # ends with something undelivered that close will name; the others it counts
 CONFIRM_TIME = 0.5  # seconds, when a timeout is over, in which the other side may still say what it took
 CLOSED_BY_OTHER, CLOSED_BY_THIS = "closed by the other side", "closed by this side"
-SPAN_SIZE = 1 << 20  # bytes of a file in one frame
-TRACE = "RDT_TRACE"  # in the environment: a file to which every transport tells its packets: see trace.py
 NO_OFFLOAD = "RDT_NO_OFFLOAD"  # set in the environment: one datagram a system call, as where there is no offload
 GSO_PAUSE = 600.0  # seconds that a destination goes without segmentation after it failed there
 GSO_PAUSES_MAX = 1024
@@ -94,14 +92,6 @@ _ANCILLARY_SIZE = 64
 
 Progress = Callable[[int, int], None]  # (bytes done, size)
 Path = Any  # text, bytes or a pathlib.Path
-
-FILE, FILE_DATA, FILE_END, FILE_RECEIPT, FILE_REFUSED = 1, 2, 3, 4, 5  # frame kinds; 0 is MESSAGE
-FILE_DAMAGED = 8  # asks for the file once more, with checksums over its bytes
-PART, LAST_PART = 6, 7  # of a message that is too long for one frame; each names its message by a number
-PART_DROPPED = 9  # the rest of that message will not come
-MESSAGE_SIZE_MAX = 64 << 20  # bytes that a receiver puts together
-_TRANSFER = struct.Struct(">I")
-_FILE = struct.Struct(">IQ")
 
 
 class RdtError(Exception):
@@ -1031,9 +1021,8 @@ class Connection:
         self._files = Waiting(self._changed)  # FILE, FILE_DATA, FILE_END, and FILE_REFUSED by the sender
         self._receipts = Waiting(self._changed)  # FILE_RECEIPT, FILE_DAMAGED, and FILE_REFUSED by the receiver
         self._long_messages = itertools.count()
-        self._parts: Dict[bytes, List[bytearray]] = {}  # long messages on their way, by number; the receiver's
-        self._parts_size = 0  # bytes, with what each part costs beside its own
-        self._refused: Dict[bytes, None] = {}  # transfers that this side did not take, and that may still go on
+        self._joining = frames.LongMessages()
+        self._refused: Dict[int, None] = {}  # transfers that this side did not take, and that may still go on
         self._end: Optional[core.ConnectionLost] = None
         self._ended = threading.Event()  # and everything that was handed over before is counted
         self._is_end_told = False  # some verb has said how much was not delivered
@@ -1075,16 +1064,16 @@ class Connection:
             self._on_lost(event)
 
     def _on_frame(self, frame: Frame) -> None:
-        if frame.kind in (MESSAGE, PART, LAST_PART, PART_DROPPED):
+        if frame.kind in frames.MESSAGE_KINDS:
             self._messages.put(frame)
         elif self._is_of_refused_file(frame):
             self._made.consume(frame)
-            if frame.kind == FILE_REFUSED:  # the last thing of a transfer
-                del self._refused[bytes(frame.body[: _TRANSFER.size])]
-        elif frame.kind in (FILE, FILE_DATA, FILE_END):
+            if frame.kind == frames.FILE_REFUSED:  # the last thing of a transfer
+                del self._refused[frames.number_of(frame.body)]
+        elif frame.kind in frames.FILE_CONTENT_KINDS:
             self._files.put(frame)
-        elif frame.kind in (FILE_RECEIPT, FILE_DAMAGED, FILE_REFUSED) and len(frame.body) >= _TRANSFER.size:
-            ours = _TRANSFER.unpack_from(frame.body)[0] % 2 == (0 if self._made.is_client else 1)
+        elif frame.kind in frames.FILE_ANSWER_KINDS and frames.number_of(frame.body) >= 0:
+            ours = frames.number_of(frame.body) % 2 == (0 if self._made.is_client else 1)
             (self._receipts if ours else self._files).put(frame)
         else:
             self._made.consume(frame)  # a kind of a later version
@@ -1093,12 +1082,12 @@ class Connection:
         self._made.fail(code, reason, self.transport._clock())
 
     def _is_of_refused_file(self, frame: Frame) -> bool:
-        of_a_file = frame.kind in (FILE_DATA, FILE_END, FILE_REFUSED)
-        return of_a_file and bytes(frame.body[: _TRANSFER.size]) in self._refused
+        of_a_file = frame.kind in (frames.FILE_DATA, frames.FILE_END, frames.FILE_REFUSED)
+        return of_a_file and frames.number_of(frame.body) in self._refused
 
     def _drop_refused(self, transfer: int) -> None:
         """What still comes of this file is read and forgotten, so that it does not hold up what follows it."""
-        self._refused[_TRANSFER.pack(transfer)] = None
+        self._refused[transfer] = None
         if len(self._refused) > REFUSED_MAX:
             del self._refused[next(iter(self._refused))]
         for frame in self._files.remove(self._is_of_refused_file):
@@ -1264,17 +1253,17 @@ class Connection:
             self._send_frame(MESSAGE, message, deadline=deadline)
         else:
             with self._turn(self._sending_long, deadline, "another thread sends; no room"):
-                self._send_long(memoryview(message), _TRANSFER.pack(next(self._long_messages) & 0xFFFFFFFF), deadline)
+                number = frames.encode_number(next(self._long_messages) & 0xFFFFFFFF)
+                self._send_long(memoryview(message), number, deadline)
 
     def _send_long(self, message: memoryview, number: bytes, deadline: float) -> None:
         """In parts, of which a receiver gets all or none."""
         try:
-            for start in range(0, len(message), SPAN_SIZE):
-                kind = PART if start + SPAN_SIZE < len(message) else LAST_PART
-                self._send_frame(kind, number, message[start : start + SPAN_SIZE], deadline=deadline)
+            for kind, part in frames.parts_of(message):
+                self._send_frame(kind, number, part, deadline=deadline)
         except BaseException:
             with contextlib.suppress(RdtError):
-                self._put_frame(PART_DROPPED, number)
+                self._put_frame(frames.PART_DROPPED, number)
             raise
 
     def receive(self, timeout: Optional[float] = None) -> bytes:
@@ -1294,19 +1283,13 @@ class Connection:
         """The message that is whole with this frame, if one is."""
         if frame.kind == MESSAGE:
             return bytes(frame.body)
-        number, part = bytes(frame.body[: _TRANSFER.size]), frame.body[_TRANSFER.size :]
-        if frame.kind != PART_DROPPED:
-            self._parts.setdefault(number, []).append(part)
-            self._parts_size += len(part) + FRAME_COST
-        if self._parts_size > MESSAGE_SIZE_MAX + SPAN_SIZE:
-            self._parts, self._parts_size = {}, 0
+        try:
+            return self._joining.take(frame)
+        except frames.StreamViolation as violation:
+            reason = str(violation)
             with contextlib.suppress(RdtError):
-                self.transport._post(lambda: self._fail(core.CloseCode.LIMIT, "sent a message that is too long"))
-        if frame.kind == PART or number not in self._parts:
-            return None
-        parts = self._parts.pop(number)
-        self._parts_size -= sum(len(part) + FRAME_COST for part in parts)
-        return b"".join(parts) if frame.kind == LAST_PART else None
+                self.transport._post(lambda: self._fail(core.CloseCode.LIMIT, reason))
+        return None
 
     def _disconnect(self, timeout: Optional[float]) -> None:
         with self.transport._gate:
@@ -1349,7 +1332,9 @@ class Connection:
                     self._offer(transfer, reader, deadline)
                     self._send_content(transfer, reader, progress, deadline)
                     digest = reader.hexdigest()
-                    self._send_frame(FILE_END, _TRANSFER.pack(transfer), bytes.fromhex(digest), deadline=deadline)
+                    self._send_frame(
+                        frames.FILE_END, frames.encode_number(transfer), bytes.fromhex(digest), deadline=deadline
+                    )
                     if self._is_kept(transfer, digest, deadline):
                         return FileReceipt(reader.path, reader.size, digest, time.monotonic() - began)
                 self.transport._post(self._made.check_bulk)
@@ -1364,18 +1349,17 @@ class Connection:
             self._sending_file.release()
 
     def _offer(self, transfer: int, reader: SequentialReader, deadline: float) -> None:
-        name = reader.name.encode("utf-8", "replace")
-        self._send_frame(FILE, _FILE.pack(transfer, reader.size), name, deadline=deadline)
+        self._send_frame(frames.FILE, frames.encode_offer(transfer, reader.size, reader.name), deadline=deadline)
 
     def _send_content(
         self, transfer: int, reader: SequentialReader, progress: Optional[Progress], deadline: float
     ) -> None:
-        done = 0
+        done, number = 0, frames.encode_number(transfer)
         while True:
             data = reader.read(SPAN_SIZE)
             if not data:
                 return
-            self._send_frame(FILE_DATA, _TRANSFER.pack(transfer), data, deadline=deadline, is_bulk=True)
+            self._send_frame(frames.FILE_DATA, number, data, deadline=deadline, is_bulk=True)
             self._check_refused(transfer)
             done += len(data)
             if progress is not None:
@@ -1387,14 +1371,12 @@ class Connection:
 
     def _read_receipt(self, frame: Frame, transfer: int) -> Optional[str]:
         """The digest that the receiver reports for this transfer, "" for damage; RdtError when it refused."""
-        if _TRANSFER.unpack_from(frame.body)[0] != transfer:
+        if frames.number_of(frame.body) != transfer:
             return None  # about an earlier file
-        said = bytes(frame.body[_TRANSFER.size :])
-        if frame.kind == FILE_REFUSED:
-            raise RdtError(
-                "%s did not take the file: %s" % (_shown(self.address), said.decode("utf-8", "replace")[:300])
-            )
-        return said.hex() if frame.kind == FILE_RECEIPT else ""
+        said = frames.behind_number(frame.body)
+        if frame.kind == frames.FILE_REFUSED:
+            raise RdtError("%s did not take the file: %s" % (_shown(self.address), frames.decode_reason(said)))
+        return said.hex() if frame.kind == frames.FILE_RECEIPT else ""
 
     def _is_kept(self, transfer: int, digest: str, deadline: float) -> bool:
         """Wait for the receipt; False when the file arrived damaged and is to be sent again, as it may be once."""
@@ -1443,7 +1425,7 @@ class Connection:
                 if not self._receive_content(transfer, size, writer, progress, deadline):
                     if not may_repeat:
                         raise RdtError("the file from %s arrived damaged" % _shown(self.address))
-                    self._put_frame(FILE_DAMAGED, _TRANSFER.pack(transfer))
+                    self._put_frame(frames.FILE_DAMAGED, frames.encode_number(transfer))
                     return None
                 path = writer.finish()
                 digest = writer.hexdigest()
@@ -1454,7 +1436,7 @@ class Connection:
             self._refuse(transfer, "the receiver gave up")
             raise
         with contextlib.suppress(RdtError):  # it is here all the same
-            self._put_frame(FILE_RECEIPT, _TRANSFER.pack(transfer), bytes.fromhex(digest))
+            self._put_frame(frames.FILE_RECEIPT, frames.encode_number(transfer), bytes.fromhex(digest))
         return FileReceipt(path, size, digest, time.monotonic() - began)
 
     def _refuse(self, transfer: int, reason: str) -> None:
@@ -1464,20 +1446,18 @@ class Connection:
 
     def _tell_refused(self, transfer: int, reason: str) -> None:
         """Say, without waiting for room, that nothing will come of this file."""
-        said = reason.encode("utf-8", "replace")[:300]
         with contextlib.suppress(RdtError):
-            self._put_frame(FILE_REFUSED, _TRANSFER.pack(transfer), said)
+            self._put_frame(frames.FILE_REFUSED, frames.encode_number(transfer), frames.encode_reason(reason))
 
     def _next_offer(self, deadline: float) -> Tuple[int, int, str]:
         while True:
             frame = self._take(self._files, deadline, "no file")
-            if frame.kind != FILE or len(frame.body) < _FILE.size:
+            offer = frames.decode_offer(frame.body) if frame.kind == frames.FILE else None
+            if offer is None:
                 continue  # the rest of a file that was refused
-            transfer, size = _FILE.unpack_from(frame.body)
-            try:
-                return transfer, size, bytes(frame.body[_FILE.size :]).decode("utf-8")
-            except UnicodeDecodeError:
-                self._refuse(transfer, "its name is not UTF-8")
+            if offer.name is not None:
+                return offer.transfer, offer.size, offer.name
+            self._refuse(offer.transfer, "its name is not UTF-8")
 
     def _receive_content(
         self, transfer: int, size: int, writer: SequentialWriter, progress: Optional[Progress], deadline: float
@@ -1490,7 +1470,7 @@ class Connection:
                 data = self._content_of(frame, transfer)
                 if data is None:
                     continue
-                if frame.kind == FILE_END:
+                if frame.kind == frames.FILE_END:
                     return bytes(data).hex() == writer.hexdigest()
                 writer.write(data)
                 done += len(data)
@@ -1501,11 +1481,11 @@ class Connection:
 
     def _content_of(self, frame: Frame, transfer: int) -> Optional[memoryview]:
         """What a frame brings of this transfer; None: it is of another. RdtError when the sender gave up."""
-        if len(frame.body) < _TRANSFER.size or _TRANSFER.unpack_from(frame.body)[0] != transfer:
+        if frames.number_of(frame.body) != transfer:
             return None
-        data = memoryview(frame.body)[_TRANSFER.size :]
-        if frame.kind == FILE_REFUSED:
-            raise RdtError("%s gave up: %s" % (_shown(self.address), bytes(data).decode("utf-8", "replace")[:300]))
+        data = frames.behind_number(frame.body)
+        if frame.kind == frames.FILE_REFUSED:
+            raise RdtError("%s gave up: %s" % (_shown(self.address), frames.decode_reason(data)))
         return data
 
 

@@ -250,7 +250,7 @@ def test_a_flood_of_empty_messages_ends_the_connection(order):
     """C03, E05: nobody who sends by the window's rules has so many unread messages; who floods is closed."""
     pair = connected_pair()
     pair.reading = False
-    pair.back.receiving.frames_max = links.MESSAGES_WAITING_MAX
+    pair.back.receiving.framer.frames_max = links.MESSAGES_WAITING_MAX
     pair.back.receiving.window = pair.back.receiving.credit = streams.RECEIVE_WINDOW_MAX
     packets = [numbered(pair, number, 1000 * number, EMPTY * 200) for number in range(200)]
     for packet in packets if order == "in order" else packets[1:] + packets[:1]:

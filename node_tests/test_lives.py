@@ -21,7 +21,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from node_tests.simulator import Conditions, EndpointDriver, World
-from protocol.transport import acknowledging, endpoint
+from protocol.transport import acknowledging, endpoint, frames
 from protocol.transport import receiving as streams
 from protocol.transport.connection import ConnectionLost, Established, FrameReceived, State
 from protocol.transport.frames import Frame
@@ -31,7 +31,7 @@ OTHER = {"a": "b", "b": "a"}
 SIZES = (0, 1, 5, 100, 1155, 1195, 1196, 3000, 16_384, 20_000, 70_000, 200_000)
 LIMITS = (  # (module, name of a limit that a life draws anew)
     (streams, "RECEIVE_WINDOW_INITIAL"),
-    (streams, "BODY_STEP"),
+    (frames, "BODY_STEP"),
     (streams, "GAPS_MAX"),
     (endpoint, "RECEIVE_WINDOW_INITIAL"),
     (endpoint, "FIRST_NUMBER_BITS"),

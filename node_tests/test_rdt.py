@@ -11,6 +11,7 @@ import threading
 import pytest
 
 import rdt
+from protocol.transport import frames
 from protocol.transport import packets as wire
 
 WAIT = 20.0  # seconds; a bound for a busy machine, not an expectation
@@ -73,7 +74,7 @@ def test_a_message_without_end_is_not_collected_for_ever(ends):
     receiving = in_background(far.receive, timeout=WAIT)
     with pytest.raises(rdt.RdtError):
         for _ in range(200):
-            near._send_frame(rdt.PART, bytes(4), bytes(1 << 20))
+            near._send_frame(frames.PART, bytes(4), bytes(1 << 20))
     with pytest.raises(rdt.RdtError, match="too long"):
         receiving()
 
@@ -185,7 +186,7 @@ def test_an_address_that_is_none(ends, address):
 
 def test_a_name_that_leaves_the_folder_is_refused(ends, tmp_path):
     near, far = ends
-    near._send_frame(rdt.FILE, rdt._FILE.pack(2, 3), b"../evil.txt")
+    near._send_frame(frames.FILE, frames.encode_offer(2, 3, "../evil.txt"))
     with pytest.raises(rdt.RdtError):
         far.accept_file(str(tmp_path / "inbox"), timeout=WAIT)
     assert not (tmp_path / "evil.txt").exists()

@@ -15,11 +15,10 @@ from protocol.fields import Address, Buffer
 from protocol.figures import PathFigures
 from protocol.transport.connection import BacklogDrained, Connection, ConnectionLost, Established, FrameReceived
 from protocol.transport.endpoint import Endpoint, LoneReceived
-from protocol.transport.frames import Frame
+from protocol.transport.frames import MESSAGE, Frame
 
 MESSAGES_WAITING_MAX = 1 << 14  # roles read at once: who has so many unread messages at a node floods it
 MESSAGES_HELD_MAX = 64 << 20  # bytes that wait for all links: eight uploads of 4 MiB each, and as much of small ones
-MESSAGE = 0  # the frame kind of a whole message; rdt.py has the kinds of the file verbs
 
 
 class LinkTable:
