@@ -15,7 +15,7 @@ from test_hostile_transport import opened
 
 import rdt
 from protocol.messages import Offer, encode
-from protocol.transport import endpoint as endpoints
+from protocol.transport.admission import CONNECTIONS_PER_HOST_MAX
 from protocol.transport.connection import ConnectionLost, FrameReceived, State
 from protocol.transport.endpoint import Endpoint
 from protocol.transport.frames import Frame
@@ -247,7 +247,7 @@ def test_when_all_places_are_taken_the_machine_with_most_of_them_gives_one_up_fo
 
 def test_of_one_machine_the_program_with_most_connections_gives_one_up_for_another_program():
     endpoint = Endpoint(random.Random(1))
-    most = endpoints.CONNECTIONS_PER_HOST_MAX
+    most = CONNECTIONS_PER_HOST_MAX
     greedy = [opened(endpoint, ("10.0.0.6", 1000), 1.0 + n / 20, b"%08d" % n) for n in range(most)]
     assert opened(endpoint, ("10.0.0.6", 1000), 5.0, b"one more") is None
     other = opened(endpoint, ("10.0.0.6", 2000), 6.0)

@@ -26,6 +26,7 @@ import rdt
 from disk.sequential import SequentialReader, SequentialWriter
 from protocol import rates
 from protocol.results import ChatReceived, DownloadDone
+from protocol.transport import admission
 from protocol.transport import endpoint as endpoints
 from protocol.transport import packets as wire
 from protocol.transport.connection import (
@@ -194,7 +195,7 @@ def test_d04_200_000_first_packets_from_50_000_addresses_keep_nobody_out(where):
     assert all(made.address[0].startswith("10.200.") for made in endpoint.connections)
     assert len(endpoint.connections) == 10
     assert 0 < answered < sent
-    assert len(endpoint._cookies_per_host._counts) <= rates.HOSTS_COUNTED_MAX
+    assert len(endpoint.admission._cookies_per_host._counts) <= rates.HOSTS_COUNTED_MAX
 
 
 def test_d04_a_flood_from_one_address_uses_up_only_its_own_share_of_cookies():
@@ -716,14 +717,14 @@ def test_e06_connection_2049_is_refused_and_the_others_are_served():
         endpoint.on_timeout(now)
         for _ in endpoint.batches(now):
             pass
-    assert not endpoint.connections and not endpoint._per_host and not endpoint._windows
+    assert not endpoint.connections and not endpoint.admission.per_host and not endpoint._windows
 
 
 @pytest.mark.parametrize("loopback", [False, True], ids=["of one machine", "of this machine"])
 def test_e06_one_host_gets_64_and_others_are_served(loopback):
     endpoint, host = Endpoint(random.Random(1)), "127.0.0.1" if loopback else "10.0.0.6"
     made = [opened(endpoint, (host, 1000 + n), 1.0 + n / 20) for n in range(100)]
-    assert sum(one is not None for one in made) == (100 if loopback else endpoints.CONNECTIONS_PER_HOST_MAX)
+    assert sum(one is not None for one in made) == (100 if loopback else admission.CONNECTIONS_PER_HOST_MAX)
     assert opened(endpoint, ("10.0.0.7", 5), 9.0) is not None
 
 
@@ -785,7 +786,7 @@ def test_e07_a_close_by_a_remote_that_inflated_the_round_trip_is_forgotten_in_se
 def test_e08_connections_kept_alive_without_use_make_room_when_slots_are_short():
     """64 of one machine that do nothing but stay: the 65th takes the place of the longest unused one."""
     endpoint, host = Endpoint(random.Random(1)), "10.0.0.6"
-    made = [opened(endpoint, (host, 1000 + n), 1.0 + n / 30) for n in range(endpoints.CONNECTIONS_PER_HOST_MAX)]
+    made = [opened(endpoint, (host, 1000 + n), 1.0 + n / 30) for n in range(admission.CONNECTIONS_PER_HOST_MAX)]
     numbers = dict.fromkeys(made, 8)
 
     def live(since, until):
@@ -814,7 +815,7 @@ def test_e08_connections_kept_alive_without_use_make_room_when_slots_are_short()
         live(605 + extra, 606 + extra)
     assert all(one.state is State.ESTABLISHED for one in made[:2])
     live_ones = [one for one in endpoint.connections if one.state is State.ESTABLISHED]
-    assert len(live_ones) <= endpoints.CONNECTIONS_PER_HOST_MAX
+    assert len(live_ones) <= admission.CONNECTIONS_PER_HOST_MAX
 
 
 def test_e08_the_own_connections_and_the_used_ones_are_never_given_away():

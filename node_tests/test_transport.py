@@ -6,8 +6,9 @@ import pytest
 
 from node_tests.simulator import EndpointDriver, Pair, data_packet, flip_bit
 from protocol.transport import packets as wire
+from protocol.transport.admission import CONNECTIONS_PER_HOST_MAX
 from protocol.transport.connection import ConnectionLost, Established, State
-from protocol.transport.endpoint import CONNECTIONS_PER_HOST_MAX, LONES_PER_SECOND, Endpoint
+from protocol.transport.endpoint import LONES_PER_SECOND, Endpoint
 from protocol.transport.handshake import HANDSHAKE_TIMEOUT
 from protocol.transport.liveness import IDLE_TIMEOUT
 

@@ -19,7 +19,7 @@ import hmac
 import itertools
 import math
 import random
-from typing import Callable, Counter, Deque, Dict, Hashable, Iterator, List, NamedTuple, Optional, Tuple, Type, Union
+from typing import Callable, Counter, Deque, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 from protocol import mishaps
 from protocol.buffers import BufferPool
@@ -27,7 +27,7 @@ from protocol.fairness import FairShares
 from protocol.fields import Address, Buffer, WireError
 from protocol.rates import RateLimit
 from protocol.transport import packets as wire
-from protocol.transport.congestion import CongestionController
+from protocol.transport.admission import Admission, person_of
 from protocol.transport.connection import (
     BacklogDrained,
     Connection,
@@ -45,18 +45,12 @@ from protocol.transport.sending import HeldMemory
 log = mishaps.logger("transport")
 
 CONNECTIONS_MAX = 2048
-CONNECTIONS_PER_HOST_MAX = 64  # loopback is exempt
-UNUSED_TIME = 60.0  # seconds without a message, after which a connection makes room for another if there is none
-EVICTIONS_PER_SECOND = 20  # looks through all connections for one that may go
 RECEIVE_WINDOWS_MAX = 256 << 20  # bytes of credit given to all remotes together
 HELD_MAX = 256 << 20  # bytes that wait to be delivered to all remotes together, with what they cost; of these at most
 HELD_SPARE = 1 / 2  # ... as much more while everybody takes what is sent to it
 TOOK_NOTHING_TIME = 1.0  # seconds, after which a remote may be closed for the room that waits for it
 ROOM_INTERVAL = 0.1  # seconds between two looks through all connections, while there is spare room
 BODIES_KEPT_MAX = 24 << 20  # bytes of message bodies that are used again
-COOKIE_SLOT = 10.0  # seconds; a cookie lives for its slot and the next
-COOKIES_PER_SECOND = 2000
-COOKIES_PER_HOST_PER_SECOND = 50  # loopback is exempt
 RESETS_PER_SECOND = 100
 LONES_PER_SECOND = 5000  # messages outside connections that are handed on; a lab of 1,000 nodes probes with fewer
 REPLIES_MAX = 4096  # answers to strangers that wait for the socket
@@ -73,18 +67,6 @@ class LoneReceived(NamedTuple):
 
 
 Event = Union[Established, FrameReceived, BacklogDrained, ConnectionLost, LoneReceived]
-
-
-_SHARE = "another needs its place, and you have most"  # the reason for who gives way
-
-
-def is_loopback(host: str) -> bool:
-    return host.startswith("127.") or host == "::1"
-
-
-def _person(address: Address) -> Hashable:
-    """Whose share a connection is part of: its machine's; on this machine each program's."""
-    return address if is_loopback(address[0]) else address[0]
 
 
 class Endpoint:
@@ -118,21 +100,17 @@ class Endpoint:
         self.held_before: Callable[[], int] = lambda: 0  # and what is on its way to them; set by who hands it over
         self._room_at = -math.inf  # when to look for room again
         self.accepts = True  # takes connections from others
-        self._connections_max = connections_max
         self._secret = rng.getrandbits(256).to_bytes(32, "big")
+        self.admission = Admission(self._secret, connections_max)
         self._by_local: Dict[bytes, Connection] = {}
         self._by_client: Dict[Tuple[Address, bytes], Connection] = {}
         self._by_remote: Dict[Tuple[Address, bytes], Connection] = {}
-        self._per_host: Counter[str] = collections.Counter()
         self._windows = 0  # bytes of receive window in use by all
         self._replies: Deque[Batch] = collections.deque()
         self._ready: Dict[Connection, None] = {}  # in turn: those that may have something to send
         self._deadlines: List[Tuple[float, int, Connection]] = []
         self._armed: Dict[Connection, float] = {}
         self._ties = itertools.count()
-        self._cookies = RateLimit(COOKIES_PER_SECOND)
-        self._cookies_per_host = RateLimit(COOKIES_PER_HOST_PER_SECOND)
-        self._evictions = RateLimit(EVICTIONS_PER_SECOND)
         self._resets = RateLimit(RESETS_PER_SECOND)
         self._lones = RateLimit(LONES_PER_SECOND)
 
@@ -261,10 +239,7 @@ class Endpoint:
         self._ready.pop(connection, None)
         self._armed.pop(connection, None)
         self._windows -= connection.receiving.window
-        host = connection.address[0]
-        self._per_host[host] -= 1
-        if not self._per_host[host]:
-            del self._per_host[host]
+        self.admission.on_gone(connection.address[0])
 
     def grow_window(self, receiving: ReceiveStream) -> None:
         """Double a receive window that was used up once more, as long as all of them together stay within bounds."""
@@ -294,8 +269,8 @@ class Endpoint:
         """Of the connections of all who hold an equal share or more, the one that has taken nothing for longest."""
         shares = FairShares(self.held_max)
         for each in waiting:
-            shares.take(_person(each.address), each.sending.cost)
-        greedy = [each for each in waiting if shares.holds_its_share(_person(each.address))]
+            shares.take(person_of(each.address), each.sending.cost)
+        greedy = [each for each in waiting if shares.holds_its_share(person_of(each.address))]
         longest = min(greedy, key=lambda each: each.taking_at)
         self.stats["closed: took nothing while others needed the room"] += 1
         reason = "took nothing for %.0f s of %d MB, and room is needed"
@@ -311,7 +286,7 @@ class Endpoint:
         first_number = self.rng.getrandbits(FIRST_NUMBER_BITS)
         connection = self.connection_class(self, address, local_id, is_client, first_number, now)
         self._by_local[local_id] = connection
-        self._per_host[address[0]] += 1
+        self.admission.on_made(address[0])
         self._windows += RECEIVE_WINDOW_INITIAL
         return connection
 
@@ -425,15 +400,6 @@ class Endpoint:
 
     # ---- handshake
 
-    def _cookie(self, packet: wire.InitPacket, address: Address, slot: int) -> bytes:
-        said = b"%d|%s|%d|%b|%b" % (slot, address[0].encode(), address[1], packet.client_id, packet.nonce)
-        return slot.to_bytes(4, "big") + hmac.digest(self._secret, b"cookie" + said, "sha256")[:16]
-
-    def _is_cookie_good(self, packet: wire.InitPacket, address: Address, now: float) -> bool:
-        slot = int(now / COOKIE_SLOT) & 0xFFFFFFFF
-        said = int.from_bytes(packet.cookie[:4], "big")
-        return said in (slot, slot - 1) and hmac.compare_digest(packet.cookie, self._cookie(packet, address, said))
-
     def _on_init(self, datagram: memoryview, address: Address, now: float) -> None:
         packet = wire.decode_init(datagram)
         known = self._by_client.get((address, packet.client_id))
@@ -441,19 +407,17 @@ class Endpoint:
             if known.handshake.nonce == packet.nonce and known.state is not State.CLOSED:
                 self._send_init_ack(known)  # the first answer was lost
             return
-        if self._is_cookie_good(packet, address, now):
+        if self.admission.is_cookie_good(packet, address, now):
             self._accept(packet, address, now)
             return
-        host = address[0]
-        # The host's own share first: else a single host could use up what there is for all.
-        if (is_loopback(host) or self._cookies_per_host.allows(host, now)) and self._cookies.allows("", now):
-            cookie = self._cookie(packet, address, int(now / COOKIE_SLOT) & 0xFFFFFFFF)
+        cookie = self.admission.new_cookie(packet, address, now)
+        if cookie is not None:
             self._reply(address, wire.encode_cookie(wire.CookiePacket(packet.client_id, packet.nonce, cookie)))
         else:
             self.stats["dropped: too many handshakes"] += 1
 
     def _accept(self, packet: wire.InitPacket, address: Address, now: float) -> None:
-        refusal = self._refusal(address, now)
+        refusal = self.admission.refusal(address, self._by_local.values(), now) if self.accepts else "it is leaving"
         if refusal:
             self.stats["refused: %s" % refusal] += 1
             log.info("refused a connection from %s:%d: %s", *address, refusal)
@@ -464,50 +428,6 @@ class Endpoint:
         self._by_client[address, packet.client_id] = connection
         self._send_init_ack(connection)
         self.touch(connection)
-
-    def _refusal(self, address: Address, now: float) -> str:
-        host = address[0]
-        if not self.accepts:
-            return "it is leaving"
-        if len(self._by_local) >= self._connections_max and not self._evict(address, "", now):
-            return "it has too many connections"
-        is_host_full = not is_loopback(host) and self._per_host[host] >= CONNECTIONS_PER_HOST_MAX
-        if is_host_full and not self._evict(address, host, now):
-            return "too many connections from one machine"
-        return ""
-
-    def _evict(self, newcomer: Address, host: str, now: float) -> bool:
-        """End a connection that others opened (of that host, if one is named), so that the newcomer has its place.
-
-        The one that was left unused the longest; else one of who has most of them, if that are more than the newcomer
-        has then: of all machines, or of the programs on the one.
-        """
-        if not self._evictions.allows("", now):
-            return False
-        open_ones = [
-            each
-            for each in self._by_local.values()
-            if each.state in (State.HANDSHAKE, State.ESTABLISHED)
-            and not each.is_client
-            and host in ("", each.address[0])
-        ]
-        unused = [each for each in open_ones if each.state is State.ESTABLISHED and each.used_at <= now - UNUSED_TIME]
-        going = unused or self._of_the_greediest(newcomer, open_ones, bool(host))
-        if going:
-            longest = min(going, key=lambda each: each.used_at)
-            longest.fail(CloseCode.GOING_AWAY, "unused, and its place is needed" if unused else _SHARE, now)
-            self.touch(longest)
-        return bool(going)
-
-    def _of_the_greediest(self, newcomer: Address, open_ones: List[Connection], is_one_host: bool) -> List[Connection]:
-        shares = FairShares(0)
-        for each in open_ones:
-            shares.take(each.address if is_one_host else _person(each.address))
-        person = newcomer if is_one_host else _person(newcomer)
-        who = shares.gives_way(person)
-        if who == person:
-            return []
-        return [each for each in open_ones if who == (each.address if is_one_host else _person(each.address))]
 
     def _send_init_ack(self, connection: Connection) -> None:
         client_id, local_id = connection.handshake.client_id, connection.local_id
