@@ -329,7 +329,7 @@ class Flow:
         controller.base_rtt = self.RTT
         controller.window, controller._window_max = 400 * 1472.0, 500 * 1472.0
         controller.ssthresh = 0.9 * controller.window
-        controller._drained_at = controller._climb_after = 1e9  # CUBIC alone is looked at
+        controller.drain.ended_at = controller.climb.after = 1e9  # CUBIC alone is looked at
 
     def acknowledge(self, packets, is_limited, rate=12.5e6):
         self.number += packets
