@@ -1,4 +1,8 @@
-"""One connection: handshake, packets, acknowledgements, flow control, keep-alive, path MTU, and its end.
+"""One connection: its states, the order in which what it has to say goes out, and the events that it tells.
+
+What it is made of are values that know one thing each, and are tested alone: `Handshake`, `Flight` (what goes out, with
+`SendStream`, `Recovery`, `Pacer` and `PathMtu`), `Arrival` (what comes in, with `ReceiveStream` and `Acknowledging`),
+`Liveness` and `Progress`, `Closing`.
 
 Pure: takes packets and `now`, gives batches of datagrams, events and a next deadline. Only `Endpoint` makes
 connections and calls them; the endpoint's owner calls `send_frame`, `consume`, `shut_down` and `fail`.
@@ -33,12 +37,7 @@ from protocol.transport.liveness import IDLE_TIMEOUT, NO_PROGRESS_TIMEOUT, PROGR
 from protocol.transport.mtu import PathMtu
 from protocol.transport.packets import CloseCode
 from protocol.transport.receiving import ReceiveStream
-from protocol.transport.recovery import (
-    DATAGRAM_SIZE_BASE,
-    AckViolation,
-    Outcome,
-    Recovery,
-)
+from protocol.transport.recovery import DATAGRAM_SIZE_BASE, AckViolation, Outcome, Recovery
 from protocol.transport.sending import SEND_BACKLOG_MAX, SendStream
 
 FRAMES_WAITING_IN_ALL = 1 << 20  # unread frames of all connections: 256 MiB in the worst case
@@ -325,7 +324,7 @@ class Connection:
     def _count_waiting(self) -> None:
         """Bring the owner's count of unread frames up to date: it is the sum of all that `receiving` counts."""
         waiting = 0 if self.state is State.CLOSED else self.receiving.waiting
-        self.owner.frames_waiting += waiting - self._waiting_counted
+        self.owner.count_waiting(waiting - self._waiting_counted)
         self._waiting_counted = waiting
 
     def on_ping(self, number: int, oldest: int, now: float) -> None:
@@ -343,7 +342,7 @@ class Connection:
             was_waited_for = self.sending.acknowledged_to == self.sending.sent_to
             if was_waited_for and packet.credit - self.sending.credit >= PROGRESS_LEAST:
                 self.progress.note(now)
-            self.sending.credit = packet.credit
+            self.sending.allow(packet.credit)
             self.progress.on_credit()
         try:
             outcome = self.recovery.on_ack(packet.ranges, min(packet.delay_us / 1e6, 1.0), now)

@@ -71,7 +71,7 @@ class Flight:
     def meet(self, remote_id: bytes, credit: int) -> None:
         """Now the other side is known: by which id, and how far it lets us send."""
         self._remote_id = remote_id
-        self._sending.credit = credit
+        self._sending.allow(credit)
 
     def check_bulk(self) -> None:
         self.checks_bulk = True

@@ -32,8 +32,7 @@ class LinkTable:
         self, endpoint: Endpoint, emit: Callable[..., None], incoming: Optional[Iterator[int]] = None
     ) -> None:
         self._endpoint = endpoint
-        endpoint.frames_waiting_max = MESSAGES_WAITING_MAX
-        endpoint.held_max = MESSAGES_HELD_MAX
+        endpoint.bound_waiting(MESSAGES_WAITING_MAX, MESSAGES_HELD_MAX)
         self._emit = emit
         self._by_link: Dict[int, Connection] = {}
         self._incoming = incoming or itertools.count(2, 2)  # even numbers; the node's own are odd

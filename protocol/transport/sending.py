@@ -130,6 +130,10 @@ class SendStream:
             self._lows_reached += 1
         return self._lows_reached > before
 
+    def allow(self, credit: int) -> None:
+        """The remote lets us go as far as there (flow control)."""
+        self.credit = credit
+
     def release(self) -> None:
         """Nothing of it will be sent any more: only its offsets are kept."""
         self._drop_first(len(self._buffers))
