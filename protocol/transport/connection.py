@@ -20,16 +20,15 @@ from __future__ import annotations
 
 import enum
 import math
-from typing import Any, List, NamedTuple, Optional, Tuple, Type
+from typing import Any, List, NamedTuple, Optional, Type
 
-from protocol import fields
+from protocol import fields, mishaps
 from protocol.addresses import is_loopback
 from protocol.fields import Address, Buffer
 from protocol.figures import PathFigures
 from protocol.transport import packets as wire
 from protocol.transport.arrival import Arrival
 from protocol.transport.closing import Closing
-from protocol.transport.cubic import CubicQ
 from protocol.transport.flight import Batch, Flight, lone_batch
 from protocol.transport.frames import FRAME_HEADER_SIZE, FRAME_SIZE_MAX, Frame, StreamViolation
 from protocol.transport.handshake import Handshake
@@ -39,6 +38,8 @@ from protocol.transport.packets import CloseCode
 from protocol.transport.receiving import ReceiveStream
 from protocol.transport.recovery import DATAGRAM_SIZE_BASE, AckViolation, Outcome, Recovery
 from protocol.transport.sending import SEND_BACKLOG_MAX, SendStream
+
+log = mishaps.logger("transport")
 
 FRAMES_WAITING_IN_ALL = 1 << 20  # unread frames of all connections: 256 MiB in the worst case
 
@@ -99,7 +100,7 @@ class Connection:
         self.user: Any = None  # whatever the owner's user keeps with it
         self.sending = SendStream(owner.held)
         self.receiving = ReceiveStream(owner.frames_waiting_max, owner.bodies)
-        self.recovery = Recovery(first_number, CubicQ(DATAGRAM_SIZE_BASE))
+        self.recovery = self.recovery_class(first_number, owner.new_controller(DATAGRAM_SIZE_BASE))
         self.first_number = first_number
         self.mtu = PathMtu(is_loopback(address[0]))
         self.flight = Flight(address, self.sending, self.recovery, self.mtu, owner.rng, owner.header_views)
@@ -146,7 +147,7 @@ class Connection:
         sent = recovery.next_packet_number - self.first_number
         trip = recovery.rtt.smoothed if recovery.rtt.samples else None
         here = receiving.window, receiving.next_offset, receiving.late
-        return PathFigures(trip, int(recovery.congestion.window), sent, lost, self._resent, *here)
+        return PathFigures(trip, int(recovery.congestion.window), sent, lost, self.flight.resent, *here)
 
     def send_frame(self, kind: int, *parts: Buffer, is_bulk: bool = False) -> bool:
         """Queue one frame; False, and nothing, once the connection ends. ValueError when it is over FRAME_SIZE_MAX.
@@ -490,13 +491,6 @@ class Connection:
         token = self.owner.reset_token(self.local_id)
         packet = self.handshake.next_init(self.first_number, self.receiving.credit, token, now)
         return lone_batch(self.address, wire.encode_init(packet))
-
-    def _init_interval(self) -> float:
-        """Seconds from this INIT to the next."""
-        intervals: Tuple[float, ...] = INIT_INTERVALS
-        if self.cookie == wire.NO_COOKIE:
-            intervals = ASK_INTERVALS if self.tries == math.inf else FEW_ASK_INTERVALS
-        return intervals[min(self._init_count, len(intervals) - 1)]
 
     def _close_batch(self, now: float) -> Optional[Batch]:
         packet = self.closing.next_packet(now)

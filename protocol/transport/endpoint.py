@@ -19,7 +19,7 @@ import hmac
 import itertools
 import math
 import random
-from typing import Callable, Counter, Deque, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
+from typing import Callable, Counter, Deque, Dict, Iterator, List, NamedTuple, Optional, Tuple, Type, Union
 
 from protocol import mishaps
 from protocol.buffers import BufferPool
@@ -28,6 +28,7 @@ from protocol.fields import Address, Buffer, WireError
 from protocol.rates import RateLimit
 from protocol.transport import packets as wire
 from protocol.transport.admission import Admission, person_of
+from protocol.transport.congestion import CongestionController
 from protocol.transport.connection import (
     BacklogDrained,
     Connection,
@@ -36,6 +37,7 @@ from protocol.transport.connection import (
     FrameReceived,
     State,
 )
+from protocol.transport.cubic import CubicQ
 from protocol.transport.flight import Batch, lone_batch
 from protocol.transport.frames import FRAMES_WAITING_MAX
 from protocol.transport.packets import CloseCode, PacketType
@@ -127,7 +129,7 @@ class Endpoint:
         """
         self.now = now
         connection = self._new(address, True, now)
-        connection.handshake.begin(self._random_bytes(16), now + timeout)
+        connection.handshake.begin(self._random_bytes(16), now + timeout, tries)
         self.touch(connection)
         return connection
 

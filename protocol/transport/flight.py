@@ -57,6 +57,7 @@ class Flight:
     ) -> None:
         self.pacer = Pacer(recovery.rtt)
         self.checks_bulk = False  # checksums cover bulk, too: what arrived once was damaged
+        self.resent = 0  # bytes that were lost, and are or were sent again
         self._address = address
         self._remote_id = b""
         self._sending = sending
@@ -84,6 +85,7 @@ class Flight:
             self._sending.on_acknowledged(start, stop)
         for start, stop in outcome.lost:
             self._sending.on_lost(start, stop)
+            self.resent += stop - start
         if outcome.progressed:
             self._probes_owed = 0
         self._on_sizes(outcome, size_max, now)

@@ -6,7 +6,8 @@ server remembers of whom it took the connection, to answer a repeated INIT as it
 
 from __future__ import annotations
 
-from typing import Optional
+import math
+from typing import Optional, Tuple
 
 from protocol.transport.packets import NO_COOKIE, CookiePacket, InitPacket
 
@@ -15,12 +16,13 @@ INIT_INTERVALS = (0.25, 0.25, 0.5, 0.5)  # seconds between INITs; a lost answer 
 # Before the cookie: under a flood of 20,000 INITs a second an endpoint has cookies for the first tenth of each second
 # only (COOKIES_PER_SECOND), and whoever asks so often meets it.
 ASK_INTERVALS = (0.08,) * 12 + (0.5,)
+FEW_ASK_INTERVALS = (0.25, 1.0)  # where only so few may go out that none can be wasted on a short congestion
 
 
 class Handshake:
     """One side's part in it."""
 
-    __slots__ = ("client_id", "cookie", "deadline", "init_at", "nonce", "remote_token", "_count", "_sent_at")
+    __slots__ = ("client_id", "cookie", "deadline", "init_at", "nonce", "remote_token", "_count", "_sent_at", "_tries")
 
     def __init__(self, client_id: bytes, now: float) -> None:
         self.client_id = client_id
@@ -30,12 +32,14 @@ class Handshake:
         self.init_at = now  # when the next INIT goes out
         self.deadline = now + HANDSHAKE_TIMEOUT
         self._count = 0  # INITs sent with this cookie
+        self._tries = math.inf  # INITs until a cookie shows that somebody is there
         self._sent_at = now
 
-    def begin(self, nonce: bytes, deadline: float) -> None:
-        """The client's side."""
+    def begin(self, nonce: bytes, deadline: float, tries: float) -> None:
+        """The client's side; no more than `tries` INITs go out until somebody answers."""
         self.nonce = nonce
         self.deadline = deadline
+        self._tries = tries
 
     def accept(self, packet: InitPacket) -> None:
         """The server's side: the address has proved itself."""
@@ -52,11 +56,19 @@ class Handshake:
 
     def next_init(self, first_number: int, credit: int, token: bytes, now: float) -> InitPacket:
         """The INIT that goes out now; `init_at` is then that of the one after it."""
-        intervals = ASK_INTERVALS if self.cookie == NO_COOKIE else INIT_INTERVALS
-        self.init_at = now + intervals[min(self._count, len(intervals) - 1)]
+        self.init_at = now + self._interval()
         self._count += 1
+        if self.cookie == NO_COOKIE and self._count >= self._tries:
+            self.init_at = math.inf
         self._sent_at = now
         return InitPacket(self.client_id, self.nonce, first_number, credit, token, self.cookie)
+
+    def _interval(self) -> float:
+        """Seconds from this INIT to the next."""
+        intervals: Tuple[float, ...] = INIT_INTERVALS
+        if self.cookie == NO_COOKIE:
+            intervals = ASK_INTERVALS if self._tries == math.inf else FEW_ASK_INTERVALS
+        return intervals[min(self._count, len(intervals) - 1)]
 
     def on_init_ack(self, remote_token: bytes, now: float) -> Optional[float]:
         """It is done; the round trip in seconds, if it is clear which INIT was answered (RFC 9002 §5.1)."""

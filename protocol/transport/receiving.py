@@ -26,6 +26,7 @@ class ReceiveStream:
         self.next_offset = 0  # everything below has arrived
         self.window = RECEIVE_WINDOW_INITIAL
         self.credit = RECEIVE_WINDOW_INITIAL  # the remote may send up to here
+        self.late = 0  # bytes that arrived behind later ones
         self._doubled_at = 0  # bytes that the reader had taken by then
         self._small = 0  # of these, bytes of small frames
         self._held = RangeSet()  # above next_offset
