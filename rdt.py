@@ -36,12 +36,11 @@ import select
 import selectors
 import socket
 import struct
-import sys
 import threading
 import time
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from typing import Any, Callable, Counter, Deque, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Deque, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 from disk.sequential import SequentialReader, SequentialWriter, path_text
 from disk.tracing import TraceFile
@@ -56,18 +55,15 @@ from protocol.transport.endpoint import Endpoint, LoneReceived
 from protocol.transport.frames import FRAME_HEADER_SIZE, FRAME_SIZE_MAX, MESSAGE, MESSAGE_SIZE_MAX, SPAN_SIZE, Frame
 from protocol.transport.links import LinkTable
 from protocol.transport.packets import DATAGRAM_SIZE_MAX
-from protocol.transport.recovery import SEGMENTS_MAX
 from protocol.transport.trace import TracedEndpoint
 from sockets.interfaces import interfaces
+from sockets.udp import NO_OFFLOAD as NO_OFFLOAD  # the verbs' face names it, too
+from sockets.udp import Datagrams, RdtError, shown
 
 log = mishaps.logger("rdt")
 
-SOCKET_BUFFER_SIZE = 4 << 20  # asked for; a machine may give 208 KiB, and that works too
 READS_PER_TURN = 64  # runs of datagrams, and
 READ_PER_TURN_MAX = 512 << 10  # bytes taken before acknowledging and sending
-READ_SIZE_MAX = 1 << 16  # bytes that one read may bring
-MERGED_MAX = 128 << 10  # bytes of a run that is handed on at once
-MERGED_SIZE_LEAST = 1000  # bytes: smaller datagrams are no data
 TURN_SIZE_MAX = 1 << 20  # bytes sent before looking for acknowledgements again
 NOT_LOOKED_UP = {socket.EAI_AGAIN, socket.EAI_MEMORY, errno.EMFILE, errno.ENFILE}  # a name may be right all the same
 BACKLOG_HIGH = 4 << 20  # bytes at which send blocks its caller
@@ -77,25 +73,12 @@ REFUSED_MAX = 1024  # files not taken, of which more may still come
 UNTOLD_MAX = 100  # ends with something undelivered that close will name; the others it counts
 CONFIRM_TIME = 0.5  # seconds, when a timeout is over, in which the other side may still say what it took
 CLOSED_BY_OTHER, CLOSED_BY_THIS = "closed by the other side", "closed by this side"
-NO_OFFLOAD = "RDT_NO_OFFLOAD"  # set in the environment: one datagram a system call, as where there is no offload
-GSO_PAUSE = 600.0  # seconds that a destination goes without segmentation after it failed there
-GSO_PAUSES_MAX = 1024
+SPAN_SIZE = 1 << 20  # bytes of a file in one frame
+TRACE = "RDT_TRACE"  # in the environment: a file to which every transport tells its packets (protocol/transport/trace.py)
 
-# Linux's names, which Python's socket module lacks.
-UDP_SEGMENT, UDP_GRO = 103, 104
-# A datagram that is too large shall be lost, not cut: only so do MTU probes tell the path's MTU.
-DONT_FRAGMENT = (("linux", 10, 3), ("darwin", 28, 1), ("win32", 14, 1))  # IP_MTU_DISCOVER: PROBE; IP_DONTFRAG(MENT)
-SIO_UDP_CONNRESET = 0x9800000C
-_SEGMENT_SIZE = struct.Struct("=H")
-_GRO_SIZE = struct.Struct("=i")
-_ANCILLARY_SIZE = 64
 
 Progress = Callable[[int, int], None]  # (bytes done, size)
 Path = Any  # text, bytes or a pathlib.Path
-
-
-class RdtError(Exception):
-    """A verb failed; the text names the other side and the cause."""
 
 
 class WrongUse(RdtError, TypeError, ValueError):
@@ -165,10 +148,6 @@ class Waiting:
         return len(self._things or ())
 
 
-def _shown(address: Address) -> str:
-    return "%s:%d" % address
-
-
 def open(ip: str = "", port: int = 0, controller: str = controllers.DEFAULT) -> Transport:  # noqa: A001  the course's verb
     """Bind a socket at that address (empty: every interface; port 0: a free one) and start its network thread.
 
@@ -218,200 +197,7 @@ def _message_of(data: Buffer) -> bytes:
         raise WrongUse("a message is bytes, not %s%s" % (type(data).__name__, hint)) from None
 
 
-# ---- the socket ---------------------------------------------------------------------------------------------------
-
-
-def _set(sock: socket.socket, level: int, option: int, value: int) -> bool:
-    try:
-        sock.setsockopt(level, option, value)
-        return True
-    except OSError:
-        return False
-
-
-def _bound_socket(ip: str, port: int) -> socket.socket:
-    sock = None
-    try:
-        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        if hasattr(socket, "SO_EXCLUSIVEADDRUSE"):  # Windows: nobody else may take the same port
-            _set(sock, socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
-        sock.bind((ip, port))
-    except OSError as error:
-        if sock is not None:
-            sock.close()
-        raise RdtError(_bind_trouble(ip, port, error)) from error
-    sock.setblocking(False)
-    _set(sock, socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-    for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-        for size in (SOCKET_BUFFER_SIZE, 1 << 20, 1 << 18):
-            if _set(sock, socket.SOL_SOCKET, option, size):
-                break
-    for platform, option, value in DONT_FRAGMENT:
-        if sys.platform.startswith(platform):
-            _set(sock, socket.IPPROTO_IP, option, value)
-    if sys.platform == "win32":
-        _ignore_port_unreachable(sock)
-    return sock
-
-
-def _bind_trouble(ip: str, port: int, error: OSError) -> str:
-    if error.errno == errno.EADDRINUSE or getattr(error, "winerror", 0) == 10048:
-        return "port %d is taken by another program" % port
-    if error.errno == errno.EADDRNOTAVAIL or getattr(error, "winerror", 0) == 10049:
-        return "%s is not an address of this machine" % ip
-    if error.errno == errno.EACCES:
-        return "port %d may not be used here" % port
-    return "cannot open %s:%d: %s" % (ip or "0.0.0.0", port, error.strerror or error)
-
-
-def _ignore_port_unreachable(sock: socket.socket) -> None:
-    """Windows reports an ICMP answer to an earlier send as an error of the next receive: switch that off if we can."""
-    try:
-        import ctypes
-
-        flag, returned = ctypes.c_ulong(0), ctypes.c_ulong(0)
-        ctypes.windll.ws2_32.WSAIoctl(  # type: ignore[attr-defined]
-            sock.fileno(), SIO_UDP_CONNRESET, ctypes.byref(flag), 4, None, 0, ctypes.byref(returned), None, None
-        )
-    except (ImportError, AttributeError, OSError):
-        log.info("SIO_UDP_CONNRESET is not to be had; resets are ignored one by one")
-
-
-class Datagrams:
-    """The UDP socket: batches out, datagrams (or merged runs of them) in. Offload is found by trying.
-
-    Every error of a send but "wait" counts as loss: the transport sends again, and no thread dies.
-    """
-
-    def __init__(self, ip: str, port: int) -> None:
-        self.socket = _bound_socket(ip, port)
-        self.address: Address = self.socket.getsockname()[:2]
-        self.stats: Counter[str] = collections.Counter()
-        self.is_full = False  # the send that was refused last waits for the socket to be writable
-        self._view = memoryview(bytearray(MERGED_MAX + READ_SIZE_MAX))
-        self._ahead: Optional[Tuple[int, int, int, Address]] = None  # read, and not part of the run before it
-        self.is_drained = False  # the last read found nothing
-        self._has_sendmsg = hasattr(self.socket, "sendmsg")
-        self._segments = (
-            self._has_sendmsg
-            and not os.environ.get(NO_OFFLOAD)
-            and _set(self.socket, socket.IPPROTO_UDP, UDP_SEGMENT, 0)
-            and sys.platform.startswith("linux")
-        )
-        self._merges = self._segments and _set(self.socket, socket.IPPROTO_UDP, UDP_GRO, 1)
-        self._unsegmented: Dict[Address, float] = {}  # destinations where segmentation failed, and until when it rests
-
-    def fileno(self) -> int:
-        return self.socket.fileno()
-
-    def close(self) -> None:
-        self.socket.close()
-
-    def send(self, batch: core.Batch, now: float, start: int = 0) -> int:
-        """Send a batch from that datagram on; behind which one it stopped, because the socket is full."""
-        try:
-            while start < batch.count:
-                start += self._send_some(batch, start, now)
-        except BlockingIOError:
-            self.is_full = True
-        except OSError as error:
-            if error.errno == errno.ENOBUFS:  # of the device, not of the socket: select would not show it
-                self.is_full = False
-                return start
-            self.stats["send: %s" % errno.errorcode.get(error.errno or 0, str(error))] += 1
-            return batch.count
-        return start
-
-    def _send_some(self, batch: core.Batch, start: int, now: float) -> int:
-        """One system call; how many datagrams it took."""
-        count = min(batch.count - start, SEGMENTS_MAX, DATAGRAM_SIZE_MAX // batch.segment_size)
-        if count > 1 and self._segments and self._unsegmented.get(batch.address, 0.0) <= now:
-            try:
-                control = [(socket.IPPROTO_UDP, UDP_SEGMENT, _SEGMENT_SIZE.pack(batch.segment_size))]
-                self.socket.sendmsg(self._buffers(batch, start, count), control, 0, batch.address)
-                return count
-            except OSError as error:
-                if error.errno not in (errno.EIO, errno.EINVAL, errno.EMSGSIZE):
-                    raise
-                self._rest_segmentation(batch.address, now)
-        parts = self._buffers(batch, start, 1)
-        if self._has_sendmsg:
-            self.socket.sendmsg(parts, [], 0, batch.address)
-        else:
-            self.socket.sendto(b"".join(parts), batch.address)
-        return 1
-
-    @staticmethod
-    def _buffers(batch: core.Batch, start: int, count: int) -> List[Buffer]:
-        per = batch.per_datagram
-        return batch.buffers if count == batch.count else batch.buffers[per * start : per * (start + count)]
-
-    def _rest_segmentation(self, address: Address, now: float) -> None:
-        if len(self._unsegmented) >= GSO_PAUSES_MAX:
-            self._unsegmented.clear()
-        self._unsegmented[address] = now + GSO_PAUSE
-        self.stats["segmentation failed"] += 1
-
-    def receive(self) -> Optional[Tuple[memoryview, int, Address]]:
-        """(datagrams one behind the other, size of each but the last, sender), good until the next call; None: no more.
-
-        What the kernel does not merge is merged here: a run of packets costs little more than one.
-        """
-        found = self._first()
-        if found is None:
-            return None
-        start, size, segment_size, address = found
-        stop = start + size
-        # A lone acknowledgement is not merged, for then its round-trip time would be that of the last read.
-        while segment_size >= MERGED_SIZE_LEAST and not size % segment_size and stop < MERGED_MAX:
-            self._ahead = self._read(stop)
-            if self._ahead is None:
-                self.is_drained = True
-                break
-            _, size, next_size, sender = self._ahead
-            if sender != address or next_size > segment_size or (next_size < segment_size and size > next_size):
-                break
-            self._ahead = None
-            stop += size
-            if next_size < segment_size:
-                break  # the last of a run may be shorter
-        return self._view[start:stop], segment_size, address
-
-    def has_read_ahead(self) -> bool:
-        """Is there something that select does not know of?"""
-        return self._ahead is not None
-
-    def _first(self) -> Optional[Tuple[int, int, int, Address]]:
-        """What was read ahead, moved to the front; otherwise a new read, unless the last one found nothing."""
-        if self.is_drained:
-            self.is_drained = False
-            return None
-        if self._ahead is None:
-            return self._read(0)
-        start, size, segment_size, address = self._ahead
-        self._ahead = None
-        self._view[:size] = self._view[start : start + size]
-        return 0, size, segment_size, address
-
-    def _read(self, start: int) -> Optional[Tuple[int, int, int, Address]]:
-        """Read into the buffer from that place on: (place, bytes, size of each datagram, sender)."""
-        try:
-            if self._merges:
-                into = [self._view[start : start + READ_SIZE_MAX]]
-                size, control, _, address = self.socket.recvmsg_into(into, _ANCILLARY_SIZE)
-                segment_size = size
-                for level, kind, data in control:
-                    if level == socket.IPPROTO_UDP and kind == UDP_GRO and len(data) >= 4:
-                        segment_size = _GRO_SIZE.unpack_from(data)[0]
-            else:
-                size, address = self.socket.recvfrom_into(self._view[start : start + READ_SIZE_MAX])
-                segment_size = size
-        except BlockingIOError:
-            return None
-        except OSError as error:  # ConnectionResetError on Windows: an earlier send found nobody; so be it
-            self.stats["receive: %s" % errno.errorcode.get(error.errno or 0, str(error))] += 1
-            return (start, 0, 0, ("", 0)) if isinstance(error, ConnectionResetError) else None
-        return start, size, segment_size, address[:2]
+# ---- the door ------------------------------------------------------------------------------------------------------
 
 
 class Door:
@@ -485,14 +271,8 @@ class Door:
         return True
 
     def _receive(self, datagrams: Datagrams, now: float) -> None:
-        datagrams.is_drained = False
-        for _ in range(self.READS_PER_TURN):
-            received = datagrams.receive()
-            if received is None:
-                return
-            data, segment_size, address = received
-            if len(data) and address[1]:
-                self._endpoint.receive(data, segment_size, address, now)
+        for data, segment_size, address in datagrams.arrivals(self.READS_PER_TURN):
+            self._endpoint.receive(data, segment_size, address, now)
 
     def _emit(self, event: str, *arguments: Any) -> None:
         self.emit("on_door_lone" if event == "on_lone" else event, *arguments)
@@ -588,7 +368,7 @@ class Transport:
         future: Future[Connection] = Future()
         self._post(lambda: self._connect(resolved, float("inf") if limit is None else limit, future))
         # A second more: the network thread knows the cause.
-        return self._result(future, None if limit is None else limit + 1.0, "cannot connect to %s" % _shown(resolved))
+        return self._result(future, None if limit is None else limit + 1.0, "cannot connect to %s" % shown(resolved))
 
     def _connect(self, address: Address, timeout: float, future: Future[Connection]) -> None:
         if self._is_closing or self._is_over:
@@ -622,7 +402,7 @@ class Transport:
         try:
             return self._accepted.take_several(count, limit)
         except queue.Empty:
-            raise RdtError("%s to %s within %g s" % (what, _shown(self.address), limit or 0)) from None
+            raise RdtError("%s to %s within %g s" % (what, shown(self.address), limit or 0)) from None
         except _Over:
             raise self._closed() from None
 
@@ -726,7 +506,7 @@ class Transport:
             raise self._closed()
 
     def _closed(self) -> RdtError:
-        return RdtError("the transport at %s is closed" % _shown(self.address))
+        return RdtError("the transport at %s is closed" % shown(self.address))
 
     def _remember_undelivered(self, connection: Connection, said: str) -> None:
         """Keep for `close` what the end of a connection left undelivered."""
@@ -851,17 +631,11 @@ class Transport:
 
     def _receive(self) -> None:
         endpoint, clock = self._endpoint, self._clock
-        self._datagrams.is_drained = False
         size = 0
-        for _ in range(READS_PER_TURN):
-            received = self._datagrams.receive()
-            if received is None:
-                return
-            data, segment_size, address = received
+        for data, segment_size, address in self._datagrams.arrivals(READS_PER_TURN):
+            # The clock is read after each read: a common one would spoil the round-trip samples.
+            endpoint.receive(data, segment_size, address, clock())
             size += len(data)
-            if len(data) and address[1]:  # source port 0 cannot be answered
-                # The clock is read after each read: a common one would spoil the round-trip samples.
-                endpoint.receive(data, segment_size, address, clock())
             if size >= READ_PER_TURN_MAX:
                 return
 
@@ -1035,7 +809,7 @@ class Connection:
         self._transfers = itertools.count(0 if made.is_client else 1, 2)
 
     def __repr__(self) -> str:
-        return "<rdt.Connection to %s>" % _shown(self.address)
+        return "<rdt.Connection to %s>" % shown(self.address)
 
     def __enter__(self) -> Connection:
         return self
@@ -1098,14 +872,14 @@ class Connection:
             self._end = event
         connecting = self._connecting
         if connecting is not None and not connecting.done() and connecting.set_running_or_notify_cancel():
-            connecting.set_exception(RdtError("cannot connect to %s: %s" % (_shown(self.address), event.reason)))
+            connecting.set_exception(RdtError("cannot connect to %s: %s" % (shown(self.address), event.reason)))
         self.transport._inbox.put(self._settle)  # behind what callers handed over before
 
     def _settle(self) -> None:
         """The end is known, and what it cost: whoever waits comes back."""
         left = self._left_behind()
         if left and (self.transport._is_closing or not self._is_end_told):
-            said = "%s to %s (%s)" % (left, _shown(self.address), self._reason())
+            said = "%s to %s (%s)" % (left, shown(self.address), self._reason())
             self.transport._remember_undelivered(self, said)
         for waiting in (self._messages, self._files, self._receipts):
             waiting.finish()
@@ -1127,7 +901,7 @@ class Connection:
             raise self._lost() from None
 
     def _late(self, what: str, deadline: float) -> RdtError:
-        return RdtError("%s from %s within %g s" % (what, _shown(self.address), getattr(deadline, "timeout", 0)))
+        return RdtError("%s from %s within %g s" % (what, shown(self.address), getattr(deadline, "timeout", 0)))
 
     def _take(self, waiting: Waiting, deadline: float, what: str) -> Frame:
         frame = self._wait_for(waiting, deadline, what)
@@ -1170,13 +944,13 @@ class Connection:
         more = " (%s)" % left if left else ""
         if missing and not self._leaving:
             more += " (%d bytes that it sent did not arrive)" % missing
-        return RdtError("the connection to %s is closed: %s%s" % (_shown(self.address), self._reason(), more))
+        return RdtError("the connection to %s is closed: %s%s" % (shown(self.address), self._reason(), more))
 
     def _check_open(self) -> None:
         if self._end is not None:
             raise self._lost()
         if self._leaving:
-            raise RdtError("the connection to %s is closed: %s" % (_shown(self.address), CLOSED_BY_THIS))
+            raise RdtError("the connection to %s is closed: %s" % (shown(self.address), CLOSED_BY_THIS))
 
     def _send_frame(
         self,
@@ -1201,8 +975,8 @@ class Connection:
 
     def _no_room_in_time(self, backlog_max: int) -> str:
         if self._waiting() > backlog_max:
-            return "%s took nothing in time" % _shown(self.address)
-        return "no room in time for %s: too much waits for others" % _shown(self.address)
+            return "%s took nothing in time" % shown(self.address)
+        return "no room in time for %s: too much waits for others" % shown(self.address)
 
     def _put_frame(self, kind: int, *parts: Buffer, is_bulk: bool = False, backlog_max: Optional[int] = None) -> bool:
         """Queue a frame, whether there is room or not; with `backlog_max`, only if there is."""
@@ -1306,7 +1080,7 @@ class Connection:
         if self._end is None or self._end.reason == "gave up":
             self._is_end_told = True
             self.transport._untold.pop(self._made.local_id, None)
-            raise RdtError("%s to %s within %g s" % (left, _shown(self.address), timeout or 0))
+            raise RdtError("%s to %s within %g s" % (left, shown(self.address), timeout or 0))
         raise self._lost()
 
     # ---- files
@@ -1323,7 +1097,7 @@ class Connection:
         name = _path(path, progress)
         began, deadline = time.monotonic(), _deadline(timeout)
         if not self._sending_file.acquire(blocking=False):
-            raise RdtError("a file is being sent to %s already" % _shown(self.address))
+            raise RdtError("a file is being sent to %s already" % shown(self.address))
         transfer, is_offered = next(self._transfers), False
         try:
             while True:
@@ -1341,7 +1115,7 @@ class Connection:
         except LibraryError as error:
             if is_offered:  # else the other side knows of nothing
                 self._tell_refused(transfer, str(error))
-            raise RdtError("cannot send to %s: %s" % (_shown(self.address), error)) from error
+            raise RdtError("cannot send to %s: %s" % (shown(self.address), error)) from error
         except BaseException:
             self._tell_refused(transfer, "the sender gave up")
             raise
@@ -1373,10 +1147,12 @@ class Connection:
         """The digest that the receiver reports for this transfer, "" for damage; RdtError when it refused."""
         if frames.number_of(frame.body) != transfer:
             return None  # about an earlier file
-        said = frames.behind_number(frame.body)
-        if frame.kind == frames.FILE_REFUSED:
-            raise RdtError("%s did not take the file: %s" % (_shown(self.address), frames.decode_reason(said)))
-        return said.hex() if frame.kind == frames.FILE_RECEIPT else ""
+        said = bytes(frame.body[_TRANSFER.size :])
+        if frame.kind == FILE_REFUSED:
+            raise RdtError(
+                "%s did not take the file: %s" % (shown(self.address), said.decode("utf-8", "replace")[:300])
+            )
+        return said.hex() if frame.kind == FILE_RECEIPT else ""
 
     def _is_kept(self, transfer: int, digest: str, deadline: float) -> bool:
         """Wait for the receipt; False when the file arrived damaged and is to be sent again, as it may be once."""
@@ -1387,7 +1163,7 @@ class Connection:
             if said == "" and not self._made.flight.checks_bulk:
                 return False
             if said is not None:
-                raise RdtError("%s confirmed another content than was sent" % _shown(self.address))
+                raise RdtError("%s confirmed another content than was sent" % shown(self.address))
 
     def accept_file(
         self, folder: Path, progress: Optional[Progress] = None, timeout: Optional[float] = None
@@ -1424,14 +1200,14 @@ class Connection:
             with SequentialWriter(folder, name, size) as writer:
                 if not self._receive_content(transfer, size, writer, progress, deadline):
                     if not may_repeat:
-                        raise RdtError("the file from %s arrived damaged" % _shown(self.address))
-                    self._put_frame(frames.FILE_DAMAGED, frames.encode_number(transfer))
+                        raise RdtError("the file from %s arrived damaged" % shown(self.address))
+                    self._put_frame(FILE_DAMAGED, _TRANSFER.pack(transfer))
                     return None
                 path = writer.finish()
                 digest = writer.hexdigest()
         except LibraryError as error:
             self._refuse(transfer, str(error))
-            raise RdtError("cannot keep the file from %s: %s" % (_shown(self.address), error)) from error
+            raise RdtError("cannot keep the file from %s: %s" % (shown(self.address), error)) from error
         except BaseException:
             self._refuse(transfer, "the receiver gave up")
             raise
@@ -1483,9 +1259,9 @@ class Connection:
         """What a frame brings of this transfer; None: it is of another. RdtError when the sender gave up."""
         if frames.number_of(frame.body) != transfer:
             return None
-        data = frames.behind_number(frame.body)
-        if frame.kind == frames.FILE_REFUSED:
-            raise RdtError("%s gave up: %s" % (_shown(self.address), frames.decode_reason(data)))
+        data = memoryview(frame.body)[_TRANSFER.size :]
+        if frame.kind == FILE_REFUSED:
+            raise RdtError("%s gave up: %s" % (shown(self.address), bytes(data).decode("utf-8", "replace")[:300]))
         return data
 
 

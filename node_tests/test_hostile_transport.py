@@ -41,6 +41,7 @@ from protocol.transport.frames import FRAME_HEADER, Frame
 from protocol.transport.handshake import HANDSHAKE_TIMEOUT
 from protocol.transport.liveness import IDLE_TIMEOUT, KEEP_ALIVE_INTERVAL, NO_PROGRESS_TIMEOUT
 from protocol.transport.packets import PacketType
+from sockets import udp
 
 MEGABYTE = 1_000_000
 MIB = 1 << 20
@@ -1027,7 +1028,7 @@ def test_d12_connection_resets_of_windows_are_passed_over(merges):
         for transport in (here, there):
             transport._datagrams._merges = merges and transport._datagrams._merges
             if not merges and hasattr(socket, "SOL_UDP"):
-                rdt._set(transport._datagrams.socket, socket.IPPROTO_UDP, rdt.UDP_GRO, 0)
+                udp._set(transport._datagrams.socket, socket.IPPROTO_UDP, udp.UDP_GRO, 0)
             transport._datagrams.socket = Resetting(transport._datagrams.socket)
         near = here.connect(there.address, timeout=WAIT)
         far = there.accept(timeout=WAIT)

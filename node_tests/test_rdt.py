@@ -13,6 +13,7 @@ import pytest
 import rdt
 from protocol.transport import frames
 from protocol.transport import packets as wire
+from sockets.udp import Datagrams
 
 WAIT = 20.0  # seconds; a bound for a busy machine, not an expectation
 
@@ -285,7 +286,7 @@ def test_datagrams_are_handed_on_as_they_came_merged_or_not(monkeypatch, seed, o
     rng = random.Random(seed)
     if not offload:
         monkeypatch.setenv(rdt.NO_OFFLOAD, "1")
-    datagrams = rdt.Datagrams("127.0.0.1", 0)
+    datagrams = Datagrams("127.0.0.1", 0)
     with contextlib.closing(datagrams), contextlib.ExitStack() as stack:
         senders = [stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(2)]
         sent, size, sender = [], 1472, senders[0]
@@ -304,12 +305,7 @@ def test_datagrams_are_handed_on_as_they_came_merged_or_not(monkeypatch, seed, o
 def receive_all(datagrams, sent, senders):
     """Take all that is there, and what is expected of it off the front of `sent`."""
     ports = {sender.getsockname()[1] for sender in senders}
-    datagrams.is_drained = False
-    while True:
-        found = datagrams.receive()
-        if found is None:
-            return
-        data, segment_size, address = found
+    for data, segment_size, address in datagrams.arrivals(1000):
         assert address[1] in ports
         for start in range(0, len(data), segment_size):
             assert bytes(data[start : start + segment_size]) == sent.pop(0)

@@ -1,0 +1,251 @@
+"""The UDP socket: batches of datagrams out, datagrams or merged runs of them in, and its troubles as sentences.
+
+Whoever owns a socket is the only thread that touches it: `sockets/thread.py`, and `sockets/door.py` on the same thread.
+"""
+
+from __future__ import annotations
+
+import collections
+import errno
+import os
+import socket
+import struct
+import sys
+from typing import Counter, Dict, Iterator, List, Optional, Tuple
+
+from protocol import mishaps
+from protocol.fields import Address, Buffer
+from protocol.transport.connection import Batch
+from protocol.transport.packets import DATAGRAM_SIZE_MAX
+from protocol.transport.recovery import SEGMENTS_MAX
+
+log = mishaps.logger("rdt")
+
+SOCKET_BUFFER_SIZE = 4 << 20  # asked for; a machine may give 208 KiB, and that works too
+READ_SIZE_MAX = 1 << 16  # bytes that one read may bring
+MERGED_MAX = 128 << 10  # bytes of a run that is handed on at once
+MERGED_SIZE_LEAST = 1000  # bytes: smaller datagrams are no data
+NO_OFFLOAD = "RDT_NO_OFFLOAD"  # set in the environment: one datagram a system call, as where there is no offload
+GSO_PAUSE = 600.0  # seconds that a destination goes without segmentation after it failed there
+GSO_PAUSES_MAX = 1024
+
+# Linux's names, which Python's socket module lacks.
+UDP_SEGMENT, UDP_GRO = 103, 104
+# A datagram that is too large shall be lost, not cut: only so do MTU probes tell the path's MTU.
+DONT_FRAGMENT = (("linux", 10, 3), ("darwin", 28, 1), ("win32", 14, 1))  # IP_MTU_DISCOVER: PROBE; IP_DONTFRAG(MENT)
+SIO_UDP_CONNRESET = 0x9800000C
+_SEGMENT_SIZE = struct.Struct("=H")
+_GRO_SIZE = struct.Struct("=i")
+_ANCILLARY_SIZE = 64
+
+
+class RdtError(Exception):
+    """A verb failed; the text names the other side and the cause."""
+
+
+def shown(address: Address) -> str:
+    """An address as such a text names it."""
+    return "%s:%d" % address
+
+
+def _set(sock: socket.socket, level: int, option: int, value: int) -> bool:
+    try:
+        sock.setsockopt(level, option, value)
+        return True
+    except OSError:
+        return False
+
+
+def _bound_socket(ip: str, port: int) -> socket.socket:
+    sock = None
+    try:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        if hasattr(socket, "SO_EXCLUSIVEADDRUSE"):  # Windows: nobody else may take the same port
+            _set(sock, socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+        sock.bind((ip, port))
+    except OSError as error:
+        if sock is not None:
+            sock.close()
+        raise RdtError(_bind_trouble(ip, port, error)) from error
+    sock.setblocking(False)
+    _set(sock, socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+    for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+        for size in (SOCKET_BUFFER_SIZE, 1 << 20, 1 << 18):
+            if _set(sock, socket.SOL_SOCKET, option, size):
+                break
+    for platform, option, value in DONT_FRAGMENT:
+        if sys.platform.startswith(platform):
+            _set(sock, socket.IPPROTO_IP, option, value)
+    if sys.platform == "win32":
+        _ignore_port_unreachable(sock)
+    return sock
+
+
+def _bind_trouble(ip: str, port: int, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE or getattr(error, "winerror", 0) == 10048:
+        return "port %d is taken by another program" % port
+    if error.errno == errno.EADDRNOTAVAIL or getattr(error, "winerror", 0) == 10049:
+        return "%s is not an address of this machine" % ip
+    if error.errno == errno.EACCES:
+        return "port %d may not be used here" % port
+    return "cannot open %s:%d: %s" % (ip or "0.0.0.0", port, error.strerror or error)
+
+
+def _ignore_port_unreachable(sock: socket.socket) -> None:
+    """Windows reports an ICMP answer to an earlier send as an error of the next receive: switch that off if we can."""
+    try:
+        import ctypes
+
+        flag, returned = ctypes.c_ulong(0), ctypes.c_ulong(0)
+        ctypes.windll.ws2_32.WSAIoctl(  # type: ignore[attr-defined]
+            sock.fileno(), SIO_UDP_CONNRESET, ctypes.byref(flag), 4, None, 0, ctypes.byref(returned), None, None
+        )
+    except (ImportError, AttributeError, OSError):
+        log.info("SIO_UDP_CONNRESET is not to be had; resets are ignored one by one")
+
+
+class Datagrams:
+    """The UDP socket: batches out, datagrams (or merged runs of them) in. Offload is found by trying.
+
+    Every error of a send but "wait" counts as loss: the transport sends again, and no thread dies.
+    """
+
+    def __init__(self, ip: str, port: int) -> None:
+        self.socket = _bound_socket(ip, port)
+        self.address: Address = self.socket.getsockname()[:2]
+        self.stats: Counter[str] = collections.Counter()
+        self.is_full = False  # the send that was refused last waits for the socket to be writable
+        self._view = memoryview(bytearray(MERGED_MAX + READ_SIZE_MAX))
+        self._ahead: Optional[Tuple[int, int, int, Address]] = None  # read, and not part of the run before it
+        self._is_drained = False  # the last read found nothing
+        self._has_sendmsg = hasattr(self.socket, "sendmsg")
+        self._segments = (
+            self._has_sendmsg
+            and not os.environ.get(NO_OFFLOAD)
+            and _set(self.socket, socket.IPPROTO_UDP, UDP_SEGMENT, 0)
+            and sys.platform.startswith("linux")
+        )
+        self._merges = self._segments and _set(self.socket, socket.IPPROTO_UDP, UDP_GRO, 1)
+        self._unsegmented: Dict[Address, float] = {}  # destinations where segmentation failed, and until when it rests
+
+    def fileno(self) -> int:
+        return self.socket.fileno()
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def send(self, batch: Batch, now: float, start: int = 0) -> int:
+        """Send a batch from that datagram on; behind which one it stopped, because the socket is full."""
+        try:
+            while start < batch.count:
+                start += self._send_some(batch, start, now)
+        except BlockingIOError:
+            self.is_full = True
+        except OSError as error:
+            if error.errno == errno.ENOBUFS:  # of the device, not of the socket: select would not show it
+                self.is_full = False
+                return start
+            self.stats["send: %s" % errno.errorcode.get(error.errno or 0, str(error))] += 1
+            return batch.count
+        return start
+
+    def _send_some(self, batch: Batch, start: int, now: float) -> int:
+        """One system call; how many datagrams it took."""
+        count = min(batch.count - start, SEGMENTS_MAX, DATAGRAM_SIZE_MAX // batch.segment_size)
+        if count > 1 and self._segments and self._unsegmented.get(batch.address, 0.0) <= now:
+            try:
+                control = [(socket.IPPROTO_UDP, UDP_SEGMENT, _SEGMENT_SIZE.pack(batch.segment_size))]
+                self.socket.sendmsg(self._buffers(batch, start, count), control, 0, batch.address)
+                return count
+            except OSError as error:
+                if error.errno not in (errno.EIO, errno.EINVAL, errno.EMSGSIZE):
+                    raise
+                self._rest_segmentation(batch.address, now)
+        parts = self._buffers(batch, start, 1)
+        if self._has_sendmsg:
+            self.socket.sendmsg(parts, [], 0, batch.address)
+        else:
+            self.socket.sendto(b"".join(parts), batch.address)
+        return 1
+
+    @staticmethod
+    def _buffers(batch: Batch, start: int, count: int) -> List[Buffer]:
+        per = batch.per_datagram
+        return batch.buffers if count == batch.count else batch.buffers[per * start : per * (start + count)]
+
+    def _rest_segmentation(self, address: Address, now: float) -> None:
+        if len(self._unsegmented) >= GSO_PAUSES_MAX:
+            self._unsegmented.clear()
+        self._unsegmented[address] = now + GSO_PAUSE
+        self.stats["segmentation failed"] += 1
+
+    def arrivals(self, count: int) -> Iterator[Tuple[memoryview, int, Address]]:
+        """What `receive` gives, up to so many times, from a socket that has something to read."""
+        self._is_drained = False
+        for _ in range(count):
+            received = self.receive()
+            if received is None:
+                return
+            if len(received[0]) and received[2][1]:  # source port 0 cannot be answered
+                yield received
+
+    def receive(self) -> Optional[Tuple[memoryview, int, Address]]:
+        """(datagrams one behind the other, size of each but the last, sender), good until the next call; None: no more.
+
+        What the kernel does not merge is merged here: a run of packets costs little more than one.
+        """
+        found = self._first()
+        if found is None:
+            return None
+        start, size, segment_size, address = found
+        stop = start + size
+        # A lone acknowledgement is not merged, for then its round-trip time would be that of the last read.
+        while segment_size >= MERGED_SIZE_LEAST and not size % segment_size and stop < MERGED_MAX:
+            self._ahead = self._read(stop)
+            if self._ahead is None:
+                self._is_drained = True
+                break
+            _, size, next_size, sender = self._ahead
+            if sender != address or next_size > segment_size or (next_size < segment_size and size > next_size):
+                break
+            self._ahead = None
+            stop += size
+            if next_size < segment_size:
+                break  # the last of a run may be shorter
+        return self._view[start:stop], segment_size, address
+
+    def has_read_ahead(self) -> bool:
+        """Is there something that select does not know of?"""
+        return self._ahead is not None
+
+    def _first(self) -> Optional[Tuple[int, int, int, Address]]:
+        """What was read ahead, moved to the front; otherwise a new read, unless the last one found nothing."""
+        if self._is_drained:
+            self._is_drained = False
+            return None
+        if self._ahead is None:
+            return self._read(0)
+        start, size, segment_size, address = self._ahead
+        self._ahead = None
+        self._view[:size] = self._view[start : start + size]
+        return 0, size, segment_size, address
+
+    def _read(self, start: int) -> Optional[Tuple[int, int, int, Address]]:
+        """Read into the buffer from that place on: (place, bytes, size of each datagram, sender)."""
+        try:
+            if self._merges:
+                into = [self._view[start : start + READ_SIZE_MAX]]
+                size, control, _, address = self.socket.recvmsg_into(into, _ANCILLARY_SIZE)
+                segment_size = size
+                for level, kind, data in control:
+                    if level == socket.IPPROTO_UDP and kind == UDP_GRO and len(data) >= 4:
+                        segment_size = _GRO_SIZE.unpack_from(data)[0]
+            else:
+                size, address = self.socket.recvfrom_into(self._view[start : start + READ_SIZE_MAX])
+                segment_size = size
+        except BlockingIOError:
+            return None
+        except OSError as error:  # ConnectionResetError on Windows: an earlier send found nobody; so be it
+            self.stats["receive: %s" % errno.errorcode.get(error.errno or 0, str(error))] += 1
+            return (start, 0, 0, ("", 0)) if isinstance(error, ConnectionResetError) else None
+        return start, size, segment_size, address[:2]
