@@ -4,7 +4,7 @@
     node thread            owns the roles (`Peer`, and `Supernode` when it is one); its inbox is `NodeThread.inbox`
     disk thread            owns the library: everything that may block on a disk
     scanner thread         owns the scanner: looks for new and changed files to share
-    network thread         owns the socket; made by `rdt.Transport`
+    network thread         owns the socket; made by `rdt.open_network`
 
 A command is a closure put into the node's inbox; its answer, and every notification, is a closure put into the
 console's. So nothing here needs a lock. This file makes the threads (`rdt` its own); only it and `prompt/`, which has
@@ -250,19 +250,19 @@ class Node:
     """One node with all its threads; made stopped, and only ever used by the prompt thread."""
 
     def __init__(self, settings: Settings, notify: Callable[[Any], None], library: files.Library,
-                 transport: rdt.Transport, is_port_own: bool) -> None:
+                 network: rdt.NetworkThread, is_port_own: bool) -> None:
         self.folder, self._is_port_own = relative_path(library.folder), is_port_own
         self.ip = interfaces.address_towards(settings.ip or ANY_ROUTE) or next(iter(own_addresses()), "127.0.0.1")
-        self.is_local = transport.address[0].startswith("127.")
+        self.is_local = network.address[0].startswith("127.")
         self._thread = NodeThread(time.monotonic)
         self.call = self._thread.call
         self._disk = DiskThread(self._thread)
         library.use_threads(*self._disk.submits)
-        self._library, self._transport = library, transport
+        self._library, self._network = library, network
         is_over = threading.Event()
         scanner = Scanner(library.folder, is_over, is_disk_busy=library.is_busy)
         self._scanner = ScannerThread(scanner, self._on_scanned, is_over)
-        self._links = rdt.Links(transport, self._emit)
+        self._links = rdt.Links(network, self._emit)
         self.peer = self._thread.peer = peer.Peer(
             self._links, library, Preparing(library), self._disk, random.SystemRandom(), notify, supernode.Supernode,
             settings.name, scanner, functools.partial(own_addresses, settings.ip))
@@ -291,8 +291,8 @@ class Node:
 
     def start(self, settings: Settings) -> None:
         """Starts the threads, and looks for the network."""
-        for thread in (self._thread, self._disk, self._scanner, self._transport):
-            thread.start()              # the transport last: its events need somebody who takes them
+        for thread in (self._thread, self._disk, self._scanner, self._network):
+            thread.start()              # the network last: its events need somebody who takes them
         target = (settings.ip, settings.port) if settings.ip else None
         self.call(lambda now: self.peer.start(target, settings.port, now))
 
@@ -300,8 +300,7 @@ class Node:
         """Ends the threads, delivers what was sent, and gives port and folder free."""
         self._scanner.stop()
         self._thread.stop()
-        with contextlib.suppress(rdt.RdtError):
-            self._transport.close(timeout)
+        self._network.close(timeout)
         self._disk(self._library.close, lambda *_: None)    # there, for a job may still be at its files
         self._disk.stop(timeout)
 
@@ -334,26 +333,26 @@ def open_node(settings: Settings, notify: Callable[[Any], None]) -> Node:
     except LibraryError as error:
         raise NodeError(str(error), EXIT_FLAGS, ()) from error
     try:
-        transport, is_port_own = _open_transport(settings)
+        network, is_port_own = _open_network(settings)
     except rdt.RdtError as error:
         library.close()
         raise NodeError(f"No network can be used here: {safe_text(str(error))}.") from error
-    log.info("node at %s:%d, folder %s", *transport.address, library.folder)
+    log.info("node at %s:%d, folder %s", *network.address, library.folder)
     tell = functools.partial(_tell, notify, library.folder)
-    node = Node(settings, tell, library, transport, is_port_own)
+    node = Node(settings, tell, library, network, is_port_own)
     if library.notice:
         tell(results.Notice(library.notice))
     node.start(settings)
     return node
 
 
-def _open_transport(settings: Settings) -> Tuple[rdt.Transport, bool]:
+def _open_network(settings: Settings) -> Tuple[rdt.NetworkThread, bool]:
     """A socket at the port asked for, or close behind it when it is taken: there newcomers look, too."""
     # An address of this machine alone is kept to it; any other is asked for from all interfaces.
     ip = settings.ip if settings.ip and settings.ip.startswith("127.") else "0.0.0.0"
     for port in (settings.port, *ports_behind(settings.port), 0):
         try:
-            return rdt.Transport(ip, port, trace=settings.trace), port == settings.port
+            return rdt.open_network(ip, port, trace=settings.trace), port == settings.port
         except rdt.RdtError as error:
             if not port:
                 raise

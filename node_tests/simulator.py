@@ -27,7 +27,6 @@ from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
 from disk.tracing import TraceFile
 from protocol.figures import PathFigures
-from protocol.membership.door import DOOR_INTERVAL
 from protocol.transport import packets as wire
 from protocol.transport.connection import Batch, ConnectionLost, Established, FrameReceived
 from protocol.transport.controllers import CONTROLLERS, DEFAULT
@@ -35,6 +34,7 @@ from protocol.transport.endpoint import Endpoint
 from protocol.transport.frames import Frame
 from protocol.transport.links import LinkTable
 from protocol.transport.trace import TracedEndpoint
+from sockets.door import DOOR_INTERVAL
 
 Address = Tuple[str, int]
 

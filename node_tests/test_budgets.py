@@ -20,6 +20,7 @@ from protocol.transport.connection import ConnectionLost, FrameReceived, State
 from protocol.transport.endpoint import Endpoint
 from protocol.transport.frames import Frame
 from protocol.transport.sending import VIEW_COST, HeldMemory, SendStream
+from sockets.links import Posted
 
 MIB = 1 << 20
 SMALL = encode(Offer(1, b"f" * 32, bytes(8), bytes(8), True, True))
@@ -79,9 +80,10 @@ def test_what_is_counted_for_what_waits_is_no_less_than_it_takes():
         assert bytes_for_each(count, SendStream().write, whole[:5000]) <= VIEW_COST
         alone = SendStream()
         assert bytes_for_each(count, lambda stream=alone: stream.write(bytes(5000))) <= VIEW_COST + 5000
-        links = rdt.Links(rdt.Transport("127.0.0.1", 0), lambda *event: None)  # not started: nothing is taken
-        assert bytes_for_each(count, links.send, 1, *message) <= rdt._Posted.COST
-        links._transport._release()
+        network = rdt.open_network("127.0.0.1", 0)  # not started: nothing is taken
+        links = rdt.Links(network, lambda *event: None)
+        assert bytes_for_each(count, links.send, 1, *message) <= Posted.COST
+        network.release()
 
 
 @pytest.mark.parametrize("seed", range(20))

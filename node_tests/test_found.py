@@ -30,9 +30,9 @@ class Ends:
 
     def __init__(self) -> None:
         self.events: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self.transport = rdt.Transport(LOOPBACK, 0)
-        self.links = rdt.Links(self.transport, lambda *event: self.events.put(event))
-        self.transport.start()
+        self.network = rdt.open_network(LOOPBACK, 0)
+        self.links = rdt.Links(self.network, lambda *event: self.events.put(event))
+        self.network.start()
 
     def next(self, kind: str) -> Any:
         """The next event of that kind."""
@@ -47,7 +47,7 @@ def pair() -> Iterator[List[Ends]]:
     ends = [Ends(), Ends()]
     yield ends
     for one in ends:
-        one.transport.close(1.0)
+        one.network.close(1.0)
 
 
 def wait_until(is_met: Any) -> None:
@@ -76,10 +76,10 @@ def test_a_door_opens_when_its_port_is_free_answers_there_and_closes_with_the_tr
         assert not here.links.has_door()
     wait_until(here.links.has_door)
     there.links.send_lone((LOOPBACK, port), b"who is there?")
-    assert here.next("on_door_lone") == (there.transport.address, b"who is there?")
-    here.links.send_by_door(there.transport.address, b"a member")
+    assert here.next("on_door_lone") == (there.network.address, b"who is there?")
+    here.links.send_by_door(there.network.address, b"a member")
     assert there.next("on_lone") == ((LOOPBACK, port), b"a member")
-    here.transport.close(1.0)
+    here.network.close(1.0)
     wait_until(lambda: is_free(port))
 
 
@@ -90,7 +90,7 @@ def test_a_link_by_the_door_has_a_negative_number_and_is_a_link_like_any_other(p
     wait_until(here.links.has_door)
     out = there.links.connect((LOOPBACK, port))
     link, address, is_incoming = here.next("on_link_up")
-    assert link < 0 and address == there.transport.address and is_incoming
+    assert link < 0 and address == there.network.address and is_incoming
     there.links.send(out, b"may I join?")
     message = here.next("on_message")
     assert (message[0], bytes(message[1])) == (link, b"may I join?")
@@ -102,7 +102,7 @@ def test_a_link_by_the_door_has_a_negative_number_and_is_a_link_like_any_other(p
     here.links.hold_door(0)
     wait_until(lambda: is_free(port))
     here.links.send(link, b"to nobody")
-    there.links.send_lone(here.transport.address, b"still here?")
+    there.links.send_lone(here.network.address, b"still here?")
     assert here.next("on_lone")[1] == b"still here?"
 
 
@@ -122,7 +122,7 @@ def test_a_door_opens_in_a_program_that_has_a_thousand_descriptors_open(pair: Li
         assert here.next("on_door_lone")[1] == b"who is there?"
         here.links.hold_door(0)
         here.links.hold_door(port)
-        there.links.send_lone(here.transport.address, b"still here?")
+        there.links.send_lone(here.network.address, b"still here?")
         assert here.next("on_lone")[1] == b"still here?"
 
 

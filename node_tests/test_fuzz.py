@@ -27,6 +27,8 @@ from protocol.transport.endpoint import Endpoint
 from protocol.transport.frames import StreamViolation
 from protocol.transport.packets import PacketType
 from protocol.transport.receiving import RECEIVE_WINDOW_INITIAL, ReceiveStream
+from sockets.channel import Channel, Room, Untold
+from sockets.files import Sending
 
 QUIET = {"deadline": None, "derandomize": True, "suppress_health_check": list(HealthCheck)}
 few, some, many = (settings(max_examples=count, **QUIET) for count in (40, 100, 500))
@@ -487,22 +489,22 @@ def test_any_runs_of_datagrams_in_one_read(parts, segment_size):
 
 
 class Unheard:
-    """A transport that has no thread: what would be posted is done at once."""
+    """A network thread that is none: what would be posted is done at once."""
 
     def __init__(self):
-        self._stopping = self._is_closing = False
-        self._gate = threading.RLock()
-        self._inbox = self
+        self.is_closing = False
+        self.gate = threading.RLock()
+        self.inbox = self
 
     def put(self, action):
         action()
 
-    _post = put
+    post = put
 
-    def _wake_up(self):
+    def wake_up(self):
         pass
 
-    def _clock(self):
+    def clock(self):
         return 1.0
 
 
@@ -526,8 +528,10 @@ def test_any_frames_at_the_verbs_are_a_message_a_file_or_an_rdt_error(tmp_path_f
     folder = tmp_path_factory.getbasetemp() / "fuzz"
     pair = Pair(seed=44)
     assert pair.connected()
-    connection = rdt.Connection(Unheard(), pair.back, None)
-    pair.b.on_event = connection._on_event
+    unheard = Unheard()
+    channel = Channel(unheard, Room(unheard), Untold(), pair.back)
+    connection = rdt.Connection(None, channel)
+    pair.b.on_event = channel.on_event
     for kind, body in frames:
         pair.there.send_frame(kind, body)
     pair.a.pump()
@@ -535,7 +539,7 @@ def test_any_frames_at_the_verbs_are_a_message_a_file_or_an_rdt_error(tmp_path_f
     for verb in (
         lambda: connection.receive(timeout=0),
         lambda: connection.accept_file(str(folder), timeout=0),
-        lambda: connection._is_kept(0, "00" * 32, 0.0),
+        lambda: Sending(channel, 0).is_kept("00" * 32, 0.0),
     ):
         with contextlib.suppress(rdt.RdtError):
             for _ in range(len(frames) + 1):

@@ -879,9 +879,9 @@ HARMFUL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u20
 
 def frames_over_the_limit(connection):
     """A header that announces 4 GiB, past our own checks."""
-    made = connection._made
-    connection.transport._post(lambda: made.sending.write(b"\x00\xff\xff\xff\xff"))
-    connection.transport._post(lambda: connection.transport._endpoint.touch(made))
+    made = connection.channel.core
+    connection.channel.post(lambda: made.sending.write(b"\x00\xff\xff\xff\xff"))
+    connection.channel.post(lambda: connection.transport._network.endpoint.touch(made))
 
 
 def test_an_outlaw_in_the_network_of_two_programs(tmp_path):

@@ -42,6 +42,7 @@ from protocol.transport.handshake import HANDSHAKE_TIMEOUT
 from protocol.transport.liveness import IDLE_TIMEOUT, KEEP_ALIVE_INTERVAL, NO_PROGRESS_TIMEOUT
 from protocol.transport.packets import PacketType
 from sockets import udp
+from sockets.waiting import Waiting
 
 MEGABYTE = 1_000_000
 MIB = 1 << 20
@@ -626,14 +627,12 @@ def test_e03_send_gives_its_caller_back_when_nobody_reads():
         with pytest.raises(rdt.RdtError, match="took nothing in time"):
             for _ in range(100):
                 near.send(bytes(MIB), timeout=0.3)
-        assert near._waiting() <= rdt.BACKLOG_HIGH + MIB
+        assert near.channel.waiting_size() <= rdt.BACKLOG_HIGH + MIB
         assert time.monotonic() - began < WAIT
-        near._made.sending.end = near._made.sending.acknowledged_to  # else the good-bye waits for the reader, too
+        near.channel.core.sending.end = near.channel.core.sending.acknowledged_to  # else the good-bye waits for the reader, too
         here.close = there.close = lambda: None
     for transport in (here, there):
-        transport._stopping = True
-        transport._wake()
-        transport._thread.join(WAIT)
+        transport._network.stop(WAIT)
 
 
 # ---- streams that contradict themselves: E04 ----------------------------------------------------------------------
@@ -953,16 +952,14 @@ class Clock:
             self.ahead += step
             for transport in self.transports:
                 seen = threading.Event()
-                if not transport._stopping:
-                    transport._post(seen.set)
+                if transport._network.is_alive():
+                    transport._network.inbox.post(seen.set)
                     assert seen.wait(WAIT)
             time.sleep(0.002)
 
     def close(self):
         for transport in self.transports:
-            transport._stopping = True
-            transport._wake()
-            transport._thread.join(WAIT)
+            transport._network.stop(WAIT)
 
 
 @pytest.fixture
@@ -977,9 +974,7 @@ def test_d12_a_remote_whose_port_is_closed_in_mid_transfer_times_out_and_hurts_n
     to_gone = node.connect(gone.address, timeout=WAIT)
     to_other, from_node = node.connect(other.address, timeout=WAIT), other.accept(timeout=WAIT)
     to_gone.send(bytes(3 * MIB))
-    gone._stopping = True  # no good-bye: from now on the kernel answers for it, "port unreachable"
-    gone._wake()
-    gone._thread.join(WAIT)
+    gone._network.stop(WAIT)  # no good-bye: from now on the kernel answers for it, "port unreachable"
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as plain:
         plain.connect(gone.address)
         plain.send(b"x")
@@ -989,14 +984,14 @@ def test_d12_a_remote_whose_port_is_closed_in_mid_transfer_times_out_and_hurts_n
     to_other.send(b"meanwhile")
     assert from_node.receive(timeout=WAIT) == b"meanwhile"
     clock.forward(IDLE_TIMEOUT - 5)
-    assert not to_gone._ended.is_set()  # ICMP closes nothing
+    assert not to_gone.channel.ended.is_set()  # ICMP closes nothing
     clock.forward(10)
-    assert to_gone._ended.wait(WAIT)
+    assert to_gone.channel.ended.wait(WAIT)
     with pytest.raises(rdt.RdtError, match="no sign of life for 30 s"):
         to_gone.send(b"x")
     to_other.send(b"and now")
     assert from_node.receive(timeout=WAIT) == b"and now"
-    assert node._thread.is_alive()
+    assert node._network.is_alive()
 
 
 class Resetting:
@@ -1026,10 +1021,10 @@ class Resetting:
 def test_d12_connection_resets_of_windows_are_passed_over(merges):
     with rdt.open("127.0.0.1", 0) as here, rdt.open("127.0.0.1", 0) as there:
         for transport in (here, there):
-            transport._datagrams._merges = merges and transport._datagrams._merges
+            transport._network.datagrams._merges = merges and transport._network.datagrams._merges
             if not merges and hasattr(socket, "SOL_UDP"):
-                udp._set(transport._datagrams.socket, socket.IPPROTO_UDP, udp.UDP_GRO, 0)
-            transport._datagrams.socket = Resetting(transport._datagrams.socket)
+                udp._set(transport._network.datagrams.socket, socket.IPPROTO_UDP, udp.UDP_GRO, 0)
+            transport._network.datagrams.socket = Resetting(transport._network.datagrams.socket)
         near = here.connect(there.address, timeout=WAIT)
         far = there.accept(timeout=WAIT)
         for number in range(3):
@@ -1037,7 +1032,7 @@ def test_d12_connection_resets_of_windows_are_passed_over(merges):
             near.send(data)
             assert far.receive(timeout=WAIT) == data
         assert sum(count for cause, count in there.stats().items() if cause.startswith("receive:")) > 3
-        assert here._thread.is_alive() and there._thread.is_alive()
+        assert here._network.is_alive() and there._network.is_alive()
 
 
 @pytest.mark.parametrize("trouble", ["EPERM", "ENETUNREACH", "EHOSTUNREACH", "ENETDOWN", "ENOBUFS", "EAGAIN"])
@@ -1067,15 +1062,15 @@ def test_d12_errors_of_a_send_are_loss_and_the_transfer_goes_on(trouble):
     with rdt.open("127.0.0.1", 0) as here, rdt.open("127.0.0.1", 0) as there:
         near = here.connect(there.address, timeout=WAIT)
         far = there.accept(timeout=WAIT)
-        if not here._datagrams._has_sendmsg:
+        if not here._network.datagrams._has_sendmsg:
             pytest.skip("the platform has no sendmsg")
-        failing = here._datagrams.socket = Failing(here._datagrams.socket)
+        failing = here._network.datagrams.socket = Failing(here._network.datagrams.socket)
         for number in range(3):
             data = bytes([number % 251]) * MIB
             near.send(data)
             assert far.receive(timeout=WAIT) == data
         assert failing.turns >= 5
-        assert here._thread.is_alive()
+        assert here._network.is_alive()
 
 
 def is_root():
@@ -1087,9 +1082,9 @@ def test_d09_source_port_0_and_the_own_address_get_no_answer():
     """Raw datagrams on loopback: an INIT that would be answered, from port 0 and from the node's own address."""
     with rdt.open("127.0.0.1", 0) as node, rdt.open("127.0.0.1", 0) as honest:
         seen, sent = [], []
-        receive, send = node._endpoint.receive, node._datagrams.send
-        node._endpoint.receive = lambda data, size, source, now: (seen.append(source), receive(data, size, source, now))
-        node._datagrams.send = lambda batch, now: (sent.append(batch.address), send(batch, now))[1]
+        receive, send = node._network.endpoint.receive, node._network.datagrams.send
+        node._network.endpoint.receive = lambda data, size, source, now: (seen.append(source), receive(data, size, source, now))
+        node._network.datagrams.send = lambda batch, now: (sent.append(batch.address), send(batch, now))[1]
         try:
             raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP)
         except PermissionError:
@@ -1137,7 +1132,7 @@ DOWN_AND_UP = """
         print("recovered in %.1f s" % (time.monotonic() - began))
         here.connect(there.address, timeout=5).send(b"new")
         assert there.accept(timeout=5).receive(timeout=5) == b"new"
-        assert here._thread.is_alive() and there._thread.is_alive()
+        assert here._network.is_alive() and there._network.is_alive()
 """
 NO_NETWORK = """
     import rdt
@@ -1205,8 +1200,8 @@ def test_h05_a_disk_that_takes_five_seconds_holds_no_keep_alive_up(clock, monkey
     chat, heard = here.connect(there.address, timeout=WAIT), there.accept(timeout=WAIT)
     spoke = {here: [clock()], there: [clock()]}
     for transport in (here, there):
-        send, times = transport._datagrams.send, spoke[transport]
-        transport._datagrams.send = lambda batch, now, send=send, times=times: (times.append(now), send(batch, now))[1]
+        send, times = transport._network.datagrams.send, spoke[transport]
+        transport._network.datagrams.send = lambda batch, now, send=send, times=times: (times.append(now), send(batch, now))[1]
     content = os.urandom(9 * MIB)
     (tmp_path / "f.bin").write_bytes(content)
     receipts = []
@@ -1258,7 +1253,7 @@ def test_h05_a_node_with_such_a_disk_stays_in_its_network_and_chats(tmp_path):
 
 def test_a_wait_whose_time_is_over_ends():
     """Up to Python 3.10, SimpleQueue.get(timeout), once used here, may wait for ever if its time is up on the way."""
-    waiting, ended = rdt.Waiting(), threading.Event()
+    waiting, ended = Waiting(), threading.Event()
 
     def wait_often():
         for number in range(60_000):

@@ -110,8 +110,8 @@ def test_a_program_chooses_it_by_name():
         near, far = here.connect(there.address), there.accept(timeout=10)
         near.send(b"hello")
         assert far.receive(timeout=10) == b"hello"
-        assert isinstance(near._made.recovery.congestion, NewReno)
-        assert not isinstance(far._made.recovery.congestion, NewReno)
+        assert isinstance(near.channel.core.recovery.congestion, NewReno)
+        assert not isinstance(far.channel.core.recovery.congestion, NewReno)
 
 
 @pytest.mark.parametrize("wrong", ["reno", "", 7, ["newreno"]])

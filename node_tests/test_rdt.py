@@ -13,6 +13,7 @@ import pytest
 import rdt
 from protocol.transport import frames
 from protocol.transport import packets as wire
+from sockets import kinds
 from sockets.udp import Datagrams
 
 WAIT = 20.0  # seconds; a bound for a busy machine, not an expectation
@@ -75,7 +76,7 @@ def test_a_message_without_end_is_not_collected_for_ever(ends):
     receiving = in_background(far.receive, timeout=WAIT)
     with pytest.raises(rdt.RdtError):
         for _ in range(200):
-            near._send_frame(frames.PART, bytes(4), bytes(1 << 20))
+            near.channel.send_frame(kinds.PART, bytes(4), bytes(1 << 20))
     with pytest.raises(rdt.RdtError, match="too long"):
         receiving()
 
@@ -187,7 +188,7 @@ def test_an_address_that_is_none(ends, address):
 
 def test_a_name_that_leaves_the_folder_is_refused(ends, tmp_path):
     near, far = ends
-    near._send_frame(frames.FILE, frames.encode_offer(2, 3, "../evil.txt"))
+    near.channel.send_frame(kinds.FILE, kinds.FILE_HEADER.pack(2, 3), b"../evil.txt")
     with pytest.raises(rdt.RdtError):
         far.accept_file(str(tmp_path / "inbox"), timeout=WAIT)
     assert not (tmp_path / "evil.txt").exists()
@@ -260,8 +261,8 @@ def test_random_and_damaged_datagrams_during_a_transfer(ends, tmp_path):
                 wire.seal(datagram)
             x.sendto(datagram, near.transport.address if index % 3 else far.transport.address)
     assert sending().sha256 == accepting().sha256 == hashlib.sha256(content).hexdigest()
-    assert near.transport._thread.is_alive()
-    assert far.transport._thread.is_alive()
+    assert near.transport._network.is_alive()
+    assert far.transport._network.is_alive()
 
 
 @pytest.mark.parametrize("offload", [True, False], ids=["segmented if the system can", "one by one"])
@@ -272,7 +273,7 @@ def test_with_and_without_segmentation(tmp_path, monkeypatch, offload):
     (tmp_path / "f.bin").write_bytes(content)
     with rdt.open("127.0.0.1", 0) as here, rdt.open("127.0.0.1", 0) as there:
         for transport in (here, there):
-            transport._endpoint.datagram_size_max = 1472
+            transport._network.endpoint.datagram_size_max = 1472
         near = here.connect(there.address, timeout=WAIT)
         accepting = in_background(there.accept(timeout=WAIT).accept_file, str(tmp_path / "inbox"), timeout=WAIT)
         near.send_file(str(tmp_path / "f.bin"), timeout=WAIT)
@@ -314,19 +315,19 @@ def receive_all(datagrams, sent, senders):
 def test_bytes_on_their_way_to_the_network_thread_count_as_backlog():
     """They once did not: a quick disk filled a link beyond what its own node allowed, which then gave the link up."""
     with rdt.open("127.0.0.1", 0) as there:
-        transport = rdt.Transport("127.0.0.1", 0)  # its thread does not run yet
+        network = rdt.open_network("127.0.0.1", 0)  # its thread does not run yet
         events = queue.SimpleQueue()
-        links = rdt.Links(transport, lambda *event: events.put(event))
+        links = rdt.Links(network, lambda *event: events.put(event))
         link = links.connect(there.address)
         messages = [b"%d" % index * 1_000_000 for index in range(3)]
         for message in messages:
             links.send(link, message[:10], message[10:])
         assert links.backlog(link) == 3_000_000
-        transport.start()
+        network.start()
         accepted = there.accept(timeout=WAIT)
         assert [accepted.receive(timeout=WAIT) for _ in messages] == messages
         assert [events.get(timeout=WAIT)[0] for _ in range(2)] == ["on_link_up", "on_writable"]
-        transport.close()
+        network.close(WAIT)
         assert links.backlog(link) == 0
 
 
@@ -334,7 +335,7 @@ def test_a_file_damaged_on_the_way_is_sent_again_with_checksums_over_its_bytes(e
     near, far = ends
     content = os.urandom(3_000_000)
     (tmp_path / "f.bin").write_bytes(content)
-    sent, seen = near.transport._datagrams.send, []
+    sent, seen = near.transport._network.datagrams.send, []
 
     def damaging(batch, now):
         header = batch.buffers[0]
@@ -345,7 +346,7 @@ def test_a_file_damaged_on_the_way_is_sent_again_with_checksums_over_its_bytes(e
             batch = batch._replace(buffers=[header, flipped, *batch.buffers[2:]])
         return sent(batch, now)
 
-    near.transport._datagrams.send = damaging
+    near.transport._network.datagrams.send = damaging
     accepting = in_background(far.accept_file, str(tmp_path / "inbox"), timeout=WAIT)
     receipt = near.send_file(str(tmp_path / "f.bin"), timeout=WAIT)
     assert receipt.sha256 == accepting().sha256 == hashlib.sha256(content).hexdigest()

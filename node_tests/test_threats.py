@@ -248,11 +248,11 @@ def test_a_node_with_little_memory_outlives_two_floods(tmp_path):
         ana.expect(r"^\* supernode at")
         most = (status_of(ana.process.pid, "VmSize") << 10) + 256 * MIB
         resource.prlimit(ana.process.pid, resource.RLIMIT_AS, (most, most))
-        made = outlaw.connect(("127.0.0.1", port))._made
+        made = outlaw.connect(("127.0.0.1", port)).channel.core
         strangers = Strangers(16)
         for number in range(amount(200_000, 20_000)):
             packet = data_packet(made.remote_id, 10_000 + 2 * number, 1000 + 2 * number, b"x")
-            outlaw._datagrams.socket.sendto(packet, ("127.0.0.1", port))
+            outlaw._network.datagrams.socket.sendto(packet, ("127.0.0.1", port))
             strangers.send(number, init(number.to_bytes(16, "big")), ("127.0.0.1", port))
         strangers.close()
         with Running(*flags, "bo", cwd=tmp_path / "bo") as bo:

@@ -8,15 +8,22 @@ import errno
 import os
 import pathlib
 import select
+import selectors
 import socket
 import sys
 import threading
 import time
+from concurrent.futures import Future
 
 import pytest
 
 import rdt
 from node_tests.test_rdt import WAIT, in_background
+from protocol.transport.links import MESSAGE
+from sockets import hub
+from sockets.hub import result_of
+from sockets.waiting import Waiting
+from sockets.watch import Watch
 
 MIB = 1 << 20
 BACK_SOON = 5.0  # seconds that a verb which comes back "at once" may have on a busy machine
@@ -56,9 +63,7 @@ def fill(near):
 
 def fall_silent(transport):
     """As a killed process does: no good-bye."""
-    transport._stopping = True
-    transport._wake()
-    transport._thread.join(WAIT)
+    transport._network.stop(WAIT)
 
 
 def error_of(verb, *args, **kwargs):
@@ -123,7 +128,7 @@ def test_a_second_file_at_once_is_refused_to_its_sender(ends, tmp_path):
 
 def test_the_rest_of_a_file_given_up_is_taken_out_beside_a_reader(ends):
     """The queue was once turned round, while its reader took from it: whole files came out of order, as damaged."""
-    waiting = rdt.Waiting()
+    waiting = Waiting()
     for number in range(5000):
         waiting.put(number)
     taken = in_background(lambda: [waiting.take() for _ in range(2000)])
@@ -208,30 +213,30 @@ def test_a_second_close_waits_for_the_first(ends):
     near, _ = ends
     fill(near)
     first = in_background(error_of, near.transport.close, timeout=0.3)
-    while not near.transport._is_closing:
+    while not near.transport._network.is_closing:
         time.sleep(0.001)
     near.transport.close()
-    assert not near.transport._thread.is_alive()
+    assert not near.transport._network.is_alive()
     assert "not delivered" in first()
 
 
 def test_a_connection_that_was_made_too_late_for_its_caller_is_closed_again(opened):
     here, there = opened(), opened()
     resume, asleep = threading.Event(), threading.Event()
-    here._post(lambda: (asleep.set(), resume.wait(WAIT)))
+    here._network.inbox.post(lambda: (asleep.set(), resume.wait(WAIT)))
     assert asleep.wait(WAIT)
-    assert "timed out" in error_of(rdt.Transport._result, here, _posted_connect(here, there), 0.01, "cannot connect")
+    assert "timed out" in error_of(result_of, _posted_connect(here, there), 0.01, "cannot connect")
     resume.set()
     bound = time.monotonic() + WAIT
-    while there._endpoint.next_deadline() == float("inf") or here._connections or there._connections:
+    while there._network.endpoint.next_deadline() == float("inf") or here._hub._channels or there._hub._channels:
         assert time.monotonic() < bound
         time.sleep(0.001)
-    assert not here._established()
+    assert not here._hub._established()
 
 
 def _posted_connect(here, there):
-    future = rdt.Future()
-    here._post(lambda: here._connect(there.address, WAIT, future))
+    future = Future()
+    here._network.inbox.post(lambda: here._hub._connect(there.address, WAIT, future))
     return future
 
 
@@ -267,7 +272,7 @@ def test_close_tells_of_ends_that_no_verb_has_told(ends):
     near, far = ends
     near.send(bytes(MIB))
     far.transport.disconnect(far)
-    assert near._ended.wait(WAIT)
+    assert near.channel.ended.wait(WAIT)
     assert "%d bytes were not delivered" % (MIB + 5) in error_of(near.transport.close)
 
 
@@ -275,7 +280,7 @@ def test_leaving_a_connection_by_with_tells_it_too_but_hides_no_other_error(ends
     near, far = ends
     near.send(bytes(MIB))
     far.transport.disconnect(far)
-    assert near._ended.wait(WAIT)
+    assert near.channel.ended.wait(WAIT)
     with pytest.raises(ZeroDivisionError), near:
         print(1 / 0)
     with pytest.raises(rdt.RdtError, match="not delivered"), near:
@@ -294,11 +299,11 @@ def test_disconnect_that_runs_out_of_time_tells_and_ends_it(ends):
 def test_a_message_posted_behind_the_end_is_told(ends):
     """send() had its check behind it when the connection ended: it returned, and disconnect() knew of nothing."""
     near, far = ends
-    with near.transport._gate:
-        near._posted_size += 5
+    with near.transport._network.inbox.gate:
+        near.channel._posted_size += 5
     far.transport.disconnect(far)
-    assert near._ended.wait(WAIT)
-    near.transport._post(lambda: near._queue_frame(rdt.MESSAGE, (b"hello",), 5, False))
+    assert near.channel.ended.wait(WAIT)
+    near.channel.post(lambda: near.channel._queue_frame(MESSAGE, (b"hello",), 5, False))
     assert "5 bytes were not delivered" in error_of(near.transport.disconnect, near)
 
 
@@ -349,16 +354,16 @@ def test_a_remote_that_falls_silent_while_a_verb_waits_is_told_as_what_it_is(ope
     near = here.connect(there.address, timeout=WAIT)
     near.send(b"read")
     assert there.accept(WAIT).receive(WAIT) == b"read"
-    while near._made.backlog:
+    while near.channel.core.backlog:
         time.sleep(0.001)
     fall_silent(there)
     near.send(b"x")
     ending = in_background(error_of, *((here.close,) if verb == "close" else (here.disconnect, near)), timeout=WAIT)
-    while not near._leaving:
+    while not near.channel._is_leaving:
         time.sleep(0.001)
-    while not near._ended.is_set():
+    while not near.channel.ended.is_set():
         clock.ahead += 1.0
-        here._wake()
+        here._network.inbox.wake()
         time.sleep(0.01)
     assert "6 bytes were perhaps not delivered" in ending()
 
@@ -371,7 +376,7 @@ def test_a_kept_file_has_its_receipt_though_the_sender_is_gone(ends, tmp_path, m
     def finish_late(writer):
         path = finish(writer)
         near.transport.close(timeout=WAIT)
-        assert far._ended.wait(WAIT)
+        assert far.channel.ended.wait(WAIT)
         return path
 
     monkeypatch.setattr(rdt.SequentialWriter, "finish", finish_late)
@@ -498,7 +503,7 @@ def test_broadcast_counts_only_those_that_are_open(ends):
     near, far = ends
     assert near.transport.broadcast(b"one") == 1
     far.transport.disconnect(far)
-    assert near._ended.wait(WAIT)
+    assert near.channel.ended.wait(WAIT)
     assert near.transport.broadcast(b"none") == 0
 
 
@@ -522,7 +527,7 @@ def test_accept_all_that_gets_too_few_leaves_them_to_the_next(opened):
 
 
 def test_connections_that_nobody_accepts_do_not_pile_up(opened, monkeypatch):
-    monkeypatch.setattr(rdt, "ACCEPTED_MAX", 2)
+    monkeypatch.setattr(hub, "ACCEPTED_MAX", 2)
     server, client = opened(), opened()
     made = [client.connect(server.address, timeout=WAIT) for _ in range(3)]
     assert "nobody accepts connections there" in error_of(made[2].receive, WAIT)
@@ -537,7 +542,7 @@ def test_connections_that_nobody_accepts_do_not_pile_up(opened, monkeypatch):
 def test_senders_wait_for_room_in_the_sum_of_all_and_nobody_who_reads_is_closed_for_it(opened):
     """Each had room of its own: what waited for all together passed its bound, and the slowest were closed."""
     here = opened()
-    here._endpoint.held_max = 4 * MIB
+    here._network.endpoint.held_max = 4 * MIB
     pairs = []
     for _ in range(6):
         there = opened()
@@ -559,7 +564,7 @@ def test_senders_wait_for_room_in_the_sum_of_all_and_nobody_who_reads_is_closed_
 
 def test_who_takes_nothing_does_not_keep_the_room_of_all_from_who_does(opened):
     here, deaf, reading = opened(), opened(), opened()
-    here._endpoint.held_max = 4 * MIB
+    here._network.endpoint.held_max = 4 * MIB
     full = here.connect(deaf.address, timeout=WAIT)
     with pytest.raises(rdt.RdtError, match="too much waits for others"):
         while True:
@@ -578,7 +583,7 @@ def test_what_came_of_a_long_message_that_was_given_up_is_dropped(ends):
             near.send(bytes(20 * MIB), timeout=0)
         near.send(b"small", timeout=WAIT)
         assert far.receive(WAIT) == b"small"
-        assert far._joining.size == 0
+        assert far._messages.joining.size == 0 and not far._messages.joining._parts
 
 
 def test_a_send_that_ran_out_of_time_has_sent_nothing(ends):
@@ -586,7 +591,7 @@ def test_a_send_that_ran_out_of_time_has_sent_nothing(ends):
     fill(near)
     with pytest.raises(rdt.RdtError, match="took nothing in time"):
         near.send(b"never", timeout=0.01)
-    while near._waiting() > rdt.BACKLOG_HIGH:
+    while near.channel.waiting_size() > rdt.BACKLOG_HIGH:
         assert far.receive(WAIT) == bytes(MIB)
     near.send(b"last")
     while True:
@@ -606,7 +611,7 @@ def test_files_not_taken_are_not_remembered_for_ever(ends, tmp_path):
         accepting()
     near.send(b"behind them")
     assert far.receive(WAIT) == b"behind them"
-    assert not far._refused
+    assert not far.channel.arrivals._refused
 
 
 # ---- more than 1,024 descriptors ----------------------------------------------------------------------------------
@@ -627,7 +632,7 @@ def test_a_program_with_many_open_files_has_a_transport_that_works_and_rests():
                 stack.callback(os.close, os.dup(null.fileno()))
             here, there = (stack.enter_context(rdt.open("127.0.0.1", 0)) for _ in range(2))
             with pytest.raises(ValueError):
-                select.select([here._datagrams.fileno()], [], [], 0)
+                select.select([here._network.datagrams.fileno()], [], [], 0)
             near = here.connect(there.address, timeout=WAIT)
             near.send(bytes(3 * MIB))
             assert there.accept(WAIT).receive(WAIT) == bytes(3 * MIB)
@@ -641,13 +646,13 @@ def test_a_program_with_many_open_files_has_a_transport_that_works_and_rests():
 def test_a_full_socket_is_waited_for_by_either_means():
     left, right = socket.socketpair()
     with left, right:
-        watch = rdt.Watch(left.fileno(), right.fileno())
+        watch = Watch(left.fileno(), right.fileno())
         with contextlib.closing(watch):
-            for selector in (None, rdt.selectors.SelectSelector()):
+            for selector in (None, selectors.SelectSelector()):
                 watch._selector = selector
                 if selector is not None:
                     for descriptor in watch._reading:
-                        selector.register(descriptor, rdt.selectors.EVENT_READ)
+                        selector.register(descriptor, selectors.EVENT_READ)
                 began = time.monotonic()
                 assert watch.wait(WAIT, True) == []
                 assert time.monotonic() - began < WAIT / 2

@@ -131,6 +131,10 @@ class Datagrams:
     def fileno(self) -> int:
         return self.socket.fileno()
 
+    def receive_buffer_size(self) -> int:
+        """Bytes that the system keeps for us between two reads."""
+        return self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+
     def close(self) -> None:
         self.socket.close()
 

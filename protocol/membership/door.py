@@ -21,7 +21,6 @@ from protocol.fields import Address
 from protocol.membership.proofs import random_bytes, with_proof
 from protocol.messages import NO_NODE, NOWHERE, ROLE_MEMBER, ROLE_SUPERNODE, Answer
 
-DOOR_INTERVAL = 0.25  # seconds between two tries to bind the port: four system calls each
 PORTS_BEHIND = 16  # more nodes than that on one machine bind any free port, and the door leads to them
 PORT_MAX = 65535
 MEETINGS_MAX = 3  # with one that should come to us: then it never will (a program of the past), and we go

@@ -1,0 +1,96 @@
+"""What callers hand to a verb, as it is used inside; what cannot be right is said at once, with how it should look."""
+
+from __future__ import annotations
+
+import errno
+import math
+import socket
+import threading
+import time
+from typing import Any, Optional, Tuple
+
+from protocol.fields import Address, Buffer
+from sockets.udp import RdtError
+
+NOT_LOOKED_UP = {socket.EAI_AGAIN, socket.EAI_MEMORY, errno.EMFILE, errno.ENFILE}  # a name may be right all the same
+
+
+class WrongUse(RdtError, TypeError, ValueError):
+    """A call that cannot be right; the text says how it should look. Nothing was done."""
+
+
+# ---- times --------------------------------------------------------------------------------------------------------
+
+
+class Deadline(float):
+    """The instant at which a verb's time is up, and its timeout, for the one who is told of it."""
+
+    timeout = 0.0
+
+
+def seconds_of(timeout: Optional[float]) -> Optional[float]:
+    """A timeout, or None where it is longer than the system can wait."""
+    if timeout is None:
+        return None
+    if not isinstance(timeout, (int, float)) or not timeout >= 0:
+        raise WrongUse("%r is no timeout: it is a number of seconds, or None for no limit" % (timeout,))
+    return timeout if timeout < threading.TIMEOUT_MAX else None
+
+
+def deadline_of(timeout: Optional[float]) -> float:
+    """When the time of a verb that is called now is up."""
+    seconds = seconds_of(timeout)
+    if seconds is None:
+        return math.inf
+    deadline = Deadline(time.monotonic() + seconds)
+    deadline.timeout = seconds
+    return deadline
+
+
+def left_of(deadline: float) -> Optional[float]:
+    """Seconds until then, as a timeout."""
+    return None if deadline == math.inf else max(0.0, deadline - time.monotonic())
+
+
+# ---- addresses and messages ---------------------------------------------------------------------------------------
+
+
+def port_of(port: Any, what: str, least: int = 0) -> int:
+    """A port as a number, whether it came as one or as text."""
+    number = int(port) if isinstance(port, str) and port.isdigit() else port
+    if not isinstance(number, int) or not least <= number <= 65_535:
+        raise WrongUse("%s: ports go from %d to 65535" % (what, least))
+    return number
+
+
+def resolved(address: Tuple[str, int]) -> Address:
+    """The address in numbers; RdtError when the name is unknown, WrongUse when it is no address."""
+    is_pair = isinstance(address, (tuple, list)) and len(address) == 2 and isinstance(address[0], str)
+    if not is_pair or not address[0]:
+        raise WrongUse('cannot connect to %r: an address is a pair, as in connect(("127.0.0.1", 6020))' % (address,))
+    host, port = address[0], port_of(address[1], "cannot connect to %s:%s" % tuple(address), least=1)
+    if host == "0.0.0.0":
+        raise WrongUse("cannot connect to %s:%d: that is every address of a machine; take one of them" % (host, port))
+    try:
+        return socket.gethostbyname(host), port
+    except (OSError, UnicodeError) as error:
+        cause = "no such machine is known"
+        if isinstance(error, OSError) and error.errno in NOT_LOOKED_UP:
+            cause = "its name could not be looked up: %s" % error.strerror
+        raise RdtError("cannot connect to %s:%d: %s" % (host, port, cause)) from None
+
+
+def message_of(data: Buffer, size_max: int, what: str = "") -> bytes:
+    """What is to be sent, as bytes of its own: the caller may change its buffer at once."""
+    message = data if isinstance(data, bytes) else _copy_of(data)
+    if len(message) > size_max:
+        raise WrongUse("a message of %d bytes is too long%s; %d fit" % (len(message), what, size_max))
+    return message
+
+
+def _copy_of(data: Buffer) -> bytes:
+    try:
+        return memoryview(data).tobytes()  # whatever the items of a view are, and however they lie
+    except TypeError:
+        hint = ': text.encode() makes bytes of text' if isinstance(data, str) else ""
+        raise WrongUse("a message is bytes, not %s%s" % (type(data).__name__, hint)) from None

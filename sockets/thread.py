@@ -1,0 +1,350 @@
+"""The network thread: the only one that touches the socket and the endpoint, and the inbox by which others reach it.
+
+    callers' threads --Inbox--> NetworkThread (Datagrams <-> Endpoint) --events--> Face --> callers' threads
+
+A *face* is what others see of it: `Hub` for the verbs of `rdt`, which block, or `Links` for the roles, whose verbs do
+not. It is attached to the thread, which asks it and tells it by `Face`; a face posts closures to the inbox.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import queue
+import random
+import secrets
+import socket
+import threading
+import time
+from typing import Any, Callable, Dict, List, Optional, Protocol, Tuple
+
+from protocol import mishaps
+from protocol.transport import controllers
+from protocol.transport.connection import Batch
+from protocol.transport.endpoint import Endpoint
+from protocol.transport.packets import DATAGRAM_SIZE_MAX
+from protocol.transport.trace import TracedEndpoint
+from sockets.udp import Datagrams, RdtError, shown
+from sockets.watch import Watch
+
+log = mishaps.logger("rdt")
+
+ACTIONS_PER_TURN = 1000  # of the inbox, before the endpoint is served again
+READS_PER_TURN = 64  # runs of datagrams, and
+READ_PER_TURN_MAX = 512 << 10  # bytes taken before acknowledging and sending
+TURN_SIZE_MAX = 1 << 20  # bytes sent before looking for acknowledgements again
+FULL_PAUSE = 0.01  # seconds until the next try where no event tells that there is room
+SLEEP_MAX = 60.0  # seconds
+CONFIRM_TIME = 0.5  # seconds, when a timeout is over, in which the other side may still say what it took
+STOP_TIME = 5.0  # seconds for the last turn
+CLOSED_BY_THIS = "closed by this side"
+
+
+class Face:
+    """What the network thread asks and tells the face that is attached to it, always on that thread."""
+
+    def on_event(self, event: Any) -> None:
+        """The endpoint has this to tell."""
+
+    def turn(self, now: float, readable: List[int]) -> None:
+        """Behind the events of each turn; these descriptors of the watch had something to read."""
+
+    def next_deadline(self) -> float:
+        """When `turn` wants to be called even if nothing happens."""
+        return math.inf
+
+    def held_before(self) -> int:
+        """Bytes handed over by callers that the endpoint does not have yet."""
+        return 0
+
+    def on_closing(self) -> None:
+        """All connections are about to be closed."""
+
+    def on_over(self) -> None:
+        """The thread is at its end: nothing will come any more."""
+
+
+class Trace(Protocol):
+    """Where a trace is written to; the thread closes it."""
+
+    def write(self, text: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Inbox:
+    """What other threads want done on the network thread, in order.
+
+    `gate` is a callers' lock: who checks that something is open and posts to it holds it, and so does who ends it. So
+    what was taken from a caller is in the inbox before the end, and is delivered or counted as undelivered.
+    """
+
+    def __init__(self, said: str) -> None:
+        self.gate = threading.Lock()
+        self._said = said
+        self._actions: queue.SimpleQueue[Callable[[], Any]] = queue.SimpleQueue()
+        self._waker, self._wakened = socket.socketpair()
+        self._waker.setblocking(False)
+        self._wakened.setblocking(False)
+        self._is_sleeping = False
+        self.is_over = False  # nothing is posted any more
+
+    def post(self, action: Callable[[], Any]) -> None:
+        """From any thread: run this on the network thread, soon. RdtError when that has ended."""
+        with self.gate:
+            if self.is_over:
+                raise self.closed()
+            self._actions.put(action)
+        self.wake_up()
+
+    def closed(self) -> RdtError:
+        """What is said to whom comes too late."""
+        return RdtError(self._said)
+
+    def put(self, action: Callable[[], Any]) -> None:
+        """The same for who holds the gate and knows that it is open; it calls `wake_up` when it has let go."""
+        self._actions.put(action)
+
+    def wake_up(self) -> None:
+        """The thread shall look into its inbox, should it sleep."""
+        if self._is_sleeping:
+            self.wake()
+
+    def wake(self) -> None:
+        """It shall come round once more."""
+        with contextlib.suppress(OSError):  # full: it will wake anyway
+            self._waker.send(b"\0")
+
+    # ---- on the network thread
+
+    def fileno(self) -> int:
+        """Readable when somebody woke the thread."""
+        return self._wakened.fileno()
+
+    def begin_sleep(self) -> bool:
+        """From now on who posts wakes the thread; True: something is there already."""
+        self._is_sleeping = True
+        return not self._actions.empty()
+
+    def end_sleep(self, readable: List[int]) -> None:
+        """The thread is awake, and sees what comes by itself."""
+        self._is_sleeping = False
+        if self._wakened.fileno() in readable:
+            with contextlib.suppress(OSError):
+                self._wakened.recv(4096)
+
+    def run(self) -> None:
+        """Do what there is, within bounds."""
+        with contextlib.suppress(queue.Empty):
+            for _ in range(ACTIONS_PER_TURN):
+                self._actions.get_nowait()()
+
+    def finish(self) -> None:
+        """Take nothing any more, and do the rest: each action finds what it was for ended."""
+        with self.gate:
+            self.is_over = True
+        while not self._actions.empty():
+            self._actions.get_nowait()()
+
+    def close(self) -> None:
+        self.is_over = True  # should the rest have failed
+        self._waker.close()
+        self._wakened.close()
+
+
+class NetworkThread:
+    """One UDP socket, its endpoint, and the thread that owns both; constructing binds, `start` starts.
+
+    `endpoint` is to be touched on this thread only, by what is posted to `inbox`. RdtError when the address cannot be
+    had. A trace, if one is given, is written on this thread and closed at its end.
+    """
+
+    def __init__(
+        self,
+        ip: str = "",
+        port: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+        rng: Optional[random.Random] = None,
+        controller: str = controllers.DEFAULT,
+        trace: Optional[Trace] = None,
+    ) -> None:
+        self.clock, self._trace = clock, trace
+        self.datagrams = Datagrams(ip, port)
+        self.address = self.datagrams.address
+        self.endpoint = self._new_endpoint(rng or secrets.SystemRandom(), controller)
+        self.inbox = Inbox("the transport at %s is closed" % shown(self.address))
+        self.watch = Watch(self.datagrams.fileno(), self.inbox.fileno())
+        self.is_closing = False  # `close` was called
+        self._face = Face()  # until one is attached
+        self._readable: List[int] = []  # what the watch found last
+        self._unsent: Optional[Tuple[Batch, int]] = None  # and how many of it were sent
+        self._is_stopping = False
+        self._all_settled: Optional[threading.Event] = None  # what `close` waits for
+        self._has_closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="network", daemon=True)
+
+    def _new_endpoint(self, rng: random.Random, controller: str) -> Endpoint:
+        # A datagram that does not fit into a small receive buffer several times over is never used.
+        size_max = min(DATAGRAM_SIZE_MAX, self.datagrams.receive_buffer_size() // 4)
+        new_controller = controllers.CONTROLLERS[controller]
+        if self._trace is None:
+            return Endpoint(rng, datagram_size_max=size_max, new_controller=new_controller)
+        write = self._trace.write
+        return TracedEndpoint(write, rng, datagram_size_max=size_max, new_controller=new_controller)
+
+    def attach(self, face: Face) -> None:
+        """Have this face; before `start`, once."""
+        self._face = face
+        self.endpoint.held_before = face.held_before
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def is_alive(self) -> bool:
+        """Does the thread run?"""
+        return self._thread.is_alive()
+
+    def check_open(self) -> None:
+        """RdtError once `close` was called, or the thread has ended."""
+        if self.is_closing or self.inbox.is_over:
+            raise self.inbox.closed()
+
+    def stats(self) -> Dict[str, int]:
+        """Counters of what was dropped, refused and failed, by cause."""
+        return {**dict(self.endpoint.stats), **dict(self.datagrams.stats)}
+
+    # ---- the end, from any thread
+
+    def close(self, timeout: Optional[float]) -> bool:
+        """Let all connections end within so many seconds (None: no limit), then the thread; free the port.
+
+        Calling it once more only waits for the first; True for that.
+        """
+        with self.inbox.gate:
+            is_first, self.is_closing = not self.is_closing, True
+        if not is_first:
+            self._has_closed.wait(timeout)
+            return False
+        try:
+            if self.is_alive():
+                self._settle_all(timeout)
+            else:
+                self._end_everything()
+        finally:
+            self._has_closed.set()
+        return True
+
+    def stop(self, timeout: float = STOP_TIME) -> None:
+        """End the thread, without a good-bye to anybody."""
+        self._is_stopping = True
+        self.inbox.wake()
+        self._thread.join(timeout)
+
+    def _settle_all(self, timeout: Optional[float]) -> None:
+        settled = threading.Event()
+        with contextlib.suppress(RdtError):
+            self.inbox.post(lambda: self._begin_close(settled))
+            if not settled.wait(timeout):
+                self.inbox.post(lambda: self.endpoint.give_up_all("gave up", self.clock()))
+                settled.wait(CONFIRM_TIME)
+        self.stop()
+
+    # ---- on the thread itself
+
+    def _begin_close(self, settled: threading.Event) -> None:
+        self._face.on_closing()
+        self._all_settled = settled
+        self.endpoint.close_all("closed")
+        self._maybe_settled()
+
+    def _maybe_settled(self) -> None:
+        if self._all_settled is not None and all(made.is_settled for made in self.endpoint.connections):
+            self._all_settled.set()
+
+    def _run(self) -> None:
+        try:
+            while not self._is_stopping:
+                try:
+                    self._turn()
+                except Exception:  # one bad datagram or event never ends the thread
+                    log.exception("dropped what the network thread could not handle")
+        finally:
+            self._end_everything()
+
+    def _end_everything(self) -> None:
+        """Whatever still waits for something is told that it will not come."""
+        try:
+            self.endpoint.drop_all(CLOSED_BY_THIS)
+            self._hand_out_events()
+            self.inbox.finish()
+        finally:
+            self._face.on_over()
+            self.release()
+
+    def release(self) -> None:
+        """Give back what the system gave, of a thread that runs no more or never did."""
+        for handle in (self.watch, self.datagrams, self.inbox, self._trace):
+            if handle is not None:
+                handle.close()
+
+    def _turn(self) -> None:
+        self.inbox.run()
+        now = self.clock()
+        if self.endpoint.next_deadline() <= now:
+            self.endpoint.on_timeout(now)
+        self._send(now)
+        self._hand_out_events()
+        self._face.turn(now, self._readable)
+        self._readable = self._sleep()
+        if self.datagrams.fileno() in self._readable or self.datagrams.has_read_ahead():
+            self._receive()
+            self._hand_out_events()  # whoever waits for a message goes on while it is acknowledged
+
+    def _sleep(self) -> List[int]:
+        """Until there is something to do; what can be read."""
+        is_busy = self.inbox.begin_sleep() or self.endpoint.events or self.datagrams.has_read_ahead()
+        timeout = 0.0 if is_busy else self._idle_time()
+        readable = self.watch.wait(timeout, self._unsent is not None and self.datagrams.is_full)
+        self.inbox.end_sleep(readable)
+        return readable
+
+    def _idle_time(self) -> float:
+        if self._unsent is not None:
+            return FULL_PAUSE
+        deadline = min(self.endpoint.next_deadline(), self._face.next_deadline())
+        return min(max(0.0, deadline - self.clock()), SLEEP_MAX)
+
+    def _receive(self) -> None:
+        endpoint, clock = self.endpoint, self.clock
+        size = 0
+        for data, segment_size, address in self.datagrams.arrivals(READS_PER_TURN):
+            # The clock is read after each read: a common one would spoil the round-trip samples.
+            endpoint.receive(data, segment_size, address, clock())
+            size += len(data)
+            if size >= READ_PER_TURN_MAX:
+                return
+
+    def _send(self, now: float) -> None:
+        if self._unsent is not None:
+            batch, sent = self._unsent
+            self._unsent = None  # should this raise, it is lost, and not tried for ever
+            sent = self.datagrams.send(batch, now, sent)
+            self._unsent = (batch, sent) if sent < batch.count else None
+            if self._unsent is not None:
+                return
+        size = 0
+        for batch in self.endpoint.batches(now):
+            sent = self.datagrams.send(batch, now)
+            if sent < batch.count:
+                self._unsent = batch, sent
+                return
+            size += batch.count * batch.segment_size
+            if size >= TURN_SIZE_MAX:
+                return
+
+    def _hand_out_events(self) -> None:
+        events = self.endpoint.events
+        while events:
+            self._face.on_event(events.popleft())
+        self._maybe_settled()
