@@ -12,6 +12,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 WINGS = ("content", "transport", "membership", "ruling", "exchange")  # of protocol/; beside them: its ground
 PACKAGES = ("protocol", "sockets", "disk", "prompt")
 MODULES = {path.stem: path for path in ROOT.glob("*.py")}
+PACKAGES = ("prompt", "protocol", "disk", "sockets")
 for package in PACKAGES:
     inner = [path for path in (ROOT / package).rglob("*.py") if path.stem != "__init__"]
     MODULES.update({".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in inner})
@@ -48,30 +49,23 @@ DOORS = {
 FORBIDDEN = {  # what a room's import list may not hold, from the standard library
     **dict.fromkeys(("ground", *WINGS, "peer", "supernode"), DOORS),
     "disk": {"socket", "select", "selectors", "threading", "asyncio", "subprocess"},
-    "sockets": {"pathlib", "shutil", "tempfile", "subprocess"},
-    "rdt": {"pathlib", "shutil", "tempfile", "subprocess"},
+    "library": {"socket", "select", "selectors", "threading", "queue", "asyncio", "sqlite3", "subprocess"},
+    "sockets": {"io", "pathlib", "shutil", "tempfile", "asyncio", "sqlite3", "subprocess", "ssl"},
+    "rdt": DOORS - {"os", "time"},  # the environment, and how long a file took
 }
-HOUSE = {  # what of the house each room may import, besides its own; the order inside is held by the test for cycles
-    "ground": set(),
-    "content": {"ground"},
-    "transport": {"ground"},
-    "membership": {"ground", "content", "prompt"},
-    "ruling": {"ground", "content", "membership"},
-    "exchange": {"ground", "content", "membership", "prompt"},
-    "sockets": {"ground", "transport"},
-    "disk": {"ground", "content"},
-    "prompt": {"ground", "content", "membership"},
-    "peer": {"ground", "content", "membership", "exchange"},
-    "supernode": {"ground", "content", "membership", "ruling"},
-    "rdt": {"ground", "content", "transport", "membership", "sockets", "disk"},
+HOUSE = {  # what of the house each room may import; a package's own order is held by the test for cycles
+    "protocol": ("protocol",),
+    "disk": ("protocol", "disk"),
+    "prompt": ("protocol", "prompt"),
+    "library": ("protocol", "disk"),
+    "sockets": ("protocol", "sockets"),
+    "rdt": ("protocol", "disk", "sockets"),
+    "supernode": ("protocol",),
+    "peer": ("protocol",),
+    "node_client": ("protocol", "prompt", "disk", "library", "sockets", "rdt", "peer", "supernode"),
 }
-HOUSE["node_client"] = {*HOUSE, "node_client"}
-NEVER = {  # what a wing has no part in, though its room is allowed
-    "content": {"protocol.messages"},
-    "transport": {"protocol.messages", "protocol.results"},
-    "rdt": {"protocol.messages"},
-    "sockets": {"protocol.messages"},
-}
+WINGS = {"sockets": {"transport"}, "rdt": {"transport", "content"}}  # of protocol/ that they know, beside the ground
+VOCABULARIES = {"protocol.messages", "protocol.results"}  # what the bytes mean: nothing to the transport
 
 
 def imports_of(path):
@@ -110,6 +104,14 @@ def test_a_room_imports_what_it_may(name):
     assert not {module.split(".")[0] for module in imported} & FORBIDDEN.get(room, set())
 
 
+@pytest.mark.parametrize("name", [name for name in sorted(MODULES) if name.split(".")[0] in WINGS])
+def test_sockets_and_verbs_know_the_transport_and_not_what_the_bytes_mean(name):
+    imported = imports_of(MODULES[name])
+    inside = {module.split(".")[1] for module in imported if module.startswith("protocol.")}
+    wings = {room for room in inside if (ROOT / "protocol" / room).is_dir()}
+    assert wings <= WINGS[name.split(".")[0]] and not imported & VOCABULARIES
+
+
 @pytest.mark.skipif(not hasattr(sys, "stdlib_module_names"), reason="Python 3.10 lists its modules")
 @pytest.mark.parametrize("name", sorted(MODULES))
 def test_only_the_standard_library_is_needed(name):
@@ -122,15 +124,16 @@ def test_only_the_client_prints_and_asks(name):
     assert not set(calls_of(MODULES[name])) & {"print", "input"}
 
 
-@pytest.mark.parametrize("name", sorted(set(MODULES) - CLIENT - {"rdt"}))
+@pytest.mark.parametrize("name", sorted(set(MODULES) - CLIENT - {"sockets.thread"}))
 def test_only_the_client_and_the_transport_make_threads(name):
     """The file verbs have one for digests beside a file that is read or written, and nothing else runs on it."""
     made = set(calls_of(MODULES[name])) & {"threading.Thread", "Thread", "ThreadPoolExecutor"}
     assert made <= ({"ThreadPoolExecutor"} if name == "disk.sequential" else set())
 
 
-def test_the_transport_asks_the_system_for_its_environment_only():
-    tree = ast.walk(ast.parse(MODULES["rdt"].read_text(encoding="utf-8")))
+@pytest.mark.parametrize("name", ["rdt", "sockets.udp"])
+def test_the_transport_asks_the_system_for_its_environment_only(name):
+    tree = ast.walk(ast.parse(MODULES[name].read_text(encoding="utf-8")))
     attributes = [node for node in tree if isinstance(node, ast.Attribute)]
     used = {node.attr for node in attributes if isinstance(node.value, ast.Name) and node.value.id == "os"}
     assert used == {"environ"}
@@ -148,8 +151,8 @@ def test_top_level_holds_what_the_design_names():
         pytest.skip("not a git checkout")
     top = {line.split("/")[0] for line in tracked.stdout.splitlines()}
     assert top <= {
-        *("node_client.py", "supernode.py", "peer.py", "rdt.py", "prompt", "protocol", "disk", "sockets"),
-        "node_tests",
+        *("node_client.py", "supernode.py", "peer.py", "rdt.py", "disk/library.py", "prompt", "protocol", "disk"),
+        *("sockets", "node_tests"),
         *("README.md", "CHANGELOG.md", "LICENSE", "pyproject.toml", ".ci", ".gitignore"),
     }
 
