@@ -34,14 +34,13 @@ from disk.tracing import TraceFile
 from protocol.content.troubles import LibraryError
 from protocol.fields import Buffer
 from protocol.transport import controllers
-from protocol.transport.frames import FRAME_SIZE_MAX
+from protocol.transport.frames import FRAME_SIZE_MAX, MESSAGE_SIZE_MAX
 from sockets.arguments import WrongUse, deadline_of, message_of, port_of, resolved, seconds_of
 from sockets.channel import BACKLOG_HIGH as BACKLOG_HIGH  # what the docstrings name can be had here
 from sockets.channel import Channel
 from sockets.files import Files, Offer, Progress
 from sockets.hub import BROADCAST_HIGH as BROADCAST_HIGH
 from sockets.hub import Hub
-from sockets.kinds import MESSAGE_SIZE_MAX
 from sockets.links import Links as Links
 from sockets.messages import Messages
 from sockets.thread import NetworkThread

@@ -13,7 +13,6 @@ import pytest
 import rdt
 from protocol.transport import frames
 from protocol.transport import packets as wire
-from sockets import kinds
 from sockets.udp import Datagrams
 
 WAIT = 20.0  # seconds; a bound for a busy machine, not an expectation
@@ -76,7 +75,7 @@ def test_a_message_without_end_is_not_collected_for_ever(ends):
     receiving = in_background(far.receive, timeout=WAIT)
     with pytest.raises(rdt.RdtError):
         for _ in range(200):
-            near.channel.send_frame(kinds.PART, bytes(4), bytes(1 << 20))
+            near.channel.send_frame(frames.PART, bytes(4), bytes(1 << 20))
     with pytest.raises(rdt.RdtError, match="too long"):
         receiving()
 
@@ -188,7 +187,7 @@ def test_an_address_that_is_none(ends, address):
 
 def test_a_name_that_leaves_the_folder_is_refused(ends, tmp_path):
     near, far = ends
-    near.channel.send_frame(kinds.FILE, kinds.FILE_HEADER.pack(2, 3), b"../evil.txt")
+    near.channel.send_frame(frames.FILE, frames.encode_offer(2, 3, "../evil.txt"))
     with pytest.raises(rdt.RdtError):
         far.accept_file(str(tmp_path / "inbox"), timeout=WAIT)
     assert not (tmp_path / "evil.txt").exists()

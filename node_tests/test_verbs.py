@@ -19,7 +19,7 @@ import pytest
 
 import rdt
 from node_tests.test_rdt import WAIT, in_background
-from protocol.transport.links import MESSAGE
+from protocol.transport.frames import MESSAGE
 from sockets import hub
 from sockets.hub import result_of
 from sockets.waiting import Waiting

@@ -14,22 +14,25 @@ import threading
 from typing import Callable, Iterator, Optional, Protocol
 
 from protocol.fields import Buffer
-from protocol.transport.frames import Frame
-from sockets.channel import Channel
-from sockets.kinds import (
+from protocol.transport.frames import (
     FILE,
     FILE_DAMAGED,
     FILE_DATA,
     FILE_END,
-    FILE_HEADER,
     FILE_RECEIPT,
     FILE_REFUSED,
     SPAN_SIZE,
-    TRANSFER,
+    Frame,
+    behind_number,
+    decode_offer,
+    decode_reason,
+    encode_number,
+    encode_offer,
+    encode_reason,
+    number_of,
 )
+from sockets.channel import Channel
 from sockets.udp import RdtError, shown
-
-REASON_SIZE_MAX = 300  # bytes of why a file was refused
 
 Progress = Callable[[int, int], None]  # (bytes done, size)
 
@@ -84,13 +87,13 @@ class Files:
         channel = self._channel
         while True:
             frame = channel.take(channel.arrivals.files, deadline, "no file")
-            if frame.kind != FILE or len(frame.body) < FILE_HEADER.size:
+            said = decode_offer(frame.body) if frame.kind == FILE else None
+            if said is None:
                 continue  # the rest of a file that was refused
-            transfer, size = FILE_HEADER.unpack_from(frame.body)
-            try:
-                return Offer(channel, transfer, size, bytes(frame.body[FILE_HEADER.size :]).decode("utf-8"))
-            except UnicodeDecodeError:
-                Offer(channel, transfer, size, "").refuse("its name is not UTF-8")
+            offer = Offer(channel, said.transfer, said.size, said.name or "")
+            if said.name is not None:
+                return offer
+            offer.refuse("its name is not UTF-8")
 
 
 class Sending:
@@ -98,14 +101,14 @@ class Sending:
 
     def __init__(self, channel: Channel, transfer: int) -> None:
         self._channel, self._transfer = channel, transfer
-        self._number = TRANSFER.pack(transfer)
+        self._number = encode_number(transfer)
         self._is_offered = False  # else the other side knows of nothing
 
     def send(self, reader: Reader, progress: Optional[Progress], deadline: float) -> str:
         """Offer it and send all of it; its digest. RdtError when it is refused, or as `Channel.send_frame`."""
         self._is_offered = True
-        header = FILE_HEADER.pack(self._transfer, reader.size)
-        self._channel.send_frame(FILE, header, reader.name.encode("utf-8", "replace"), deadline=deadline)
+        offer = encode_offer(self._transfer, reader.size, reader.name)
+        self._channel.send_frame(FILE, offer, deadline=deadline)
         self._send_content(reader, progress, deadline)
         digest = reader.hexdigest()
         self._channel.send_frame(FILE_END, self._number, bytes.fromhex(digest), deadline=deadline)
@@ -143,11 +146,11 @@ class Sending:
 
     def _read_receipt(self, frame: Frame) -> Optional[str]:
         """The digest that the receiver reports for this transfer, "" for damage; RdtError when it refused."""
-        if TRANSFER.unpack_from(frame.body)[0] != self._transfer:
+        if number_of(frame.body) != self._transfer:
             return None  # about an earlier file
-        said = bytes(frame.body[TRANSFER.size :])
+        said = behind_number(frame.body)
         if frame.kind == FILE_REFUSED:
-            raise RdtError("%s did not take the file: %s" % (shown(self._channel.address), _reason(said)))
+            raise RdtError("%s did not take the file: %s" % (shown(self._channel.address), decode_reason(said)))
         return said.hex() if frame.kind == FILE_RECEIPT else ""
 
     def give_up(self, reason: str) -> None:
@@ -162,7 +165,7 @@ class Offer:
     def __init__(self, channel: Channel, transfer: int, size: int, name: str) -> None:
         self._channel = channel
         self.transfer, self.size, self.name = transfer, size, name
-        self._number = TRANSFER.pack(transfer)
+        self._number = encode_number(transfer)
 
     def receive(self, writer: Writer, progress: Optional[Progress], deadline: float) -> bool:
         """Write the file as it comes; is it the one that was sent? RdtError when it does not come whole."""
@@ -184,11 +187,11 @@ class Offer:
 
     def _content_of(self, frame: Frame) -> Optional[memoryview]:
         """What a frame brings of this transfer; None: it is of another. RdtError when the sender gave up."""
-        if len(frame.body) < TRANSFER.size or TRANSFER.unpack_from(frame.body)[0] != self.transfer:
+        if number_of(frame.body) != self.transfer:
             return None
-        data = memoryview(frame.body)[TRANSFER.size :]
+        data = behind_number(frame.body)
         if frame.kind == FILE_REFUSED:
-            raise RdtError("%s gave up: %s" % (shown(self._channel.address), _reason(bytes(data))))
+            raise RdtError("%s gave up: %s" % (shown(self._channel.address), decode_reason(data)))
         return data
 
     def ask_again(self) -> None:
@@ -210,8 +213,4 @@ class Offer:
 def _tell_refused(channel: Channel, number: bytes, reason: str) -> None:
     """Say, without waiting for room, that nothing will come of this file."""
     with contextlib.suppress(RdtError):
-        channel.put_frame(FILE_REFUSED, number, reason.encode("utf-8", "replace")[:REASON_SIZE_MAX])
-
-
-def _reason(said: bytes) -> str:
-    return said.decode("utf-8", "replace")[:REASON_SIZE_MAX]
+        channel.put_frame(FILE_REFUSED, number, encode_reason(reason))

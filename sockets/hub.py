@@ -11,7 +11,7 @@ from typing import Any, Dict, List, Optional, Tuple
 from protocol.fields import Address
 from protocol.transport.connection import CloseCode, Connection, ConnectionLost, Established, State
 from protocol.transport.endpoint import LoneReceived
-from protocol.transport.links import MESSAGE
+from protocol.transport.frames import MESSAGE
 from sockets.channel import Channel, Room, Untold
 from sockets.thread import Face, NetworkThread
 from sockets.udp import RdtError, shown

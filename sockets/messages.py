@@ -5,12 +5,20 @@ from __future__ import annotations
 import contextlib
 import itertools
 import threading
+from typing import Optional
 
 from protocol.transport.connection import CloseCode
-from protocol.transport.frames import FRAME_SIZE_MAX, StreamViolation
-from protocol.transport.links import MESSAGE
+from protocol.transport.frames import (
+    FRAME_SIZE_MAX,
+    MESSAGE,
+    PART_DROPPED,
+    Frame,
+    LongMessages,
+    StreamViolation,
+    encode_number,
+    parts_of,
+)
 from sockets.channel import Channel
-from sockets.kinds import LAST_PART, PART, PART_DROPPED, SPAN_SIZE, TRANSFER, Joining
 from sockets.udp import RdtError
 
 
@@ -20,7 +28,7 @@ class Messages:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._numbers = itertools.count()  # of long messages
-        self.joining = Joining()  # whose turn it is to receive has it
+        self.joining = LongMessages()  # whose turn it is to receive has it
         # Callers' locks, not the protocol's: one message belongs to one caller from its beginning to its end.
         self._receiving, self._sending_long = threading.Lock(), threading.Lock()
 
@@ -30,13 +38,12 @@ class Messages:
             self._channel.send_frame(MESSAGE, message, deadline=deadline)
         else:
             with self._channel.turn(self._sending_long, deadline, "another thread sends; no room"):
-                self._send_long(memoryview(message), TRANSFER.pack(next(self._numbers) & 0xFFFFFFFF), deadline)
+                self._send_long(memoryview(message), encode_number(next(self._numbers) & 0xFFFFFFFF), deadline)
 
     def _send_long(self, message: memoryview, number: bytes, deadline: float) -> None:
         try:
-            for start in range(0, len(message), SPAN_SIZE):
-                kind = PART if start + SPAN_SIZE < len(message) else LAST_PART
-                self._channel.send_frame(kind, number, message[start : start + SPAN_SIZE], deadline=deadline)
+            for kind, part in parts_of(message):
+                self._channel.send_frame(kind, number, part, deadline=deadline)
         except BaseException:
             with contextlib.suppress(RdtError):
                 self._channel.put_frame(PART_DROPPED, number)
@@ -47,11 +54,16 @@ class Messages:
         channel = self._channel
         with channel.turn(self._receiving, deadline, "no message"):
             while True:
-                frame = channel.take(channel.arrivals.messages, deadline, "no message")
-                try:
-                    message = self.joining.add(frame)
-                except StreamViolation as violation:
-                    channel.fail(CloseCode.LIMIT, str(violation))
-                    continue
+                message = self._joined(channel.take(channel.arrivals.messages, deadline, "no message"))
                 if message is not None:
                     return message
+
+    def _joined(self, frame: Frame) -> Optional[bytes]:
+        """The message that is whole with this frame, if one is."""
+        if frame.kind == MESSAGE:
+            return bytes(frame.body)
+        try:
+            return self.joining.take(frame)
+        except StreamViolation as violation:
+            self._channel.fail(CloseCode.LIMIT, str(violation))
+            return None

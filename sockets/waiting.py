@@ -8,19 +8,15 @@ import threading
 from typing import Any, Callable, Deque, Dict, List, Optional
 
 from protocol.transport.connection import Connection
-from protocol.transport.frames import Frame
-from protocol.transport.links import MESSAGE
-from sockets.kinds import (
-    FILE,
-    FILE_DAMAGED,
+from protocol.transport.frames import (
+    FILE_ANSWER_KINDS,
+    FILE_CONTENT_KINDS,
     FILE_DATA,
     FILE_END,
-    FILE_RECEIPT,
     FILE_REFUSED,
-    LAST_PART,
-    PART,
-    PART_DROPPED,
-    TRANSFER,
+    MESSAGE_KINDS,
+    Frame,
+    number_of,
 )
 
 REFUSED_MAX = 1024  # files not taken, of which more may still come
@@ -88,30 +84,30 @@ class Arrivals:
         self.messages = Waiting(changed)
         self.files = Waiting(changed)  # FILE, FILE_DATA, FILE_END, and FILE_REFUSED by the sender
         self.receipts = Waiting(changed)  # FILE_RECEIPT, FILE_DAMAGED, and FILE_REFUSED by the receiver
-        self._refused: Dict[bytes, None] = {}  # transfers that this side did not take, and that may still go on
+        self._refused: Dict[int, None] = {}  # transfers that this side did not take, and that may still go on
 
     # ---- on the network thread
 
     def put(self, frame: Frame) -> None:
         """A frame came: somebody may wait for it."""
-        if frame.kind in (MESSAGE, PART, LAST_PART, PART_DROPPED):
+        if frame.kind in MESSAGE_KINDS:
             self.messages.put(frame)
         elif self._is_of_refused_file(frame):
             self._core.consume(frame)
             if frame.kind == FILE_REFUSED:  # the last thing of a transfer
-                del self._refused[bytes(frame.body[: TRANSFER.size])]
-        elif frame.kind in (FILE, FILE_DATA, FILE_END):
+                del self._refused[number_of(frame.body)]
+        elif frame.kind in FILE_CONTENT_KINDS:
             self.files.put(frame)
-        elif frame.kind in (FILE_RECEIPT, FILE_DAMAGED, FILE_REFUSED) and len(frame.body) >= TRANSFER.size:
+        elif frame.kind in FILE_ANSWER_KINDS and number_of(frame.body) >= 0:
             # Who connected counts its transfers evenly, the other oddly: so both may send files, and know whose it is.
-            is_ours = TRANSFER.unpack_from(frame.body)[0] % 2 == (0 if self._core.is_client else 1)
+            is_ours = number_of(frame.body) % 2 == (0 if self._core.is_client else 1)
             (self.receipts if is_ours else self.files).put(frame)
         else:
             self._core.consume(frame)  # a kind of a later version
 
     def refuse(self, transfer: int) -> None:
         """What still comes of this file is read and forgotten, so that it does not hold up what follows it."""
-        self._refused[TRANSFER.pack(transfer)] = None
+        self._refused[transfer] = None
         if len(self._refused) > REFUSED_MAX:
             del self._refused[next(iter(self._refused))]
         for frame in self.files.remove(self._is_of_refused_file):
@@ -119,7 +115,7 @@ class Arrivals:
 
     def _is_of_refused_file(self, frame: Frame) -> bool:
         of_a_file = frame.kind in (FILE_DATA, FILE_END, FILE_REFUSED)
-        return of_a_file and bytes(frame.body[: TRANSFER.size]) in self._refused
+        return of_a_file and number_of(frame.body) in self._refused
 
     def finish(self) -> None:
         """Nothing more will come."""
