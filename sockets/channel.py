@@ -54,8 +54,7 @@ class Room:
     def wait(self, channel: Channel, size: int) -> None:
         """It is woken when there is room; who takes nothing of what waits for it is not waited for."""
         self._crowded[channel] = size
-        self._network.endpoint.now = self._network.clock()
-        self._network.endpoint.make_room()
+        self._network.endpoint.look_for_room(self._network.clock())
 
     def wake(self) -> None:
         """Let those who wait look again, if the largest has room."""
@@ -96,6 +95,7 @@ class Channel:
         self._network, self._room, self._untold = network, room, untold
         self._changed = threading.Condition()  # something came, there is room, or it is over
         self.arrivals = Arrivals(core, self._changed)
+        self.checks_bulk = False  # a caller asked for it
         self.ended = threading.Event()  # and everything that was handed over before is counted
         self._end: Optional[ConnectionLost] = None
         self._is_end_told = False  # some verb has said how much was not delivered
@@ -238,7 +238,8 @@ class Channel:
         self._network.inbox.post(action)
 
     def check_bulk(self) -> None:
-        """Let checksums cover bulk, too, from now on. RdtError when the transport is closed."""
+        """Let checksums cover bulk, too, from now on: what arrived once was damaged. RdtError when it is closed."""
+        self.checks_bulk = True
         self.post(self._check_bulk)
 
     def _check_bulk(self) -> None:

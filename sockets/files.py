@@ -138,7 +138,7 @@ class Sending:
             said = self._read_receipt(channel.take(channel.arrivals.receipts, deadline, "no receipt"))
             if said == digest:
                 return True
-            if said == "" and not channel.core.checks_bulk:
+            if said == "" and not channel.checks_bulk:
                 channel.check_bulk()
                 return False
             if said is not None:

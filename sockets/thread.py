@@ -195,7 +195,7 @@ class NetworkThread:
     def attach(self, face: Face) -> None:
         """Have this face; before `start`, once."""
         self._face = face
-        self.endpoint.held_before = face.held_before
+        self.endpoint.count_before(face.held_before)
 
     def start(self) -> None:
         """Start the thread."""
