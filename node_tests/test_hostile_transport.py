@@ -629,7 +629,8 @@ def test_e03_send_gives_its_caller_back_when_nobody_reads():
                 near.send(bytes(MIB), timeout=0.3)
         assert near.channel.waiting_size() <= rdt.BACKLOG_HIGH + MIB
         assert time.monotonic() - began < WAIT
-        near.channel.core.sending.end = near.channel.core.sending.acknowledged_to  # else the good-bye waits for the reader, too
+        sending = near.channel.core.sending
+        sending.end = sending.acknowledged_to  # else the good-bye waits for the reader, too
         here.close = there.close = lambda: None
     for transport in (here, there):
         transport._network.stop(WAIT)
@@ -1082,9 +1083,10 @@ def test_d09_source_port_0_and_the_own_address_get_no_answer():
     """Raw datagrams on loopback: an INIT that would be answered, from port 0 and from the node's own address."""
     with rdt.open("127.0.0.1", 0) as node, rdt.open("127.0.0.1", 0) as honest:
         seen, sent = [], []
-        receive, send = node._network.endpoint.receive, node._network.datagrams.send
-        node._network.endpoint.receive = lambda data, size, source, now: (seen.append(source), receive(data, size, source, now))
-        node._network.datagrams.send = lambda batch, now: (sent.append(batch.address), send(batch, now))[1]
+        endpoint, datagrams = node._network.endpoint, node._network.datagrams
+        receive, send = endpoint.receive, datagrams.send
+        endpoint.receive = lambda data, size, source, now: (seen.append(source), receive(data, size, source, now))
+        datagrams.send = lambda batch, now: (sent.append(batch.address), send(batch, now))[1]
         try:
             raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP)
         except PermissionError:
@@ -1200,8 +1202,9 @@ def test_h05_a_disk_that_takes_five_seconds_holds_no_keep_alive_up(clock, monkey
     chat, heard = here.connect(there.address, timeout=WAIT), there.accept(timeout=WAIT)
     spoke = {here: [clock()], there: [clock()]}
     for transport in (here, there):
-        send, times = transport._network.datagrams.send, spoke[transport]
-        transport._network.datagrams.send = lambda batch, now, send=send, times=times: (times.append(now), send(batch, now))[1]
+        datagrams, times = transport._network.datagrams, spoke[transport]
+        send = datagrams.send
+        datagrams.send = lambda batch, now, send=send, times=times: (times.append(now), send(batch, now))[1]
     content = os.urandom(9 * MIB)
     (tmp_path / "f.bin").write_bytes(content)
     receipts = []

@@ -243,7 +243,7 @@ class Channel:
         self.post(self._check_bulk)
 
     def _check_bulk(self) -> None:
-        self.core.checks_bulk = True
+        self.core.check_bulk()
 
     def fail(self, code: int, reason: str) -> None:
         """End it at once: the other side broke the rules."""
@@ -286,7 +286,7 @@ class Channel:
         raise self._lost()
 
     def _lost(self) -> RdtError:
-        left, missing = self._left_behind(), self.core.missing
+        left, missing = self._left_behind(), self.core.closing.missing
         if left:
             self._is_end_told = True
             if not self._network.is_closing:  # else close is asked, and tells it, too
@@ -298,13 +298,13 @@ class Channel:
 
     def _reason(self) -> str:
         reason = (self._end.reason if self._end is not None else "") or "closed"
-        return CLOSED_BY_THIS if self.core.is_closed_here and reason in (CLOSED_BY_OTHER, "closed") else reason
+        return CLOSED_BY_THIS if self.core.closing.is_begun_here and reason in (CLOSED_BY_OTHER, "closed") else reason
 
     def _left_behind(self) -> str:
         """What is not delivered, now that nothing more will be; "" for nothing."""
-        core = self.core
-        count = core.undelivered + self._dropped_size + self._posted_size
-        is_sure = core.is_undelivered_sure or count > core.undelivered
+        closing = self.core.closing
+        count = closing.undelivered + self._dropped_size + self._posted_size
+        is_sure = closing.is_undelivered_sure or count > closing.undelivered
         return "%d bytes were %snot delivered" % (count, "" if is_sure else "perhaps ") if count else ""
 
 

@@ -250,6 +250,14 @@ class Endpoint:
             self._windows += window
             receiving.double_window()
 
+    def count_waiting(self, change: int) -> None:
+        """A connection has more, or fewer, unread frames."""
+        self.frames_waiting += change
+
+    def bound_waiting(self, frames_max: int, held_max: int) -> None:
+        """Bounds of this endpoint's user: unread frames of each connection made from now on, bytes held for all."""
+        self.frames_waiting_max, self.held_max = frames_max, held_max
+
     def count_before(self, held_before: Callable[[], int]) -> None:
         """Count, too, what this says is on its way here; by who hands it over."""
         self.held_before = held_before
