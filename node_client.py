@@ -1,6 +1,6 @@
 """The program: questions, prompt, commands, what a person sees, and the threads.
 
-    prompt thread (main)   owns the terminal; reads lines, draws everything; its inbox is `Console.inbox`
+    prompt thread (main)   owns the terminal; reads lines, draws everything; its inbox is `Session.inbox`
     node thread            owns the roles (`Peer`, and `Supernode` when it is one); its inbox is `NodeThread.inbox`
     disk thread            owns the library: everything that may block on a disk
     scanner thread         owns the scanner: looks for new and changed files to share
@@ -29,9 +29,10 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Callable, List, Optional, Sequence, Tuple
 
-from prompt.console import Console, relative_path
+from prompt.console import relative_path
 from prompt.lines import line_for, safe_text
 from prompt.readers import next_of
+from prompt.session import Session
 from prompt.settings import EXIT_FLAGS, NodeError, Settings, parse_flags
 from prompt.terminal import Terminal
 from protocol import mishaps, results
@@ -239,11 +240,11 @@ def set_up_logging(path: Optional[str]) -> None:
     threading.excepthook = lambda details: log.error("a thread ended", exc_info=details.exc_value)
 
 
-def set_up_signals(console: Console) -> None:
+def set_up_signals(session: Session) -> None:
     """Ctrl-C, a closed terminal and SIGTERM end things properly; SIGALRM is what ReadlineReader wakes select() by."""
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGALRM"):
         if hasattr(signal, name):
-            signal.signal(getattr(signal, name), console.on_signal)
+            signal.signal(getattr(signal, name), session.on_signal)
 
 
 class Node:
@@ -393,12 +394,12 @@ def main(argv: Optional[Sequence[str]] = None, open_node: Callable[..., Any] = o
         if sys.stderr is not None:
             print(trouble, file=sys.stderr)
         return EXIT_FLAGS
-    console = Console(Terminal())
-    set_up_signals(console)
-    code = console.run(flags, open_node)
+    session = Session(Terminal())
+    set_up_signals(session)
+    code = session.run(flags, open_node)
     for left_out in mishaps.MISHAPS.rest():
         log.error(left_out)
-    if console.terminal.is_broken and sys.stdout is not None:
+    if session.terminal.is_broken and sys.stdout is not None:
         with contextlib.suppress(OSError, ValueError):      # what Python itself flushes at exit goes nowhere, quietly
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code

@@ -16,7 +16,7 @@ import pytest
 from running import PATIENCE, Running, free_port
 
 import rdt
-from prompt.console import Console
+from prompt.session import Session
 from prompt.settings import NodeError
 from protocol.membership.door import ports_behind
 from protocol.messages import Answer, Query, Wanted, encode
@@ -216,9 +216,9 @@ class Asked:
 
 def test_another_network_that_was_found_is_the_default_of_the_next_question() -> None:
     person = Asked()
-    console = Console(person)  # type: ignore[arg-type]
+    session = Session(person)  # type: ignore[arg-type]
     flags = argparse.Namespace(ip="10.0.0.1", port=6020, name="me", folder=None, log=None)
-    assert console._open(flags, person.open_node)
+    assert session._open(flags, person.open_node)
     assert person.questions == ["IP [10.0.0.7]: ", "Port [6021]: "]
     assert person.tried == [("10.0.0.1", 6020), ("10.0.0.7", 6021)]
     sentence = ("Nobody answers at 10.0.0.1:6020, and this machine cannot be the supernode there. "
@@ -229,8 +229,8 @@ def test_another_network_that_was_found_is_the_default_of_the_next_question() ->
 def test_where_nobody_can_be_asked_the_hint_is_said_and_the_exit_code_is_3() -> None:
     person = Asked()
     person.is_asking = False  # type: ignore[misc]
-    console = Console(person)  # type: ignore[arg-type]
+    session = Session(person)  # type: ignore[arg-type]
     flags = argparse.Namespace(ip="10.0.0.1", port=6020, name="me", folder=None, log=None)
-    assert not console._open(flags, person.open_node) and console.exit_code == 3
+    assert not session._open(flags, person.open_node) and session.exit_code == 3
     assert person.said[-1].endswith("z\\u{1b}o's network is at 10.0.0.7:6021.")
     assert NodeError("x").hint is None

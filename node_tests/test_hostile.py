@@ -22,7 +22,7 @@ from simulator import Pair, data_packet
 
 import peer
 import rdt
-from prompt.console import WAITING_LINES_MAX, Console
+from prompt.session import WAITING_LINES_MAX, Session
 from protocol import fields, messages
 from protocol.content.pieces import digests_of, identity_of
 from protocol.membership.chat import ChatDesk
@@ -861,11 +861,11 @@ def test_no_message_by_anybody_at_any_place_raises(lab, where, seed):
 
 def test_a_screen_that_stands_still_does_not_collect_chat_for_ever():
     """C03: the person has stopped the terminal; what is said meanwhile is bounded, the end of a download is kept."""
-    console = Console(None)
+    session = Session(None)
     for number in range(3 * WAITING_LINES_MAX):
-        console.notify(ChatReceived("bo", "flood %d" % number, False))
-    console.notify(Stopped(1, "lab.iso", 0, 9, "nobody here has it", False))
-    assert console.inbox.qsize() == WAITING_LINES_MAX + 1
+        session.notify(ChatReceived("bo", "flood %d" % number, False))
+    session.notify(Stopped(1, "lab.iso", 0, 9, "nobody here has it", False))
+    assert session.inbox.qsize() == WAITING_LINES_MAX + 1
 
 
 # ---- the program, with an outlaw in its network -------------------------------------------------------------------

@@ -30,9 +30,10 @@ sys.path.insert(0, str(HOME))
 import node_client  # noqa: E402
 from node_client import DiskThread, NodeThread  # noqa: E402
 from prompt import lines, settings  # noqa: E402
-from prompt.commands import help_lines, parse_command, unknown_line  # noqa: E402
-from prompt.console import LEAVE_SECONDS, Console, line_for  # noqa: E402
+from prompt.commands import help_lines, parse_command, show_help, unknown_line  # noqa: E402
+from prompt.console import Console, line_for  # noqa: E402
 from prompt.lines import format_size, place_of, progress_line, safe_text, share_lines, text_width  # noqa: E402
+from prompt.session import LEAVE_SECONDS, Session  # noqa: E402
 from protocol.results import (  # noqa: E402
     ChatReceived,
     DownloadDone,
@@ -473,9 +474,10 @@ def test_where_c_goes():
 def test_letters_words_and_case_name_the_same_command():
     for line in ("R lab 1.iso", "r  lab 1.iso", "get lab 1.iso", " FETCH lab 1.iso "):
         command, argument = parse_command(line)
-        assert command is not None and (command.method, argument) == ("fetch", "lab 1.iso")
-    assert [parse_command(word)[0].method for word in "CTBGRWVKM?HQ"] == [
-        "connect", "chat", "share", "list_files", "fetch", "who", "view", "cancel", "mesh", "help", "help", "quit"]
+        assert command is not None and (command.run, argument) == (Console.fetch, "lab 1.iso")
+    assert [parse_command(word)[0].run for word in "CTBGRWVKM?HQ"] == [
+        Console.connect, Console.chat, Console.share, Console.list_files, Console.fetch, Console.who, Console.view,
+        Console.cancel, Console.mesh, show_help, show_help, Console.quit]
 
 
 def test_unknown_input_is_named_and_a_guess_is_made():
@@ -564,9 +566,9 @@ def test_a_command_of_a_script_that_came_to_nothing_is_exit_code_1(command, said
 
 
 def test_chat_that_could_not_be_sent_is_said_and_is_exit_code_1_in_a_script():
-    console = quiet_console()
-    console.on_event(Unsaid(2))
-    assert (console.said, console.exit_code) == (["!! 2 lines of what you said could not be sent"], 1)
+    session = quiet_session()
+    session.on_event(Unsaid(2))
+    assert (session.said, session.exit_code) == (["!! 2 lines of what you said could not be sent"], 1)
 
 
 def test_what_cannot_be_opened_is_exit_code_3_and_wrong_flags_2():
@@ -685,55 +687,55 @@ def test_help_flag_fits_one_screen():
 
 def test_progress_in_a_pipe_is_a_line_for_10_percent_or_30_seconds():
     now = [0.0]
-    console = quiet_console(clock=lambda: now[0])
+    session = quiet_session(clock=lambda: now[0])
     for percent in range(100):
         now[0] += 0.5
-        console.on_event(Progress(transfer(verified=percent, size=100)))
-    assert [line.split("  ")[1] for line in console.said] == [f"{p}%" for p in range(10, 100, 10)]
-    console.said.clear()
+        session.on_event(Progress(transfer(verified=percent, size=100)))
+    assert [line.split("  ")[1] for line in session.said] == [f"{p}%" for p in range(10, 100, 10)]
+    session.said.clear()
     for _ in range(130):
         now[0] += 0.5
-        console.on_event(Progress(transfer(number=2, verified=5, size=100)))
-    assert len(console.said) == 2
+        session.on_event(Progress(transfer(number=2, verified=5, size=100)))
+    assert len(session.said) == 2
 
 
 def test_a_cancelled_transfer_is_not_a_failed_one():
-    console = quiet_console()
-    console.node = argparse.Namespace(folder="shared", call=lambda closure: None)
-    console._on_fetch_answer("a", FetchAnswer("started", (entry(1, "a"),), 3))
-    console.cancel("3")
-    console.on_event(stopped(number=3))
-    assert console.exit_code == 0
-    console._on_fetch_answer("a", FetchAnswer("started", (entry(1, "a"),), 4))
-    console.on_event(stopped(number=4))
-    assert console.exit_code == 1
+    session = quiet_session()
+    session.node = argparse.Namespace(folder="shared", call=lambda closure: None)
+    session.console._on_fetch_answer("a", FetchAnswer("started", (entry(1, "a"),), 3))
+    session.console.cancel("3")
+    session.on_event(stopped(number=3))
+    assert session.exit_code == 0
+    session.console._on_fetch_answer("a", FetchAnswer("started", (entry(1, "a"),), 4))
+    session.on_event(stopped(number=4))
+    assert session.exit_code == 1
 
 
 def test_a_script_waits_a_minute_for_room_on_the_disk_and_then_ends_with_exit_code_1():
     now = [0.0]
-    console = quiet_console(clock=lambda: now[0])
-    console.pump = lambda wait=0.0: now.__setitem__(0, now[0] + wait)   # only time passes
-    console.terminal.is_broken = False
+    session = quiet_session(clock=lambda: now[0])
+    session.pump = lambda wait=0.0: now.__setitem__(0, now[0] + wait)   # only time passes
+    session.terminal.is_broken = False
     for number in (1, 2):
-        console._on_fetch_answer("lab.iso", FetchAnswer("started", (entry(1, "lab.iso"),), number))
+        session.console._on_fetch_answer("lab.iso", FetchAnswer("started", (entry(1, "lab.iso"),), number))
     paused = Paused(1, "lab.iso", 1_740_000_000, SIZE, 2_460_000_000, 12_000_000)
-    console.on_event(paused)
+    session.on_event(paused)
     now[0] = 50.0
-    console.on_event(Resumed(1, "lab.iso"))
-    console.on_event(paused)
-    console.on_event(downloaded(number=2))
-    console.quit("")
-    assert 110.0 <= now[0] < 111.0 and (console.is_over, console.exit_code) == (True, 1)
-    assert console.said[-1] == "!! ended without what waits for room on the disk; what came is kept for a later R"
+    session.on_event(Resumed(1, "lab.iso"))
+    session.on_event(paused)
+    session.on_event(downloaded(number=2))
+    session.console.quit("")
+    assert 110.0 <= now[0] < 111.0 and (session.is_over, session.exit_code) == (True, 1)
+    assert session.said[-1] == "!! ended without what waits for room on the disk; what came is kept for a later R"
 
 
-def quiet_console(**options: Any) -> Any:
-    """A console whose lines are kept in `said`."""
+def quiet_session(**options: Any) -> Any:
+    """A session whose lines are kept in `said`."""
     terminal = argparse.Namespace(can_redraw=False, is_asking=False)
-    console: Any = Console(terminal, **options)     # type: ignore[arg-type]
-    console.said = []
-    terminal.say = console.said.append
-    return console
+    session: Any = Session(terminal, **options)     # type: ignore[arg-type]
+    session.said = []
+    terminal.say = session.said.append
+    return session
 
 
 # ---------------------------------------------------------------- a terminal

@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
-from typing import List, NamedTuple, Optional, Tuple
+from typing import Callable, List, NamedTuple, Optional, Tuple
 
+from prompt.console import Console
 from prompt.lines import safe_text, table
 
 
 class Command(NamedTuple):
-    """One line of the help, and the method of `Console` that does it."""
+    """One line of the help, and what does it with the words behind the command."""
     words: Tuple[str, ...]          # the letter first, then its aliases
     usage: str
     does: str
     example: str
-    method: str
+    run: Callable[[Console, str], None]
+
+
+def show_help(console: Console, what: str) -> None:
+    """?: one screen, or one command with an example."""
+    for line in help_lines(what):
+        console.say(line)
 
 
 COMMANDS = (
     Command(("G", "list", "files", "ls"), "G [pattern], G +", "list the files of the network; more of it", "G *.pdf",
-            "list_files"),
-    Command(("R", "get", "fetch", "download"), "R name, R number", "fetch a file or folder", "R lab.iso", "fetch"),
-    Command(("T", "say", "chat", "talk"), "T text", "chat with everyone", "T hello everyone", "chat"),
-    Command(("B", "share"), "B path, B", "share a path; list what I share", "B ~/talks/intro.pdf", "share"),
-    Command(("W", "who"), "W", "who is here", "W", "who"),
-    Command(("V", "transfers", "view"), "V", "transfers: state, percent, rate, time left", "V", "view"),
-    Command(("K", "cancel", "kill"), "K number", "cancel a transfer; what is verified stays", "K 1", "cancel"),
-    Command(("M", "mesh"), "M on, M off, M", "links to all, or only to the supernode", "M off", "mesh"),
-    Command(("C", "connect", "join"), "C port, C ip port", "go to the supernode there", "C 10.0.0.7:6020", "connect"),
-    Command(("?", "H", "help"), "?, H, H R", "this list; an example for one command", "H R", "help"),
-    Command(("Q", "quit", "exit", "bye"), "Q", "quit; hands over if supernode", "Q", "quit"),
+            Console.list_files),
+    Command(("R", "get", "fetch", "download"), "R name, R number", "fetch a file or folder", "R lab.iso",
+            Console.fetch),
+    Command(("T", "say", "chat", "talk"), "T text", "chat with everyone", "T hello everyone", Console.chat),
+    Command(("B", "share"), "B path, B", "share a path; list what I share", "B ~/talks/intro.pdf", Console.share),
+    Command(("W", "who"), "W", "who is here", "W", Console.who),
+    Command(("V", "transfers", "view"), "V", "transfers: state, percent, rate, time left", "V", Console.view),
+    Command(("K", "cancel", "kill"), "K number", "cancel a transfer; what is verified stays", "K 1", Console.cancel),
+    Command(("M", "mesh"), "M on, M off, M", "links to all, or only to the supernode", "M off", Console.mesh),
+    Command(("C", "connect", "join"), "C port, C ip port", "go to the supernode there", "C 10.0.0.7:6020",
+            Console.connect),
+    Command(("?", "H", "help"), "?, H, H R", "this list; an example for one command", "H R", show_help),
+    Command(("Q", "quit", "exit", "bye"), "Q", "quit; hands over if supernode", "Q", Console.quit),
 )
 BY_WORD = {word.lower(): command for command in COMMANDS for word in command.words}
 # What people type who come from other programs, and no spelling is near.

@@ -1,0 +1,292 @@
+"""The life of the program: from the first question to the exit code. The commands between are the `Console`'s.
+
+    run:  _open (ask, join; again while the person may mend it)  ->  _serve (a line, a command)  ->  _leave
+
+Everything here runs on the prompt thread, which owns the terminal. Other threads reach it by its inbox alone
+(`notify`, `later`); whoever waits does what is in there meanwhile, and draws (`pump`). A signal only leaves a note.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import os
+import queue
+import signal
+import time
+from typing import Any, Callable, List, Optional
+
+from prompt.commands import parse_command, unknown_line
+from prompt.console import SCRIPT_SAY_SECONDS, Console
+from prompt.lines import safe_text
+from prompt.readers import IDLE_SECONDS, Interrupted, next_of
+from prompt.settings import (
+    DEFAULT_FOLDER,
+    DEFAULT_PORT,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    NodeError,
+    Settings,
+    check_ip,
+    check_name,
+    check_port,
+    default_name,
+)
+from prompt.terminal import Terminal
+from protocol import mishaps, results
+
+log = mishaps.logger("node")
+
+ANSWER_SECONDS = 0.5                # how long the prompt stays away for a command's answer
+SCRIPT_ANSWER_SECONDS = 30.0        # the same for piped commands, which rely on each other
+JOIN_SECONDS = 25.0                 # an outcome comes within 3 s, or 15 s while a network replaces its supernode
+DOOR_SECONDS = 0.6                  # for a supernode to get the port, if who had it when this node started is gone
+LEAVE_SECONDS = 3.0                 # a handover takes at most 2 s
+SAY_SECONDS = 1.5, 10.0             # before leaving: without a line that gets through, and for all lines said
+WAITING_LINES_MAX = 10_000          # lines for a terminal that was stopped (Ctrl-S); then chat and comings are left out
+DISPENSABLE = (results.ChatReceived, results.Joined, results.Left, results.Notice, results.Progress)
+
+
+class Session:
+    """One run of the program at one terminal, with one node at a time."""
+
+    def __init__(self, terminal: Terminal, clock: Callable[[], float] = time.monotonic) -> None:
+        self.terminal, self.clock = terminal, clock
+        self.console = Console(self)
+        self.inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self.node: Any = None
+        self.exit_code = EXIT_OK
+        self.is_over = self.is_leaving = self.is_joining = self.was_warned = False
+        self.signals: List[int] = []
+        self.outcome: Optional[results.Outcome] = None
+
+    # -- waiting and drawing
+
+    def notify(self, event: Any) -> None:
+        """From the node thread: something to tell; but not more and more to a screen that stands still."""
+        if isinstance(event, DISPENSABLE) and self.inbox.qsize() >= WAITING_LINES_MAX:
+            return
+        self.later(functools.partial(self.on_event, event))
+
+    def later(self, closure: Callable[[], None]) -> None:
+        """From any thread: have this done by the prompt, soon."""
+        self.inbox.put(closure)
+
+    def pump(self, wait: float = 0.0) -> None:
+        """Does what is in the inbox, waiting for the first up to `wait` seconds, and draws."""
+        with contextlib.suppress(queue.Empty):
+            closure = next_of(self.inbox, wait)
+            while True:
+                try:
+                    closure()
+                except Exception:
+                    log.exception("a notification was dropped")
+                closure = self.inbox.get_nowait()
+        self.console.draw()
+        self.terminal.flush()
+        self.is_over = self.is_over or self.terminal.is_broken
+
+    def idle(self) -> None:
+        """What a waiting prompt does ten times a second."""
+        self.pump()
+        if self.signals or self.is_over:
+            raise Interrupted
+
+    def wait_until(self, is_met: Callable[[], bool], timeout: float) -> bool:
+        """Shows what arrives until `is_met`; False when the time is over or a signal came."""
+        deadline = self.clock() + timeout
+        while not is_met():
+            # A terminal that is gone ends the waiting, but not for a handover.
+            if self.signals or (self.terminal.is_broken and not self.is_leaving) or self.clock() > deadline:
+                return False
+            self.pump(IDLE_SECONDS)
+        self.pump()
+        return True
+
+    def say(self, line: str) -> None:
+        """One line for the person."""
+        if line:
+            self.terminal.say(line)
+
+    def on_event(self, event: Any) -> None:
+        """A notification: how joining ended is for `_join` to tell (or `_open` says why not, and asks again)."""
+        if isinstance(event, results.Outcome):
+            self.outcome = event
+            if self.is_joining and event.kind != "joined":
+                return
+        self.console.on_event(event)
+
+    # -- how it ends
+
+    def fail(self) -> None:
+        """In a script, something that was asked for did not come: the exit code says so."""
+        if not self.terminal.is_asking and self.exit_code == EXIT_OK:
+            self.exit_code = EXIT_FAILED
+
+    def end(self) -> None:
+        """No more commands. A script's Ctrl-C has ended its waiting by now, and shall not end the leaving."""
+        if not self.terminal.is_asking:
+            if signal.SIGINT in self.signals:
+                self.exit_code = EXIT_INTERRUPTED
+            self.signals = []
+        self.is_over = True
+
+    def on_signal(self, number: int, frame: Any) -> None:
+        """A signal handler: only remembers; whoever waits looks ten times a second."""
+        if number == signal.SIGINT and self.is_leaving:
+            os._exit(EXIT_INTERRUPTED)
+        if not self.is_leaving and number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", 0)):
+            self.signals.append(number)
+
+    def _on_interrupt(self, is_starting: bool = False) -> None:
+        signals, self.signals = self.signals or [signal.SIGINT], []
+        if self.is_over:
+            return
+        if any(number != signal.SIGINT for number in signals):
+            self.is_over = True
+        elif is_starting or (self.was_warned and not self.terminal.typed()):
+            self.is_over, self.exit_code = True, EXIT_INTERRUPTED
+        else:
+            self.was_warned = not self.terminal.typed()
+            self.say("Ctrl-C again or Q to quit" if self.was_warned else "")
+
+    # -- from the questions to the exit code
+
+    def run(self, flags: argparse.Namespace, open_node: Callable[[Settings, Callable[[Any], None]], Any]) -> int:
+        """From the questions to the exit code."""
+        try:
+            if self._open(flags, open_node):
+                self._serve()
+        except Interrupted:
+            self._on_interrupt(is_starting=True)
+        except Exception:
+            log.exception("the prompt failed")
+            self.say("!! This node has to end because of a mistake in the program; --log FILE tells the details.")
+            self.exit_code = EXIT_FAILED
+        finally:
+            self._leave()
+        return self.exit_code
+
+    def _open(self, flags: argparse.Namespace, open_node: Callable[..., Any]) -> bool:
+        while True:
+            settings = self._ask_settings(flags)
+            self.say("Looking for a network ...")
+            self.terminal.flush()
+            try:
+                self._join(settings, open_node)
+                return True
+            except NodeError as error:
+                self.say(str(error))
+                if not (self.terminal.is_asking and error.again) or self.signals:
+                    self.exit_code = EXIT_INTERRUPTED if self.signals else error.code
+                    return False
+                known = {"ip": settings.ip, "port": settings.port, "name": settings.name}
+                known.update({"ip": False} if "ip" in error.again else {}, port=None)
+                ip, port = error.hint or (None, settings.port)
+                flags = argparse.Namespace(**{**vars(flags), **known, "default_ip": ip, "default_port": port})
+
+    def _ask_settings(self, flags: argparse.Namespace) -> Settings:
+        hint = getattr(flags, "default_ip", None)
+        ip = flags.ip
+        if ip is False:
+            ip = self._question("IP", hint or "search this network", lambda text: check_ip(text.strip() or hint or ""))
+        default = str(getattr(flags, "default_port", DEFAULT_PORT))
+        port = flags.port or self._question("Port", default, lambda text: check_port(text.strip() or default))
+        name = flags.name or self._question("Name", default_name(), check_name)
+        folder = os.path.expanduser(flags.folder or DEFAULT_FOLDER)
+        return Settings(ip, port, name, folder, bool(flags.folder), getattr(flags, "trace", None) or "")
+
+    def _question(self, what: str, default: str, check: Callable[[str], Any]) -> Any:
+        """The checked answer; asked again until it is right, and not at all where nobody can be asked."""
+        while self.terminal.is_asking:
+            try:
+                return check(self.terminal.read_line(f"{what} [{default}]: ", self.idle))
+            except ValueError as error:
+                self.say(str(error))
+            except EOFError:
+                raise Interrupted from None
+        return check("")
+
+    def _join(self, settings: Settings, open_node: Callable[..., Any]) -> None:
+        """Opens a node and waits for its outcome; NodeError says why not."""
+        self.outcome, self.is_joining = None, True
+        self.node = open_node(settings, self.notify)
+        if not settings.is_folder_chosen and settings.folder != self.node.folder:
+            self.say(f"* {settings.folder} is in use by another node here; this one uses {self.node.folder}")
+        self.wait_until(lambda: self.outcome is not None, JOIN_SECONDS)
+        kind = self.outcome.kind if self.outcome else ""
+        if kind == "joined" or (kind == "supernode" and self.wait_until(lambda: self.node.is_port_own, DOOR_SECONDS)):
+            self.is_joining = False
+            if kind == "supernode":
+                self.console.on_event(self.outcome)
+            return
+        self._leave_node()
+        if kind == "supernode":
+            raise NodeError(f"Port {settings.port} of this machine is in use by another program, "
+                            "and no node answers there.", again=("port",))
+        text, hint = safe_text(getattr(self.outcome, "text", "")), None
+        if kind == "nobody" and settings.ip:
+            other = f" {text}." if text else ""
+            hint = self.outcome.address if text and self.outcome else None
+            text = f"Nobody answers at {settings.ip}:{settings.port}, and this machine cannot be the supernode there."
+            text += other
+        raise NodeError(text or "No network was found, and none could be opened here.", hint=hint)
+
+    def _serve(self) -> None:
+        self.terminal.reader.forget()
+        if self.terminal.is_asking:
+            self.say("? lists the commands.")
+        while not self.is_over:
+            try:
+                line = self.terminal.read_line("> " if self.terminal.is_asking else "", self.idle)
+            except EOFError:
+                self.console.quit("")
+                return
+            except Interrupted:
+                self._on_interrupt()
+                continue
+            for part in line.splitlines():      # a paste may hold several
+                if not self.is_over:
+                    self.do(part)
+
+    def do(self, line: str) -> None:
+        """One command; its answer is awaited for a moment, so that lists and prompts stay in order."""
+        if not line.strip():
+            return
+        self.was_warned = False
+        command, argument = parse_command(line)
+        if command is None:
+            self.say(unknown_line(line))
+        else:
+            command.run(self.console, argument)
+        self.console.await_answers(ANSWER_SECONDS if self.terminal.is_asking else SCRIPT_ANSWER_SECONDS)
+
+    def finish_saying(self) -> None:
+        """What was said shall be sent before this node goes, as far as that can be waited for."""
+        node, said = self.node, []              # type: Any, List[bool]
+        patience, at_most = SAY_SECONDS if self.terminal.is_asking else SCRIPT_SAY_SECONDS
+        node.call(lambda now: node.peer.finish_saying(
+            patience, at_most, now, lambda: self.later(lambda: said.append(True))))
+        self.wait_until(lambda: bool(said), at_most + 1.0)
+
+    def _leave(self) -> None:
+        if signal.SIGINT in self.signals:       # once more, after quitting had begun
+            os._exit(EXIT_INTERRUPTED)
+        self.is_leaving, self.signals = True, []
+        self.console.tell_rest()
+        if self.node:
+            self.say("* leaving ..." if self.terminal.is_asking else "")
+            self._leave_node()
+        self.pump()
+        self.terminal.close()
+
+    def _leave_node(self) -> None:
+        node, left = self.node, []              # type: Any, List[bool]
+        if not self.is_joining:
+            self.finish_saying()
+        node.call(lambda now: node.peer.leave(now, lambda *_: self.later(lambda: left.append(True))))
+        self.wait_until(lambda: bool(left), LEAVE_SECONDS)
+        node.close(1.0)
+        self.node = None
