@@ -23,8 +23,9 @@ from protocol.addresses import may_contact, seen_from
 from protocol.fairness import FairShares, FairTurns
 from protocol.fields import Address
 from protocol.hearsay import Hearsay
+from protocol.lateness import SLEPT_AFTER
 from protocol.membership.chat import RECENT_MAX, counted_anew, missed
-from protocol.membership.contracts import SLEPT_AFTER, Network, Seat
+from protocol.membership.contracts import Network, Seat
 from protocol.membership.door import is_better
 from protocol.membership.heirs import LOST_HEIRLOOMS_MAX, Heirlooms, heirloom_of, is_heir, marked
 from protocol.membership.labels import name_fault

@@ -59,7 +59,7 @@ from protocol.exchange.sources import (
 )
 from protocol.fairness import FairShares
 from protocol.hearsay import KEPT
-from protocol.membership.contracts import SLEPT_AFTER
+from protocol.lateness import SLEPT_AFTER
 from protocol.messages import (
     DISK_ERROR,
     FILE_CHANGED,

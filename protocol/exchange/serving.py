@@ -60,9 +60,18 @@ RECEIPT_TIME = 45.0  # seconds from a lost link until it counts that nobody said
 UNTHANKED_MAX = 256  # lost links on which something was sent
 UNTOLD_MAX = 1024  # lines about contents that were taken, put off because there were too many at once
 SHORT_TRIES_MAX = 6  # of a span that could not be read for want of descriptors or memory, one with each tick
-# Of what is not readable, and of what is not there.
-CAUSES = {ErrorKind.SHORT: SHORT_OF_MEANS, ErrorKind.DENIED: NO_RIGHTS, ErrorKind.DISK: DISK_ERROR}
-REASONS = {ErrorKind.UNKNOWN: UNKNOWN_FILE, ErrorKind.MISSING: PIECE_MISSING, ErrorKind.CHANGED: FILE_CHANGED}
+# Of what is not readable, and of all that is refused.
+CAUSES: Dict[Optional[ErrorKind], int] = {
+    ErrorKind.SHORT: SHORT_OF_MEANS,
+    ErrorKind.DENIED: NO_RIGHTS,
+    ErrorKind.DISK: DISK_ERROR,
+}
+REASONS: Dict[Optional[ErrorKind], int] = {
+    ErrorKind.UNKNOWN: UNKNOWN_FILE,
+    ErrorKind.MISSING: PIECE_MISSING,
+    ErrorKind.CHANGED: FILE_CHANGED,
+    **CAUSES,
+}
 MESH_OFF_REASON = "its mesh is off"
 TICK = 0.5
 TELL_INTERVAL = 0.2  # seconds that new pieces wait to be told together
@@ -383,8 +392,7 @@ class Serving:
             self.uploads.on_read(*span, data, now)
             return
         link, file_id, index, _, length = span
-        kind = kind_of(error) or ErrorKind.DISK
-        reason = REASONS.get(kind) or CAUSES.get(kind, DISK_ERROR)
+        reason = REASONS.get(kind_of(error), DISK_ERROR)
         if reason in (FILE_CHANGED, UNKNOWN_FILE) and self.host.is_cached(file_id):
             reason = UNKNOWN_FILE  # the library has dropped it: it can be fetched anew
             self.host.on_cache_changed(lambda: None)

@@ -10,8 +10,6 @@ from typing import Any, NamedTuple, Optional, Protocol, Sequence, Tuple
 from protocol.fields import Address
 from protocol.messages import Chat, Heirloom, MemberEntry
 
-SLEPT_AFTER = 2.0  # seconds of lateness that mean this node slept (THREATS: F04)
-
 
 class Seat(NamedTuple):
     """What a new supernode starts from."""

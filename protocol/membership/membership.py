@@ -23,8 +23,9 @@ from protocol import messages
 from protocol.addresses import is_loopback, may_contact, seen_from
 from protocol.fields import Address
 from protocol.hearsay import KEPT, Hearsay
+from protocol.lateness import SLEPT_AFTER
 from protocol.membership.chat import SAID_LATELY, ChatDesk
-from protocol.membership.contracts import SLEPT_AFTER, Network, Owner, Seat
+from protocol.membership.contracts import Network, Owner, Seat
 from protocol.membership.door import Standing, answer_of, at_door, leads_here, speaks_at_door
 from protocol.membership.election import CLAIM_WAIT, LAST_LOOK, PATIENCE, RANK_TIME, Election
 from protocol.membership.heirs import Heirlooms, heirloom_of
