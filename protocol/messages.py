@@ -94,8 +94,8 @@ Place = Annotated[Address, AddressField()]
 
 # Answer.role
 ROLE_MEMBER, ROLE_SUPERNODE, ROLE_ALONE = 1, 2, 0  # alone: searching, or between two networks
-# LinkHello.purpose
-PURPOSE_BULK, PURPOSE_MESH = 1, 2
+# LinkHello.purpose; nobody reads it. Older programs say 2 on links that stand by.
+PURPOSE_BULK = 1
 # Departure.how
 LEFT, GONE = 1, 2
 # PieceRefused.reason

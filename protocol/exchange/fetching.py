@@ -70,7 +70,6 @@ from protocol.messages import (
     NOT_READABLE,
     NOWHERE,
     PURPOSE_BULK,
-    PURPOSE_MESH,
     REASON_BYTES_MAX,
     SHORT_OF_MEANS,
     UNKNOWN_FILE,
@@ -419,8 +418,7 @@ class Fetching:
             return
         bulk.is_up, bulk.used_at = True, now
         thanks = self._thanks.get(bulk.node_id)
-        purpose = PURPOSE_BULK if bulk.fetches or thanks else PURPOSE_MESH
-        self.send(link, LinkHello(purpose, self.host.network_id, self.host.node_id))
+        self.send(link, LinkHello(PURPOSE_BULK, self.host.network_id, self.host.node_id))
         for file_id in thanks.file_ids if thanks is not None else ():
             self.send(link, TransferDone(file_id))
         label = self.host.label_of(bulk.node_id)
