@@ -286,7 +286,7 @@ class Peer:
     def set_mesh(self, on: bool, now: float) -> None:
         self._enter(now)
         self.membership.set_mesh(on, now)
-        self.fetching.set_mates(self._mates(), now)
+        self.fetching.links.set_mates(self._mates(), now)
         self.fetching.on_mesh_set(now)
         self._drain(now)
 
@@ -737,7 +737,7 @@ class Peer:
 
     def on_roster_changed(self, now: float) -> None:
         """Somebody came or went: whom to stand by with, and whom to ask after a restart."""
-        self.fetching.set_mates(self._mates(), now)
+        self.fetching.links.set_mates(self._mates(), now)
         self._judge_again(now)
         last = self.membership.last_network()
         if last.places and last != self._last_network:

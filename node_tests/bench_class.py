@@ -487,7 +487,7 @@ def run_node(trace: str, lies: str, *flags: str) -> None:
     """node_client.py that notes each piece with its source, or flips a bit in every tenth that it gives."""
     import node_client
     from disk import library as files
-    from protocol.exchange.fetching import Fetching
+    from protocol.exchange.fetch import Fetch
 
     if int(lies):
         read = files.Library.read
@@ -498,14 +498,14 @@ def run_node(trace: str, lies: str, *flags: str) -> None:
 
         files.Library.read = lying  # type: ignore[method-assign]
     notes = os.open(trace, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    count = Fetching._count_piece
+    count = Fetch._count_piece
 
-    def counting(self: Fetching, fetch: Any, index: int, link: int, now: float) -> None:
-        source = fetch.download.sources.get(link)
+    def counting(self: Fetch, index: int, link: int, now: float) -> None:
+        source = self.download.sources.get(link)
         os.write(notes, b"%.4f %d %s\n" % (now, index, (source.label if source else "?").encode()))
-        count(self, fetch, index, link, now)
+        count(self, index, link, now)
 
-    Fetching._count_piece = counting  # type: ignore[method-assign]
+    Fetch._count_piece = counting  # type: ignore[method-assign]
     sys.exit(node_client.main(flags))
 
 

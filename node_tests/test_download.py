@@ -264,26 +264,26 @@ class Hands:
     def has_room(self, size):
         return sum(self.requests.values()) < 1000
 
-    def open_pieces(self, download, size, digests):
-        self.opened = download, size, digests
+    def open_pieces(self, size, digests):
+        self.opened = size, digests
 
-    def write(self, download, index, data, link):
+    def write(self, index, data, link):
         self.writes.append((index, data, link))
 
-    def on_piece(self, download, index, now):
+    def on_piece(self, index, now):
         self.verified.append(index)
 
-    def on_all_pieces(self, download, now):
+    def on_all_pieces(self, now):
         self.is_done = True
 
-    def on_strike(self, download, source, why, is_proof, now):
+    def on_strike(self, source, why, is_proof, now):
         self.strikes.append((source.link, why))
         if is_proof or len(self.strikes) > 1:
-            download.remove_source(source.link, now)
+            self.download.remove_source(source.link, now)
 
-    def on_useless(self, download, source, why, now):
+    def on_useless(self, source, why, now):
         self.useless.append((source.link, why))
-        download.remove_source(source.link, now)
+        self.download.remove_source(source.link, now)
 
     def requested(self, link):
         """Takes the piece requests that were sent on a link."""
@@ -301,7 +301,7 @@ class Hands:
 def started(size=40 * 65536, piece_size=65536, links=(1,), have=b""):
     content = random.Random(5).getrandbits(8 * size).to_bytes(size, "big") if size else b""
     hands = Hands(content, piece_size)
-    download = Download(FILE, hands, random.Random(1), 0.0)
+    download = hands.download = Download(FILE, hands, random.Random(1), 0.0)
     for link in links:
         download.add_source(link, bytes([link]) * 8, "node%d" % link, 0.0)
     for page in manifest_pages(FILE, size, hands.digests):
@@ -533,7 +533,7 @@ def end_from(hands, download, link):
 
 def test_a_fellow_is_no_one_to_ask_for_the_manifest_while_there_is_another():
     hands = Hands(b"z" * (40 * 65536), 65536)
-    download = Download(FILE, hands, random.Random(1), 0.0)
+    download = hands.download = Download(FILE, hands, random.Random(1), 0.0)
     download.add_source(2, b"2" * 8, "fellow", 0.0, is_fellow=True)
     download.add_source(1, b"1" * 8, "ana", 0.0)
     assert [link for link, message in hands.sent if isinstance(message, ManifestRequest)] == [1]
@@ -549,7 +549,7 @@ def test_what_a_fellow_gets_is_asked_of_it():
 
 def test_news_before_the_manifest_is_remembered_within_bounds():
     hands = Hands(b"z" * (40 * 65536), 65536)
-    download = Download(FILE, hands, random.Random(1), 0.0)
+    download = hands.download = Download(FILE, hands, random.Random(1), 0.0)
     download.add_source(2, b"2" * 8, "fellow", 0.0)
     download.on_piece_map(2, PieceMap(FILE, False, b""), 0.0)
     download.on_new_pieces(2, (3, 4), 0.0)
@@ -633,7 +633,7 @@ def page(first, count, size=40 * 65536, fill=b"d"):
 )
 def test_a_lying_manifest_is_refused_and_another_source_asked(pages):
     hands = Hands(b"z" * (40 * 65536), 65536)
-    download = Download(FILE, hands, random.Random(1), 0.0)
+    download = hands.download = Download(FILE, hands, random.Random(1), 0.0)
     download.add_source(1, b"1" * 8, "liar", 0.0)
     download.add_source(2, b"2" * 8, "ana", 0.0)
     for one in pages:
@@ -642,7 +642,7 @@ def test_a_lying_manifest_is_refused_and_another_source_asked(pages):
     assert (2, ManifestRequest(FILE)) in hands.sent
     for one in manifest_pages(FILE, len(hands.content), hands.digests):
         download.on_manifest_page(2, one, 0.1)
-    assert hands.opened[1] == len(hands.content)
+    assert hands.opened[0] == len(hands.content)
 
 
 def test_manifest_pages_nobody_asked_for_are_dropped():

@@ -35,7 +35,7 @@ from protocol.content.memory import MemoryPieces
 from protocol.content.pieces import DIGEST_BYTES, digests_of, identity_of
 from protocol.content.shares import shared_pack
 from protocol.content.troubles import ErrorKind, LibraryError
-from protocol.exchange import fetching, folder_job
+from protocol.exchange import fetching, folder_job, store
 from protocol.exchange.fetching import SERVED_ON_TIME
 from protocol.messages import PIECE_MISSING, UNKNOWN_FILE, PieceData, PieceRefused, PieceRequest, encode_parts
 from protocol.results import DownloadDone, Notice, Paused, Stopped, UploadDone
@@ -393,7 +393,7 @@ def memories(monkeypatch) -> list:
             super().__init__(*words)
             made.add(self)
 
-    monkeypatch.setattr(fetching, "MemoryPieces", Seen)
+    monkeypatch.setattr(store, "MemoryPieces", Seen)
     return made
 
 

@@ -42,7 +42,7 @@ def fetch_all_but_the_receipt(lab, cy):
 
 def lose_link(lab, cy, bo):
     """As when each of them gives it up after a long silence."""
-    link = cy.peer.fetching._bulk_to[bo.peer.node_id].link
+    link = cy.peer.fetching.links.to(bo.peer.node_id).link
     target, remote = cy.network._links[link]
     lab.world.after(0.0, lambda: cy.network._lose(link, "no sign for 30 s"))
     lab.world.after(0.0, lambda: target._lose(remote, "no sign for 30 s"))
@@ -91,7 +91,7 @@ def test_a_receipt_that_was_on_its_way_when_the_link_was_lost_is_said_again(lab)
     _, bo, cy = three(lab)
     fetch_all_but_the_receipt(lab, cy)
     backlog, cy.network.backlog = cy.network.backlog, lambda link: 100  # nothing more is delivered
-    link = cy.peer.fetching._bulk_to[bo.peer.node_id].link
+    link = cy.peer.fetching.links.to(bo.peer.node_id).link
     send = cy.network.send
     cy.network.send = lambda to, *parts, **kinds: to != link and send(to, *parts, **kinds)
     assert lab.world.run_until(lambda: cy.told(DownloadDone), lab.world.now + 5)

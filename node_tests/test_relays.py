@@ -8,7 +8,7 @@ from simulator import Conditions
 from test_hostile import Outlaw
 
 from protocol import messages
-from protocol.exchange import fetching
+from protocol.exchange import relays
 from protocol.messages import NOWHERE
 from protocol.results import DownloadDone, Stopped
 
@@ -37,38 +37,38 @@ def test_who_asks_for_relays_of_what_does_not_exist_keeps_nobody_from_one(lab, o
     lab.node("bo", shared={"want.bin": content(100_000)})
     others = [Outlaw(lab, 60 + number, "x%d" % number).join(ana) for number in range(outlaws)]
     ask_for_what_does_not_exist(lab, others, 60)
-    relays = ana.peer.fetching
-    assert relays._sought.total == min(outlaws * fetching.RELAYS_FOR_ONE_MAX, fetching.RELAYS_SOUGHT_MAX)
-    assert relays._relayed.total == 0
+    counted = ana.peer.fetching.relays
+    assert counted.sought.total == min(outlaws * relays.RELAYS_FOR_ONE_MAX, relays.RELAYS_SOUGHT_MAX)
+    assert counted.offered.total == 0
     assert isinstance(cy.fetched("want.bin"), DownloadDone)
     assert all("as much for others" in full.reason for x in others for full in x.all_of(messages.NotRelayed)[:5])
 
 
 def test_a_person_reads_that_the_supernode_passes_on_as_much_as_it_can(lab, monkeypatch):
     """All places are taken, by others who have no more than this one would have: it is told, and nothing is untrue."""
-    monkeypatch.setattr(fetching, "RELAYS_MAX", 1)
+    monkeypatch.setattr(relays, "RELAYS_MAX", 1)
     ana, cy, di = lab.node("ana"), lab.node("cy", mesh=False), lab.node("di", mesh=False)
     bo = lab.node("bo", shared={"one.bin": content(300_000), "two.bin": content(300_001)}, disk_delay=0.5)
     assert cy.fetch("one.bin").kind == "started"
-    assert lab.world.run_until(lambda: ana.peer.fetching._relayed.total, lab.world.now + 5)
+    assert lab.world.run_until(lambda: ana.peer.fetching.relays.offered.total, lab.world.now + 5)
     stopped = di.fetched("two.bin")
     assert isinstance(stopped, Stopped)
     assert stopped.reason == "ana passes on as much for others as it can: try again soon"
     assert lab.world.run_until(lambda: cy.told(DownloadDone), lab.world.now + 60) and bo.is_alive
     lab.run(20)
-    assert ana.peer.fetching._relayed.total == ana.peer.fetching._sought.total == 0
+    assert ana.peer.fetching.relays.offered.total == ana.peer.fetching.relays.sought.total == 0
     assert isinstance(di.fetched("two.bin"), DownloadDone)
 
 
 def test_who_has_most_relays_gives_one_up_for_who_has_none(lab, monkeypatch):
-    monkeypatch.setattr(fetching, "RELAYS_MAX", 4)
+    monkeypatch.setattr(relays, "RELAYS_MAX", 4)
     ana, cy = lab.node("ana"), lab.node("cy", mesh=False)
     files = {"f%d.bin" % number: content(200_000, number) for number in range(6)}
     bo = lab.node("bo", shared={**files, "want.bin": content(100_000)}, disk_delay=0.3)
     x = Outlaw(lab).join(ana)
     for number, shared in enumerate(one for one in bo.peer._shared.all() if one.name != "want.bin"):
         ask_relay(x, shared.file_id, number, 200_000)
-    assert lab.world.run_until(lambda: ana.peer.fetching._relayed.total == 4, lab.world.now + 5)
+    assert lab.world.run_until(lambda: ana.peer.fetching.relays.offered.total == 4, lab.world.now + 5)
     assert cy.fetch("want.bin").kind == "started"
     assert lab.world.run_until(lambda: cy.told((DownloadDone, Stopped)), lab.world.now + 60)
     assert cy.told(DownloadDone)
@@ -82,6 +82,6 @@ def test_one_who_has_a_relay_begun_with_a_wrong_size_keeps_nobody_from_the_file(
     bo = lab.node("bo", shared={"want.bin": content(300_000)}, disk_delay=0.5)
     x = Outlaw(lab).join(ana)
     ask_relay(x, next(iter(bo.peer._shared)), 1, size)
-    assert lab.world.run_until(lambda: ana.peer.fetching._relayed.total, lab.world.now + 5)
+    assert lab.world.run_until(lambda: ana.peer.fetching.relays.offered.total, lab.world.now + 5)
     done = (cy if who == "one with its mesh off" else ana).fetched("want.bin")
     assert isinstance(done, DownloadDone), done

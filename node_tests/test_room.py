@@ -18,7 +18,7 @@ from protocol.content import listing
 from protocol.content.listing import FolderEntry, decode_listing, encode_folder
 from protocol.content.parts import Destination
 from protocol.content.troubles import ErrorKind, LibraryError, trouble
-from protocol.exchange import fetching
+from protocol.exchange import lookout
 from protocol.results import DownloadDone, Notice, Stopped
 
 
@@ -309,7 +309,7 @@ def test_who_fetches_hears_why_the_other_end_cannot_read(lab, number, words):
 
 
 def test_a_program_that_knows_no_causes_reads_that_the_other_end_cannot_read(lab, monkeypatch):
-    monkeypatch.setattr(fetching, "UNREADABLE_CAUSES", {})
+    monkeypatch.setattr(lookout, "UNREADABLE_CAUSES", {})
     bo = lab.node("bo", shared={"lab.iso": bytes(300_000)})
     cy = lab.node("cy")
     short_at_first(bo, "read", 1 << 30, errno.EIO)

@@ -47,7 +47,7 @@ CONTENTS_KNOWN_MAX = 1024  # of one link
 
 
 class DownloadHands(Protocol):
-    """What a Download wants done."""
+    """What a Download wants done, by whoever has it made."""
 
     def send(self, link: int, message: Any) -> None: ...
 
@@ -63,21 +63,21 @@ class DownloadHands(Protocol):
     def has_room(self, size: int) -> bool:
         """May so many bytes more be in flight, all downloads together?"""
 
-    def open_pieces(self, download: Download, size: int, digests: bytes) -> None:
+    def open_pieces(self, size: int, digests: bytes) -> None:
         """Make or resume the part file; answered by `on_opened`."""
 
-    def write(self, download: Download, index: int, data: Any, link: int) -> None:
+    def write(self, index: int, data: Any, link: int) -> None:
         """Verify and write; answered by `on_written`."""
 
-    def on_piece(self, download: Download, index: int, now: float) -> None:
+    def on_piece(self, index: int, now: float) -> None:
         """One piece more is verified."""
 
-    def on_all_pieces(self, download: Download, now: float) -> None: ...
+    def on_all_pieces(self, now: float) -> None: ...
 
-    def on_strike(self, download: Download, source: Source, why: str, is_proof: bool, now: float) -> None:
+    def on_strike(self, source: Source, why: str, is_proof: bool, now: float) -> None:
         """It sent what is not true; with `is_proof` on purpose."""
 
-    def on_useless(self, download: Download, source: Source, why: str, now: float) -> None:
+    def on_useless(self, source: Source, why: str, now: float) -> None:
         """Drop it from this download: it does not serve us."""
 
 
@@ -182,7 +182,7 @@ class Download:
                 raise Lie("a list of pieces that does not belong to the file")
         except Lie as lie:
             source.manifest = None
-            self._hands.on_strike(self, source, str(lie), True, now)
+            self._hands.on_strike(source, str(lie), True, now)
             self._want_manifest(now)
             return
         for one in self.sources.values():
@@ -193,7 +193,7 @@ class Download:
         """The manifest is known and true."""
         self.size, self.digests, self.is_opening = size, digests, True
         self.piece_size = self._hands.piece_size_of(size)
-        self._hands.open_pieces(self, size, digests)
+        self._hands.open_pieces(size, digests)
 
     def on_opened(self, bitmap: bytes, now: float) -> None:
         """The store is ready; `bitmap` is what it has from an earlier time."""
@@ -210,7 +210,7 @@ class Download:
         for source in list(self.sources.values()):
             self._apply_map(source)
         if not self.choice.missing:
-            self._hands.on_all_pieces(self, now)
+            self._hands.on_all_pieces(now)
             return
         self.fill_all(now)
 
@@ -220,14 +220,14 @@ class Download:
     def open_again(self) -> None:
         """Something else was at the store: it is asked anew what it has, answered by `on_opened`."""
         self.is_opening = True
-        self._hands.open_pieces(self, self.size, self.digests)
+        self._hands.open_pieces(self.size, self.digests)
 
     def _on_opened_again(self, choice: PieceChoice, bitmap: bytes, now: float) -> None:
         self.verified_bytes -= sum(map(self.length_of, choice.lose_all_but(bitmap)))
         if choice.missing:
             self.fill_all(now)
         else:
-            self._hands.on_all_pieces(self, now)
+            self._hands.on_all_pieces(now)
 
     def on_piece_map(self, link: int, piece_map: PieceMap, now: float) -> None:
         source = self.sources.get(link)
@@ -373,7 +373,7 @@ class Download:
         if not size or offset + size > owed.length:
             self._forgive(source, index, owed)
             self._reopen_for(source, index)
-            self._hands.on_strike(self, source, "a piece of the wrong length", True, now)
+            self._hands.on_strike(source, "a piece of the wrong length", True, now)
             return
         if source.rate is not None:
             source.rate.add(size, now)
@@ -403,7 +403,7 @@ class Download:
         if not choice.is_verified[index] and not choice.is_settled(index):
             choice.settle(index)
             self.in_flight_bytes += owed.length  # until it is written
-            self._hands.write(self, index, data, source.link)
+            self._hands.write(index, data, source.link)
         self._fill(source, now)
 
     def on_written(self, index: int, link: int, is_right: bool, now: float) -> None:
@@ -422,11 +422,11 @@ class Download:
             self._cancel(other, index)
         self.verified_bytes += self.length_of(index)
         self.rate.add(self.length_of(index), now)
-        self._hands.on_piece(self, index, now)
+        self._hands.on_piece(index, now)
         if choice.missing:
             self.fill_all(now)
         else:
-            self._hands.on_all_pieces(self, now)
+            self._hands.on_all_pieces(now)
 
     def _cancel(self, link: Any, index: int) -> None:
         source = self.sources.get(link)
@@ -453,7 +453,7 @@ class Download:
             if one.link != link:  # the others are asked before the one that was wrong
                 self._fill(one, now)
         if source is not None and not is_excused:
-            self._hands.on_strike(self, source, "a wrong piece", False, now)
+            self._hands.on_strike(source, "a wrong piece", False, now)
         self.fill_all(now)
 
     def on_piece_refused(self, link: int, index: int, now: float) -> Optional[Source]:
@@ -515,7 +515,7 @@ class Download:
             source.slow_since = None
             return
         if silent >= DROP_AFTER:
-            self._hands.on_useless(self, source, "sends nothing", now)
+            self._hands.on_useless(source, "sends nothing", now)
         elif silent >= ASK_OTHERS_AFTER and source.owed and self._has_others(source):
             source.is_passed_over = True
             self._release(source, cancel=True)
@@ -542,4 +542,4 @@ class Download:
         if source.slow_since is None:
             source.slow_since = now
         elif now - source.slow_since >= SLOW_AFTER and self._has_others(source):
-            self._hands.on_useless(self, source, "is too slow", now)
+            self._hands.on_useless(source, "is too slow", now)

@@ -1,30 +1,86 @@
-"""One content that is wanted, for whom, and how far it is."""
+"""One content that is wanted: where it comes from, what is done when a source fails, and how it ends.
+
+A `Fetch` is for a job of the person (its `Wish`), or for those who cannot fetch it themselves (then it is a relay), or
+for both. It owns a `Download` and is its hands; a `Store` keeps what comes, a `Lookout` searches and says how long to
+hope. It ends with all pieces verified, or with a sentence that says why not. Nobody but itself changes it.
+
+    look  ->  on_offer / meet  ->  on_link_up  ->  on_message ...  ->  on_all_pieces  |  fail  ->  end
+
+Fetches stand in a `Table` (`fetching.py`), which tells them what happens. Pure.
+"""
 
 from __future__ import annotations
 
-import math
-from collections import OrderedDict, deque
-from typing import Deque, Dict, Optional, Protocol, Tuple
+import enum
+import random
+from functools import partial
+from typing import Any, Dict, List, Optional, Protocol
 
-from protocol.content.memory import MemoryPieces
+from protocol import mishaps
 from protocol.content.parts import Destination
-from protocol.exchange.download import CONTENTS_KNOWN_MAX, Download
-from protocol.fairness import FairShares
-from protocol.messages import NO_NODE, Search
-from protocol.results import ListEntry
+from protocol.content.pieces import is_true_manifest, piece_size_of
+from protocol.content.troubles import ErrorKind, size_text
+from protocol.exchange.callers import NOT_A_MEMBER_REASON
+from protocol.exchange.contracts import Host, kind_of, sentence_of
+from protocol.exchange.download import Download
+from protocol.exchange.lookout import Lookout, Prospect
+from protocol.exchange.picking import bits_of
+from protocol.exchange.relays import Waiting
+from protocol.exchange.serving import MESH_OFF_REASON, Serving
+from protocol.exchange.source import DROP_AFTER, Source, SourceState
+from protocol.exchange.sources import (
+    BAN_TIME,
+    FELLOWS_WANTED,
+    SOURCES_MAX,
+    UNREACHABLE_TIME,
+    USELESS_TIME,
+    WHOLE_SOURCES_MORE,
+    SourceLink,
+    SourceLinks,
+)
+from protocol.exchange.store import Store
+from protocol.messages import (
+    FILE_CHANGED,
+    NO_NODE,
+    UNKNOWN_FILE,
+    ManifestPage,
+    NewPieces,
+    NotRelayed,
+    Offer,
+    OtherPiece,
+    PieceData,
+    PieceMap,
+    PieceRefused,
+    Search,
+    TransferDone,
+)
+from protocol.results import ListEntry, Notice
 
-SEARCH_INTERVAL, SEARCH_INTERVAL_MAX = 3.0, 30.0  # doubled while there are sources, for more of them
-SOURCES_WANTED = 4  # fewer: search again
-NOBODY_AFTER = 10.0  # seconds without a source while there is a supernode
-NOBODY_AFTER_WITHOUT_SUPERNODE = 60.0
-NOBODY_AFTER_CHANGE = 2.0  # the same when the last source has just said that it has it no more
-HOPE_TIME = 30.0  # a source that has nothing new for us is hoped for so long
-VIA_AFTER = 0.5  # seconds that a direct offer may come after one that cannot be used directly
+log = mishaps.logger("transfer")
+
 WITHOUT_OTHERS_MAX = 1 << 20  # bytes of a content that is mostly here before others could be found
+RECHECKS_MAX = 3  # of one content that another program changes here again and again
+
+
+class Cause(enum.Enum):
+    """Why a Fetch failed, as far as that decides what is done next."""
+
+    OTHER = 1
+    FULL = 2  # the disk has no room
+    SHORT = 3  # the system was short of something, which passes
+    LOST = 4  # what was here of it was taken away with its folder
+    GONE = 5  # nobody here has this content any more
+
+
+CAUSES = {ErrorKind.FULL: Cause.FULL, ErrorKind.SHORT: Cause.SHORT, ErrorKind.GONE: Cause.LOST}
 
 
 class Wish(Protocol):
     """What somebody wants with a content: told once how its Fetch ended, and of each piece until then."""
+
+    @property
+    def folder(self) -> Optional[ListEntry]:
+        """The folder of which it is the listing or a part, if any."""
 
     def on_piece(self, fetch: Fetch, size: int, now: float) -> None: ...
 
@@ -34,48 +90,431 @@ class Wish(Protocol):
     def on_failed(self, fetch: Fetch, reason: str, now: float) -> None: ...
 
 
-class Thanks:
-    """What a source is to be told: that we have all of these, because it gave something of them."""
+class Table(Protocol):
+    """What a Fetch asks of the table in which it stands."""
 
-    def __init__(self, until: float) -> None:
-        self.until = until
-        self.file_ids: Deque[bytes] = deque(maxlen=CONTENTS_KNOWN_MAX)
+    @property
+    def library(self) -> Any: ...
+    @property
+    def rng(self) -> random.Random: ...
+    @property
+    def host(self) -> Host: ...
+    @property
+    def links(self) -> SourceLinks: ...
+    @property
+    def serving(self) -> Serving: ...
+
+    def wake(self, at: float) -> None:
+        """Look at all fetches by then."""
+
+    def has_room(self, size: int) -> bool:
+        """May so many bytes more be in flight, all contents together?"""
+
+    def may_take_source(self, fetch: Fetch, now: float) -> bool:
+        """Is there a place for it among those that are offered? If not, it has failed."""
+
+    def on_ended(self, fetch: Fetch, now: float) -> None:
+        """Forget it; who else wishes for this content has its turn."""
 
 
 class Fetch:
-    """One content that is wanted."""
+    """One content that is wanted. Implements DownloadHands, Taker."""
 
-    def __init__(self, content: Search, download: Download, now: float) -> None:
-        self.content = content  # the Search to be sent
+    def __init__(self, content: Search, is_in_memory: bool, table: Table, now: float) -> None:
         self.file_id = content.file_id
-        self.name = content.name  # under which it is kept
-        self.download = download
+        self.query_id = content.query_id
+        self.download = Download(content.file_id, self, table.rng, now)
+        self.store = Store(content, is_in_memory, table.library, table.host)
+        self.lookout = Lookout(content, self.download, table.host, table.links, now)
         self.wish: Optional[Wish] = None  # None: a relay
-        self.is_in_memory = False
-        self.memory: Optional[MemoryPieces] = None
-        self.folder: Optional[ListEntry] = None  # of which it is the listing or a part
-        self.relay_for: OrderedDict[bytes, int] = OrderedDict()  # requester -> query id
-        self.relayed_at = -math.inf
-        self.counted: Optional[Tuple[FairShares, bytes]] = None  # of which relays it is one, and whose share it is
-        self.is_passing = False  # relayed, but too big for the cache
-        self.search_at = now
-        self.search_interval = SEARCH_INTERVAL
-        self.is_via = False  # the last search went by way of the supernode
-        self.wants_via = False  # only mesh-off nodes offered
-        self.lonely_since: Optional[float] = now  # since when no source gives anything
-        self.is_put_off = False  # a source may not be tried again before a minute is over (protocol/hearsay.py)
-        self.last_source = ""  # label of the source that was lost last
-        self.trouble = ""  # why the last source was given up, in words
-        self.changed_at: Optional[float] = None  # when the last source said that it has it no more
-        self.is_full = False  # it failed because the disk has no room
-        self.short_times = 0  # sources said that they were short of something since the last piece came
-        self.is_short = False  # it failed because the system was short of something, which passes
-        self.is_lost = False  # it failed because what was here of it was taken away with its folder
-        self.is_gone = False  # it failed because nobody here has this content any more
+        self.waiting = Waiting(content.file_id, table.host, table.serving)  # those it is relayed for
         self.gave: Dict[bytes, int] = {}  # node -> bytes
         self.gave_via = NO_NODE  # the supernode that gave them by its cache
-        self.destination: Optional[Destination] = None  # of its part file, when that was begun
-        self.rechecks = 0  # times that another program had changed it
+        self.cause = Cause.OTHER  # why it failed
         self.is_complete = False
         self.is_ended = False
-        self.served_until = -math.inf  # by others, when it is over here
+        self._table = table
+        self._host = table.host
+        self._links = table.links
+        self._rechecks = 0  # times that another program had changed it
+
+    @property
+    def name(self) -> str:
+        """Under which it is kept."""
+        return self.store.name
+
+    @property
+    def folder(self) -> Optional[ListEntry]:
+        """Of which it is the listing or a part."""
+        return self.wish.folder if self.wish is not None else None
+
+    # ---- wanting
+
+    def grant(
+        self, wish: Wish, size: int, name: str, in_memory: bool, asked_first: List[bytes], now: float
+    ) -> None:
+        """The person here wants it, maybe because it is relayed already."""
+        assert self.wish is None
+        self.wish = wish
+        self.lookout.correct(size, in_memory)
+        self.store.name_for_person(name, in_memory)
+        if self._is_size_lie(self.download.size):
+            return
+        if not in_memory:
+            self.store.adopt()
+        if self.is_complete:
+            wish.on_all_pieces(self, now)
+        elif self.download.size < 0:
+            for provider in asked_first:
+                self._use(provider, now)
+            self.look(now)
+
+    def look(self, now: float) -> None:
+        """Search; meanwhile an unfinished or cached part may know the manifest."""
+        size = self.lookout.content.size
+        if size == 0 and is_true_manifest(self.file_id, 0, b""):
+            self.download.open(0, b"")
+            return
+        if self.download.sources and size <= WITHOUT_OTHERS_MAX:
+            self.lookout.search_soon(now)
+        else:
+            self.lookout.search(now)
+        if not self.store.is_in_memory:
+            self._host.run(partial(self._table.library.manifest, self.file_id), self._on_known_manifest)
+
+    def _on_known_manifest(self, manifest: Any, error: Optional[Exception], now: float) -> None:
+        if error is None and not self.is_ended and self.download.size < 0:
+            self.download.open(*manifest)
+
+    def on_slept(self, seconds: float, now: float) -> None:
+        """A lid was closed, or the machine was busy: nobody is to blame."""
+        self.download.on_slept(seconds, now)
+        self.lookout.be_patient(now)
+
+    # ---- sources
+
+    def on_offer(self, offer: Offer, now: float) -> None:
+        """Somebody has (pieces of) it."""
+        if self._links.standing.is_left_alone(offer.provider, self.file_id, now):
+            return
+        is_ruler = self._host.is_supernode or offer.provider == self._host.supernode_id
+        if is_ruler or (self._host.mesh and offer.mesh):
+            self._use(offer.provider, now, is_whole=offer.complete)
+        elif self.lookout.on_closed_offer(now):
+            self._table.wake(self.lookout.search_at)
+
+    def meet(self, node_id: bytes, now: float) -> None:
+        """Take one who fetches the same as a source, before it has anything of it."""
+        if self.is_complete or self.lookout.is_via or node_id == self._host.node_id:
+            return
+        is_open = self._host.mesh and self._host.has_mesh(node_id)
+        is_left_alone = self._links.standing.is_left_alone(node_id, self.file_id, now)
+        if is_open and not is_left_alone and self._table.rng.random() * self._host.member_count() < FELLOWS_WANTED:
+            self._use(node_id, now, is_fellow=True)
+
+    def whole_sources(self) -> List[bytes]:
+        """The nodes that have all of it and give it directly."""
+        sources = self.download.sources.values()
+        return [] if self.lookout.is_via else [source.node_id for source in sources if source.is_complete]
+
+    def unfollow(self) -> None:
+        """Whoever tells us of new pieces of it need not any more."""
+        for link in self._links.of(self.file_id):
+            if link.is_up:
+                self.send(link.link, TransferDone(self.file_id))
+
+    def _use(self, provider: bytes, now: float, is_whole: bool = False, is_fellow: bool = False) -> None:
+        """Take this node as a source, by a link that is there or a new one."""
+        link = self._links.to(provider)
+        if link is not None and self.file_id in link.takers:
+            if not is_fellow:
+                self._promote(link, now)
+            return
+        if not self._has_place(is_whole, now) or not self._table.may_take_source(self, now):
+            return
+        if link is None:
+            place = self._host.place_of(provider)
+            if place is None:
+                return
+            link = self._links.open(place, provider, now)
+            if link is None:
+                self._links.standing.leave_alone(provider, self.file_id, now + UNREACHABLE_TIME)
+                self.lookout.put_off(self._host.label_of(provider))
+                return
+        link.take(self, is_fellow)
+        if link.is_up:
+            self._add_source(link, now)
+
+    def _add_source(self, link: SourceLink, now: float) -> None:
+        label, is_fellow = self._host.label_of(link.node_id), link.is_fellow(self.file_id)
+        self.download.add_source(link.link, link.node_id, label, now, is_fellow)
+
+    def _promote(self, link: SourceLink, now: float) -> None:
+        """One who was taken because it fetches the same offers something by now."""
+        link.promote(self.file_id)
+        source = self.download.sources.get(link.link)
+        if source is not None:
+            self.download.take_as_giver(source, now)
+
+    def _has_place(self, is_whole: bool, now: float) -> bool:
+        """Is there room for one source more? One that has kept us waiting for long makes room for it."""
+        if len(self._links.of(self.file_id)) < SOURCES_MAX + WHOLE_SOURCES_MORE * is_whole:
+            return True
+        for source in list(self.download.sources.values()):
+            if source.state is SourceState.QUEUED and now - source.news_at >= DROP_AFTER:
+                self._leave(source, now + USELESS_TIME, now)
+                return True
+        return False
+
+    def _leave(self, source: Source, until: float, now: float) -> None:
+        """This source is not asked any more, and not taken again until then."""
+        self._links.let_go(source.link, self.file_id, now)
+        self._links.standing.leave_alone(source.node_id, self.file_id, until)
+        self.lookout.on_source_lost(self.download.remove_source(source.link, now), now)
+
+    # ---- what comes by links (Taker)
+
+    def on_link_up(self, link: SourceLink, now: float) -> None:
+        self.lookout.on_reached()
+        self._add_source(link, now)
+
+    def on_link_lost(self, link: SourceLink, reason: str, now: float) -> None:
+        standing = self._links.standing
+        if not link.is_up:
+            standing.leave_alone(link.node_id, self.file_id, now + UNREACHABLE_TIME)
+            self.lookout.note_trouble(f"{self._host.label_of(link.node_id)} cannot be reached ({reason})")
+        elif reason in (MESH_OFF_REASON, NOT_A_MEMBER_REASON):  # by way of the supernode, then
+            self.lookout.want_via()
+            standing.leave_alone(link.node_id, self.file_id, now + UNREACHABLE_TIME)
+        self.lookout.on_source_lost(self.download.remove_source(link.link, now), now)
+
+    def on_queued(self, link: SourceLink, position: int, now: float) -> None:
+        self.download.on_queued(link.link, position, now)
+
+    def on_message(self, link: SourceLink, message: Any, now: float) -> bool:
+        """From a source; False if it was not asked for."""
+        download, dropped = self.download, self.download.dropped
+        if isinstance(message, PieceData):
+            download.on_piece_data(link.link, message.index, message.offset, message.data, now)
+        elif isinstance(message, NewPieces):
+            download.on_new_pieces(link.link, message.indexes, now)
+        elif isinstance(message, OtherPiece):
+            download.on_other_piece(link.link, message.asked, message.given, now)
+        elif isinstance(message, PieceMap):
+            download.on_piece_map(link.link, message, now)
+        elif isinstance(message, ManifestPage):
+            download.on_manifest_page(link.link, message, now)
+        else:
+            self._on_refused(link, message, now)
+        return download.dropped == dropped
+
+    def _on_refused(self, link: SourceLink, refused: PieceRefused, now: float) -> None:
+        source = self.download.on_piece_refused(link.link, refused.index, now)
+        log.info("%s, piece %d: link %d refused it, reason %d", self.name, refused.index, link.link, refused.reason)
+        pause = self.lookout.on_refused(source, refused.reason, self.name) if source is not None else None
+        if source is None or pause is None:
+            return
+        self._leave(source, now + pause, now)
+        has_changed = refused.reason in (FILE_CHANGED, UNKNOWN_FILE) and not self.lookout.is_via
+        if has_changed and source.is_complete and not self.lookout.may_go_on():
+            self.lookout.on_dropped(now)
+            if self._host.has_supernode and not self.is_ended:
+                self.lookout.search(now)
+
+    # ---- what its Download wants done (DownloadHands)
+
+    def send(self, link: int, message: Any) -> None:
+        self._links.send(link, message)
+
+    def piece_size_of(self, size: int) -> int:
+        return piece_size_of(size)
+
+    def is_true_manifest(self, file_id: bytes, size: int, digests: bytes) -> bool:
+        return is_true_manifest(file_id, size, digests)
+
+    def requests_on(self, link: int) -> int:
+        return self._links.requests_on(link)
+
+    def count_requests(self, link: int, change: int) -> None:
+        self._links.count_requests(link, change)
+
+    def has_room(self, size: int) -> bool:
+        return self._table.has_room(size)
+
+    def open_pieces(self, size: int, digests: bytes) -> None:
+        if self.is_ended or self._is_size_lie(size):
+            return
+        is_relay = self.wish is None
+        first = Destination.CACHE if is_relay else Destination.DOWNLOAD
+        person = self.waiting.first() if is_relay else None
+        self.store.open(size, digests, self.download.piece_size, first, person, self._on_store_open)
+
+    def _is_size_lie(self, size: int) -> bool:
+        """Has it another size, by its digests, than the person was shown? Then that is told, and it ends.
+
+        Of a relay the size is but what one requester said: it keeps it from nobody.
+        """
+        shown = self.lookout.content.size
+        if self.wish is None or size in (-1, shown):
+            return False
+        lie = f"size lie: announced with {shown} bytes, it has {size}"
+        self._host.run(lambda: None, lambda _, error, now: self.fail(lie, now))
+        return True
+
+    def _on_store_open(self, bitmap: Any, error: Optional[Exception], now: float) -> None:
+        if self.is_ended:
+            return
+        before = self.download.verified_bytes
+        if error is not None:
+            self._fail_by(error, now)
+        elif self._rechecks:
+            self.download.on_opened(bytes(bitmap), now)
+            self._tell_lost(before - self.download.verified_bytes)
+        else:
+            self.download.on_opened(bytes(bitmap), now)
+            self._table.serving.tell_pieces(self.file_id, bits_of(bytes(bitmap), len(bitmap) * 8), now)
+            self.waiting.offer()
+
+    def goes_on_after(self, error: Exception) -> bool:
+        """Has another program been at what is here of it? What of that is still right stays, the rest is fetched again.
+
+        False if the error is another one, or that program does it again and again.
+        """
+        is_changed = kind_of(error) in (ErrorKind.CHANGED, ErrorKind.MISSING)
+        if not is_changed or self.store.memory is not None or self._rechecks >= RECHECKS_MAX:
+            return False
+        self._rechecks += 1
+        self.is_complete = False
+        self.download.open_again()
+        return True
+
+    def _tell_lost(self, lost: int) -> None:
+        if lost > 0 and self.wish is not None:
+            told = f"{self.name} was changed on this disk by another program; {size_text(lost)} of it are fetched again"
+            self._host.notify(Notice(told))
+
+    def write(self, index: int, data: Any, link: int) -> None:
+        self.store.write(index, data, partial(self._on_written, index, link))
+
+    def _on_written(self, index: int, link: int, is_right: Any, error: Optional[Exception], now: float) -> None:
+        if self.is_ended:
+            return
+        if error is not None:
+            self._fail_by(error, now)
+            return
+        if is_right:
+            self._count_piece(index, link, now)
+        self.download.on_written(index, link, bool(is_right), now)
+
+    def _count_piece(self, index: int, link: int, now: float) -> None:
+        size, source = self.download.length_of(index), self.download.sources.get(link)
+        self.lookout.on_piece(source is not None)
+        if source is not None:
+            self.gave[source.node_id] = self.gave.get(source.node_id, 0) + size
+            self._links.note_giver(source)
+            if self.lookout.is_via and source.node_id == self._host.supernode_id:
+                self.gave_via = source.node_id
+        if self.wish is not None:
+            self.wish.on_piece(self, size, now)
+
+    def on_piece(self, index: int, now: float) -> None:
+        self._table.serving.tell_pieces(self.file_id, (index,), now)
+
+    def on_strike(self, source: Source, why: str, is_proof: bool, now: float) -> None:
+        if self.is_ended:
+            return
+        is_banned = self._links.standing.strike(source.node_id, self.file_id, is_proof)
+        what = "it is not used any more" if is_banned else "it is asked again"
+        self._host.notify(Notice(f"{source.label} sent {why} of {self.name}; {what}"))
+        if is_banned:
+            self.lookout.note_trouble(f"{source.label} sent {why}")
+            self._leave(source, now + BAN_TIME, now)
+
+    def on_useless(self, source: Source, why: str, now: float) -> None:
+        if not self.is_ended:
+            self.lookout.note_trouble(f"{source.label} {why}")
+            log.info("%s: %s", self.name, self.lookout.trouble)
+            self._leave(source, now + USELESS_TIME, now)
+
+    def on_all_pieces(self, now: float) -> None:
+        self.is_complete = True
+        if self.wish is not None:
+            self.wish.on_all_pieces(self, now)
+        elif not self.store.is_passing:
+            self.store.move_into_cache(self._on_cached)
+
+    def _on_cached(self, _: Any, error: Optional[Exception], now: float) -> None:
+        if error is not None:
+            if not self.goes_on_after(error):
+                self.fail(sentence_of(error), now)
+            return
+        self._links.thank(self.gave, self.file_id, now)
+        # Until the node knows that its cache has it, the fetch answers for it.
+        self._host.on_cache_changed(partial(self.end, now))
+
+    # ---- time, and the end
+
+    def check(self, now: float) -> None:
+        """With each tick: who is silent, who still waits, is there any hope?"""
+        if not self.is_complete:
+            self.download.on_timer(now)
+        if not self.is_ended:
+            self._check_waiting(now)
+        if self.is_ended or self.is_complete:
+            return
+        prospect = self.lookout.look(now)
+        if prospect is not Prospect.HOPE:
+            self.fail(self.lookout.why_alone(), now, Cause.GONE if prospect is Prospect.GONE else Cause.OTHER)
+
+    def _check_waiting(self, now: float) -> None:
+        """A relay that nobody waits for any more ends."""
+        if self.wish is None and self.waiting.is_over(now):
+            self.waiting.clear()
+            self.fail("nobody waits for it any more", now)
+
+    def on_not_relayed(self, answer: NotRelayed, now: float) -> None:
+        """The supernode cannot pass it on to us; whoever gives it directly still may."""
+        trouble = answer.reason or "the supernode cannot pass it on"
+        self.lookout.note_trouble(trouble)
+        log.info("%s: not relayed, %s", self.name, trouble)
+        if all(link.node_id == self._host.supernode_id for link in self._links.of(self.file_id)):
+            self.fail(trouble, now, Cause.GONE if answer.is_gone else Cause.OTHER)
+
+    def _fail_by(self, error: Exception, now: float) -> None:
+        """The library could not go on; of a relay that is told in the words of those who wait for it."""
+        sentence = sentence_of(error)
+        if self.wish is None and kind_of(error) is ErrorKind.FULL:
+            me, why = self._host.label_of(self._host.node_id), sentence.rpartition(": ")[2]
+            sentence = f"{me} has no room to pass it on: {why}"
+        self.fail(sentence, now, cause_of(error))
+
+    def note_unfinished(self, error: Exception) -> None:
+        """All is here, but did not get its final name: if the folder for that is gone, the pieces are not."""
+        self.cause = cause_of(error) if cause_of(error) is not Cause.LOST else Cause.OTHER
+
+    def fail(self, reason: str, now: float, cause: Cause = Cause.OTHER) -> None:
+        """End without success, and tell those who wait for it."""
+        if self.is_ended:
+            return
+        self.cause = cause
+        self.end(now)
+        self.waiting.tell_failed(reason, cause is Cause.GONE)
+        if self.wish is not None:
+            self.wish.on_failed(self, reason, now)
+
+    def end(self, now: float) -> None:
+        """Nothing more is asked for this content."""
+        if self.is_ended:
+            return
+        self.is_ended = True
+        self.download.end()
+        for link in self._links.of(self.file_id):
+            link.let_go(self.file_id, now)
+        self.store.close()
+        self._table.on_ended(self, now)
+
+
+def cause_of(error: Exception) -> Cause:
+    """What the library's error means for the fetch."""
+    kind = kind_of(error)
+    return CAUSES.get(kind, Cause.OTHER) if kind is not None else Cause.OTHER

@@ -15,7 +15,7 @@ from typing import Any, Callable, Deque, Dict, List, Optional, Sequence, Tuple
 from protocol.content.listing import FOLDER_BYTES_MAX, FolderEntry, Pack
 from protocol.content.troubles import ErrorKind
 from protocol.exchange.contracts import in_slices, kind_of, sentence_of
-from protocol.exchange.fetch import Fetch
+from protocol.exchange.fetch import Cause, Fetch
 from protocol.exchange.job import Job, JobHands
 from protocol.results import ListEntry
 
@@ -65,9 +65,9 @@ class FolderJob(Job):
         name = self.entry.name
         pack = self.unpacking.get(fetch.file_id)
         if pack is not None:
-            self._fetching.unfollow(fetch)
-            if fetch.memory is not None:
-                self._unpack(pack, memoryview(fetch.memory.data), now, fetch)
+            fetch.unfollow()
+            if fetch.store.memory is not None:
+                self._unpack(pack, memoryview(fetch.store.memory.data), now, fetch)
             else:  # it was being relayed for somebody, too
                 read = self._preparing.relayed_pack(fetch.file_id, fetch.name)
                 self._host.run(read, partial(self._on_pack_read, pack, fetch))
@@ -76,8 +76,8 @@ class FolderJob(Job):
             finish = partial(self._library.finish, fetch.file_id, fetch.name, False)
             then = partial(self._on_file_finished, fetch)
             in_slices(self._host, finish, then, is_over=lambda: self.end_state)
-        elif fetch.memory is not None:
-            self._prepare_folder(self._preparing.folder(fetch.file_id, name, bytes(fetch.memory.data)))
+        elif fetch.store.memory is not None:
+            self._prepare_folder(self._preparing.folder(fetch.file_id, name, bytes(fetch.store.memory.data)))
         else:  # it was being relayed for somebody, too
             self._prepare_folder(self._preparing.relayed_folder(fetch.file_id, name))
 
@@ -97,8 +97,8 @@ class FolderJob(Job):
         self.path, entries, packs, self.failures = prepared
         self.packs = deque(packs)
         for fetch in list(self.fetches):
-            self.providers = tuple(self._fetching.providers_of(fetch))
-            if fetch.memory is None:
+            self.providers = tuple(fetch.whole_sources())
+            if fetch.store.memory is None:
                 self._host.on_cache_changed(lambda: None)
             self.drop(fetch, now, is_used=True)
         self._host.hold(self.entry.name)
@@ -145,7 +145,7 @@ class FolderJob(Job):
     def _on_pack_read(
         self, pack: Pack, fetch: Optional[Fetch], data: Any, error: Optional[Exception], now: float
     ) -> None:
-        if fetch is not None and fetch.memory is None:
+        if fetch is not None and fetch.store.memory is None:
             self._host.on_cache_changed(lambda: None)
         if self.end_state:
             return
@@ -281,9 +281,9 @@ class FolderJob(Job):
 
     def on_failed(self, fetch: Fetch, reason: str, now: float) -> None:
         """One file that cannot be had does not keep the others away; a full disk keeps all waiting."""
-        if (fetch.is_full or fetch.is_short) and not self.end_state and self.is_held:
+        if fetch.cause in (Cause.FULL, Cause.SHORT) and not self.end_state and self.is_held:
             self._put_back(fetch.file_id)
-            self.wait_for_room(fetch, now, reason if fetch.is_short else "")
+            self.wait_for_room(fetch, now, reason if fetch.cause is Cause.SHORT else "")
             return
         self.drop(fetch, now)
         self.discard_gone(fetch)

@@ -17,7 +17,7 @@ from protocol import mishaps
 from protocol.content.names import check_name
 from protocol.content.troubles import BadName, ErrorKind, size_text
 from protocol.exchange.contracts import Host, Preparing, in_slices, kind_of, sentence_of
-from protocol.exchange.fetch import Fetch
+from protocol.exchange.fetch import Cause, Fetch
 from protocol.exchange.fetching import Fetching
 from protocol.exchange.source import ASK_OTHERS_AFTER, SourceState
 from protocol.figures import PathFigures
@@ -72,14 +72,14 @@ class Job:
             return self.verified_at_end
         verified = dict(self.kept)
         for fetch in self.fetches:
-            if not fetch.is_in_memory:
+            if not fetch.store.is_in_memory:
                 verified[fetch.file_id] = max(fetch.download.verified_bytes, verified.get(fetch.file_id, 0))
         return sum(verified.values())
 
     def labels(self) -> Tuple[str, ...]:
         """Who gave something, the most generous first."""
         gave = self.given()
-        return tuple(self._fetching.label_of(node_id) for node_id in sorted(gave, key=lambda one: -gave[one]))
+        return tuple(self._fetching.links.label_of(node_id) for node_id in sorted(gave, key=lambda one: -gave[one]))
 
     def given(self) -> Dict[bytes, int]:
         """Bytes by node; by its id, since a label passes to somebody else when people leave."""
@@ -105,6 +105,11 @@ class Job:
         else:
             self.begin(now)
 
+    @property
+    def folder(self) -> Optional[ListEntry]:
+        """The folder whose listing and parts are fetched, if it is one."""
+        return self.entry if self.entry.is_folder else None
+
     def begin(self, now: float) -> None:
         """Look here first, then ask for it."""
         raise NotImplementedError
@@ -113,12 +118,11 @@ class Job:
         self, file_id: bytes, size: int, name: str, in_memory: bool, now: float, providers: Tuple[bytes, ...] = ()
     ) -> None:
         fetch = self._fetching.want(self, file_id, size, name, in_memory, now, list(providers))
-        fetch.folder = self.entry if self.entry.is_folder else None
         self.fetches[fetch] = None
 
     def on_piece(self, fetch: Fetch, size: int, now: float) -> None:
         self.look_interval = ROOM_INTERVAL
-        if not fetch.is_in_memory:
+        if not fetch.store.is_in_memory:
             self.rate.add(size, now)
         self.tell_progress(now)
 
@@ -127,19 +131,19 @@ class Job:
 
     def on_failed(self, fetch: Fetch, reason: str, now: float) -> None:
         self.discard_gone(fetch)
-        self.stop(reason, now, keep=not (fetch.is_gone or fetch.is_lost))
+        self.stop(reason, now, keep=fetch.cause not in (Cause.GONE, Cause.LOST))
 
     def on_unfinished(self, fetch: Fetch, error: Exception, now: float) -> None:
         """All pieces came, but the file has not got its name."""
-        if not self._fetching.open_again(fetch, error, now):
-            fetch.is_full, fetch.is_short = kind_of(error) is ErrorKind.FULL, kind_of(error) is ErrorKind.SHORT
+        if not fetch.goes_on_after(error):
+            fetch.note_unfinished(error)
             self.on_failed(fetch, sentence_of(error), now)
 
     # ---- a full disk
 
     def wait_for_room(self, fetch: Fetch, now: float, short_of: str = "") -> None:
         """What is here stays; the rest goes on when the disk has room for it, or when what was short may be there."""
-        if not fetch.is_in_memory:
+        if not fetch.store.is_in_memory:
             self.kept[fetch.file_id] = max(fetch.download.verified_bytes, self.kept.get(fetch.file_id, 0))
         self.drop(fetch, now)
         self.look_for_room(now, not self.pause, short_of)
@@ -190,7 +194,7 @@ class Job:
 
     def discard_gone(self, fetch: Fetch) -> None:
         """A part of what nobody has any more would only lie about."""
-        if fetch.is_gone and not fetch.is_in_memory:
+        if fetch.cause is Cause.GONE and not fetch.store.is_in_memory:
             self._host.run(partial(self._library.discard, fetch.file_id, own=True), lambda *_: None)
 
     def note(self, finished: Any) -> None:
@@ -207,7 +211,7 @@ class Job:
         if is_used:
             self._fetching.retire(fetch, now)
         else:
-            self._fetching.end(fetch, now)
+            fetch.end(now)
 
     def stop(self, reason: str, now: float, tell: bool = True, keep: bool = True) -> None:
         """End without success; verified pieces stay on the disk, unless `keep` says that nobody has the rest."""
@@ -226,11 +230,11 @@ class Job:
     def done(self, path: str, was_there: bool, now: float) -> None:
         """All is verified, flushed and under its final name."""
         entry, via = self.entry, None
-        self._fetching.thank(self.gave, entry.file_id, now)
+        self._fetching.links.thank(self.gave, entry.file_id, now)
         self.end_state, self.verified_at_end = "done", self.size
         sources = self.labels()
         if self.gave_via != NO_NODE and entry.holders and self.gave_via not in entry.holder_ids:
-            sources, via = entry.holders, self._fetching.label_of(self.gave_via)
+            sources, via = entry.holders, self._fetching.links.label_of(self.gave_via)
         seconds, moved = max(now - self.started_at, 0.0), sum(self.gave.values())
         self._host.notify(
             DownloadDone(
@@ -268,7 +272,7 @@ class Job:
                 rates[one] = rates.get(one, 0.0) + source.per_second(now)
                 states[one] = self.state_of(source, now)
                 paths[one] = self._fetching.network.figures(source.link)
-        label_of = self._fetching.label_of
+        label_of = self._fetching.links.label_of
         return tuple(Share(label_of(one), gave[one], rates.get(one, 0.0), states.get(one, ""), paths.get(one))
                      for one in sorted(gave, key=lambda one: -gave[one]))
 
@@ -304,7 +308,7 @@ class Job:
             return "queued %s" % ordinal(min(queued))
         if not self._host.has_supernode:
             return "waiting for a supernode"
-        lost = [fetch.last_source for fetch in self.fetches if fetch.last_source]
+        lost = [fetch.lookout.last_source for fetch in self.fetches if fetch.lookout.last_source]
         return "waiting for %s" % lost[0] if lost and not sources else "asking"
 
 
@@ -312,9 +316,9 @@ class FileJob(Job):
     """A single file."""
 
     def on_failed(self, fetch: Fetch, reason: str, now: float) -> None:
-        if fetch.is_short and not self.end_state:
+        if fetch.cause is Cause.SHORT and not self.end_state:
             self.wait_for_room(fetch, now, reason)
-        elif fetch.is_full and not self.end_state and (fetch.download.verified_bytes or self.kept):
+        elif fetch.cause is Cause.FULL and not self.end_state and (fetch.download.verified_bytes or self.kept):
             self.wait_for_room(fetch, now)
         else:
             super().on_failed(fetch, reason, now)

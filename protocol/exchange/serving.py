@@ -380,7 +380,7 @@ class Serving:
             self.host.run(partial(self.library.read, file_id, index, offset, length), answer)
             return
         try:  # at once: the disk may be busy for long with the files of another pack
-            answer(fetch.memory.read(index, offset, length), None, now)
+            answer(fetch.store.memory.read(index, offset, length), None, now)
         except LibraryError as error:
             answer(None, error, now)
 

@@ -64,5 +64,9 @@ class Source:
         self.manifest: Optional[Manifest] = None  # while it is asked for it
         self.cause = 0  # why it cannot read what is asked for, as it has told
 
+    def note_cause(self, cause: int) -> None:
+        """It tells why it cannot read what is asked for."""
+        self.cause = cause
+
     def per_second(self, now: float) -> float:
         return self.rate.per_second(now) if self.rate else 0.0

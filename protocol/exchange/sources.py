@@ -1,10 +1,36 @@
-"""The links to nodes that give, and who is left alone for a while."""
+"""The links to nodes that give, what is thought of those nodes, and what they are still to be told.
+
+A `SourceLink` is one that this node opened, one for all that comes from the node there: contents come by it (each a
+`Taker`), or it stands by because the mesh is on, or a receipt is to be brought. `Standing` remembers who is left alone,
+content by content: one who lies about a file may still be the only one that has another.
+
+`SourceLinks` belongs to `Fetching`; each Fetch asks it for links and judges by it. Pure.
+"""
 
 from __future__ import annotations
 
-from typing import Dict
+import math
+import random
+from collections import OrderedDict, deque
+from typing import Any, Callable, Deque, Dict, Iterable, List, Optional, Protocol, Set, Tuple
 
-from protocol.exchange.fetch import Fetch
+from protocol.exchange.contracts import Host
+from protocol.exchange.download import CONTENTS_KNOWN_MAX
+from protocol.exchange.source import Source
+from protocol.hearsay import KEPT
+from protocol.messages import (
+    PURPOSE_BULK,
+    LinkHello,
+    ManifestPage,
+    NewPieces,
+    OtherPiece,
+    PieceData,
+    PieceMap,
+    PieceRefused,
+    Queued,
+    TransferDone,
+    encode_parts,
+)
 
 SOURCES_MAX = 10  # of one content at once
 WHOLE_SOURCES_MORE = 4  # that have it all, beyond those
@@ -14,18 +40,312 @@ USELESS_TIME = 60.0  # a source that sent nothing or was too slow is left alone 
 STRIKES_MAX, BAN_TIME = 2, 600.0  # THREATS: G01
 JUDGED_MAX = 4096  # strikes and bans remembered
 BULK_IDLE = 10.0  # seconds until a link that nothing comes by is closed
+DROPPED_MAX = 1000  # senseless messages on one link before it is closed
 MESH_LINKS_MAX = 8  # members to stand by with; a link each, so a transfer begins at once
 MESH_DELAY, MESH_RETRY = (0.5, 3.0), (10.0, 30.0)  # seconds, drawn by lot: many may have joined at once
+THANKS_TIME = 30.0  # seconds in which a source whose link was lost is still told that we have it all
+THANKED_MAX = 256  # sources that are still to be told
+LABELS_KEPT = 1024  # of nodes that gave something and may have left since
+TICK = 0.5  # seconds between two looks at all contents and links
+
+ABOUT_ONE_CONTENT = (PieceData, PieceMap, NewPieces, ManifestPage, PieceRefused, OtherPiece)
 
 
-class Bulk:
-    """A link that we opened to a provider."""
+class Taker(Protocol):
+    """A content that comes by links, and what it is told of each of them."""
+
+    @property
+    def file_id(self) -> bytes: ...
+
+    def on_link_up(self, link: SourceLink, now: float) -> None: ...
+    def on_link_lost(self, link: SourceLink, reason: str, now: float) -> None: ...
+    def on_queued(self, link: SourceLink, position: int, now: float) -> None: ...
+    def on_message(self, link: SourceLink, message: Any, now: float) -> bool:
+        """About this content; False if it was not asked for."""
+
+
+class SourceLink:
+    """A link that we opened to a node that gives, or may soon."""
 
     def __init__(self, link: int, node_id: bytes, now: float) -> None:
         self.link = link
         self.node_id = node_id
         self.is_up = False
-        self.fetches: Dict[Fetch, bool] = {}  # is it a fellow? Ordered, unlike a set: a test's seed replays exactly
+        self.takers: Dict[bytes, Taker] = {}  # by content
         self.requests = 0  # pieces asked and not yet received, for all contents
-        self.used_at = now
+        self._fellows: Set[bytes] = set()  # contents that the node there fetches itself, and may have nothing of
+        self._used_at = now
+        self._dropped = 0
+
+    def take(self, taker: Taker, is_fellow: bool) -> None:
+        """This content comes by it from now on; offered, or (`is_fellow`) only fetched at the other end, too."""
+        self.takers[taker.file_id] = taker
+        if is_fellow:
+            self._fellows.add(taker.file_id)
+
+    def promote(self, file_id: bytes) -> None:
+        """One who was taken because it fetches the same offers something by now."""
+        self._fellows.discard(file_id)
+
+    def is_fellow(self, file_id: bytes) -> bool:
+        """Was it taken for this content without an offer?"""
+        return file_id in self._fellows
+
+    def let_go(self, file_id: bytes, now: float) -> None:
+        """This content comes by it no more."""
+        self.takers.pop(file_id, None)
+        self._fellows.discard(file_id)
+        self._used_at = now
+
+    def on_up(self, now: float) -> None:
+        self.is_up, self._used_at = True, now
+
+    def count_requests(self, change: int) -> None:
+        self.requests += change
+
+    def on_message(self, message: Any, now: float) -> bool:
+        """From the node there; False if nobody asked for it."""
+        if isinstance(message, Queued):
+            for each in list(self.takers.values()):
+                each.on_queued(self, message.position, now)
+            return True
+        taker = self.takers.get(message.file_id) if isinstance(message, ABOUT_ONE_CONTENT) else None
+        return taker is not None and taker.on_message(self, message, now)
+
+    def drop(self) -> bool:
+        """A message made no sense here; was it one too many?"""
+        self._dropped += 1
+        return self._dropped > DROPPED_MAX
+
+    def is_idle(self, is_mate: bool, now: float) -> bool:
+        """Has it been of no use for so long that it shall be closed?"""
+        if self.takers or is_mate:
+            self._used_at = now
+        return self.is_up and now - self._used_at >= BULK_IDLE
+
+
+class Standing:
+    """What is thought of nodes, content by content: strikes, and who is left alone until when (THREATS: G01)."""
+
+    def __init__(self) -> None:
+        self._strikes: OrderedDict[Tuple[bytes, bytes], int] = OrderedDict()
+        self._left_alone: OrderedDict[Tuple[bytes, bytes], float] = OrderedDict()
+
+    def strike(self, node_id: bytes, file_id: bytes, is_proof: bool) -> bool:
+        """It sent what is not true, once by mistake or (`is_proof`) on purpose; is that enough to ban it?"""
+        key = node_id, file_id
+        strikes = self._strikes[key] = STRIKES_MAX if is_proof else self._strikes.get(key, 0) + 1
+        while len(self._strikes) > JUDGED_MAX:
+            self._strikes.popitem(last=False)
+        if strikes >= STRIKES_MAX:
+            self._strikes.pop(key, None)
+        return strikes >= STRIKES_MAX
+
+    def leave_alone(self, node_id: bytes, file_id: bytes, until: float) -> None:
+        """It is not asked for this content until then."""
+        self._left_alone[node_id, file_id] = until
+        while len(self._left_alone) > JUDGED_MAX:
+            self._left_alone.popitem(last=False)
+
+    def is_left_alone(self, node_id: bytes, file_id: bytes, now: float) -> bool:
+        return self._left_alone.get((node_id, file_id), -math.inf) > now
+
+
+class Thanks:
+    """What a source is to be told: that we have all of these, because it gave something of them."""
+
+    def __init__(self, until: float) -> None:
+        self.until = until
+        self.file_ids: Deque[bytes] = deque(maxlen=CONTENTS_KNOWN_MAX)
+
+
+class SourceLinks:
+    """All links that we opened. `wake(at)` is called when it has something to look after by then."""
+
+    def __init__(self, network: Any, host: Host, rng: random.Random, wake: Callable[[float], None]) -> None:
+        self.standing = Standing()
         self.dropped = 0
+        self._network = network
+        self._host = host
+        self._rng = rng
+        self._wake = wake
+        self._by_link: Dict[int, SourceLink] = {}
+        self._by_node: Dict[bytes, SourceLink] = {}
+        self._labels: OrderedDict[bytes, str] = OrderedDict()  # of those who gave something, as they were called then
+        self._thanks: OrderedDict[bytes, Thanks] = OrderedDict()  # node -> what it is still to be told
+        self._mates: List[bytes] = []
+        self._mesh_at = math.inf  # when the next link to a mate is opened
+
+    # ---- links
+
+    def owns(self, link: int) -> bool:
+        return link in self._by_link
+
+    def to(self, node_id: bytes) -> Optional[SourceLink]:
+        """The link to this node, up or on its way."""
+        return self._by_node.get(node_id)
+
+    def of(self, file_id: bytes) -> List[SourceLink]:
+        """The links by which this content comes, or may."""
+        return [link for link in self._by_link.values() if file_id in link.takers]
+
+    def open(self, place: Any, node_id: bytes, now: float, keep: int = 0) -> Optional[SourceLink]:
+        """A new link to the node at this place; None when that was tried in vain just now."""
+        tries = self._host.may_dial(place, now, keep)
+        if not tries:
+            return None
+        link = SourceLink(self._network.connect(place, tries), node_id, now)
+        self._by_link[link.link] = self._by_node[node_id] = link
+        self._wake(now + TICK)
+        return link
+
+    def let_go(self, link: int, file_id: bytes, now: float) -> None:
+        """This content comes no more by that link, if it is there."""
+        if link in self._by_link:
+            self._by_link[link].let_go(file_id, now)
+
+    def send(self, link: int, message: Any) -> None:
+        self._network.send(link, *encode_parts(message))
+
+    def requests_on(self, link: int) -> int:
+        """Pieces asked on this link and not yet received, for all contents."""
+        return self._by_link[link].requests if link in self._by_link else 0
+
+    def count_requests(self, link: int, change: int) -> None:
+        if link in self._by_link:
+            self._by_link[link].count_requests(change)
+
+    def nodes(self) -> List[bytes]:
+        """The node at the other end of each link."""
+        return [link.node_id for link in self._by_link.values()]
+
+    def close_all_but(self, node_id: Optional[bytes], reason: str) -> None:
+        """Only the links with this node stay."""
+        for link in self._by_link.values():
+            if link.node_id != node_id:
+                self._network.disconnect(link.link, reason)
+
+    def on_up(self, number: int, now: float) -> None:
+        """Say who we are, what was still to be said, and then ask."""
+        link = self._by_link.get(number)
+        if link is None:
+            return
+        link.on_up(now)
+        self.send(number, LinkHello(PURPOSE_BULK, self._host.network_id, self._host.node_id))
+        thanks = self._thanks.get(link.node_id)
+        for file_id in thanks.file_ids if thanks is not None else ():
+            self.send(number, TransferDone(file_id))
+        for taker in list(link.takers.values()):
+            taker.on_link_up(link, now)
+
+    def on_lost(self, number: int, reason: str, now: float) -> None:
+        link = self._by_link.pop(number, None)
+        if link is None:
+            return
+        if self._by_node.get(link.node_id) is link:
+            del self._by_node[link.node_id]
+        if link.node_id in self._mates:
+            self._mesh_at = max(now, min(self._mesh_at, now + self._rng.uniform(*MESH_RETRY)))
+        for taker in list(link.takers.values()):
+            taker.on_link_lost(link, reason, now)
+
+    def on_message(self, number: int, message: Any, now: float) -> None:
+        """What nobody asked for is dropped; who sends nothing else is cut off."""
+        link = self._by_link[number]
+        if not link.on_message(message, now):
+            self.dropped += 1
+            if link.drop():
+                self._network.disconnect(number, "too much that was not asked for")
+
+    # ---- the mesh: links that stand by
+
+    def set_mates(self, mates: List[bytes], now: float) -> None:
+        """The members to have a link with while the mesh is on, though nothing travels yet."""
+        self._mates = mates[:MESH_LINKS_MAX]
+        if any(mate not in self._by_node for mate in self._mates):
+            self._mesh_at = min(self._mesh_at, now + self._rng.uniform(*MESH_DELAY))
+
+    def _open_mesh_link(self, now: float) -> None:
+        """One at a time."""
+        missing = [mate for mate in self._mates if mate not in self._by_node]
+        if missing:
+            self._mesh_at = now + self._rng.uniform(*MESH_DELAY)
+            place = self._host.place_of(missing[0])
+            if place is None:
+                self._mates.remove(missing[0])
+            elif self.open(place, missing[0], now, KEPT) is None:
+                self._mates.append(self._mates.pop(self._mates.index(missing[0])))  # the others first
+        else:
+            self._mesh_at = math.inf
+
+    # ---- who gave something: how it was called, and what it is still to be told
+
+    def note_giver(self, source: Source) -> None:
+        """It gave something: its label is remembered, should it leave before that is told."""
+        self._labels[source.node_id] = source.label
+        self._labels.move_to_end(source.node_id)
+        if len(self._labels) > LABELS_KEPT:
+            self._labels.popitem(last=False)
+
+    def label_of(self, node_id: bytes) -> str:
+        """How it is called now; or was, when it gave something."""
+        was = self._labels.get(node_id)
+        return self._host.label_of(node_id) if was is None or self._host.is_member(node_id) else was
+
+    def thank(self, gave: Iterable[bytes], file_id: bytes, now: float) -> None:
+        """Tell those who gave something that we have it all; again by a new link if theirs is lost before they hear."""
+        for node_id in gave:
+            thanks = self._thanks.setdefault(node_id, Thanks(now + THANKS_TIME))
+            thanks.file_ids.append(file_id)
+            link = self._by_node.get(node_id)
+            if link is None:
+                self._thank_by_new_link(node_id, now)
+            elif link.is_up:
+                self.send(link.link, TransferDone(file_id))
+        while len(self._thanks) > THANKED_MAX:
+            self._thanks.popitem(last=False)
+        self._wake(now + TICK)
+
+    def _thank_by_new_link(self, node_id: bytes, now: float) -> None:
+        place = self._host.place_of(node_id)
+        may_link = self._host.mesh or self._host.is_supernode or node_id == self._host.supernode_id
+        if place is None or not may_link or now >= self._thanks[node_id].until:
+            del self._thanks[node_id]
+        else:
+            self.open(place, node_id, now)
+
+    def _check_thanks(self, now: float) -> None:
+        """What was delivered need not be said again; where there is no link, there has to be one."""
+        for node_id in list(self._thanks):
+            link = self._by_node.get(node_id)
+            if link is None:
+                self._thank_by_new_link(node_id, now)
+            elif link.is_up and not self._network.backlog(link.link):
+                del self._thanks[node_id]
+
+    # ---- time
+
+    def has_work(self) -> bool:
+        """Is there anything to be looked after with each tick?"""
+        return bool(self._by_link or self._thanks)
+
+    def next_deadline(self) -> float:
+        """When the next link to a mate is due; ticks are its owner's."""
+        return self._mesh_at
+
+    def on_timer(self, now: float) -> None:
+        if now >= self._mesh_at:
+            self._open_mesh_link(now)
+
+    def on_tick(self, now: float) -> None:
+        self._check_thanks(now)
+        for link in list(self._by_link.values()):
+            if link.is_idle(link.node_id in self._mates, now):
+                self._network.disconnect(link.link, "no longer needed")
+
+    def end_all(self) -> None:
+        """The node leaves: nobody is told anything more, nothing stands by."""
+        self._thanks.clear()
+        self._mates, self._mesh_at = [], math.inf
+        for link in self._by_link:
+            self._network.disconnect(link, "left")
