@@ -597,7 +597,7 @@ def test_another_piece_that_is_not_wanted_is_cancelled_and_the_source_is_not_ask
 @pytest.mark.parametrize("spans", [1, 2])
 def test_after_an_exchange_that_is_not_wanted_nothing_is_owed_that_never_comes(spans, monkeypatch):
     """The source has forgotten what it gave another piece for; and what was cancelled, but for what it had read."""
-    monkeypatch.setattr(transfer, "SPAN_BYTES_MAX", 65536 // spans)
+    monkeypatch.setattr("protocol.exchange.source.SPAN_BYTES_MAX", 65536 // spans)
     hands, download = with_a_fellow()
     source = download.sources[1]
     owed = sorted(source.owed)

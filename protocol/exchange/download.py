@@ -14,23 +14,16 @@ from typing import Any, Dict, Optional, Protocol, Sequence
 
 from protocol import mishaps
 from protocol.content.pieces import DIGEST_BYTES, FILE_SIZE_MAX, PIECES_MAX
-from protocol.exchange.manifest import Lie, Manifest
-from protocol.exchange.picking import REQUESTS_PER_LINK_MAX, PieceChoice, in_flight_limit, window_of
+from protocol.exchange.manifest import Lie
+from protocol.exchange.picking import REQUESTS_PER_LINK_MAX, PieceChoice, in_flight_limit
 from protocol.exchange.source import (
     ASK_OTHERS_AFTER,
     DROP_AFTER,
-    MANIFEST_AFTER,
-    MEASURED_AFTER,
-    SLOT_TAKEN_BACK_AFTER,
-    SLOW_AFTER,
-    SLOW_RATE,
     Source,
     SourceState,
-    _Owed,
 )
 from protocol.messages import (
     NO_PIECE,
-    SPAN_BYTES_MAX,
     AnyPieceRequest,
     CheckBulk,
     ManifestPage,
@@ -112,14 +105,14 @@ class Download:
             self._want_manifest(now)
         self._hands.send(link, PieceMapRequest(self.file_id))
 
-    def take_as_giver(self, source: Source, now: float) -> None:
+    def take_as_giver(self, link: int, now: float) -> None:
         """It has something of the content, and so the manifest, too."""
-        if source.is_fellow:
-            source.is_fellow = False
+        source = self.sources.get(link)
+        if source is not None and source.take_as_giver():
             self._want_manifest(now)
 
     def _ask_manifest(self, source: Source, now: float) -> None:
-        source.manifest = Manifest(now)
+        source.ask_manifest(now)
         self._hands.send(source.link, ManifestRequest(self.file_id))
 
     def remove_source(self, link: int, now: float) -> Optional[Source]:
@@ -144,17 +137,15 @@ class Download:
 
     def _release(self, source: Source, cancel: bool) -> None:
         """Take back everything that it owes."""
-        for index, owed in list(source.owed.items()):
-            self._forgive(source, index, owed)
+        for index in list(source.owed):
+            self._forgive(source, index)
             if cancel:
                 self._hands.send(source.link, PieceCancel(self.file_id, index))
             if self.choice is not None:
                 self.choice.release(source.link, index)
 
-    def _forgive(self, source: Source, index: int, owed: _Owed) -> None:
-        del source.owed[index]
-        source.owed_bytes -= owed.length
-        self.in_flight_bytes -= owed.length
+    def _forgive(self, source: Source, index: int) -> None:
+        self.in_flight_bytes -= source.forgive(index)
         self._hands.count_requests(source.link, -1)
 
     def end(self) -> None:
@@ -167,26 +158,28 @@ class Download:
 
     def on_manifest_page(self, link: int, page: ManifestPage, now: float) -> None:
         source = self.sources.get(link)
-        if source is None or source.manifest is None or self.choice is not None or self.is_opening:
+        is_over = self.choice is not None or self.is_opening
+        if source is None or is_over or not source.on_manifest_page(now):
             self.dropped += 1
             return
-        source.heard_at = source.manifest.asked_at = now
+        manifest = source.manifest
+        assert manifest is not None
         try:
             if page.size > FILE_SIZE_MAX:
                 raise Lie("an impossible size")
             piece_size = self._hands.piece_size_of(page.size)
-            if not source.manifest.add(page, -(-page.size // piece_size)):
+            if not manifest.add(page, -(-page.size // piece_size)):
                 return
-            size, digests = source.manifest.size, bytes(source.manifest.digests)
+            size, digests = manifest.size, bytes(manifest.digests)
             if not self._hands.is_true_manifest(self.file_id, size, digests):
                 raise Lie("a list of pieces that does not belong to the file")
         except Lie as lie:
-            source.manifest = None
+            source.forget_manifest()
             self._hands.on_strike(source, str(lie), True, now)
             self._want_manifest(now)
             return
         for one in self.sources.values():
-            one.manifest = None
+            one.forget_manifest()
         self.open(size, digests)
 
     def open(self, size: int, digests: bytes) -> None:
@@ -207,8 +200,8 @@ class Download:
         self.choice = PieceChoice(count, bitmap, self._rng)
         self.verified_bytes = sum(self.length_of(index) for index in range(count) if self.choice.is_verified[index])
         self.rate = Rate(now)
-        for source in list(self.sources.values()):
-            self._apply_map(source)
+        for source in self.sources.values():
+            source.apply_map(self.choice)
         if not self.choice.missing:
             self._hands.on_all_pieces(now)
             return
@@ -231,25 +224,12 @@ class Download:
 
     def on_piece_map(self, link: int, piece_map: PieceMap, now: float) -> None:
         source = self.sources.get(link)
-        is_first = source is not None and source.state is SourceState.OPENED and source.map is None
-        if source is None or not is_first or len(piece_map.bitmap) > PIECES_MAX // 8:
+        if source is None or len(piece_map.bitmap) > PIECES_MAX // 8 or not source.on_map(piece_map, now):
             self.dropped += 1
             return
-        source.heard_at = source.news_at = now
-        source.map, source.is_complete = piece_map, piece_map.complete
         if self.choice is not None:
-            self._apply_map(source)
+            source.apply_map(self.choice)
             self._fill(source, now)
-
-    def _apply_map(self, source: Source) -> None:
-        if source.map is None or self.choice is None:
-            return
-        self.choice.set_map(source.link, source.map.complete, source.map.bitmap)
-        for index in source.early:
-            self.choice.add_piece(source.link, index)
-        source.map, source.early = None, set()
-        if source.state is SourceState.OPENED:
-            source.state = SourceState.READY
 
     def on_new_pieces(self, link: int, indexes: Sequence[int], now: float) -> None:
         """The source has these pieces, too."""
@@ -257,14 +237,9 @@ class Download:
         if source is None or (self.choice is None and max(indexes, default=0) >= PIECES_MAX):
             self.dropped += 1
             return
-        self.take_as_giver(source, now)
-        if self.choice is None:
-            source.early.update(indexes)
-        else:
-            news = [self.choice.add_piece(link, index) for index in indexes]
-            if any(news):
-                source.news_at = now
-                self._fill(source, now)
+        self.take_as_giver(link, now)
+        if source.on_new_pieces(indexes, self.choice, now):
+            self._fill(source, now)
 
     # ---- asking
 
@@ -278,15 +253,9 @@ class Download:
 
     def _fill(self, source: Source, now: float) -> None:
         choice = self.choice
-        if choice is None or not choice.missing or source.state is not SourceState.READY:
+        if choice is None or not choice.missing or self.is_ended or not source.may_be_asked():
             return
-        if source.is_passed_over or self.is_ended:
-            return
-        is_measured = source.rate is not None and source.rate.age(now) >= MEASURED_AFTER
-        ready = sum(one.state is SourceState.READY and not one.is_passed_over for one in self.sources.values())
-        window = window_of(source.per_second(now), is_measured, ready, self.piece_size)
-        if source.is_suspect:
-            window = self.piece_size
+        window = source.window(sum(one.may_be_asked() for one in self.sources.values()), self.piece_size, now)
         limit = in_flight_limit(self.piece_size)
         while source.owed_bytes + self.piece_size <= window and self.in_flight_bytes + self.piece_size <= limit:
             if self._hands.requests_on(source.link) >= REQUESTS_PER_LINK_MAX:
@@ -299,19 +268,13 @@ class Download:
             self._ask(source, index, now)
 
     def _ask(self, source: Source, index: int, now: float) -> None:
-        if not source.owed:
-            source.heard_at = now
-            if source.rate is None:
-                source.rate = Rate(now)
-        source.asked_unchecked.discard(index)
-        self._owe(source, index)
+        source.ask(index, self.length_of(index), now)
+        self._count_request(source, index)
         kind = AnyPieceRequest if self._may_be_other(source, index) else PieceRequest
         self._hands.send(source.link, kind(self.file_id, index))
 
-    def _owe(self, source: Source, index: int) -> None:
-        owed = source.owed[index] = _Owed(self.length_of(index))
-        source.owed_bytes += owed.length
-        self.in_flight_bytes += owed.length
+    def _count_request(self, source: Source, index: int) -> None:
+        self.in_flight_bytes += self.length_of(index)
         self._hands.count_requests(source.link, 1)
 
     def _may_be_other(self, source: Source, index: int) -> bool:
@@ -331,26 +294,24 @@ class Download:
         if owed.is_coming:
             asked = NO_PIECE  # it comes for another one that was asked for, so this exchange costs nothing
         else:
-            self._forgive(source, asked, owed)
+            self._forgive(source, asked)
         if self.choice.swap(link, asked, given, now):
-            self._owe(source, given)
+            source.owe(given, self.length_of(given))
+            self._count_request(source, given)
             return
-        source.takes_other = False
+        source.refuse_others()
         self._cancel_exchanged(source, given)
         self._fill(source, now)
 
     def _cancel_exchanged(self, source: Source, given: int) -> None:
-        """Nobody wants it, or it was asked of this source as well: then it comes once, by what is read already.
-
-        A piece of several spans is not: the source forgets what it has not read, and must be asked again.
-        """
+        """Nobody wants it, or it was asked of this source as well: then it comes once, by what is read already."""
         self._hands.send(source.link, PieceCancel(self.file_id, given))
         owed = source.owed.get(given)
         if owed is None:
             return
-        owed.is_coming = owed.length <= SPAN_BYTES_MAX
+        owed.exchange()
         if not owed.is_coming:
-            self._forgive(source, given, owed)
+            self._forgive(source, given)
             self._reopen_for(source, given)
 
     # ---- receiving
@@ -362,47 +323,35 @@ class Download:
         if source is None or owed is None:
             self.dropped += 1  # never asked for, or cancelled meanwhile
             if source is not None:
-                self._note_sign(source, now)
+                source.note_sign(now)
             return
         size = len(data)
         if offset != owed.received:
             # The rest of an earlier answer that was cancelled; the whole of the new one follows it.
             self.dropped += 1
             return
-        self._note_sign(source, now)
+        source.note_sign(now)
         if not size or offset + size > owed.length:
-            self._forgive(source, index, owed)
+            self._forgive(source, index)
             self._reopen_for(source, index)
             self._hands.on_strike(source, "a piece of the wrong length", True, now)
             return
-        if source.rate is not None:
-            source.rate.add(size, now)
-        owed.received += size
-        if owed.received < owed.length or owed.buffer is not None:
-            if owed.buffer is None:
-                owed.buffer = bytearray(owed.length)
-            owed.buffer[offset : offset + size] = data
-            if owed.received < owed.length:
-                return
-            data = owed.buffer
-        self._on_whole_piece(source, index, owed, data, now)
-
-    @staticmethod
-    def _note_sign(source: Source, now: float) -> None:
-        source.heard_at = source.news_at = now
-        source.is_passed_over = False
+        source.count(size, now)
+        whole = owed.add(data)
+        if whole is not None:
+            self._on_whole_piece(source, index, whole, now)
 
     def _reopen_for(self, source: Source, index: int) -> None:
         if self.choice is not None:
             self.choice.release(source.link, index)
 
-    def _on_whole_piece(self, source: Source, index: int, owed: _Owed, data: Any, now: float) -> None:
+    def _on_whole_piece(self, source: Source, index: int, data: Any, now: float) -> None:
         choice = self.choice
         assert choice is not None
-        self._forgive(source, index, owed)
+        self._forgive(source, index)
         if not choice.is_verified[index] and not choice.is_settled(index):
             choice.settle(index)
-            self.in_flight_bytes += owed.length  # until it is written
+            self.in_flight_bytes += self.length_of(index)  # until it is written
             self._hands.write(index, data, source.link)
         self._fill(source, now)
 
@@ -416,8 +365,8 @@ class Download:
             self._on_wrong_piece(index, link, now)
             return
         source = self.sources.get(link)
-        if source is not None and index not in source.asked_unchecked:
-            source.is_suspect = False
+        if source is not None:
+            source.note_right(index)
         for other in choice.verify(index):
             self._cancel(other, index)
         self.verified_bytes += self.length_of(index)
@@ -430,9 +379,8 @@ class Download:
 
     def _cancel(self, link: Any, index: int) -> None:
         source = self.sources.get(link)
-        owed = source.owed.get(index) if source else None
-        if source is not None and owed is not None:
-            self._forgive(source, index, owed)
+        if source is not None and index in source.owed:
+            self._forgive(source, index)
             self._hands.send(source.link, PieceCancel(self.file_id, index))
 
     def _on_wrong_piece(self, index: int, link: int, now: float) -> None:
@@ -442,11 +390,7 @@ class Download:
                 self._cancel(one.link, index)
         source = self.sources.get(link)
         is_excused = source is not None and index in source.asked_unchecked
-        if source is not None:
-            source.is_suspect = True
-        if source is not None and not source.is_checked:
-            source.is_checked = True
-            source.asked_unchecked = set(self.choice.asked_of(link))
+        if source is not None and source.note_wrong(self.choice.asked_of(link)):
             self._hands.send(link, CheckBulk())
         self.choice.reopen(index)
         for one in list(self.sources.values()):
@@ -462,30 +406,27 @@ class Download:
         if source is None:
             self.dropped += 1
             return None
-        owed = source.owed.get(index)
-        if owed is not None:
-            self._forgive(source, index, owed)
+        was_owed = index in source.owed
+        if was_owed:
+            self._forgive(source, index)
             if self.choice is not None:
                 self.choice.remove_piece(link, index)
                 self.choice.release(link, index)
                 self.fill_all(now)
-        return source if owed is not None or index == NO_PIECE else None
+        return source if was_owed or index == NO_PIECE else None
 
     def on_queued(self, link: int, position: int, now: float) -> None:
         """The source has no upload slot for us, or now it has."""
         source = self.sources.get(link)
         if source is None or source.state is SourceState.OPENED:
             return
-        if position and now - source.slot_at < SLOT_TAKEN_BACK_AFTER:
-            self.dropped += 1  # given and taken back, again and again: each time we would ask anew
-            return
-        source.heard_at, source.position = now, position
-        if position:
-            source.state = SourceState.QUEUED
+        was_queued = source.state is SourceState.QUEUED
+        if not source.on_queued(position, now):
+            self.dropped += 1  # each time we would ask anew
+        elif position:
             self._release(source, cancel=False)
             self.fill_all(now)
-        elif source.state is SourceState.QUEUED:
-            source.state, source.slot_at = SourceState.READY, now
+        elif was_queued:
             self._fill(source, now)
 
     # ---- time
@@ -500,33 +441,29 @@ class Download:
     def on_slept(self, seconds: float, now: float) -> None:
         """This node was not awake for so long: nobody was silent or slow meanwhile."""
         for source in self.sources.values():
-            source.heard_at = min(source.heard_at + seconds, now)
-            source.news_at = min(source.news_at + seconds, now)
-            source.slow_since = None
-            if source.manifest is not None:
-                source.manifest.asked_at = min(source.manifest.asked_at + seconds, now)
+            source.on_slept(seconds, now)
 
     def _check(self, source: Source, now: float) -> None:
-        if source.manifest is not None and now - source.manifest.asked_at >= MANIFEST_AFTER:
+        if source.owes_manifest(now):
             self._ask_another_for_manifest(source, now)
         silent = now - source.heard_at
-        is_waited_for = source.owed or source.state is SourceState.OPENED or source.is_passed_over
-        if not is_waited_for or self.is_opening:
-            source.slow_since = None
+        if self.is_opening or not source.is_waited_for():
+            source.rest()
             return
         if silent >= DROP_AFTER:
             self._hands.on_useless(source, "sends nothing", now)
         elif silent >= ASK_OTHERS_AFTER and source.owed and self._has_others(source):
-            source.is_passed_over = True
+            source.pass_over()
             self._release(source, cancel=True)
-        elif source.owed:
-            self._check_rate(source, now)
+        elif source.owed and source.is_slow(now) and self._has_others(source):
+            self._hands.on_useless(source, "is too slow", now)
 
     def _ask_another_for_manifest(self, source: Source, now: float) -> None:
         others = [one for one in self.sources.values() if one.manifest is None]
         if others:
             self._ask_manifest(others[0], now)
-            source.manifest.asked_at = now  # type: ignore[union-attr]
+            if source.manifest is not None:
+                source.manifest.put_off(now)
 
     def _has_others(self, source: Source) -> bool:
         """Is there another source that would serve us?"""
@@ -534,12 +471,3 @@ class Download:
             return False
         others = [one for one in self.sources.values() if one is not source and not one.is_passed_over]
         return any(one.state is SourceState.READY and self.choice.is_useful(one.link) for one in others)
-
-    def _check_rate(self, source: Source, now: float) -> None:
-        if source.per_second(now) >= SLOW_RATE:
-            source.slow_since = None
-            return
-        if source.slow_since is None:
-            source.slow_since = now
-        elif now - source.slow_since >= SLOW_AFTER and self._has_others(source):
-            self._hands.on_useless(source, "is too slow", now)

@@ -252,9 +252,7 @@ class Fetch:
     def _promote(self, link: SourceLink, now: float) -> None:
         """One who was taken because it fetches the same offers something by now."""
         link.promote(self.file_id)
-        source = self.download.sources.get(link.link)
-        if source is not None:
-            self.download.take_as_giver(source, now)
+        self.download.take_as_giver(link.link, now)
 
     def _has_place(self, is_whole: bool, now: float) -> bool:
         """Is there room for one source more? One that has kept us waiting for long makes room for it."""

@@ -20,6 +20,14 @@ class Manifest:
         self.size = -1
         self.digests = bytearray()
 
+    def put_off(self, now: float) -> None:
+        """It is waited for anew, from now on."""
+        self.asked_at = now
+
+    def on_slept(self, seconds: float, now: float) -> None:
+        """This node was not awake for so long: nobody was silent meanwhile."""
+        self.asked_at = min(self.asked_at + seconds, now)
+
     def add(self, page: ManifestPage, piece_count: int) -> bool:
         """Is it complete now? Lie if the page does not fit."""
         if self.size >= 0 and page.size != self.size:
