@@ -9,8 +9,8 @@ from collections import Counter, defaultdict
 import pytest
 
 from protocol.content.pieces import FILE_SIZE_MAX, has_piece, set_piece
-from protocol.exchange import download as transfer
 from protocol.exchange import picking as rules
+from protocol.exchange import uploads as sending
 from protocol.exchange.download import Download
 from protocol.exchange.manifest import Lie, Manifest, manifest_pages
 from protocol.exchange.picking import MIB, REQUESTS_PER_LINK_MAX, PieceChoice, in_flight_limit, window_of
@@ -705,7 +705,7 @@ def upload_links(count):
 
 def test_what_was_sent_is_remembered_up_to_a_bound_in_sum_and_the_greedy_lose_theirs(monkeypatch):
     """Each link had a bound of its own, and links are many."""
-    monkeypatch.setattr(transfer, "SENT_RECORDS_MAX", 20)
+    monkeypatch.setattr(sending, "SENT_RECORDS_MAX", 20)
     hands, uploads = upload_links(3)
 
     def fetch(link, number):
