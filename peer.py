@@ -17,8 +17,9 @@ from __future__ import annotations
 import math
 import random
 from collections import deque
+from contextlib import contextmanager
 from functools import partial
-from typing import AbstractSet, Any, Callable, Deque, Dict, List, Optional, Protocol, Sequence, Tuple
+from typing import AbstractSet, Any, Callable, Deque, Dict, Iterator, List, Optional, Protocol, Sequence, Tuple
 
 from protocol import messages, mishaps
 from protocol.content.listing import decode_listing, ids_in, ids_of
@@ -32,7 +33,7 @@ from protocol.exchange.sources import MESH_LINKS_MAX
 from protocol.fields import Address, WireError
 from protocol.figures import PathFigures
 from protocol.membership.contracts import Seat
-from protocol.membership.local_link import LOCAL_LINK, LocalSide
+from protocol.membership.local_link import LOCAL_LINK, LocalLink
 from protocol.membership.membership import Membership
 from protocol.membership.proofs import share_digest
 from protocol.membership.searching import NO_LAST_NETWORK, decode_last_network, encode_last_network
@@ -176,18 +177,15 @@ class Peer:
         self.network = network
         self.library = library
         self.notify = notify
-        self.supernode: Any = None
         self.dropped = 0  # messages that fitted nowhere
         self._disk = disk
         self._rng = rng
         self._scanner = scanner
         self._own_addresses = own_addresses
         self._make_supernode = make_supernode
-        self._to_supernode: Deque[bytes] = deque()
-        self._to_peer: Deque[bytes] = deque()
-        self._is_draining = False
+        self._local = LocalLink(network, self._on_supernode_message)
         self._disk_jobs, self._disk_at = 0, 0.0  # on their way, and when the last one came back
-        self.membership = Membership(LocalSide(network, self._to_supernode), rng, owner=self, name=name, mesh=mesh)
+        self.membership = Membership(self._local.peer_side, rng, owner=self, name=name, mesh=mesh)
         self.fetching = Fetching(network, library, rng, self)
         self.serving = self.fetching.serving
         self.jobs = Jobs(self.fetching, self, library, preparing)
@@ -209,18 +207,16 @@ class Peer:
 
     def start(self, target: Optional[Address], search_port: int, now: float) -> None:
         """Join the network at `target`, or search one, or be the first; an Outcome tells."""
-        self._enter(now)
-        self.on_cache_changed()
 
         def remembered(data: Any, _: Optional[Exception], now: float) -> None:
             self.membership.start(target, search_port, now, decode_last_network(data or b""))
 
-        self.run(self.library.last_network, remembered)
-        self._drain(now)
+        with self._turn(now):
+            self.on_cache_changed()
+            self.run(self.library.last_network, remembered)
 
     def connect_to(self, ip: str, port: int, now: float) -> None:
         """Go to the network there, if there is one; leave the present one properly first."""
-        self._enter(now)
 
         def looked(is_there: bool) -> None:
             if not is_there:
@@ -230,18 +226,17 @@ class Peer:
             self._stop_transfers(self._now, True)
             self._depart(self._now, lambda: self.membership.start((ip, port), port, self._now))
 
-        if (ip, port) == self.membership.supernode_address or (ip, port) == self.network.address:
-            self.notify(Outcome("refused", (ip, port), "", len(self._roster()), "You are in that network already."))
-        else:
-            self.membership.look_at((ip, port), now, looked)
-        self._drain(now)
+        with self._turn(now):
+            if (ip, port) == self.membership.supernode_address or (ip, port) == self.network.address:
+                self.notify(Outcome("refused", (ip, port), "", len(self._roster()), "You are in that network already."))
+            else:
+                self.membership.look_at((ip, port), now, looked)
 
     def leave(self, now: float, done: Callable[..., None]) -> None:
         """Good-bye: hand over if this is the supernode."""
-        self._enter(now)
-        self._stop_transfers(now, False)
-        self._depart(now, done)
-        self._drain(now)
+        with self._turn(now):
+            self._stop_transfers(now, False)
+            self._depart(now, done)
 
     def _stop_transfers(self, now: float, tell: bool) -> None:
         self.jobs.end_all(now, tell)
@@ -251,11 +246,11 @@ class Peer:
         self.network.hold_door(0)  # another node of this machine takes it
 
         def departed() -> None:
-            self.membership.leave(self._now)
-            self.drop_supernode(self._now)
-            self._announced.clear()
-            then()
-            self._drain(self._now)
+            with self._turn(self._now):
+                self.membership.leave(self._now)
+                self.drop_supernode(self._now)
+                self._announced.clear()
+                then()
 
         if self.supernode is not None:
             self.supernode.hand_over(now, departed)
@@ -264,18 +259,15 @@ class Peer:
 
     def say(self, text: str, now: float) -> bool:
         """Chat; False when it is not taken, because too much waits already."""
-        self._enter(now)
-        is_taken = self.membership.say(text, now)
-        self._drain(now)
-        return is_taken
+        with self._turn(now):
+            return self.membership.say(text, now)
 
     def finish_saying(
         self, patience: float, at_most: float, now: float, then: Callable[[], None], left: int = 0
     ) -> None:
         """Before leaving: `then()` when all that was said came back, or there is no more hope; see Membership."""
-        self._enter(now)
-        self.membership.finish_saying(patience, at_most, now, then, left)
-        self._drain(now)
+        with self._turn(now):
+            self.membership.finish_saying(patience, at_most, now, then, left)
 
     def why_unsaid(self) -> str:
         """Why a line was not taken."""
@@ -284,19 +276,14 @@ class Peer:
         return "too much of what you said is still on its way. Try again soon"
 
     def set_mesh(self, on: bool, now: float) -> None:
-        self._enter(now)
-        self.membership.set_mesh(on, now)
-        self.fetching.links.set_mates(self._mates(), now)
-        self.fetching.on_mesh_set(now)
-        self._drain(now)
+        with self._turn(now):
+            self.membership.set_mesh(on, now)
+            self.fetching.links.set_mates(self._mates(), now)
+            self.fetching.on_mesh_set(now)
 
     def share(self, path: str, now: float, done: Callable[[str], None]) -> None:
         """Share a file or folder that lies elsewhere; `done` gets a line for the person."""
-        self._enter(now)
         scanner = self._scanner
-        if scanner is None:
-            done("!! Nothing can be shared from elsewhere here.")
-            return
 
         def added(real: Any, error: Optional[Exception], now: float) -> None:
             if error is not None:
@@ -304,7 +291,11 @@ class Peer:
             else:
                 done("* %s is shared as soon as it is read" % real)
 
-        self.run(partial(scanner.add_path, path), added)
+        with self._turn(now):
+            if scanner is None:
+                done("!! Nothing can be shared from elsewhere here.")
+            else:
+                self.run(partial(scanner.add_path, path), added)
 
     def shares(self) -> List[ListEntry]:
         """What this node announces."""
@@ -317,7 +308,6 @@ class Peer:
 
     def list_files(self, pattern: str, now: float, done: Callable[[Optional[List[ListEntry]]], None]) -> None:
         """The files of the network, numbered; `done` gets them, or None when nobody answered."""
-        self._enter(now)
 
         def listed(rows: Optional[List[Any]], total: int) -> None:
             if rows is not None and len(rows) < total:
@@ -325,18 +315,17 @@ class Peer:
                 self.notify(Notice(text % (len(rows), total)))
             done(None if rows is None else self._entries(rows))
 
-        self._ask_list(pattern, now, listed)
-        self._drain(now)
+        with self._turn(now):
+            self._ask_list(pattern, now, listed)
 
     def fetch(self, what: ListEntry, now: float, done: Callable[[FetchAnswer], None]) -> None:
         """Fetch a row of a list."""
-        self._enter(now)
-        running = self.jobs.running(what.file_id)
-        if running is not None:
-            done(FetchAnswer("running", (what,), running.number))
-        else:
-            self.run(partial(self.library.local_copy, what.file_id), partial(self._on_looked_here, what, done))
-        self._drain(now)
+        with self._turn(now):
+            running = self.jobs.running(what.file_id)
+            if running is not None:
+                done(FetchAnswer("running", (what,), running.number))
+            else:
+                self.run(partial(self.library.local_copy, what.file_id), partial(self._on_looked_here, what, done))
 
     def _on_looked_here(
         self, what: ListEntry, done: Callable[[FetchAnswer], None], path: Any, error: Optional[Exception], now: float
@@ -355,10 +344,6 @@ class Peer:
 
     def fetch_name(self, name: str, now: float, done: Callable[[FetchAnswer], None]) -> None:
         """Fetch by name: exactly, else regardless of case, else as a pattern."""
-        self._enter(now)
-        if not self.has_supernode:
-            done(FetchAnswer("no network"))
-            return
 
         def listed(rows: Optional[List[Any]], _: int) -> None:
             if rows is None:
@@ -372,8 +357,11 @@ class Peer:
                     log.info("nobody here has %s", name)
                 done(FetchAnswer("several" if found else "nobody", tuple(found)))
 
-        self._ask_list(name, now, listed)
-        self._drain(now)
+        with self._turn(now):
+            if self.has_supernode:
+                self._ask_list(name, now, listed)
+            else:
+                done(FetchAnswer("no network"))
 
     @staticmethod
     def _best(entries: List[ListEntry], name: str) -> List[ListEntry]:
@@ -408,49 +396,44 @@ class Peer:
         return self.jobs.rows(now)
 
     def cancel(self, number: int, now: float) -> str:
-        self._enter(now)
-        line = self.jobs.cancel(number, now)
-        self._drain(now)
-        return line
+        with self._turn(now):
+            return self.jobs.cancel(number, now)
 
     # ---- events of the network
 
     def on_link_up(self, link: int, address: Address, incoming: bool, now: float) -> None:
-        self._enter(now)
-        self.membership.hearsay.on_answer(address, now)  # a cookie went there and came back
-        if incoming:
-            too_many = self._callers.add(link, address, now)
-            if too_many is not None:
-                self.network.disconnect(too_many, "too many links at once")
-        elif self.membership.owns(link):
-            self.membership.on_link_up(link, address, incoming, now)
-        elif self.fetching.owns(link):
-            self.fetching.on_link_up(link, now)
-        self._drain(now)
+        with self._turn(now):
+            self.membership.hearsay.on_answer(address, now)  # a cookie went there and came back
+            if incoming:
+                too_many = self._callers.add(link, address, now)
+                if too_many is not None:
+                    self.network.disconnect(too_many, "too many links at once")
+            elif self.membership.owns(link):
+                self.membership.on_link_up(link, address, incoming, now)
+            elif self.fetching.owns(link):
+                self.fetching.on_link_up(link, now)
 
     def on_link_lost(self, link: int, reason: str, now: float) -> None:
-        self._enter(now)
-        self._callers.pop(link)
-        if self.membership.owns(link):
-            self.membership.on_link_lost(link, reason, now)
-        if self.supernode is not None and self.supernode.owns(link):
-            self.supernode.on_link_lost(link, reason, now)
-        if self.fetching.owns(link):
-            self.fetching.on_link_lost(link, reason, now)
-        self._drain(now)
+        with self._turn(now):
+            self._callers.pop(link)
+            if self.membership.owns(link):
+                self.membership.on_link_lost(link, reason, now)
+            if self.supernode is not None and self.supernode.owns(link):
+                self.supernode.on_link_lost(link, reason, now)
+            if self.fetching.owns(link):
+                self.fetching.on_link_lost(link, reason, now)
 
     def on_message(self, link: int, data: Any, now: float) -> None:
-        self._enter(now)
-        message = self._decoded(data)
-        if message is None:
-            return
-        if self.fetching.owns(link):
-            self.fetching.on_message(link, message, now)
-        elif link in self._callers:
-            self._on_caller(link, message, data, now)
-        else:
-            self._on_role_message(link, message, now)
-        self._drain(now)
+        with self._turn(now):
+            message = self._decoded(data)
+            if message is None:
+                pass
+            elif self.fetching.owns(link):
+                self.fetching.on_message(link, message, now)
+            elif link in self._callers:
+                self._on_caller(link, message, data, now)
+            else:
+                self._on_role_message(link, message, now)
 
     def _decoded(self, data: Any) -> Any:
         """The message in these bytes; None, and counted, when there is none."""
@@ -517,50 +500,45 @@ class Peer:
             else:
                 self.supernode.on_message(link, message, now)
         elif self.membership.owns(link):
-            if not self.membership.on_message(link, message, now):
-                self._on_own_message(link, message, now)
+            self._on_supernode_message(link, message, now)
         else:
             self.dropped += 1
 
     def on_writable(self, link: int, now: float) -> None:
-        self._enter(now)
-        self.serving.on_writable(link, now)
-        self._drain(now)
+        with self._turn(now):
+            self.serving.on_writable(link, now)
 
     def on_lone(self, address: Address, data: bytes, now: float) -> None:
-        self._enter(now)
-        message = self._decoded(data)
-        if message is None:
-            return
-        if self.supernode is None or not self.supernode.on_lone(address, message, now):
-            self.membership.on_lone(address, message, now)
-        self._drain(now)
+        with self._turn(now):
+            message = self._decoded(data)
+            if message is None:
+                pass
+            elif self.supernode is None or not self.supernode.on_lone(address, message, now):
+                self.membership.on_lone(address, message, now)
 
     def on_door_lone(self, address: Address, data: bytes, now: float) -> None:
         """Somebody asks at the port that people know; nothing else is answered there."""
-        self._enter(now)
-        message = self._decoded(data)
-        if message is None:
-            return
-        if self.supernode is not None and isinstance(message, messages.Query):
-            self.supernode.on_asked(address, message, now)
-        self.membership.on_door_lone(address, message, now)
-        self._drain(now)
+        with self._turn(now):
+            message = self._decoded(data)
+            if message is None:
+                return
+            if self.supernode is not None and isinstance(message, messages.Query):
+                self.supernode.on_asked(address, message, now)
+            self.membership.on_door_lone(address, message, now)
 
     def on_timer(self, now: float) -> None:
-        self._enter(now)
-        self.membership.on_timer(now)
-        if self.supernode is not None:
-            self.supernode.on_timer(now)
-        self.fetching.on_timer(now)
-        self.jobs.on_timer(now)
-        for caller in self._callers.overdue(now):
-            self._refuse(caller.link, NO_HELLO_REASON if caller.hello is None else NOT_A_MEMBER_REASON)
-        for request_id, ask in list(self._lists.items()):
-            if now >= ask.deadline:
-                del self._lists[request_id]
-                ask.done(ask.rows or None, ask.total)
-        self._drain(now)
+        with self._turn(now):
+            self.membership.on_timer(now)
+            if self.supernode is not None:
+                self.supernode.on_timer(now)
+            self.fetching.on_timer(now)
+            self.jobs.on_timer(now)
+            for caller in self._callers.overdue(now):
+                self._refuse(caller.link, NO_HELLO_REASON if caller.hello is None else NOT_A_MEMBER_REASON)
+            for request_id, ask in list(self._lists.items()):
+                if now >= ask.deadline:
+                    del self._lists[request_id]
+                    ask.done(ask.rows or None, ask.total)
 
     def next_deadline(self) -> float:
         deadlines = [self.membership.next_deadline(), self.fetching.next_deadline(), self.jobs.next_deadline()]
@@ -572,12 +550,11 @@ class Peer:
 
     def on_scanned(self, result: ScanResult, now: float) -> None:
         """The scanner found or lost something."""
-        self._enter(now)
-        is_idle = not self._scans
-        self._scans.extend(result.slices(SCANNED_AT_ONCE))
-        if is_idle:
-            self._take_in_scan()
-        self._drain(now)
+        with self._turn(now):
+            is_idle = not self._scans
+            self._scans.extend(result.slices(SCANNED_AT_ONCE))
+            if is_idle:
+                self._take_in_scan()
 
     def when_scanned(self, then: Callable[[], None]) -> None:
         """`then` is called as soon as all that the scanner has reported is announced."""
@@ -616,10 +593,22 @@ class Peer:
         if self._scans:
             self._take_in_scan()
 
-    # ---- inside: time, disk, the link to the own supernode
+    # ---- inside: time, and the disk
 
-    def _enter(self, now: float) -> None:
+    @property
+    def supernode(self) -> Any:
+        """The other role of this node, while it rules."""
+        return self._local.supernode
+
+    @contextmanager
+    def _turn(self, now: float) -> Iterator[None]:
+        """Everything that happens to this node at one instant; whatever calls the roles from outside stands in one.
+
+        Afterwards peer and own supernode hear what each said to the other meanwhile.
+        """
         self._now = max(self._now, now)
+        yield
+        self._local.carry(self._now)
 
     def run(self, job: Callable[[], Any], then: After) -> None:
         """The job on the disk thread, then `then(result, error, now)` on this one."""
@@ -629,41 +618,18 @@ class Peer:
         self._disk(job, partial(self._on_disk, then))
 
     def _on_disk(self, then: After, result: Any, error: Optional[Exception], now: float) -> None:
-        self._enter(now)
-        self._disk_jobs, self._disk_at = self._disk_jobs - 1, now
-        then(result, error, now)
-        self._drain(now)
+        with self._turn(now):
+            self._disk_jobs, self._disk_at = self._disk_jobs - 1, now
+            then(result, error, now)
 
     def disk_silence(self, now: float) -> float:
         """Seconds for which the disk has owed an answer."""
         return now - self._disk_at if self._disk_jobs else 0.0
 
-    def _drain(self, now: float) -> None:
-        """Carry what peer and own supernode said to each other, until both are silent."""
-        if self._is_draining:
-            return
-        self._is_draining = True
-        try:
-            while self._to_supernode or self._to_peer:
-                if self._to_supernode:
-                    self._give_supernode(decode(self._to_supernode.popleft()), now)
-                if self._to_peer:
-                    message = decode(self._to_peer.popleft())
-                    if not self.membership.on_message(LOCAL_LINK, message, now):
-                        self._on_own_message(LOCAL_LINK, message, now)
-        finally:
-            self._is_draining = False
-
-    def _give_supernode(self, message: Any, now: float) -> None:
-        if self.supernode is None:
-            return
-        if isinstance(message, Join):
-            self.supernode.on_hello(LOCAL_LINK, self.network.address, message, now)
-        else:
-            self.supernode.on_message(LOCAL_LINK, message, now)
-
-    def _on_own_message(self, link: int, message: Any, now: float) -> None:
-        """From the supernode, and not about membership or chat."""
+    def _on_supernode_message(self, link: int, message: Any, now: float) -> None:
+        """From the supernode, or from one that this node is about to join."""
+        if self.membership.on_message(link, message, now):
+            return  # it was about membership or chat
         if isinstance(message, Search):
             self.fetching.on_search(message, now)
         elif isinstance(message, Offer):
@@ -692,17 +658,13 @@ class Peer:
         return self._own_addresses()
 
     def become_supernode(self, seat: Seat, now: float) -> None:
-        self._to_supernode.clear()
-        self._to_peer.clear()
-        local = LocalSide(self.network, self._to_peer)
+        self._local.cut()
         log.info("this node rules from now on, in term %d", seat.term)
-        hearsay, go_over = self.membership.hearsay, self.membership.go_over
-        self.supernode = self._make_supernode(local, self._rng, seat, now, hearsay, self.on_notice, go_over)
+        local, hearsay, go_over = self._local.supernode_side, self.membership.hearsay, self.membership.go_over
+        self._local.open(self._make_supernode(local, self._rng, seat, now, hearsay, self.on_notice, go_over))
 
     def drop_supernode(self, now: float) -> None:
-        self.supernode = None
-        self._to_supernode.clear()
-        self._to_peer.clear()
+        self._local.cut()
 
     def on_outcome(self, kind: str, address: Optional[Address], text: str, now: float) -> None:
         supernode_id = self.supernode_id

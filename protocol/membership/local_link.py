@@ -1,8 +1,16 @@
-"""The link by which a supernode is a member of its own network."""
+"""The link by which a supernode is a member of its own network.
+
+Peer and supernode of one node speak over LOCAL_LINK as they would over any other: `LocalSide` is the network as each of
+them has it, `LocalLink` has both sides. What one says waits until the turn of the node in which it was said ends, so
+that neither is called from inside the other; and it waits encoded, so that the own supernode is no special case.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Deque
+from collections import deque
+from typing import Any, Callable, Deque
+
+from protocol.messages import Join, decode
 
 LOCAL_LINK = 0  # between a peer and the supernode of the same node
 
@@ -26,3 +34,49 @@ class LocalSide:
     def disconnect(self, link: int, reason: str) -> None:
         if link != LOCAL_LINK:
             self._network.disconnect(link, reason)
+
+
+class LocalLink:
+    """LOCAL_LINK with what stands at its ends: this node's peer and, while it rules, its supernode."""
+
+    def __init__(self, network: Any, tell_peer: Callable[[int, Any, float], None]) -> None:
+        self.supernode: Any = None
+        self._network = network
+        self._tell_peer = tell_peer  # link, message, now
+        self._to_supernode: Deque[bytes] = deque()
+        self._to_peer: Deque[bytes] = deque()
+        self._is_carrying = False
+        self.peer_side = LocalSide(network, self._to_supernode)
+        self.supernode_side = LocalSide(network, self._to_peer)
+
+    def open(self, supernode: Any) -> None:
+        """This node rules from now on; the supernode may have spoken already, while it was made."""
+        self.supernode = supernode
+
+    def cut(self) -> None:
+        """It does not rule any more, or not yet; what was said on the way is lost, as on any link."""
+        self.supernode = None
+        self._to_supernode.clear()
+        self._to_peer.clear()
+
+    def carry(self, now: float) -> None:
+        """Carry over what the two said to each other, until both are silent."""
+        if self._is_carrying:
+            return  # whoever called is told by what is being carried, and the loop below goes on
+        self._is_carrying = True
+        try:
+            while self._to_supernode or self._to_peer:
+                if self._to_supernode:
+                    self._tell_supernode(decode(self._to_supernode.popleft()), now)
+                if self._to_peer:
+                    self._tell_peer(LOCAL_LINK, decode(self._to_peer.popleft()), now)
+        finally:
+            self._is_carrying = False
+
+    def _tell_supernode(self, message: Any, now: float) -> None:
+        if self.supernode is None:
+            return
+        if isinstance(message, Join):
+            self.supernode.on_hello(LOCAL_LINK, self._network.address, message, now)
+        else:
+            self.supernode.on_message(LOCAL_LINK, message, now)
