@@ -14,7 +14,6 @@ Everything here runs on the node thread. The library's methods run as disk jobs 
 
 from __future__ import annotations
 
-import math
 import random
 from collections import deque
 from contextlib import contextmanager
@@ -29,6 +28,7 @@ from protocol.exchange.callers import NO_HELLO_REASON, NOT_A_MEMBER_REASON, Call
 from protocol.exchange.contracts import After, Preparing
 from protocol.exchange.fetching import Fetching
 from protocol.exchange.jobs import Jobs
+from protocol.exchange.lists import Lists, best_of, entries_of
 from protocol.exchange.sources import MESH_LINKS_MAX
 from protocol.fields import Address, WireError
 from protocol.figures import PathFigures
@@ -43,7 +43,6 @@ from protocol.messages import (
     Join,
     LinkHello,
     ListPage,
-    ListRequest,
     NotRelayed,
     Offer,
     Relay,
@@ -87,9 +86,6 @@ log = mishaps.logger("peer")
 
 SCANNED_AT_ONCE = 1000  # contents of a report that are taken in in one turn: 20,000 would keep all else waiting
 ANNOUNCED_AT_ONCE = 1000  # shares told in one turn: 10,000 would keep everything else waiting
-LIST_TIMEOUT = 5.0
-LIST_ROWS_MAX = 10_000  # rows that one list command fetches
-LIST_PAGES_AHEAD = 8  # asked at once: a long list does not wait for a round trip with each page
 
 Disk = Callable[[Callable[[], Any], After], None]  # the job there, then after(result, error, now) on the node thread
 
@@ -145,18 +141,6 @@ class ScanFeed(Protocol):
     def release(self, name: str) -> None: ...
 
 
-class _ListAsk:
-    """A list command on its way: when the first page tells how many there are, several are asked at once."""
-
-    def __init__(self, pattern: str, done: Callable[[Optional[List[Any]], int], None], deadline: float) -> None:
-        self.pattern = pattern
-        self.done = done
-        self.deadline = deadline
-        self.rows: List[Any] = []
-        self.total = 0
-        self.asked = 0  # rows asked for
-
-
 class Peer:
     """One node, as roles see it."""
 
@@ -200,7 +184,7 @@ class Peer:
         self._contents: Dict[bytes, AbstractSet[bytes]] = {}  # folder -> the contents in it
         self._warned_too_many = False
         self._callers = Callers()  # incoming links of which it is not known yet who is there
-        self._lists: Dict[int, _ListAsk] = {}
+        self._lists = Lists(rng, self.membership.send_to_supernode)
         self._leaving: Optional[Callable[..., None]] = None
 
     # ---- commands
@@ -313,10 +297,10 @@ class Peer:
             if rows is not None and len(rows) < total:
                 text = "Only the first %d of %d files are listed; a part of the name finds the others: G notes"
                 self.notify(Notice(text % (len(rows), total)))
-            done(None if rows is None else self._entries(rows))
+            done(None if rows is None else entries_of(rows, self.label_of))
 
         with self._turn(now):
-            self._ask_list(pattern, now, listed)
+            self._lists.ask(pattern, now, listed)
 
     def fetch(self, what: ListEntry, now: float, done: Callable[[FetchAnswer], None]) -> None:
         """Fetch a row of a list."""
@@ -343,13 +327,13 @@ class Peer:
             self.jobs.begin_next(now)
 
     def fetch_name(self, name: str, now: float, done: Callable[[FetchAnswer], None]) -> None:
-        """Fetch by name: exactly, else regardless of case, else as a pattern."""
+        """Fetch what this name means, if it means one content; see `best_of`."""
 
         def listed(rows: Optional[List[Any]], _: int) -> None:
             if rows is None:
                 done(FetchAnswer("no network"))
                 return
-            found = self._best(self._entries(rows), name)
+            found = best_of(entries_of(rows, self.label_of), name)
             if len(found) == 1:
                 self.fetch(found[0], self._now, done)
             else:
@@ -359,15 +343,9 @@ class Peer:
 
         with self._turn(now):
             if self.has_supernode:
-                self._ask_list(name, now, listed)
+                self._lists.ask(name, now, listed)
             else:
                 done(FetchAnswer("no network"))
-
-    @staticmethod
-    def _best(entries: List[ListEntry], name: str) -> List[ListEntry]:
-        exact = [entry for entry in entries if entry.name == name]
-        alike = [entry for entry in entries if entry.name.casefold() == name.casefold()]
-        return exact or alike or entries
 
     def members(self, now: float) -> List[MemberRow]:
         """Who is here, in join order."""
@@ -535,18 +513,14 @@ class Peer:
             self.jobs.on_timer(now)
             for caller in self._callers.overdue(now):
                 self._refuse(caller.link, NO_HELLO_REASON if caller.hello is None else NOT_A_MEMBER_REASON)
-            for request_id, ask in list(self._lists.items()):
-                if now >= ask.deadline:
-                    del self._lists[request_id]
-                    ask.done(ask.rows or None, ask.total)
+            self._lists.on_timer(now)
 
     def next_deadline(self) -> float:
         deadlines = [self.membership.next_deadline(), self.fetching.next_deadline(), self.jobs.next_deadline()]
         if self.supernode is not None:
             deadlines.append(self.supernode.next_deadline())
-        deadlines.append(self._callers.next_deadline())
-        deadlines += [ask.deadline for ask in self._lists.values()]
-        return min(deadlines, default=math.inf)
+        deadlines += [self._callers.next_deadline(), self._lists.next_deadline()]
+        return min(deadlines)
 
     def on_scanned(self, result: ScanResult, now: float) -> None:
         """The scanner found or lost something."""
@@ -639,7 +613,7 @@ class Peer:
         elif isinstance(message, SharesWanted):
             self._send_shares()
         elif isinstance(message, ListPage):
-            self._on_list_page(message, now)
+            self.dropped += not self._lists.on_page(message, now)
         elif isinstance(message, Relay) and link == LOCAL_LINK:
             self.fetching.on_relay(message, now)
         else:
@@ -677,9 +651,7 @@ class Peer:
         self._announced = dict(list(self._to_announce().items())[:ANNOUNCED_AT_ONCE])
         entries = list(self._announced.values())
         self.send_to_supernode(ShareDigest(share_digest(entries), len(entries)))
-        for request_id, ask in self._lists.items():
-            ask.asked = len(ask.rows)
-            self._ask_page(request_id, ask)
+        self._lists.on_joined()
         self._announce()
         self.fetching.on_joined(now)
 
@@ -906,43 +878,3 @@ class Peer:
         entries = list(self._announced.values())
         for start in range(0, max(1, len(entries)), SHARES_PER_PAGE):
             self.send_to_supernode(SharePage(start, len(entries), tuple(entries[start : start + SHARES_PER_PAGE])))
-
-    # ---- lists
-
-    def _ask_list(self, pattern: str, now: float, done: Callable[[Optional[List[Any]], int], None]) -> None:
-        if len(pattern.encode("utf-8", "replace")) > messages.FILE_NAME_BYTES_MAX:
-            done([], 0)
-            return
-        request_id = self._rng.getrandbits(32)
-        self._lists[request_id] = ask = _ListAsk(pattern, done, now + LIST_TIMEOUT)
-        self._ask_page(request_id, ask)
-
-    def _ask_page(self, request_id: int, ask: _ListAsk) -> None:
-        self.send_to_supernode(ListRequest(request_id, ask.pattern, ask.asked))
-        ask.asked += messages.LIST_PER_PAGE
-
-    def _on_list_page(self, page: ListPage, now: float) -> None:
-        ask = self._lists.get(page.request_id)
-        if ask is None or page.first != len(ask.rows):
-            self.dropped += 1
-            return
-        ask.rows += page.rows
-        ask.total = page.total
-        if page.rows and len(ask.rows) < min(page.total, LIST_ROWS_MAX):
-            ask.deadline = now + LIST_TIMEOUT
-            if len(page.rows) < messages.LIST_PER_PAGE:  # what was asked already does not fit behind it
-                ask.asked = len(ask.rows)
-            ahead = len(ask.rows) + LIST_PAGES_AHEAD * messages.LIST_PER_PAGE
-            while ask.asked < min(page.total, LIST_ROWS_MAX, ahead):
-                self._ask_page(page.request_id, ask)
-        else:
-            del self._lists[page.request_id]
-            ask.done(ask.rows, ask.total)
-
-    def _entries(self, rows: List[Any]) -> List[ListEntry]:
-        return [
-            ListEntry(number, row.name, row.total_size if row.is_folder else row.size, row.file_id, row.is_folder,
-                      row.file_count, tuple(self.label_of(holder) for holder in row.holders), row.sources, row.size,
-                      row.holders)
-            for number, row in enumerate(rows, 1)
-        ]  # fmt: skip

@@ -20,11 +20,11 @@ from lab import MIB, PORT, Lab, Node, content
 from running import Running, free_port
 from simulator import Pair, data_packet
 
-import peer
 import rdt
 from prompt.session import WAITING_LINES_MAX, Session
 from protocol import fields, messages
 from protocol.content.pieces import digests_of, identity_of
+from protocol.exchange.lists import LIST_ROWS_MAX
 from protocol.membership.chat import ChatDesk
 from protocol.membership.labels import fold
 from protocol.membership.proofs import node_id_of
@@ -769,7 +769,7 @@ def test_rows_that_name_other_contents_end_as_failures_that_say_so(lab):
 
     tyrant.hears = hears
     rows = bo.list()
-    assert len(rows) <= peer.LIST_ROWS_MAX
+    assert len(rows) <= LIST_ROWS_MAX
     for entry in rows[:2]:
         bo.do("fetch", entry, lab.world.now, lambda answer: None)
     lab.run(30)

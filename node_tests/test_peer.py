@@ -14,9 +14,9 @@ from simulator import Conditions
 
 import disk.parts
 import disk.room
-import peer
 from prompt.lines import line_for
 from protocol.content.troubles import ErrorKind, LibraryError
+from protocol.exchange import lists
 from protocol.results import (
     ChatReceived,
     DownloadDone,
@@ -939,7 +939,7 @@ def test_what_the_disk_brings_is_told_with_the_moment_at_which_it_comes(lab):
 
 
 def test_a_list_that_was_cut_says_so_and_one_that_nobody_answers_is_not_an_empty_one(lab, monkeypatch):
-    monkeypatch.setattr(peer, "LIST_ROWS_MAX", 50)
+    monkeypatch.setattr(lists, "LIST_ROWS_MAX", 50)
     ana = lab.node("ana", shared={"%03d.txt" % number: b"%d" % number for number in range(120)})
     bo = lab.node("bo")
     shown = len(bo.list())
