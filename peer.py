@@ -34,6 +34,7 @@ from protocol.fields import Address, WireError
 from protocol.figures import PathFigures
 from protocol.membership.contracts import Seat
 from protocol.membership.local_link import LOCAL_LINK, LocalLink
+from protocol.membership.members import Members
 from protocol.membership.membership import Membership
 from protocol.membership.proofs import share_digest
 from protocol.membership.searching import NO_LAST_NETWORK, decode_last_network, encode_last_network
@@ -170,6 +171,7 @@ class Peer:
         self._local = LocalLink(network, self._on_supernode_message)
         self._disk_jobs, self._disk_at = 0, 0.0  # on their way, and when the last one came back
         self.membership = Membership(self._local.peer_side, rng, owner=self, name=name, mesh=mesh)
+        self._members = Members(self.membership, self._local)
         self.fetching = Fetching(network, library, rng, self)
         self.serving = self.fetching.serving
         self.jobs = Jobs(self.fetching, self, library, preparing)
@@ -205,14 +207,14 @@ class Peer:
         def looked(is_there: bool) -> None:
             if not is_there:
                 text = "Nobody answers at %s:%d; you stay where you are." % (ip, port)
-                self.notify(Outcome("nobody", (ip, port), "", len(self._roster()), text))
+                self.notify(Outcome("nobody", (ip, port), "", self._members.count(), text))
                 return
             self._stop_transfers(self._now, True)
             self._depart(self._now, lambda: self.membership.start((ip, port), port, self._now))
 
         with self._turn(now):
             if (ip, port) == self.membership.supernode_address or (ip, port) == self.network.address:
-                self.notify(Outcome("refused", (ip, port), "", len(self._roster()), "You are in that network already."))
+                self.notify(Outcome("refused", (ip, port), "", self._members.count(), "You are in that network already."))
             else:
                 self.membership.look_at((ip, port), now, looked)
 
@@ -262,7 +264,7 @@ class Peer:
     def set_mesh(self, on: bool, now: float) -> None:
         with self._turn(now):
             self.membership.set_mesh(on, now)
-            self.fetching.links.set_mates(self._mates(), now)
+            self.fetching.links.set_mates(self._members.mates(MESH_LINKS_MAX), now)
             self.fetching.on_mesh_set(now)
 
     def share(self, path: str, now: float, done: Callable[[str], None]) -> None:
@@ -319,7 +321,7 @@ class Peer:
             done(FetchAnswer("already here", (what,), None, path))
         elif running is not None:
             done(FetchAnswer("running", (what,), running.number))
-        elif not self.has_supernode and not self.membership.is_joined:
+        elif not self._members.has_supernode:
             done(FetchAnswer("no network", (what,)))
         else:
             job = self.jobs.add(what, now)
@@ -349,26 +351,7 @@ class Peer:
 
     def members(self, now: float) -> List[MemberRow]:
         """Who is here, in join order."""
-        links = self.fetching.link_counts()
-        return [self._member_row(entry, links, now) for entry in self._roster()]
-
-    def _member_row(self, entry: Any, links: Dict[bytes, int], now: float) -> MemberRow:
-        """A member as far as this node knows it: what only others know stays blank."""
-        node_id, membership = entry.node_id, self.membership
-        is_me, is_ruler = node_id == self.node_id, node_id == self.supernode_id
-        heard = trip = None
-        if is_me:
-            members = self.supernode.linked_count() if self.supernode is not None else int(self.has_supernode)
-            count = sum(links.values()) + members
-        else:
-            if self.supernode is not None:
-                heard, trip = self.supernode.heard_ago(node_id, now), self.supernode.round_trip(node_id)
-            elif is_ruler and self.has_supernode:
-                heard, trip = max(0.0, now - membership.heard_at), membership.round_trip
-            count = links.get(node_id, 0) + (heard is not None)
-        place = self.network.address if is_me else self.place_of(node_id) or entry.place
-        role = "supernode" if is_ruler else "member"
-        return MemberRow(self.label_of(node_id), place, role, is_me, count or None, trip, heard, entry.mesh)
+        return self._members.rows(self.fetching.link_counts(), now)
 
     def transfers(self, now: float) -> List[TransferRow]:
         return self.jobs.rows(now)
@@ -643,7 +626,7 @@ class Peer:
     def on_outcome(self, kind: str, address: Optional[Address], text: str, now: float) -> None:
         supernode_id = self.supernode_id
         label = self.label_of(supernode_id) if supernode_id is not None else ""
-        self.notify(Outcome(kind, address, label, len(self._roster()), text))
+        self.notify(Outcome(kind, address, label, self._members.count(), text))
 
     def on_joined(self, now: float) -> None:
         known_port = self.membership.search_port
@@ -664,31 +647,19 @@ class Peer:
         self.notify(SupernodeChanged(old_label, new_label, is_me, silent_seconds, self.membership.is_merging))
 
     def on_member_joined(self, label: str, now: float) -> None:
-        self.notify(Joined(label, len(self._roster())))
+        self.notify(Joined(label, self._members.count()))
 
     def on_member_left(self, label: str, silent_seconds: Optional[float], now: float) -> None:
-        self.notify(Left(label, len(self._roster()), silent_seconds))
+        self.notify(Left(label, self._members.count(), silent_seconds))
 
     def on_roster_changed(self, now: float) -> None:
         """Somebody came or went: whom to stand by with, and whom to ask after a restart."""
-        self.fetching.links.set_mates(self._mates(), now)
+        self.fetching.links.set_mates(self._members.mates(MESH_LINKS_MAX), now)
         self._judge_again(now)
         last = self.membership.last_network()
         if last.places and last != self._last_network:
             self._last_network = last
             self.run(partial(self.library.keep_network, encode_last_network(last)), lambda *_: None)
-
-    def _mates(self) -> List[bytes]:
-        """The members that joined just before this one, as far as they have their mesh on: to stand by with."""
-        if not self.mesh or self.is_supernode:
-            return []
-        before: List[bytes] = []
-        for entry in self._roster():
-            if entry.node_id == self.node_id:
-                break
-            if entry.mesh and entry.present and entry.node_id != self.supernode_id:
-                before.append(entry.node_id)
-        return before[: -MESH_LINKS_MAX - 1 : -1]
 
     def on_chat(self, label: str, text: str, is_me: bool, now: float) -> None:
         self.notify(ChatReceived(label, text, is_me))
@@ -707,7 +678,7 @@ class Peer:
 
     @property
     def has_supernode(self) -> bool:
-        return bool(self.membership.supernode_link is not None and self.membership.is_joined)
+        return self._members.has_supernode
 
     @property
     def supernode_id(self) -> Optional[bytes]:
@@ -725,21 +696,18 @@ class Peer:
     def mesh(self) -> bool:
         return self.membership.mesh
 
-    def _roster(self) -> Any:
-        return self.membership.roster
-
     def label_of(self, node_id: bytes) -> str:
         return self.membership.label_of(node_id)
 
     def has_mesh(self, node_id: bytes) -> bool:
         """Is this a member whose mesh is on?"""
-        return any(entry.node_id == node_id and entry.mesh for entry in self._roster())
+        return self._members.has_mesh(node_id)
 
     def is_member(self, node_id: bytes) -> bool:
-        return node_id in self._roster()
+        return self._members.is_member(node_id)
 
     def member_count(self) -> int:
-        return len(self._roster())
+        return self._members.count()
 
     def place_of(self, node_id: bytes) -> Optional[Address]:
         return self.membership.place_of(node_id)

@@ -1,0 +1,120 @@
+"""Who is here and who rules, as the other rooms of a node ask it; nothing is kept here.
+
+Membership is the machine that joins, follows and fails over. Those who fetch and serve files want to know of it only
+whom they may link to, by which name a person knows that node, and how to reach the supernode: that is `Members` (the
+contract is in `protocol/exchange/contracts.py`), and what a person sees of the members is made here, too.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Optional
+
+from protocol.fields import Address
+from protocol.membership.local_link import LocalLink
+from protocol.membership.membership import Membership
+from protocol.messages import MemberEntry
+from protocol.results import MemberRow
+
+
+class Members:
+    """The members of this node's network, this node among them."""
+
+    def __init__(self, membership: Membership, local: LocalLink) -> None:
+        self._membership = membership
+        self._local = local
+
+    # ---- this node, and who rules
+
+    @property
+    def node_id(self) -> bytes:
+        return self._membership.node_id
+
+    @property
+    def network_id(self) -> bytes:
+        return self._membership.network_id
+
+    @property
+    def mesh(self) -> bool:
+        """Does this node open links to other members?"""
+        return self._membership.mesh
+
+    @property
+    def is_supernode(self) -> bool:
+        return self._local.supernode is not None
+
+    @property
+    def has_supernode(self) -> bool:
+        """Is there one to speak to? (This node's own counts.)"""
+        return self._membership.is_joined
+
+    @property
+    def supernode_id(self) -> Optional[bytes]:
+        return self._membership.supernode_id
+
+    def send_to_supernode(self, message: Any) -> bool:
+        """False when there is none at present."""
+        return self._membership.send_to_supernode(message)
+
+    # ---- the others
+
+    def count(self) -> int:
+        return len(self._membership.roster)
+
+    def is_member(self, node_id: bytes) -> bool:
+        return node_id in self._membership.roster
+
+    def has_mesh(self, node_id: bytes) -> bool:
+        """Is this a member whose mesh is on?"""
+        entry = self._membership.roster.get(node_id)
+        return entry is not None and bool(entry.mesh)
+
+    def label_of(self, node_id: bytes) -> str:
+        return self._membership.label_of(node_id)
+
+    def place_of(self, node_id: bytes) -> Optional[Address]:
+        """Where to contact this member, or None when it is unknown or must not be contacted."""
+        return self._membership.place_of(node_id)
+
+    def may_dial(self, place: Address, now: float, keep: int = 0) -> float:
+        """How many datagrams may try to connect there, so that `keep` are left? (protocol/hearsay.py; 0: not now)"""
+        return self._membership.hearsay.may_dial(place, now, keep)
+
+    def mates(self, at_most: int) -> List[bytes]:
+        """The members that joined just before this one, as far as they have their mesh on: to stand by with.
+
+        The last to come is first. With its own mesh off, or as the supernode (who has a link with each anyway), this
+        node stands by with nobody.
+        """
+        if not self.mesh or self.is_supernode:
+            return []
+        before: List[bytes] = []
+        for entry in self._membership.roster:
+            if entry.node_id == self.node_id:
+                break
+            if entry.mesh and entry.present and entry.node_id != self.supernode_id:
+                before.append(entry.node_id)
+        return before[: -at_most - 1 : -1]
+
+    # ---- what a person sees
+
+    def rows(self, links: Dict[bytes, int], now: float) -> List[MemberRow]:
+        """Who is here, in join order; `links` for pieces that there are with each node."""
+        return [self._row(entry, links, now) for entry in self._membership.roster]
+
+    def _row(self, entry: MemberEntry, links: Dict[bytes, int], now: float) -> MemberRow:
+        """A member as far as this node knows it: what only others know stays blank."""
+        node_id, membership, supernode = entry.node_id, self._membership, self._local.supernode
+        is_me, is_ruler = node_id == self.node_id, node_id == self.supernode_id
+        heard = trip = None
+        if is_me:
+            members = supernode.linked_count() if supernode is not None else int(self.has_supernode)
+            count = sum(links.values()) + members
+        else:
+            if supernode is not None:
+                heard, trip = supernode.heard_ago(node_id, now), supernode.round_trip(node_id)
+            elif is_ruler and self.has_supernode:
+                heard, trip = max(0.0, now - membership.heard_at), membership.round_trip
+            count = links.get(node_id, 0) + (heard is not None)
+        place = membership.network.address if is_me else self.place_of(node_id) or entry.place
+        role = "supernode" if is_ruler else "member"
+        return MemberRow(self.label_of(node_id), place, role, is_me, count or None, trip, heard, entry.mesh)
