@@ -14,19 +14,20 @@ Everything here runs on the node thread. The library's methods run as disk jobs 
 
 from __future__ import annotations
 
+import itertools
 import random
-from collections import deque
 from contextlib import contextmanager
 from functools import partial
-from typing import AbstractSet, Any, Callable, Deque, Dict, Iterator, List, Optional, Protocol, Sequence, Tuple
+from typing import Any, Callable, Iterator, List, Optional, Protocol, Sequence
 
 from protocol import messages, mishaps
-from protocol.content.listing import decode_listing, ids_in, ids_of
-from protocol.content.shares import ScanResult, SharesById
-from protocol.content.troubles import LibraryError
+from protocol.content.shares import ScanResult
 from protocol.exchange.callers import NO_HELLO_REASON, NOT_A_MEMBER_REASON, Callers, Verdict, judge
-from protocol.exchange.contracts import After, Preparing
+from protocol.exchange.contracts import Preparing
+from protocol.exchange.disk_jobs import DiskJobs, Submit
 from protocol.exchange.fetching import Fetching
+from protocol.exchange.holdings import Holdings, ScanFeed
+from protocol.exchange.host import TransferHost
 from protocol.exchange.jobs import Jobs
 from protocol.exchange.lists import Lists, best_of, entries_of
 from protocol.exchange.sources import MESH_LINKS_MAX
@@ -39,8 +40,6 @@ from protocol.membership.membership import Membership
 from protocol.membership.proofs import share_digest
 from protocol.membership.searching import NO_LAST_NETWORK, decode_last_network, encode_last_network
 from protocol.messages import (
-    SHARES_MAX,
-    SHARES_PER_PAGE,
     Join,
     LinkHello,
     ListPage,
@@ -48,17 +47,12 @@ from protocol.messages import (
     Offer,
     Relay,
     Search,
-    ShareAdd,
     ShareDigest,
-    ShareEntry,
-    SharePage,
-    ShareRemove,
     SharesWanted,
     decode,
 )
 from protocol.results import (
     ChatReceived,
-    DownloadDone,
     FetchAnswer,
     Joined,
     Left,
@@ -66,30 +60,12 @@ from protocol.results import (
     MemberRow,
     Notice,
     Outcome,
-    Paused,
-    Progress,
-    Resumed,
-    Stopped,
     SupernodeChanged,
     TransferRow,
     Unsaid,
-    UploadDone,
 )
 
-__all__ = [
-    "ChatReceived", "Disk", "DownloadDone", "FetchAnswer", "Joined", "Left", "ListEntry", "MemberRow",
-    "Network", "Notice", "Outcome", "Paused", "Peer", "Progress", "Resumed", "ScanFeed", "Stopped",
-    "SupernodeChanged", "TransferRow", "Unsaid", "UploadDone",
-]  # fmt: skip
-
-NOTHING: AbstractSet[bytes] = frozenset()
 log = mishaps.logger("peer")
-
-SCANNED_AT_ONCE = 1000  # contents of a report that are taken in in one turn: 20,000 would keep all else waiting
-ANNOUNCED_AT_ONCE = 1000  # shares told in one turn: 10,000 would keep everything else waiting
-
-Disk = Callable[[Callable[[], Any], After], None]  # the job there, then after(result, error, now) on the node thread
-
 
 class Network(Protocol):
     """What the roles want from below. All verbs return at once; a *link* is an int naming one connection.
@@ -130,18 +106,6 @@ class Network(Protocol):
         """As `send_lone`, from the door's port."""
 
 
-class ScanFeed(Protocol):
-    """The scanner's verbs that may be called from here (`disk.scanner.Scanner` has them)."""
-
-    def add_path(self, path: str) -> str: ...
-
-    def adopt(self, shared: Any) -> None: ...
-
-    def hold(self, name: str) -> None: ...
-
-    def release(self, name: str) -> None: ...
-
-
 class Peer:
     """One node, as roles see it."""
 
@@ -150,7 +114,7 @@ class Peer:
         network: Network,
         library: Any,
         preparing: Preparing,
-        disk: Disk,
+        disk: Submit,
         rng: random.Random,
         notify: Callable[[Any], None],
         make_supernode: Callable[..., Any],
@@ -163,31 +127,22 @@ class Peer:
         self.library = library
         self.notify = notify
         self.dropped = 0  # messages that fitted nowhere
-        self._disk = disk
         self._rng = rng
-        self._scanner = scanner
         self._own_addresses = own_addresses
         self._make_supernode = make_supernode
         self._local = LocalLink(network, self._on_supernode_message)
-        self._disk_jobs, self._disk_at = 0, 0.0  # on their way, and when the last one came back
         self.membership = Membership(self._local.peer_side, rng, owner=self, name=name, mesh=mesh)
         self._members = Members(self.membership, self._local)
-        self.fetching = Fetching(network, library, rng, self)
+        self.disk = DiskJobs(disk, self._turn, lambda: self._now)
+        self.holdings = Holdings(library, self.disk, self._members, notify, scanner)
+        host = TransferHost(self._members, self.holdings, self.disk, notify, partial(next, itertools.count(1)))
+        self.fetching = Fetching(network, library, rng, host)
         self.serving = self.fetching.serving
-        self.jobs = Jobs(self.fetching, self, library, preparing)
+        self.jobs = Jobs(self.fetching, host, library, preparing)
         self._now = 0.0
         self._last_network = NO_LAST_NETWORK
-        self._numbers = 0
-        self._shared = SharesById()
-        self._scans: Deque[ScanResult] = deque()  # slices of the scanner's reports that are still to be taken in
-        self._when_scanned: List[Callable[[], None]] = []
-        self._cached: Dict[bytes, Tuple[Any, int, int]] = {}  # id -> CachedFile, files, bytes
-        self._announced: Dict[Tuple[bytes, str], ShareEntry] = {}
-        self._contents: Dict[bytes, AbstractSet[bytes]] = {}  # folder -> the contents in it
-        self._warned_too_many = False
         self._callers = Callers()  # incoming links of which it is not known yet who is there
         self._lists = Lists(rng, self.membership.send_to_supernode)
-        self._leaving: Optional[Callable[..., None]] = None
 
     # ---- commands
 
@@ -198,8 +153,8 @@ class Peer:
             self.membership.start(target, search_port, now, decode_last_network(data or b""))
 
         with self._turn(now):
-            self.on_cache_changed()
-            self.run(self.library.last_network, remembered)
+            self.holdings.on_cache_changed()
+            self.disk.run(self.library.last_network, remembered)
 
     def connect_to(self, ip: str, port: int, now: float) -> None:
         """Go to the network there, if there is one; leave the present one properly first."""
@@ -207,14 +162,15 @@ class Peer:
         def looked(is_there: bool) -> None:
             if not is_there:
                 text = "Nobody answers at %s:%d; you stay where you are." % (ip, port)
-                self.notify(Outcome("nobody", (ip, port), "", self._members.count(), text))
+                self.notify(Outcome("nobody", (ip, port), "", self._members.member_count(), text))
                 return
             self._stop_transfers(self._now, True)
             self._depart(self._now, lambda: self.membership.start((ip, port), port, self._now))
 
         with self._turn(now):
             if (ip, port) == self.membership.supernode_address or (ip, port) == self.network.address:
-                self.notify(Outcome("refused", (ip, port), "", self._members.count(), "You are in that network already."))
+                count, reason = self._members.member_count(), "You are in that network already."
+                self.notify(Outcome("refused", (ip, port), "", count, reason))
             else:
                 self.membership.look_at((ip, port), now, looked)
 
@@ -235,7 +191,7 @@ class Peer:
             with self._turn(self._now):
                 self.membership.leave(self._now)
                 self.drop_supernode(self._now)
-                self._announced.clear()
+                self.holdings.forget_announced()
                 then()
 
         if self.supernode is not None:
@@ -269,28 +225,12 @@ class Peer:
 
     def share(self, path: str, now: float, done: Callable[[str], None]) -> None:
         """Share a file or folder that lies elsewhere; `done` gets a line for the person."""
-        scanner = self._scanner
-
-        def added(real: Any, error: Optional[Exception], now: float) -> None:
-            if error is not None:
-                done("!! %s" % getattr(error, "sentence", "It cannot be shared."))
-            else:
-                done("* %s is shared as soon as it is read" % real)
-
         with self._turn(now):
-            if scanner is None:
-                done("!! Nothing can be shared from elsewhere here.")
-            else:
-                self.run(partial(scanner.add_path, path), added)
+            self.holdings.share(path, done)
 
     def shares(self) -> List[ListEntry]:
         """What this node announces."""
-        entries = sorted(self._announced.values(), key=lambda entry: entry.name)
-        return [
-            ListEntry(number, entry.name, entry.total_size, entry.file_id, entry.is_folder, entry.file_count,
-                      (self.membership.name,), 1, entry.size)
-            for number, entry in enumerate((entry for entry in entries if not entry.cached), 1)
-        ]  # fmt: skip
+        return self.holdings.rows(self.membership.name)
 
     def list_files(self, pattern: str, now: float, done: Callable[[Optional[List[ListEntry]]], None]) -> None:
         """The files of the network, numbered; `done` gets them, or None when nobody answered."""
@@ -311,7 +251,7 @@ class Peer:
             if running is not None:
                 done(FetchAnswer("running", (what,), running.number))
             else:
-                self.run(partial(self.library.local_copy, what.file_id), partial(self._on_looked_here, what, done))
+                self.disk.run(partial(self.library.local_copy, what.file_id), partial(self._on_looked_here, what, done))
 
     def _on_looked_here(
         self, what: ListEntry, done: Callable[[FetchAnswer], None], path: Any, error: Optional[Exception], now: float
@@ -508,49 +448,13 @@ class Peer:
     def on_scanned(self, result: ScanResult, now: float) -> None:
         """The scanner found or lost something."""
         with self._turn(now):
-            is_idle = not self._scans
-            self._scans.extend(result.slices(SCANNED_AT_ONCE))
-            if is_idle:
-                self._take_in_scan()
+            self.holdings.on_scanned(result)
 
     def when_scanned(self, then: Callable[[], None]) -> None:
         """`then` is called as soon as all that the scanner has reported is announced."""
-        if self._scans:
-            self._when_scanned.append(then)
-        else:
-            then()
+        self.holdings.when_scanned(then)
 
-    def _take_in_scan(self) -> None:
-        """Take in a slice; the next has its turn after what else waits for this thread and for the disk."""
-        scan = self._scans.popleft()
-        for shared in scan.removed:
-            self._shared.discard(shared.file_id, shared.path)
-            if shared.file_id not in self._shared:
-                self._contents.pop(shared.file_id, None)
-        for shared in scan.added:
-            self._shared.add(shared)
-        for warning in scan.warnings:
-            self.notify(Notice(warning))
-        self.run(partial(self._apply_scan, scan.removed, scan.added), self._on_scan_applied)
-        if not self._scans:
-            self._announce()
-            waiting, self._when_scanned = self._when_scanned, []
-            for then in waiting:
-                then()
-
-    def _apply_scan(self, removed: List[Any], added: List[Any]) -> Dict[bytes, AbstractSet[bytes]]:
-        """On the disk thread; what is in the folders that came."""
-        self.library.withdraw(removed)
-        self.library.adopt(added)
-        return {shared.file_id: ids_in(shared.listing) for shared in added if shared.is_folder}
-
-    def _on_scan_applied(self, contents: Any, error: Optional[Exception], now: float) -> None:
-        if error is None:
-            self._contents.update((file_id, ids) for file_id, ids in contents.items() if file_id in self._shared)
-        if self._scans:
-            self._take_in_scan()
-
-    # ---- inside: time, and the disk
+    # ---- inside
 
     @property
     def supernode(self) -> Any:
@@ -567,22 +471,6 @@ class Peer:
         yield
         self._local.carry(self._now)
 
-    def run(self, job: Callable[[], Any], then: After) -> None:
-        """The job on the disk thread, then `then(result, error, now)` on this one."""
-        if not self._disk_jobs:
-            self._disk_at = self._now
-        self._disk_jobs += 1
-        self._disk(job, partial(self._on_disk, then))
-
-    def _on_disk(self, then: After, result: Any, error: Optional[Exception], now: float) -> None:
-        with self._turn(now):
-            self._disk_jobs, self._disk_at = self._disk_jobs - 1, now
-            then(result, error, now)
-
-    def disk_silence(self, now: float) -> float:
-        """Seconds for which the disk has owed an answer."""
-        return now - self._disk_at if self._disk_jobs else 0.0
-
     def _on_supernode_message(self, link: int, message: Any, now: float) -> None:
         """From the supernode, or from one that this node is about to join."""
         if self.membership.on_message(link, message, now):
@@ -594,7 +482,7 @@ class Peer:
         elif isinstance(message, NotRelayed):
             self.fetching.on_not_relayed(message, now)
         elif isinstance(message, SharesWanted):
-            self._send_shares()
+            self.holdings.send_shares()
         elif isinstance(message, ListPage):
             self.dropped += not self._lists.on_page(message, now)
         elif isinstance(message, Relay) and link == LOCAL_LINK:
@@ -626,16 +514,15 @@ class Peer:
     def on_outcome(self, kind: str, address: Optional[Address], text: str, now: float) -> None:
         supernode_id = self.supernode_id
         label = self.label_of(supernode_id) if supernode_id is not None else ""
-        self.notify(Outcome(kind, address, label, self._members.count(), text))
+        self.notify(Outcome(kind, address, label, self._members.member_count(), text))
 
     def on_joined(self, now: float) -> None:
         known_port = self.membership.search_port
         self.network.hold_door(0 if known_port == self.network.address[1] else known_port)
-        self._announced = dict(list(self._to_announce().items())[:ANNOUNCED_AT_ONCE])
-        entries = list(self._announced.values())
-        self.send_to_supernode(ShareDigest(share_digest(entries), len(entries)))
+        entries = self.holdings.announce_anew()
+        self._members.send_to_supernode(ShareDigest(share_digest(entries), len(entries)))
         self._lists.on_joined()
-        self._announce()
+        self.holdings.announce()
         self.fetching.on_joined(now)
 
     def on_supernode_lost(self, now: float) -> None:
@@ -647,10 +534,10 @@ class Peer:
         self.notify(SupernodeChanged(old_label, new_label, is_me, silent_seconds, self.membership.is_merging))
 
     def on_member_joined(self, label: str, now: float) -> None:
-        self.notify(Joined(label, self._members.count()))
+        self.notify(Joined(label, self._members.member_count()))
 
     def on_member_left(self, label: str, silent_seconds: Optional[float], now: float) -> None:
-        self.notify(Left(label, self._members.count(), silent_seconds))
+        self.notify(Left(label, self._members.member_count(), silent_seconds))
 
     def on_roster_changed(self, now: float) -> None:
         """Somebody came or went: whom to stand by with, and whom to ask after a restart."""
@@ -659,7 +546,7 @@ class Peer:
         last = self.membership.last_network()
         if last.places and last != self._last_network:
             self._last_network = last
-            self.run(partial(self.library.keep_network, encode_last_network(last)), lambda *_: None)
+            self.disk.run(partial(self.library.keep_network, encode_last_network(last)), lambda *_: None)
 
     def on_chat(self, label: str, text: str, is_me: bool, now: float) -> None:
         self.notify(ChatReceived(label, text, is_me))
@@ -670,11 +557,11 @@ class Peer:
     def on_notice(self, text: str) -> None:
         self.notify(Notice(text))
 
-    # ---- what Transfers ask (their Host)
+    # ---- questions
 
     @property
     def is_supernode(self) -> bool:
-        return self.supernode is not None
+        return self._members.is_supernode
 
     @property
     def has_supernode(self) -> bool:
@@ -682,167 +569,19 @@ class Peer:
 
     @property
     def supernode_id(self) -> Optional[bytes]:
-        return self.membership.supernode_id
+        return self._members.supernode_id
 
     @property
     def node_id(self) -> bytes:
-        return self.membership.node_id
+        return self._members.node_id
 
     @property
     def network_id(self) -> bytes:
-        return self.membership.network_id
+        return self._members.network_id
 
     @property
     def mesh(self) -> bool:
-        return self.membership.mesh
+        return self._members.mesh
 
     def label_of(self, node_id: bytes) -> str:
-        return self.membership.label_of(node_id)
-
-    def has_mesh(self, node_id: bytes) -> bool:
-        """Is this a member whose mesh is on?"""
-        return self._members.has_mesh(node_id)
-
-    def is_member(self, node_id: bytes) -> bool:
-        return self._members.is_member(node_id)
-
-    def member_count(self) -> int:
-        return self._members.count()
-
-    def place_of(self, node_id: bytes) -> Optional[Address]:
-        return self.membership.place_of(node_id)
-
-    def may_dial(self, place: Address, now: float, keep: int = 0) -> float:
-        return self.membership.hearsay.may_dial(place, now, keep)
-
-    def send_to_supernode(self, message: Any) -> bool:
-        return self.membership.send_to_supernode(message)
-
-    def next_number(self) -> int:
-        self._numbers += 1
-        return self._numbers
-
-    def size_of_own(self, file_id: bytes) -> Optional[int]:
-        shared, cached = self._shared.first(file_id), self._cached.get(file_id)
-        return shared.size if shared is not None else int(cached[0].size) if cached is not None else None
-
-    def is_cached(self, file_id: bytes) -> bool:
-        return file_id in self._cached and file_id not in self._shared
-
-    def name_of_own(self, file_id: bytes) -> str:
-        shared = self._shared.first(file_id)
-        if shared is not None:
-            return shared.name
-        cached = self._cached.get(file_id)
-        fetch = self.fetching.fetches.get(file_id)
-        return cached[0].label if cached is not None else fetch.name if fetch is not None else file_id.hex()[:8]
-
-    def files_in(self, file_id: bytes) -> AbstractSet[bytes]:
-        """The contents in a folder that this node serves; none for a file."""
-        return self._contents.get(file_id, NOTHING)
-
-    def total_of(self, file_id: bytes) -> int:
-        shared, cached = self._shared.first(file_id), self._cached.get(file_id)
-        if shared is not None:
-            return shared.total_size if shared.is_folder else 0
-        return cached[2] if cached is not None and cached[0].is_folder else 0
-
-    def on_finished(self, shared: Any) -> None:
-        """A download has its final name: it is shared from now on."""
-        self._shared.add(shared)
-        if self._scans:  # they are older, and may withdraw what was at its path: this is the last word
-            self._scans.append(ScanResult([shared]))
-        if self._scanner is not None:
-            self._scanner.adopt(shared)
-        if shared.listed:
-            self._announce()
-
-    def hold(self, name: str) -> None:
-        if self._scanner is not None:
-            self._scanner.hold(name)
-
-    def release(self, name: str) -> None:
-        if self._scanner is not None:
-            self._scanner.release(name)
-
-    def on_cache_changed(self, then: Callable[[], None] = lambda: None) -> None:
-        """Ask the library what its cache holds, and announce it; then go on."""
-        self.run(self._look_into_cache, partial(self._on_cache_seen, then))
-
-    def _look_into_cache(self) -> Tuple[Dict[bytes, Tuple[Any, int, int]], Dict[bytes, AbstractSet[bytes]]]:
-        """On the disk thread."""
-        found, contents = {}, {}  # type: Dict[bytes, Tuple[Any, int, int]], Dict[bytes, AbstractSet[bytes]]
-        for cached in self.library.cached():
-            count, total = 1, cached.size
-            if cached.is_folder:
-                known = self._cached.get(cached.file_id)
-                if known is not None:
-                    count, total = known[1:]
-                else:
-                    try:
-                        entries, packs = decode_listing(self.library.contents(cached.file_id))
-                    except LibraryError:
-                        continue
-                    count = sum(not entry.is_folder for entry in entries)
-                    total = sum(entry.size for entry in entries)
-                    contents[cached.file_id] = ids_of(entries, packs)
-            found[cached.file_id] = cached, count, total
-        return found, contents
-
-    def _on_cache_seen(
-        self, then: Callable[[], None], found: Any, error: Optional[Exception], now: float
-    ) -> None:
-        if error is None:
-            self._cached, contents = found
-            self._contents.update(contents)
-            for file_id in [one for one in self._contents if one not in self._shared and one not in found[0]]:
-                del self._contents[file_id]
-            self._announce()
-        then()
-
-    # ---- shares
-
-    def _to_announce(self) -> Dict[Tuple[bytes, str], ShareEntry]:
-        wanted: Dict[Tuple[bytes, str], ShareEntry] = {}
-        for file_id, (cached, count, total) in self._cached.items():
-            is_listed = any(shared.listed for shared in self._shared.places(file_id))
-            if not is_listed and "/" not in cached.label:
-                wanted[file_id, cached.label] = ShareEntry(
-                    file_id, cached.size, cached.label, cached.is_folder, count, total, True
-                )
-        for shared in self._shared.all():  # in the order in which they were found: the first stay the first
-            if not shared.listed:
-                continue
-            if len(wanted) >= SHARES_MAX:
-                self._warn_too_many()
-                return wanted
-            wanted[shared.file_id, shared.name] = ShareEntry(
-                shared.file_id, shared.size, shared.name, shared.is_folder, shared.file_count, shared.total_size, False
-            )
-        return wanted
-
-    def _warn_too_many(self) -> None:
-        if not self._warned_too_many:
-            self._warned_too_many = True
-            self.notify(Notice("Only the first %d files are announced; put the rest into a folder." % SHARES_MAX))
-
-    def _announce(self) -> None:
-        """Tell the supernode what came and went."""
-        if not self.has_supernode:
-            return  # on_joined tells everything
-        wanted, told = self._to_announce(), self._announced
-        gone = [entry for key, entry in told.items() if wanted.get(key) != entry]
-        new = {key: entry for key, entry in wanted.items() if told.get(key) != entry}
-        now_told = dict(list(new.items())[:ANNOUNCED_AT_ONCE])
-        self._announced = {key: entry for key, entry in told.items() if wanted.get(key) == entry}
-        self._announced.update(now_told)
-        for kind, entries in ((ShareRemove, gone), (ShareAdd, list(now_told.values()))):
-            for start in range(0, len(entries), SHARES_PER_PAGE):
-                self.send_to_supernode(kind(tuple(entries[start : start + SHARES_PER_PAGE])))
-        if len(new) > len(now_told):  # the rest after what else waits
-            self.run(lambda: None, lambda *_: self._announce())
-
-    def _send_shares(self) -> None:
-        entries = list(self._announced.values())
-        for start in range(0, max(1, len(entries)), SHARES_PER_PAGE):
-            self.send_to_supernode(SharePage(start, len(entries), tuple(entries[start : start + SHARES_PER_PAGE])))
+        return self._members.label_of(node_id)

@@ -109,7 +109,7 @@ def test_a_stranger_gets_a_refusal_and_nothing_else(lab, claim):
     ids = {"nobody": b"\1" * 8, "the supernode": ana.peer.node_id, "a member": cy.peer.node_id}
     x = Outlaw(lab)
     link = link_as(lab, x, bo, ids.get(claim, bo.peer.node_id))
-    ask_all(x, link, next(iter(bo.peer._shared)))
+    ask_all(x, link, next(iter(bo.peer.holdings._shared)))
     lab.run(PROOF_TIMEOUT + 1)
     assert x.heard == [] and x.lost == [NOT_A_MEMBER_REASON]
     assert len(bo.peer._callers) == 0 and len(bo.peer.serving.uploads.links) <= 1  # cy's own, of the mesh
@@ -118,7 +118,7 @@ def test_a_stranger_gets_a_refusal_and_nothing_else(lab, claim):
 def test_a_member_fetches_in_nobody_elses_name(lab):
     ana, bo, cy = lab.node("ana"), lab.node("bo", shared={"bo.bin": content(SIZE)}), lab.node("cy")
     x = Outlaw(lab).join(ana)
-    file_id = next(iter(bo.peer._shared))
+    file_id = next(iter(bo.peer.holdings._shared))
     link = x.link_to(bo, node_id=cy.peer.node_id)
     ask_all(x, link, file_id)
     x.say(link, messages.TransferDone(file_id))
@@ -138,7 +138,7 @@ def test_one_who_is_faster_than_the_news_of_it_waits_and_is_served(lab):
     ana, bo = lab.node("ana"), lab.node("bo", shared={"bo.bin": content(SIZE)})
     x = Outlaw(lab)
     link = link_as(lab, x, bo, x.node_id)
-    ask_all(x, link, next(iter(bo.peer._shared)))
+    ask_all(x, link, next(iter(bo.peer.holdings._shared)))
     lab.run(1)
     assert not x.heard
     x.join(ana)
@@ -164,7 +164,7 @@ def test_a_member_that_comes_back_from_elsewhere_is_served_there(lab):
     other = Outlaw(lab, 67)
     other.opening, other.node_id = x.opening, x.node_id
     other.join(ana)
-    ask_all(other, other.link_to(bo), next(iter(bo.peer._shared)))
+    ask_all(other, other.link_to(bo), next(iter(bo.peer.holdings._shared)))
     lab.run(1)
     assert pieces(other)
     link = link_as(lab, x, bo, x.node_id)  # from where it was

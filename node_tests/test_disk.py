@@ -16,11 +16,11 @@ from running import Running, free_port
 
 import disk.looking
 import disk.parts
-import peer
 from disk import library
 from disk.library import Library
 from prompt.lines import line_for
 from protocol.content.troubles import ErrorKind, LibraryError
+from protocol.exchange import holdings
 from protocol.exchange.contracts import in_slices
 from protocol.results import DownloadDone, Notice, Paused, Resumed, Stopped
 
@@ -239,7 +239,7 @@ def names(count: int) -> dict:
 @pytest.fixture
 def bo(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Node:
     """A member that takes in ten contents in a turn, and whose disk needs a tenth of a second for them."""
-    monkeypatch.setattr(peer, "SCANNED_AT_ONCE", 10)
+    monkeypatch.setattr(holdings, "SCANNED_AT_ONCE", 10)
     lab.node("ana")
     return lab.node("bo", disk_delay=0.1)
 
@@ -302,14 +302,15 @@ def test_what_a_download_has_just_named_is_not_withdrawn_by_an_older_report(lab,
         bo.put(name, data)
     bo.scan()
     lab.run(1)
-    shared = next(one for one in bo.peer._shared.all() if one.name == "024.txt")
+    shared = next(one for one in bo.peer.holdings._shared.all() if one.name == "024.txt")
     for name in names(25):
         os.unlink(os.path.join(bo.folder, name))
     report(bo)
     bo.put("024.txt", names(25)["024.txt"])
-    bo.do("on_finished", shared)
+    bo.peer.holdings.on_finished(shared)
+    bo.network.rearm()
     lab.run(1)
-    assert list(bo.peer._shared) == [shared.file_id] and list(bo.library._shared.by_id) == [shared.file_id]
+    assert list(bo.peer.holdings._shared) == [shared.file_id] and list(bo.library._shared.by_id) == [shared.file_id]
     assert [row.name for row in bo.list()] == ["024.txt"]
 
 
@@ -380,7 +381,8 @@ def test_while_a_long_file_is_copied_others_are_served(lab, monkeypatch):
     bo = lab.node("bo")
     shared = next(entry for entry in ana.list("big.bin"))
     copied = []
-    in_slices(ana.peer, lambda: ana.library.copy_local(shared.file_id, "copy.bin"), lambda *end: copied.append(end))
+    copy = partial(ana.library.copy_local, shared.file_id, "copy.bin")
+    in_slices(ana.peer.disk, copy, lambda *end: copied.append(end))
     assert isinstance(bo.fetched("small.bin"), DownloadDone) and not copied
     assert lab.world.run_until(lambda: copied, lab.world.now + 60) and ana.read("copy.bin") == content(20 * MIB)
 

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from lab import MIB, content
 
-import peer
 from disk import scanner as scanning
 from disk import small
 from disk.library import Finished, Library
@@ -35,7 +34,7 @@ from protocol.content.memory import MemoryPieces
 from protocol.content.pieces import DIGEST_BYTES, digests_of, identity_of
 from protocol.content.shares import shared_pack
 from protocol.content.troubles import ErrorKind, LibraryError
-from protocol.exchange import fetching, folder_job, store
+from protocol.exchange import fetching, folder_job, holdings, store
 from protocol.exchange.fetching import SERVED_ON_TIME
 from protocol.messages import PIECE_MISSING, UNKNOWN_FILE, PieceData, PieceRefused, PieceRequest, encode_parts
 from protocol.results import DownloadDone, Notice, Paused, Stopped, UploadDone
@@ -337,7 +336,7 @@ def one_behind_the_other(lab, tree) -> tuple:
     assert lab.world.run_until(lambda: verified(cy, pack) > 0.9 * pack.size, lab.world.now + 60)
     di.fetch("talks")
     assert lab.world.run_until(lambda: cy.told(DownloadDone) and verified(di, pack), lab.world.now + 60)
-    assert pack.file_id in cy.peer.fetching.served_on and cy.peer.size_of_own(pack.file_id) is None
+    assert pack.file_id in cy.peer.fetching.served_on and cy.peer.holdings.size_of(pack.file_id) is None
     assert verified(di, pack) < pack.size // 2
     return bo, cy, di, pack
 
@@ -512,7 +511,7 @@ def test_memory_gives_out_what_is_verified_and_nothing_else():
 
 
 def test_many_shares_are_announced_in_portions_and_all_are_listed_also_after_a_change_of_supernode(lab, monkeypatch):
-    monkeypatch.setattr(peer, "ANNOUNCED_AT_ONCE", 10)
+    monkeypatch.setattr(holdings, "ANNOUNCED_AT_ONCE", 10)
     ana = lab.node("ana")
     lab.node("bo", shared={"%03d.txt" % number: b"%d" % number for number in range(35)})
     cy = lab.node("cy")
@@ -524,7 +523,7 @@ def test_many_shares_are_announced_in_portions_and_all_are_listed_also_after_a_c
 
 
 def test_a_folder_with_more_files_than_may_be_announced_announces_the_first_and_says_so(lab, monkeypatch):
-    monkeypatch.setattr(peer, "SHARES_MAX", 20)
+    monkeypatch.setattr(holdings, "SHARES_MAX", 20)
     lab.node("ana")
     bo = lab.node("bo", shared={"%03d.txt" % number: b"%d" % number for number in range(30)})
     cy = lab.node("cy")

@@ -644,7 +644,7 @@ def test_who_asks_for_lists_of_pieces_and_does_not_read_is_left(tmp_path):
     os.link(tmp_path / "big.bin", os.path.join(ana.folder, "big.bin"))
     ana.scan()
     x = Outlaw(lab).join(ana)
-    link, file_id = x.link_to(ana), next(iter(ana.peer._shared))
+    link, file_id = x.link_to(ana), next(iter(ana.peer.holdings._shared))
     x.network.links._emit = lambda event, *args: None  # it never takes anything any more
     most = 0
     for _ in range(3000):
@@ -833,7 +833,7 @@ def test_no_message_by_anybody_at_any_place_raises(lab, where, seed):
     cy = lab.node("cy")
     x = offers_all(Outlaw(lab).join(ana), data)
     x.asked = lambda link, request: None
-    known = [node.peer.node_id for node in lab.nodes] + list(bo.peer._shared) + [x.node_id, *x.welcome]
+    known = [node.peer.node_id for node in lab.nodes] + list(bo.peer.holdings._shared) + [x.node_id, *x.welcome]
     known += [ana.peer.supernode.version + 1, 2, len(data)]
     links = {"the supernode": [x.link], "a link for pieces": [x.link_to(bo), x.link_to(ana)]}.get(where, [])
     for number in range(400):

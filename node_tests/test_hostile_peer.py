@@ -77,7 +77,7 @@ def test_nobody_can_push_a_file(lab):
     stranger = Stranger(lab)
     link = stranger.link_to(ana)
     before = tree_of(ana.folder)
-    file_id = next(iter(ana.peer._shared))
+    file_id = next(iter(ana.peer.holdings._shared))
     for message in (
         messages.PieceData(b"f" * 32, 0, 0, b"evil"),
         messages.PieceData(file_id, 0, 0, b"evil"),
@@ -157,13 +157,13 @@ def test_ten_thousand_requests_are_bounded_and_others_are_served(lab):
 
 def announced_as(node, **changes):
     """From now on this node announces its first share otherwise than it is."""
-    honest = node.peer._to_announce
+    honest = node.peer.holdings.to_announce
 
     def lying():
         return {key: entry._replace(**changes) for key, entry in honest().items()}
 
-    node.peer._to_announce = lying
-    node.peer._announce()
+    node.peer.holdings.to_announce = lying
+    node.peer.holdings.announce()
     node.network.rearm()
     node.lab.run(0.5)
 
@@ -225,7 +225,7 @@ def test_a_manifest_that_lies_bans_its_source_and_another_one_serves(lab, lie):
 def test_a_listing_that_leads_out_of_the_folder_is_refused_as_a_whole(lab):
     lab.node("ana")
     bo = lab.node("bo", shared={"talks/a.txt": b"a"})
-    shared = next(one for one in bo.peer._shared.all() if one.is_folder)
+    shared = next(one for one in bo.peer.holdings._shared.all() if one.is_folder)
     evil = shared.listing.replace(b"a.txt", b"../ax")
     digests = digests_of(evil)
     evil_id = identity_of(len(evil), digests)

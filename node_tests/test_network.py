@@ -505,7 +505,7 @@ class Story:
             ruler = next(one for one in people if one.peer.is_supernode)
             for one in people:
                 # A member's cache, from when it ruled, is listed as shared: only the supernode's is the network's.
-                shares = list(one.peer._to_announce().values())
+                shares = list(one.peer.holdings.to_announce().values())
                 announced = {entry._replace(cached=False) for entry in shares}
                 in_index = ruler.peer.supernode.index.shares_of(one.peer.node_id)
                 listed = {entry._replace(cached=False) for entry in in_index}

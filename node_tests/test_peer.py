@@ -532,7 +532,7 @@ def test_a_frozen_source_is_left_and_another_one_ends_the_file(lab):
     di.fetch("lab.iso")
     lab.world.run_until(lambda: di.row().verified > 10 * MIB, 60)
     bo.disk = lambda job, done: None
-    bo.peer._disk = bo.disk  # as a disk that hangs
+    bo.peer.disk._submit = bo.disk  # as a disk that hangs
     frozen_at = lab.world.now
     assert lab.world.run_until(lambda: di.told(DownloadDone), frozen_at + 60)
     assert lab.world.now - frozen_at < 20
@@ -564,7 +564,7 @@ def test_a_frozen_only_source_is_a_failure_that_says_why(lab):
     cy.fetch("lab.iso")
     lab.world.run_until(lambda: cy.row().verified > 3 * MIB, 60)
     assert cy.row().state == "receiving" and cy.row().rate > 0 and cy.row().seconds_left
-    bo.peer._disk = lambda job, done: None
+    bo.peer.disk._submit = lambda job, done: None
     lab.run(6)
     assert (cy.row().state, cy.row().rate, cy.row().seconds_left) == ("waiting for bo", 0.0, None)
     assert lab.world.run_until(lambda: cy.told(Stopped), lab.world.now + 60)
@@ -930,7 +930,7 @@ def test_what_the_disk_brings_is_told_with_the_moment_at_which_it_comes(lab):
     lab.run(3)
     told, begun = [], lab.world.now
     ana.disk_delay = 2.5
-    ana.peer.run(lambda: "read", lambda result, error, now: told.append((result, error, round(now - begun, 3))))
+    ana.peer.disk.run(lambda: "read", lambda result, error, now: told.append((result, error, round(now - begun, 3))))
     lab.run(5)
     assert told == [("read", None, 2.5)]
 

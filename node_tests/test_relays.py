@@ -66,7 +66,7 @@ def test_who_has_most_relays_gives_one_up_for_who_has_none(lab, monkeypatch):
     files = {"f%d.bin" % number: content(200_000, number) for number in range(6)}
     bo = lab.node("bo", shared={**files, "want.bin": content(100_000)}, disk_delay=0.3)
     x = Outlaw(lab).join(ana)
-    for number, shared in enumerate(one for one in bo.peer._shared.all() if one.name != "want.bin"):
+    for number, shared in enumerate(one for one in bo.peer.holdings._shared.all() if one.name != "want.bin"):
         ask_relay(x, shared.file_id, number, 200_000)
     assert lab.world.run_until(lambda: ana.peer.fetching.relays.offered.total == 4, lab.world.now + 5)
     assert cy.fetch("want.bin").kind == "started"
@@ -81,7 +81,7 @@ def test_one_who_has_a_relay_begun_with_a_wrong_size_keeps_nobody_from_the_file(
     ana, cy = lab.node("ana"), lab.node("cy", mesh=False)
     bo = lab.node("bo", shared={"want.bin": content(300_000)}, disk_delay=0.5)
     x = Outlaw(lab).join(ana)
-    ask_relay(x, next(iter(bo.peer._shared)), 1, size)
+    ask_relay(x, next(iter(bo.peer.holdings._shared)), 1, size)
     assert lab.world.run_until(lambda: ana.peer.fetching.relays.offered.total, lab.world.now + 5)
     done = (cy if who == "one with its mesh off" else ana).fetched("want.bin")
     assert isinstance(done, DownloadDone), done

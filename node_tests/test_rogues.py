@@ -266,7 +266,7 @@ class Story:
     @staticmethod
     def _is_without(person, file_id):
         """Has it neither the content, under whatever name, nor a download of it?"""
-        return person.peer.size_of_own(file_id) is None and person.peer.jobs.running(file_id) is None
+        return person.peer.holdings.size_of(file_id) is None and person.peer.jobs.running(file_id) is None
 
     def _want_something(self):
         """Somebody fetches whatever stands in the list, be it a lie."""

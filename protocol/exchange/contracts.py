@@ -1,16 +1,17 @@
-"""What the rooms of transfers ask of the node they are part of."""
+"""What the rooms of the exchange ask of the node they are part of: of its members and its disk."""
 
 from __future__ import annotations
 
-from typing import AbstractSet, Any, Callable, Optional, Protocol
+from typing import Any, Callable, Optional, Protocol
 
 from protocol.content.troubles import ErrorKind, LibraryError
+from protocol.fields import Address
 
 After = Callable[[Any, Optional[Exception], float], None]
 
 
-class Host(Protocol):
-    """What transfers ask of the node they are part of."""
+class Members(Protocol):
+    """Who is here and who rules (`protocol/membership/members.py`)."""
 
     @property
     def is_supernode(self) -> bool: ...
@@ -25,44 +26,45 @@ class Host(Protocol):
     @property
     def mesh(self) -> bool: ...
 
-    def has_mesh(self, node_id: bytes) -> bool:
-        """Is this a member whose mesh is on?"""
-
-    def is_member(self, node_id: bytes) -> bool:
-        """Is this node in the roster?"""
-
+    def has_mesh(self, node_id: bytes) -> bool: ...
+    def is_member(self, node_id: bytes) -> bool: ...
     def member_count(self) -> int: ...
     def label_of(self, node_id: bytes) -> str: ...
-    def place_of(self, node_id: bytes) -> Any: ...
-    def may_dial(self, place: Any, now: float, keep: int = 0) -> float:
-        """How many datagrams may try to connect there, so that `keep` are left? (protocol/hearsay.py; 0: not now)"""
-
+    def place_of(self, node_id: bytes) -> Optional[Address]: ...
+    def may_dial(self, place: Address, now: float, keep: int = 0) -> float: ...
     def send_to_supernode(self, message: Any) -> bool: ...
-    def notify(self, event: Any) -> None: ...
+
+
+class Runs(Protocol):
     def run(self, job: Callable[[], Any], then: After) -> None:
         """The job on the disk thread, then `then(result, error, now)` here."""
 
-    def disk_silence(self, now: float) -> float:
-        """Seconds for which the disk has owed an answer."""
 
+class Disk(Runs, Protocol):
+    """The disk thread (`protocol/exchange/disk_jobs.py`)."""
+
+    def silence(self, now: float) -> float: ...
+
+
+class Host(Members, Runs, Protocol):
+    """What fetching and jobs ask of the node they are part of (`protocol/exchange/host.py`)."""
+
+    @property
+    def members(self) -> Members: ...
+    @property
+    def holdings(self) -> Any: ...
+    @property
+    def disk(self) -> Disk: ...
+
+    def notify(self, event: Any) -> None: ...
     def next_number(self) -> int: ...
-    def size_of_own(self, file_id: bytes) -> Optional[int]:
-        """The size of a content that is here whole (shared or cached), else None."""
-
+    def size_of_own(self, file_id: bytes) -> Optional[int]: ...
     def is_cached(self, file_id: bytes) -> bool: ...
-    def name_of_own(self, file_id: bytes) -> str: ...
-    def total_of(self, file_id: bytes) -> int:
-        """The bytes of all files in a folder that is here; 0 for others."""
-
-    def files_in(self, file_id: bytes) -> AbstractSet[bytes]:
-        """The contents in a folder that this node shares; none for a file."""
-
-    def on_finished(self, shared: Any) -> None:
-        """A download is under its final name: share it."""
-
+    def on_finished(self, shared: Any) -> None: ...
     def on_cache_changed(self, then: Callable[[], None]) -> None: ...
     def hold(self, name: str) -> None: ...
     def release(self, name: str) -> None: ...
+    def disk_silence(self, now: float) -> float: ...
 
 
 class Preparing(Protocol):
@@ -88,7 +90,7 @@ class Preparing(Protocol):
 
 
 def in_slices(
-    host: Host, job: Callable[[], Any], then: After, again: Any = None, is_over: Callable[[], object] = lambda: False
+    disk: Runs, job: Callable[[], Any], then: After, again: Any = None, is_over: Callable[[], object] = lambda: False
 ) -> None:
     """Run a disk job that does some of its work each time, and whatever else waits between, while it answers `again`.
 
@@ -98,12 +100,12 @@ def in_slices(
     def after(result: Any, error: Optional[Exception], now: float) -> None:
         if error is None and result is again:
             if not is_over():
-                host.run(job, after)
+                disk.run(job, after)
                 return
             result = None
         then(result, error, now)
 
-    host.run(job, after)
+    disk.run(job, after)
 
 
 def sentence_of(error: Exception) -> str:

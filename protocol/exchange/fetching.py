@@ -44,7 +44,10 @@ class Fetching:
         self.host = host
         self.links = SourceLinks(network, host, rng, self.wake)
         self.relays = Relays(host)
-        self.serving = Serving(network, library, host, self._partial_of, self._in_memory, self._on_asker)
+        self.serving = Serving(
+            network, library, host.members, host.holdings, host.disk, host.notify, host.next_number,
+            self._partial_of, self._in_memory, self._name_of, self._on_asker,
+        )  # fmt: skip
         self.fetches: Dict[bytes, Fetch] = {}
         self.served_on: OrderedDict[bytes, Fetch] = OrderedDict()  # ended, but others still take it from our memory
         self.network = network
@@ -140,6 +143,11 @@ class Fetching:
 
     def _served(self, file_id: bytes) -> Optional[Fetch]:
         return self.served_on.get(file_id) or self.fetches.get(file_id)
+
+    def _name_of(self, file_id: bytes) -> Optional[str]:
+        """What a content is called that is on its way here."""
+        fetch = self.fetches.get(file_id)
+        return fetch.name if fetch is not None else None
 
     def _partial_of(self, file_id: bytes) -> Optional[Download]:
         """A download whose verified pieces may be served."""

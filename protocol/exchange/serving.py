@@ -16,8 +16,9 @@ from protocol import mishaps
 from protocol.content.names import check_name
 from protocol.content.pieces import piece_size_of
 from protocol.content.troubles import BadName, ErrorKind, LibraryError
-from protocol.exchange.contracts import Host, kind_of
+from protocol.exchange.contracts import Disk, Members, kind_of
 from protocol.exchange.download import Download
+from protocol.exchange.holdings import Holdings
 from protocol.exchange.manifest import manifest_pages
 from protocol.exchange.uploads import Sent, UploadLink, Uploads
 from protocol.fairness import FairRecords
@@ -84,18 +85,28 @@ class Serving:
         self,
         network: Any,
         library: Any,
-        host: Host,
+        members: Members,
+        holdings: Holdings,
+        disk: Disk,
+        notify: Callable[[Any], None],
+        next_number: Callable[[], int],
         partial_of: Callable[[bytes], Optional[Download]],
         in_memory: Callable[[bytes], Any],
+        name_of_wanted: Callable[[bytes], Optional[str]],
         on_asker: Callable[[bytes, bytes, float], bool],
     ) -> None:
         self.network = network
         self.library = library
-        self.host = host
+        self.members = members
+        self.holdings = holdings
+        self.disk = disk
+        self.notify = notify
+        self.next_number = next_number  # of what a person sees on its way
         self.uploads = Uploads(self)
         self.dropped = 0
         self._partial_of = partial_of  # the download of a content whose pieces may be served already
         self._in_memory = in_memory  # its fetch, if the pieces are not on the disk
+        self._name_of_wanted = name_of_wanted  # what it is called where it is fetched
         self._on_asker = on_asker  # who asks what we have of this content; is it being fetched here?
         self._new_pieces: Dict[bytes, List[int]] = {}  # not told yet, by content
         self._tell_at = math.inf
@@ -126,10 +137,10 @@ class Serving:
         others = sum(upload.node_id == hello.node_id for upload in self.uploads.links.values())
         if others >= LINKS_PER_NODE_MAX:
             self.network.disconnect(link, "too many links")
-        elif not (self.host.mesh or self.host.is_supernode or hello.node_id == self.host.supernode_id):
+        elif not (self.members.mesh or self.members.is_supernode or hello.node_id == self.members.supernode_id):
             self.network.disconnect(link, MESH_OFF_REASON)
         else:
-            self.uploads.add(link, hello.node_id, self.host.label_of(hello.node_id))
+            self.uploads.add(link, hello.node_id, self.members.label_of(hello.node_id))
             before, _ = self._unthanked.pop(hello.node_id, (None, 0.0))
             if before is not None:
                 self.uploads.go_on_from(before, self.uploads.links[link])
@@ -163,7 +174,7 @@ class Serving:
         """No receipt came: what was sent whole is told all the same, and that nobody said to have it."""
         for file_id, sent in self.uploads.sent_on(upload):
             self.uploads.forget_sent(upload, file_id)
-            whole = self.host.total_of(file_id) or self.host.size_of_own(file_id)
+            whole = self.holdings.total_of(file_id) or self.holdings.size_of(file_id)
             if whole and sent.size >= whole:
                 self._tell_sent(upload, file_id, sent, sent.at, False)
 
@@ -177,23 +188,23 @@ class Serving:
 
     def on_mesh_set(self) -> None:
         """With the mesh off, only the supernode's node is served (all are, if it is this one)."""
-        if not (self.host.mesh or self.host.is_supernode):
+        if not (self.members.mesh or self.members.is_supernode):
             for upload in self.uploads.links.values():
-                if upload.node_id != self.host.supernode_id:
+                if upload.node_id != self.members.supernode_id:
                     self.network.disconnect(upload.link, MESH_OFF_REASON)
 
     # ---- what is here
 
     def size_of(self, file_id: bytes) -> Optional[int]:
         """The size of a content of which anything can be served."""
-        size = self.host.size_of_own(file_id)
+        size = self.holdings.size_of(file_id)
         if size is not None:
             return size
         download = self._partial_of(file_id)
         return download.size if download is not None else None
 
     def _has_piece(self, file_id: bytes, index: int) -> bool:
-        if self.host.size_of_own(file_id) is not None:
+        if self.holdings.size_of(file_id) is not None:
             return True
         download = self._partial_of(file_id)
         return download is not None and download.choice is not None and bool(download.choice.is_verified[index])
@@ -201,7 +212,7 @@ class Serving:
     def on_search(self, search: Search, now: float) -> None:
         """Somebody looks for a content: offer it if it is here, or pieces of it."""
         is_refused = self._refused.get((search.requester, search.file_id), -math.inf) > now
-        if search.requester == self.host.node_id or is_refused:
+        if search.requester == self.members.node_id or is_refused:
             return
         if self.offer(search.file_id, search.query_id, search.requester):
             self.note_name(search.requester, search.file_id, search.name)
@@ -215,16 +226,17 @@ class Serving:
         self._asked_names.put(requester, file_id, name)
 
     def _name_for(self, upload: UploadLink, file_id: bytes) -> str:
-        return self._asked_names.get(upload.node_id, file_id) or self.host.name_of_own(file_id)
+        asked = self._asked_names.get(upload.node_id, file_id)
+        return asked or self.holdings.name_of(file_id) or self._name_of_wanted(file_id) or file_id.hex()[:8]
 
     def offer(self, file_id: bytes, query_id: int, requester: bytes, with_nothing: bool = False) -> bool:
         """Offer it to the requester, by way of the supernode; `with_nothing`: even before the first piece is here."""
-        is_complete = self.host.size_of_own(file_id) is not None
+        is_complete = self.holdings.size_of(file_id) is not None
         download = None if is_complete else self._partial_of(file_id)
         if not is_complete and (download is None or not (download.verified_bytes or with_nothing)):
             return False
-        offer = Offer(query_id, file_id, requester, NO_NODE, is_complete, self.host.mesh)
-        return self.host.send_to_supernode(offer)
+        offer = Offer(query_id, file_id, requester, NO_NODE, is_complete, self.members.mesh)
+        return self.members.send_to_supernode(offer)
 
     def is_wanted(self, file_id: bytes) -> bool:
         """Does anybody follow our download of it?"""
@@ -246,7 +258,7 @@ class Serving:
 
     def tell_ended(self, file_id: bytes) -> None:
         """Our own download ended without the whole: who follows it shall look elsewhere."""
-        if self.host.size_of_own(file_id) is None:
+        if self.holdings.size_of(file_id) is None:
             for link in self.uploads.subscribers(file_id):
                 self.uploads.links[link].told.discard(file_id)
                 self.send(link, PieceRefused(file_id, NO_PIECE, UNKNOWN_FILE))
@@ -260,8 +272,8 @@ class Serving:
             asked.discard(message.file_id)
             if error is not None:
                 self.send(link, PieceRefused(message.file_id, NO_PIECE, UNKNOWN_FILE))
-                if self.host.is_cached(message.file_id):
-                    self.host.on_cache_changed(lambda: None)
+                if self.holdings.is_cached(message.file_id):
+                    self.holdings.on_cache_changed()
                 return
             for page in manifest_pages(message.file_id, *manifest):
                 self.send(link, page)
@@ -272,7 +284,7 @@ class Serving:
             self.dropped += 1
         else:
             asked.add(message.file_id)
-            self.host.run(partial(self._manifest, message.file_id, self._partial_of(message.file_id)), answer)
+            self.disk.run(partial(self._manifest, message.file_id, self._partial_of(message.file_id)), answer)
 
     def _manifest(self, file_id: bytes, download: Optional[Download]) -> Tuple[int, bytes]:
         """On the disk thread; what is in memory the library does not know."""
@@ -281,7 +293,7 @@ class Serving:
     def _on_piece_map_request(self, link: int, message: PieceMapRequest, now: float) -> None:
         file_id, download = message.file_id, self._partial_of(message.file_id)
         is_fetched = self._on_asker(file_id, self.uploads.links[link].node_id, now)
-        if self.host.size_of_own(file_id) is not None:
+        if self.holdings.size_of(file_id) is not None:
             self.send(link, PieceMap(file_id, True, b""))
         elif download is not None and download.choice is not None:
             self.send(link, PieceMap(file_id, False, download.choice.bitmap()))
@@ -303,7 +315,7 @@ class Serving:
             self.send(link, PieceRefused(file_id, index, PIECE_MISSING))
             return
         self._tick_at = min(self._tick_at, now + TICK)
-        if self.host.size_of_own(file_id) is not None:
+        if self.holdings.size_of(file_id) is not None:
             is_any = isinstance(message, AnyPieceRequest)
             self.uploads.on_whole_request(link, file_id, index, size, piece_size, is_any, now)
         else:
@@ -333,11 +345,11 @@ class Serving:
 
     def _tell_sent(self, upload: UploadLink, file_id: bytes, sent: Sent, now: float, is_confirmed: bool) -> None:
         name, seconds = self._name_for(upload, file_id), now - sent.started_at
-        self.host.notify(UploadDone(name, sent.size, seconds, self._label_of(upload), file_id, is_confirmed))
+        self.notify(UploadDone(name, sent.size, seconds, self._label_of(upload), file_id, is_confirmed))
 
     def _label_of(self, upload: UploadLink) -> str:
         """How it is called now; or was, when its link came up."""
-        return self.host.label_of(upload.node_id) if self.host.is_member(upload.node_id) else upload.label
+        return self.members.label_of(upload.node_id) if self.members.is_member(upload.node_id) else upload.label
 
     # ---- what Uploads want done (UploadHands)
 
@@ -354,16 +366,13 @@ class Serving:
     def backlog(self, link: int) -> int:
         return int(self.network.backlog(link))
 
-    def next_number(self) -> int:
-        return self.host.next_number()
-
     def counted_as(self, upload: UploadLink, file_id: bytes) -> bytes:
         fetch = self._in_memory(file_id)
         if fetch is not None and fetch.folder is not None:  # not announced here yet
             return self._counted_with(upload, fetch.folder)
-        if file_id not in upload.folders and self.host.files_in(file_id):
+        if file_id not in upload.folders and self.holdings.files_in(file_id):
             upload.folders.append(file_id)
-        return next((folder for folder in upload.folders if file_id in self.host.files_in(folder)), file_id)
+        return next((folder for folder in upload.folders if file_id in self.holdings.files_in(folder)), file_id)
 
     def _counted_with(self, upload: UploadLink, folder: ListEntry) -> bytes:
         """A part of a folder that is still fetched here, and known by the name that it has in the list."""
@@ -377,7 +386,7 @@ class Serving:
         answer = partial(self._on_read, (link, file_id, index, offset, length))
         fetch = self._in_memory(file_id)
         if fetch is None:
-            self.host.run(partial(self.library.read, file_id, index, offset, length), answer)
+            self.disk.run(partial(self.library.read, file_id, index, offset, length), answer)
             return
         try:  # at once: the disk may be busy for long with the files of another pack
             answer(fetch.store.memory.read(index, offset, length), None, now)
@@ -393,9 +402,9 @@ class Serving:
             return
         link, file_id, index, _, length = span
         reason = REASONS.get(kind_of(error), DISK_ERROR)
-        if reason in (FILE_CHANGED, UNKNOWN_FILE) and self.host.is_cached(file_id):
+        if reason in (FILE_CHANGED, UNKNOWN_FILE) and self.holdings.is_cached(file_id):
             reason = UNKNOWN_FILE  # the library has dropped it: it can be fetched anew
-            self.host.on_cache_changed(lambda: None)
+            self.holdings.on_cache_changed()
         if reason == SHORT_OF_MEANS and self._try_again(span, now):
             return
         self.uploads.on_unreadable(link, file_id, index, length, reason, now)
@@ -453,7 +462,7 @@ class Serving:
         rows = []
         for upload, file_id, sent in self.uploads.rows(now):
             size = sent.size if file_id in upload.folders else self.size_of(file_id) or 0
-            size, rate = self.host.total_of(file_id) or size, sent.rate.per_second(now)
+            size, rate = self.holdings.total_of(file_id) or size, sent.rate.per_second(now)
             left = (size - sent.size) / rate if rate >= 1.0 and size > sent.size else None
             name, done, label = self._name_for(upload, file_id), min(sent.size, size), self._label_of(upload)
             share = Share(label, done, rate, "", self.network.figures(upload.link))

@@ -57,7 +57,7 @@ class Members:
 
     # ---- the others
 
-    def count(self) -> int:
+    def member_count(self) -> int:
         return len(self._membership.roster)
 
     def is_member(self, node_id: bytes) -> bool:

@@ -1,0 +1,292 @@
+"""What is here whole: the contents that this node shares, and those that its cache keeps for others.
+
+Two look at the folder, each at its own pace. The scanner reports what it found and lost (`on_scanned`), and a report of
+20,000 files is taken in in slices, so that everything else has its turn between them; a download that has its final
+name is told at once (`on_finished`), and no older report may withdraw it. The library keeps the same contents on the
+disk thread: it hears of each slice after this room, by a disk job.
+
+What is shared and listed is announced to the supernode, at most `SHARES_MAX` of it, in portions; `_announced` is what
+the supernode knows of us, and only the differences are told. A new supernode is told the digest of the first portion,
+and asks for the shares if it does not know them (`SharesWanted`).
+
+Belongs to the Peer, on the node thread; `_look_into_cache` and `_apply_scan` run as disk jobs.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from functools import partial
+from typing import AbstractSet, Any, Callable, Deque, Dict, List, NamedTuple, Optional, Protocol, Sequence, Tuple
+
+from protocol.content.listing import decode_listing, ids_in, ids_of
+from protocol.content.shares import ScanResult, SharedFile, SharesById
+from protocol.content.troubles import LibraryError
+from protocol.exchange.contracts import Disk, Members
+from protocol.messages import SHARES_MAX, SHARES_PER_PAGE, ShareAdd, ShareEntry, SharePage, ShareRemove
+from protocol.results import ListEntry, Notice
+
+NOTHING: AbstractSet[bytes] = frozenset()
+SCANNED_AT_ONCE = 1000  # contents of a report that are taken in in one turn: 20,000 would keep all else waiting
+ANNOUNCED_AT_ONCE = 1000  # shares told in one turn: 10,000 would keep everything else waiting
+
+ShareKey = Tuple[bytes, str]  # a content under a name
+
+
+class ScanFeed(Protocol):
+    """The scanner's verbs that may be called from here (`disk.scanner.Scanner` has them)."""
+
+    def add_path(self, path: str) -> str: ...
+
+    def adopt(self, shared: Any) -> None: ...
+
+    def hold(self, name: str) -> None: ...
+
+    def release(self, name: str) -> None: ...
+
+
+class Cached(NamedTuple):
+    """A content in the cache, and what is in it when it is a folder."""
+
+    size: int
+    label: str
+    is_folder: bool
+    file_count: int
+    total_size: int
+
+
+class Holdings:
+    """What this node has whole, and what of it the supernode was told."""
+
+    def __init__(
+        self, library: Any, disk: Disk, members: Members, notify: Callable[[Any], None], scanner: Optional[ScanFeed]
+    ) -> None:
+        self._library = library
+        self._disk = disk
+        self._members = members
+        self._notify = notify
+        self._scanner = scanner
+        self._shared = SharesById()
+        self._cached: Dict[bytes, Cached] = {}
+        self._contents: Dict[bytes, AbstractSet[bytes]] = {}  # folder -> the contents in it
+        self._scans: Deque[ScanResult] = deque()  # slices of the scanner's reports that are still to be taken in
+        self._when_scanned: List[Callable[[], None]] = []
+        self._announced: Dict[ShareKey, ShareEntry] = {}
+        self._warned_too_many = False
+
+    # ---- what is here
+
+    def size_of(self, file_id: bytes) -> Optional[int]:
+        """The size of a content that is here whole, shared or cached; else None."""
+        here = self._shared.first(file_id) or self._cached.get(file_id)
+        return here.size if here is not None else None
+
+    def name_of(self, file_id: bytes) -> Optional[str]:
+        """What a content that is here whole is called here."""
+        shared, cached = self._shared.first(file_id), self._cached.get(file_id)
+        if shared is not None:
+            return shared.name
+        return cached.label if cached is not None else None
+
+    def is_cached(self, file_id: bytes) -> bool:
+        """Is it here for others alone? Then the library may drop it."""
+        return file_id in self._cached and file_id not in self._shared
+
+    def files_in(self, file_id: bytes) -> AbstractSet[bytes]:
+        """The contents in a folder that this node serves; none for a file."""
+        return self._contents.get(file_id, NOTHING)
+
+    def total_of(self, file_id: bytes) -> int:
+        """The bytes of all files in a folder that is here; 0 for others."""
+        here = self._shared.first(file_id) or self._cached.get(file_id)
+        return here.total_size if here is not None and here.is_folder else 0
+
+    def rows(self, own_name: str) -> List[ListEntry]:
+        """What this node announces, as a person sees it; the cache is the network's, and not shown."""
+        entries = sorted(self._announced.values(), key=lambda entry: entry.name)
+        return [
+            ListEntry(number, entry.name, entry.total_size, entry.file_id, entry.is_folder, entry.file_count,
+                      (own_name,), 1, entry.size)
+            for number, entry in enumerate((entry for entry in entries if not entry.cached), 1)
+        ]  # fmt: skip
+
+    # ---- what the scanner reports, and what it is told
+
+    def share(self, path: str, done: Callable[[str], None]) -> None:
+        """Share a file or folder that lies elsewhere; `done` gets a line for the person."""
+        if self._scanner is None:
+            done("!! Nothing can be shared from elsewhere here.")
+            return
+
+        def added(real: Any, error: Optional[Exception], now: float) -> None:
+            if error is not None:
+                done(f"!! {getattr(error, 'sentence', 'It cannot be shared.')}")
+            else:
+                done(f"* {real} is shared as soon as it is read")
+
+        self._disk.run(partial(self._scanner.add_path, path), added)
+
+    def hold(self, name: str) -> None:
+        """A download fills the top folder of this name: what is announced of it stays as it is until `release`."""
+        if self._scanner is not None:
+            self._scanner.hold(name)
+
+    def release(self, name: str) -> None:
+        if self._scanner is not None:
+            self._scanner.release(name)
+
+    def on_scanned(self, result: ScanResult) -> None:
+        """The scanner found or lost something."""
+        is_idle = not self._scans
+        self._scans.extend(result.slices(SCANNED_AT_ONCE))
+        if is_idle:
+            self._take_in_scan()
+
+    def when_scanned(self, then: Callable[[], None]) -> None:
+        """`then` is called as soon as all that the scanner has reported is announced."""
+        if self._scans:
+            self._when_scanned.append(then)
+        else:
+            then()
+
+    def _take_in_scan(self) -> None:
+        """Take in a slice; the next has its turn after what else waits for this thread and for the disk."""
+        scan = self._scans.popleft()
+        for shared in scan.removed:
+            self._shared.discard(shared.file_id, shared.path)
+            if shared.file_id not in self._shared:
+                self._contents.pop(shared.file_id, None)
+        for shared in scan.added:
+            self._shared.add(shared)
+        for warning in scan.warnings:
+            self._notify(Notice(warning))
+        self._disk.run(partial(self._apply_scan, scan.removed, scan.added), self._on_scan_applied)
+        if not self._scans:
+            self.announce()
+            waiting, self._when_scanned = self._when_scanned, []
+            for then in waiting:
+                then()
+
+    def _apply_scan(self, removed: List[Any], added: List[Any]) -> Dict[bytes, AbstractSet[bytes]]:
+        """On the disk thread; what is in the folders that came."""
+        self._library.withdraw(removed)
+        self._library.adopt(added)
+        return {shared.file_id: ids_in(shared.listing) for shared in added if shared.is_folder}
+
+    def _on_scan_applied(self, contents: Any, error: Optional[Exception], now: float) -> None:
+        if error is None:
+            self._contents.update((file_id, ids) for file_id, ids in contents.items() if file_id in self._shared)
+        if self._scans:
+            self._take_in_scan()
+
+    # ---- what comes by fetching
+
+    def on_finished(self, shared: SharedFile) -> None:
+        """A download has its final name: it is shared from now on."""
+        self._shared.add(shared)
+        if self._scans:  # they are older, and may withdraw what was at its path: this is the last word
+            self._scans.append(ScanResult([shared]))
+        if self._scanner is not None:
+            self._scanner.adopt(shared)
+        if shared.listed:
+            self.announce()
+
+    def on_cache_changed(self, then: Callable[[], None] = lambda: None) -> None:
+        """Ask the library what its cache holds, and announce it; then go on."""
+        self._disk.run(self._look_into_cache, partial(self._on_cache_seen, then))
+
+    def _look_into_cache(self) -> Tuple[Dict[bytes, Cached], Dict[bytes, AbstractSet[bytes]]]:
+        """On the disk thread: what is cached, and the contents in the folders that are new there."""
+        found: Dict[bytes, Cached] = {}
+        contents: Dict[bytes, AbstractSet[bytes]] = {}
+        for cached in self._library.cached():
+            count, total = 1, cached.size
+            if cached.is_folder:
+                known = self._cached.get(cached.file_id)
+                if known is not None:
+                    count, total = known.file_count, known.total_size
+                else:
+                    try:
+                        entries, packs = decode_listing(self._library.contents(cached.file_id))
+                    except LibraryError:
+                        continue
+                    count = sum(not entry.is_folder for entry in entries)
+                    total = sum(entry.size for entry in entries)
+                    contents[cached.file_id] = ids_of(entries, packs)
+            found[cached.file_id] = Cached(cached.size, cached.label, cached.is_folder, count, total)
+        return found, contents
+
+    def _on_cache_seen(
+        self, then: Callable[[], None], seen: Any, error: Optional[Exception], now: float
+    ) -> None:
+        if error is None:
+            self._cached, contents = seen
+            self._contents.update(contents)
+            for file_id in [one for one in self._contents if one not in self._shared and one not in self._cached]:
+                del self._contents[file_id]
+            self.announce()
+        then()
+
+    # ---- what the supernode is told
+
+    def announce(self) -> None:
+        """Tell the supernode what came and went."""
+        if not self._members.has_supernode:
+            return  # `announce_anew` tells everything
+        wanted, told = self.to_announce(), self._announced
+        gone = [entry for key, entry in told.items() if wanted.get(key) != entry]
+        new = {key: entry for key, entry in wanted.items() if told.get(key) != entry}
+        now_told = _first_of(new)
+        self._announced = {key: entry for key, entry in told.items() if wanted.get(key) == entry}
+        self._announced.update(now_told)
+        for kind, entries in ((ShareRemove, gone), (ShareAdd, list(now_told.values()))):
+            for start in range(0, len(entries), SHARES_PER_PAGE):
+                self._members.send_to_supernode(kind(tuple(entries[start : start + SHARES_PER_PAGE])))
+        if len(new) > len(now_told):  # the rest after what else waits
+            self._disk.run(lambda: None, lambda *_: self.announce())
+
+    def announce_anew(self) -> Sequence[ShareEntry]:
+        """There is a supernode, perhaps a new one: the first portion, of which it is to be told the digest."""
+        self._announced = _first_of(self.to_announce())
+        return list(self._announced.values())
+
+    def forget_announced(self) -> None:
+        """The network was left."""
+        self._announced.clear()
+
+    def send_shares(self) -> None:
+        """The supernode wants to know all that it should know of us."""
+        entries = list(self._announced.values())
+        for start in range(0, max(1, len(entries)), SHARES_PER_PAGE):
+            page = SharePage(start, len(entries), tuple(entries[start : start + SHARES_PER_PAGE]))
+            self._members.send_to_supernode(page)
+
+    def to_announce(self) -> Dict[ShareKey, ShareEntry]:
+        """All that is to be known of us; of a cached content also if it is shared as part of a folder."""
+        wanted: Dict[ShareKey, ShareEntry] = {}
+        for file_id, cached in self._cached.items():
+            is_listed = any(shared.listed for shared in self._shared.places(file_id))
+            if not is_listed and "/" not in cached.label:
+                wanted[file_id, cached.label] = _entry_of(file_id, cached.label, cached, True)
+        for shared in self._shared.all():  # in the order in which they were found: the first stay the first
+            if not shared.listed:
+                continue
+            if len(wanted) >= SHARES_MAX:
+                self._warn_too_many()
+                return wanted
+            wanted[shared.file_id, shared.name] = _entry_of(shared.file_id, shared.name, shared, False)
+        return wanted
+
+    def _warn_too_many(self) -> None:
+        if not self._warned_too_many:
+            self._warned_too_many = True
+            text = f"Only the first {SHARES_MAX} files are announced; put the rest into a folder."
+            self._notify(Notice(text))
+
+
+def _entry_of(file_id: bytes, name: str, here: Any, is_cached: bool) -> ShareEntry:
+    return ShareEntry(file_id, here.size, name, here.is_folder, here.file_count, here.total_size, is_cached)
+
+
+def _first_of(entries: Dict[ShareKey, ShareEntry]) -> Dict[ShareKey, ShareEntry]:
+    """As many as are told in one turn."""
+    return dict(list(entries.items())[:ANNOUNCED_AT_ONCE])
