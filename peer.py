@@ -22,10 +22,10 @@ from typing import Any, Callable, Iterator, List, Optional, Protocol, Sequence
 
 from protocol import messages, mishaps
 from protocol.content.shares import ScanResult
-from protocol.exchange.callers import NO_HELLO_REASON, NOT_A_MEMBER_REASON, Callers, Verdict, judge
 from protocol.exchange.contracts import Preparing
 from protocol.exchange.disk_jobs import DiskJobs, Submit
 from protocol.exchange.fetching import Fetching
+from protocol.exchange.hellos import Hellos
 from protocol.exchange.holdings import Holdings, ScanFeed
 from protocol.exchange.host import TransferHost
 from protocol.exchange.jobs import Jobs
@@ -141,7 +141,7 @@ class Peer:
         self.jobs = Jobs(self.fetching, host, library, preparing)
         self._now = 0.0
         self._last_network = NO_LAST_NETWORK
-        self._callers = Callers()  # incoming links of which it is not known yet who is there
+        self._hellos = Hellos(network, self._members, own_addresses, self._on_member)
         self._lists = Lists(rng, self.membership.send_to_supernode)
 
     # ---- commands
@@ -169,8 +169,8 @@ class Peer:
 
         with self._turn(now):
             if (ip, port) == self.membership.supernode_address or (ip, port) == self.network.address:
-                count, reason = self._members.member_count(), "You are in that network already."
-                self.notify(Outcome("refused", (ip, port), "", count, reason))
+                text = "You are in that network already."
+                self.notify(Outcome("refused", (ip, port), "", self._members.member_count(), text))
             else:
                 self.membership.look_at((ip, port), now, looked)
 
@@ -306,9 +306,7 @@ class Peer:
         with self._turn(now):
             self.membership.hearsay.on_answer(address, now)  # a cookie went there and came back
             if incoming:
-                too_many = self._callers.add(link, address, now)
-                if too_many is not None:
-                    self.network.disconnect(too_many, "too many links at once")
+                self._hellos.on_link_up(link, address, now)
             elif self.membership.owns(link):
                 self.membership.on_link_up(link, address, incoming, now)
             elif self.fetching.owns(link):
@@ -316,7 +314,7 @@ class Peer:
 
     def on_link_lost(self, link: int, reason: str, now: float) -> None:
         with self._turn(now):
-            self._callers.pop(link)
+            self._hellos.on_link_lost(link)
             if self.membership.owns(link):
                 self.membership.on_link_lost(link, reason, now)
             if self.supernode is not None and self.supernode.owns(link):
@@ -331,10 +329,12 @@ class Peer:
                 pass
             elif self.fetching.owns(link):
                 self.fetching.on_message(link, message, now)
-            elif link in self._callers:
-                self._on_caller(link, message, data, now)
-            else:
+            elif link not in self._hellos:
                 self._on_role_message(link, message, now)
+            elif isinstance(message, Join) and self._hellos.is_unnamed(link):
+                self._on_join(link, message, now)
+            else:
+                self._hellos.on_message(link, message, data, now)
 
     def _decoded(self, data: Any) -> Any:
         """The message in these bytes; None, and counted, when there is none."""
@@ -344,55 +344,20 @@ class Peer:
             self.dropped += 1
             return None
 
-    def _on_caller(self, link: int, message: Any, data: Any, now: float) -> None:
-        """The first message on an incoming link says what it is for; what follows waits until it is known who it is."""
-        caller, is_by_door = self._callers.get(link), link < 0
-        if caller.hello is not None:
-            if not caller.keep(data):
-                self._refuse(link, "it says too much before it is known")
-        elif isinstance(message, Join):
-            if self.supernode is not None and not is_by_door:
-                self._callers.pop(link)
-                self.supernode.on_hello(link, caller.address, message, now)
-            else:
-                self.membership.on_stray_join(link, now)
-                caller.put_off(now)  # it goes elsewhere, or asks again later
-        elif isinstance(message, LinkHello) and not is_by_door:
-            self._on_link_hello(link, caller.address, message, now)
+    def _on_join(self, link: int, join: Join, now: float) -> None:
+        """Somebody wants to be a member; it goes where the answer sends it, or asks again later."""
+        if self.supernode is not None and link > 0:
+            self.supernode.on_hello(link, self._hellos.take(link), join, now)
         else:
-            self._refuse(link, "the first message must say who it is")
+            self.membership.on_stray_join(link, now)
+            self._hellos.put_off(link, now)
 
-    def _refuse(self, link: int, reason: str) -> None:
-        self.dropped += 1
-        self._callers.pop(link)
-        self.network.disconnect(link, reason)
-
-    def _on_link_hello(self, link: int, address: Address, hello: LinkHello, now: float) -> None:
-        """Somebody says which member it is: served if it is, and heard again later if it may be soon."""
-        verdict = self._judge(hello, address)
-        if hello.network_id != self.network_id:
-            self._refuse(link, "not of this network")
-        elif verdict is Verdict.LIE:
-            self._refuse(link, NOT_A_MEMBER_REASON)
-        elif verdict is Verdict.UNKNOWN:
-            self._callers.wait(link, hello, now)
-        else:
-            self._callers.pop(link)
-            self.serving.on_hello(link, hello, now)
-
-    def _judge(self, hello: LinkHello, address: Address) -> Verdict:
-        place = self.membership.seen_place(hello.node_id)
-        return judge(hello.node_id, address, self.node_id, place, self._own_addresses)
-
-    def _judge_again(self, now: float) -> None:
-        """The roster has changed: some who wait may be known by now, and what they said is heard."""
-        for caller in self._callers.waiting():
-            hello = caller.hello
-            if hello is not None and self._judge(hello, caller.address) is Verdict.MEMBER:
-                self._on_link_hello(caller.link, caller.address, hello, now)
-                for data in caller.kept:
-                    if self.fetching.owns(caller.link):
-                        self.fetching.on_message(caller.link, decode(data), now)
+    def _on_member(self, link: int, hello: LinkHello, said: List[Any], now: float) -> None:
+        """A member opened a link in order to be served, and said some things before it was known."""
+        self.serving.on_hello(link, hello, now)
+        for message in said:
+            if self.fetching.owns(link):
+                self.fetching.on_message(link, message, now)
 
     def _on_role_message(self, link: int, message: Any, now: float) -> None:
         if self.supernode is not None and self.supernode.owns(link) and link != LOCAL_LINK:
@@ -434,15 +399,14 @@ class Peer:
                 self.supernode.on_timer(now)
             self.fetching.on_timer(now)
             self.jobs.on_timer(now)
-            for caller in self._callers.overdue(now):
-                self._refuse(caller.link, NO_HELLO_REASON if caller.hello is None else NOT_A_MEMBER_REASON)
+            self._hellos.on_timer(now)
             self._lists.on_timer(now)
 
     def next_deadline(self) -> float:
         deadlines = [self.membership.next_deadline(), self.fetching.next_deadline(), self.jobs.next_deadline()]
         if self.supernode is not None:
             deadlines.append(self.supernode.next_deadline())
-        deadlines += [self._callers.next_deadline(), self._lists.next_deadline()]
+        deadlines += [self._hellos.next_deadline(), self._lists.next_deadline()]
         return min(deadlines)
 
     def on_scanned(self, result: ScanResult, now: float) -> None:
@@ -542,7 +506,7 @@ class Peer:
     def on_roster_changed(self, now: float) -> None:
         """Somebody came or went: whom to stand by with, and whom to ask after a restart."""
         self.fetching.links.set_mates(self._members.mates(MESH_LINKS_MAX), now)
-        self._judge_again(now)
+        self._hellos.on_roster_changed(now)
         last = self.membership.last_network()
         if last.places and last != self._last_network:
             self._last_network = last

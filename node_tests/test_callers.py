@@ -112,7 +112,7 @@ def test_a_stranger_gets_a_refusal_and_nothing_else(lab, claim):
     ask_all(x, link, next(iter(bo.peer.holdings._shared)))
     lab.run(PROOF_TIMEOUT + 1)
     assert x.heard == [] and x.lost == [NOT_A_MEMBER_REASON]
-    assert len(bo.peer._callers) == 0 and len(bo.peer.serving.uploads.links) <= 1  # cy's own, of the mesh
+    assert len(bo.peer._hellos) == 0 and len(bo.peer.serving.uploads.links) <= 1  # cy's own, of the mesh
 
 
 def test_a_member_fetches_in_nobody_elses_name(lab):

@@ -9,7 +9,7 @@ it says meanwhile, until the roster tells of it, but not for long. Who is no mem
 `judge` decides, and nothing else does: a member with several addresses, or one that shows a token because the box
 before it changes its port for each destination, is one more reason for MEMBER there.
 
-Pure. `Callers` belongs to the Peer; links that were taken in, or refused, it has forgotten.
+Pure. What they say, and are told, is in `protocol/exchange/hellos.py`; who was taken in, or refused, is forgotten here.
 """
 
 from __future__ import annotations

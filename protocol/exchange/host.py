@@ -70,6 +70,9 @@ class TransferHost:
     def place_of(self, node_id: bytes) -> Optional[Address]:
         return self.members.place_of(node_id)
 
+    def seen_place(self, node_id: bytes) -> Optional[Address]:
+        return self.members.seen_place(node_id)
+
     def may_dial(self, place: Address, now: float, keep: int = 0) -> float:
         return self.members.may_dial(place, now, keep)
 

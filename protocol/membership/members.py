@@ -75,6 +75,10 @@ class Members:
         """Where to contact this member, or None when it is unknown or must not be contacted."""
         return self._membership.place_of(node_id)
 
+    def seen_place(self, node_id: bytes) -> Optional[Address]:
+        """Where the roster means this member to be, as seen from here; None when it is unknown."""
+        return self._membership.seen_place(node_id)
+
     def may_dial(self, place: Address, now: float, keep: int = 0) -> float:
         """How many datagrams may try to connect there, so that `keep` are left? (protocol/hearsay.py; 0: not now)"""
         return self._membership.hearsay.may_dial(place, now, keep)
