@@ -29,7 +29,8 @@ from protocol.exchange.hellos import Hellos
 from protocol.exchange.holdings import Holdings, ScanFeed
 from protocol.exchange.host import TransferHost
 from protocol.exchange.jobs import Jobs
-from protocol.exchange.lists import Lists, best_of, entries_of
+from protocol.exchange.lists import Lists
+from protocol.exchange.orders import Orders
 from protocol.exchange.sources import MESH_LINKS_MAX
 from protocol.fields import Address, WireError
 from protocol.figures import PathFigures
@@ -143,6 +144,7 @@ class Peer:
         self._last_network = NO_LAST_NETWORK
         self._hellos = Hellos(network, self._members, own_addresses, self._on_member)
         self._lists = Lists(rng, self.membership.send_to_supernode)
+        self._orders = Orders(library, self.disk, self._members, self.jobs, self._lists, notify)
 
     # ---- commands
 
@@ -234,60 +236,18 @@ class Peer:
 
     def list_files(self, pattern: str, now: float, done: Callable[[Optional[List[ListEntry]]], None]) -> None:
         """The files of the network, numbered; `done` gets them, or None when nobody answered."""
-
-        def listed(rows: Optional[List[Any]], total: int) -> None:
-            if rows is not None and len(rows) < total:
-                text = "Only the first %d of %d files are listed; a part of the name finds the others: G notes"
-                self.notify(Notice(text % (len(rows), total)))
-            done(None if rows is None else entries_of(rows, self.label_of))
-
         with self._turn(now):
-            self._lists.ask(pattern, now, listed)
+            self._orders.list_files(pattern, now, done)
 
     def fetch(self, what: ListEntry, now: float, done: Callable[[FetchAnswer], None]) -> None:
         """Fetch a row of a list."""
         with self._turn(now):
-            running = self.jobs.running(what.file_id)
-            if running is not None:
-                done(FetchAnswer("running", (what,), running.number))
-            else:
-                self.disk.run(partial(self.library.local_copy, what.file_id), partial(self._on_looked_here, what, done))
-
-    def _on_looked_here(
-        self, what: ListEntry, done: Callable[[FetchAnswer], None], path: Any, error: Optional[Exception], now: float
-    ) -> None:
-        running = self.jobs.running(what.file_id)
-        if path:
-            done(FetchAnswer("already here", (what,), None, path))
-        elif running is not None:
-            done(FetchAnswer("running", (what,), running.number))
-        elif not self._members.has_supernode:
-            done(FetchAnswer("no network", (what,)))
-        else:
-            job = self.jobs.add(what, now)
-            done(FetchAnswer("started", (what,), job.number))
-            self.jobs.begin_next(now)
+            self._orders.fetch(what, now, done)
 
     def fetch_name(self, name: str, now: float, done: Callable[[FetchAnswer], None]) -> None:
-        """Fetch what this name means, if it means one content; see `best_of`."""
-
-        def listed(rows: Optional[List[Any]], _: int) -> None:
-            if rows is None:
-                done(FetchAnswer("no network"))
-                return
-            found = best_of(entries_of(rows, self.label_of), name)
-            if len(found) == 1:
-                self.fetch(found[0], self._now, done)
-            else:
-                if not found:
-                    log.info("nobody here has %s", name)
-                done(FetchAnswer("several" if found else "nobody", tuple(found)))
-
+        """Fetch what this name means, if it means one content; see `Orders`."""
         with self._turn(now):
-            if self.has_supernode:
-                self._lists.ask(name, now, listed)
-            else:
-                done(FetchAnswer("no network"))
+            self._orders.fetch_name(name, now, done)
 
     def members(self, now: float) -> List[MemberRow]:
         """Who is here, in join order."""

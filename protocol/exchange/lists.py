@@ -12,16 +12,15 @@ from __future__ import annotations
 
 import math
 import random
-from typing import Any, Callable, Dict, Iterable, List, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 from protocol.messages import FILE_NAME_BYTES_MAX, LIST_PER_PAGE, ListPage, ListRequest, ListRow
-from protocol.results import ListEntry
 
 LIST_TIMEOUT = 5.0  # seconds without a page
 LIST_ROWS_MAX = 10_000  # rows that one list command fetches
 LIST_PAGES_AHEAD = 8  # asked at once: a long list does not wait for a round trip with each page
 
-Listed = Callable[[Optional[List[ListRow]], int], None]  # the rows, None when nobody answered; how many there are
+Listed = Callable[[Optional[List[ListRow]], int, float], None]  # rows, None when nobody answered; of how many; now
 
 
 class _ListAsk:
@@ -62,7 +61,7 @@ class Lists:
     def ask(self, pattern: str, now: float, done: Listed) -> None:
         """Ask for the files whose names match; no name is as long as a pattern that is too long to be sent."""
         if len(pattern.encode("utf-8", "replace")) > FILE_NAME_BYTES_MAX:
-            done([], 0)
+            done([], 0, now)
             return
         request_id = self._rng.getrandbits(32)
         self._asks[request_id] = ask = _ListAsk(pattern, done, now + LIST_TIMEOUT)
@@ -88,31 +87,14 @@ class Lists:
                 self._ask_page(page.request_id, ask)
         else:
             del self._asks[page.request_id]
-            ask.done(ask.rows, ask.total)
+            ask.done(ask.rows, ask.total, now)
         return True
 
     def on_timer(self, now: float) -> None:
         for request_id, ask in list(self._asks.items()):
             if now >= ask.deadline:
                 del self._asks[request_id]
-                ask.done(ask.rows or None, ask.total)
+                ask.done(ask.rows or None, ask.total, now)
 
     def next_deadline(self) -> float:
         return min((ask.deadline for ask in self._asks.values()), default=math.inf)
-
-
-def entries_of(rows: Iterable[ListRow], label_of: Callable[[bytes], str]) -> List[ListEntry]:
-    """The rows as a person sees them, numbered."""
-    return [
-        ListEntry(number, row.name, row.total_size if row.is_folder else row.size, row.file_id, row.is_folder,
-                  row.file_count, tuple(label_of(holder) for holder in row.holders), row.sources, row.size,
-                  row.holders)
-        for number, row in enumerate(rows, 1)
-    ]  # fmt: skip
-
-
-def best_of(entries: List[ListEntry], name: str) -> List[ListEntry]:
-    """Those that somebody means who says this name: exactly, else regardless of case, else as a pattern."""
-    exact = [entry for entry in entries if entry.name == name]
-    alike = [entry for entry in entries if entry.name.casefold() == name.casefold()]
-    return exact or alike or entries

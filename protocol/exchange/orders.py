@@ -1,0 +1,111 @@
+"""What a person asks for: the list of files, and a file of it, by its row or by its name.
+
+Each question is answered once, by `done`; what becomes of a download that was started is told by events. Nothing is
+fetched that is here already, or on its way.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Callable, Iterable, List, Optional
+
+from protocol import mishaps
+from protocol.exchange.contracts import Disk, Members
+from protocol.exchange.jobs import Jobs
+from protocol.exchange.lists import Lists
+from protocol.messages import ListRow
+from protocol.results import FetchAnswer, ListEntry, Notice
+
+CUT_SHORT = "Only the first %d of %d files are listed; a part of the name finds the others: G notes"
+
+log = mishaps.logger("peer")
+
+Answer = Callable[[FetchAnswer], None]
+
+
+class Orders:
+    """The questions of the person at this node about files."""
+
+    def __init__(
+        self, library: Any, disk: Disk, members: Members, jobs: Jobs, lists: Lists, notify: Callable[[Any], None]
+    ) -> None:
+        self._library = library
+        self._disk = disk
+        self._members = members
+        self._jobs = jobs
+        self._lists = lists
+        self._notify = notify
+
+    def list_files(self, pattern: str, now: float, done: Callable[[Optional[List[ListEntry]]], None]) -> None:
+        """The files of the network, numbered; `done` gets them, or None when nobody answered."""
+
+        def listed(rows: Optional[List[ListRow]], total: int, now: float) -> None:
+            if rows is not None and len(rows) < total:
+                self._notify(Notice(CUT_SHORT % (len(rows), total)))
+            done(None if rows is None else entries_of(rows, self._members.label_of))
+
+        self._lists.ask(pattern, now, listed)
+
+    def fetch(self, what: ListEntry, now: float, done: Answer) -> None:
+        """Fetch a row of a list."""
+        if not self._is_running(what, done):
+            look = partial(self._library.local_copy, what.file_id)
+            self._disk.run(look, partial(self._on_looked_here, what, done))
+
+    def _is_running(self, what: ListEntry, done: Answer) -> bool:
+        """Is it on its way already? Then that is the answer."""
+        running = self._jobs.running(what.file_id)
+        if running is not None:
+            done(FetchAnswer("running", (what,), running.number))
+        return running is not None
+
+    def _on_looked_here(
+        self, what: ListEntry, done: Answer, path: Any, error: Optional[Exception], now: float
+    ) -> None:
+        if path:
+            done(FetchAnswer("already here", (what,), None, path))
+        elif self._is_running(what, done):  # it was asked for twice in a moment
+            return
+        elif not self._members.has_supernode:
+            done(FetchAnswer("no network", (what,)))
+        else:
+            job = self._jobs.add(what, now)
+            done(FetchAnswer("started", (what,), job.number))
+            self._jobs.begin_next(now)
+
+    def fetch_name(self, name: str, now: float, done: Answer) -> None:
+        """Fetch what this name means, if it means one content; see `best_of`."""
+
+        def listed(rows: Optional[List[ListRow]], total: int, now: float) -> None:
+            if rows is None:
+                done(FetchAnswer("no network"))
+                return
+            found = best_of(entries_of(rows, self._members.label_of), name)
+            if len(found) == 1:
+                self.fetch(found[0], now, done)
+            else:
+                if not found:
+                    log.info("nobody here has %s", name)
+                done(FetchAnswer("several" if found else "nobody", tuple(found)))
+
+        if self._members.has_supernode:
+            self._lists.ask(name, now, listed)
+        else:
+            done(FetchAnswer("no network"))
+
+
+def entries_of(rows: Iterable[ListRow], label_of: Callable[[bytes], str]) -> List[ListEntry]:
+    """The rows as a person sees them, numbered."""
+    return [
+        ListEntry(number, row.name, row.total_size if row.is_folder else row.size, row.file_id, row.is_folder,
+                  row.file_count, tuple(label_of(holder) for holder in row.holders), row.sources, row.size,
+                  row.holders)
+        for number, row in enumerate(rows, 1)
+    ]  # fmt: skip
+
+
+def best_of(entries: List[ListEntry], name: str) -> List[ListEntry]:
+    """Those that somebody means who says this name: exactly, else regardless of case, else as a pattern."""
+    exact = [entry for entry in entries if entry.name == name]
+    alike = [entry for entry in entries if entry.name.casefold() == name.casefold()]
+    return exact or alike or entries
