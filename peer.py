@@ -107,6 +107,14 @@ class Network(Protocol):
         """As `send_lone`, from the door's port."""
 
 
+class Part(Protocol):
+    """What of a role does something by the clock."""
+
+    def on_timer(self, now: float) -> None: ...
+
+    def next_deadline(self) -> float: ...
+
+
 class Peer:
     """One node, as roles see it."""
 
@@ -230,6 +238,15 @@ class Peer:
         with self._turn(now):
             self.holdings.share(path, done)
 
+    def on_scanned(self, result: ScanResult, now: float) -> None:
+        """The scanner found or lost something of what is shared."""
+        with self._turn(now):
+            self.holdings.on_scanned(result)
+
+    def when_scanned(self, then: Callable[[], None]) -> None:
+        """`then` is called as soon as all that the scanner has reported is announced."""
+        self.holdings.when_scanned(then)
+
     def shares(self) -> List[ListEntry]:
         """What this node announces."""
         return self.holdings.rows(self.membership.name)
@@ -330,6 +347,25 @@ class Peer:
         else:
             self.dropped += 1
 
+    def _on_supernode_message(self, link: int, message: Any, now: float) -> None:
+        """From the supernode, or from one that this node is about to join."""
+        if self.membership.on_message(link, message, now):
+            return  # it was about membership or chat
+        if isinstance(message, Search):
+            self.fetching.on_search(message, now)
+        elif isinstance(message, Offer):
+            self.fetching.on_offer(message, now)
+        elif isinstance(message, NotRelayed):
+            self.fetching.on_not_relayed(message, now)
+        elif isinstance(message, SharesWanted):
+            self.holdings.send_shares()
+        elif isinstance(message, ListPage):
+            self.dropped += not self._lists.on_page(message, now)
+        elif isinstance(message, Relay) and link == LOCAL_LINK:
+            self.fetching.on_relay(message, now)
+        else:
+            self.dropped += 1
+
     def on_writable(self, link: int, now: float) -> None:
         with self._turn(now):
             self.serving.on_writable(link, now)
@@ -352,38 +388,7 @@ class Peer:
                 self.supernode.on_asked(address, message, now)
             self.membership.on_door_lone(address, message, now)
 
-    def on_timer(self, now: float) -> None:
-        with self._turn(now):
-            self.membership.on_timer(now)
-            if self.supernode is not None:
-                self.supernode.on_timer(now)
-            self.fetching.on_timer(now)
-            self.jobs.on_timer(now)
-            self._hellos.on_timer(now)
-            self._lists.on_timer(now)
-
-    def next_deadline(self) -> float:
-        deadlines = [self.membership.next_deadline(), self.fetching.next_deadline(), self.jobs.next_deadline()]
-        if self.supernode is not None:
-            deadlines.append(self.supernode.next_deadline())
-        deadlines += [self._hellos.next_deadline(), self._lists.next_deadline()]
-        return min(deadlines)
-
-    def on_scanned(self, result: ScanResult, now: float) -> None:
-        """The scanner found or lost something."""
-        with self._turn(now):
-            self.holdings.on_scanned(result)
-
-    def when_scanned(self, then: Callable[[], None]) -> None:
-        """`then` is called as soon as all that the scanner has reported is announced."""
-        self.holdings.when_scanned(then)
-
-    # ---- inside
-
-    @property
-    def supernode(self) -> Any:
-        """The other role of this node, while it rules."""
-        return self._local.supernode
+    # ---- time
 
     @contextmanager
     def _turn(self, now: float) -> Iterator[None]:
@@ -395,24 +400,20 @@ class Peer:
         yield
         self._local.carry(self._now)
 
-    def _on_supernode_message(self, link: int, message: Any, now: float) -> None:
-        """From the supernode, or from one that this node is about to join."""
-        if self.membership.on_message(link, message, now):
-            return  # it was about membership or chat
-        if isinstance(message, Search):
-            self.fetching.on_search(message, now)
-        elif isinstance(message, Offer):
-            self.fetching.on_offer(message, now)
-        elif isinstance(message, NotRelayed):
-            self.fetching.on_not_relayed(message, now)
-        elif isinstance(message, SharesWanted):
-            self.holdings.send_shares()
-        elif isinstance(message, ListPage):
-            self.dropped += not self._lists.on_page(message, now)
-        elif isinstance(message, Relay) and link == LOCAL_LINK:
-            self.fetching.on_relay(message, now)
-        else:
-            self.dropped += 1
+    def _parts(self) -> Iterator[Part]:
+        """All that do something by the clock; one that begins to rule in its turn has its own at once."""
+        yield self.membership
+        if self.supernode is not None:
+            yield self.supernode
+        yield from (self.fetching, self.jobs, self._hellos, self._lists)
+
+    def on_timer(self, now: float) -> None:
+        with self._turn(now):
+            for part in self._parts():
+                part.on_timer(now)
+
+    def next_deadline(self) -> float:
+        return min(part.next_deadline() for part in self._parts())
 
     # ---- what Membership tells and asks (its Owner)
 
@@ -481,7 +482,12 @@ class Peer:
     def on_notice(self, text: str) -> None:
         self.notify(Notice(text))
 
-    # ---- questions
+    # ---- who this is
+
+    @property
+    def supernode(self) -> Any:
+        """The other role of this node, while it rules."""
+        return self._local.supernode
 
     @property
     def is_supernode(self) -> bool:
