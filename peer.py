@@ -1,13 +1,19 @@
-"""The role that every node has: share, list, request, transfer, chat.
+"""The role that every node has: share, list, request, transfer, chat. This file is its table of contents.
 
 `Peer` is told what happens on the network (`on_...`, always with `now`) and what the person wants (the commands), and
-works through the verbs it is handed: `Network`, the `disk` runner, `notify`. It is made of
+works through what it is handed: the `network`, the library by the `disk` runner, `notify`. Every message, command and
+alarm comes in here and is passed on to whom it concerns:
 
-    Membership (protocol/membership/membership.py)   who is here and who rules
-    Jobs       (protocol/exchange/jobs.py)         what the person asked for, with numbers and states
-    Fetching   (protocol/exchange/fetching.py)     contents that are wanted, and their sources
-    Serving    (protocol/exchange/serving.py)      what others ask of this node
-    Supernode  (supernode.py)             only while this node rules; reached over LOCAL_LINK like any other supernode
+    Membership (protocol/membership/membership.py)   who is here and who rules; it tells what changes (see its `Owner`)
+    Members    (protocol/membership/members.py)      the same, as the others ask it
+    Hellos     (protocol/exchange/hellos.py)         who opened a link to this node, until it is known
+    Holdings   (protocol/exchange/holdings.py)       what is here whole, and what of it is announced
+    Lists      (protocol/exchange/lists.py)          the lists of files that are on their way
+    Orders     (protocol/exchange/orders.py)         what the person asks for: a list, a file
+    Jobs       (protocol/exchange/jobs.py)           what the person is fetching, with numbers and states
+    Fetching   (protocol/exchange/fetching.py)       contents that are wanted, and their sources
+    Serving    (protocol/exchange/serving.py)        what others ask of this node
+    Supernode  (supernode.py)                        only while this node rules; reached over LOCAL_LINK like any other
 
 Everything here runs on the node thread. The library's methods run as disk jobs only.
 """
@@ -33,7 +39,6 @@ from protocol.exchange.lists import Lists
 from protocol.exchange.orders import Orders
 from protocol.exchange.sources import MESH_LINKS_MAX
 from protocol.fields import Address, WireError
-from protocol.figures import PathFigures
 from protocol.membership.contracts import Seat
 from protocol.membership.local_link import LOCAL_LINK, LocalLink
 from protocol.membership.members import Members
@@ -52,6 +57,7 @@ from protocol.messages import (
     SharesWanted,
     decode,
 )
+from protocol.network import Network
 from protocol.results import (
     ChatReceived,
     FetchAnswer,
@@ -67,44 +73,6 @@ from protocol.results import (
 )
 
 log = mishaps.logger("peer")
-
-class Network(Protocol):
-    """What the roles want from below. All verbs return at once; a *link* is an int naming one connection.
-
-    Events come back as `on_link_up(link, address, incoming, now)`, `on_link_lost(link, reason, now)` once for each
-    link, `on_message(link, data, now)`, `on_writable(link, now)`, `on_lone(address, data, now)`, and for
-    what comes to the door `on_door_lone(address, data, now)`.
-    """
-
-    address: Address
-
-    def connect(self, address: Address, tries: float = ...) -> int:
-        """A new link; at most `tries` datagrams go out until something comes back."""
-
-    def send(self, link: int, *parts: Any, is_bulk: bool = False) -> None:
-        """The parts make one message; dropped when the link is gone. `is_bulk`: the last carries its own digest."""
-
-    def check_bulk(self, link: int) -> None:
-        """A piece arrived damaged there: from now on checksums cover bulk, too."""
-
-    def backlog(self, link: int) -> int:
-        """Bytes not yet delivered to the other side."""
-
-    def figures(self, link: int) -> Optional[PathFigures]:
-        """How its path does; None where nothing is known of it."""
-
-    def disconnect(self, link: int, reason: str) -> None:
-        """After what was sent is delivered."""
-
-    def send_lone(self, address: Address, message: bytes) -> None: ...
-
-    def broadcast_lone(self, port: int, message: bytes) -> None: ...
-
-    def hold_door(self, port: int) -> None:
-        """Have that port as well, as soon as it is free; 0: no more. Links that come there have negative numbers."""
-
-    def send_by_door(self, address: Address, message: bytes) -> None:
-        """As `send_lone`, from the door's port."""
 
 
 class Part(Protocol):
@@ -303,8 +271,8 @@ class Peer:
         with self._turn(now):
             message = self._decoded(data)
             if message is None:
-                pass
-            elif self.fetching.owns(link):
+                return
+            if self.fetching.owns(link):
                 self.fetching.on_message(link, message, now)
             elif link not in self._hellos:
                 self._on_role_message(link, message, now)
@@ -374,8 +342,8 @@ class Peer:
         with self._turn(now):
             message = self._decoded(data)
             if message is None:
-                pass
-            elif self.supernode is None or not self.supernode.on_lone(address, message, now):
+                return
+            if self.supernode is None or not self.supernode.on_lone(address, message, now):
                 self.membership.on_lone(address, message, now)
 
     def on_door_lone(self, address: Address, data: bytes, now: float) -> None:
