@@ -27,7 +27,7 @@ class Seat(NamedTuple):
 
 
 class Network(Protocol):
-    """What Membership and Supernode want from below, with LOCAL_LINK in it; protocol/network.py says what a verb does."""
+    """What Membership and Supernode want from below, LOCAL_LINK included; protocol/network.py says what a verb does."""
 
     @property
     def address(self) -> Address: ...
