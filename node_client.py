@@ -30,12 +30,13 @@ import time
 from typing import TYPE_CHECKING, Any, Callable, List, Optional, Sequence, Tuple
 
 from prompt.console import relative_path
-from prompt.lines import line_for, safe_text
+from prompt.lines import line_for
 from prompt.readers import next_of
 from prompt.session import Session
 from prompt.settings import EXIT_FLAGS, NodeError, Settings, parse_flags
 from prompt.terminal import Terminal
 from protocol import mishaps, results
+from protocol.looks import safe_text
 from sockets import interfaces
 
 if TYPE_CHECKING:                       # `open_node` imports them, once the first line is on the screen

@@ -28,9 +28,10 @@ from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 from disk.tracing import TraceFile
 from protocol.figures import PathFigures
 from protocol.transport import packets as wire
-from protocol.transport.connection import Batch, ConnectionLost, Established, FrameReceived
+from protocol.transport.connection import ConnectionLost, Established, FrameReceived
 from protocol.transport.controllers import CONTROLLERS, DEFAULT
 from protocol.transport.endpoint import Endpoint
+from protocol.transport.flight import Batch
 from protocol.transport.frames import Frame
 from protocol.transport.links import LinkTable
 from protocol.transport.trace import TracedEndpoint

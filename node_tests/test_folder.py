@@ -15,7 +15,8 @@ from lab import MIB, content
 
 from disk import scanner as scanning
 from disk import small
-from disk.library import Finished, Library
+from disk.downloads import Finished
+from disk.library import Library
 from disk.places import Folder
 from disk.scanner import Scanner
 from protocol.content import listing

@@ -29,13 +29,7 @@ from protocol.results import ChatReceived, DownloadDone
 from protocol.transport import admission
 from protocol.transport import endpoint as endpoints
 from protocol.transport import packets as wire
-from protocol.transport.connection import (
-    BacklogDrained,
-    ConnectionLost,
-    Established,
-    FrameReceived,
-    State,
-)
+from protocol.transport.connection import BacklogDrained, ConnectionLost, Established, FrameReceived, State
 from protocol.transport.endpoint import Endpoint
 from protocol.transport.frames import FRAME_HEADER, Frame
 from protocol.transport.handshake import HANDSHAKE_TIMEOUT

@@ -9,8 +9,17 @@ import pytest
 from lab import PORT, Lab
 from test_hostile import Outlaw
 
-from prompt.lines import LABEL_COLUMNS_MAX, file_rows, safe_label, safe_text, text_width
-from protocol.looks import UNPRINTABLE, is_drawn, is_of_one_script, skeleton
+from prompt.lines import file_rows
+from protocol.looks import (
+    LABEL_COLUMNS_MAX,
+    UNPRINTABLE,
+    is_drawn,
+    is_of_one_script,
+    safe_label,
+    safe_text,
+    skeleton,
+    text_width,
+)
 from protocol.membership.labels import NAME_CHARS_MAX, name_fault
 from protocol.membership.roster import Roster
 from protocol.messages import NOWHERE, MemberEntry

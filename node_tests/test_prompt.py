@@ -32,8 +32,9 @@ from node_client import DiskThread, NodeThread  # noqa: E402
 from prompt import lines, settings  # noqa: E402
 from prompt.commands import help_lines, parse_command, show_help, unknown_line  # noqa: E402
 from prompt.console import Console, line_for  # noqa: E402
-from prompt.lines import format_size, place_of, progress_line, safe_text, share_lines, text_width  # noqa: E402
+from prompt.lines import format_size, place_of, progress_line, share_lines  # noqa: E402
 from prompt.session import LEAVE_SECONDS, Session  # noqa: E402
+from protocol.looks import safe_text, text_width  # noqa: E402
 from protocol.results import (  # noqa: E402
     ChatReceived,
     DownloadDone,

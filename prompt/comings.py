@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from typing import List, Union
 
-from prompt.lines import count_of, line_for, safe_label
+from prompt.lines import count_of, line_for
+from protocol.looks import safe_label
 from protocol.rates import Bucket
 from protocol.results import Joined, Left
 

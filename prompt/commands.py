@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Callable, List, NamedTuple, Optional, Tuple
 
 from prompt.console import Console
-from prompt.lines import safe_text, table
+from prompt.lines import table
+from protocol.looks import safe_text
 
 
 class Command(NamedTuple):

@@ -16,7 +16,6 @@ from prompt.lines import (
     member_cells,
     mesh_line,
     progress_line,
-    safe_text,
     share_lines,
     short_id,
     table,
@@ -25,7 +24,8 @@ from prompt.lines import (
 from prompt.settings import DEFAULT_FOLDER, check_target
 from prompt.terminal import Terminal
 from protocol import results
-from protocol.membership.chat import SAYS_UNCONFIRMED_MAX
+from protocol.looks import safe_text
+from protocol.messages import SAYS_UNCONFIRMED_MAX
 
 CHAT_BYTES_MAX = 2048               # what the wire carries
 SCRIPT_SAY_SECONDS = 20.0, 60.0     # of a script's chat: without a line that gets through (a supernode may have to

@@ -19,7 +19,6 @@ from typing import Any, Callable, List, Optional
 
 from prompt.commands import parse_command, unknown_line
 from prompt.console import SCRIPT_SAY_SECONDS, Console
-from prompt.lines import safe_text
 from prompt.readers import IDLE_SECONDS, Interrupted, next_of
 from prompt.settings import (
     DEFAULT_FOLDER,
@@ -36,6 +35,7 @@ from prompt.settings import (
 )
 from prompt.terminal import Terminal
 from protocol import mishaps, results
+from protocol.looks import safe_text
 
 log = mishaps.logger("node")
 

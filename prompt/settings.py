@@ -10,7 +10,7 @@ import ipaddress
 import socket
 from typing import Any, Callable, NamedTuple, Optional, Sequence, Tuple
 
-from prompt.lines import safe_text
+from protocol.looks import safe_text
 
 DEFAULT_PORT = 6020
 DEFAULT_FOLDER = "shared"

@@ -7,9 +7,10 @@ import os
 import sys
 from typing import Any, Callable, List, Optional
 
-from prompt.lines import place_of, text_width
+from prompt.lines import place_of
 from prompt.readers import Interrupted, KeyReader, PipeReader, ReadlineReader
 from protocol import mishaps
+from protocol.looks import text_width
 
 log = mishaps.logger("node")
 

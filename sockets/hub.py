@@ -9,9 +9,10 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any, Dict, List, Optional, Tuple
 
 from protocol.fields import Address
-from protocol.transport.connection import CloseCode, Connection, ConnectionLost, Established, State
+from protocol.transport.connection import Connection, ConnectionLost, Established, State
 from protocol.transport.endpoint import LoneReceived
 from protocol.transport.frames import MESSAGE
+from protocol.transport.packets import CloseCode
 from sockets.channel import Channel, Room, Untold
 from sockets.thread import Face, NetworkThread
 from sockets.udp import RdtError, shown

@@ -7,7 +7,6 @@ import itertools
 import threading
 from typing import Optional
 
-from protocol.transport.connection import CloseCode
 from protocol.transport.frames import (
     FRAME_SIZE_MAX,
     MESSAGE,
@@ -18,6 +17,7 @@ from protocol.transport.frames import (
     encode_number,
     parts_of,
 )
+from protocol.transport.packets import CloseCode
 from sockets.channel import Channel
 from sockets.udp import RdtError
 

@@ -20,8 +20,8 @@ from typing import Any, Callable, Dict, List, Optional, Protocol, Tuple
 
 from protocol import mishaps
 from protocol.transport import controllers
-from protocol.transport.connection import Batch
 from protocol.transport.endpoint import Endpoint
+from protocol.transport.flight import Batch
 from protocol.transport.packets import DATAGRAM_SIZE_MAX
 from protocol.transport.trace import TracedEndpoint
 from sockets.udp import Datagrams, RdtError, shown

@@ -15,7 +15,7 @@ from typing import Counter, Dict, Iterator, List, Optional, Tuple
 
 from protocol import mishaps
 from protocol.fields import Address, Buffer
-from protocol.transport.connection import Batch
+from protocol.transport.flight import Batch
 from protocol.transport.packets import DATAGRAM_SIZE_MAX
 from protocol.transport.recovery import SEGMENTS_MAX
 

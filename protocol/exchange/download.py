@@ -16,12 +16,7 @@ from protocol import mishaps
 from protocol.content.pieces import DIGEST_BYTES, FILE_SIZE_MAX, PIECES_MAX
 from protocol.exchange.manifest import Lie
 from protocol.exchange.picking import REQUESTS_PER_LINK_MAX, PieceChoice, in_flight_limit
-from protocol.exchange.source import (
-    ASK_OTHERS_AFTER,
-    DROP_AFTER,
-    Source,
-    SourceState,
-)
+from protocol.exchange.source import ASK_OTHERS_AFTER, DROP_AFTER, Source, SourceState
 from protocol.messages import (
     NO_PIECE,
     AnyPieceRequest,

@@ -9,10 +9,9 @@ import collections
 import math
 from typing import Deque, Dict, List, Sequence, Tuple
 
-from protocol.messages import SEQUENCE_MAX, Chat, Say
+from protocol.messages import SAYS_UNCONFIRMED_MAX, SEQUENCE_MAX, Chat, Say
 from protocol.rates import Bucket
 
-SAYS_UNCONFIRMED_MAX = 500
 SAYS_PER_SECOND = 15.0  # below what a supernode relays for one member
 SAYS_BURST = 10.0
 SAYS_UNDERWAY_MAX = 30  # without their echo: after a pause they come all at once, and a supernode takes 40 so

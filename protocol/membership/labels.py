@@ -7,9 +7,8 @@ import functools
 import unicodedata
 from typing import Counter, Dict, FrozenSet, Iterator, Optional, Sequence, Set
 
-from prompt.lines import safe_label
 from protocol.addresses import is_loopback
-from protocol.looks import is_of_one_script, skeleton
+from protocol.looks import is_of_one_script, safe_label, skeleton
 from protocol.messages import NOWHERE, MemberEntry
 
 NAME_CHARS_MAX = 32

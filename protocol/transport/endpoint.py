@@ -29,14 +29,7 @@ from protocol.rates import RateLimit
 from protocol.transport import packets as wire
 from protocol.transport.admission import Admission, person_of
 from protocol.transport.congestion import CongestionController
-from protocol.transport.connection import (
-    BacklogDrained,
-    Connection,
-    ConnectionLost,
-    Established,
-    FrameReceived,
-    State,
-)
+from protocol.transport.connection import BacklogDrained, Connection, ConnectionLost, Established, FrameReceived, State
 from protocol.transport.cubic import CubicQ
 from protocol.transport.flight import Batch, lone_batch
 from protocol.transport.frames import FRAMES_WAITING_MAX

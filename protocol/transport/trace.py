@@ -33,8 +33,9 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tu
 
 from protocol.fields import Address, Buffer, WireError
 from protocol.transport import packets as wire
-from protocol.transport.connection import Batch, Connection
+from protocol.transport.connection import Connection
 from protocol.transport.endpoint import Endpoint
+from protocol.transport.flight import Batch
 from protocol.transport.packets import PacketType
 from protocol.transport.recovery import Outcome, Recovery, SentBatch
 
