@@ -1,6 +1,6 @@
 """One socket's side of the transport: many connections, address validation, and what comes from strangers.
 
-Pure, like `connection.py`. Its owner (the network thread in `rdt.py`, the simulator in the tests) does this:
+Pure, like `connection.py`. Its owner (the network thread in `sockets/`, the simulator in the tests) does this:
 
     endpoint.receive(buffer, segment_size, address, now)    for each read: one datagram, or several of one size
     endpoint.on_timeout(now)                                when next_deadline() is reached
