@@ -290,9 +290,9 @@ class Connection:
         a whole file in its turn. WrongUse when the folder is no path.
         """
         place, deadline, damaged = _path(folder, progress), deadline_of(timeout), -1
-        with self._files.accepting(deadline) as next_offer:
+        with self._files.accepting(deadline):
             while True:
-                offer = next_offer()
+                offer = self._files.next_offer(deadline)
                 receipt = self._keep(offer, place, progress, deadline, may_repeat=offer.transfer != damaged)
                 if receipt is not None:
                     return receipt

@@ -1,9 +1,10 @@
 """Files over a channel: offered, sent in spans, verified and confirmed by a receipt, or refused by either side.
 
-    sender  FILE, FILE_DATA ..., FILE_END (digest)     receiver  FILE_RECEIPT (digest) · FILE_DAMAGED: once more
-    either side may end it by FILE_REFUSED (reason)
+    sender    FILE, FILE_DATA ..., FILE_END with the digest, and then it waits for
+    receiver  FILE_RECEIPT with the same digest · FILE_DAMAGED: all of it once more, with checksums over its bytes
 
-The disk is the caller's: it hands in what reads and what writes.
+Either side may end it by FILE_REFUSED with the reason. What stands in each is in `protocol/transport/frames.py`; the
+disk is the caller's, who hands in what reads and what writes.
 """
 
 from __future__ import annotations
@@ -78,12 +79,13 @@ class Files:
             self._sending.release()
 
     @contextlib.contextmanager
-    def accepting(self, deadline: float) -> Iterator[Callable[[], Offer]]:
-        """Have the turn to accept a file, when those who asked before are done; it yields what waits for an offer."""
+    def accepting(self, deadline: float) -> Iterator[None]:
+        """Have the turn to accept a file, when those who asked before are done; RdtError when that is not in time."""
         with self._channel.turn(self._accepting, deadline, "no file"):
-            yield lambda: self._next_offer(deadline)
+            yield
 
-    def _next_offer(self, deadline: float) -> Offer:
+    def next_offer(self, deadline: float) -> Offer:
+        """The next file that the other side wants to send; RdtError when none came in time, or none will."""
         channel = self._channel
         while True:
             frame = channel.take(channel.arrivals.files, deadline, "no file")

@@ -42,7 +42,7 @@ class Hub(Face):
         future: Future[Channel] = Future()
         self._network.inbox.post(lambda: self._connect(address, math.inf if timeout is None else timeout, future))
         limit = None if timeout is None else timeout + CAUSE_TIME
-        return result_of(future, limit, "cannot connect to %s" % shown(address))  # type: ignore[no-any-return]
+        return result_of(future, limit, f"cannot connect to {shown(address)}")  # type: ignore[no-any-return]
 
     def accept(self, count: int, timeout: Optional[float], what: str) -> List[Channel]:
         """So many channels that others opened (0: all that wait); RdtError says `what` when time is over before."""
@@ -50,8 +50,7 @@ class Hub(Face):
         try:
             return self._accepted.take_several(count, timeout)
         except queue.Empty:
-            address = shown(self._network.address)
-            raise RdtError("%s to %s within %g s" % (what, address, timeout or 0)) from None
+            raise RdtError(f"{what} to {shown(self._network.address)} within {timeout or 0:g} s") from None
         except Over:
             raise self._network.inbox.closed() from None
 
@@ -135,7 +134,7 @@ class Hub(Face):
     def _on_lost(self, core: Connection, reason: str) -> None:
         connecting = self._connecting.pop(core, None)
         if connecting is not None and connecting.set_running_or_notify_cancel():
-            connecting.set_exception(RdtError("cannot connect to %s: %s" % (shown(core.address), reason)))
+            connecting.set_exception(RdtError(f"cannot connect to {shown(core.address)}: {reason}"))
 
     def turn(self, now: float, readable: List[int]) -> None:
         self._room.wake()
@@ -160,4 +159,4 @@ def result_of(future: Future[Any], timeout: Optional[float], what: str) -> Any:
     except FutureTimeout:
         if not future.cancel():  # answered in this moment
             return future.result()
-        raise RdtError("%s: timed out" % what) from None
+        raise RdtError(f"{what}: timed out") from None

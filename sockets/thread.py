@@ -41,7 +41,10 @@ CLOSED_BY_THIS = "closed by this side"
 
 
 class Face:
-    """What the network thread asks and tells the face that is attached to it, always on that thread."""
+    """What the network thread asks and tells the face that is attached to it, always on that thread.
+
+    A base to derive from, which does nothing: a face needs but half of it, and each another half.
+    """
 
     def on_event(self, event: Any) -> None:
         """The endpoint has this to tell."""
@@ -172,7 +175,7 @@ class NetworkThread:
         self.datagrams = Datagrams(ip, port)
         self.address = self.datagrams.address
         self.endpoint = self._new_endpoint(rng or secrets.SystemRandom(), controller)
-        self.inbox = Inbox("the transport at %s is closed" % shown(self.address))
+        self.inbox = Inbox(f"the transport at {shown(self.address)} is closed")
         self.watch = Watch(self.datagrams.fileno(), self.inbox.fileno())
         self.is_closing = False  # `close` was called
         self._face = Face()  # until one is attached
