@@ -43,6 +43,7 @@ from protocol.membership.contracts import Seat
 from protocol.membership.local_link import LOCAL_LINK, LocalLink
 from protocol.membership.members import Members
 from protocol.membership.membership import Membership
+from protocol.membership.promises import Promises
 from protocol.membership.proofs import share_digest
 from protocol.membership.searching import NO_LAST_NETWORK, decode_last_network, encode_last_network
 from protocol.messages import (
@@ -107,6 +108,7 @@ class Peer:
         self._rng = rng
         self._own_addresses = own_addresses
         self._make_supernode = make_supernode
+        self._promises = Promises()
         self._local = LocalLink(network, self._on_supernode_message)
         self.membership = Membership(self._local.peer_side, rng, owner=self, name=name, mesh=mesh)
         self._members = Members(self.membership, self._local)
@@ -399,7 +401,9 @@ class Peer:
         self._local.cut()
         log.info("this node rules from now on, in term %d", seat.term)
         local, hearsay, go_over = self._local.supernode_side, self.membership.hearsay, self.membership.go_over
-        self._local.open(self._make_supernode(local, self._rng, seat, now, hearsay, self.on_notice, go_over))
+        self._local.open(
+            self._make_supernode(local, self._rng, seat, now, hearsay, self.on_notice, go_over, self._promises)
+        )
 
     def drop_supernode(self, now: float) -> None:
         self._local.cut()

@@ -31,6 +31,7 @@ from protocol.membership.heirs import LOST_HEIRLOOMS_MAX, Heirlooms, heirloom_of
 from protocol.membership.labels import name_fault
 from protocol.membership.local_link import LOCAL_LINK
 from protocol.membership.lost import LostPlaces
+from protocol.membership.promises import Promises
 from protocol.membership.proofs import is_proven, node_id_of, random_bytes, share_digest
 from protocol.membership.queries import HINT_INTERVAL, Prober
 from protocol.membership.roster import TERM_STEP_MAX
@@ -165,6 +166,7 @@ class Supernode:
         hearsay: Optional[Hearsay] = None,
         on_notice: Optional[Callable[[str], None]] = None,
         on_better: Optional[Callable[[Address, float], None]] = None,
+        promises: Optional[Promises] = None,
     ) -> None:
         self.network = network
         self.rng = rng
@@ -200,6 +202,8 @@ class Supernode:
         self._sequence = max([1] + [chat.sequence for chat in self._recent])
         self._credit = Credit()
         self._rivals = Rivals()
+        self._promises = Promises() if promises is None else promises
+        self._promises.rules_again(now)
         self._accompanied_at = now  # when it last had a member other than itself
         self._hints = Bucket(HINTS_PER_SECOND, 2.0, now)
         self._admission = Admission(now)
@@ -961,7 +965,8 @@ class Supernode:
         is_newer = (-answer.term, answer.node_id) < (-self.term, self.node_id)
         is_of_us = self._is_lost(address, now) or self._rules_over_lost(answer.node_id, now)
         met_for = self._rivals.meet(answer.node_id, now)
-        if gives_way(is_newer, is_of_us, self._alone_for(now), met_for):
+        is_hollow = not self.linked_count() and not self._promises.may_follow(address[0], now)
+        if not is_hollow and gives_way(is_newer, is_of_us, self._alone_for(now), met_for):
             self._step_down(address, answer, now)
             return
         if met_for > UNSETTLED_AFTER:
@@ -1045,6 +1050,8 @@ class Supernode:
     def _step_down(self, address: Address, winner: Answer, now: float) -> None:
         for line in self._lines.values():
             line.is_ready = line.link is not None
+        if not self.linked_count():
+            self._promises.follow(address[0], now)
         self._broadcast(messages.Moved(winner.term, address, winner.node_id))
         self._end(address, now)
 

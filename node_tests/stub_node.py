@@ -12,6 +12,7 @@ from protocol.fields import WireError
 from protocol.membership.contracts import Seat
 from protocol.membership.local_link import LOCAL_LINK, LocalSide
 from protocol.membership.membership import Membership
+from protocol.membership.promises import Promises
 from protocol.membership.proofs import share_digest
 from protocol.messages import ShareEntry, decode, encode_parts
 from supernode import Supernode
@@ -30,6 +31,7 @@ class StubNode:
         self._to_peer: Deque[bytes] = deque()
         self.membership = Membership(LocalSide(self.network, self._to_supernode), self.rng, self, name)
         self.supernode: Optional[Supernode] = None
+        self._promises = Promises()
         self.incoming: dict = {}
         self.events: List[Tuple[Any, ...]] = []
         self.chat: List[Tuple[str, str]] = []
@@ -206,7 +208,7 @@ class StubNode:
     def become_supernode(self, seat: Seat, now: float) -> None:
         local = LocalSide(self.network, self._to_peer)
         hearsay, go_over = self.membership.hearsay, self.membership.go_over
-        self.supernode = Supernode(local, self.rng, seat, now, hearsay, self.on_notice, go_over)
+        self.supernode = Supernode(local, self.rng, seat, now, hearsay, self.on_notice, go_over, self._promises)
 
     def drop_supernode(self, now: float) -> None:
         self.supernode = None

@@ -12,6 +12,7 @@ from node_tests.test_membership import Stranger
 from protocol import messages
 from protocol.membership.heirs import heirloom_of, marked
 from protocol.membership.lost import LostPlaces
+from protocol.membership.promises import FIRST_WAIT, HOSTS_MAX, KEPT_AFTER, WAIT_MAX, Promises
 from protocol.membership.proofs import node_id_of, with_proof
 from protocol.messages import NOWHERE, ROLE_MEMBER, ROLE_SUPERNODE, Answer, decode, encode
 from protocol.ruling.rivals import ALONE_AFTER, FORGOTTEN_AFTER, RIVALS_MAX, STANDS_AFTER, Rivals, gives_way
@@ -284,6 +285,44 @@ def test_who_is_alone_goes_to_a_newer_one_and_rules_again_where_that_was_an_empt
     lab.world.kill(usurper.network)
     assert lab.wait(lambda: lab.rulers() == [alone], 30.0) is not None
     assert alone.membership.term > ruler.term
+
+
+def test_a_liar_who_never_takes_anybody_in_is_followed_less_and_less() -> None:
+    """It claims each next term as soon as it is asked, and hints without end; it took a third of all time so."""
+    lab = Lab(68, 2)
+    alone = lab.nodes[0]
+    lab.nodes[1].quit()
+    liar = Stranger(lab.world, "10.0.0.66")
+    liar.answer = lambda query: claim(query, lab, alone.membership.term + 1)
+    astray = 0
+    for _ in range(600):
+        liar.network.send_lone(alone.network.address, encode(messages.Stale(99, NOWHERE)))
+        lab.run(1.0)
+        astray += lab.rulers() != [alone]
+    assert 4 * 5 <= astray <= 6 * 8
+
+
+def test_an_empty_promise_doubles_the_wait_for_the_next_one_of_that_host_and_a_kept_one_ends_it() -> None:
+    promises, now, wait = Promises(), 0.0, FIRST_WAIT
+    for _ in range(8):
+        promises.follow("10.0.0.66", now)
+        promises.rules_again(now + 6.0)
+        assert not promises.may_follow("10.0.0.66", now + 6.0 + wait - 0.1) and promises.may_follow("10.0.0.7", now)
+        now += 6.0 + wait
+        assert promises.may_follow("10.0.0.66", now)
+        wait = min(WAIT_MAX, 2 * wait)
+    promises.follow("10.0.0.66", now)
+    promises.rules_again(now + KEPT_AFTER)
+    assert promises.may_follow("10.0.0.66", now + KEPT_AFTER)
+
+
+def test_no_more_than_so_many_liars_are_remembered() -> None:
+    promises = Promises()
+    for number in range(2 * HOSTS_MAX):
+        promises.follow("10.0.1.%d" % number, 0.0)
+        promises.rules_again(6.0)
+    known = [number for number in range(2 * HOSTS_MAX) if not promises.may_follow("10.0.1.%d" % number, 6.0)]
+    assert known == list(range(HOSTS_MAX, 2 * HOSTS_MAX))
 
 
 def test_who_gives_way_in_all_cases() -> None:
