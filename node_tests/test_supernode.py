@@ -18,7 +18,7 @@ from protocol.messages import NO_NODE, ListPage, ListRequest, Offer, Relay, Sear
 from protocol.ruling import index as index_room
 from protocol.ruling.index import CHANGES_ONE_BY_ONE, Index
 from protocol.ruling.newcomers import ADDRESSES_MAX, JOINS_PER_SECOND, JOINS_WAITING_MAX, Admission, Waiting
-from supernode import ROWS_PER_REQUEST_FITTED, WAITING_INTERVAL, WORK_PER_SECOND
+from supernode import ROWS_PER_REQUEST_FITTED, SILENT_MAX, WAITING_INTERVAL, WORK_PER_SECOND
 
 
 def received(node: StubNode, kind: Any) -> List[Any]:
@@ -402,6 +402,43 @@ def test_an_address_has_room_for_a_class_and_then_for_eight_newcomers_a_second()
     other.join(("10.0.0.1", PORT))
     lab.run(1.0)
     assert other.last(messages.Welcome) and not any(type(message) is messages.Busy for message in other.messages)
+
+
+def come_and_go(lab: Lab, host: str, count: int, seed: int) -> Dict[str, Any]:
+    """So many join from there and lose their links at once; who would be the next one."""
+    crowd, newcomers = Stranger(lab.world, host), openings(random.Random(seed))
+    for fields in itertools.islice(newcomers, count):
+        crowd.join(("10.0.0.1", PORT), **fields)
+    lab.run(0.2 + count / JOINS_PER_SECOND)
+    lab.world.kill(crowd.network)
+    for line in list(lab.nodes[0].supernode._lines.values()):
+        if line.link is not None and line.entry.place[0] == host:
+            lab.nodes[0].on_link_lost(line.link, "lost", lab.world.now)
+    return next(newcomers)
+
+
+@pytest.mark.parametrize("host, is_taken_in", (("127.0.0.1", True), ("10.1.0.1", False)))
+def test_a_whole_lab_that_is_away_on_this_machine_keeps_no_newcomer_of_it_out(host: str, is_taken_in: bool) -> None:
+    """After a failover all of it is away; at any other address one that comes and goes would fill the roster."""
+    lab = Lab(20, 2)
+    fields = come_and_go(lab, host, 64, 20)
+    newcomer = Stranger(lab.world, host, PORT + 1)
+    newcomer.join(("10.0.0.1", PORT), **fields)
+    lab.run(1.0)
+    assert any(type(message) is messages.Welcome for message in newcomer.messages) == is_taken_in
+    assert any(type(message) is messages.Busy for message in newcomer.messages) != is_taken_in
+
+
+def test_who_comes_and_goes_without_end_on_this_machine_fills_the_roster_for_some_seconds_and_no_more() -> None:
+    lab = Lab(21, 2)
+    ruler = lab.nodes[0].supernode
+    for second in range(6):
+        come_and_go(lab, "127.0.0.%d" % (2 + second), 200, second)
+    assert ruler is not None and len(ruler) == messages.MEMBERS_MAX
+    lab.run(SILENT_MAX + 1.0)
+    newcomer = lab.add()
+    lab.run(2.0)
+    assert newcomer.membership.is_joined and lab.agree() and len(ruler) == 3
 
 
 def flooded() -> Tuple[Lab, Stranger]:
