@@ -4,9 +4,9 @@ One node has it at a time. Its own peer is a member like any other, reached over
 Every message of a member comes over that member's own link: what it says about others is not heard.
 
 A supernode ends in one of three ways: `hand_over` (the person quits), going over to another supernode of its network,
-met after a partition or after it had slept (which of the two goes: `ruling/rivals.py`), or, if nobody ever joined it,
-when its peer has been taken in by another network that it met at its port (`on_better`). While it is not sure that it
-still rules, it holds its tongue.
+met after a partition or after it had slept (which of the two goes: `protocol/ruling/rivals.py`), or, if nobody ever
+joined it, when its peer has been taken in by another network that it met at its port (`on_better`). While it is not
+sure that it still rules, it holds its tongue.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from protocol.addresses import is_loopback, may_contact, seen_from
 from protocol.fairness import FairShares, FairTurns
 from protocol.fields import Address
 from protocol.hearsay import Hearsay
+from protocol.membership.chat import ChatOrder
 from protocol.lateness import SLEPT_AFTER
-from protocol.membership.chat import RECENT_MAX, counted_anew, missed
 from protocol.membership.contracts import Network, Seat
 from protocol.membership.door import is_better
 from protocol.membership.heirs import LOST_HEIRLOOMS_MAX, Heirlooms, heirloom_of, is_heir, marked
@@ -52,6 +52,7 @@ from protocol.messages import (
     encode_parts,
 )
 from protocol.rates import Bucket
+from protocol.ruling.alarm import Alarm
 from protocol.ruling.credit import Credit
 from protocol.ruling.index import Index, has_wildcard
 from protocol.ruling.newcomers import Admission, Waiting
@@ -63,15 +64,12 @@ TICK = 0.5  # seconds between two looks at the members
 SILENT_MAX = 8.0  # seconds without a sign (four beats) until a member is gone
 FRESH = 4.0  # seconds in which a member counts as surely alive
 RETURN_TIME = 60.0  # seconds that a line is kept for its member, after a failover or when it was lost
-CHATS_PER_SECOND, CHATS_BURST = 20.0, 40.0  # from one member (THREATS: C03)
 REQUESTS_PER_SECOND, REQUESTS_BURST = 200.0, 400.0  # lists and searches from one member
 WORK_PER_SECOND = 500.0  # as many requests of all together, with as much at once: a quarter of a core
 ROWS_PER_REQUEST = 2500  # looking through so many rows for a list counts as one request more ...
 ROWS_PER_REQUEST_FITTED = 1000  # ... and through so many with a wildcard
 MEMBERS_PER_REQUEST = 32  # to whom a search is told
-WAITING_INTERVAL = 0.1  # seconds between two looks whether what was put off has its turn
 ASKS_WAITING_MAX = 64  # requests for lists and searches of one member, put off until they have their turn
-SAYS_WAITING_MAX = 64  # lines of chat of one member, put off in the same way; more are refused, with all that follow
 SHARES_PER_SECOND, SHARES_BURST = 20.0, 200.0  # pages of shares from one member: two whole lists, then one each 5 s
 SHARES_AGAIN_AFTER = 5.0  # seconds from a page that was refused until all are asked for: then a whole list has room
 OFFERS_PER_SECOND, OFFERS_BURST = 1000.0, 2000.0  # from one member
@@ -122,12 +120,7 @@ class _Line:
         self.was_lost = False  # it comes back from where it gave no sign for a while
         self.round_trip: Optional[float] = None  # seconds, as the member measured it
         self.expires_at = now + RETURN_TIME  # when it has no link
-        self.chat_seen = 0
-        self.chat_counter = 0  # of its last line that all were told
-        self.says: Deque[messages.Say] = deque()  # that wait for their turn
-        self.refused_say: Optional[int] = None  # the counter of a line that must come again before any later one
         self.wished_mesh = entry.mesh
-        self.chats = Bucket(CHATS_PER_SECOND, CHATS_BURST, now)
         self.requests = Bucket(REQUESTS_PER_SECOND, REQUESTS_BURST, now)
         self.shares = Bucket(SHARES_PER_SECOND, SHARES_BURST, now)
         self.offers = Bucket(OFFERS_PER_SECOND, OFFERS_BURST, now)
@@ -137,21 +130,6 @@ class _Line:
         self.announced: Optional[bytes] = None
         self.says_good_bye = False  # as soon as the doubt is over
         self.want_shares_at = math.inf
-
-    def refuse_say(self, counter: int) -> None:
-        """This line was not taken: nothing that was said after it may be, until it was said again."""
-        self.refused_say = counter if self.refused_say is None else min(self.refused_say, counter)
-
-    def may_say(self, counter: int) -> bool:
-        """Is this the next line, as far as anybody can tell?"""
-        if self.refused_say is not None and counter > self.refused_say:
-            return False
-        if len(self.says) >= SAYS_WAITING_MAX:
-            self.refuse_say(counter)
-            return False
-        if counter == self.refused_say:
-            self.refused_say = None
-        return True
 
 
 class Supernode:
@@ -175,7 +153,7 @@ class Supernode:
         self.node_id = seat.node_id
         self.version = 1  # everyone gets the whole roster when it comes back
         self.index = Index()
-        self.dropped = 0  # messages refused: over a limit, or not the sender's to say
+        self._dropped = 0
         self._secret = seat.secret
         self._opening = random_bytes(rng, 32)  # shown only in the Handover
         self._commitment = hashlib.sha256(self._opening).digest()
@@ -193,13 +171,12 @@ class Supernode:
         self._proofs: Dict[bytes, Tuple[Address, bytes]] = {}  # nonce of a Prove -> where it went, who claims to rule
         self._proves = Bucket(PROVES_PER_SECOND, PROVES_BURST, now)
         self._obeyed_by_lost: Dict[bytes, float] = {}  # another supernode -> when one of the lost last named it
-        self._recent: Deque[messages.Chat] = deque(counted_anew(seat.recent_chat), maxlen=RECENT_MAX)
+        self._waiting = Alarm()
+        self._chat = ChatOrder(seat.recent_chat, self._broadcast, self._waiting.set)
         for order, entry in enumerate(seat.members[:MEMBERS_MAX]):
             self._lines[entry.node_id] = _Line(entry._replace(present=False, order=order), now)
-        for chat in seat.recent_chat:
-            self._count_chat(chat)
+            self._chat.enter(entry, now)
         self._next_order = len(self._lines)
-        self._sequence = max([1] + [chat.sequence for chat in self._recent])
         self._credit = Credit()
         self._rivals = Rivals()
         self._promises = Promises() if promises is None else promises
@@ -214,7 +191,6 @@ class Supernode:
         self._turns = FairTurns()
         self._work = Bucket(WORK_PER_SECOND, WORK_PER_SECOND, now)
         self._flush_at = math.inf
-        self._next_waiting = math.inf
         self._next_tick = now + TICK
         self.is_lone = seat.term == 1 and len(seat.members) == 1  # nobody ever joined it
         self._on_better = on_better or (lambda address, now: None)
@@ -241,6 +217,11 @@ class Supernode:
 
     def __len__(self) -> int:
         return len(self._lines)
+
+    @property
+    def dropped(self) -> int:
+        """Messages refused: over a limit, or not the sender's to say."""
+        return self._dropped + self._chat.dropped
 
     def owns(self, link: int) -> bool:
         """Is this the link of a member (LOCAL_LINK included once its peer joined), or was it until just now?"""
@@ -289,7 +270,7 @@ class Supernode:
         loser = self._admission.put_off(waiting)
         if loser is not None:
             self._refuse(loser.link, self._too_many())
-        self._next_waiting = min(self._next_waiting, now + WAITING_INTERVAL)
+        self._waiting.set(now)
 
     def _take_in_waiting(self, now: float) -> None:
         """Those who have their turn by now, if nothing has come between."""
@@ -302,7 +283,7 @@ class Supernode:
                 self._take_in(*waiting, now)
             waiting = self._admission.next(now)
         if len(self._admission):
-            self._next_waiting = min(self._next_waiting, now + WAITING_INTERVAL)
+            self._waiting.set(now)
 
     def _too_many(self) -> messages.Busy:
         return messages.Busy(500 + self.rng.randrange(1500), "too many at once")
@@ -327,8 +308,7 @@ class Supernode:
         self._lost_places.discard(place)
         line.heard_at, line.round_trip = now, None
         line.is_ready = False
-        seen = join.chat_seen if join.network_id == self.network_id and join.chat_seen else self._sequence
-        line.chat_seen = min(seen, self._sequence)  # in the other half of a parted network it may have counted further
+        self._chat.come(line.entry, join.chat_seen if join.network_id == self.network_id else 0)
         self._send(link, self._welcome(line))
         self._newcomers.append(line)
         log.info("took in %s, node %s at %s:%d; %d are here", join.name, join.node_id.hex(), *address, len(self._lines))
@@ -379,8 +359,7 @@ class Supernode:
         else:
             line = _Line(gone[0], now)
         self._lines[join.node_id] = line
-        for chat in self._recent:
-            self._count_chat(chat)
+        self._chat.enter(line.entry, now)
         self._departed.pop(join.node_id, None)
         return line
 
@@ -388,20 +367,19 @@ class Supernode:
         """The member comes by this link from now on; whoever was on it before is not."""
         other = self._by_link.get(link)
         if other is not None and other is not line:
-            self.dropped += 1
+            self._dropped += 1
             other.link = None  # one link, two node ids: the first one loses it
         if line.link is not None and line.link != link:
             self._by_link.pop(line.link, None)
             self.network.disconnect(line.link, "it joined again by another link")
         line.link = link
         line.asks.clear()  # it asks again
-        line.refused_say = None  # it says all again that it saw no echo of, from the first on
         self._by_link[link] = line
 
     def _welcome(self, line: _Line) -> messages.Welcome:
         return messages.Welcome(
             self.network_id, self.term, self.node_id, self._secret, self._commitment,
-            line.entry.order, self.version, self._sequence,
+            line.entry.order, self.version, self._chat.sequence,
         )  # fmt: skip
 
     # ---- the roster -----------------------------------------------------------------------------------------------
@@ -414,7 +392,7 @@ class Supernode:
     def _depart(self, line: _Line, how: int, now: float) -> None:
         node_id = line.entry.node_id
         log.info("%s, node %s, %s", line.entry.name, node_id.hex(), "is gone" if how == GONE else "left")
-        self._say_all(line)
+        self._chat.leave(node_id)
         del self._lines[node_id]
         self._drop_link(line, "gone" if how == GONE else "left")
         self.index.forget(node_id)
@@ -471,7 +449,7 @@ class Supernode:
         if self._lost_places:
             self._send(line.link, messages.Lost(tuple(self._lost_places.latest(messages.LOST_TOLD_MAX))))
         self._send(line.link, messages.Heirs(self._heirlooms.all()))
-        for chat in missed(self._recent, line.chat_seen):
+        for chat in self._chat.missed(line.entry.node_id):
             self._send(line.link, chat)
 
     def _in_order(self) -> List[_Line]:
@@ -497,7 +475,7 @@ class Supernode:
         if self._held and not self.is_in_doubt(now):
             self._release(now)  # nothing overtakes what was said before it
         if type(message) not in _HANDLERS or line.says_good_bye:
-            self.dropped += 1  # not a member's to say (rosters, handovers, claims), or no more
+            self._dropped += 1  # not a member's to say (rosters, handovers, claims), or no more
         elif self.is_in_doubt(now) and type(message) not in _ANSWERED_IN_DOUBT:
             self._hold(line, message)
         else:
@@ -531,9 +509,9 @@ class Supernode:
         self._refuse_held(line, message)
 
     def _refuse_held(self, line: _Line, message: Any) -> None:
-        self.dropped += 1
+        self._dropped += 1
         if isinstance(message, messages.Say):
-            line.refuse_say(message.counter)
+            self._chat.refuse(line.entry.node_id, message.counter)
         elif isinstance(message, messages.SetMesh):
             line.wished_mesh = message.mesh
         elif type(message) in _ABOUT_SHARES:
@@ -569,57 +547,20 @@ class Supernode:
     def _on_roster_request(self, line: _Line, request: messages.RosterRequest, now: float) -> None:
         if self._may_ask(line, now) and line not in self._newcomers and line.is_ready:
             line.is_ready = False
-            line.chat_seen = self._sequence
+            self._chat.skip(line.entry.node_id)
             self._newcomers.append(line)
             self._flush_at = min(self._flush_at, now + UPDATE_DELAY_MAX)
 
     def _may_ask(self, line: _Line, now: float, count: float = 1.0) -> bool:
         if line.requests.take(now, count):
             return True
-        self.dropped += 1
+        self._dropped += 1
         return False
 
     def _on_say(self, line: _Line, say: messages.Say, now: float) -> None:
-        """Take a line, put it off, or refuse it: never a later one before an earlier, for that would be lost."""
-        if say.counter <= line.chat_counter:  # said again because the echo was lost with a link
-            if line.link is not None and self._may_ask(line, now):
-                self._send(line.link, self._chat_of(line, say))
-            return
-        if line.says and say.counter <= line.says[-1].counter:
-            return  # said again while it waits
-        if not say.text or not line.may_say(say.counter):
-            self.dropped += 1
-            return
-        line.says.append(say)
-        self._serve_says(line, now)
-
-    def _serve_says(self, line: _Line, now: float) -> None:
-        """Tell all what the member's bucket has room for; the rest waits."""
-        while line.says and line.chats.take(now):
-            self._tell_chat(line, line.says.popleft())
-        if line.says:
-            self._next_waiting = min(self._next_waiting, now + WAITING_INTERVAL)
-
-    def _say_all(self, line: _Line) -> None:
-        """It leaves: what it said until now is told, for it cannot say it again."""
-        while line.says:
-            self._tell_chat(line, line.says.popleft())
-
-    def _tell_chat(self, line: _Line, say: messages.Say) -> None:
-        self._sequence += 1
-        chat = self._chat_of(line, say)
-        self._recent.append(chat)
-        self._count_chat(chat)
-        self._broadcast(chat)
-
-    def _chat_of(self, line: _Line, say: messages.Say) -> messages.Chat:
-        return messages.Chat(self._sequence, line.entry.node_id, line.entry.name, say.counter, say.text)
-
-    def _count_chat(self, chat: messages.Chat) -> None:
-        """What its sender says again, because it saw no echo, is not told to all again."""
-        line = self._lines.get(chat.node_id)
-        if line is not None:
-            line.chat_counter = max(line.chat_counter, chat.counter)
+        echo = self._chat.on_say(line.entry.node_id, say, now)
+        if echo is not None and line.link is not None and self._may_ask(line, now):
+            self._send(line.link, echo)
 
     # ---- shares, lists, searches ----------------------------------------------------------------------------------
 
@@ -641,7 +582,7 @@ class Supernode:
 
     def _may_share(self, line: _Line, now: float) -> bool:
         if not line.shares.take(now):
-            self.dropped += 1
+            self._dropped += 1
             line.digest = None
             line.want_shares_at = now + SHARES_AGAIN_AFTER
             return False
@@ -653,11 +594,11 @@ class Supernode:
         if page.first == 0:
             line.pages = []
         if page.first != len(line.pages) or page.total > messages.SHARES_MAX:
-            self.dropped += 1
+            self._dropped += 1
             return
         line.pages += self._marked(line, page.entries)
         if len(line.pages) >= page.total:
-            self.dropped += self.index.replace(line.entry.node_id, line.pages)
+            self._dropped += self.index.replace(line.entry.node_id, line.pages)
             line.pages = []
             line.digest = line.announced  # its own word about its own list: a lie only costs itself
 
@@ -670,7 +611,7 @@ class Supernode:
     def _on_share_add(self, line: _Line, message: messages.ShareAdd, now: float) -> None:
         if not self._may_share(line, now):
             return
-        self.dropped += self.index.add(line.entry.node_id, self._marked(line, message.entries))
+        self._dropped += self.index.add(line.entry.node_id, self._marked(line, message.entries))
         line.digest = None
 
     def _on_share_remove(self, line: _Line, message: messages.ShareRemove, now: float) -> None:
@@ -682,7 +623,7 @@ class Supernode:
     def _on_ask(self, line: _Line, request: Any, now: float) -> None:
         """A request for a list, or a search: done at once while nobody waits."""
         if len(line.asks) >= ASKS_WAITING_MAX:
-            self.dropped += 1
+            self._dropped += 1
             return
         line.asks.append(request)
         is_first = not self._asking
@@ -714,7 +655,7 @@ class Supernode:
             heapq.heappop(waiting)
         self._asking = {node_id: line for node_id, line in self._asking.items() if line.asks and line.link is not None}
         if self._asking:
-            self._next_waiting = min(self._next_waiting, now + WAITING_INTERVAL)
+            self._waiting.set(now)
 
     def _turn_of(self, node_id: bytes) -> Tuple[float, int, bytes]:
         return self._turns.start(node_id), self._asking[node_id].entry.order, node_id
@@ -749,14 +690,14 @@ class Supernode:
     def _on_offer(self, line: _Line, offer: messages.Offer, now: float) -> None:
         target = self._lines.get(offer.to) if line.offers.take(now) else None
         if target is None or target.link is None or not target.is_ready or offer.to == NO_NODE:
-            self.dropped += 1
+            self._dropped += 1
             return
         self._send(target.link, offer._replace(provider=line.entry.node_id))
 
     def _on_not_relayed(self, line: _Line, answer: messages.NotRelayed, now: float) -> None:
         target = self._lines.get(answer.to) if line.link == LOCAL_LINK else None  # nobody else relays
         if target is None or target.link is None or not target.is_ready:
-            self.dropped += 1
+            self._dropped += 1
             return
         self._send(target.link, answer)
 
@@ -792,19 +733,17 @@ class Supernode:
             self._heal(now)
         if now >= self._flush_at:
             self._flush(now)
-        if now >= self._next_waiting:
-            self._next_waiting = math.inf
+        if self._waiting.rings(now):
             self._take_in_waiting(now)
             self._serve_asks(now)
-            for line in list(self._lines.values()):
-                self._serve_says(line, now)
+            self._chat.serve(now)
 
     def next_deadline(self) -> float:
         if self.has_ended:
             return self._leave_by
         if self._doubt_until > self._awake_at:
             return min(self._doubt_until, self._next_doubt_query)
-        return min(self._next_tick, self._next_heal, self._flush_at, self._next_waiting)
+        return min(self._next_tick, self._next_heal, self._flush_at, self._waiting.at)
 
     def _look_at_members(self, now: float) -> None:
         if self.linked_count():
@@ -942,7 +881,7 @@ class Supernode:
             return
         is_believable = answer.node_id != self.node_id and answer.term <= self.term + TERM_STEP_MAX
         if not is_believable or not is_proven(answer, self._secret):
-            self.dropped += 1
+            self._dropped += 1
         elif answer.role == ROLE_SUPERNODE:
             self._meet(address, answer, now)
         elif answer.role == ROLE_MEMBER:
@@ -965,7 +904,7 @@ class Supernode:
         """Another supernode of our network: one of the two gives way, as `rivals` has it."""
         line = self._lines.get(answer.node_id)
         if line is not None and self._is_with_us(line, now):
-            self.dropped += 1  # it follows us and claims to rule: a liar
+            self._dropped += 1  # it follows us and claims to rule: a liar
             return
         is_newer = (-answer.term, answer.node_id) < (-self.term, self.node_id)
         is_of_us = self._is_lost(address, now) or self._rules_over_lost(answer.node_id, now)
@@ -979,7 +918,7 @@ class Supernode:
         if not is_of_us:
             self._ask_whose_heir(address, answer.node_id, now)
         if is_newer:
-            self.dropped += 1
+            self._dropped += 1
             self._heal_soon(now, CLAIM_HEAL_GAP)  # those whom we lost may know it
         else:
             self._prober.ask(address, "pay", now)  # so that it may ask us in turn
@@ -1027,7 +966,7 @@ class Supernode:
     def _on_lost(self, line: _Line, lost: messages.Lost, now: float) -> None:
         """Where the part of the network that this member comes back from lost others: they may rule a third part."""
         if not line.was_lost or not self._may_ask(line, now):
-            self.dropped += 1
+            self._dropped += 1
             return
         teller = line.entry.place
         told = [seen_from(place, teller) for place in lost.places]

@@ -10,11 +10,11 @@ import pytest
 from node_tests.stub_node import Lab, StubNode
 from node_tests.test_membership import obeyed_by_all
 from protocol import messages
-from protocol.membership.chat import SAY_AGAIN_AFTER, SAYS_UNDERWAY_MAX, ChatDesk
+from protocol.membership.chat import CHATS_BURST, SAY_AGAIN_AFTER, SAYS_UNDERWAY_MAX, SAYS_WAITING_MAX, ChatDesk
 from protocol.membership.contracts import Seat
 from protocol.membership.proofs import node_id_of, random_bytes
 from protocol.messages import Chat, Join, MemberEntry, RosterRequest, Say, SetMesh, SharesWanted, decode
-from supernode import CHATS_BURST, HELD_MAX, SAYS_WAITING_MAX, SHARES_AGAIN_AFTER, Supernode
+from supernode import HELD_MAX, SHARES_AGAIN_AFTER, Supernode
 
 BO, CY = 2, 3  # links
 

@@ -16,9 +16,10 @@ from protocol import messages
 from protocol.membership.proofs import node_id_of, random_bytes
 from protocol.messages import NO_NODE, ListPage, ListRequest, Offer, Relay, Search, SharesWanted, encode
 from protocol.ruling import index as index_room
+from protocol.ruling.alarm import WAITING_INTERVAL
 from protocol.ruling.index import CHANGES_ONE_BY_ONE, Index
 from protocol.ruling.newcomers import ADDRESSES_MAX, JOINS_PER_SECOND, JOINS_WAITING_MAX, Admission, Waiting
-from supernode import ROWS_PER_REQUEST_FITTED, SILENT_MAX, WAITING_INTERVAL, WORK_PER_SECOND
+from supernode import ROWS_PER_REQUEST_FITTED, SILENT_MAX, WORK_PER_SECOND
 
 
 def received(node: StubNode, kind: Any) -> List[Any]:

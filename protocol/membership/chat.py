@@ -1,4 +1,9 @@
-"""A member's side of chat: what was said is said until it comes back, what comes twice is shown once.
+"""Both ends of chat: a member says a line until it comes back, the supernode puts all lines into one order.
+
+A line goes out as a `Say` with its speaker's own counter (`ChatDesk.due`), has its place in the order and goes to all
+as a `Chat` (`ChatOrder.on_say`), and is confirmed when its speaker sees it there; what comes twice is shown once
+(`ChatDesk.on_chat`). The supernode takes a speaker's lines in order or refuses them in order: who said a later one
+before an earlier one was taken would lose the earlier, for all count what they are told.
 
 Pure: no socket, no thread, no clock.
 """
@@ -7,9 +12,9 @@ from __future__ import annotations
 
 import collections
 import math
-from typing import Deque, Dict, List, Sequence, Tuple
+from typing import Callable, Deque, Dict, List, Optional, Sequence, Tuple
 
-from protocol.messages import SAYS_UNCONFIRMED_MAX, SEQUENCE_MAX, Chat, Say
+from protocol.messages import SAYS_UNCONFIRMED_MAX, SEQUENCE_MAX, Chat, MemberEntry, Say
 from protocol.rates import Bucket
 
 SAYS_PER_SECOND = 15.0  # below what a supernode relays for one member
@@ -19,6 +24,11 @@ SAID_LATELY = 5.0  # seconds before a supernode's last sign: what it took then i
 SAY_AGAIN_AFTER = 5.0  # seconds without the echo: the supernode dropped it
 RECENT_MAX = 200  # lines kept, so that a new supernode can repeat them to those who missed them
 SHOWN_MAX = 4096  # lines remembered, not to be shown twice; many more than are ever repeated
+CHATS_PER_SECOND, CHATS_BURST = 20.0, 40.0  # that a supernode relays for one member (THREATS: C03)
+SAYS_WAITING_MAX = 64  # lines of one member, put off until they have room; more are refused, with all that follow
+
+
+# ---- a member -----------------------------------------------------------------------------------------------------
 
 
 class ChatDesk:
@@ -114,6 +124,147 @@ class ChatDesk:
         self._shown[line] = None
         self.recent.append(chat)
         return True
+
+
+# ---- the supernode ------------------------------------------------------------------------------------------------
+
+
+class Speaker:
+    """One member, as far as its chat goes."""
+
+    def __init__(self, entry: MemberEntry, told: int, now: float) -> None:
+        self.node_id, self.name = entry.node_id, entry.name
+        self.told = told  # the counter of its last line that all were told
+        self.seen = 0  # the sequence of the last line that it saw
+        self._waiting: Deque[Say] = collections.deque()
+        self._refused: Optional[int] = None  # the counter of a line that must come again before any later one
+        self._bucket = Bucket(CHATS_PER_SECOND, CHATS_BURST, now)
+
+    def begin_anew(self, name: str) -> None:
+        """It comes by a new link: it says all again that it saw no echo of, from the first on."""
+        self.name = name
+        self._refused = None
+
+    def saw(self, sequence: int) -> None:
+        """It has all lines up to this place, or is to be told none of them."""
+        self.seen = sequence
+
+    def count(self, counter: int) -> None:
+        """All were told this line: what its speaker says again, because it saw no echo, is not told to all again."""
+        self.told = max(self.told, counter)
+
+    def waits(self, say: Say) -> bool:
+        """Is it said again, while it waits?"""
+        return bool(self._waiting) and say.counter <= self._waiting[-1].counter
+
+    def takes(self, say: Say) -> bool:
+        """Take the line, to be told in its turn, if it is the next one as far as anybody can tell."""
+        if self._refused is not None and say.counter > self._refused:
+            return False
+        if len(self._waiting) >= SAYS_WAITING_MAX:
+            self.refuse(say.counter)
+            return False
+        if say.counter == self._refused:
+            self._refused = None
+        self._waiting.append(say)
+        return True
+
+    def refuse(self, counter: int) -> None:
+        """This line was not taken: nothing that was said after it may be, until it was said again."""
+        self._refused = counter if self._refused is None else min(self._refused, counter)
+
+    def due(self, now: float) -> Optional[Say]:
+        """The next line, if there is room for it."""
+        return self._waiting.popleft() if self._waiting and self._bucket.take(now) else None
+
+    def next(self) -> Optional[Say]:
+        """The next line, room or not."""
+        return self._waiting.popleft() if self._waiting else None
+
+    def has_waiting(self) -> bool:
+        return bool(self._waiting)
+
+
+class ChatOrder:
+    """The supernode's desk: the one order of all lines, each member's turn, and the last lines for who missed them."""
+
+    def __init__(self, recent: Sequence[Chat], tell: Callable[[Chat], None], wait: Callable[[float], None]) -> None:
+        """`tell`: a line to all; `wait`: something is put off, `serve` is to be called soon."""
+        self._recent: Deque[Chat] = collections.deque(counted_anew(recent), maxlen=RECENT_MAX)
+        self.sequence = max([1] + [chat.sequence for chat in self._recent])  # of the last line
+        self.dropped = 0  # lines refused
+        self._speakers: Dict[bytes, Speaker] = {}
+        self._tell = tell
+        self._wait = wait
+
+    def enter(self, entry: MemberEntry, now: float) -> None:
+        """A new line of the roster: its last words may have been told in an earlier term."""
+        told = max((chat.counter for chat in self._recent if chat.node_id == entry.node_id), default=0)
+        self._speakers[entry.node_id] = Speaker(entry, told, now)
+
+    def come(self, entry: MemberEntry, seen: int) -> None:
+        """It is here, by a new link; `seen`: the last line that it knows of our network, 0 if of none."""
+        speaker = self._speakers[entry.node_id]
+        speaker.begin_anew(entry.name)
+        speaker.saw(min(seen or self.sequence, self.sequence))  # in another half it may have counted further
+
+    def leave(self, node_id: bytes) -> None:
+        """What it said until now is told, for it cannot say it again."""
+        speaker = self._speakers[node_id]
+        say = speaker.next()
+        while say is not None:
+            self._tell_all(speaker, say)
+            say = speaker.next()
+        del self._speakers[node_id]
+
+    def skip(self, node_id: bytes) -> None:
+        """It asks for the roster anew, not for what was said."""
+        self._speakers[node_id].saw(self.sequence)
+
+    def missed(self, node_id: bytes) -> Tuple[Chat, ...]:
+        """What this member is told when it has the roster."""
+        return missed(self._recent, self._speakers[node_id].seen)
+
+    def on_say(self, node_id: bytes, say: Say, now: float) -> Optional[Chat]:
+        """Take a line, put it off, or refuse it; the echo, if it was told already, for the speaker alone."""
+        speaker = self._speakers.get(node_id)
+        if speaker is None:
+            return None
+        if say.counter <= speaker.told:  # said again because the echo was lost with a link
+            return self._chat_of(speaker, say)
+        if not speaker.waits(say):
+            if say.text and speaker.takes(say):
+                self._serve(speaker, now)
+            else:
+                self.dropped += 1
+        return None
+
+    def refuse(self, node_id: bytes, counter: int) -> None:
+        """A line that found no room on its way here."""
+        self._speakers[node_id].refuse(counter)
+
+    def serve(self, now: float) -> None:
+        """Tell all what each member's bucket has room for by now."""
+        for speaker in self._speakers.values():
+            self._serve(speaker, now)
+
+    def _serve(self, speaker: Speaker, now: float) -> None:
+        say = speaker.due(now)
+        while say is not None:
+            self._tell_all(speaker, say)
+            say = speaker.due(now)
+        if speaker.has_waiting():
+            self._wait(now)
+
+    def _tell_all(self, speaker: Speaker, say: Say) -> None:
+        self.sequence += 1
+        chat = self._chat_of(speaker, say)
+        self._recent.append(chat)
+        speaker.count(chat.counter)
+        self._tell(chat)
+
+    def _chat_of(self, speaker: Speaker, say: Say) -> Chat:
+        return Chat(self.sequence, speaker.node_id, speaker.name, say.counter, say.text)
 
 
 def counted_anew(recent: Sequence[Chat]) -> Tuple[Chat, ...]:
