@@ -12,15 +12,14 @@ sure that it still rules, it holds its tongue.
 from __future__ import annotations
 
 import hashlib
-import heapq
 import math
 import random
 from collections import deque
-from typing import Any, Callable, Deque, Dict, Hashable, List, Optional, Set, Tuple
+from typing import Any, Callable, Deque, Dict, Hashable, Iterator, Optional, Set, Tuple
 
 from protocol import messages, mishaps
-from protocol.addresses import is_loopback, may_contact, seen_from
-from protocol.fairness import FairShares, FairTurns
+from protocol.addresses import may_contact, seen_from
+from protocol.fairness import FairShares
 from protocol.fields import Address
 from protocol.hearsay import Hearsay
 from protocol.membership.chat import ChatOrder
@@ -32,51 +31,28 @@ from protocol.membership.labels import name_fault
 from protocol.membership.local_link import LOCAL_LINK
 from protocol.membership.lost import LostPlaces
 from protocol.membership.promises import Promises
-from protocol.membership.proofs import is_proven, node_id_of, random_bytes, share_digest
+from protocol.membership.proofs import is_proven, node_id_of, random_bytes
 from protocol.membership.queries import HINT_INTERVAL, Prober
 from protocol.membership.roster import TERM_STEP_MAX
 from protocol.messages import (
     GONE,
-    LEFT,
-    MEMBERS_MAX,
-    MEMBERS_PER_PAGE,
-    NAME_BYTES_MAX,
     NO_NODE,
     NOWHERE,
     ROLE_MEMBER,
     ROLE_SUPERNODE,
     Answer,
-    Departure,
-    MemberEntry,
-    ShareEntry,
-    encode_parts,
 )
 from protocol.rates import Bucket
 from protocol.ruling.alarm import Alarm
+from protocol.ruling.catalogue import Catalogue
 from protocol.ruling.credit import Credit
-from protocol.ruling.index import Index, has_wildcard
 from protocol.ruling.newcomers import Admission, Waiting
+from protocol.ruling.register import Line, Register
 from protocol.ruling.rivals import Rivals, gives_way
 
 log = mishaps.logger("supernode")
 
 TICK = 0.5  # seconds between two looks at the members
-SILENT_MAX = 8.0  # seconds without a sign (four beats) until a member is gone
-FRESH = 4.0  # seconds in which a member counts as surely alive
-RETURN_TIME = 60.0  # seconds that a line is kept for its member, after a failover or when it was lost
-REQUESTS_PER_SECOND, REQUESTS_BURST = 200.0, 400.0  # lists and searches from one member
-WORK_PER_SECOND = 500.0  # as many requests of all together, with as much at once: a quarter of a core
-ROWS_PER_REQUEST = 2500  # looking through so many rows for a list counts as one request more ...
-ROWS_PER_REQUEST_FITTED = 1000  # ... and through so many with a wildcard
-MEMBERS_PER_REQUEST = 32  # to whom a search is told
-ASKS_WAITING_MAX = 64  # requests for lists and searches of one member, put off until they have their turn
-SHARES_PER_SECOND, SHARES_BURST = 20.0, 200.0  # pages of shares from one member: two whole lists, then one each 5 s
-SHARES_AGAIN_AFTER = 5.0  # seconds from a page that was refused until all are asked for: then a whole list has room
-OFFERS_PER_SECOND, OFFERS_BURST = 1000.0, 2000.0  # from one member
-AWAY_PER_HOST_MAX = 64  # members at one address, loopback aside, with lost links; else a host's comings fill the roster
-UPDATE_DELAY_EACH, UPDATE_DELAY_MAX = 0.001, 0.5  # seconds a roster update waits for more, for each member and at most
-BACKLOG_MAX = 8 << 20  # bytes queued for a member who does not read, until it is given up
-ROUND_TRIP_US_MAX = 60_000_000  # that a member may claim
 HEAL_INTERVAL = 10.0
 HEAL_APART = 15.0  # seconds, at a place that has not answered lately (protocol/hearsay.py)
 FIRST_HEAL = 1.0  # seconds from taking office to the first look at the latest: another may have taken it as well
@@ -108,30 +84,6 @@ def _cost_held(message: Any) -> int:
     return 1 + len(getattr(message, "entries", ()))
 
 
-class _Line:
-    """One member, as the supernode knows it."""
-
-    def __init__(self, entry: MemberEntry, now: float) -> None:
-        self.entry = entry
-        self.link: Optional[int] = None
-        self.is_ready = False  # it has been sent the roster; only then anything else
-        self.heard_at = now
-        self.heirloom: Optional[messages.Heirloom] = None  # what it gives to its own members, should it ever rule
-        self.was_lost = False  # it comes back from where it gave no sign for a while
-        self.round_trip: Optional[float] = None  # seconds, as the member measured it
-        self.expires_at = now + RETURN_TIME  # when it has no link
-        self.wished_mesh = entry.mesh
-        self.requests = Bucket(REQUESTS_PER_SECOND, REQUESTS_BURST, now)
-        self.shares = Bucket(SHARES_PER_SECOND, SHARES_BURST, now)
-        self.offers = Bucket(OFFERS_PER_SECOND, OFFERS_BURST, now)
-        self.pages: List[ShareEntry] = []
-        self.asks: Deque[Any] = deque()  # requests for lists, and searches, that wait for their turn
-        self.digest: Optional[bytes] = None  # of its shares here, as it announced it; None: unknown
-        self.announced: Optional[bytes] = None
-        self.says_good_bye = False  # as soon as the doubt is over
-        self.want_shares_at = math.inf
-
-
 class Supernode:
     """The ruling supernode of one term, from become_supernode to handover or step-down."""
 
@@ -151,8 +103,6 @@ class Supernode:
         self.network_id = seat.network_id
         self.term = seat.term
         self.node_id = seat.node_id
-        self.version = 1  # everyone gets the whole roster when it comes back
-        self.index = Index()
         self._dropped = 0
         self._secret = seat.secret
         self._opening = random_bytes(rng, 32)  # shown only in the Handover
@@ -162,9 +112,7 @@ class Supernode:
         self._search_port = seat.search_port
         self._hearsay = Hearsay() if hearsay is None else hearsay
         self._prober = Prober(network, rng, self._hearsay)
-        self._lines: Dict[bytes, _Line] = {}
-        self._by_link: Dict[int, _Line] = {}
-        self._gone: Dict[bytes, Tuple[MemberEntry, float]] = {}  # node id -> its line, until when
+        self.register = Register(network, seat, self._hearsay, self._departing, now)
         self._lost_places = LostPlaces(seat.lost_places)
         self._heirlooms = Heirlooms(seat.heirlooms)
         self._lost_heirlooms = Heirlooms(limit=LOST_HEIRLOOMS_MAX)
@@ -172,25 +120,16 @@ class Supernode:
         self._proves = Bucket(PROVES_PER_SECOND, PROVES_BURST, now)
         self._obeyed_by_lost: Dict[bytes, float] = {}  # another supernode -> when one of the lost last named it
         self._waiting = Alarm()
-        self._chat = ChatOrder(seat.recent_chat, self._broadcast, self._waiting.set)
-        for order, entry in enumerate(seat.members[:MEMBERS_MAX]):
-            self._lines[entry.node_id] = _Line(entry._replace(present=False, order=order), now)
-            self._chat.enter(entry, now)
-        self._next_order = len(self._lines)
+        self.chat = ChatOrder(seat.recent_chat, self.register.broadcast, self._waiting.set)
+        for line in self.register.lines():
+            self.chat.enter(line.entry, now)
+        self.catalogue = Catalogue(self.register, self._waiting, now)
         self._credit = Credit()
         self._rivals = Rivals()
         self._promises = Promises() if promises is None else promises
         self._promises.rules_again(now)
-        self._accompanied_at = now  # when it last had a member other than itself
         self._hints = Bucket(HINTS_PER_SECOND, 2.0, now)
         self._admission = Admission(now)
-        self._changed: Dict[bytes, None] = {}  # ordered, unlike a set: a test's seed replays exactly
-        self._departed: Dict[bytes, Departure] = {}
-        self._newcomers: List[_Line] = []
-        self._asking: Dict[bytes, _Line] = {}  # whose requests wait
-        self._turns = FairTurns()
-        self._work = Bucket(WORK_PER_SECOND, WORK_PER_SECOND, now)
-        self._flush_at = math.inf
         self._next_tick = now + TICK
         self.is_lone = seat.term == 1 and len(seat.members) == 1  # nobody ever joined it
         self._on_better = on_better or (lambda address, now: None)
@@ -204,7 +143,7 @@ class Supernode:
         self._doubt_until = -math.inf
         self._doubt_asked: Set[bytes] = set()
         self._next_doubt_query = math.inf
-        self._held: Deque[Tuple[_Line, Any]] = deque()
+        self._held: Deque[Tuple[Line, Any]] = deque()
         self._held_shares = FairShares(HELD_MAX)  # by node id
         self._successor: Optional[Address] = None  # where this one's members are sent when it no longer rules
         self._done: Optional[Callable[[], None]] = None
@@ -212,39 +151,52 @@ class Supernode:
         self._leave_by = math.inf
         self._told_networks: Set[bytes] = set()
         self.has_ended = False
+        self._handlers: Dict[Any, Callable[[Line, Any, float], None]] = {
+            messages.Ping: self.register.on_ping,
+            messages.Pong: self.register.on_pong,
+            messages.Leave: self.register.on_leave,
+            messages.Lost: self._on_lost,
+            messages.SetMesh: self.register.on_set_mesh,
+            messages.RosterRequest: self._on_roster_request,
+            messages.Say: self._on_say,
+            messages.ShareDigest: self.catalogue.on_share_digest,
+            messages.SharePage: self.catalogue.on_share_page,
+            messages.ShareAdd: self.catalogue.on_share_add,
+            messages.ShareRemove: self.catalogue.on_share_remove,
+            messages.ListRequest: self.catalogue.on_ask,
+            messages.Search: self.catalogue.on_ask,
+            messages.Offer: self.catalogue.on_offer,
+            messages.NotRelayed: self.catalogue.on_not_relayed,
+        }
 
     # ---- questions ------------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
-        return len(self._lines)
+        return len(self.register)
 
     @property
     def dropped(self) -> int:
         """Messages refused: over a limit, or not the sender's to say."""
-        return self._dropped + self._chat.dropped
+        return self._dropped + self.register.dropped + self.chat.dropped + self.catalogue.dropped
 
     def owns(self, link: int) -> bool:
         """Is this the link of a member (LOCAL_LINK included once its peer joined), or was it until just now?"""
-        return link in self._by_link or link in self._leaving or link in self._admission
+        return self.register.on_link(link) is not None or link in self._leaving or link in self._admission
 
     def is_in_doubt(self, now: float) -> bool:
         return now < self._doubt_until
 
     def heard_ago(self, node_id: bytes, now: float) -> Optional[float]:
         """Seconds since that member gave a sign; None for one who is not here."""
-        line = self._lines.get(node_id)
-        if line is None or line.link is None:
-            return None
-        return 0.0 if line.link == LOCAL_LINK else now - line.heard_at
+        return self.register.heard_ago(node_id, now)
 
     def linked_count(self) -> int:
         """Links with members; the own peer is none."""
-        return sum(link != LOCAL_LINK for link in self._by_link)
+        return self.register.linked_count()
 
     def round_trip(self, node_id: bytes) -> Optional[float]:
         """Seconds, as that member measured it last; None if it is not here or has not yet."""
-        line = self._lines.get(node_id)
-        return line.round_trip if line is not None and line.link is not None else None
+        return self.register.round_trip(node_id)
 
     # ---- admission ------------------------------------------------------------------------------------------------
 
@@ -252,15 +204,15 @@ class Supernode:
         """A Join, the first message on a link (or again on the same)."""
         self._watch_sleep(now)
         if self.has_ended:
-            self._refuse(link, messages.NotSupernode(self.term, self._successor or NOWHERE))
+            self.register.refuse(link, messages.NotSupernode(self.term, self._successor or NOWHERE))
             return
         refusal = self._refusal(link, address, join, now)
         if refusal is not None:
-            self._refuse(link, refusal)
+            self.register.refuse(link, refusal)
         elif link == LOCAL_LINK:
             self._take_in(link, address, join, now)
-        elif not self._admission.admits(address[0], self._is_newcomer(join), now):
-            self._refuse(link, self._too_many())
+        elif not self._admission.admits(address[0], not self.register.is_known(join.node_id), now):
+            self.register.refuse(link, self._too_many())
         elif self._admission.has_turn(address[0], now):
             self._take_in(link, address, join, now)
         else:
@@ -269,7 +221,7 @@ class Supernode:
     def _put_off(self, waiting: Waiting, now: float) -> None:
         loser = self._admission.put_off(waiting)
         if loser is not None:
-            self._refuse(loser.link, self._too_many())
+            self.register.refuse(loser.link, self._too_many())
         self._waiting.set(now)
 
     def _take_in_waiting(self, now: float) -> None:
@@ -278,7 +230,7 @@ class Supernode:
         while waiting is not None:
             refusal = self._refusal(*waiting, now)
             if refusal is not None:
-                self._refuse(waiting.link, refusal)
+                self.register.refuse(waiting.link, refusal)
             else:
                 self._take_in(*waiting, now)
             waiting = self._admission.next(now)
@@ -288,31 +240,18 @@ class Supernode:
     def _too_many(self) -> messages.Busy:
         return messages.Busy(500 + self.rng.randrange(1500), "too many at once")
 
-    def _is_newcomer(self, join: messages.Join) -> bool:
-        return join.node_id not in self._lines and join.node_id not in self._gone
-
     def _take_in(self, link: int, address: Address, join: messages.Join, now: float) -> None:
         self.is_lone = self.is_lone and link == LOCAL_LINK
-        was_lost = self._is_lost(address, now)
-        line = self._lines.get(join.node_id) or self._new_line(join, now)
-        self._replace_link(line, link)
-        if line.entry.name != join.name:  # as one who comes now: who came before it under that name has the first right
-            line.entry = line.entry._replace(order=self._next_order)
-            self._next_order += 1
-        place = NOWHERE if link == LOCAL_LINK else address
-        line.entry = line.entry._replace(name=join.name, place=place, mesh=join.mesh, present=True)
-        line.wished_mesh = join.mesh
-        line.was_lost = was_lost
-        line.heirloom = heirloom_of(join.node_id, join.opening, self.network_id)
+        was_lost, is_new = self._is_lost(address, now), join.node_id not in self.register
+        line = self.register.take_in(link, address, join, now)
+        line.recall(was_lost, heirloom_of(join.node_id, join.opening, self.network_id))
         self._lost_heirlooms.discard(join.node_id)
-        self._lost_places.discard(place)
-        line.heard_at, line.round_trip = now, None
-        line.is_ready = False
-        self._chat.come(line.entry, join.chat_seen if join.network_id == self.network_id else 0)
-        self._send(link, self._welcome(line))
-        self._newcomers.append(line)
-        log.info("took in %s, node %s at %s:%d; %d are here", join.name, join.node_id.hex(), *address, len(self._lines))
-        self._mark(join.node_id, now)
+        self._lost_places.discard(line.entry.place)
+        if is_new:
+            self.chat.enter(line.entry, now)
+        self.chat.come(line.entry, join.chat_seen if join.network_id == self.network_id else 0)
+        self.catalogue.come(line, now)
+        self.register.send(line, self._welcome(line))
 
     def _refusal(self, link: int, address: Address, join: messages.Join, now: float) -> Any:
         """What to answer when this Join is not taken, else None."""
@@ -329,162 +268,50 @@ class Supernode:
         is_going = self.is_lone and now < self._going_until  # it would be left alone here
         if is_going or self.is_in_doubt(now):
             return self._too_many()
-        if join.node_id not in self._lines and len(self._lines) >= MEMBERS_MAX:
-            return messages.Busy(0, "the network is full (%d nodes)" % MEMBERS_MAX)
-        if join.node_id not in self._lines and self._has_too_many_away(address[0]):
-            return messages.Busy(2000, "too many went away from that address")
-        return None
+        return self.register.refusal(join.node_id, address[0])
 
-    def _has_too_many_away(self, host: str) -> bool:
-        """On loopback, where a whole lab may run, all of it may be away after a failover: there only the rate counts.
-
-        Whoever floods from there could fill the roster with links that it keeps as well; lost ones are gone after 8 s.
-        """
-        away = sum(line.link is None and line.entry.place[0] == host for line in self._lines.values())
-        return away >= AWAY_PER_HOST_MAX and not is_loopback(host)
-
-    def _refuse(self, link: int, message: Any) -> None:
-        log.info("link %d is not taken in: %r", link, message)
-        self._send(link, message)
-        line = self._by_link.pop(link, None)
-        if line is not None:
-            line.link = None
-        self.network.disconnect(link, "not taken in")
-
-    def _new_line(self, join: messages.Join, now: float) -> _Line:
-        gone = self._gone.pop(join.node_id, None)
-        if gone is None:
-            line = _Line(MemberEntry(join.node_id, join.name, NOWHERE, self._next_order, join.mesh, True), now)
-            self._next_order += 1
-        else:
-            line = _Line(gone[0], now)
-        self._lines[join.node_id] = line
-        self._chat.enter(line.entry, now)
-        self._departed.pop(join.node_id, None)
-        return line
-
-    def _replace_link(self, line: _Line, link: int) -> None:
-        """The member comes by this link from now on; whoever was on it before is not."""
-        other = self._by_link.get(link)
-        if other is not None and other is not line:
-            self._dropped += 1
-            other.link = None  # one link, two node ids: the first one loses it
-        if line.link is not None and line.link != link:
-            self._by_link.pop(line.link, None)
-            self.network.disconnect(line.link, "it joined again by another link")
-        line.link = link
-        line.asks.clear()  # it asks again
-        self._by_link[link] = line
-
-    def _welcome(self, line: _Line) -> messages.Welcome:
+    def _welcome(self, line: Line) -> messages.Welcome:
         return messages.Welcome(
             self.network_id, self.term, self.node_id, self._secret, self._commitment,
-            line.entry.order, self.version, self._chat.sequence,
+            line.entry.order, self.register.version, self.chat.sequence,
         )  # fmt: skip
 
-    # ---- the roster -----------------------------------------------------------------------------------------------
-
-    def _mark(self, node_id: bytes, now: float) -> None:
-        """This line changed: tell everyone soon, together with what else changes meanwhile."""
-        self._changed[node_id] = None
-        self._flush_at = min(self._flush_at, now + min(UPDATE_DELAY_MAX, UPDATE_DELAY_EACH * len(self._lines)))
-
-    def _depart(self, line: _Line, how: int, now: float) -> None:
-        node_id = line.entry.node_id
-        log.info("%s, node %s, %s", line.entry.name, node_id.hex(), "is gone" if how == GONE else "left")
-        self._chat.leave(node_id)
-        del self._lines[node_id]
-        self._drop_link(line, "gone" if how == GONE else "left")
-        self.index.forget(node_id)
+    def _departing(self, line: Line, how: int) -> None:
+        """The register is about to take out this line: the other desks let go of its member, too."""
+        self.chat.leave(line.node_id)
+        self.catalogue.forget(line.node_id)
         if how == GONE:
-            if len(self._gone) >= MEMBERS_MAX:
-                del self._gone[next(iter(self._gone))]
-            self._gone[node_id] = line.entry, now + RETURN_TIME
             self._lost_places.add(line.entry.place)
             self._lost_heirlooms.add(line.heirloom)
-        self._mark(node_id, now)
-        self._changed.pop(node_id, None)
-        silent_ms = int(1000 * min(1e6, max(0.0, now - line.heard_at)))
-        self._departed[node_id] = Departure(node_id, how, silent_ms)
 
-    def _drop_link(self, line: _Line, reason: str) -> None:
-        link, line.link = line.link, None
-        if link is not None:
-            self._by_link.pop(link, None)
-            self.network.disconnect(link, reason)
-
-    def _flush(self, now: float) -> None:
-        """Send what changed to those who have the roster, and the whole of it to those who just came."""
-        self._flush_at = math.inf
-        changed = [self._lines[node_id].entry for node_id in self._changed if node_id in self._lines]
-        departed = list(self._departed.values())
-        self._changed.clear()
-        self._departed.clear()
-        while changed or departed:
-            self.version += 1
-            update = messages.RosterUpdate(
-                self.term, self.version, tuple(changed[:MEMBERS_PER_PAGE]), tuple(departed[:MEMBERS_PER_PAGE])
-            )
-            del changed[:MEMBERS_PER_PAGE], departed[:MEMBERS_PER_PAGE]
-            self._broadcast(update)
-        newcomers, self._newcomers = self._newcomers, []
-        pages = [encode_parts(page) for page in self._roster_pages()] if newcomers else []
-        for line in newcomers:
-            if line.link is not None and not line.is_ready:
-                self._send_roster(line, pages)
-
-    def _roster_pages(self) -> List[messages.RosterPage]:
-        entries = [line.entry for line in self._in_order()]
-        firsts = range(0, len(entries), MEMBERS_PER_PAGE)
-        return [
-            messages.RosterPage(self.term, self.version, first, len(entries), tuple(entries[first:][:MEMBERS_PER_PAGE]))
-            for first in firsts
-        ]
-
-    def _send_roster(self, line: _Line, pages: List[Any]) -> None:
-        assert line.link is not None
-        for page in pages:
-            self.network.send(line.link, *page)
-        line.is_ready = True
+    def _news_for(self, line: Line) -> Iterator[Any]:
+        """What a newcomer is told beside the roster."""
         if self._lost_places:
-            self._send(line.link, messages.Lost(tuple(self._lost_places.latest(messages.LOST_TOLD_MAX))))
-        self._send(line.link, messages.Heirs(self._heirlooms.all()))
-        for chat in self._chat.missed(line.entry.node_id):
-            self._send(line.link, chat)
-
-    def _in_order(self) -> List[_Line]:
-        return sorted(self._lines.values(), key=lambda line: (line.entry.order, line.entry.node_id))
-
-    def _send(self, link: int, message: Any) -> None:
-        self.network.send(link, *encode_parts(message))
-
-    def _broadcast(self, message: Any, without: Optional[_Line] = None) -> None:
-        parts = encode_parts(message)
-        for link, line in list(self._by_link.items()):
-            if line.is_ready and line is not without:
-                self.network.send(link, *parts)
+            yield messages.Lost(tuple(self._lost_places.latest(messages.LOST_TOLD_MAX)))
+        yield messages.Heirs(self._heirlooms.all())
+        yield from self.chat.missed(line.node_id)
 
     # ---- messages of members --------------------------------------------------------------------------------------
 
     def on_message(self, link: int, message: Any, now: float) -> None:
         self._watch_sleep(now)
-        line = self._by_link.get(link)
+        line = self.register.on_link(link)
         if line is None or self.has_ended:
             return
-        line.heard_at = now
+        line.hear(now)
         if self._held and not self.is_in_doubt(now):
             self._release(now)  # nothing overtakes what was said before it
-        if type(message) not in _HANDLERS or line.says_good_bye:
+        if type(message) not in self._handlers or line.says_good_bye:
             self._dropped += 1  # not a member's to say (rosters, handovers, claims), or no more
         elif self.is_in_doubt(now) and type(message) not in _ANSWERED_IN_DOUBT:
             self._hold(line, message)
         else:
-            _HANDLERS[type(message)](self, line, message, now)
+            self._handlers[type(message)](line, message, now)
 
-    def _hold(self, line: _Line, message: Any) -> None:
+    def _hold(self, line: Line, message: Any) -> None:
         """Keep a message until the doubt is over. When there are too many, who has most of them says its last again."""
         if type(message) is messages.Leave:  # it is not said again, but once by each: it needs no share
-            line.says_good_bye = True
+            line.say_good_bye()
             self._held.append((line, message))
             return
         cost, node_id = _cost_held(message), line.entry.node_id
@@ -508,198 +335,23 @@ class Supernode:
         self._held_shares.give_back(node_id, _cost_held(message))
         self._refuse_held(line, message)
 
-    def _refuse_held(self, line: _Line, message: Any) -> None:
+    def _refuse_held(self, line: Line, message: Any) -> None:
         self._dropped += 1
         if isinstance(message, messages.Say):
-            self._chat.refuse(line.entry.node_id, message.counter)
+            self.chat.refuse(line.node_id, message.counter)
         elif isinstance(message, messages.SetMesh):
-            line.wished_mesh = message.mesh
+            line.wish_mesh(message.mesh)
         elif type(message) in _ABOUT_SHARES:
-            line.want_shares_at = self._awake_at + SHARES_AGAIN_AFTER
+            self.catalogue.want_shares_again(line, message, self._awake_at)
 
-    def _on_ping(self, line: _Line, ping: messages.Ping, now: float) -> None:
-        assert line.link is not None
-        if 0 < ping.round_trip_us <= ROUND_TRIP_US_MAX:
-            line.round_trip = ping.round_trip_us / 1e6
-        if line.link != LOCAL_LINK:
-            self._hearsay.on_answer(line.entry.place, now)
-        self._send(line.link, messages.Pong(ping.stamp, self.term))
-        if ping.term < self.term:
-            self._send(line.link, messages.Stale(self.term, NOWHERE))
+    def _on_roster_request(self, line: Line, request: messages.RosterRequest, now: float) -> None:
+        if self.register.wants_roster(line, now):
+            self.chat.skip(line.node_id)
 
-    def _on_pong(self, line: _Line, pong: messages.Pong, now: float) -> None:
-        pass  # its arrival was the sign of life
-
-    def _on_leave(self, line: _Line, leave: messages.Leave, now: float) -> None:
-        if line.link != LOCAL_LINK:
-            self._depart(line, LEFT, now)
-
-    def _on_set_mesh(self, line: _Line, message: messages.SetMesh, now: float) -> None:
-        line.wished_mesh = message.mesh
-        self._switch_mesh(line, now)
-
-    def _switch_mesh(self, line: _Line, now: float) -> None:
-        """As it wishes; somebody who switches on and off without end has its last wish soon."""
-        if line.entry.mesh != line.wished_mesh and line.requests.take(now):
-            line.entry = line.entry._replace(mesh=line.wished_mesh)
-            self._mark(line.entry.node_id, now)
-
-    def _on_roster_request(self, line: _Line, request: messages.RosterRequest, now: float) -> None:
-        if self._may_ask(line, now) and line not in self._newcomers and line.is_ready:
-            line.is_ready = False
-            self._chat.skip(line.entry.node_id)
-            self._newcomers.append(line)
-            self._flush_at = min(self._flush_at, now + UPDATE_DELAY_MAX)
-
-    def _may_ask(self, line: _Line, now: float, count: float = 1.0) -> bool:
-        if line.requests.take(now, count):
-            return True
-        self._dropped += 1
-        return False
-
-    def _on_say(self, line: _Line, say: messages.Say, now: float) -> None:
-        echo = self._chat.on_say(line.entry.node_id, say, now)
-        if echo is not None and line.link is not None and self._may_ask(line, now):
-            self._send(line.link, echo)
-
-    # ---- shares, lists, searches ----------------------------------------------------------------------------------
-
-    def _on_share_digest(self, line: _Line, message: messages.ShareDigest, now: float) -> None:
-        shares = self.index.shares_of(line.entry.node_id)
-        if line.digest is None and len(shares) == message.count:
-            line.digest = share_digest(shares)
-        line.announced = message.digest
-        is_known = line.digest == message.digest and not self.index.is_short(line.entry.node_id)
-        if not is_known:
-            line.want_shares_at = now
-            self._want_shares(line, now)
-
-    def _want_shares(self, line: _Line, now: float) -> None:
-        """Have the member tell all that it shares, if that is due."""
-        if now >= line.want_shares_at and line.link is not None and line.requests.take(now):
-            line.want_shares_at = math.inf
-            self._send(line.link, messages.SharesWanted())
-
-    def _may_share(self, line: _Line, now: float) -> bool:
-        if not line.shares.take(now):
-            self._dropped += 1
-            line.digest = None
-            line.want_shares_at = now + SHARES_AGAIN_AFTER
-            return False
-        return True
-
-    def _on_share_page(self, line: _Line, page: messages.SharePage, now: float) -> None:
-        if not self._may_share(line, now):
-            return
-        if page.first == 0:
-            line.pages = []
-        if page.first != len(line.pages) or page.total > messages.SHARES_MAX:
-            self._dropped += 1
-            return
-        line.pages += self._marked(line, page.entries)
-        if len(line.pages) >= page.total:
-            self._dropped += self.index.replace(line.entry.node_id, line.pages)
-            line.pages = []
-            line.digest = line.announced  # its own word about its own list: a lie only costs itself
-
-    def _marked(self, line: _Line, entries: Tuple[ShareEntry, ...]) -> Tuple[ShareEntry, ...]:
-        """Only the supernode's own peer has a cache of the network."""
-        if line.link == LOCAL_LINK:
-            return entries
-        return tuple(entry._replace(cached=False) if entry.cached else entry for entry in entries)
-
-    def _on_share_add(self, line: _Line, message: messages.ShareAdd, now: float) -> None:
-        if not self._may_share(line, now):
-            return
-        self._dropped += self.index.add(line.entry.node_id, self._marked(line, message.entries))
-        line.digest = None
-
-    def _on_share_remove(self, line: _Line, message: messages.ShareRemove, now: float) -> None:
-        if not self._may_share(line, now):
-            return
-        self.index.remove(line.entry.node_id, message.entries)
-        line.digest = None
-
-    def _on_ask(self, line: _Line, request: Any, now: float) -> None:
-        """A request for a list, or a search: done at once while nobody waits."""
-        if len(line.asks) >= ASKS_WAITING_MAX:
-            self._dropped += 1
-            return
-        line.asks.append(request)
-        is_first = not self._asking
-        self._asking[line.entry.node_id] = line
-        if is_first:
-            self._serve_asks(now)
-
-    def _serve_asks(self, now: float) -> None:
-        """Do what the members' buckets and the common one have room for, whoever had least first.
-
-        The rest waits, since who asks wants an answer.
-        """
-        asking = {node_id: line for node_id, line in self._asking.items() if line.asks and line.link is not None}
-        waiting = [self._turn_of(node_id) for node_id in asking]
-        heapq.heapify(waiting)
-        while waiting:
-            _, _, node_id = waiting[0]
-            line = asking[node_id]
-            cost = self._cost_of(line.asks[0])
-            if line.requests.has(now, cost):
-                if not self._work.take(now, cost):
-                    break  # nor may anybody else: many cheap ones would keep a dear one waiting for ever
-                line.requests.take(now, cost)
-                self._turns.serve(node_id, cost)
-                self._serve(line, line.asks.popleft(), now)
-                if line.asks:
-                    heapq.heapreplace(waiting, self._turn_of(node_id))
-                    continue
-            heapq.heappop(waiting)
-        self._asking = {node_id: line for node_id, line in self._asking.items() if line.asks and line.link is not None}
-        if self._asking:
-            self._waiting.set(now)
-
-    def _turn_of(self, node_id: bytes) -> Tuple[float, int, bytes]:
-        return self._turns.start(node_id), self._asking[node_id].entry.order, node_id
-
-    def _cost_of(self, request: Any) -> float:
-        if isinstance(request, messages.Search):
-            return 1.0 + len(self._by_link) / MEMBERS_PER_REQUEST
-        if self.index.is_at_hand(request.pattern, request.first):
-            return 1.0
-        rows_for_one = ROWS_PER_REQUEST_FITTED if has_wildcard(request.pattern) else ROWS_PER_REQUEST
-        return 1.0 + len(self.index) / rows_for_one
-
-    def _serve(self, line: _Line, request: Any, now: float) -> None:
-        if isinstance(request, messages.Search):
-            self._on_search(line, request)
-        else:
-            assert line.link is not None
-            total, rows = self.index.page(request.pattern, request.first)
-            self._send(line.link, messages.ListPage(request.request_id, request.first, total, rows))
-
-    def _on_search(self, line: _Line, search: messages.Search) -> None:
-        local = self._by_link.get(LOCAL_LINK)
-        requester = line.entry.node_id
-        if search.via_supernode and local is not None and line is not local:
-            relay = messages.Relay(
-                search.query_id, search.file_id, search.size, search.name, search.is_folder, requester
-            )
-            self._send(LOCAL_LINK, relay)
-            return
-        self._broadcast(search._replace(requester=requester, place=line.entry.place), without=line)
-
-    def _on_offer(self, line: _Line, offer: messages.Offer, now: float) -> None:
-        target = self._lines.get(offer.to) if line.offers.take(now) else None
-        if target is None or target.link is None or not target.is_ready or offer.to == NO_NODE:
-            self._dropped += 1
-            return
-        self._send(target.link, offer._replace(provider=line.entry.node_id))
-
-    def _on_not_relayed(self, line: _Line, answer: messages.NotRelayed, now: float) -> None:
-        target = self._lines.get(answer.to) if line.link == LOCAL_LINK else None  # nobody else relays
-        if target is None or target.link is None or not target.is_ready:
-            self._dropped += 1
-            return
-        self._send(target.link, answer)
+    def _on_say(self, line: Line, say: messages.Say, now: float) -> None:
+        echo = self.chat.on_say(line.node_id, say, now)
+        if echo is not None and line.link is not None and self.register.may_ask(line, now):
+            self.register.send(line, echo)
 
     # ---- lost members, time ---------------------------------------------------------------------------------------
 
@@ -708,11 +360,7 @@ class Supernode:
         self._leaving.discard(link)
         self._check_leaving(now)
         self._admission.discard(link)
-        line = self._by_link.pop(link, None)
-        if line is not None and line.link == link:
-            line.link = None
-            line.is_ready = False
-            line.expires_at = max(now, line.heard_at + SILENT_MAX)  # time to come again by a new link
+        self.register.lose_link(link, now)
 
     def on_timer(self, now: float) -> None:
         self._watch_sleep(now)
@@ -731,45 +379,27 @@ class Supernode:
         if now >= self._next_heal:
             self._next_heal = now + HEAL_INTERVAL * (0.9 + 0.2 * self.rng.random())
             self._heal(now)
-        if now >= self._flush_at:
-            self._flush(now)
+        if now >= self.register.next_deadline():
+            self.register.flush(now, self._news_for)
         if self._waiting.rings(now):
             self._take_in_waiting(now)
-            self._serve_asks(now)
-            self._chat.serve(now)
+            self.catalogue.serve(now)
+            self.chat.serve(now)
 
     def next_deadline(self) -> float:
         if self.has_ended:
             return self._leave_by
         if self._doubt_until > self._awake_at:
             return min(self._doubt_until, self._next_doubt_query)
-        return min(self._next_tick, self._next_heal, self._flush_at, self._waiting.at)
+        return min(self._next_tick, self._next_heal, self.register.next_deadline(), self._waiting.at)
 
     def _look_at_members(self, now: float) -> None:
-        if self.linked_count():
-            self._accompanied_at = now
-        for line in list(self._lines.values()):
-            self._switch_mesh(line, now)
-            self._want_shares(line, now)
-            if line.link is None:
-                if now >= line.expires_at:
-                    self._depart(line, GONE, now)
-            elif line.link == LOCAL_LINK:
-                line.heard_at = now
-            elif now - line.heard_at > SILENT_MAX or self._does_not_read(line.link):
-                self._depart(line, GONE, now)
-        for node_id in [node_id for node_id, gone in self._gone.items() if gone[1] <= now]:
-            del self._gone[node_id]
-        self._ask_for_what_found_no_room()
-
-    def _ask_for_what_found_no_room(self) -> None:
-        """The index was full and has room again: one member at each look says once more what it shares."""
-        line = self._lines.get(self.index.next_short() or NO_NODE)
-        if line is not None and line.link is not None:
-            self._send(line.link, messages.SharesWanted())
-
-    def _does_not_read(self, link: int) -> bool:
-        return self.network.backlog(link) > BACKLOG_MAX
+        self.register.on_tick(now)
+        for line in self.register.lines():
+            self.register.switch_mesh(line, now)
+            self.catalogue.want_shares(line, now)
+            self.register.check(line, now)
+        self.catalogue.ask_for_what_found_no_room()
 
     # ---- sleep, partition, step-down ------------------------------------------------------------------------------
 
@@ -778,17 +408,14 @@ class Supernode:
         late, self._awake_at = now - self._awake_at - TICK, now
         if late <= SLEPT_AFTER or self.has_ended:
             return
-        for line in self._lines.values():
-            line.heard_at = now
-            line.expires_at = max(line.expires_at, now + SILENT_MAX)
-        self._accompanied_at = now
+        self.register.forgive_silence(now)
         self._ask_successors(now)
         if self._doubt_asked:
             self._doubt_until = now + DOUBT_TIME
 
     def _ask_successors(self, now: float) -> None:
         """Ask the first three who would have taken over, again those who did not answer."""
-        lines = [line for line in self._in_order() if line.entry.place != NOWHERE][:3]
+        lines = [line for line in self.register.in_order() if line.entry.place != NOWHERE][:3]
         if self.is_in_doubt(now):
             lines = [line for line in lines if line.entry.node_id in self._doubt_asked]
         self._doubt_asked = {line.entry.node_id for line in lines}
@@ -802,12 +429,12 @@ class Supernode:
         held, self._held = self._held, deque()
         self._held_shares = FairShares(HELD_MAX)
         for line, message in held:
-            _HANDLERS[type(message)](self, line, message, now)
+            self._handlers[type(message)](line, message, now)
 
     def _heal(self, now: float) -> None:
         """Look for another supernode of this network: where one was, at members who are away, and by broadcast."""
         self._healed_at = now
-        away = [line.entry.place for line in self._lines.values() if line.link is None]
+        away = [line.entry.place for line in self.register.lines() if line.link is None]
         away += self._lost_places.latest(LATEST_LOST)
         places = self._known_supernodes[-8:] + self.rng.sample(away, min(8, len(away)))
         places += self._lost_places.some(OTHER_LOST_ASKED, self.rng)
@@ -846,7 +473,7 @@ class Supernode:
         """Somebody asks who is here, or at the door."""
         if self._prober.is_own(query.nonce):
             return
-        self._credit.earn(address, QUERY_SIZE - ANSWER_SIZE - self._own_name_size())
+        self._credit.earn(address, QUERY_SIZE - ANSWER_SIZE - self.register.own_name_size())
         if self.is_lone:
             self._asked_by = self._asked_by or (address, now)
 
@@ -870,10 +497,6 @@ class Supernode:
     def _is_paid_for(self, address: Address, size: int, now: float) -> bool:
         """May so many bytes go there because as many came from there? Then they are spent."""
         return self._credit.spend(address, size) and self._hints.take(now)
-
-    def _own_name_size(self) -> int:
-        line = self._lines.get(self.node_id)
-        return NAME_BYTES_MAX if line is None else len(line.entry.name.encode("utf-8"))
 
     def _on_answer(self, address: Address, answer: Answer, now: float) -> None:
         if answer.network_id != self.network_id:
@@ -902,7 +525,7 @@ class Supernode:
 
     def _meet(self, address: Address, answer: Answer, now: float) -> None:
         """Another supernode of our network: one of the two gives way, as `rivals` has it."""
-        line = self._lines.get(answer.node_id)
+        line = self.register.get(answer.node_id)
         if line is not None and self._is_with_us(line, now):
             self._dropped += 1  # it follows us and claims to rule: a liar
             return
@@ -910,7 +533,7 @@ class Supernode:
         is_of_us = self._is_lost(address, now) or self._rules_over_lost(answer.node_id, now)
         met_for = self._rivals.meet(answer.node_id, now)
         is_hollow = not self.linked_count() and not self._promises.may_follow(address[0], now)
-        if not is_hollow and gives_way(is_newer, is_of_us, self._alone_for(now), met_for):
+        if not is_hollow and gives_way(is_newer, is_of_us, self.register.alone_for(now), met_for):
             self._step_down(address, answer, now)
             return
         if met_for > UNSETTLED_AFTER:
@@ -924,12 +547,9 @@ class Supernode:
             self._prober.ask(address, "pay", now)  # so that it may ask us in turn
             self.network.send_lone(address, messages.encode(messages.Stale(self.term, NOWHERE)))
 
-    def _alone_for(self, now: float) -> float:
-        return 0.0 if self.linked_count() else now - self._accompanied_at
-
-    def _is_with_us(self, line: _Line, now: float) -> bool:
+    def _is_with_us(self, line: Line, now: float) -> bool:
         """Does this member surely follow us? (Who has slept is not sure of anybody.)"""
-        return line.link is not None and now - line.heard_at <= FRESH and not self.is_in_doubt(now)
+        return line.link is not None and line.is_fresh(now) and not self.is_in_doubt(now)
 
     def _ask_whose_heir(self, address: Address, ruler: bytes, now: float) -> None:
         """All whom we lost may be gone by now; somebody whom they took in may rule."""
@@ -949,7 +569,7 @@ class Supernode:
     def _on_proof(self, address: Address, proof: messages.Proof, now: float) -> None:
         asked, ruler = self._proofs.pop(proof.nonce, (NOWHERE, NO_NODE))
         is_unsure = self.is_in_doubt(now)
-        silent = [line for line in self._lines.values() if is_unsure or now - line.heard_at > FRESH]
+        silent = [line for line in self.register.lines() if is_unsure or not line.is_fresh(now)]
         lost = {line.entry.node_id: line.heirloom for line in silent if line.heirloom is not None}
         lost.update(self._lost_heirlooms.by_id())
         if asked == address and not self.has_ended and is_heir(proof.marks, proof.nonce, ruler, lost):
@@ -958,14 +578,14 @@ class Supernode:
 
     def _is_lost(self, address: Address, now: float) -> bool:
         """Was somebody lost there in silence, or may have been, and nobody came back from there since?"""
-        lines = [line for line in self._lines.values() if line.entry.place == address]
-        if any(now - line.heard_at <= FRESH for line in lines) and not self.is_in_doubt(now):
+        lines = [line for line in self.register.lines() if line.entry.place == address]
+        if any(line.is_fresh(now) for line in lines) and not self.is_in_doubt(now):
             return False
         return bool(lines) or address in self._lost_places
 
-    def _on_lost(self, line: _Line, lost: messages.Lost, now: float) -> None:
+    def _on_lost(self, line: Line, lost: messages.Lost, now: float) -> None:
         """Where the part of the network that this member comes back from lost others: they may rule a third part."""
-        if not line.was_lost or not self._may_ask(line, now):
+        if not line.was_lost or not self.register.may_ask(line, now):
             self._dropped += 1
             return
         teller = line.entry.place
@@ -973,11 +593,12 @@ class Supernode:
         places = [place for place in told if may_contact(place, [teller[0]]) and not self._is_here(place)]
         for place in places:
             self._lost_places.add(place)
-        if places and LOCAL_LINK in self._by_link:  # should this node step down in turn
-            self._send(LOCAL_LINK, messages.Lost(tuple(places)))
+        own = self.register.own
+        if places and own is not None:  # should this node step down in turn
+            self.register.send(own, messages.Lost(tuple(places)))
 
     def _is_here(self, place: Address) -> bool:
-        return any(line.entry.place == place and line.link is not None for line in self._lines.values())
+        return any(line.entry.place == place and line.link is not None for line in self.register.lines())
 
     def _hear_witness(self, ruler: bytes, now: float) -> None:
         self._obeyed_by_lost.pop(ruler, None)
@@ -992,11 +613,9 @@ class Supernode:
         self._next_heal = min(self._next_heal, max(now, self._healed_at + gap))
 
     def _step_down(self, address: Address, winner: Answer, now: float) -> None:
-        for line in self._lines.values():
-            line.is_ready = line.link is not None
         if not self.linked_count():
             self._promises.follow(address[0], now)
-        self._broadcast(messages.Moved(winner.term, address, winner.node_id))
+        self.register.tell_last(messages.Moved(winner.term, address, winner.node_id))
         self._end(address, now)
 
     def _meet_other(self, address: Address, answer: Answer, now: float) -> None:
@@ -1030,18 +649,12 @@ class Supernode:
         """Planned leave: Handover to all; done() when it is delivered to everyone, at the latest after 2 s."""
         self._done = done
         if not self.has_ended:
-            self._flush(now)
-            successor = None if self.is_in_doubt(now) else self._first_alive(now)
+            self.register.flush(now, self._news_for)
+            successor = None if self.is_in_doubt(now) else self.register.first_alive(now)
             if successor is not None:
-                self._broadcast(messages.Handover(self.term + 1, successor.entry.node_id, self._opening))
+                self.register.broadcast(messages.Handover(self.term + 1, successor.entry.node_id, self._opening))
             self._end(successor.entry.place if successor is not None else None, now)
         self._check_leaving(now)
-
-    def _first_alive(self, now: float) -> Optional[_Line]:
-        for line in self._in_order():
-            if line.link not in (None, LOCAL_LINK) and line.is_ready and now - line.heard_at <= FRESH:
-                return line
-        return None
 
     def _end(self, successor: Optional[Address], now: float) -> None:
         """Rule no longer: close all links, each after what was sent on it."""
@@ -1049,9 +662,8 @@ class Supernode:
         self._successor = successor
         for waiting in self._admission.all():
             self._admission.discard(waiting.link)
-            self._refuse(waiting.link, messages.NotSupernode(self.term, successor or NOWHERE))
-        links = [link for link in self._by_link if link != LOCAL_LINK]
-        self._by_link.clear()
+            self.register.refuse(waiting.link, messages.NotSupernode(self.term, successor or NOWHERE))
+        links = self.register.close()
         self._held.clear()
         self._leaving = set(links)
         self._leave_by = now + HANDOVER_TIME
@@ -1067,23 +679,6 @@ class Supernode:
                 done()
 
 
-_HANDLERS: Dict[Any, Callable[[Supernode, _Line, Any, float], None]] = {
-    messages.Ping: Supernode._on_ping,
-    messages.Pong: Supernode._on_pong,
-    messages.Leave: Supernode._on_leave,
-    messages.Lost: Supernode._on_lost,
-    messages.SetMesh: Supernode._on_set_mesh,
-    messages.RosterRequest: Supernode._on_roster_request,
-    messages.Say: Supernode._on_say,
-    messages.ShareDigest: Supernode._on_share_digest,
-    messages.SharePage: Supernode._on_share_page,
-    messages.ShareAdd: Supernode._on_share_add,
-    messages.ShareRemove: Supernode._on_share_remove,
-    messages.ListRequest: Supernode._on_ask,
-    messages.Search: Supernode._on_ask,
-    messages.Offer: Supernode._on_offer,
-    messages.NotRelayed: Supernode._on_not_relayed,
-}
 _LONE_HANDLERS: Dict[Any, Callable[[Supernode, Address, Any, float], None]] = {
     messages.Prove: Supernode._on_prove,
     messages.Proof: Supernode._on_proof,

@@ -14,7 +14,8 @@ from protocol.membership.chat import CHATS_BURST, SAY_AGAIN_AFTER, SAYS_UNDERWAY
 from protocol.membership.contracts import Seat
 from protocol.membership.proofs import node_id_of, random_bytes
 from protocol.messages import Chat, Join, MemberEntry, RosterRequest, Say, SetMesh, SharesWanted, decode
-from supernode import HELD_MAX, SHARES_AGAIN_AFTER, Supernode
+from protocol.ruling.catalogue import SHARES_AGAIN_AFTER
+from supernode import HELD_MAX, Supernode
 
 BO, CY = 2, 3  # links
 
@@ -214,7 +215,7 @@ def test_a_roster_that_was_asked_for_in_vain_is_asked_for_again() -> None:
     lab = Lab(72, 3)
     late = lab.nodes[2].membership
     late.roster.version -= 1
-    lab.nodes[0].supernode._by_link[_link_of(lab, 2)].requests.level = -1000.0
+    lab.nodes[0].supernode.register._by_link[_link_of(lab, 2)].requests.level = -1000.0
     lab.nodes[1].membership.set_mesh(False, lab.world.now)
     lab.run(0.5)
     assert late.roster.get(lab.nodes[1].membership.node_id).mesh
@@ -224,7 +225,7 @@ def test_a_roster_that_was_asked_for_in_vain_is_asked_for_again() -> None:
 
 def _link_of(lab: Lab, number: int) -> int:
     role, node_id = lab.nodes[0].supernode, lab.nodes[number].membership.node_id
-    return next(link for link, line in role._by_link.items() if line.entry.node_id == node_id)
+    return next(link for link, line in role.register._by_link.items() if line.entry.node_id == node_id)
 
 
 # ---- the author

@@ -411,7 +411,7 @@ def test_ten_thousand_shares_and_no_more(lab):
         if first % 4000 == 0:
             x.live(5)
     lab.run(1)
-    assert len(ana.peer.supernode.index) == messages.SHARES_MAX
+    assert len(ana.peer.supernode.catalogue.index) == messages.SHARES_MAX
     assert len(bo.list("f1*")) == 1111
     bo.do("say", "still fast", lab.world.now)
     lab.run(0.2)
@@ -433,7 +433,7 @@ def test_a_pattern_made_to_hurt_is_answered_at_once(pattern):
 def test_lists_made_anew_again_and_again_cost_the_one_who_asks(lab):
     """Looking through 10,000 names counts as five requests: the burst of 400 pays for 80, and the rest has to wait."""
     ana, bo = lab.node("ana"), lab.node("bo")
-    index, x = ana.peer.supernode.index, Outlaw(lab).join(ana)
+    index, x = ana.peer.supernode.catalogue.index, Outlaw(lab).join(ana)
     index.add(b"somebody", [entry_of("f%d" % number, number.to_bytes(32, "big")) for number in range(10_000)])
     sorted_anew = []
     matching = index._matching
@@ -834,7 +834,7 @@ def test_no_message_by_anybody_at_any_place_raises(lab, where, seed):
     x = offers_all(Outlaw(lab).join(ana), data)
     x.asked = lambda link, request: None
     known = [node.peer.node_id for node in lab.nodes] + list(bo.peer.holdings._shared) + [x.node_id, *x.welcome]
-    known += [ana.peer.supernode.version + 1, 2, len(data)]
+    known += [ana.peer.supernode.register.version + 1, 2, len(data)]
     links = {"the supernode": [x.link], "a link for pieces": [x.link_to(bo), x.link_to(ana)]}.get(where, [])
     for number in range(400):
         message = nonsense(rng, known)

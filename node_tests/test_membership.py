@@ -283,9 +283,9 @@ def test_index_is_complete_again_soon_after_a_handover() -> None:
         node.shares = [share(1000 * number + i) for i in range(250)]
         node._do(node.on_joined, lab.world.now)
     lab.run(1.0)
-    assert len(lab.nodes[0].supernode.index) == 1500
+    assert len(lab.nodes[0].supernode.catalogue.index) == 1500
     lab.nodes[0].quit()
-    assert lab.wait(lambda: lab.rulers() == [lab.nodes[1]] and len(lab.nodes[1].supernode.index) == 1250, 3.0)
+    assert lab.wait(lambda: lab.rulers() == [lab.nodes[1]] and len(lab.nodes[1].supernode.catalogue.index) == 1250, 3.0)
 
 
 # ---- failover -----------------------------------------------------------------------------------------------------
@@ -349,7 +349,7 @@ def test_sleeper_steps_down_soon_after_it_wakes_and_says_nothing_before() -> Non
     took = lab.wait(lambda: lab.rulers() == [lab.nodes[1]], 5.0)
     assert took is not None
     assert lab.wait(lab.agree, 10.0) is not None
-    assert len(lab.nodes[1].supernode.index) == 1
+    assert len(lab.nodes[1].supernode.catalogue.index) == 1
 
 
 def test_whole_lab_suspended_for_an_hour_goes_on_as_it_was() -> None:
@@ -398,7 +398,7 @@ def test_partition_gives_two_supernodes_and_heals_to_one() -> None:
     lab.world.heal()
     assert lab.wait(lambda: len(lab.rulers()) == 1 and lab.agree(), 30.0) is not None
     lab.run(3.0)
-    assert len(lab.rulers()[0].supernode.index) == 10
+    assert len(lab.rulers()[0].supernode.catalogue.index) == 10
 
 
 def test_both_sides_elected_in_the_same_term_and_the_smaller_id_rules_everywhere() -> None:

@@ -460,7 +460,7 @@ class Story:
         role = ruler.peer.supernode
         if role is None or other.peer.supernode_id == ruler.peer.node_id:
             return False
-        known = {*role._known_supernodes, *role._lost_places, *(line.entry.place for line in role._lines.values())}
+        known = {*role._known_supernodes, *role._lost_places, *(line.entry.place for line in role.register._lines.values())}
         return other.network.address in known
 
     def check_agreement(self):
@@ -507,7 +507,7 @@ class Story:
                 # A member's cache, from when it ruled, is listed as shared: only the supernode's is the network's.
                 shares = list(one.peer.holdings.to_announce().values())
                 announced = {entry._replace(cached=False) for entry in shares}
-                in_index = ruler.peer.supernode.index.shares_of(one.peer.node_id)
+                in_index = ruler.peer.supernode.catalogue.index.shares_of(one.peer.node_id)
                 listed = {entry._replace(cached=False) for entry in in_index}
                 if listed != announced:
                     names = [sorted(entry.name for entry in some) for some in (listed, announced)]

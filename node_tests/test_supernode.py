@@ -17,9 +17,10 @@ from protocol.membership.proofs import node_id_of, random_bytes
 from protocol.messages import NO_NODE, ListPage, ListRequest, Offer, Relay, Search, SharesWanted, encode
 from protocol.ruling import index as index_room
 from protocol.ruling.alarm import WAITING_INTERVAL
+from protocol.ruling.catalogue import ROWS_PER_REQUEST_FITTED, WORK_PER_SECOND
 from protocol.ruling.index import CHANGES_ONE_BY_ONE, Index
 from protocol.ruling.newcomers import ADDRESSES_MAX, JOINS_PER_SECOND, JOINS_WAITING_MAX, Admission, Waiting
-from supernode import ROWS_PER_REQUEST_FITTED, SILENT_MAX, WORK_PER_SECOND
+from protocol.ruling.register import SILENT_MAX
 
 
 def received(node: StubNode, kind: Any) -> List[Any]:
@@ -99,7 +100,7 @@ def test_a_rejoin_with_the_same_list_sends_it_only_once() -> None:
     lab.world.after(0.0, lambda: lab.nodes[1].network._lose(link, "reset"))
     lab.run(3.0)
     assert lab.agree() and len(received(lab.nodes[1], messages.SharesWanted)) == 1
-    assert len(lab.nodes[0].supernode.index) == 300
+    assert len(lab.nodes[0].supernode.catalogue.index) == 300
     lab.nodes[1].send(messages.ShareAdd((share(300),)))
     lab.nodes[1].shares.append(share(300))
     lab.nodes[1]._do(lab.nodes[1].on_joined, lab.world.now)
@@ -111,7 +112,7 @@ def test_only_the_supernodes_own_peer_has_cached_files() -> None:
     lab = Lab(6, 2)
     for node in lab.nodes:
         announce(lab, node, share(1)._replace(cached=True))
-    index = lab.nodes[0].supernode.index
+    index = lab.nodes[0].supernode.catalogue.index
     assert [entry.cached for node in lab.nodes for entry in index.shares_of(node.membership.node_id)] == [True, False]
 
 
@@ -146,7 +147,7 @@ def test_shares_that_found_no_room_are_asked_for_again_when_there_is_some(monkey
     assert ruler.supernode is not None
     announce(lab, first, *[share(number) for number in range(10)])
     announce(lab, second, *[share(number) for number in range(20, 28)])
-    index = ruler.supernode.index
+    index = ruler.supernode.catalogue.index
     assert [len(index.shares_of(node.membership.node_id)) for node in (first, second)] == [5, 5]
     first.received.clear()
     announce(lab, second)
@@ -190,7 +191,7 @@ def test_who_asks_for_many_lists_in_a_row_gets_them_all_if_later() -> None:
     ruler, asker = lab.nodes
     assert ruler.supernode is not None
     for number in range(2):
-        ruler.supernode.index.add(bytes([number]) * 8, [share(10_000 * number + each) for each in range(10_000)])
+        ruler.supernode.catalogue.index.add(bytes([number]) * 8, [share(10_000 * number + each) for each in range(10_000)])
     announce(lab, asker, share(1, "mine.txt"))
     asker.received.clear()
     for number in range(30):
@@ -208,7 +209,7 @@ def test_lists_and_searches_of_all_together_have_a_bound_and_who_asked_least_has
     ruler, *greedy, modest = lab.nodes
     assert ruler.supernode is not None
     for number in range(10):
-        ruler.supernode.index.add(bytes([number]) * 8, [share(10_000 * number + each) for each in range(10_000)])
+        ruler.supernode.catalogue.index.add(bytes([number]) * 8, [share(10_000 * number + each) for each in range(10_000)])
     cost_of_each = 1 + 100_000 / ROWS_PER_REQUEST_FITTED
     for second in range(4):
         for number in range(16 * len(greedy)):
@@ -412,7 +413,7 @@ def come_and_go(lab: Lab, host: str, count: int, seed: int) -> Dict[str, Any]:
         crowd.join(("10.0.0.1", PORT), **fields)
     lab.run(0.2 + count / JOINS_PER_SECOND)
     lab.world.kill(crowd.network)
-    for line in list(lab.nodes[0].supernode._lines.values()):
+    for line in list(lab.nodes[0].supernode.register._lines.values()):
         if line.link is not None and line.entry.place[0] == host:
             lab.nodes[0].on_link_lost(line.link, "lost", lab.world.now)
     return next(newcomers)
@@ -511,9 +512,9 @@ def test_the_network_is_full_at_1024() -> None:
     lab = Lab(16, 1)
     supernode = lab.nodes[0].supernode
     assert supernode is not None
-    template = next(iter(supernode._lines.values()))
+    template = next(iter(supernode.register._lines.values()))
     for number in range(1023):
-        supernode._lines[number.to_bytes(8, "big")] = type(template)(template.entry, lab.world.now)
+        supernode.register._lines[number.to_bytes(8, "big")] = type(template)(template.entry, lab.world.now)
     stranger = Stranger(lab.world, "10.0.0.66")
     stranger.join(("10.0.0.1", PORT))
     lab.run(1.0)
@@ -533,7 +534,7 @@ def test_a_chat_flood_from_one_does_not_drown_the_others() -> None:
 
 def test_a_member_who_does_not_read_is_given_up() -> None:
     lab = Lab(18, 3)
-    slow = next(link for link, line in lab.nodes[0].supernode._by_link.items() if line.entry.name == "n2")
+    slow = next(link for link, line in lab.nodes[0].supernode.register._by_link.items() if line.entry.name == "n2")
     lab.nodes[0].network.backlog = lambda link: 9 << 20 if link == slow else 0  # type: ignore[method-assign]
     lab.run(1.0)
     assert [event[1] for event in lab.nodes[1].events if event[0] == "left"] == ["n2"]

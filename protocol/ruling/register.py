@@ -1,0 +1,473 @@
+"""The supernode's register: a line for each member, the link that it is on, and what all members are told of it.
+
+A line is kept while its member gives signs of life, and for a while when its link was lost or a failover has brought it
+here without one; then its member is gone. What changes is told to all together, a moment later, as the roster's next
+version; who just came is sent the whole of it, and only then anything else.
+
+Pure: `now` is monotonic seconds.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
+
+from protocol import messages, mishaps
+from protocol.addresses import is_loopback
+from protocol.fields import Address
+from protocol.hearsay import Hearsay
+from protocol.membership.contracts import Network, Seat
+from protocol.membership.local_link import LOCAL_LINK
+from protocol.messages import (
+    GONE,
+    LEFT,
+    MEMBERS_MAX,
+    MEMBERS_PER_PAGE,
+    NAME_BYTES_MAX,
+    NOWHERE,
+    Departure,
+    MemberEntry,
+    encode_parts,
+)
+from protocol.rates import Bucket
+
+log = mishaps.logger("supernode")
+
+SILENT_MAX = 8.0  # seconds without a sign (four beats) until a member is gone
+FRESH = 4.0  # seconds in which a member counts as surely alive
+RETURN_TIME = 60.0  # seconds that a line is kept for its member, after a failover or when it was lost
+REQUESTS_PER_SECOND, REQUESTS_BURST = 200.0, 400.0  # lists and searches from one member
+AWAY_PER_HOST_MAX = 64  # members at one address, loopback aside, with lost links; else a host's comings fill the roster
+UPDATE_DELAY_EACH, UPDATE_DELAY_MAX = 0.001, 0.5  # seconds a roster update waits for more, for each member and at most
+BACKLOG_MAX = 8 << 20  # bytes queued for a member who does not read, until it is given up
+ROUND_TRIP_US_MAX = 60_000_000  # that a member may claim
+
+
+class Line:
+    """One member, as the supernode knows it."""
+
+    def __init__(self, entry: MemberEntry, now: float) -> None:
+        self.entry = entry
+        self.link: Optional[int] = None
+        self.is_ready = False  # it has been sent the roster; only then anything else
+        self.heard_at = now
+        self.heirloom: Optional[messages.Heirloom] = None  # what it gives to its own members, should it ever rule
+        self.was_lost = False  # it comes back from where it gave no sign for a while
+        self.round_trip: Optional[float] = None  # seconds, as the member measured it
+        self.says_good_bye = False  # as soon as the doubt is over
+        self.requests = Bucket(REQUESTS_PER_SECOND, REQUESTS_BURST, now)
+        self._expires_at = now + RETURN_TIME  # when it has no link
+        self._wished_mesh = entry.mesh
+
+    @property
+    def node_id(self) -> bytes:
+        return self.entry.node_id
+
+    @property
+    def is_own(self) -> bool:
+        """Is this the peer of the supernode's own node?"""
+        return self.link == LOCAL_LINK
+
+    def is_fresh(self, now: float) -> bool:
+        """Is it surely alive?"""
+        return now - self.heard_at <= FRESH
+
+    def is_silent(self, now: float) -> bool:
+        return now - self.heard_at > SILENT_MAX
+
+    def has_expired(self, now: float) -> bool:
+        """Is it time to give up a member that has no link?"""
+        return now >= self._expires_at
+
+    def come(self, join: messages.Join, place: Address, order: int, now: float) -> None:
+        """It is taken in, at first or again; the roster follows."""
+        self.entry = self.entry._replace(name=join.name, place=place, order=order, mesh=join.mesh, present=True)
+        self._wished_mesh = join.mesh
+        self.heard_at, self.round_trip = now, None
+        self.is_ready = False
+
+    def recall(self, was_lost: bool, heirloom: messages.Heirloom) -> None:
+        """What it is to those who look for members that were lost."""
+        self.was_lost, self.heirloom = was_lost, heirloom
+
+    def connect(self, link: int) -> None:
+        self.link = link
+
+    def disconnect(self) -> Optional[int]:
+        """It has no link from now on; which one had it?"""
+        link, self.link = self.link, None
+        return link
+
+    def lose_link(self, now: float) -> None:
+        """Its link broke: it has time to come again by a new one."""
+        self.link = None
+        self.is_ready = False
+        self._expires_at = max(now, self.heard_at + SILENT_MAX)
+
+    def hear(self, now: float) -> None:
+        """A sign of life."""
+        self.heard_at = now
+
+    def forgive(self, now: float) -> None:
+        """It was not silent: nobody listened."""
+        self.heard_at = now
+        self._expires_at = max(self._expires_at, now + SILENT_MAX)
+
+    def measure(self, round_trip_us: int) -> None:
+        """The member says how long its Pings take; 0: it does not know yet."""
+        if 0 < round_trip_us <= ROUND_TRIP_US_MAX:
+            self.round_trip = round_trip_us / 1e6
+
+    def await_roster(self) -> None:
+        self.is_ready = False
+
+    def have_roster(self) -> None:
+        self.is_ready = True
+
+    def wish_mesh(self, mesh: bool) -> None:
+        self._wished_mesh = mesh
+
+    def switch_mesh(self, now: float) -> bool:
+        """As it wishes, if its requests have room; somebody who switches without end has its last wish soon."""
+        has_switched = self.entry.mesh != self._wished_mesh and self.requests.take(now)
+        if has_switched:
+            self.entry = self.entry._replace(mesh=self._wished_mesh)
+        return has_switched
+
+    def say_good_bye(self) -> None:
+        self.says_good_bye = True
+
+
+class Register:
+    """All members by node id and by link, what changed since the last update, and who waits for the roster."""
+
+    def __init__(
+        self, network: Network, seat: Seat, hearsay: Hearsay, departing: Callable[[Line, int], None], now: float
+    ) -> None:
+        """`departing`: told of a line, and how (LEFT or GONE), before it is taken out."""
+        self.version = 1  # everyone gets the whole roster when it comes back
+        self.dropped = 0  # messages refused
+        self._network = network
+        self._hearsay = hearsay
+        self._term = seat.term
+        self._own_id = seat.node_id
+        self._departing = departing
+        self._lines: Dict[bytes, Line] = {}
+        for order, entry in enumerate(seat.members[:MEMBERS_MAX]):
+            self._lines[entry.node_id] = Line(entry._replace(present=False, order=order), now)
+        self._next_order = len(self._lines)
+        self._by_link: Dict[int, Line] = {}
+        self._gone: Dict[bytes, Tuple[MemberEntry, float]] = {}  # node id -> its entry, until when
+        self._changed: Dict[bytes, None] = {}  # ordered, unlike a set: a test's seed replays exactly
+        self._departed: Dict[bytes, Departure] = {}
+        self._newcomers: List[Line] = []
+        self._flush_at = math.inf
+        self._accompanied_at = now  # when it last had a member other than itself
+
+    # ---- questions ------------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def __contains__(self, node_id: bytes) -> bool:
+        return node_id in self._lines
+
+    def is_known(self, node_id: bytes) -> bool:
+        """Is it here, or was it until a minute ago?"""
+        return node_id in self._lines or node_id in self._gone
+
+    def get(self, node_id: Optional[bytes]) -> Optional[Line]:
+        return None if node_id is None else self._lines.get(node_id)
+
+    def ready(self, node_id: bytes) -> Optional[Line]:
+        """The line of a member who may be sent anything."""
+        line = self._lines.get(node_id)
+        return line if line is not None and line.link is not None and line.is_ready else None
+
+    def on_link(self, link: int) -> Optional[Line]:
+        return self._by_link.get(link)
+
+    @property
+    def own(self) -> Optional[Line]:
+        """The line of this node's own peer, once it has joined."""
+        return self._by_link.get(LOCAL_LINK)
+
+    def lines(self) -> List[Line]:
+        return list(self._lines.values())
+
+    def in_order(self) -> List[Line]:
+        """The order in which members would take over."""
+        return sorted(self._lines.values(), key=lambda line: (line.entry.order, line.node_id))
+
+    def first_alive(self, now: float) -> Optional[Line]:
+        """Who is to rule next."""
+        for line in self.in_order():
+            if line.link not in (None, LOCAL_LINK) and line.is_ready and line.is_fresh(now):
+                return line
+        return None
+
+    def linked_count(self) -> int:
+        """Links with members; the own peer is none."""
+        return sum(link != LOCAL_LINK for link in self._by_link)
+
+    def link_count(self) -> int:
+        """To how many a message to all is sent."""
+        return len(self._by_link)
+
+    def alone_for(self, now: float) -> float:
+        """Seconds without a member other than this node itself."""
+        return 0.0 if self.linked_count() else now - self._accompanied_at
+
+    def heard_ago(self, node_id: bytes, now: float) -> Optional[float]:
+        """Seconds since that member gave a sign; None for one who is not here."""
+        line = self._lines.get(node_id)
+        if line is None or line.link is None:
+            return None
+        return 0.0 if line.is_own else now - line.heard_at
+
+    def round_trip(self, node_id: bytes) -> Optional[float]:
+        """Seconds, as that member measured it last; None if it is not here or has not yet."""
+        line = self._lines.get(node_id)
+        return line.round_trip if line is not None and line.link is not None else None
+
+    def own_name_size(self) -> int:
+        """Bytes of the name in this node's Answers."""
+        line = self._lines.get(self._own_id)
+        return NAME_BYTES_MAX if line is None else len(line.entry.name.encode("utf-8"))
+
+    # ---- sending --------------------------------------------------------------------------------------------------
+
+    def send(self, line: Line, message: Any) -> None:
+        assert line.link is not None
+        self._network.send(line.link, *encode_parts(message))
+
+    def broadcast(self, message: Any, without: Optional[Line] = None) -> None:
+        """To all who have the roster."""
+        parts = encode_parts(message)
+        for link, line in list(self._by_link.items()):
+            if line.is_ready and line is not without:
+                self._network.send(link, *parts)
+
+    # ---- who comes ------------------------------------------------------------------------------------------------
+
+    def refusal(self, node_id: bytes, host: str) -> Optional[messages.Busy]:
+        """What somebody is answered for whom there is no room."""
+        if node_id not in self._lines and len(self._lines) >= MEMBERS_MAX:
+            return messages.Busy(0, f"the network is full ({MEMBERS_MAX} nodes)")
+        if node_id not in self._lines and self._has_too_many_away(host):
+            return messages.Busy(2000, "too many went away from that address")
+        return None
+
+    def _has_too_many_away(self, host: str) -> bool:
+        """On loopback, where a whole lab may run, all of it may be away after a failover: there only the rate counts.
+
+        Whoever floods from there could fill the roster with links that it keeps as well; lost ones are gone after 8 s.
+        """
+        away = sum(line.link is None and line.entry.place[0] == host for line in self._lines.values())
+        return away >= AWAY_PER_HOST_MAX and not is_loopback(host)
+
+    def refuse(self, link: int, message: Any) -> None:
+        """Answer a Join that is not taken; whoever was on that link is on none."""
+        log.info("link %d is not taken in: %r", link, message)
+        self._network.send(link, *encode_parts(message))
+        line = self._by_link.pop(link, None)
+        if line is not None:
+            line.disconnect()
+        self._network.disconnect(link, "not taken in")
+
+    def take_in(self, link: int, address: Address, join: messages.Join, now: float) -> Line:
+        """A member, new or not, comes by this link; it is sent the roster with the next update."""
+        line = self._lines.get(join.node_id) or self._new_line(join, now)
+        self._replace_link(line, link)
+        order = line.entry.order
+        if line.entry.name != join.name:  # as one who comes now: who came before it under that name has the first right
+            order = self._new_order()
+        line.come(join, NOWHERE if link == LOCAL_LINK else address, order, now)
+        self._newcomers.append(line)
+        log.info("took in %s, node %s at %s:%d; %d are here", join.name, join.node_id.hex(), *address, len(self._lines))
+        self._mark(line, now)
+        return line
+
+    def _new_line(self, join: messages.Join, now: float) -> Line:
+        entry, _ = self._gone.pop(join.node_id, (None, 0.0))
+        if entry is None:
+            entry = MemberEntry(join.node_id, join.name, NOWHERE, self._new_order(), join.mesh, True)
+        line = self._lines[join.node_id] = Line(entry, now)
+        self._departed.pop(join.node_id, None)
+        return line
+
+    def _new_order(self) -> int:
+        order = self._next_order
+        self._next_order += 1
+        return order
+
+    def _replace_link(self, line: Line, link: int) -> None:
+        """The member comes by this link from now on; whoever was on it before is not."""
+        other = self._by_link.get(link)
+        if other is not None and other is not line:
+            self.dropped += 1
+            other.disconnect()  # one link, two node ids: the first one loses it
+        if line.link is not None and line.link != link:
+            self._by_link.pop(line.link, None)
+            self._network.disconnect(line.link, "it joined again by another link")
+        line.connect(link)
+        self._by_link[link] = line
+
+    # ---- what members say of themselves ---------------------------------------------------------------------------
+
+    def may_ask(self, line: Line, now: float) -> bool:
+        """One request more of this member."""
+        if line.requests.take(now):
+            return True
+        self.dropped += 1
+        return False
+
+    def on_ping(self, line: Line, ping: messages.Ping, now: float) -> None:
+        line.measure(ping.round_trip_us)
+        if not line.is_own:
+            self._hearsay.on_answer(line.entry.place, now)
+        self.send(line, messages.Pong(ping.stamp, self._term))
+        if ping.term < self._term:
+            self.send(line, messages.Stale(self._term, NOWHERE))
+
+    def on_pong(self, line: Line, pong: messages.Pong, now: float) -> None:
+        """Its arrival was the sign of life."""
+
+    def on_leave(self, line: Line, leave: messages.Leave, now: float) -> None:
+        if not line.is_own:
+            self._depart(line, LEFT, now)
+
+    def on_set_mesh(self, line: Line, message: messages.SetMesh, now: float) -> None:
+        line.wish_mesh(message.mesh)
+        self.switch_mesh(line, now)
+
+    def switch_mesh(self, line: Line, now: float) -> None:
+        if line.switch_mesh(now):
+            self._mark(line, now)
+
+    def wants_roster(self, line: Line, now: float) -> bool:
+        """It missed a version, and is sent the whole of it soon; False if it is to be sent it anyway, or asks a lot."""
+        if not self.may_ask(line, now) or line in self._newcomers or not line.is_ready:
+            return False
+        line.await_roster()
+        self._newcomers.append(line)
+        self._flush_at = min(self._flush_at, now + UPDATE_DELAY_MAX)
+        return True
+
+    # ---- who goes -------------------------------------------------------------------------------------------------
+
+    def lose_link(self, link: int, now: float) -> None:
+        line = self._by_link.pop(link, None)
+        if line is not None and line.link == link:
+            line.lose_link(now)
+
+    def forgive_silence(self, now: float) -> None:
+        """This node slept: nobody else was silent, and it was not alone."""
+        for line in self._lines.values():
+            line.forgive(now)
+        self._accompanied_at = now
+
+    def on_tick(self, now: float) -> None:
+        """Is anybody here? Whom was it long enough to remember?"""
+        if self.linked_count():
+            self._accompanied_at = now
+        for node_id in [node_id for node_id, (_, until) in self._gone.items() if until <= now]:
+            del self._gone[node_id]
+
+    def check(self, line: Line, now: float) -> None:
+        """Is this member still here?"""
+        if line.link is None:
+            if line.has_expired(now):
+                self._depart(line, GONE, now)
+        elif line.is_own:
+            line.hear(now)
+        elif line.is_silent(now) or self._network.backlog(line.link) > BACKLOG_MAX:
+            self._depart(line, GONE, now)
+
+    def _depart(self, line: Line, how: int, now: float) -> None:
+        node_id = line.node_id
+        log.info("%s, node %s, %s", line.entry.name, node_id.hex(), "is gone" if how == GONE else "left")
+        self._departing(line, how)
+        del self._lines[node_id]
+        link = line.disconnect()
+        if link is not None:
+            self._by_link.pop(link, None)
+            self._network.disconnect(link, "gone" if how == GONE else "left")
+        if how == GONE:
+            self._remember(line.entry, now)
+        self._mark(line, now)
+        self._changed.pop(node_id, None)
+        silent_ms = int(1000 * min(1e6, max(0.0, now - line.heard_at)))
+        self._departed[node_id] = Departure(node_id, how, silent_ms)
+
+    def _remember(self, entry: MemberEntry, now: float) -> None:
+        """It may come back, to its old place in the order."""
+        if len(self._gone) >= MEMBERS_MAX:
+            del self._gone[next(iter(self._gone))]
+        self._gone[entry.node_id] = entry, now + RETURN_TIME
+
+    # ---- updates --------------------------------------------------------------------------------------------------
+
+    def next_deadline(self) -> float:
+        """When `flush` is due."""
+        return self._flush_at
+
+    def _mark(self, line: Line, now: float) -> None:
+        """This line changed: tell everyone soon, together with what else changes meanwhile."""
+        self._changed[line.node_id] = None
+        self._flush_at = min(self._flush_at, now + min(UPDATE_DELAY_MAX, UPDATE_DELAY_EACH * len(self._lines)))
+
+    def flush(self, now: float, news: Callable[[Line], Iterable[Any]]) -> None:
+        """Send what changed to those who have the roster, and the whole of it to those who just came.
+
+        `news`: what else one of these is to know.
+        """
+        self._flush_at = math.inf
+        self._send_update()
+        newcomers, self._newcomers = self._newcomers, []
+        pages = [encode_parts(page) for page in self._pages()] if newcomers else []
+        for line in newcomers:
+            if line.link is None or line.is_ready:
+                continue
+            for page in pages:
+                self._network.send(line.link, *page)
+            line.have_roster()
+            for message in news(line):
+                self.send(line, message)
+
+    def _send_update(self) -> None:
+        changed = [self._lines[node_id].entry for node_id in self._changed if node_id in self._lines]
+        departed = list(self._departed.values())
+        self._changed.clear()
+        self._departed.clear()
+        while changed or departed:
+            self.version += 1
+            update = messages.RosterUpdate(
+                self._term, self.version, tuple(changed[:MEMBERS_PER_PAGE]), tuple(departed[:MEMBERS_PER_PAGE])
+            )
+            del changed[:MEMBERS_PER_PAGE], departed[:MEMBERS_PER_PAGE]
+            self.broadcast(update)
+
+    def _pages(self) -> List[messages.RosterPage]:
+        entries = tuple(line.entry for line in self.in_order())
+        return [
+            messages.RosterPage(self._term, self.version, first, len(entries), entries[first:][:MEMBERS_PER_PAGE])
+            for first in range(0, len(entries), MEMBERS_PER_PAGE)
+        ]
+
+    # ---- the end --------------------------------------------------------------------------------------------------
+
+    def tell_last(self, message: Any) -> None:
+        """The last message, to all who are here, with or without the roster."""
+        for line in self._lines.values():
+            if line.link is not None:
+                line.have_roster()
+            else:
+                line.await_roster()
+        self.broadcast(message)
+
+    def close(self) -> List[int]:
+        """The links that are to be closed, each after what was sent on it."""
+        links = [link for link in self._by_link if link != LOCAL_LINK]
+        self._by_link.clear()
+        return links
