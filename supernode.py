@@ -14,16 +14,13 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-from collections import deque
-from typing import Any, Callable, Deque, Dict, Hashable, Iterator, Optional, Set, Tuple
+from typing import Any, Callable, Dict, Iterator, Optional, Set, Tuple
 
 from protocol import messages, mishaps
 from protocol.addresses import may_contact, seen_from
-from protocol.fairness import FairShares
 from protocol.fields import Address
 from protocol.hearsay import Hearsay
 from protocol.membership.chat import ChatOrder
-from protocol.lateness import SLEPT_AFTER
 from protocol.membership.contracts import Network, Seat
 from protocol.membership.door import is_better
 from protocol.membership.heirs import LOST_HEIRLOOMS_MAX, Heirlooms, heirloom_of, is_heir, marked
@@ -43,16 +40,16 @@ from protocol.messages import (
     Answer,
 )
 from protocol.rates import Bucket
-from protocol.ruling.alarm import Alarm
+from protocol.ruling.alarm import TICK, Alarm
 from protocol.ruling.catalogue import Catalogue
 from protocol.ruling.credit import Credit
+from protocol.ruling.doubt import Doubt
 from protocol.ruling.newcomers import Admission, Waiting
 from protocol.ruling.register import Line, Register
 from protocol.ruling.rivals import Rivals, gives_way
 
 log = mishaps.logger("supernode")
 
-TICK = 0.5  # seconds between two looks at the members
 HEAL_INTERVAL = 10.0
 HEAL_APART = 15.0  # seconds, at a place that has not answered lately (protocol/hearsay.py)
 FIRST_HEAL = 1.0  # seconds from taking office to the first look at the latest: another may have taken it as well
@@ -68,20 +65,11 @@ QUERY_SIZE = len(messages.encode(messages.Query(bytes(8))))
 WANTED_SIZE = len(messages.encode(messages.Wanted(bytes(8), NOWHERE)))
 STALE_SIZE = len(messages.encode(messages.Stale(0, NOWHERE)))
 ANSWER_SIZE = 97  # at most, beside the name
-DOUBT_TIME = 3.0  # seconds to find out whether somebody took over meanwhile
-DOUBT_QUERY_INTERVAL = 0.5
-DOUBT_APART = 1.0  # seconds, at a place that has not answered lately (protocol/hearsay.py)
-HELD_MAX = 10_000  # messages kept while in doubt, and files that they announce: 1 KB each, and 12 MB at worst
 HANDOVER_TIME = 2.0
 ASK_BACK_AFTER = 2.0  # seconds: who asks may be about to join
 GO_OVER_TIME = 6.0  # seconds for the other network to take this node in; who wants to join comes again after it
 GO_OVER_AGAIN = 10.0  # until the next try, doubled with each: a stranger's empty promise keeps nobody away for long
 OTHER_NETWORKS_TOLD_MAX = 16
-
-
-def _cost_held(message: Any) -> int:
-    """Of these that are kept: one, and one more for each file that it tells of."""
-    return 1 + len(getattr(message, "entries", ()))
 
 
 class Supernode:
@@ -119,6 +107,7 @@ class Supernode:
         self._proofs: Dict[bytes, Tuple[Address, bytes]] = {}  # nonce of a Prove -> where it went, who claims to rule
         self._proves = Bucket(PROVES_PER_SECOND, PROVES_BURST, now)
         self._obeyed_by_lost: Dict[bytes, float] = {}  # another supernode -> when one of the lost last named it
+        self.doubt = Doubt(self.register, self._prober, now)
         self._waiting = Alarm()
         self.chat = ChatOrder(seat.recent_chat, self.register.broadcast, self._waiting.set)
         for line in self.register.lines():
@@ -139,12 +128,6 @@ class Supernode:
         self._go_again_at, self._go_again_after = -math.inf, GO_OVER_AGAIN
         self._next_heal = now + rng.random() * FIRST_HEAL
         self._healed_at = -math.inf
-        self._awake_at = now  # the last event of any kind
-        self._doubt_until = -math.inf
-        self._doubt_asked: Set[bytes] = set()
-        self._next_doubt_query = math.inf
-        self._held: Deque[Tuple[Line, Any]] = deque()
-        self._held_shares = FairShares(HELD_MAX)  # by node id
         self._successor: Optional[Address] = None  # where this one's members are sent when it no longer rules
         self._done: Optional[Callable[[], None]] = None
         self._leaving: Set[int] = set()
@@ -168,6 +151,14 @@ class Supernode:
             messages.Offer: self.catalogue.on_offer,
             messages.NotRelayed: self.catalogue.on_not_relayed,
         }
+        self._refused: Dict[Any, Callable[[Line, Any, float], None]] = {  # what found no room in doubt
+            messages.Say: self._on_say_refused,
+            messages.SetMesh: self.register.wish_mesh,
+            messages.ShareDigest: self.catalogue.want_shares_again,
+            messages.SharePage: self.catalogue.want_shares_again,
+            messages.ShareAdd: self.catalogue.want_shares_again,
+            messages.ShareRemove: self.catalogue.want_shares_again,
+        }
 
     # ---- questions ------------------------------------------------------------------------------------------------
 
@@ -184,7 +175,7 @@ class Supernode:
         return self.register.on_link(link) is not None or link in self._leaving or link in self._admission
 
     def is_in_doubt(self, now: float) -> bool:
-        return now < self._doubt_until
+        return self.doubt.is_on(now)
 
     def heard_ago(self, node_id: bytes, now: float) -> Optional[float]:
         """Seconds since that member gave a sign; None for one who is not here."""
@@ -299,50 +290,30 @@ class Supernode:
         if line is None or self.has_ended:
             return
         line.hear(now)
-        if self._held and not self.is_in_doubt(now):
+        if self.doubt.has_held() and not self.is_in_doubt(now):
             self._release(now)  # nothing overtakes what was said before it
         if type(message) not in self._handlers or line.says_good_bye:
             self._dropped += 1  # not a member's to say (rosters, handovers, claims), or no more
         elif self.is_in_doubt(now) and type(message) not in _ANSWERED_IN_DOUBT:
-            self._hold(line, message)
+            self._hold(line, message, now)
         else:
             self._handlers[type(message)](line, message, now)
 
-    def _hold(self, line: Line, message: Any) -> None:
-        """Keep a message until the doubt is over. When there are too many, who has most of them says its last again."""
-        if type(message) is messages.Leave:  # it is not said again, but once by each: it needs no share
-            line.say_good_bye()
-            self._held.append((line, message))
-            return
-        cost, node_id = _cost_held(message), line.entry.node_id
-        who = self._held_shares.gives_way(node_id, cost)
-        while who is not None and who != node_id:
-            self._drop_last_held(who)
-            who = self._held_shares.gives_way(node_id, cost)
-        if who == node_id:
-            self._refuse_held(line, message)
-        else:
-            self._held_shares.take(node_id, cost)
-            self._held.append((line, message))
+    def _hold(self, line: Line, message: Any, now: float) -> None:
+        """Keep it until the doubt is over. What finds no room is said again: its owner sees to it."""
+        for other, refused in self.doubt.hold(line, message):
+            self._dropped += 1
+            owner = self._refused.get(type(refused))
+            if owner is not None:
+                owner(other, refused, now)
 
-    def _drop_last_held(self, node_id: Hashable) -> None:
-        behind, (line, message) = next(
-            (behind, held)
-            for behind, held in enumerate(reversed(self._held), 1)
-            if held[0].entry.node_id == node_id and type(held[1]) is not messages.Leave
-        )
-        del self._held[-behind]
-        self._held_shares.give_back(node_id, _cost_held(message))
-        self._refuse_held(line, message)
+    def _release(self, now: float) -> None:
+        """The doubt is over: go on with what was held."""
+        for line, message in self.doubt.release():
+            self._handlers[type(message)](line, message, now)
 
-    def _refuse_held(self, line: Line, message: Any) -> None:
-        self._dropped += 1
-        if isinstance(message, messages.Say):
-            self.chat.refuse(line.node_id, message.counter)
-        elif isinstance(message, messages.SetMesh):
-            line.wish_mesh(message.mesh)
-        elif type(message) in _ABOUT_SHARES:
-            self.catalogue.want_shares_again(line, message, self._awake_at)
+    def _on_say_refused(self, line: Line, say: messages.Say, now: float) -> None:
+        self.chat.refuse(line.node_id, say.counter)
 
     def _on_roster_request(self, line: Line, request: messages.RosterRequest, now: float) -> None:
         if self.register.wants_roster(line, now):
@@ -368,8 +339,7 @@ class Supernode:
         if self.has_ended:
             return
         if self.is_in_doubt(now):
-            if now >= self._next_doubt_query:
-                self._ask_successors(now)
+            self.doubt.on_timer(now)
             return
         self._release(now)
         if now >= self._next_tick:
@@ -389,8 +359,8 @@ class Supernode:
     def next_deadline(self) -> float:
         if self.has_ended:
             return self._leave_by
-        if self._doubt_until > self._awake_at:
-            return min(self._doubt_until, self._next_doubt_query)
+        if self.doubt.next_deadline() < math.inf:
+            return self.doubt.next_deadline()
         return min(self._next_tick, self._next_heal, self.register.next_deadline(), self._waiting.at)
 
     def _look_at_members(self, now: float) -> None:
@@ -404,32 +374,8 @@ class Supernode:
     # ---- sleep, partition, step-down ------------------------------------------------------------------------------
 
     def _watch_sleep(self, now: float) -> None:
-        """Were we late by more than a moment? Then somebody may have taken over, and nobody was silent."""
-        late, self._awake_at = now - self._awake_at - TICK, now
-        if late <= SLEPT_AFTER or self.has_ended:
-            return
-        self.register.forgive_silence(now)
-        self._ask_successors(now)
-        if self._doubt_asked:
-            self._doubt_until = now + DOUBT_TIME
-
-    def _ask_successors(self, now: float) -> None:
-        """Ask the first three who would have taken over, again those who did not answer."""
-        lines = [line for line in self.register.in_order() if line.entry.place != NOWHERE][:3]
-        if self.is_in_doubt(now):
-            lines = [line for line in lines if line.entry.node_id in self._doubt_asked]
-        self._doubt_asked = {line.entry.node_id for line in lines}
-        for line in lines:
-            self._prober.ask(line.entry.place, "doubt", now, DOUBT_APART)
-        self._next_doubt_query = now + DOUBT_QUERY_INTERVAL
-
-    def _release(self, now: float) -> None:
-        """The doubt is over: go on with what was held, also of one whose link was lost meanwhile."""
-        self._doubt_until = -math.inf
-        held, self._held = self._held, deque()
-        self._held_shares = FairShares(HELD_MAX)
-        for line, message in held:
-            self._handlers[type(message)](line, message, now)
+        if self.doubt.has_slept(now) and not self.has_ended:
+            self.doubt.begin(now)
 
     def _heal(self, now: float) -> None:
         """Look for another supernode of this network: where one was, at members who are away, and by broadcast."""
@@ -519,9 +465,7 @@ class Supernode:
             self._prober.ask_hinted(seen_from(answer.supernode, address), "heal", [address[0]], now)
         if answer.term > self.term:
             return
-        self._doubt_asked.discard(answer.node_id)
-        if not self._doubt_asked and self.is_in_doubt(now):
-            self._doubt_until = now  # those who would have taken over did not
+        self.doubt.did_not_rule(answer.node_id, now)
 
     def _meet(self, address: Address, answer: Answer, now: float) -> None:
         """Another supernode of our network: one of the two gives way, as `rivals` has it."""
@@ -664,7 +608,7 @@ class Supernode:
             self._admission.discard(waiting.link)
             self.register.refuse(waiting.link, messages.NotSupernode(self.term, successor or NOWHERE))
         links = self.register.close()
-        self._held.clear()
+        self.doubt.drop_held()
         self._leaving = set(links)
         self._leave_by = now + HANDOVER_TIME
         for link in links:
@@ -683,5 +627,4 @@ _LONE_HANDLERS: Dict[Any, Callable[[Supernode, Address, Any, float], None]] = {
     messages.Prove: Supernode._on_prove,
     messages.Proof: Supernode._on_proof,
 }
-_ABOUT_SHARES = {messages.ShareDigest, messages.SharePage, messages.ShareAdd, messages.ShareRemove}
 _ANSWERED_IN_DOUBT = {messages.Ping, messages.Pong}

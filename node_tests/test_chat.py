@@ -15,7 +15,8 @@ from protocol.membership.contracts import Seat
 from protocol.membership.proofs import node_id_of, random_bytes
 from protocol.messages import Chat, Join, MemberEntry, RosterRequest, Say, SetMesh, SharesWanted, decode
 from protocol.ruling.catalogue import SHARES_AGAIN_AFTER
-from supernode import HELD_MAX, Supernode
+from protocol.ruling.doubt import HELD_MAX
+from supernode import Supernode
 
 BO, CY = 2, 3  # links
 

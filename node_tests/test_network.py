@@ -460,7 +460,8 @@ class Story:
         role = ruler.peer.supernode
         if role is None or other.peer.supernode_id == ruler.peer.node_id:
             return False
-        known = {*role._known_supernodes, *role._lost_places, *(line.entry.place for line in role.register._lines.values())}
+        places = (line.entry.place for line in role.register.lines())
+        known = {*role._known_supernodes, *role._lost_places, *places}
         return other.network.address in known
 
     def check_agreement(self):

@@ -9,12 +9,12 @@ from typing import Any, Dict, Iterator, List, Tuple
 
 import pytest
 
-import supernode
 from node_tests.stub_node import PORT, Lab, StubNode, share
 from node_tests.test_membership import Stranger, obeyed_by_all
 from protocol import messages
 from protocol.membership.proofs import node_id_of, random_bytes
 from protocol.messages import NO_NODE, ListPage, ListRequest, Offer, Relay, Search, SharesWanted, encode
+from protocol.ruling import doubt as doubt_room
 from protocol.ruling import index as index_room
 from protocol.ruling.alarm import WAITING_INTERVAL
 from protocol.ruling.catalogue import ROWS_PER_REQUEST_FITTED, WORK_PER_SECOND
@@ -191,7 +191,8 @@ def test_who_asks_for_many_lists_in_a_row_gets_them_all_if_later() -> None:
     ruler, asker = lab.nodes
     assert ruler.supernode is not None
     for number in range(2):
-        ruler.supernode.catalogue.index.add(bytes([number]) * 8, [share(10_000 * number + each) for each in range(10_000)])
+        shares = [share(10_000 * number + each) for each in range(10_000)]
+        ruler.supernode.catalogue.index.add(bytes([number]) * 8, shares)
     announce(lab, asker, share(1, "mine.txt"))
     asker.received.clear()
     for number in range(30):
@@ -209,7 +210,8 @@ def test_lists_and_searches_of_all_together_have_a_bound_and_who_asked_least_has
     ruler, *greedy, modest = lab.nodes
     assert ruler.supernode is not None
     for number in range(10):
-        ruler.supernode.catalogue.index.add(bytes([number]) * 8, [share(10_000 * number + each) for each in range(10_000)])
+        shares = [share(10_000 * number + each) for each in range(10_000)]
+        ruler.supernode.catalogue.index.add(bytes([number]) * 8, shares)
     cost_of_each = 1 + 100_000 / ROWS_PER_REQUEST_FITTED
     for second in range(4):
         for number in range(16 * len(greedy)):
@@ -576,7 +578,7 @@ def test_in_doubt_a_good_bye_does_not_overtake_the_lines_that_were_said_before_i
 
 
 def test_in_doubt_many_good_byes_of_one_member_are_one_and_take_nobodys_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supernode, "HELD_MAX", 2)
+    monkeypatch.setattr(doubt_room, "HELD_MAX", 2)
     lab = Lab(19, 5)
     ruler, (greedy, heard) = lab.nodes[0], lab.nodes[3:]
     for node in lab.nodes[1:3]:
@@ -591,13 +593,13 @@ def test_in_doubt_many_good_byes_of_one_member_are_one_and_take_nobodys_room(mon
     lab.run(1.0)
     heard.say("room")
     lab.run(0.5)
-    assert len(ruler.supernode._held) == 3
+    assert len(ruler.supernode.doubt._held) == 3
     lab.run(2.5)
     assert heard.chat[:2] == [("n3", "one"), ("n4", "room")]
 
 
 def test_in_doubt_a_member_who_says_very_much_leaves_the_others_their_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supernode, "HELD_MAX", 100)
+    monkeypatch.setattr(doubt_room, "HELD_MAX", 100)
     lab = Lab(19, 5)
     ruler = lab.nodes[0]
     for node in lab.nodes[1:3]:
@@ -611,12 +613,12 @@ def test_in_doubt_a_member_who_says_very_much_leaves_the_others_their_room(monke
     lab.nodes[4].say("anybody?")
     lab.run(0.2)
     assert ruler.supernode.is_in_doubt(lab.world.now)
-    held = ruler.supernode._held
+    held = ruler.supernode.doubt._held
     assert [message.text for _, message in held if isinstance(message, messages.Say)] == ["anybody?"]
     assert len(held) <= 100
     lab.run(4.0)
     assert ("n4", "anybody?") in lab.nodes[3].chat
-    assert not ruler.supernode._held and not ruler.supernode._held_shares.total
+    assert not ruler.supernode.doubt._held and not ruler.supernode.doubt._shares.total
 
 
 @pytest.mark.parametrize("seed", range(3))

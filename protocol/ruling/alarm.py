@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+TICK = 0.5  # seconds between two looks at the members
 WAITING_INTERVAL = 0.1  # seconds between two looks whether what was put off has its turn
 
 

@@ -338,8 +338,12 @@ class Register:
             self._depart(line, LEFT, now)
 
     def on_set_mesh(self, line: Line, message: messages.SetMesh, now: float) -> None:
-        line.wish_mesh(message.mesh)
+        self.wish_mesh(line, message, now)
         self.switch_mesh(line, now)
+
+    def wish_mesh(self, line: Line, message: messages.SetMesh, now: float) -> None:
+        """What it wants is known, and comes about at one of the next looks."""
+        line.wish_mesh(message.mesh)
 
     def switch_mesh(self, line: Line, now: float) -> None:
         if line.switch_mesh(now):
