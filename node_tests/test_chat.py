@@ -112,7 +112,7 @@ def test_a_line_said_again_while_it_waits_is_told_once(table: Table) -> None:
 
 def test_a_line_that_did_not_fit_among_what_is_held_in_doubt_is_not_overtaken(table: Table) -> None:
     table.role.on_timer(20.0)  # it slept
-    assert table.role.is_in_doubt(20.0)
+    assert table.role.doubt.is_on(20.0)
     for number in range(HELD_MAX - 1):
         table.role.on_message(BO, RosterRequest(number), 20.0)
     for counter in (1, 2, 3):
@@ -129,7 +129,7 @@ def test_what_comes_when_the_doubt_is_just_over_does_not_overtake_what_is_held(t
     table.role.on_timer(20.0)  # it slept
     table.say(BO, 1, 20.0)
     table.role.on_timer(22.0)
-    assert not table.role.is_in_doubt(23.1)
+    assert not table.role.doubt.is_on(23.1)
     table.say(BO, 2, 23.1)  # before the timer comes
     assert table.counters(CY) == [1, 2]
 

@@ -387,7 +387,7 @@ def test_two_networks_that_both_have_members_stay_two_and_say_so() -> None:
 def test_who_is_only_asked_by_a_larger_network_finds_it_by_asking_back() -> None:
     site, dan, (ana, bo) = lone_and_large(23)
     ana.membership.search_port = PORT
-    dan.supernode._next_heal = float("inf")  # its own broadcasts do not get there
+    dan.supernode.rivals._next_heal = float("inf")  # its own broadcasts do not get there
     for _ in range(2):  # the first alone has not paid for an Answer and a question
         ana._do(ana.supernode._prober.ask, dan.network.address, "heal", site.world.now)
     assert site.becomes_one(5.0)
@@ -615,7 +615,7 @@ class Story:
         """Why this did not end well, or nothing."""
         members = [node for node in self.site.awake() if node.membership.is_joined]
         networks = {node.membership.network_id for node in members}
-        lone = [node.membership.name for node in members if node.is_ruling and node.supernode.is_lone]
+        lone = [node.membership.name for node in members if node.is_ruling and node.supernode.neighbours.is_lone]
         if len(networks) > 1 and (lone or not self.was_empty):
             return "%d networks, alone: %s" % (len(networks), ", ".join(lone))
         for ip in sorted({node.network.address[0] for node in members}):

@@ -461,7 +461,7 @@ class Story:
         if role is None or other.peer.supernode_id == ruler.peer.node_id:
             return False
         places = (line.entry.place for line in role.register.lines())
-        known = {*role._known_supernodes, *role._lost_places, *places}
+        known = {*role.seat.known_supernodes, *role.witnesses.lost_places, *places}
         return other.network.address in known
 
     def check_agreement(self):

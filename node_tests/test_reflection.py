@@ -179,10 +179,10 @@ def test_an_answer_to_a_broadcast_in_a_strangers_name_brings_the_stranger_three_
     for _ in range(50):
         ruler._prober.broadcast(PORT, "heal", lab.world.now)
         forged = messages.Answer(
-            list(ruler._prober._pending)[-1], bytes(8), ruler.network_id, ruler.term, b"v" * 8, messages.ROLE_SUPERNODE,
-            b"v" * 8, NOWHERE, 0, 5, "v", bytes(16),
+            list(ruler._prober._pending)[-1], bytes(8), ruler.seat.network_id, ruler.term, b"v" * 8,
+            messages.ROLE_SUPERNODE, b"v" * 8, NOWHERE, 0, 5, "v", bytes(16),
         )  # fmt: skip
-        assert ruler.on_lone(VICTIM, with_proof(forged, ruler._secret), lab.world.now)
+        assert ruler.on_lone(VICTIM, with_proof(forged, ruler.seat.secret), lab.world.now)
         lab.run(1)
     to_victim = [messages.decode(data) for address, data in sent if address == VICTIM]
     assert len(to_victim) == UNANSWERED_MAX and {type(message) for message in to_victim} == {messages.Query}

@@ -551,7 +551,7 @@ def test_in_doubt_after_a_sleep_the_supernode_holds_its_tongue_and_then_goes_on(
     ruler.sleep()
     lab.run(2.6)
     ruler.wake()
-    assert ruler.supernode.is_in_doubt(lab.world.now)
+    assert ruler.supernode.doubt.is_on(lab.world.now)
     lab.nodes[3].say("anybody?")
     lab.run(2.5)
     assert not lab.nodes[3].chat and lab.rulers() == [ruler]
@@ -567,11 +567,11 @@ def test_in_doubt_a_good_bye_does_not_overtake_the_lines_that_were_said_before_i
     ruler.sleep()
     lab.run(2.6)
     ruler.wake()
-    assert ruler.supernode.is_in_doubt(lab.world.now)
+    assert ruler.supernode.doubt.is_on(lab.world.now)
     said.say("it is late")
     said.quit()
     lab.run(1.0)
-    assert ruler.supernode.is_in_doubt(lab.world.now) and not heard.chat
+    assert ruler.supernode.doubt.is_on(lab.world.now) and not heard.chat
     lab.run(3.0)
     assert heard.chat == [("n3", "it is late")]
     assert said.membership.node_id not in heard.membership.roster
@@ -612,7 +612,7 @@ def test_in_doubt_a_member_who_says_very_much_leaves_the_others_their_room(monke
     lab.run(0.2)
     lab.nodes[4].say("anybody?")
     lab.run(0.2)
-    assert ruler.supernode.is_in_doubt(lab.world.now)
+    assert ruler.supernode.doubt.is_on(lab.world.now)
     held = ruler.supernode.doubt._held
     assert [message.text for _, message in held if isinstance(message, messages.Say)] == ["anybody?"]
     assert len(held) <= 100

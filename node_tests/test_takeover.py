@@ -15,8 +15,8 @@ from protocol.membership.lost import LostPlaces
 from protocol.membership.promises import FIRST_WAIT, HOSTS_MAX, KEPT_AFTER, WAIT_MAX, Promises
 from protocol.membership.proofs import node_id_of, with_proof
 from protocol.messages import NOWHERE, ROLE_MEMBER, ROLE_SUPERNODE, Answer, decode, encode
-from protocol.ruling.rivals import ALONE_AFTER, FORGOTTEN_AFTER, RIVALS_MAX, STANDS_AFTER, Rivals, gives_way
-from supernode import ANSWER_SIZE
+from protocol.ruling.credit import ANSWER_SIZE
+from protocol.ruling.rivals import ALONE_AFTER, FORGOTTEN_AFTER, RIVALS_MAX, STANDS_AFTER, Meetings, gives_way
 
 THRONE = b"throne!!"
 
@@ -93,7 +93,7 @@ def test_a_living_member_that_names_another_ruler_is_no_witness() -> None:
     hint(usurper, lab, 40.0)
     ruler = lab.nodes[0].supernode
     assert ruler is not None and ruler.term == 1
-    assert [node.membership.supernode_id for node in lab.living()] == [ruler.node_id] * 3
+    assert [node.membership.supernode_id for node in lab.living()] == [ruler.seat.node_id] * 3
 
 
 def test_one_that_was_lost_and_rules_alone_is_yielded_to() -> None:
@@ -150,7 +150,7 @@ def test_a_newcomer_who_rules_in_time_knows_whom_the_network_lost_before_it_came
     lab.nodes[0].quit()
     lab.run(5.0)
     assert lab.rulers() == [lab.nodes[1], newcomer]
-    assert newcomer.supernode is not None and set(newcomer.supernode._lost_places) >= {("10.0.0.3", PORT)}
+    assert newcomer.supernode is not None and set(newcomer.supernode.witnesses.lost_places) >= {("10.0.0.3", PORT)}
     for node in lab.nodes:
         node.network.broadcast_lone = lambda port, data: None  # type: ignore[method-assign]
     lab.world.heal()
@@ -204,7 +204,7 @@ def test_where_nobody_is_left_who_could_tell_the_halves_stay_apart_and_both_pers
     assert lab.rulers() == [there[1], here[2]]
     for ruler in lab.rulers():
         assert ruler.supernode is not None
-        ruler.supernode._on_notice = notices.append
+        ruler.supernode.neighbours._on_notice = notices.append
     lab.world.heal()
     lab.run(200.0)
     assert lab.rulers() == [there[1], here[2]]
@@ -342,7 +342,7 @@ def test_who_gives_way_in_all_cases() -> None:
 
 
 def test_a_rival_is_met_from_the_first_time_on_until_it_was_not_met_for_a_while() -> None:
-    rivals = Rivals()
+    rivals = Meetings()
     assert [rivals.meet(b"a", now) for now in (100.0, 110.0, 135.0)] == [0.0, 10.0, 35.0]
     assert rivals.meet(b"a", 136.0 + FORGOTTEN_AFTER) == 0.0
     for number in range(RIVALS_MAX):
@@ -387,13 +387,13 @@ def test_parts_that_meet_in_turn_tell_each_other_whom_they_lost() -> None:
     lab.run(1.0)
     stranger.send(link, lost)
     lab.run(1.0)
-    assert ("10.0.0.99", PORT) not in ruler._lost_places, "it was not lost"
+    assert ("10.0.0.99", PORT) not in ruler.witnesses.lost_places, "it was not lost"
     lab.run(15.0)
     link = stranger.join(("10.0.0.1", PORT))
     lab.run(1.0)
     stranger.send(link, lost)
     lab.run(1.0)
-    assert ("10.0.0.99", PORT) in ruler._lost_places
+    assert ("10.0.0.99", PORT) in ruler.witnesses.lost_places
 
 
 # ---- hints --------------------------------------------------------------------------------------------------------

@@ -11,16 +11,25 @@ from __future__ import annotations
 
 from typing import Dict
 
+from protocol import messages
 from protocol.fields import Address
+from protocol.messages import NOWHERE
+from protocol.rates import Bucket
 
 ADDRESSES_MAX = 1024  # remembered; who is forgotten pays anew
 CREDIT_MAX = 4096  # bytes: what was saved up long ago does not come out at once
+HINTS_PER_SECOND, HINTS_BURST = 0.5, 2.0  # of all that were paid for
+QUERY_SIZE = len(messages.encode(messages.Query(bytes(8))))
+WANTED_SIZE = len(messages.encode(messages.Wanted(bytes(8), NOWHERE)))
+STALE_SIZE = len(messages.encode(messages.Stale(0, NOWHERE)))
+ANSWER_SIZE = 97  # at most, beside the name
 
 
 class Credit:
-    """Bytes to the good of each address."""
+    """Bytes to the good of each address, and how much of it may be spent."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: float = 0.0) -> None:
+        self._hints = Bucket(HINTS_PER_SECOND, HINTS_BURST, now)
         self._bytes: Dict[Address, int] = {}  # who earned last, last
 
     def earn(self, address: Address, size: int) -> None:
@@ -30,9 +39,17 @@ class Credit:
             del self._bytes[next(iter(self._bytes))]
         self._bytes[address] = min(CREDIT_MAX, has + size)
 
+    def earn_by_query(self, address: Address, name_size: int) -> None:
+        """A Query came from there; its Answer bears a name of so many bytes."""
+        self.earn(address, QUERY_SIZE - ANSWER_SIZE - name_size)
+
     def spend(self, address: Address, size: int) -> bool:
         """May so many be sent there? Then they are."""
         if self._bytes.get(address, 0) < size:
             return False
         self._bytes[address] -= size
         return True
+
+    def pay(self, address: Address, size: int, now: float) -> bool:
+        """The same for what a hint is to cause, of which there is only so much for all."""
+        return self.spend(address, size) and self._hints.take(now)

@@ -8,17 +8,43 @@ standing would depose the supernode with two datagrams. So who gives way must se
   of such a one (`lost`, `heirs`).
 - Or there is nothing to lose: we rule nobody but ourselves, and did so for a while.
 
-Pure: no socket, no thread, no clock.
+Such a one is looked for each 10 s or so: where one was known, where members were lost, by broadcast, and where a hint
+says that one rules in a later term.
+
+Pure: `now` is monotonic seconds.
 """
 
 from __future__ import annotations
 
-from typing import Dict, Tuple
+import math
+import random
+from typing import Callable, Dict, List, Tuple
+
+from protocol import messages
+from protocol.addresses import may_contact, seen_from
+from protocol.fields import Address
+from protocol.membership.contracts import Network, Seat
+from protocol.membership.promises import Promises
+from protocol.membership.proofs import is_proven
+from protocol.membership.queries import Prober
+from protocol.membership.roster import TERM_STEP_MAX
+from protocol.messages import NO_NODE, NOWHERE, ROLE_MEMBER, ROLE_SUPERNODE, Answer
+from protocol.ruling.credit import QUERY_SIZE, STALE_SIZE, Credit
+from protocol.ruling.doubt import Doubt
+from protocol.ruling.register import Line, Register
+from protocol.ruling.witnesses import Witnesses
 
 ALONE_AFTER = 12.0  # seconds without a member: those who are cut off have another supernode by then (6 s, 3 s a rank)
 STANDS_AFTER = 8.0  # seconds that an older one rules on beside us: time enough to be hinted, to ask twice and to go
 FORGOTTEN_AFTER = 30.0  # seconds without a meeting (there is one each 10 s)
 RIVALS_MAX = 16
+HEAL_INTERVAL = 10.0
+HEAL_APART = 15.0  # seconds, at a place that has not answered lately (protocol/hearsay.py)
+FIRST_HEAL = 1.0  # seconds from taking office to the first look at the latest: another may have taken it as well
+LATEST_LOST, OTHER_LOST_ASKED = 16, 4  # places where another supernode is looked for, among these, and of all others
+LATEST_KNOWN, AWAY_ASKED = 8, 8  # places of earlier supernodes, and of members without a link
+CLAIM_HEAL_GAP = 5.0  # seconds between two looks for those who were lost, however many claim to rule
+UNSETTLED_AFTER = 60.0  # seconds until a person is told that another half of the network stays apart
 
 
 def gives_way(is_newer: bool, is_of_us: bool, alone_for: float, met_for: float) -> bool:
@@ -41,7 +67,7 @@ def gives_way(is_newer: bool, is_of_us: bool, alone_for: float, met_for: float) 
     return has_reason and (is_newer or met_for >= STANDS_AFTER)
 
 
-class Rivals:
+class Meetings:
     """Since when other supernodes of our network are met; when there are too many, the one met longest ago goes."""
 
     def __init__(self) -> None:
@@ -56,3 +82,139 @@ class Rivals:
             del self._met[next(iter(self._met))]
         self._met[node_id] = since, now
         return now - since
+
+
+class Rivals:
+    """The desk: looks for other supernodes of our network, and says of each that is met whether we go over to it."""
+
+    def __init__(
+        self,
+        network: Network,
+        rng: random.Random,
+        seat: Seat,
+        register: Register,
+        doubt: Doubt,
+        witnesses: Witnesses,
+        prober: Prober,
+        credit: Credit,
+        promises: Promises,
+        tell: Callable[[Address, Answer], None],
+        now: float,
+    ) -> None:
+        """`promises`: which hosts are not followed for now; `tell`: the person hears of a network at that place."""
+        self.dropped = 0  # claims refused
+        self._network = network
+        self._rng = rng
+        self._seat = seat
+        self._register = register
+        self._doubt = doubt
+        self._witnesses = witnesses
+        self._prober = prober
+        self._credit = credit
+        self._promises = promises
+        self._tell = tell
+        self._meetings = Meetings()
+        self._next_heal = now + rng.random() * FIRST_HEAL
+        self._healed_at = -math.inf
+        promises.rules_again(now)
+
+    # ---- looking for others ---------------------------------------------------------------------------------------
+
+    def next_deadline(self) -> float:
+        """When `heal` is due."""
+        return self._next_heal
+
+    def heal_soon(self, now: float, gap: float = 1.0) -> None:
+        """There is reason to look at once, but not within so many seconds of the last look."""
+        self._next_heal = min(self._next_heal, max(now, self._healed_at + gap))
+
+    def heal(self, now: float) -> None:
+        """Look for another supernode of this network: where one was, at members who are away, and by broadcast."""
+        self._next_heal = now + HEAL_INTERVAL * (0.9 + 0.2 * self._rng.random())
+        self._healed_at = now
+        for place in dict.fromkeys(self._places()):
+            if place not in (self._network.address, NOWHERE):
+                self._prober.ask(place, "heal", now, HEAL_APART)
+        if self._seat.search_port:
+            self._prober.broadcast(self._seat.search_port, "heal", now)
+
+    def _places(self) -> List[Address]:
+        lost = self._witnesses.lost_places
+        away = [line.entry.place for line in self._register.lines() if line.link is None]
+        away += lost.latest(LATEST_LOST)
+        places = list(self._seat.known_supernodes[-LATEST_KNOWN:])
+        places += self._rng.sample(away, min(AWAY_ASKED, len(away)))
+        return places + lost.some(OTHER_LOST_ASKED, self._rng)
+
+    def on_hint(self, address: Address, stale: messages.Stale, now: float) -> None:
+        """Somebody says that it rules in a later term: asked, once its address has sent as many bytes as that costs."""
+        self._credit.earn(address, STALE_SIZE)
+        near = [place[0] for place in self._seat.known_supernodes]
+        is_allowed = stale.term >= self._seat.term and may_contact(address, near)
+        if is_allowed and self._credit.pay(address, QUERY_SIZE, now):
+            self._prober.ask_freely(address, "heal", now)
+
+    def on_proof(self, address: Address, proof: messages.Proof, now: float) -> None:
+        """Who claims to rule may have shown that it is of us: then it is met once more."""
+        if self._witnesses.is_shown(address, proof, now):
+            self._prober.ask(address, "heal", now)
+
+    # ---- meeting one ----------------------------------------------------------------------------------------------
+
+    def is_winner(self, address: Address, answer: Answer, now: float) -> bool:
+        """Somebody answers who says that it is of our network: is it a supernode to which we go over?"""
+        is_believable = answer.node_id != self._seat.node_id and answer.term <= self._seat.term + TERM_STEP_MAX
+        if not is_believable or not is_proven(answer, self._seat.secret):
+            self.dropped += 1
+        elif answer.role == ROLE_SUPERNODE:
+            return self._meet(address, answer, now)
+        elif answer.role == ROLE_MEMBER:
+            self._hear_member(address, answer, now)
+        return False
+
+    def _hear_member(self, address: Address, answer: Answer, now: float) -> None:
+        # Equal or lower terms, too: that supernode may know nobody on this side, and is to follow us.
+        obeys_another = answer.supernode_id not in (NO_NODE, self._seat.node_id)
+        if obeys_another:
+            self._witnesses.hear_member(address, answer, now)
+        if answer.term > self._seat.term or obeys_another:
+            self._prober.ask_hinted(seen_from(answer.supernode, address), "heal", [address[0]], now)
+        if answer.term <= self._seat.term:
+            self._doubt.did_not_rule(answer.node_id, now)
+
+    def _meet(self, address: Address, answer: Answer, now: float) -> bool:
+        """Another supernode of our network: one of the two gives way."""
+        line = self._register.get(answer.node_id)
+        if line is not None and self._is_with_us(line, now):
+            self.dropped += 1  # it follows us and claims to rule: a liar
+            return False
+        is_newer = (-answer.term, answer.node_id) < (-self._seat.term, self._seat.node_id)
+        is_of_us = self._witnesses.is_of_us(address, answer.node_id, now)
+        met_for = self._meetings.meet(answer.node_id, now)
+        if self._may_follow(address[0], now) and gives_way(is_newer, is_of_us, self._register.alone_for(now), met_for):
+            if not self._register.linked_count():
+                self._promises.follow(address[0], now)
+            return True
+        if met_for > UNSETTLED_AFTER:
+            self._tell(address, answer)
+        if not is_of_us:
+            self._witnesses.ask_whose_heir(address, answer.node_id, now)
+        self._stay(address, is_newer, now)
+        return False
+
+    def _is_with_us(self, line: Line, now: float) -> bool:
+        """Does this member surely follow us? (Who has slept is not sure of anybody.)"""
+        return line.link is not None and line.is_fresh(now) and not self._doubt.is_on(now)
+
+    def _may_follow(self, host: str, now: float) -> bool:
+        """Nobody with members is held back by what it found there when it was alone."""
+        return self._register.linked_count() > 0 or self._promises.may_follow(host, now)
+
+    def _stay(self, address: Address, is_newer: bool, now: float) -> None:
+        """We do not go over: look for a reason to, or give the other one ours."""
+        if is_newer:
+            self.dropped += 1
+            self.heal_soon(now, CLAIM_HEAL_GAP)  # those whom we lost may know it
+        else:
+            self._prober.ask(address, "pay", now)  # so that it may ask us in turn
+            self._network.send_lone(address, messages.encode(messages.Stale(self._seat.term, NOWHERE)))
