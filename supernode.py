@@ -24,10 +24,8 @@ from protocol.fields import Address
 from protocol.hearsay import Hearsay
 from protocol.membership.chat import ChatOrder
 from protocol.membership.contracts import Network, Seat
-from protocol.membership.labels import name_fault
-from protocol.membership.local_link import LOCAL_LINK
 from protocol.membership.promises import Promises
-from protocol.membership.proofs import node_id_of, random_bytes
+from protocol.membership.proofs import random_bytes
 from protocol.membership.queries import HINT_INTERVAL, Prober
 from protocol.messages import GONE, NOWHERE, Answer
 from protocol.ruling.alarm import TICK, Alarm
@@ -35,12 +33,11 @@ from protocol.ruling.catalogue import Catalogue
 from protocol.ruling.credit import Credit
 from protocol.ruling.doubt import Doubt
 from protocol.ruling.neighbours import Neighbours
-from protocol.ruling.newcomers import Admission, Waiting
+from protocol.ruling.reception import Reception
 from protocol.ruling.register import Line, Register
 from protocol.ruling.rivals import Rivals
 from protocol.ruling.witnesses import Witnesses
 
-BUSY_MS, BUSY_SPREAD_MS = 500, 1500  # until who found no room comes again: at least, and how far apart they come
 HANDOVER_TIME = 2.0  # seconds for the last messages to be delivered
 
 _Handler = Callable[[Line, Any, float], None]
@@ -85,8 +82,10 @@ class Supernode:
         self.rivals = Rivals(
             network, rng, seat, register, doubt, self.witnesses, prober, credit, promises, self.neighbours.tell, now
         )
-        self._rng, self._commitment = rng, commitment
-        self._admission = Admission(now)
+        self.reception = Reception(
+            seat, commitment, rng, register, self.chat, self.catalogue, doubt, self.witnesses, self.rivals,
+            self.neighbours, alarm, now,
+        )  # fmt: skip
 
         self._handlers = self._members_say()
         self._refused = self._members_say_again()
@@ -135,7 +134,7 @@ class Supernode:
         if self.has_ended:
             self.register.refuse(link, self._farewell())
         else:
-            self._on_join(link, address, join, now)
+            self.reception.on_join(link, address, join, now)
 
     def on_message(self, link: int, message: Any, now: float) -> None:
         self._wake(now)
@@ -157,7 +156,7 @@ class Supernode:
         self._wake(now)
         self._leaving.discard(link)
         self._check_leaving(now)
-        self._admission.discard(link)
+        self.reception.forget(link)
         self.register.lose_link(link, now)
 
     # ---- contents: what comes without a link ----------------------------------------------------------------------
@@ -221,7 +220,7 @@ class Supernode:
         if now >= self.register.next_deadline():
             self.register.flush(now, self._news_for)
         if self._waiting.rings(now):
-            self._take_in_waiting(now)
+            self.reception.serve(now)
             self.catalogue.serve(now)
             self.chat.serve(now)
 
@@ -258,7 +257,7 @@ class Supernode:
 
     def owns(self, link: int) -> bool:
         """Is this the link of a member (LOCAL_LINK included once its peer joined), or was it until just now?"""
-        return self.register.on_link(link) is not None or link in self._leaving or link in self._admission
+        return self.register.on_link(link) is not None or link in self._leaving or link in self.reception
 
     def linked_count(self) -> int:
         """Links with members; the own peer is none."""
@@ -271,79 +270,6 @@ class Supernode:
     def round_trip(self, node_id: bytes) -> Optional[float]:
         """Seconds, as that member measured it last; None if it is not here or has not yet."""
         return self.register.round_trip(node_id)
-
-    # ---- admission ------------------------------------------------------------------------------------------------
-
-    def _on_join(self, link: int, address: Address, join: messages.Join, now: float) -> None:
-        """Take it in, put it off, or refuse it. The own peer is always taken in."""
-        if link == LOCAL_LINK:
-            self._take_in(link, address, join, now)
-            return
-        refusal = self._refusal(address, join, now)
-        if refusal is not None:
-            self.register.refuse(link, refusal)
-        elif not self._admission.admits(address[0], not self.register.is_known(join.node_id), now):
-            self.register.refuse(link, self._too_many())
-        elif self._admission.has_turn(address[0], now):
-            self._take_in(link, address, join, now)
-        else:
-            self._put_off(Waiting(link, address, join), now)
-
-    def _put_off(self, waiting: Waiting, now: float) -> None:
-        loser = self._admission.put_off(waiting)
-        if loser is not None:
-            self.register.refuse(loser.link, self._too_many())
-        self._waiting.set(now)
-
-    def _take_in_waiting(self, now: float) -> None:
-        """Take in those who have their turn by now, if nothing has come between."""
-        waiting = self._admission.next(now)
-        while waiting is not None:
-            refusal = self._refusal(waiting.address, waiting.join, now)
-            if refusal is not None:
-                self.register.refuse(waiting.link, refusal)
-            else:
-                self._take_in(*waiting, now)
-            waiting = self._admission.next(now)
-        if len(self._admission):
-            self._waiting.set(now)
-
-    def _too_many(self) -> messages.Busy:
-        return messages.Busy(BUSY_MS + self._rng.randrange(BUSY_SPREAD_MS), "too many at once")
-
-    def _refusal(self, address: Address, join: messages.Join, now: float) -> Any:
-        """What to answer when this Join is not taken, else None."""
-        fault = self._fault(join)
-        if fault is not None:
-            return messages.Busy(0, fault)
-        if join.network_id == self.seat.network_id and join.term > self.seat.term:
-            self.rivals.heal_soon(now)  # who rules in a later term?
-            return messages.NotSupernode(self.seat.term, NOWHERE)
-        if self.neighbours.is_going(now) or self.doubt.is_on(now):
-            return self._too_many()
-        return self.register.refusal(join.node_id, address[0])
-
-    def _fault(self, join: messages.Join) -> Optional[str]:
-        """Why nobody takes it in, now or later."""
-        if join.node_id != node_id_of(join.opening) or join.node_id == self.seat.node_id:
-            return "this node id is not yours"
-        return name_fault(join.name)
-
-    def _take_in(self, link: int, address: Address, join: messages.Join, now: float) -> None:
-        if link != LOCAL_LINK:
-            self.neighbours.come()
-        was_lost, is_new = self.witnesses.is_lost(address, now), join.node_id not in self.register
-        line = self.register.take_in(link, address, join, now)
-        self.witnesses.come(line, join, was_lost)
-        if is_new:
-            self.chat.enter(line.entry, now)
-        self.chat.come(line.entry, join.chat_seen if join.network_id == self.seat.network_id else 0)
-        self.catalogue.come(line, now)
-        welcome = messages.Welcome(
-            self.seat.network_id, self.seat.term, self.seat.node_id, self.seat.secret, self._commitment,
-            line.entry.order, self.register.version, self.chat.sequence,
-        )  # fmt: skip
-        self.register.send(line, welcome)
 
     # ---- between two desks ----------------------------------------------------------------------------------------
 
@@ -406,9 +332,7 @@ class Supernode:
         """Rule no longer: close all links, each after what was sent on it."""
         self.has_ended = True
         self._successor = successor
-        for waiting in self._admission.all():
-            self._admission.discard(waiting.link)
-            self.register.refuse(waiting.link, self._farewell())
+        self.reception.close(self._farewell())
         self.doubt.drop_held()
         links = self.register.close()
         self._leaving = set(links)

@@ -470,13 +470,13 @@ def test_who_joins_during_a_flood_from_elsewhere_is_next() -> None:
 def test_a_join_that_waits_is_answered_when_the_supernode_leaves_and_forgotten_when_its_link_is_lost() -> None:
     lab, flood = flooded()
     ruler = lab.nodes[0].supernode
-    waiting = len(ruler._admission)
-    gone = ruler._admission.all()[0]
+    waiting = len(ruler.reception._admission)
+    gone = ruler.reception._admission.all()[0]
     ruler.on_link_lost(gone.link, "lost", lab.world.now)
-    assert waiting > 250 and len(ruler._admission) == waiting - 1 and not ruler.owns(gone.link)
+    assert waiting > 250 and len(ruler.reception._admission) == waiting - 1 and not ruler.owns(gone.link)
     ruler.hand_over(lab.world.now, lambda: None)
     lab.run(0.1)
-    assert not len(ruler._admission)
+    assert not len(ruler.reception._admission)
     assert Counter(type(message) for message in flood.messages)[messages.NotSupernode] == waiting - 1
 
 
