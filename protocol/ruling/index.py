@@ -24,7 +24,7 @@ FOLDED_MAX = 240  # characters of a name that are compared: some signs become 18
 CHANGES_ONE_BY_ONE = 256  # rows that came and went, each put in its place; more are sorted in together
 
 _Key = Tuple[bytes, int, str, bool]  # file id, size, name, is it a folder
-_Line = Tuple[str, _Key, ShareEntry]  # what the listing is sorted by and searched in
+_Row = Tuple[str, _Key, ShareEntry]  # what the listing is sorted by and searched in
 
 
 def _key_of(entry: ShareEntry) -> _Key:
@@ -38,8 +38,8 @@ def _is_listable(name: str) -> bool:
     return False
 
 
-def _place_of(line: _Line) -> Tuple[str, _Key]:
-    return line[:2]
+def _place_of(row: _Row) -> Tuple[str, _Key]:
+    return row[:2]
 
 
 def has_wildcard(pattern: str) -> bool:
@@ -66,10 +66,10 @@ class Index:
         self._fair = FairShares(INDEX_ENTRIES_MAX)
         self._short: Dict[bytes, None] = {}  # members some of whose shares found no room, in order
         self._version = 0
-        self._sorted: List[_Line] = []
+        self._sorted: List[_Row] = []
         self._new: Dict[_Key, None] = {}  # since it was sorted; ordered, unlike a set: a test's seed replays exactly
         self._gone: Set[_Key] = set()
-        self._last: Tuple[int, str, List[_Line]] = (-1, "", [])
+        self._last: Tuple[int, str, List[_Row]] = (-1, "", [])
 
     def __len__(self) -> int:
         return self._fair.total
@@ -170,10 +170,10 @@ class Index:
         """(how many rows match, the rows from `first`)."""
         if not self.is_at_hand(pattern, first):
             self._last = self._version, pattern, self._matching(pattern)
-        lines = self._last[2]
-        return len(lines), tuple(self._row(key, entry) for _, key, entry in lines[first : first + LIST_PER_PAGE])
+        rows = self._last[2]
+        return len(rows), tuple(self._list_row(key, entry) for _, key, entry in rows[first : first + LIST_PER_PAGE])
 
-    def _in_order(self) -> List[_Line]:
+    def _in_order(self) -> List[_Row]:
         """All rows by name; what came and went meanwhile is sorted into what was in order already."""
         if self._new or self._gone:
             is_little = len(self._new) + len(self._gone) <= CHANGES_ONE_BY_ONE
@@ -182,36 +182,36 @@ class Index:
             self._gone.clear()
         return self._sorted
 
-    def _line_of(self, key: _Key) -> _Line:
+    def _row_of(self, key: _Key) -> _Row:
         return fold(key[2])[:FOLDED_MAX], key, self._rows[key]
 
-    def _sorted_anew(self) -> List[_Line]:
-        kept = [line for line in self._sorted if line[1] not in self._gone]
-        kept += map(self._line_of, self._new)
+    def _sorted_anew(self) -> List[_Row]:
+        kept = [row for row in self._sorted if row[1] not in self._gone]
+        kept += map(self._row_of, self._new)
         kept.sort(key=_place_of)
         return kept
 
-    def _changed_in_place(self) -> List[_Line]:
+    def _changed_in_place(self) -> List[_Row]:
         """A copy, for whoever reads a list to its end: a fortieth of what sorting costs."""
-        lines: List[Any] = list(self._sorted)
+        rows: List[Any] = list(self._sorted)
         for key in self._gone:
-            del lines[bisect_left(lines, (fold(key[2])[:FOLDED_MAX], key))]
+            del rows[bisect_left(rows, (fold(key[2])[:FOLDED_MAX], key))]
         for key in self._new:
-            line = self._line_of(key)
-            lines.insert(bisect_left(lines, line[:2]), line)
-        return lines
+            row = self._row_of(key)
+            rows.insert(bisect_left(rows, row[:2]), row)
+        return rows
 
-    def _matching(self, pattern: str) -> List[_Line]:
+    def _matching(self, pattern: str) -> List[_Row]:
         """The rows that the pattern fits, or that hold it as it stands; those of that very name come first."""
-        lines, wanted = self._in_order(), fold(pattern)[:FOLDED_MAX]
+        rows, wanted = self._in_order(), fold(pattern)[:FOLDED_MAX]
         if not wanted or wanted == "*":
-            return lines
+            return rows
         fits = _matcher(wanted)
-        found = [line for line in lines if wanted in line[0] or fits(line[0])]
-        found.sort(key=lambda line: line[0] != wanted)
+        found = [row for row in rows if wanted in row[0] or fits(row[0])]
+        found.sort(key=lambda row: row[0] != wanted)
         return found
 
-    def _row(self, key: _Key, entry: ShareEntry) -> ListRow:
+    def _list_row(self, key: _Key, entry: ShareEntry) -> ListRow:
         holders = self._holders.get(key[:2], {})  # all may have left while the list is read
         named = tuple(holders)[:HOLDERS_NAMED_MAX]
         return ListRow(
