@@ -222,8 +222,9 @@ class ChatOrder:
         self._speakers[node_id].saw(self.sequence)
 
     def missed(self, node_id: bytes) -> Tuple[Chat, ...]:
-        """What this member is told when it has the roster."""
-        return missed(self._recent, self._speakers[node_id].seen)
+        """The lines after the last one that this member saw; none for one who comes for the first time."""
+        seen = self._speakers[node_id].seen
+        return tuple(chat for chat in self._recent if chat.sequence > seen) if seen else ()
 
     def on_say(self, node_id: bytes, say: Say, now: float) -> Optional[Chat]:
         """Take a line, put it off, or refuse it; the echo, if it was told already, for the speaker alone."""
@@ -275,8 +276,3 @@ def counted_anew(recent: Sequence[Chat]) -> Tuple[Chat, ...]:
     if all(chat.sequence <= SEQUENCE_MAX // 2 for chat in recent):
         return tuple(recent)
     return tuple(chat._replace(sequence=place) for place, chat in enumerate(recent, 1))
-
-
-def missed(recent: Deque[Chat], seen: int) -> Tuple[Chat, ...]:
-    """The lines after the last one seen; nothing for a member who comes for the first time."""
-    return tuple(chat for chat in recent if chat.sequence > seen) if seen else ()

@@ -8,8 +8,9 @@ standing would depose the supernode with two datagrams. So who gives way must se
   of such a one (`lost`, `heirs`).
 - Or there is nothing to lose: we rule nobody but ourselves, and did so for a while.
 
-Such a one is looked for each 10 s or so: where one was known, where members were lost, by broadcast, and where a hint
-says that one rules in a later term.
+Another supernode is looked for each 10 s or so: where one was known, where members were lost, by broadcast, and where
+somebody hints that it rules in a later term. Whoever took in nobody of a lone supernode that went there is followed
+less and less often (`protocol/membership/promises.py`).
 
 Pure: `now` is monotonic seconds.
 """
