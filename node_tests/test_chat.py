@@ -10,7 +10,14 @@ import pytest
 from node_tests.stub_node import Lab, StubNode
 from node_tests.test_membership import obeyed_by_all
 from protocol import messages
-from protocol.membership.chat import CHATS_BURST, SAY_AGAIN_AFTER, SAYS_UNDERWAY_MAX, SAYS_WAITING_MAX, ChatDesk
+from protocol.membership.chat import (
+    CHATS_BURST,
+    SAY_AGAIN_AFTER,
+    SAYS_UNDERWAY_MAX,
+    SAYS_WAITING_MAX,
+    ChatDesk,
+    ChatOrder,
+)
 from protocol.membership.contracts import Seat
 from protocol.membership.proofs import node_id_of, random_bytes
 from protocol.messages import Chat, Join, MemberEntry, RosterRequest, Say, SetMesh, SharesWanted, decode
@@ -77,6 +84,25 @@ def table() -> Table:
     made.join(CY, "cy", 1.0)
     made.pass_time(1.0, 1.5)
     return made
+
+
+# ---- both ends of one line
+
+
+def test_a_line_is_said_until_its_speaker_sees_it_in_the_one_order() -> None:
+    speaker = MemberEntry(b"speaker!", "bo", messages.NOWHERE, 0, True, True)
+    told: List[Chat] = []
+    desk, order = ChatDesk(), ChatOrder((), told.append, lambda now: None)
+    order.enter(speaker, 0.0)
+    desk.say("one")
+    desk.say("two")
+    for say in desk.due(0.0):
+        assert order.on_say(speaker.node_id, say, 0.0) is None
+    assert [(chat.sequence, chat.counter, chat.text) for chat in told] == [(2, 1, "one"), (3, 2, "two")]
+    again = order.on_say(speaker.node_id, Say(2, "two"), 1.0)  # its echo was lost
+    assert len(told) == 2 and again == told[1]
+    assert all(desk.on_chat(chat, speaker.node_id) for chat in told) and not desk.unconfirmed
+    assert not desk.on_chat(again, speaker.node_id), "what comes twice is shown once"
 
 
 # ---- the supernode takes lines in order, or refuses them in order
