@@ -89,6 +89,7 @@ class Supernode:
 
         self._handlers = self._members_say()
         self._refused = self._members_say_again()
+        self._lone_handlers = self._strangers_say()
         self._dropped = 0
         self._next_tick = now + TICK
         self._successor: Optional[Address] = None  # where this one's members are sent when it no longer rules
@@ -96,7 +97,7 @@ class Supernode:
         self._leaving: Set[int] = set()  # links on which the last messages are on their way
         self._leave_by = math.inf
 
-    # ---- contents: what members say -------------------------------------------------------------------------------
+    # ---- contents: what is said -----------------------------------------------------------------------------------
 
     def _members_say(self) -> Dict[Any, _Handler]:
         return {
@@ -126,6 +127,13 @@ class Supernode:
             messages.SharePage: self.catalogue.want_shares_again,
             messages.ShareAdd: self.catalogue.want_shares_again,
             messages.ShareRemove: self.catalogue.want_shares_again,
+        }
+
+    def _strangers_say(self) -> Dict[Any, Callable[[Address, Any, float], None]]:
+        return {
+            messages.Stale: self.rivals.on_hint,
+            messages.Prove: self.witnesses.on_prove,
+            messages.Proof: self.rivals.on_proof,
         }
 
     def on_hello(self, link: int, address: Address, join: messages.Join, now: float) -> None:
@@ -164,20 +172,14 @@ class Supernode:
     def on_lone(self, address: Address, message: Any, now: float) -> bool:
         """Was it for the supernode: an Answer to a Query of its own, a hint, or about heirs?"""
         self._wake(now)
-        if isinstance(message, messages.Stale):
-            self.rivals.on_hint(address, message, now)
-        elif isinstance(message, messages.Prove):
-            if not self.has_ended:
-                self.witnesses.on_prove(address, message, now)
-        elif isinstance(message, messages.Proof):
-            if not self.has_ended:
-                self.rivals.on_proof(address, message, now)
-        elif isinstance(message, messages.Query):
+        if isinstance(message, Answer):
+            return self._on_answer(address, message, now)
+        if isinstance(message, messages.Query):
             self.on_asked(address, message, now)
-            return False
-        else:
-            return isinstance(message, Answer) and self._on_answer(address, message, now)
-        return True
+        handler = self._lone_handlers.get(type(message))
+        if handler is not None and not self.has_ended:
+            handler(address, message, now)
+        return handler is not None
 
     def on_asked(self, address: Address, query: messages.Query, now: float) -> None:
         """Somebody asks who is here, or at the door."""

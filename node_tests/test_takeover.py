@@ -424,6 +424,19 @@ def test_no_hint_brings_more_bytes_than_it_cost() -> None:
     assert victim.queries  # who pays is asked in the end
 
 
+def test_a_supernode_that_has_ended_follows_no_hint() -> None:
+    lab = Lab(63, 2)
+    ruler = lab.nodes[0].supernode
+    assert ruler is not None
+    asked: List[Any] = []
+    lab.nodes[0].network.send_lone = lambda address, data: asked.append(address)  # type: ignore[method-assign]
+    for is_over in (False, True):
+        ruler._credit.earn(("10.0.0.66", PORT), 4096)
+        assert ruler.on_lone(("10.0.0.66", PORT), messages.Stale(9, NOWHERE), lab.world.now)
+        assert asked.count(("10.0.0.66", PORT)) == 1, is_over
+        ruler.hand_over(lab.world.now, lambda: None)
+
+
 def test_the_longest_answer_is_as_long_as_is_reckoned() -> None:
     nobody = Answer(bytes(8), bytes(8), bytes(16), 1, bytes(8), 1, bytes(8), ("::1", 1), 1, 1, "", bytes(16))
     assert len(encode(nobody)) == ANSWER_SIZE
