@@ -56,6 +56,9 @@ class Sharing:
     def begin_list(self) -> None:
         self.pages = []
 
+    def add_page(self, entries: Sequence[ShareEntry]) -> None:
+        self.pages.extend(entries)
+
     def end_list(self) -> None:
         """All of it is here, as it was announced: its own word about its own list, a lie only costs itself."""
         self.pages = []
@@ -146,7 +149,7 @@ class Catalogue:
         if page.first != len(sharing.pages) or page.total > messages.SHARES_MAX:
             self.dropped += 1
             return
-        sharing.pages.extend(_marked(line, page.entries))
+        sharing.add_page(_marked(line, page.entries))
         if len(sharing.pages) >= page.total:
             self.dropped += self.index.replace(line.node_id, sharing.pages)
             sharing.end_list()
