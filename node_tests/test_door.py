@@ -24,7 +24,7 @@ from protocol import messages
 from protocol.hearsay import Hearsay
 from protocol.membership.door import PORTS_BEHIND, at_door, is_better, leads_here, places_behind, ports_behind
 from protocol.membership.queries import Prober
-from protocol.membership.searching import Ask, Opening
+from protocol.membership.searching import Ask, Found, Search
 from protocol.messages import NOWHERE, ROLE_MEMBER, ROLE_SUPERNODE, Answer
 from protocol.results import ChatReceived, DownloadDone, Outcome, Stopped
 
@@ -521,18 +521,18 @@ def test_one_who_claims_an_address_keeps_nobody_from_the_member_that_is_there(ru
     impostor, dan = ("10.0.0.77", PORT), ("10.0.0.4", PORT)
     network = World().network(dan)
     prober, rng = Prober(network, random.Random(1), Hearsay()), random.Random(2)
-    opening = Opening(prober, rng, b"dan-----", dan, [dan[0]], (THERE, PORT), PORT, 0.0)
+    search = Search(prober, rng, b"dan-----", dan, [dan[0]], (THERE, PORT), PORT, 0.0)
     who = (b"n" * 16, 1, b"somebody", ROLE_SUPERNODE, bytes(8))
     blank = Answer(bytes(8), bytes(8), *who, NOWHERE, 0, 9, "", bytes(16))
     member = blank._replace(role=ROLE_MEMBER, supernode=AT_OWN)
-    assert opening.on_timer(0.0) is None and opening.on_timer(0.5) is None
-    opening.on_answer(impostor, blank, Ask.FORMER, 0.52)
-    opening.on_answer((THERE, PORT), member, Ask.BEYOND, 0.52)
-    opening.on_answer((THERE, PORT), member, Ask.SEARCH, 0.53)
+    assert search.on_timer(0.0) is None and search.on_timer(0.5) is None
+    search.on_answer(impostor, blank, Ask.FORMER, 0.52)
+    search.on_answer((THERE, PORT), member, Ask.BEYOND, 0.52)
+    search.on_answer((THERE, PORT), member, Ask.SEARCH, 0.53)
     if ruler_answers:
-        opening.on_answer(AT_OWN, blank, Ask.BEYOND, 0.54)
-    assert opening.on_timer(0.6) == (AT_OWN if ruler_answers else None)
-    assert opening.on_timer(1.5) != impostor
+        search.on_answer(AT_OWN, blank, Ask.BEYOND, 0.54)
+    assert search.on_timer(0.6) == (Found(AT_OWN) if ruler_answers else None)
+    assert search.on_timer(1.5) != Found(impostor)
 
 
 @pytest.mark.parametrize("delay", [0, 3, 20])

@@ -38,12 +38,12 @@ from protocol.membership.roster import TERM_STEP_MAX, Change, PageError, Pages, 
 from protocol.membership.searching import (
     LOOPBACK,
     NO_LAST_NETWORK,
-    NOBODY,
     PLACES_KEPT,
-    SEARCH_TIME,
     Ask,
+    Found,
     LastNetwork,
-    Opening,
+    Looks,
+    Search,
 )
 from protocol.messages import (
     NO_NETWORK,
@@ -170,7 +170,7 @@ class Membership:
         self._prober = Prober(network, rng, self.hearsay)
         self._answers = Bucket(ANSWERS_PER_SECOND, ANSWERS_PER_SECOND, 0.0)
         self._chat = ChatDesk()
-        self._looks: List[Tuple[float, Address, Callable[[bool], None]]] = []
+        self._looks = Looks(self._prober)
         self._farewells: List[_Farewell] = []
         self._timers: Dict[State, Callable[[float], None]] = {
             State.SEARCHING: self._search_timer,
@@ -195,8 +195,7 @@ class Membership:
         unsaid = 0 if keeps_chat else self._chat.forget_network()
         if unsaid:
             self.owner.on_unsaid(unsaid)
-        self._search: Optional[Opening] = None
-        self._told_waiting = False
+        self._search: Optional[Search] = None
         self._election = Election(self.node_id)
         self._attempt: Optional[_Attempt] = None
         self._follow: Optional[_Follow] = None
@@ -272,7 +271,7 @@ class Membership:
         self._forget_network()
         self.hearsay.begin_anew()
         self.search_port = search_port
-        self._search = Opening(
+        self._search = Search(
             self._prober, self.rng, self.node_id, self.network.address, self.owner.own_addresses(),
             target, search_port, now, last,
         )  # fmt: skip
@@ -281,9 +280,7 @@ class Membership:
 
     def look_at(self, address: Address, now: float, done: Callable[[bool], None]) -> None:
         """Is there a supernode, or a member who names one? done(True or False) within 1.5 s."""
-        self._looks.append((now + SEARCH_TIME, address, done))
-        for _ in range(2):  # one may be lost
-            self._prober.ask_freely(address, "look", now)
+        self._looks.look_at(address, now, done)
 
     def leave(self, now: float) -> None:
         """Say good-bye and forget the network; a Supernode of this node has handed over before."""
@@ -436,9 +433,7 @@ class Membership:
 
     def on_timer(self, now: float) -> None:
         self._watch_sleep(now)
-        for look in [look for look in self._looks if look[0] <= now]:
-            self._looks.remove(look)
-            look[2](False)
+        self._looks.on_timer(now)
         if now >= self._wake_at and self.state in self._timers:
             self._wake_at = math.inf
             self._timers[self.state](now)
@@ -459,7 +454,7 @@ class Membership:
 
     def next_deadline(self) -> float:
         farewells = [farewell.due_at() for farewell in self._farewells]
-        deadline = min([self._wake_at, *farewells] + [look[0] for look in self._looks])
+        deadline = min([self._wake_at, *farewells, self._looks.next_deadline()])
         return min(deadline, self._chat.next_deadline()) if self.is_joined else deadline
 
     def _pump_chat(self, now: float) -> None:
@@ -474,43 +469,40 @@ class Membership:
         assert search is not None
         finding = search.on_timer(now)
         if finding is None:
-            self._tell_waiting(search, now)
+            if search.begins_to_wait(now):
+                self.owner.on_notice(WAITING)
             self._wake_at = search.next_deadline()
-        elif finding != NOBODY:
-            if search.target is not None and search.has_moved(finding):
-                places = (*search.target, *finding)
+        elif isinstance(finding, Found):
+            if search.target is not None and search.has_moved(finding.address):
+                places = (*search.target, *finding.address)
                 self.owner.on_notice("nobody answers at %s:%d; the network that was there is at %s:%d now" % places)
-            self._join(finding, State.SEARCHING, now)
-        elif self._told_waiting and self.network.address[1] != self.search_port:
-            self._end_opening("refused", search.target, WAITED_IN_VAIN, now)  # a member has the port
+            self._join(finding.address, State.SEARCHING, now)
+        else:
+            self._on_nobody(search, now)
+
+    def _on_nobody(self, search: Search, now: float) -> None:
+        """Nobody answered: this node founds a network, if it stands where people look for one."""
+        if search.has_waited and self.network.address[1] != self.search_port:
+            self._end_search("refused", search.target, WAITED_IN_VAIN, now)  # a member has the port
         elif search.target is None or self.owner.can_serve_at(search.target[0]):
             self._found_network(now)
         else:
             hint = search.hint
             text = "" if hint is None else "%s's network is at %s:%d" % (hint.name, *hint.address)
-            self._end_opening("nobody", search.target if hint is None else hint.address, text, now)
-
-    def _tell_waiting(self, search: Opening, now: float) -> None:
-        if search.is_waiting(now) and not self._told_waiting:
-            self._told_waiting = True
-            self.owner.on_notice(WAITING)
+            self._end_search("nobody", search.target if hint is None else hint.address, text, now)
 
     def _on_search_answer(self, address: Address, answer: Answer, purpose: Ask, now: float) -> None:
         if self._search is not None and self.state == State.SEARCHING:
             self._search.on_answer(address, answer, purpose, now)
             self._search_timer(now)
 
-    def _end_opening(self, kind: str, address: Optional[Address], text: str, now: float) -> None:
+    def _end_search(self, kind: str, address: Optional[Address], text: str, now: float) -> None:
         self._forget_network()
         self.state = State.IDLE
         self.owner.on_outcome(kind, address, text, now)
 
     def _on_look_answer(self, address: Address, answer: Answer, now: float) -> None:
-        if answer.role == ROLE_ALONE:
-            return
-        for look in [look for look in self._looks if look[1] == address]:
-            self._looks.remove(look)
-            look[2](True)
+        self._looks.on_answer(address, answer)
 
     # ---- ruling ---------------------------------------------------------------------------------------------------
 
@@ -765,7 +757,8 @@ class Membership:
         if attempt.origin == State.SEARCHING:
             if not is_refusal and self._join_another(attempt.address, now):
                 return
-            self._end_opening("refused", attempt.address, WAITED_IN_VAIN if self._told_waiting else reason, now)
+            has_waited = self._search is not None and self._search.has_waited
+            self._end_search("refused", attempt.address, WAITED_IN_VAIN if has_waited else reason, now)
         elif attempt.is_to_another:
             self._wake_at = math.inf  # it rules on
         elif attempt.origin == State.FOLLOWING and self._follow is not None:

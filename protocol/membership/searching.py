@@ -11,21 +11,24 @@ started again finds the others, who have a new one by then. Another network ther
 
 Where nobody answers at the address after the first round, the LAN and the places of the last network are asked who
 knows it: the network whose supernode was there is joined where it is now; any other is only a hint for the person.
-Pure.
+
+`Search` is the phase of a node that looks for a network to join: `on_timer` says Found or Nobody, or nothing yet.
+`Looks` are single looks at a place, to know whether there is anything to go to. Pure.
 """
 
 from __future__ import annotations
 
 import enum
+import math
 import random
-from typing import List, NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from protocol.addresses import is_loopback, may_contact, seen_from
 from protocol.fields import Address, AddressField, Buffer, Fixed, Many, Reader, Record, WireError
 from protocol.hearsay import KEPT
 from protocol.membership.door import places_behind, ports_behind
 from protocol.membership.queries import Prober
-from protocol.messages import NOWHERE, ROLE_MEMBER, ROLE_SUPERNODE, Answer
+from protocol.messages import NOWHERE, ROLE_ALONE, ROLE_MEMBER, ROLE_SUPERNODE, Answer
 
 QUERY_INTERVAL = 0.5  # seconds between the rounds
 ROUNDS = 3  # three queries (THREATS: two supernodes at one port)
@@ -33,7 +36,6 @@ SEARCH_TIME = ROUNDS * QUERY_INTERVAL  # seconds
 SEARCH_TIME_WITH_MEMBERS = 15.0  # members answered, but their supernode is just being replaced
 LAN_GRACE = 0.1  # seconds that a supernode on this machine has to answer before one elsewhere is taken
 NAMED_FOR = 2.0  # seconds after a member named its supernode: then it does not live any more either
-NOBODY: Address = ("", 0)  # the finding when nobody answered
 PLACES_KEPT = 8  # of the members that take over first
 RULERS_KEPT = 8  # that answered a search: who answers first may take nobody in
 LOOPBACK = "127.0.0.1"
@@ -46,6 +48,16 @@ class Ask(enum.Enum):
     LAST = "is the last network there"
     FORMER = "does the address, where nobody answers, lead to your network"
     BEYOND = "is there any other network"
+
+
+class Found(NamedTuple):
+    """A supernode to join."""
+
+    address: Address
+
+
+class Nobody(NamedTuple):
+    """There is nobody to join, nor hope for it."""
 
 
 class Hint(NamedTuple):
@@ -81,7 +93,7 @@ def decode_last_network(data: Buffer) -> LastNetwork:
     return NO_LAST_NETWORK if reader.left() else last
 
 
-class Opening:
+class Search:
     """One search, from start() until it finds somebody or nobody."""
 
     def __init__(
@@ -100,6 +112,7 @@ class Opening:
         self.target = target
         self.since = now
         self.hint: Optional[Hint] = None
+        self.has_waited = False  # so long that the person was told
         self._prober = prober
         self._rng = rng
         self._node_id = node_id
@@ -123,25 +136,28 @@ class Opening:
     def next_deadline(self) -> float:
         return self._candidate_at if self._candidate else min(self._next_round, self._ends_at)
 
-    def is_waiting(self, now: float) -> bool:
-        """Members have answered, and their supernode does not: is it being replaced?"""
-        return self._has_members and self._candidate is None and now >= self.since + SEARCH_TIME
+    def begins_to_wait(self, now: float) -> bool:
+        """Members have answered, and their supernode does not: is it being replaced? True once, to be told."""
+        is_waiting = self._has_members and self._candidate is None and now >= self.since + SEARCH_TIME
+        begins = is_waiting and not self.has_waited
+        self.has_waited = self.has_waited or is_waiting
+        return begins
 
-    def has_moved(self, finding: Address) -> bool:
-        """Was the network found elsewhere than at the address that was given?"""
-        return finding == self._former and finding != self._candidate
+    def has_moved(self, place: Address) -> bool:
+        """Was the network found here, and not at the address that was given?"""
+        return place == self._former and place != self._candidate
 
-    def on_timer(self, now: float) -> Optional[Address]:
-        """The supernode to join, NOBODY, or None while there is still hope."""
+    def on_timer(self, now: float) -> Union[Found, Nobody, None]:
+        """What was found, or None while there is still hope."""
         if self._candidate is not None and now >= self._candidate_at:
-            return self._candidate
+            return Found(self._candidate)
         if self._former is not None and not self._is_answered and now >= self.since + SEARCH_TIME:
-            return self._former
+            return Found(self._former)
         if now >= self._ends_at:
             if self._named is not None and now <= self._named_at + NAMED_FOR:
-                return self._named  # bad luck with three queries; connecting tries harder
+                return Found(self._named)  # bad luck with three queries; connecting tries harder
             if self.target is not None or self._is_last_round:
-                return NOBODY
+                return Nobody()
             self._ask_once_more(now)
         elif now >= self._next_round:
             self._ask_all(now)
@@ -272,3 +288,32 @@ class Opening:
         if self._candidate is None or is_near:
             self._candidate = address
             self._candidate_at = now if is_near else now + LAN_GRACE
+
+
+class Looks:
+    """Looks at single places, for a person who may go there."""
+
+    def __init__(self, prober: Prober) -> None:
+        self._prober = prober
+        self._waiting: List[Tuple[float, Address, Callable[[bool], None]]] = []
+
+    def look_at(self, address: Address, now: float, done: Callable[[bool], None]) -> None:
+        """Is there a supernode, or a member who names one? done(True or False) within SEARCH_TIME."""
+        self._waiting.append((now + SEARCH_TIME, address, done))
+        for _ in range(2):  # one may be lost
+            self._prober.ask_freely(address, "look", now)
+
+    def on_answer(self, address: Address, answer: Answer) -> None:
+        if answer.role != ROLE_ALONE:
+            self._end([look for look in self._waiting if look[1] == address], True)
+
+    def on_timer(self, now: float) -> None:
+        self._end([look for look in self._waiting if look[0] <= now], False)
+
+    def next_deadline(self) -> float:
+        return min((look[0] for look in self._waiting), default=math.inf)
+
+    def _end(self, looks: List[Tuple[float, Address, Callable[[bool], None]]], is_there: bool) -> None:
+        for look in looks:
+            self._waiting.remove(look)
+            look[2](is_there)
