@@ -126,6 +126,47 @@ class ChatDesk:
         return True
 
 
+class Farewell:
+    """Somebody waits until what was said here is confirmed, or until there is no hope for it."""
+
+    def __init__(self, left: int, patience: float, at_most: float, now: float, then: Callable[[], None]) -> None:
+        self.then = then
+        self._left = left  # so many lines may be unconfirmed
+        self._patience = patience
+        self._deadline = now + patience
+        self._ends_at = now + at_most
+
+    def on_confirmed(self, unconfirmed: int, now: float) -> None:
+        """A line came back, and so many did not yet."""
+        is_over = unconfirmed <= self._left
+        self._deadline = now if is_over else now + self._patience
+
+    def due_at(self) -> float:
+        return min(self._deadline, self._ends_at)
+
+
+class Farewells:
+    """All who wait so."""
+
+    def __init__(self) -> None:
+        self._waiting: List[Farewell] = []
+
+    def add(self, farewell: Farewell) -> None:
+        self._waiting.append(farewell)
+
+    def on_confirmed(self, unconfirmed: int, now: float) -> None:
+        for farewell in self._waiting:
+            farewell.on_confirmed(unconfirmed, now)
+
+    def on_timer(self, now: float) -> None:
+        for farewell in [one for one in self._waiting if now >= one.due_at()]:
+            self._waiting.remove(farewell)
+            farewell.then()
+
+    def next_deadline(self) -> float:
+        return min((farewell.due_at() for farewell in self._waiting), default=math.inf)
+
+
 # ---- the supernode ------------------------------------------------------------------------------------------------
 
 

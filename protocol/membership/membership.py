@@ -23,8 +23,8 @@ from protocol import messages
 from protocol.addresses import is_loopback, may_contact, seen_from
 from protocol.fields import Address
 from protocol.hearsay import KEPT, Hearsay
+from protocol.membership.chat import SAID_LATELY, ChatDesk, Farewell, Farewells
 from protocol.lateness import SLEPT_AFTER
-from protocol.membership.chat import SAID_LATELY, ChatDesk
 from protocol.membership.contracts import Network, Owner, Seat
 from protocol.membership.door import Standing, answer_of, at_door, leads_here, speaks_at_door
 from protocol.membership.election import CLAIM_WAIT, LAST_LOOK, PATIENCE, RANK_TIME, Election
@@ -118,20 +118,6 @@ class _Attempt:
         self.pages = Pages()
 
 
-class _Farewell:
-    """Somebody waits until what was said here is confirmed, or until there is no hope for it."""
-
-    def __init__(self, left: int, patience: float, at_most: float, now: float, then: Callable[[], None]) -> None:
-        self.left = left  # so many lines may be unconfirmed
-        self.patience = patience
-        self.deadline = now + patience
-        self.ends_at = now + at_most
-        self.then = then
-
-    def due_at(self) -> float:
-        return min(self.deadline, self.ends_at)
-
-
 class _Follow(NamedTuple):
     """Where the supernode sent us."""
 
@@ -171,7 +157,7 @@ class Membership:
         self._answers = Bucket(ANSWERS_PER_SECOND, ANSWERS_PER_SECOND, 0.0)
         self._chat = ChatDesk()
         self._looks = Looks(self._prober)
-        self._farewells: List[_Farewell] = []
+        self._farewells = Farewells()
         self._timers: Dict[State, Callable[[float], None]] = {
             State.SEARCHING: self._search_timer,
             State.JOINING: self._joining_timer,
@@ -311,7 +297,7 @@ class Membership:
         if self._chat.unconfirmed <= left:
             then()
         else:
-            self._farewells.append(_Farewell(left, patience, at_most, now, then))
+            self._farewells.add(Farewell(left, patience, at_most, now, then))
 
     def set_mesh(self, on: bool, now: float) -> None:
         self.mesh = on
@@ -438,9 +424,7 @@ class Membership:
             self._wake_at = math.inf
             self._timers[self.state](now)
         self._pump_chat(now)
-        for farewell in [one for one in self._farewells if now >= one.due_at()]:
-            self._farewells.remove(farewell)
-            farewell.then()
+        self._farewells.on_timer(now)
 
     def _watch_sleep(self, now: float) -> None:
         """Were we late by more than a moment? Then nothing that we found out before counts."""
@@ -453,8 +437,7 @@ class Membership:
                 self._suspect(now)
 
     def next_deadline(self) -> float:
-        farewells = [farewell.due_at() for farewell in self._farewells]
-        deadline = min([self._wake_at, *farewells, self._looks.next_deadline()])
+        deadline = min(self._wake_at, self._farewells.next_deadline(), self._looks.next_deadline())
         return min(deadline, self._chat.next_deadline()) if self.is_joined else deadline
 
     def _pump_chat(self, now: float) -> None:
@@ -870,9 +853,7 @@ class Membership:
             label = self.label_of(chat.node_id, chat.name)
             self.owner.on_chat(label, chat.text, chat.node_id == self.node_id, now)
         if self._chat.unconfirmed < unconfirmed:
-            for farewell in self._farewells:
-                is_over = self._chat.unconfirmed <= farewell.left
-                farewell.deadline = now if is_over else now + farewell.patience
+            self._farewells.on_confirmed(self._chat.unconfirmed, now)
 
     # ---- handover and step-down -----------------------------------------------------------------------------------
 
