@@ -524,7 +524,7 @@ def test_handover_without_the_opening_of_the_commitment_is_not_obeyed() -> None:
 def test_liar_in_the_roster_who_claims_to_rule_does_not_depose_the_living_supernode() -> None:
     lab = Lab(34, 5)
     liar = lab.nodes[1]
-    secret = liar.membership._secret
+    secret = liar.membership._view.secret
 
     def lie(address: Any, query: messages.Query, now: float) -> None:
         claim = Answer(
@@ -544,7 +544,7 @@ def test_liar_in_the_roster_who_claims_to_rule_does_not_depose_the_living_supern
 def test_claim_out_of_turn_is_not_followed_while_an_earlier_rank_lives() -> None:
     lab = Lab(35, 6)
     liar = lab.nodes[4]
-    secret = liar.membership._secret
+    secret = liar.membership._view.secret
     network_id = liar.membership.network_id
 
     def lie(address: Any, query: messages.Query, now: float) -> None:
@@ -624,7 +624,7 @@ def test_who_takes_over_when_all_terms_are_burnt_begins_anew() -> None:
     """Nobody could tell a later term to anybody: a network of its own, that others may come to, is better than none."""
     lab = Lab(40, 2)
     bo = lab.nodes[1]
-    bo.membership.term = bo.membership._term_seen = messages.TERM_MAX
+    bo.membership._view.term = bo.membership._view.term_seen = messages.TERM_MAX
     before = bo.membership.network_id
     lab.nodes[0].kill()
     lab.run(25.0)

@@ -28,7 +28,7 @@ def claim(query: messages.Query, lab: Lab, term: int, obeys: bytes = THRONE, **f
         query.nonce, bytes(8), member.network_id, term, THRONE,
         ROLE_SUPERNODE, obeys, NOWHERE, 0, 9, "mallory", bytes(16),
     )._replace(**fields)  # fmt: skip
-    return with_proof(answer, member._secret)
+    return with_proof(answer, member._view.secret)
 
 
 def throne(lab: Lab, ip: str = "10.0.0.66", port: int = PORT, term: int = 2) -> Stranger:
@@ -55,7 +55,7 @@ def test_a_member_of_one_seconds_standing_deposes_nobody() -> None:
     mallory = Stranger(lab.world, "10.0.0.66")
     mallory.join(("10.0.0.1", PORT))
     lab.run(1.0)
-    assert mallory.last(messages.Welcome).secret == lab.nodes[0].membership._secret
+    assert mallory.last(messages.Welcome).secret == lab.nodes[0].membership._view.secret
     usurper = throne(lab, "10.0.0.67")
     hint(usurper, lab, 60.0)  # mallory is silent meanwhile, and counts as lost
     assert usurper.queries and nothing_changed(lab)

@@ -17,7 +17,7 @@ import hashlib
 import itertools
 import math
 import random
-from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from protocol import messages
 from protocol.addresses import is_loopback, may_contact, seen_from
@@ -28,23 +28,21 @@ from protocol.lateness import SLEPT_AFTER
 from protocol.membership.contracts import Network, Owner, Seat
 from protocol.membership.door import Standing, answer_of, at_door, leads_here, speaks_at_door
 from protocol.membership.election import CLAIM_WAIT, LAST_LOOK, PATIENCE, RANK_TIME, Election
-from protocol.membership.heirs import Heirlooms, heirloom_of
 from protocol.membership.labels import name_fault
 from protocol.membership.local_link import LOCAL_LINK, LocalSide
-from protocol.membership.lost import LostPlaces
-from protocol.membership.proofs import is_proven, node_id_of, random_bytes, share_digest
+from protocol.membership.proofs import node_id_of, random_bytes, share_digest
 from protocol.membership.queries import Prober
-from protocol.membership.roster import TERM_STEP_MAX, Change, PageError, Pages, Roster
+from protocol.membership.roster import Change, PageError, Pages, Roster
 from protocol.membership.searching import (
     LOOPBACK,
     NO_LAST_NETWORK,
-    PLACES_KEPT,
     Ask,
     Found,
     LastNetwork,
     Looks,
     Search,
 )
+from protocol.membership.view import View
 from protocol.messages import (
     NO_NETWORK,
     NO_NODE,
@@ -62,7 +60,6 @@ from protocol.rates import Bucket
 
 __all__ = ["LOCAL_LINK", "LocalSide", "Membership", "Network", "Owner", "Roster", "Seat", "State", "share_digest"]
 
-TERM_JOINED_MAX = 1 << 31  # in a network that we come to: above it, terms could run out
 HOPS_MAX = 3  # redirections from one node to the next
 JOIN_TIMEOUT = 5.0
 JOIN_TIME_MAX = 60.0  # for all attempts at a busy supernode
@@ -142,12 +139,7 @@ class Membership:
         self.state = State.IDLE
         self._opening = random_bytes(rng, 16)
         self.node_id = node_id_of(self._opening)
-        self.roster = Roster()
-        self.network_id = NO_NETWORK
-        self.term = 0
-        self.supernode_id: Optional[bytes] = None
-        self.supernode_link: Optional[int] = None  # LOCAL_LINK when this node rules; None while there is no supernode
-        self.supernode_address: Optional[Address] = None
+        self._view = View(network, self.node_id, owner.own_addresses)
         self.round_trip: Optional[float] = None  # seconds, of the last Ping
         self.heard_at = 0.0  # when the supernode last gave a sign
         self.dropped = 0  # messages that were not obeyed
@@ -169,15 +161,7 @@ class Membership:
         self._forget_network()
 
     def _forget_network(self, keeps_chat: bool = False) -> None:
-        self.roster = Roster()
-        self.network_id = NO_NETWORK
-        self.term = self._term_seen = 0
-        self._secret = b""
-        self._commitment = b""
-        self.supernode_id = self.supernode_link = self.supernode_address = None
-        self._known_supernodes: List[Address] = []
-        self._lost_places = LostPlaces()
-        self._heirlooms = Heirlooms()
+        self._view.forget()
         unsaid = 0 if keeps_chat else self._chat.forget_network()
         if unsaid:
             self.owner.on_unsaid(unsaid)
@@ -195,15 +179,38 @@ class Membership:
         self._silent: Optional[float] = None  # how long the lost supernode was silent; None: it said good-bye
         self._probes_sent = 0
         self._join_claim: Optional[Tuple[float, Address]] = None
-        self._pages = Pages()
-        self._wants_roster = False  # a version was missed
         self._last_label = ""  # of the last supernode
 
     # ---- questions ------------------------------------------------------------------------------------------------
 
     @property
+    def roster(self) -> Roster:
+        return self._view.roster
+
+    @property
+    def network_id(self) -> bytes:
+        return self._view.network_id
+
+    @property
+    def term(self) -> int:
+        return self._view.term
+
+    @property
+    def supernode_id(self) -> Optional[bytes]:
+        return self._view.supernode_id
+
+    @property
+    def supernode_link(self) -> Optional[int]:
+        """LOCAL_LINK when this node rules; None while there is no supernode."""
+        return self._view.supernode_link
+
+    @property
+    def supernode_address(self) -> Optional[Address]:
+        return self._view.supernode_address
+
+    @property
     def is_supernode(self) -> bool:
-        return self.supernode_link == LOCAL_LINK
+        return self._view.is_ruler
 
     @property
     def is_joined(self) -> bool:
@@ -215,33 +222,15 @@ class Membership:
 
     def place_of(self, node_id: bytes) -> Optional[Address]:
         """Where to contact this member, or None when it is unknown or must not be contacted."""
-        place = self.seen_place(node_id)
-        if place is None or node_id == self.supernode_id:
-            return place
-        return place if may_contact(place, self._near()) else None
+        return self._view.place_of(node_id)
 
     def seen_place(self, node_id: bytes) -> Optional[Address]:
         """Where the roster means this member to be, as seen from here; None when it is unknown."""
-        if node_id == self.supernode_id:
-            return self.supernode_address
-        entry = self.roster.get(node_id)
-        if entry is None or entry.place == NOWHERE:
-            return None
-        if not self.is_supernode and self.supernode_address is not None:
-            return seen_from(entry.place, self.supernode_address)
-        return entry.place
+        return self._view.seen_place(node_id)
 
     def last_network(self) -> LastNetwork:
         """What a later run of this node needs in order to find this network again."""
-        others = (self.place_of(entry.node_id) for entry in self.roster if entry.node_id != self.node_id)
-        return LastNetwork(self.network_id, tuple(itertools.islice(filter(None, others), PLACES_KEPT)))
-
-    def _near(self) -> List[str]:
-        """IPs whose /24 counts as our own network."""
-        ips = list(self.owner.own_addresses())
-        if self.supernode_address is not None and not self.is_supernode:
-            ips.append(self.supernode_address[0])
-        return ips
+        return self._view.last_network()
 
     def owns(self, link: int) -> bool:
         return link == self.supernode_link or (self._attempt is not None and link == self._attempt.link)
@@ -324,7 +313,7 @@ class Membership:
             self._attempt.link = None
             self._attempt_failed(reason, now)
         elif link == self.supernode_link and link != LOCAL_LINK:
-            self.supernode_link = None
+            self._view.lose_link()
             if self.state == State.JOINED:
                 self._suspect(now)
             self._tell_lost(now)
@@ -377,7 +366,7 @@ class Membership:
         self._watch_sleep(now)
         if self.network_id != NO_NETWORK and self._is_question(address, message) and self._may_answer(message, now):
             standing = at_door(self._standing(now), self.is_supernode, self._place_told_at_door())
-            answer = answer_of(standing, message.nonce, self._secret, self.rng)
+            answer = answer_of(standing, message.nonce, self._view.secret, self.rng)
             self.network.send_by_door(address, encode(answer))
 
     def _is_question(self, address: Address, message: Any) -> bool:
@@ -385,7 +374,7 @@ class Membership:
         if type(message) is not messages.Wanted:
             return type(message) is messages.Query
         own_ips = [self.network.address[0], *self.owner.own_addresses()]
-        is_ours = leads_here(message.place, address, self._known_supernodes, own_ips, self.search_port)
+        is_ours = leads_here(message.place, address, self._view.known_supernodes, own_ips, self.search_port)
         return is_ours and self.network_id != NO_NETWORK
 
     def _on_answer(self, address: Address, answer: Answer, now: float) -> None:
@@ -399,7 +388,7 @@ class Membership:
 
     def _answer(self, address: Address, question: Any, now: float) -> None:
         if self._may_answer(question, now):
-            answer = answer_of(self._standing(now), question.nonce, self._secret, self.rng)
+            answer = answer_of(self._standing(now), question.nonce, self._view.secret, self.rng)
             self.network.send_lone(address, encode(answer))
 
     def _may_answer(self, question: Any, now: float) -> bool:
@@ -490,39 +479,22 @@ class Membership:
     # ---- ruling ---------------------------------------------------------------------------------------------------
 
     def _found_network(self, now: float) -> None:
-        self.network_id = random_bytes(self.rng, 16)
-        self._secret = random_bytes(self.rng, 16)
-        self.roster.replace([MemberEntry(self.node_id, self.name, NOWHERE, 0, self.mesh, True)], 0)
+        network_id, secret = random_bytes(self.rng, 16), random_bytes(self.rng, 16)
+        self._view.found(network_id, secret, MemberEntry(self.node_id, self.name, NOWHERE, 0, self.mesh, True))
         self._promote(1, now)
 
     def _promote(self, term: int, now: float) -> None:
         """Become the supernode: the owner makes one, and this node joins it as any other would."""
-        self._heirlooms.add(heirloom_of(self.node_id, self._opening, self.network_id))
-        seat = Seat(
-            self.network_id, self._secret, term, self.node_id, self._lines_for_seat(),
-            tuple(self._chat.recent), tuple(self._known_supernodes[-8:]), tuple(self._lost_places),
-            self.search_port, self._heirlooms.all(),
-        )  # fmt: skip
+        seat = self._view.seat(term, self._opening, self.mesh, self._chat.recent, self.search_port)
         self._drop_attempt("taking over")
         self._follow = None
-        self.supernode_link = LOCAL_LINK
-        self.term = term
+        self._view.rule(term)
         self._attempt = _Attempt(self.network.address, self.state, now + JOIN_TIMEOUT, 0)
         self._attempt.link = LOCAL_LINK
         self.state = State.JOINING
         self._wake_at = self._attempt.deadline
         self.owner.become_supernode(seat, now)
         self._send_join(LOCAL_LINK)
-
-    def _lines_for_seat(self) -> Tuple[MemberEntry, ...]:
-        """The roster as this node sees it: addresses of its own view, the others not back yet."""
-        lines = []
-        for entry in self.roster.succession(without=self.supernode_id):
-            is_me = entry.node_id == self.node_id
-            place = NOWHERE if is_me else self.place_of(entry.node_id) or NOWHERE
-            mesh = self.mesh if is_me else entry.mesh
-            lines.append(entry._replace(place=place, present=is_me, mesh=mesh))
-        return tuple(lines)
 
     # ---- joining --------------------------------------------------------------------------------------------------
 
@@ -563,7 +535,7 @@ class Membership:
             self.network.disconnect(attempt.link, reason)  # type: ignore[arg-type]
 
     def _drop_link(self, reason: str) -> None:
-        link, self.supernode_link = self.supernode_link, None
+        link = self._view.lose_link()
         if link not in (None, LOCAL_LINK):
             self.network.disconnect(link, reason)  # type: ignore[arg-type]
 
@@ -589,11 +561,7 @@ class Membership:
     def _on_welcome(self, welcome: messages.Welcome, now: float) -> None:
         attempt = self._attempt
         assert attempt is not None
-        is_same = self.network_id in (NO_NETWORK, welcome.network_id) and self._secret in (b"", welcome.secret)
-        most = self.term + TERM_STEP_MAX if self.network_id != NO_NETWORK else TERM_JOINED_MAX
-        is_right = is_same and self.term <= welcome.term <= most
-        if attempt.is_to_another:
-            is_right = welcome.network_id != self.network_id and welcome.term <= TERM_JOINED_MAX
+        is_right = (self._view.takes_other if attempt.is_to_another else self._view.takes)(welcome)
         if not is_right or attempt.welcome is not None:
             self.dropped += 1
             self._attempt_failed("it belongs to another network", now)
@@ -617,19 +585,12 @@ class Membership:
         assert welcome is not None
         if attempt.is_to_another:
             self._leave_own(now)
+        assert attempt.link is not None
         old_id = self.supernode_id
         before = self.roster.labels()
-        self._remember_lost(before.keys() - {entry.node_id for entry in attempt.pages.entries})
-        self.network_id, self._secret, self._commitment = welcome.network_id, welcome.secret, welcome.commitment
-        self.term = welcome.term
-        self._term_seen = max(self._term_seen, self.term)
-        self.supernode_id, self.supernode_link = welcome.supernode_id, attempt.link
-        self.supernode_address = attempt.address
+        self._view.enter(welcome, attempt.link, attempt.address, attempt.pages.entries, version)
         self.round_trip = None
-        self._remember_supernode(attempt.address)
         self._attempt = self._follow = self._join_claim = None
-        self._wants_roster = False
-        self.roster.replace(attempt.pages.entries, version)
         # One who comes from the other half of a parted network has counted further, but by other lines.
         seen = self._chat.sequence if self._was_joined else welcome.chat_sequence
         self._chat.sequence = min(seen, welcome.chat_sequence)
@@ -640,31 +601,12 @@ class Membership:
         self._meet_heirs(now)
         self._tell_entered(old_id, before, now)
 
-    def _remember_supernode(self, address: Address) -> None:
-        if address in self._known_supernodes:
-            self._known_supernodes.remove(address)
-        if address != self.network.address:
-            self._known_supernodes = [*self._known_supernodes, address][-8:]
-
-    def _remember_lost(self, node_ids: Iterable[bytes]) -> None:
-        """Should this node ever rule: they may be in the other half of a parted network."""
-        for entry in self.roster:
-            if entry.node_id in node_ids:
-                self._lost_places.add(self.place_of(entry.node_id) or NOWHERE)
-
     def _on_lost(self, lost: messages.Lost, now: float) -> None:
-        """Of before this node came. It is looked there only should this node rule, and only where one may look."""
-        if self.supernode_address is None:
-            return
-        near = self._near()
-        for place in lost.places:
-            place = place if self.is_supernode else seen_from(place, self.supernode_address)
-            if may_contact(place, near):
-                self._lost_places.add(place)
+        self._view.hear_of_lost(lost.places)
 
     def _on_heirs(self, heirs: messages.Heirs, now: float) -> None:
         for heirloom in heirs.heirlooms:
-            self._heirlooms.add(heirloom)
+            self._view.heirlooms.add(heirloom)
 
     def _joined_again(self, now: float) -> None:
         self.state = State.JOINED
@@ -691,8 +633,9 @@ class Membership:
         if not is_first:
             self._tell_changes(self.roster.difference(before, [old_id, self.supernode_id]), now)
         self.owner.on_roster_changed(now)
-        if not is_first and self._lost_places and not self.is_supernode:
-            self.send_to_supernode(messages.Lost(tuple(self._lost_places.latest(messages.LOST_TOLD_MAX))))
+        lost = self._view.lost_places
+        if not is_first and lost and not self.is_supernode:
+            self.send_to_supernode(messages.Lost(tuple(lost.latest(messages.LOST_TOLD_MAX))))
         self.owner.on_joined(now)
         self._pump_chat(now)
 
@@ -707,7 +650,7 @@ class Membership:
         attempt = self._attempt
         assert attempt is not None
         place = seen_from(message.supernode, attempt.address)
-        near = [*self._near(), attempt.address[0]]
+        near = [*self._view.near(), attempt.address[0]]
         if attempt.origin == State.SEARCHING and place != NOWHERE:
             if attempt.hops < HOPS_MAX and may_contact(place, near) and place != attempt.address:
                 self._join(place, State.SEARCHING, now, attempt.hops + 1)
@@ -735,7 +678,7 @@ class Membership:
         assert attempt is not None
         self._drop_attempt(reason)
         if attempt.link == LOCAL_LINK:
-            self.supernode_link = None
+            self._view.lose_link()
             self.owner.drop_supernode(now)
         if attempt.origin == State.SEARCHING:
             if not is_refusal and self._join_another(attempt.address, now):
@@ -795,7 +738,7 @@ class Membership:
         mine = self.roster.get(self.node_id)
         if mine is not None and mine.mesh != self.mesh:
             self.send_to_supernode(messages.SetMesh(self.mesh))
-        if self._wants_roster:
+        if self._view.wants_roster:
             self.send_to_supernode(messages.RosterRequest(self.roster.version))
 
     def _meet_heirs(self, now: float) -> None:
@@ -824,28 +767,23 @@ class Membership:
     def _on_roster_page(self, page: messages.RosterPage, now: float) -> None:
         """A roster sent anew, because a version was missed."""
         try:
-            is_complete = page.term == self.term and self._pages.add(page)
+            self._tell_roster(self._view.take_page(page), now)
         except PageError:
-            is_complete = False
             self.dropped += 1
-        if is_complete:
-            self._wants_roster = False
-            before = self.roster.labels()
-            self.roster.replace(self._pages.entries, page.version)
-            self._tell_changes(self.roster.difference(before, []), now)
-            self.owner.on_roster_changed(now)
 
     def _on_roster_update(self, update: messages.RosterUpdate, now: float) -> None:
-        if update.term != self.term or update.version <= self.roster.version:
+        if not self._view.is_news(update):
             self.dropped += 1
             return
-        if update.version != self.roster.version + 1:
-            self._wants_roster = True
+        changes = self._view.take_update(update)
+        if changes is None:
             self.send_to_supernode(messages.RosterRequest(self.roster.version))
-            return
-        self._remember_lost([departure.node_id for departure in update.departed if departure.how == messages.GONE])
-        self._tell_changes(self.roster.apply(update, self.node_id), now)
-        self.owner.on_roster_changed(now)
+        self._tell_roster(changes, now)
+
+    def _tell_roster(self, changes: Optional[List[Change]], now: float) -> None:
+        if changes is not None:
+            self._tell_changes(changes, now)
+            self.owner.on_roster_changed(now)
 
     def _on_chat(self, chat: messages.Chat, now: float) -> None:
         unconfirmed = self._chat.unconfirmed
@@ -859,13 +797,13 @@ class Membership:
 
     def _on_handover(self, message: messages.Handover, now: float) -> None:
         """Only from the present supernode (this is its link), who alone can open the commitment."""
-        is_genuine = hashlib.sha256(message.opening).digest() == self._commitment
+        is_genuine = hashlib.sha256(message.opening).digest() == self._view.commitment
         entry = self.roster.get(message.successor)
         if not is_genuine or message.term != self.term + 1 or entry is None or self.is_supernode:
             self.dropped += 1
             return
         self._silent = None
-        self._term_seen = max(self._term_seen, message.term)
+        self._view.hear_term(message.term)
         if message.successor == self.node_id:
             self._drop_link("following the handover")
             self._promote(message.term, now)
@@ -877,16 +815,14 @@ class Membership:
         """Our supernode steps down for another one, mostly of a later term; unless it is our own, a query checks it."""
         place = message.supernode
         if self.is_supernode:  # it has ended, after a proven Answer from that place: nothing is left to doubt
-            self.supernode_id = self.supernode_address = None  # that was this node: no place to look from or for
+            self._view.end_own_rule()
             self.owner.drop_supernode(now)
         else:
-            if self.supernode_address is not None:
-                place = seen_from(place, self.supernode_address)
-            is_believable = message.term <= self.term + TERM_STEP_MAX
-            if not is_believable or not may_contact(place, self._near()):
+            place = self._view.seen_by_ruler(place)
+            if not self._view.is_believable(message.term) or not may_contact(place, self._view.near()):
                 self.dropped += 1
                 return
-        self.term = min(self.term, message.term)  # an older one takes in nobody of a newer term
+        self._view.step_back_to(message.term)
         self._silent, self.is_merging = None, True
         self._follow_to(_Follow(place, message.node_id, message.term, now + FOLLOW_TIME), now)
 
@@ -982,7 +918,7 @@ class Membership:
         """The supernode is gone: find the one who takes over, or take over."""
         if self._follow is None and self.state == State.SUSPECT:
             self._silent = now - self.heard_at
-            self._lost_places.add(self.supernode_address or NOWHERE)
+            self._view.lose_supernode()
         self.is_merging = False
         self._drop_attempt("the supernode is gone")
         self._drop_link("no sign of it")
@@ -1012,10 +948,9 @@ class Membership:
 
     def _take_over(self, now: float) -> None:
         """Rule in the next term; when liars have burnt them all, in a network of its own, where they begin anew."""
-        if self._term_seen < TERM_MAX:
-            self._promote(self._term_seen + 1, now)
+        if self._view.term_seen < TERM_MAX:
+            self._promote(self._view.term_seen + 1, now)
         else:
-            self._term_seen = 0
             self._found_network(now)
 
     def _follows_claim(self, now: float) -> bool:
@@ -1045,18 +980,16 @@ class Membership:
         self._wake_at = min(moment for moment in moments if moment > now)
 
     def _is_trusted(self, answer: Answer) -> bool:
-        """Is this a member of our network, in a believable term?"""
-        is_ours = answer.network_id == self.network_id and answer.node_id != self.node_id
-        if not is_ours or answer.term > self.term + TERM_STEP_MAX or not is_proven(answer, self._secret):
-            self.dropped += 1
-            return False
-        return True
+        """Is this a member of our network? Whoever else says so is counted."""
+        is_trusted = self._view.is_trusted(answer)
+        self.dropped += not is_trusted
+        return is_trusted
 
     def _on_poll_answer(self, address: Address, answer: Answer, now: float) -> None:
         """Somebody answered while we doubt our supernode (or after a hint)."""
         if self.network_id == NO_NETWORK or self.is_supernode or not self._is_trusted(answer):
             return
-        self._term_seen = max(self._term_seen, answer.term)
+        self._view.hear_term(answer.term)
         is_ruling = answer.role == ROLE_SUPERNODE
         if is_ruling and answer.node_id == self.supernode_id and answer.term >= self.term:
             self._supernode_lives(now)
@@ -1064,13 +997,13 @@ class Membership:
         if speaks_at_door(answer):
             if self.state in (State.SUSPECT, State.ELECTING):
                 place = seen_from(answer.supernode, address)
-                self._prober.ask_hinted(place, "poll", [*self._near(), address[0]], now)
+                self._prober.ask_hinted(place, "poll", [*self._view.near(), address[0]], now)
             return
         self._election.hear(address, answer, self.supernode_id, now)
         if answer.role == ROLE_MEMBER:
             if answer.term > self.term and self.state in (State.SUSPECT, State.ELECTING):
                 place = seen_from(answer.supernode, address)
-                self._prober.ask_hinted(place, "poll", [*self._near(), address[0]], now)
+                self._prober.ask_hinted(place, "poll", [*self._view.near(), address[0]], now)
         elif self.state == State.ELECTING and self._join_claim is None:
             self._follows_claim(now)  # never a new poll: answers would cause queries without end
 

@@ -1,0 +1,216 @@
+"""The network as this node sees it: which one it is, who rules it and where, who is in it, and whom to believe.
+
+`View` is read by all phases of `protocol/membership/membership.py`, and by what this node answers to others; it changes
+by its own verbs alone. Addresses are translated here: a roster says where the supernode sees a member, and what a
+message names may not be contacted everywhere. Pure.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import AbstractSet, Callable, Iterable, List, Optional, Sequence, Tuple
+
+from protocol import messages
+from protocol.addresses import may_contact, seen_from
+from protocol.fields import Address
+from protocol.membership.contracts import Network, Seat
+from protocol.membership.heirs import Heirlooms, heirloom_of
+from protocol.membership.local_link import LOCAL_LINK
+from protocol.membership.lost import LostPlaces
+from protocol.membership.proofs import is_proven
+from protocol.membership.roster import TERM_STEP_MAX, Change, Pages, Roster
+from protocol.membership.searching import PLACES_KEPT, LastNetwork
+from protocol.messages import NO_NETWORK, NOWHERE, Answer, Chat, MemberEntry
+
+TERM_JOINED_MAX = 1 << 31  # in a network that we come to: above it, terms could run out
+KNOWN_SUPERNODES_MAX = 8  # places where supernodes of this network were
+
+
+class View:
+    """What a node knows of its network; nothing, while it is in none."""
+
+    def __init__(self, network: Network, node_id: bytes, own_ips: Callable[[], Sequence[str]]) -> None:
+        self.node_id = node_id
+        self._network = network
+        self._own_ips = own_ips
+        self.forget()
+
+    def forget(self) -> None:
+        self.roster = Roster()
+        self.network_id = NO_NETWORK
+        self.secret = b""
+        self.commitment = b""  # the digest of what the supernode shows when it hands over
+        self.term = 0
+        self.term_seen = 0  # the highest that a member has named
+        self.supernode_id: Optional[bytes] = None
+        self.supernode_link: Optional[int] = None  # LOCAL_LINK when this node rules; None while there is no supernode
+        self.supernode_address: Optional[Address] = None
+        self.known_supernodes: List[Address] = []  # latest last
+        self.lost_places = LostPlaces()
+        self.heirlooms = Heirlooms()
+        self.wants_roster = False  # a version was missed
+        self._pages = Pages()
+
+    # ---- questions
+
+    @property
+    def is_ruler(self) -> bool:
+        return self.supernode_link == LOCAL_LINK
+
+    def near(self) -> List[str]:
+        """IPs whose /24 counts as our own network."""
+        ips = list(self._own_ips())
+        if self.supernode_address is not None and not self.is_ruler:
+            ips.append(self.supernode_address[0])
+        return ips
+
+    def place_of(self, node_id: bytes) -> Optional[Address]:
+        """Where to contact this member, or None when it is unknown or must not be contacted."""
+        place = self.seen_place(node_id)
+        if place is None or node_id == self.supernode_id:
+            return place
+        return place if may_contact(place, self.near()) else None
+
+    def seen_place(self, node_id: bytes) -> Optional[Address]:
+        """Where the roster means this member to be, as seen from here; None when it is unknown."""
+        if node_id == self.supernode_id:
+            return self.supernode_address
+        entry = self.roster.get(node_id)
+        if entry is None or entry.place == NOWHERE:
+            return None
+        return self.seen_by_ruler(entry.place)
+
+    def seen_by_ruler(self, place: Address) -> Address:
+        """A place that the supernode names, as seen from here."""
+        if self.is_ruler or self.supernode_address is None:
+            return place
+        return seen_from(place, self.supernode_address)
+
+    def last_network(self) -> LastNetwork:
+        """What a later run of this node needs in order to find this network again."""
+        others = (self.place_of(entry.node_id) for entry in self.roster if entry.node_id != self.node_id)
+        return LastNetwork(self.network_id, tuple(itertools.islice(filter(None, others), PLACES_KEPT)))
+
+    def is_trusted(self, answer: Answer) -> bool:
+        """Is this a member of our network, in a believable term?"""
+        is_ours = answer.network_id == self.network_id and answer.node_id != self.node_id
+        return is_ours and self.is_believable(answer.term) and is_proven(answer, self.secret)
+
+    def is_believable(self, term: int) -> bool:
+        return term <= self.term + TERM_STEP_MAX
+
+    def takes(self, welcome: messages.Welcome) -> bool:
+        """Is this the Welcome of the network that this node is in, or of any if it is in none?"""
+        is_same = self.network_id in (NO_NETWORK, welcome.network_id) and self.secret in (b"", welcome.secret)
+        most = self.term + TERM_STEP_MAX if self.network_id != NO_NETWORK else TERM_JOINED_MAX
+        return is_same and self.term <= welcome.term <= most
+
+    def takes_other(self, welcome: messages.Welcome) -> bool:
+        """Is this the Welcome of another network?"""
+        return welcome.network_id != self.network_id and welcome.term <= TERM_JOINED_MAX
+
+    # ---- who rules
+
+    def found(self, network_id: bytes, secret: bytes, me: MemberEntry) -> None:
+        """A new network, of this node alone."""
+        self.network_id, self.secret, self.term_seen = network_id, secret, 0
+        self.roster.replace([me], 0)
+
+    def seat(self, term: int, opening: bytes, mesh: bool, recent_chat: Iterable[Chat], search_port: int) -> Seat:
+        """What this node starts from when it rules in that term; `opening` is the secret that its node id opens."""
+        self.heirlooms.add(heirloom_of(self.node_id, opening, self.network_id))
+        return Seat(
+            self.network_id, self.secret, term, self.node_id, self._lines_for_seat(mesh), tuple(recent_chat),
+            tuple(self.known_supernodes), tuple(self.lost_places), search_port, self.heirlooms.all(),
+        )  # fmt: skip
+
+    def _lines_for_seat(self, mesh: bool) -> Tuple[MemberEntry, ...]:
+        """The roster as this node sees it: addresses of its own view, the others not back yet."""
+        lines = []
+        for entry in self.roster.succession(without=self.supernode_id):
+            is_me = entry.node_id == self.node_id
+            place = NOWHERE if is_me else self.place_of(entry.node_id) or NOWHERE
+            lines.append(entry._replace(place=place, present=is_me, mesh=mesh if is_me else entry.mesh))
+        return tuple(lines)
+
+    def rule(self, term: int) -> None:
+        """This node is the supernode from now on."""
+        self.supernode_link = LOCAL_LINK
+        self.term = term
+
+    def enter(
+        self, welcome: messages.Welcome, link: int, address: Address, entries: Sequence[MemberEntry], version: int
+    ) -> None:
+        """Welcome and roster of the supernode there are complete."""
+        self._remember_lost(self.roster.labels().keys() - {entry.node_id for entry in entries})
+        self.network_id, self.secret, self.commitment = welcome.network_id, welcome.secret, welcome.commitment
+        self.term = welcome.term
+        self.hear_term(self.term)
+        self.supernode_id, self.supernode_link, self.supernode_address = welcome.supernode_id, link, address
+        self._remember_supernode(address)
+        self.wants_roster = False
+        self.roster.replace(entries, version)
+
+    def _remember_supernode(self, address: Address) -> None:
+        if address in self.known_supernodes:
+            self.known_supernodes.remove(address)
+        if address != self._network.address:
+            self.known_supernodes = [*self.known_supernodes, address][-KNOWN_SUPERNODES_MAX:]
+
+    def hear_term(self, term: int) -> None:
+        self.term_seen = max(self.term_seen, term)
+
+    def step_back_to(self, term: int) -> None:
+        """The supernode that we are sent to may be of an older term: it takes in nobody of a newer one."""
+        self.term = min(self.term, term)
+
+    def end_own_rule(self) -> None:
+        """The supernode was this node, and has ended: no place to look from or for."""
+        self.supernode_id = self.supernode_address = None
+
+    def lose_link(self) -> Optional[int]:
+        """There is no link to the supernode any more; which was it?"""
+        link, self.supernode_link = self.supernode_link, None
+        return link
+
+    # ---- who is in it, and who was
+
+    def is_news(self, update: messages.RosterUpdate) -> bool:
+        return update.term == self.term and update.version > self.roster.version
+
+    def take_update(self, update: messages.RosterUpdate) -> Optional[List[Change]]:
+        """What the update changes; None when one before it was missed, and the whole roster is wanted."""
+        if update.version != self.roster.version + 1:
+            self.wants_roster = True
+            return None
+        self._remember_lost({departure.node_id for departure in update.departed if departure.how == messages.GONE})
+        return self.roster.apply(update, self.node_id)
+
+    def take_page(self, page: messages.RosterPage) -> Optional[List[Change]]:
+        """A page of the roster that was wanted: what it changes, once it is complete. Raises PageError."""
+        if page.term != self.term or not self._pages.add(page):
+            return None
+        self.wants_roster = False
+        before = self.roster.labels()
+        self.roster.replace(self._pages.entries, page.version)
+        return self.roster.difference(before, [])
+
+    def _remember_lost(self, node_ids: AbstractSet[bytes]) -> None:
+        """Should this node ever rule: they may be in the other half of a parted network."""
+        for entry in self.roster:
+            if entry.node_id in node_ids:
+                self.lost_places.add(self.place_of(entry.node_id) or NOWHERE)
+
+    def lose_supernode(self) -> None:
+        """It is gone without a good-bye."""
+        self.lost_places.add(self.supernode_address or NOWHERE)
+
+    def hear_of_lost(self, places: Iterable[Address]) -> None:
+        """Lost before this node came. It is looked there only should this node rule, and only where one may look."""
+        if self.supernode_address is None:
+            return
+        near = self.near()
+        for place in places:
+            place = self.seen_by_ruler(place)
+            if may_contact(place, near):
+                self.lost_places.add(place)
