@@ -533,7 +533,7 @@ def test_liar_in_the_roster_who_claims_to_rule_does_not_depose_the_living_supern
         )  # fmt: skip
         liar.network.send_lone(address, encode(with_proof(claim, secret)))
 
-    liar.membership._answer = lie  # type: ignore[method-assign]
+    liar.membership._answering.answer = lie  # type: ignore[method-assign]
     lab.run(15.0)
     lab.world.after(0.0, lambda: lab.nodes[3].network._lose(lab.nodes[3].membership.supernode_link, "reset"))
     lab.run(30.0)
@@ -554,7 +554,7 @@ def test_claim_out_of_turn_is_not_followed_while_an_earlier_rank_lives() -> None
         )  # fmt: skip
         liar.network.send_lone(address, encode(with_proof(claim, secret)))
 
-    liar.membership._answer = lie  # type: ignore[method-assign]
+    liar.membership._answering.answer = lie  # type: ignore[method-assign]
     lab.nodes[0].kill()
     lab.run(12.0)
     obeyed = {lab.nodes[index].membership.supernode_id for index in (1, 2, 3, 5)}

@@ -87,7 +87,7 @@ def test_a_living_member_that_names_another_ruler_is_no_witness() -> None:
         fields = {"node_id": liar.membership.node_id, "role": ROLE_MEMBER, "supernode": usurper.network.address}
         liar.network.send_lone(address, encode(claim(query, lab, 2, **fields)))
 
-    liar.membership._answer = lie  # type: ignore[method-assign]
+    liar.membership._answering.answer = lie  # type: ignore[method-assign]
     lab.nodes[2].kill()
     lab.run(20.0)
     hint(usurper, lab, 40.0)

@@ -20,13 +20,14 @@ import random
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from protocol import messages
-from protocol.addresses import is_loopback, may_contact, seen_from
+from protocol.addresses import may_contact, seen_from
 from protocol.fields import Address
 from protocol.hearsay import KEPT, Hearsay
+from protocol.membership.answering import Answering
 from protocol.membership.chat import SAID_LATELY, ChatDesk, Farewell, Farewells
 from protocol.lateness import SLEPT_AFTER
 from protocol.membership.contracts import Network, Owner, Seat
-from protocol.membership.door import Standing, answer_of, at_door, leads_here, speaks_at_door
+from protocol.membership.door import Standing, speaks_at_door
 from protocol.membership.election import CLAIM_WAIT, LAST_LOOK, PATIENCE, RANK_TIME, Election
 from protocol.membership.labels import name_fault
 from protocol.membership.local_link import LOCAL_LINK, LocalSide
@@ -34,7 +35,6 @@ from protocol.membership.proofs import node_id_of, random_bytes, share_digest
 from protocol.membership.queries import Prober
 from protocol.membership.roster import Change, PageError, Pages, Roster
 from protocol.membership.searching import (
-    LOOPBACK,
     NO_LAST_NETWORK,
     Ask,
     Found,
@@ -53,10 +53,8 @@ from protocol.messages import (
     TERM_MAX,
     Answer,
     MemberEntry,
-    encode,
     encode_parts,
 )
-from protocol.rates import Bucket
 
 __all__ = ["LOCAL_LINK", "LocalSide", "Membership", "Network", "Owner", "Roster", "Seat", "State", "share_digest"]
 
@@ -67,7 +65,6 @@ JOIN_TIME_MAX = 60.0  # for all attempts at a busy supernode
 WAITING = "the network is there, but its supernode gives no sign; waiting for who takes over ..."
 WAITED_IN_VAIN = "The network is there, but its supernode gives no sign and nobody took over yet; try again soon."
 
-ANSWERS_PER_SECOND = 3000.0  # a thousand members may ask at once; a flood costs no more than this
 BEAT_INTERVAL = 2.0
 SUSPECT_AFTER = 4.0  # seconds of silence
 GONE_AFTER = 6.0  # seconds of silence, three own probes among them
@@ -146,7 +143,7 @@ class Membership:
         self.search_port = 0
         self.hearsay = Hearsay()
         self._prober = Prober(network, rng, self.hearsay)
-        self._answers = Bucket(ANSWERS_PER_SECOND, ANSWERS_PER_SECOND, 0.0)
+        self._answering = Answering(network, rng, self._prober, self._view, owner.own_addresses, self._standing)
         self._chat = ChatDesk()
         self._looks = Looks(self._prober)
         self._farewells = Farewells()
@@ -335,47 +332,20 @@ class Membership:
 
     def on_stray_join(self, link: int, now: float) -> None:
         """Somebody takes this node for the supernode, or has come to its door: say who is."""
-        place = self._place_told_at_door() if link < 0 else self._supernode_place()
-        self.network.send(link, *encode_parts(messages.NotSupernode(self.term, place)))
-        self.network.disconnect(link, "not the supernode")
-
-    def _supernode_place(self) -> Address:
-        is_known = self.is_joined and not self.is_supernode and self.supernode_address is not None
-        return self.supernode_address if is_known and self.supernode_address else NOWHERE
-
-    def _place_told_at_door(self) -> Address:
-        """The same, but for the door itself: whoever died there had the port, and asking it again leads nowhere."""
-        ip, port = place = self._own_place() if self.is_supernode else self._supernode_place()
-        own_ips = (self.network.address[0], *self.owner.own_addresses())
-        return NOWHERE if port == self.search_port and (is_loopback(ip) or ip in own_ips) else place
-
-    def _own_place(self) -> Address:
-        """Where this node itself is reached from its own machine; who is elsewhere takes loopback for that machine."""
-        ip, port = self.network.address
-        return (LOOPBACK if ip == NOWHERE[0] else ip), port
+        self._answering.send_on(link, self.search_port, now)
 
     def on_lone(self, address: Address, message: Any, now: float) -> None:
         self._watch_sleep(now)
-        if self._is_question(address, message):
-            self._answer(address, message, now)
-        elif type(message) is Answer:
+        if type(message) is Answer:
             self._on_answer(address, message, now)
+        elif self._answering.is_question(address, message, self.search_port):
+            self._answering.answer(address, message, now)
 
     def on_door_lone(self, address: Address, message: Any, now: float) -> None:
-        """At the door a ruler speaks as a member that names itself; who is in no network has nothing to say there."""
+        """A datagram that came to the door, the port at which people look for the network."""
         self._watch_sleep(now)
-        if self.network_id != NO_NETWORK and self._is_question(address, message) and self._may_answer(message, now):
-            standing = at_door(self._standing(now), self.is_supernode, self._place_told_at_door())
-            answer = answer_of(standing, message.nonce, self._view.secret, self.rng)
-            self.network.send_by_door(address, encode(answer))
-
-    def _is_question(self, address: Address, message: Any) -> bool:
-        """Is this a Query, or a question about a place that leads to our network?"""
-        if type(message) is not messages.Wanted:
-            return type(message) is messages.Query
-        own_ips = [self.network.address[0], *self.owner.own_addresses()]
-        is_ours = leads_here(message.place, address, self._view.known_supernodes, own_ips, self.search_port)
-        return is_ours and self.network_id != NO_NETWORK
+        if self._answering.is_question(address, message, self.search_port):
+            self._answering.answer_at_door(address, message, self.search_port, now)
 
     def _on_answer(self, address: Address, answer: Answer, now: float) -> None:
         asked = self._prober.match(address, answer, now)
@@ -386,23 +356,18 @@ class Membership:
         else:
             _ANSWER_HANDLERS[asked.purpose](self, asked.address, answer, now)
 
-    def _answer(self, address: Address, question: Any, now: float) -> None:
-        if self._may_answer(question, now):
-            answer = answer_of(self._standing(now), question.nonce, self._view.secret, self.rng)
-            self.network.send_lone(address, encode(answer))
-
-    def _may_answer(self, question: Any, now: float) -> bool:
-        return not self._prober.is_own(question.nonce) and self._answers.take(now)
-
     def _standing(self, now: float) -> Standing:
+        """What this node is, as it tells others."""
         role = ROLE_ALONE
         if self.is_supernode:
             role = ROLE_SUPERNODE if self.owner.is_ruling else ROLE_ALONE  # while it hands over, nobody may come to it
         elif self.network_id != NO_NETWORK:
             role = ROLE_MEMBER
         obeys = self.supernode_id if self.is_joined and self.supernode_id is not None else NO_NODE
+        is_known = self.is_joined and not self.is_supernode
+        place = self.supernode_address if is_known else None
         return Standing(
-            self.network_id, self.term, self.node_id, role, obeys, self._supernode_place(),
+            self.network_id, self.term, self.node_id, role, obeys, place or NOWHERE,
             now - self.heard_at, len(self.roster), self.name,
         )  # fmt: skip
 
