@@ -5,17 +5,14 @@ The rules are in `protocol/membership/door.py`; here is who they are applied for
 
 from __future__ import annotations
 
-import random
 from typing import Any, Callable, List, Sequence
 
 from protocol import messages
 from protocol.addresses import is_loopback
 from protocol.fields import Address
-from protocol.membership.contracts import Network
 from protocol.membership.door import Standing, answer_of, at_door, leads_here
-from protocol.membership.queries import Prober
 from protocol.membership.searching import LOOPBACK
-from protocol.membership.view import View
+from protocol.membership.view import Means
 from protocol.messages import NO_NETWORK, NOWHERE, encode, encode_parts
 from protocol.rates import Bucket
 
@@ -27,17 +24,11 @@ class Answering:
 
     def __init__(
         self,
-        network: Network,
-        rng: random.Random,
-        prober: Prober,
-        view: View,
+        means: Means,
         own_ips: Callable[[], Sequence[str]],
         standing: Callable[[float], Standing],
     ) -> None:
-        self._network = network
-        self._rng = rng
-        self._prober = prober
-        self._view = view
+        self._network, self._rng, self._prober, self._view = means
         self._own_ips = own_ips
         self._standing = standing
         self._answers = Bucket(ANSWERS_PER_SECOND, ANSWERS_PER_SECOND, 0.0)

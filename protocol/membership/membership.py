@@ -29,11 +29,12 @@ from protocol.lateness import SLEPT_AFTER
 from protocol.membership.contracts import Network, Owner, Seat
 from protocol.membership.door import Standing, speaks_at_door
 from protocol.membership.election import CLAIM_WAIT, LAST_LOOK, PATIENCE, RANK_TIME, Election
+from protocol.membership.joining import JOIN_TIMEOUT, Attempt, Elsewhere, Entered, Failed
 from protocol.membership.labels import name_fault
 from protocol.membership.local_link import LOCAL_LINK, LocalSide
 from protocol.membership.proofs import node_id_of, random_bytes, share_digest
 from protocol.membership.queries import Prober
-from protocol.membership.roster import Change, PageError, Pages, Roster
+from protocol.membership.roster import Change, PageError, Roster
 from protocol.membership.searching import (
     NO_LAST_NETWORK,
     Ask,
@@ -42,7 +43,7 @@ from protocol.membership.searching import (
     Looks,
     Search,
 )
-from protocol.membership.view import View
+from protocol.membership.view import Means, View
 from protocol.messages import (
     NO_NETWORK,
     NO_NODE,
@@ -57,10 +58,6 @@ from protocol.messages import (
 )
 
 __all__ = ["LOCAL_LINK", "LocalSide", "Membership", "Network", "Owner", "Roster", "Seat", "State", "share_digest"]
-
-HOPS_MAX = 3  # redirections from one node to the next
-JOIN_TIMEOUT = 5.0
-JOIN_TIME_MAX = 60.0  # for all attempts at a busy supernode
 
 WAITING = "the network is there, but its supernode gives no sign; waiting for who takes over ..."
 WAITED_IN_VAIN = "The network is there, but its supernode gives no sign and nobody took over yet; try again soon."
@@ -98,20 +95,6 @@ class State(enum.Enum):
     LEFT = "left"
 
 
-class _Attempt:
-    """One try to join a supernode: connect, Join, Welcome, roster."""
-
-    def __init__(self, address: Address, origin: State, deadline: float, hops: int) -> None:
-        self.link: Optional[int] = None  # None: waiting to try again
-        self.address = address
-        self.origin = origin
-        self.deadline = deadline
-        self.hops = hops
-        self.is_to_another = False  # network than the one that this node is in
-        self.welcome: Optional[messages.Welcome] = None
-        self.pages = Pages()
-
-
 class _Follow(NamedTuple):
     """Where the supernode sent us."""
 
@@ -143,7 +126,8 @@ class Membership:
         self.search_port = 0
         self.hearsay = Hearsay()
         self._prober = Prober(network, rng, self.hearsay)
-        self._answering = Answering(network, rng, self._prober, self._view, owner.own_addresses, self._standing)
+        self._means = Means(network, rng, self._prober, self._view)
+        self._answering = Answering(self._means, owner.own_addresses, self._standing)
         self._chat = ChatDesk()
         self._looks = Looks(self._prober)
         self._farewells = Farewells()
@@ -164,7 +148,8 @@ class Membership:
             self.owner.on_unsaid(unsaid)
         self._search: Optional[Search] = None
         self._election = Election(self.node_id)
-        self._attempt: Optional[_Attempt] = None
+        self._attempt: Optional[Attempt] = None
+        self._came_from = State.IDLE  # to the present attempt
         self._follow: Optional[_Follow] = None
         self._was_joined = False
         self._told_lost = False
@@ -230,7 +215,7 @@ class Membership:
         return self._view.last_network()
 
     def owns(self, link: int) -> bool:
-        return link == self.supernode_link or (self._attempt is not None and link == self._attempt.link)
+        return link == self.supernode_link or self._is_attempt(link)
 
     # ---- verbs ----------------------------------------------------------------------------------------------------
 
@@ -307,8 +292,7 @@ class Membership:
     def on_link_lost(self, link: int, reason: str, now: float) -> None:
         self._watch_sleep(now)
         if self._attempt is not None and link == self._attempt.link:
-            self._attempt.link = None
-            self._attempt_failed(reason, now)
+            self._on_failed(self._attempt.on_link_lost(reason), now)
         elif link == self.supernode_link and link != LOCAL_LINK:
             self._view.lose_link()
             if self.state == State.JOINED:
@@ -318,14 +302,21 @@ class Membership:
     def on_message(self, link: int, message: Any, now: float) -> bool:
         """False: not about membership or chat, so it is Peer's (searches, offers, list pages ...)."""
         self._watch_sleep(now)
-        handlers = _ATTEMPT_HANDLERS if self._is_attempt(link) else _HANDLERS
         if link == self.supernode_link:
             self._heard_link(now)
-        handler = handlers.get(type(message))
+        if self._attempt is not None and self._is_attempt(link):
+            self._on_attempt_message(self._attempt, message, now)
+            return True
+        handler = _HANDLERS.get(type(message))
         if handler is not None:
             handler(self, message, now)
-            return True
-        return self._is_attempt(link) or type(message) in _NOT_FOR_PEER or not self.is_joined
+        return handler is not None or type(message) in _NOT_FOR_PEER or not self.is_joined
+
+    def _on_attempt_message(self, attempt: Attempt, message: Any, now: float) -> None:
+        if type(message) is messages.Moved:
+            self._on_moved_early(message, now)
+        else:
+            self._go_on_joining(attempt, attempt.on_message(message, now), now)
 
     def _is_attempt(self, link: int) -> bool:
         return self._attempt is not None and link == self._attempt.link
@@ -454,10 +445,10 @@ class Membership:
         self._drop_attempt("taking over")
         self._follow = None
         self._view.rule(term)
-        self._attempt = _Attempt(self.network.address, self.state, now + JOIN_TIMEOUT, 0)
-        self._attempt.link = LOCAL_LINK
+        self._came_from = self.state
+        self._attempt = Attempt(self._means, self.network.address, now, self._since(), link=LOCAL_LINK)
         self.state = State.JOINING
-        self._wake_at = self._attempt.deadline
+        self._wake_at = self._attempt.next_deadline()
         self.owner.become_supernode(seat, now)
         self._send_join(LOCAL_LINK)
 
@@ -466,38 +457,41 @@ class Membership:
     def _join(self, address: Address, origin: State, now: float, hops: int = 0) -> None:
         self._drop_attempt("trying elsewhere")
         self._drop_link("joining anew")
-        self._attempt = _Attempt(address, origin, now + JOIN_TIMEOUT, hops)
+        self._came_from = origin
+        is_search = origin is State.SEARCHING
+        self._attempt = Attempt(self._means, address, now, self._since(), hops, is_search)
         self.state = State.JOINING
         self._dial(self._attempt, now)
+
+    def _since(self) -> float:
+        """Since when has this node had no supernode?"""
+        return self._search.since if self._search is not None else self.heard_at
 
     def go_over(self, address: Address, now: float) -> None:
         """This node rules, and nobody ever joined it: try the network there, and rule on until that has taken it in."""
         if self._attempt is None and self.is_supernode and self.state == State.JOINED:
-            self._attempt = _Attempt(address, State.JOINED, now + JOIN_TIMEOUT, 0)
-            self._attempt.is_to_another = True
+            self._came_from = State.JOINED
+            self._attempt = Attempt(self._means, address, now, now, is_to_another=True)
             self._dial(self._attempt, now)
 
-    def _dial(self, attempt: _Attempt, now: float) -> None:
-        tries = self.hearsay.may_dial(attempt.address, now)
-        if tries:
-            attempt.link = self.network.connect(attempt.address, tries)
-            self._wake_at = attempt.deadline
+    def _dial(self, attempt: Attempt, now: float) -> None:
+        failed = attempt.dial(self.hearsay, now)
+        if failed is None:
+            self._wake_at = attempt.next_deadline()
         else:
-            self._attempt_failed("nobody answers there", now)
+            self._on_failed(failed, now)
 
     def _leave_own(self, now: float) -> None:
         """The other network has taken this node in: its own one, in which it was alone, is no more."""
-        attempt = self._attempt
         self.owner.on_notice("a network was here before; nobody had joined this node, so it goes there")
         self.owner.drop_supernode(now)
         self._forget_network(keeps_chat=True)
         self._chat.go_over(self.node_id)
-        self._attempt = attempt
 
     def _drop_attempt(self, reason: str) -> None:
         attempt, self._attempt = self._attempt, None
-        if attempt is not None and attempt.link not in (None, LOCAL_LINK):
-            self.network.disconnect(attempt.link, reason)  # type: ignore[arg-type]
+        if attempt is not None:
+            attempt.give_up(reason)
 
     def _drop_link(self, reason: str) -> None:
         link = self._view.lose_link()
@@ -514,46 +508,26 @@ class Membership:
 
     def _joining_timer(self, now: float) -> None:
         attempt = self._attempt
-        if attempt is None:
-            self._suspect(now)
-        elif attempt.link is None:  # it was busy, and asked us to come again now
-            self._join(attempt.address, attempt.origin, now, attempt.hops)
-        elif now >= attempt.deadline:
-            self._attempt_failed("no answer", now)
+        assert attempt is not None
+        self._go_on_joining(attempt, attempt.on_timer(now), now)
+
+    def _go_on_joining(self, attempt: Attempt, finding: Any, now: float) -> None:
+        if finding is None:
+            self._wake_at = attempt.next_deadline()
         else:
-            self._wake_at = attempt.deadline
+            _FINDINGS[type(finding)](self, finding, now)
 
-    def _on_welcome(self, welcome: messages.Welcome, now: float) -> None:
-        attempt = self._attempt
-        assert attempt is not None
-        is_right = (self._view.takes_other if attempt.is_to_another else self._view.takes)(welcome)
-        if not is_right or attempt.welcome is not None:
-            self.dropped += 1
-            self._attempt_failed("it belongs to another network", now)
-            return
-        attempt.welcome = welcome
+    def _on_elsewhere(self, elsewhere: Elsewhere, now: float) -> None:
+        self._join(elsewhere.address, self._came_from, now, elsewhere.hops)
 
-    def _on_attempt_page(self, page: messages.RosterPage, now: float) -> None:
-        attempt = self._attempt
-        assert attempt is not None
-        try:
-            is_complete = attempt.pages.add(page)
-        except PageError as error:
-            self._attempt_failed(str(error), now)
-            return
-        if is_complete and attempt.welcome is not None:
-            self._enter(attempt, page.version, now)
-
-    def _enter(self, attempt: _Attempt, version: int, now: float) -> None:
+    def _enter(self, entered: Entered, now: float) -> None:
         """Welcome and roster are here: this node is a member."""
-        welcome = attempt.welcome
-        assert welcome is not None
-        if attempt.is_to_another:
+        welcome = entered.welcome
+        if entered.is_other:
             self._leave_own(now)
-        assert attempt.link is not None
         old_id = self.supernode_id
         before = self.roster.labels()
-        self._view.enter(welcome, attempt.link, attempt.address, attempt.pages.entries, version)
+        self._view.enter(welcome, entered.link, entered.address, entered.entries, entered.version)
         self.round_trip = None
         self._attempt = self._follow = self._join_claim = None
         # One who comes from the other half of a parted network has counted further, but by other lines.
@@ -611,51 +585,26 @@ class Membership:
             else:
                 self.owner.on_member_left(change.label, change.silent, now)
 
-    def _on_not_supernode(self, message: messages.NotSupernode, now: float) -> None:
-        attempt = self._attempt
-        assert attempt is not None
-        place = seen_from(message.supernode, attempt.address)
-        near = [*self._view.near(), attempt.address[0]]
-        if attempt.origin == State.SEARCHING and place != NOWHERE:
-            if attempt.hops < HOPS_MAX and may_contact(place, near) and place != attempt.address:
-                self._join(place, State.SEARCHING, now, attempt.hops + 1)
-                return
-        elif place != NOWHERE:
-            self._prober.ask_hinted(place, "poll", near, now)
-        self._attempt_failed("it is not the supernode, and names nobody who is", now)
-
-    def _on_busy(self, busy: messages.Busy, now: float) -> None:
-        attempt = self._attempt
-        assert attempt is not None
-        delay = busy.retry_after_ms / 1000
-        started = self._search.since if self._search is not None else self.heard_at
-        if attempt.is_to_another or busy.retry_after_ms == 0 or now + delay > started + JOIN_TIME_MAX:
-            self._attempt_failed(busy.reason or "it refuses", now, is_refusal=busy.retry_after_ms == 0)
-            return
-        link, attempt.link = attempt.link, None
-        if link is not None:
-            self.network.disconnect(link, "busy")
-        self._wake_at = now + delay * (1.0 + self.rng.random())
-
-    def _attempt_failed(self, reason: str, now: float, is_refusal: bool = False) -> None:
+    def _on_failed(self, failed: Failed, now: float) -> None:
         """Back to where this attempt came from."""
         attempt = self._attempt
         assert attempt is not None
-        self._drop_attempt(reason)
+        self.dropped += failed.is_false
+        self._drop_attempt(failed.reason)
         if attempt.link == LOCAL_LINK:
             self._view.lose_link()
             self.owner.drop_supernode(now)
-        if attempt.origin == State.SEARCHING:
-            if not is_refusal and self._join_another(attempt.address, now):
+        if self._came_from is State.SEARCHING:
+            if not failed.is_refusal and self._join_another(attempt.address, now):
                 return
             has_waited = self._search is not None and self._search.has_waited
-            self._end_search("refused", attempt.address, WAITED_IN_VAIN if has_waited else reason, now)
+            self._end_search("refused", attempt.address, WAITED_IN_VAIN if has_waited else failed.reason, now)
         elif attempt.is_to_another:
             self._wake_at = math.inf  # it rules on
-        elif attempt.origin == State.FOLLOWING and self._follow is not None:
+        elif self._came_from is State.FOLLOWING and self._follow is not None:
             self.state = State.FOLLOWING
             self._wake_at = now + 2 * FOLLOW_INTERVAL
-        elif attempt.origin == State.ELECTING:
+        elif self._came_from is State.ELECTING:
             self.state = State.ELECTING
             self._wake_at = now + POLL_INTERVAL
         else:
@@ -997,12 +946,10 @@ _HANDLERS: Dict[Any, Callable[[Membership, Any, float], None]] = {
     messages.Lost: Membership._on_lost,
     messages.Heirs: Membership._on_heirs,
 }
-_ATTEMPT_HANDLERS: Dict[Any, Callable[[Membership, Any, float], None]] = {
-    messages.Welcome: Membership._on_welcome,
-    messages.RosterPage: Membership._on_attempt_page,
-    messages.NotSupernode: Membership._on_not_supernode,
-    messages.Busy: Membership._on_busy,
-    messages.Moved: Membership._on_moved_early,
+_FINDINGS: Dict[Any, Callable[[Membership, Any, float], None]] = {
+    Entered: Membership._enter,
+    Failed: Membership._on_failed,
+    Elsewhere: Membership._on_elsewhere,
 }
 _NOT_FOR_PEER = {messages.Join, messages.Welcome, messages.NotSupernode, messages.Busy, messages.Stale}
 _ANSWER_HANDLERS: Dict[str, Callable[[Membership, Address, Answer, float], None]] = {

@@ -8,7 +8,8 @@ message names may not be contacted everywhere. Pure.
 from __future__ import annotations
 
 import itertools
-from typing import AbstractSet, Callable, Iterable, List, Optional, Sequence, Tuple
+import random
+from typing import AbstractSet, Callable, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from protocol import messages
 from protocol.addresses import may_contact, seen_from
@@ -18,6 +19,7 @@ from protocol.membership.heirs import Heirlooms, heirloom_of
 from protocol.membership.local_link import LOCAL_LINK
 from protocol.membership.lost import LostPlaces
 from protocol.membership.proofs import is_proven
+from protocol.membership.queries import Prober
 from protocol.membership.roster import TERM_STEP_MAX, Change, Pages, Roster
 from protocol.membership.searching import PLACES_KEPT, LastNetwork
 from protocol.messages import NO_NETWORK, NOWHERE, Answer, Chat, MemberEntry
@@ -214,3 +216,12 @@ class View:
             place = self.seen_by_ruler(place)
             if may_contact(place, near):
                 self.lost_places.add(place)
+
+
+class Means(NamedTuple):
+    """What every phase of a member works with."""
+
+    network: Network
+    rng: random.Random
+    prober: Prober
+    view: View
