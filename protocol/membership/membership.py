@@ -17,7 +17,7 @@ import hashlib
 import itertools
 import math
 import random
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional
 
 from protocol import messages
 from protocol.addresses import may_contact, seen_from
@@ -29,7 +29,8 @@ from protocol.lateness import SLEPT_AFTER
 from protocol.membership.contracts import Network, Owner, Seat
 from protocol.membership.door import Standing, speaks_at_door
 from protocol.membership.election import CLAIM_WAIT, LAST_LOOK, PATIENCE, RANK_TIME, Election
-from protocol.membership.joining import JOIN_TIMEOUT, Attempt, Elsewhere, Entered, Failed
+from protocol.membership.following import Following, Missed, Turn
+from protocol.membership.joining import Attempt, Elsewhere, Entered, Failed
 from protocol.membership.labels import name_fault
 from protocol.membership.local_link import LOCAL_LINK, LocalSide
 from protocol.membership.proofs import node_id_of, random_bytes, share_digest
@@ -41,6 +42,7 @@ from protocol.membership.searching import (
     Found,
     LastNetwork,
     Looks,
+    Nobody,
     Search,
 )
 from protocol.membership.view import Means, View
@@ -71,17 +73,10 @@ LINK_STUCK_AFTER = 15.0  # the supernode answers probes, but its link is silent:
 PROBES = 3
 POLL_INTERVAL = 1.0
 ASKED_BESIDES, ASKED_AFTER_SLEEP = 2, 16  # members asked beside those who rank before us
-FOLLOW_TIME = 5.0
-FOLLOW_INTERVAL = 0.15
-# What goes to a place that only messages named, and that has not answered lately (protocol/hearsay.py): the few
-# datagrams that it may get are spread over the time in which an answer helps.
-FOLLOW_APART = 1.0  # seconds
 HEIRS_MET = 16  # of those who take over first: they are asked in peace, so that each is known when it matters
 MET_AT_ONCE = 4  # at each beat
 MEET_AGAIN = 300.0  # seconds; well before an answer is too old (PROVEN_TIME)
 MEET_APART = 5.0  # seconds until one that did not answer is asked again
-REJOIN_JITTER_MAX = 10.0  # seconds
-REJOIN_JITTER_EACH = 0.02  # seconds for each member (THREATS: F13)
 
 
 class State(enum.Enum):
@@ -93,15 +88,6 @@ class State(enum.Enum):
     ELECTING = "no supernode"
     FOLLOWING = "following to a new supernode"
     LEFT = "left"
-
-
-class _Follow(NamedTuple):
-    """Where the supernode sent us."""
-
-    address: Address
-    node_id: bytes
-    term: int
-    deadline: float
 
 
 class Membership:
@@ -127,6 +113,7 @@ class Membership:
         self.hearsay = Hearsay()
         self._prober = Prober(network, rng, self.hearsay)
         self._means = Means(network, rng, self._prober, self._view)
+        self._turn = Turn(self._means)
         self._answering = Answering(self._means, owner.own_addresses, self._standing)
         self._chat = ChatDesk()
         self._looks = Looks(self._prober)
@@ -150,7 +137,7 @@ class Membership:
         self._election = Election(self.node_id)
         self._attempt: Optional[Attempt] = None
         self._came_from = State.IDLE  # to the present attempt
-        self._follow: Optional[_Follow] = None
+        self._following: Optional[Following] = None
         self._was_joined = False
         self._told_lost = False
         self._wake_at = math.inf
@@ -160,7 +147,7 @@ class Membership:
         self.is_merging = False  # the supernode stepped down for another one of our network
         self._silent: Optional[float] = None  # how long the lost supernode was silent; None: it said good-bye
         self._probes_sent = 0
-        self._join_claim: Optional[Tuple[float, Address]] = None
+        self._turn.drop()
         self._last_label = ""  # of the last supernode
 
     # ---- questions ------------------------------------------------------------------------------------------------
@@ -378,7 +365,7 @@ class Membership:
             if self.state == State.SEARCHING and self._search is not None:
                 self._search.begin_anew(now)
             if self.state in (State.SUSPECT, State.ELECTING):
-                self._join_claim = None
+                self._turn.drop()
                 self._suspect(now)
 
     def next_deadline(self) -> float:
@@ -400,16 +387,20 @@ class Membership:
             if search.begins_to_wait(now):
                 self.owner.on_notice(WAITING)
             self._wake_at = search.next_deadline()
-        elif isinstance(finding, Found):
-            if search.target is not None and search.has_moved(finding.address):
-                places = (*search.target, *finding.address)
-                self.owner.on_notice("nobody answers at %s:%d; the network that was there is at %s:%d now" % places)
-            self._join(finding.address, State.SEARCHING, now)
         else:
-            self._on_nobody(search, now)
+            _FINDINGS[type(finding)](self, finding, now)
 
-    def _on_nobody(self, search: Search, now: float) -> None:
+    def _on_found(self, found: Found, now: float) -> None:
+        search = self._search if self.state is State.SEARCHING else None
+        if search is not None and search.target is not None and search.has_moved(found.address):
+            places = (*search.target, *found.address)
+            self.owner.on_notice("nobody answers at %s:%d; the network that was there is at %s:%d now" % places)
+        self._join(found.address, self.state, now)
+
+    def _on_nobody(self, nobody: Nobody, now: float) -> None:
         """Nobody answered: this node founds a network, if it stands where people look for one."""
+        search = self._search
+        assert search is not None
         if search.has_waited and self.network.address[1] != self.search_port:
             self._end_search("refused", search.target, WAITED_IN_VAIN, now)  # a member has the port
         elif search.target is None or self.owner.can_serve_at(search.target[0]):
@@ -443,7 +434,7 @@ class Membership:
         """Become the supernode: the owner makes one, and this node joins it as any other would."""
         seat = self._view.seat(term, self._opening, self.mesh, self._chat.recent, self.search_port)
         self._drop_attempt("taking over")
-        self._follow = None
+        self._following = None
         self._view.rule(term)
         self._came_from = self.state
         self._attempt = Attempt(self._means, self.network.address, now, self._since(), link=LOCAL_LINK)
@@ -529,7 +520,8 @@ class Membership:
         before = self.roster.labels()
         self._view.enter(welcome, entered.link, entered.address, entered.entries, entered.version)
         self.round_trip = None
-        self._attempt = self._follow = self._join_claim = None
+        self._attempt = self._following = None
+        self._turn.drop()
         # One who comes from the other half of a parted network has counted further, but by other lines.
         seen = self._chat.sequence if self._was_joined else welcome.chat_sequence
         self._chat.sequence = min(seen, welcome.chat_sequence)
@@ -601,9 +593,10 @@ class Membership:
             self._end_search("refused", attempt.address, WAITED_IN_VAIN if has_waited else failed.reason, now)
         elif attempt.is_to_another:
             self._wake_at = math.inf  # it rules on
-        elif self._came_from is State.FOLLOWING and self._follow is not None:
+        elif self._came_from is State.FOLLOWING and self._following is not None:
             self.state = State.FOLLOWING
-            self._wake_at = now + 2 * FOLLOW_INTERVAL
+            self._following.pause(now)
+            self._wake_at = self._following.next_deadline()
         elif self._came_from is State.ELECTING:
             self.state = State.ELECTING
             self._wake_at = now + POLL_INTERVAL
@@ -723,7 +716,7 @@ class Membership:
             self._promote(message.term, now)
             return
         place = self.place_of(message.successor)
-        self._follow_to(_Follow(place or NOWHERE, message.successor, message.term, now + FOLLOW_TIME), now)
+        self._follow_to(place or NOWHERE, message.successor, message.term, now)
 
     def _on_moved(self, message: messages.Moved, now: float) -> None:
         """Our supernode steps down for another one, mostly of a later term; unless it is our own, a query checks it."""
@@ -738,53 +731,38 @@ class Membership:
                 return
         self._view.step_back_to(message.term)
         self._silent, self.is_merging = None, True
-        self._follow_to(_Follow(place, message.node_id, message.term, now + FOLLOW_TIME), now)
+        self._follow_to(place, message.node_id, message.term, now)
 
     def _on_moved_early(self, message: messages.Moved, now: float) -> None:
         """Our own supernode has met a better one before this node had even joined it."""
         if self.is_supernode:
             self._on_moved(message, now)
 
-    def _follow_to(self, follow: _Follow, now: float) -> None:
+    def _follow_to(self, address: Address, node_id: bytes, term: int, now: float) -> None:
         self._drop_attempt("following")
         self._drop_link("following to the next supernode")
-        self._follow = follow
+        self._following = Following(self._means, self._turn, address, node_id, term, now)
         self.state = State.FOLLOWING
         self._tell_lost(now)
         self._following_timer(now)
 
     def _following_timer(self, now: float) -> None:
-        follow = self._follow
-        assert follow is not None
-        if now >= follow.deadline:
-            self._follow = None
-            self._elect(now)
-            return
-        if self._join_claim is not None:
-            if now >= self._join_claim[0]:
-                address, self._join_claim = self._join_claim[1], None
-                self._join(address, State.FOLLOWING, now)
-                return
-            self._wake_at = self._join_claim[0]
-            return
-        if follow.address != NOWHERE:
-            self._prober.ask(follow.address, "follow", now, FOLLOW_APART)
-        self._wake_at = now + max(FOLLOW_INTERVAL, 0.001 * len(self.roster))
+        following = self._following
+        assert following is not None
+        finding = following.on_timer(now)
+        if finding is None:
+            self._wake_at = following.next_deadline()
+        else:
+            _FINDINGS[type(finding)](self, finding, now)
+
+    def _on_missed(self, missed: Missed, now: float) -> None:
+        self._following = None
+        self._elect(now)
 
     def _on_follow_answer(self, address: Address, answer: Answer, now: float) -> None:
-        follow = self._follow
-        if follow is None or self.state != State.FOLLOWING or not self._is_trusted(answer):
-            return
-        is_it = answer.role == ROLE_SUPERNODE and answer.node_id == follow.node_id and answer.term >= follow.term
-        if is_it and self._join_claim is None:
-            jitter = self._jitter()
-            # The wait for our turn is not the successor's delay.
-            self._follow = follow._replace(deadline=max(follow.deadline, now + jitter + JOIN_TIMEOUT))
-            self._join_claim = now + jitter, address
-            self._wake_at = now + jitter
-
-    def _jitter(self) -> float:
-        return self.rng.random() * min(REJOIN_JITTER_MAX, REJOIN_JITTER_EACH * len(self.roster))
+        if self._following is not None and self.state is State.FOLLOWING and self._is_trusted(answer):
+            self._following.on_answer(address, answer, now)
+            self._wake_at = self._following.next_deadline()
 
     # ---- suspicion and failover -----------------------------------------------------------------------------------
 
@@ -830,7 +808,7 @@ class Membership:
 
     def _elect(self, now: float) -> None:
         """The supernode is gone: find the one who takes over, or take over."""
-        if self._follow is None and self.state == State.SUSPECT:
+        if self.state is State.SUSPECT:
             self._silent = now - self.heard_at
             self._view.lose_supernode()
         self.is_merging = False
@@ -843,12 +821,11 @@ class Membership:
         self._electing_timer(now)
 
     def _electing_timer(self, now: float) -> None:
-        if self._join_claim is not None:
-            if now >= self._join_claim[0]:
-                address, self._join_claim = self._join_claim[1], None
-                self._join(address, State.ELECTING, now)
-            else:
-                self._wake_at = self._join_claim[0]
+        if self._turn.is_taken:
+            self._wake_at = self._turn.at
+            found = self._turn.come(now)
+            if found is not None:
+                self._on_found(found, now)
             return
         if self._follows_claim(now):
             return
@@ -871,8 +848,8 @@ class Membership:
         """Is there a claim to follow? Then do, when our turn in the crowd comes."""
         claim = self._election.best_claim(now)
         if claim is not None:
-            self._join_claim = now + self._jitter(), claim.address
-            self._wake_at = self._join_claim[0]
+            self._turn.take(claim.address, now)
+            self._wake_at = self._turn.at
         return claim is not None
 
     def _poll(self, now: float) -> None:
@@ -918,7 +895,7 @@ class Membership:
             if answer.term > self.term and self.state in (State.SUSPECT, State.ELECTING):
                 place = seen_from(answer.supernode, address)
                 self._prober.ask_hinted(place, "poll", [*self._view.near(), address[0]], now)
-        elif self.state == State.ELECTING and self._join_claim is None:
+        elif self.state == State.ELECTING and not self._turn.is_taken:
             self._follows_claim(now)  # never a new poll: answers would cause queries without end
 
     def _supernode_lives(self, now: float) -> None:
@@ -947,6 +924,9 @@ _HANDLERS: Dict[Any, Callable[[Membership, Any, float], None]] = {
     messages.Heirs: Membership._on_heirs,
 }
 _FINDINGS: Dict[Any, Callable[[Membership, Any, float], None]] = {
+    Found: Membership._on_found,
+    Nobody: Membership._on_nobody,
+    Missed: Membership._on_missed,
     Entered: Membership._enter,
     Failed: Membership._on_failed,
     Elsewhere: Membership._on_elsewhere,
