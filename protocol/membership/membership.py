@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import enum
 import hashlib
-import itertools
 import math
 import random
 from typing import Any, Callable, Dict, List, Optional
@@ -24,6 +23,7 @@ from protocol.addresses import may_contact, seen_from
 from protocol.fields import Address
 from protocol.hearsay import KEPT, Hearsay
 from protocol.membership.answering import Answering
+from protocol.membership.belonging import Bond, Silent
 from protocol.membership.chat import SAID_LATELY, ChatDesk, Farewell, Farewells
 from protocol.lateness import SLEPT_AFTER
 from protocol.membership.contracts import Network, Owner, Seat
@@ -64,19 +64,12 @@ __all__ = ["LOCAL_LINK", "LocalSide", "Membership", "Network", "Owner", "Roster"
 WAITING = "the network is there, but its supernode gives no sign; waiting for who takes over ..."
 WAITED_IN_VAIN = "The network is there, but its supernode gives no sign and nobody took over yet; try again soon."
 
-BEAT_INTERVAL = 2.0
-SUSPECT_AFTER = 4.0  # seconds of silence
 GONE_AFTER = 6.0  # seconds of silence, three own probes among them
 GONE_AFTER_CHANGE = 12.0  # the same, soon after a change: a flapping link must not change the ruler each time
 CHANGE_SETTLES = 20.0  # seconds that "soon" lasts (THREATS: F08)
-LINK_STUCK_AFTER = 15.0  # the supernode answers probes, but its link is silent: open a new one
 PROBES = 3
 POLL_INTERVAL = 1.0
 ASKED_BESIDES, ASKED_AFTER_SLEEP = 2, 16  # members asked beside those who rank before us
-HEIRS_MET = 16  # of those who take over first: they are asked in peace, so that each is known when it matters
-MET_AT_ONCE = 4  # at each beat
-MEET_AGAIN = 300.0  # seconds; well before an answer is too old (PROVEN_TIME)
-MEET_APART = 5.0  # seconds until one that did not answer is asked again
 
 
 class State(enum.Enum):
@@ -106,13 +99,12 @@ class Membership:
         self._opening = random_bytes(rng, 16)
         self.node_id = node_id_of(self._opening)
         self._view = View(network, self.node_id, owner.own_addresses)
-        self.round_trip: Optional[float] = None  # seconds, of the last Ping
-        self.heard_at = 0.0  # when the supernode last gave a sign
         self.dropped = 0  # messages that were not obeyed
         self.search_port = 0
         self.hearsay = Hearsay()
         self._prober = Prober(network, rng, self.hearsay)
         self._means = Means(network, rng, self._prober, self._view)
+        self._bond = Bond(self._means, self)
         self._turn = Turn(self._means)
         self._answering = Answering(self._means, owner.own_addresses, self._standing)
         self._chat = ChatDesk()
@@ -141,8 +133,7 @@ class Membership:
         self._was_joined = False
         self._told_lost = False
         self._wake_at = math.inf
-        self._next_beat = 0.0
-        self._link_heard_at = 0.0
+        self._bond.forget()
         self._changed_at = -math.inf  # the last unplanned change of supernode
         self.is_merging = False  # the supernode stepped down for another one of our network
         self._silent: Optional[float] = None  # how long the lost supernode was silent; None: it said good-bye
@@ -180,6 +171,16 @@ class Membership:
     @property
     def is_supernode(self) -> bool:
         return self._view.is_ruler
+
+    @property
+    def heard_at(self) -> float:
+        """When the supernode last gave a sign."""
+        return self._bond.heard_at
+
+    @property
+    def round_trip(self) -> Optional[float]:
+        """Seconds, of the last Ping."""
+        return self._bond.round_trip
 
     @property
     def is_joined(self) -> bool:
@@ -519,7 +520,6 @@ class Membership:
         old_id = self.supernode_id
         before = self.roster.labels()
         self._view.enter(welcome, entered.link, entered.address, entered.entries, entered.version)
-        self.round_trip = None
         self._attempt = self._following = None
         self._turn.drop()
         # One who comes from the other half of a parted network has counted further, but by other lines.
@@ -528,8 +528,6 @@ class Membership:
         is_other = old_id not in (None, self.supernode_id) and not self.is_merging
         self._chat.send_again(self.heard_at - SAID_LATELY if is_other else math.inf)
         self._joined_again(now)
-        self._say_again()
-        self._meet_heirs(now)
         self._tell_entered(old_id, before, now)
 
     def _on_lost(self, lost: messages.Lost, now: float) -> None:
@@ -541,11 +539,10 @@ class Membership:
 
     def _joined_again(self, now: float) -> None:
         self.state = State.JOINED
-        self.heard_at = self._link_heard_at = now
         self._election.has_slept = False
-        self._next_beat = now + self.rng.random() * BEAT_INTERVAL
         self._election.forget()
-        self._wake_at = self._next_beat if not self.is_supernode else math.inf
+        self._bond.begin(now)
+        self._wake_at = self._bond.next_deadline()
 
     def _tell_entered(self, old_id: Optional[bytes], before: Dict[bytes, str], now: float) -> None:
         is_first, self._was_joined = not self._was_joined, True
@@ -615,56 +612,31 @@ class Membership:
     # ---- as a member ----------------------------------------------------------------------------------------------
 
     def _heard_link(self, now: float) -> None:
-        self.heard_at = self._link_heard_at = now
+        self._bond.on_heard_by_link(now)
         self._election.has_slept = False
         if self.state == State.SUSPECT:
+            self._bond.go_on(self._wake_at, now)
             self.state = State.JOINED
-            self._wake_at = min(self._wake_at, now + BEAT_INTERVAL)
+            self._wake_at = self._bond.next_deadline()
 
     def _joined_timer(self, now: float) -> None:
-        if self.is_supernode:
-            if self._attempt is not None:
-                self._joining_timer(now)
-            return
-        if now >= self.heard_at + SUSPECT_AFTER:
-            self._suspect(now)
-            return
-        if now >= self._next_beat:
-            self._beat(now)
-        self._wake_at = min(self._next_beat, self.heard_at + SUSPECT_AFTER)
+        if not self.is_supernode:
+            finding = self._bond.on_timer(now)
+            if finding is None:
+                self._wake_at = self._bond.next_deadline()
+            else:
+                self._on_silent(finding, now)
+        elif self._attempt is not None:
+            self._joining_timer(now)
 
-    def _beat(self, now: float) -> None:
-        round_trip_us = int(1e6 * (self.round_trip or 0.0))
-        self.send_to_supernode(messages.Ping(int(now * 1e6), self.term, round_trip_us))
-        self._next_beat = now + BEAT_INTERVAL
-        self._say_again()
-        self._meet_heirs(now)
-
-    def _say_again(self) -> None:
-        """What did not get there, because there was no supernode just then or it had too much to do."""
-        mine = self.roster.get(self.node_id)
-        if mine is not None and mine.mesh != self.mesh:
-            self.send_to_supernode(messages.SetMesh(self.mesh))
-        if self._view.wants_roster:
-            self.send_to_supernode(messages.RosterRequest(self.roster.version))
-
-    def _meet_heirs(self, now: float) -> None:
-        """Know by an answer of their own those who take over first. (Who rules knows all, by their links.)"""
-        if self.is_supernode:
-            return
-        left = MET_AT_ONCE
-        for entry in itertools.islice(self.roster.succession(without=self.supernode_id), HEIRS_MET):
-            place = self.place_of(entry.node_id) if entry.node_id != self.node_id else None
-            if left and place is not None and not self.hearsay.has_answered(place, MEET_AGAIN, now):
-                left -= self._prober.ask(place, "meet", now, MEET_APART, MEET_APART, KEPT)
+    def _on_silent(self, silent: Silent, now: float) -> None:
+        self._suspect(now)
 
     def _on_met(self, address: Address, answer: Answer, now: float) -> None:
         """An heir is where the roster says: that it answered is all that was wanted."""
 
     def _on_pong(self, pong: messages.Pong, now: float) -> None:
-        round_trip = now - pong.stamp / 1e6
-        if 0.0 <= round_trip <= 60.0:
-            self.round_trip = round_trip
+        self._bond.on_pong(pong, now)
         if self.supernode_address is not None:
             self.hearsay.on_answer(self.supernode_address, now)
 
@@ -787,8 +759,8 @@ class Membership:
             self._prober.ask(place, "poll", now, RANK_TIME if keep else 0.0, keep=keep)
 
     def _suspect_timer(self, now: float) -> None:
-        if self.supernode_link is not None and now >= self._next_beat:
-            self._beat(now)
+        if self.supernode_link is not None:
+            self._bond.beat_if_due(now)
         is_gone = now >= self.heard_at + self._gone_after(now) and self._probes_sent >= PROBES
         if is_gone:
             self._elect(now)
@@ -902,14 +874,14 @@ class Membership:
         """It answered a probe: go on, or open a new link if ours is lost or stuck."""
         if self.state not in (State.SUSPECT, State.ELECTING):
             return
-        self.heard_at = now
+        self._bond.on_heard(now)
         self._election.has_slept = False
-        is_stuck = self.supernode_link is None or now - self._link_heard_at > LINK_STUCK_AFTER
-        if is_stuck and self.supernode_address is not None:
+        if self._bond.is_stuck(now) and self.supernode_address is not None:
             self._join(self.supernode_address, State.SUSPECT, now)
         elif self.state == State.SUSPECT:
+            self._bond.go_on(self._bond.next_beat, now)
             self.state = State.JOINED
-            self._wake_at = min(self._next_beat, now + BEAT_INTERVAL)
+            self._wake_at = self._bond.next_deadline()
 
 
 _HANDLERS: Dict[Any, Callable[[Membership, Any, float], None]] = {
