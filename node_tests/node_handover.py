@@ -15,12 +15,12 @@ import time
 from typing import Any, List
 
 import scenario
-from scenario import Failed, Member, election, expect, membership, results, say
+from scenario import Failed, Member, election, expect, failover, results, say
 
 FOLLOW_TIME = 1.0  # seconds from the supernode's last word until the others follow the next
 LIST_TIME = 3.0  # seconds until the list is complete again
 # Silence is judged on the third look after GONE_AFTER, and a claim is weighed before it is acted upon.
-CRASH_FOLLOW_TIME = membership.GONE_AFTER + election.RANK_TIME + election.CLAIM_WAIT
+CRASH_FOLLOW_TIME = failover.GONE_AFTER + election.RANK_TIME + election.CLAIM_WAIT
 LAST_WORD = "the supernode goes now"
 KILL_ME = "all heard it: this process may be killed"
 FILE_SIZE = 1000  # bytes of the small file that each shares

@@ -32,7 +32,7 @@ import rdt  # noqa: E402, F401
 from prompt.console import line_for  # noqa: E402
 from prompt.settings import DEFAULT_PORT, NodeError, Settings, check_ip, check_port  # noqa: E402
 from protocol import results  # noqa: E402, F401
-from protocol.membership import election, membership  # noqa: E402, F401
+from protocol.membership import election, failover  # noqa: E402, F401
 
 DEFAULT_TIMEOUT = 30.0  # seconds for each wait
 LIST_INTERVAL = 0.2  # seconds: nothing tells that the list of the network changed, so it is asked for again

@@ -53,6 +53,14 @@ class Election:
         self._vouchers.clear()
         self._vouched_at = -math.inf
 
+    def on_sleep(self) -> None:
+        """This node slept."""
+        self.has_slept = True
+
+    def on_sign(self) -> None:
+        """The supernode gave a sign."""
+        self.has_slept = False
+
     def begin(self, term: int, lost_id: Optional[bytes], order: Sequence[bytes], now: float) -> None:
         """The supernode is gone from now on."""
         self.term, self.lost_id, self.order, self.gone_at = term, lost_id, list(order), now

@@ -19,16 +19,16 @@ import random
 from typing import Any, Callable, Dict, List, Optional
 
 from protocol import messages
-from protocol.addresses import may_contact, seen_from
+from protocol.addresses import may_contact
 from protocol.fields import Address
-from protocol.hearsay import KEPT, Hearsay
+from protocol.hearsay import Hearsay
 from protocol.membership.answering import Answering
 from protocol.membership.belonging import Bond, Silent
 from protocol.membership.chat import SAID_LATELY, ChatDesk, Farewell, Farewells
 from protocol.lateness import SLEPT_AFTER
 from protocol.membership.contracts import Network, Owner, Seat
-from protocol.membership.door import Standing, speaks_at_door
-from protocol.membership.election import CLAIM_WAIT, LAST_LOOK, PATIENCE, RANK_TIME, Election
+from protocol.membership.door import Standing
+from protocol.membership.failover import Gone, Inquiry, Succession, Suspicion, TakeOver
 from protocol.membership.following import Following, Missed, Turn
 from protocol.membership.joining import Attempt, Elsewhere, Entered, Failed
 from protocol.membership.labels import name_fault
@@ -53,7 +53,6 @@ from protocol.messages import (
     ROLE_ALONE,
     ROLE_MEMBER,
     ROLE_SUPERNODE,
-    TERM_MAX,
     Answer,
     MemberEntry,
     encode_parts,
@@ -63,13 +62,6 @@ __all__ = ["LOCAL_LINK", "LocalSide", "Membership", "Network", "Owner", "Roster"
 
 WAITING = "the network is there, but its supernode gives no sign; waiting for who takes over ..."
 WAITED_IN_VAIN = "The network is there, but its supernode gives no sign and nobody took over yet; try again soon."
-
-GONE_AFTER = 6.0  # seconds of silence, three own probes among them
-GONE_AFTER_CHANGE = 12.0  # the same, soon after a change: a flapping link must not change the ruler each time
-CHANGE_SETTLES = 20.0  # seconds that "soon" lasts (THREATS: F08)
-PROBES = 3
-POLL_INTERVAL = 1.0
-ASKED_BESIDES, ASKED_AFTER_SLEEP = 2, 16  # members asked beside those who rank before us
 
 
 class State(enum.Enum):
@@ -105,6 +97,7 @@ class Membership:
         self._prober = Prober(network, rng, self.hearsay)
         self._means = Means(network, rng, self._prober, self._view)
         self._bond = Bond(self._means, self)
+        self._inquiry = Inquiry(self._means)
         self._turn = Turn(self._means)
         self._answering = Answering(self._means, owner.own_addresses, self._standing)
         self._chat = ChatDesk()
@@ -126,7 +119,9 @@ class Membership:
         if unsaid:
             self.owner.on_unsaid(unsaid)
         self._search: Optional[Search] = None
-        self._election = Election(self.node_id)
+        self._inquiry.forget()
+        self._suspicion: Optional[Suspicion] = None
+        self._succession: Optional[Succession] = None
         self._attempt: Optional[Attempt] = None
         self._came_from = State.IDLE  # to the present attempt
         self._following: Optional[Following] = None
@@ -134,10 +129,8 @@ class Membership:
         self._told_lost = False
         self._wake_at = math.inf
         self._bond.forget()
-        self._changed_at = -math.inf  # the last unplanned change of supernode
         self.is_merging = False  # the supernode stepped down for another one of our network
         self._silent: Optional[float] = None  # how long the lost supernode was silent; None: it said good-bye
-        self._probes_sent = 0
         self._turn.drop()
         self._last_label = ""  # of the last supernode
 
@@ -362,7 +355,7 @@ class Membership:
     def _watch_sleep(self, now: float) -> None:
         """Were we late by more than a moment? Then nothing that we found out before counts."""
         if now > self._wake_at + SLEPT_AFTER:
-            self._election.has_slept = True
+            self._inquiry.election.on_sleep()
             if self.state == State.SEARCHING and self._search is not None:
                 self._search.begin_anew(now)
             if self.state in (State.SUSPECT, State.ELECTING):
@@ -539,8 +532,8 @@ class Membership:
 
     def _joined_again(self, now: float) -> None:
         self.state = State.JOINED
-        self._election.has_slept = False
-        self._election.forget()
+        self._inquiry.election.on_sign()
+        self._inquiry.election.forget()
         self._bond.begin(now)
         self._wake_at = self._bond.next_deadline()
 
@@ -553,7 +546,7 @@ class Membership:
             self.owner.on_outcome(kind, self.supernode_address, "", now)
         elif old_id != self.supernode_id:
             if self._silent is not None:
-                self._changed_at = now
+                self._inquiry.on_unplanned_change(now)
             new_label = self.label_of(self.supernode_id or b"")
             self.owner.on_supernode_changed(self._last_label, new_label, self.is_supernode, self._silent, now)
         self._silent, self.is_merging = None, False
@@ -594,12 +587,14 @@ class Membership:
             self.state = State.FOLLOWING
             self._following.pause(now)
             self._wake_at = self._following.next_deadline()
-        elif self._came_from is State.ELECTING:
+        elif self._came_from is State.ELECTING and self._succession is not None:
             self.state = State.ELECTING
-            self._wake_at = now + POLL_INTERVAL
+            self._succession.pause(now)
+            self._wake_at = self._succession.next_deadline()
         else:
-            self._suspect(now)
-            self._wake_at = now + POLL_INTERVAL
+            suspicion = self._suspect(now)
+            suspicion.pause(now)
+            self._wake_at = suspicion.next_deadline()
 
     def _join_another(self, mute: Address, now: float) -> bool:
         """Who answered a search first, and then takes nobody in, is not the only one that answered."""
@@ -613,7 +608,7 @@ class Membership:
 
     def _heard_link(self, now: float) -> None:
         self._bond.on_heard_by_link(now)
-        self._election.has_slept = False
+        self._inquiry.election.on_sign()
         if self.state == State.SUSPECT:
             self._bond.go_on(self._wake_at, now)
             self.state = State.JOINED
@@ -738,40 +733,25 @@ class Membership:
 
     # ---- suspicion and failover -----------------------------------------------------------------------------------
 
-    def _suspect(self, now: float) -> None:
-        """The supernode is silent or its link is lost: ask it, and others about it."""
+    def _suspect(self, now: float) -> Suspicion:
+        """The supernode is silent or its link is lost."""
         self.state = State.SUSPECT
-        self._probes_sent = 0
-        self._election.forget()
-        self._wake_at = now
-        for entry in self._others(ASKED_BESIDES + 1):
-            self._ask_member(entry.node_id, now, KEPT)
-
-    def _others(self, count: int) -> List[MemberEntry]:
-        """Some others, who may know more; many for one who has slept, since most may have left."""
-        count = ASKED_AFTER_SLEEP if self._election.has_slept else count
-        entries = [e for e in self.roster.succession(self.supernode_id) if e.node_id != self.node_id]
-        return self.rng.sample(entries, min(count, len(entries)))
-
-    def _ask_member(self, node_id: bytes, now: float, keep: int) -> None:
-        place = self.place_of(node_id)
-        if place is not None:
-            self._prober.ask(place, "poll", now, RANK_TIME if keep else 0.0, keep=keep)
+        self._suspicion = Suspicion(self._means, self._bond, self._inquiry, now)
+        self._wake_at = self._suspicion.next_deadline()
+        return self._suspicion
 
     def _suspect_timer(self, now: float) -> None:
-        if self.supernode_link is not None:
-            self._bond.beat_if_due(now)
-        is_gone = now >= self.heard_at + self._gone_after(now) and self._probes_sent >= PROBES
-        if is_gone:
-            self._elect(now)
-            return
-        if self.supernode_address is not None:
-            self._prober.ask(self.supernode_address, "poll", now)
-        self._probes_sent += 1
-        self._wake_at = now + 0.5 + 0.2 * self.rng.random()
+        assert self._suspicion is not None
+        finding = self._suspicion.on_timer(now)
+        if finding is None:
+            self._wake_at = self._suspicion.next_deadline()
+        else:
+            self._on_gone(finding, now)
 
-    def _gone_after(self, now: float) -> float:
-        return GONE_AFTER_CHANGE if now - self._changed_at < CHANGE_SETTLES else GONE_AFTER
+    def _on_gone(self, gone: Gone, now: float) -> None:
+        self._silent = now - self.heard_at
+        self._view.lose_supernode()
+        self._elect(now)
 
     def _tell_lost(self, now: float) -> None:
         if not self._told_lost and self._was_joined:
@@ -780,67 +760,28 @@ class Membership:
 
     def _elect(self, now: float) -> None:
         """The supernode is gone: find the one who takes over, or take over."""
-        if self.state is State.SUSPECT:
-            self._silent = now - self.heard_at
-            self._view.lose_supernode()
         self.is_merging = False
         self._drop_attempt("the supernode is gone")
         self._drop_link("no sign of it")
         self.state = State.ELECTING
-        order = [entry.node_id for entry in self.roster.succession(without=self.supernode_id)]
-        self._election.begin(self.term, self.supernode_id, order, now)
+        self._succession = Succession(self._means, self._inquiry, self._turn, now)
         self._tell_lost(now)
         self._electing_timer(now)
 
     def _electing_timer(self, now: float) -> None:
-        if self._turn.is_taken:
-            self._wake_at = self._turn.at
-            found = self._turn.come(now)
-            if found is not None:
-                self._on_found(found, now)
-            return
-        if self._follows_claim(now):
-            return
-        if not self._election.is_my_turn(now):
-            self._poll(now)
-        elif self._election.knows(now):
-            self._take_over(now)
+        assert self._succession is not None
+        finding = self._succession.on_timer(now)
+        if finding is None:
+            self._wake_at = self._succession.next_deadline()
         else:
-            self._poll(now)
-            self._wake_at = now + LAST_LOOK
+            _FINDINGS[type(finding)](self, finding, now)
 
-    def _take_over(self, now: float) -> None:
+    def _on_take_over(self, found: TakeOver, now: float) -> None:
         """Rule in the next term; when liars have burnt them all, in a network of its own, where they begin anew."""
-        if self._view.term_seen < TERM_MAX:
-            self._promote(self._view.term_seen + 1, now)
+        if found.term is not None:
+            self._promote(found.term, now)
         else:
             self._found_network(now)
-
-    def _follows_claim(self, now: float) -> bool:
-        """Is there a claim to follow? Then do, when our turn in the crowd comes."""
-        claim = self._election.best_claim(now)
-        if claim is not None:
-            self._turn.take(claim.address, now)
-            self._wake_at = self._turn.at
-        return claim is not None
-
-    def _poll(self, now: float) -> None:
-        """Ask the lost supernode, those whose turn is before mine, and some others who may know more."""
-        if self.supernode_address is not None:
-            self._prober.ask(self.supernode_address, "poll", now)
-        election = self._election
-        election.ask(now)
-        turn = int((now - election.gone_at) / RANK_TIME) + 4  # not all at once: a thousand members ask, too
-        before = [self.roster.get(node_id) for node_id in election.before_me()[:turn]]
-        asked = [entry.node_id for entry in [*before, *self._others(ASKED_BESIDES)] if entry is not None]
-        keep = KEPT if now < election.my_turn_at() - LAST_LOOK - 1e-6 else 0
-        for node_id in dict.fromkeys(asked):
-            self._ask_member(node_id, now, keep)
-        for claim in election.claims(PATIENCE, now):
-            self._prober.ask(claim.address, "poll", now)
-        turn_at = election.my_turn_at()
-        moments = [election.gone_at + CLAIM_WAIT, turn_at - LAST_LOOK, turn_at, now + POLL_INTERVAL]
-        self._wake_at = min(moment for moment in moments if moment > now)
 
     def _is_trusted(self, answer: Answer) -> bool:
         """Is this a member of our network? Whoever else says so is counted."""
@@ -857,25 +798,17 @@ class Membership:
         if is_ruling and answer.node_id == self.supernode_id and answer.term >= self.term:
             self._supernode_lives(now)
             return
-        if speaks_at_door(answer):
-            if self.state in (State.SUSPECT, State.ELECTING):
-                place = seen_from(answer.supernode, address)
-                self._prober.ask_hinted(place, "poll", [*self._view.near(), address[0]], now)
-            return
-        self._election.hear(address, answer, self.supernode_id, now)
-        if answer.role == ROLE_MEMBER:
-            if answer.term > self.term and self.state in (State.SUSPECT, State.ELECTING):
-                place = seen_from(answer.supernode, address)
-                self._prober.ask_hinted(place, "poll", [*self._view.near(), address[0]], now)
-        elif self.state == State.ELECTING and not self._turn.is_taken:
-            self._follows_claim(now)  # never a new poll: answers would cause queries without end
+        self._inquiry.on_answer(address, answer, self.state in (State.SUSPECT, State.ELECTING), now)
+        if self._succession is not None and self.state is State.ELECTING:
+            self._succession.on_answer(answer, now)
+            self._wake_at = self._succession.next_deadline()
 
     def _supernode_lives(self, now: float) -> None:
         """It answered a probe: go on, or open a new link if ours is lost or stuck."""
         if self.state not in (State.SUSPECT, State.ELECTING):
             return
         self._bond.on_heard(now)
-        self._election.has_slept = False
+        self._inquiry.election.on_sign()
         if self._bond.is_stuck(now) and self.supernode_address is not None:
             self._join(self.supernode_address, State.SUSPECT, now)
         elif self.state == State.SUSPECT:
@@ -899,6 +832,8 @@ _FINDINGS: Dict[Any, Callable[[Membership, Any, float], None]] = {
     Found: Membership._on_found,
     Nobody: Membership._on_nobody,
     Missed: Membership._on_missed,
+    Gone: Membership._on_gone,
+    TakeOver: Membership._on_take_over,
     Entered: Membership._enter,
     Failed: Membership._on_failed,
     Elsewhere: Membership._on_elsewhere,
