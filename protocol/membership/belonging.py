@@ -56,7 +56,7 @@ class Bond:
         self.on_heard_by_link(now)
         self.round_trip = None
         self.next_beat = now + self._means.rng.random() * BEAT_INTERVAL
-        self._wake_at = math.inf if self._means.view.is_ruler else self.next_beat
+        self._wake_at = self.next_beat
         self._say_again()
         self._meet_heirs(now)
 

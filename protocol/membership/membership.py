@@ -16,7 +16,7 @@ import enum
 import hashlib
 import math
 import random
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional, Protocol, Tuple
 
 from protocol import messages
 from protocol.addresses import may_contact
@@ -44,6 +44,7 @@ from protocol.membership.searching import (
     Looks,
     Nobody,
     Search,
+    Waits,
 )
 from protocol.membership.view import Means, View
 from protocol.messages import (
@@ -75,6 +76,18 @@ class State(enum.Enum):
     LEFT = "left"
 
 
+class Phase(Protocol):
+    """What this node is about in one of the states."""
+
+    def next_deadline(self) -> float: ...
+
+    def on_timer(self, now: float) -> Any:
+        """What it found, one of _FINDINGS; None: it goes on."""
+
+
+Place = Tuple[State, Optional[Phase]]
+
+
 class Membership:
     """This node as a member: search, join, follow, beat, suspect, fail over."""
 
@@ -87,7 +100,6 @@ class Membership:
         self.owner = owner
         self.name = name
         self.mesh = mesh
-        self.state = State.IDLE
         self._opening = random_bytes(rng, 16)
         self.node_id = node_id_of(self._opening)
         self._view = View(network, self.node_id, owner.own_addresses)
@@ -103,14 +115,7 @@ class Membership:
         self._chat = ChatDesk()
         self._looks = Looks(self._prober)
         self._farewells = Farewells()
-        self._timers: Dict[State, Callable[[float], None]] = {
-            State.SEARCHING: self._search_timer,
-            State.JOINING: self._joining_timer,
-            State.JOINED: self._joined_timer,
-            State.SUSPECT: self._suspect_timer,
-            State.ELECTING: self._electing_timer,
-            State.FOLLOWING: self._following_timer,
-        }
+        self._set_state(State.IDLE, None)
         self._forget_network()
 
     def _forget_network(self, keeps_chat: bool = False) -> None:
@@ -120,19 +125,23 @@ class Membership:
             self.owner.on_unsaid(unsaid)
         self._search: Optional[Search] = None
         self._inquiry.forget()
-        self._suspicion: Optional[Suspicion] = None
-        self._succession: Optional[Succession] = None
         self._attempt: Optional[Attempt] = None
-        self._came_from = State.IDLE  # to the present attempt
-        self._following: Optional[Following] = None
+        self._came_from: Place = State.IDLE, None  # to the present attempt
         self._was_joined = False
         self._told_lost = False
-        self._wake_at = math.inf
         self._bond.forget()
         self.is_merging = False  # the supernode stepped down for another one of our network
         self._silent: Optional[float] = None  # how long the lost supernode was silent; None: it said good-bye
         self._turn.drop()
         self._last_label = ""  # of the last supernode
+
+    def _set_state(self, state: State, phase: Optional[Phase]) -> None:
+        """From now on its phase says what is to be done, and when; there is none while nothing is."""
+        self.state, self._phase = state, phase
+
+    def _act_on(self, finding: Any, now: float) -> None:
+        if finding is not None:
+            _FINDINGS[type(finding)](self, finding, now)
 
     # ---- questions ------------------------------------------------------------------------------------------------
 
@@ -213,8 +222,8 @@ class Membership:
             self._prober, self.rng, self.node_id, self.network.address, self.owner.own_addresses(),
             target, search_port, now, last,
         )  # fmt: skip
-        self.state = State.SEARCHING
-        self._search_timer(now)
+        self._set_state(State.SEARCHING, self._search)
+        self._act_on(self._search.on_timer(now), now)
 
     def look_at(self, address: Address, now: float, done: Callable[[bool], None]) -> None:
         """Is there a supernode, or a member who names one? done(True or False) within 1.5 s."""
@@ -227,7 +236,7 @@ class Membership:
             self.network.disconnect(self.supernode_link, "leaving")
         self._drop_attempt("leaving")
         self._forget_network()
-        self.state = State.LEFT
+        self._set_state(State.LEFT, None)
 
     def say(self, text: str, now: float) -> bool:
         """Chat; False when too much waits already, the line is too long, or there is no network to say it in.
@@ -297,7 +306,7 @@ class Membership:
         if type(message) is messages.Moved:
             self._on_moved_early(message, now)
         else:
-            self._go_on_joining(attempt, attempt.on_message(message, now), now)
+            self._act_on(attempt.on_message(message, now), now)
 
     def _is_attempt(self, link: int) -> bool:
         return self._attempt is not None and link == self._attempt.link
@@ -346,24 +355,26 @@ class Membership:
     def on_timer(self, now: float) -> None:
         self._watch_sleep(now)
         self._looks.on_timer(now)
-        if now >= self._wake_at and self.state in self._timers:
-            self._wake_at = math.inf
-            self._timers[self.state](now)
+        if self._phase is not None and now >= self._phase.next_deadline():
+            self._act_on(self._phase.on_timer(now), now)
         self._pump_chat(now)
         self._farewells.on_timer(now)
 
     def _watch_sleep(self, now: float) -> None:
         """Were we late by more than a moment? Then nothing that we found out before counts."""
-        if now > self._wake_at + SLEPT_AFTER:
+        if now > self._wake_at() + SLEPT_AFTER:
             self._inquiry.election.on_sleep()
-            if self.state == State.SEARCHING and self._search is not None:
-                self._search.begin_anew(now)
-            if self.state in (State.SUSPECT, State.ELECTING):
+            if isinstance(self._phase, Search):
+                self._phase.begin_anew(now)
+            if isinstance(self._phase, (Suspicion, Succession)):
                 self._turn.drop()
                 self._suspect(now)
 
+    def _wake_at(self) -> float:
+        return math.inf if self._phase is None else self._phase.next_deadline()
+
     def next_deadline(self) -> float:
-        deadline = min(self._wake_at, self._farewells.next_deadline(), self._looks.next_deadline())
+        deadline = min(self._wake_at(), self._farewells.next_deadline(), self._looks.next_deadline())
         return min(deadline, self._chat.next_deadline()) if self.is_joined else deadline
 
     def _pump_chat(self, now: float) -> None:
@@ -373,23 +384,15 @@ class Membership:
 
     # ---- searching ------------------------------------------------------------------------------------------------
 
-    def _search_timer(self, now: float) -> None:
-        search = self._search
-        assert search is not None
-        finding = search.on_timer(now)
-        if finding is None:
-            if search.begins_to_wait(now):
-                self.owner.on_notice(WAITING)
-            self._wake_at = search.next_deadline()
-        else:
-            _FINDINGS[type(finding)](self, finding, now)
+    def _on_waits(self, waits: Waits, now: float) -> None:
+        self.owner.on_notice(WAITING)
 
     def _on_found(self, found: Found, now: float) -> None:
-        search = self._search if self.state is State.SEARCHING else None
-        if search is not None and search.target is not None and search.has_moved(found.address):
+        search = self._phase
+        if isinstance(search, Search) and search.target is not None and search.has_moved(found.address):
             places = (*search.target, *found.address)
             self.owner.on_notice("nobody answers at %s:%d; the network that was there is at %s:%d now" % places)
-        self._join(found.address, self.state, now)
+        self._join(found.address, (self.state, self._phase), now)
 
     def _on_nobody(self, nobody: Nobody, now: float) -> None:
         """Nobody answered: this node founds a network, if it stands where people look for one."""
@@ -405,13 +408,13 @@ class Membership:
             self._end_search("nobody", search.target if hint is None else hint.address, text, now)
 
     def _on_search_answer(self, address: Address, answer: Answer, purpose: Ask, now: float) -> None:
-        if self._search is not None and self.state == State.SEARCHING:
-            self._search.on_answer(address, answer, purpose, now)
-            self._search_timer(now)
+        if isinstance(self._phase, Search):
+            self._phase.on_answer(address, answer, purpose, now)
+            self._act_on(self._phase.on_timer(now), now)
 
     def _end_search(self, kind: str, address: Optional[Address], text: str, now: float) -> None:
         self._forget_network()
-        self.state = State.IDLE
+        self._set_state(State.IDLE, None)
         self.owner.on_outcome(kind, address, text, now)
 
     def _on_look_answer(self, address: Address, answer: Answer, now: float) -> None:
@@ -428,25 +431,24 @@ class Membership:
         """Become the supernode: the owner makes one, and this node joins it as any other would."""
         seat = self._view.seat(term, self._opening, self.mesh, self._chat.recent, self.search_port)
         self._drop_attempt("taking over")
-        self._following = None
         self._view.rule(term)
-        self._came_from = self.state
+        self._came_from = self.state, self._phase
         self._attempt = Attempt(self._means, self.network.address, now, self._since(), link=LOCAL_LINK)
-        self.state = State.JOINING
-        self._wake_at = self._attempt.next_deadline()
+        self._set_state(State.JOINING, self._attempt)
         self.owner.become_supernode(seat, now)
         self._send_join(LOCAL_LINK)
 
     # ---- joining --------------------------------------------------------------------------------------------------
 
-    def _join(self, address: Address, origin: State, now: float, hops: int = 0) -> None:
+    def _join(self, address: Address, origin: Place, now: float, hops: int = 0) -> None:
+        """Try to join there; should it fail, this node goes back to the origin."""
         self._drop_attempt("trying elsewhere")
         self._drop_link("joining anew")
         self._came_from = origin
-        is_search = origin is State.SEARCHING
+        is_search = origin[0] is State.SEARCHING
         self._attempt = Attempt(self._means, address, now, self._since(), hops, is_search)
-        self.state = State.JOINING
-        self._dial(self._attempt, now)
+        self._set_state(State.JOINING, self._attempt)
+        self._act_on(self._attempt.dial(self.hearsay, now), now)
 
     def _since(self) -> float:
         """Since when has this node had no supernode?"""
@@ -455,16 +457,10 @@ class Membership:
     def go_over(self, address: Address, now: float) -> None:
         """This node rules, and nobody ever joined it: try the network there, and rule on until that has taken it in."""
         if self._attempt is None and self.is_supernode and self.state == State.JOINED:
-            self._came_from = State.JOINED
+            self._came_from = State.JOINED, None
             self._attempt = Attempt(self._means, address, now, now, is_to_another=True)
-            self._dial(self._attempt, now)
-
-    def _dial(self, attempt: Attempt, now: float) -> None:
-        failed = attempt.dial(self.hearsay, now)
-        if failed is None:
-            self._wake_at = attempt.next_deadline()
-        else:
-            self._on_failed(failed, now)
+            self._set_state(State.JOINED, self._attempt)
+            self._act_on(self._attempt.dial(self.hearsay, now), now)
 
     def _leave_own(self, now: float) -> None:
         """The other network has taken this node in: its own one, in which it was alone, is no more."""
@@ -491,17 +487,6 @@ class Membership:
         join = messages.Join(*come_from, self.node_id, self._opening, self.name, self.mesh, seen)
         self.network.send(link, *encode_parts(join))
 
-    def _joining_timer(self, now: float) -> None:
-        attempt = self._attempt
-        assert attempt is not None
-        self._go_on_joining(attempt, attempt.on_timer(now), now)
-
-    def _go_on_joining(self, attempt: Attempt, finding: Any, now: float) -> None:
-        if finding is None:
-            self._wake_at = attempt.next_deadline()
-        else:
-            _FINDINGS[type(finding)](self, finding, now)
-
     def _on_elsewhere(self, elsewhere: Elsewhere, now: float) -> None:
         self._join(elsewhere.address, self._came_from, now, elsewhere.hops)
 
@@ -513,7 +498,7 @@ class Membership:
         old_id = self.supernode_id
         before = self.roster.labels()
         self._view.enter(welcome, entered.link, entered.address, entered.entries, entered.version)
-        self._attempt = self._following = None
+        self._attempt = None
         self._turn.drop()
         # One who comes from the other half of a parted network has counted further, but by other lines.
         seen = self._chat.sequence if self._was_joined else welcome.chat_sequence
@@ -531,11 +516,10 @@ class Membership:
             self._view.heirlooms.add(heirloom)
 
     def _joined_again(self, now: float) -> None:
-        self.state = State.JOINED
+        self._set_state(State.JOINED, None if self.is_supernode else self._bond)
         self._inquiry.election.on_sign()
         self._inquiry.election.forget()
         self._bond.begin(now)
-        self._wake_at = self._bond.next_deadline()
 
     def _tell_entered(self, old_id: Optional[bytes], before: Dict[bytes, str], now: float) -> None:
         is_first, self._was_joined = not self._was_joined, True
@@ -576,32 +560,26 @@ class Membership:
         if attempt.link == LOCAL_LINK:
             self._view.lose_link()
             self.owner.drop_supernode(now)
-        if self._came_from is State.SEARCHING:
+        state, phase = self._came_from
+        if state is State.SEARCHING:
             if not failed.is_refusal and self._join_another(attempt.address, now):
                 return
             has_waited = self._search is not None and self._search.has_waited
             self._end_search("refused", attempt.address, WAITED_IN_VAIN if has_waited else failed.reason, now)
         elif attempt.is_to_another:
-            self._wake_at = math.inf  # it rules on
-        elif self._came_from is State.FOLLOWING and self._following is not None:
-            self.state = State.FOLLOWING
-            self._following.pause(now)
-            self._wake_at = self._following.next_deadline()
-        elif self._came_from is State.ELECTING and self._succession is not None:
-            self.state = State.ELECTING
-            self._succession.pause(now)
-            self._wake_at = self._succession.next_deadline()
+            self._set_state(State.JOINED, None)  # it rules on
+        elif isinstance(phase, (Following, Succession)):
+            phase.pause(now)
+            self._set_state(state, phase)
         else:
-            suspicion = self._suspect(now)
-            suspicion.pause(now)
-            self._wake_at = suspicion.next_deadline()
+            self._suspect(now).pause(now)
 
     def _join_another(self, mute: Address, now: float) -> bool:
         """Who answered a search first, and then takes nobody in, is not the only one that answered."""
         search = self._search
         place = search.after(mute) if search is not None and search.target is None else None
         if place is not None:
-            self._join(place, State.SEARCHING, now)
+            self._join(place, self._came_from, now)
         return place is not None
 
     # ---- as a member ----------------------------------------------------------------------------------------------
@@ -609,20 +587,13 @@ class Membership:
     def _heard_link(self, now: float) -> None:
         self._bond.on_heard_by_link(now)
         self._inquiry.election.on_sign()
-        if self.state == State.SUSPECT:
-            self._bond.go_on(self._wake_at, now)
-            self.state = State.JOINED
-            self._wake_at = self._bond.next_deadline()
+        if isinstance(self._phase, Suspicion):
+            self._trust_again(self._phase.next_deadline(), now)
 
-    def _joined_timer(self, now: float) -> None:
-        if not self.is_supernode:
-            finding = self._bond.on_timer(now)
-            if finding is None:
-                self._wake_at = self._bond.next_deadline()
-            else:
-                self._on_silent(finding, now)
-        elif self._attempt is not None:
-            self._joining_timer(now)
+    def _trust_again(self, at: float, now: float) -> None:
+        """The supernode that was in doubt lives."""
+        self._bond.go_on(at, now)
+        self._set_state(State.JOINED, self._bond)
 
     def _on_silent(self, silent: Silent, now: float) -> None:
         self._suspect(now)
@@ -708,45 +679,25 @@ class Membership:
     def _follow_to(self, address: Address, node_id: bytes, term: int, now: float) -> None:
         self._drop_attempt("following")
         self._drop_link("following to the next supernode")
-        self._following = Following(self._means, self._turn, address, node_id, term, now)
-        self.state = State.FOLLOWING
+        following = Following(self._means, self._turn, address, node_id, term, now)
+        self._set_state(State.FOLLOWING, following)
         self._tell_lost(now)
-        self._following_timer(now)
-
-    def _following_timer(self, now: float) -> None:
-        following = self._following
-        assert following is not None
-        finding = following.on_timer(now)
-        if finding is None:
-            self._wake_at = following.next_deadline()
-        else:
-            _FINDINGS[type(finding)](self, finding, now)
+        self._act_on(following.on_timer(now), now)
 
     def _on_missed(self, missed: Missed, now: float) -> None:
-        self._following = None
         self._elect(now)
 
     def _on_follow_answer(self, address: Address, answer: Answer, now: float) -> None:
-        if self._following is not None and self.state is State.FOLLOWING and self._is_trusted(answer):
-            self._following.on_answer(address, answer, now)
-            self._wake_at = self._following.next_deadline()
+        if isinstance(self._phase, Following) and self._is_trusted(answer):
+            self._phase.on_answer(address, answer, now)
 
     # ---- suspicion and failover -----------------------------------------------------------------------------------
 
     def _suspect(self, now: float) -> Suspicion:
         """The supernode is silent or its link is lost."""
-        self.state = State.SUSPECT
-        self._suspicion = Suspicion(self._means, self._bond, self._inquiry, now)
-        self._wake_at = self._suspicion.next_deadline()
-        return self._suspicion
-
-    def _suspect_timer(self, now: float) -> None:
-        assert self._suspicion is not None
-        finding = self._suspicion.on_timer(now)
-        if finding is None:
-            self._wake_at = self._suspicion.next_deadline()
-        else:
-            self._on_gone(finding, now)
+        suspicion = Suspicion(self._means, self._bond, self._inquiry, now)
+        self._set_state(State.SUSPECT, suspicion)
+        return suspicion
 
     def _on_gone(self, gone: Gone, now: float) -> None:
         self._silent = now - self.heard_at
@@ -763,18 +714,10 @@ class Membership:
         self.is_merging = False
         self._drop_attempt("the supernode is gone")
         self._drop_link("no sign of it")
-        self.state = State.ELECTING
-        self._succession = Succession(self._means, self._inquiry, self._turn, now)
+        succession = Succession(self._means, self._inquiry, self._turn, now)
+        self._set_state(State.ELECTING, succession)
         self._tell_lost(now)
-        self._electing_timer(now)
-
-    def _electing_timer(self, now: float) -> None:
-        assert self._succession is not None
-        finding = self._succession.on_timer(now)
-        if finding is None:
-            self._wake_at = self._succession.next_deadline()
-        else:
-            _FINDINGS[type(finding)](self, finding, now)
+        self._act_on(succession.on_timer(now), now)
 
     def _on_take_over(self, found: TakeOver, now: float) -> None:
         """Rule in the next term; when liars have burnt them all, in a network of its own, where they begin anew."""
@@ -798,23 +741,20 @@ class Membership:
         if is_ruling and answer.node_id == self.supernode_id and answer.term >= self.term:
             self._supernode_lives(now)
             return
-        self._inquiry.on_answer(address, answer, self.state in (State.SUSPECT, State.ELECTING), now)
-        if self._succession is not None and self.state is State.ELECTING:
-            self._succession.on_answer(answer, now)
-            self._wake_at = self._succession.next_deadline()
+        self._inquiry.on_answer(address, answer, isinstance(self._phase, (Suspicion, Succession)), now)
+        if isinstance(self._phase, Succession):
+            self._phase.on_answer(answer, now)
 
     def _supernode_lives(self, now: float) -> None:
         """It answered a probe: go on, or open a new link if ours is lost or stuck."""
-        if self.state not in (State.SUSPECT, State.ELECTING):
+        if not isinstance(self._phase, (Suspicion, Succession)):
             return
         self._bond.on_heard(now)
         self._inquiry.election.on_sign()
         if self._bond.is_stuck(now) and self.supernode_address is not None:
-            self._join(self.supernode_address, State.SUSPECT, now)
-        elif self.state == State.SUSPECT:
-            self._bond.go_on(self._bond.next_beat, now)
-            self.state = State.JOINED
-            self._wake_at = self._bond.next_deadline()
+            self._join(self.supernode_address, (State.SUSPECT, None), now)
+        elif isinstance(self._phase, Suspicion):
+            self._trust_again(self._bond.next_beat, now)
 
 
 _HANDLERS: Dict[Any, Callable[[Membership, Any, float], None]] = {
@@ -831,6 +771,8 @@ _HANDLERS: Dict[Any, Callable[[Membership, Any, float], None]] = {
 _FINDINGS: Dict[Any, Callable[[Membership, Any, float], None]] = {
     Found: Membership._on_found,
     Nobody: Membership._on_nobody,
+    Waits: Membership._on_waits,
+    Silent: Membership._on_silent,
     Missed: Membership._on_missed,
     Gone: Membership._on_gone,
     TakeOver: Membership._on_take_over,

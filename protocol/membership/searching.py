@@ -12,7 +12,7 @@ started again finds the others, who have a new one by then. Another network ther
 Where nobody answers at the address after the first round, the LAN and the places of the last network are asked who
 knows it: the network whose supernode was there is joined where it is now; any other is only a hint for the person.
 
-`Search` is the phase of a node that looks for a network to join: `on_timer` says Found or Nobody, or nothing yet.
+`Search` is the phase of a node that looks for a network to join: it says Found or Nobody, and Waits between.
 `Looks` are single looks at a place, to know whether there is anything to go to. Pure.
 """
 
@@ -58,6 +58,10 @@ class Found(NamedTuple):
 
 class Nobody(NamedTuple):
     """There is nobody to join, nor hope for it."""
+
+
+class Waits(NamedTuple):
+    """Members have answered, and their supernode does not: it is being replaced, and this node waits for the next."""
 
 
 class Hint(NamedTuple):
@@ -136,19 +140,16 @@ class Search:
     def next_deadline(self) -> float:
         return self._candidate_at if self._candidate else min(self._next_round, self._ends_at)
 
-    def begins_to_wait(self, now: float) -> bool:
-        """Members have answered, and their supernode does not: is it being replaced? True once, to be told."""
-        is_waiting = self._has_members and self._candidate is None and now >= self.since + SEARCH_TIME
-        begins = is_waiting and not self.has_waited
-        self.has_waited = self.has_waited or is_waiting
-        return begins
-
     def has_moved(self, place: Address) -> bool:
         """Was the network found here, and not at the address that was given?"""
         return place == self._former and place != self._candidate
 
-    def on_timer(self, now: float) -> Union[Found, Nobody, None]:
-        """What was found, or None while there is still hope."""
+    def on_timer(self, now: float) -> Union[Found, Nobody, Waits, None]:
+        """What was found, or None while there is still hope; once also that this is going to last."""
+        finding = self._found_so_far(now)
+        return Waits() if finding is None and self._begins_to_wait(now) else finding
+
+    def _found_so_far(self, now: float) -> Union[Found, Nobody, None]:
         if self._candidate is not None and now >= self._candidate_at:
             return Found(self._candidate)
         if self._former is not None and not self._is_answered and now >= self.since + SEARCH_TIME:
@@ -162,6 +163,12 @@ class Search:
         elif now >= self._next_round:
             self._ask_all(now)
         return None
+
+    def _begins_to_wait(self, now: float) -> bool:
+        is_waiting = self._has_members and self._candidate is None and now >= self.since + SEARCH_TIME
+        begins = is_waiting and not self.has_waited
+        self.has_waited = self.has_waited or is_waiting
+        return begins
 
     def after(self, mute: Address) -> Optional[Address]:
         """Another supernode that answered, now that this one gives no answer to who joins there."""
