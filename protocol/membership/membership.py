@@ -16,7 +16,7 @@ import enum
 import hashlib
 import math
 import random
-from typing import Any, Callable, Dict, List, Optional, Protocol, Tuple
+from typing import Any, Callable, Dict, Optional, Protocol, Tuple
 
 from protocol import messages
 from protocol.addresses import may_contact
@@ -35,7 +35,7 @@ from protocol.membership.labels import name_fault
 from protocol.membership.local_link import LOCAL_LINK, LocalSide
 from protocol.membership.proofs import node_id_of, random_bytes, share_digest
 from protocol.membership.queries import Prober
-from protocol.membership.roster import Change, PageError, Roster
+from protocol.membership.roster import PageError, Roster
 from protocol.membership.searching import (
     NO_LAST_NETWORK,
     Ask,
@@ -46,6 +46,7 @@ from protocol.membership.searching import (
     Search,
     Waits,
 )
+from protocol.membership.story import Story
 from protocol.membership.view import Means, View
 from protocol.messages import (
     NO_NETWORK,
@@ -113,6 +114,7 @@ class Membership:
         self._turn = Turn(self._means)
         self._answering = Answering(self._means, owner.own_addresses, self._standing)
         self._chat = ChatDesk()
+        self._story = Story(owner, self._view)
         self._looks = Looks(self._prober)
         self._farewells = Farewells()
         self._set_state(State.IDLE, None)
@@ -127,13 +129,9 @@ class Membership:
         self._inquiry.forget()
         self._attempt: Optional[Attempt] = None
         self._came_from: Place = State.IDLE, None  # to the present attempt
-        self._was_joined = False
-        self._told_lost = False
+        self._story.forget()
         self._bond.forget()
-        self.is_merging = False  # the supernode stepped down for another one of our network
-        self._silent: Optional[float] = None  # how long the lost supernode was silent; None: it said good-bye
         self._turn.drop()
-        self._last_label = ""  # of the last supernode
 
     def _set_state(self, state: State, phase: Optional[Phase]) -> None:
         """From now on its phase says what is to be done, and when; there is none while nothing is."""
@@ -188,6 +186,11 @@ class Membership:
     def is_joined(self) -> bool:
         """Is there a supernode to speak to? (One that is merely suspected still counts.)"""
         return self.state in (State.JOINED, State.SUSPECT) and self.supernode_link is not None
+
+    @property
+    def is_merging(self) -> bool:
+        """Did the supernode step down for another one of our network?"""
+        return self._story.is_merging
 
     def label_of(self, node_id: bytes, name: str = "") -> str:
         return self.roster.label_of(node_id, name)
@@ -287,7 +290,7 @@ class Membership:
             self._view.lose_link()
             if self.state == State.JOINED:
                 self._suspect(now)
-            self._tell_lost(now)
+            self._story.on_lost(now)
 
     def on_message(self, link: int, message: Any, now: float) -> bool:
         """False: not about membership or chat, so it is Peer's (searches, offers, list pages ...)."""
@@ -501,7 +504,7 @@ class Membership:
         self._attempt = None
         self._turn.drop()
         # One who comes from the other half of a parted network has counted further, but by other lines.
-        seen = self._chat.sequence if self._was_joined else welcome.chat_sequence
+        seen = self._chat.sequence if self._story.was_joined else welcome.chat_sequence
         self._chat.sequence = min(seen, welcome.chat_sequence)
         is_other = old_id not in (None, self.supernode_id) and not self.is_merging
         self._chat.send_again(self.heard_at - SAID_LATELY if is_other else math.inf)
@@ -522,34 +525,15 @@ class Membership:
         self._bond.begin(now)
 
     def _tell_entered(self, old_id: Optional[bytes], before: Dict[bytes, str], now: float) -> None:
-        is_first, self._was_joined = not self._was_joined, True
-        self._told_lost = False
-        if is_first:
-            kind = "supernode" if self.is_supernode else "joined"
-            self._search = None
-            self.owner.on_outcome(kind, self.supernode_address, "", now)
-        elif old_id != self.supernode_id:
-            if self._silent is not None:
-                self._inquiry.on_unplanned_change(now)
-            new_label = self.label_of(self.supernode_id or b"")
-            self.owner.on_supernode_changed(self._last_label, new_label, self.is_supernode, self._silent, now)
-        self._silent, self.is_merging = None, False
-        self._last_label = self.label_of(self.supernode_id or b"")
-        if not is_first:
-            self._tell_changes(self.roster.difference(before, [old_id, self.supernode_id]), now)
-        self.owner.on_roster_changed(now)
+        is_first, self._search = not self._story.was_joined, None
+        if self._story.is_unplanned(old_id):
+            self._inquiry.on_unplanned_change(now)
+        self._story.on_entered(old_id, before, now)
         lost = self._view.lost_places
         if not is_first and lost and not self.is_supernode:
             self.send_to_supernode(messages.Lost(tuple(lost.latest(messages.LOST_TOLD_MAX))))
         self.owner.on_joined(now)
         self._pump_chat(now)
-
-    def _tell_changes(self, changes: List[Change], now: float) -> None:
-        for change in changes:
-            if change.has_joined:
-                self.owner.on_member_joined(change.label, now)
-            else:
-                self.owner.on_member_left(change.label, change.silent, now)
 
     def _on_failed(self, failed: Failed, now: float) -> None:
         """Back to where this attempt came from."""
@@ -612,9 +596,12 @@ class Membership:
     def _on_roster_page(self, page: messages.RosterPage, now: float) -> None:
         """A roster sent anew, because a version was missed."""
         try:
-            self._tell_roster(self._view.take_page(page), now)
+            changes = self._view.take_page(page)
         except PageError:
             self.dropped += 1
+            return
+        if changes is not None:
+            self._story.on_changes(changes, now)
 
     def _on_roster_update(self, update: messages.RosterUpdate, now: float) -> None:
         if not self._view.is_news(update):
@@ -623,12 +610,8 @@ class Membership:
         changes = self._view.take_update(update)
         if changes is None:
             self.send_to_supernode(messages.RosterRequest(self.roster.version))
-        self._tell_roster(changes, now)
-
-    def _tell_roster(self, changes: Optional[List[Change]], now: float) -> None:
-        if changes is not None:
-            self._tell_changes(changes, now)
-            self.owner.on_roster_changed(now)
+        else:
+            self._story.on_changes(changes, now)
 
     def _on_chat(self, chat: messages.Chat, now: float) -> None:
         unconfirmed = self._chat.unconfirmed
@@ -647,7 +630,7 @@ class Membership:
         if not is_genuine or message.term != self.term + 1 or entry is None or self.is_supernode:
             self.dropped += 1
             return
-        self._silent = None
+        self._story.on_goodbye(is_merging=False)
         self._view.hear_term(message.term)
         if message.successor == self.node_id:
             self._drop_link("following the handover")
@@ -668,7 +651,7 @@ class Membership:
                 self.dropped += 1
                 return
         self._view.step_back_to(message.term)
-        self._silent, self.is_merging = None, True
+        self._story.on_goodbye(is_merging=True)
         self._follow_to(place, message.node_id, message.term, now)
 
     def _on_moved_early(self, message: messages.Moved, now: float) -> None:
@@ -681,7 +664,7 @@ class Membership:
         self._drop_link("following to the next supernode")
         following = Following(self._means, self._turn, address, node_id, term, now)
         self._set_state(State.FOLLOWING, following)
-        self._tell_lost(now)
+        self._story.on_lost(now)
         self._act_on(following.on_timer(now), now)
 
     def _on_missed(self, missed: Missed, now: float) -> None:
@@ -700,23 +683,18 @@ class Membership:
         return suspicion
 
     def _on_gone(self, gone: Gone, now: float) -> None:
-        self._silent = now - self.heard_at
+        self._story.on_gone(now - self.heard_at)
         self._view.lose_supernode()
         self._elect(now)
 
-    def _tell_lost(self, now: float) -> None:
-        if not self._told_lost and self._was_joined:
-            self._told_lost = True
-            self.owner.on_supernode_lost(now)
-
     def _elect(self, now: float) -> None:
         """The supernode is gone: find the one who takes over, or take over."""
-        self.is_merging = False
+        self._story.on_election()
         self._drop_attempt("the supernode is gone")
         self._drop_link("no sign of it")
         succession = Succession(self._means, self._inquiry, self._turn, now)
         self._set_state(State.ELECTING, succession)
-        self._tell_lost(now)
+        self._story.on_lost(now)
         self._act_on(succession.on_timer(now), now)
 
     def _on_take_over(self, found: TakeOver, now: float) -> None:
