@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Any, NamedTuple, Optional, Protocol
+from typing import NamedTuple, Optional
 
 from protocol import messages
 from protocol.hearsay import KEPT
+from protocol.membership.contracts import Speaker
 from protocol.membership.view import Means
 
 BEAT_INTERVAL = 2.0
@@ -26,14 +27,6 @@ MEET_APART = 5.0  # seconds until one that did not answer is asked again
 
 class Silent(NamedTuple):
     """The supernode has given no sign for too long."""
-
-
-class Speaker(Protocol):
-    """Who belongs: what it wants to be, and how it speaks to the supernode."""
-
-    mesh: bool
-
-    def send_to_supernode(self, message: Any) -> bool: ...
 
 
 class Bond:

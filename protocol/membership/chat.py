@@ -70,6 +70,13 @@ class ChatDesk:
                 self._says.appendleft(say)
         self._sent = 0
 
+    def count_from(self, sequence: int, is_first: bool) -> None:
+        """That is the last line of the network that this node has entered.
+
+        One who comes from the other half of a parted network has counted further, but by other lines.
+        """
+        self.sequence = sequence if is_first else min(self.sequence, sequence)
+
     def forget_network(self) -> int:
         """Begin anew; how many lines were said in vain?"""
         unsaid = len(self._says)

@@ -85,3 +85,15 @@ class Owner(Protocol):
         """So many lines of chat that this node said will reach nobody: it left, or nobody took it in."""
 
     def on_notice(self, text: str) -> None: ...
+
+
+class Speaker(Protocol):
+    """A member, as its parts see it: what it is called and wants to be, and how it speaks to its supernode."""
+
+    name: str
+    mesh: bool
+
+    @property
+    def is_joined(self) -> bool: ...
+
+    def send_to_supernode(self, message: Any) -> bool: ...

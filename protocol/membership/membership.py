@@ -24,7 +24,6 @@ from protocol.fields import Address
 from protocol.hearsay import Hearsay
 from protocol.membership.answering import Answering
 from protocol.membership.belonging import Bond, Silent
-from protocol.membership.chat import SAID_LATELY, ChatDesk, Farewell, Farewells
 from protocol.lateness import SLEPT_AFTER
 from protocol.membership.contracts import Network, Owner, Seat
 from protocol.membership.door import Standing
@@ -48,6 +47,7 @@ from protocol.membership.searching import (
 )
 from protocol.membership.story import Story
 from protocol.membership.view import Means, View
+from protocol.membership.voice import Voice
 from protocol.messages import (
     NO_NETWORK,
     NO_NODE,
@@ -113,18 +113,16 @@ class Membership:
         self._inquiry = Inquiry(self._means)
         self._turn = Turn(self._means)
         self._answering = Answering(self._means, owner.own_addresses, self._standing)
-        self._chat = ChatDesk()
+        self._chat = Voice(owner, self._view, self)
         self._story = Story(owner, self._view)
         self._looks = Looks(self._prober)
-        self._farewells = Farewells()
         self._set_state(State.IDLE, None)
         self._forget_network()
 
     def _forget_network(self, keeps_chat: bool = False) -> None:
         self._view.forget()
-        unsaid = 0 if keeps_chat else self._chat.forget_network()
-        if unsaid:
-            self.owner.on_unsaid(unsaid)
+        if not keeps_chat:
+            self._chat.forget_network()
         self._search: Optional[Search] = None
         self._inquiry.forget()
         self._attempt: Optional[Attempt] = None
@@ -246,22 +244,13 @@ class Membership:
 
         What is taken is said again until it comes back; the owner hears on_unsaid of what never did.
         """
-        data = text.encode("utf-8", "replace")
-        if self.state in (State.IDLE, State.LEFT) or not 0 < len(data) <= messages.CHAT_BYTES_MAX:
-            return False
-        if not self._chat.say(data.decode("utf-8")):
-            return False
-        self._pump_chat(now)
-        return True
+        return self.state not in (State.IDLE, State.LEFT) and self._chat.say(text, now)
 
     def finish_saying(
         self, patience: float, at_most: float, now: float, then: Callable[[], None], left: int = 0
     ) -> None:
         """`then()` when all but `left` lines are confirmed, none was for `patience` seconds, or after `at_most`."""
-        if self._chat.unconfirmed <= left:
-            then()
-        else:
-            self._farewells.add(Farewell(left, patience, at_most, now, then))
+        self._chat.finish(patience, at_most, now, then, left)
 
     def set_mesh(self, on: bool, now: float) -> None:
         self.mesh = on
@@ -360,8 +349,7 @@ class Membership:
         self._looks.on_timer(now)
         if self._phase is not None and now >= self._phase.next_deadline():
             self._act_on(self._phase.on_timer(now), now)
-        self._pump_chat(now)
-        self._farewells.on_timer(now)
+        self._chat.on_timer(now)
 
     def _watch_sleep(self, now: float) -> None:
         """Were we late by more than a moment? Then nothing that we found out before counts."""
@@ -377,13 +365,7 @@ class Membership:
         return math.inf if self._phase is None else self._phase.next_deadline()
 
     def next_deadline(self) -> float:
-        deadline = min(self._wake_at(), self._farewells.next_deadline(), self._looks.next_deadline())
-        return min(deadline, self._chat.next_deadline()) if self.is_joined else deadline
-
-    def _pump_chat(self, now: float) -> None:
-        if self.is_joined:
-            for say in self._chat.due(now):
-                self.send_to_supernode(say)
+        return min(self._wake_at(), self._chat.next_deadline(), self._looks.next_deadline())
 
     # ---- searching ------------------------------------------------------------------------------------------------
 
@@ -432,7 +414,7 @@ class Membership:
 
     def _promote(self, term: int, now: float) -> None:
         """Become the supernode: the owner makes one, and this node joins it as any other would."""
-        seat = self._view.seat(term, self._opening, self.mesh, self._chat.recent, self.search_port)
+        seat = self._view.seat(term, self._opening, self.mesh, self._chat.recent(), self.search_port)
         self._drop_attempt("taking over")
         self._view.rule(term)
         self._came_from = self.state, self._phase
@@ -470,7 +452,7 @@ class Membership:
         self.owner.on_notice("a network was here before; nobody had joined this node, so it goes there")
         self.owner.drop_supernode(now)
         self._forget_network(keeps_chat=True)
-        self._chat.go_over(self.node_id)
+        self._chat.go_over()
 
     def _drop_attempt(self, reason: str) -> None:
         attempt, self._attempt = self._attempt, None
@@ -503,11 +485,8 @@ class Membership:
         self._view.enter(welcome, entered.link, entered.address, entered.entries, entered.version)
         self._attempt = None
         self._turn.drop()
-        # One who comes from the other half of a parted network has counted further, but by other lines.
-        seen = self._chat.sequence if self._story.was_joined else welcome.chat_sequence
-        self._chat.sequence = min(seen, welcome.chat_sequence)
         is_other = old_id not in (None, self.supernode_id) and not self.is_merging
-        self._chat.send_again(self.heard_at - SAID_LATELY if is_other else math.inf)
+        self._chat.on_entered(welcome, not self._story.was_joined, self.heard_at if is_other else math.inf)
         self._joined_again(now)
         self._tell_entered(old_id, before, now)
 
@@ -533,7 +512,7 @@ class Membership:
         if not is_first and lost and not self.is_supernode:
             self.send_to_supernode(messages.Lost(tuple(lost.latest(messages.LOST_TOLD_MAX))))
         self.owner.on_joined(now)
-        self._pump_chat(now)
+        self._chat.speak(now)
 
     def _on_failed(self, failed: Failed, now: float) -> None:
         """Back to where this attempt came from."""
@@ -614,12 +593,7 @@ class Membership:
             self._story.on_changes(changes, now)
 
     def _on_chat(self, chat: messages.Chat, now: float) -> None:
-        unconfirmed = self._chat.unconfirmed
-        if self._chat.on_chat(chat, self.node_id, now):
-            label = self.label_of(chat.node_id, chat.name)
-            self.owner.on_chat(label, chat.text, chat.node_id == self.node_id, now)
-        if self._chat.unconfirmed < unconfirmed:
-            self._farewells.on_confirmed(self._chat.unconfirmed, now)
+        self._chat.on_chat(chat, now)
 
     # ---- handover and step-down -----------------------------------------------------------------------------------
 
