@@ -207,7 +207,7 @@ def test_when_nobody_takes_over_in_time_that_is_said_and_no_second_network_found
     site = Site(seed=14)
     ana, bo = site.joined("ana"), site.joined("bo")
     ana.sleep()
-    bo.membership._inquiry.gone_after = lambda now: 60.0  # type: ignore[method-assign]  # it hopes for long
+    bo.membership._course._inquiry.gone_after = lambda now: 60.0  # type: ignore[method-assign]  # it hopes for long
     dan = site.node("dan")
     site.run(22)
     kind, _, text = told(dan, "outcome")[-1][1:]

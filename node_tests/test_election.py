@@ -97,7 +97,7 @@ def test_a_sleeper_of_an_earlier_term_delays_no_election() -> None:
 
 
 def gone_at(node: StubNode) -> float:
-    return node.membership._inquiry.election.gone_at
+    return node.membership._course._inquiry.election.gone_at
 
 
 def test_who_took_over_in_the_last_second_is_heard_before_another_does() -> None:

@@ -113,5 +113,5 @@ class Bond:
         left = MET_AT_ONCE
         for entry in itertools.islice(view.roster.succession(without=view.supernode_id), HEIRS_MET):
             place = view.place_of(entry.node_id) if entry.node_id != view.node_id else None
-            if left and place is not None and not prober.has_answered(place, MEET_AGAIN, now):
+            if left and place is not None and not prober.hearsay.has_answered(place, MEET_AGAIN, now):
                 left -= prober.ask(place, "meet", now, MEET_APART, MEET_APART, KEPT)

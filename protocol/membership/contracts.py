@@ -92,6 +92,7 @@ class Speaker(Protocol):
 
     name: str
     mesh: bool
+    search_port: int  # where people look for its network
 
     @property
     def is_joined(self) -> bool: ...

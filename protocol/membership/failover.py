@@ -53,8 +53,12 @@ class Inquiry:
         self.election = Election(self._means.view.node_id)
         self._changed_at = -math.inf  # the last unplanned change of supernode
 
-    def on_unplanned_change(self, now: float) -> None:
-        self._changed_at = now
+    def on_entered(self, is_unplanned: bool, now: float) -> None:
+        """There is a supernode; is it another one, that nobody had announced?"""
+        self.election.on_sign()
+        self.election.forget()
+        if is_unplanned:
+            self._changed_at = now
 
     def gone_after(self, now: float) -> float:
         """Seconds of silence after which the supernode is given up."""

@@ -12,7 +12,6 @@ from typing import Any, Callable, Dict, NamedTuple, Optional, Sequence, Union
 from protocol import messages
 from protocol.addresses import may_contact, seen_from
 from protocol.fields import Address
-from protocol.hearsay import Hearsay
 from protocol.membership.local_link import LOCAL_LINK
 from protocol.membership.roster import PageError, Pages
 from protocol.membership.view import Means
@@ -78,8 +77,8 @@ class Attempt:
         self._welcome: Optional[messages.Welcome] = None
         self._pages = Pages()
 
-    def dial(self, hearsay: Hearsay, now: float) -> Optional[Failed]:
-        tries = hearsay.may_dial(self.address, now)
+    def dial(self, now: float) -> Optional[Failed]:
+        tries = self._means.prober.hearsay.may_dial(self.address, now)
         if not tries:
             return Failed("nobody answers there")
         self.link = self._means.network.connect(self.address, tries)

@@ -67,9 +67,10 @@ class Prober:
             return False
         return self.ask(address, purpose, now, HINT_INTERVAL, HINT_INTERVAL, keep, about)
 
-    def has_answered(self, address: Address, within: float, now: float) -> bool:
-        """Did somebody there answer in the last so many seconds?"""
-        return self._hearsay.has_answered(address, within, now)
+    @property
+    def hearsay(self) -> Hearsay:
+        """What may be sent to addresses that only messages named."""
+        return self._hearsay
 
     def _query(self, asked: Asked, about: Optional[Address]) -> bytes:
         self._expire(asked.at)

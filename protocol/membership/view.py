@@ -35,6 +35,7 @@ class View:
         self.node_id = node_id
         self._network = network
         self._own_ips = own_ips
+        self.dropped = 0  # messages that were not obeyed, in all networks
         self.forget()
 
     def forget(self) -> None:
@@ -94,9 +95,16 @@ class View:
         return LastNetwork(self.network_id, tuple(itertools.islice(filter(None, others), PLACES_KEPT)))
 
     def is_trusted(self, answer: Answer) -> bool:
-        """Is this a member of our network, in a believable term?"""
+        """Is this a member of our network, in a believable term? Whoever else is heard is counted."""
         is_ours = answer.network_id == self.network_id and answer.node_id != self.node_id
-        return is_ours and self.is_believable(answer.term) and is_proven(answer, self.secret)
+        is_trusted = is_ours and self.is_believable(answer.term) and is_proven(answer, self.secret)
+        if not is_trusted:
+            self.drop()
+        return is_trusted
+
+    def drop(self) -> None:
+        """A message is not obeyed."""
+        self.dropped += 1
 
     def is_believable(self, term: int) -> bool:
         return term <= self.term + TERM_STEP_MAX
