@@ -13,6 +13,7 @@ from typing import NamedTuple, Optional
 from protocol import messages
 from protocol.hearsay import KEPT
 from protocol.membership.contracts import Speaker
+from protocol.membership.queries import Purpose
 from protocol.membership.view import Means
 
 BEAT_INTERVAL = 2.0
@@ -114,4 +115,4 @@ class Bond:
         for entry in itertools.islice(view.roster.succession(without=view.supernode_id), HEIRS_MET):
             place = view.place_of(entry.node_id) if entry.node_id != view.node_id else None
             if left and place is not None and not prober.hearsay.has_answered(place, MEET_AGAIN, now):
-                left -= prober.ask(place, "meet", now, MEET_APART, MEET_APART, KEPT)
+                left -= prober.ask(place, Purpose.MEET, now, MEET_APART, MEET_APART, KEPT)

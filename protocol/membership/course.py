@@ -33,6 +33,7 @@ from protocol.membership.following import Following, Missed, Turn
 from protocol.membership.joining import Attempt, Elsewhere, Entered, Failed
 from protocol.membership.local_link import LOCAL_LINK
 from protocol.membership.proofs import random_bytes
+from protocol.membership.queries import Purpose
 from protocol.membership.searching import Ask, Found, LastNetwork, Nobody, Search, Waits
 from protocol.membership.story import Story
 from protocol.membership.view import Means
@@ -103,6 +104,15 @@ class Course:
         if finding is not None:
             _FINDINGS[type(finding)](self, finding, now)
 
+    def on_answer(self, address: Address, answer: Answer, purpose: Any, now: float) -> None:
+        """Somebody has answered; that one to be met did is all that was wanted of it."""
+        if purpose is Purpose.POLL:
+            self._on_poll_answer(address, answer, now)
+        elif purpose is Purpose.FOLLOW:
+            self._on_follow_answer(address, answer, now)
+        elif isinstance(purpose, Ask):
+            self._on_search_answer(address, answer, purpose, now)
+
     # ---- time -----------------------------------------------------------------------------------------------------
 
     def next_deadline(self) -> float:
@@ -135,7 +145,7 @@ class Course:
         self._set_state(State.SEARCHING, self._search)
         self._act_on(self._search.on_timer(now), now)
 
-    def on_search_answer(self, address: Address, answer: Answer, purpose: Ask, now: float) -> None:
+    def _on_search_answer(self, address: Address, answer: Answer, purpose: Ask, now: float) -> None:
         if isinstance(self._phase, Search):
             self._phase.on_answer(address, answer, purpose, now)
             self._act_on(self._phase.on_timer(now), now)
@@ -367,7 +377,7 @@ class Course:
         self._story.on_lost(now)
         self._act_on(following.on_timer(now), now)
 
-    def on_follow_answer(self, address: Address, answer: Answer, now: float) -> None:
+    def _on_follow_answer(self, address: Address, answer: Answer, now: float) -> None:
         if isinstance(self._phase, Following) and self._view.is_trusted(answer):
             self._phase.on_answer(address, answer, now)
 
@@ -414,7 +424,7 @@ class Course:
         else:
             self._found_network(now)
 
-    def on_poll_answer(self, address: Address, answer: Answer, now: float) -> None:
+    def _on_poll_answer(self, address: Address, answer: Answer, now: float) -> None:
         """Somebody answered while we doubt our supernode (or after a hint)."""
         view = self._view
         if view.network_id == NO_NETWORK or view.is_ruler or not view.is_trusted(answer):

@@ -18,6 +18,7 @@ from protocol.membership.belonging import Bond
 from protocol.membership.door import speaks_at_door
 from protocol.membership.election import CLAIM_WAIT, LAST_LOOK, PATIENCE, RANK_TIME, Election
 from protocol.membership.following import Turn
+from protocol.membership.queries import Purpose
 from protocol.membership.searching import Found
 from protocol.membership.view import Means
 from protocol.messages import ROLE_MEMBER, TERM_MAX, Answer, MemberEntry
@@ -69,12 +70,12 @@ class Inquiry:
     def ask_supernode(self, now: float) -> None:
         address = self._means.view.supernode_address
         if address is not None:
-            self._means.prober.ask(address, "poll", now)
+            self._means.prober.ask(address, Purpose.POLL, now)
 
     def ask_member(self, node_id: bytes, now: float, keep: int) -> None:
         place = self._means.view.place_of(node_id)
         if place is not None:
-            self._means.prober.ask(place, "poll", now, RANK_TIME if keep else 0.0, keep=keep)
+            self._means.prober.ask(place, Purpose.POLL, now, RANK_TIME if keep else 0.0, keep=keep)
 
     def others(self, count: int) -> List[MemberEntry]:
         """Some others, who may know more; many for one who has slept, since most may have left."""
@@ -94,7 +95,7 @@ class Inquiry:
         is_ahead = is_door or (answer.role == ROLE_MEMBER and answer.term > view.term)
         if is_in_doubt and is_ahead:
             place = seen_from(answer.supernode, address)
-            self._means.prober.ask_hinted(place, "poll", [*view.near(), address[0]], now)
+            self._means.prober.ask_hinted(place, Purpose.POLL, [*view.near(), address[0]], now)
 
 
 class Suspicion:
@@ -188,7 +189,7 @@ class Succession:
         for node_id in dict.fromkeys(asked):
             inquiry.ask_member(node_id, now, keep)
         for claim in election.claims(PATIENCE, now):
-            self._means.prober.ask(claim.address, "poll", now)
+            self._means.prober.ask(claim.address, Purpose.POLL, now)
         turn_at = election.my_turn_at()
         moments = [election.gone_at + CLAIM_WAIT, turn_at - LAST_LOOK, turn_at, now + POLL_INTERVAL]
         self._wake_at = min(moment for moment in moments if moment > now)

@@ -10,6 +10,7 @@ from typing import NamedTuple, Optional, Union
 
 from protocol.fields import Address
 from protocol.membership.joining import JOIN_TIMEOUT
+from protocol.membership.queries import Purpose
 from protocol.membership.searching import Found
 from protocol.membership.view import Means
 from protocol.messages import NOWHERE, ROLE_SUPERNODE, Answer
@@ -82,7 +83,7 @@ class Following:
             self._wake_at = self._turn.at
             return self._turn.come(now)
         if self._address != NOWHERE:
-            self._means.prober.ask(self._address, "follow", now, FOLLOW_APART)
+            self._means.prober.ask(self._address, Purpose.FOLLOW, now, FOLLOW_APART)
         self._wake_at = now + max(FOLLOW_INTERVAL, FOLLOW_INTERVAL_EACH * len(self._means.view.roster))
         return None
 

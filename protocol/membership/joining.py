@@ -13,6 +13,7 @@ from protocol import messages
 from protocol.addresses import may_contact, seen_from
 from protocol.fields import Address
 from protocol.membership.local_link import LOCAL_LINK
+from protocol.membership.queries import Purpose
 from protocol.membership.roster import PageError, Pages
 from protocol.membership.view import Means
 from protocol.messages import NOWHERE, MemberEntry
@@ -129,7 +130,7 @@ class Attempt:
         place = seen_from(message.supernode, self.address)
         near = [*self._means.view.near(), self.address[0]]
         if not self._is_search:
-            self._means.prober.ask_hinted(place, "poll", near, now)  # the election weighs what it says
+            self._means.prober.ask_hinted(place, Purpose.POLL, near, now)  # the election weighs what it says
         elif place not in (NOWHERE, self.address) and self._hops < HOPS_MAX and may_contact(place, near):
             return Elsewhere(place, self._hops + 1)
         return Failed("it is not the supernode, and names nobody who is")

@@ -24,9 +24,9 @@ from protocol.membership.door import Standing
 from protocol.membership.labels import name_fault
 from protocol.membership.local_link import LOCAL_LINK, LocalSide
 from protocol.membership.proofs import node_id_of, random_bytes, share_digest
-from protocol.membership.queries import Prober
+from protocol.membership.queries import Prober, Purpose
 from protocol.membership.roster import PageError, Roster
-from protocol.membership.searching import NO_LAST_NETWORK, Ask, LastNetwork, Looks
+from protocol.membership.searching import NO_LAST_NETWORK, LastNetwork, Looks
 from protocol.membership.story import Story
 from protocol.membership.view import Means, View
 from protocol.membership.voice import Voice
@@ -242,10 +242,10 @@ class Membership:
         asked = self._prober.match(address, answer, now)
         if asked is None or asked.address is None:
             self._view.drop()
-        elif isinstance(asked.purpose, Ask):
-            self._course.on_search_answer(asked.address, answer, asked.purpose, now)
+        elif asked.purpose is Purpose.LOOK:
+            self._looks.on_answer(asked.address, answer)
         else:
-            _ANSWER_HANDLERS[asked.purpose](self, asked.address, answer, now)
+            self._course.on_answer(asked.address, answer, asked.purpose, now)
 
     def _standing(self, now: float) -> Standing:
         """What this node is, as it tells others."""
@@ -270,20 +270,6 @@ class Membership:
 
     def next_deadline(self) -> float:
         return min(self._course.next_deadline(), self._chat.next_deadline(), self._looks.next_deadline())
-
-    # ---- answers that this node asked for -------------------------------------------------------------------------
-
-    def _on_look_answer(self, address: Address, answer: Answer, now: float) -> None:
-        self._looks.on_answer(address, answer)
-
-    def _on_poll_answer(self, address: Address, answer: Answer, now: float) -> None:
-        self._course.on_poll_answer(address, answer, now)
-
-    def _on_follow_answer(self, address: Address, answer: Answer, now: float) -> None:
-        self._course.on_follow_answer(address, answer, now)
-
-    def _on_met(self, address: Address, answer: Answer, now: float) -> None:
-        """An heir is where the roster says: that it answered is all that was wanted."""
 
     # ---- what the supernode tells ---------------------------------------------------------------------------------
 
@@ -344,9 +330,3 @@ _HANDLERS: Dict[Any, Callable[[Membership, Any, float], None]] = {
     messages.Heirs: Membership._on_heirs,
 }
 _NOT_FOR_PEER = {messages.Join, messages.Welcome, messages.NotSupernode, messages.Busy, messages.Stale}
-_ANSWER_HANDLERS: Dict[str, Callable[[Membership, Address, Answer, float], None]] = {
-    "look": Membership._on_look_answer,
-    "poll": Membership._on_poll_answer,
-    "follow": Membership._on_follow_answer,
-    "meet": Membership._on_met,
-}

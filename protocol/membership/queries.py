@@ -1,10 +1,11 @@
 """Queries out, Answers back, matched by nonce.
 
-Used by `protocol/membership/membership.py`, `protocol/membership/searching.py` and `supernode.py`. Pure.
+Used by a member in all its phases (protocol/membership/course.py), and by `supernode.py`. Pure.
 """
 
 from __future__ import annotations
 
+import enum
 import random
 from typing import Any, Dict, NamedTuple, Optional, Sequence
 
@@ -18,6 +19,15 @@ from protocol.messages import NOWHERE, Answer, Query, Wanted
 QUERY_LIFETIME = 5.0  # seconds in which an Answer is still taken
 QUERIES_PENDING_MAX = 2048
 HINT_INTERVAL = 0.2  # seconds between two to one address: who answers may name another one, and that one the first
+
+
+class Purpose(enum.Enum):
+    """What for a member asks; one that searches has purposes of its own (protocol/membership/searching.py)."""
+
+    LOOK = "is there a network to go to"
+    MEET = "is one that may rule some day where the roster says"
+    FOLLOW = "does the one rule that was named as the next"
+    POLL = "who rules"
 
 
 class Asked(NamedTuple):

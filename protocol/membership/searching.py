@@ -27,7 +27,7 @@ from protocol.addresses import is_loopback, may_contact, seen_from
 from protocol.fields import Address, AddressField, Buffer, Fixed, Many, Reader, Record, WireError
 from protocol.hearsay import KEPT
 from protocol.membership.door import places_behind, ports_behind
-from protocol.membership.queries import Prober
+from protocol.membership.queries import Prober, Purpose
 from protocol.messages import NOWHERE, ROLE_ALONE, ROLE_MEMBER, ROLE_SUPERNODE, Answer
 
 QUERY_INTERVAL = 0.5  # seconds between the rounds
@@ -308,7 +308,7 @@ class Looks:
         """Is there a supernode, or a member who names one? done(True or False) within SEARCH_TIME."""
         self._waiting.append((now + SEARCH_TIME, address, done))
         for _ in range(2):  # one may be lost
-            self._prober.ask_freely(address, "look", now)
+            self._prober.ask_freely(address, Purpose.LOOK, now)
 
     def on_answer(self, address: Address, answer: Answer) -> None:
         if answer.role != ROLE_ALONE:

@@ -1,6 +1,6 @@
 """The network as this node sees it: which one it is, who rules it and where, who is in it, and whom to believe.
 
-`View` is read by all phases of `protocol/membership/membership.py`, and by what this node answers to others; it changes
+`View` is read by all phases of a member (protocol/membership/course.py), and by what it answers to others; it changes
 by its own verbs alone. Addresses are translated here: a roster says where the supernode sees a member, and what a
 message names may not be contacted everywhere. Pure.
 """
