@@ -128,7 +128,7 @@ class Course:
             self._inquiry.election.on_sleep()
             if isinstance(self._phase, Search):
                 self._phase.begin_anew(now)
-            if isinstance(self._phase, (Suspicion, Succession)):
+            if isinstance(self._phase, (Suspicion, Succession)):  # others may have elected one meanwhile
                 self._turn.drop()
                 self._suspect(now)
 
@@ -265,13 +265,14 @@ class Course:
         view.enter(entered.welcome, entered.link, entered.address, entered.entries, entered.version)
         self._attempt = self._search = None
         self._turn.drop()
+        # One that died may have confirmed lines that it told to nobody; one that merges has told them all.
         is_other = old_id not in (None, view.supernode_id) and not story.is_merging
         self._chat.on_entered(entered.welcome, is_first, self.bond.heard_at if is_other else math.inf)
         self._set_state(State.JOINED, None if view.is_ruler else self.bond)
         self._inquiry.on_entered(story.is_unplanned(old_id), now)
         self.bond.begin(now)
         story.on_entered(old_id, before, now)
-        if not is_first and view.lost_places and not view.is_ruler:
+        if not is_first and view.lost_places and not view.is_ruler:  # it may heal what this node saw break
             latest = view.lost_places.latest(messages.LOST_TOLD_MAX)
             self._speaker.send_to_supernode(messages.Lost(tuple(latest)))
         self._owner.on_joined(now)
@@ -295,7 +296,7 @@ class Course:
             self._view.lose_link()
             self._owner.drop_supernode(now)
         state, phase = self._came_from
-        if state is State.SEARCHING:
+        if state is State.SEARCHING:  # a newcomer: the only one that a person waits for
             self._search_on(attempt.address, failed, now)
         elif attempt.is_to_another:
             self._set_state(State.JOINED, None)  # it rules on
@@ -326,6 +327,7 @@ class Course:
     def _promote(self, term: int, now: float) -> None:
         """Become the supernode: the owner makes one, and this node joins it as any other would."""
         mesh, port = self._speaker.mesh, self._speaker.search_port
+        # Made while the supernode before is still the one that places are seen from.
         seat = self._view.seat(term, self._opening, mesh, self._chat.recent(), port)
         self._drop_attempt("taking over")
         self._view.rule(term)
@@ -446,14 +448,14 @@ class Course:
         self._inquiry.election.on_sign()
         address = self._view.supernode_address
         if self.bond.is_stuck(now) and address is not None:
-            self._join(address, (State.SUSPECT, None), now)
+            self._join(address, (State.SUSPECT, None), now)  # if that fails, all doubt begins anew
         elif isinstance(self._phase, Suspicion):
             self._trust_again(self.bond.next_beat, now)
 
     def on_heard_by_link(self, now: float) -> None:
         self.bond.on_heard_by_link(now)
         self._inquiry.election.on_sign()
-        if isinstance(self._phase, Suspicion):
+        if isinstance(self._phase, Suspicion):  # of an election the link is closed already
             self._trust_again(self._phase.next_deadline(), now)
 
     def _trust_again(self, at: float, now: float) -> None:

@@ -81,7 +81,7 @@ class Voice:
     # ---- from network to network
 
     def on_entered(self, welcome: Welcome, is_first: bool, heard_at: float) -> None:
-        """There is a supernode, and it may be another one than that last heard at that instant (else: infinity)."""
+        """There is a supernode; it may be another one than the one last heard at that instant (else: infinity)."""
         self._desk.count_from(welcome.chat_sequence, is_first)
         self._desk.send_again(heard_at - SAID_LATELY)
 
