@@ -98,7 +98,7 @@ def test_an_attempt_without_an_answer_fails_at_its_deadline_and_not_before() -> 
 def test_a_second_welcome_is_false() -> None:
     tried = attempt()
     assert tried.on_message(WELCOME, 0.1) is None
-    assert getattr(tried.on_message(WELCOME, 0.2), "is_false", False)
+    assert tried.on_message(WELCOME, 0.2) == Failed("it belongs to another network", is_false=True)
 
 
 def test_a_busy_supernode_is_tried_again_when_it_said_but_not_for_ever() -> None:
@@ -177,7 +177,7 @@ def test_a_sleeper_that_hears_of_no_supernode_still_asks_three_times() -> None:
 
 
 @pytest.mark.parametrize("term_seen, term", [(1, 2), (5, 6), (messages.TERM_MAX, None)])
-def test_a_member_takes_over_when_its_turn_has_come_in_the_next_term_that_nobody_has_named(term_seen, term) -> None:
+def test_a_member_whose_turn_has_come_takes_over_in_a_term_that_nobody_has_named(term_seen, term) -> None:
     tools = means()
     tools.view.hear_term(term_seen)
     succession = Succession(tools, Inquiry(tools), Turn(tools), 0.0)

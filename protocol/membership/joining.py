@@ -73,7 +73,7 @@ class Attempt:
         self._hops = hops
         self._is_search = is_search  # a newcomer goes where it is sent
         self._deadline = now + JOIN_TIMEOUT
-        self._gives_up_at = since + JOIN_TIME_MAX
+        self._gives_up_at = since + JOIN_TIME_MAX  # `since` it has no supernode, however often one was busy
         self._again_at = now
         self._welcome: Optional[messages.Welcome] = None
         self._pages = Pages()
