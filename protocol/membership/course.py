@@ -25,8 +25,8 @@ from typing import Any, Callable, Dict, Optional, Protocol, Tuple
 from protocol import messages
 from protocol.addresses import may_contact
 from protocol.fields import Address
-from protocol.membership.belonging import Bond, Silent
 from protocol.lateness import SLEPT_AFTER
+from protocol.membership.belonging import Bond, Silent
 from protocol.membership.contracts import Owner, Speaker
 from protocol.membership.failover import Gone, Inquiry, Succession, Suspicion, TakeOver
 from protocol.membership.following import Following, Missed, Turn

@@ -138,7 +138,7 @@ class Attempt:
     def _on_busy(self, busy: messages.Busy, now: float) -> Finding:
         delay = busy.retry_after_ms / 1000
         if self.is_to_another or busy.retry_after_ms == 0 or now + delay > self._gives_up_at:
-            return Failed(busy.reason or "it refuses", is_refusal=True)
+            return Failed(busy.reason or "it refuses", is_refusal=busy.retry_after_ms == 0)
         self.give_up("busy")
         self.link = None
         self._again_at = now + delay * (1.0 + self._means.rng.random())
