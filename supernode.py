@@ -20,6 +20,7 @@ import random
 from typing import Any, Callable, Dict, Iterator, Optional, Set
 
 from protocol import messages
+from protocol.credit import Credit
 from protocol.fields import Address
 from protocol.hearsay import Hearsay
 from protocol.membership.chat import ChatOrder
@@ -30,7 +31,6 @@ from protocol.membership.queries import HINT_INTERVAL, Prober
 from protocol.messages import GONE, NOWHERE, Answer
 from protocol.ruling.alarm import TICK, Alarm
 from protocol.ruling.catalogue import Catalogue
-from protocol.ruling.credit import Credit
 from protocol.ruling.doubt import Doubt
 from protocol.ruling.neighbours import Neighbours
 from protocol.ruling.reception import Reception
@@ -132,7 +132,7 @@ class Supernode:
     def _strangers_say(self) -> Dict[Any, Callable[[Address, Any, float], None]]:
         return {
             messages.Stale: self.rivals.on_hint,
-            messages.Prove: self.witnesses.on_prove,
+            messages.Prove: self.rivals.on_prove,
             messages.Proof: self.rivals.on_proof,
         }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from protocol.ruling.credit import ADDRESSES_MAX, CREDIT_MAX, Credit
+from protocol.credit import ADDRESSES_MAX, CREDIT_MAX, Credit
 
 
 def test_what_was_not_earned_is_not_spent() -> None:

@@ -6,7 +6,8 @@ import math
 import random
 from typing import Any, List
 
-from protocol.hearsay import ADDRESSES_MAX, DIAL_TIME, HOST_UNANSWERED_MAX, MINUTE, PROVEN_TIME, Hearsay
+from protocol.credit import QUERY_SIZE
+from protocol.hearsay import ADDRESSES_MAX, DIAL_TIME, HOST_UNANSWERED_MAX, KEPT, MINUTE, PROVEN_TIME, Hearsay
 from protocol.membership.queries import Prober
 from protocol.messages import Answer, decode
 
@@ -135,3 +136,14 @@ def test_what_is_asked_without_count_is_what_a_person_said():
     assert [prober.ask(VICTIM, "heal", 0.0) for _ in range(4)] == [True, True, True, False]
     prober.ask_freely(VICTIM, "look", 1.0)
     assert len(wire.nonces) == 4 and hearsay.may_dial(VICTIM, MINUTE + 1) == 3
+
+
+def test_beyond_the_count_a_question_is_paid_for_by_what_came_from_there_and_is_not_one_that_can_wait():
+    wire = Wire()
+    prober = Prober(wire, random.Random(1), Hearsay())
+    assert [prober.ask(VICTIM, "poll", 0.0) for _ in range(4)] == [True, True, True, False]
+    prober.earn(VICTIM, QUERY_SIZE - 1)
+    assert not prober.ask(VICTIM, "poll", 1.0)
+    prober.earn(VICTIM, 1)
+    assert not prober.ask(VICTIM, "meet", 2.0, keep=KEPT)
+    assert [prober.ask(VICTIM, "poll", 3.0) for _ in range(2)] == [True, False]

@@ -17,6 +17,7 @@ if __name__ == "__main__":
 
 import pytest
 from amounts import amount
+from usage import Tell, play_seeds
 
 from node_tests.simulator import World
 from node_tests.stub_node import StubNode
@@ -137,11 +138,11 @@ def test_parts_that_meet_again_have_one_supernode(first: int) -> None:
     assert [fault for seed in range(first, first + BLOCK) for fault in apart(seed)] == []
 
 
-def main(argument: str) -> None:
-    first, last = map(int, argument.split("-"))
-    faults = [fault for seed in range(first, last + 1) for fault in apart(seed)]
-    print("\n".join([*faults, "%d of %d failed" % (len(faults), last + 1 - first)]))
+def play(seed: int, tell: Tell) -> None:
+    """One seed; AssertionError when a network has not one supernode that all of it obey."""
+    faults = apart(seed)
+    assert not faults, "\n".join(faults)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    sys.exit(play_seeds(play, __doc__))

@@ -10,12 +10,12 @@ import pytest
 from node_tests.stub_node import PORT, Lab, StubNode
 from node_tests.test_membership import Stranger
 from protocol import messages
+from protocol.credit import ANSWER_SIZE
 from protocol.membership.heirs import heirloom_of, marked
 from protocol.membership.lost import LostPlaces
 from protocol.membership.promises import FIRST_WAIT, HOSTS_MAX, KEPT_AFTER, WAIT_MAX, Promises
 from protocol.membership.proofs import node_id_of, with_proof
 from protocol.messages import NOWHERE, ROLE_MEMBER, ROLE_SUPERNODE, Answer, decode, encode
-from protocol.ruling.credit import ANSWER_SIZE
 from protocol.ruling.rivals import ALONE_AFTER, FORGOTTEN_AFTER, RIVALS_MAX, STANDS_AFTER, Meetings, gives_way
 
 THRONE = b"throne!!"
@@ -456,6 +456,103 @@ def test_a_ruler_that_knows_the_other_pays_for_being_asked() -> None:
     old._prober.ask_hinted = lambda address, purpose, near, now: asks(address, purpose, now)  # type: ignore
     lab.world.heal()
     assert lab.wait(lambda: old.has_ended, 12.0) is not None
+
+
+def test_a_newer_one_that_is_alone_goes_over_though_it_has_asked_there_in_vain() -> None:
+    """It asked while they were parted; what it may still ask (protocol/hearsay.py) is paid for by who asks it."""
+    lab = Lab(64, 3)
+    older, newer = two_heirs_of_a_dead_supernode(lab)
+    older.append(joins(lab, "eva", older[0], newer))
+    newer.append(joins(lab, "fay", newer[0], older))
+    newer[0].quit()
+    lab.run(20.0)
+    assert lab.rulers() == [older[0], newer[1]] and newer[1].membership.term > older[0].membership.term
+    asks_in_vain(lab, newer[1], older[0])
+    check_that_they_find_together(lab, older[0], 30.0)
+
+
+def asks_in_vain(lab: Lab, node: StubNode, place: StubNode) -> None:
+    """All that this node may ask at that place has just been asked, and whatever it may ask later, too."""
+    node.membership.hearsay.may_dial(place.network.address, lab.world.now)
+    lab.world.after(1.0, lambda: asks_in_vain(lab, node, place))
+
+
+# ---- on the way to another one ------------------------------------------------------------------------------------
+
+
+def parts_of_equal_terms(lab: Lab, *names: str) -> Tuple[List[StubNode], List[StubNode]]:
+    """Here somebody new rules after a good-bye, with these members, there the second one after a cut.
+
+    Nobody there knows anybody here; the rosters here name nobody there.
+    """
+    there = lab.nodes[1:]
+    lab.world.cut(["10.0.0.1"], [node.network.address[0] for node in there])
+    lab.run(30.0)
+    here = [joins(lab, name, lab.nodes[0], there) for name in ("eva", *names)]
+    lab.nodes[0].quit()
+    lab.run(5.0)
+    assert lab.rulers() == [there[0], here[0]] and {ruler.membership.term for ruler in lab.rulers()} == {2}
+    return here, there
+
+
+def rules_seen(node: StubNode) -> List[bytes]:
+    return [ruler for _, _, ruler in node.obeyed if ruler == node.membership.node_id]
+
+
+def test_who_did_not_hear_where_its_supernode_went_hears_it_from_those_who_did() -> None:
+    """The other one rules in the same term; nobody else needs to take over."""
+    lab = Lab(71, 3)
+    here, there = parts_of_equal_terms(lab, "fay", "gus")
+    lab.world.heal()
+    lab.world.cut([here[2].network.address[0]], [here[0].network.address[0]])  # the one who came last, from its ruler
+    assert lab.wait(lambda: lab.rulers() == [there[0]] and lab.agree(), 30.0) is not None
+    assert not rules_seen(here[2])
+
+
+def test_who_was_sent_to_one_that_it_could_not_reach_goes_there_once_it_can() -> None:
+    """Meanwhile it rules, and not alone. Nobody there knows it, and whoever was lost once has left: all that tells it
+    from a stranger is that it was sent there."""
+    lab = Lab(72, 3)
+    here, there = parts_of_equal_terms(lab, "fay")
+    ivy = joins(lab, "ivy", there[0], here)
+    for node in there:
+        node.quit()
+        lab.run(2.0)
+    # Where somebody was lost: eva will go there.
+    witness = StubNode(lab.world, "10.0.0.3", "joe").start(ivy.network.address)
+    lab.nodes.append(witness)
+    lab.run(5.0)
+    lab.world.heal()
+    lab.world.cut([here[1].network.address[0]], [ivy.network.address[0], "10.0.0.3"])
+    assert lab.wait(lambda: lab.rulers() == [ivy], 30.0) is not None
+    witness.quit()
+    assert lab.wait(lambda: lab.rulers() == [here[1], ivy], 30.0) is not None
+    joins(lab, "hal", here[1], [here[0], ivy])
+    lab.run(60.0)
+    assert lab.rulers() == [here[1], ivy]
+    lab.world.heal()
+    assert lab.wait(lambda: lab.rulers() == [ivy] and lab.agree(), 30.0) is not None
+
+
+def test_who_has_spent_its_questions_at_the_next_ruler_follows_it_when_it_is_asked_from_there() -> None:
+    lab = Lab(74, 3)
+    eva = joins(lab, "eva", lab.nodes[0], [lab.nodes[1]])  # it has never heard of the one who takes over
+    asks_in_vain(lab, eva, lab.nodes[1])
+    lab.world.heal()
+    lab.nodes[0].kill()
+    assert lab.wait(lambda: lab.rulers() == [lab.nodes[1]] and lab.agree(), 20.0) is not None
+    assert not rules_seen(eva)
+
+
+def test_nobody_is_asked_in_vain_who_is_away_and_might_rule_elsewhere() -> None:
+    lab = Lab(73, 3)
+    lab.nodes[0].kill()
+    lab.nodes[2].kill()
+    assert lab.wait(lambda: lab.rulers() == [lab.nodes[1]], 30.0) is not None
+    away = Stranger(lab.world, "10.0.0.3")
+    newcomer = joins(lab, "eva", lab.nodes[1], [])
+    lab.run(20.0)
+    assert away.queries and newcomer.network.address not in [address for address, _ in away.queries]
 
 
 # ---- the places of the lost ---------------------------------------------------------------------------------------

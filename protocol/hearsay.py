@@ -4,7 +4,8 @@ A roster, an offer, a redirection can name any address, also that of somebody wh
 in the room of a thousand would have a thousand nodes send to a victim of its choice. So each such address gets three
 datagrams a minute until something comes back that only who received there can know: a query's nonce, a handshake's
 cookie (RFC 9000 §21.5; THREATS: F11). Everything that dials or probes asks here first; what a person typed, and what is
-sent back along the way it came, does not. Of the three, some may be kept for who needs them more.
+sent back along the way it came and paid for by as many bytes (`protocol/credit.py`), does not. Of the three, some may
+be kept for who needs them more.
 
     hearsay.may_send(address, now)     one datagram: is it allowed? If so, it is counted
     hearsay.may_dial(address, now)     how many first packets of a handshake are allowed; they are counted at once
@@ -101,6 +102,11 @@ class Hearsay:
         """Did it answer in the last so many seconds?"""
         place = self._places.get(address)
         return place is not None and now - place.answered_at <= within
+
+    def is_used_up(self, address: Address, now: float) -> bool:
+        """May nothing more go there for a while, however it is spread?"""
+        place = self._places.get(address)
+        return place is not None and place.left(now) <= 0
 
     def begin_anew(self) -> None:
         """A person wants to join: what an earlier wish has asked in vain does not count against this one."""

@@ -42,8 +42,10 @@ class Answering:
 
     def answer(self, address: Address, question: Any, now: float) -> None:
         if self._may_answer(question, now):
-            answer = answer_of(self._standing(now), question.nonce, self._view.secret, self._rng)
-            self._network.send_lone(address, encode(answer))
+            answer = encode(answer_of(self._standing(now), question.nonce, self._view.secret, self._rng))
+            self._network.send_lone(address, answer)
+            if not self._view.is_ruler:  # who rules reckons for itself
+                self._prober.earn(address, len(encode(question)) - len(answer))
 
     def answer_at_door(self, address: Address, question: Any, known_port: int, now: float) -> None:
         """At the door a ruler speaks as a member that names itself; who is in no network has nothing to say there."""

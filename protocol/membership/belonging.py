@@ -107,12 +107,16 @@ class Bond:
             speaker.send_to_supernode(messages.RosterRequest(view.roster.version))
 
     def _meet_heirs(self, now: float) -> None:
-        """Know by an answer of their own those who take over first. (Who rules knows all, by their links.)"""
+        """Know by an answer of their own those who take over first. (Who rules knows all, by their links.)
+
+        Not those who are away: what they might be asked in vain is missing when one of them rules elsewhere and is met.
+        """
         view, prober = self._means.view, self._means.prober
         if view.is_ruler:
             return
         left = MET_AT_ONCE
-        for entry in itertools.islice(view.roster.succession(without=view.supernode_id), HEIRS_MET):
+        here = (entry for entry in view.roster.succession(without=view.supernode_id) if entry.present)
+        for entry in itertools.islice(here, HEIRS_MET):
             place = view.place_of(entry.node_id) if entry.node_id != view.node_id else None
             if left and place is not None and not prober.hearsay.has_answered(place, MEET_AGAIN, now):
                 left -= prober.ask(place, Purpose.MEET, now, MEET_APART, MEET_APART, KEPT)

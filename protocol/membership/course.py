@@ -384,6 +384,7 @@ class Course:
             self._phase.on_answer(address, answer, now)
 
     def _on_missed(self, missed: Missed, now: float) -> None:
+        self._view.lost_places.add(missed.address)  # whoever of us rules there, with those who did reach it
         self._elect(now)
 
     # ---- suspicion and failover -----------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from protocol.membership.following import Turn
 from protocol.membership.queries import Purpose
 from protocol.membership.searching import Found
 from protocol.membership.view import Means
-from protocol.messages import ROLE_MEMBER, TERM_MAX, Answer, MemberEntry
+from protocol.messages import NO_NODE, ROLE_MEMBER, TERM_MAX, Answer, MemberEntry
 
 GONE_AFTER = 6.0  # seconds of silence, three own probes among them
 GONE_AFTER_CHANGE = 12.0  # the same, soon after a change: a flapping link must not change the ruler each time
@@ -92,7 +92,9 @@ class Inquiry:
         is_door = speaks_at_door(answer)
         if not is_door:
             self.election.hear(address, answer, view.supernode_id, now)
-        is_ahead = is_door or (answer.role == ROLE_MEMBER and answer.term > view.term)
+        # Equal terms, too: after a partition both sides may have elected (Election.best_claim).
+        obeys_another = answer.term == view.term and answer.supernode_id not in (NO_NODE, view.supernode_id)
+        is_ahead = is_door or (answer.role == ROLE_MEMBER and (answer.term > view.term or obeys_another))
         if is_in_doubt and is_ahead:
             place = seen_from(answer.supernode, address)
             self._means.prober.ask_hinted(place, Purpose.POLL, [*view.near(), address[0]], now)

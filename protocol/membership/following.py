@@ -28,6 +28,8 @@ REJOIN_JITTER_EACH = 0.02  # seconds for each member (THREATS: F13)
 class Missed(NamedTuple):
     """The one who was to rule next does not."""
 
+    address: Address
+
 
 class Turn:
     """When this node joins the supernode that all others join, too; nobody is waited for at first."""
@@ -78,7 +80,7 @@ class Following:
 
     def on_timer(self, now: float) -> Union[Found, Missed, None]:
         if now >= self._deadline:
-            return Missed()
+            return Missed(self._address)
         if self._turn.is_taken:
             self._wake_at = self._turn.at
             return self._turn.come(now)

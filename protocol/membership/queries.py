@@ -11,6 +11,7 @@ from typing import Any, Dict, NamedTuple, Optional, Sequence
 
 from protocol import messages
 from protocol.addresses import may_contact
+from protocol.credit import QUERY_SIZE, Credit
 from protocol.fields import Address
 from protocol.hearsay import Hearsay
 from protocol.membership.proofs import random_bytes
@@ -46,6 +47,7 @@ class Prober:
         self._network = network
         self._rng = rng
         self._hearsay = hearsay
+        self._credit = Credit()
         self._pending: Dict[bytes, Asked] = {}
 
     def ask_freely(self, address: Address, purpose: Any, now: float, about: Optional[Address] = None) -> None:
@@ -62,8 +64,10 @@ class Prober:
         self, address: Address, purpose: Any, now: float, apart: float = 0.0, apart_proven: float = 0.0, keep: int = 0,
         about: Optional[Address] = None,
     ) -> bool:  # fmt: skip
-        """The same, anywhere else: as often as `Hearsay.may_send` allows."""
+        """The same, anywhere else: as often as `Hearsay.may_send` allows, or paid by what came from there (`earn`)."""
         is_allowed = self._hearsay.may_send(address, now, apart, apart_proven, keep)
+        if not is_allowed and not keep and self._hearsay.is_used_up(address, now):
+            is_allowed = self._credit.spend(address, QUERY_SIZE)
         if is_allowed:
             self.ask_freely(address, purpose, now, about)
         return is_allowed
@@ -76,6 +80,10 @@ class Prober:
         if address == NOWHERE or not may_contact(address, near):
             return False
         return self.ask(address, purpose, now, HINT_INTERVAL, HINT_INTERVAL, keep, about)
+
+    def earn(self, address: Address, size: int) -> None:
+        """So many bytes more came from there than were sent back."""
+        self._credit.earn(address, size)
 
     @property
     def hearsay(self) -> Hearsay:

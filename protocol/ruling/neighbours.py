@@ -12,12 +12,12 @@ import math
 from typing import Callable, Dict, Optional, Set, Tuple
 
 from protocol.addresses import may_contact, seen_from
+from protocol.credit import WANTED_SIZE, Credit
 from protocol.fields import Address
 from protocol.membership.contracts import Seat
 from protocol.membership.door import is_better
 from protocol.membership.queries import Prober
 from protocol.messages import NOWHERE, ROLE_MEMBER, ROLE_SUPERNODE, Answer
-from protocol.ruling.credit import WANTED_SIZE, Credit
 
 ASK_BACK_AFTER = 2.0  # seconds: who asks may be about to join
 GO_OVER_TIME = 6.0  # seconds for the other network to take this node in; who wants to join comes again after it

@@ -23,6 +23,7 @@ from typing import Callable, Dict, List, Tuple
 
 from protocol import messages
 from protocol.addresses import may_contact, seen_from
+from protocol.credit import QUERY_SIZE, STALE_SIZE, Credit
 from protocol.fields import Address
 from protocol.membership.contracts import Network, Seat
 from protocol.membership.promises import Promises
@@ -30,7 +31,6 @@ from protocol.membership.proofs import is_proven
 from protocol.membership.queries import Prober
 from protocol.membership.roster import TERM_STEP_MAX
 from protocol.messages import NO_NODE, NOWHERE, ROLE_MEMBER, ROLE_SUPERNODE, Answer
-from protocol.ruling.credit import QUERY_SIZE, STALE_SIZE, Credit
 from protocol.ruling.doubt import Doubt
 from protocol.ruling.register import Line, Register
 from protocol.ruling.witnesses import Witnesses
@@ -148,12 +148,21 @@ class Rivals:
         return places + lost.some(OTHER_LOST_ASKED, self._rng)
 
     def on_hint(self, address: Address, stale: messages.Stale, now: float) -> None:
-        """Somebody says that it rules in a later term: asked, once its address has sent as many bytes as that costs."""
+        """Somebody says that it rules in a later term."""
         self._credit.earn(address, STALE_SIZE)
+        if stale.term >= self._seat.term:
+            self._ask_if_paid(address, now)
+
+    def _ask_if_paid(self, address: Address, now: float) -> None:
+        """Another one may rule there: asked, once its address has sent as many bytes as that costs."""
         near = [place[0] for place in self._seat.known_supernodes]
-        is_allowed = stale.term >= self._seat.term and may_contact(address, near)
-        if is_allowed and self._credit.pay(address, QUERY_SIZE, now):
+        if may_contact(address, near) and self._credit.pay(address, QUERY_SIZE, now):
             self._prober.ask_freely(address, "heal", now)
+
+    def on_prove(self, address: Address, prove: messages.Prove, now: float) -> None:
+        """Another ruler wants to know whether we come from those whom it lost."""
+        if self._witnesses.prove(address, prove, now):
+            self._ask_if_paid(address, now)  # only who rules wants a proof, and it may be for us to go
 
     def on_proof(self, address: Address, proof: messages.Proof, now: float) -> None:
         """Who claims to rule may have shown that it is of us: then it is met once more."""
@@ -181,6 +190,8 @@ class Rivals:
         if answer.term > self._seat.term or obeys_another:
             self._prober.ask_hinted(seen_from(answer.supernode, address), "heal", [address[0]], now)
         if answer.term <= self._seat.term:
+            if answer.supernode_id == NO_NODE:  # it looks for who rules, and may have spent its questions here
+                self._prober.ask(address, "pay", now)
             self._doubt.did_not_rule(answer.node_id, now)
 
     def _meet(self, address: Address, answer: Answer, now: float) -> bool:

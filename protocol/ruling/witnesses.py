@@ -121,10 +121,13 @@ class Witnesses:
         self._proofs[nonce] = address, ruler
         self._network.send_lone(address, messages.encode(messages.Prove(nonce)))
 
-    def on_prove(self, address: Address, prove: messages.Prove, now: float) -> None:
-        if self._proves.take(now):
-            marks = marked(self._heirlooms.all(), prove.nonce, self._seat.node_id)
-            self._network.send_lone(address, messages.encode(messages.Proof(prove.nonce, marks)))
+    def prove(self, address: Address, prove: messages.Prove, now: float) -> bool:
+        """Show whose heirlooms we hold; False: we have shown them often enough just now."""
+        if not self._proves.take(now):
+            return False
+        marks = marked(self._heirlooms.all(), prove.nonce, self._seat.node_id)
+        self._network.send_lone(address, messages.encode(messages.Proof(prove.nonce, marks)))
+        return True
 
     def is_shown(self, address: Address, proof: messages.Proof, now: float) -> bool:
         """Does it answer our question, and show that who claims to rule there is an heir of the lost?"""
