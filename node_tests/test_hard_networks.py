@@ -25,7 +25,7 @@ from usage import play_seeds
 
 from disk import parts, small
 from protocol.content import pieces as content
-from protocol.exchange import download as transfer
+from protocol.exchange import source, uploads
 
 SEEDS, PLAYED = amount(100, 10), 5
 PIECE_SIZE, SPAN_SIZE = 4096, 1536  # bytes: small files have several pieces, each of several spans
@@ -58,7 +58,8 @@ class FaultyStory(HardStory):
     def _faults(self):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(content, "PIECE_SIZE_MIN", PIECE_SIZE)
-            patch.setattr(transfer, "SPAN_BYTES_MAX", SPAN_SIZE)
+            for module in (source, uploads):
+                patch.setattr(module, "SPAN_BYTES_MAX", SPAN_SIZE)
             write_at = parts.write_at
 
             def may_fail(descriptor, data, offset):

@@ -250,7 +250,7 @@ def test_one_message_too_many_ends_its_connection_in_whatever_packets_it_comes(i
     pair = Pair(seed=4)
     assert pair.connected()
     pair.reading = False
-    pair.back.receiving.frames_max = 3
+    pair.back.receiving.framer.frames_max = 3
     for _ in range(3):
         pair.there.send_frame(0, b"small")
     pair.there.send_frame(0, bytes(20_000), is_bulk=is_bulk)

@@ -35,7 +35,7 @@ class Handshake:
         self._tries = math.inf  # INITs until a cookie shows that somebody is there
         self._sent_at = now
 
-    def begin(self, nonce: bytes, deadline: float, tries: float) -> None:
+    def begin(self, nonce: bytes, deadline: float, tries: float = math.inf) -> None:
         """The client's side; no more than `tries` INITs go out until somebody answers."""
         self.nonce = nonce
         self.deadline = deadline
