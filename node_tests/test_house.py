@@ -3,6 +3,7 @@
 import ast
 import graphlib
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -153,6 +154,35 @@ def test_top_level_holds_what_the_design_names():
         "node_tests",
         *("README.md", "CHANGELOG.md", "LICENSE", "pyproject.toml", ".ci", ".gitignore"),
     }
+
+
+def rooms_in_the_readme():
+    """The files that the README's tree names, by their paths."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    tree = text.split("<!-- rooms: begin -->")[1].split("<!-- rooms: end -->")[0]
+    folders = []
+    for line in tree.strip("\n").splitlines():
+        depth = (len(line) - len(line.lstrip()) - 4) // 2
+        name = line.split()[0]
+        del folders[depth:]
+        if name.endswith("/"):
+            folders.append(name)
+        else:
+            yield "".join(folders) + name
+
+
+def test_the_readme_names_every_room_and_no_other():
+    files = sorted(str(path.relative_to(ROOT).as_posix()) for path in MODULES.values())
+    assert sorted(rooms_in_the_readme()) == files
+
+
+def test_what_the_readme_says_to_read_is_there():
+    steps = (ROOT / "README.md").read_text(encoding="utf-8").split("### In which order to read it")[1].split("###")[0]
+    folder, named = "", []
+    for name in re.findall(r"`([\w/]+\.py)`", steps):
+        folder = name.rpartition("/")[0] or folder * (not (ROOT / name).exists())
+        named.append(ROOT / folder / name.rpartition("/")[2])
+    assert len(named) > 15 and all(path.exists() for path in named), named
 
 
 PARSERS = {"json", "pickle", "marshal", "shelve", "xml", "ast", "plistlib", "configparser", "gzip", "bz2", "lzma"}

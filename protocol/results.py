@@ -1,4 +1,4 @@
-"""What a Peer answers and tells: values for the one who shows them to a person. Exported by `peer.py`."""
+"""What a Peer answers and tells: values for the one who shows them to a person."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which addresses this machine has, and by which of them another one is reached. SIO_UDP_CONNRESET_NOT"""
+"""Which addresses this machine has, and by which of them another one is reached."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""One content on its way: `Download` fetches it from several sources, `Uploads` serves what others ask for.
+"""One content on its way: `Download` fetches it from several sources at once.
 
-Neither does any I/O: each is handed its verbs (`DownloadHands`, `UploadHands`) and told what happened, with `now`.
+It does no I/O: it is handed its verbs (`DownloadHands`) and told what happened, with `now`.
 
 A source (one link to one node) goes OPENED -> READY -> (QUEUED -> READY)* until it is dropped. Bytes in flight are
 counted from the request until the piece is on the disk, so a slow disk slows the asking and memory stays bounded.

@@ -6,12 +6,14 @@ import math
 from collections import OrderedDict, deque
 from typing import Any, Deque, Dict, List, NamedTuple, Optional, Protocol, Set, Tuple
 
-from protocol.exchange.download import log
+from protocol import mishaps
 from protocol.exchange.picking import REQUESTS_PER_LINK_MAX
 from protocol.exchange.source import SLOW_AFTER, SLOW_RATE
 from protocol.fairness import FairRecords, FairShares
 from protocol.messages import SPAN_BYTES_MAX, TOO_MANY_REQUESTS, OtherPiece, PieceData, PieceRefused, Queued
 from protocol.rates import Bucket, Rate
+
+log = mishaps.logger("transfer")
 
 UPLOAD_SLOTS = 8  # links that are served at once
 SLOT_IDLE = 1.0  # a slot not used for so long goes to the next in the queue

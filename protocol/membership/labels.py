@@ -47,7 +47,7 @@ def _may_be_plain(name: str) -> bool:
     return "~" not in skeleton(name) and is_of_one_script(name)
 
 
-class _Labels:
+class Labels:
     """Unique labels, none of which looks like another: whoever joined later gets digits of its node id, or its host.
 
     So does everyone with a `~` in its name, who could bear the label that another one would get, and everyone whose

@@ -1,14 +1,11 @@
-"""What membership is made of: the roster and its labels, which addresses may be contacted, proofs.
-
-Used by `protocol/membership/membership.py` and `supernode.py`. Pure: no socket, no thread, no clock.
-"""
+"""The roster: who is in the network, equal at all members, as the supernode tells it in pages and updates. Pure."""
 
 from __future__ import annotations
 
 from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence
 
 from protocol import messages
-from protocol.membership.labels import _Labels
+from protocol.membership.labels import Labels
 from protocol.messages import MemberEntry
 
 TERM_STEP_MAX = 1000  # a claim further above our term is a lie: the numbers would be burnt (THREATS: F09)
@@ -119,7 +116,7 @@ class Roster:
     def label_of(self, node_id: bytes, name: str = "") -> str:
         """How a person sees this member; one who is not in the roster always carries digits of its id."""
         if self._label is None:
-            self._label = _Labels(list(self)).labels
+            self._label = Labels(list(self)).labels
         known = self._label.get(node_id)
         return known if known is not None else "%s~%s" % (name, node_id.hex()[:4])
 

@@ -1,4 +1,4 @@
-"""The bytes of the network: packets (what the transport puts into datagrams) and the codec of messages.
+"""The bytes of the network: packets, which are what the transport puts into datagrams.
 
 A *packet* is one datagram. All numbers are big-endian. Every packet opens with the same eight bytes:
 
@@ -8,7 +8,7 @@ A *packet* is one datagram. All numbers are big-endian. Every packet opens with 
     length   2   size of the whole datagram, so that a batch can be cut without asking the kernel
 
 `encode_x` stands beside `decode_x`; decoding raises `WireError` and nothing else, whatever the bytes.
-Messages, which travel inside the stream, are declared in `protocol/messages.py` with the field codecs below.
+What the roles say to each other travels inside the stream, and is nothing to these.
 """
 
 from __future__ import annotations

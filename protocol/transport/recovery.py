@@ -1,8 +1,7 @@
-"""What a sender needs to know about its packets: ranges, round-trip time, and what was lost.
+"""What a sender needs to know about its packets: the round-trip time, what arrived, and what was lost.
 
 Pure numbers: bytes, packet numbers and `now` (seconds, monotonic). Nothing here knows what the bytes mean.
 
-    RangeSet        half-open ranges of numbers: received packets, acknowledged or lost bytes of a stream
     RttEstimator    RFC 9002 §5
     SentBatch       one record for up to a batch of packets that left together
     BlackHole       does the path lose what is large, and only that? (RFC 8899 §4.3)
