@@ -28,12 +28,11 @@ from typing import Any, Callable, Iterator, List, Optional, Protocol, Sequence
 
 from protocol import messages, mishaps
 from protocol.content.shares import ScanResult
-from protocol.exchange.contracts import Preparing
+from protocol.exchange.contracts import Preparing, Surroundings
 from protocol.exchange.disk_jobs import DiskJobs, Submit
 from protocol.exchange.fetching import Fetching
 from protocol.exchange.hellos import Hellos
 from protocol.exchange.holdings import Holdings, ScanFeed
-from protocol.exchange.host import TransferHost
 from protocol.exchange.jobs import Jobs
 from protocol.exchange.lists import Lists
 from protocol.exchange.orders import Orders
@@ -114,10 +113,10 @@ class Peer:
         self._members = Members(self.membership, self._local)
         self.disk = DiskJobs(disk, self._turn, lambda: self._now)
         self.holdings = Holdings(library, self.disk, self._members, notify, scanner)
-        host = TransferHost(self._members, self.holdings, self.disk, notify, partial(next, itertools.count(1)))
-        self.fetching = Fetching(network, library, rng, host)
+        around = Surroundings(self._members, self.holdings, self.disk, notify, partial(next, itertools.count(1)))
+        self.fetching = Fetching(network, library, rng, around)
         self.serving = self.fetching.serving
-        self.jobs = Jobs(self.fetching, host, library, preparing)
+        self.jobs = Jobs(self.fetching, around, library, preparing)
         self._now = 0.0
         self._last_network = NO_LAST_NETWORK
         self._hellos = Hellos(network, self._members, own_addresses, self._on_member)

@@ -21,7 +21,7 @@ from protocol.content.parts import Destination
 from protocol.content.pieces import is_true_manifest, piece_size_of
 from protocol.content.troubles import ErrorKind, size_text
 from protocol.exchange.callers import NOT_A_MEMBER_REASON
-from protocol.exchange.contracts import Host, kind_of, sentence_of
+from protocol.exchange.contracts import Surroundings, kind_of, sentence_of
 from protocol.exchange.download import Download
 from protocol.exchange.lookout import Lookout, Prospect
 from protocol.exchange.picking import bits_of
@@ -98,7 +98,7 @@ class Table(Protocol):
     @property
     def rng(self) -> random.Random: ...
     @property
-    def host(self) -> Host: ...
+    def around(self) -> Surroundings: ...
     @property
     def links(self) -> SourceLinks: ...
     @property
@@ -124,17 +124,17 @@ class Fetch:
         self.file_id = content.file_id
         self.query_id = content.query_id
         self.download = Download(content.file_id, self, table.rng, now)
-        self.store = Store(content, is_in_memory, table.library, table.host)
-        self.lookout = Lookout(content, self.download, table.host, table.links, now)
+        self.store = Store(content, is_in_memory, table.library, table.around)
+        self.lookout = Lookout(content, self.download, table.around, table.links, now)
         self.wish: Optional[Wish] = None  # None: a relay
-        self.waiting = Waiting(content.file_id, table.host, table.serving)  # those it is relayed for
+        self.waiting = Waiting(content.file_id, table.around, table.serving)  # those it is relayed for
         self.gave: Dict[bytes, int] = {}  # node -> bytes
         self.gave_via = NO_NODE  # the supernode that gave them by its cache
         self.cause = Cause.OTHER  # why it failed
         self.is_complete = False
         self.is_ended = False
         self._table = table
-        self._host = table.host
+        self._around = table.around
         self._links = table.links
         self._rechecks = 0  # times that another program had changed it
 
@@ -180,7 +180,7 @@ class Fetch:
         else:
             self.lookout.search(now)
         if not self.store.is_in_memory:
-            self._host.run(partial(self._table.library.manifest, self.file_id), self._on_known_manifest)
+            self._around.disk.run(partial(self._table.library.manifest, self.file_id), self._on_known_manifest)
 
     def _on_known_manifest(self, manifest: Any, error: Optional[Exception], now: float) -> None:
         if error is None and not self.is_ended and self.download.size < 0:
@@ -197,20 +197,24 @@ class Fetch:
         """Somebody has (pieces of) it."""
         if self._links.standing.is_left_alone(offer.provider, self.file_id, now):
             return
-        is_ruler = self._host.is_supernode or offer.provider == self._host.supernode_id
-        if is_ruler or (self._host.mesh and offer.mesh):
+        is_ruler = self._around.members.is_supernode or offer.provider == self._around.members.supernode_id
+        if is_ruler or (self._around.members.mesh and offer.mesh):
             self._use(offer.provider, now, is_whole=offer.complete)
         elif self.lookout.on_closed_offer(now):
             self._table.wake(self.lookout.search_at)
 
     def meet(self, node_id: bytes, now: float) -> None:
         """Take one who fetches the same as a source, before it has anything of it."""
-        if self.is_complete or self.lookout.is_via or node_id == self._host.node_id:
+        if self.is_complete or self.lookout.is_via or node_id == self._around.members.node_id:
             return
-        is_open = self._host.mesh and self._host.has_mesh(node_id)
+        is_open = self._around.members.mesh and self._around.members.has_mesh(node_id)
         is_left_alone = self._links.standing.is_left_alone(node_id, self.file_id, now)
-        if is_open and not is_left_alone and self._table.rng.random() * self._host.member_count() < FELLOWS_WANTED:
+        if is_open and not is_left_alone and self._is_drawn():
             self._use(node_id, now, is_fellow=True)
+
+    def _is_drawn(self) -> bool:
+        """By lot, so that FELLOWS_WANTED of all members are, and no few serve all."""
+        return self._table.rng.random() * self._around.members.member_count() < FELLOWS_WANTED
 
     def whole_sources(self) -> List[bytes]:
         """The nodes that have all of it and give it directly."""
@@ -233,20 +237,20 @@ class Fetch:
         if not self._has_place(is_whole, now) or not self._table.may_take_source(self, now):
             return
         if link is None:
-            place = self._host.place_of(provider)
+            place = self._around.members.place_of(provider)
             if place is None:
                 return
             link = self._links.open(place, provider, now)
             if link is None:
                 self._links.standing.leave_alone(provider, self.file_id, now + UNREACHABLE_TIME)
-                self.lookout.put_off(self._host.label_of(provider))
+                self.lookout.put_off(self._around.members.label_of(provider))
                 return
         link.take(self, is_fellow)
         if link.is_up:
             self._add_source(link, now)
 
     def _add_source(self, link: SourceLink, now: float) -> None:
-        label, is_fellow = self._host.label_of(link.node_id), link.is_fellow(self.file_id)
+        label, is_fellow = self._around.members.label_of(link.node_id), link.is_fellow(self.file_id)
         self.download.add_source(link.link, link.node_id, label, now, is_fellow)
 
     def _promote(self, link: SourceLink, now: float) -> None:
@@ -280,7 +284,7 @@ class Fetch:
         standing = self._links.standing
         if not link.is_up:
             standing.leave_alone(link.node_id, self.file_id, now + UNREACHABLE_TIME)
-            self.lookout.note_trouble(f"{self._host.label_of(link.node_id)} cannot be reached ({reason})")
+            self.lookout.note_trouble(f"{self._around.members.label_of(link.node_id)} cannot be reached ({reason})")
         elif reason in (MESH_OFF_REASON, NOT_A_MEMBER_REASON):  # by way of the supernode, then
             self.lookout.want_via()
             standing.leave_alone(link.node_id, self.file_id, now + UNREACHABLE_TIME)
@@ -316,7 +320,7 @@ class Fetch:
         has_changed = refused.reason in (FILE_CHANGED, UNKNOWN_FILE) and not self.lookout.is_via
         if has_changed and source.is_complete and not self.lookout.may_go_on():
             self.lookout.on_dropped(now)
-            if self._host.has_supernode and not self.is_ended:
+            if self._around.members.has_supernode and not self.is_ended:
                 self.lookout.search(now)
 
     # ---- what its Download wants done (DownloadHands)
@@ -356,7 +360,7 @@ class Fetch:
         if self.wish is None or size in (-1, shown):
             return False
         lie = f"size lie: announced with {shown} bytes, it has {size}"
-        self._host.run(lambda: None, lambda _, error, now: self.fail(lie, now))
+        self._around.disk.run(lambda: None, lambda _, error, now: self.fail(lie, now))
         return True
 
     def _on_store_open(self, bitmap: Any, error: Optional[Exception], now: float) -> None:
@@ -389,7 +393,7 @@ class Fetch:
     def _tell_lost(self, lost: int) -> None:
         if lost > 0 and self.wish is not None:
             told = f"{self.name} was changed on this disk by another program; {size_text(lost)} of it are fetched again"
-            self._host.notify(Notice(told))
+            self._around.notify(Notice(told))
 
     def write(self, index: int, data: Any, link: int) -> None:
         self.store.write(index, data, partial(self._on_written, index, link))
@@ -410,7 +414,7 @@ class Fetch:
         if source is not None:
             self.gave[source.node_id] = self.gave.get(source.node_id, 0) + size
             self._links.note_giver(source)
-            if self.lookout.is_via and source.node_id == self._host.supernode_id:
+            if self.lookout.is_via and source.node_id == self._around.members.supernode_id:
                 self.gave_via = source.node_id
         if self.wish is not None:
             self.wish.on_piece(self, size, now)
@@ -423,7 +427,7 @@ class Fetch:
             return
         is_banned = self._links.standing.strike(source.node_id, self.file_id, is_proof)
         what = "it is not used any more" if is_banned else "it is asked again"
-        self._host.notify(Notice(f"{source.label} sent {why} of {self.name}; {what}"))
+        self._around.notify(Notice(f"{source.label} sent {why} of {self.name}; {what}"))
         if is_banned:
             self.lookout.note_trouble(f"{source.label} sent {why}")
             self._leave(source, now + BAN_TIME, now)
@@ -448,7 +452,7 @@ class Fetch:
             return
         self._links.thank(self.gave, self.file_id, now)
         # Until the node knows that its cache has it, the fetch answers for it.
-        self._host.on_cache_changed(partial(self.end, now))
+        self._around.holdings.on_cache_changed(partial(self.end, now))
 
     # ---- time, and the end
 
@@ -475,14 +479,14 @@ class Fetch:
         trouble = answer.reason or "the supernode cannot pass it on"
         self.lookout.note_trouble(trouble)
         log.info("%s: not relayed, %s", self.name, trouble)
-        if all(link.node_id == self._host.supernode_id for link in self._links.of(self.file_id)):
+        if all(link.node_id == self._around.members.supernode_id for link in self._links.of(self.file_id)):
             self.fail(trouble, now, Cause.GONE if answer.is_gone else Cause.OTHER)
 
     def _fail_by(self, error: Exception, now: float) -> None:
         """The library could not go on; of a relay that is told in the words of those who wait for it."""
         sentence = sentence_of(error)
         if self.wish is None and kind_of(error) is ErrorKind.FULL:
-            me, why = self._host.label_of(self._host.node_id), sentence.rpartition(": ")[2]
+            me, why = self._around.members.label_of(self._around.members.node_id), sentence.rpartition(": ")[2]
             sentence = f"{me} has no room to pass it on: {why}"
         self.fail(sentence, now, cause_of(error))
 

@@ -19,7 +19,7 @@ from protocol import mishaps
 from protocol.content.names import check_name
 from protocol.content.pieces import FILE_SIZE_MAX
 from protocol.content.troubles import BadName
-from protocol.exchange.contracts import Host
+from protocol.exchange.contracts import Surroundings
 from protocol.exchange.download import Download
 from protocol.exchange.fetch import Fetch, Wish
 from protocol.exchange.relays import Relays
@@ -38,14 +38,14 @@ UNREAD_MAX = 8 << 20  # bytes that may wait on a link for somebody who goes on a
 class Fetching:
     """All contents that are wanted, by id and by query. Implements Table."""
 
-    def __init__(self, network: Any, library: Any, rng: random.Random, host: Host) -> None:
+    def __init__(self, network: Any, library: Any, rng: random.Random, around: Surroundings) -> None:
         self.library = library
         self.rng = rng
-        self.host = host
-        self.links = SourceLinks(network, host, rng, self.wake)
-        self.relays = Relays(host)
+        self.around = around
+        self.links = SourceLinks(network, around, rng, self.wake)
+        self.relays = Relays(around)
         self.serving = Serving(
-            network, library, host.members, host.holdings, host.disk, host.notify, host.next_number,
+            network, library, around.members, around.holdings, around.disk, around.notify, around.next_number,
             self._partial_of, self._in_memory, self._name_of, self._on_asker,
         )  # fmt: skip
         self.fetches: Dict[bytes, Fetch] = {}
@@ -138,7 +138,7 @@ class Fetching:
     def _check_served_on(self, now: float) -> None:
         """When it is announced, or old, the memory is let go."""
         for file_id, until in list(self._served_until.items()):
-            if now >= until or self.host.size_of_own(file_id) is not None:
+            if now >= until or self.around.holdings.size_of(file_id) is not None:
                 self._serve_no_more(file_id)
 
     def _served(self, file_id: bytes) -> Optional[Fetch]:
@@ -173,9 +173,9 @@ class Fetching:
     def on_mesh_set(self, now: float) -> None:
         """With the mesh off, no link but those with the supernode's node stays."""
         self.serving.on_mesh_set()
-        if self.host.mesh or self.host.is_supernode:
+        if self.around.members.mesh or self.around.members.is_supernode:
             return
-        self.links.close_all_but(self.host.supernode_id, MESH_OFF_REASON)
+        self.links.close_all_but(self.around.members.supernode_id, MESH_OFF_REASON)
         for fetch in self.fetches.values():
             fetch.lookout.search_now(now)
             self._tick_at = now
@@ -183,7 +183,7 @@ class Fetching:
     def on_offer(self, offer: Offer, now: float) -> None:
         """Somebody has (pieces of) what we look for."""
         fetch = self._by_query.get(offer.query_id)
-        is_mine = offer.provider == self.host.node_id
+        is_mine = offer.provider == self.around.members.node_id
         if fetch is None or fetch.file_id != offer.file_id or is_mine or fetch.is_complete:
             self._dropped += 1
         else:
@@ -211,10 +211,10 @@ class Fetching:
 
     def on_relay(self, relay: Relay, now: float) -> None:
         """The supernode asks its own peer to fetch this and serve it."""
-        if relay.requester == self.host.node_id or relay.size > FILE_SIZE_MAX:
+        if relay.requester == self.around.members.node_id or relay.size > FILE_SIZE_MAX:
             return
         fetch = self.fetches.get(relay.file_id)
-        if fetch is None and self.host.size_of_own(relay.file_id) is None:
+        if fetch is None and self.around.holdings.size_of(relay.file_id) is None:
             fetch = self._new_relay(relay, now)
         if fetch is not None:
             fetch.waiting.add(relay.requester, relay.query_id, now)
@@ -229,8 +229,9 @@ class Fetching:
             return None
         if not self.relays.has_room(relay.requester, now):
             full = NotRelayed(relay.query_id, relay.file_id, relay.requester, False, self.relays.why_full())
-            log.info("%s is not relayed for %s: %s", relay.name, self.host.label_of(relay.requester), full.reason)
-            self.host.send_to_supernode(full)
+            who = self.around.members.label_of(relay.requester)
+            log.info("%s is not relayed for %s: %s", relay.name, who, full.reason)
+            self.around.members.send_to_supernode(full)
             return None
         fetch = self._add(relay.file_id, relay.size, relay.name, relay.is_folder, False, now)
         self.relays.add(fetch, relay.requester)

@@ -47,7 +47,7 @@ class FolderJob(Job):
             return
         if entry.content_size > FOLDER_BYTES_MAX:
             self.stop("its list of files is too long", now)
-        elif self._host.is_cached(entry.file_id):
+        elif self._around.holdings.is_cached(entry.file_id):
             self._prepare_folder(self._preparing.cached_folder(entry.file_id, entry.name))
         elif self._fetching.is_wished(entry.file_id):
             self._fetching.when_ended(entry.file_id, self.begin)
@@ -70,12 +70,12 @@ class FolderJob(Job):
                 self._unpack(pack, memoryview(fetch.store.memory.data), now, fetch)
             else:  # it was being relayed for somebody, too
                 read = self._preparing.relayed_pack(fetch.file_id, fetch.name)
-                self._host.run(read, partial(self._on_pack_read, pack, fetch))
+                self._around.disk.run(read, partial(self._on_pack_read, pack, fetch))
         elif fetch.file_id != self.entry.file_id:
             # Flushed all together at the end: one call for many small files.
             finish = partial(self._library.finish, fetch.file_id, fetch.name, False)
             then = partial(self._on_file_finished, fetch)
-            in_slices(self._host, finish, then, is_over=lambda: self.end_state)
+            in_slices(self._around.disk, finish, then, is_over=lambda: self.end_state)
         elif fetch.store.memory is not None:
             self._prepare_folder(self._preparing.folder(fetch.file_id, name, bytes(fetch.store.memory.data)))
         else:  # it was being relayed for somebody, too
@@ -83,13 +83,13 @@ class FolderJob(Job):
 
     def _prepare_folder(self, prepare: Callable[[], Any]) -> None:
         """Read the listing and make the folders in it, whatever else waits for the disk between."""
-        in_slices(self._host, prepare, self._on_listing, is_over=lambda: self.end_state)
+        in_slices(self._around.disk, prepare, self._on_listing, is_over=lambda: self.end_state)
 
     def _on_listing(self, prepared: Any, error: Optional[Exception], now: float) -> None:
         """Its folders are made: begin with its files. The scanner leaves the folder alone until all of it is here."""
         if self.end_state:  # cancelled meanwhile
             unmake = partial(self._library.unmake_folders, self.entry.file_id)
-            in_slices(self._host, unmake, lambda *_: None, False)
+            in_slices(self._around.disk, unmake, lambda *_: None, False)
             return
         if error is not None:
             self.stop(sentence_of(error), now)
@@ -99,9 +99,9 @@ class FolderJob(Job):
         for fetch in list(self.fetches):
             self.providers = tuple(fetch.whole_sources())
             if fetch.store.memory is None:
-                self._host.on_cache_changed(lambda: None)
+                self._around.holdings.on_cache_changed(lambda: None)
             self.drop(fetch, now, is_used=True)
-        self._host.hold(self.entry.name)
+        self._around.holdings.hold(self.entry.name)
         self.is_held = True
         self.waiting = deque(entries)
         self.size = sum(entry.size for entry in entries) + sum(pack.size for pack in packs)
@@ -126,7 +126,7 @@ class FolderJob(Job):
                 self._prepare(entry, now)
         if not self.waiting and not self.busy:
             self.is_closing = True
-            in_slices(self._host, self._library.flush, self._on_flushed, False, lambda: self.end_state)
+            in_slices(self._around.disk, self._library.flush, self._on_flushed, False, lambda: self.end_state)
 
     # ---- packs of small files
 
@@ -134,9 +134,9 @@ class FolderJob(Job):
         if self.end_state:
             return
         name = "%s/small files" % self.entry.name
-        if self._host.is_cached(pack.file_id):
+        if self._around.holdings.is_cached(pack.file_id):
             read = partial(self._library.contents, pack.file_id)
-            self._host.run(read, partial(self._on_pack_read, pack, None))
+            self._around.disk.run(read, partial(self._on_pack_read, pack, None))
         elif self._fetching.is_wished(pack.file_id):
             self._fetching.when_ended(pack.file_id, partial(self._begin_pack, pack))
         else:
@@ -146,7 +146,7 @@ class FolderJob(Job):
         self, pack: Pack, fetch: Optional[Fetch], data: Any, error: Optional[Exception], now: float
     ) -> None:
         if fetch is not None and fetch.store.memory is None:
-            self._host.on_cache_changed(lambda: None)
+            self._around.holdings.on_cache_changed(lambda: None)
         if self.end_state:
             return
         if error is not None:
@@ -162,7 +162,7 @@ class FolderJob(Job):
         size = sum(member.size for member in members)
         keep = partial(self._library.keep_small, self.entry.name, members, data[:size])
         then = partial(self._on_unpacked, pack, data[size:], fetch, first)
-        in_slices(self._host, keep, then, is_over=lambda: self.end_state)
+        in_slices(self._around.disk, keep, then, is_over=lambda: self.end_state)
 
     def _on_unpacked(
         self, pack: Pack, rest: memoryview, fetch: Optional[Fetch], first: int, kept: Any,
@@ -218,9 +218,9 @@ class FolderJob(Job):
         if self.end_state:
             return
         name = "%s/%s" % (self.entry.name, entry.path)
-        prepare = self._preparing.file_in_folder(entry.file_id, name, self._host.is_cached(entry.file_id))
+        prepare = self._preparing.file_in_folder(entry.file_id, name, self._around.holdings.is_cached(entry.file_id))
         then = partial(self._on_prepared, entry, name)
-        in_slices(self._host, prepare, then, is_over=lambda: self.end_state)
+        in_slices(self._around.disk, prepare, then, is_over=lambda: self.end_state)
 
     def _on_prepared(self, entry: Any, name: str, here: Any, error: Optional[Exception], now: float) -> None:
         """It is here, cannot be had, waits for room, or is asked for; one refusal does not keep the others away."""
@@ -319,4 +319,4 @@ class FolderJob(Job):
     def _release(self) -> None:
         if self.is_held:
             self.is_held = False
-            self._host.release(self.entry.name)
+            self._around.holdings.release(self.entry.name)

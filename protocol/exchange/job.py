@@ -16,7 +16,7 @@ from typing import Any, Callable, Dict, NamedTuple, Optional, Tuple
 from protocol import mishaps
 from protocol.content.names import check_name
 from protocol.content.troubles import BadName, ErrorKind, size_text
-from protocol.exchange.contracts import Host, Preparing, in_slices, kind_of, sentence_of
+from protocol.exchange.contracts import Preparing, Surroundings, in_slices, kind_of, sentence_of
 from protocol.exchange.fetch import Cause, Fetch
 from protocol.exchange.fetching import Fetching
 from protocol.exchange.source import ASK_OTHERS_AFTER, SourceState
@@ -38,7 +38,7 @@ class JobHands(NamedTuple):
     """What a job asks for."""
 
     fetching: Fetching
-    host: Host
+    around: Surroundings
     library: Any  # its methods run as disk jobs only
     preparing: Preparing
     on_ended: Callable[[float], None]  # another may have its turn
@@ -48,7 +48,7 @@ class Job:
     """One download that a person asked for. It is the Wish of its fetches."""
 
     def __init__(self, hands: JobHands, number: int, entry: ListEntry, now: float) -> None:
-        self._fetching, self._host, self._library, self._preparing, self._on_ended = hands
+        self._fetching, self._around, self._library, self._preparing, self._on_ended = hands
         self.number = number
         self.entry = entry
         self.size = entry.size
@@ -152,7 +152,7 @@ class Job:
         self.pause = self.pause or "paused: %s" % (short_of or "the disk is full")
         self.look_at = math.inf
         self.short_of = short_of
-        self._host.run(self._library.room_bytes, partial(self._on_room_seen, is_news))
+        self._around.disk.run(self._library.room_bytes, partial(self._on_room_seen, is_news))
 
     def _on_room_seen(self, is_news: bool, free: Any, error: Optional[Exception], now: float) -> None:
         """Go on if there is room, else look again later; what waits for something that passes just tries again then."""
@@ -161,7 +161,7 @@ class Job:
         if self.short_of:
             if is_news and not self.was_short:  # told once
                 self.was_short = True
-                self._host.notify(Notice("%s waits: %s" % (self.entry.name, self.short_of)))
+                self._around.notify(Notice("%s waits: %s" % (self.entry.name, self.short_of)))
             self.look_at, self.short_of = now + self.look_interval, ""
             self.look_interval = min(2 * self.look_interval, ROOM_INTERVAL_MAX)
             self.is_quiet = True
@@ -171,7 +171,7 @@ class Job:
         self.pause = "paused: needs %s, %s free" % (size_text(needed), size_text(free))
         if is_news:
             paused = Paused(self.number, self.entry.name, self.verified(), self.size, needed, free)
-            self._host.notify(paused)
+            self._around.notify(paused)
         if is_news or free < needed + ROOM_SPARE:
             self.look_at = now + self.look_interval
         else:
@@ -179,7 +179,7 @@ class Job:
             self.look_interval = min(2 * self.look_interval, ROOM_INTERVAL_MAX)
             self.pause, self.rate = "", Rate(now)
             if not self.is_quiet:
-                self._host.notify(Resumed(self.number, self.entry.name))
+                self._around.notify(Resumed(self.number, self.entry.name))
             self.is_quiet = False
             self.go_on(now)
 
@@ -195,12 +195,12 @@ class Job:
     def discard_gone(self, fetch: Fetch) -> None:
         """A part of what nobody has any more would only lie about."""
         if fetch.cause is Cause.GONE and not fetch.store.is_in_memory:
-            self._host.run(partial(self._library.discard, fetch.file_id, own=True), lambda *_: None)
+            self._around.disk.run(partial(self._library.discard, fetch.file_id, own=True), lambda *_: None)
 
     def note(self, finished: Any) -> None:
         """What bears its final name is shared, though the job may have been cancelled while the disk was at it."""
         if finished and finished is not True:
-            self._host.on_finished(finished.shared)
+            self._around.holdings.on_finished(finished.shared)
 
     def drop(self, fetch: Fetch, now: float, is_used: bool = False) -> None:
         """The fetch is over; `is_used`: it has served its purpose, and may serve others on."""
@@ -222,7 +222,7 @@ class Job:
             self.drop(fetch, now)
         if tell:
             verified, name = self.verified_at_end, self.entry.name
-            self._host.notify(Stopped(self.number, name, verified, self.size, reason, keep and bool(verified)))
+            self._around.notify(Stopped(self.number, name, verified, self.size, reason, keep and bool(verified)))
         else:
             log.info("R %d %s ends with %d bytes: %s", self.number, self.entry.name, self.verified_at_end, reason)
         self._on_ended(now)
@@ -236,7 +236,7 @@ class Job:
         if self.gave_via != NO_NODE and entry.holders and self.gave_via not in entry.holder_ids:
             sources, via = entry.holders, self._fetching.links.label_of(self.gave_via)
         seconds, moved = max(now - self.started_at, 0.0), sum(self.gave.values())
-        self._host.notify(
+        self._around.notify(
             DownloadDone(
                 self.number, entry.name, self.size, seconds, sources, entry.file_id, path, via, was_there, moved
             )
@@ -248,7 +248,7 @@ class Job:
     def tell_progress(self, now: float) -> None:
         if now - self.told_at >= PROGRESS_INTERVAL and not self.end_state:
             self.told_at = now
-            self._host.notify(Progress(self.row(now)))
+            self._around.notify(Progress(self.row(now)))
 
     def row(self, now: float) -> TransferRow:
         verified, rate, left = self.verified(), 0.0, None
@@ -295,7 +295,7 @@ class Job:
             return self.pause
         if self.is_verifying():
             return "verifying"
-        if self._host.disk_silence(now) >= DISK_SLOW_AFTER:
+        if self._around.disk.silence(now) >= DISK_SLOW_AFTER:
             return "waiting for the disk"
         sources = [source for fetch in self.fetches for source in fetch.download.sources.values()]
         ready = [source for source in sources if source.state is SourceState.READY]
@@ -306,7 +306,7 @@ class Job:
         queued = [source.position for source in sources if source.state is SourceState.QUEUED]
         if queued:
             return "queued %s" % ordinal(min(queued))
-        if not self._host.has_supernode:
+        if not self._around.members.has_supernode:
             return "waiting for a supernode"
         lost = [fetch.lookout.last_source for fetch in self.fetches if fetch.lookout.last_source]
         return "waiting for %s" % lost[0] if lost and not sources else "asking"
@@ -327,9 +327,9 @@ class FileJob(Job):
         """Look here first: it may be in the cache, or have come with a folder meanwhile."""
         if self.end_state:  # cancelled while another job wished for the same
             return
-        is_cached = self._host.is_cached(self.entry.file_id)
+        is_cached = self._around.holdings.is_cached(self.entry.file_id)
         prepare = self._preparing.file(self.entry.file_id, self.entry.name, is_cached)
-        in_slices(self._host, prepare, self._on_looked, is_over=lambda: self.end_state)
+        in_slices(self._around.disk, prepare, self._on_looked, is_over=lambda: self.end_state)
 
     def _on_looked(self, here: Any, error: Optional[Exception], now: float) -> None:
         """It is here, or nobody else fetches it, or it is waited for until the other job has it."""
@@ -350,7 +350,7 @@ class FileJob(Job):
 
     def on_all_pieces(self, fetch: Fetch, now: float) -> None:
         finish = partial(self._library.finish, fetch.file_id, fetch.name)
-        in_slices(self._host, finish, partial(self._on_finished, fetch), is_over=lambda: self.end_state)
+        in_slices(self._around.disk, finish, partial(self._on_finished, fetch), is_over=lambda: self.end_state)
 
     def _on_finished(self, fetch: Fetch, finished: Any, error: Optional[Exception], now: float) -> None:
         self.note(finished)

@@ -6,7 +6,7 @@ import math
 from collections import OrderedDict
 from typing import Any, List, Optional
 
-from protocol.exchange.contracts import Host, Preparing
+from protocol.exchange.contracts import Preparing, Surroundings
 from protocol.exchange.fetching import Fetching
 from protocol.exchange.folder_job import FolderJob
 from protocol.exchange.job import FileJob, Job, JobHands
@@ -20,16 +20,16 @@ RUNNING_MAX = 6  # jobs at once; the others wait for their turn
 class Jobs:
     """All downloads that a person asked for."""
 
-    def __init__(self, fetching: Fetching, host: Host, library: Any, preparing: Preparing) -> None:
+    def __init__(self, fetching: Fetching, around: Surroundings, library: Any, preparing: Preparing) -> None:
         self._fetching = fetching
-        self._host = host
-        self._hands = JobHands(fetching, host, library, preparing, self.begin_next)
+        self._around = around
+        self._hands = JobHands(fetching, around, library, preparing, self.begin_next)
         self.jobs: OrderedDict[int, Job] = OrderedDict()
         self._tick_at = math.inf
 
     def add(self, entry: ListEntry, now: float) -> Job:
         """Fetch a file or folder for a person; it begins with `begin_next`."""
-        kind, number = FolderJob if entry.is_folder else FileJob, self._host.next_number()
+        kind, number = FolderJob if entry.is_folder else FileJob, self._around.next_number()
         job = self.jobs[number] = kind(self._hands, number, entry, now)
         self._tick_at = min(self._tick_at, now + TICK)
         self._forget_old()

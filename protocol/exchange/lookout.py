@@ -13,7 +13,7 @@ from __future__ import annotations
 import enum
 from typing import Optional
 
-from protocol.exchange.contracts import Host
+from protocol.exchange.contracts import Surroundings
 from protocol.exchange.download import Download
 from protocol.exchange.source import Source, SourceState
 from protocol.exchange.sources import TICK, USELESS_TIME, SourceLinks
@@ -57,14 +57,16 @@ class Prospect(enum.Enum):
 class Lookout:
     """The search for one content, and the hope for it."""
 
-    def __init__(self, content: Search, download: Download, host: Host, links: SourceLinks, now: float) -> None:
+    def __init__(
+        self, content: Search, download: Download, around: Surroundings, links: SourceLinks, now: float
+    ) -> None:
         self.content = content  # the Search to be sent
         self.search_at = now
         self.is_via = False  # the last search went by way of the supernode
         self.last_source = ""  # label of the source that was lost last
         self.trouble = ""  # why the last source was given up, in words
         self._download = download
-        self._host = host
+        self._around = around
         self._links = links
         self._interval = SEARCH_INTERVAL
         self._wants_via = False  # only mesh-off nodes offered
@@ -82,9 +84,9 @@ class Lookout:
     def search(self, now: float) -> None:
         """Ask the supernode who has it."""
         is_served = self._is_served()
-        must_go_via = not self._host.mesh or (self._wants_via and not is_served)
-        self.is_via = must_go_via and not self._host.is_supernode
-        self._host.send_to_supernode(self.content._replace(via_supernode=self.is_via))
+        must_go_via = not self._around.members.mesh or (self._wants_via and not is_served)
+        self.is_via = must_go_via and not self._around.members.is_supernode
+        self._around.members.send_to_supernode(self.content._replace(via_supernode=self.is_via))
         self.search_at = now + self._interval
         self._interval = min(2 * self._interval, SEARCH_INTERVAL_MAX) if is_served else SEARCH_INTERVAL
 
@@ -160,7 +162,7 @@ class Lookout:
         if reason == FILE_CHANGED:
             self.trouble = f"it was changed or removed at {source.label}"
             told = f"{name} was changed or removed at {source.label}; that source is not used"
-            self._host.notify(Notice(told))
+            self._around.notify(Notice(told))
             return SEARCH_INTERVAL if self.is_via else USELESS_TIME  # the supernode may fetch it from somebody else
         if reason == NOT_READABLE:
             self.trouble = UNREADABLE_CAUSES.get(source.cause, "%s cannot read it") % source.label
@@ -184,7 +186,7 @@ class Lookout:
             self._lonely_since = None
         elif self._lonely_since is None:
             self._lonely_since = now
-        if now >= self.search_at and self._count_ready() < SOURCES_WANTED and self._host.has_supernode:
+        if now >= self.search_at and self._count_ready() < SOURCES_WANTED and self._around.members.has_supernode:
             self.search(now)
         if self._is_gone(now):
             return Prospect.GONE
@@ -210,7 +212,7 @@ class Lookout:
     def _is_lonely(self, now: float) -> bool:
         if self._lonely_since is None or any(not link.is_up for link in self._links.of(self.content.file_id)):
             return False
-        patience = NOBODY_AFTER if self._host.has_supernode else NOBODY_AFTER_WITHOUT_SUPERNODE
+        patience = NOBODY_AFTER if self._around.members.has_supernode else NOBODY_AFTER_WITHOUT_SUPERNODE
         if self._is_put_off:
             patience = NOBODY_AFTER_PUT_OFF
         return now - self._lonely_since >= patience
@@ -219,7 +221,7 @@ class Lookout:
         """Has the last source dropped this content, and did nobody else offer it since?"""
         if self._changed_at is None or self.may_go_on():
             return False
-        is_direct = self._host.has_supernode and not (self.is_via or self._wants_via)
+        is_direct = self._around.members.has_supernode and not (self.is_via or self._wants_via)
         return is_direct and now - self._changed_at >= NOBODY_AFTER_CHANGE
 
     def _has_hope(self, now: float) -> bool:

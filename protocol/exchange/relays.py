@@ -14,7 +14,7 @@ import math
 from collections import OrderedDict
 from typing import Dict, Optional, Protocol, Tuple
 
-from protocol.exchange.contracts import Host
+from protocol.exchange.contracts import Surroundings
 from protocol.exchange.serving import Serving
 from protocol.fairness import FairShares
 from protocol.messages import MEMBERS_MAX, REASON_BYTES_MAX, NotRelayed
@@ -27,9 +27,9 @@ UNWANTED_AFTER = 15.0  # seconds without a request or anybody who follows it: no
 class Waiting:
     """Those who wait for one content and cannot fetch it directly: requester -> query id, who came first first."""
 
-    def __init__(self, file_id: bytes, host: Host, serving: Serving) -> None:
+    def __init__(self, file_id: bytes, around: Surroundings, serving: Serving) -> None:
         self._file_id = file_id
-        self._host = host
+        self._around = around
         self._serving = serving
         self._queries: OrderedDict[bytes, int] = OrderedDict()
         self._asked_at = -math.inf
@@ -57,7 +57,7 @@ class Waiting:
         """It will not come; `is_gone`: nobody has it any more."""
         words = reason.encode("utf-8", "replace")[:REASON_BYTES_MAX].decode("utf-8", "ignore")
         for requester, query_id in self._queries.items():
-            self._host.send_to_supernode(NotRelayed(query_id, self._file_id, requester, is_gone, words))
+            self._around.members.send_to_supernode(NotRelayed(query_id, self._file_id, requester, is_gone, words))
 
     def is_over(self, now: float) -> bool:
         """Has nobody asked for it for long, and does nobody take it?"""
@@ -80,9 +80,9 @@ class Relayed(Protocol):
 class Relays:
     """Whose share each of them counts in."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, around: Surroundings) -> None:
         self.sought, self.offered = FairShares(RELAYS_SOUGHT_MAX), FairShares(RELAYS_MAX)
-        self._host = host
+        self._around = around
         self._counted: Dict[Relayed, Tuple[FairShares, bytes]] = {}  # the oldest first
 
     def has_room(self, requester: bytes, now: float) -> bool:
@@ -116,7 +116,7 @@ class Relays:
 
     def why_full(self) -> str:
         """What those read who are refused."""
-        me = self._host.label_of(self._host.node_id)
+        me = self._around.members.label_of(self._around.members.node_id)
         return f"{me} passes on as much for others as it can: try again soon"
 
     def _make_room(self, shares: FairShares, requester: bytes, now: float) -> bool:

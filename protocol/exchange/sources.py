@@ -14,7 +14,7 @@ import random
 from collections import OrderedDict, deque
 from typing import Any, Callable, Deque, Dict, Iterable, List, Optional, Protocol, Set, Tuple
 
-from protocol.exchange.contracts import Host
+from protocol.exchange.contracts import Surroundings
 from protocol.exchange.download import CONTENTS_KNOWN_MAX
 from protocol.exchange.source import Source
 from protocol.hearsay import KEPT
@@ -162,11 +162,11 @@ class Thanks:
 class SourceLinks:
     """All links that we opened. `wake(at)` is called when it has something to look after by then."""
 
-    def __init__(self, network: Any, host: Host, rng: random.Random, wake: Callable[[float], None]) -> None:
+    def __init__(self, network: Any, around: Surroundings, rng: random.Random, wake: Callable[[float], None]) -> None:
         self.standing = Standing()
         self.dropped = 0
         self._network = network
-        self._host = host
+        self._around = around
         self._rng = rng
         self._wake = wake
         self._by_link: Dict[int, SourceLink] = {}
@@ -191,7 +191,7 @@ class SourceLinks:
 
     def open(self, place: Any, node_id: bytes, now: float, keep: int = 0) -> Optional[SourceLink]:
         """A new link to the node at this place; None when that was tried in vain just now."""
-        tries = self._host.may_dial(place, now, keep)
+        tries = self._around.members.may_dial(place, now, keep)
         if not tries:
             return None
         link = SourceLink(self._network.connect(place, tries), node_id, now)
@@ -231,7 +231,7 @@ class SourceLinks:
         if link is None:
             return
         link.on_up(now)
-        self.send(number, LinkHello(PURPOSE_BULK, self._host.network_id, self._host.node_id))
+        self.send(number, LinkHello(PURPOSE_BULK, self._around.members.network_id, self._around.members.node_id))
         thanks = self._thanks.get(link.node_id)
         for file_id in thanks.file_ids if thanks is not None else ():
             self.send(number, TransferDone(file_id))
@@ -270,7 +270,7 @@ class SourceLinks:
         missing = [mate for mate in self._mates if mate not in self._by_node]
         if missing:
             self._mesh_at = now + self._rng.uniform(*MESH_DELAY)
-            place = self._host.place_of(missing[0])
+            place = self._around.members.place_of(missing[0])
             if place is None:
                 self._mates.remove(missing[0])
             elif self.open(place, missing[0], now, KEPT) is None:
@@ -290,7 +290,7 @@ class SourceLinks:
     def label_of(self, node_id: bytes) -> str:
         """How it is called now; or was, when it gave something."""
         was = self._labels.get(node_id)
-        return self._host.label_of(node_id) if was is None or self._host.is_member(node_id) else was
+        return self._around.members.label_of(node_id) if was is None or self._around.members.is_member(node_id) else was
 
     def thank(self, gave: Iterable[bytes], file_id: bytes, now: float) -> None:
         """Tell those who gave something that we have it all; again by a new link if theirs is lost before they hear."""
@@ -307,8 +307,9 @@ class SourceLinks:
         self._wake(now + TICK)
 
     def _thank_by_new_link(self, node_id: bytes, now: float) -> None:
-        place = self._host.place_of(node_id)
-        may_link = self._host.mesh or self._host.is_supernode or node_id == self._host.supernode_id
+        members = self._around.members
+        place = members.place_of(node_id)
+        may_link = members.mesh or members.is_supernode or node_id == members.supernode_id
         if place is None or not may_link or now >= self._thanks[node_id].until:
             del self._thanks[node_id]
         else:

@@ -15,7 +15,7 @@ from typing import Any, Callable, Optional
 from protocol.content.memory import MemoryPieces
 from protocol.content.parts import Destination
 from protocol.content.troubles import ErrorKind
-from protocol.exchange.contracts import After, Host, in_slices, kind_of
+from protocol.exchange.contracts import After, Surroundings, in_slices, kind_of
 from protocol.messages import Search
 
 FOR_OTHERS = (Destination.CACHE, Destination.PASSING)
@@ -24,7 +24,7 @@ FOR_OTHERS = (Destination.CACHE, Destination.PASSING)
 class Store:
     """The verified pieces of one content."""
 
-    def __init__(self, content: Search, is_in_memory: bool, library: Any, host: Host) -> None:
+    def __init__(self, content: Search, is_in_memory: bool, library: Any, around: Surroundings) -> None:
         self.name = content.name  # under which it is kept
         self.is_in_memory = is_in_memory
         self.memory: Optional[MemoryPieces] = None
@@ -32,7 +32,7 @@ class Store:
         self._file_id = content.file_id
         self._is_folder = content.is_folder
         self._library = library
-        self._host = host
+        self._around = around
         self._size, self._digests = -1, b""
         self._person: Optional[bytes] = None  # who asked for it first has it counted as a share of the disk
         self._is_closed = False
@@ -49,13 +49,13 @@ class Store:
         self._size, self._digests, self._person = size, digests, person
         if self.is_in_memory:
             self.memory = MemoryPieces(size, digests, piece_size)
-            self._host.run(lambda: b"", then)
+            self._around.disk.run(lambda: b"", then)
         else:
             self._begin(self.destination or first, then)
 
     def _begin(self, destination: Destination, then: After) -> None:
         self.destination = destination
-        self._host.run(self._beginning(destination), partial(self._on_begun, destination, then))
+        self._around.disk.run(self._beginning(destination), partial(self._on_begun, destination, then))
 
     def _beginning(self, destination: Destination) -> Callable[[], Any]:
         """The disk job that makes or resumes the part file."""
@@ -72,7 +72,7 @@ class Store:
             return
         is_cache = destination is Destination.CACHE
         if is_cache:
-            self._host.on_cache_changed(lambda: None)  # older contents may have made room for it
+            self._around.holdings.on_cache_changed(lambda: None)  # older contents may have made room for it
         if self._is_closed:
             return
         if is_cache and error is not None and kind_of(error) is ErrorKind.FULL:
@@ -89,19 +89,19 @@ class Store:
         if self.destination in FOR_OTHERS:
             self.destination = Destination.DOWNLOAD
             begin = self._beginning(self.destination)
-            in_slices(self._host, begin, lambda *_: None, is_over=lambda: self._is_closed)
+            in_slices(self._around.disk, begin, lambda *_: None, is_over=lambda: self._is_closed)
 
     def write(self, index: int, data: Any, then: After) -> None:
         """Verify a piece and keep it; answered by whether it was right."""
         if self.memory is not None:
-            self._host.run(partial(self.memory.write_piece, index, data), then)
+            self._around.disk.run(partial(self.memory.write_piece, index, data), then)
         else:
-            self._host.run(self._library.piece_write(self._file_id, index, data), then)
+            self._around.disk.run(self._library.piece_write(self._file_id, index, data), then)
 
     def move_into_cache(self, then: After) -> None:
         """All is verified, and was fetched for others."""
         keep = partial(self._library.finish_cache, self._file_id, self.name, self._is_folder)
-        in_slices(self._host, keep, partial(self._on_moved, then), False, lambda: self._is_closed)
+        in_slices(self._around.disk, keep, partial(self._on_moved, then), False, lambda: self._is_closed)
 
     def _on_moved(self, then: After, result: Any, error: Optional[Exception], now: float) -> None:
         if self._is_closed:
@@ -114,4 +114,4 @@ class Store:
         """Nothing more is written; what was fetched for others nobody could go on with."""
         self._is_closed = True
         if self.destination in FOR_OTHERS:
-            self._host.run(partial(self._library.discard, self._file_id), lambda *_: None)
+            self._around.disk.run(partial(self._library.discard, self._file_id), lambda *_: None)
