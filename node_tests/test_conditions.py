@@ -148,7 +148,7 @@ def test_shallow_queue():
     assert share(queue=10 * PACKET)[0] >= 0.8
 
 
-@pytest.mark.parametrize("packets", [10, 25, 100])
+@pytest.mark.parametrize("packets", [25, 10, 100][: amount(3, 1)])
 def test_near_path_is_full_and_costs_few_batches(packets):
     """A switch between two machines: 0.2 ms there and back, and whatever queue it has."""
     got, pair = share(latency=0.0001, queue=packets * PACKET)
@@ -186,7 +186,7 @@ def test_asymmetric():
 
 
 @pytest.mark.parametrize("first", ["ours", "theirs"])
-@pytest.mark.parametrize("kind", ["cubic", "newreno"])
+@pytest.mark.parametrize("kind", ["cubic", "newreno"][: amount(2, 1)])
 def test_cross_traffic(kind, first):
     """One round trip's worth of queue: what 25 packets hold shows nobody that there are others."""
     pair = Pair(seed=3, latency=0.025, queue=0.05)
@@ -201,7 +201,7 @@ def test_cross_traffic(kind, first):
     assert theirs >= (0.2 if kind == "newreno" else 0.3)
 
 
-@pytest.mark.parametrize(("count", "least"), [(2, 0.95), (5, 0.9)])
+@pytest.mark.parametrize(("count", "least"), [(2, 0.95), (5, 0.9)][: amount(2, 1)])
 def test_own_siblings(count, least):
     pairs = [Pair(seed=3, queue=0.03)]
     pairs[0].stream()

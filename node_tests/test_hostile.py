@@ -145,7 +145,7 @@ def test_noise_and_damage_during_a_transfer(tmp_path):
     seed = random.SystemRandom().randrange(10**6)
     print("seed", seed)
     rng, port = random.Random(seed), free_port()
-    content = os.urandom(amount(60_000_000, 30_000_000))
+    content = os.urandom(amount(60_000_000, 15_000_000))
     logs = [tmp_path / "ana.log", tmp_path / "bo.log"]
     for name in ("ana", "bo"):
         (tmp_path / name / "shared").mkdir(parents=True)
@@ -169,7 +169,7 @@ def test_noise_and_damage_during_a_transfer(tmp_path):
             threads = [status_of(pid, "Threads") for pid in nodes]
             memory = [status_of(pid, "VmRSS") for pid in nodes]
             began = time.monotonic()
-            for number in range(amount(200_000, 40_000)):
+            for number in range(amount(200_000, 20_000)):
                 target = bo_at if number % 3 == 0 else ana_at
                 if number % 2:
                     strangers.send(number, random_datagram(rng), target)

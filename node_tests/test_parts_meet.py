@@ -23,7 +23,7 @@ from node_tests.simulator import World
 from node_tests.stub_node import StubNode
 from protocol.membership.membership import State
 
-SEEDS, BLOCK = amount(400, 80), 20
+SEEDS, BLOCK = amount(400, 40), 20
 AGREED_AFTER = 35.0  # seconds from the end of the faults until each network has one supernode, and all obey it
 START_AGAIN = 3.0  # seconds until who found no network tries the next place
 

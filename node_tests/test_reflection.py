@@ -6,6 +6,7 @@ F11: whatever is said, each member sends there no more than three datagrams in a
 from __future__ import annotations
 
 import pytest
+from amounts import amount
 from lab import PORT, Lab, Node
 from test_hostile import Outlaw
 
@@ -164,7 +165,7 @@ def test_members_know_those_who_take_over_first_before_it_matters(tmp_path):
     for node, place in zip(nodes[1:], places[1:]):
         hearsay = node.peer.membership.hearsay
         assert all(hearsay.is_proven(other, lab.world.now) for other in places if other != place), node.name
-    lab.run(900)
+    lab.run(amount(900, 350))
     assert all(nodes[3].peer.membership.hearsay.has_answered(place, 320.0, lab.world.now) for place in places[4:])
     lab.close()
 

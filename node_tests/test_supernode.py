@@ -8,6 +8,7 @@ from collections import Counter
 from typing import Any, Dict, Iterator, List, Tuple
 
 import pytest
+from amounts import amount
 
 from node_tests.stub_node import PORT, Lab, StubNode, share
 from node_tests.test_membership import Stranger, obeyed_by_all
@@ -436,9 +437,9 @@ def test_a_whole_lab_that_is_away_on_this_machine_keeps_no_newcomer_of_it_out(ho
 def test_who_comes_and_goes_without_end_on_this_machine_fills_the_roster_for_some_seconds_and_no_more() -> None:
     lab = Lab(21, 2)
     ruler = lab.nodes[0].supernode
-    for second in range(6):
+    for second in range(amount(6, 2)):
         come_and_go(lab, "127.0.0.%d" % (2 + second), 200, second)
-    assert ruler is not None and len(ruler) == messages.MEMBERS_MAX
+    assert ruler is not None and len(ruler) == amount(messages.MEMBERS_MAX, 2 + 2 * 200)
     lab.run(SILENT_MAX + 1.0)
     newcomer = lab.add()
     lab.run(2.0)
