@@ -14,7 +14,7 @@ from lab import Lab
 
 from disk.library import Library
 
-WORKERS = 3  # processes that share the tests: two cores are busy while one waits for a program; `-n` says otherwise
+WORKERS = 4  # processes that share the tests: two cores are busy while two wait for a program; `-n` says otherwise
 
 
 def pytest_addoption(parser):

@@ -286,7 +286,7 @@ def test_long_blackhole_is_told_the_same_at_both_ends():
     assert abs(told["a"] - told["b"]) < 1.0
 
 
-@pytest.mark.parametrize("larger", [1400, 1500])
+@pytest.mark.parametrize("larger", [1400, 1500][: amount(2, 1)])
 def test_path_mtu_lower_in_mid_transfer(larger):
     pair = Pair(seed=14, mtu=larger)
     pair.stream()

@@ -19,6 +19,7 @@ import threading
 import time
 
 import pytest
+from amounts import amount
 from lab import Lab, content
 from simulator import Conditions, EndpointDriver, Pair, World, data_packet
 
@@ -445,7 +446,7 @@ def sent_in_steps(pair, seconds, step=0.1):
     return counts
 
 
-@pytest.mark.parametrize("path", ["1,472 bytes", "jumbo frames"])
+@pytest.mark.parametrize("path", ["1,472 bytes", "jumbo frames"][: amount(2, 1)])
 @pytest.mark.parametrize("after", [0.0, 1.0], ids=["from the first packet on", "once the window is open"])
 @pytest.mark.parametrize("ahead", ["one round trip", "half a round trip"])
 def test_e02_optimistic_acknowledgements_are_caught_before_they_pay(ahead, after, path):

@@ -37,7 +37,7 @@ from protocol.membership.door import ports_behind
 from protocol.results import ChatReceived, DownloadDone, FetchAnswer, Outcome, Progress, Stopped, SupernodeChanged
 
 SEEDS, BLOCK = 500, 25
-PLAYED = amount(BLOCK, 2)  # of each block
+PLAYED = amount(BLOCK, 1)  # of each block
 MACHINE_SEEDS = amount(40, 4)  # for each number of machines that all share
 NAMES = ("ana", "bo", "cy", "di", "ed", "fay", "gus", "hal", "ivy", "jo", "kim", "lou")
 AGREED_AFTER = 30.0  # seconds from the end of the faults until all obey one supernode (THREATS: P2)
