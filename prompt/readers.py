@@ -21,7 +21,6 @@ from protocol.looks import UNPRINTABLE
 
 log = mishaps.logger("node")
 
-
 IDLE_SECONDS = 0.1                  # how often a waiting prompt looks for what arrived
 
 

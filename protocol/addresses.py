@@ -13,9 +13,6 @@ _PRIVATE_BLOCKS = "10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 169.254.0.0/16 127.0.
 _PRIVATE = [ipaddress.ip_network(block) for block in [*_PRIVATE_BLOCKS.split(), "::1"]]
 
 
-# ---- addresses ----------------------------------------------------------------------------------------------------
-
-
 def is_loopback(ip: str) -> bool:
     try:
         return ipaddress.ip_address(ip).is_loopback

@@ -13,9 +13,6 @@ class WireError(ValueError):
     """The bytes are malformed: the sender's fault, so they are dropped and counted."""
 
 
-# ---- fields of messages -------------------------------------------------------------------------------------------
-
-
 class Reader:
     """Takes fields off the front of a message; running past the end raises WireError."""
 

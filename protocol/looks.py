@@ -1,8 +1,8 @@
 """How text looks on a screen: what is drawn as nothing, which letters are taken for others, which names mix scripts.
 
-For what a person sees, and for nothing else: a node is known by its id, a content by its digest.  What a character is,
+For what a person sees, and for nothing else: a node is known by its id, a content by its digest. What a character is,
 Unicode says itself (its category, its name, its compatible form); only which letters of one script look like those of
-another does Python not know, so these are listed (after UTS #39 §4, as far as people write names with them).  Pure.
+another does Python not know, so these are listed (after UTS #39 §4, as far as people write names with them). Pure.
 """
 
 from __future__ import annotations
@@ -16,60 +16,6 @@ CHAT_COLUMNS_MAX = 16384            # when every byte of it is shown as an escap
 LABEL_COLUMNS_MAX = 48              # a name and its `~7f3a`
 LABEL_END_COLUMNS = 18              # of these, for the end of a longer one: `~` and all the digits of an id fit
 COMBINING_MARKS_MAX = 4             # in a row; more climb over the lines above
-
-
-def safe_text(text: str, columns: int = 255) -> str:
-    """Text from another node made harmless for a terminal: one line, nothing invisible, at most `columns` wide."""
-    if text.isascii() and text.isprintable():
-        return cut(text, columns)
-    parts: List[str] = []
-    marks = width = 0
-    for character in text:
-        is_mark = unicodedata.category(character) in MARKS
-        if not is_drawn(character) or (is_mark and not parts):    # a mark would stand on what goes before the text
-            character, is_mark = f"\\u{{{ord(character):x}}}", False
-        marks = marks + 1 if is_mark else 0
-        if marks > COMBINING_MARKS_MAX:
-            continue
-        width += text_width(character)
-        if width > columns:
-            return cut("".join(parts) + character, columns)
-        parts.append(character)
-    return "".join(parts)
-
-
-@functools.lru_cache(maxsize=4096)
-def safe_label(label: str) -> str:
-    """A node's name, made harmless; it cannot end its own `<...>` either, nor push out what tells it from others."""
-    drawn = safe_text(label, CHAT_COLUMNS_MAX).replace("<", "\\u{3c}").replace(">", "\\u{3e}")
-    if text_width(drawn) <= LABEL_COLUMNS_MAX:
-        return drawn
-    tail = len(drawn)
-    while text_width(drawn[tail - 1:]) <= LABEL_END_COLUMNS:
-        tail -= 1
-    return cut(drawn, LABEL_COLUMNS_MAX - LABEL_END_COLUMNS) + drawn[tail:]
-
-
-def text_width(text: str) -> int:
-    """How many columns a terminal gives to printable text."""
-    if text.isascii():
-        return len(text)
-    return sum(0 if unicodedata.category(c) in ("Mn", "Me") else 2 if unicodedata.east_asian_width(c) in "WF" else 1
-               for c in text)
-
-
-def cut(text: str, columns: int) -> str:
-    """Text shortened to at most `columns`, with `...` where something is left out."""
-    if text_width(text) <= columns:
-        return text
-    kept, width = [], 0
-    for character in text:
-        width += text_width(character)
-        if width > columns - 3:
-            break
-        kept.append(character)
-    return ("".join(kept) + "...")[:max(columns, 0)]
-
 
 UNPRINTABLE = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))  # categories
 MARKS = frozenset(("Mn", "Me", "Mc"))
@@ -108,6 +54,59 @@ _ALIKE = {
     **str.maketrans("\u0251\u0261\u0269\u028b", "agiv"),  # Latin of phoneticians
     **str.maketrans("\u05e1\u05d5\u05df\u0627\u0647\u0e50\u0ed0\u10ff", "ollloooo"),  # circles and strokes elsewhere
 }
+
+
+def safe_text(text: str, columns: int = 255) -> str:
+    """Text from another node made harmless for a terminal: one line, nothing invisible, at most `columns` wide."""
+    if text.isascii() and text.isprintable():
+        return cut(text, columns)
+    parts: List[str] = []
+    marks = width = 0
+    for character in text:
+        is_mark = unicodedata.category(character) in MARKS
+        if not is_drawn(character) or (is_mark and not parts):    # a mark would stand on what goes before the text
+            character, is_mark = f"\\u{{{ord(character):x}}}", False
+        marks = marks + 1 if is_mark else 0
+        if marks > COMBINING_MARKS_MAX:
+            continue
+        width += text_width(character)
+        if width > columns:
+            return cut("".join(parts) + character, columns)
+        parts.append(character)
+    return "".join(parts)
+
+
+@functools.lru_cache(CACHED_MAX)
+def safe_label(label: str) -> str:
+    """A node's name, made harmless; it cannot end its own `<...>` either, nor push out what tells it from others."""
+    drawn = safe_text(label, CHAT_COLUMNS_MAX).replace("<", "\\u{3c}").replace(">", "\\u{3e}")
+    if text_width(drawn) <= LABEL_COLUMNS_MAX:
+        return drawn
+    tail = len(drawn)
+    while text_width(drawn[tail - 1:]) <= LABEL_END_COLUMNS:
+        tail -= 1
+    return cut(drawn, LABEL_COLUMNS_MAX - LABEL_END_COLUMNS) + drawn[tail:]
+
+
+def text_width(text: str) -> int:
+    """How many columns a terminal gives to printable text."""
+    if text.isascii():
+        return len(text)
+    return sum(0 if unicodedata.category(c) in ("Mn", "Me") else 2 if unicodedata.east_asian_width(c) in "WF" else 1
+               for c in text)
+
+
+def cut(text: str, columns: int) -> str:
+    """Text shortened to at most `columns`, with `...` where something is left out."""
+    if text_width(text) <= columns:
+        return text
+    kept, width = [], 0
+    for character in text:
+        width += text_width(character)
+        if width > columns - 3:
+            break
+        kept.append(character)
+    return ("".join(kept) + "...")[:max(columns, 0)]
 
 
 @functools.lru_cache(CACHED_MAX)

@@ -16,8 +16,6 @@ PACK_BYTES_MAX = 16 * MIB      # of one pack: it is kept in memory
 PACK_FILES_MIN = 8             # fewer travel alone
 
 
-# ---- Folder listings -------------------------------------------------------------------------------------------------
-
 class FolderEntry(NamedTuple):
     """One line of a folder's listing: a file, or an empty folder (size 0, no id)."""
 

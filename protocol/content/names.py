@@ -15,16 +15,12 @@ COMPONENT_BYTES_MAX = 240      # the file system's 255, less room for " (2)" and
 COMPONENTS_MAX = 16
 HIDDEN = ".node"               # the node's own folder, and the start of its temporary names
 
-
-# ---- Names -----------------------------------------------------------------------------------------------------------
-
 # Refused on every system, so that a folder is the same everywhere (and `C:x` or `a:stream` mean nothing on Windows).
 _FORBIDDEN_CHARACTERS = frozenset(':\\<>"|?*')
 # Controls, format and bidi controls, surrogates, line ends; private use, because WSL and SMB map ":" and "\" there.
 _FORBIDDEN_CATEGORIES = frozenset(("Cc", "Cf", "Cs", "Co", "Zl", "Zp"))
 _DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\.|$)", re.IGNORECASE)
 _SHORT_HIDDEN = re.compile(r"node~[0-9]")   # what Windows may call `.node` in its 8.3 form
-
 
 # What nearly every name looks like: no need to look at it part by part. A device's name is looked at closer.
 _PLAIN_PART = r"(?!con|prn|aux|nul|com|lpt|node~)[a-z0-9_()+-]+(?:[. ][a-z0-9_()+-]+)*"

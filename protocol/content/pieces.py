@@ -21,8 +21,6 @@ FILE_SIZE_MAX = 1 << 44        # bytes (16 TiB): pieces of larger ones have plac
 DIGEST_BYTES = 32
 
 
-# ---- Pieces and identity ---------------------------------------------------------------------------------------------
-
 def piece_size_of(size: int) -> int:
     """The piece size in bytes for a file of this size: a power of two that every node computes alike."""
     wanted = -(-size // (PIECES_MAX if size > LARGE_FILE else PIECES_WANTED))

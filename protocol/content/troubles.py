@@ -7,8 +7,6 @@ import errno
 from enum import Enum
 from typing import Dict, Iterator, Optional, Tuple
 
-# ---- Errors ----------------------------------------------------------------------------------------------------------
-
 
 class ErrorKind(Enum):
     """What went wrong, for code; the sentence is for people."""

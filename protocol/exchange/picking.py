@@ -14,10 +14,8 @@ from typing import Dict, Hashable, Iterator, List, NamedTuple, Optional, Tuple
 
 from protocol.content.pieces import set_piece
 
-REQUESTS_PER_LINK_MAX = 32  # THREATS: E06
-
-
 MIB = 1 << 20
+REQUESTS_PER_LINK_MAX = 32  # THREATS: E06
 IN_FLIGHT_BYTES_MAX = 16 * MIB  # asked or not yet written, for one download: what it may hold in memory
 # What is asked early is chosen when little is known of who will have what: so no more than keeps a source busy.
 SOURCE_WINDOW_MIN = MIB  # asked of the only source before its rate is known

@@ -38,9 +38,6 @@ FOLDERS_COUNTED_MAX = 16
 DONE_LINES_PER_SECOND, DONE_LINES_BURST = 2.0, 50.0  # that a person is told of one link
 
 
-# ---- the other end --------------------------------------------------------------------------------------------------
-
-
 class Sent(NamedTuple):
     """What one link got of one content."""
 

@@ -15,9 +15,6 @@ NAME_CHARS_MAX = 32
 LOOKS_CACHED_MAX = 4096  # labels whose looks are remembered
 
 
-# ---- names --------------------------------------------------------------------------------------------------------
-
-
 def fold(name: str) -> str:
     """The form in which two names are compared."""
     return unicodedata.normalize("NFKC", name).casefold().strip()

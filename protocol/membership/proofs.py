@@ -13,9 +13,6 @@ from protocol.messages import Answer, ShareEntry
 _SHARE_CODEC = messages.record_of(ShareEntry)
 
 
-# ---- proofs -------------------------------------------------------------------------------------------------------
-
-
 def node_id_of(opening: bytes) -> bytes:
     """The node id that this secret opens."""
     return hashlib.sha256(opening).digest()[: messages.NODE_ID_SIZE]

@@ -11,9 +11,6 @@ from protocol.messages import MemberEntry
 TERM_STEP_MAX = 1000  # a claim further above our term is a lie: the numbers would be burnt (THREATS: F09)
 
 
-# ---- the roster ---------------------------------------------------------------------------------------------------
-
-
 class Change(NamedTuple):
     """A member came or left."""
 
