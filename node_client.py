@@ -1,14 +1,14 @@
-"""The program: questions, prompt, commands, what a person sees, and the threads.
+"""The program: makes the threads, and puts a node together.
 
     prompt thread (main)   owns the terminal; reads lines, draws everything; its inbox is `Session.inbox`
     node thread            owns the roles (`Peer`, and `Supernode` when it is one); its inbox is `NodeThread.inbox`
     disk thread            owns the library: everything that may block on a disk
     scanner thread         owns the scanner: looks for new and changed files to share
-    network thread         owns the socket; made by `rdt.open_network`
+    network thread         owns the socket and every connection
 
 A command is a closure put into the node's inbox; its answer, and every notification, is a closure put into the
-console's. So nothing here needs a lock. This file makes the threads (`rdt` its own); only it and `prompt/`, which has
-the terminal and the commands, print, read input or argv.
+console's. So nothing here needs a lock. The network thread is made by `rdt.open_network`, the others here. Terminal,
+questions and commands are in `prompt/`: nobody but it and this file prints, or reads input or argv.
 """
 from __future__ import annotations
 

@@ -186,7 +186,7 @@ class Peer:
     def finish_saying(
         self, patience: float, at_most: float, now: float, then: Callable[[], None], left: int = 0
     ) -> None:
-        """Before leaving: `then()` when all that was said came back, or there is no more hope; see Membership."""
+        """Before leaving: `then()` when all that was said came back, or there is no more hope; see `Voice.finish`."""
         with self._turn(now):
             self.membership.finish_saying(patience, at_most, now, then, left)
 

@@ -47,7 +47,7 @@ from sockets.thread import NetworkThread
 from sockets.udp import NO_OFFLOAD as NO_OFFLOAD
 from sockets.udp import RdtError, shown
 
-TRACE = "RDT_TRACE"  # in the environment: a file to which every transport tells its packets (transport/trace.py)
+TRACE = "RDT_TRACE"  # in the environment: a file for the packets of every transport (protocol/transport/trace.py)
 LEAVE_TIME = 10.0  # seconds that `with` gives a connection to deliver what was sent
 
 Path = Any  # text, bytes or a pathlib.Path

@@ -25,7 +25,11 @@ IDLE_SECONDS = 0.1                  # how often a waiting prompt looks for what 
 
 
 def next_of(inbox: queue.SimpleQueue[Any], wait: float) -> Any:
-    """What comes next, or queue.Empty after so many seconds. (Why not get(timeout) alone: see `rdt._next_of`.)"""
+    """What comes next, or queue.Empty after so many seconds.
+
+    Not by get(timeout) alone: up to Python 3.10 it may wait for ever if its time is up while it tries (the time that is
+    left turns negative, which means no end). An attempt without waiting leaves the queue in a state that it bears.
+    """
     try:
         return inbox.get_nowait()
     except queue.Empty:

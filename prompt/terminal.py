@@ -1,4 +1,4 @@
-"""The terminal: how a line is read (piped, by readline, or key by key), and how lines and progress are drawn."""
+"""The terminal: how lines and progress are drawn, around the one that is being typed (read by `prompt/readers.py`)."""
 
 from __future__ import annotations
 

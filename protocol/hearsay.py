@@ -27,7 +27,7 @@ UNANSWERED_MAX = 3  # datagrams to one address in a minute (THREATS: request for
 KEPT = 1  # of these three, for what a person wants, for a look at the last moment, and for connecting
 HOST_UNANSWERED_MAX = 30  # to all ports of one host: a liar may name them all; ten nodes behind one NAT may be silent
 MINUTE = 61.0  # seconds; one more, for what leaves or arrives late
-DIAL_TIME = 2.0  # seconds in which the first packets of a handshake leave (1.25, and a late timer); see connection.py
+DIAL_TIME = 2.0  # seconds in which the first packets of a handshake leave (1.25: FEW_ASK_INTERVALS; and a late timer)
 PROVEN_TIME = 600.0  # seconds after an answer in which an address is no hearsay
 ADDRESSES_MAX = 2048  # hosts among them: a roster's 1,024 members and their hosts; who names more is not believed
 

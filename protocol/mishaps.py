@@ -4,7 +4,7 @@ Whoever finds a packet that a handler stumbles over can send it a thousand times
 is refused can do that as often: the log, and the disk that it lies on, shall not pay for that. What was left out is
 counted. And no name that another node made up breaks a line or hides a part of it.
 
-For loggers of all rooms; any thread may log.  Pure: the time is that of the record.
+For loggers of all rooms; any thread may log. Pure: the time is that of the record.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which piece is asked of which source next: pure, no bytes of files, no clock.
+"""Which piece is asked of which source next, and how much of one source at once: no bytes of files, no clock. Pure.
 
 `PieceChoice` knows which pieces are verified, which are asked of whom, and who has what. The rarest piece comes
 first. Equally rare ones come in short runs, so that a disk reads forwards, and the runs at random, so that many who

@@ -1,6 +1,6 @@
 """The contracts of membership: what it wants from the network and its owner, and what a supernode starts from.
 
-Used by `protocol/membership/membership.py`, `supernode.py` and `peer.py`. Pure.
+For the rooms of membership and ruling, and for `peer.py` and `supernode.py`, which join them. Pure.
 """
 
 from __future__ import annotations

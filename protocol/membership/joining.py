@@ -1,7 +1,7 @@
 """One try to become a member: connect, Join, Welcome, roster.
 
 `Attempt` is the phase of a node that joins. It is told what comes by its link, and says in the end that this node has
-Entered, that this Failed, or that it is to be tried Elsewhere; where a failure leads back to, Membership knows.
+Entered, that this Failed, or that it is to be tried Elsewhere; where a failure leads back to, the `Course` knows.
 Its own supernode is joined in the same way, over a link that needs no dialling. Pure.
 """
 

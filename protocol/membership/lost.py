@@ -2,8 +2,9 @@
 
 Every member keeps these places, and whoever rules next starts from its own. A supernode looks there for another one
 of its network; that one belongs to it if it is at such a place, or if somebody at such a place obeys it (who of the two
-goes over, `rivals` says): whoever lost nobody in silence has nothing to be healed of. A place is the source of a
-validated connection, so nobody on another machine can speak from it; the node id in an Answer is but a claim.
+goes over, `protocol/ruling/rivals.py` says): whoever lost nobody in silence has nothing to be healed of. A place is the
+source of a validated connection, so nobody on another machine can speak from it; the node id in an Answer is but a
+claim.
 
 Pure: no socket, no thread, no clock.
 """

@@ -1,6 +1,6 @@
 """Queries out, Answers back, matched by nonce.
 
-Used by a member in all its phases (protocol/membership/course.py), and by `supernode.py`. Pure.
+Used by a member in all its phases (protocol/membership/course.py), and by a supernode and its desks. Pure.
 """
 
 from __future__ import annotations

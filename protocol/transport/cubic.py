@@ -1,4 +1,4 @@
-"""How fast to send: congestion control. Pure arithmetic on bytes, seconds and packet numbers.
+"""The congestion controller that is used: how fast to send. Pure arithmetic on bytes, seconds and packet numbers.
 
 `CubicQ` is CUBIC (RFC 9438) that wants evidence before it slows down for a loss:
 
@@ -13,6 +13,8 @@ the queue was its own. When the queue stays in spite of the cap, others are ther
 It finds the rate of the path in three ways: by slow start, which ends where a queue or losses show that the pipe is
 full, with the window that this pipe holds; by CUBIC; and, while there is no queue, by climbs: the window grows from
 round to round as long as the delivery grows with it, and goes back to where it was when it no longer does.
+
+Climbs and drains are in `climbing.py`, what may be concluded from in `evidence.py`, the contract in `congestion.py`.
 """
 
 from __future__ import annotations

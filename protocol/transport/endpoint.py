@@ -1,4 +1,4 @@
-"""One socket's side of the transport: many connections, address validation, and what comes from strangers.
+"""One socket's side of the transport: many connections, and what comes from strangers.
 
 Pure, like `connection.py`. Its owner (the network thread in `sockets/`, the simulator in the tests) does this:
 
@@ -8,7 +8,7 @@ Pure, like `connection.py`. Its owner (the network thread in `sockets/`, the sim
     endpoint.events                                         a deque to be emptied
 
 Nothing is remembered of an address, and no more bytes go to it than came, before it has proved by a cookie that
-it can receive there (RFC 9000 §8).
+it can receive there (RFC 9000 §8; `admission.py`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Frames: what the bytes of a connection are cut into. Their kinds, what stands in their bodies, and who cuts.
 
-A *frame* is one byte of kind, four of length and the body. Nobody below the verbs (`rdt.py`) and the links (`links.py`)
-asks what a kind means; a kind that is not known is passed over, so that later versions may have more.
+A *frame* is one byte of kind, four of length and the body. Nobody below the verbs (`rdt.py`, `sockets/`) and the links
+(`links.py`) asks what a kind means; one that is not known is passed over, so that later versions may have more.
 
     kind           body                          kind           body
     MESSAGE        a whole message               FILE_RECEIPT   number, SHA-256 of what was kept

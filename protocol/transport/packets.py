@@ -64,8 +64,8 @@ PREFIX_SIZE = PREFIX.size
 CHECKSUM = struct.Struct(">I")
 
 # DATA, BULK and PING: prefix, remote connection id, number of the batch's first packet, floor, the batch's stream
-# offset, step, index.  Packet `index` of a batch has number first + index, and its payload the offset + index * step:
-# the headers of a batch differ in index and checksum alone.  `floor` is how far below the first number the oldest
+# offset, step, index. Packet `index` of a batch has number first + index, and its payload the offset + index * step:
+# the headers of a batch differ in index and checksum alone. `floor` is how far below the first number the oldest
 # packet lies whose fate still interests the sender: ranges below it are forgotten.
 DATA_HEADER = struct.Struct(">IBBH8sQIQHH")
 DATA_HEADER_SIZE = DATA_HEADER.size
