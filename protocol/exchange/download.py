@@ -31,7 +31,6 @@ from protocol.messages import (
 from protocol.rates import Rate
 
 log = mishaps.logger("transfer")
-CONTENTS_KNOWN_MAX = 1024  # of one link
 
 
 class DownloadHands(Protocol):

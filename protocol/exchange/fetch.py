@@ -23,21 +23,12 @@ from protocol.content.troubles import ErrorKind, size_text
 from protocol.exchange.callers import NOT_A_MEMBER_REASON
 from protocol.exchange.contracts import Surroundings, kind_of, sentence_of
 from protocol.exchange.download import Download
-from protocol.exchange.lookout import Lookout, Prospect
+from protocol.exchange.lookout import USELESS_TIME, Lookout, Prospect
 from protocol.exchange.picking import bits_of
 from protocol.exchange.relays import Waiting
 from protocol.exchange.serving import MESH_OFF_REASON, Serving
 from protocol.exchange.source import DROP_AFTER, Source, SourceState
-from protocol.exchange.sources import (
-    BAN_TIME,
-    FELLOWS_WANTED,
-    SOURCES_MAX,
-    UNREACHABLE_TIME,
-    USELESS_TIME,
-    WHOLE_SOURCES_MORE,
-    SourceLink,
-    SourceLinks,
-)
+from protocol.exchange.sources import SourceLink, SourceLinks
 from protocol.exchange.store import Store
 from protocol.messages import (
     FILE_CHANGED,
@@ -58,6 +49,11 @@ from protocol.results import ListEntry, Notice
 
 log = mishaps.logger("transfer")
 
+SOURCES_MAX = 10  # of one content at once
+WHOLE_SOURCES_MORE = 4  # that have it all, beyond those
+FELLOWS_WANTED = 12  # of those who fetch the same: each of more is taken by lot, so that no few serve all
+UNREACHABLE_TIME = 10.0  # a node that could not be connected to is not tried again so long
+BAN_TIME = 600.0  # seconds that a source is left alone which sent what is not true (THREATS: G01)
 WITHOUT_OTHERS_MAX = 1 << 20  # bytes of a content that is mostly here before others could be found
 RECHECKS_MAX = 3  # of one content that another program changes here again and again
 

@@ -16,7 +16,7 @@ from typing import Optional
 from protocol.exchange.contracts import Surroundings
 from protocol.exchange.download import Download
 from protocol.exchange.source import Source, SourceState
-from protocol.exchange.sources import TICK, USELESS_TIME, SourceLinks
+from protocol.exchange.sources import TICK, SourceLinks
 from protocol.messages import (
     DISK_ERROR,
     FILE_CHANGED,
@@ -35,6 +35,7 @@ NOBODY_AFTER = 10.0  # seconds without a source while there is a supernode
 NOBODY_AFTER_WITHOUT_SUPERNODE = 60.0
 NOBODY_AFTER_PUT_OFF = 90.0  # while one that was offered may not be tried: a minute, and the next search
 NOBODY_AFTER_CHANGE = 2.0  # the same when the last source has just said that it has it no more
+USELESS_TIME = 60.0  # a source that sent nothing or was too slow is left alone so long
 HOPE_TIME = 30.0  # a source that has nothing new for us is hoped for so long
 VIA_AFTER = 0.5  # seconds that a direct offer may come after one that cannot be used directly
 UNREADABLE_CAUSES = {

@@ -15,7 +15,6 @@ from collections import OrderedDict, deque
 from typing import Any, Callable, Deque, Dict, Iterable, List, Optional, Protocol, Set, Tuple
 
 from protocol.exchange.contracts import Surroundings
-from protocol.exchange.download import CONTENTS_KNOWN_MAX
 from protocol.exchange.source import Source
 from protocol.hearsay import KEPT
 from protocol.messages import (
@@ -32,13 +31,9 @@ from protocol.messages import (
     encode_parts,
 )
 
-SOURCES_MAX = 10  # of one content at once
-WHOLE_SOURCES_MORE = 4  # that have it all, beyond those
-FELLOWS_WANTED = 12  # of those who fetch the same: each of more is taken by lot, so that no few serve all
-UNREACHABLE_TIME = 10.0  # a node that could not be connected to is not tried again so long
-USELESS_TIME = 60.0  # a source that sent nothing or was too slow is left alone so long
-STRIKES_MAX, BAN_TIME = 2, 600.0  # THREATS: G01
+STRIKES_MAX = 2  # THREATS: G01
 JUDGED_MAX = 4096  # strikes and bans remembered
+CONTENTS_KNOWN_MAX = 1024  # of one link
 BULK_IDLE = 10.0  # seconds until a link that nothing comes by is closed
 DROPPED_MAX = 1000  # senseless messages on one link before it is closed
 MESH_LINKS_MAX = 8  # members to stand by with; a link each, so a transfer begins at once

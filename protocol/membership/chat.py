@@ -20,7 +20,6 @@ from protocol.rates import Bucket
 SAYS_PER_SECOND = 15.0  # below what a supernode relays for one member
 SAYS_BURST = 10.0
 SAYS_UNDERWAY_MAX = 30  # without their echo: after a pause they come all at once, and a supernode takes 40 so
-SAID_LATELY = 5.0  # seconds before a supernode's last sign: what it took then it may not have told to everybody
 SAY_AGAIN_AFTER = 5.0  # seconds without the echo: the supernode dropped it
 RECENT_MAX = 200  # lines kept, so that a new supernode can repeat them to those who missed them
 SHOWN_MAX = 4096  # lines remembered, not to be shown twice; many more than are ever repeated

@@ -13,10 +13,9 @@ from __future__ import annotations
 import hmac
 from typing import Dict, Iterable, Optional, Tuple
 
-from protocol.messages import HEIRLOOMS_MAX, MEMBERS_MAX, Heirloom
+from protocol.messages import HEIRLOOMS_MAX, Heirloom
 
 MARK_SIZE = 16
-LOST_HEIRLOOMS_MAX = MEMBERS_MAX  # all but one of the largest network may be cut off at once
 
 
 def heirloom_of(node_id: bytes, opening: bytes, network_id: bytes) -> Heirloom:

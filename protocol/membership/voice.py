@@ -8,10 +8,12 @@ from __future__ import annotations
 import math
 from typing import Callable, Tuple
 
-from protocol.membership.chat import SAID_LATELY, ChatDesk, Farewell, Farewells
+from protocol.membership.chat import ChatDesk, Farewell, Farewells
 from protocol.membership.contracts import Owner, Speaker
 from protocol.membership.view import View
 from protocol.messages import CHAT_BYTES_MAX, Chat, Welcome
+
+SAID_LATELY = 5.0  # seconds before a supernode's last sign: what it took then it may not have told to everybody
 
 
 class Voice:

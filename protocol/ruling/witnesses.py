@@ -16,10 +16,10 @@ from protocol import messages
 from protocol.addresses import may_contact, seen_from
 from protocol.fields import Address
 from protocol.membership.contracts import Network, Seat
-from protocol.membership.heirs import LOST_HEIRLOOMS_MAX, Heirlooms, heirloom_of, is_heir, marked
+from protocol.membership.heirs import Heirlooms, heirloom_of, is_heir, marked
 from protocol.membership.lost import LostPlaces
 from protocol.membership.proofs import random_bytes
-from protocol.messages import NO_NODE, NOWHERE, Answer
+from protocol.messages import MEMBERS_MAX, NO_NODE, NOWHERE, Answer
 from protocol.rates import Bucket
 from protocol.ruling.doubt import Doubt
 from protocol.ruling.register import Line, Register
@@ -28,6 +28,7 @@ WITNESS_TIME = 15.0  # seconds that the word of a lost member counts; it is aske
 WITNESSED_MAX = 16  # other supernodes of the same network
 PROVES_PER_SECOND, PROVES_BURST = 1.0, 4.0  # however many claim to rule
 PROOFS_MAX = 16  # waited for
+LOST_HEIRLOOMS_MAX = MEMBERS_MAX  # all but one of the largest network may be cut off at once
 
 
 class Witnesses:
