@@ -1,4 +1,7 @@
-"""The file of a trace: lines are appended whole, up to a bound. What they say is in `protocol/transport/trace.py`."""
+"""The file of a trace: lines are appended whole, up to a bound. What they say is in `protocol/transport/trace.py`.
+
+Owned by the network thread whose packets it tells.
+"""
 
 from __future__ import annotations
 

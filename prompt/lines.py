@@ -1,4 +1,4 @@
-"""What happened, as a person reads it: sizes, times, names made safe to print, tables, and one line for each result.
+"""What happened, as a person reads it: sizes, times, tables, and one line for each result.
 
 Pure: a value goes in, text comes out. Whatever came from another node passes `safe_text` or `safe_label` on its way
 (THREATS: C01, A03); `prompt/console.py` decides when a line is shown.

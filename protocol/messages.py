@@ -133,7 +133,7 @@ class MemberEntry(NamedTuple):
 
 
 class Heirloom(NamedTuple):
-    """Who was of this node's people when it ruled has its key, or can make a mark with it (see heirs)."""
+    """Who was of this node's people when it ruled has its key, or can make a mark with it (membership/heirs.py)."""
 
     node_id: NodeId
     key: Secret
@@ -207,7 +207,7 @@ class Query(NamedTuple):
 
 @_message(2)
 class Answer(NamedTuple):
-    """Who I am and, if a member, where my supernode is. The HMAC proves it to members (see membership)."""
+    """Who I am and, if a member, where my supernode is. The HMAC proves it to members (membership/proofs.py)."""
 
     nonce: Nonce  # the Query's
     own_nonce: Nonce

@@ -2,7 +2,7 @@
 
 The first message on such a link names a node id, and anybody may write any id there. It is believed when the link comes
 from where the roster means that member to be: a node has one UDP socket, so a link comes from the host and port of its
-line in the roster, as seen from here (`Membership.seen_place` knows loopback members and the supernode's own line).
+line in the roster, as seen from here (`Members.seen_place` knows loopback members and the supernode's own line).
 An id that is not known there yet is that of a newcomer, or of one who came back from elsewhere: it waits, with what
 it says meanwhile, until the roster tells of it, but not for long. Who is no member gets a refusal and nothing else.
 

@@ -1,4 +1,4 @@
-"""The member's side of the network of nodes: who is here, who rules, and what to do when the ruler falls silent.
+"""The member's side of the network of nodes, as the Peer of this node has it.
 
 `Membership` is what Peer asks and tells. It is made of the `View` of the network, the `Course` of this node through its
 states, the `Voice` in the chat, the `Story` that its person was told, and what it is `Answering` to others; each is in

@@ -10,7 +10,7 @@ A line is plain ASCII, words divided by one space, and only ever gains keys and 
 SECONDS are monotonic, with six decimals; two nodes of one machine share that clock. CONNECTION is this side's
 connection id in hex, `-` where there is none. No value has a space; what other programs wrote is escaped.
 
-    sent, received   address, type (of wire.PacketType), size (bytes of UDP payload); then by type:
+    sent, received   address, type (of packets.PacketType), size (bytes of UDP payload); then by type:
                      DATA, BULK: number, offset (of the stream) · PING: number · ACK: largest, ranges (newest first, as
                      9-12,5-7), delay_us, credit · INIT, INIT_ACK: number (its sender's first), credit · CLOSE: code,
                      final_size, reason · FINAL: received · REFUSED: reason. What cannot be decoded has type=malformed
