@@ -43,7 +43,7 @@ if TYPE_CHECKING:                       # `open_node` imports them, once the fir
     import peer
     import rdt
     import supernode
-    from disk import library as files
+    from disk.library import Library, open_folder
     from disk.preparing import Preparing
     from disk.scanner import Scanner
     from protocol.content.shares import ScanResult
@@ -251,7 +251,7 @@ def set_up_signals(session: Session) -> None:
 class Node:
     """One node with all its threads; made stopped, and only ever used by the prompt thread."""
 
-    def __init__(self, settings: Settings, notify: Callable[[Any], None], library: files.Library,
+    def __init__(self, settings: Settings, notify: Callable[[Any], None], library: Library,
                  network: rdt.NetworkThread, is_port_own: bool) -> None:
         self.folder, self._is_port_own = relative_path(library.folder), is_port_own
         self.ip = interfaces.address_towards(settings.ip or ANY_ROUTE) or next(iter(own_addresses()), "127.0.0.1")
@@ -309,11 +309,11 @@ class Node:
 
 def _import_node() -> None:
     """Most of the program's time to start: a person sees the first line before it."""
-    global LibraryError, Preparing, Scanner, files, peer, ports_behind, rdt, supernode
+    global LibraryError, Preparing, Scanner, open_folder, peer, ports_behind, rdt, supernode
     import peer
     import rdt
     import supernode
-    from disk import library as files
+    from disk.library import open_folder
     from disk.preparing import Preparing
     from disk.scanner import Scanner
     from protocol.content.troubles import LibraryError
@@ -331,7 +331,7 @@ def open_node(settings: Settings, notify: Callable[[Any], None]) -> Node:
     """A node with all its threads, started; NodeError says why not."""
     _import_node()
     try:
-        library = files.open_folder(settings.folder, settings.is_folder_chosen)
+        library = open_folder(settings.folder, settings.is_folder_chosen)
     except LibraryError as error:
         raise NodeError(str(error), EXIT_FLAGS, ()) from error
     try:

@@ -212,7 +212,7 @@ SHARES = (Share("ana", 1_100_000_000, 54_100_000.0), Share("bo", 660_000_000, 34
           Share("cy", 0, 0.0, "queued 3rd"))
 
 
-# ---------------------------------------------------------------- a terminal
+# ---------------------------------------------------------------- a fake screen
 
 class Screen:
     """As much of a VT100 as readline and the prompt use: what a person would see."""

@@ -387,7 +387,7 @@ class Broken:
         self.close, self.execute = real.close, execute
 
 
-# ---- causes ---------------------------------------------------------------------------------------------------------
+# ---- What failed, and what follows from it
 
 
 def refusing(monkeypatch, module, name, number, is_meant):

@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Counter, List
 
 from protocol import fields
-from protocol.transport import packets as wire
 from protocol.transport.acknowledging import Acknowledging
 from protocol.transport.frames import Frame
 from protocol.transport.liveness import Liveness
+from protocol.transport.packets import AckPacket, BulkRun, encode_ack
 from protocol.transport.receiving import ReceiveStream
 from protocol.transport.recovery import RttEstimator
 
@@ -31,7 +31,7 @@ class Arrival:
         self._liveness = liveness
         self._stats = stats  # of the endpoint: what was dropped, by cause
 
-    def on_run(self, run: wire.BulkRun, datagrams: memoryview, frames: List[Frame], now: float) -> bool:
+    def on_run(self, run: BulkRun, datagrams: memoryview, frames: List[Frame], now: float) -> bool:
         """A run of BULK packets, if it is just the next bytes of a frame's body; else False, and nothing happened."""
         head, first, numbers = run.head, run.head.first + run.start, self.acknowledging
         if not (numbers.largest < first and numbers.is_in_reach(first)):
@@ -84,7 +84,7 @@ class Arrival:
         """The ACK that goes out now."""
         credit = self._receiving.credit
         largest, delay_us, ranges = self.acknowledging.take(credit, now)
-        return wire.encode_ack(wire.AckPacket(remote_id, largest, delay_us, credit, ranges))
+        return encode_ack(AckPacket(remote_id, largest, delay_us, credit, ranges))
 
     def raise_credit(self, now: float) -> None:
         """Let the remote send as far as there is room, and say so when half of a window is news (RFC 9000 §4.2)."""

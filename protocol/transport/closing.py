@@ -10,8 +10,7 @@ from __future__ import annotations
 import math
 from typing import Optional
 
-from protocol.transport import packets as wire
-from protocol.transport.packets import CloseCode, ClosePacket
+from protocol.transport.packets import CloseCode, ClosePacket, FinalPacket, encode_close, encode_final
 from protocol.transport.receiving import ReceiveStream
 from protocol.transport.recovery import PROBE_TIMEOUT_MAX, RttEstimator
 from protocol.transport.sending import SendStream
@@ -118,7 +117,7 @@ class Closing:
             return None
         if not self._is_final_said:
             self._is_final_said = True
-            return wire.encode_final(wire.FinalPacket(self._ours.connection_id, self._receiving.whole_to))
+            return encode_final(FinalPacket(self._ours.connection_id, self._receiving.whole_to))
         self._is_final_said = False  # before the next CLOSE, again
         self._count += 1
         if self.theirs is not None or self._count > CLOSE_TRIES:
@@ -127,4 +126,4 @@ class Closing:
             self.say_at, self.end_at = math.inf, now + self._interval
         else:
             self.say_at = now + self._interval
-        return wire.encode_close(self._ours)
+        return encode_close(self._ours)

@@ -12,10 +12,9 @@ import random
 from typing import Callable, List, NamedTuple, Optional
 
 from protocol.fields import Address, Buffer
-from protocol.transport import packets as wire
 from protocol.transport.mtu import PathMtu
 from protocol.transport.pacing import Pacer
-from protocol.transport.packets import DATA_HEADER_SIZE, BatchHead
+from protocol.transport.packets import DATA_HEADER_SIZE, BatchHead, bulk_headers, data_headers, encode_ping
 from protocol.transport.recovery import DATAGRAM_SIZE_BASE, Outcome, Recovery, SentBatch
 from protocol.transport.sending import SendStream
 
@@ -173,9 +172,9 @@ class Flight:
         head = BatchHead(self._remote_id, number, number - recovery.floor(), offset, payload_size)
         headers: Buffer
         if is_bulk and not self.checks_bulk:
-            headers = wire.bulk_headers(head, 0, count, len(payloads[-1]))
+            headers = bulk_headers(head, 0, count, len(payloads[-1]))
         else:
-            headers = wire.data_headers(head, payloads)
+            headers = data_headers(head, payloads)
         buffers: List[Buffer] = [b""] * (2 * count)
         buffers[0::2] = self._header_views(headers)
         buffers[1::2] = payloads
@@ -198,7 +197,7 @@ class Flight:
         if not size:
             self._ping_owed = False
         number = self._recovery.next_packet_number
-        datagram = wire.encode_ping(self._remote_id, number, number - self._recovery.floor(), size)
+        datagram = encode_ping(self._remote_id, number, number - self._recovery.floor(), size)
         self._record(SentBatch(number, 1, 0, 0, 0, len(datagram), now, mtu_probe=bool(size), is_app_limited=True))
         return lone_batch(self._address, datagram)
 
