@@ -240,3 +240,11 @@ def test_the_lines_of_the_readme_compare_the_controllers_and_draw_them(tmp_path)
     for name in ("cubicq", "newreno", "stubborn"):
         root = ElementTree.parse(tmp_path / (name + ".svg")).getroot()
         assert sum("packet" in element.get("class", "").split() for element in root.iter()) == 200
+
+
+def test_who_reads_a_few_lines_of_a_timeline_gets_them_and_no_traceback():
+    script = pathlib.Path(timeline.__file__)
+    drawing = subprocess.Popen([sys.executable, str(script), "--demo"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    drawing.stdout.close()  # before its first line
+    assert drawing.stderr.read() == b"" and drawing.wait(60) == 0
+    drawing.stderr.close()

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import collections
 import html
+import os
 import pathlib
 import sys
 from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
@@ -432,12 +433,19 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         print(error, file=sys.stderr)
         return 1
     part = shown_part(transfer, arguments.since, arguments.packets)
-    print(as_text(part), end="")
-    lost = sum(packet.arrived_at is None for packet in part.packets)
-    print("%d of %d packets, %d lost" % (len(part.packets), len(transfer.packets), lost))
     if arguments.svg:
         pathlib.Path(arguments.svg).write_text(as_svg(part), encoding="utf-8")
+    lost = sum(packet.arrived_at is None for packet in part.packets)
+    say("%s%d of %d packets, %d lost" % (as_text(part), len(part.packets), len(transfer.packets), lost))
     return 0
+
+
+def say(text: str) -> None:
+    """Print it, as far as anybody reads: `| head` has enough after its lines."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor is there a word at the end
 
 
 if __name__ == "__main__":
