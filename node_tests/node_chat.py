@@ -12,8 +12,8 @@ import os
 import sys
 from typing import Dict, List
 
-import scenario
-from scenario import Member, expect, results, say
+from stage import scenario
+from stage.scenario import Member, expect, results, say
 
 
 def body(arguments: argparse.Namespace) -> None:

@@ -14,8 +14,8 @@ import sys
 import time
 from typing import Any, List
 
-import scenario
-from scenario import Failed, Member, election, expect, failover, results, say
+from stage import scenario
+from stage.scenario import Failed, Member, election, expect, failover, results, say
 
 FOLLOW_TIME = 1.0  # seconds from the supernode's last word until the others follow the next
 LIST_TIME = 3.0  # seconds until the list is complete again

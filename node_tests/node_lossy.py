@@ -21,8 +21,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Counter, Dict, List, Optional, Tuple
 
-import scenario
-from scenario import Failed, expect, rdt, say
+from stage import scenario
+from stage.scenario import Failed, expect, rdt, say
 
 Address = Tuple[str, int]
 MESSAGES = 100

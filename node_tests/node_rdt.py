@@ -11,8 +11,8 @@ import os
 import sys
 from typing import List
 
-import scenario
-from scenario import Failed, expect, rdt, say
+from stage import scenario
+from stage.scenario import Failed, expect, rdt, say
 
 GREETING = b"welcome to all"
 GOOD_BYE = b"good-bye"

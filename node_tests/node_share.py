@@ -9,8 +9,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-import scenario
-from scenario import Member, expect, results, say
+from stage import scenario
+from stage.scenario import Member, expect, results, say
 
 
 def body(arguments: argparse.Namespace) -> None:

@@ -10,10 +10,10 @@ import sys
 import tracemalloc
 
 import pytest
-from simulator import EndpointDriver, World
 from test_hostile_transport import opened
 
 import rdt
+from node_tests.stage.simulator import EndpointDriver, World
 from protocol.messages import Offer, encode
 from protocol.transport.admission import CONNECTIONS_PER_HOST_MAX
 from protocol.transport.connection import ConnectionLost, FrameReceived, State

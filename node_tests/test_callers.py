@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from lab import Lab, content
-from simulator import Conditions
 from test_hostile import Outlaw
 
+from node_tests.stage.lab import Lab, content
+from node_tests.stage.simulator import Conditions
 from protocol import messages
 from protocol.exchange.callers import (
     CALLERS_MAX,

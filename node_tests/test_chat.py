@@ -7,7 +7,7 @@ from typing import Any, Dict, List
 
 import pytest
 
-from node_tests.stub_node import Lab, StubNode
+from node_tests.stage.stub_node import Lab, StubNode
 from node_tests.test_membership import obeyed_by_all
 from protocol import messages
 from protocol.membership.chat import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from node_tests.simulator import Pair, data_packet
+from node_tests.stage.simulator import Pair, data_packet
 from protocol.transport import packets as wire
 from protocol.transport.connection import State
 from protocol.transport.packets import PacketType

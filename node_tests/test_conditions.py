@@ -8,9 +8,9 @@ import math
 import statistics
 
 import pytest
-from amounts import amount
 
-from node_tests.simulator import EndpointDriver, Pair, PlainFlow
+from node_tests.stage.amounts import amount
+from node_tests.stage.simulator import EndpointDriver, Pair, PlainFlow
 from protocol.transport.connection import Connection
 from protocol.transport.frames import FRAME_SIZE_MAX
 from protocol.transport.receiving import RECEIVE_WINDOW_MAX

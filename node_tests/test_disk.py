@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Iterator, List
 
 import pytest
-from lab import MIB, Lab, Node, content
-from running import Running, free_port
 
 import disk.looking
 import disk.parts
 from disk import library
 from disk.library import Library
+from node_tests.stage.lab import MIB, Lab, Node, content
+from node_tests.stage.running import Running, free_port
 from prompt.lines import line_for
 from protocol.content.troubles import ErrorKind, LibraryError
 from protocol.exchange import holdings

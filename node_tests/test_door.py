@@ -14,12 +14,12 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import pytest
-from lab import Lab, content
-from lab import Node as LabNode
 
-from node_tests.simulator import World
-from node_tests.stub_node import PORT, StubNode
-from node_tests.usage import play_seeds
+from node_tests.stage.lab import Lab, content
+from node_tests.stage.lab import Node as LabNode
+from node_tests.stage.simulator import World
+from node_tests.stage.stub_node import PORT, StubNode
+from node_tests.stage.usage import play_seeds
 from protocol import messages
 from protocol.hearsay import Hearsay
 from protocol.membership.door import PORTS_BEHIND, at_door, is_better, leads_here, places_behind, ports_behind

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Optional
 
-from node_tests.stub_node import PORT, Lab, StubNode
+from node_tests.stage.stub_node import PORT, Lab, StubNode
 from node_tests.test_membership import obeyed_by_all
 from protocol.membership.election import CLAIM_WAIT, LAST_LOOK, PATIENCE, RANK_TIME, Election
 from protocol.membership.membership import State

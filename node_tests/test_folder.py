@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import MIB, content
 
 from disk import scanner as scanning
 from disk import small
@@ -19,6 +18,7 @@ from disk.downloads import Finished
 from disk.library import Library
 from disk.places import Folder
 from disk.scanner import Scanner
+from node_tests.stage.lab import MIB, content
 from protocol.content import listing
 from protocol.content import pieces as rules
 from protocol.content.listing import (

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Iterator, List, Tuple
 
 import pytest
-from running import PATIENCE, Running, free_port
 
 import rdt
+from node_tests.stage.running import PATIENCE, Running, free_port
 from prompt.session import Session
 from prompt.settings import NodeError
 from protocol.membership.door import ports_behind

@@ -13,13 +13,13 @@ import zlib
 from typing import List, NamedTuple, Optional, Tuple
 
 import pytest
-from amounts import amount
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from simulator import EndpointDriver, Pair
 from test_hostile_transport import ack_of_pairs, arrive, data_packet, frame, kind_of
 
 import rdt
+from node_tests.stage.amounts import amount
+from node_tests.stage.simulator import EndpointDriver, Pair
 from protocol import fields, messages
 from protocol.fields import WireError
 from protocol.transport import packets as wire

@@ -20,10 +20,10 @@ if __name__ == "__main__":
 
 import pytest
 import test_network
-from amounts import amount
-from usage import play_seeds
 
 from disk import parts, small
+from node_tests.stage.amounts import amount
+from node_tests.stage.usage import play_seeds
 from protocol.content import pieces as content
 from protocol.exchange import source, uploads
 

@@ -15,12 +15,12 @@ from collections import deque
 from pathlib import Path
 
 import pytest
-from amounts import amount
-from lab import MIB, PORT, Lab, Node, content
-from running import Running, free_port
-from simulator import Pair, data_packet
 
 import rdt
+from node_tests.stage.amounts import amount
+from node_tests.stage.lab import MIB, PORT, Lab, Node, content
+from node_tests.stage.running import Running, free_port
+from node_tests.stage.simulator import Pair, data_packet
 from prompt.session import WAITING_LINES_MAX, Session
 from protocol import fields, messages
 from protocol.content.pieces import digests_of, identity_of

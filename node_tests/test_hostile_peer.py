@@ -6,8 +6,8 @@ import os
 from dataclasses import replace
 
 import pytest
-from lab import MIB, PORT, content
 
+from node_tests.stage.lab import MIB, PORT, content
 from protocol import messages
 from protocol.content.pieces import digests_of, identity_of
 from protocol.content.shares import ScanResult

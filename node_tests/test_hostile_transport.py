@@ -19,12 +19,12 @@ import threading
 import time
 
 import pytest
-from amounts import amount
-from lab import Lab, content
-from simulator import Conditions, EndpointDriver, Pair, World, data_packet
 
 import rdt
 from disk.sequential import SequentialReader, SequentialWriter
+from node_tests.stage.amounts import amount
+from node_tests.stage.lab import Lab, content
+from node_tests.stage.simulator import Conditions, EndpointDriver, Pair, World, data_packet
 from protocol import rates
 from protocol.results import ChatReceived, DownloadDone
 from protocol.transport import admission

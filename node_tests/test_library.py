@@ -12,7 +12,17 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from folders import (
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from disk import library, parts, places, room
+from disk.access import OPEN_FILES_MAX, write_at
+from disk.library import Library
+from disk.parts import Parts
+from disk.room import Room
+from disk.scanner import Scanner
+from disk.sequential import SequentialReader, SequentialWriter
+from node_tests.stage.folders import (
     GIB,
     KIB,
     MIB,
@@ -26,16 +36,6 @@ from folders import (
     run_python,
     world_readable,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from disk import library, parts, places, room
-from disk.access import OPEN_FILES_MAX, write_at
-from disk.library import Library
-from disk.parts import Parts
-from disk.room import Room
-from disk.scanner import Scanner
-from disk.sequential import SequentialReader, SequentialWriter
 from protocol.content.listing import FOLDER_ENTRIES_MAX, FolderEntry, encode_folder
 from protocol.content.names import check_name
 from protocol.content.parts import Destination

@@ -20,8 +20,8 @@ import pytest
 if __name__ == "__main__":
     sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from node_tests.simulator import Conditions, EndpointDriver, World
-from node_tests.usage import Tell, play_seeds
+from node_tests.stage.simulator import Conditions, EndpointDriver, World
+from node_tests.stage.usage import Tell, play_seeds
 from protocol.transport import acknowledging, endpoint, frames
 from protocol.transport import receiving as streams
 from protocol.transport.connection import ConnectionLost, Established, FrameReceived, State

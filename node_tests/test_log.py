@@ -3,10 +3,10 @@
 import logging
 
 import pytest
-from lab import Lab, content
 
 import node_client
-from node_tests.simulator import Conditions, Pair
+from node_tests.stage.lab import Lab, content
+from node_tests.stage.simulator import Conditions, Pair
 from prompt.lines import share_lines
 from protocol import mishaps
 from protocol.figures import PathFigures

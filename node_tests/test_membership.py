@@ -7,8 +7,8 @@ from typing import Any, Dict, List, Tuple
 
 import pytest
 
-from node_tests.simulator import World
-from node_tests.stub_node import PORT, Lab, StubNode, share
+from node_tests.stage.simulator import World
+from node_tests.stage.stub_node import PORT, Lab, StubNode, share
 from protocol import messages
 from protocol.addresses import may_contact, seen_from
 from protocol.membership.chat import ChatDesk

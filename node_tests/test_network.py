@@ -26,12 +26,12 @@ if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import pytest
-from amounts import amount
-from folders import entries_of
-from lab import PORT, Lab, Node
-from simulator import Conditions
-from usage import play_seeds
 
+from node_tests.stage.amounts import amount
+from node_tests.stage.folders import entries_of
+from node_tests.stage.lab import PORT, Lab, Node
+from node_tests.stage.simulator import Conditions
+from node_tests.stage.usage import play_seeds
 from protocol.content.pieces import digests_of, identity_of
 from protocol.membership.door import ports_behind
 from protocol.results import ChatReceived, DownloadDone, FetchAnswer, Outcome, Progress, Stopped, SupernodeChanged

@@ -5,7 +5,7 @@ import math
 import pytest
 
 import rdt
-from node_tests.simulator import Pair
+from node_tests.stage.simulator import Pair
 from protocol.transport.congestion import Acknowledged
 from protocol.transport.newreno import NewReno
 

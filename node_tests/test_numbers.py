@@ -9,10 +9,10 @@ from __future__ import annotations
 import sys
 
 import pytest
-from lab import PORT, content
-from simulator import Pair
 from test_hostile import Outlaw, offers_all
 
+from node_tests.stage.lab import PORT, content
+from node_tests.stage.simulator import Pair
 from protocol import fields, messages
 from protocol.content.listing import FOLDER_ENTRIES_MAX
 from protocol.content.pieces import FILE_SIZE_MAX, digests_of, identity_of, piece_count_of, piece_size_of

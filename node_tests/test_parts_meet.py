@@ -16,11 +16,11 @@ if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import pytest
-from amounts import amount
-from usage import Tell, play_seeds
 
-from node_tests.simulator import World
-from node_tests.stub_node import StubNode
+from node_tests.stage.amounts import amount
+from node_tests.stage.simulator import World
+from node_tests.stage.stub_node import StubNode
+from node_tests.stage.usage import Tell, play_seeds
 from protocol.membership.membership import State
 
 SEEDS, BLOCK = amount(400, 40), 20

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from node_tests.simulator import EndpointDriver, Pair, data_packet
+from node_tests.stage.simulator import EndpointDriver, Pair, data_packet
 from protocol.transport import packets as wire
 from protocol.transport import receiving as streams
 from protocol.transport.congestion import Acknowledged

@@ -9,11 +9,11 @@ import time
 from contextlib import closing
 
 import pytest
-from lab import MIB, PORT, Lab, Node, content
-from simulator import Conditions
 
 import disk.parts
 import disk.room
+from node_tests.stage.lab import MIB, PORT, Lab, Node, content
+from node_tests.stage.simulator import Conditions
 from prompt.lines import line_for
 from protocol.content.troubles import ErrorKind, LibraryError
 from protocol.exchange import lists

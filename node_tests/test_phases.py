@@ -7,7 +7,7 @@ from typing import Any, List
 
 import pytest
 
-from node_tests.simulator import World
+from node_tests.stage.simulator import World
 from protocol import messages
 from protocol.hearsay import Hearsay
 from protocol.membership.belonging import SUSPECT_AFTER, Bond, Silent

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Iterator
 
 import pytest
-import scenario
-from amounts import amount
-from running import PATIENCE, ROOT, Running, free_port
 
 import node_client
+from node_tests.stage import scenario
+from node_tests.stage.amounts import amount
+from node_tests.stage.running import PATIENCE, ROOT, Running, free_port
 from protocol.content.parts import decode_map
 from protocol.content.pieces import piece_length, piece_size_of
 

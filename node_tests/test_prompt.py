@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pytest
-from running import free_port
 
 HOME = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(HOME))
 
 import node_client  # noqa: E402
 from node_client import DiskThread, NodeThread  # noqa: E402
+from node_tests.stage.running import free_port  # noqa: E402
 from prompt import lines, settings  # noqa: E402
 from prompt.commands import help_lines, parse_command, show_help, unknown_line  # noqa: E402
 from prompt.console import Console, line_for  # noqa: E402

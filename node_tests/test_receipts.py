@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from lab import Lab, Node, content
-from simulator import Conditions
 
+from node_tests.stage.lab import Lab, Node, content
+from node_tests.stage.simulator import Conditions
 from protocol.exchange.serving import RECEIPT_TIME
 from protocol.results import DownloadDone, UploadDone
 

@@ -32,13 +32,13 @@ if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import pytest
-from amounts import amount
-from lab import MIB, PORT, Lab, Node, content
-from rogues import Greedy, Liar
-from simulator import Conditions, World
 from test_hostile import BAD_PLACES
 
 from disk.library import Library
+from node_tests.stage.amounts import amount
+from node_tests.stage.lab import MIB, PORT, Lab, Node, content
+from node_tests.stage.rogues import Greedy, Liar
+from node_tests.stage.simulator import Conditions, World
 from protocol.buffers import BufferPool
 from protocol.content.pieces import digests_of, identity_of
 from protocol.results import ChatReceived, DownloadDone, Joined, Left, Outcome, Progress, Stopped, UploadDone

@@ -9,11 +9,11 @@ import struct
 from collections import namedtuple
 
 import pytest
-from folders import Content
 
 from disk import access, digests, looking, making, maps, parts, room
 from disk.library import Library
 from disk.scanner import Scanner
+from node_tests.stage.folders import Content
 from protocol.content import listing
 from protocol.content.listing import FolderEntry, decode_listing, encode_folder
 from protocol.content.parts import Destination

@@ -14,7 +14,6 @@ import types
 from pathlib import Path
 
 import pytest
-from folders import GIB, MIB, POSIX, Content, bytes_of, entries_of, fetch, fill, needs_posix, run_python, world_readable
 
 from disk import digests as kept_digests
 from disk import library
@@ -23,6 +22,19 @@ from disk.access import open_regular
 from disk.digests import DIGESTS_FILE
 from disk.library import Library
 from disk.scanner import BREATH_TIME, PASS_INTERVAL_MIN, Scanner
+from node_tests.stage.folders import (
+    GIB,
+    MIB,
+    POSIX,
+    Content,
+    bytes_of,
+    entries_of,
+    fetch,
+    fill,
+    needs_posix,
+    run_python,
+    world_readable,
+)
 from protocol.content.pieces import digests_of, identity_of, piece_count_of
 from protocol.content.shares import ScanResult, SharedFile, SharesById
 from protocol.content.troubles import LibraryError

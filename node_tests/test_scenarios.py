@@ -9,7 +9,8 @@ import sys
 from typing import Iterator, List
 
 import pytest
-from running import PATIENCE, ROOT, Running, free_port
+
+from node_tests.stage.running import PATIENCE, ROOT, Running, free_port
 
 GENEROUS = ["--follow-within", 30, "--list-within", 40]  # a busy machine; the scripts have the rules' own
 

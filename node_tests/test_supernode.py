@@ -8,9 +8,9 @@ from collections import Counter
 from typing import Any, Dict, Iterator, List, Tuple
 
 import pytest
-from amounts import amount
 
-from node_tests.stub_node import PORT, Lab, StubNode, share
+from node_tests.stage.amounts import amount
+from node_tests.stage.stub_node import PORT, Lab, StubNode, share
 from node_tests.test_membership import Stranger, obeyed_by_all
 from protocol import messages
 from protocol.membership.proofs import node_id_of, random_bytes

@@ -7,7 +7,7 @@ from typing import Any, List, Tuple
 
 import pytest
 
-from node_tests.stub_node import PORT, Lab, StubNode
+from node_tests.stage.stub_node import PORT, Lab, StubNode
 from node_tests.test_membership import Stranger
 from protocol import messages
 from protocol.credit import ANSWER_SIZE

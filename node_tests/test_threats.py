@@ -11,10 +11,6 @@ from pathlib import Path
 
 import pytest
 import test_network
-from amounts import amount
-from lab import MIB, PORT, Lab, content
-from running import Running, free_port
-from simulator import Conditions, data_packet
 from test_hostile import Outlaw, Strangers, offers_all, status_of
 from test_hostile_peer import Stranger, tree_of
 from test_hostile_transport import init
@@ -24,7 +20,11 @@ from test_rogues import held_bytes
 import rdt
 from disk import library
 from disk.scanner import Scanner
-from node_tests import stub_node
+from node_tests.stage import stub_node
+from node_tests.stage.amounts import amount
+from node_tests.stage.lab import MIB, PORT, Lab, content
+from node_tests.stage.running import Running, free_port
+from node_tests.stage.simulator import Conditions, data_packet
 from node_tests.test_membership import obeyed_by_all
 from protocol import messages
 from protocol.content.pieces import digests_of, identity_of, piece_length

@@ -13,8 +13,8 @@ import node_client
 import rdt
 from disk import tracing
 from disk.tracing import TraceFile
-from node_tests.simulator import Pair
 from node_tests.stage import timeline
+from node_tests.stage.simulator import Pair
 from node_tests.stage.timeline import CLIENT, SERVER, Packet
 from protocol.transport.connection import Connection
 from protocol.transport.endpoint import Endpoint
@@ -231,7 +231,7 @@ def test_the_program_says_what_is_wrong(tmp_path, capsys):
 
 def test_the_lines_of_the_readme_compare_the_controllers_and_draw_them(tmp_path):
     readme = pathlib.Path(rdt.__file__).with_name("README.md").read_text(encoding="utf-8")
-    (code,) = re.findall("```python\n(from node_tests.simulator .*?)```", readme, re.DOTALL)
+    (code,) = re.findall("```python\n(from node_tests.stage.simulator .*?)```", readme, re.DOTALL)
     path = {**os.environ, "PYTHONPATH": str(pathlib.Path(rdt.__file__).parent)}
     command = [sys.executable, "-c", code]
     run = subprocess.run(command, cwd=tmp_path, env=path, capture_output=True, text=True, timeout=60)

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from node_tests.simulator import EndpointDriver, Pair, data_packet, flip_bit
+from node_tests.stage.simulator import EndpointDriver, Pair, data_packet, flip_bit
 from protocol.transport import packets as wire
 from protocol.transport.admission import CONNECTIONS_PER_HOST_MAX
 from protocol.transport.connection import ConnectionLost, Established, State

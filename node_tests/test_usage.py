@@ -7,7 +7,8 @@ import subprocess
 import sys
 
 import pytest
-import usage
+
+from node_tests.stage import usage
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SCRIPTS = ["node_client.py"] + sorted(
@@ -93,7 +94,7 @@ def test_a_life_is_replayed_with_its_packets(tmp_path):
 
 
 FAILING = """
-from node_tests.simulator import Pair
+from node_tests.stage.simulator import Pair
 
 def test_that_fails():
     assert Pair().connected() is None

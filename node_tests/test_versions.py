@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import NamedTuple, Optional
 
 import pytest
-from running import ROOT, Running, free_port
+
+from node_tests.stage.running import ROOT, Running, free_port
 
 THIS = ROOT / "node_client.py"
 CONTENT_SIZE = 3_000_000  # bytes: some pieces

@@ -22,11 +22,11 @@ import pathlib
 import sys
 from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from node_tests.simulator import Pair  # noqa: E402
+from node_tests.stage.simulator import Pair  # noqa: E402
 from protocol.transport.controllers import CONTROLLERS, DEFAULT  # noqa: E402
 from protocol.transport.trace import Record, decode_record  # noqa: E402
 

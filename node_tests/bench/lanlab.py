@@ -1,6 +1,6 @@
 """A lab of N hosts on one switch, on one Linux machine, as root; nothing of it reaches another network.
 
-    python node_tests/lanlab.py [--hosts N] [--rate MBIT] [--queue MS] -- SHELL COMMAND
+    python node_tests/bench/lanlab.py [--hosts N] [--rate MBIT] [--queue MS] -- SHELL COMMAND
 
 One network namespace a host, with 198.18.0.1 .. 198.18.0.N/24, each on a veth pair into a bridge (the switch) in a
 namespace of its own, so that broadcasts reach every host. With --rate, each host's uplink and downlink are limited to
@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import argparse
 import os
+import pathlib
 import subprocess
 import sys
 from typing import Dict, List
 
-import netlab
-from netlab import run_tool
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
+
+from node_tests.bench import netlab
+from node_tests.bench.netlab import run_tool
 
 BURST = "64kb"  # of the token bucket: a batch of datagrams that travels whole
 HOSTS_MAX = 250

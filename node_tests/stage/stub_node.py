@@ -6,7 +6,7 @@ import random
 from collections import deque
 from typing import Any, Deque, List, Optional, Tuple
 
-from node_tests.simulator import World
+from node_tests.stage.simulator import World
 from protocol import messages
 from protocol.fields import WireError
 from protocol.membership.contracts import Seat

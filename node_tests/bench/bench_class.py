@@ -1,7 +1,7 @@
 """A class fetches one file at once: so many hosts on a switch, 100 Mbit/s each, beside libtorrent and http.server.
 
-    python node_tests/bench_class.py [--scenes NAME,NAME...] [--hosts N] [--size MB] [--rate MBIT] [--runs N]
-                                     [--no-peers] [--peers-python PYTHON] [--svg FILE] [--markdown]
+    python node_tests/bench/bench_class.py [--scenes NAME,NAME...] [--hosts N] [--size MB] [--rate MBIT] [--runs N]
+                                           [--no-peers] [--peers-python PYTHON] [--svg FILE] [--markdown]
 
 Needs root: every host is a network namespace (`lanlab.py`), every node a `node_client.py` that is typed to. A scene's
 time goes from the request, typed at all at once, to the `OK` line of the last, after which the file is compared. What
@@ -28,18 +28,20 @@ import threading
 import time
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 HERE = pathlib.Path(__file__).resolve().parent
-sys.path[:0] = [str(ROOT), str(HERE)]
+ROOT = HERE.parents[1]
+sys.path.insert(0, str(ROOT))
 
-import bench_ends  # noqa: E402
-import bench_link  # noqa: E402
-import bench_peers  # noqa: E402
-import bench_transport  # noqa: E402
-import drawing  # noqa: E402
-import lanlab  # noqa: E402
-import netlab  # noqa: E402
-from usage import run_end  # noqa: E402
+from node_tests.bench import (  # noqa: E402
+    bench_ends,
+    bench_link,
+    bench_peers,
+    bench_transport,
+    drawing,
+    lanlab,
+    netlab,
+)
+from node_tests.stage.usage import run_end  # noqa: E402
 
 PORT, TORRENT_PORT, HTTP_PORT = 6020, 6881, 8000
 NAME = "image.bin"

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any, List, Match, Optional, Sequence
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 60.0  # seconds: the machine may be busy with other things; what works takes a few
 STORY_LINES = 50  # from the beginning and from the end of what a program printed
 ASK_INTERVAL = 0.05  # seconds between two questions about what nothing announces

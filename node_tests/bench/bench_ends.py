@@ -30,11 +30,11 @@ import threading
 import time
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 import rdt  # noqa: E402
-from node_tests.usage import run_end  # noqa: E402
+from node_tests.stage.usage import run_end  # noqa: E402
 from protocol.transport import controllers  # noqa: E402
 
 MIB = 1 << 20

@@ -8,11 +8,10 @@ from __future__ import annotations
 import os
 import random
 
-from simulator import World
-
 from disk.library import Library
 from disk.preparing import Preparing
 from disk.scanner import Scanner
+from node_tests.stage.simulator import World
 from peer import Peer
 from protocol.results import DownloadDone, Outcome, Stopped
 from supernode import Supernode

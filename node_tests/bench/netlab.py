@@ -1,6 +1,6 @@
 """Two hosts joined by an emulated link, or by a veth pair, on one Linux machine; needs root.
 
-    python node_tests/netlab.py [--rate MBIT] [--delay MS] [--loss P] [--queue MS] [--reorder P] [--duplicate P]
+    python node_tests/bench/netlab.py [--rate MBIT] [--delay MS] [--loss P] [--queue MS] [--reorder P] [--duplicate P]
                                 [--loss-back P] [--mtu N] [--script FILE] [--stats] -- SHELL COMMAND
 
 `Link` makes two network namespaces, each with a TUN device, and carries every IP packet between them through a

@@ -17,6 +17,7 @@ import getpass
 import glob
 import json
 import os
+import pathlib
 import shutil
 import socket
 import subprocess
@@ -25,8 +26,10 @@ import tempfile
 import time
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence
 
-from running import free_port
-from usage import run_end
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
+
+from node_tests.stage.running import free_port
+from node_tests.stage.usage import run_end
 
 LOCAL = "127.0.0.1"
 MIB = 1 << 20

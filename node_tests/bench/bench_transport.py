@@ -1,9 +1,9 @@
 """How fast a file travels: this transport, the whole program, kernel TCP doing the same work, and other programs.
 
-    python node_tests/bench_transport.py [--size MIB] [--runs N] [--rows TEXT,TEXT...] [--no-peers] [--no-small]
+    python node_tests/bench/bench_transport.py [--size MIB] [--runs N] [--rows TEXT,TEXT...] [--no-peers] [--no-small]
                                          [--no-offload] [--veth] [--link [--cases NAMES] [--link-runs N]] [--svg FILE]
                                          [--markdown]
-    python node_tests/bench_transport.py --readme      # all of it, and its tables into README.md; needs root
+    python node_tests/bench/bench_transport.py --readme      # all of it, and its tables into README.md; needs root
 
 Kernel TCP does here in Python what we do: (a) the receiver writes the file and verifies SHA-256 of what came, the
 sender knows the digest beforehand; (b) the sender hashes the file while it sends, too. `send_file` hashes, so its peer
@@ -30,12 +30,11 @@ import tempfile
 import time
 from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-import bench_ends
-import bench_link
-import bench_peers
-import netlab
-from bench_ends import MIB, ROOT, WAIT, Process, rdt
-from running import free_port
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
+
+from node_tests.bench import bench_ends, bench_link, bench_peers, netlab
+from node_tests.bench.bench_ends import MIB, ROOT, WAIT, Process, rdt
+from node_tests.stage.running import free_port
 
 NO_OFFLOAD = {"RDT_NO_OFFLOAD": "1"}  # read by rdt.open
 CHECKED = "SHA-256, flushed"

@@ -1,7 +1,7 @@
 """How fast data travels over links that are not loopback: this transport beside kernel TCP CUBIC and BBR.
 
-    python node_tests/bench_link.py [--cases NAME,NAME...] [--seconds S] [--runs N] [--controller NAME] [--svg FILE]
-                                    [--markdown]
+    python node_tests/bench/bench_link.py [--cases NAME,NAME...] [--seconds S] [--runs N] [--controller NAME]
+                                          [--svg FILE] [--markdown]
 
 Needs root: every case runs between two network namespaces over the link that `netlab.py` emulates, the same for each
 kind of flow, one after the other. What counts is what has arrived at the receiver. --svg measures goodput at several
@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import dataclasses
 import os
+import pathlib
 import statistics
 import sys
 import tempfile
@@ -21,11 +22,10 @@ import threading
 import time
 from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-import bench_ends
-import drawing
-import netlab
-from netlab import Conditions, Link
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
+from node_tests.bench import bench_ends, drawing, netlab
+from node_tests.bench.netlab import Conditions, Link
 from protocol.transport.controllers import CONTROLLERS, DEFAULT
 
 RDT = "rdt"

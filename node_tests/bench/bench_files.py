@@ -1,7 +1,7 @@
 """How the program does with many files and with huge ones, on loopback, as a person has it.
 
-    python node_tests/bench_files.py [--cases small,scan,list,sparse,yield] [--files N] [--scanned N] [--flat]
-                                     [--listed N] [--sparse GIB] [--runs N] [--folder DIR] [--markdown]
+    python node_tests/bench/bench_files.py [--cases small,scan,list,sparse,yield] [--files N] [--scanned N] [--flat]
+                                           [--listed N] [--sparse GIB] [--runs N] [--folder DIR] [--markdown]
 
     small    one `R` of a folder of 10,000 files of 1 kB: files per second in all and by tenths; rsync's daemon beside
     scan     100,000 files shared: how soon the prompt answers meanwhile, when all are listed, and a second start
@@ -18,21 +18,23 @@ import argparse
 import contextlib
 import filecmp
 import os
+import pathlib
 import platform
 import shutil
 import socket
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence
 
-import bench_link
-import bench_peers
-import bench_transport
-import running
-from running import Running, free_port
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
+
+from node_tests.bench import bench_link, bench_peers, bench_transport
+from node_tests.stage import running
+from node_tests.stage.running import Running, free_port
 
 running.PATIENCE = 900.0  # seconds; a bound, not an expectation
 G_EVERY = 0.7  # seconds: who asks for long lists more often has to wait for it
