@@ -29,10 +29,11 @@ class Running:
     """A Python program in a process of its own; leaving the `with` stops it."""
 
     def __init__(
-        self, script: str, *flags: object, cwd: Any = ROOT, python: Sequence[str] = (), **environment: str
-    ) -> None:
-        """`python`: flags for the interpreter itself; the rest goes into its environment."""
-        command = [sys.executable, *python, str(ROOT / script), *map(str, flags)]
+        self, script: str, *flags: object, cwd: Any = ROOT, on: Sequence[str] = (), python: Sequence[str] = (),
+        **environment: str,
+    ) -> None:  # fmt: skip
+        """`on`: what puts it on another host; `python`: flags for the interpreter; the rest: its environment."""
+        command = [*on, sys.executable, *python, str(ROOT / script), *map(str, flags)]
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8", **environment}
         self.title = " ".join([script, *map(str, flags)])
         self.lines: List[str] = []
