@@ -27,7 +27,7 @@ import random
 import signal
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Callable, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Callable, List, Optional, Protocol, Sequence, Tuple, runtime_checkable
 
 from prompt.console import relative_path
 from prompt.lines import line_for
@@ -36,7 +36,10 @@ from prompt.session import Session
 from prompt.settings import EXIT_FLAGS, NodeError, Settings, parse_flags
 from prompt.terminal import Terminal
 from protocol import mishaps, results
+from protocol.addresses import is_loopback_host
+from protocol.fields import Address, Buffer
 from protocol.looks import safe_text
+from protocol.network import DoorListener
 from sockets import interfaces
 
 if TYPE_CHECKING:                       # `open_node` imports them, once the first line is on the screen
@@ -60,19 +63,28 @@ LOG_BYTES_MAX = 16 << 20            # of the log, and of the one before it
 
 # ---------------------------------------------------------------- threads
 
+class Roles(Protocol):
+    """What the node thread asks of those who live on it."""
+
+    def on_timer(self, now: float) -> None: ...
+
+    def next_deadline(self) -> float: ...
+
+
 class NodeThread:
     """Runs closures and the roles' timer, one at a time; what fails is logged and dropped, and the thread lives."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
         self.inbox: queue.SimpleQueue[Optional[Callable[[float], None]]] = queue.SimpleQueue()
-        self.peer: Any = None               # set before `start`
         self.failures = 0
+        self._roles: Optional[Roles] = None     # from `start` on
         self._deadline = 0.0                # of the roles, as they told it after the last turn
         self._thread = threading.Thread(target=self._run, name="node", daemon=True)
 
-    def start(self) -> None:
+    def start(self, roles: Roles) -> None:
         """Starts the thread."""
+        self._roles = roles
         self._thread.start()
 
     def call(self, closure: Callable[[float], None]) -> None:
@@ -101,10 +113,11 @@ class NodeThread:
         return True
 
     def _on_time(self, now: float) -> None:
+        assert self._roles is not None
         self._deadline = now                    # should the roles fail to tell theirs
-        if now >= self.peer.next_deadline():
-            self.peer.on_timer(now)
-        self._deadline = self.peer.next_deadline()
+        if now >= self._roles.next_deadline():
+            self._roles.on_timer(now)
+        self._deadline = self._roles.next_deadline()
 
     def _patience(self) -> float:
         # After a failed timer the deadline may stay in the past: never spin on it.
@@ -117,6 +130,15 @@ class NodeThread:
         except Exception:
             self.failures += 1
             log.exception("an event on the node thread was dropped")
+
+
+@runtime_checkable
+class PreparedJob(Protocol):
+    """A disk job of which a part is done beside the disk thread, before its turn comes."""
+
+    def ahead(self) -> None: ...
+
+    def __call__(self) -> Any: ...
 
 
 class DiskThread:
@@ -138,10 +160,10 @@ class DiskThread:
     def __call__(self, job: Callable[[], Any], done: Callable[[Any, Optional[Exception], float], None]) -> None:
         """From any thread: `job()` here, then `done(result, error, now)` on the node thread.
 
-        A job's `ahead`, if it has one, is begun at once on a thread beside this one, and done before the job.
+        The `ahead` of a `PreparedJob` is begun at once on a thread beside this one, and done before the job.
         """
-        ahead = getattr(job, "ahead", None)
-        self._jobs.put((job, done, ahead and self._digests.submit(ahead)))
+        ahead = self._digests.submit(job.ahead) if isinstance(job, PreparedJob) else None
+        self._jobs.put((job, done, ahead))
 
     def stop(self, timeout: float) -> None:
         """Ends it after the jobs that wait."""
@@ -216,7 +238,7 @@ def own_addresses(ip: Optional[str] = None) -> List[str]:
     found = [own for own, _ in interfaces.interfaces()]
     if ip and interfaces.address_towards(ip) == ip:    # not by bind(): some systems grant that for any address
         found.append(ip)
-    return [own for own in dict.fromkeys(found) if not own.startswith("127.")]
+    return [own for own in dict.fromkeys(found) if not is_loopback_host(own)]
 
 
 def log_handler(path: str) -> logging.FileHandler:
@@ -248,6 +270,31 @@ def set_up_signals(session: Session) -> None:
             signal.signal(getattr(signal, name), session.on_signal)
 
 
+class NodeListener(DoorListener):
+    """On the network thread: what happens there is passed on to the node thread, which tells it to the peer."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def on_link_up(self, link: int, address: Address, incoming: bool) -> None:
+        self._node.call(lambda now: self._node.peer.on_link_up(link, address, incoming, now))
+
+    def on_link_lost(self, link: int, reason: str) -> None:
+        self._node.call(lambda now: self._node.peer.on_link_lost(link, reason, now))
+
+    def on_message(self, link: int, data: Buffer) -> None:
+        self._node.call(lambda now: self._node.hear(link, data, now))
+
+    def on_writable(self, link: int) -> None:
+        self._node.call(lambda now: self._node.peer.on_writable(link, now))
+
+    def on_lone(self, address: Address, data: bytes) -> None:
+        self._node.call(lambda now: self._node.peer.on_lone(address, data, now))
+
+    def on_door_lone(self, address: Address, data: bytes) -> None:
+        self._node.call(lambda now: self._node.peer.on_door_lone(address, data, now))
+
+
 class Node:
     """One node with all its threads; made stopped, and only ever used by the prompt thread."""
 
@@ -255,7 +302,7 @@ class Node:
                  network: rdt.NetworkThread, is_port_own: bool) -> None:
         self.folder, self._is_port_own = relative_path(library.folder), is_port_own
         self.ip = interfaces.address_towards(settings.ip or ANY_ROUTE) or next(iter(own_addresses()), "127.0.0.1")
-        self.is_local = network.address[0].startswith("127.")
+        self.is_local = is_loopback_host(network.address[0])
         self._thread = NodeThread(time.monotonic)
         self.call = self._thread.call
         self._disk = DiskThread(self._thread)
@@ -264,8 +311,8 @@ class Node:
         is_over = threading.Event()
         scanner = Scanner(library.folder, is_over, is_disk_busy=library.is_busy)
         self._scanner = ScannerThread(scanner, self._on_scanned, is_over)
-        self._links = rdt.Links(network, self._emit)
-        self.peer = self._thread.peer = peer.Peer(
+        self._links = rdt.Links(network, NodeListener(self))
+        self.peer = peer.Peer(
             self._links, library, Preparing(library), self._disk, random.SystemRandom(), notify, supernode.Supernode,
             settings.name, scanner, functools.partial(own_addresses, settings.ip))
 
@@ -278,22 +325,20 @@ class Node:
         """Has the scanner look at once; `then` is called on the node thread once it has announced what was found."""
         self._scanner.look_now(lambda: self.call(lambda now: self.peer.when_scanned(then)))
 
-    def _emit(self, event: str, *arguments: Any) -> None:
-        self._thread.call(functools.partial(self._hand_in, event, arguments))
-
-    def _hand_in(self, event: str, arguments: Tuple[Any, ...], now: float) -> None:
+    def hear(self, link: int, data: Buffer, now: float) -> None:
+        """On the node thread: a message came."""
         try:
-            getattr(self.peer, event)(*arguments, now)
+            self.peer.on_message(link, data, now)
         finally:
-            if event == "on_message":           # its bytes made room: the sender may go on
-                self._links.consumed(arguments[0], len(arguments[1]))
+            self._links.consumed(link, len(data))      # its bytes made room: the sender may go on
 
     def _on_scanned(self, result: ScanResult) -> None:
         self._thread.call(functools.partial(self.peer.on_scanned, result))
 
     def start(self, settings: Settings) -> None:
         """Starts the threads, and looks for the network."""
-        for thread in (self._thread, self._disk, self._scanner, self._network):
+        self._thread.start(self.peer)
+        for thread in (self._disk, self._scanner, self._network):
             thread.start()              # the network last: its events need somebody who takes them
         target = (settings.ip, settings.port) if settings.ip else None
         self.call(lambda now: self.peer.start(target, settings.port, now))
@@ -351,7 +396,7 @@ def open_node(settings: Settings, notify: Callable[[Any], None]) -> Node:
 def _open_network(settings: Settings) -> Tuple[rdt.NetworkThread, bool]:
     """A socket at the port asked for, or close behind it when it is taken: there newcomers look, too."""
     # An address of this machine alone is kept to it; any other is asked for from all interfaces.
-    ip = settings.ip if settings.ip and settings.ip.startswith("127.") else "0.0.0.0"
+    ip = settings.ip if settings.ip and is_loopback_host(settings.ip) else "0.0.0.0"
     for port in (settings.port, *ports_behind(settings.port), 0):
         try:
             return rdt.open_network(ip, port, trace=settings.trace), port == settings.port

@@ -27,6 +27,7 @@ from functools import partial
 from typing import Any, Callable, Iterator, List, Optional, Protocol, Sequence
 
 from protocol import messages, mishaps
+from protocol.addresses import is_loopback_host
 from protocol.content.shares import ScanResult
 from protocol.exchange.contracts import Preparing, Surroundings
 from protocol.exchange.disk_jobs import DiskJobs, Submit
@@ -391,7 +392,7 @@ class Peer:
         return self.supernode is not None and not self.supernode.has_ended
 
     def can_serve_at(self, ip: str) -> bool:
-        return ip.startswith("127.") or ip == self.network.address[0] or ip in self._own_addresses()
+        return is_loopback_host(ip) or ip == self.network.address[0] or ip in self._own_addresses()
 
     def own_addresses(self) -> Sequence[str]:
         return self._own_addresses()

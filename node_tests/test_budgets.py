@@ -15,6 +15,7 @@ from test_hostile_transport import opened
 import rdt
 from node_tests.stage.simulator import EndpointDriver, World
 from protocol.messages import Offer, encode
+from protocol.network import DoorListener
 from protocol.transport.admission import CONNECTIONS_PER_HOST_MAX
 from protocol.transport.connection import ConnectionLost, FrameReceived, State
 from protocol.transport.endpoint import Endpoint
@@ -81,7 +82,7 @@ def test_what_is_counted_for_what_waits_is_no_less_than_it_takes():
         alone = SendStream()
         assert bytes_for_each(count, lambda stream=alone: stream.write(bytes(5000))) <= VIEW_COST + 5000
         network = rdt.open_network("127.0.0.1", 0)  # not started: nothing is taken
-        links = rdt.Links(network, lambda *event: None)
+        links = rdt.Links(network, DoorListener())
         assert bytes_for_each(count, links.send, 1, *message) <= Posted.COST
         network.release()
 

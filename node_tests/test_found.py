@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import queue
 import signal
 import socket
 import time
@@ -15,6 +14,7 @@ from typing import Any, Iterator, List, Tuple
 import pytest
 
 import rdt
+from node_tests.stage.recorder import Recorder
 from node_tests.stage.running import PATIENCE, Running, free_port
 from prompt.session import Session
 from prompt.settings import NodeError
@@ -29,15 +29,15 @@ class Ends:
     """A transport as the roles have it, and what it is told."""
 
     def __init__(self) -> None:
-        self.events: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.events = Recorder()
         self.network = rdt.open_network(LOOPBACK, 0)
-        self.links = rdt.Links(self.network, lambda *event: self.events.put(event))
+        self.links = rdt.Links(self.network, self.events)
         self.network.start()
 
     def next(self, kind: str) -> Any:
         """The next event of that kind."""
         while True:
-            event = self.events.get(timeout=PATIENCE)
+            event = self.events.next(PATIENCE)
             if event[0] == kind:
                 return event[1:]
 

@@ -144,6 +144,17 @@ def test_only_the_library_opens_files(name):
     assert not called & {"open", "io.open", "os.open"}
 
 
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_no_method_is_found_by_a_string(name):
+    """So that "go to definition" follows every message, command and alarm; `os` and `signal` differ by system."""
+    tree = list(ast.walk(ast.parse(MODULES[name].read_text(encoding="utf-8"))))
+    assert "__getattr__" not in {node.name for node in tree if isinstance(node, ast.FunctionDef)}
+    assert not set(calls_of(MODULES[name])) & {"methodcaller", "operator.methodcaller", "attrgetter", "globals"}
+    looks = [node for node in tree if isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "setattr")]
+    of_roles = [node for node in looks if ast.unparse(node.args[0]) not in ("os", "signal")]
+    assert all(isinstance(node.args[1], ast.Constant) for node in of_roles)
+
+
 def test_top_level_holds_what_the_design_names():
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
     if tracked.returncode:

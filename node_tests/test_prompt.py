@@ -186,9 +186,9 @@ class FakeNode:
         self.folder, self.ip, self.is_port_own = "shared", "127.0.0.1", settings.port != 7777
         self.is_local = False
         self.thread = NodeThread(time.monotonic)
-        self.thread.peer = self.peer = FakePeer(notify)
+        self.peer = FakePeer(notify)
         self.call = self.thread.call
-        self.thread.start()
+        self.thread.start(self.peer)
         if settings.ip == "10.9.9.9":
             self.call(lambda now: notify(outcome("nobody")))
             return
@@ -500,8 +500,7 @@ def test_help_fits_one_screen_and_every_command_has_an_example():
 
 def test_a_failing_event_is_dropped_and_the_node_thread_lives(caplog):
     thread, seen = NodeThread(time.monotonic), threading.Event()
-    thread.peer = FakePeer(lambda event: None)
-    thread.start()
+    thread.start(FakePeer(lambda event: None))
     thread.call(lambda now: 1 / 0)
     thread.call(lambda now: seen.set())
     assert seen.wait(5)
@@ -512,8 +511,7 @@ def test_a_failing_event_is_dropped_and_the_node_thread_lives(caplog):
 
 def test_a_disk_job_hands_its_result_or_its_error_to_the_node_thread():
     thread = NodeThread(time.monotonic)
-    thread.peer = FakePeer(lambda event: None)
-    thread.start()
+    thread.start(FakePeer(lambda event: None))
     disk, seen, both = DiskThread(thread), [], threading.Event()
     disk.start()
     disk(lambda: 7, lambda result, error, now: seen.append((result, error, threading.current_thread().name)))

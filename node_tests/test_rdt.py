@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import os
-import queue
 import random
 import socket
 import threading
@@ -11,6 +10,7 @@ import threading
 import pytest
 
 import rdt
+from node_tests.stage.recorder import Recorder
 from protocol.transport import frames
 from protocol.transport import packets as wire
 from sockets.udp import Datagrams
@@ -315,8 +315,8 @@ def test_bytes_on_their_way_to_the_network_thread_count_as_backlog():
     """They once did not: a quick disk filled a link beyond what its own node allowed, which then gave the link up."""
     with rdt.open("127.0.0.1", 0) as there:
         network = rdt.open_network("127.0.0.1", 0)  # its thread does not run yet
-        events = queue.SimpleQueue()
-        links = rdt.Links(network, lambda *event: events.put(event))
+        events = Recorder()
+        links = rdt.Links(network, events)
         link = links.connect(there.address)
         messages = [b"%d" % index * 1_000_000 for index in range(3)]
         for message in messages:
@@ -325,7 +325,7 @@ def test_bytes_on_their_way_to_the_network_thread_count_as_backlog():
         network.start()
         accepted = there.accept(timeout=WAIT)
         assert [accepted.receive(timeout=WAIT) for _ in messages] == messages
-        assert [events.get(timeout=WAIT)[0] for _ in range(2)] == ["on_link_up", "on_writable"]
+        assert [events.next(WAIT)[0] for _ in range(2)] == ["on_link_up", "on_writable"]
         network.close(WAIT)
         assert links.backlog(link) == 0
 

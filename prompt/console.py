@@ -24,6 +24,7 @@ from prompt.lines import (
 from prompt.settings import DEFAULT_FOLDER, check_target
 from prompt.terminal import Terminal
 from protocol import results
+from protocol.addresses import is_loopback_host
 from protocol.looks import safe_text
 from protocol.messages import SAYS_UNCONFIRMED_MAX
 
@@ -386,7 +387,7 @@ class Console:
         except ValueError as error:
             self.say(str(error))
             return
-        if self._life.node.is_local and not target[0].startswith("127."):
+        if self._life.node.is_local and not is_loopback_host(target[0]):
             self.say("This node was opened for this machine only, at 127.0.0.1; start it anew to go elsewhere.")
             return
         self._life.finish_saying()

@@ -20,6 +20,11 @@ def is_loopback(ip: str) -> bool:
         return False
 
 
+def is_loopback_host(host: str) -> bool:
+    """The same of a host that the socket or the system told: it need not be parsed, in a flood least."""
+    return host.startswith("127.") or host == "::1"
+
+
 def may_contact(address: Address, near: Sequence[str]) -> bool:
     """May an address that only a message named be contacted? Private ones, and those in the /16 of the IPs `near`.
 

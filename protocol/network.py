@@ -1,19 +1,21 @@
-"""What the roles of a node want from below: the contract of `sockets`' links and of the simulator's networks."""
+"""What the roles of a node want from below: the contract of `sockets`' links and of the simulator's networks.
+
+`Network` has the verbs, that the roles call; `Listener` the events, that they are told. A new event is a method there,
+and a call where it happens.
+"""
 
 from __future__ import annotations
 
 from typing import Any, Optional, Protocol
 
-from protocol.fields import Address
+from protocol.fields import Address, Buffer
 from protocol.figures import PathFigures
 
 
 class Network(Protocol):
     """Links to other nodes, and messages without one. All verbs return at once; a *link* is an int naming a connection.
 
-    Events come back as `on_link_up(link, address, incoming, now)`, `on_link_lost(link, reason, now)` once for each
-    link, `on_message(link, data, now)`, `on_writable(link, now)`, `on_lone(address, data, now)`, and for
-    what comes to the door `on_door_lone(address, data, now)`.
+    Events come back as `Listener` has them; a role is told each with the time at its end, `on_writable(link, now)`.
     """
 
     address: Address
@@ -45,3 +47,32 @@ class Network(Protocol):
 
     def send_by_door(self, address: Address, message: bytes) -> None:
         """As `send_lone`, from the door's port."""
+
+
+class Listener:
+    """Who is told what happens at a socket. A base to derive from, which does nothing with what it is told.
+
+    Each method is one event. They are called on the thread that serves the socket, and return at once.
+    """
+
+    def on_link_up(self, link: int, address: Address, incoming: bool) -> None:
+        """The other side has answered, or (`incoming`) opened the link."""
+
+    def on_link_lost(self, link: int, reason: str) -> None:
+        """It is closed or has failed: the last event of a link that was up or asked for, told once."""
+
+    def on_message(self, link: int, data: Buffer) -> None:
+        """A whole message. It holds its credit until the node is done with it."""
+
+    def on_writable(self, link: int) -> None:
+        """What was sent on that link is on its way: there is room for more."""
+
+    def on_lone(self, address: Address, data: bytes) -> None:
+        """A message without a link came from there."""
+
+
+class DoorListener(Listener):
+    """The same for a node that may hold the door, too; links that come there have negative numbers."""
+
+    def on_door_lone(self, address: Address, data: bytes) -> None:
+        """A lone message came to the door."""

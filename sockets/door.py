@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import math
 import secrets
-from typing import Any, Callable, List, Optional
+from typing import List, Optional
 
 from protocol import mishaps
 from protocol.fields import Address
-from protocol.transport.endpoint import Endpoint
+from protocol.network import DoorListener
+from protocol.transport.endpoint import Endpoint, LoneReceived
 from protocol.transport.links import LinkTable
 from sockets.udp import Datagrams, RdtError
 from sockets.watch import Watch
@@ -24,13 +25,13 @@ READS_PER_TURN = 64  # datagrams; the transport is served in between
 class Door:
     """A second socket at the port that people know: tried until it is free, then served by the network thread.
 
-    Everything but `is_open` belongs to that thread. What comes in is told by `emit` as `LinkTable` does it, but a lone
-    message as "on_door_lone", and links have negative numbers.
+    Everything but `is_open` belongs to that thread. What comes in is told as `LinkTable` does it, but a lone message by
+    `on_door_lone`, and links have negative numbers.
     """
 
-    def __init__(self, ip: str, watch: Watch, emit: Callable[..., None]) -> None:
+    def __init__(self, ip: str, watch: Watch, listener: DoorListener) -> None:
         self._ip, self._port = ip, 0
-        self._watch, self._emit = watch, emit
+        self._watch, self._listener = watch, listener
         self._try_at = math.inf
         self._numbers = itertools.count(-2, -2)  # go on when the door is opened once more
         self._opened: Optional[_Opened] = None
@@ -81,19 +82,17 @@ class Door:
             return
         log.info("the door at port %d is ours", self._port)
         self._watch.add(datagrams.fileno())
-        self._opened = _Opened(datagrams, self._tell, self._numbers)
-
-    def _tell(self, event: str, *arguments: Any) -> None:
-        self._emit("on_door_lone" if event == "on_lone" else event, *arguments)
+        self._opened = _Opened(datagrams, self._listener, self._numbers)
 
 
 class _Opened:
     """The socket that was got, with an endpoint of its own."""
 
-    def __init__(self, datagrams: Datagrams, emit: Callable[..., None], numbers: itertools.count[int]) -> None:
+    def __init__(self, datagrams: Datagrams, listener: DoorListener, numbers: itertools.count[int]) -> None:
         self.datagrams = datagrams
+        self._listener = listener
         self.endpoint = Endpoint(secrets.SystemRandom(), CONNECTIONS_MAX)
-        self.table = LinkTable(self.endpoint, emit, numbers)
+        self.table = LinkTable(self.endpoint, listener, numbers)
 
     def turn(self, now: float, is_readable: bool) -> None:
         if is_readable:
@@ -104,4 +103,8 @@ class _Opened:
         for batch in self.endpoint.batches(now):
             self.datagrams.send(batch, now)  # what does not fit is lost, and sent again
         while self.endpoint.events:
-            self.table.on_event(self.endpoint.events.popleft())
+            event = self.endpoint.events.popleft()
+            if isinstance(event, LoneReceived):
+                self._listener.on_door_lone(event.address, event.message)
+            else:
+                self.table.on_event(event)

@@ -8,8 +8,10 @@ import math
 import threading
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
+from protocol.addresses import is_loopback_host
 from protocol.fields import Address, Buffer
 from protocol.figures import PathFigures
+from protocol.network import DoorListener
 from protocol.transport.links import LinkTable
 from sockets.door import Door
 from sockets.interfaces import interfaces
@@ -45,17 +47,17 @@ class Posted:
 
 
 class Links(Face):
-    """The transport as the roles' network: verbs that return at once, events handed to `emit` on the network thread.
+    """The transport as the roles' network: verbs that return at once, events told on the network thread.
 
-    All verbs are called from the one node thread. `emit(event name, *arguments)` must only pass the event on; after
-    the node has handled an "on_message" it calls `consumed`, which lets the other side send more.
+    All verbs are called from the one node thread. The listener must only pass an event on; after the node has handled
+    an `on_message` it calls `consumed`, which lets the other side send more.
     """
 
-    def __init__(self, network: NetworkThread, emit: Callable[..., None]) -> None:
+    def __init__(self, network: NetworkThread, listener: DoorListener) -> None:
         self.address = network.address
         self._network = network
-        self._table = LinkTable(network.endpoint, emit)
-        self._door = Door(self.address[0], network.watch, emit)
+        self._table = LinkTable(network.endpoint, listener)
+        self._door = Door(self.address[0], network.watch, listener)
         self._numbers = itertools.count(1, 2)
         self._posted = Posted()
         network.attach(self)
@@ -114,7 +116,7 @@ class Links(Face):
         """To the broadcast address of every interface; nothing when the socket is bound to loopback."""
         own = self.address[0]
         for ip, broadcast in interfaces():
-            if not ip.startswith("127.") and own in ("0.0.0.0", ip):
+            if not is_loopback_host(ip) and own in ("0.0.0.0", ip):
                 self.send_lone((broadcast, port), message)
 
     def _post(self, action: Callable[[], Any]) -> None:

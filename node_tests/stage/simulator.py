@@ -26,7 +26,9 @@ import random
 from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
 from disk.tracing import TraceFile
+from protocol.fields import Address, Buffer
 from protocol.figures import PathFigures
+from protocol.network import DoorListener
 from protocol.transport import packets as wire
 from protocol.transport.connection import ConnectionLost, Established, FrameReceived
 from protocol.transport.controllers import CONTROLLERS, DEFAULT
@@ -36,8 +38,6 @@ from protocol.transport.frames import Frame
 from protocol.transport.links import LinkTable
 from protocol.transport.trace import TracedEndpoint
 from sockets.door import DOOR_INTERVAL
-
-Address = Tuple[str, int]
 
 SOCKET_BUFFER = 256  # datagrams that wait for a stopped process
 
@@ -157,7 +157,7 @@ class World:
             driver.kill()
 
 
-class _Driven:
+class _Driven(DoorListener):
     """What both kinds of simulated network share: hand events to the node, keep its deadline."""
 
     def __init__(self, world: World, address: Address) -> None:
@@ -204,9 +204,27 @@ class _Driven:
         if self.door is not None:
             self.door.send_lone(address, message)
 
-    def tell(self, event: str, *args: Any) -> None:
+    def on_link_up(self, link: int, address: Address, incoming: bool) -> None:
+        self._tell(lambda node, now: node.on_link_up(link, address, incoming, now))
+
+    def on_link_lost(self, link: int, reason: str) -> None:
+        self._tell(lambda node, now: node.on_link_lost(link, reason, now))
+
+    def on_message(self, link: int, data: Buffer) -> None:
+        self._tell(lambda node, now: node.on_message(link, data, now))
+
+    def on_writable(self, link: int) -> None:
+        self._tell(lambda node, now: node.on_writable(link, now))
+
+    def on_lone(self, address: Address, data: bytes) -> None:
+        self._tell(lambda node, now: node.on_lone(address, data, now))
+
+    def on_door_lone(self, address: Address, data: bytes) -> None:
+        self._tell(lambda node, now: node.on_door_lone(address, data, now))
+
+    def _tell(self, event: Callable[[Any, float], None]) -> None:
         if self.alive and self.node is not None:
-            getattr(self.node, event)(*args, self.world.now)
+            event(self.node, self.world.now)
             self.rearm()
 
     def rearm(self) -> None:
@@ -235,16 +253,16 @@ class _Door:
         self.holder = holder
 
     def on_lone(self, address: Address, message: bytes, now: float) -> None:
-        self.holder.tell("on_door_lone", address, message)
+        self.holder.on_door_lone(address, message)
 
     def on_link_up(self, link: int, address: Address, incoming: bool, now: float) -> None:
-        self.holder.tell("on_link_up", -link, address, incoming)
+        self.holder.on_link_up(-link, address, incoming)
 
     def on_link_lost(self, link: int, reason: str, now: float) -> None:
-        self.holder.tell("on_link_lost", -link, reason)
+        self.holder.on_link_lost(-link, reason)
 
     def on_message(self, link: int, data: Any, now: float) -> None:
-        self.holder.tell("on_message", -link, data)
+        self.holder.on_message(-link, data)
 
     def on_writable(self, link: int, now: float) -> None:
         pass
@@ -276,7 +294,7 @@ class MessageNetwork(_Driven):
         self.world.lones[second] = self.world.lones.get(second, 0) + 1
         target = self.world.networks.get(self.seen(address))
         if target is not None:
-            self._carry(target, lambda: target.tell("on_lone", self.address, bytes(message)))
+            self._carry(target, lambda: target.on_lone(self.address, bytes(message)))
 
     def broadcast_lone(self, port: int, message: bytes) -> None:
         for address in list(self.world.networks) if self.world.broadcasts else ():
@@ -299,7 +317,7 @@ class MessageNetwork(_Driven):
         if path_open:
             self.world.after(2 * self._latency(target), lambda: self._connected(link, target))
         else:
-            self.world.after(5.0, lambda: self.tell("on_link_lost", link, "timed out"))
+            self.world.after(5.0, lambda: self.on_link_lost(link, "timed out"))
         return link
 
     def _latency(self, target: MessageNetwork) -> float:
@@ -307,13 +325,13 @@ class MessageNetwork(_Driven):
 
     def _connected(self, link: int, target: MessageNetwork) -> None:
         if not (self.alive and target.alive):
-            self.tell("on_link_lost", link, "timed out")
+            self.on_link_lost(link, "timed out")
             return
         remote = next(target._numbers)
         self._links[link] = (target, remote)
         target._links[remote] = (self, link)
-        target.tell("on_link_up", remote, self.address, True)
-        self.tell("on_link_up", link, target.address, False)
+        target.on_link_up(remote, self.address, True)
+        self.on_link_up(link, target.address, False)
 
     def check_bulk(self, link: int) -> None:
         """Whole messages are never damaged here."""
@@ -334,7 +352,7 @@ class MessageNetwork(_Driven):
 
     def _deliver(self, link: int, data: bytes) -> None:
         if link in self._links:
-            self.tell("on_message", link, data)
+            self.on_message(link, data)
 
     def backlog(self, link: int) -> int:
         return 0
@@ -355,7 +373,7 @@ class MessageNetwork(_Driven):
 
     def _lose(self, link: int, reason: str) -> None:
         if self._links.pop(link, None) is not None:
-            self.tell("on_link_lost", link, reason)
+            self.on_link_lost(link, reason)
 
 
 class PacketLink:
@@ -651,16 +669,15 @@ class PacketNetwork(_Driven):
     def __init__(self, world: World, address: Address) -> None:
         super().__init__(world, address)
         self.driver = EndpointDriver(world, address, self._on_event)
-        self.links = LinkTable(self.driver.endpoint, self._emit)
+        self.links = LinkTable(self.driver.endpoint, self)
         self._numbers = itertools.count(1, 2)
 
     def _on_event(self, event: Any) -> None:
         self.links.on_event(event)
 
-    def _emit(self, event: str, *args: Any) -> None:
-        if event == "on_message":
-            self.links.consume(args[0], len(args[1]))
-        self.tell(event, *args)
+    def on_message(self, link: int, data: Buffer) -> None:
+        self.links.consume(link, len(data))
+        super().on_message(link, data)
 
     def connect(self, address: Address, tries: float = math.inf) -> int:
         link = next(self._numbers)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from typing import Any, Deque, List, Optional, Tuple
+from functools import partial
+from typing import Any, Callable, Deque, List, Optional, Tuple
 
 from node_tests.stage.simulator import World
 from protocol import messages
@@ -41,7 +42,7 @@ class StubNode:
         self.obeyed: List[Tuple[bytes, int, Any]] = []
         self.malformed = 0  # messages
         self.is_asleep = False
-        self._slept: List[Tuple[str, Tuple[Any, ...]]] = []
+        self._slept: List[Callable[[float], None]] = []  # events that came meanwhile
         world.attach(self.network, self)
 
     # ---- what a person does
@@ -75,8 +76,8 @@ class StubNode:
         self.is_asleep = False
         waiting, self._slept = self._slept, []
         self.on_timer(self.world.now)
-        for event, args in waiting:
-            getattr(self, event)(*args, self.world.now)
+        for event in waiting:
+            event(self.world.now)
         self.network.rearm()
 
     def send(self, message: Any) -> None:
@@ -99,7 +100,7 @@ class StubNode:
             return None
 
     def on_link_up(self, link: int, address: Any, incoming: bool, now: float) -> None:
-        if self._put_off("on_link_up", link, address, incoming):
+        if self._put_off(self.on_link_up, link, address, incoming):
             return
         self.membership.hearsay.on_answer(address, now)
         if incoming:
@@ -109,7 +110,7 @@ class StubNode:
         self._drain()
 
     def on_link_lost(self, link: int, reason: str, now: float) -> None:
-        if self._put_off("on_link_lost", link, reason):
+        if self._put_off(self.on_link_lost, link, reason):
             return
         self.incoming.pop(link, None)
         if self.membership.owns(link):
@@ -119,7 +120,7 @@ class StubNode:
         self._drain()
 
     def on_message(self, link: int, data: bytes, now: float) -> None:
-        if self._put_off("on_message", link, data):
+        if self._put_off(self.on_message, link, data):
             return
         message = self._decoded(data)
         if message is None:
@@ -136,7 +137,7 @@ class StubNode:
         self._drain()
 
     def on_lone(self, address: Any, data: bytes, now: float) -> None:
-        if self._put_off("on_lone", address, data):
+        if self._put_off(self.on_lone, address, data):
             return
         message = self._decoded(data)
         if message is None:
@@ -146,7 +147,7 @@ class StubNode:
         self._drain()
 
     def on_door_lone(self, address: Any, data: bytes, now: float) -> None:
-        if not self._put_off("on_door_lone", address, data):
+        if not self._put_off(self.on_door_lone, address, data):
             message = decode(data)
             if self.supernode is not None and type(message) is messages.Query:
                 self.supernode.on_asked(address, message, now)
@@ -167,9 +168,9 @@ class StubNode:
         deadline = self.membership.next_deadline()
         return deadline if self.supernode is None else min(deadline, self.supernode.next_deadline())
 
-    def _put_off(self, event: str, *args: Any) -> bool:
+    def _put_off(self, event: Callable[..., None], *args: Any) -> bool:
         if self.is_asleep:
-            self._slept.append((event, args))
+            self._slept.append(partial(event, *args))
         return self.is_asleep
 
     def _drain(self) -> None:

@@ -7,9 +7,12 @@ that neither is called from inside the other; and it waits encoded, so that the 
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import Any, Callable, Deque
 
+from protocol.fields import Address
+from protocol.membership.contracts import Network
 from protocol.messages import Join, decode
 
 LOCAL_LINK = 0  # between a peer and the supernode of the same node
@@ -18,12 +21,16 @@ LOCAL_LINK = 0  # between a peer and the supernode of the same node
 class LocalSide:
     """A network with one link more: what is sent on LOCAL_LINK goes into a queue for the role at the other end."""
 
-    def __init__(self, network: Any, outbox: Deque[bytes]) -> None:
+    def __init__(self, network: Network, outbox: Deque[bytes]) -> None:
         self._network = network
         self._outbox = outbox
 
-    def __getattr__(self, verb: str) -> Any:
-        return getattr(self._network, verb)
+    @property
+    def address(self) -> Address:
+        return self._network.address
+
+    def connect(self, address: Address, tries: float = math.inf) -> int:
+        return self._network.connect(address, tries)
 
     def send(self, link: int, *parts: Any) -> None:
         if link == LOCAL_LINK:
@@ -35,11 +42,23 @@ class LocalSide:
         if link != LOCAL_LINK:
             self._network.disconnect(link, reason)
 
+    def backlog(self, link: int) -> int:
+        return self._network.backlog(link)
+
+    def send_lone(self, address: Address, message: bytes) -> None:
+        self._network.send_lone(address, message)
+
+    def broadcast_lone(self, port: int, message: bytes) -> None:
+        self._network.broadcast_lone(port, message)
+
+    def send_by_door(self, address: Address, message: bytes) -> None:
+        self._network.send_by_door(address, message)
+
 
 class LocalLink:
     """LOCAL_LINK with what stands at its ends: this node's peer and, while it rules, its supernode."""
 
-    def __init__(self, network: Any, tell_peer: Callable[[int, Any, float], None]) -> None:
+    def __init__(self, network: Network, tell_peer: Callable[[int, Any, float], None]) -> None:
         self.supernode: Any = None
         self._network = network
         self._tell_peer = tell_peer  # link, message, now

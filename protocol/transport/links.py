@@ -1,18 +1,19 @@
 """Links: connections as the roles see them, by number, with whole messages.
 
 `LinkTable` stands between an `Endpoint` and a node. It belongs to whoever owns the endpoint (the network thread, or the
-simulator) and tells the node by `emit(event name, *arguments)`; `rdt.Links` and the simulator give roles the same verbs
-over it.
+simulator) and tells the node by the `Listener` that it is given; `rdt.Links` and the simulator give roles the same
+verbs over it.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from typing import Any, Callable, Dict, Iterator, Optional
+from typing import Any, Dict, Iterator, Optional
 
 from protocol.fields import Address, Buffer
 from protocol.figures import PathFigures
+from protocol.network import Listener
 from protocol.transport.connection import BacklogDrained, Connection, ConnectionLost, Established, FrameReceived
 from protocol.transport.endpoint import Endpoint, LoneReceived
 from protocol.transport.frames import MESSAGE, Frame
@@ -22,18 +23,12 @@ MESSAGES_HELD_MAX = 64 << 20  # bytes that wait for all links: eight uploads of 
 
 
 class LinkTable:
-    """Numbers for connections; events for the node that owns them.
+    """Numbers for connections; events for the node that owns them. A message holds its credit until `consume`."""
 
-    emit("on_link_up", link, address, incoming) · ("on_link_lost", link, reason) · ("on_message", link, frame body)
-    ("on_writable", link) · ("on_lone", address, message). A message holds its credit until `consume` is called.
-    """
-
-    def __init__(
-        self, endpoint: Endpoint, emit: Callable[..., None], incoming: Optional[Iterator[int]] = None
-    ) -> None:
+    def __init__(self, endpoint: Endpoint, listener: Listener, incoming: Optional[Iterator[int]] = None) -> None:
         self._endpoint = endpoint
         endpoint.bound_waiting(MESSAGES_WAITING_MAX, MESSAGES_HELD_MAX)
-        self._emit = emit
+        self._listener = listener
         self._by_link: Dict[int, Connection] = {}
         self._incoming = incoming or itertools.count(2, 2)  # even numbers; the node's own are odd
 
@@ -78,24 +73,24 @@ class LinkTable:
     def on_event(self, event: Any) -> None:
         """Translate one of the endpoint's events."""
         if isinstance(event, LoneReceived):
-            self._emit("on_lone", event.address, event.message)
+            self._listener.on_lone(event.address, event.message)
             return
         connection = event.connection
         if isinstance(event, Established):
             self._on_established(connection)
         elif isinstance(event, FrameReceived):
             if event.kind == MESSAGE and connection.user in self._by_link:
-                self._emit("on_message", connection.user, event.body)
+                self._listener.on_message(connection.user, event.body)
             else:
                 connection.consume(Frame(event.kind, event.body))
         elif isinstance(event, BacklogDrained):
-            self._emit("on_writable", connection.user)
+            self._listener.on_writable(connection.user)
         elif isinstance(event, ConnectionLost) and self._by_link.pop(connection.user, None) is not None:
-            self._emit("on_link_lost", connection.user, event.reason)
+            self._listener.on_link_lost(connection.user, event.reason)
 
     def _on_established(self, connection: Connection) -> None:
         incoming = not connection.is_client
         if incoming:
             connection.user = next(self._incoming)
             self._by_link[connection.user] = connection
-        self._emit("on_link_up", connection.user, connection.address, incoming)
+        self._listener.on_link_up(connection.user, connection.address, incoming)
