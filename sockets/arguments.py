@@ -23,9 +23,14 @@ class WrongUse(RdtError, TypeError, ValueError):
 
 
 class Deadline(float):
-    """The instant at which a verb's time is up, and its timeout, for the one who is told of it."""
+    """The instant at which the time of a verb that is called now is up, and its timeout, for the one who is told."""
 
-    timeout = 0.0
+    timeout: float
+
+    def __new__(cls, timeout: float) -> Deadline:
+        deadline = super().__new__(cls, time.monotonic() + timeout)
+        deadline.timeout = timeout
+        return deadline
 
 
 def seconds_of(timeout: Optional[float]) -> Optional[float]:
@@ -40,11 +45,7 @@ def seconds_of(timeout: Optional[float]) -> Optional[float]:
 def deadline_of(timeout: Optional[float]) -> float:
     """When the time of a verb that is called now is up."""
     seconds = seconds_of(timeout)
-    if seconds is None:
-        return math.inf
-    deadline = Deadline(time.monotonic() + seconds)
-    deadline.timeout = seconds
-    return deadline
+    return math.inf if seconds is None else Deadline(seconds)
 
 
 def left_of(deadline: float) -> Optional[float]:

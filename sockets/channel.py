@@ -17,7 +17,7 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 from protocol.fields import Buffer
 from protocol.transport.connection import BacklogDrained, Connection, ConnectionLost, FrameReceived
 from protocol.transport.frames import FRAME_HEADER_SIZE, Frame
-from sockets.arguments import left_of
+from sockets.arguments import Deadline, left_of
 from sockets.thread import CLOSED_BY_THIS, CONFIRM_TIME, NetworkThread
 from sockets.udp import RdtError, shown
 from sockets.waiting import Arrivals, Over, Waiting
@@ -229,7 +229,8 @@ class Channel:
             lock.release()
 
     def _late(self, what: str, deadline: float) -> RdtError:
-        return RdtError("%s from %s within %g s" % (what, shown(self.address), getattr(deadline, "timeout", 0)))
+        timeout = deadline.timeout if isinstance(deadline, Deadline) else 0.0
+        return RdtError("%s from %s within %g s" % (what, shown(self.address), timeout))
 
     # ---- on a caller's thread: all else, and the end
 
