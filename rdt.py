@@ -108,7 +108,7 @@ def _open_trace(path: str) -> Optional[TraceFile]:
         raise RdtError("cannot trace to %s: %s" % (path, error.strerror or error)) from error
 
 
-# ---- a transport --------------------------------------------------------------------------------------------------
+# ---- a transport
 
 
 class Transport:
@@ -212,7 +212,7 @@ class Transport:
         return self._network.stats()
 
 
-# ---- a connection -------------------------------------------------------------------------------------------------
+# ---- a connection
 
 
 class Connection:

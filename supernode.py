@@ -97,7 +97,7 @@ class Supernode:
         self._leaving: Set[int] = set()  # links on which the last messages are on their way
         self._leave_by = math.inf
 
-    # ---- contents: what is said -----------------------------------------------------------------------------------
+    # ---- contents: what is said
 
     def _members_say(self) -> Dict[Any, _Handler]:
         return {
@@ -167,7 +167,7 @@ class Supernode:
         self.reception.forget(link)
         self.register.lose_link(link, now)
 
-    # ---- contents: what comes without a link ----------------------------------------------------------------------
+    # ---- contents: what comes without a link
 
     def on_lone(self, address: Address, message: Any, now: float) -> bool:
         """Was it for the supernode: an Answer to a Query of its own, a hint, or about heirs?"""
@@ -202,7 +202,7 @@ class Supernode:
             self._step_down(asked.address, answer, now)
         return True
 
-    # ---- contents: time -------------------------------------------------------------------------------------------
+    # ---- contents: time
 
     def on_timer(self, now: float) -> None:
         self._wake(now)
@@ -246,7 +246,7 @@ class Supernode:
             self.register.check(line, now)
         self.catalogue.ask_for_what_found_no_room()
 
-    # ---- questions ------------------------------------------------------------------------------------------------
+    # ---- questions
 
     def __len__(self) -> int:
         return len(self.register)
@@ -273,7 +273,7 @@ class Supernode:
         """Seconds, as that member measured it last; None if it is not here or has not yet."""
         return self.register.round_trip(node_id)
 
-    # ---- between two desks ----------------------------------------------------------------------------------------
+    # ---- between two desks
 
     def _on_say(self, line: Line, say: messages.Say, now: float) -> None:
         echo = self.chat.on_say(line.node_id, say, now)
@@ -312,7 +312,7 @@ class Supernode:
         for line, message in self.doubt.release():
             self._handlers[type(message)](line, message, now)
 
-    # ---- the end --------------------------------------------------------------------------------------------------
+    # ---- the end
 
     def hand_over(self, now: float, done: Callable[[], None]) -> None:
         """Planned leave: Handover to all; done() when it is delivered to everyone, at the latest after 2 s."""

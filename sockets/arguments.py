@@ -19,7 +19,7 @@ class WrongUse(RdtError, TypeError, ValueError):
     """A call that cannot be right; the text says how it should look. Nothing was done."""
 
 
-# ---- times --------------------------------------------------------------------------------------------------------
+# ---- times
 
 
 class Deadline(float):
@@ -53,7 +53,7 @@ def left_of(deadline: float) -> Optional[float]:
     return None if deadline == math.inf else max(0.0, deadline - time.monotonic())
 
 
-# ---- addresses and messages ---------------------------------------------------------------------------------------
+# ---- addresses and messages
 
 
 def port_of(port: Any, what: str, least: int = 0) -> int:

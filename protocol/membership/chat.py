@@ -27,7 +27,7 @@ CHATS_PER_SECOND, CHATS_BURST = 20.0, 40.0  # that a supernode relays for one me
 SAYS_WAITING_MAX = 64  # lines of one member, put off until they have room; more are refused, with all that follow
 
 
-# ---- a member -----------------------------------------------------------------------------------------------------
+# ---- a member
 
 
 class ChatDesk:
@@ -173,7 +173,7 @@ class Farewells:
         return min((farewell.due_at() for farewell in self._waiting), default=math.inf)
 
 
-# ---- the supernode ------------------------------------------------------------------------------------------------
+# ---- the supernode
 
 
 class Speaker:

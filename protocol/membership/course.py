@@ -113,7 +113,7 @@ class Course:
         elif isinstance(purpose, Ask):
             self._on_search_answer(address, answer, purpose, now)
 
-    # ---- time -----------------------------------------------------------------------------------------------------
+    # ---- time
 
     def next_deadline(self) -> float:
         return math.inf if self._phase is None else self._phase.next_deadline()
@@ -132,7 +132,7 @@ class Course:
                 self._turn.drop()
                 self._suspect(now)
 
-    # ---- searching ------------------------------------------------------------------------------------------------
+    # ---- searching
 
     def start(self, target: Optional[Address], now: float, last: LastNetwork) -> None:
         """Join at this address, or find a network."""
@@ -188,7 +188,7 @@ class Course:
         self._forget_network()
         self._set_state(State.LEFT, None)
 
-    # ---- joining --------------------------------------------------------------------------------------------------
+    # ---- joining
 
     def _join(self, address: Address, origin: Place, now: float, hops: int = 0) -> None:
         """Try to join there; should it fail, this node goes back to the origin."""
@@ -316,7 +316,7 @@ class Course:
         else:
             self._end_search("refused", mute, WAITED_IN_VAIN if search.has_waited else failed.reason, now)
 
-    # ---- ruling ---------------------------------------------------------------------------------------------------
+    # ---- ruling
 
     def _found_network(self, now: float) -> None:
         network_id, secret = random_bytes(self._rng, 16), random_bytes(self._rng, 16)
@@ -338,7 +338,7 @@ class Course:
         self._owner.become_supernode(seat, now)
         self._send_join(attempt)
 
-    # ---- handover and step-down -----------------------------------------------------------------------------------
+    # ---- handover and step-down
 
     def on_handover(self, message: messages.Handover, now: float) -> None:
         """Only from the present supernode (this is its link), who alone can open the commitment."""
@@ -387,7 +387,7 @@ class Course:
         self._view.lost_places.add(missed.address)  # whoever of us rules there, with those who did reach it
         self._elect(now)
 
-    # ---- suspicion and failover -----------------------------------------------------------------------------------
+    # ---- suspicion and failover
 
     def on_link_lost(self, now: float) -> None:
         """The link to the supernode is no more."""

@@ -69,7 +69,7 @@ class Membership:
         self._story = Story(owner, self._view)
         self._course = Course(means, owner, self, opening, self._chat, self._story)
 
-    # ---- questions ------------------------------------------------------------------------------------------------
+    # ---- questions
 
     @property
     def state(self) -> State:
@@ -147,7 +147,7 @@ class Membership:
     def owns(self, link: int) -> bool:
         return link == self.supernode_link or self._course.is_attempt(link)
 
-    # ---- verbs ----------------------------------------------------------------------------------------------------
+    # ---- verbs
 
     def start(
         self, target: Optional[Address], search_port: int, now: float, last: LastNetwork = NO_LAST_NETWORK
@@ -195,7 +195,7 @@ class Membership:
         self.network.send(self.supernode_link, *encode_parts(message))
         return True
 
-    # ---- events ---------------------------------------------------------------------------------------------------
+    # ---- events
 
     def on_link_up(self, link: int, address: Address, incoming: bool, now: float) -> None:
         if self._course.is_attempt(link):
@@ -271,7 +271,7 @@ class Membership:
     def next_deadline(self) -> float:
         return min(self._course.next_deadline(), self._chat.next_deadline(), self._looks.next_deadline())
 
-    # ---- what the supernode tells ---------------------------------------------------------------------------------
+    # ---- what the supernode tells
 
     def _on_lost(self, lost: messages.Lost, now: float) -> None:
         self._view.hear_of_lost(lost.places)

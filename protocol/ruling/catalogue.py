@@ -105,7 +105,7 @@ class Catalogue:
             self._sharings[line.node_id] = Sharing(now)
         return self._sharings[line.node_id]
 
-    # ---- shares ---------------------------------------------------------------------------------------------------
+    # ---- shares
 
     def on_share_digest(self, line: Line, message: messages.ShareDigest, now: float) -> None:
         sharing = self._of(line, now)
@@ -164,7 +164,7 @@ class Catalogue:
             self.index.remove(line.node_id, message.entries)
             self._of(line, now).change()
 
-    # ---- lists and searches ---------------------------------------------------------------------------------------
+    # ---- lists and searches
 
     def on_ask(self, line: Line, request: Any, now: float) -> None:
         """A request for a list, or a search: done at once while nobody waits."""
@@ -241,7 +241,7 @@ class Catalogue:
             return
         self._register.broadcast(search._replace(requester=line.node_id, place=line.entry.place), without=line)
 
-    # ---- answers from member to member ----------------------------------------------------------------------------
+    # ---- answers from member to member
 
     def on_offer(self, line: Line, offer: messages.Offer, now: float) -> None:
         target = self._register.ready(offer.to) if self._of(line, now).offers.take(now) else None

@@ -48,7 +48,7 @@ class Doubt:
         self._held: Deque[Held] = deque()
         self._shares = FairShares(HELD_MAX)  # by node id
 
-    # ---- sleep ----------------------------------------------------------------------------------------------------
+    # ---- sleep
 
     def is_on(self, now: float) -> bool:
         return now < self._until
@@ -89,7 +89,7 @@ class Doubt:
         if not self._asked and self.is_on(now):
             self._until = now
 
-    # ---- what members say meanwhile -------------------------------------------------------------------------------
+    # ---- what members say meanwhile
 
     def has_held(self) -> bool:
         return bool(self._held)

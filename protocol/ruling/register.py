@@ -164,7 +164,7 @@ class Register:
         self._flush_at = math.inf
         self._accompanied_at = now  # when it last had a member other than itself
 
-    # ---- questions ------------------------------------------------------------------------------------------------
+    # ---- questions
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -235,7 +235,7 @@ class Register:
         line = self._lines.get(self._own_id)
         return NAME_BYTES_MAX if line is None else len(line.entry.name.encode("utf-8"))
 
-    # ---- sending --------------------------------------------------------------------------------------------------
+    # ---- sending
 
     def send(self, line: Line, message: Any) -> None:
         assert line.link is not None
@@ -248,7 +248,7 @@ class Register:
             if line.is_ready and line is not without:
                 self._network.send(link, *parts)
 
-    # ---- who comes ------------------------------------------------------------------------------------------------
+    # ---- who comes
 
     def refusal(self, node_id: bytes, host: str) -> Optional[messages.Busy]:
         """What somebody is answered for whom there is no room."""
@@ -313,7 +313,7 @@ class Register:
         line.connect(link)
         self._by_link[link] = line
 
-    # ---- what members say of themselves ---------------------------------------------------------------------------
+    # ---- what members say of themselves
 
     def may_ask(self, line: Line, now: float) -> bool:
         """One request more of this member."""
@@ -358,7 +358,7 @@ class Register:
         self._flush_at = min(self._flush_at, now + UPDATE_DELAY_MAX)
         return True
 
-    # ---- who goes -------------------------------------------------------------------------------------------------
+    # ---- who goes
 
     def lose_link(self, link: int, now: float) -> None:
         line = self._by_link.pop(link, None)
@@ -410,7 +410,7 @@ class Register:
             del self._gone[next(iter(self._gone))]
         self._gone[entry.node_id] = entry, now + RETURN_TIME
 
-    # ---- updates --------------------------------------------------------------------------------------------------
+    # ---- updates
 
     def next_deadline(self) -> float:
         """When `flush` is due."""
@@ -459,7 +459,7 @@ class Register:
             for first in range(0, len(entries), MEMBERS_PER_PAGE)
         ]
 
-    # ---- the end --------------------------------------------------------------------------------------------------
+    # ---- the end
 
     def tell_last(self, message: Any) -> None:
         """The last message, to all who are here, with or without the roster."""

@@ -119,7 +119,7 @@ class Rivals:
         self._healed_at = -math.inf
         promises.rules_again(now)
 
-    # ---- looking for others ---------------------------------------------------------------------------------------
+    # ---- looking for others
 
     def next_deadline(self) -> float:
         """When `heal` is due."""
@@ -169,7 +169,7 @@ class Rivals:
         if self._witnesses.is_shown(address, proof, now):
             self._prober.ask(address, "heal", now)
 
-    # ---- meeting one ----------------------------------------------------------------------------------------------
+    # ---- meeting one
 
     def is_winner(self, address: Address, answer: Answer, now: float) -> bool:
         """Somebody answers who says that it is of our network: is it a supernode to which we go over?"""

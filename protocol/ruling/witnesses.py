@@ -50,7 +50,7 @@ class Witnesses:
         self._proofs: Dict[bytes, Tuple[Address, bytes]] = {}  # nonce of a Prove -> where it went, who claims to rule
         self._proves = Bucket(PROVES_PER_SECOND, PROVES_BURST, now)
 
-    # ---- members come and go --------------------------------------------------------------------------------------
+    # ---- members come and go
 
     def is_lost(self, address: Address, now: float) -> bool:
         """Was somebody lost there in silence, or may have been, and nobody came back from there since?"""
@@ -94,7 +94,7 @@ class Witnesses:
         here = {line.entry.place for line in self._register.lines() if line.link is not None}
         return [place for place in told if may_contact(place, [teller[0]]) and place not in here]
 
-    # ---- what shows whose a supernode is --------------------------------------------------------------------------
+    # ---- what shows whose a supernode is
 
     def is_of_us(self, address: Address, ruler: bytes, now: float) -> bool:
         """Does this supernode come from somebody whom we lost?"""

@@ -53,7 +53,7 @@ class Frame(NamedTuple):
     body: bytearray
 
 
-# ---- bodies -------------------------------------------------------------------------------------------------------
+# ---- bodies
 
 
 class FileOffer(NamedTuple):
@@ -102,7 +102,7 @@ def decode_reason(said: Buffer) -> str:
     return bytes(said).decode("utf-8", "replace")[:REASON_SIZE_MAX]
 
 
-# ---- long messages ------------------------------------------------------------------------------------------------
+# ---- long messages
 
 
 def parts_of(message: memoryview) -> Iterator[Tuple[int, memoryview]]:
@@ -134,7 +134,7 @@ class LongMessages:
         return b"".join(parts) if frame.kind == LAST_PART else None
 
 
-# ---- cutting the stream -------------------------------------------------------------------------------------------
+# ---- cutting the stream
 
 
 class Framer:

@@ -334,7 +334,7 @@ def decode_data_header(datagram: memoryview) -> Tuple[bytes, int, int, int]:
     return connection_id, first + index, first - floor, offset + index * step
 
 
-# ---- data ---------------------------------------------------------------------------------------------------------
+# ---- data
 
 
 class BatchHead(NamedTuple):

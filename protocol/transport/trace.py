@@ -74,7 +74,7 @@ def plain(text: str) -> str:
     return ascii("_".join(text.split()))[1:-1]
 
 
-# ---- what a packet says -------------------------------------------------------------------------------------------
+# ---- what a packet says
 
 
 def packet_fields(datagram: Buffer, size: int) -> Tuple[bytes, Fields]:
@@ -143,7 +143,7 @@ _DESCRIBED: Dict[int, Callable[[memoryview], Tuple[bytes, Fields]]] = {
 }
 
 
-# ---- an endpoint that tells it ------------------------------------------------------------------------------------
+# ---- an endpoint that tells it
 
 
 class TracedRecovery(Recovery):
