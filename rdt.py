@@ -70,11 +70,11 @@ def open(ip: str = "", port: int = 0, controller: str = controllers.DEFAULT) -> 
     no address and no port, or no controller has that name.
     """
     if not isinstance(ip, str):
-        raise WrongUse('cannot open %r: it is rdt.open("127.0.0.1", 6020)' % (ip,))
+        raise WrongUse(f'cannot open {ip!r}: it is rdt.open("127.0.0.1", 6020)')
     if not isinstance(controller, str) or controller not in controllers.CONTROLLERS:
         names = ", ".join(controllers.CONTROLLERS)
-        raise WrongUse("%r is no congestion controller; there are: %s" % (controller, names))
-    transport = Transport(ip, port_of(port, "cannot open %s:%s" % (ip, port)), controller=controller)
+        raise WrongUse(f"{controller!r} is no congestion controller; there are: {names}")
+    transport = Transport(ip, port_of(port, f"cannot open {ip}:{port}"), controller=controller)
     transport.start()
     return transport
 
@@ -105,7 +105,7 @@ def _open_trace(path: str) -> Optional[TraceFile]:
     try:
         return TraceFile(path) if path else None
     except OSError as error:
-        raise RdtError("cannot trace to %s: %s" % (path, error.strerror or error)) from error
+        raise RdtError(f"cannot trace to {path}: {error.strerror or error}") from error
 
 
 # ---- a transport
@@ -166,8 +166,8 @@ class Transport:
         for the next to accept), or when this transport is closed.
         """
         if not isinstance(count, int) or count < 0:
-            raise WrongUse("%r is no count: accept_all() takes who is there, accept_all(3) waits for three" % (count,))
-        return self._accept(count, timeout, "fewer than %d connected" % count)
+            raise WrongUse(f"{count!r} is no count: accept_all() takes who is there, accept_all(3) waits for three")
+        return self._accept(count, timeout, f"fewer than {count} connected")
 
     def _accept(self, count: int, timeout: Optional[float], what: str) -> List[Connection]:
         return [Connection(self, channel) for channel in self._hub.accept(count, seconds_of(timeout), what)]
@@ -181,7 +181,7 @@ class Transport:
         message = message_of(data, FRAME_SIZE_MAX, " to broadcast")
         count, troubles = self._hub.send_to_all(message, deadline_of(timeout))
         if troubles:
-            raise RdtError("the broadcast went to %d and not to %d: %s" % (count, len(troubles), "; ".join(troubles)))
+            raise RdtError(f"the broadcast went to {count} and not to {len(troubles)}: {'; '.join(troubles)}")
         return count
 
     def disconnect(self, connection: Connection, timeout: Optional[float] = 10.0) -> None:
@@ -192,9 +192,9 @@ class Transport:
         WrongUse when it is no connection of this transport.
         """
         if not isinstance(connection, Connection):
-            raise WrongUse("%r is no connection: it is transport.disconnect(connection)" % (connection,))
+            raise WrongUse(f"{connection!r} is no connection: it is transport.disconnect(connection)")
         if connection.transport is not self:
-            raise WrongUse("%r is a connection of another transport" % (connection,))
+            raise WrongUse(f"{connection!r} is a connection of another transport")
         connection.channel.disconnect(seconds_of(timeout))
 
     def close(self, timeout: Optional[float] = 10.0) -> None:
@@ -225,7 +225,7 @@ class Connection:
         self._messages, self._files = Messages(channel), Files(channel)
 
     def __repr__(self) -> str:
-        return "<rdt.Connection to %s>" % shown(self.address)
+        return f"<rdt.Connection to {shown(self.address)}>"
 
     def __enter__(self) -> Connection:
         return self
@@ -274,7 +274,7 @@ class Connection:
                             return FileReceipt(reader.path, reader.size, digest, time.monotonic() - began)
             except LibraryError as error:
                 sending.give_up(str(error))
-                raise RdtError("cannot send to %s: %s" % (shown(self.address), error)) from error
+                raise RdtError(f"cannot send to {shown(self.address)}: {error}") from error
             except BaseException:
                 sending.give_up("the sender gave up")
                 raise
@@ -307,14 +307,14 @@ class Connection:
             with SequentialWriter(folder, offer.name, offer.size) as writer:
                 if not offer.receive(writer, progress, deadline):
                     if not may_repeat:
-                        raise RdtError("the file from %s arrived damaged" % shown(self.address))
+                        raise RdtError(f"the file from {shown(self.address)} arrived damaged")
                     offer.ask_again()
                     return None
                 path = writer.finish()
                 digest = writer.hexdigest()
         except LibraryError as error:
             offer.refuse(str(error))
-            raise RdtError("cannot keep the file from %s: %s" % (shown(self.address), error)) from error
+            raise RdtError(f"cannot keep the file from {shown(self.address)}: {error}") from error
         except BaseException:
             offer.refuse("the receiver gave up")
             raise
@@ -325,8 +325,8 @@ class Connection:
 def _path(path: Path, progress: Optional[Progress]) -> str:
     """A path as text, whatever it came as; and `progress` is what can be called."""
     if progress is not None and not callable(progress):
-        raise WrongUse("%r cannot be called as progress(bytes done, size)" % (progress,))
+        raise WrongUse(f"{progress!r} cannot be called as progress(bytes done, size)")
     try:
         return path_text(path)
     except (TypeError, ValueError) as error:
-        raise WrongUse("%r is no path: %s" % (path, error)) from None
+        raise WrongUse(f"{path!r} is no path: {error}") from None

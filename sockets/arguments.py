@@ -38,7 +38,7 @@ def seconds_of(timeout: Optional[float]) -> Optional[float]:
     if timeout is None:
         return None
     if not isinstance(timeout, (int, float)) or not timeout >= 0:
-        raise WrongUse("%r is no timeout: it is a number of seconds, or None for no limit" % (timeout,))
+        raise WrongUse(f"{timeout!r} is no timeout: it is a number of seconds, or None for no limit")
     return timeout if timeout < threading.TIMEOUT_MAX else None
 
 
@@ -60,7 +60,7 @@ def port_of(port: Any, what: str, least: int = 0) -> int:
     """A port as a number, whether it came as one or as text."""
     number = int(port) if isinstance(port, str) and port.isdigit() else port
     if not isinstance(number, int) or not least <= number <= 65_535:
-        raise WrongUse("%s: ports go from %d to 65535" % (what, least))
+        raise WrongUse(f"{what}: ports go from {least} to 65535")
     return number
 
 
@@ -68,24 +68,24 @@ def resolved(address: Tuple[str, int]) -> Address:
     """The address in numbers; RdtError when the name is unknown, WrongUse when it is no address."""
     is_pair = isinstance(address, (tuple, list)) and len(address) == 2 and isinstance(address[0], str)
     if not is_pair or not address[0]:
-        raise WrongUse('cannot connect to %r: an address is a pair, as in connect(("127.0.0.1", 6020))' % (address,))
-    host, port = address[0], port_of(address[1], "cannot connect to %s:%s" % tuple(address), least=1)
+        raise WrongUse(f'cannot connect to {address!r}: an address is a pair, as in connect(("127.0.0.1", 6020))')
+    host, port = address[0], port_of(address[1], f"cannot connect to {address[0]}:{address[1]}", least=1)
     if host == "0.0.0.0":
-        raise WrongUse("cannot connect to %s:%d: that is every address of a machine; take one of them" % (host, port))
+        raise WrongUse(f"cannot connect to {host}:{port}: that is every address of a machine; take one of them")
     try:
         return socket.gethostbyname(host), port
     except (OSError, UnicodeError) as error:
         cause = "no such machine is known"
         if isinstance(error, OSError) and error.errno in NOT_LOOKED_UP:
-            cause = "its name could not be looked up: %s" % error.strerror
-        raise RdtError("cannot connect to %s:%d: %s" % (host, port, cause)) from None
+            cause = f"its name could not be looked up: {error.strerror}"
+        raise RdtError(f"cannot connect to {host}:{port}: {cause}") from None
 
 
 def message_of(data: Buffer, size_max: int, what: str = "") -> bytes:
     """What is to be sent, as bytes of its own: the caller may change its buffer at once."""
     message = data if isinstance(data, bytes) else _copy_of(data)
     if len(message) > size_max:
-        raise WrongUse("a message of %d bytes is too long%s; %d fit" % (len(message), what, size_max))
+        raise WrongUse(f"a message of {len(message)} bytes is too long{what}; {size_max} fit")
     return message
 
 
@@ -93,5 +93,5 @@ def _copy_of(data: Buffer) -> bytes:
     try:
         return memoryview(data).tobytes()  # whatever the items of a view are, and however they lie
     except TypeError:
-        hint = ': text.encode() makes bytes of text' if isinstance(data, str) else ""
-        raise WrongUse("a message is bytes, not %s%s" % (type(data).__name__, hint)) from None
+        hint = ": text.encode() makes bytes of text" if isinstance(data, str) else ""
+        raise WrongUse(f"a message is bytes, not {type(data).__name__}{hint}") from None

@@ -82,7 +82,7 @@ class Untold:
         self._said.pop(connection_id, None)
 
     def sentences(self) -> List[str]:
-        more = ["and more to %d others" % self._more] if self._more else []
+        more = [f"and more to {self._more} others"] if self._more else []
         return [*self._said.values(), *more]
 
 
@@ -120,7 +120,7 @@ class Channel:
         """The end is known, and what it cost: whoever waits comes back."""
         left = self._left_behind()
         if left and (self._network.is_closing or not self._is_end_told):
-            self._untold.remember(self.core.local_id, "%s to %s (%s)" % (left, shown(self.address), self._reason()))
+            self._untold.remember(self.core.local_id, f"{left} to {shown(self.address)} ({self._reason()})")
         self.arrivals.finish()
         self.ended.set()
         self.wake_senders()
@@ -172,8 +172,8 @@ class Channel:
 
     def _no_room_in_time(self, backlog_max: int) -> str:
         if self.waiting_size() > backlog_max:
-            return "%s took nothing in time" % shown(self.address)
-        return "no room in time for %s: too much waits for others" % shown(self.address)
+            return f"{shown(self.address)} took nothing in time"
+        return f"no room in time for {shown(self.address)}: too much waits for others"
 
     def put_frame(self, kind: int, *parts: Buffer, is_bulk: bool = False, backlog_max: Optional[int] = None) -> bool:
         """Queue a frame, whether there is room or not; with `backlog_max`, only if there is. RdtError when closed."""
@@ -230,7 +230,7 @@ class Channel:
 
     def _late(self, what: str, deadline: float) -> RdtError:
         timeout = deadline.timeout if isinstance(deadline, Deadline) else 0.0
-        return RdtError("%s from %s within %g s" % (what, shown(self.address), timeout))
+        return RdtError(f"{what} from {shown(self.address)} within {timeout:g} s")
 
     # ---- on a caller's thread: all else, and the end
 
@@ -260,7 +260,7 @@ class Channel:
         if self._end is not None:
             raise self._lost()
         if self._is_leaving:
-            raise RdtError("the connection to %s is closed: %s" % (shown(self.address), CLOSED_BY_THIS))
+            raise RdtError(f"the connection to {shown(self.address)} is closed: {CLOSED_BY_THIS}")
 
     def leave(self) -> None:
         """This side sends no more; for who holds the gate."""
@@ -283,7 +283,7 @@ class Channel:
         if self._end is None or self._end.reason == "gave up":
             self._is_end_told = True
             self._untold.on_told(self.core.local_id)
-            raise RdtError("%s to %s within %g s" % (left, shown(self.address), timeout or 0))
+            raise RdtError(f"{left} to {shown(self.address)} within {timeout or 0:g} s")
         raise self._lost()
 
     def _lost(self) -> RdtError:
@@ -292,10 +292,10 @@ class Channel:
             self._is_end_told = True
             if not self._network.is_closing:  # else close is asked, and tells it, too
                 self._untold.on_told(self.core.local_id)
-        more = " (%s)" % left if left else ""
+        more = f" ({left})" if left else ""
         if missing and not self._is_leaving:
-            more += " (%d bytes that it sent did not arrive)" % missing
-        return RdtError("the connection to %s is closed: %s%s" % (shown(self.address), self._reason(), more))
+            more += f" ({missing} bytes that it sent did not arrive)"
+        return RdtError(f"the connection to {shown(self.address)} is closed: {self._reason()}{more}")
 
     def _reason(self) -> str:
         reason = (self._end.reason if self._end is not None else "") or "closed"
@@ -306,7 +306,7 @@ class Channel:
         closing = self.core.closing
         count = closing.undelivered + self._dropped_size + self._posted_size
         is_sure = closing.is_undelivered_sure or count > closing.undelivered
-        return "%d bytes were %snot delivered" % (count, "" if is_sure else "perhaps ") if count else ""
+        return f"{count} bytes were {'' if is_sure else 'perhaps '}not delivered" if count else ""
 
 
 def _size_of_frame(parts: Tuple[Buffer, ...]) -> int:

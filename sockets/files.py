@@ -72,7 +72,7 @@ class Files:
     def sending(self) -> Iterator[Sending]:
         """A file to be sent; RdtError when there is one already."""
         if not self._sending.acquire(blocking=False):
-            raise RdtError("a file is being sent to %s already" % shown(self._channel.address))
+            raise RdtError(f"a file is being sent to {shown(self._channel.address)} already")
         try:
             yield Sending(self._channel, next(self._transfers))
         finally:
@@ -144,7 +144,7 @@ class Sending:
                 channel.check_bulk()
                 return False
             if said is not None:
-                raise RdtError("%s confirmed another content than was sent" % shown(channel.address))
+                raise RdtError(f"{shown(channel.address)} confirmed another content than was sent")
 
     def _read_receipt(self, frame: Frame) -> Optional[str]:
         """The digest that the receiver reports for this transfer, "" for damage; RdtError when it refused."""
@@ -152,7 +152,7 @@ class Sending:
             return None  # about an earlier file
         said = behind_number(frame.body)
         if frame.kind == FILE_REFUSED:
-            raise RdtError("%s did not take the file: %s" % (shown(self._channel.address), decode_reason(said)))
+            raise RdtError(f"{shown(self._channel.address)} did not take the file: {decode_reason(said)}")
         return said.hex() if frame.kind == FILE_RECEIPT else ""
 
     def give_up(self, reason: str) -> None:
@@ -193,7 +193,7 @@ class Offer:
             return None
         data = behind_number(frame.body)
         if frame.kind == FILE_REFUSED:
-            raise RdtError("%s gave up: %s" % (shown(self._channel.address), decode_reason(data)))
+            raise RdtError(f"{shown(self._channel.address)} gave up: {decode_reason(data)}")
         return data
 
     def ask_again(self) -> None:

@@ -45,7 +45,7 @@ class RdtError(Exception):
 
 def shown(address: Address) -> str:
     """An address as such a text names it."""
-    return "%s:%d" % address
+    return f"{address[0]}:{address[1]}"
 
 
 def _set(sock: socket.socket, level: int, option: int, value: int) -> bool:
@@ -83,12 +83,12 @@ def _bound_socket(ip: str, port: int) -> socket.socket:
 
 def _bind_trouble(ip: str, port: int, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE or getattr(error, "winerror", 0) == 10048:
-        return "port %d is taken by another program" % port
+        return f"port {port} is taken by another program"
     if error.errno == errno.EADDRNOTAVAIL or getattr(error, "winerror", 0) == 10049:
-        return "%s is not an address of this machine" % ip
+        return f"{ip} is not an address of this machine"
     if error.errno == errno.EACCES:
-        return "port %d may not be used here" % port
-    return "cannot open %s:%d: %s" % (ip or "0.0.0.0", port, error.strerror or error)
+        return f"port {port} may not be used here"
+    return f"cannot open {ip or '0.0.0.0'}:{port}: {error.strerror or error}"
 
 
 def _ignore_port_unreachable(sock: socket.socket) -> None:
@@ -149,7 +149,7 @@ class Datagrams:
             if error.errno == errno.ENOBUFS:  # of the device, not of the socket: select would not show it
                 self.is_full = False
                 return start
-            self.stats["send: %s" % errno.errorcode.get(error.errno or 0, str(error))] += 1
+            self.stats[f"send: {errno.errorcode.get(error.errno or 0, str(error))}"] += 1
             return batch.count
         return start
 
@@ -250,6 +250,6 @@ class Datagrams:
         except BlockingIOError:
             return None
         except OSError as error:  # ConnectionResetError on Windows: an earlier send found nobody; so be it
-            self.stats["receive: %s" % errno.errorcode.get(error.errno or 0, str(error))] += 1
+            self.stats[f"receive: {errno.errorcode.get(error.errno or 0, str(error))}"] += 1
             return (start, 0, 0, ("", 0)) if isinstance(error, ConnectionResetError) else None
         return start, size, segment_size, address[:2]

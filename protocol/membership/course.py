@@ -156,8 +156,9 @@ class Course:
     def _on_found(self, found: Found, now: float) -> None:
         search = self._phase
         if isinstance(search, Search) and search.target is not None and search.has_moved(found.address):
-            places = (*search.target, *found.address)
-            self._owner.on_notice("nobody answers at %s:%d; the network that was there is at %s:%d now" % places)
+            (ip, port), (other_ip, other_port) = search.target, found.address
+            text = f"nobody answers at {ip}:{port}; the network that was there is at {other_ip}:{other_port} now"
+            self._owner.on_notice(text)
         self._join(found.address, (self.state, self._phase), now)
 
     def _on_nobody(self, nobody: Nobody, now: float) -> None:
@@ -170,7 +171,7 @@ class Course:
             self._found_network(now)
         else:
             hint = search.hint
-            text = "" if hint is None else "%s's network is at %s:%d" % (hint.name, *hint.address)
+            text = "" if hint is None else f"{hint.name}'s network is at {hint.address[0]}:{hint.address[1]}"
             self._end_search("nobody", search.target if hint is None else hint.address, text, now)
 
     def _end_search(self, kind: str, address: Optional[Address], text: str, now: float) -> None:

@@ -25,7 +25,7 @@ def name_fault(name: str) -> Optional[str]:
     if not name.strip():
         return "the name is empty"
     if len(name) > NAME_CHARS_MAX:
-        return "the name is longer than %d characters" % NAME_CHARS_MAX
+        return f"the name is longer than {NAME_CHARS_MAX} characters"
     if any("\ud800" <= sign <= "\udfff" for sign in name):
         return "the name is not text"
     if not skeleton(name):
@@ -74,9 +74,9 @@ class Labels:
             yield entry.name
         is_namesake = "~" in skeleton(entry.name) or fold(entry.name) in self._taken
         if not is_namesake and self._is_alone_at(host, entry.name):
-            yield "%s@%s" % (entry.name, host)
+            yield f"{entry.name}@{host}"
         for count in range(4, len(digits) + 1, 2):
-            yield "%s~%s" % (entry.name, digits[:count])
+            yield f"{entry.name}~{digits[:count]}"
 
     def _is_alone_at(self, host: str, name: str) -> bool:
         """Does its host tell it from all whose names look like its own? (Where the supernode is, its roster hides.)"""

@@ -115,7 +115,7 @@ class Roster:
         if self._label is None:
             self._label = Labels(list(self)).labels
         known = self._label.get(node_id)
-        return known if known is not None else "%s~%s" % (name, node_id.hex()[:4])
+        return known if known is not None else f"{name}~{node_id.hex()[:4]}"
 
     def succession(self, without: Optional[bytes]) -> List[MemberEntry]:
         """Who takes over, in order, when that one is gone."""

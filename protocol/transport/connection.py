@@ -115,7 +115,7 @@ class Connection:
         self._lost_told = False
 
     def __repr__(self) -> str:
-        return "<Connection to %s:%d %s>" % (*self.address, self.state.value)
+        return f"<Connection to {self.address[0]}:{self.address[1]} {self.state.value}>"
 
     # ---- what the endpoint's user does
 
@@ -155,7 +155,7 @@ class Connection:
         `is_bulk`: the last part carries a digest of its own, so that its packets need no checksum over them.
         """
         if sum(len(part) for part in parts) > FRAME_SIZE_MAX:
-            raise ValueError("a message of more than %d bytes" % FRAME_SIZE_MAX)
+            raise ValueError(f"a message of more than {FRAME_SIZE_MAX} bytes")
         if self.backlog > SEND_BACKLOG_MAX:
             self.fail(CloseCode.LIMIT, "does not take what is sent to it", self.owner.now)
         is_open = self.state in (State.CONNECTING, State.HANDSHAKE, State.ESTABLISHED)
@@ -438,10 +438,10 @@ class Connection:
 
     def _on_live_timeout(self, now: float) -> None:
         if now >= self.liveness.idle_at:
-            self.fail(CloseCode.GOING_AWAY, "no sign of life for %.0f s" % IDLE_TIMEOUT, now)
+            self.fail(CloseCode.GOING_AWAY, f"no sign of life for {IDLE_TIMEOUT:.0f} s", now)
             return
         if self.sending.backlog and now >= self.progress.deadline:
-            self.fail(CloseCode.LIMIT, "took nothing for %.0f s" % NO_PROGRESS_TIMEOUT, now)
+            self.fail(CloseCode.LIMIT, f"took nothing for {NO_PROGRESS_TIMEOUT:.0f} s", now)
             return
         if now >= self.recovery.next_deadline():
             outcome, is_probe_time = self.recovery.on_timeout(now)

@@ -285,9 +285,9 @@ class Endpoint:
         greedy = [each for each in waiting if shares.holds_its_share(person_of(each.address))]
         longest = min(greedy, key=lambda each: each.taking_at)
         self.stats["closed: took nothing while others needed the room"] += 1
-        reason = "took nothing for %.0f s of %d MB, and room is needed"
-        waited, size = self.now - longest.taking_at, longest.backlog / 1e6
-        longest.fail(CloseCode.LIMIT, reason % (waited, math.ceil(size)), self.now)
+        waited, megabytes = self.now - longest.taking_at, math.ceil(longest.backlog / 1e6)
+        reason = f"took nothing for {waited:.0f} s of {megabytes} MB, and room is needed"
+        longest.fail(CloseCode.LIMIT, reason, self.now)
 
     def reset_token(self, connection_id: bytes) -> bytes:
         """Proves that a RESET comes from the endpoint that had that id (RFC 9000 §10.3)."""
@@ -341,7 +341,7 @@ class Endpoint:
                 raise WireError("unknown packet type")
             handler(self, datagram, address, now)
         except WireError as error:
-            self.stats["malformed: %s" % error] += 1
+            self.stats[f"malformed: {error}"] += 1
 
     def _find(self, connection_id: bytes, datagram: memoryview, address: Address, now: float) -> Optional[Connection]:
         connection = self._by_local.get(connection_id)
@@ -431,7 +431,7 @@ class Endpoint:
     def _accept(self, packet: wire.InitPacket, address: Address, now: float) -> None:
         refusal = self.admission.refusal(address, self._by_local.values(), now) if self.accepts else "it is leaving"
         if refusal:
-            self.stats["refused: %s" % refusal] += 1
+            self.stats[f"refused: {refusal}"] += 1
             log.info("refused a connection from %s:%d: %s", *address, refusal)
             self._reply(address, wire.encode_refused(wire.RefusedPacket(packet.client_id, packet.nonce, refusal)))
             return

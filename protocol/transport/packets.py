@@ -77,7 +77,7 @@ _HEAD = slice(PREFIX_SIZE, DATA_HEADER_SIZE - 2)  # the same in all headers of a
 # offset up to which the other side may send), number of ranges; then a (gap, length) pair for each range.
 ACK_HEADER = struct.Struct(">IBBH8sQIQH")
 ACK_HEADER_SIZE = ACK_HEADER.size
-_ACK_RANGES = [struct.Struct(">%dI" % (2 * count)) for count in range(ACK_RANGES_MAX + 1)]
+_ACK_RANGES = [struct.Struct(f">{2 * count}I") for count in range(ACK_RANGES_MAX + 1)]
 
 # INIT: prefix, client's connection id, client's nonce, client's first packet number, credit, reset token, cookie.
 # It is padded well beyond COOKIE, so that an answer never has more bytes than what caused it.

@@ -53,7 +53,7 @@ class Record(NamedTuple):
 
 def encode_record(at: float, connection: str, event: str, fields: Fields) -> str:
     """One line, with its end."""
-    words = ["%.6f" % at, connection, event, *("%s=%s" % pair for pair in fields.items())]
+    words = [f"{at:.6f}", connection, event, *(f"{name}={value!s}" for name, value in fields.items())]
     return " ".join(words) + "\n"
 
 
@@ -67,6 +67,10 @@ def decode_record(line: str) -> Optional[Record]:
     except ValueError:
         return None
     return Record(at, words[1], words[2], {key: value for key, _, value in (word.partition("=") for word in words[3:])})
+
+
+def _shown(address: Address) -> str:
+    return f"{address[0]}:{address[1]}"
 
 
 def plain(text: str) -> str:
@@ -97,7 +101,7 @@ def _ping(view: memoryview) -> Tuple[bytes, Fields]:
 
 def _ack(view: memoryview) -> Tuple[bytes, Fields]:
     packet = wire.decode_ack(view)
-    ranges = ",".join("%d-%d" % pair for pair in packet.ranges)
+    ranges = ",".join(f"{low}-{high}" for low, high in packet.ranges)
     fields = {"largest": packet.largest, "ranges": ranges, "delay_us": packet.delay_us, "credit": packet.credit}
     return packet.connection_id, dict(fields)
 
@@ -177,7 +181,7 @@ class TracedConnection(Connection):
         recovery.vanished.clear()
         rtt = recovery.rtt
         window: Fields = {"cwnd": int(recovery.congestion.window), "flight": recovery.bytes_in_flight}
-        window.update(rtt="%.6f" % rtt.smoothed, rttvar="%.6f" % rtt.variance, delivered=recovery.delivered)
+        window.update(rtt=f"{rtt.smoothed:.6f}", rttvar=f"{rtt.variance:.6f}", delivered=recovery.delivered)
         self.owner.tell(now, self.local_id, "window", window)
 
     def _tell_lost(self, reason: str, is_clean: bool) -> None:
@@ -203,7 +207,7 @@ class TracedEndpoint(Endpoint):
     def know_remote(self, connection: Connection) -> None:
         super().know_remote(connection)
         side = "client" if connection.is_client else "server"
-        fields: Fields = {"remote": connection.remote_id.hex(), "address": "%s:%d" % connection.address, "side": side}
+        fields: Fields = {"remote": connection.remote_id.hex(), "address": _shown(connection.address), "side": side}
         self.tell(self.now, connection.local_id, "opened", fields)
 
     def batches(self, now: float) -> Iterator[Batch]:
@@ -234,4 +238,4 @@ class TracedEndpoint(Endpoint):
         """By this side's id of the connection, whichever side's the packet carries."""
         known = self._by_remote.get((address, wire_id))
         name = (known.local_id if known is not None else wire_id).hex() or "-"
-        return encode_record(now, name, event, {"address": "%s:%d" % address, **fields})
+        return encode_record(now, name, event, {"address": _shown(address), **fields})
