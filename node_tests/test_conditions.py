@@ -327,7 +327,7 @@ def connect_many(count, monkeypatch):
     next_batch = Connection.next_batch
 
     def counted(made, now):
-        if made.owner is pair.b.endpoint:
+        if made.endpoint is pair.b.endpoint:
             looks.append(made)
         return next_batch(made, now)
 

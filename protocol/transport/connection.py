@@ -89,28 +89,27 @@ class Connection:
     recovery_class: Type[Recovery] = Recovery
 
     def __init__(
-        self, owner: Any, address: Address, local_id: bytes, is_client: bool, first_number: int, now: float
+        self, endpoint: Any, address: Address, local_id: bytes, is_client: bool, first_number: int, now: float
     ) -> None:
-        self.owner = owner  # the Endpoint: its events, rng and limits
+        self.endpoint = endpoint  # an `Endpoint`: its events, rng and limits
         self.address = address
         self.local_id = local_id
         self.remote_id = b""
         self.is_client = is_client
         self.state = State.CONNECTING if is_client else State.HANDSHAKE
-        self.user: Any = None  # whatever the owner's user keeps with it
-        self.sending = SendStream(owner.held)
-        self.receiving = ReceiveStream(owner.frames_waiting_max, owner.bodies)
-        self.recovery = self.recovery_class(first_number, owner.new_controller(DATAGRAM_SIZE_BASE))
+        self.sending = SendStream(endpoint.held)
+        self.receiving = ReceiveStream(endpoint.frames_waiting_max, endpoint.bodies)
+        self.recovery = self.recovery_class(first_number, endpoint.new_controller(DATAGRAM_SIZE_BASE))
         self.first_number = first_number
         self.mtu = PathMtu(is_loopback(address[0]))
-        self.flight = Flight(address, self.sending, self.recovery, self.mtu, owner.rng, owner.header_views)
+        self.flight = Flight(address, self.sending, self.recovery, self.mtu, endpoint.rng, endpoint.header_views)
         self.liveness = Liveness(is_client, now)
-        self.arrival = Arrival(self.receiving, self.liveness, self.recovery.rtt, owner.stats, now)
+        self.arrival = Arrival(self.receiving, self.liveness, self.recovery.rtt, endpoint.stats, now)
         self.acknowledging = self.arrival.acknowledging
         self.progress = Progress(self.sending, now)
         self.closing = Closing(self.sending, self.receiving, self.recovery.rtt)
         self.handshake = Handshake(local_id if is_client else b"", now)
-        self._waiting_counted = 0  # of receiving.waiting, in the owner's count
+        self._waiting_counted = 0  # of receiving.waiting, in the endpoint's count
         self.used_at = now  # when messages went or came last; keep-alives are no use
         self._lost_told = False
 
@@ -157,18 +156,18 @@ class Connection:
         if sum(len(part) for part in parts) > FRAME_SIZE_MAX:
             raise ValueError(f"a message of more than {FRAME_SIZE_MAX} bytes")
         if self.backlog > SEND_BACKLOG_MAX:
-            self.fail(CloseCode.LIMIT, "does not take what is sent to it", self.owner.now)
+            self.fail(CloseCode.LIMIT, "does not take what is sent to it", self.endpoint.now)
         is_open = self.state in (State.CONNECTING, State.HANDSHAKE, State.ESTABLISHED)
         if not is_open or self.closing.reason is not None:
             return False
         was_idle = not self.sending.backlog
         self.sending.write_frame(kind, *parts, is_bulk=is_bulk)
         if was_idle:
-            self.progress.note(max(self.progress.at, self.owner.now))
-        self.used_at = self.owner.now
-        if self.owner.held_size() > self.owner.held_max:
-            self.owner.make_room()
-        self.owner.touch(self)
+            self.progress.note(max(self.progress.at, self.endpoint.now))
+        self.used_at = self.endpoint.now
+        if self.endpoint.held_size() > self.endpoint.held_max:
+            self.endpoint.make_room()
+        self.endpoint.touch(self)
         return True
 
     def check_bulk(self) -> None:
@@ -182,13 +181,13 @@ class Connection:
     def consume_bytes(self, body_size: int) -> None:
         self.receiving.consume(FRAME_HEADER_SIZE + body_size)
         self._count_waiting()
-        self.owner.touch(self)
+        self.endpoint.touch(self)
 
     def shut_down(self, reason: str) -> None:
         """Orderly end: deliver what was sent, then close."""
         if self.closing.reason is None:
             self.closing.want(reason)
-            self.owner.touch(self)
+            self.endpoint.touch(self)
 
     def fail(self, code: int, reason: str, now: float) -> None:
         """End at once and say why; what was not delivered is lost."""
@@ -222,16 +221,16 @@ class Connection:
         if state in (State.CLOSING, State.DRAINING, State.CLOSED):
             self.sending.release()
         if state is State.ESTABLISHED:
-            self.owner.events.append(Established(self))
+            self.endpoint.events.append(Established(self))
             log.info("connected %s %s:%d", "to" if self.is_client else "by", *self.address)
         elif state is State.CLOSED:
             self._count_waiting()
-            self.owner.forget(self)
+            self.endpoint.forget(self)
 
     def _tell_lost(self, reason: str, is_clean: bool) -> None:
         if not self._lost_told:
             self._lost_told = True
-            self.owner.events.append(ConnectionLost(self, reason, is_clean))
+            self.endpoint.events.append(ConnectionLost(self, reason, is_clean))
             ended = "closed" if is_clean else "NOT cleanly closed"
             log.info("connection to %s:%d %s: %s (%s)", *self.address, ended, reason or "no reason", self.figures())
 
@@ -242,7 +241,7 @@ class Connection:
     def _begin_closing(self, code: int, reason: str, now: float) -> None:
         self.closing.begin(self.remote_id, code, reason, now)
         self._set_state(State.CLOSING)
-        self.owner.touch(self)  # whoever asked for it: the CLOSE goes out now, not at the next alarm
+        self.endpoint.touch(self)  # whoever asked for it: the CLOSE goes out now, not at the next alarm
 
     # ---- handshake
 
@@ -264,7 +263,7 @@ class Connection:
         self.remote_id = remote_id
         self.acknowledging.begin(first_number)
         self.flight.meet(remote_id, credit)
-        self.owner.know_remote(self)
+        self.endpoint.know_remote(self)
 
     def _on_alive(self, now: float) -> None:
         self.liveness.heard(now)
@@ -275,7 +274,7 @@ class Connection:
         self.liveness.heard(now)
         self.progress.begin(now)
         self._set_state(State.ESTABLISHED)
-        self.flight.search_mtu(self.owner.datagram_size_max)
+        self.flight.search_mtu(self.endpoint.datagram_size_max)
 
     # ---- received packets
 
@@ -318,14 +317,14 @@ class Connection:
             return
         self._count_waiting()
         for frame in frames:
-            self.owner.events.append(FrameReceived(self, frame.kind, frame.body))
-        if self.owner.frames_waiting > FRAMES_WAITING_IN_ALL:
+            self.endpoint.events.append(FrameReceived(self, frame.kind, frame.body))
+        if self.endpoint.frames_waiting > FRAMES_WAITING_IN_ALL:
             self.fail(CloseCode.LIMIT, "sent more messages than anybody reads", now)
 
     def _count_waiting(self) -> None:
-        """Bring the owner's count of unread frames up to date: it is the sum of all that `receiving` counts."""
+        """Bring the endpoint's count of unread frames up to date: it is the sum of all that `receiving` counts."""
         waiting = 0 if self.state is State.CLOSED else self.receiving.waiting
-        self.owner.count_waiting(waiting - self._waiting_counted)
+        self.endpoint.count_waiting(waiting - self._waiting_counted)
         self._waiting_counted = waiting
 
     def on_ping(self, number: int, oldest: int, now: float) -> None:
@@ -353,10 +352,10 @@ class Connection:
         self._on_outcome(outcome, now)
 
     def _on_outcome(self, outcome: Outcome, now: float) -> None:
-        self.flight.on_outcome(outcome, self.owner.datagram_size_max, now)
+        self.flight.on_outcome(outcome, self.endpoint.datagram_size_max, now)
         self.progress.on_acknowledged(now)
         if self.sending.has_drained():
-            self.owner.events.append(BacklogDrained(self))
+            self.endpoint.events.append(BacklogDrained(self))
 
     def on_close(self, packet: wire.ClosePacket, now: float) -> None:
         if self.state is State.CLOSING:
@@ -451,7 +450,7 @@ class Connection:
         if now >= self.liveness.keep_alive_at(self.recovery.last_sent_at):
             self.flight.owe_ping()
         if now >= self.mtu.again_at:
-            self.flight.search_mtu(self.owner.datagram_size_max)
+            self.flight.search_mtu(self.endpoint.datagram_size_max)
         self._watch_credit(now)
 
     def _watch_credit(self, now: float) -> None:
@@ -469,7 +468,7 @@ class Connection:
             return self._close_batch(now)
         if self.state not in (State.ESTABLISHED, State.HANDSHAKE):
             return None
-        self.owner.grow_window(self.receiving)
+        self.endpoint.grow_window(self.receiving)
         self.arrival.raise_credit(now)
         is_leaving = self.closing.reason is not None and not self.sending.backlog
         if now >= self.acknowledging.due_at or (is_leaving and self.acknowledging.due_at < math.inf):
@@ -488,7 +487,7 @@ class Connection:
     def _init_batch(self, now: float) -> Optional[Batch]:
         if now < self.handshake.init_at:
             return None
-        token = self.owner.reset_token(self.local_id)
+        token = self.endpoint.reset_token(self.local_id)
         packet = self.handshake.next_init(self.first_number, self.receiving.credit, token, now)
         return lone_batch(self.address, wire.encode_init(packet))
 

@@ -30,13 +30,12 @@ class LinkTable:
         endpoint.bound_waiting(MESSAGES_WAITING_MAX, MESSAGES_HELD_MAX)
         self._listener = listener
         self._by_link: Dict[int, Connection] = {}
+        self._links: Dict[Connection, int] = {}  # the other way
         self._incoming = incoming or itertools.count(2, 2)  # even numbers; the node's own are odd
 
     def connect(self, link: int, address: Address, now: float, tries: float = math.inf) -> None:
         """Open a link under that (odd) number, with so many datagrams at most until something comes back."""
-        connection = self._endpoint.connect(address, now, tries=tries)
-        connection.user = link
-        self._by_link[link] = connection
+        self._add(link, self._endpoint.connect(address, now, tries=tries))
 
     def send(self, link: int, *parts: Buffer, is_bulk: bool = False) -> None:
         """Send one message; `is_bulk`: its last part carries a digest of its own."""
@@ -76,21 +75,25 @@ class LinkTable:
             self._listener.on_lone(event.address, event.message)
             return
         connection = event.connection
-        if isinstance(event, Established):
-            self._on_established(connection)
-        elif isinstance(event, FrameReceived):
-            if event.kind == MESSAGE and connection.user in self._by_link:
-                self._listener.on_message(connection.user, event.body)
+        link = self._links.get(connection)
+        if isinstance(event, FrameReceived):
+            if link is not None and event.kind == MESSAGE:
+                self._listener.on_message(link, event.body)
             else:
                 connection.consume(Frame(event.kind, event.body))
+        elif isinstance(event, Established):
+            if link is None:
+                link = self._add(next(self._incoming), connection)
+            self._listener.on_link_up(link, connection.address, not connection.is_client)
+        elif link is None:
+            return  # it came to nothing before it was up
         elif isinstance(event, BacklogDrained):
-            self._listener.on_writable(connection.user)
-        elif isinstance(event, ConnectionLost) and self._by_link.pop(connection.user, None) is not None:
-            self._listener.on_link_lost(connection.user, event.reason)
+            self._listener.on_writable(link)
+        elif isinstance(event, ConnectionLost):
+            del self._by_link[link], self._links[connection]
+            self._listener.on_link_lost(link, event.reason)
 
-    def _on_established(self, connection: Connection) -> None:
-        incoming = not connection.is_client
-        if incoming:
-            connection.user = next(self._incoming)
-            self._by_link[connection.user] = connection
-        self._listener.on_link_up(connection.user, connection.address, incoming)
+    def _add(self, link: int, connection: Connection) -> int:
+        self._by_link[link] = connection
+        self._links[connection] = link
+        return link

@@ -177,18 +177,18 @@ class TracedConnection(Connection):
         recovery = self.recovery
         assert isinstance(recovery, TracedRecovery)
         for number, count in recovery.vanished:
-            self.owner.tell(now, self.local_id, "lost", {"number": number, "count": count})
+            self.endpoint.tell(now, self.local_id, "lost", {"number": number, "count": count})
         recovery.vanished.clear()
         rtt = recovery.rtt
         window: Fields = {"cwnd": int(recovery.congestion.window), "flight": recovery.bytes_in_flight}
         window.update(rtt=f"{rtt.smoothed:.6f}", rttvar=f"{rtt.variance:.6f}", delivered=recovery.delivered)
-        self.owner.tell(now, self.local_id, "window", window)
+        self.endpoint.tell(now, self.local_id, "window", window)
 
     def _tell_lost(self, reason: str, is_clean: bool) -> None:
         if not self._lost_told:
             fields: Fields = {"clean": int(is_clean), "lost": self.recovery.packets_lost}
             fields.update(spurious=self.recovery.packets_spurious, reason=plain(reason))
-            self.owner.tell(self.owner.now, self.local_id, "over", fields)
+            self.endpoint.tell(self.endpoint.now, self.local_id, "over", fields)
         super()._tell_lost(reason, is_clean)
 
 
