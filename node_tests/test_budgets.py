@@ -120,7 +120,7 @@ class Crowd:
     def __init__(self, held_max):
         self.world, self.lost, self.links = World(1), {}, {}
         self.middle = EndpointDriver(self.world, ("10.0.0.1", 1), self._on_event)
-        self.middle.endpoint.held_max = held_max
+        self.middle.endpoint.backlogs.bound(held_max)
 
     def _on_event(self, event):
         if isinstance(event, ConnectionLost):
@@ -147,7 +147,7 @@ class Crowd:
         return taken
 
     def held(self):
-        return self.middle.endpoint.held.total
+        return self.middle.endpoint.backlogs.memory.total
 
 
 def test_members_who_never_read_hold_no_more_together_than_there_is_for_all_and_the_readers_stay():
@@ -230,7 +230,7 @@ def test_what_is_on_its_way_to_the_connections_counts_as_well():
         crowd.say(deaf, bytes(20_000))
     crowd.world.run(crowd.world.now + 3)
     assert not crowd.lost
-    crowd.middle.endpoint.held_before = lambda: MIB
+    crowd.middle.endpoint.count_before(lambda: MIB)
     crowd.say(deaf, SMALL)
     assert crowd.links[deaf].state is not State.ESTABLISHED
 

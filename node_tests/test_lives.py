@@ -202,7 +202,7 @@ class Life:
     def _check_nothing_left(left: endpoint.Endpoint) -> None:
         assert not left.connections
         assert (left._windows, left.frames_waiting) == (0, 0)
-        assert not (left.admission.per_host or left._armed or left._ready or left._by_remote or left._by_client)
+        assert not (left.admission.per_host or left._deadlines or left._ready or left._by_remote or left._by_client)
 
 
 @pytest.fixture

@@ -277,7 +277,7 @@ def test_one_message_too_many_ends_its_connection_in_whatever_packets_it_comes(i
 
 
 def alarmed(endpoint):
-    return all(each in endpoint._ready or each in endpoint._armed for each in endpoint.connections)
+    return all(each in endpoint._ready or each in endpoint._deadlines for each in endpoint.connections)
 
 
 @pytest.mark.parametrize("place", ["next_batch", "next_deadline", "on_timeout", "on_data", "on_ack"])

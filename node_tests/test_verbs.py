@@ -542,7 +542,7 @@ def test_connections_that_nobody_accepts_do_not_pile_up(opened, monkeypatch):
 def test_senders_wait_for_room_in_the_sum_of_all_and_nobody_who_reads_is_closed_for_it(opened):
     """Each had room of its own: what waited for all together passed its bound, and the slowest were closed."""
     here = opened()
-    here._network.endpoint.held_max = 4 * MIB
+    here._network.endpoint.backlogs.bound(4 * MIB)
     pairs = []
     for _ in range(6):
         there = opened()
@@ -564,7 +564,7 @@ def test_senders_wait_for_room_in_the_sum_of_all_and_nobody_who_reads_is_closed_
 
 def test_who_takes_nothing_does_not_keep_the_room_of_all_from_who_does(opened):
     here, deaf, reading = opened(), opened(), opened()
-    here._network.endpoint.held_max = 4 * MIB
+    here._network.endpoint.backlogs.bound(4 * MIB)
     full = here.connect(deaf.address, timeout=WAIT)
     with pytest.raises(rdt.RdtError, match="too much waits for others"):
         while True:

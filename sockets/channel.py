@@ -38,8 +38,8 @@ class Room:
 
     def has(self, size: int) -> bool:
         """Is there room for so much more?"""
-        endpoint = self._network.endpoint
-        return endpoint.held.total + self._posted_size + size <= endpoint.held_max
+        backlogs = self._network.endpoint.backlogs
+        return backlogs.memory.total + self._posted_size + size <= backlogs.size_max
 
     def add_posted(self, change: int) -> None:
         """So many bytes are on their way, or (negative) have arrived; for who holds the gate."""

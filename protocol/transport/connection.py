@@ -97,7 +97,7 @@ class Connection:
         self.remote_id = b""
         self.is_client = is_client
         self.state = State.CONNECTING if is_client else State.HANDSHAKE
-        self.sending = SendStream(endpoint.held)
+        self.sending = SendStream(endpoint.backlogs.memory)
         self.receiving = ReceiveStream(endpoint.frames_waiting_max, endpoint.bodies)
         self.recovery = self.recovery_class(first_number, endpoint.new_controller(DATAGRAM_SIZE_BASE))
         self.first_number = first_number
@@ -165,8 +165,7 @@ class Connection:
         if was_idle:
             self.progress.note(max(self.progress.at, self.endpoint.now))
         self.used_at = self.endpoint.now
-        if self.endpoint.held_size() > self.endpoint.held_max:
-            self.endpoint.make_room()
+        self.endpoint.backlogs.keep_within(self.endpoint.now)
         self.endpoint.touch(self)
         return True
 

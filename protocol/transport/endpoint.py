@@ -14,42 +14,35 @@ it can receive there (RFC 9000 §8; `admission.py`).
 from __future__ import annotations
 
 import collections
-import heapq
 import hmac
-import itertools
 import math
 import random
 from typing import Callable, Counter, Deque, Dict, Iterator, List, NamedTuple, Optional, Tuple, Type, Union
 
 from protocol import mishaps
 from protocol.buffers import BufferPool
-from protocol.fairness import FairShares
 from protocol.fields import Address, Buffer, WireError
 from protocol.rates import RateLimit
 from protocol.transport import packets as wire
-from protocol.transport.admission import Admission, person_of
+from protocol.transport.admission import Admission
+from protocol.transport.backlogs import Backlogs
 from protocol.transport.congestion import CongestionController
 from protocol.transport.connection import BacklogDrained, Connection, ConnectionLost, Established, FrameReceived, State
 from protocol.transport.cubic import CubicQ
+from protocol.transport.deadlines import Deadlines
 from protocol.transport.flight import Batch, lone_batch
 from protocol.transport.frames import FRAMES_WAITING_MAX
 from protocol.transport.packets import CloseCode, PacketType
 from protocol.transport.receiving import RECEIVE_WINDOW_INITIAL, RECEIVE_WINDOW_MAX, ReceiveStream
-from protocol.transport.sending import HeldMemory
 
 log = mishaps.logger("transport")
 
 CONNECTIONS_MAX = 2048
 RECEIVE_WINDOWS_MAX = 256 << 20  # bytes of credit given to all remotes together
-HELD_MAX = 256 << 20  # bytes that wait to be delivered to all remotes together, with what they cost; of these at most
-HELD_SPARE = 1 / 2  # ... as much more while everybody takes what is sent to it
-TOOK_NOTHING_TIME = 1.0  # seconds, after which a remote may be closed for the room that waits for it
-ROOM_INTERVAL = 0.1  # seconds between two looks through all connections, while there is spare room
 BODIES_KEPT_MAX = 24 << 20  # bytes of message bodies that are used again
 RESETS_PER_SECOND = 100
 LONES_PER_SECOND = 5000  # messages outside connections that are handed on; a lab of 1,000 nodes probes with fewer
 REPLIES_MAX = 4096  # answers to strangers that wait for the socket
-STALE_DEADLINES_MAX = 100  # alarms of the past that are tidied away together
 TROUBLE_PAUSE = 0.1  # seconds that a connection rests after an exception in its code
 FIRST_NUMBER_BITS = 32  # a random first packet number; numbers have 64 bits and never wrap
 
@@ -90,22 +83,17 @@ class Endpoint:
         ]
         self.frames_waiting_max = FRAMES_WAITING_MAX  # of a connection made from now on
         self.frames_waiting = 0  # unread frames of all connections
-        self.held = HeldMemory()  # what waits to be delivered, on all connections
-        self.held_max = HELD_MAX
-        self.held_before: Callable[[], int] = lambda: 0  # and what is on its way to them; set by who hands it over
-        self._room_at = -math.inf  # when to look for room again
         self.accepts = True  # takes connections from others
         self._secret = rng.getrandbits(256).to_bytes(32, "big")
         self.admission = Admission(self._secret, connections_max)
         self._by_local: Dict[bytes, Connection] = {}
+        self.backlogs = Backlogs(self._by_local.values(), self.stats)
         self._by_client: Dict[Tuple[Address, bytes], Connection] = {}
         self._by_remote: Dict[Tuple[Address, bytes], Connection] = {}
         self._windows = 0  # bytes of receive window in use by all
         self._replies: Deque[Batch] = collections.deque()
         self._ready: Dict[Connection, None] = {}  # in turn: those that may have something to send
-        self._deadlines: List[Tuple[float, int, Connection]] = []
-        self._armed: Dict[Connection, float] = {}
-        self._ties = itertools.count()
+        self._deadlines: Deadlines[Connection] = Deadlines()
         self._resets = RateLimit(RESETS_PER_SECOND)
         self._lones = RateLimit(LONES_PER_SECOND)
 
@@ -155,15 +143,11 @@ class Endpoint:
         """When on_timeout wants to be called; it may come early, for nothing."""
         if self._ready or self._replies:
             return -math.inf
-        return self._deadlines[0][0] if self._deadlines else math.inf
+        return self._deadlines.next()
 
     def on_timeout(self, now: float) -> None:
         self.now = now
-        while self._deadlines and self._deadlines[0][0] <= now:
-            deadline, _, connection = heapq.heappop(self._deadlines)
-            if self._armed.get(connection) != deadline:
-                continue
-            del self._armed[connection]
+        for connection in self._deadlines.due(now):
             try:
                 if connection.next_deadline() <= now:
                     connection.on_timeout(now)
@@ -183,7 +167,7 @@ class Endpoint:
             try:
                 batch = connection.next_batch(now)
                 if batch is None:
-                    self._arm(connection, connection.next_deadline())
+                    self._deadlines.set(connection, connection.next_deadline())
             except Exception:
                 self._arm_after_trouble(connection, now)
                 raise
@@ -208,20 +192,7 @@ class Endpoint:
         """A bug of ours stopped it half way: it goes on a little later, by its alarm, and not at once and for ever."""
         self._ready.pop(connection, None)
         if connection.state is not State.CLOSED:
-            self._arm(connection, now + TROUBLE_PAUSE)
-
-    def _arm(self, connection: Connection, deadline: float) -> None:
-        armed = self._armed.get(connection, math.inf)
-        if deadline < armed:
-            self._armed[connection] = deadline
-            heapq.heappush(self._deadlines, (deadline, next(self._ties), connection))
-            if len(self._deadlines) > 2 * len(self._armed) + STALE_DEADLINES_MAX:
-                self._drop_stale_deadlines()
-
-    def _drop_stale_deadlines(self) -> None:
-        """Each alarm that was replaced by an earlier one, or whose connection ended, still lies in the heap."""
-        self._deadlines = [(deadline, next(self._ties), each) for each, deadline in self._armed.items()]
-        heapq.heapify(self._deadlines)
+            self._deadlines.set(connection, now + TROUBLE_PAUSE)
 
     def know_remote(self, connection: Connection) -> None:
         self._by_remote[connection.address, connection.remote_id] = connection
@@ -232,7 +203,7 @@ class Endpoint:
         self._by_client.pop((connection.address, connection.handshake.client_id), None)
         self._by_remote.pop((connection.address, connection.remote_id), None)
         self._ready.pop(connection, None)
-        self._armed.pop(connection, None)
+        self._deadlines.drop(connection)
         self._windows -= connection.receiving.window
         self.admission.on_gone(connection.address[0])
 
@@ -249,45 +220,17 @@ class Endpoint:
 
     def bound_waiting(self, frames_max: int, held_max: int) -> None:
         """Bounds of this endpoint's user: unread frames of each connection made from now on, bytes held for all."""
-        self.frames_waiting_max, self.held_max = frames_max, held_max
+        self.frames_waiting_max = frames_max
+        self.backlogs.bound(held_max)
 
     def count_before(self, held_before: Callable[[], int]) -> None:
         """Count, too, what this says is on its way here; by who hands it over."""
-        self.held_before = held_before
+        self.backlogs.count_before(held_before)
 
     def look_for_room(self, now: float) -> None:
         """Somebody waits for room: make some, if there is too little."""
         self.now = now
-        self.make_room()
-
-    def held_size(self) -> int:
-        """Bytes of memory that wait to be delivered to all remotes."""
-        return self.held.total + self.held_before()
-
-    def make_room(self) -> None:
-        """Too much waits to be delivered: close those that hold most of it and have taken nothing for longest."""
-        while self.held_size() > self.held_max:
-            has_spare = self.held_size() <= (1 + HELD_SPARE) * self.held_max
-            if has_spare and self.now < self._room_at:
-                return
-            waiting = [each for each in self._by_local.values() if each.sending.cost]
-            stalled = [each for each in waiting if each.taking_at <= self.now - TOOK_NOTHING_TIME]
-            if not waiting or (has_spare and not stalled):
-                self._room_at = self.now + ROOM_INTERVAL
-                return
-            self._close_for_room(stalled or waiting)
-
-    def _close_for_room(self, waiting: List[Connection]) -> None:
-        """Of the connections of all who hold an equal share or more, the one that has taken nothing for longest."""
-        shares = FairShares(self.held_max)
-        for each in waiting:
-            shares.take(person_of(each.address), each.sending.cost)
-        greedy = [each for each in waiting if shares.holds_its_share(person_of(each.address))]
-        longest = min(greedy, key=lambda each: each.taking_at)
-        self.stats["closed: took nothing while others needed the room"] += 1
-        waited, megabytes = self.now - longest.taking_at, math.ceil(longest.backlog / 1e6)
-        reason = f"took nothing for {waited:.0f} s of {megabytes} MB, and room is needed"
-        longest.fail(CloseCode.LIMIT, reason, self.now)
+        self.backlogs.keep_within(now)
 
     def reset_token(self, connection_id: bytes) -> bytes:
         """Proves that a RESET comes from the endpoint that had that id (RFC 9000 §10.3)."""

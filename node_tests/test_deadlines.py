@@ -1,0 +1,44 @@
+"""When each of many wants to be called: the earliest word counts, and what is over leaves nothing behind."""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Dict
+
+from protocol.transport.deadlines import STALE_DEADLINES_MAX, Deadlines
+
+
+def test_each_is_called_once_at_the_earliest_time_that_it_named() -> None:
+    deadlines: Deadlines[str] = Deadlines()
+    deadlines.set("ana", 5.0)
+    deadlines.set("bo", 4.0)
+    deadlines.set("ana", 3.0)
+    deadlines.set("ana", 7.0)  # later: it is asked again when it is called
+    assert deadlines.next() == 3.0
+    assert list(deadlines.due(2.9)) == []
+    assert list(deadlines.due(10.0)) == ["ana", "bo"]
+    assert deadlines.next() == math.inf and len(deadlines) == 0
+
+
+def test_who_is_over_is_not_called_and_who_never_wants_to_be_waits_for_nothing() -> None:
+    deadlines: Deadlines[str] = Deadlines()
+    deadlines.set("ana", 1.0)
+    deadlines.set("bo", math.inf)
+    deadlines.drop("ana")
+    deadlines.drop("cy")
+    assert "ana" not in deadlines and "bo" not in deadlines
+    assert list(deadlines.due(2.0)) == []
+
+
+def test_one_may_set_its_next_deadline_while_it_is_called_and_the_heap_stays_small() -> None:
+    rng, deadlines = random.Random(7), Deadlines[int]()
+    wanted: Dict[int, float] = {}
+    for step in range(5000):
+        one, at = rng.randrange(20), step + rng.random() * 30
+        wanted[one] = min(at, wanted.get(one, math.inf))
+        deadlines.set(one, at)
+        for called in deadlines.due(step):
+            assert wanted.pop(called) <= step
+        assert all(at > step for at in wanted.values()), "nobody is forgotten"
+        assert len(deadlines._heap) <= 2 * len(deadlines) + STALE_DEADLINES_MAX + 1
