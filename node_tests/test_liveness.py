@@ -97,3 +97,23 @@ def test_credit_ends_the_questions():
     assert progress.ask_at == math.inf
     assert not progress.is_to_ask(True, 0.1, 11.0)  # an acknowledgement is to come, and will tell
     assert asked(progress, 0.2) == [pytest.approx(0.1)]
+
+
+def test_room_to_go_on_is_progress_for_who_waited_for_it_and_words_are_none():
+    sending = waiting(10)
+    progress = Progress(sending, 0.0)
+    progress.on_allowed(sending.credit + PROGRESS_LEAST, 1.0)
+    assert progress.at == 0.0, "its acknowledgement is still to come"
+    sending.on_acknowledged(0, 10)
+    progress.on_allowed(sending.credit + PROGRESS_LEAST - 1, 2.0)
+    assert progress.at == 0.0, "too little room"
+    progress.on_allowed(sending.credit + PROGRESS_LEAST, 3.0)
+    assert progress.at == 3.0
+
+
+def test_who_has_nothing_to_take_is_never_late():
+    sending = waiting(10)
+    progress = Progress(sending, 5.0)
+    assert progress.deadline == 5.0 + NO_PROGRESS_TIMEOUT
+    sending.on_acknowledged(0, 10)
+    assert progress.deadline == math.inf

@@ -32,7 +32,7 @@ from protocol.transport.closing import Closing
 from protocol.transport.flight import Batch, Flight, lone_batch
 from protocol.transport.frames import FRAME_HEADER_SIZE, FRAME_SIZE_MAX, Frame, StreamViolation
 from protocol.transport.handshake import Handshake
-from protocol.transport.liveness import IDLE_TIMEOUT, NO_PROGRESS_TIMEOUT, PROGRESS_LEAST, Liveness, Progress
+from protocol.transport.liveness import IDLE_TIMEOUT, NO_PROGRESS_TIMEOUT, Liveness, Progress
 from protocol.transport.mtu import PathMtu
 from protocol.transport.packets import CloseCode
 from protocol.transport.receiving import ReceiveStream
@@ -130,7 +130,7 @@ class Connection:
 
     @property
     def taking_at(self) -> float:
-        """When the other side last took something of what waits for it (see PROGRESS_LEAST); infinite: nothing does."""
+        """When the other side last took something of what waits for it (see `Progress`); infinite: nothing does."""
         return self.progress.at if self.sending.backlog else math.inf
 
     @property
@@ -141,12 +141,7 @@ class Connection:
 
     def figures(self) -> PathFigures:
         """How the path does, for a person; from any thread."""
-        recovery, receiving = self.recovery, self.receiving
-        lost = max(0, recovery.packets_lost - recovery.packets_spurious)
-        sent = recovery.next_packet_number - self.first_number
-        trip = recovery.rtt.smoothed if recovery.rtt.samples else None
-        here = receiving.window, receiving.next_offset, receiving.late
-        return PathFigures(trip, int(recovery.congestion.window), sent, lost, self.flight.resent, *here)
+        return self.flight.figures(self.first_number, self.receiving)
 
     def send_frame(self, kind: int, *parts: Buffer, is_bulk: bool = False) -> bool:
         """Queue one frame; False, and nothing, once the connection ends. ValueError when it is over FRAME_SIZE_MAX.
@@ -337,12 +332,8 @@ class Connection:
             return
         self._on_alive(now)
         if packet.credit > self.sending.credit:
-            # Room to go on is progress when it was what we waited for; with data on its way, words cost nothing.
-            was_waited_for = self.sending.acknowledged_to == self.sending.sent_to
-            if was_waited_for and packet.credit - self.sending.credit >= PROGRESS_LEAST:
-                self.progress.note(now)
+            self.progress.on_allowed(packet.credit, now)
             self.sending.allow(packet.credit)
-            self.progress.on_credit()
         try:
             outcome = self.recovery.on_ack(packet.ranges, min(packet.delay_us / 1e6, 1.0), now)
         except AckViolation as violation:
@@ -405,13 +396,10 @@ class Connection:
             return min(self.closing.say_at, self.closing.end_at)
         if self.state is State.CLOSED:
             return math.inf
-        deadline = min(
-            self.recovery.next_deadline(), self.acknowledging.due_at, self.progress.ask_at, self.mtu.again_at
-        )
+        deadline = min(self.recovery.next_deadline(), self.acknowledging.due_at, self.mtu.again_at)
+        deadline = min(deadline, self.progress.ask_at, self.progress.deadline)
         if self.state is State.HANDSHAKE:
             deadline = min(deadline, self.handshake.deadline)
-        if self.sending.backlog:
-            deadline = min(deadline, self.progress.deadline)
         deadline = min(deadline, self.liveness.idle_at, self.liveness.keep_alive_at(self.recovery.last_sent_at))
         if self.state is State.ESTABLISHED and self.flight.may_send(-math.inf):
             deadline = min(deadline, self.flight.pacer.next_at)
@@ -438,7 +426,7 @@ class Connection:
         if now >= self.liveness.idle_at:
             self.fail(CloseCode.GOING_AWAY, f"no sign of life for {IDLE_TIMEOUT:.0f} s", now)
             return
-        if self.sending.backlog and now >= self.progress.deadline:
+        if now >= self.progress.deadline:
             self.fail(CloseCode.LIMIT, f"took nothing for {NO_PROGRESS_TIMEOUT:.0f} s", now)
             return
         if now >= self.recovery.next_deadline():

@@ -12,9 +12,11 @@ import random
 from typing import Callable, List, NamedTuple, Optional
 
 from protocol.fields import Address, Buffer
+from protocol.figures import PathFigures
 from protocol.transport.mtu import PathMtu
 from protocol.transport.pacing import Pacer
 from protocol.transport.packets import DATA_HEADER_SIZE, BatchHead, bulk_headers, data_headers, encode_ping
+from protocol.transport.receiving import ReceiveStream
 from protocol.transport.recovery import DATAGRAM_SIZE_BASE, Outcome, Recovery, SentBatch
 from protocol.transport.sending import SendStream
 
@@ -75,6 +77,15 @@ class Flight:
 
     def check_bulk(self) -> None:
         self.checks_bulk = True
+
+    def figures(self, first_number: int, receiving: ReceiveStream) -> PathFigures:
+        """How the path does; packets are counted from this number on, and beside it stands what came the other way."""
+        recovery = self._recovery
+        trip = recovery.rtt.smoothed if recovery.rtt.samples else None
+        sent = recovery.next_packet_number - first_number
+        lost = max(0, recovery.packets_lost - recovery.packets_spurious)
+        here = receiving.window, receiving.next_offset, receiving.late
+        return PathFigures(trip, int(recovery.congestion.window), sent, lost, self.resent, *here)
 
     # ---- what became of it
 

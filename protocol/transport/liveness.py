@@ -69,8 +69,17 @@ class Progress:
 
     @property
     def deadline(self) -> float:
-        """Then it has taken nothing for too long, if there is something for it."""
-        return self.at + NO_PROGRESS_TIMEOUT
+        """Then it has taken nothing for too long; infinite while there is nothing for it."""
+        return self.at + NO_PROGRESS_TIMEOUT if self._sending.backlog else math.inf
+
+    def on_allowed(self, credit: int, now: float) -> None:
+        """It lets us send on, up to a higher offset than before."""
+        # Room to go on is progress when it was what we waited for; with data on its way, words cost nothing.
+        sending = self._sending
+        was_waited_for = sending.acknowledged_to == sending.sent_to
+        if was_waited_for and credit - sending.credit >= PROGRESS_LEAST:
+            self.note(now)
+        self.on_credit()
 
     def on_credit(self) -> None:
         """It gave some: there is nothing to ask."""
