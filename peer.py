@@ -466,10 +466,6 @@ class Peer:
         return self._members.is_supernode
 
     @property
-    def has_supernode(self) -> bool:
-        return self._members.has_supernode
-
-    @property
     def supernode_id(self) -> Optional[bytes]:
         return self._members.supernode_id
 

@@ -183,7 +183,7 @@ class Story:
 
     def _is_agreed(self):
         rulers = [one.peer.node_id for one in self.here() if one.peer.is_supernode]
-        obeyed = {one.peer.supernode_id if one.peer.has_supernode else None for one in self.here()}
+        obeyed = {one.peer.supernode_id if one.peer.membership.is_joined else None for one in self.here()}
         return len(rulers) == 1 and obeyed == {rulers[0]}
 
     # ---- alive
