@@ -345,6 +345,7 @@ class Course:
         """Only from the present supernode (this is its link), who alone can open the commitment."""
         view = self._view
         is_genuine = hashlib.sha256(message.opening).digest() == view.commitment
+        # The very next term: a handover that skipped some would burn the numbers that an election needs.
         if not is_genuine or message.term != view.term + 1 or message.successor not in view.roster or view.is_ruler:
             view.drop()
             return

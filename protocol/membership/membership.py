@@ -219,6 +219,7 @@ class Membership:
         handler = _HANDLERS.get(type(message))
         if handler is not None:
             handler(self, message, now)
+        # While it is no member, nothing that comes is for its Peer.
         return handler is not None or type(message) in _NOT_FOR_PEER or not self.is_joined
 
     def on_stray_join(self, link: int, now: float) -> None:
@@ -282,7 +283,7 @@ class Membership:
 
     def _on_pong(self, pong: messages.Pong, now: float) -> None:
         self._course.bond.on_pong(pong, now)
-        if self.supernode_address is not None:
+        if self.supernode_address is not None:  # it answered what was sent there, so it can be dialled there as well
             self.hearsay.on_answer(self.supernode_address, now)
 
     def _on_ping(self, ping: messages.Ping, now: float) -> None:
@@ -329,4 +330,5 @@ _HANDLERS: Dict[Any, Callable[[Membership, Any, float], None]] = {
     messages.Lost: Membership._on_lost,
     messages.Heirs: Membership._on_heirs,
 }
+# Said to newcomers or by them: out of place to a member, and dropped.
 _NOT_FOR_PEER = {messages.Join, messages.Welcome, messages.NotSupernode, messages.Busy, messages.Stale}

@@ -55,8 +55,9 @@ class Roster:
 
     def __iter__(self) -> Iterator[MemberEntry]:
         if self._ordered is None:
+            # By id as well: should two have one place in the order, all members still see the same succession.
             self._ordered = sorted(self._entries.values(), key=lambda entry: (entry.order, entry.node_id))
-        return iter(list(self._ordered))
+        return iter(list(self._ordered))  # a copy: who walks over it may remove whom it meets
 
     def __contains__(self, node_id: bytes) -> bool:
         return node_id in self._entries
@@ -101,7 +102,7 @@ class Roster:
         self.version = update.version
         changes = []
         for departure in update.departed:
-            label = self.label_of(departure.node_id)
+            label = self.label_of(departure.node_id)  # before it is removed: then its label may pass to somebody else
             if departure.node_id != own_id and self.remove(departure.node_id) is not None:
                 silent = departure.silent_ms / 1000 if departure.how == messages.GONE else None
                 changes.append(Change(label, False, silent))

@@ -66,7 +66,7 @@ class Reception:
 
     def on_join(self, link: int, address: Address, join: messages.Join, now: float) -> None:
         """Take it in, put it off, or refuse it. The own peer is always taken in."""
-        if link == LOCAL_LINK:
+        if link == LOCAL_LINK:  # without its own peer nobody rules, and it floods nothing
             self._take_in(link, address, join, now)
             return
         refusal = self._refusal(address, join, now)
@@ -120,7 +120,7 @@ class Reception:
             self._rivals.heal_soon(now)  # who rules in a later term?
             return messages.NotSupernode(self._seat.term, NOWHERE)
         if self._neighbours.is_going(now) or self._doubt.is_on(now):
-            return self._too_many()
+            return self._too_many()  # come again: in a moment it is known who rules here, and whether anybody does
         return self._register.refusal(join.node_id, address[0])
 
     def _fault(self, join: messages.Join) -> Optional[str]:
@@ -132,11 +132,13 @@ class Reception:
     def _take_in(self, link: int, address: Address, join: messages.Join, now: float) -> None:
         if link != LOCAL_LINK:
             self._neighbours.come()
+        # Both are asked before it is in the register, which then knows it.
         was_lost, is_new = self._witnesses.is_lost(address, now), join.node_id not in self._register
         line = self._register.take_in(link, address, join, now)
         self._witnesses.come(line, join, was_lost)
         if is_new:
             self._chat.enter(line.entry, now)
+        # What it has seen is counted in its own network: from another one it has seen nothing of this chat.
         self._chat.come(line.entry, join.chat_seen if join.network_id == self._seat.network_id else 0)
         self._catalogue.come(line, now)
         welcome = messages.Welcome(

@@ -41,6 +41,7 @@ from protocol.transport.sending import SEND_BACKLOG_MAX, SendStream
 
 log = mishaps.logger("transport")
 
+ACK_DELAY_BELIEVED = 1.0  # seconds: it may claim any
 FRAMES_WAITING_IN_ALL = 1 << 20  # unread frames of all connections: 256 MiB in the worst case
 
 
@@ -213,7 +214,7 @@ class Connection:
     def _set_state(self, state: State) -> None:
         self.state = state
         if state in (State.CLOSING, State.DRAINING, State.CLOSED):
-            self.sending.release()
+            self.sending.release()  # nothing of it is sent any more: others may use the room
         if state is State.ESTABLISHED:
             self.endpoint.events.append(Established(self))
             log.info("connected %s %s:%d", "to" if self.is_client else "by", *self.address)
@@ -282,9 +283,9 @@ class Connection:
             return
         if is_taken:
             self._hand_out(frames, now)
-            return
-        for packet in run.one_by_one(datagrams):
-            self.on_data(*packet, now)
+        else:
+            for packet in run.one_by_one(datagrams):
+                self.on_data(*packet, now)
 
     def on_data(self, number: int, oldest: int, offset: int, payload: memoryview, now: float) -> None:
         """A DATA packet; `payload` is only valid during the call."""
@@ -335,7 +336,8 @@ class Connection:
             self.progress.on_allowed(packet.credit, now)
             self.sending.allow(packet.credit)
         try:
-            outcome = self.recovery.on_ack(packet.ranges, min(packet.delay_us / 1e6, 1.0), now)
+            delay = min(packet.delay_us / 1e6, ACK_DELAY_BELIEVED)
+            outcome = self.recovery.on_ack(packet.ranges, delay, now)
         except AckViolation as violation:
             self.fail(CloseCode.PROTOCOL, str(violation), now)
             return
@@ -401,7 +403,7 @@ class Connection:
         if self.state is State.HANDSHAKE:
             deadline = min(deadline, self.handshake.deadline)
         deadline = min(deadline, self.liveness.idle_at, self.liveness.keep_alive_at(self.recovery.last_sent_at))
-        if self.state is State.ESTABLISHED and self.flight.may_send(-math.inf):
+        if self.state is State.ESTABLISHED and self.flight.may_send(-math.inf):  # it only waits for the pacer
             deadline = min(deadline, self.flight.pacer.next_at)
         return deadline
 
@@ -457,6 +459,7 @@ class Connection:
             return None
         self.endpoint.grow_window(self.receiving)
         self.arrival.raise_credit(now)
+        # Acknowledgements first: they are small, and somebody waits; before a CLOSE for all that came until then.
         is_leaving = self.closing.reason is not None and not self.sending.backlog
         if now >= self.acknowledging.due_at or (is_leaving and self.acknowledging.due_at < math.inf):
             return lone_batch(self.address, self.arrival.ack(self.remote_id, now))

@@ -88,6 +88,8 @@ class Endpoint:
         self.admission = Admission(self._secret, connections_max)
         self._by_local: Dict[bytes, Connection] = {}
         self.backlogs = Backlogs(self._by_local.values(), self.stats)
+        # A repeated INIT finds by its client's id what the first one made; a RESET names the remote's id alone, for who
+        # sends it has forgotten ours.
         self._by_client: Dict[Tuple[Address, bytes], Connection] = {}
         self._by_remote: Dict[Tuple[Address, bytes], Connection] = {}
         self._windows = 0  # bytes of receive window in use by all
@@ -163,7 +165,7 @@ class Endpoint:
             yield self._replies.popleft()
         while self._ready:
             connection = next(iter(self._ready))
-            del self._ready[connection]
+            del self._ready[connection]  # first: whatever `next_batch` does may put it in again
             try:
                 batch = connection.next_batch(now)
                 if batch is None:
@@ -290,7 +292,7 @@ class Endpoint:
         connection = self._by_local.get(connection_id)
         if connection is None:
             self._maybe_reset(connection_id, datagram, address, now)
-        elif connection.address != address:
+        elif connection.address != address:  # nobody moves: only the address of the handshake has proved itself
             self.stats["dropped: other address"] += 1
         elif not connection.remote_id:
             self.stats["dropped: before the handshake"] += 1
@@ -324,7 +326,7 @@ class Endpoint:
             connection = self._find(error.connection_id, datagram, address, now)
             if connection is not None:
                 connection.fail(CloseCode.PROTOCOL, str(error), now)
-            raise
+            raise  # and it counts as malformed, whoever sent it
         connection = self._find(packet.connection_id, datagram, address, now)
         if connection is not None:
             connection.on_ack(packet, now)
@@ -406,6 +408,7 @@ class Endpoint:
     def _on_init_ack(self, datagram: memoryview, address: Address, now: float) -> None:
         packet = wire.decode_init_ack(datagram)
         connection = self._connecting(packet.client_id, address)
+        # Without a cookie nobody takes an INIT: an answer to one that had none is made up.
         if connection is not None and connection.handshake.cookie != wire.NO_COOKIE:
             connection.on_init_ack(packet, now)
 

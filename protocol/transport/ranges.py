@@ -7,7 +7,10 @@ from typing import Iterator, List, Tuple
 
 
 class RangeSet:
-    """A set of whole numbers as sorted, disjoint, half-open ranges."""
+    """A set of whole numbers as sorted, disjoint, half-open ranges.
+
+    Two lists beside each other, and not one of pairs: so each can be searched by bisection as it is.
+    """
 
     __slots__ = ("starts", "stops")
 
@@ -31,6 +34,7 @@ class RangeSet:
     def add(self, start: int, stop: int) -> None:
         """Put [start, stop) in, merging what touches."""
         starts, stops = self.starts, self.stops
+        # Packets come mostly in order, so nearly all there is to add lies behind the rest, or goes on with the last.
         if not stops or start > stops[-1]:
             starts.append(start)
             stops.append(stop)
@@ -38,6 +42,7 @@ class RangeSet:
         if start == stops[-1]:
             stops[-1] = stop
             return
+        # From the first range that ends at `start` or later to the last that begins at `stop` or before.
         left = bisect.bisect_left(stops, start)
         right = bisect.bisect_right(starts, stop)
         if left < right:
@@ -49,6 +54,7 @@ class RangeSet:
     def subtract(self, start: int, stop: int) -> None:
         """Take [start, stop) out."""
         starts, stops = self.starts, self.stops
+        # The other way round than in `add`: what only touches loses nothing.
         left = bisect.bisect_right(stops, start)
         right = bisect.bisect_left(starts, stop)
         if left >= right:

@@ -228,9 +228,8 @@ class Recovery:
         self._firsts: List[int] = []  # first packet number of each record, for bisection
         self._head = 0  # records before it are settled
         self._seen: Set[Tuple[int, int]] = set()  # ranges of the last acknowledgement: nothing new in them
-        self._skipped: Deque[int] = collections.deque(
-            maxlen=16
-        )  # numbers never sent, to catch those who acknowledge blindly
+        # Numbers never sent, to catch those who acknowledge blindly.
+        self._skipped: Deque[int] = collections.deque(maxlen=16)
         self._floor = first_packet_number
 
     def floor(self) -> int:
@@ -281,7 +280,7 @@ class Recovery:
             for record, mask in self._touched(*packet_range):
                 was_lost = record.lost & mask
                 mask &= record.outstanding
-                if was_lost:
+                if was_lost:  # declared lost, and here after all: its bytes are, whatever was sent again meanwhile
                     record.lost &= ~was_lost
                     spurious += bin(was_lost).count("1")
                     self._widen(record, was_lost)
@@ -302,6 +301,8 @@ class Recovery:
         self._seen = set(ranges)
         largest = ranges[0][1]
         rtt_sample = None
+        # RFC 9002 §5.1: only the largest number, and only if it is new, tells how long the way was; what was sent
+        # before it may have arrived long ago, its acknowledgement lost.
         if (
             newest is not None
             and largest > self.largest_acknowledged
@@ -423,7 +424,7 @@ class Recovery:
             if mask:
                 record.outstanding &= ~mask
                 self.bytes_in_flight -= record.size_of(mask)
-                if record.mtu_probe:
+                if record.mtu_probe:  # RFC 8899 §3: it tells of its size, and is no sign of congestion
                     mtu_lost = record.datagram_size
                     continue
                 record.lost |= mask
