@@ -24,11 +24,12 @@ from protocol.credit import Credit
 from protocol.fields import Address
 from protocol.hearsay import Hearsay
 from protocol.membership.chat import ChatOrder
-from protocol.membership.contracts import Network, Seat
+from protocol.membership.contracts import Seat
 from protocol.membership.promises import Promises
 from protocol.membership.proofs import random_bytes
 from protocol.membership.queries import HINT_INTERVAL, Prober
 from protocol.messages import GONE, NOWHERE, Answer
+from protocol.network import Network
 from protocol.ruling.alarm import TICK, Alarm
 from protocol.ruling.catalogue import Catalogue
 from protocol.ruling.doubt import Doubt

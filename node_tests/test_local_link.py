@@ -14,7 +14,7 @@ class Network:
     def __init__(self):
         self.sent, self.closed = [], []
 
-    def send(self, link, *parts):
+    def send(self, link, *parts, is_bulk=False):
         self.sent.append((link, b"".join(parts)))
 
     def disconnect(self, link, reason):

@@ -18,7 +18,8 @@ class Network(Protocol):
     Events come back as `Listener` has them; a role is told each with the time at its end, `on_writable(link, now)`.
     """
 
-    address: Address
+    @property
+    def address(self) -> Address: ...
 
     def connect(self, address: Address, tries: float = ...) -> int:
         """A new link; at most `tries` datagrams go out until something comes back."""

@@ -1,4 +1,4 @@
-"""The contracts of membership: what it wants from the network and its owner, and what a supernode starts from.
+"""The contracts of membership: what it wants from its owner, and what a supernode starts from.
 
 For the rooms of membership and ruling, and for `peer.py` and `supernode.py`, which join them. Pure.
 """
@@ -24,20 +24,6 @@ class Seat(NamedTuple):
     lost_places: Tuple[Address, ...]  # where members were that gave no sign any more, latest last
     search_port: int
     heirlooms: Tuple[Heirloom, ...] = ()  # its own, and of those under whom it was a member
-
-
-class Network(Protocol):
-    """What Membership and Supernode want from below, LOCAL_LINK included; protocol/network.py says what a verb does."""
-
-    @property
-    def address(self) -> Address: ...
-    def connect(self, address: Address, tries: float = ...) -> int: ...
-    def send(self, link: int, *parts: Any) -> None: ...
-    def backlog(self, link: int) -> int: ...
-    def disconnect(self, link: int, reason: str) -> None: ...
-    def send_lone(self, address: Address, message: bytes) -> None: ...
-    def broadcast_lone(self, port: int, message: bytes) -> None: ...
-    def send_by_door(self, address: Address, message: bytes) -> None: ...
 
 
 class Owner(Protocol):

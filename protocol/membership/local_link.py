@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import Any, Callable, Deque
+from typing import Any, Callable, Deque, Optional
 
 from protocol.fields import Address
-from protocol.membership.contracts import Network
+from protocol.figures import PathFigures
 from protocol.messages import Join, decode
+from protocol.network import Network
 
 LOCAL_LINK = 0  # between a peer and the supernode of the same node
 
 
 class LocalSide:
-    """A network with one link more: what is sent on LOCAL_LINK goes into a queue for the role at the other end."""
+    """A network with one link more: what is sent on LOCAL_LINK goes into a queue for the role at the other end.
+
+    All else is the network's: each verb is passed on by name, so that a reader and an editor find it.
+    """
 
     def __init__(self, network: Network, outbox: Deque[bytes]) -> None:
         self._network = network
@@ -32,24 +36,33 @@ class LocalSide:
     def connect(self, address: Address, tries: float = math.inf) -> int:
         return self._network.connect(address, tries)
 
-    def send(self, link: int, *parts: Any) -> None:
+    def send(self, link: int, *parts: Any, is_bulk: bool = False) -> None:
         if link == LOCAL_LINK:
             self._outbox.append(b"".join(bytes(part) for part in parts))
         else:
-            self._network.send(link, *parts)
+            self._network.send(link, *parts, is_bulk=is_bulk)
 
     def disconnect(self, link: int, reason: str) -> None:
         if link != LOCAL_LINK:
             self._network.disconnect(link, reason)
 
+    def check_bulk(self, link: int) -> None:
+        self._network.check_bulk(link)
+
     def backlog(self, link: int) -> int:
         return self._network.backlog(link)
+
+    def figures(self, link: int) -> Optional[PathFigures]:
+        return self._network.figures(link)
 
     def send_lone(self, address: Address, message: bytes) -> None:
         self._network.send_lone(address, message)
 
     def broadcast_lone(self, port: int, message: bytes) -> None:
         self._network.broadcast_lone(port, message)
+
+    def hold_door(self, port: int) -> None:
+        self._network.hold_door(port)
 
     def send_by_door(self, address: Address, message: bytes) -> None:
         self._network.send_by_door(address, message)

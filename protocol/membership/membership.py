@@ -18,7 +18,7 @@ from protocol import messages
 from protocol.fields import Address
 from protocol.hearsay import Hearsay
 from protocol.membership.answering import Answering
-from protocol.membership.contracts import Network, Owner, Seat
+from protocol.membership.contracts import Owner, Seat
 from protocol.membership.course import Course, State
 from protocol.membership.door import Standing
 from protocol.membership.labels import name_fault
@@ -40,6 +40,7 @@ from protocol.messages import (
     Answer,
     encode_parts,
 )
+from protocol.network import Network
 
 __all__ = ["LOCAL_LINK", "LocalSide", "Membership", "Network", "Owner", "Roster", "Seat", "State", "share_digest"]
 

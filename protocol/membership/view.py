@@ -14,7 +14,7 @@ from typing import AbstractSet, Callable, Iterable, List, NamedTuple, Optional, 
 from protocol import messages
 from protocol.addresses import may_contact, seen_from
 from protocol.fields import Address
-from protocol.membership.contracts import Network, Seat
+from protocol.membership.contracts import Seat
 from protocol.membership.heirs import Heirlooms, heirloom_of
 from protocol.membership.local_link import LOCAL_LINK
 from protocol.membership.lost import LostPlaces
@@ -23,6 +23,7 @@ from protocol.membership.queries import Prober
 from protocol.membership.roster import TERM_STEP_MAX, Change, Pages, Roster
 from protocol.membership.searching import PLACES_KEPT, LastNetwork
 from protocol.messages import NO_NETWORK, NOWHERE, Answer, Chat, MemberEntry
+from protocol.network import Network
 
 TERM_JOINED_MAX = 1 << 31  # in a network that we come to: above it, terms could run out
 KNOWN_SUPERNODES_MAX = 8  # places where supernodes of this network were

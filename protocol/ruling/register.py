@@ -16,7 +16,7 @@ from protocol import messages, mishaps
 from protocol.addresses import is_loopback
 from protocol.fields import Address
 from protocol.hearsay import Hearsay
-from protocol.membership.contracts import Network, Seat
+from protocol.membership.contracts import Seat
 from protocol.membership.local_link import LOCAL_LINK
 from protocol.messages import (
     GONE,
@@ -29,6 +29,7 @@ from protocol.messages import (
     MemberEntry,
     encode_parts,
 )
+from protocol.network import Network
 from protocol.rates import Bucket
 
 log = mishaps.logger("supernode")

@@ -25,12 +25,13 @@ from protocol import messages
 from protocol.addresses import may_contact, seen_from
 from protocol.credit import QUERY_SIZE, STALE_SIZE, Credit
 from protocol.fields import Address
-from protocol.membership.contracts import Network, Seat
+from protocol.membership.contracts import Seat
 from protocol.membership.promises import Promises
 from protocol.membership.proofs import is_proven
 from protocol.membership.queries import Prober
 from protocol.membership.roster import TERM_STEP_MAX
 from protocol.messages import NO_NODE, NOWHERE, ROLE_MEMBER, ROLE_SUPERNODE, Answer
+from protocol.network import Network
 from protocol.ruling.doubt import Doubt
 from protocol.ruling.register import Line, Register
 from protocol.ruling.witnesses import Witnesses

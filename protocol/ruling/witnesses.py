@@ -15,11 +15,12 @@ from typing import Dict, Iterator, List, Tuple, Union
 from protocol import messages
 from protocol.addresses import may_contact, seen_from
 from protocol.fields import Address
-from protocol.membership.contracts import Network, Seat
+from protocol.membership.contracts import Seat
 from protocol.membership.heirs import Heirlooms, heirloom_of, is_heir, marked
 from protocol.membership.lost import LostPlaces
 from protocol.membership.proofs import random_bytes
 from protocol.messages import MEMBERS_MAX, NO_NODE, NOWHERE, Answer
+from protocol.network import Network
 from protocol.rates import Bucket
 from protocol.ruling.doubt import Doubt
 from protocol.ruling.register import Line, Register
