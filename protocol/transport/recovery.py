@@ -300,19 +300,7 @@ class Recovery:
                     newest = record
         self._seen = set(ranges)
         largest = ranges[0][1]
-        rtt_sample = None
-        # RFC 9002 §5.1: only the largest number, and only if it is new, tells how long the way was; what was sent
-        # before it may have arrived long ago, its acknowledgement lost.
-        if (
-            newest is not None
-            and largest > self.largest_acknowledged
-            and newest.first <= largest < newest.first + newest.count
-        ):
-            rtt_sample = max(now - newest.sent_at, 1e-6)
-            if rtt_sample > STOOD_STILL and self._was_still_since(newest.sent_at, deadline, now):
-                rtt_sample = None
-            else:
-                self.rtt.on_sample(rtt_sample, ack_delay)
+        rtt_sample = self._sample_rtt(newest, largest, ack_delay, deadline, now) if newest is not None else None
         self.largest_acknowledged = max(self.largest_acknowledged, largest)
         self.bytes_in_flight -= newly_size
         if spurious:
@@ -328,6 +316,19 @@ class Recovery:
         mtu_lost = self._detect_loss(now, outcome.lost, probes)
         self._settle(now)
         return outcome._replace(mtu_acknowledged=mtu, mtu_lost=mtu_lost, progressed=bool(newly_packets))
+
+    def _sample_rtt(
+        self, newest: SentBatch, largest: int, ack_delay: float, deadline: float, now: float
+    ) -> Optional[float]:
+        """The round trip in seconds, if this acknowledgement tells it."""
+        # RFC 9002 §5.1: only the largest number, and only if it is new, tells how long the way was; what was sent
+        # before it may have arrived long ago, its acknowledgement lost.
+        is_new = largest > self.largest_acknowledged and newest.first <= largest < newest.first + newest.count
+        sample = max(now - newest.sent_at, 1e-6)
+        if not is_new or (sample > STOOD_STILL and self._was_still_since(newest.sent_at, deadline, now)):
+            return None
+        self.rtt.on_sample(sample, ack_delay)
+        return sample
 
     def _was_still_since(self, sent_at: float, deadline: float, now: float) -> bool:
         """Did this process stand still while the packet was on its way? Then who knows how long that was."""
