@@ -15,6 +15,10 @@ alarm comes in here and is passed on to whom it concerns:
     Serving    (protocol/exchange/serving.py)        what others ask of this node
     Supernode  (supernode.py)                        only while this node rules; reached over LOCAL_LINK like any other
 
+To follow one: a command goes from `Command.run` (prompt/commands.py) to its method here; an event from `Listener`
+(protocol/network.py) by way of `NodeListener` (node_client.py) to the `on_...` of its name; a message from its class
+(protocol/messages.py) to `on_message` and what that calls; an alarm from `_parts`.
+
 Everything here runs on the node thread. The library's methods run as disk jobs only.
 """
 
