@@ -166,12 +166,13 @@ class Channel:
             while not self.put_frame(kind, *parts, is_bulk=is_bulk, backlog_max=backlog_max):
                 left = deadline - time.monotonic()
                 if left <= 0:
-                    raise RdtError(self._no_room_in_time(backlog_max))
+                    raise RdtError(self._no_room_in_time(backlog_max, size))
                 self.post(lambda: self._check_room(backlog_max, size))
                 self._changed.wait(min(LOOK_AGAIN, left))
 
-    def _no_room_in_time(self, backlog_max: int) -> str:
-        if self.waiting_size() > backlog_max:
+    def _no_room_in_time(self, backlog_max: int, size: int) -> str:
+        # It may have gone on just now, between the look that found no room and this one: then no other is to blame.
+        if self.waiting_size() > backlog_max or self._room.has(size):
             return f"{shown(self.address)} took nothing in time"
         return f"no room in time for {shown(self.address)}: too much waits for others"
 
