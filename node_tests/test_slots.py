@@ -6,7 +6,16 @@ import random
 
 from test_download import FILE, MIB, UploadHands
 
-from protocol.exchange.uploads import QUEUE_MAX, SLOT_SLOW_AFTER, SLOT_SLOW_RATE, SLOT_TURN, UPLOAD_SLOTS, Uploads
+from protocol.exchange.uploads import (
+    QUEUE_MAX,
+    SLOT_SLOW_AFTER,
+    SLOT_SLOW_RATE,
+    SLOT_TURN,
+    SUBSCRIPTIONS_IN_ALL_MAX,
+    SUBSCRIPTIONS_MAX,
+    UPLOAD_SLOTS,
+    Uploads,
+)
 from protocol.messages import Queued
 
 
@@ -116,3 +125,31 @@ def test_what_is_counted_is_what_is_held_whatever_happens():
             assert len(held) == uploads._slots.total <= UPLOAD_SLOTS, seed
             assert len(uploads.waiting) == len(set(uploads.waiting)) == uploads._places.total
             assert not any(upload.link in uploads.waiting for upload in held)
+
+
+def test_who_has_news_of_pieces_told_on_all_its_links_leaves_room_for_others():
+    """A greedy node takes all there is; whoever comes then is told what it asks for."""
+    uploads, links = Uploads(UploadHands()), SUBSCRIPTIONS_IN_ALL_MAX // SUBSCRIPTIONS_MAX + 2
+
+    def contents(link):
+        return [b"%16d%16d" % (link, number) for number in range(SUBSCRIPTIONS_MAX + 1)]
+
+    for link in range(links):
+        uploads.add(link, b"greedy  ", "greedy")
+        for file_id in contents(link):
+            uploads.subscribe(link, file_id)
+
+    def told():
+        return [len(upload.told) for upload in uploads.links.values()]
+
+    assert max(told()) == SUBSCRIPTIONS_MAX and sum(told()) == SUBSCRIPTIONS_IN_ALL_MAX
+    uploads.add(links, b"modest  ", "modest")
+    wanted = contents(links)[:20]
+    for file_id in wanted * 2:
+        uploads.subscribe(links, file_id)
+    assert all(uploads.subscribers(file_id) == [links] for file_id in wanted)
+    assert sum(told()) == SUBSCRIPTIONS_IN_ALL_MAX and told()[-1] == 20
+    uploads.unsubscribe(links, wanted[0])
+    for link in list(uploads.links):
+        uploads.remove(link, 0.0)
+    assert not uploads._subscriptions.total

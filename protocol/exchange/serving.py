@@ -260,7 +260,7 @@ class Serving:
         """Our own download ended without the whole: who follows it shall look elsewhere."""
         if self.holdings.size_of(file_id) is None:
             for link in self.uploads.subscribers(file_id):
-                self.uploads.links[link].told.discard(file_id)
+                self.uploads.unsubscribe(link, file_id)
                 self.send(link, PieceRefused(file_id, NO_PIECE, UNKNOWN_FILE))
 
     # ---- requests
@@ -324,7 +324,7 @@ class Serving:
     def _on_transfer_done(self, link: int, message: TransferDone, now: float) -> None:
         """It has it all: told once, and believed only if something of it was sent there."""
         upload = self.uploads.links[link]
-        upload.told.discard(message.file_id)
+        self.uploads.unsubscribe(link, message.file_id)
         sent = self.uploads.forget_sent(upload, message.file_id)
         if message.file_id in upload.folders:
             upload.folders.remove(message.file_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict, deque
-from typing import Any, Deque, Dict, List, NamedTuple, Optional, Protocol, Set, Tuple
+from typing import Any, Deque, Dict, List, NamedTuple, Optional, Protocol, Tuple
 
 from protocol import mishaps
 from protocol.exchange.picking import REQUESTS_PER_LINK_MAX
@@ -32,7 +32,8 @@ LINK_LOW = 64 << 10  # bytes on its way at which a link may have its next turn; 
 STUCK_AFTER = 0.3  # seconds without any delivery: a link that stands does not keep others waiting
 GIVEN_FORGOTTEN_AFTER = 10.0  # seconds without a request: who asks for a content then begins anew
 GIVEN_MAX = 64  # contents whose given pieces are counted
-SUBSCRIPTIONS_MAX = 256  # contents whose new pieces are told on one link
+SUBSCRIPTIONS_MAX = 256  # contents whose new pieces are told on one link ...
+SUBSCRIPTIONS_IN_ALL_MAX = 16_384  # ... and on all together, of 250 bytes each; the node that has most gives way
 SENT_RECORDS_MAX = 16_384  # of all links together, about 1 KB each: who got which content of us
 FOLDERS_COUNTED_MAX = 16
 DONE_LINES_PER_SECOND, DONE_LINES_BURST = 2.0, 50.0  # that a person is told of one link
@@ -104,7 +105,7 @@ class UploadLink:
         self.read_bytes = 0  # handed to it in all
         self.rated_at, self.rated_bytes = 0.0, 0  # when its rate was looked at last, and what was delivered by then
         self.told_position = 0
-        self.told: Set[bytes] = set()  # contents whose new pieces it is told
+        self.told: Dict[bytes, None] = {}  # contents whose new pieces it is told, in the order of asking
         self.folders: Deque[bytes] = deque(maxlen=FOLDERS_COUNTED_MAX)  # what it fetches of them is counted together
 
 
@@ -136,6 +137,7 @@ class Uploads:
         self._turns_ended_at = -math.inf
         self._given: OrderedDict[bytes, _Given] = OrderedDict()
         self._slots, self._places = FairShares(UPLOAD_SLOTS), FairShares(QUEUE_MAX)  # a person is a node
+        self._subscriptions = FairShares(SUBSCRIPTIONS_IN_ALL_MAX)
         self._sent = FairRecords(SENT_RECORDS_MAX)  # by node, under (link, content)
 
     def add(self, link: int, node_id: bytes, label: str) -> None:
@@ -146,6 +148,8 @@ class Uploads:
         if upload is not None:
             self._free_slot(upload)
             self._leave_queue(upload)
+            for file_id in list(upload.told):
+                self.unsubscribe(link, file_id)
             del self.links[link]
             self._give_slots(now)
             self._pump(now)
@@ -400,8 +404,23 @@ class Uploads:
 
     def subscribe(self, link: int, file_id: bytes) -> None:
         upload = self.links[link]
-        if len(upload.told) < SUBSCRIPTIONS_MAX:
-            upload.told.add(file_id)
+        if file_id in upload.told or len(upload.told) >= SUBSCRIPTIONS_MAX:
+            return
+        who = self._subscriptions.gives_way(upload.node_id)
+        if who == upload.node_id:
+            return
+        if who is not None:
+            loser = max((one for one in self.links.values() if one.node_id == who), key=lambda one: len(one.told))
+            self.unsubscribe(loser.link, next(iter(loser.told)))
+        upload.told[file_id] = None
+        self._subscriptions.take(upload.node_id)
+
+    def unsubscribe(self, link: int, file_id: bytes) -> None:
+        """It is told of no more pieces of this content, if it was told of any."""
+        upload = self.links[link]
+        if file_id in upload.told:
+            del upload.told[file_id]
+            self._subscriptions.give_back(upload.node_id)
 
     def has_work(self) -> bool:
         """Is there something that time may bring on?"""
