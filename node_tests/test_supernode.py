@@ -126,6 +126,38 @@ def test_shares_over_the_limits_are_refused_and_counted() -> None:
     assert not index._rows and not index._holders and not index._row_uses
 
 
+def test_a_row_shows_what_most_of_its_sharers_say_of_it_whoever_came_first() -> None:
+    """The first lies about how much is in a popular folder; who fetched it shares it, too, and has seen the truth."""
+    index, lies = Index(), [b"lie1    ", b"lie2    "]
+    true = share(1, "dir")._replace(is_folder=True, file_count=12, total_size=9000)
+
+    def shown() -> List[Any]:
+        return [(row.file_count, row.total_size, row.sources) for row in index.page("", 0)[1]]
+
+    index.add(lies[0], [true._replace(file_count=1, total_size=1)])
+    assert shown() == [(1, 1, 1)]  # nobody knows better
+    index.add(b"ana     ", [true])
+    index.add(b"bo      ", [true])
+    assert shown() == [(12, 9000, 3)]
+    index.add(lies[1], [true._replace(file_count=7)])
+    index.replace(lies[0], [true._replace(file_count=7)])
+    assert shown() == [(12, 9000, 4)]  # as many say it: what was shown stays
+    index.forget(b"ana     ")
+    assert shown() == [(7, 9000, 3)]
+    index.forget(lies[0])
+    index.forget(lies[1])
+    assert shown() == [(12, 9000, 1)] and not index._doubted
+    index.forget(b"bo      ")
+    assert shown() == [] and not index._doubted
+
+
+def test_the_size_of_a_file_is_that_of_its_content_whatever_else_is_said_of_it() -> None:
+    index = Index()
+    index.add(b"liar    ", [share(1)._replace(file_count=99, total_size=1 << 40)])
+    (row,) = index.page("", 0)[1]
+    assert (row.file_count, row.total_size) == (1, row.size)
+
+
 def test_ten_who_fill_the_index_leave_a_newcomer_its_rows(monkeypatch) -> None:
     monkeypatch.setattr(index_room, "INDEX_ENTRIES_MAX", 1000)
     index = Index()

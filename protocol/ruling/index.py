@@ -5,11 +5,12 @@ A member's list is replaced whole (pages) or changed by adds and removes, always
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import fnmatch
 import re
 from bisect import bisect_left
-from typing import Any, Callable, Dict, Iterable, List, Optional, Set, Tuple
+from typing import Any, Callable, Counter, Dict, Iterable, List, Optional, Set, Tuple
 
 from protocol.content.names import check_name
 from protocol.content.troubles import BadName
@@ -24,11 +25,17 @@ FOLDED_MAX = 240  # characters of a name that are compared: some signs become 18
 CHANGES_ONE_BY_ONE = 256  # rows that came and went, each put in its place; more are sorted in together
 
 _Key = Tuple[bytes, int, str, bool]  # file id, size, name, is it a folder
+_Figures = Tuple[int, int]  # files, bytes
 _Row = Tuple[str, _Key, ShareEntry]  # what the listing is sorted by and searched in
 
 
 def _key_of(entry: ShareEntry) -> _Key:
     return entry.file_id, entry.size, entry.name, entry.is_folder
+
+
+def _figures_of(entry: ShareEntry) -> _Figures:
+    """How much there is in it, as its sharer says; of a file there is no doubt, for its content has one size."""
+    return (entry.file_count, entry.total_size) if entry.is_folder else (1, entry.size)
 
 
 def _is_listable(name: str) -> bool:
@@ -62,6 +69,7 @@ class Index:
         self._shares: Dict[bytes, Dict[_Key, ShareEntry]] = {}
         self._rows: Dict[_Key, ShareEntry] = {}
         self._row_uses: Dict[_Key, int] = {}
+        self._doubted: Dict[_Key, Counter[_Figures]] = {}  # rows whose sharers disagree -> how many say what
         self._holders: Dict[Tuple[bytes, int], Dict[bytes, int]] = {}  # content -> member -> names it has it under
         self._fair = FairShares(INDEX_ENTRIES_MAX)
         self._short: Dict[bytes, None] = {}  # members some of whose shares found no room, in order
@@ -103,6 +111,7 @@ class Index:
         for entry in entries:
             key = _key_of(entry)
             if key in shares:
+                self._count(key, shares[key], entry)
                 shares[key] = entry
             elif len(shares) >= SHARES_MAX or not _is_listable(entry.name) or not self._make_room(node_id):
                 refused += 1
@@ -119,36 +128,41 @@ class Index:
         self._short[who] = None
         if who == node_id:
             return False
-        key, _ = self._shares[who].popitem()
-        self._take_out(who, key)
+        key, entry = self._shares[who].popitem()
+        self._take_out(who, key, entry)
         return True
 
     def remove(self, node_id: bytes, entries: Iterable[ShareEntry]) -> None:
         shares = self._shares.get(node_id, {})
         for entry in entries:
-            if shares.pop(_key_of(entry), None) is not None:
-                self._take_out(node_id, _key_of(entry))
+            known = shares.pop(_key_of(entry), None)
+            if known is not None:
+                self._take_out(node_id, _key_of(entry), known)
 
     def forget(self, node_id: bytes) -> None:
         """The member is gone, and its shares with it."""
         self._short.pop(node_id, None)
-        for key in self._shares.pop(node_id, {}):
-            self._take_out(node_id, key)
+        for key, entry in self._shares.pop(node_id, {}).items():
+            self._take_out(node_id, key, entry)
 
     def _take_in(self, node_id: bytes, key: _Key, entry: ShareEntry) -> None:
         if key not in self._rows:
             self._rows[key] = entry
             self._new[key] = None
             self._version += 1
+        else:
+            self._count(key, None, entry)
         self._row_uses[key] = self._row_uses.get(key, 0) + 1
         holders = self._holders.setdefault(key[:2], {})
         holders[node_id] = holders.get(node_id, 0) + 1
         self._fair.take(node_id)
 
-    def _take_out(self, node_id: bytes, key: _Key) -> None:
+    def _take_out(self, node_id: bytes, key: _Key, entry: ShareEntry) -> None:
+        self._count(key, entry, None)
         self._row_uses[key] -= 1
         if not self._row_uses[key]:
             del self._row_uses[key], self._rows[key]
+            self._doubted.pop(key, None)
             self._version += 1
             if key in self._new:
                 del self._new[key]
@@ -161,6 +175,28 @@ class Index:
         if not holders:
             del self._holders[key[:2]]
         self._fair.give_back(node_id)
+
+    def _count(self, key: _Key, before: Optional[ShareEntry], after: Optional[ShareEntry]) -> None:
+        """A member says something else of a row than before; what most say is shown (of equals, what was shown).
+
+        A row's first sharer may lie, and the figures of a folder are seen to be true only by who has fetched it: such a
+        one shares it, too, and says what it saw.
+        """
+        said, shown = self._doubted.get(key), _figures_of(self._rows[key])
+        if said is None:
+            if after is None or _figures_of(after) == shown:
+                return
+            said = self._doubted[key] = collections.Counter({shown: self._row_uses[key]})
+        if before is not None:
+            said[_figures_of(before)] -= 1
+            said += collections.Counter()  # without what nobody says any more
+        if after is not None:
+            said[_figures_of(after)] += 1
+        most = max(said, key=said.__getitem__, default=shown)
+        if said[most] > said[shown]:
+            self._rows[key] = self._rows[key]._replace(file_count=most[0], total_size=most[1])
+        if len(said) == 1:
+            del self._doubted[key]
 
     def is_at_hand(self, pattern: str, first: int) -> bool:
         """Is a page of this list only to be cut? A list once begun is read to its end as it was then."""
@@ -214,7 +250,7 @@ class Index:
     def _list_row(self, key: _Key, entry: ShareEntry) -> ListRow:
         holders = self._holders.get(key[:2], {})  # all may have left while the list is read
         named = tuple(holders)[:HOLDERS_NAMED_MAX]
+        files, size = _figures_of(self._rows.get(key, entry))
         return ListRow(
-            entry.file_id, entry.size, entry.name, entry.is_folder, entry.file_count, entry.total_size,
-            min(len(holders), 65535), named,
+            entry.file_id, entry.size, entry.name, entry.is_folder, files, size, min(len(holders), 65535), named,
         )  # fmt: skip
