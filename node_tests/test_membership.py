@@ -12,6 +12,7 @@ from node_tests.stage.stub_node import PORT, Lab, StubNode, share
 from protocol import messages
 from protocol.addresses import may_contact, seen_from
 from protocol.membership.chat import ChatDesk
+from protocol.membership.course import BUSY_WAIT_MAX
 from protocol.membership.labels import name_fault
 from protocol.membership.membership import State
 from protocol.membership.proofs import is_proven, node_id_of, random_bytes, share_digest, with_proof
@@ -111,7 +112,7 @@ def test_a_search_finds_the_supernode_on_the_lan_and_is_joined_through_a_member_
     assert by_member.membership.supernode_address == ("10.0.0.1", PORT)
 
 
-@pytest.mark.parametrize("how, limit", [("mute", 7.0), ("closes", 3.0), ("busy", 65.0)])
+@pytest.mark.parametrize("how, limit", [("mute", 7.0), ("closes", 3.0), ("busy", 3.0), ("drips", 7.0)])
 def test_a_supernode_that_answers_a_search_first_and_takes_nobody_in_keeps_nobody_out(how: str, limit: float) -> None:
     lab = Lab(3, 2)
     mute = Stranger(lab.world, "10.0.0.66")
@@ -121,6 +122,15 @@ def test_a_supernode_that_answers_a_search_first_and_takes_nobody_in_keeps_nobod
             mute.network.disconnect(link, "no")
         elif how == "busy":
             mute.send(link, messages.Busy(1000, "come again"))
+        elif how == "drips":
+            mute.send(link, messages.Welcome(b"n" * 16, 1, b"m" * 8, bytes(16), bytes(32), 1, 1, 0))
+            drip(link, 0)
+
+    def drip(link: int, place: int) -> None:
+        """A roster of which one member comes each second."""
+        member = messages.MemberEntry(place.to_bytes(8, "big"), "m%d" % place, NOWHERE, place, False, True)
+        mute.send(link, messages.RosterPage(1, 1, place, 1000, (member,)))
+        lab.world.after(1.0, lambda: drip(link, place + 1))
 
     mute.on_message = put_off  # type: ignore[method-assign]
     lab.world.between("10.0.0.66", "10.0.0.9").latency = 0.0
@@ -131,6 +141,32 @@ def test_a_supernode_that_answers_a_search_first_and_takes_nobody_in_keeps_nobod
     lab.run(limit)
     assert mute.up and outcome(newcomer) == "joined"
     assert newcomer.membership.network_id == lab.nodes[0].membership.network_id
+
+
+def test_of_several_that_are_busy_each_is_asked_again_soon_whatever_one_of_them_asks_for() -> None:
+    """The liar answers first and asks for as long as it can; the other is really busy, for a moment."""
+    world, strangers = World(seed=3), []
+    for ip in ("10.0.0.66", "10.0.0.67"):
+        stranger = Stranger(world, ip)
+        stranger.answer = lambda query: Answer(
+            query.nonce, bytes(8), b"n" * 16, 1, b"m" * 8, ROLE_SUPERNODE, bytes(8), NOWHERE, 0, 99, "m", bytes(16)
+        )
+        strangers.append(stranger)
+    asked: List[float] = []
+
+    def busy(stranger: Stranger, delay: int) -> Any:
+        def on_message(link: int, data: bytes, now: float) -> None:
+            asked.append(now)
+            stranger.send(link, messages.Busy(delay, "come again"))
+
+        return on_message
+
+    for stranger, delay in zip(strangers, (25_000, 500)):
+        stranger.on_message = busy(stranger, delay)  # type: ignore[method-assign]
+    StubNode(world, "10.0.0.9", "new").start(None)
+    world.run(until=14.0)
+    gaps = [later - before for before, later in zip(asked, [*asked[1:], world.now])]
+    assert len([at for at in asked if at < 0.2]) == 2 and max(gaps) <= BUSY_WAIT_MAX + 0.5 and len(asked) < 40
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -24,7 +24,16 @@ from protocol.membership.failover import (
     TakeOver,
 )
 from protocol.membership.following import FOLLOW_TIME, Following, Missed, Turn
-from protocol.membership.joining import HOPS_MAX, JOIN_TIME_MAX, JOIN_TIMEOUT, Attempt, Elsewhere, Entered, Failed
+from protocol.membership.joining import (
+    HOPS_MAX,
+    JOIN_TIME_MAX,
+    JOIN_TIMEOUT,
+    Attempt,
+    Elsewhere,
+    Entered,
+    Failed,
+    PutOff,
+)
 from protocol.membership.queries import Prober
 from protocol.membership.searching import Found
 from protocol.membership.view import Means, View
@@ -103,7 +112,7 @@ def test_a_second_welcome_is_false() -> None:
 
 def test_a_busy_supernode_is_tried_again_when_it_said_but_not_for_ever() -> None:
     tried = attempt(hops=1)
-    assert tried.on_message(messages.Busy(1000, "later"), 0.5) is None and tried.link is None
+    assert tried.on_message(messages.Busy(1000, "later"), 0.5) == PutOff() and tried.link is None
     assert 1.5 <= tried.next_deadline() <= 2.5
     assert tried.on_timer(tried.next_deadline()) == Elsewhere(RULER, 1)
     late = JOIN_TIME_MAX - 0.5

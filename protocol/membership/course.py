@@ -5,7 +5,7 @@
 
     state        phase                                            what it finds
     SEARCHING    Search (protocol/membership/searching.py)        Found, Nobody, Waits
-    JOINING      Attempt (joining.py)                             Entered, Failed, Elsewhere
+    JOINING      Attempt (joining.py)                             Entered, Failed, Elsewhere, PutOff
     JOINED       Bond (belonging.py); none for one who rules      Silent
     SUSPECT      Suspicion (failover.py)                          Gone
     ELECTING     Succession (failover.py)                         Found, TakeOver
@@ -30,7 +30,7 @@ from protocol.membership.belonging import Bond, Silent
 from protocol.membership.contracts import Owner, Speaker
 from protocol.membership.failover import Gone, Inquiry, Succession, Suspicion, TakeOver
 from protocol.membership.following import Following, Missed, Turn
-from protocol.membership.joining import Attempt, Elsewhere, Entered, Failed
+from protocol.membership.joining import Attempt, Elsewhere, Entered, Failed, PutOff
 from protocol.membership.local_link import LOCAL_LINK
 from protocol.membership.proofs import random_bytes
 from protocol.membership.queries import Purpose
@@ -41,6 +41,7 @@ from protocol.membership.voice import Voice
 from protocol.messages import NO_NETWORK, NOWHERE, ROLE_SUPERNODE, Answer, MemberEntry, encode_parts
 
 WAITING = "the network is there, but its supernode gives no sign; waiting for who takes over ..."
+BUSY_WAIT_MAX = 4.0  # seconds, where others answered as well; who is honestly busy asks for no more
 WAITED_IN_VAIN = "The network is there, but its supernode gives no sign and nobody took over yet; try again soon."
 
 
@@ -256,6 +257,17 @@ class Course:
 
     def _on_elsewhere(self, elsewhere: Elsewhere, now: float) -> None:
         self._join(elsewhere.address, self._came_from, now, elsewhere.hops)
+
+    def _on_put_off(self, put_off: PutOff, now: float) -> None:
+        """Who answered a search first, and is busy then, is not the only one that answered."""
+        search, attempt = self._search, self._attempt
+        if attempt is None or search is None or search.target is not None or self._came_from[0] is not State.SEARCHING:
+            return
+        place = search.instead_of(attempt.address)
+        if place is not None:
+            self._join(place, self._came_from, now)
+        elif search.has_others(attempt.address):
+            attempt.wait_at_most(now + BUSY_WAIT_MAX)
 
     def _on_entered(self, entered: Entered, now: float) -> None:
         """Welcome and roster are here: this node is a member."""
@@ -474,6 +486,7 @@ _FINDINGS: Dict[Any, Callable[[Course, Any, float], None]] = {
     Entered: Course._on_entered,
     Failed: Course._on_failed,
     Elsewhere: Course._on_elsewhere,
+    PutOff: Course._on_put_off,
     Silent: Course._on_silent,
     Gone: Course._on_gone,
     TakeOver: Course._on_take_over,

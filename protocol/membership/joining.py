@@ -49,7 +49,11 @@ class Elsewhere(NamedTuple):
     hops: int
 
 
-Finding = Union[Entered, Failed, Elsewhere, None]  # None: go on
+class PutOff(NamedTuple):
+    """It is busy, and asks to come again later."""
+
+
+Finding = Union[Entered, Failed, Elsewhere, PutOff, None]  # None: go on
 
 
 class Attempt:
@@ -142,7 +146,11 @@ class Attempt:
         self.give_up("busy")
         self.link = None
         self._again_at = now + delay * (1.0 + self._means.rng.random())
-        return None
+        return PutOff()
+
+    def wait_at_most(self, until: float) -> None:
+        """There are others to ask: nobody but this one says that it is to be waited for so long."""
+        self._again_at = min(self._again_at, until)
 
 
 _HANDLERS: Dict[Any, Callable[[Attempt, Any, float], Finding]] = {

@@ -129,6 +129,7 @@ class Search:
         self._candidate: Optional[Address] = None
         self._candidate_at = 0.0
         self._rulers: List[Address] = []
+        self._busy: List[Address] = []  # of these, who said so
         self._former: Optional[Address] = None  # of the network that had its supernode at the target
         self._named: Optional[Address] = None  # the supernode, as a member says, though it did not answer yet
         self._named_at = 0.0
@@ -174,6 +175,18 @@ class Search:
         """Another supernode that answered, now that this one gives no answer to who joins there."""
         self._rulers = [place for place in self._rulers if place != mute]
         return self._rulers[0] if self._rulers else None
+
+    def instead_of(self, busy: Address) -> Optional[Address]:
+        """Another that answered, and has not said that it is busy; None when all have: then they may be asked anew."""
+        self._busy.append(busy)
+        place = next((place for place in self._rulers if place not in self._busy), None)
+        if place is None:
+            self._busy.clear()
+        return place
+
+    def has_others(self, busy: Address) -> bool:
+        """Is there anybody but this one to be asked?"""
+        return any(place != busy for place in self._rulers)
 
     def begin_anew(self, now: float) -> None:
         """This node slept: whoever was to answer could not be heard."""
