@@ -424,6 +424,26 @@ def test_no_hint_brings_more_bytes_than_it_cost() -> None:
     assert victim.queries  # who pays is asked in the end
 
 
+def test_no_proof_is_longer_than_the_question_that_draws_it() -> None:
+    """Asked in a victim's name, who holds all the heirlooms that fit sends it no more than was paid."""
+    lab = Lab(64, 2)
+    ruler, paid = lab.nodes[0].supernode, 0
+    assert ruler is not None
+    for number in range(messages.HEIRLOOMS_MAX):
+        ruler.witnesses._heirlooms.add(messages.Heirloom(b"%8d" % number, bytes(16)))
+    victim = Stranger(lab.world, "10.0.0.66")
+    sent = bytes_to(lab, lab.nodes[0])
+    for number in range(30):
+        prove = encode(messages.Prove(number.to_bytes(8, "big")))
+        victim.network.send_lone(("10.0.0.1", PORT), prove)
+        paid += len(prove)
+        lab.run(0.5)
+        assert sum(size for address, size in sent if address[0] == "10.0.0.66") <= paid
+    longest = messages.Proof(bytes(8), tuple(ruler.witnesses._heirlooms.all()))
+    assert len(longest.marks) == messages.HEIRLOOMS_MAX and len(encode(longest)) <= len(prove)
+    assert len([address for address, _ in sent if address[0] == "10.0.0.66"]) > 10, "it was answered"
+
+
 def test_a_supernode_that_has_ended_follows_no_hint() -> None:
     lab = Lab(63, 2)
     ruler = lab.nodes[0].supernode
