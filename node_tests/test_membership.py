@@ -112,7 +112,9 @@ def test_a_search_finds_the_supernode_on_the_lan_and_is_joined_through_a_member_
     assert by_member.membership.supernode_address == ("10.0.0.1", PORT)
 
 
-@pytest.mark.parametrize("how, limit", [("mute", 7.0), ("closes", 3.0), ("busy", 3.0), ("drips", 7.0)])
+@pytest.mark.parametrize(
+    "how, limit", [("mute", 7.0), ("closes", 3.0), ("busy", 3.0), ("refuses", 3.0), ("drips", 7.0)]
+)
 def test_a_supernode_that_answers_a_search_first_and_takes_nobody_in_keeps_nobody_out(how: str, limit: float) -> None:
     lab = Lab(3, 2)
     mute = Stranger(lab.world, "10.0.0.66")
@@ -122,6 +124,8 @@ def test_a_supernode_that_answers_a_search_first_and_takes_nobody_in_keeps_nobod
             mute.network.disconnect(link, "no")
         elif how == "busy":
             mute.send(link, messages.Busy(1000, "come again"))
+        elif how == "refuses":
+            mute.send(link, messages.Busy(0, "the network is full (1024 nodes)"))
         elif how == "drips":
             mute.send(link, messages.Welcome(b"n" * 16, 1, b"m" * 8, bytes(16), bytes(32), 1, 1, 0))
             drip(link, 0)

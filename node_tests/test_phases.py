@@ -117,7 +117,7 @@ def test_a_busy_supernode_is_tried_again_when_it_said_but_not_for_ever() -> None
     assert tried.on_timer(tried.next_deadline()) == Elsewhere(RULER, 1)
     late = JOIN_TIME_MAX - 0.5
     assert attempt().on_message(messages.Busy(1000, "later"), late) == Failed("later")
-    assert attempt().on_message(messages.Busy(0, "never"), 0.5) == Failed("never", is_refusal=True)
+    assert attempt().on_message(messages.Busy(0, "never"), 0.5) == Failed("never")
 
 
 @pytest.mark.parametrize("is_search, hops, goes", [(True, 0, True), (True, HOPS_MAX, False), (False, 0, False)])

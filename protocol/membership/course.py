@@ -323,7 +323,7 @@ class Course:
         """Who answered a search first, and then takes nobody in, is not the only one that answered."""
         search = self._search
         assert search is not None
-        place = search.after(mute) if search.target is None and not failed.is_refusal else None
+        place = search.after(mute) if search.target is None else None
         if place is not None:
             self._join(place, self._came_from, now)
         else:

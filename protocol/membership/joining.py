@@ -38,7 +38,6 @@ class Failed(NamedTuple):
     """It did not: nobody is there, or somebody refuses."""
 
     reason: str
-    is_refusal: bool = False  # the right one answered, and takes nobody in
     is_false: bool = False  # what was said is not obeyed, but counted
 
 
@@ -142,7 +141,7 @@ class Attempt:
     def _on_busy(self, busy: messages.Busy, now: float) -> Finding:
         delay = busy.retry_after_ms / 1000
         if self.is_to_another or busy.retry_after_ms == 0 or now + delay > self._gives_up_at:
-            return Failed(busy.reason or "it refuses", is_refusal=busy.retry_after_ms == 0)
+            return Failed(busy.reason or "it refuses")
         self.give_up("busy")
         self.link = None
         self._again_at = now + delay * (1.0 + self._means.rng.random())
