@@ -147,6 +147,20 @@ def test_a_supernode_that_answers_a_search_first_and_takes_nobody_in_keeps_nobod
     assert newcomer.membership.network_id == lab.nodes[0].membership.network_id
 
 
+def test_who_answers_a_search_late_is_asked_as_soon_as_it_does_when_the_quicker_one_is_busy() -> None:
+    lab = Lab(3, 2)
+    mute = Stranger(lab.world, "10.0.0.66")
+    mute.on_message = lambda link, data, now: mute.send(link, messages.Busy(25_000, "no"))  # type: ignore
+    mute.answer = lambda query: Answer(
+        query.nonce, bytes(8), b"n" * 16, 1, b"m" * 8, ROLE_SUPERNODE, bytes(8), NOWHERE, 0, 99, "m", bytes(16)
+    )
+    lab.world.between("10.0.0.1", "10.0.0.9").latency = 0.3
+    lab.world.between("10.0.0.2", "10.0.0.9").latency = 0.3
+    newcomer = StubNode(lab.world, "10.0.0.9", "new").start(None)
+    lab.run(4.0)
+    assert mute.up and outcome(newcomer) == "joined"
+
+
 def test_of_several_that_are_busy_each_is_asked_again_soon_whatever_one_of_them_asks_for() -> None:
     """The liar answers first and asks for as long as it can; the other is really busy, for a moment."""
     world, strangers = World(seed=3), []

@@ -150,6 +150,12 @@ class Course:
         if isinstance(self._phase, Search):
             self._phase.on_answer(address, answer, purpose, now)
             self._act_on(self._phase.on_timer(now), now)
+        elif self._search is not None and self._attempt is not None and self.state is State.JOINING:
+            # Who was quicker may take nobody in; if it has put this node off, the slower one is asked at once.
+            had_others = self._search.has_others(self._attempt.address)
+            self._search.on_answer(address, answer, purpose, now)
+            if self._attempt.link is None and not had_others and self._search.has_others(self._attempt.address):
+                self._on_put_off(PutOff(), now)
 
     def _on_waits(self, waits: Waits, now: float) -> None:
         self._owner.on_notice(WAITING)
