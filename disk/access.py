@@ -8,16 +8,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import math
 import os
 import stat
 from collections import OrderedDict
-from typing import Callable, Optional
+from typing import Callable, Iterator, Optional, Union
 
 from protocol.buffers import BufferPool
 from protocol.content.parts import Stamp
 from protocol.content.pieces import MIB, digest_at, piece_count_of, piece_size_of
 from protocol.content.shares import Fingerprint
-from protocol.content.troubles import is_short
+from protocol.content.troubles import NoMoreFiles, is_short
 from protocol.fields import Buffer
 
 try:
@@ -81,7 +82,28 @@ def open_regular(path: str, write: bool = False, dir_fd: Optional[int] = None) -
 
 def create(path: str, dir_fd: Optional[int] = None) -> int:
     """Create a file that was not there; the system applies the umask, and no execute bit is ever set."""
-    return os.open(path, OPEN_FLAGS | os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644, dir_fd=dir_fd)
+    with making(path if dir_fd is None else dir_fd):
+        return os.open(path, OPEN_FLAGS | os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644, dir_fd=dir_fd)
+
+
+@contextlib.contextmanager
+def making(place: Union[str, int]) -> Iterator[None]:
+    """A file or folder is made there (a path, or the folder's descriptor); NoMoreFiles where the disk has no inodes."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENOSPC and not files_left(os.path.dirname(place) if isinstance(place, str) else place):
+            raise NoMoreFiles(errno.ENOSPC, "no inodes left") from error
+        raise
+
+
+def files_left(place: Union[str, int]) -> float:
+    """How many files more the disk takes on which a folder (its path, or a descriptor) is; inf where nobody counts."""
+    try:
+        disk = os.statvfs(place)
+    except (AttributeError, OSError):   # Windows
+        return math.inf
+    return disk.f_favail if disk.f_files else math.inf
 
 
 def read_at(descriptor: int, length: int, offset: int) -> bytes:

@@ -42,7 +42,7 @@ from disk.looking import SLICE_BYTES
 from disk.making import Makings
 from disk.maps import MapWriter
 from disk.parts import Parts
-from disk.room import Room, disk_of
+from disk.room import Room, RoomLeft, disk_of
 from disk.shared import SharedFiles
 from disk.shelf import Means, Shelf, make_private
 from disk.small import Kept, SmallFiles
@@ -258,9 +258,9 @@ class Library:
         """The bytes that this user may still write."""
         return int(disk_of(self.folder).free)
 
-    def room_bytes(self) -> int:
+    def room_left(self) -> RoomLeft:
         """The same for what this person wants: what is kept for others gives way to it."""
-        return self._room.room_bytes()
+        return self._room.left()
 
     # -- downloads --
 

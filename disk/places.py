@@ -12,7 +12,7 @@ import stat
 import time
 from typing import Callable, Iterator, List, Optional, Tuple
 
-from disk.access import create, fingerprint_of, flush_names, is_link, open_regular, os_flags
+from disk.access import create, fingerprint_of, flush_names, is_link, making, open_regular, os_flags
 from protocol.content.troubles import ErrorKind, LibraryError, shown
 
 CANDIDATES_MAX = 1000          # "name (2)" ... before giving up
@@ -51,7 +51,7 @@ class Folder:
     def child(self, name: str, is_synced: bool = True) -> Folder:
         """Open a folder in this one, made if absent; a link or a file in its place is an OSError."""
         is_new = False
-        with contextlib.suppress(FileExistsError):
+        with contextlib.suppress(FileExistsError), making(self.path):
             os.mkdir(self._at(name), dir_fd=self._descriptor)
             is_new = True
         place = self._open_child(name)

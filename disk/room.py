@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 import shutil
-from typing import Any, Callable, List, Tuple, TypeVar
+from typing import Any, Callable, List, NamedTuple, Tuple, TypeVar
 
+from disk.access import files_left
 from disk.accounts import NOBODY, Accounts, cost_of
 from disk.parts import Parts
 from disk.shelf import Shelf
@@ -24,6 +25,7 @@ CACHE_FREE_PERCENT = 5         # of the free space: the cache never takes more
 OTHERS_FREE_PERCENT = 15       # the same, of all that is kept for others: the cache and what passes through
 FLOOR_PERCENT = 5              # of the disk, that stays free of what is others', ...
 FLOOR_BYTES_MAX = GIB          # ... but not more than so much
+FILES_OF_PART = 2              # what comes, and its map
 
 _T = TypeVar("_T")
 
@@ -32,6 +34,13 @@ def disk_of(folder: str) -> Any:
     """The size of the disk on which a folder is (`total`, bytes), and what this user may still write (`free`)."""
     with speaking(f"look at the folder {shown(folder, 1000)}"):
         return shutil.disk_usage(folder)
+
+
+class RoomLeft(NamedTuple):
+    """What the disk still takes of what this person wants."""
+
+    free: int                      # bytes
+    takes_files: bool              # False: it has no inodes for a download, however many bytes
 
 
 class Room:
@@ -50,6 +59,10 @@ class Room:
     def room_bytes(self) -> int:
         """The same for what this person wants: what is kept for others gives way to it."""
         return self._free_bytes() + self._on_disk_for_others()
+
+    def left(self) -> RoomLeft:
+        """Bytes, and whether a download can be begun at all."""
+        return RoomLeft(self.room_bytes(), files_left(self._folder) >= FILES_OF_PART)
 
     def cache_quota(self) -> int:
         """The bytes that the cache may take now: 1 GiB or a twentieth of what would be free without it, if less."""

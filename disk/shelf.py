@@ -13,7 +13,7 @@ import stat
 from collections import OrderedDict
 from typing import NamedTuple, Optional
 
-from disk.access import OpenFiles, create, is_link, read_into, remove, stamp_at, stamp_of
+from disk.access import OpenFiles, create, is_link, making, read_into, remove, stamp_at, stamp_of
 from disk.accounts import Accounts
 from disk.maps import MapWriter, aside_of
 from protocol.buffers import BufferPool
@@ -154,7 +154,7 @@ class Shelf:
 
 def make_private(path: str) -> None:
     """Make a folder for this user alone, if it is not there; OSError where a link or a file stands in its place."""
-    with contextlib.suppress(FileExistsError):
+    with contextlib.suppress(FileExistsError), making(path):
         os.mkdir(path, 0o700)
     status = os.lstat(path)
     if is_link(status) or not stat.S_ISDIR(status.st_mode):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import weakref
 from collections import Counter, deque
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,8 +19,10 @@ from disk import small
 from disk.downloads import Finished
 from disk.library import Library
 from disk.places import Folder
+from disk.room import RoomLeft
 from disk.scanner import Scanner
 from node_tests.stage.lab import MIB, content
+from prompt.lines import line_for
 from protocol.content import listing
 from protocol.content import pieces as rules
 from protocol.content.listing import (
@@ -34,11 +38,11 @@ from protocol.content.listing import (
 from protocol.content.memory import MemoryPieces
 from protocol.content.pieces import DIGEST_BYTES, digests_of, identity_of
 from protocol.content.shares import shared_pack
-from protocol.content.troubles import ErrorKind, LibraryError
+from protocol.content.troubles import NO_MORE_FILES, ErrorKind, LibraryError
 from protocol.exchange import fetching, folder_job, holdings, store
 from protocol.exchange.fetching import SERVED_ON_TIME
 from protocol.messages import PIECE_MISSING, UNKNOWN_FILE, PieceData, PieceRefused, PieceRequest, encode_parts
-from protocol.results import DownloadDone, Notice, Paused, Stopped, UploadDone
+from protocol.results import DownloadDone, Notice, Paused, Resumed, Stopped, UploadDone
 
 
 def entry(path: str, data: bytes) -> FolderEntry:
@@ -266,6 +270,63 @@ def test_a_full_disk_holds_the_small_files_back_and_room_brings_them(lab):
     is_full[0], bo.library.free_bytes = False, free_bytes
     assert lab.world.run_until(lambda: bo.told(DownloadDone), lab.world.now + 60)
     assert all(bo.read(name) == data for name, data in tree.items())
+
+
+def test_a_disk_that_takes_no_more_files_is_tried_less_and_less_often_however_many_files_wait(lab, monkeypatch):
+    """Each of sixteen files that failed at once saw that there were bytes, and had all sixteen begin again."""
+    tree = {"talks/%02d.bin" % number: content(300_000, number) for number in range(24)}
+    lab.node("ana", shared=tree)
+    bo = lab.node("bo")
+    begin, tries, takes = bo.library.begin, [], [9]
+
+    def beginning(file_id, *words, **more):
+        if file_id not in bo.library._parts.contents:
+            tries.append(lab.world.now)
+            if not takes[0]:
+                raise LibraryError(ErrorKind.FULL, "Cannot save it: " + NO_MORE_FILES + ".")
+            takes[0] -= 1
+        return begin(file_id, *words, **more)
+
+    monkeypatch.setattr(bo.library, "begin", beginning)
+    bo.fetch("talks")
+    assert lab.world.run_until(lambda: bo.told(Paused), lab.world.now + 30)
+    lab.run(300)
+    rounds = sorted({round(at) for at in tries})
+    assert len(tries) < 400 and len(bo.told(Paused)) < 20 and len(bo.told(Resumed)) < 20 and not bo.told(Stopped)
+    assert rounds[-1] - rounds[-2] >= 29 and bo.row().state.startswith("paused: ")
+    monkeypatch.setattr(bo.library._room, "left", lambda: RoomLeft(1 << 40, False))
+    told, tried = len(bo.told(Resumed)), len(tries)
+    lab.run(100)
+    assert len(tries) <= tried + 16 and len(bo.told(Resumed)) <= told + 1, "nothing is tried while it is known in vain"
+    assert bo.row().state == "paused: the disk takes no more files"
+    line = line_for(bo.told(Paused)[-1]._replace(free=12_000_000, takes_files=False), "shared")
+    assert ": the disk takes no more files (no inodes are left, though 12.0 MB are free); goes on when" in line
+    monkeypatch.undo()
+    assert lab.world.run_until(lambda: bo.told(DownloadDone), lab.world.now + 60)
+    assert all(bo.read(name) == data for name, data in tree.items())
+
+
+@pytest.mark.skipif(not hasattr(os, "statvfs"), reason="Windows counts no inodes")
+def test_what_is_said_where_only_inodes_are_missing(lib, monkeypatch):
+    data, real = content(5000), os.statvfs(lib.folder)
+    words = digests_of(data)
+    disk = SimpleNamespace(f_files=100, f_bavail=real.f_bavail, f_frsize=real.f_frsize, f_blocks=real.f_blocks,
+                           f_bfree=real.f_bfree)
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for name in ("open", "mkdir"):
+        monkeypatch.setattr(os, name, full)
+    for inodes, said in ((0, NO_MORE_FILES), (5, "the disk is full")):
+        disk.f_favail = inodes
+        monkeypatch.setattr(os, "statvfs", lambda place: disk)
+        for work in (lambda: lib.begin(identity_of(len(data), words), len(data), words, label="x"),
+                     lambda: lib.make_folder("talks")):
+            monkeypatch.setattr(Folder, "open", classmethod(lambda cls, path: cls(path, None)))
+            with pytest.raises(LibraryError) as caught:
+                work()
+            assert caught.value.kind is ErrorKind.FULL and caught.value.sentence.endswith(said + ".")
 
 
 def test_a_source_that_dies_in_the_middle_of_a_pack_is_replaced(lab):

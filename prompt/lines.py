@@ -165,9 +165,11 @@ def _line_for_stopped(event: results.Stopped, folder: str) -> str:
 
 
 def _line_for_paused(event: results.Paused, folder: str) -> str:
-    room = f"the disk has no room: needs {format_size(event.needed)}, {format_size(event.free)} free"
-    return (f"!! {safe_text(event.name)}  paused at {format_percent(event.verified, event.size)}: {room}; "
-            "goes on when there is")
+    free = format_size(event.free)
+    why = f"the disk has no room: needs {format_size(event.needed)}, {free} free; goes on when there is"
+    if not event.takes_files:
+        why = f"the disk takes no more files (no inodes are left, though {free} are free); goes on when it does"
+    return f"!! {safe_text(event.name)}  paused at {format_percent(event.verified, event.size)}: {why}"
 
 
 LINES: Dict[type, Callable[[Any, str], str]] = {

@@ -172,6 +172,7 @@ class Paused(NamedTuple):
     size: int
     needed: int
     free: int
+    takes_files: bool = True  # False: the disk has no inodes left, whatever is free
 
 
 class Resumed(NamedTuple):

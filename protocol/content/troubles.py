@@ -50,6 +50,10 @@ class FolderInUse(LibraryError):
         super().__init__(ErrorKind.IN_USE, sentence)
 
 
+class NoMoreFiles(OSError):
+    """The disk may have room for bytes, but none for one file more."""
+
+
 def size_text(size: int) -> str:
     """Show a size to a person in decimal units: `4.2 GB`."""
     if size < 1000:
@@ -86,10 +90,13 @@ ERRNO_MEANING: Dict[Optional[int], Tuple[ErrorKind, str]] = {
     errno.EAGAIN: (ErrorKind.SHORT, "this machine is too busy"),
     errno.ENOBUFS: (ErrorKind.SHORT, "this machine has no memory left"),
 }
+NO_MORE_FILES = "the disk takes no more files (no inodes are left), whatever room it has"
 GONE_KINDS = (ErrorKind.GONE, ErrorKind.LINK)      # another thing stands there, or nothing
 
 
 def meaning(error: OSError) -> Tuple[ErrorKind, str]:
+    if isinstance(error, NoMoreFiles):
+        return ErrorKind.FULL, NO_MORE_FILES
     return ERRNO_MEANING.get(error.errno, (ErrorKind.DISK, (error.strerror or "the system refused").lower()))
 
 

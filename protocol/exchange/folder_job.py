@@ -181,7 +181,7 @@ class FolderJob(Job):
             if fetch is not None:
                 self.drop(fetch, now)
             if kind_of(error) in (ErrorKind.FULL, ErrorKind.SHORT):
-                self.look_for_room(now, not self.pause, self.short_words(error))
+                self.pause_for_room(self.short_words(error))
             self._give_up_pack(pack, pack.members[first:], now)
             return
         members = pack.members[first : first + PACK_FILES_PER_JOB]
@@ -235,7 +235,7 @@ class FolderJob(Job):
             return
         if error is not None and kind_of(error) in (ErrorKind.FULL, ErrorKind.SHORT):
             self._put_back(entry.file_id)
-            self.look_for_room(now, not self.pause, self.short_words(error))
+            self.pause_for_room(self.short_words(error))
             return
         if error is not None:
             self.failures.append("%s: %s" % (name, sentence_of(error)))

@@ -121,9 +121,10 @@ class Job:
         self.fetches[fetch] = None
 
     def on_piece(self, fetch: Fetch, size: int, now: float) -> None:
-        self.look_interval = ROOM_INTERVAL
         if not fetch.store.is_in_memory:
             self.rate.add(size, now)
+            if not self.pause:  # else it is one that had begun, and says nothing of those that wait
+                self.look_interval = ROOM_INTERVAL
         self.tell_progress(now)
 
     def on_all_pieces(self, fetch: Fetch, now: float) -> None:
@@ -146,15 +147,20 @@ class Job:
         if not fetch.store.is_in_memory:
             self.kept[fetch.file_id] = max(fetch.download.verified_bytes, self.kept.get(fetch.file_id, 0))
         self.drop(fetch, now)
-        self.look_for_room(now, not self.pause, short_of)
+        self.pause_for_room(short_of)
 
-    def look_for_room(self, now: float, is_news: bool = False, short_of: str = "") -> None:
-        self.pause = self.pause or "paused: %s" % (short_of or "the disk is full")
+    def pause_for_room(self, short_of: str = "") -> None:
+        """It waits, however many files of it fail at once: the first has it wait, and its next look is for all."""
+        if not self.pause:
+            self.pause = "paused: %s" % (short_of or "the disk is full")
+            self.look_for_room(True, short_of)
+
+    def look_for_room(self, is_news: bool = False, short_of: str = "") -> None:
         self.look_at = math.inf
         self.short_of = short_of
-        self._around.disk.run(self._library.room_bytes, partial(self._on_room_seen, is_news))
+        self._around.disk.run(self._library.room_left, partial(self._on_room_seen, is_news))
 
-    def _on_room_seen(self, is_news: bool, free: Any, error: Optional[Exception], now: float) -> None:
+    def _on_room_seen(self, is_news: bool, room: Any, error: Optional[Exception], now: float) -> None:
         """Go on if there is room, else look again later; what waits for something that passes just tries again then."""
         if self.end_state or not self.pause:
             return
@@ -167,12 +173,14 @@ class Job:
             self.is_quiet = True
             return
         needed = self.size - self.verified()
-        free = 0 if error is not None else free
+        free, takes_files = (0, True) if error is not None else room
         self.pause = "paused: needs %s, %s free" % (size_text(needed), size_text(free))
+        if not takes_files:
+            self.pause = "paused: the disk takes no more files"
         if is_news:
-            paused = Paused(self.number, self.entry.name, self.verified(), self.size, needed, free)
+            paused = Paused(self.number, self.entry.name, self.verified(), self.size, needed, free, takes_files)
             self._around.notify(paused)
-        if is_news or free < needed + ROOM_SPARE:
+        if is_news or free < needed + ROOM_SPARE or not takes_files:
             self.look_at = now + self.look_interval
         else:
             # Should it not be enough after all (a quota is not told), the next look is later.
@@ -338,7 +346,7 @@ class FileJob(Job):
         if self.end_state:
             return
         if error is not None and kind_of(error) is ErrorKind.SHORT:
-            self.look_for_room(now, not self.pause, sentence_of(error))
+            self.pause_for_room(sentence_of(error))
         elif error is not None:
             self.stop(sentence_of(error), now)
         elif here is False and self._fetching.is_wished(entry.file_id):

@@ -73,7 +73,7 @@ class Jobs:
             for job in running:
                 job.tell_progress(now)
                 if now >= job.look_at:
-                    job.look_for_room(now)
+                    job.look_for_room()
             self._tick_at = now + TICK if running else math.inf
 
     def end_all(self, now: float, tell: bool) -> None:
