@@ -236,9 +236,17 @@ class Library:
         pieces = range(piece_count_of(size))
         return b"".join(self.read(file_id, index, 0, piece_length(size, index)) for index in pieces)
 
+    def has(self, file_id: bytes) -> bool:
+        """Whether it is here whole, shared or kept for others, as far as is known without a look at it."""
+        return file_id in self._shared.by_id or file_id in self._cache
+
     def local_copy(self, file_id: bytes) -> Optional[str]:
         """The path of a shared file with this content that is still as announced."""
         return self._shared.local_copy(file_id)
+
+    def standing(self, file_id: bytes, name: str) -> Optional[str]:
+        """Where this content is shared under the name, or under the one that it got as another file has that."""
+        return self._shared.standing(file_id, name, os.path.join(self.folder, name))
 
     def stands(self, file_id: bytes, name: str) -> bool:
         """Whether the shared folder holds this content under the name, as announced."""

@@ -112,7 +112,7 @@ class Preparing:
         here = {entry.file_id for entry in entries if self._library.local_copy(entry.file_id) is not None}
         self._check_room(name, [entry for entry in entries if entry.file_id not in here])
         folders = [name, *(f"{name}/{entry.path}" for entry in entries if entry.is_folder)]
-        wanted = [pack for pack in packs if _is_worth_its_way(pack, here)]
+        wanted = [pack for pack in packs if _is_worth_its_way(pack, here) or self._library.has(pack.file_id)]
         packed = {member.path for pack in wanted for member in pack.members}
         alone = [entry for entry in entries if not entry.is_folder and entry.path not in packed]
         return Plan(folders, alone, wanted)

@@ -9,6 +9,7 @@ import os
 from typing import Iterable, Optional, Union
 
 from disk.access import OpenFiles, StillChanging, fingerprint_of, read_into, read_member
+from disk.places import candidates_of
 from protocol.buffers import BufferPool
 from protocol.content.shares import SharedFile, SharesById
 from protocol.content.troubles import ErrorKind, LibraryError, is_changed, trouble
@@ -43,6 +44,13 @@ class SharedFiles:
             if is_as_announced(shared):
                 return shared.path
         return None
+
+    def standing(self, file_id: bytes, name: str, path: str) -> Optional[str]:
+        """Where this content has the name, as announced; or a later one of those that are tried, if `path` is taken."""
+        named = {shared.name: shared.path for shared in self.by_id.places(file_id) if is_as_announced(shared)}
+        if name in named or not named or not os.path.lexists(path):
+            return named.get(name)
+        return next((named[candidate] for candidate in candidates_of(name) if candidate in named), None)
 
     def stands(self, file_id: bytes, path: str) -> bool:
         """Whether this content is at this place, as announced."""

@@ -102,8 +102,68 @@ def test_what_is_here_already_is_not_moved_again(lab):
     lab.node("ana")
     lab.node("bo", shared={"a.bin": data})
     cy = lab.node("cy", shared={"b.bin": data})
-    answer = cy.fetch("a.bin")
+    answer = cy.fetch("b.bin")
     assert answer.kind == "already here" and answer.path.endswith("b.bin")
+    done = cy.fetched("a.bin")      # the name that was asked for
+    assert (done.moved, done.sources, done.was_there) == (0, (), False) and cy.read("a.bin") == data
+    answer = cy.fetch("a.bin")
+    assert answer.kind == "already here" and answer.path.endswith("a.bin")
+
+
+@pytest.mark.parametrize("size", [0, 3 * MIB])
+def test_equal_contents_under_several_names_are_all_written_and_come_once(lab, size):
+    data = content(size)
+    lab.node("ana")
+    names = ("a.bin", "b.bin", "c.bin", "talks/in.bin", "talks/on.bin")
+    lab.node("bo", shared=dict.fromkeys(names, data), disk_delay=0.02)
+    cy = lab.node("cy")
+    rows = {row.name: row for row in cy.list()}
+    for name in ("a.bin", "b.bin", "talks", "c.bin"):
+        cy.do("fetch", rows[name], lab.world.now, cy.answers.append)
+    lab.run(0.1)
+    assert [answer.kind for answer in cy.answers] == ["started"] * 4
+    if size:
+        assert cy.peer.transfers(lab.world.now)[1].state == "waiting for a.bin, which is the same"
+    assert lab.world.run_until(lambda: len(cy.told((DownloadDone, Stopped))) == 4, lab.world.now + 60)
+    assert len(cy.told(DownloadDone)) == 4
+    assert sum(done.moved for done in cy.told(DownloadDone)) < size + 1000, "once, and the listing"
+    assert all(cy.read(name) == data for name in names)
+
+
+def test_a_copy_of_what_another_job_fetches_is_fetched_when_that_one_is_cancelled(lab):
+    data = content(8 * MIB)
+    lab.node("ana", shared={"a.bin": data, "b.bin": data}, disk_delay=0.05)
+    bo = lab.node("bo")
+    first = bo.fetch("a.bin").transfer
+    bo.fetch("b.bin")
+    assert lab.world.run_until(lambda: bo.row().verified, lab.world.now + 10)
+    bo.do("cancel", first, lab.world.now)
+    assert lab.world.run_until(lambda: bo.told((DownloadDone, Stopped)), lab.world.now + 60)
+    assert [done.name for done in bo.told(DownloadDone)] == ["b.bin"] and bo.read("b.bin") == data
+    assert not os.path.exists(os.path.join(bo.folder, "a.bin"))
+
+
+def test_a_folder_that_is_here_under_another_name_is_copied_and_nothing_of_it_moves(lab):
+    tree = {"talks/%02d.txt" % number: b"file %d" % number for number in range(30)}
+    tree.update({"talks/large.bin": content(2 * MIB), "talks/nothing": b""})
+    copies = {name.replace("talks", "copy"): data for name, data in tree.items()}
+    lab.node("ana", shared=copies)
+    bo = lab.node("bo", shared=tree)
+    assert bo.fetch("talks").kind == "already here"
+    done = bo.fetched("copy")
+    assert isinstance(done, DownloadDone) and done.moved == 0 and not done.was_there
+    assert all(bo.read(name) == data for name, data in copies.items())
+    bo.scan()
+    assert bo.fetch("copy").kind == "already here"
+
+
+def test_a_copy_whose_original_changes_unseen_is_fetched(lab):
+    data = content(2 * MIB)
+    lab.node("ana", shared={"copy.bin": data})
+    bo = lab.node("bo", shared={"first.bin": data})
+    bo.put("first.bin", b"changed, and not yet seen by the scanner")
+    done = bo.fetched("copy.bin")
+    assert isinstance(done, DownloadDone) and done.sources == ("ana",) and bo.read("copy.bin") == data
 
 
 def test_a_second_request_for_the_same_file_joins_the_first(lab):

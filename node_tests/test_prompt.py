@@ -382,6 +382,7 @@ LINES = [
     (SupernodeChanged("ana", "bo", False, 6.1), "* ana is gone (no sign for 6 s); the supernode is now bo"),
     (chat("bo", "hello everyone"), "<bo> hello everyone"),
     (downloaded(), "OK lab.iso  4.2 GB in 0:49, 85.9 MB/s, from ana, bo  id 9f3c11ab -> shared/lab.iso"),
+    (downloaded(moved=0, sources=()), "OK lab.iso  4.2 GB in 0:49, from this disk  id 9f3c11ab -> shared/lab.iso"),
     (downloaded(moved=SIZE // 2), "OK lab.iso  4.2 GB in 0:49, 42.9 MB/s, from ana, bo  id 9f3c11ab -> shared/lab.iso"),
     (downloaded(by_way_of="cy", sources=("ana",)),
      "OK lab.iso  4.2 GB in 0:49, 85.9 MB/s, from ana by way of cy  id 9f3c11ab -> shared/lab.iso"),

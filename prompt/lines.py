@@ -142,6 +142,8 @@ def _line_for_download(event: results.DownloadDone, folder: str) -> str:
     name, end = safe_text(event.name), f"id {short_id(event.file_id)} -> {safe_text(str(event.path), 4096)}"
     if event.was_there:
         return f"OK {name}  {format_size(event.size)} was here already  {end}"
+    if event.size and not event.moved:
+        return f"OK {name}  {format_size(event.size)} in {format_time(event.seconds)}, from this disk  {end}"
     sources = ", ".join(map(safe_label, event.sources))
     if event.by_way_of:
         sources = f"{sources or 'the network'} by way of {safe_label(event.by_way_of)}"

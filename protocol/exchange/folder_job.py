@@ -47,10 +47,10 @@ class FolderJob(Job):
             return
         if entry.content_size > FOLDER_BYTES_MAX:
             self.stop("its list of files is too long", now)
-        elif self._around.holdings.is_cached(entry.file_id):
+        elif self._around.holdings.size_of(entry.file_id) is not None:  # under another name, or for others
             self._prepare_folder(self._preparing.cached_folder(entry.file_id, entry.name))
         elif self._fetching.is_wished(entry.file_id):
-            self._fetching.when_ended(entry.file_id, self.begin)
+            self.begin_after(entry.file_id)
         else:
             self.want(entry.file_id, entry.content_size, entry.name, True, now)
 
@@ -134,7 +134,7 @@ class FolderJob(Job):
         if self.end_state:
             return
         name = "%s/small files" % self.entry.name
-        if self._around.holdings.is_cached(pack.file_id):
+        if self._around.holdings.size_of(pack.file_id) is not None:
             read = partial(self._library.contents, pack.file_id)
             self._around.disk.run(read, partial(self._on_pack_read, pack, None))
         elif self._fetching.is_wished(pack.file_id):

@@ -63,6 +63,7 @@ class Job:
         self.short_of = ""  # of what the system was short, in a sentence, until that was told
         self.was_short = self.is_quiet = False  # it was told so; it goes on without a word
         self.look_at, self.look_interval = math.inf, ROOM_INTERVAL  # when to look for room again
+        self.twin = ""  # the name under which another job fetches the same
         self.has_begun = False
         self.end_state = ""  # "done" or "stopped"
         self.verified_at_end = 0
@@ -113,6 +114,15 @@ class Job:
     def begin(self, now: float) -> None:
         """Look here first, then ask for it."""
         raise NotImplementedError
+
+    def begin_after(self, file_id: bytes) -> None:
+        """This content is on its way under another name: it is copied when it is here."""
+        self.twin = self._fetching.fetches[file_id].name
+        self._fetching.when_ended(file_id, self._begin_in_turn)
+
+    def _begin_in_turn(self, now: float) -> None:
+        self.twin = ""
+        self.begin(now)
 
     def want(
         self, file_id: bytes, size: int, name: str, in_memory: bool, now: float, providers: Tuple[bytes, ...] = ()
@@ -301,6 +311,8 @@ class Job:
             return "waiting for its turn"
         if self.pause:
             return self.pause
+        if self.twin:
+            return "waiting for %s, which is the same" % self.twin
         if self.is_verifying():
             return "verifying"
         if self._around.disk.silence(now) >= DISK_SLOW_AFTER:
@@ -323,6 +335,11 @@ class Job:
 class FileJob(Job):
     """A single file."""
 
+    is_copying = False  # or looking for what may be copied, which takes a moment
+
+    def state_in_words(self, now: float) -> str:
+        return "copying on this disk" if self.is_copying and not self.pause else super().state_in_words(now)
+
     def on_failed(self, fetch: Fetch, reason: str, now: float) -> None:
         if fetch.cause is Cause.SHORT and not self.end_state:
             self.wait_for_room(fetch, now, reason)
@@ -337,11 +354,13 @@ class FileJob(Job):
             return
         is_cached = self._around.holdings.is_cached(self.entry.file_id)
         prepare = self._preparing.file(self.entry.file_id, self.entry.name, is_cached)
+        self.is_copying = True
         in_slices(self._around.disk, prepare, self._on_looked, is_over=lambda: self.end_state)
 
     def _on_looked(self, here: Any, error: Optional[Exception], now: float) -> None:
         """It is here, or nobody else fetches it, or it is waited for until the other job has it."""
         entry = self.entry
+        self.is_copying = False
         self.note(here)
         if self.end_state:
             return
@@ -350,7 +369,7 @@ class FileJob(Job):
         elif error is not None:
             self.stop(sentence_of(error), now)
         elif here is False and self._fetching.is_wished(entry.file_id):
-            self._fetching.when_ended(entry.file_id, self.begin)
+            self.begin_after(entry.file_id)
         elif here is False:
             self.want(entry.file_id, entry.content_size, entry.name, False, now)
         else:

@@ -42,9 +42,10 @@ class Jobs:
             if not job.has_begun and not job.end_state and running < RUNNING_MAX:
                 job.start(now)
 
-    def running(self, file_id: bytes) -> Optional[Job]:
-        """The job that fetches this content, if one runs."""
-        return next((job for job in self.jobs.values() if not job.end_state and job.entry.file_id == file_id), None)
+    def running(self, file_id: bytes, name: Optional[str] = None) -> Optional[Job]:
+        """The job that fetches this content (under this name), if one runs."""
+        running = (job for job in self.jobs.values() if not job.end_state and job.entry.file_id == file_id)
+        return next((job for job in running if name in (None, job.entry.name)), None)
 
     def _forget_old(self) -> None:
         ended = [number for number, job in self.jobs.items() if job.end_state]

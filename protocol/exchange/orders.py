@@ -1,7 +1,7 @@
 """What a person asks for: the list of files, and a file of it, by its row or by its name.
 
 Each question is answered once, by `done`; what becomes of a download that was started is told by events. Nothing is
-fetched that is here already, or on its way.
+fetched that is here already under its name, or on its way to it; under another name it is copied on this disk.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ class Orders:
     def fetch(self, what: ListEntry, now: float, done: Answer) -> None:
         """Fetch a row of a list."""
         if not self._is_running(what, done):
-            look = partial(self._library.local_copy, what.file_id)
+            look = partial(self._library.standing, what.file_id, what.name)
             self._disk.run(look, partial(self._on_looked_here, what, done))
 
     def _is_running(self, what: ListEntry, done: Answer) -> bool:
         """Is it on its way already? Then that is the answer."""
-        running = self._jobs.running(what.file_id)
+        running = self._jobs.running(what.file_id, what.name)
         if running is not None:
             done(FetchAnswer("running", (what,), running.number))
         return running is not None
