@@ -53,6 +53,7 @@ from protocol.results import (  # noqa: E402
     TransferRow,
     Unsaid,
     UploadDone,
+    UploadEnded,
 )
 
 # ---------------------------------------------------------------- what peer.py hands over
@@ -77,6 +78,10 @@ def outcome(kind: str, **changes: Any) -> Outcome:
 def downloaded(**changes: Any) -> DownloadDone:
     event = DownloadDone(1, "lab.iso", SIZE, 48.9, ("ana", "bo"), ID, "shared/lab.iso", None, False, SIZE)
     return event._replace(**changes)
+
+
+def sent(size: int, whole: int) -> UploadDone:
+    return UploadDone("lab.iso", size, 48.9, "bo", ID, True, whole)
 
 
 def stopped(**changes: Any) -> Stopped:
@@ -129,6 +134,8 @@ class FakePeer:
     def list_files(self, pattern: str, now: float, done: Callable) -> None:
         if os.environ.get("FAKE_FILE", "-") == pattern:
             return done([entry(1, pattern)])
+        if pattern == "talks":
+            return done([entry(1, "talks", is_folder=True, file_count=2)])
         if pattern == "many":
             return done([entry(number, f"f{number}.txt") for number in range(1, 5001)])
         done([entry(1, "lab.iso"), entry(2, "notes.pdf", size=12_000, holders=("bo",), sources=1)])
@@ -137,7 +144,7 @@ class FakePeer:
         self.fetch_name(row.name, now, done)
 
     def fetch_name(self, name: str, now: float, done: Callable) -> None:
-        if name == "gone.txt":
+        if name in ("gone.txt", "7", "talks/a.txt", "lab/a.txt"):
             return done(FetchAnswer("nobody"))
         if name == "two":
             return done(FetchAnswer("several", (entry(1, "two.a"), entry(2, "two.b"))))
@@ -394,6 +401,13 @@ LINES = [
     (Unsaid(3), "!! 3 lines of what you said could not be sent"),
     (Paused(1, "lab.iso", 1_740_000_000, SIZE, 2_460_000_000, 12_000_000),
      "!! lab.iso  paused at 41%: the disk has no room: needs 2.5 GB, 12.0 MB free; goes on when there is"),
+    (sent(178_000_000, 200_000_000),
+     "OK sent lab.iso to bo  178.0 MB of 200.0 MB in 0:49, the rest was there or came from others  id 9f3c11ab"),
+    (sent(200_000_000, 200_000_000), "OK sent lab.iso to bo  200.0 MB in 0:49  id 9f3c11ab"),
+    (sent(212_000_000, 200_000_000), "OK sent lab.iso to bo  200.0 MB in 0:49 (212.0 MB with what was sent again)  "
+                                     "id 9f3c11ab"),
+    (UploadEnded("lab.iso", 120_000_000, 300_000_000, "bo", ID),
+     "* bo takes no more of lab.iso: 120.0 MB of 300.0 MB sent  id 9f3c11ab"),
     (Resumed(1, "lab.iso"), "* lab.iso goes on: there is room again"),
     (stopped(), "!! lab.iso  stopped at 41%: ana left and nobody else has it. 1.7 GB kept; R lab.iso goes on"),
     (stopped(kept=False, reason="the disk is full"), "!! lab.iso  stopped at 41%: the disk is full"),
@@ -620,7 +634,16 @@ def test_r_on_what_is_on_its_way_shows_how_it_stands():
 def test_a_script_gets_a_long_list_whole():
     lines, _ = script("G many\nG +\n")
     assert sum(".txt" in line for line in lines) == 5000 and lines[-1] == "That list has no more rows."
-    assert "There is no list yet: G makes one." in script("G +\n")[0]
+    assert "There is no list yet: G prints one." in script("G +\n")[0]
+
+
+def test_a_number_without_a_list_and_a_file_inside_a_folder_are_explained():
+    lines, code = script("R 7\nG zzz\nR 7\nR talks/a.txt\nR lab/a.txt\n")
+    told = [line for line in lines if line.startswith("!! ")]
+    assert told == ["!! 7  there is no list yet: G prints one",
+                    "!! The last list has 2 rows, and no file is named 7.",
+                    "!! talks/a.txt  only whole folders are given: R talks",
+                    "!! lab/a.txt  nobody here has it"] and code == 1
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there is no pseudo-terminal")

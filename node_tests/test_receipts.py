@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from node_tests.stage.lab import Lab, Node, content
+from node_tests.stage.lab import MIB, Lab, Node, content
 from node_tests.stage.simulator import Conditions
 from protocol.exchange.serving import RECEIPT_TIME
-from protocol.results import DownloadDone, UploadDone
+from protocol.messages import NO_PIECE, PieceCancel, encode
+from protocol.results import DownloadDone, UploadDone, UploadEnded
 
 SIZE = 3_000_000
 
@@ -132,3 +133,62 @@ def test_of_many_files_taken_in_a_moment_each_is_told(lab):
     lab.run(60.0)
     assert len(cy.told(DownloadDone)) == 70
     assert sorted(event.name for event in bo.told(UploadDone)) == sorted(shared)
+
+
+# ---- a fetch that ends without the whole is over
+
+
+def ended(node):
+    return [(event.name, event.to_label) for event in node.told(UploadEnded)]
+
+
+@pytest.mark.parametrize("end", ["cancel", "mesh off", "cut"])
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_what_an_earlier_fetch_got_is_told_once_and_counts_for_no_later_one(lab, end, is_folder):
+    name = "talks" if is_folder else "lab.iso"
+    names = ["talks/%d.iso" % number for number in range(6)] if is_folder else [name]
+    tree = {one: content(12 * MIB // len(names), number) for number, one in enumerate(names)}
+    lab.node("ana")
+    bo, cy = lab.node("bo", shared=tree, disk_delay=0.01), lab.node("cy")
+    size = sum(map(len, tree.values()))
+    number = cy.fetch(name).transfer
+    assert lab.world.run_until(lambda: cy.row().verified >= size // 2, lab.world.now + 30)
+    if end == "cut":
+        lose_link(lab, cy, bo)
+        lab.run(0.0)
+    if end == "mesh off":
+        cy.do("set_mesh", False, lab.world.now)
+    cy.do("cancel", number, lab.world.now)
+    lab.run(5)
+    assert ended(bo) == [(name, "cy")] and not bo.told(UploadDone)
+    first = bo.told(UploadEnded)[0]
+    assert size // 2 <= first.size < size == first.whole
+    cy.do("set_mesh", True, lab.world.now)
+    lab.run(1)
+    assert isinstance(cy.fetched(name), DownloadDone)
+    lab.run(2)
+    done, = bo.told(UploadDone)
+    assert done.whole == size and done.size < size - first.size + 4 * MIB and len(ended(bo)) == 1
+
+
+def test_the_source_of_a_part_tells_its_share(lab):
+    lab.node("ana")
+    bo, cy, di = (lab.node(name, shared={"lab.iso": content(12 * MIB)} if name != "di" else None, disk_delay=0.01)
+                  for name in ("bo", "cy", "di"))
+    assert set(di.fetched("lab.iso").sources) == {"bo", "cy"}
+    lab.run(2)
+    shares = [node.told(UploadDone)[0] for node in (bo, cy)]
+    assert all(0 < share.size < share.whole == 12 * MIB for share in shares)
+    assert sum(share.size for share in shares) >= 12 * MIB
+
+
+def test_who_calls_off_what_it_never_got_is_not_heard(lab):
+    _, bo, cy = three(lab)
+    fetch_all_but_the_receipt(lab, cy)
+    lab.run(5)
+    link = cy.peer.fetching.links.to(bo.peer.node_id)
+    for _ in range(50):
+        cy.network.send(link.link, encode(PieceCancel(b"x" * 32, NO_PIECE)))
+        cy.network.send(link.link, encode(PieceCancel(bo.list()[0].file_id, NO_PIECE)))
+    lab.run(1)
+    assert sent(bo) == [("lab.iso", SIZE, "cy", True)] and not ended(bo)

@@ -32,6 +32,7 @@ CHAT_BYTES_MAX = 2048               # what the wire carries
 SCRIPT_SAY_SECONDS = 20.0, 60.0     # of a script's chat: without a line that gets through (a supernode may have to
                                     # be found first), and for all lines said
 SCRIPT_PAUSE_SECONDS = 60.0         # how long a script waits for room on the disk
+NO_LIST = "There is no list yet: G prints one."
 PROGRESS_SECONDS = 30.0             # where no line can be redrawn: one line for this or for ...
 PROGRESS_PERCENT = 10               # ... this much
 
@@ -96,6 +97,7 @@ class Console:
         self.told: Dict[int, Tuple[float, int]] = {}    # when, and at what percent, a progress line was printed
         self.rows: Dict[int, results.ListEntry] = {}        # the last list of files, by number
         self.unshown: List[results.ListEntry] = []          # the pages of it that `G +` shows
+        self.has_list = False                   # one was shown, be it empty
         self._life = life
         self._comings = Comings(life.clock())   # lines of coming and going, gathered when many come
 
@@ -203,7 +205,7 @@ class Console:
     def list_files(self, pattern: str) -> None:
         """G: the files of the network."""
         if pattern == "+":
-            self._show_page("That list has no more rows." if self.rows else "There is no list yet: G makes one.")
+            self._show_page("That list has no more rows." if self.has_list else NO_LIST)
             return
         pattern = unquoted(pattern)
         none = f'No file here matches "{safe_text(pattern, 60)}".' if pattern else \
@@ -216,6 +218,7 @@ class Console:
             self._life.fail()
             self.say("!! The list did not come; try again soon")
             return
+        self.has_list = True
         self.rows = {entry.number: entry for entry in entries}
         self.unshown = list(entries)
         self._show_page(none)
@@ -253,8 +256,12 @@ class Console:
                 self._ask(lambda peer, now, done: peer.fetch(found, now, done), show)
                 return
             self._life.fail()
-            self.say(f"!! The last list has {lines.count_of(len(self.rows), 'row')}, and no file is named {number}.")
+            self._say_no_row(number)
         self._ask(lambda peer, now, done: peer.list_files(number, now, done), listed)
+
+    def _say_no_row(self, number: str) -> None:
+        last = f"The last list has {lines.count_of(len(self.rows), 'row')}, and no file is named {number}."
+        self.say(f"!! {last}" if self.has_list else f"!! {number}  {NO_LIST[0].lower()}{NO_LIST[1:-1]}")
 
     def _on_fetch_answer(self, what: str, answer: Optional[results.FetchAnswer]) -> None:
         answer = answer or results.FetchAnswer("")
@@ -270,10 +277,26 @@ class Console:
             self._life.fail()
             self.say(f'Several files match "{safe_text(what, 60)}"; R number takes one:')
             self._show_files(answer.entries)
+        elif kind == "nobody" and "/" in what:
+            self._explain_folder(what)
+        elif kind == "nobody" and what.isascii() and what.isdigit():
+            self._life.fail()
+            self._say_no_row(what)
         else:
             self._life.fail()
             why = {"nobody": "nobody here has it", "no network": "there is no network at the moment; try again soon"}
             self.say(f"!! {name}  {why.get(kind, 'could not be asked for; the log has details')}")
+
+    def _explain_folder(self, what: str) -> None:
+        """What was asked for may lie in a folder that somebody shares."""
+        top = what.split("/")[0]
+        self._life.fail()
+
+        def listed(entries: Any) -> None:
+            is_there = any(entry.is_folder and entry.name == top for entry in entries or ())
+            why = f"only whole folders are given: R {safe_text(top)}" if is_there else "nobody here has it"
+            self.say(f"!! {safe_text(what)}  {why}")
+        self._ask(lambda peer, now, done: peer.list_files(top, now, done), listed)
 
     def _show_running(self, name: str, number: Optional[int]) -> None:
         """R on what is on its way shows how it stands."""

@@ -32,6 +32,12 @@ def format_part(part: int, size: int) -> str:
     return f"{part / scale:.{0 if unit == 'B' else 1}f}/{number} {unit}"
 
 
+def share_of(part: int, whole: int) -> str:
+    """So much of a whole (0: not known): `178.0 MB of 200.0 MB`; only the whole where it is all, or more."""
+    sizes = format_size(part), format_size(whole or part)
+    return " of ".join(sizes) if part < whole and sizes[0] != sizes[1] else sizes[1]
+
+
 def format_rate(bytes_per_second: float) -> str:
     """A rate: `88.4 MB/s`."""
     return format_size(bytes_per_second) + "/s"
@@ -154,10 +160,21 @@ def _line_for_download(event: results.DownloadDone, folder: str) -> str:
 
 def _line_for_upload(event: results.UploadDone, folder: str) -> str:
     what = f"sent {safe_text(event.name)} to {safe_label(event.to_label)}"
-    told = f"{format_size(event.size)} in {format_time(event.seconds)}"
+    part = share_of(event.size, event.whole)
+    told = f"{part} in {format_time(event.seconds)}"
+    if " of " in part:
+        told += ", the rest was there or came from others"
+    elif event.size > event.whole > 0:
+        told += f" ({format_size(event.size)} with what was sent again)" * (format_size(event.size) != part)
     if not event.is_confirmed:
         told = f"{told}, but the link was lost before it was confirmed"
     return f"{'OK' if event.is_confirmed else '!!'} {what}  {told}  id {short_id(event.file_id)}"
+
+
+def _line_for_upload_ended(event: results.UploadEnded, folder: str) -> str:
+    part = share_of(event.size, event.whole)
+    return (f"* {safe_label(event.to_label)} takes no more of {safe_text(event.name)}: {part} sent  "
+            f"id {short_id(event.file_id)}")
 
 
 def _line_for_stopped(event: results.Stopped, folder: str) -> str:
@@ -184,6 +201,7 @@ LINES: Dict[type, Callable[[Any, str], str]] = {
     results.Unsaid: lambda event, folder: f"!! {count_of(event.line_count, 'line')} of what you said could not be sent",
     results.DownloadDone: _line_for_download,
     results.UploadDone: _line_for_upload,
+    results.UploadEnded: _line_for_upload_ended,
     results.Stopped: _line_for_stopped,
     results.Paused: _line_for_paused,
     results.Resumed: lambda event, folder: f"* {safe_text(event.name)} goes on: there is room again",

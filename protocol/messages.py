@@ -601,7 +601,7 @@ class PieceRefused(NamedTuple):
 
 @_message(68)
 class PieceCancel(NamedTuple):
-    """This piece is not needed any more."""
+    """This piece (or with NO_PIECE, the content, a folder with all that is in it) is not needed any more."""
 
     file_id: FileId
     index: PieceIndex  # type: ignore[assignment]

@@ -150,6 +150,17 @@ class UploadDone(NamedTuple):
     to_label: str
     file_id: bytes
     is_confirmed: bool = True  # False: the link was lost before it said that it has all
+    whole: int = 0  # bytes of the content, of which `size` were sent here; 0: not known
+
+
+class UploadEnded(NamedTuple):
+    """Somebody takes no more of what this node sent, and said so, or has switched its mesh off."""
+
+    name: str
+    size: int
+    whole: int  # 0: not known
+    to_label: str
+    file_id: bytes
 
 
 class Stopped(NamedTuple):

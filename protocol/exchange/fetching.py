@@ -254,7 +254,7 @@ class Fetching:
         self.links.on_up(link, now)
 
     def on_link_lost(self, link: int, reason: str, now: float) -> None:
-        self.serving.on_link_lost(link, now)
+        self.serving.on_link_lost(link, reason, now)
         self.links.on_lost(link, reason, now)
 
     def on_message(self, link: int, message: Any, now: float) -> None:

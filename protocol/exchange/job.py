@@ -236,8 +236,10 @@ class Job:
         if self.end_state:
             return
         self.verified_at_end, self.end_state = self.verified(), "stopped"
+        asked = {source.node_id: 0 for fetch in self.fetches for source in fetch.download.sources.values()}
         for fetch in list(self.fetches):
             self.drop(fetch, now)
+        self._fetching.links.call_off({**self.gave, **asked}, self.entry.file_id, now)
         if tell:
             verified, name = self.verified_at_end, self.entry.name
             self._around.notify(Stopped(self.number, name, verified, self.size, reason, keep and bool(verified)))

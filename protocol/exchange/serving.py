@@ -49,7 +49,7 @@ from protocol.messages import (
     TransferDone,
     encode_parts,
 )
-from protocol.results import ListEntry, Share, TransferRow, UploadDone
+from protocol.results import ListEntry, Share, TransferRow, UploadDone, UploadEnded
 
 log = mishaps.logger("transfer")
 
@@ -122,7 +122,7 @@ class Serving:
             PieceMapRequest: self._on_piece_map_request,
             PieceRequest: self._on_piece_request,
             AnyPieceRequest: self._on_piece_request,
-            PieceCancel: lambda link, message, now: self.uploads.on_cancel(link, message.file_id, message.index),
+            PieceCancel: self._on_cancel,
             TransferDone: self._on_transfer_done,
             CheckBulk: lambda link, message, now: self.network.check_bulk(link),
         }
@@ -145,11 +145,16 @@ class Serving:
             if before is not None:
                 self.uploads.go_on_from(before, self.uploads.links[link])
 
-    def on_link_lost(self, link: int, now: float) -> None:
+    def on_link_lost(self, link: int, reason: str, now: float) -> None:
         self._manifests_asked.pop(link, None)
         upload = self.uploads.links.get(link)
         self.uploads.remove(link, now)
-        if upload is not None and self.uploads.sent_on(upload):
+        if upload is None:
+            return
+        if reason == MESH_OFF_REASON:  # what it gets by another way is not what was sent here
+            for file_id, _ in self.uploads.sent_on(upload):
+                self._end_sending(upload, file_id, now)
+        elif self.uploads.sent_on(upload):
             self._await_receipt(upload, now)
 
     def _await_receipt(self, upload: UploadLink, now: float) -> None:
@@ -332,6 +337,26 @@ class Serving:
             self._untold.append((upload, message.file_id, sent, now))
             self._tell_done(now)
 
+    def _on_cancel(self, link: int, message: PieceCancel, now: float) -> None:
+        """A piece is not wanted any more; or nothing of the content is: what is asked of it later is another fetch."""
+        self.uploads.on_cancel(link, message.file_id, message.index)
+        if message.index == NO_PIECE:
+            self.uploads.links[link].told.discard(message.file_id)
+            self._end_sending(self.uploads.links[link], message.file_id, now)
+
+    def _end_sending(self, upload: UploadLink, file_id: bytes, now: float) -> None:
+        """It is over without the whole; told if anything was sent."""
+        sent = self.uploads.forget_sent(upload, file_id)
+        if file_id in upload.folders:
+            upload.folders.remove(file_id)
+        if sent is not None and sent.size and upload.done_lines.take(now):
+            name, whole = self._name_for(upload, file_id), self._whole_of(file_id)
+            self.notify(UploadEnded(name, sent.size, whole, self._label_of(upload), file_id))
+
+    def _whole_of(self, file_id: bytes) -> int:
+        """The bytes of a file, or of all files in a folder; 0 where that is not known here."""
+        return self.holdings.total_of(file_id) or self.size_of(file_id) or 0
+
     def _tell_done(self, now: float) -> None:
         """Who takes many contents in a moment has their lines told a few a second."""
         waiting, self._untold = self._untold, deque(maxlen=UNTOLD_MAX)
@@ -345,7 +370,8 @@ class Serving:
 
     def _tell_sent(self, upload: UploadLink, file_id: bytes, sent: Sent, now: float, is_confirmed: bool) -> None:
         name, seconds = self._name_for(upload, file_id), now - sent.started_at
-        self.notify(UploadDone(name, sent.size, seconds, self._label_of(upload), file_id, is_confirmed))
+        whole = self._whole_of(file_id)
+        self.notify(UploadDone(name, sent.size, seconds, self._label_of(upload), file_id, is_confirmed, whole))
 
     def _label_of(self, upload: UploadLink) -> str:
         """How it is called now; or was, when its link came up."""

@@ -18,11 +18,13 @@ from protocol.exchange.contracts import Surroundings
 from protocol.exchange.source import Source
 from protocol.hearsay import KEPT
 from protocol.messages import (
+    NO_PIECE,
     PURPOSE_BULK,
     LinkHello,
     ManifestPage,
     NewPieces,
     OtherPiece,
+    PieceCancel,
     PieceData,
     PieceMap,
     PieceRefused,
@@ -38,8 +40,8 @@ BULK_IDLE = 10.0  # seconds until a link that nothing comes by is closed
 DROPPED_MAX = 1000  # senseless messages on one link before it is closed
 MESH_LINKS_MAX = 8  # members to stand by with; a link each, so a transfer begins at once
 MESH_DELAY, MESH_RETRY = (0.5, 3.0), (10.0, 30.0)  # seconds, drawn by lot: many may have joined at once
-THANKS_TIME = 30.0  # seconds in which a source whose link was lost is still told that we have it all
-THANKED_MAX = 256  # sources that are still to be told
+LAST_WORDS_TIME = 30.0  # seconds in which a source whose link was lost is still told that it is over
+TOLD_MAX = 256  # sources that are still to be told
 LABELS_KEPT = 1024  # of nodes that gave something and may have left since
 TICK = 0.5  # seconds between two looks at all contents and links
 
@@ -146,12 +148,12 @@ class Standing:
         return self._left_alone.get((node_id, file_id), -math.inf) > now
 
 
-class Thanks:
-    """What a source is to be told: that we have all of these, because it gave something of them."""
+class LastWords:
+    """What a source is to be told of contents of which it gave something: that we have all, or want no more."""
 
     def __init__(self, until: float) -> None:
         self.until = until
-        self.file_ids: Deque[bytes] = deque(maxlen=CONTENTS_KNOWN_MAX)
+        self.messages: Deque[Any] = deque(maxlen=CONTENTS_KNOWN_MAX)
 
 
 class SourceLinks:
@@ -167,7 +169,7 @@ class SourceLinks:
         self._by_link: Dict[int, SourceLink] = {}
         self._by_node: Dict[bytes, SourceLink] = {}
         self._labels: OrderedDict[bytes, str] = OrderedDict()  # of those who gave something, as they were called then
-        self._thanks: OrderedDict[bytes, Thanks] = OrderedDict()  # node -> what it is still to be told
+        self._last_words: OrderedDict[bytes, LastWords] = OrderedDict()  # node -> what it is still to be told
         self._mates: List[bytes] = []
         self._mesh_at = math.inf  # when the next link to a mate is opened
 
@@ -227,9 +229,9 @@ class SourceLinks:
             return
         link.on_up(now)
         self.send(number, LinkHello(PURPOSE_BULK, self._around.members.network_id, self._around.members.node_id))
-        thanks = self._thanks.get(link.node_id)
-        for file_id in thanks.file_ids if thanks is not None else ():
-            self.send(number, TransferDone(file_id))
+        words = self._last_words.get(link.node_id)
+        for message in words.messages if words is not None else ():
+            self.send(number, message)
         for taker in list(link.takers.values()):
             taker.on_link_up(link, now)
 
@@ -289,41 +291,48 @@ class SourceLinks:
 
     def thank(self, gave: Iterable[bytes], file_id: bytes, now: float) -> None:
         """Tell those who gave something that we have it all; again by a new link if theirs is lost before they hear."""
-        for node_id in gave:
-            thanks = self._thanks.setdefault(node_id, Thanks(now + THANKS_TIME))
-            thanks.file_ids.append(file_id)
+        self._say_last(gave, TransferDone(file_id), now)
+
+    def call_off(self, asked: Iterable[bytes], file_id: bytes, now: float) -> None:
+        """The same, that we want no more of it: what is asked later is another fetch."""
+        self._say_last(asked, PieceCancel(file_id, NO_PIECE), now)
+
+    def _say_last(self, nodes: Iterable[bytes], message: Any, now: float) -> None:
+        for node_id in nodes:
+            words = self._last_words.setdefault(node_id, LastWords(now + LAST_WORDS_TIME))
+            words.messages.append(message)
             link = self._by_node.get(node_id)
             if link is None:
-                self._thank_by_new_link(node_id, now)
+                self._say_by_new_link(node_id, now)
             elif link.is_up:
-                self.send(link.link, TransferDone(file_id))
-        while len(self._thanks) > THANKED_MAX:
-            self._thanks.popitem(last=False)
+                self.send(link.link, message)
+        while len(self._last_words) > TOLD_MAX:
+            self._last_words.popitem(last=False)
         self._wake(now + TICK)
 
-    def _thank_by_new_link(self, node_id: bytes, now: float) -> None:
+    def _say_by_new_link(self, node_id: bytes, now: float) -> None:
         members = self._around.members
         place = members.place_of(node_id)
         may_link = members.mesh or members.is_supernode or node_id == members.supernode_id
-        if place is None or not may_link or now >= self._thanks[node_id].until:
-            del self._thanks[node_id]
+        if place is None or not may_link or now >= self._last_words[node_id].until:
+            del self._last_words[node_id]
         else:
             self.open(place, node_id, now)
 
-    def _check_thanks(self, now: float) -> None:
+    def _check_last_words(self, now: float) -> None:
         """What was delivered need not be said again; where there is no link, there has to be one."""
-        for node_id in list(self._thanks):
+        for node_id in list(self._last_words):
             link = self._by_node.get(node_id)
             if link is None:
-                self._thank_by_new_link(node_id, now)
+                self._say_by_new_link(node_id, now)
             elif link.is_up and not self._network.backlog(link.link):
-                del self._thanks[node_id]
+                del self._last_words[node_id]
 
     # ---- time
 
     def has_work(self) -> bool:
         """Is there anything to be looked after with each tick?"""
-        return bool(self._by_link or self._thanks)
+        return bool(self._by_link or self._last_words)
 
     def next_deadline(self) -> float:
         """When the next link to a mate is due; ticks are its owner's."""
@@ -334,14 +343,14 @@ class SourceLinks:
             self._open_mesh_link(now)
 
     def on_tick(self, now: float) -> None:
-        self._check_thanks(now)
+        self._check_last_words(now)
         for link in list(self._by_link.values()):
             if link.is_idle(link.node_id in self._mates, now):
                 self._network.disconnect(link.link, "no longer needed")
 
     def end_all(self) -> None:
         """The node leaves: nobody is told anything more, nothing stands by."""
-        self._thanks.clear()
+        self._last_words.clear()
         self._mates, self._mesh_at = [], math.inf
         for link in self._by_link:
             self._network.disconnect(link, "left")
