@@ -23,8 +23,9 @@ from disk.places import folder_in, give_name
 from disk.room import Room
 from disk.shared import SharedFiles
 from disk.steps import Steps
+from disk.updates import Updates, Way
 from protocol.content.names import check_name
-from protocol.content.parts import Content, Destination, PartInfo
+from protocol.content.parts import Content, Destination, Origin, PartInfo
 from protocol.content.pieces import digest_at, has_piece, piece_count_of, piece_length
 from protocol.content.shares import SharedFile, shared_file
 from protocol.content.troubles import ErrorKind, LibraryError, called, shown, speaking
@@ -39,6 +40,10 @@ class Finished(NamedTuple):
     path: str
     was_there: bool
     shared: SharedFile
+    asked: str = ""                # the name that it was to have
+    beside: str = ""               # why it has another one, in words that follow that name
+    aside: str = ""                # where the version lies now that it has replaced
+    old_id: bytes = b""            # of that version
 
 
 class PieceWrite:
@@ -62,8 +67,9 @@ class Downloads:
     """What becomes of parts: room for them, their pieces, their names."""
 
     def __init__(self, folder: str, parts: Parts, room: Room, accounts: Accounts, shared: SharedFiles,
-                 unflushed: Unflushed) -> None:
+                 unflushed: Unflushed, updates: Updates) -> None:
         self._folder = folder
+        self._updates = updates
         self._parts = parts
         self._room = room
         self._accounts = accounts
@@ -121,17 +127,18 @@ class Downloads:
         part.kept(index)
         return True
 
-    def finishing(self, file_id: bytes, name: str, flush: bool) -> Steps[Finished]:
+    def finishing(self, file_id: bytes, name: str, flush: bool, origin: Optional[Origin]) -> Steps[Finished]:
         """Look at a complete part once more and give it its final name; where the same stands already, that is it."""
         part = self._parts.complete(file_id)
         *parents, last = check_name(name).split("/")
         with speaking(f"save {shown(name)}"):
             twins = yield from find_twin(part, os.path.join(self._folder, *parents), last)
+            way = yield from self._updates.way_for(parents, last, None if twins else origin)
             yield from self._parts.last_look(part, flush)
             status = self._parts.settle(part, flush)
-            with folder_in(self._folder, parents, flush) as place:
+            with folder_in(self._folder, parents, flush) as place, way.kept_open(place):
                 path = self._parts.path(part)
-                final, was_there = give_name(place, path, status, last, partial(is_twin, twins), flush)
+                final, was_there = give_name(place, path, status, last, partial(is_twin, twins), flush, way.make)
                 final_path = os.path.join(place.path, final)
         self._parts.drop(file_id)
         if not flush and not was_there:
@@ -139,7 +146,19 @@ class Downloads:
         found = twins[final] if was_there else fingerprint_of(status)
         shared = shared_file("/".join((*parents, final)), final_path, found, part.digests, not parents)
         self._shared.adopt([shared])
-        return Finished(final_path, was_there, shared)
+        return (yield from self.finished(shared, was_there, parents, last, way, origin))
+
+    def finished(self, shared: SharedFile, was_there: bool, parents: List[str], asked: str, way: Way,
+                 origin: Optional[Origin]) -> Steps[Finished]:
+        """It has its name: what became of what had it before, and what is remembered of it."""
+        final, old_id = os.path.basename(shared.path), way.old_id
+        if old_id:
+            self._shared.replaced(old_id, shared.path)
+        yield from way.settle()
+        if not was_there:
+            self._updates.note(parents, final, asked, (shared.file_id, shared.size), origin)
+        beside = way.why if final != asked else ""
+        return Finished(shared.path, was_there, shared, "/".join((*parents, asked)), beside, way.aside, old_id)
 
     def infos(self) -> List[PartInfo]:
         """The unfinished downloads (one not resumed yet counts what its map claims)."""

@@ -10,6 +10,7 @@
     Cache        (disk/cache.py)      what is kept for others
     Parts        (disk/parts.py)      the hidden files of what comes, at which other programs may be at any time
     Shelf        (disk/shelf.py)      a hidden folder of contents with their maps: of the parts, and of the cache
+    Updates      (disk/updates.py)    which file of an earlier fetch gives way to a new version, and where it goes
     Room         (disk/room.py)       what any of it may take of the disk, and what gives way
 
 A name from another node is refused or used as it stands, never repaired. A file is written under a name made from its
@@ -30,7 +31,7 @@ import math
 import os
 import time
 from functools import partial
-from typing import Iterable, List, Optional, Tuple, Union
+from typing import Iterable, List, Optional, Tuple, TypeVar, Union
 
 from disk.access import READ_BUFFERS_MAX, OpenFiles, open_regular, read_at, write_anew
 from disk.accounts import NOBODY, Accounts
@@ -47,10 +48,11 @@ from disk.shared import SharedFiles
 from disk.shelf import Means, Shelf, make_private
 from disk.small import Kept, SmallFiles
 from disk.steps import Operations, Steps
+from disk.updates import Updates
 from protocol.buffers import BufferPool
 from protocol.content.listing import FOLDER_BYTES_MAX, FolderEntry
 from protocol.content.names import HIDDEN, check_name
-from protocol.content.parts import Content, Destination, PartInfo
+from protocol.content.parts import Content, Destination, Origin, PartInfo
 from protocol.content.pieces import check_manifest, has_piece, piece_count_of, piece_length, piece_size_of
 from protocol.content.shares import SharedFile
 from protocol.content.troubles import ErrorKind, FolderInUse, LibraryError, shown, size_text, speaking
@@ -60,6 +62,8 @@ NETWORK_FILE = "network"       # below the hidden folder
 NETWORK_BYTES_MAX = 4096
 NETWORK_AGE_MAX = 3600.0       # seconds: later, its members' addresses may be anybody's
 BUSY_TIME = 0.3                # seconds after a piece was read or written in which transfers have the disk
+
+_T = TypeVar("_T")
 
 
 def open_folder(folder: str, named: bool = True) -> Library:
@@ -100,8 +104,11 @@ class Library:
         self._parts = Parts(self.folder, parts, self._beside, self._operations)
         self._cache = Cache(cache, self._parts, accounts)
         self._room = Room(self.folder, lambda: self.free_bytes(), self._parts, cache, accounts)
-        self._downloads = Downloads(self.folder, self._parts, self._room, accounts, self._shared, self._unflushed)
-        self._small = SmallFiles(self.folder, parts.folder, self._room, self._shared, self._beside, self._unflushed)
+        self._updates = Updates(self.folder)
+        self._downloads = Downloads(self.folder, self._parts, self._room, accounts, self._shared, self._unflushed,
+                                    self._updates)
+        self._small = SmallFiles(self.folder, parts.folder, self._room, self._shared, self._beside, self._unflushed,
+                                 self._updates, self._downloads)
         self._moved_at = -math.inf                                 # when a piece was last read or written
 
     def is_busy(self) -> bool:
@@ -157,6 +164,7 @@ class Library:
 
     def _close_files(self) -> None:
         self._operations.end_all()
+        self._updates.fetched.close()
         self._files.close()
         self._lock.drop()
 
@@ -249,8 +257,9 @@ class Library:
         return self._shared.standing(file_id, name, os.path.join(self.folder, name))
 
     def stands(self, file_id: bytes, name: str) -> bool:
-        """Whether the shared folder holds this content under the name, as announced."""
-        return self._shared.stands(file_id, os.path.join(self.folder, *name.split("/")))
+        """Whether the shared folder holds this content under the name (or beside what has that), as announced."""
+        path = os.path.join(self.folder, *name.split("/"))
+        return self._shared.stands(file_id, path) or self._shared.stands_beside(file_id, name, path)
 
     # -- room on the disk --
 
@@ -296,37 +305,49 @@ class Library:
         self._moved_at = time.monotonic()
         return self._downloads.write_piece(part, index, data, digest)
 
-    def finish(self, file_id: bytes, name: str, flush: bool = True) -> Optional[Finished]:
+    def finish(self, file_id: bytes, name: str, flush: bool = True, origin: Optional[Origin] = None
+               ) -> Optional[Finished]:
         """Give a complete download its final name, never replacing anything; `flush=False` leaves it to `flush`.
 
-        None: to be called again. CHANGED or MISSING: another program was at it, and `begin` tells what is left.
+        Only what this node fetched from who gives the new version (`origin`, if a person asked for it), and nobody
+        changed here, gives way: it is put aside. None: to be called again. CHANGED or MISSING: another program was at
+        it, and `begin` tells what is left.
         """
-        finishing = partial(self._downloads.finishing, file_id, name, flush)
-        return self._operations.go_on(file_id, f"finish {name}", finishing)
+        finishing = partial(self._downloads.finishing, file_id, name, flush, origin)
+        return self._noted(self._operations.go_on(file_id, f"finish {name}", finishing))
+
+    def _noted(self, result: Optional[_T]) -> Optional[_T]:
+        """What is remembered of it outlives this process, when it is over."""
+        if result is not None:
+            self._updates.fetched.close()
+        return result
 
     def flush(self) -> bool:
         """Flush what was finished with `flush=False`, all together; False: to be called again."""
         return self._unflushed.flush()
 
-    def keep_small(self, place: str, entries: List[FolderEntry], data: Buffer) -> Optional[List[Kept]]:
-        """Write small files that came together, below a folder: flushed together, and only then named.
+    def keep_small(self, place: str, entries: List[FolderEntry], data: Buffer, origin: Optional[Origin] = None
+                   ) -> Optional[List[Kept]]:
+        """Write small files that came together, below a folder: flushed together, and only then named as by `finish`.
 
         Each is verified against its own id; what became of each is told. None: to be called again.
         """
         if not entries:
             return []
         first = entries[0]
-        keeping = partial(self._small.keeping, place, entries, data)
-        return self._operations.go_on(first.file_id, f"keep {place}/{first.path}", keeping)
+        keeping = partial(self._small.keeping, place, entries, data, origin)
+        return self._noted(self._operations.go_on(first.file_id, f"keep {place}/{first.path}", keeping))
 
-    def copy_local(self, file_id: bytes, name: str, flush: bool = True) -> Optional[Finished]:
+    def copy_local(self, file_id: bytes, name: str, flush: bool = True, origin: Optional[Origin] = None
+                   ) -> Optional[Finished]:
         """Give a content that is here already (shared or cached) another name, by copying it on this disk.
 
-        `flush=False` leaves that to `flush`. None: to be called again.
+        `flush` and `origin` as for `finish`. None: to be called again.
         """
-        return self._operations.go_on(file_id, f"copy {name}", partial(self._copying, file_id, name, flush))
+        copying = partial(self._copying, file_id, name, flush, origin)
+        return self._noted(self._operations.go_on(file_id, f"copy {name}", copying))
 
-    def _copying(self, file_id: bytes, name: str, flush: bool) -> Steps[Finished]:
+    def _copying(self, file_id: bytes, name: str, flush: bool, origin: Optional[Origin]) -> Steps[Finished]:
         size, digests = self.manifest(file_id)
         while self.begin(file_id, size, digests, label=name) is None:
             yield
@@ -341,7 +362,7 @@ class Library:
             if copied >= SLICE_BYTES:
                 copied = 0
                 yield
-        return (yield from self._downloads.finishing(file_id, name, flush))
+        return (yield from self._downloads.finishing(file_id, name, flush, origin))
 
     def make_folder(self, name: str) -> str:
         """Make an empty folder of a listing; returns its path."""

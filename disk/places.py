@@ -149,9 +149,10 @@ def candidates_of(name: str) -> Iterator[str]:
 
 
 def give_name(place: Folder, source: str, status: os.stat_result, name: str,
-              is_same: Callable[[Folder, str], bool], is_synced: bool = True) -> Tuple[str, bool]:
+              is_same: Callable[[Folder, str], bool], is_synced: bool = True,
+              make_way: Callable[[Folder, str], bool] = lambda place, name: False) -> Tuple[str, bool]:
     """Give a finished file, which was verified with this status, the first free name; stop at one that already holds
-    the same content.
+    the same content. What has a name may make way (`disk/updates.py`).
     """
     for candidate in candidates_of(name):
         try:
@@ -159,12 +160,22 @@ def give_name(place: Folder, source: str, status: os.stat_result, name: str,
         except FileExistsError:
             if is_same(place, candidate):
                 return candidate, True
-            continue
+            if not (make_way(place, candidate) and _is_taken_in(place, source, candidate)):
+                continue
         _confirm(place, candidate, source, status)
         if is_synced:
             place.sync()
         return candidate, False
     raise LibraryError(ErrorKind.NAME, f"There are too many files called {shown(name)}.")
+
+
+def _is_taken_in(place: Folder, source: str, name: str) -> bool:
+    """Take it in where the name is free; somebody may have been faster."""
+    try:
+        place.take_in(source, name)
+    except FileExistsError:
+        return False
+    return True
 
 
 def _confirm(place: Folder, name: str, source: str, status: os.stat_result) -> None:

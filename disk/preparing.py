@@ -12,6 +12,7 @@ from typing import AbstractSet, Callable, List, NamedTuple, Optional, Union
 from disk.downloads import Finished
 from disk.library import Library
 from protocol.content.listing import FolderEntry, Pack, decode_listing
+from protocol.content.parts import Origin
 from protocol.content.troubles import ErrorKind, LibraryError
 
 Here = Union[bool, Finished]   # of a file: it stands there, it does not, or a copy was made
@@ -63,23 +64,24 @@ class Preparing:
 
     # -- a file --
 
-    def file(self, file_id: bytes, name: str, is_cached: bool) -> Callable[[], Optional[Here]]:
+    def file(self, file_id: bytes, name: str, is_cached: bool, origin: Origin) -> Callable[[], Optional[Here]]:
         """A job: a Finished if a copy was made on this disk, else False."""
-        return partial(self._file, file_id, name, is_cached)
+        return partial(self._file, file_id, name, is_cached, origin, True)
 
-    def file_in_folder(self, file_id: bytes, name: str, is_cached: bool) -> Callable[[], Optional[Here]]:
+    def file_in_folder(self, file_id: bytes, name: str, is_cached: bool, origin: Origin
+                       ) -> Callable[[], Optional[Here]]:
         """A job: True if the file stands there already, else as `file`, and flushed with its folder."""
-        return partial(self._file_in_folder, file_id, name, is_cached)
+        return partial(self._file_in_folder, file_id, name, is_cached, origin)
 
-    def _file_in_folder(self, file_id: bytes, name: str, is_cached: bool) -> Optional[Here]:
-        return self._library.stands(file_id, name) or self._file(file_id, name, is_cached, flush=False)
+    def _file_in_folder(self, file_id: bytes, name: str, is_cached: bool, origin: Origin) -> Optional[Here]:
+        return self._library.stands(file_id, name) or self._file(file_id, name, is_cached, origin, False)
 
-    def _file(self, file_id: bytes, name: str, is_cached: bool, flush: bool = True) -> Optional[Here]:
+    def _file(self, file_id: bytes, name: str, is_cached: bool, origin: Origin, flush: bool) -> Optional[Here]:
         if self._library.local_copy(file_id) is not None:
-            return self._library.copy_local(file_id, name, flush)
+            return self._library.copy_local(file_id, name, flush, origin)
         if is_cached:
             try:
-                return self._library.copy_local(file_id, name, flush)
+                return self._library.copy_local(file_id, name, flush, origin)
             except LibraryError as error:  # what the cache holds may be damaged: then it is fetched
                 if error.kind not in SPOILED_KINDS:
                     raise

@@ -173,6 +173,9 @@ class Scanner:
         self._store.close()
 
     def _adopt(self, shared: SharedFile) -> None:
+        old = self._known.get(shared.path)
+        if old is not None and old.file_id != shared.file_id:
+            self._step.removed.append(old)
         self._known[shared.path] = shared
         # Nobody else has written it, so its time need not be old to be believed.
         self._store.keep(shared.path, shared.fingerprint, shared.digests, shared.mtime_ns + 2 * RACY_TIME_NS)

@@ -38,6 +38,11 @@ class SharedFiles:
                 self.by_id.discard(item.file_id, item.path)
                 self._files.drop(item.path)
 
+    def replaced(self, file_id: bytes, path: str) -> None:
+        """This content is not at this place any more: another file is there."""
+        self.by_id.discard(file_id, path)
+        self._files.drop(path)
+
     def local_copy(self, file_id: bytes) -> Optional[str]:
         """The path of a shared file with this content that is still as announced."""
         for shared in self.by_id.places(file_id):
@@ -56,6 +61,10 @@ class SharedFiles:
         """Whether this content is at this place, as announced."""
         shared = self.by_id.at(file_id, path)
         return shared is not None and is_as_announced(shared)
+
+    def stands_beside(self, file_id: bytes, name: str, path: str) -> bool:
+        """Whether something else is at this place, and this content has a later one of the names that are tried."""
+        return file_id in self.by_id and os.path.lexists(path) and self.standing(file_id, name, path) is not None
 
     def read(self, file_id: bytes, start: int, length: int) -> Buffer:
         """Bytes of a content, from the first of its places that is still as announced."""

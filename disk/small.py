@@ -12,19 +12,20 @@ import contextlib
 import itertools
 import os
 from functools import partial
-from typing import List, Tuple, Union
+from typing import List, Optional, Tuple, Union
 
 from disk.access import create, fingerprint_of, holds, open_regular, remove, stamp_of, write_at
-from disk.downloads import Finished
+from disk.downloads import Downloads, Finished
 from disk.flushing import Beside, Flush, Unflushed, flush_paths
 from disk.looking import find_twin, is_twin
 from disk.places import folder_in, give_name
 from disk.room import Room
 from disk.shared import SharedFiles
 from disk.steps import Steps, at_once
+from disk.updates import Updates
 from protocol.content.listing import FolderEntry
 from protocol.content.names import check_name
-from protocol.content.parts import Content
+from protocol.content.parts import Content, Origin
 from protocol.content.pieces import digests_of, identity_of
 from protocol.content.shares import shared_file
 from protocol.content.troubles import ErrorKind, LibraryError, shown, speaking
@@ -37,16 +38,19 @@ class SmallFiles:
     """Takes the files of packs in."""
 
     def __init__(self, folder: str, hidden: str, room: Room, shared: SharedFiles, beside: Beside,
-                 unflushed: Unflushed) -> None:
+                 unflushed: Unflushed, updates: Updates, downloads: Downloads) -> None:
         self._folder = folder
         self._hidden = hidden          # where they are until they have their names; what is left there goes at a start
         self._room = room
         self._shared = shared
         self._beside = beside
         self._unflushed = unflushed
+        self._updates = updates
+        self._downloads = downloads
         self._numbers = itertools.count()
 
-    def keeping(self, place: str, entries: List[FolderEntry], data: Buffer) -> Steps[List[Kept]]:
+    def keeping(self, place: str, entries: List[FolderEntry], data: Buffer,
+                origin: Optional[Origin]) -> Steps[List[Kept]]:
         """Keep these files, whose bytes follow each other in `data`, below a folder; what became of each."""
         kept: List[Kept] = []
         written: List[Tuple[FolderEntry, str, bytes]] = []
@@ -66,7 +70,8 @@ class SmallFiles:
                 try:
                     if not digests:
                         raise LibraryError(ErrorKind.MALFORMED, "It did not come as it was announced.")
-                    kept.append(self._name(f"{place}/{entry.path}", path, entry.size, digests))
+                    named = yield from self._naming(f"{place}/{entry.path}", path, entry.size, digests, origin)
+                    kept.append(named)
                 except LibraryError as error:
                     kept.append(error)
         return kept
@@ -80,11 +85,12 @@ class SmallFiles:
             self._room.with_room(partial(_write_anew, path, content))
         return digests
 
-    def _name(self, name: str, path: str, size: int, digests: bytes) -> Finished:
+    def _naming(self, name: str, path: str, size: int, digests: bytes, origin: Optional[Origin]) -> Steps[Finished]:
         """Give a flushed file its final name, if it still holds what was written; where the same stands, that is it."""
         *parents, last = check_name(name).split("/")
         same = Content(identity_of(size, digests), size, digests)
         twins = at_once(find_twin(same, os.path.join(self._folder, *parents), last))
+        way = yield from self._updates.way_for(parents, last, None if twins else origin)
         with speaking(f"save {shown(name)}"), contextlib.ExitStack() as stack:
             descriptor = open_regular(path)
             stack.callback(os.close, descriptor)    # open, so that its inode names nothing else until it is confirmed
@@ -95,14 +101,15 @@ class SmallFiles:
             if os.name == "nt":
                 stack.pop_all().close()
             place = stack.enter_context(folder_in(self._folder, parents, is_synced=False))
-            final, was_there = give_name(place, path, status, last, partial(is_twin, twins), is_synced=False)
+            stack.enter_context(way.kept_open(place))
+            final, was_there = give_name(place, path, status, last, partial(is_twin, twins), False, way.make)
             final_path = os.path.join(place.path, final)
         if not was_there:
             self._unflushed.add(final_path, *[place.path] * place.is_new)       # their names
         found = twins[final] if was_there else fingerprint_of(status)
         shared = shared_file("/".join((*parents, final)), final_path, found, digests, False)
         self._shared.adopt([shared])
-        return Finished(final_path, was_there, shared)
+        return (yield from self._downloads.finished(shared, was_there, parents, last, way, origin))
 
 
 def _write_anew(path: str, content: memoryview) -> None:

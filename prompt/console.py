@@ -52,6 +52,8 @@ def short_path(path: Any) -> str:
 
 def line_for(event: Any, folder: str = DEFAULT_FOLDER) -> str:
     """The line that tells a notification, with paths as short as they can be said from here."""
+    if isinstance(event, (results.DownloadDone, results.Updated)) and event.clashes and event.clashes.aside:
+        event = event._replace(clashes=event.clashes._replace(aside=short_path(event.clashes.aside)))
     if isinstance(event, results.DownloadDone):
         event = event._replace(path=short_path(event.path))
     return lines.line_for(event, folder)

@@ -144,8 +144,24 @@ def _line_for_supernode(event: results.SupernodeChanged, folder: str) -> str:
     return f"* {old} {why}; the supernode is now {safe_label(event.new_label)}"
 
 
+def _clashes(clashes: Optional[results.Clashes]) -> str:
+    """What a download met under its names, behind its line."""
+    if clashes is None:
+        return ""
+    told, aside = "", safe_text(clashes.aside, 4096)
+    if clashes.replaced == 1:
+        told = f" (updated; the version before: {aside})"
+    elif clashes.replaced:
+        told = f" ({clashes.replaced} files updated; the versions before: {aside.rpartition('/')[0] or aside})"
+    if clashes.beside:
+        more = f" (and {clashes.beside - 1} more)" if clashes.beside > 1 else ""
+        told += f"; {safe_text(clashes.name)} {clashes.why} and is kept, the new one is beside it{more}"
+    return told
+
+
 def _line_for_download(event: results.DownloadDone, folder: str) -> str:
     name, end = safe_text(event.name), f"id {short_id(event.file_id)} -> {safe_text(str(event.path), 4096)}"
+    end += _clashes(event.clashes)
     if event.was_there:
         return f"OK {name}  {format_size(event.size)} was here already  {end}"
     if event.size and not event.moved:
@@ -200,6 +216,7 @@ LINES: Dict[type, Callable[[Any, str], str]] = {
                                                              safe_text(event.text, CHAT_COLUMNS_MAX)),
     results.Unsaid: lambda event, folder: f"!! {count_of(event.line_count, 'line')} of what you said could not be sent",
     results.DownloadDone: _line_for_download,
+    results.Updated: lambda event, folder: f"* {safe_text(event.name)} was updated in part{_clashes(event.clashes)}",
     results.UploadDone: _line_for_upload,
     results.UploadEnded: _line_for_upload_ended,
     results.Stopped: _line_for_stopped,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Optional, Tuple
+from typing import Any, NamedTuple, Optional, Tuple
 
 from protocol.figures import PathFigures
 
@@ -126,6 +126,26 @@ class Unsaid(NamedTuple):
     line_count: int
 
 
+class Clashes(NamedTuple):
+    """What a download met under its names: an older version that gave way, or a file that keeps the name."""
+
+    replaced: int = 0  # files of which the version before was put aside
+    aside: str = ""  # where the last of these lies
+    beside: int = 0  # files that got another name
+    name: str = ""  # the name that the first of these was to have, ...
+    why: str = ""  # ... and why what has that keeps it, in words that follow it
+
+    def with_one(self, finished: Any) -> Clashes:
+        """One file more is finished."""
+        clashes = self
+        if finished.aside:
+            clashes = clashes._replace(replaced=self.replaced + 1, aside=finished.aside)
+        if finished.beside:
+            clashes = clashes._replace(beside=self.beside + 1, name=self.name or finished.asked,
+                                       why=self.why or finished.beside)
+        return clashes
+
+
 class DownloadDone(NamedTuple):
     """A download ended well: verified, flushed, under its final name."""
 
@@ -139,6 +159,14 @@ class DownloadDone(NamedTuple):
     by_way_of: Optional[str]
     was_there: bool
     moved: int  # bytes that came over the network for it: fewer than the size after a resume
+    clashes: Optional[Clashes] = None
+
+
+class Updated(NamedTuple):
+    """Files of a download were updated, though it has not ended well."""
+
+    name: str
+    clashes: Clashes
 
 
 class UploadDone(NamedTuple):

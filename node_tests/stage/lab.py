@@ -118,10 +118,11 @@ class Node:
         return data
 
     def kill(self):
-        """SIGKILL: silence; the folder's lock falls."""
+        """SIGKILL: silence; the folder's lock falls, and no file is open any more."""
         self.is_alive = False
         self.world.kill(self.network)
         self.library.close()
+        self.scanner.close()
 
     def quit(self):
         left = []

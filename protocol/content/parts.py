@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import List, NamedTuple, Optional, Set, Tuple
+from typing import FrozenSet, List, NamedTuple, Optional, Set, Tuple
 
 from protocol.content.pieces import (
     DIGEST_BYTES,
@@ -29,6 +29,13 @@ class Destination(Enum):
     DOWNLOAD = 0
     CACHE = 1
     PASSING = 2                # too big for the cache: relayed to others, then dropped
+
+
+class Origin(NamedTuple):
+    """Whence a content comes, as people call nodes."""
+
+    givers: FrozenSet[str]     # who has it
+    here: FrozenSet[str]       # who is in the network, but this node
 
 
 class PartInfo(NamedTuple):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, NamedTuple, Optional, Protocol
+from typing import Any, Callable, FrozenSet, NamedTuple, Optional, Protocol
 
+from protocol.content.parts import Origin
 from protocol.content.troubles import ErrorKind, LibraryError
 from protocol.fields import Address
 
@@ -30,6 +31,7 @@ class Members(Protocol):
     def is_member(self, node_id: bytes) -> bool: ...
     def member_count(self) -> int: ...
     def label_of(self, node_id: bytes) -> str: ...
+    def labels_of_others(self) -> FrozenSet[str]: ...
     def place_of(self, node_id: bytes) -> Optional[Address]: ...
     def seen_place(self, node_id: bytes) -> Optional[Address]: ...
     def may_dial(self, place: Address, now: float, keep: int = 0) -> float: ...
@@ -60,10 +62,10 @@ class Surroundings(NamedTuple):
 class Preparing(Protocol):
     """The disk jobs with which downloads begin. Each answers None as long as it is to be run again (`in_slices`)."""
 
-    def file(self, file_id: bytes, name: str, is_cached: bool) -> Callable[[], Any]:
+    def file(self, file_id: bytes, name: str, is_cached: bool, origin: Origin) -> Callable[[], Any]:
         """What the library finished: it was copied on this disk; or False. `is_cached`: it is kept for others."""
 
-    def file_in_folder(self, file_id: bytes, name: str, is_cached: bool) -> Callable[[], Any]:
+    def file_in_folder(self, file_id: bytes, name: str, is_cached: bool, origin: Origin) -> Callable[[], Any]:
         """True: it stands there under this name; else as `file`, and flushed with its folder."""
 
     def folder(self, listing_id: bytes, name: str, listing: bytes) -> Callable[[], Any]:

@@ -73,7 +73,7 @@ class FolderJob(Job):
                 self._around.disk.run(read, partial(self._on_pack_read, pack, fetch))
         elif fetch.file_id != self.entry.file_id:
             # Flushed all together at the end: one call for many small files.
-            finish = partial(self._library.finish, fetch.file_id, fetch.name, False)
+            finish = partial(self._library.finish, fetch.file_id, fetch.name, False, self.origin)
             then = partial(self._on_file_finished, fetch)
             in_slices(self._around.disk, finish, then, is_over=lambda: self.end_state)
         elif fetch.store.memory is not None:
@@ -160,7 +160,7 @@ class FolderJob(Job):
         """Have the next of its files written and named."""
         members = pack.members[first : first + PACK_FILES_PER_JOB]
         size = sum(member.size for member in members)
-        keep = partial(self._library.keep_small, self.entry.name, members, data[:size])
+        keep = partial(self._library.keep_small, self.entry.name, members, data[:size], self.origin)
         then = partial(self._on_unpacked, pack, data[size:], fetch, first)
         in_slices(self._around.disk, keep, then, is_over=lambda: self.end_state)
 
@@ -218,7 +218,8 @@ class FolderJob(Job):
         if self.end_state:
             return
         name = "%s/%s" % (self.entry.name, entry.path)
-        prepare = self._preparing.file_in_folder(entry.file_id, name, self._around.holdings.is_cached(entry.file_id))
+        is_cached = self._around.holdings.is_cached(entry.file_id)
+        prepare = self._preparing.file_in_folder(entry.file_id, name, is_cached, self.origin)
         then = partial(self._on_prepared, entry, name)
         in_slices(self._around.disk, prepare, then, is_over=lambda: self.end_state)
 
@@ -240,7 +241,7 @@ class FolderJob(Job):
         if error is not None:
             self.failures.append("%s: %s" % (name, sentence_of(error)))
         elif here is not True:
-            self.new_files += 1
+            self.new_files += not here.was_there
         self._file_over(entry.file_id, entry.size, now)
 
     def _put_back(self, file_id: bytes) -> None:

@@ -15,6 +15,7 @@ Belongs to the Peer, on the node thread; `_look_into_cache` and `_apply_scan` ru
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 from functools import partial
 from typing import AbstractSet, Any, Callable, Deque, Dict, List, NamedTuple, Optional, Protocol, Sequence, Tuple
 
@@ -180,11 +181,14 @@ class Holdings:
 
     # ---- what comes by fetching
 
-    def on_finished(self, shared: SharedFile) -> None:
-        """A download has its final name: it is shared from now on."""
+    def on_finished(self, shared: SharedFile, old_id: bytes = b"") -> None:
+        """A download has its final name: it is shared from now on, and what it has replaced (`old_id`) no more."""
+        gone = [replace(shared, file_id=old_id)] if old_id else []
+        for old in gone:
+            self._shared.discard(old.file_id, old.path)
         self._shared.add(shared)
         if self._scans:  # they are older, and may withdraw what was at its path: this is the last word
-            self._scans.append(ScanResult([shared]))
+            self._scans.append(ScanResult([shared], gone))
         if self._scanner is not None:
             self._scanner.adopt(shared)
         if shared.listed:

@@ -15,6 +15,7 @@ from typing import Any, Callable, Dict, NamedTuple, Optional, Tuple
 
 from protocol import mishaps
 from protocol.content.names import check_name
+from protocol.content.parts import Origin
 from protocol.content.troubles import BadName, ErrorKind, size_text
 from protocol.exchange.contracts import Preparing, Surroundings, in_slices, kind_of, sentence_of
 from protocol.exchange.fetch import Cause, Fetch
@@ -23,7 +24,19 @@ from protocol.exchange.source import ASK_OTHERS_AFTER, SourceState
 from protocol.figures import PathFigures
 from protocol.messages import NO_NODE
 from protocol.rates import Rate
-from protocol.results import DownloadDone, ListEntry, Notice, Paused, Progress, Resumed, Share, Stopped, TransferRow
+from protocol.results import (
+    Clashes,
+    DownloadDone,
+    ListEntry,
+    Notice,
+    Paused,
+    Progress,
+    Resumed,
+    Share,
+    Stopped,
+    TransferRow,
+    Updated,
+)
 
 log = mishaps.logger("transfer")
 
@@ -65,6 +78,8 @@ class Job:
         self.look_at, self.look_interval = math.inf, ROOM_INTERVAL  # when to look for room again
         self.twin = ""  # the name under which another job fetches the same
         self.has_begun = False
+        self.origin = Origin(frozenset(entry.holders), frozenset())
+        self.clashes = Clashes()
         self.end_state = ""  # "done" or "stopped"
         self.verified_at_end = 0
 
@@ -93,6 +108,8 @@ class Job:
     def start(self, now: float) -> None:
         """It is its turn."""
         self.has_begun = True
+        here = self._around.members.labels_of_others()
+        self.origin = Origin(frozenset(self.entry.holders) & here, here)
         entry, name, who = self.entry, self.entry.name, ", ".join(self.entry.holders)
         log.info("R %d %s begins: %d bytes, id %s, of %s", self.number, name, self.size, entry.file_id.hex()[:8],
                  who or "whoever has it")
@@ -218,7 +235,8 @@ class Job:
     def note(self, finished: Any) -> None:
         """What bears its final name is shared, though the job may have been cancelled while the disk was at it."""
         if finished and finished is not True:
-            self._around.holdings.on_finished(finished.shared)
+            self._around.holdings.on_finished(finished.shared, finished.old_id)
+            self.clashes = self.clashes.with_one(finished)
 
     def drop(self, fetch: Fetch, now: float, is_used: bool = False) -> None:
         """The fetch is over; `is_used`: it has served its purpose, and may serve others on."""
@@ -240,6 +258,10 @@ class Job:
         for fetch in list(self.fetches):
             self.drop(fetch, now)
         self._fetching.links.call_off({**self.gave, **asked}, self.entry.file_id, now)
+        if self.clashes.replaced:
+            log.info("R %d %s: %d files were updated all the same", self.number, self.entry.name, self.clashes.replaced)
+            if tell:
+                self._around.notify(Updated(self.entry.name, self.clashes))
         if tell:
             verified, name = self.verified_at_end, self.entry.name
             self._around.notify(Stopped(self.number, name, verified, self.size, reason, keep and bool(verified)))
@@ -258,8 +280,9 @@ class Job:
         seconds, moved = max(now - self.started_at, 0.0), sum(self.gave.values())
         self._around.notify(
             DownloadDone(
-                self.number, entry.name, self.size, seconds, sources, entry.file_id, path, via, was_there, moved
-            )
+                self.number, entry.name, self.size, seconds, sources, entry.file_id, path, via, was_there, moved,
+                self.clashes if self.clashes != Clashes() else None,
+            )  # fmt: skip
         )
         self._on_ended(now)
 
@@ -355,7 +378,7 @@ class FileJob(Job):
         if self.end_state:  # cancelled while another job wished for the same
             return
         is_cached = self._around.holdings.is_cached(self.entry.file_id)
-        prepare = self._preparing.file(self.entry.file_id, self.entry.name, is_cached)
+        prepare = self._preparing.file(self.entry.file_id, self.entry.name, is_cached, self.origin)
         self.is_copying = True
         in_slices(self._around.disk, prepare, self._on_looked, is_over=lambda: self.end_state)
 
@@ -378,7 +401,7 @@ class FileJob(Job):
             self.done(here.path, here.was_there, now)
 
     def on_all_pieces(self, fetch: Fetch, now: float) -> None:
-        finish = partial(self._library.finish, fetch.file_id, fetch.name)
+        finish = partial(self._library.finish, fetch.file_id, fetch.name, True, self.origin)
         in_slices(self._around.disk, finish, partial(self._on_finished, fetch), is_over=lambda: self.end_state)
 
     def _on_finished(self, fetch: Fetch, finished: Any, error: Optional[Exception], now: float) -> None:

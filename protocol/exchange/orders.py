@@ -13,7 +13,7 @@ from protocol import mishaps
 from protocol.exchange.contracts import Disk, Members
 from protocol.exchange.jobs import Jobs
 from protocol.exchange.lists import Lists
-from protocol.messages import ListRow
+from protocol.messages import NO_NODE, ListRow
 from protocol.results import FetchAnswer, ListEntry, Notice
 
 CUT_SHORT = "Only the first %d of %d files are listed; a part of the name finds the others: G notes"
@@ -80,7 +80,7 @@ class Orders:
             if rows is None:
                 done(FetchAnswer("no network"))
                 return
-            found = best_of(entries_of(rows, self._members.label_of), name)
+            found = best_of(entries_of(rows, self._members.label_of), name, self._members.node_id)
             if len(found) == 1:
                 self.fetch(found[0], now, done)
             else:
@@ -104,8 +104,12 @@ def entries_of(rows: Iterable[ListRow], label_of: Callable[[bytes], str]) -> Lis
     ]  # fmt: skip
 
 
-def best_of(entries: List[ListEntry], name: str) -> List[ListEntry]:
-    """Those that somebody means who says this name: exactly, else regardless of case, else as a pattern."""
+def best_of(entries: List[ListEntry], name: str, me: bytes = NO_NODE) -> List[ListEntry]:
+    """Those that somebody means who says this name: exactly, else regardless of case, else as a pattern.
+
+    What nobody but this node has under a name is not meant where others have another version under that name.
+    """
     exact = [entry for entry in entries if entry.name == name]
     alike = [entry for entry in entries if entry.name.casefold() == name.casefold()]
-    return exact or alike or entries
+    others = {entry.name for entry in entries if entry.holder_ids != (me,)}
+    return [entry for entry in exact or alike or entries if entry.holder_ids != (me,) or entry.name not in others]

@@ -7,7 +7,7 @@ contract is in `protocol/exchange/contracts.py`), and what a person sees of the 
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, FrozenSet, List, Optional
 
 from protocol.fields import Address
 from protocol.membership.local_link import LocalLink
@@ -70,6 +70,11 @@ class Members:
 
     def label_of(self, node_id: bytes) -> str:
         return self._membership.label_of(node_id)
+
+    def labels_of_others(self) -> FrozenSet[str]:
+        """What the others are called."""
+        return frozenset(self.label_of(entry.node_id) for entry in self._membership.roster
+                         if entry.node_id != self.node_id)
 
     def place_of(self, node_id: bytes) -> Optional[Address]:
         """Where to contact this member, or None when it is unknown or must not be contacted."""
