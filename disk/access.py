@@ -50,10 +50,15 @@ def fingerprint_of(status: os.stat_result) -> Fingerprint:
     return status.st_size, status.st_mtime_ns, 0 if os.name == "nt" else status.st_ino
 
 
+def changed_ns_of(status: os.stat_result) -> int:
+    """When anything of a file was changed last, be it only its time; 0 where the system does not say."""
+    return 0 if os.name == "nt" else status.st_ctime_ns     # Windows' ctime is when it was made
+
+
 def stamp_of(status: os.stat_result) -> Stamp:
     """What differs as soon as somebody else has written to a file, cut it, or put another in its place."""
-    # Windows' ctime is when it was made. Some disks keep times to 2 s only: that they differ proves nothing wrong.
-    return (*fingerprint_of(status), 0 if os.name == "nt" else status.st_ctime_ns)
+    # Some disks keep times to 2 s only: that they differ proves nothing wrong.
+    return (*fingerprint_of(status), changed_ns_of(status))
 
 
 def stamp_at(path: str) -> Optional[Stamp]:

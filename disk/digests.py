@@ -30,9 +30,10 @@ class KeptTable:
     It is only a help: where it cannot be opened or is damaged, it is empty. The folder's lock keeps other nodes away.
     """
 
-    def __init__(self, folder: str, file_name: str, table: str, probe: str) -> None:
+    def __init__(self, folder: str, file_name: str, table: str, probe: str, column: str = "") -> None:
         self._path = os.path.join(folder, HIDDEN, file_name)
         self._table, self._probe = table, probe       # how it is made; a question that only a sound one answers
+        self._column = column                         # how what an older program made gets its newest column
         self._file: Any = None
         self._is_useless = sqlite3 is None
         self._commits_left = 0         # until it is tried again, where the database itself is not to blame
@@ -62,6 +63,8 @@ class KeptTable:
                 for order in ("PRAGMA locking_mode = EXCLUSIVE", "PRAGMA journal_mode = TRUNCATE",
                               "PRAGMA synchronous = OFF", "PRAGMA temp_store = MEMORY", self._table):
                     database.execute(order)
+                with contextlib.suppress(sqlite3.OperationalError):     # it has that column
+                    database.execute(self._column)
                 database.execute(self._probe)
                 return database
             except sqlite3.Error as error:
@@ -99,24 +102,25 @@ class KeptTable:
 
 
 class DigestStore:
-    """What was hashed before, by path, size, time and inode; owned by the scanner's thread.
+    """What was hashed before, by path, size, times and inode; owned by the scanner's thread.
 
     Where it is lost, files are hashed anew. A row is believed if its digests give its id.
     """
 
     _TABLE = ("CREATE TABLE IF NOT EXISTS digests (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, "
-              "inode INTEGER, hashed_ns INTEGER, id BLOB, digests BLOB) WITHOUT ROWID")
-    _PROBE = "SELECT path, size, mtime_ns, inode, hashed_ns, id, digests FROM digests LIMIT 1"
+              "inode INTEGER, hashed_ns INTEGER, id BLOB, digests BLOB, changed_ns INTEGER) WITHOUT ROWID")
+    _COLUMN = "ALTER TABLE digests ADD COLUMN changed_ns INTEGER"
+    _PROBE = "SELECT path, size, mtime_ns, inode, hashed_ns, id, digests, changed_ns FROM digests LIMIT 1"
 
     def __init__(self, folder: str) -> None:
         self._inside = os.path.join(folder, "")
-        self._kept = KeptTable(folder, DIGESTS_FILE, self._TABLE, self._PROBE)
+        self._kept = KeptTable(folder, DIGESTS_FILE, self._TABLE, self._PROBE, self._COLUMN)
 
-    def find(self, path: str, fingerprint: Fingerprint) -> bytes:
+    def find(self, path: str, fingerprint: Fingerprint, changed_ns: int = 0) -> bytes:
         """The digests of the first pieces (of all, as a rule) of a file that is as it was; none if it is unknown."""
-        rows = self._kept.run("SELECT hashed_ns, id, digests FROM digests "
-                              "WHERE path = ? AND size = ? AND mtime_ns = ? AND inode = ?",
-                              (self._key(path), *map(signed, fingerprint)))
+        rows = self._kept.run("SELECT hashed_ns, id, digests FROM digests WHERE path = ? AND size = ? AND mtime_ns = ? "
+                              "AND inode = ? AND coalesce(changed_ns, 0) IN (0, ?)",
+                              (self._key(path), *map(signed, fingerprint), changed_ns))
         for hashed_ns, file_id, digests in rows:
             if abs(hashed_ns - fingerprint[1]) > RACY_TIME_NS and self._fits(fingerprint[0], file_id, digests):
                 return bytes(digests)
@@ -128,11 +132,15 @@ class DigestStore:
             return False
         return len(digests) <= piece_count_of(size) * DIGEST_BYTES and identity_of(size, digests) == file_id
 
-    def keep(self, path: str, fingerprint: Fingerprint, digests: bytes, hashed_ns: int) -> None:
+    def keep(self, path: str, fingerprint: Fingerprint, digests: bytes, hashed_ns: int, changed_ns: int = 0) -> None:
         """Note digests; they are on the disk after `commit`."""
         file_id = identity_of(fingerprint[0], digests)
-        self._kept.run("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?, ?, ?, ?)",
-                       (self._key(path), *map(signed, fingerprint), hashed_ns, file_id, digests))
+        self._kept.run("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                       (self._key(path), *map(signed, fingerprint), hashed_ns, file_id, digests, changed_ns))
+
+    def note_changed(self, path: str, changed_ns: int) -> None:
+        """When what is noted of it was changed last."""
+        self._kept.run("UPDATE digests SET changed_ns = ? WHERE path = ?", (changed_ns, self._key(path)))
 
     def forget(self, path: str) -> None:
         """The file is gone or another."""

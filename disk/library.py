@@ -244,6 +244,13 @@ class Library:
         pieces = range(piece_count_of(size))
         return b"".join(self.read(file_id, index, 0, piece_length(size, index)) for index in pieces)
 
+    def wrong_places(self, file_id: bytes, index: int) -> Optional[List[str]]:
+        """The shared files that do not hold what was announced for a piece, as they lie there now.
+
+        None: to be called again.
+        """
+        return self._operations.go_on(file_id, f"look at {index}", partial(self._shared.looking, file_id, index))
+
     def has(self, file_id: bytes) -> bool:
         """Whether it is here whole, shared or kept for others, as far as is known without a look at it."""
         return file_id in self._shared.by_id or file_id in self._cache

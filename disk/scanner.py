@@ -43,6 +43,7 @@ PASS_INTERVAL_MIN = 2.0        # seconds
 PASS_IDLE_FACTOR = 20          # a pass costs at most a twentieth of the time
 WORK_TIME, REST_TIME = 0.005, 0.02   # seconds of work, then of rest, while the disk serves transfers ...
 BREATH_TIME = 0.0005                 # ... and otherwise, so that other threads come to their turn
+NEVER = -1                           # no file was changed then
 
 
 class StopFlag(Protocol):
@@ -97,7 +98,9 @@ class Scanner:
         self._whole, self._step = ScanResult(), ScanResult()
         self._reported_at = self._hash_until = 0.0
         self._is_unfinished = self._has_pruned = False
-        self._begun: Dict[str, Tuple[Fingerprint, bytearray]] = {}       # the digests so far of a huge file, by path
+        self._changed_ns: Dict[str, int] = {}                            # of known files: when changed last, as hashed
+        self._doubted: set[str] = set()                                  # known files to be hashed again
+        self._begun: Dict[str, Tuple[Found, bytearray]] = {}             # the digests so far of a huge file, by path
 
     # -- for other threads --
 
@@ -134,6 +137,10 @@ class Scanner:
     def release(self, name: str) -> None:
         """End `hold`: the folder is listed as it is at the next pass."""
         self._inbox.put(partial(self._held.discard, name))
+
+    def doubt(self, path: str) -> None:
+        """A file turned out not to be what was announced, though nothing tells that it was changed: hash it again."""
+        self._inbox.put(partial(self._doubt, path))
 
     # -- for the owner --
 
@@ -177,8 +184,15 @@ class Scanner:
         if old is not None and old.file_id != shared.file_id:
             self._step.removed.append(old)
         self._known[shared.path] = shared
+        self._changed_ns.pop(shared.path, None)     # what the next look finds
+        self._doubted.discard(shared.path)
         # Nobody else has written it, so its time need not be old to be believed.
         self._store.keep(shared.path, shared.fingerprint, shared.digests, shared.mtime_ns + 2 * RACY_TIME_NS)
+
+    def _doubt(self, path: str) -> None:
+        if path in self._known:
+            self._changed_ns[path] = NEVER
+            self._store.forget(path)
 
     def _add_extra(self, path: str) -> None:
         if path not in self._extras:
@@ -234,12 +248,21 @@ class Scanner:
             found = walk.files.get(path)
             if found is None or found.fingerprint != shared.fingerprint:
                 self._step.removed.append(self._known.pop(path))
+                self._changed_ns.pop(path, None)
                 if walk.has_seen_folder:
                     self._store.forget(path)
-            elif (found.name, found.listed) != (shared.name, shared.listed):
-                self._known[path] = replace(shared, name=found.name, listed=found.listed)
-                self._step.removed.append(shared)
-                self._step.added.append(self._known[path])
+                continue
+            if path not in self._changed_ns:        # a download has just finished it
+                self._changed_ns[path] = found.changed_ns
+                self._store.note_changed(path, found.changed_ns)
+            elif self._changed_ns[path] != found.changed_ns:
+                self._doubted.add(path)
+            if (found.name, found.listed) == (shared.name, shared.listed):
+                continue
+            self._known[path] = replace(shared, name=found.name, listed=found.listed)
+            self._step.removed.append(shared)
+            self._step.added.append(self._known[path])
+        self._doubted &= self._known.keys()
         self._begun = {path: begun for path, begun in self._begun.items() if path in walk.files}
         if walk.has_seen_folder and not self._has_pruned:
             self._has_pruned = True
@@ -256,12 +279,12 @@ class Scanner:
 
     def _hash_pending(self, walk: Walk) -> None:
         """Hash what is new, small files first; a folder is listed as soon as all its files are known."""
-        pending = sorted((path for path in walk.files if path not in self._known),
+        pending = sorted((path for path in walk.files if self._is_to_hash(path)),
                          key=lambda path: walk.files[path].fingerprint[0])
         tops_of: Dict[str, List[str]] = defaultdict(list)
         for top_path, top in walk.tops.items():
             for _, path in top.members:
-                if path not in self._known:
+                if self._is_to_hash(path):
                     tops_of[path].append(top_path)
                     top.waiting += 1
             if not top.waiting:
@@ -275,54 +298,66 @@ class Scanner:
                     self._list_folder(top_path, walk.tops[top_path], walk.troubles)
             self._end_pass_in_time()
 
+    def _is_to_hash(self, path: str) -> bool:
+        return path not in self._known or path in self._doubted
+
     def _hash_file(self, path: str, found: Found, walk: Walk) -> None:
         self._take_inbox()     # a download may just have finished this very file
         adopted = self._known.get(path)
-        if adopted is not None and adopted.fingerprint == found.fingerprint:
+        if adopted is not None and adopted.fingerprint == found.fingerprint and path not in self._doubted:
             return
         started = self._clock()
-        kept = self._store.find(path, found.fingerprint) if path not in self._begun else b""
+        kept = self._store.find(path, found.fingerprint, found.changed_ns) if path not in self._begun else b""
         if kept and len(kept) == piece_count_of(found.fingerprint[0]) * DIGEST_BYTES:
-            self._known[path] = shared = shared_file(found.name, path, found.fingerprint, kept, found.listed)
-            self._step.added.append(shared)
+            self._know(path, found, kept)
             return
         if kept:
-            self._begun[path] = found.fingerprint, bytearray(kept)
+            self._begun[path] = found, bytearray(kept)
         try:
-            self._known[path] = shared = self._hash_opened(path, found)
+            self._know(path, found, self._hash_opened(path, found))
         except StillChanging:
             walk.troubles.add("changing", found.name)
             self._idle_cost += self._clock() - started
         except OSError as error:
             if not is_changed(error):      # else the next pass sees what stands there now
                 walk.add_trouble(error, found.name)
-        else:
-            self._step.added.append(shared)
 
-    def _hash_opened(self, path: str, found: Found) -> SharedFile:
+    def _know(self, path: str, found: Found, digests: bytes) -> None:
+        """It was hashed; where only something else than its content was changed, nobody need hear of it."""
+        self._doubted.discard(path)
+        self._changed_ns[path] = found.changed_ns
+        before = self._known.get(path)
+        if before is not None and (before.fingerprint, before.digests) == (found.fingerprint, digests):
+            return
+        if before is not None:
+            self._step.removed.append(before)
+        self._known[path] = shared = shared_file(found.name, path, found.fingerprint, digests, found.listed)
+        self._step.added.append(shared)
+
+    def _hash_opened(self, path: str, found: Found) -> bytes:
         descriptor = open_regular(path)
         try:
-            digests = self._digest_pieces(descriptor, path, found.fingerprint)
+            return self._digest_pieces(descriptor, path, found)
         finally:
             os.close(descriptor)
-        return shared_file(found.name, path, found.fingerprint, digests, found.listed)
 
-    def _digest_pieces(self, descriptor: int, path: str, fingerprint: Fingerprint) -> bytes:
+    def _digest_pieces(self, descriptor: int, path: str, found: Found) -> bytes:
         """Hash a file, going on where the last pass left it."""
+        fingerprint = found.fingerprint
         tick = partial(self._tick_hashing, descriptor, fingerprint)
         size = fingerprint[0]
         begun = self._begun.pop(path, None)
-        digests = begun[1] if begun is not None and begun[0] == fingerprint else bytearray()
+        digests = begun[1] if begun is not None and begun[0] == found else bytearray()
         try:
             for index in range(len(digests) // DIGEST_BYTES, piece_count_of(size)):
                 digests += digest_range(descriptor, index * piece_size_of(size), piece_length(size, index), tick)
                 self._end_pass_in_time()
             tick()
         except _Stopped:
-            self._begun[path] = fingerprint, digests
-            self._store.keep(path, fingerprint, bytes(digests), time.time_ns())
+            self._begun[path] = found, digests
+            self._store.keep(path, fingerprint, bytes(digests), time.time_ns(), found.changed_ns)
             raise
-        self._store.keep(path, fingerprint, bytes(digests), time.time_ns())
+        self._store.keep(path, fingerprint, bytes(digests), time.time_ns(), found.changed_ns)
         return bytes(digests)
 
     def _tick_hashing(self, descriptor: int, fingerprint: Fingerprint) -> None:

@@ -5,15 +5,20 @@ Owned by the disk thread, like the library that uses it.
 
 from __future__ import annotations
 
+import hashlib
 import os
-from typing import Iterable, Optional, Union
+from typing import Iterable, List, Optional, Union
 
 from disk.access import OpenFiles, StillChanging, fingerprint_of, read_into, read_member
 from disk.places import candidates_of
+from disk.steps import Steps
 from protocol.buffers import BufferPool
+from protocol.content.pieces import MIB, digest_at, piece_length, piece_size_of
 from protocol.content.shares import SharedFile, SharesById
 from protocol.content.troubles import ErrorKind, LibraryError, is_changed, trouble
 from protocol.fields import Buffer
+
+SLICE_BYTES = 16 * MIB         # read and hashed in one slice: others wait for the disk, too
 
 
 class SharedFiles:
@@ -65,6 +70,24 @@ class SharedFiles:
     def stands_beside(self, file_id: bytes, name: str, path: str) -> bool:
         """Whether something else is at this place, and this content has a later one of the names that are tried."""
         return file_id in self.by_id and os.path.lexists(path) and self.standing(file_id, name, path) is not None
+
+    def looking(self, file_id: bytes, index: int) -> Steps[List[str]]:
+        """The files that do not hold what was announced for a piece; of a pack all that are in it, if it is wrong."""
+        wrong: List[str] = []
+        for shared in [one for one in self.by_id.places(file_id) if not one.is_folder]:
+            start, length = index * piece_size_of(shared.size), piece_length(shared.size, index)
+            hasher, expected = hashlib.sha256(), digest_at(shared.digests, index)
+            try:
+                for offset in range(start, start + length, SLICE_BYTES):
+                    count = min(SLICE_BYTES, start + length - offset)
+                    read = _read_pack if shared.members else self._read_place
+                    hasher.update(read(shared, offset, count))
+                    yield
+            except (StillChanging, OSError):        # that is seen without this
+                continue
+            if hasher.digest() != expected:
+                wrong += [path for path, _ in shared.members] or [shared.path]
+        return wrong
 
     def read(self, file_id: bytes, start: int, length: int) -> Buffer:
         """Bytes of a content, from the first of its places that is still as announced."""

@@ -7,7 +7,7 @@ import os
 import stat
 from typing import Callable, Dict, List, Optional
 
-from disk.access import fingerprint_of, is_link
+from disk.access import changed_ns_of, fingerprint_of, is_link
 from protocol.content.names import check_name
 from protocol.content.pieces import FILE_SIZE_MAX
 from protocol.content.shares import SCAN_FILES_MAX, Found, Top, Troubles
@@ -66,7 +66,7 @@ class Walk:
         elif stat.S_ISREG(status.st_mode):
             if top is not None:
                 top.members.append((name[len(top.name) + 1:], path))
-            self.files[path] = Found(name, top is None, fingerprint_of(status))
+            self.files[path] = Found(name, top is None, fingerprint_of(status), changed_ns_of(status))
         else:
             self.troubles.add("special", name)
 

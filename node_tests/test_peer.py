@@ -15,8 +15,10 @@ import disk.room
 from node_tests.stage.lab import MIB, PORT, Lab, Node, content
 from node_tests.stage.simulator import Conditions
 from prompt.lines import line_for
+from protocol.content.pieces import digests_of
 from protocol.content.troubles import ErrorKind, LibraryError
 from protocol.exchange import lists
+from protocol.messages import WrongPiece, encode
 from protocol.results import (
     ChatReceived,
     DownloadDone,
@@ -1112,3 +1114,55 @@ def stranger(lab, name, number, target):
     node = Node(lab, name, number)
     lab.nodes.append(node)
     return node.start(target)
+
+
+# ---- a piece that is reported wrong
+
+
+@pytest.mark.parametrize("in_folder", [False, True])
+def test_a_file_of_which_a_piece_was_reported_wrong_is_hashed_again_and_announced_as_it_is(lab, in_folder):
+    names = ["talks/%02d.txt" % number for number in range(12)] if in_folder else ["lab.iso"]
+    tree = {name: content(3000 if in_folder else 3 * MIB, number) for number, name in enumerate(names)}
+    lab.node("ana")
+    bo, cy = lab.node("bo", shared=tree), lab.node("cy")
+    bo.scan()
+    path = os.path.join(bo.folder, names[0])
+    status = os.stat(path)
+    other = bo.put(names[0], content(status.st_size, 99))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    bo.scanner._changed_ns[path] = os.stat(path).st_ctime_ns        # as on Windows, or by a mapping
+    bo.scan()
+    assert bo.scanner._known[path].digests == digests_of(tree[names[0]])
+    top = names[0].split("/")[0]
+    assert cy.fetch(top).kind == "started"
+    lab.run(30)
+    bo.scan()
+    bo.scan()
+    assert bo.scanner._known[path].digests == digests_of(other)
+    lab.run(10)
+    cy.do("cancel", cy.row().number, lab.world.now)
+    assert isinstance(cy.fetched(top), DownloadDone)
+    assert other in [cy.read(name) for name in (names[0], names[0].replace(".txt", " (2).txt")) if
+                     os.path.exists(os.path.join(cy.folder, name))]
+
+
+def test_who_reports_right_pieces_as_wrong_costs_a_look_a_second(lab):
+    lab.node("ana")
+    bo, cy = lab.node("bo", shared={"lab.iso": content(3 * MIB)}, disk_delay=0.02), lab.node("cy")
+    looked = []
+    wrong_places = bo.library.wrong_places
+    bo.library.wrong_places = lambda *words: (looked.append(words), wrong_places(*words))[1]
+    file_id = bo.list("lab.iso")[0].file_id
+    cy.fetch("lab.iso")
+    assert lab.world.run_until(lambda: cy.row().verified, lab.world.now + 10)
+    link = cy.peer.fetching.links.to(bo.peer.node_id).link
+    begun = lab.world.now
+    for _ in range(200):
+        for one in (file_id, b"x" * 32):
+            cy.network.send(link, encode(WrongPiece(one, 0)))
+            cy.network.send(link, encode(WrongPiece(one, 1 << 20)))
+        lab.run(0.005)
+    assert lab.world.run_until(lambda: cy.told(DownloadDone), lab.world.now + 60)
+    assert len(set(looked)) > 0 and len(looked) <= 2 * (lab.world.now - begun + 2)
+    bo.scan()
+    assert bo.list("lab.iso")[0].file_id == file_id and not bo.scanner._doubted

@@ -10,6 +10,7 @@ import sqlite3
 import stat
 import sys
 import tempfile
+import time
 import types
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import pytest
 from disk import digests as kept_digests
 from disk import library
 from disk import scanner as scanning
-from disk.access import open_regular
+from disk.access import fingerprint_of, open_regular
 from disk.digests import DIGESTS_FILE
 from disk.library import Library
 from disk.scanner import BREATH_TIME, PASS_INTERVAL_MIN, Scanner
@@ -586,3 +587,90 @@ def test_the_disk_is_busy_for_a_moment_after_each_piece(lib, monkeypatch):
     assert not lib.is_busy()
     lib.read(content.file_id, 0, 0, 10)
     assert lib.is_busy()
+
+
+# ---- Changes that size and time do not tell ----
+
+
+def rewritten(path: Path, data: bytes) -> None:
+    """Write this into a file, and leave it its size and time; the clock of the disk may stand still for a moment."""
+    before = os.stat(path)
+    assert len(data) == before.st_size
+    for _ in range(1000):
+        with open(path, "r+b") as file:
+            file.write(data)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        if os.stat(path).st_ctime_ns != before.st_ctime_ns:
+            return
+        time.sleep(0.001)
+    raise AssertionError("this disk keeps no change times")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows does not tell when a file was changed")
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_a_change_that_keeps_size_and_time_is_found_and_one_of_the_mode_alone_is_not_told(tmp_path, is_restarted):
+    for name in ("talks/a.bin", "talks/b.bin", "c.bin"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(name.encode() * 1000)
+        os.utime(path, (1e9, 1e9))
+    with Library(str(tmp_path)):
+        scanner = Scanner(str(tmp_path))
+        before = {one.name: one for one in scanner.run_once().added}
+        rewritten(tmp_path / "c.bin", b"other" * 1000)
+        rewritten(tmp_path / "talks" / "a.bin", b"a" * 11000)
+        os.chmod(tmp_path / "talks" / "b.bin", 0o600)
+        if is_restarted:
+            scanner.close()
+            scanner = Scanner(str(tmp_path))
+        result = scanner.run_once()
+        after = {one.name: one for one in result.added}
+        assert after["c.bin"].file_id == identity_of(5000, digests_of(b"other" * 1000)) != before["c.bin"].file_id
+        assert after["talks/a.bin"].file_id != before["talks/a.bin"].file_id
+        assert after["talks"].file_id != before["talks"].file_id
+        if is_restarted:
+            assert after["talks/b.bin"].file_id == before["talks/b.bin"].file_id
+        else:
+            assert {one.name for one in result.removed} == {"c.bin", "talks/a.bin", "talks"} == set(after)
+        assert not scanner.run_once()
+        scanner.close()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows does not tell when a file was changed")
+def test_a_huge_file_whose_mode_was_changed_stays_shared_while_it_is_hashed_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(scanning, "HASH_TIME_MAX", 0.0)
+    data = b"".join(bytes([number]) * (1 << 20) for number in range(20))
+    (tmp_path / "huge.bin").write_bytes(data)
+    ticks = iter(range(10**6))
+    scanner = Scanner(str(tmp_path), clock=lambda: float(next(ticks)))
+    for _ in range(200):
+        scanner.run_once()
+        if scanner._known:
+            break
+    path = str(tmp_path / "huge.bin")
+    before = scanner._known[path]
+    os.chmod(path, 0o600)
+    told = [scanner.run_once() for _ in range(60)]
+    assert not any(result.added or result.removed for result in told) and scanner._known[path] is before
+    assert not scanner._doubted and scanner._changed_ns[path] == os.stat(path).st_ctime_ns
+
+
+def test_digests_that_an_older_program_kept_are_believed(tmp_path):
+    (tmp_path / "a.bin").write_bytes(b"a" * 1000)
+    os.utime(tmp_path / "a.bin", (1e9, 1e9))
+    with Library(str(tmp_path)):
+        status = os.stat(tmp_path / "a.bin")
+        digests = digests_of(b"a" * 1000)
+        with contextlib.closing(sqlite3.connect(tmp_path / ".node" / DIGESTS_FILE)) as database:
+            database.execute("CREATE TABLE digests (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, "
+                             "inode INTEGER, hashed_ns INTEGER, id BLOB, digests BLOB) WITHOUT ROWID")
+            database.execute("INSERT INTO digests VALUES (?, ?, ?, ?, ?, ?, ?)", (
+                "a.bin", 1000, status.st_mtime_ns, status.st_ino, time.time_ns(), identity_of(1000, digests), digests))
+            database.commit()
+        store = kept_digests.DigestStore(str(tmp_path))
+        assert store.find(str(tmp_path / "a.bin"), fingerprint_of(status), 5) == digests
+        store.note_changed(str(tmp_path / "a.bin"), 7)
+        store.close()
+        for changed_ns, found in ((7, digests), (5, b"")):
+            assert store.find(str(tmp_path / "a.bin"), fingerprint_of(status), changed_ns) == found
+        store.close()

@@ -651,6 +651,14 @@ class OtherPiece(NamedTuple):
     given: PieceIndex
 
 
+@_message(79)
+class WrongPiece(NamedTuple):
+    """This piece came from you with checksums that were right, and is not what its digest says: look at your file."""
+
+    file_id: FileId
+    index: PieceIndex  # type: ignore[assignment]
+
+
 def encode_parts(message: Any) -> List[Buffer]:
     """The message as buffers to be sent one behind the other."""
     tag, codec = _BY_TYPE[type(message)]

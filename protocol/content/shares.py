@@ -145,6 +145,7 @@ class Found(NamedTuple):
     name: str
     listed: bool
     fingerprint: Fingerprint
+    changed_ns: int = 0              # when anything of it was changed last; 0: not known
 
 
 @dataclass

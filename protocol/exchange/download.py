@@ -27,6 +27,7 @@ from protocol.messages import (
     PieceMap,
     PieceMapRequest,
     PieceRequest,
+    WrongPiece,
 )
 from protocol.rates import Rate
 
@@ -391,6 +392,7 @@ class Download:
             if one.link != link:  # the others are asked before the one that was wrong
                 self._fill(one, now)
         if source is not None and not is_excused:
+            self._hands.send(link, WrongPiece(self.file_id, index))
             self._hands.on_strike(source, "a wrong piece", False, now)
         self.fill_all(now)
 

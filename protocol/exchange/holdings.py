@@ -44,6 +44,8 @@ class ScanFeed(Protocol):
 
     def release(self, name: str) -> None: ...
 
+    def doubt(self, path: str) -> None: ...
+
 
 class Cached(NamedTuple):
     """A content in the cache, and what is in it when it is a folder."""
@@ -134,6 +136,11 @@ class Holdings:
     def release(self, name: str) -> None:
         if self._scanner is not None:
             self._scanner.release(name)
+
+    def doubt(self, path: str) -> None:
+        """A file turned out not to be what is announced: the scanner hashes it again."""
+        if self._scanner is not None:
+            self._scanner.doubt(path)
 
     def on_scanned(self, result: ScanResult) -> None:
         """The scanner found or lost something."""

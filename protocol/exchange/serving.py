@@ -16,7 +16,7 @@ from protocol import mishaps
 from protocol.content.names import check_name
 from protocol.content.pieces import piece_size_of
 from protocol.content.troubles import BadName, ErrorKind, LibraryError
-from protocol.exchange.contracts import Disk, Members, kind_of
+from protocol.exchange.contracts import Disk, Members, in_slices, kind_of
 from protocol.exchange.download import Download
 from protocol.exchange.holdings import Holdings
 from protocol.exchange.manifest import manifest_pages
@@ -47,6 +47,7 @@ from protocol.messages import (
     PieceRequest,
     Search,
     TransferDone,
+    WrongPiece,
     encode_parts,
 )
 from protocol.results import ListEntry, Share, TransferRow, UploadDone, UploadEnded
@@ -73,6 +74,7 @@ REASONS: Dict[Optional[ErrorKind], int] = {
     ErrorKind.CHANGED: FILE_CHANGED,
     **CAUSES,
 }
+LOOK_AGAIN_INTERVAL = 1.0  # seconds between two looks at files of which a piece was reported wrong
 MESH_OFF_REASON = "its mesh is off"
 TICK = 0.5
 TELL_INTERVAL = 0.2  # seconds that new pieces wait to be told together
@@ -115,6 +117,7 @@ class Serving:
         self._manifests_asked: Dict[int, Set[bytes]] = {}  # by link, while they are read
         self._unthanked: OrderedDict[bytes, Tuple[UploadLink, float]] = OrderedDict()  # until when
         self._untold: Deque[Tuple[UploadLink, bytes, Sent, float]] = deque(maxlen=UNTOLD_MAX)
+        self._look_again_at = -math.inf  # when who reports a wrong piece is heard again
         self._short: Dict[Tuple[int, bytes, int, int, int], Tuple[int, float]] = {}  # span -> tries, when again
         self._tick_at = math.inf
         self._handlers: Dict[Any, Callable[[int, Any, float], None]] = {
@@ -123,6 +126,7 @@ class Serving:
             PieceRequest: self._on_piece_request,
             AnyPieceRequest: self._on_piece_request,
             PieceCancel: self._on_cancel,
+            WrongPiece: self._on_wrong_piece,
             TransferDone: self._on_transfer_done,
             CheckBulk: lambda link, message, now: self.network.check_bulk(link),
         }
@@ -343,6 +347,24 @@ class Serving:
         if message.index == NO_PIECE:
             self.uploads.links[link].told.discard(message.file_id)
             self._end_sending(self.uploads.links[link], message.file_id, now)
+
+    def _on_wrong_piece(self, link: int, message: WrongPiece, now: float) -> None:
+        """Is the file what was announced? It is looked at, a piece at a time: who says so has to be right."""
+        upload, file_id, size = self.uploads.links[link], message.file_id, self.holdings.size_of(message.file_id)
+        counted = self.counted_as(upload, file_id)
+        was_sent = any(one == counted for one, _ in self.uploads.sent_on(upload))
+        if size is None or message.index * piece_size_of(size) >= size or not was_sent or now < self._look_again_at:
+            self.dropped += 1
+            return
+        self._look_again_at = now + LOOK_AGAIN_INTERVAL
+        log.info("id %s, piece %d: %s says that it is wrong", file_id.hex()[:8], message.index, upload.label)
+        look = partial(self.library.wrong_places, file_id, message.index)
+        in_slices(self.disk, look, self._on_looked_again)
+
+    def _on_looked_again(self, paths: Any, error: Optional[Exception], now: float) -> None:
+        for path in paths or ():
+            log.info("%s is not what was announced: it is hashed again", path)
+            self.holdings.doubt(path)
 
     def _end_sending(self, upload: UploadLink, file_id: bytes, now: float) -> None:
         """It is over without the whole; told if anything was sent."""
