@@ -136,7 +136,7 @@ class Downloads:
             way = yield from self._updates.way_for(parents, last, None if twins else origin)
             yield from self._parts.last_look(part, flush)
             status = self._parts.settle(part, flush)
-            with folder_in(self._folder, parents, flush) as place, way.kept_open(place):
+            with folder_in(self._folder, parents, flush) as place, way.undone_by_failure(place):
                 path = self._parts.path(part)
                 final, was_there = give_name(place, path, status, last, partial(is_twin, twins), flush, way.make)
                 final_path = os.path.join(place.path, final)

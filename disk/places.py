@@ -51,7 +51,7 @@ class Folder:
     def child(self, name: str, is_synced: bool = True) -> Folder:
         """Open a folder in this one, made if absent; a link or a file in its place is an OSError."""
         is_new = False
-        with contextlib.suppress(FileExistsError), making(self.path):
+        with contextlib.suppress(FileExistsError), making(os.path.join(self.path, name)):
             os.mkdir(self._at(name), dir_fd=self._descriptor)
             is_new = True
         place = self._open_child(name)

@@ -101,7 +101,7 @@ class SmallFiles:
             if os.name == "nt":
                 stack.pop_all().close()
             place = stack.enter_context(folder_in(self._folder, parents, is_synced=False))
-            stack.enter_context(way.kept_open(place))
+            stack.enter_context(way.undone_by_failure(place))
             final, was_there = give_name(place, path, status, last, partial(is_twin, twins), False, way.make)
             final_path = os.path.join(place.path, final)
         if not was_there:

@@ -22,15 +22,18 @@ from disk.access import digest_range, fingerprint_of, no_tick, open_regular, rem
 from disk.fetched import FetchedNames, Version
 from disk.looking import SLICE_BYTES
 from disk.places import Folder, candidates_of, folder_in
+from disk.room import disk_of
 from disk.shelf import make_private
 from disk.steps import Steps
 from protocol.content.names import HIDDEN
 from protocol.content.parts import Origin
 from protocol.content.pieces import GIB, identity_of, piece_count_of, piece_length, piece_size_of
 from protocol.content.shares import Fingerprint
+from protocol.content.troubles import is_short
 
 REPLACED_FOLDER = "replaced"   # below the hidden folder
 REPLACED_BYTES_MAX = GIB
+REPLACED_PERCENT = 5           # of the disk, if that is less
 REPLACED_FILES_MAX = 1000
 NUMBERED = re.compile("[0-9a-f]{8}-", re.ASCII)     # how names there begin
 
@@ -76,13 +79,16 @@ class Updates:
             why = why or reason or CHANGED
         return Way(self, parents, None, why)
 
-    @staticmethod
-    def _why_not(version: Optional[Version], name: str, origin: Optional[Origin]) -> str:
+    def _why_not(self, version: Optional[Version], name: str, origin: Optional[Origin]) -> str:
         if version is None or origin is None or version.asked != name:
             return ANOTHER
         if not version.gives_way_to(origin):
             return OTHERS
-        return TOO_LARGE if version.size > REPLACED_BYTES_MAX else ""
+        return TOO_LARGE if version.size > self._bytes_max() else ""
+
+    def _bytes_max(self) -> int:
+        """What all that was put aside may take."""
+        return min(REPLACED_BYTES_MAX, disk_of(self.root).total * REPLACED_PERCENT // 100)
 
     def note(self, parents: List[str], final: str, asked: str, content: Tuple[bytes, int],
              origin: Optional[Origin]) -> None:
@@ -136,7 +142,7 @@ class Updates:
         """One more was put aside: the oldest go that are too many."""
         kept, name = self._looked(), os.path.basename(path)
         kept[:] = [one for one in kept if one[0] != name] + [(name, os.lstat(path).st_size)]
-        while len(kept) > REPLACED_FILES_MAX or sum(size for _, size in kept) > REPLACED_BYTES_MAX:
+        while len(kept) > REPLACED_FILES_MAX or sum(size for _, size in kept) > self._bytes_max():
             remove(os.path.join(self._aside, kept.pop(0)[0]))
 
     def _looked(self) -> List[Tuple[str, int]]:
@@ -174,7 +180,7 @@ class Way:
         return bool(self.aside)
 
     @contextlib.contextmanager
-    def kept_open(self, place: Folder) -> Iterator[None]:
+    def undone_by_failure(self, place: Folder) -> Iterator[None]:
         """Where the new version does not come to its name after all, the old one has it again."""
         try:
             yield
@@ -217,7 +223,9 @@ def fingerprint_if(path: str, file_id: bytes, size: int) -> Steps[Optional[Finge
     """The fingerprint of a file that has this very content; None if it has another, or cannot be read."""
     try:
         descriptor = open_regular(path)
-    except OSError:
+    except OSError as error:
+        if is_short(error):                         # which says nothing about the file
+            raise
         return None
     try:
         found, digests, hashed = fingerprint_of(os.fstat(descriptor)), bytearray(), 0
@@ -232,7 +240,7 @@ def fingerprint_if(path: str, file_id: bytes, size: int) -> Steps[Optional[Finge
                 yield
         is_same = identity_of(size, bytes(digests)) == file_id and fingerprint_of(os.fstat(descriptor)) == found
         return found if is_same else None
-    except OSError:
+    except OSError:                                 # it cannot be read to its end: it stays
         return None
     finally:
         os.close(descriptor)
