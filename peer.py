@@ -28,7 +28,7 @@ import itertools
 import random
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Callable, Iterator, List, Optional, Protocol, Sequence
+from typing import Any, Callable, Iterator, List, Optional, Protocol, Sequence, Tuple
 
 from protocol import messages, mishaps
 from protocol.addresses import is_loopback_host
@@ -104,6 +104,8 @@ class Peer:
         scanner: Optional[ScanFeed] = None,
         own_addresses: Callable[[], Sequence[str]] = tuple,
         mesh: bool = True,
+        may_rule: bool = True,
+        is_sharing: bool = True,
     ) -> None:
         self.network = network
         self.library = library
@@ -114,10 +116,10 @@ class Peer:
         self._make_supernode = make_supernode
         self._promises = Promises()
         self._local = LocalLink(network, self._on_supernode_message)
-        self.membership = Membership(self._local.peer_side, rng, owner=self, name=name, mesh=mesh)
+        self.membership = Membership(self._local.peer_side, rng, self, name, mesh, may_rule)
         self._members = Members(self.membership, self._local)
         self.disk = DiskJobs(disk, self._turn, lambda: self._now)
-        self.holdings = Holdings(library, self.disk, self._members, notify, scanner)
+        self.holdings = Holdings(library, self.disk, self._members, notify, scanner, is_sharing)
         around = Surroundings(self._members, self.holdings, self.disk, notify, partial(next, itertools.count(1)))
         self.fetching = Fetching(network, library, rng, around)
         self.serving = self.fetching.serving
@@ -206,6 +208,15 @@ class Peer:
             self.membership.set_mesh(on, now)
             self.fetching.links.set_mates(self._members.mates(MESH_LINKS_MAX), now)
             self.fetching.on_mesh_set(now)
+
+    def set_limits(self, up: Optional[float], down: Optional[float], now: float) -> None:
+        """How many bytes of files may leave and come in a second; None: as many as can. Chat is not limited."""
+        with self._turn(now):
+            self.fetching.set_limits(up, down, now)
+
+    def limits(self) -> Tuple[Optional[float], Optional[float]]:
+        """What `set_limits` set: up, down."""
+        return self.fetching.limits()
 
     def share(self, path: str, now: float, done: Callable[[str], None]) -> None:
         """Share a file or folder that lies elsewhere; `done` gets a line for the person."""
@@ -419,7 +430,8 @@ class Peer:
 
     def on_joined(self, now: float) -> None:
         known_port = self.membership.search_port
-        self.network.hold_door(0 if known_port == self.network.address[1] else known_port)
+        is_there = known_port == self.network.address[1] or not self.membership.may_rule
+        self.network.hold_door(0 if is_there else known_port)
         entries = self.holdings.announce_anew()
         self._members.send_to_supernode(ShareDigest(share_digest(entries), len(entries)))
         self._lists.on_joined()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Dict
+from typing import Dict, Optional
 
 
 class Bucket:
@@ -28,6 +28,46 @@ class Bucket:
 
     def ready_at(self) -> float:
         return self.at + max(0.0, 1.0 - self.level) / self.rate
+
+
+LIMIT_BURST_SECONDS = 0.25  # of a limit's rate that may pass at once after a rest
+LIMIT_SPAN_MIN = 64 << 10  # bytes that are moved at once, however low the limit is
+
+
+class Limit:
+    """So many bytes a second at most, if it is set.
+
+    What passes at once may be more than there is room for; then it is closed until that is made up for.
+    """
+
+    def __init__(self) -> None:
+        self.rate: Optional[float] = None  # bytes per second; None: no limit
+        self._level = 0.0
+        self._at = 0.0
+
+    def set_rate(self, rate: Optional[float], now: float) -> None:
+        """Limit it from now on; None: no more."""
+        self.rate, self._level, self._at = rate, 0.0, now
+
+    def is_open(self, now: float) -> bool:
+        if self.rate is None:
+            return True
+        self._level = min(self.rate * LIMIT_BURST_SECONDS, self._level + max(0.0, now - self._at) * self.rate)
+        self._at = max(self._at, now)
+        return self._level > -1.0  # less than a byte is no reason to wait
+
+    def count(self, size: int) -> None:
+        """So many bytes pass; a negative number will not, after all."""
+        if self.rate is not None:
+            self._level -= size
+
+    def open_at(self) -> float:
+        """When it is open, if nothing passes until then."""
+        return self._at if self.rate is None else self._at + max(0.0, -self._level) / self.rate
+
+    def span(self, most: int) -> int:
+        """How many bytes to move at once, so that a low limit makes no long pauses."""
+        return most if self.rate is None else min(most, max(LIMIT_SPAN_MIN, int(self.rate * LIMIT_BURST_SECONDS)))
 
 
 RATE_SECONDS = 5.0  # rates shown to people are smoothed over about this long

@@ -23,7 +23,7 @@ MIB = 1 << 20
 class Node:
     """One node with its library, its scanner and its person's screen."""
 
-    def __init__(self, lab, name, number, mesh=True, disk_delay=0.0002, port=PORT, rng=None):
+    def __init__(self, lab, name, number, mesh=True, disk_delay=0.0002, port=PORT, rng=None, **how):
         self.lab, self.world, self.name = lab, lab.world, name
         self.ip, self.port = "10.0.0.%d" % number, port
         self.folder = str(lab.path / name)
@@ -39,7 +39,7 @@ class Node:
         rng = rng or random.Random(number * 1000 + lab.seed)
         self.peer = Peer(
             self.network, self.library, Preparing(self.library), self.disk, rng, self.notify, Supernode, name,
-            scanner=self.scanner, own_addresses=lambda: [self.ip], mesh=mesh,
+            scanner=self.scanner, own_addresses=lambda: [self.ip], mesh=mesh, **how,
         )  # fmt: skip
         self.world.attach(self.network, self.peer)
 
@@ -141,14 +141,14 @@ class Lab:
         self.world = World(seed, conditions, packets)
         self.nodes = []
 
-    def node(self, name, number=None, mesh=True, disk_delay=0.0002, shared=None):
+    def node(self, name, number=None, mesh=True, disk_delay=0.0002, shared=None, **how):
         """A started node; the first one is the supernode."""
         os.makedirs(str(self.path / name), exist_ok=True)
         for file_name, data in (shared or {}).items():
             path = self.path / name / file_name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
-        node = Node(self, name, number or len(self.nodes) + 1, mesh, disk_delay)
+        node = Node(self, name, number or len(self.nodes) + 1, mesh, disk_delay, **how)
         target = ("10.0.0.1", PORT) if self.nodes else None
         self.nodes.append(node)
         return node.start(target)

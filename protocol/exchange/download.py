@@ -9,6 +9,7 @@ The unit of trust is the piece: the store refuses one whose digest is wrong, and
 
 from __future__ import annotations
 
+import math
 import random
 from typing import Any, Dict, Optional, Protocol, Sequence
 
@@ -16,7 +17,7 @@ from protocol import mishaps
 from protocol.content.pieces import DIGEST_BYTES, FILE_SIZE_MAX, PIECES_MAX
 from protocol.exchange.manifest import Lie
 from protocol.exchange.picking import REQUESTS_PER_LINK_MAX, PieceChoice, in_flight_limit
-from protocol.exchange.source import ASK_OTHERS_AFTER, DROP_AFTER, Source, SourceState
+from protocol.exchange.source import ASK_OTHERS_AFTER, DROP_AFTER, SLOW_AFTER, Source, SourceState
 from protocol.messages import (
     NO_PIECE,
     AnyPieceRequest,
@@ -50,6 +51,12 @@ class DownloadHands(Protocol):
 
     def has_room(self, size: int) -> bool:
         """May so many bytes more be in flight, all downloads together?"""
+
+    def may_ask(self, now: float) -> bool:
+        """Does the limit of what is fetched let more be asked for now? If not, `fill_all` comes when it does."""
+
+    def note_asked(self, size: int) -> None:
+        """So many bytes are asked for; a negative number will not come, after all."""
 
     def open_pieces(self, size: int, digests: bytes) -> None:
         """Make or resume the part file; answered by `on_opened`."""
@@ -85,6 +92,9 @@ class Download:
         self.is_opening = False
         self.is_ended = False
         self.dropped = 0  # messages that nobody asked for
+        self.in_order = False  # are the pieces to come one behind the other?
+        self.asked_at = -math.inf  # when a piece was asked for last
+        self._held_back_at = -math.inf  # when the limit last let nothing be asked
         self._hands = hands
         self._rng = rng
 
@@ -133,11 +143,17 @@ class Download:
     def _release(self, source: Source, cancel: bool) -> None:
         """Take back everything that it owes."""
         for index in list(source.owed):
-            self._forgive(source, index)
+            self._take_back(source, index)
             if cancel:
                 self._hands.send(source.link, PieceCancel(self.file_id, index))
             if self.choice is not None:
                 self.choice.release(source.link, index)
+
+    def _take_back(self, source: Source, index: int) -> None:
+        """What is still to come of this piece will not."""
+        owed = source.owed[index]
+        self._hands.note_asked(owed.received - owed.length)
+        self._forgive(source, index)
 
     def _forgive(self, source: Source, index: int) -> None:
         self.in_flight_bytes -= source.forgive(index)
@@ -192,7 +208,7 @@ class Download:
             self._on_opened_again(self.choice, bitmap, now)
             return
         count = len(self.digests) // DIGEST_BYTES
-        self.choice = PieceChoice(count, bitmap, self._rng)
+        self.choice = PieceChoice(count, bitmap, self._rng, self.in_order)
         self.verified_bytes = sum(self.length_of(index) for index in range(count) if self.choice.is_verified[index])
         self.rate = Rate(now)
         for source in self.sources.values():
@@ -257,6 +273,9 @@ class Download:
                 return
             if self.in_flight_bytes and not self._hands.has_room(self.piece_size):
                 return  # but one piece is allowed to each, so that none starves
+            if not self._hands.may_ask(now):
+                self._held_back_at = now
+                return
             index = choice.choose(source.link, now)
             if index is None:
                 return
@@ -264,6 +283,8 @@ class Download:
 
     def _ask(self, source: Source, index: int, now: float) -> None:
         source.ask(index, self.length_of(index), now)
+        self.asked_at = now
+        self._hands.note_asked(self.length_of(index))
         self._count_request(source, index)
         kind = AnyPieceRequest if self._may_be_other(source, index) else PieceRequest
         self._hands.send(source.link, kind(self.file_id, index))
@@ -274,7 +295,9 @@ class Download:
 
     def _may_be_other(self, source: Source, index: int) -> bool:
         """Is this the only source of a piece that many want? Then it shall not give one twice before all once."""
-        if not (source.is_complete and source.takes_other and self.choice is not None and self.choice.is_rare(index)):
+        if self.in_order or not (source.is_complete and source.takes_other):
+            return False
+        if self.choice is None or not self.choice.is_rare(index):
             return False
         return len(self.sources) > 1 and sum(one.is_complete for one in self.sources.values()) == 1
 
@@ -306,7 +329,7 @@ class Download:
             return
         owed.exchange()
         if not owed.is_coming:
-            self._forgive(source, given)
+            self._take_back(source, given)
             self._reopen_for(source, given)
 
     # ---- receiving
@@ -375,7 +398,7 @@ class Download:
     def _cancel(self, link: Any, index: int) -> None:
         source = self.sources.get(link)
         if source is not None and index in source.owed:
-            self._forgive(source, index)
+            self._take_back(source, index)
             self._hands.send(source.link, PieceCancel(self.file_id, index))
 
     def _on_wrong_piece(self, index: int, link: int, now: float) -> None:
@@ -404,7 +427,7 @@ class Download:
             return None
         was_owed = index in source.owed
         if was_owed:
-            self._forgive(source, index)
+            self._take_back(source, index)
             if self.choice is not None:
                 self.choice.remove_piece(link, index)
                 self.choice.release(link, index)
@@ -446,6 +469,8 @@ class Download:
         if self.is_opening or not source.is_waited_for():
             source.rest()
             return
+        if now - self._held_back_at < SLOW_AFTER:
+            source.rest()  # it is asked for no more than the limit lets pass
         if silent >= DROP_AFTER:
             self._hands.on_useless(source, "sends nothing", now)
         elif silent >= ASK_OTHERS_AFTER and source.owed and self._has_others(source):

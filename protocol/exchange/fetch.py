@@ -78,6 +78,10 @@ class Wish(Protocol):
     def folder(self) -> Optional[ListEntry]:
         """The folder of which it is the listing or a part, if any."""
 
+    @property
+    def in_order(self) -> bool:
+        """Shall the pieces come one behind the other?"""
+
     def on_piece(self, fetch: Fetch, size: int, now: float) -> None: ...
 
     def on_all_pieces(self, fetch: Fetch, now: float) -> None:
@@ -105,6 +109,11 @@ class Table(Protocol):
 
     def has_room(self, size: int) -> bool:
         """May so many bytes more be in flight, all contents together?"""
+
+    def may_ask(self, now: float) -> bool:
+        """Does the limit let more be asked for? If not, all are asked again when it does."""
+
+    def note_asked(self, size: int) -> None: ...
 
     def may_take_source(self, fetch: Fetch, now: float) -> bool:
         """Is there a place for it among those that are offered? If not, it has failed."""
@@ -152,6 +161,7 @@ class Fetch:
         """The person here wants it, maybe because it is relayed already."""
         assert self.wish is None
         self.wish = wish
+        self.download.in_order = wish.in_order
         self.lookout.correct(size, in_memory)
         self.store.name_for_person(name, in_memory)
         if self._is_size_lie(self.download.size):
@@ -338,6 +348,12 @@ class Fetch:
 
     def has_room(self, size: int) -> bool:
         return self._table.has_room(size)
+
+    def may_ask(self, now: float) -> bool:
+        return self._table.may_ask(now)
+
+    def note_asked(self, size: int) -> None:
+        self._table.note_asked(size)
 
     def open_pieces(self, size: int, digests: bytes) -> None:
         if self.is_ended or self._is_size_lie(size):

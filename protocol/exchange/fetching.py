@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import random
 from collections import OrderedDict
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from protocol import mishaps
 from protocol.content.names import check_name
@@ -27,6 +27,7 @@ from protocol.exchange.serving import MESH_OFF_REASON, Serving
 from protocol.exchange.sources import TICK, SourceLinks
 from protocol.lateness import SLEPT_AFTER
 from protocol.messages import NO_NODE, NOWHERE, NotRelayed, Offer, Relay, Search
+from protocol.rates import Limit
 
 log = mishaps.logger("transfer")
 
@@ -51,6 +52,8 @@ class Fetching:
         self.fetches: Dict[bytes, Fetch] = {}
         self.served_on: OrderedDict[bytes, Fetch] = OrderedDict()  # ended, but others still take it from our memory
         self.network = network
+        self.limit = Limit()  # of what is asked for, of all sources together
+        self._held_until = math.inf  # when the limit lets more be asked for, while something waits for that
         self._served_until: Dict[bytes, float] = {}
         self._by_query: Dict[int, Fetch] = {}
         self._when_ended: Dict[bytes, List[Callable[[float], None]]] = {}
@@ -98,6 +101,32 @@ class Fetching:
 
     def has_room(self, size: int) -> bool:
         return sum(fetch.download.in_flight_bytes for fetch in self.fetches.values()) + size <= ALL_IN_FLIGHT_MAX
+
+    def may_ask(self, now: float) -> bool:
+        is_open = self.limit.is_open(now)
+        if not is_open:
+            self._held_until = min(self._held_until, self.limit.open_at())
+        return is_open
+
+    def note_asked(self, size: int) -> None:
+        self.limit.count(size)
+
+    def set_limits(self, up: Optional[float], down: Optional[float], now: float) -> None:
+        """How many bytes of files may be sent and fetched in a second; None: as many as can."""
+        self.serving.uploads.limit.set_rate(up, now)
+        self.serving.uploads.on_limit(now)
+        self.limit.set_rate(down, now)
+        self._held_until = now
+
+    def limits(self) -> Tuple[Optional[float], Optional[float]]:
+        """Of what is sent, and of what is fetched."""
+        return self.serving.uploads.limit.rate, self.limit.rate
+
+    def _ask_on(self, now: float) -> None:
+        """The limit lets something pass: who has waited for longest asks first."""
+        self._held_until = math.inf
+        for fetch in sorted(self.fetches.values(), key=lambda fetch: fetch.download.asked_at):
+            fetch.download.fill_all(now)
 
     def may_take_source(self, fetch: Fetch, now: float) -> bool:
         return self.relays.on_offered(fetch, now)
@@ -270,11 +299,13 @@ class Fetching:
     # ---- time
 
     def next_deadline(self) -> float:
-        return min(self._tick_at, self.links.next_deadline(), self.serving.next_deadline())
+        return min(self._tick_at, self._held_until, self.links.next_deadline(), self.serving.next_deadline())
 
     def on_timer(self, now: float) -> None:
         self.serving.on_timer(now)
         self.links.on_timer(now)
+        if now >= self._held_until:
+            self._ask_on(now)
         if now < self._tick_at:
             return
         late = now - self._tick_at

@@ -61,13 +61,15 @@ class Holdings:
     """What this node has whole, and what of it the supernode was told."""
 
     def __init__(
-        self, library: Any, disk: Disk, members: Members, notify: Callable[[Any], None], scanner: Optional[ScanFeed]
-    ) -> None:
+        self, library: Any, disk: Disk, members: Members, notify: Callable[[Any], None], scanner: Optional[ScanFeed],
+        is_sharing: bool = True,
+    ) -> None:  # fmt: skip
         self._library = library
         self._disk = disk
         self._members = members
         self._notify = notify
         self._scanner = scanner
+        self._is_sharing = is_sharing  # False: what is here is known, so that it is not fetched again, and not told
         self._shared = SharesById()
         self._cached: Dict[bytes, Cached] = {}
         self._contents: Dict[bytes, AbstractSet[bytes]] = {}  # folder -> the contents in it
@@ -274,6 +276,8 @@ class Holdings:
     def to_announce(self) -> Dict[ShareKey, ShareEntry]:
         """All that is to be known of us; of a cached content also if it is shared as part of a folder."""
         wanted: Dict[ShareKey, ShareEntry] = {}
+        if not self._is_sharing:
+            return wanted
         for file_id, cached in self._cached.items():
             is_listed = any(shared.listed for shared in self._shared.places(file_id))
             if not is_listed and "/" not in cached.label:

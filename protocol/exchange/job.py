@@ -60,6 +60,8 @@ class JobHands(NamedTuple):
 class Job:
     """One download that a person asked for. It is the Wish of its fetches."""
 
+    in_order = False
+
     def __init__(self, hands: JobHands, number: int, entry: ListEntry, now: float) -> None:
         self._fetching, self._around, self._library, self._preparing, self._on_ended = hands
         self.number = number

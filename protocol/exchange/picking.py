@@ -76,8 +76,9 @@ class _Held:
 class PieceChoice:
     """The pieces of one content: verified, asked, missing; and who has which."""
 
-    def __init__(self, count: int, verified: bytes, rng: random.Random) -> None:
+    def __init__(self, count: int, verified: bytes, rng: random.Random, in_order: bool = False) -> None:
         self.count = count
+        self._in_order = in_order  # the first one first, for who takes them as a stream
         self.is_verified = bytearray(count)
         for index in bits_of(verified, count):
             self.is_verified[index] = 1
@@ -89,6 +90,8 @@ class PieceChoice:
         self._resort_interval = count * RESORT_SECONDS_EACH
 
     def _places(self, rng: random.Random) -> List[int]:
+        if self._in_order:
+            return list(range(self.count))
         runs = list(range(0, self.count, RUN_PIECES))
         rng.shuffle(runs)
         places = [0] * self.count
@@ -173,7 +176,10 @@ class PieceChoice:
     def _sort(self, held: _Held, now: float) -> None:
         place, rarity = self._place, self._rarity
         held.order = [index for index in range(self.count) if held.has[index] and self._is_open(index)]
-        held.order.sort(key=lambda index: (rarity[index], place[index]), reverse=True)
+        if self._in_order:
+            held.order.reverse()
+        else:
+            held.order.sort(key=lambda index: (rarity[index], place[index]), reverse=True)
         held.is_stale = False
         held.sorted_at = now
 

@@ -483,11 +483,13 @@ class Serving:
         self.uploads.on_writable(link, now)
 
     def next_deadline(self) -> float:
-        return min(self._tick_at, self._tell_at)
+        return min(self._tick_at, self._tell_at, self.uploads.next_deadline())
 
     def on_timer(self, now: float) -> None:
         if now >= self._tell_at:
             self._tell_new_pieces()
+        if now >= self.uploads.next_deadline():
+            self.uploads.on_limit(now)
         if now >= self._tick_at:
             self.uploads.on_timer(now)
             self._check_receipts(now)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict, deque
-from typing import Any, Deque, Dict, List, NamedTuple, Optional, Protocol, Tuple
+from typing import Any, Deque, Dict, List, NamedTuple, Optional, Protocol, Sequence, Tuple
 
 from protocol import mishaps
 from protocol.exchange.picking import REQUESTS_PER_LINK_MAX
 from protocol.exchange.source import SLOW_AFTER, SLOW_RATE
 from protocol.fairness import FairRecords, FairShares
 from protocol.messages import SPAN_BYTES_MAX, TOO_MANY_REQUESTS, OtherPiece, PieceData, PieceRefused, Queued
-from protocol.rates import Bucket, Rate
+from protocol.rates import Bucket, Limit, Rate
 
 log = mishaps.logger("transfer")
 
@@ -131,6 +131,8 @@ class Uploads:
     def __init__(self, hands: UploadHands) -> None:
         self.links: Dict[int, UploadLink] = {}
         self.waiting: Deque[int] = deque()
+        self.limit = Limit()  # of what is read in order to be sent, to all together
+        self._held_until = math.inf  # when the limit lets the next span pass, while one waits for that
         self._hands = hands
         self._turns = 0
         self._is_pumping = False  # what is in memory is read, and sent, before `read` returns
@@ -189,8 +191,14 @@ class Uploads:
         self._pump(now)
 
     def on_cancel(self, link: int, file_id: bytes, index: int) -> None:
-        upload = self.links[link]
-        upload.jobs = deque(job for job in upload.jobs if (job.file_id, job.index) != (file_id, index))
+        """It is not wanted any more. What fits one span comes whole once it has begun, as the other side relies on."""
+        jobs = self.links[link].jobs
+        begun = [job for job in jobs if job.offset and job.length <= SPAN_BYTES_MAX]
+        self._drop_job(link, file_id, index, begun)
+
+    def _drop_job(self, link: int, file_id: bytes, index: int, spared: Sequence[_Job] = ()) -> None:
+        upload, place = self.links[link], (file_id, index)
+        upload.jobs = deque(job for job in upload.jobs if (job.file_id, job.index) != place or job in spared)
 
     def _pump(self, now: float) -> None:
         """Read ahead, for one link after the other, until enough is on its way."""
@@ -199,11 +207,20 @@ class Uploads:
         self._is_pumping = True
         try:
             upload = self._next_turn(now)
-            while upload is not None:
+            while upload is not None and self.limit.is_open(now):
                 self._read_next(upload, now)
                 upload = self._next_turn(now)
+            self._held_until = math.inf if upload is None else self.limit.open_at()
         finally:
             self._is_pumping = False
+
+    def next_deadline(self) -> float:
+        """When something that waits only for the limit may pass."""
+        return self._held_until
+
+    def on_limit(self, now: float) -> None:
+        """Its time may have come, or it is another one now."""
+        self._pump(now)
 
     def _next_turn(self, now: float) -> Optional[UploadLink]:
         """The link to read something for: the one whose node had its last turn longest ago."""
@@ -231,7 +248,8 @@ class Uploads:
         job = upload.jobs[0]
         if not job.offset:
             self._begin_job(upload, job)
-        offset, length = job.offset, min(SPAN_BYTES_MAX, job.length - job.offset)
+        offset, length = job.offset, min(self.limit.span(SPAN_BYTES_MAX), job.length - job.offset)
+        self.limit.count(length)
         job.offset += length
         if job.offset >= job.length:
             upload.jobs.popleft()
@@ -275,7 +293,7 @@ class Uploads:
         if upload is None:
             return
         upload.reading_bytes -= length
-        self.on_cancel(link, file_id, index)
+        self._drop_job(link, file_id, index)
         self._hands.send(link, PieceRefused(file_id, index, reason))
         self._pump(now)
 
@@ -391,7 +409,7 @@ class Uploads:
     def _is_slow(self, upload: UploadLink, now: float) -> bool:
         """Was so little delivered to it that others should have its slot? (Nor is the disk's slowness its fault.)"""
         seconds = now - upload.rated_at
-        if seconds < SLOT_SLOW_AFTER:
+        if seconds < SLOT_SLOW_AFTER or self.limit.rate is not None:
             return False
         before, upload.rated_bytes = upload.rated_bytes, self._delivered(upload)
         upload.rated_at = now

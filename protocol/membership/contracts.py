@@ -78,6 +78,7 @@ class Speaker(Protocol):
 
     name: str
     mesh: bool
+    may_rule: bool  # False: a guest, who founds no network and takes none over
     search_port: int  # where people look for its network
 
     @property

@@ -174,7 +174,7 @@ class Course:
         assert search is not None
         if search.has_waited and self._network.address[1] != self._speaker.search_port:
             self._end_search("refused", search.target, WAITED_IN_VAIN, now)  # a member has the port
-        elif search.target is None or self._owner.can_serve_at(search.target[0]):
+        elif self._speaker.may_rule and (search.target is None or self._owner.can_serve_at(search.target[0])):
             self._found_network(now)
         else:
             hint = search.hint
@@ -370,8 +370,11 @@ class Course:
         self._story.on_goodbye(is_merging=False)
         view.hear_term(message.term)
         if message.successor == view.node_id:
-            self._drop_link("following the handover")
-            self._promote(message.term, now)
+            if self._speaker.may_rule:
+                self._drop_link("following the handover")
+                self._promote(message.term, now)
+            else:
+                self._elect(now)  # a guest rules nobody: it follows whom the others find
             return
         place = view.place_of(message.successor)
         self._follow_to(place or NOWHERE, message.successor, message.term, now)
@@ -435,7 +438,7 @@ class Course:
         self._story.on_election()
         self._drop_attempt("the supernode is gone")
         self._drop_link("no sign of it")
-        succession = Succession(self._means, self._inquiry, self._turn, now)
+        succession = Succession(self._means, self._inquiry, self._turn, now, self._speaker.may_rule)
         self._set_state(State.ELECTING, succession)
         self._story.on_lost(now)
         self._act_on(succession.on_timer(now), now)

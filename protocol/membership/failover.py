@@ -132,10 +132,11 @@ class Suspicion:
 
 
 class Succession:
-    """The supernode is gone: find the one who takes over, or take over."""
+    """The supernode is gone: find the one who takes over, or take over; a guest (not `may_rule`) only looks on."""
 
-    def __init__(self, means: Means, inquiry: Inquiry, turn: Turn, now: float) -> None:
+    def __init__(self, means: Means, inquiry: Inquiry, turn: Turn, now: float, may_rule: bool = True) -> None:
         self._means = means
+        self._may_rule = may_rule
         self._inquiry = inquiry
         self._turn = turn
         self._wake_at = now
@@ -157,7 +158,7 @@ class Succession:
             return self._turn.come(now)
         if self._follows_claim(now):
             return None
-        is_my_turn = election.is_my_turn(now)
+        is_my_turn = self._may_rule and election.is_my_turn(now)
         if is_my_turn and election.knows(now):
             term_seen = self._means.view.term_seen
             return TakeOver(term_seen + 1 if term_seen < TERM_MAX else None)

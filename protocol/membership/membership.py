@@ -48,7 +48,9 @@ __all__ = ["LOCAL_LINK", "LocalSide", "Membership", "Network", "Owner", "Roster"
 class Membership:
     """This node as a member: what it knows, does, says and answers."""
 
-    def __init__(self, network: Network, rng: random.Random, owner: Owner, name: str, mesh: bool = True) -> None:
+    def __init__(
+        self, network: Network, rng: random.Random, owner: Owner, name: str, mesh: bool = True, may_rule: bool = True
+    ) -> None:
         fault = name_fault(name)
         if fault is not None:
             raise ValueError(fault)
@@ -57,6 +59,7 @@ class Membership:
         self.owner = owner
         self.name = name
         self.mesh = mesh
+        self.may_rule = may_rule
         self.search_port = 0
         self.hearsay = Hearsay()
         opening = random_bytes(rng, 16)
@@ -231,8 +234,12 @@ class Membership:
         self._course.watch_sleep(now)
         if type(message) is Answer:
             self._on_answer(address, message, now)
-        elif self._answering.is_question(address, message, self.search_port):
+        elif self._may_answer() and self._answering.is_question(address, message, self.search_port):
             self._answering.answer(address, message, now)
+
+    def _may_answer(self) -> bool:
+        """A guest without a supernode is silent: nobody shall wait for it to found a network, or to take one over."""
+        return self.may_rule or self.is_joined
 
     def on_door_lone(self, address: Address, message: Any, now: float) -> None:
         """A datagram that came to the door, the port at which people look for the network."""
