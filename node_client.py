@@ -17,6 +17,7 @@ import sys
 if sys.version_info < (3, 9):  # noqa: UP036  said here, before an import fails
     sys.exit("Python 3.9 or newer is needed; this is %d.%d." % sys.version_info[:2])
 
+import argparse
 import concurrent.futures
 import contextlib
 import functools
@@ -33,7 +34,7 @@ from prompt.console import relative_path
 from prompt.lines import line_for
 from prompt.readers import next_of
 from prompt.session import Session
-from prompt.settings import EXIT_FLAGS, NodeError, Settings, parse_flags
+from prompt.settings import EXIT_FLAGS, NodeError, Settings, Visit, parse_flags
 from prompt.terminal import Terminal
 from protocol import mishaps, results
 from protocol.addresses import is_loopback_host
@@ -263,11 +264,11 @@ def set_up_logging(path: Optional[str]) -> None:
     threading.excepthook = lambda details: log.error("a thread ended", exc_info=details.exc_value)
 
 
-def set_up_signals(session: Session) -> None:
+def set_up_signals(on_signal: Callable[[int, Any], None]) -> None:
     """Ctrl-C, a closed terminal and SIGTERM end things properly; SIGALRM is what ReadlineReader wakes select() by."""
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGALRM"):
         if hasattr(signal, name):
-            signal.signal(getattr(signal, name), session.on_signal)
+            signal.signal(getattr(signal, name), on_signal)
 
 
 class NodeListener(DoorListener):
@@ -309,12 +310,14 @@ class Node:
         library.use_threads(*self._disk.submits)
         self._library, self._network = library, network
         is_over = threading.Event()
-        scanner = Scanner(library.folder, is_over, is_disk_busy=library.is_busy)
+        visit = settings.visit or Visit(may_found=True, is_sharing=True)
+        scanner = Scanner(visit.scans or library.folder, is_over, is_disk_busy=library.is_busy)
         self._scanner = ScannerThread(scanner, self._on_scanned, is_over)
         self._links = rdt.Links(network, NodeListener(self))
         self.peer = peer.Peer(
             self._links, library, Preparing(library), self._disk, random.SystemRandom(), notify, supernode.Supernode,
-            settings.name, scanner, functools.partial(own_addresses, settings.ip))
+            settings.name, scanner, functools.partial(own_addresses, settings.ip), may_rule=visit.may_found,
+            is_sharing=visit.is_sharing)
 
     @property
     def is_port_own(self) -> bool:
@@ -341,6 +344,8 @@ class Node:
         for thread in (self._disk, self._scanner, self._network):
             thread.start()              # the network last: its events need somebody who takes them
         target = (settings.ip, settings.port) if settings.ip else None
+        if settings.up or settings.down:
+            self.call(lambda now: self.peer.set_limits(settings.up, settings.down, now))
         self.call(lambda now: self.peer.start(target, settings.port, now))
 
     def close(self, timeout: float) -> None:
@@ -376,7 +381,8 @@ def open_node(settings: Settings, notify: Callable[[Any], None]) -> Node:
     """A node with all its threads, started; NodeError says why not."""
     _import_node()
     try:
-        library = open_folder(settings.folder, settings.is_folder_chosen)
+        hidden = [settings.visit.hidden] if settings.visit and settings.visit.hidden else []
+        library = open_folder(settings.folder, settings.is_folder_chosen, *hidden)
     except LibraryError as error:
         raise NodeError(str(error), EXIT_FLAGS, ()) from error
     try:
@@ -397,7 +403,9 @@ def _open_network(settings: Settings) -> Tuple[rdt.NetworkThread, bool]:
     """A socket at the port asked for, or close behind it when it is taken: there newcomers look, too."""
     # An address of this machine alone is kept to it; any other is asked for from all interfaces.
     ip = settings.ip if settings.ip and is_loopback_host(settings.ip) else "0.0.0.0"
-    for port in (settings.port, *ports_behind(settings.port), 0):
+    is_guest = settings.visit is not None and not settings.visit.may_found
+    # Nobody looks for a guest, and the places where people look are left to those who stay.
+    for port in (0,) if is_guest else (settings.port, *ports_behind(settings.port), 0):
         try:
             return rdt.open_network(ip, port, trace=settings.trace), port == settings.port
         except rdt.RdtError as error:
@@ -429,6 +437,14 @@ def _trouble_of(log_path: Optional[str], trace_path: Optional[str] = None) -> st
     return ""
 
 
+def _run_once(flags: argparse.Namespace, open_node: Callable[..., Any]) -> Tuple[int, bool]:
+    """A one-line form: the exit code, and whether standard output takes no more."""
+    from prompt.oneshot import OneShot  # whose JSON nobody waits for who has a prompt
+    once = OneShot(flags)
+    set_up_signals(once.on_signal)
+    return once.run(open_node), once.output.is_lost
+
+
 def main(argv: Optional[Sequence[str]] = None, open_node: Callable[..., Any] = open_node) -> int:
     """The program."""
     flags = parse_flags(argv)
@@ -440,12 +456,16 @@ def main(argv: Optional[Sequence[str]] = None, open_node: Callable[..., Any] = o
         if sys.stderr is not None:
             print(trouble, file=sys.stderr)
         return EXIT_FLAGS
-    session = Session(Terminal())
-    set_up_signals(session)
-    code = session.run(flags, open_node)
+    if flags.verb:
+        code, is_broken = _run_once(flags, open_node)
+    else:
+        session = Session(Terminal())
+        set_up_signals(session.on_signal)
+        code = session.run(flags, open_node)
+        is_broken = session.terminal.is_broken
     for left_out in mishaps.MISHAPS.rest():
         log.error(left_out)
-    if session.terminal.is_broken and sys.stdout is not None:
+    if is_broken and sys.stdout is not None:
         with contextlib.suppress(OSError, ValueError):      # what Python itself flushes at exit goes nowhere, quietly
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code

@@ -42,6 +42,7 @@ from protocol.exchange.jobs import Jobs
 from protocol.exchange.lists import Lists
 from protocol.exchange.orders import Orders
 from protocol.exchange.sources import MESH_LINKS_MAX
+from protocol.exchange.stream_job import Taker
 from protocol.fields import Address, WireError
 from protocol.membership.contracts import Seat
 from protocol.membership.local_link import LOCAL_LINK, LocalLink
@@ -245,6 +246,16 @@ class Peer:
         """Fetch a row of a list."""
         with self._turn(now):
             self._orders.fetch(what, now, done)
+
+    def find(self, name: str, now: float, done: Callable[[Optional[List[ListEntry]]], None]) -> None:
+        """The files that somebody means who says this name; `done` gets them, or None when nobody answered."""
+        with self._turn(now):
+            self._orders.find(name, now, done)
+
+    def stream(self, what: ListEntry, taker: Taker, now: float, done: Callable[[FetchAnswer], None]) -> None:
+        """Hand a file of a list to somebody, in order; see `protocol/exchange/stream_job.py`."""
+        with self._turn(now):
+            self._orders.stream(what, taker, now, done)
 
     def fetch_name(self, name: str, now: float, done: Callable[[FetchAnswer], None]) -> None:
         """Fetch what this name means, if it means one content; see `Orders`."""

@@ -66,10 +66,10 @@ BUSY_TIME = 0.3                # seconds after a piece was read or written in wh
 _T = TypeVar("_T")
 
 
-def open_folder(folder: str, named: bool = True) -> Library:
+def open_folder(folder: str, named: bool = True, hidden: str = HIDDEN) -> Library:
     """Open a library; where the person did not name the folder, the next free of `shared-2`, `shared-3` ... serves."""
     for number in range(1, 100):
-        library = Library(folder if number == 1 else f"{folder}-{number}")
+        library = Library(folder if number == 1 else f"{folder}-{number}", hidden)
         try:
             library.open()
             return library
@@ -87,10 +87,11 @@ def _is_read_only(folder: str) -> bool:
 class Library:
     """The shared contents, part files and cache of one node; owned by one disk thread."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, hidden: str = HIDDEN) -> None:
+        """`hidden`: the name of the folder in it that holds all but the contents themselves."""
         self.folder = os.path.abspath(folder)
         self.notice = ""               # why nothing can be saved here, if so; sharing and chat go on
-        self._hidden = os.path.join(self.folder, HIDDEN)
+        self._hidden = os.path.join(self.folder, hidden)
         self._lock = FolderLock(self.folder, os.path.join(self._hidden, "lock"))
         self._files, buffers, accounts = OpenFiles(), BufferPool(READ_BUFFERS_MAX), Accounts()
         self._beside = Beside()

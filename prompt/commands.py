@@ -35,6 +35,8 @@ COMMANDS = (
     Command(("V", "transfers", "view"), "V", "transfers: state, percent, rate, time left", "V", Console.view),
     Command(("K", "cancel", "kill"), "K number", "cancel a transfer; what is verified stays", "K 1", Console.cancel),
     Command(("M", "mesh"), "M on, M off, M", "links to all, or only to the supernode", "M off", Console.mesh),
+    Command(("L", "limit", "limits"), "L, L up 5M, L off", "how fast files may go and come", "L down 20M",
+            Console.limit),
     Command(("C", "connect", "join"), "C port, C ip port", "go to the supernode there", "C 10.0.0.7:6020",
             Console.connect),
     Command(("?", "H", "help"), "?, H, H R", "this list; an example for one command", "H R", show_help),

@@ -9,10 +9,12 @@ import os
 from typing import Any, Callable, Dict, List, Optional, Protocol, Sequence, Tuple
 
 from prompt import lines
+from prompt.arguments import limits_of
 from prompt.comings import Comings
 from prompt.lines import (
     file_rows,
     format_size,
+    limits_line,
     member_cells,
     mesh_line,
     progress_line,
@@ -404,6 +406,22 @@ class Console:
                       lambda _: self.say(mesh_line(wish.lower() == "on")))
         else:
             self._ask(lambda peer, now, done: done(peer.mesh), lambda is_on: self.say(mesh_line(bool(is_on))))
+
+    def limit(self, wish: str) -> None:
+        """L: how fast files may be sent and fetched."""
+        try:
+            changes = limits_of(wish)
+        except ValueError as error:
+            self._life.fail()
+            self.say(str(error))
+            return
+
+        def change(peer: Any, now: float, done: Callable[..., None]) -> None:
+            if changes:
+                up, down = peer.limits()
+                peer.set_limits(changes.get("up", up), changes.get("down", down), now)
+            done(peer.limits())
+        self._ask(change, lambda limits: self.say(limits_line(*limits or (None, None))))
 
     def connect(self, where: str) -> None:
         """C: leave this network properly and join the one at another address."""

@@ -239,6 +239,13 @@ def mesh_line(is_on: bool) -> str:
         "* mesh is off: no links but to the supernode; files come by way of it"
 
 
+def limits_line(up: Optional[float], down: Optional[float]) -> str:
+    """How fast files may be sent and fetched."""
+    told = [f"{does} at {format_rate(rate)} at most" if rate else f"{does} without limit"
+            for does, rate in (("sent", up), ("fetched", down))]
+    return f"* files are {', '.join(told)}"
+
+
 def file_rows(entries: Sequence[results.ListEntry]) -> List[Sequence[str]]:
     """Rows of the list; where two names look alike and are not the same, each tells its content's id."""
     names: Dict[str, Set[str]] = {}

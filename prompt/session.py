@@ -196,7 +196,8 @@ class Session:
         port = flags.port or self._question("Port", default, lambda text: check_port(text.strip() or default))
         name = flags.name or self._question("Name", default_name(), check_name)
         folder = os.path.expanduser(flags.folder or DEFAULT_FOLDER)
-        return Settings(ip, port, name, folder, bool(flags.folder), getattr(flags, "trace", None) or "")
+        return Settings(ip, port, name, folder, bool(flags.folder), getattr(flags, "trace", None) or "",
+                        getattr(flags, "up", None), getattr(flags, "down", None))
 
     def _question(self, what: str, default: str, check: Callable[[str], Any]) -> Any:
         """The checked answer; asked again until it is right, and not at all where nobody can be asked."""

@@ -10,6 +10,7 @@ import ipaddress
 import socket
 from typing import Any, Callable, NamedTuple, Optional, Sequence, Tuple
 
+from prompt import arguments
 from protocol.looks import safe_text
 
 DEFAULT_PORT = 6020
@@ -17,6 +18,8 @@ DEFAULT_FOLDER = "shared"
 NAME_LENGTH_MAX = 32                # what the wire carries
 
 EXIT_OK, EXIT_FAILED, EXIT_FLAGS, EXIT_ADDRESS, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
+EXIT_NOT_FOUND, EXIT_INCOMPLETE = 4, 5      # of a one-shot only; piped commands end with EXIT_FAILED
+EXIT_OUTPUT = 6                 # standard output, the disk or the memory takes no more
 
 
 class Settings(NamedTuple):
@@ -27,6 +30,17 @@ class Settings(NamedTuple):
     folder: str
     is_folder_chosen: bool          # then another node's use of it is an error, not a reason for `shared-2`
     trace: str = ""                 # a file for what the transport does, packet by packet
+    up: Optional[float] = None      # bytes of files that are sent in a second; None: no limit
+    down: Optional[float] = None    # the same of what is fetched
+    visit: Optional[Visit] = None   # what is different in a one-shot
+
+
+class Visit(NamedTuple):
+    """A node that is there for one thing (prompt/oneshot.py)."""
+    may_found: bool                 # else it founds no network and takes none over
+    is_sharing: bool                # else nothing of it is announced
+    hidden: str = ""                # the folder for its state, in `folder`; else the usual one
+    scans: str = ""                 # a folder to look at in place of `folder`
 
 
 def default_name() -> str:
@@ -99,19 +113,31 @@ def _flag(check: Callable[[str], Any]) -> Callable[[str], Any]:
 def parse_flags(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     """The command line; wrong flags end the program with exit code 2, as argparse does."""
     parser = argparse.ArgumentParser(
-        prog="node_client.py", description="Share files and chat with the machines of this network.",
-        epilog="Each flag skips its question. Commands may be piped in, one a line. At the prompt, ? lists them. "
-               "Exit codes: 0, 1 a transfer failed, 2 wrong flags, 3 the address cannot be used, 130 Ctrl-C.")
-    parser.add_argument("--ip", type=_flag(check_ip), default=False, metavar="IP",
-                        help='where the supernode is, or an own address to be it; "" searches this network')
-    parser.add_argument("--port", type=_flag(check_port), help=f"its UDP port (default {DEFAULT_PORT})")
-    parser.add_argument("--name", type=_flag(check_name), help="how others see you (default user@host)")
+        prog=arguments.PROGRAM, usage=arguments.USAGE, epilog=arguments.EPILOG, formatter_class=arguments.layout)
+    _add_flags(parser, False, None)
     parser.add_argument("--folder", metavar="DIR",
-                        help=f"what is in it is shared, what is fetched lands in it (default {DEFAULT_FOLDER})")
-    parser.add_argument("--log", metavar="FILE", help="write details here")
-    parser.add_argument("--trace", metavar="FILE",
-                        help="write every packet here (protocol/transport/trace.py), up to 64 MiB")
-    return parser.parse_args(argv)
+                        help=f"what is in it is shared; fetched files land there (default {DEFAULT_FOLDER})")
+    shared = argparse.ArgumentParser(add_help=False)
+    _add_flags(shared, argparse.SUPPRESS, argparse.SUPPRESS)
+    arguments.add_verbs(parser, shared)
+    flags = parser.parse_args(argv)
+    if flags.verb and flags.folder:
+        parser.error("--folder is for the prompt; get has --to DIR, and share needs none")
+    return flags
+
+
+def _add_flags(parser: argparse.ArgumentParser, no_ip: Any, none: Any) -> None:
+    """Those of the prompt and of the one-line forms alike; `no_ip` and `none` stand for what is not said."""
+    parser.add_argument("--ip", type=_flag(check_ip), default=no_ip, metavar="IP",
+                        help='where the supernode is, or an own address to be it; "" searches')
+    parser.add_argument("--port", type=_flag(check_port), default=none, help=f"its UDP port (default {DEFAULT_PORT})")
+    parser.add_argument("--name", type=_flag(check_name), default=none, help="how others see you (default user@host)")
+    for way, does in (("--up", "send"), ("--down", "fetch")):
+        parser.add_argument(way, type=_flag(arguments.check_limit), default=none, metavar="RATE",
+                            help=f"{does} files no faster than this: {arguments.LIMIT_HELP}")
+    parser.add_argument("--log", metavar="FILE", default=none, help="write details here")
+    parser.add_argument("--trace", metavar="FILE", default=none,
+                        help="write every packet here, up to 64 MiB")
 
 
 class NodeError(Exception):

@@ -10,6 +10,7 @@ from protocol.exchange.contracts import Preparing, Surroundings
 from protocol.exchange.fetching import Fetching
 from protocol.exchange.folder_job import FolderJob
 from protocol.exchange.job import FileJob, Job, JobHands
+from protocol.exchange.stream_job import StreamJob, Taker
 from protocol.results import ListEntry, TransferRow
 
 TICK = 0.5
@@ -27,10 +28,14 @@ class Jobs:
         self.jobs: OrderedDict[int, Job] = OrderedDict()
         self._tick_at = math.inf
 
-    def add(self, entry: ListEntry, now: float) -> Job:
-        """Fetch a file or folder for a person; it begins with `begin_next`."""
-        kind, number = FolderJob if entry.is_folder else FileJob, self._around.next_number()
-        job = self.jobs[number] = kind(self._hands, number, entry, now)
+    def add(self, entry: ListEntry, now: float, taker: Optional[Taker] = None) -> Job:
+        """Fetch a file or folder for a person, or hand a file to a taker; it begins with `begin_next`."""
+        number = self._around.next_number()
+        if taker is not None:
+            job: Job = StreamJob(self._hands, number, entry, now, taker)
+        else:
+            job = (FolderJob if entry.is_folder else FileJob)(self._hands, number, entry, now)
+        self.jobs[number] = job
         self._tick_at = min(self._tick_at, now + TICK)
         self._forget_old()
         return job

@@ -13,6 +13,7 @@ from protocol import mishaps
 from protocol.exchange.contracts import Disk, Members
 from protocol.exchange.jobs import Jobs
 from protocol.exchange.lists import Lists
+from protocol.exchange.stream_job import Taker
 from protocol.messages import NO_NODE, ListRow
 from protocol.results import FetchAnswer, ListEntry, Notice
 
@@ -46,6 +47,11 @@ class Orders:
 
         self._lists.ask(pattern, now, listed)
 
+    def stream(self, what: ListEntry, taker: Taker, now: float, done: Answer) -> None:
+        """Hand the content of a file to somebody, in order, and keep nothing of it."""
+        if not self._is_running(what, done):
+            self._begin(what, done, now, taker)
+
     def fetch(self, what: ListEntry, now: float, done: Answer) -> None:
         """Fetch a row of a list."""
         if not self._is_running(what, done):
@@ -66,12 +72,20 @@ class Orders:
             done(FetchAnswer("already here", (what,), None, path))
         elif self._is_running(what, done):  # it was asked for twice in a moment
             return
-        elif not self._members.has_supernode:
-            done(FetchAnswer("no network", (what,)))
         else:
-            job = self._jobs.add(what, now)
-            done(FetchAnswer("started", (what,), job.number))
-            self._jobs.begin_next(now)
+            self._begin(what, done, now)
+
+    def _begin(self, what: ListEntry, done: Answer, now: float, taker: Optional[Taker] = None) -> None:
+        if not self._members.has_supernode:
+            done(FetchAnswer("no network", (what,)))
+            return
+        job = self._jobs.add(what, now, taker)
+        done(FetchAnswer("started", (what,), job.number))
+        self._jobs.begin_next(now)
+
+    def find(self, name: str, now: float, done: Callable[[Optional[List[ListEntry]]], None]) -> None:
+        """What this name means, see `best_of`; `done` gets None when nobody answered."""
+        self.list_files(name, now, lambda found: done(None if found is None else best_of(found, name)))
 
     def fetch_name(self, name: str, now: float, done: Answer) -> None:
         """Fetch what this name means, if it means one content; see `best_of`."""
