@@ -148,6 +148,7 @@ class OneShot:
         deadline = self.clock() + seconds
         while not is_met():
             if self.signals and not self.is_leaving:
+                self._pump(0.0)                 # how it stands now
                 raise Ended(EXIT_INTERRUPTED if signal.SIGINT in self.signals else EXIT_FAILED)
             if self.clock() > deadline:
                 return False
@@ -278,7 +279,7 @@ class OneShot:
 
     def _why_outside(self, settings: Settings) -> str:
         text = safe_text(self.outcome.text) if self.outcome else ""
-        if self.outcome and self.outcome.kind == "refused":
+        if text and self.outcome and self.outcome.kind == "refused":
             return text
         if settings.ip:
             return f"Nobody answers at {settings.ip}:{settings.port}." + (f" {text}." if text else "")
@@ -387,6 +388,9 @@ class OneShot:
         self.output.check()
         if self.ending is None:
             raise Ended(EXIT_OUTPUT, "The disk has no room for the rest; what came is kept, the same line goes on.")
+        return self._code_of_ending()
+
+    def _code_of_ending(self) -> int:
         if isinstance(self.ending, results.Stopped):
             return EXIT_FAILED
         return EXIT_INCOMPLETE if getattr(self.ending, "left_out", 0) else EXIT_OK

@@ -1,0 +1,399 @@
+"""One line instead of a prompt: `get`, `share`, `list`, `who`, `say`, over a fake node and as real programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from node_tests.stage.running import PATIENCE, ROOT, Running, free_port
+from prompt import json_lines
+from prompt.arguments import check_limit, limits_of
+from prompt.oneshot import OneShot
+from prompt.settings import NodeError, parse_flags
+from protocol import results
+from protocol.content.troubles import FolderInUse
+
+ID = bytes(range(32))
+ENTRY = results.ListEntry(1, "lab.iso", 4000, ID, holders=("ana",), sources=1, holder_ids=(b"ana",))
+FOLDER = ENTRY._replace(number=2, name="photos", is_folder=True, file_count=12)
+DONE = results.DownloadDone(1, "lab.iso", 4000, 2.0, ("ana",), ID, "lab.iso", None, False, 4000)
+STOPPED = results.Stopped(1, "lab.iso", 1000, 4000, "ana left and nobody else has it", True)
+SENT = results.UploadDone("lab.iso", 4000, 1.0, "bo", ID)
+ME = results.MemberRow("me", ("10.0.0.8", 6021), "member", True, 1, None, None, True)
+ANA = ME._replace(label="ana", address=("10.0.0.7", 6020), role="supernode", is_me=False, round_trip=0.001)
+
+
+class FakePeer:
+    """Answers at once; `ends` is what a transfer leads to."""
+
+    node_id = b"me"
+
+    def __init__(self, notify, files=(ENTRY,), ends=(DONE,), fetched="started"):
+        self.notify, self.files, self.ends, self.fetched = notify, files, ends, fetched
+        self.shared, self.said, self.has_left, self.limits = [], [], False, None
+
+    def leave(self, now, done):
+        self.has_left = True
+        done()
+
+    def list_files(self, pattern, now, done):
+        done(self.files)
+
+    find = list_files
+
+    def fetch(self, entry, now, done):
+        done(results.FetchAnswer(self.fetched, (entry,), 1, "lab.iso"))
+        for event in self.ends if self.fetched == "started" else ():
+            self.notify(event)
+
+    def stream(self, entry, taker, now, done):
+        self.fetch(entry, now, done)
+
+    def members(self, now):
+        return [ANA, ME]
+
+    def say(self, text, now):
+        self.said.append(text)
+        return text != "unsayable"
+
+    def finish_saying(self, patience, at_most, now, then, left=0):
+        then()
+
+    def share(self, path, now, done):
+        self.shared.append(path)
+        done(f"* {path} is shared")
+
+    def shares(self):
+        for event in self.ends:
+            self.notify(event)
+        return [ENTRY._replace(holders=("me",), holder_ids=(b"me",))]
+
+
+class FakeNode:
+    is_port_own, is_closed = True, False
+
+    def __init__(self, peer):
+        self.peer = peer
+
+    def call(self, closure):
+        closure(0.0)
+
+    def look_now(self, then):
+        then()
+
+    def close(self, timeout):
+        self.is_closed = True
+
+
+class Play:
+    """One line over a fake node: its exit code, what it told, and the node."""
+
+    def __init__(self, capsys, *words, outcome="joined", error=None, **peer):
+        self.node = self.settings = None
+        once = OneShot(parse_flags(list(words)))
+        self.code = once.run(lambda settings, notify: self._open(settings, notify, outcome, error, peer))
+        self.out, self.err = capsys.readouterr()
+        self.objects = [json.loads(line) for line in self.out.splitlines()] if "--json" in words else []
+
+    def _open(self, settings, notify, outcome, error, peer):
+        self.settings = settings
+        if error is not None:
+            raise error
+        self.node = FakeNode(FakePeer(notify, **peer))
+        notify(results.Outcome(outcome, settings.ip and (settings.ip, settings.port), "ana", 2, ""))
+        return self.node
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+# ---- exit codes
+
+
+@pytest.mark.parametrize("code, words, play", [
+    (0, ["get", "lab.iso"], {}),
+    (0, ["get", "lab.iso"], {"fetched": "already here"}),
+    (0, ["list"], {}),
+    (0, ["list"], {"files": ()}),
+    (0, ["who"], {}),
+    (0, ["say", "hello", "all"], {}),
+    (1, ["say", "unsayable"], {}),
+    (1, ["get", "lab.iso"], {"ends": (STOPPED,)}),
+    (2, ["get", "iso"], {"files": (ENTRY, ENTRY._replace(name="other.iso"))}),
+    (2, ["get", "photos", "-"], {"files": (FOLDER,)}),
+    (2, ["get", "lab.iso", "-", "--json"], {}),
+    (2, ["get", "lab.iso"], {"error": NodeError("Cannot use the folder.", 2, ())}),
+    (2, ["say", ""], {}),
+    (2, ["say", "x" * 2049], {}),
+    (3, ["list"], {"outcome": "nobody"}),
+    (3, ["who", "--ip", "10.0.0.7"], {"outcome": "nobody"}),
+    (3, ["get", "lab.iso"], {"outcome": "refused"}),
+    (3, ["get", "lab.iso"], {"files": None}),
+    (3, ["get", "lab.iso"], {"fetched": "no network"}),
+    (3, ["list"], {"error": NodeError("No network can be used here.")}),
+    (4, ["get", "lab.iso"], {"files": ()}),
+    (4, ["list", "*.pdf"], {"files": ()}),
+    (4, ["share", "no such file"], {}),
+    (6, ["get", "lab.iso"], {"error": MemoryError()}),
+])  # fmt: skip
+def test_each_ending_has_its_exit_code_and_leaves_nothing_behind(capsys, tmp_path, code, words, play):
+    ended = Play(capsys, *words, **play)
+    assert ended.code == code, (ended.out, ended.err)
+    assert not code or "!! " in ended.err or '"error"' in ended.out
+    assert ended.node is None or (ended.node.is_closed and ended.node.peer.has_left)
+    assert os.listdir(tmp_path) == []
+    assert ended.settings is None or not os.path.exists(ended.settings.visit.scans or ended.settings.folder)
+
+
+def test_a_folder_of_which_files_were_left_out_has_an_exit_code_of_its_own(capsys):
+    class Partly(results.DownloadDone):
+        left_out = 2
+
+    done = Partly(*DONE)
+    once = OneShot(parse_flags(["get", "photos"]))
+    once.ending = done
+    assert once._code_of_ending() == 5 and json_lines.OBJECTS[results.DownloadDone](done)["left_out"] == 2
+
+
+def test_a_download_that_waits_a_minute_for_room_on_the_disk_ends(capsys):
+    once, now = OneShot(parse_flags(["get", "lab.iso"])), [0.0]
+    once.clock = lambda: now[0]
+    once.on_event(results.Paused(1, "lab.iso", 1000, 4000, 3000, 10))
+    assert not once._has_waited_for_room()
+    now[0] = 61.0
+    assert once._has_waited_for_room()
+    once.on_event(results.Resumed(1, "lab.iso"))
+    assert not once._has_waited_for_room()
+
+
+def test_a_signal_ends_it_properly_with_its_exit_code(capsys):
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 1)):
+        once = OneShot(parse_flags(["get", "lab.iso"]))
+
+        def open_node(settings, notify, once=once, number=number):
+            node = FakeNode(FakePeer(notify, ends=(results.Progress(ROW),)))
+            notify(results.Outcome("joined", None, "ana", 2, ""))
+            node.peer.fetch = lambda entry, now, done, begin=node.peer.fetch: (
+                begin(entry, now, done), once.on_signal(number, None))
+            return node
+
+        assert once.run(open_node) == code
+        assert "lab.iso  stopped at 25%; the same line goes on with it" in capsys.readouterr().err
+
+
+def test_output_that_takes_no_more_is_told(capsys, monkeypatch):
+    class Full:
+        def write(self, text):
+            raise OSError(28, "No space left on device")
+
+        def fileno(self):
+            return 1
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    ended = Play(capsys, "list")
+    assert ended.code == 6 and "Standard output takes no more: no space left on device." in ended.err
+
+
+# ---- what is told
+
+
+ROW = results.TransferRow(1, "R", "lab.iso", "receiving", 1000, 4000, 500.0, 6.0, ("ana",))
+EVENTS = [results.Progress(ROW), DONE, STOPPED, SENT, results.Paused(1, "lab.iso", 1, 4000, 3000, 10),
+          results.Resumed(1, "lab.iso"), results.Notice("a\x1b[2Jb \u202e")]  # fmt: skip
+
+
+def keys_in_the_readme():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = text.split("With `--json`")[1].split("## ")[0]
+    return set(re.findall(r"`([a-z_]+)`", table))
+
+
+def test_every_object_is_a_line_of_ascii_whose_keys_the_readme_names():
+    objects = [json_lines.object_of(event) for event in EVENTS]
+    objects += [json_lines.file_object(ENTRY), json_lines.member_object(ANA)]
+    for told in objects:
+        line = json_lines.line_of(told)
+        assert "\n" not in line and line.isascii() and json.loads(line) == told
+        assert set(told) | {told.get("event", "event")} <= keys_in_the_readme()
+    assert json_lines.object_of(results.Joined("bo", 3)) is None
+
+
+def test_json_of_each_verb(capsys):
+    assert Play(capsys, "list", "--json").objects == [json_lines.file_object(ENTRY)]
+    assert Play(capsys, "who", "--json").objects == [json_lines.member_object(ANA)]  # and not of who asks
+    assert Play(capsys, "say", "--json", "hi", "all").objects == [{"event": "said", "text": "hi all"}]
+    got = Play(capsys, "get", "lab.iso", "--json", ends=(results.Progress(ROW), DONE))
+    assert [told["event"] for told in got.objects] == ["progress", "done"]
+    failed = Play(capsys, "get", "lab.iso", "--json", files=())
+    assert failed.objects == [{"event": "error", "code": 4, "reason": "lab.iso  nobody here has it"}]
+
+
+def test_results_go_to_standard_output_and_all_else_to_standard_error(capsys):
+    ended = Play(capsys, "get", "lab.iso", ends=(results.Progress(ROW), results.Notice("slow"), DONE))
+    assert ended.out.startswith("OK lab.iso  4.0 kB") and ended.out.count("\n") == 1
+    assert ended.err == "* slow\n"  # no progress where nobody sees it
+    assert Play(capsys, "list").out == "lab.iso  4.0 kB  ana  1 source\n"
+    stopped = Play(capsys, "get", "lab.iso", ends=(STOPPED,))
+    assert stopped.out == "" and stopped.err.endswith("1.0 kB kept; the same line goes on with it\n")
+
+
+# ---- what kind of node it is
+
+
+def test_only_share_may_open_a_network_and_announces_anything(capsys, tmp_path):
+    (tmp_path / "lab.iso").write_bytes(b"")
+    for words in (["get", "lab.iso"], ["list"], ["who"], ["say", "x"]):
+        visit = Play(capsys, *words).settings.visit
+        assert not visit.may_found and not visit.is_sharing
+    shared = Play(capsys, "share", "lab.iso", outcome="supernode", ends=(SENT,))
+    assert shared.settings.visit.may_found and shared.settings.visit.is_sharing and shared.code == 0
+    assert shared.node.peer.shared == [str(tmp_path / "lab.iso")]
+
+
+def test_what_is_fetched_lands_here_or_where_it_is_told(capsys, tmp_path):
+    assert Play(capsys, "get", "lab.iso").settings.folder == os.curdir
+    there = Play(capsys, "get", "lab.iso", "--to", str(tmp_path / "new")).settings
+    assert there.folder == str(tmp_path / "new") and there.visit.hidden.startswith(".node-get-")
+    again, other = Play(capsys, "get", "lab.iso").settings, Play(capsys, "get", "other.iso").settings
+    assert again.visit.hidden == there.visit.hidden != other.visit.hidden
+
+
+def test_what_stands_there_already_is_looked_at_before_anything_is_fetched(capsys, tmp_path):
+    assert Play(capsys, "get", "lab.iso").node.peer.shared == []
+    (tmp_path / "lab.iso").write_bytes(b"x" * 4000)
+    assert Play(capsys, "get", "lab.iso").node.peer.shared == [str(tmp_path / "lab.iso")]
+
+
+def test_two_of_the_same_at_once_is_told_and_the_state_of_the_first_stays(capsys, tmp_path):
+    error = NodeError("in use", 2, ())
+    error.__cause__ = FolderInUse("in use")
+    hidden = Play(capsys, "get", "lab.iso").settings.visit.hidden
+    (tmp_path / hidden).mkdir()
+    ended = Play(capsys, "get", "lab.iso", error=error)
+    assert ended.code == 2 and "lab.iso is being fetched into . already" in ended.err and (tmp_path / hidden).is_dir()
+
+
+def test_a_part_stays_for_the_next_time_and_nothing_else_does(capsys, tmp_path):
+    hidden = tmp_path / Play(capsys, "get", "lab.iso").settings.visit.hidden
+    (hidden / "parts").mkdir(parents=True)
+    assert Play(capsys, "get", "lab.iso", ends=(STOPPED,)).code == 1 and not hidden.exists()
+    (hidden / "parts").mkdir(parents=True)
+    (hidden / "parts" / "some").write_bytes(b"x")
+    assert Play(capsys, "get", "lab.iso", ends=(STOPPED,)).code == 1 and hidden.exists()
+    assert Play(capsys, "get", "lab.iso").code == 0 and not hidden.exists()
+
+
+def test_a_share_ends_at_once_when_another_node_has_all_of_it(capsys, tmp_path):
+    (tmp_path / "lab.iso").write_bytes(b"")
+    ended = Play(capsys, "share", "lab.iso", ends=())
+    assert ended.code == 0 and "* ana has lab.iso already" in ended.err
+
+
+# ---- words and limits
+
+
+@pytest.mark.parametrize("text, rate", [("5M", 5e6), ("500k", 5e5), (" 1.5g ", 1.5e9), ("off", None), ("0", None)])
+def test_a_limit_is_a_number_with_its_unit(text, rate):
+    assert check_limit(text) == rate
+
+
+@pytest.mark.parametrize("text", ["5", "", "M", "-5M", "nanM", "infM", "5 MB/s", "1k", "99999b", "\u0665M x"])
+def test_what_is_no_limit_is_told_in_a_sentence(text):
+    with pytest.raises(ValueError, match="^A limit is .*[.]$"):
+        check_limit(text)
+
+
+def test_the_limits_command_changes_one_or_both_or_tells():
+    assert limits_of("") == {} and limits_of("off") == {"up": None, "down": None}
+    assert limits_of("UP 5M") == {"up": 5e6} and limits_of("down off up 1M") == {"down": None, "up": 1e6}
+    for text in ("5M", "up", "up 5M down", "sideways 5M"):
+        with pytest.raises(ValueError, match="^L is told"):
+            limits_of(text)
+
+
+@pytest.mark.parametrize("words", [["fly"], ["get"], ["get", "a", "b"], ["share"], ["say"], ["list", "a", "b"],
+                                   ["--folder", "x", "list"], ["get", "a", "--up", "5"], ["--json"]])  # fmt: skip
+def test_wrong_words_end_with_exit_code_2(words, capsys):
+    with pytest.raises(SystemExit) as end:
+        parse_flags(words)
+    assert end.value.code == 2 and "usage: node_client.py" in capsys.readouterr().err
+
+
+def test_flags_may_stand_before_the_word_and_behind_it():
+    before, behind = (parse_flags(words) for words in (
+        ["--ip", "10.0.0.7", "--up", "5M", "get", "a"], ["get", "a", "--ip", "10.0.0.7", "--up", "5M"]))
+    assert (before.ip, before.up) == (behind.ip, behind.up) == ("10.0.0.7", 5e6)
+    assert parse_flags(["list"]).ip is parse_flags([]).ip is False and parse_flags([]).verb is None
+
+
+# ---- as programs
+
+
+def call(port, *words, **how):
+    command = [sys.executable, str(ROOT / "node_client.py"), words[0], "--ip", "127.0.0.1", "--port", str(port)]
+    return subprocess.run([*command, *words[1:]], capture_output=True, timeout=PATIENCE, **how)
+
+
+def test_a_lab_in_single_lines(tmp_path):
+    port, data = free_port(), os.urandom(40_000_000)
+    (tmp_path / "lab.iso").write_bytes(data)
+    bo = tmp_path / "bo"
+    bo.mkdir()
+    flags = ("--ip", "127.0.0.1", "--port", port, "--name", "ana")
+    with Running("node_client.py", *flags, "share", "lab.iso", "--stay", cwd=tmp_path) as ana:
+        ana.expect(r"^\* lab\.iso  40\.0 MB is shared")
+        listed = call(port, "list", "--json", cwd=bo)
+        assert listed.returncode == 0, listed
+        told = json.loads(listed.stdout)
+        assert (told["name"], told["size"], told["holders"]) == ("lab.iso", len(data), ["ana"])
+        stream = call(port, "get", "lab.iso", "-", cwd=bo)
+        assert (stream.returncode, stream.stdout == data) == (0, True) and os.listdir(bo) == []
+
+        broken_off_is_gone_on_with(port, bo, ana)
+        assert (bo / "lab.iso").read_bytes() == data and os.listdir(bo) == ["lab.iso"]
+        again = call(port, "get", "lab.iso", cwd=bo)
+        assert again.returncode == 0 and b"was here already" in again.stdout
+        if os.name != "nt":
+            ana.signal(signal.SIGTERM)
+            assert ana.end() == 0, ana.story()
+
+
+def broken_off_is_gone_on_with(port: int, folder: Path, sharer: Running) -> None:
+    """Ctrl-C in the middle; the same line fetches the rest, and no more."""
+    flags = ("--ip", "127.0.0.1", "--port", port, "--json", "--down")
+    with Running("node_client.py", "get", "lab.iso", *flags, "20M", cwd=folder) as getting:
+        getting.expect(r'"verified": [1-9]')
+        getting.signal(signal.SIGINT)
+        assert getting.end() == 130, getting.story()
+    done = call(port, "get", "lab.iso", "--json", cwd=folder)
+    assert done.returncode == 0, done
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    assert told[-1]["event"] == "done" and told[-1]["moved"] < told[-1]["size"]
+
+
+def test_a_file_from_one_line_to_another_with_no_other_node(tmp_path):
+    port, bo = free_port(), tmp_path / "bo"
+    bo.mkdir()
+    (tmp_path / "notes.txt").write_bytes(b"hello")
+    with Running("node_client.py", "share", "notes.txt", "--ip", "127.0.0.1", "--port", port, cwd=tmp_path) as share:
+        share.expect(r"^\* notes\.txt  5 B is shared")
+        got = call(port, "get", "notes.txt", cwd=bo)
+        assert got.returncode == 0 and (bo / "notes.txt").read_bytes() == b"hello"
+        assert share.end() == 0, share.story()
+        share.expect("^OK sent notes.txt to ")
+    assert sorted(os.listdir(tmp_path)) == ["bo", "notes.txt"]
+
+
+def test_where_no_network_is_none_is_opened(tmp_path):
+    alone = call(free_port(), "list", cwd=tmp_path)
+    assert alone.returncode == 3 and alone.stdout == b"" and alone.stderr.count(b"\n") == 1
+    assert os.listdir(tmp_path) == []
