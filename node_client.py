@@ -17,12 +17,16 @@ import sys
 if sys.version_info < (3, 9):  # noqa: UP036  said here, before an import fails
     sys.exit("Python 3.9 or newer is needed; this is %d.%d." % sys.version_info[:2])
 
+import os
+
+if __package__:     # installed by pip: the tree lies in a package, and in this process its rooms are found there first
+    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
 import argparse
 import concurrent.futures
 import contextlib
 import functools
 import logging
-import os
 import queue
 import random
 import signal

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
+import sys
 from typing import Dict, Optional
 
 LIMIT_MIN = 100_000             # bytes per second: a source much slower than this is given up by others
 UNITS = {"k": 1e3, "m": 1e6, "g": 1e9}
 LIMIT_HELP = "5M or 500k (bytes a second)"
 
-PROGRAM = "node_client.py"
-USAGE = """node_client.py [flags]                asks, then has a prompt
-       node_client.py [flags] get NAME [-]   fetch into this folder or --to DIR
-       node_client.py [flags] share PATH ... until somebody has it, or --stay
-       node_client.py [flags] list [PATTERN] | who | say TEXT"""
+USAGE = """{0} [flags]                asks, then has a prompt
+       {0} [flags] get NAME [-]   fetch into this folder or --to DIR
+       {0} [flags] share PATH ... until somebody has it, or --stay
+       {0} [flags] list [PATTERN] | who | say TEXT"""
 
 EPILOG = """\
 NAME is as list shows it; get NAME - writes it to standard output. With --json
@@ -26,6 +27,12 @@ its question, and commands may be piped in; at the prompt, ? lists them.
 Exit codes: 0 done, 1 a transfer failed, 2 wrong use, 3 no network or address,
 4 not found, 5 some files of a folder left out (4 and 5 of these words only),
 6 output or memory, 130 Ctrl-C."""
+
+
+def program() -> str:
+    """What it was started as: `lab-share` where it is installed."""
+    name = os.path.basename(sys.argv[0]) if sys.argv else ""
+    return name if name.startswith("lab-share") else "node_client.py"
 
 
 def layout(prog: str) -> argparse.HelpFormatter:
@@ -64,7 +71,7 @@ def limits_of(wish: str) -> Dict[str, Optional[float]]:
 def add_verbs(parser: argparse.ArgumentParser, shared: argparse.ArgumentParser) -> None:
     """The one-line forms; `shared` has the flags that may stand behind the word as well as before it."""
     shared.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="one object a line")
-    verbs = parser.add_subparsers(dest="verb", metavar="WORD", prog=PROGRAM, help=argparse.SUPPRESS)
+    verbs = parser.add_subparsers(dest="verb", metavar="WORD", prog=program(), help=argparse.SUPPRESS)
 
     def verb(name: str, does: str) -> argparse.ArgumentParser:
         return verbs.add_parser(name, parents=[shared], description=does, formatter_class=layout)
@@ -75,7 +82,7 @@ def add_verbs(parser: argparse.ArgumentParser, shared: argparse.ArgumentParser) 
     get.add_argument("--to", metavar="DIR", help="where it lands, if not here; with -: where it is while it comes")
     share = verb("share", "Share files and folders until another node has all of them.")
     share.add_argument("paths", metavar="PATH", nargs="+")
-    share.add_argument("--stay", action="store_true", help="go on until SIGTERM or Ctrl-C")
+    share.add_argument("--stay", action="store_true", default=argparse.SUPPRESS, help="go on until SIGTERM or Ctrl-C")
     verb("list", "List the files of the network.").add_argument("pattern", metavar="PATTERN", nargs="?", default="")
     verb("who", "Tell who is in the network.")
     verb("say", "Say something to everyone.").add_argument("text", metavar="TEXT", nargs="+")

@@ -51,7 +51,7 @@ from protocol.looks import safe_label, safe_text
 log = mishaps.logger("node")
 
 ANSWER_SECONDS = 30.0           # for what the network is asked; a list gives up by itself before
-NO_NETWORK = "There is no network here. The first one is opened by share, or by node_client.py without a word."
+NO_NETWORK = "There is no network here. The first one is opened by share, or by the program without such a word."
 
 
 class Ended(Exception):
@@ -172,6 +172,7 @@ class OneShot:
         code = EXIT_FAILED
         try:
             code = self._run(open_node)
+            self.output.check()
         except Exception as error:
             code = self._code_of(error)
         finally:
@@ -186,6 +187,8 @@ class OneShot:
         return verbs[self.flags.verb]()
 
     def _code_of(self, error: Exception) -> int:
+        if isinstance(error, OutputLost) and self.output.is_reader_gone and self.flags.verb in ("list", "who"):
+            return EXIT_OK                      # it has seen enough
         if isinstance(error, OutputLost):
             self.output.fail(EXIT_OUTPUT, str(error))
             return EXIT_OUTPUT
@@ -216,8 +219,6 @@ class OneShot:
             if self.node:
                 self._leave_node()
             self.output.close()
-        if self.output.is_lost and code in (EXIT_OK, EXIT_FAILED):
-            code = EXIT_OUTPUT
         if self.unsaid and code == EXIT_OK:
             code = EXIT_FAILED
         self._clear_away(code)
@@ -425,7 +426,7 @@ class OneShot:
         return self._wait_for_takers({row.file_id for row in rows})
 
     def _wait_for_takers(self, wanted: Set[bytes]) -> int:
-        if self.flags.stay:
+        if getattr(self.flags, "stay", False):
             with contextlib.suppress(Ended):
                 self._wait(lambda: False)
             return EXIT_INTERRUPTED if signal.SIGINT in self.signals else EXIT_OK

@@ -37,6 +37,7 @@ class Output:
     def __init__(self, is_json: bool, is_stream: bool) -> None:
         self.is_json, self.is_stream = is_json, is_stream
         self.lost = ""                          # why standard output takes no more
+        self.is_reader_gone = False             # that is why
         self._can_redraw = _is_terminal(sys.stderr) and os.environ.get("TERM") != "dumb"
         self._is_drawn = False
         self._told_at = float("-inf")           # when a progress object was written
@@ -53,6 +54,7 @@ class Output:
     def lose(self, error: Exception) -> None:
         """It could not be written to; from any thread."""
         self.lost = self.lost or why_lost(error)
+        self.is_reader_gone = isinstance(error, BrokenPipeError)
 
     def result(self, told: Optional[json_lines.Object], line: str) -> None:
         """What was asked for: as an object, or as a line."""

@@ -113,7 +113,8 @@ def _flag(check: Callable[[str], Any]) -> Callable[[str], Any]:
 def parse_flags(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     """The command line; wrong flags end the program with exit code 2, as argparse does."""
     parser = argparse.ArgumentParser(
-        prog=arguments.PROGRAM, usage=arguments.USAGE, epilog=arguments.EPILOG, formatter_class=arguments.layout)
+        prog=arguments.program(), usage=arguments.USAGE.format(arguments.program()), epilog=arguments.EPILOG,
+        formatter_class=arguments.layout)
     _add_flags(parser, False, None)
     parser.add_argument("--folder", metavar="DIR",
                         help=f"what is in it is shared; fetched files land there (default {DEFAULT_FOLDER})")
