@@ -52,6 +52,7 @@ from protocol.membership.promises import Promises
 from protocol.membership.proofs import share_digest
 from protocol.membership.searching import NO_LAST_NETWORK, decode_last_network, encode_last_network
 from protocol.messages import (
+    Guest,
     Join,
     LinkHello,
     ListPage,
@@ -443,6 +444,8 @@ class Peer:
         known_port = self.membership.search_port
         is_there = known_port == self.network.address[1] or not self.membership.may_rule
         self.network.hold_door(0 if is_there else known_port)
+        if not self.membership.may_rule:
+            self._members.send_to_supernode(Guest())
         entries = self.holdings.announce_anew()
         self._members.send_to_supernode(ShareDigest(share_digest(entries), len(entries)))
         self._lists.on_joined()

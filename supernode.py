@@ -106,6 +106,7 @@ class Supernode:
             messages.Pong: self.register.on_pong,
             messages.Leave: self.register.on_leave,
             messages.SetMesh: self.register.on_set_mesh,
+            messages.Guest: self.register.on_guest,
             messages.RosterRequest: self._on_roster_request,
             messages.Say: self._on_say,
             messages.ShareDigest: self.catalogue.on_share_digest,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from node_tests.stage.lab import MIB, content
-from protocol.results import DownloadDone, Outcome, SupernodeChanged
+from node_tests.stage.lab import MIB, Node, content
+from protocol.results import DownloadDone, Outcome, Stopped, SupernodeChanged, UploadDone
 
 GUEST = {"may_rule": False, "is_sharing": False}
 
@@ -34,14 +34,42 @@ def test_what_a_guest_has_and_fetches_is_announced_to_nobody(lab):
     assert bo.peer.shares() == []
 
 
-@pytest.mark.parametrize("end", ["quit", "kill"])
+def test_what_a_guest_has_is_given_to_nobody_who_knows_its_identity_either(lab):
+    ana = lab.node("ana")
+    secret = {"secret.txt": b"not for others"}
+    bo = lab.node("bo", shared=secret, **GUEST)
+    cy = lab.node("cy", shared=secret)
+    entry = next(entry for entry in ana.list() if entry.name == "secret.txt")
+    cy.kill()
+    ana.do("fetch", entry, lab.world.now, lambda answer: None)
+    lab.world.run_until(lambda: ana.told(Stopped), lab.world.now + 60)
+    assert ana.told(Stopped) and not bo.told(UploadDone)
+
+
+def test_a_supernode_that_leaves_hands_over_to_one_who_rules(lab):
+    ana = lab.node("ana")
+    lab.node("bo", **GUEST)
+    cy = lab.node("cy")
+    ana.quit()
+    lab.run(1)
+    assert cy.peer.is_supernode
+
+
+def quit_as_an_earlier_program(node):
+    """Which knows nothing of guests, and names the first that came."""
+    for line in node.peer.supernode.register.lines():
+        line.is_guest = False
+    node.quit()
+
+
+@pytest.mark.parametrize("end", [Node.quit, quit_as_an_earlier_program, Node.kill])
 def test_another_member_rules_when_the_supernode_goes_though_a_guest_came_before_it(lab, end):
     data = content(3 * MIB)
     ana = lab.node("ana")
     bo = lab.node("bo", **GUEST)
     cy = lab.node("cy", shared={"lab.iso": data})
-    getattr(ana, end)()
-    lab.run(25)
+    end(ana)
+    lab.run(15)
     assert cy.peer.is_supernode and not bo.peer.is_supernode
     assert bo.supernode_label() == "cy" and cy.peer.membership.roster.get(bo.peer.node_id) is not None
     assert [change.is_me for change in cy.told(SupernodeChanged)] == [True]

@@ -44,8 +44,8 @@ from prompt.settings import (
     default_name,
 )
 from protocol import mishaps, results
-from protocol.content.names import HIDDEN
-from protocol.content.troubles import FolderInUse
+from protocol.content.names import HIDDEN, check_name
+from protocol.content.troubles import BadName, FolderInUse
 from protocol.looks import safe_label, safe_text
 
 log = mishaps.logger("node")
@@ -352,7 +352,7 @@ class OneShot:
         entry = self._find(_bare(self.flags.wanted))
         if self.output.is_stream:
             return self._stream(entry)
-        self._look_at(os.path.join(self._folder, entry.name))
+        self._look_at(entry.name)
         return self._fetched(lambda peer, now, done: peer.fetch(entry, now, done))
 
     def _find(self, name: str) -> results.ListEntry:
@@ -368,10 +368,15 @@ class OneShot:
         entry: results.ListEntry = found[0]
         return entry
 
-    def _look_at(self, path: str) -> None:
+    def _look_at(self, name: str) -> None:
         """What stands there already is hashed, so that none of it is fetched again."""
-        if os.path.lexists(path):
-            self._ask(lambda peer, now, done: peer.share(os.path.abspath(path), now, done))
+        try:
+            check_name(name)                # it may lead anywhere; the download will refuse it
+        except BadName:
+            return
+        path = os.path.abspath(os.path.join(self._folder, name))
+        if "/" not in name and os.path.lexists(path):
+            self._ask(lambda peer, now, done: peer.share(path, now, done))
             looked: List[bool] = []
             self.node.look_now(lambda: self.later(lambda: looked.append(True)))
             self._wait(lambda: looked)

@@ -367,6 +367,11 @@ class Leave(NamedTuple):
     """Good-bye, from a member."""
 
 
+@_message(29)
+class Guest(NamedTuple):
+    """A member is there for one thing: it will rule nobody, so a handover names another one."""
+
+
 @_message(23)
 class Handover(NamedTuple):
     """The supernode leaves: the successor rules from this term on. `opening` hashes to the Welcome's commitment."""

@@ -81,8 +81,8 @@ class Holdings:
     # ---- what is here
 
     def size_of(self, file_id: bytes) -> Optional[int]:
-        """The size of a content that is here whole, shared or cached; else None."""
-        here = self._shared.first(file_id) or self._cached.get(file_id)
+        """The size of a content that is here whole for others, shared or cached; else None."""
+        here = (self._shared.first(file_id) if self._is_sharing else None) or self._cached.get(file_id)
         return here.size if here is not None else None
 
     def name_of(self, file_id: bytes) -> Optional[str]:

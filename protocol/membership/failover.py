@@ -142,6 +142,8 @@ class Succession:
         self._wake_at = now
         view = means.view
         order = [entry.node_id for entry in view.roster.succession(without=view.supernode_id)]
+        if not may_rule:  # whoever else takes over has a right to it
+            order.sort(key=lambda node_id: node_id == view.node_id)
         inquiry.election.begin(view.term, view.supernode_id, order, now)
 
     def next_deadline(self) -> float:

@@ -55,6 +55,7 @@ class Line:
         self.heirloom: Optional[messages.Heirloom] = None  # what it gives to its own members, should it ever rule
         self.was_lost = False  # it comes back from where it gave no sign for a while
         self.round_trip: Optional[float] = None  # seconds, as the member measured it
+        self.is_guest = False  # it rules nobody
         self.says_good_bye = False  # as soon as the doubt is over
         self.requests = Bucket(REQUESTS_PER_SECOND, REQUESTS_BURST, now)
         self._expires_at = now + RETURN_TIME  # when it has no link
@@ -203,7 +204,7 @@ class Register:
     def first_alive(self, now: float) -> Optional[Line]:
         """Who is to rule next."""
         for line in self.in_order():
-            if line.link not in (None, LOCAL_LINK) and line.is_ready and line.is_fresh(now):
+            if line.link not in (None, LOCAL_LINK) and line.is_ready and line.is_fresh(now) and not line.is_guest:
                 return line
         return None
 
@@ -341,6 +342,9 @@ class Register:
     def on_set_mesh(self, line: Line, message: messages.SetMesh, now: float) -> None:
         self.wish_mesh(line, message, now)
         self.switch_mesh(line, now)
+
+    def on_guest(self, line: Line, message: messages.Guest, now: float) -> None:
+        line.is_guest = True
 
     def wish_mesh(self, line: Line, message: messages.SetMesh, now: float) -> None:
         """What it wants is known, and comes about at one of the next looks."""
