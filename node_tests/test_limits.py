@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from node_tests.stage.lab import MIB, content
+from prompt.commands import parse_command
+from prompt.console import Console
 from protocol.rates import LIMIT_BURST_SECONDS, LIMIT_SPAN_MIN, Limit
 from protocol.results import ChatReceived, DownloadDone, Stopped
 
@@ -151,3 +153,39 @@ def test_a_folder_of_small_files_keeps_to_the_limit(lab):
     bo.do("set_limits", None, 1e6, lab.world.now)
     done = bo.fetched("talks")
     assert isinstance(done, DownloadDone) and done.seconds >= seconds_of(4e6, 1e6)
+
+
+# ---- at the prompt
+
+
+class Prompt:
+    """As much of the program as the command L needs, over a node in the simulator."""
+
+    def __init__(self, node):
+        self.clock = lambda: node.world.now
+        self.terminal, self.signals, self.said, self.has_failed = None, [], [], False
+        self.node = self
+        self.peer, self.call = node.peer, lambda closure: closure(node.world.now)
+        self.later, self.say = lambda closure: closure(), self.said.append
+
+    def fail(self):
+        self.has_failed = True
+
+
+@pytest.mark.parametrize("line, limits, told", [
+    ("L", (1e6, None), "* files are sent at 1.0 MB/s at most, fetched without limit"),
+    ("L down 20M", (1e6, 20e6), "* files are sent at 1.0 MB/s at most, fetched at 20.0 MB/s at most"),
+    ("limit UP 500k", (5e5, None), "* files are sent at 500.0 kB/s at most, fetched without limit"),
+    ("L up off down 2G", (None, 2e9), "* files are sent without limit, fetched at 2.0 GB/s at most"),
+    ("l off", (None, None), "* files are sent without limit, fetched without limit"),
+    ("L 5M", (1e6, None), "L is told up or down and how fast: L up 5M; L off takes both limits away, L alone tells."),
+    ("L up 5", (1e6, None), "A limit is a number with k, M or G, such as 5M (5 MB/s), or off."),
+])  # fmt: skip
+def test_limits_are_set_and_told_at_the_prompt(lab, line, limits, told):
+    node = lab.node("ana")
+    node.do("set_limits", 1e6, None, lab.world.now)
+    prompt = Prompt(node)
+    command, argument = parse_command(line)
+    command.run(Console(prompt), argument)
+    assert (node.peer.limits(), prompt.said) == (limits, [told])
+    assert prompt.has_failed == (not told.startswith("*"))
