@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from node_tests.stage.running import PATIENCE, ROOT, Running, free_port
-from prompt import json_lines
+from prompt import json_lines, verbs
 from prompt.arguments import check_limit, limits_of
 from prompt.oneshot import OneShot
 from prompt.settings import NodeError, parse_flags
@@ -154,6 +154,15 @@ def test_each_ending_has_its_exit_code_and_leaves_nothing_behind(capsys, tmp_pat
     assert ended.settings is None or not os.path.exists(ended.settings.visit.scans or ended.settings.folder)
 
 
+def test_where_no_temporary_folder_can_be_made_that_is_said(capsys, monkeypatch):
+    def refused(prefix):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("tempfile.mkdtemp", refused)
+    ended = Play(capsys, "list")
+    assert (ended.code, ended.err) == (6, "!! No temporary folder can be made: read-only file system.\n")
+
+
 def test_a_folder_of_which_files_were_left_out_has_an_exit_code_of_its_own(capsys):
     class Partly(results.DownloadDone):
         left_out = 2
@@ -161,18 +170,18 @@ def test_a_folder_of_which_files_were_left_out_has_an_exit_code_of_its_own(capsy
     done = Partly(*DONE)
     once = OneShot(parse_flags(["get", "photos"]))
     once.ending = done
-    assert once._code_of_ending() == 5 and json_lines.OBJECTS[results.DownloadDone](done)["left_out"] == 2
+    assert verbs.code_of_ending(once) == 5 and json_lines.OBJECTS[results.DownloadDone](done)["left_out"] == 2
 
 
 def test_a_download_that_waits_a_minute_for_room_on_the_disk_ends(capsys):
     once, now = OneShot(parse_flags(["get", "lab.iso"])), [0.0]
     once.clock = lambda: now[0]
     once.on_event(results.Paused(1, "lab.iso", 1000, 4000, 3000, 10))
-    assert not once._has_waited_for_room()
+    assert not verbs.has_waited_for_room(once)
     now[0] = 61.0
-    assert once._has_waited_for_room()
+    assert verbs.has_waited_for_room(once)
     once.on_event(results.Resumed(1, "lab.iso"))
-    assert not once._has_waited_for_room()
+    assert not verbs.has_waited_for_room(once)
 
 
 def test_a_signal_ends_it_properly_with_its_exit_code(capsys):

@@ -24,6 +24,14 @@ class OutputLost(Exception):
     """Standard output takes no more; says why."""
 
 
+class Ended(Exception):
+    """Ends the run with this exit code; a sentence says why."""
+
+    def __init__(self, code: int, why: str = "") -> None:
+        super().__init__(why)
+        self.code, self.why = code, why
+
+
 def why_lost(error: Exception) -> str:
     """The sentence for it."""
     if isinstance(error, BrokenPipeError):

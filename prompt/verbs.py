@@ -1,0 +1,238 @@
+"""What each of the one-line forms does, once the node is in a network: the exit code, or `Ended` with a sentence."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+from typing import Any, Callable, Dict, List, Optional, Protocol, Sequence, Set
+
+from prompt import json_lines, lines
+from prompt.console import SCRIPT_PAUSE_SECONDS, SCRIPT_SAY_SECONDS
+from prompt.output import Ended, Output, StreamWriter
+from prompt.settings import (
+    EXIT_ADDRESS,
+    EXIT_FAILED,
+    EXIT_FLAGS,
+    EXIT_INCOMPLETE,
+    EXIT_INTERRUPTED,
+    EXIT_NOT_FOUND,
+    EXIT_OK,
+    EXIT_OUTPUT,
+)
+from protocol import results
+from protocol.content.names import check_name
+from protocol.content.troubles import BadName
+from protocol.looks import safe_label, safe_text
+
+
+class Run(Protocol):
+    """What a verb asks of the run that it is part of (`OneShot`)."""
+
+    flags: argparse.Namespace
+    output: Output
+    node: Any
+    folder: str  # where things land
+    clock: Callable[[], float]
+    signals: List[int]
+    outcome: Optional[results.Outcome]
+    ending: Optional[Any]  # DownloadDone or Stopped of what is fetched
+    paused_at: Optional[float]  # since when it waits for room on the disk
+    sent: Set[bytes]  # what somebody has all of
+
+    def later(self, closure: Callable[[], None]) -> None: ...
+
+    def wait(self, is_met: Callable[[], Any], seconds: float = ...) -> bool:
+        """Waits for it; False when the time is over."""
+
+    def ask(self, call: Callable[..., None], seconds: float = ...) -> Any:
+        """What `call(peer, now, done)`, on the node thread, calls `done` with; None if it never does."""
+
+    def end(self, event: Any) -> None:
+        """This is how the transfer ended."""
+
+
+# ---- list, who, say
+
+
+def list_files(run: Run) -> int:
+    """list: the files of the network."""
+    pattern = run.flags.pattern
+    rows = run.ask(lambda peer, now, done: peer.list_files(pattern, now, done))
+    if rows is None:
+        raise Ended(EXIT_ADDRESS, "The list did not come; try again soon.")
+    if not rows and pattern:
+        raise Ended(EXIT_NOT_FOUND, f'No file here matches "{safe_text(pattern, 60)}".')
+    cells = [row[1:] for row in lines.file_rows(rows)]
+    _tell_rows(run, [json_lines.file_object(row) for row in rows], cells, (1,))
+    return EXIT_OK
+
+
+def who(run: Run) -> int:
+    """who: the others in the network."""
+    rows = run.ask(lambda peer, now, done: done(peer.members(now))) or ()
+    others = [row for row in rows if not row.is_me]     # this visit ends with this answer
+    cells = [lines.member_cells(row) for row in others]
+    _tell_rows(run, [json_lines.member_object(row) for row in others], cells, ())
+    return EXIT_OK
+
+
+def _tell_rows(run: Run, objects: Sequence[Any], cells: Sequence[Sequence[str]], right: Sequence[int]) -> None:
+    if run.output.is_json:
+        for one in objects:
+            run.output.result(one, "")
+    else:
+        for line in lines.table(cells, right, run.output.width()):
+            run.output.result(None, line.strip() if run.output.width() is None else line)
+
+
+def say_line(run: Run) -> int:
+    """say: a line of chat, which has come back when this ends."""
+    text = " ".join(run.flags.text).encode("utf-8", "replace").decode("utf-8")
+    patience, at_most = SCRIPT_SAY_SECONDS
+
+    def say(peer: Any, now: float, done: Callable[..., None]) -> None:
+        if peer.say(text, now):
+            peer.finish_saying(patience, at_most, now, lambda: done(True))
+        else:
+            done(False)
+    if not run.ask(say, at_most + 1.0):
+        raise Ended(EXIT_FAILED, "It could not be said.")
+    if run.output.is_json:
+        run.output.result({"event": "said", "text": text}, "")
+    return EXIT_OK
+
+
+# ---- get
+
+
+def get(run: Run) -> int:
+    """get: a file or folder into the present one, or to standard output."""
+    entry = _find(run, bare(run.flags.wanted))
+    if run.output.is_stream:
+        return _stream(run, entry)
+    _look_at(run, entry.name)
+    return _fetched(run, lambda peer, now, done: peer.fetch(entry, now, done))
+
+
+def _find(run: Run, name: str) -> results.ListEntry:
+    found = run.ask(lambda peer, now, done: peer.find(name, now, done))
+    if found is None:
+        raise Ended(EXIT_ADDRESS, "The list did not come; try again soon.")
+    if not found:
+        raise Ended(EXIT_NOT_FOUND, f"{safe_text(name)}  nobody here has it")
+    if len(found) > 1:
+        rows = lines.table([row[1:] for row in lines.file_rows(found)], (1,))
+        told = f'Several files match "{safe_text(name, 60)}"; one is to be named:'
+        raise Ended(EXIT_FLAGS, "\n".join([told, *rows]))
+    entry: results.ListEntry = found[0]
+    return entry
+
+
+def _look_at(run: Run, name: str) -> None:
+    """What stands there already is hashed, so that none of it is fetched again."""
+    try:
+        check_name(name)                # it may lead anywhere; the download will refuse it
+    except BadName:
+        return
+    path = os.path.abspath(os.path.join(run.folder, name))
+    if "/" not in name and os.path.lexists(path):
+        run.ask(lambda peer, now, done: peer.share(path, now, done))
+        _scan(run)
+
+
+def _fetched(run: Run, fetch: Callable[..., None]) -> int:
+    """Asks for it and waits for its end."""
+    answer = run.ask(fetch) or results.FetchAnswer("")
+    if answer.kind == "already here":
+        one, here = answer.entries[0], answer.path or ""
+        run.end(results.DownloadDone(0, one.name, one.size, 0.0, (), one.file_id, here, None, True, 0))
+        return EXIT_OK
+    if answer.kind != "started":
+        raise Ended(EXIT_ADDRESS, "There is no network at the moment; try again soon.")
+    run.wait(lambda: run.ending is not None or has_waited_for_room(run) or run.output.is_lost)
+    run.output.check()
+    if run.ending is None:
+        raise Ended(EXIT_OUTPUT, "The disk has no room for the rest; what came is kept, the same line goes on.")
+    return code_of_ending(run)
+
+
+def code_of_ending(run: Run) -> int:
+    if isinstance(run.ending, results.Stopped):
+        return EXIT_FAILED
+    return EXIT_INCOMPLETE if getattr(run.ending, "left_out", 0) else EXIT_OK
+
+
+def has_waited_for_room(run: Run) -> bool:
+    """Has the disk had no room for the rest for as long as a script waits?"""
+    return run.paused_at is not None and run.clock() - run.paused_at >= SCRIPT_PAUSE_SECONDS
+
+
+def _stream(run: Run, entry: results.ListEntry) -> int:
+    if entry.is_folder:
+        raise Ended(EXIT_FLAGS, f"{safe_text(entry.name)} is a folder; get NAME - writes one file.")
+    writer = StreamWriter(run.node.call, run.output)
+    return _fetched(run, lambda peer, now, done: peer.stream(entry, writer.take, now, done))
+
+
+# ---- share
+
+
+def share(run: Run) -> int:
+    """share: until another node has all of it, or for as long as the person wants."""
+    for path in run.flags.paths:
+        said = run.ask(lambda peer, now, done, path=path: peer.share(os.path.abspath(path), now, done))
+        if not said or said.startswith("!!"):
+            raise Ended(EXIT_FAILED, (said or "It cannot be shared.")[2:].strip())
+    run.output.aside(None, "* reading ...")
+    _scan(run)
+    rows = run.ask(lambda peer, now, done: done(peer.shares())) or ()
+    if not rows:
+        raise Ended(EXIT_FAILED, "Nothing of this can be shared.")
+    for row in rows:
+        what = {"event": "shared", **json_lines.file_object(row)}
+        run.output.result(what, f"* {lines.file_cells(row)[1]}  {lines.format_size(row.size)} is shared"
+                                 f"  id {lines.short_id(row.file_id)}")
+    return _wait_for_takers(run, {row.file_id for row in rows})
+
+
+def _wait_for_takers(run: Run, wanted: Set[bytes]) -> int:
+    if getattr(run.flags, "stay", False):
+        with contextlib.suppress(Ended):
+            run.wait(lambda: False)
+        return EXIT_INTERRUPTED if signal.SIGINT in run.signals else EXIT_OK
+    if run.outcome and run.outcome.kind == "joined":
+        _see_who_has(run, wanted)
+    if not wanted <= run.sent:
+        run.output.aside(None, "* until somebody has it all; Ctrl-C ends it before")
+    run.wait(lambda: wanted <= run.sent)
+    return EXIT_OK
+
+
+def _see_who_has(run: Run, wanted: Set[bytes]) -> None:
+    """What another node has all of already needs nobody to fetch it."""
+    for row in run.ask(lambda peer, now, done: done(peer.shares())) or ():
+        for entry in run.ask(lambda peer, now, done, row=row: peer.find(row.name, now, done)) or ():
+            others = [label for label, one in zip(entry.holders, entry.holder_ids) if one != run.node.peer.node_id]
+            if entry.file_id in wanted and others:
+                run.sent.add(entry.file_id)
+                text = f"{safe_label(others[0])} has {safe_text(entry.name)} already"
+                run.output.aside(results.Notice(text), f"* {text}")
+
+
+def _scan(run: Run) -> None:
+    """Waits until all that was named is read."""
+    looked: List[bool] = []
+    run.node.look_now(lambda: run.later(lambda: looked.append(True)))
+    run.wait(lambda: looked)
+
+
+def bare(name: str) -> str:
+    """A name as `list` shows it, without the slash of a folder."""
+    return name.rstrip("/") or name
+
+
+VERBS: Dict[str, Callable[[Run], int]] = {
+    "get": get, "share": share, "list": list_files, "who": who, "say": say_line,
+}  # fmt: skip
