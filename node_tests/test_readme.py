@@ -98,6 +98,11 @@ def ends_well(command, on, tmp_path):
         assert running.end() == 0, running.story()
 
 
+def makes_one_file(command, on, tmp_path):
+    ends_well(command, on, tmp_path)
+    assert (tmp_path / "lab-share.pyz").stat().st_size
+
+
 RUN = {  # the first that fits a command runs it
     r"node_client\.py$": starts_and_is_the_first,
     r"\| python node_client\.py --ip ": fetches_from_a_script,
@@ -106,6 +111,8 @@ RUN = {  # the first that fits a command runs it
     TIMELINE: None,  # with the trace of the one above
     r"test_\w+\.py (\w+ )?[\d-]+$": ends_well,
     r"node_(supernode|share|request)\.py ": None,  # together, below
+    r"node_client\.py (share|get) lab\.iso$": None,  # the same
+    r"\.ci/pack\.py$": makes_one_file,
 }
 
 
@@ -118,6 +125,17 @@ def test_a_command_does_what_the_readme_says(command, on, tmp_path):
     (run, *_) = [run for pattern, run in RUN.items() if re.search(pattern, command)]
     if run is not None:
         run(command, on, tmp_path)
+
+
+def test_a_file_goes_from_one_machine_to_another_by_two_lines_and_no_question(on, tmp_path):
+    share, get = [command for command in commands() if re.search(r"node_client\.py (share|get) lab\.iso$", command)]
+    (tmp_path / "here").mkdir()
+    (tmp_path / "lab.iso").write_bytes(b"all of it")
+    with Running(*words_of(share), on=on, cwd=tmp_path) as sharer:
+        sharer.expect("lab.iso .* is shared")
+        with Running(*words_of(get), on=on, cwd=tmp_path / "here") as getter:
+            assert (getter.end(), sharer.end()) == (0, 0), getter.story() + sharer.story()
+    assert (tmp_path / "here" / "lab.iso").read_bytes() == b"all of it"
 
 
 def test_three_terminals_side_by_side_end_with_pass(on):
