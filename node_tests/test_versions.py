@@ -105,3 +105,21 @@ def test_an_earlier_program_and_this_one_share_a_network_or_say_why_not(tmp_path
             work_together(pair)
         else:
             (pair.bo if supernode == "earlier" else pair.ana).expect(earlier.parting)
+
+
+def test_one_line_fetches_from_an_earlier_program_which_hears_what_it_does_not_know(tmp_path):
+    """A guest tells its supernode that it is one; an earlier one lets that pass."""
+    old, port = unpack(VERSIONS[-1].commit, tmp_path / "earlier"), free_port()
+    shared, here = tmp_path / "ana" / "shared", tmp_path / "here"
+    shared.mkdir(parents=True)
+    here.mkdir()
+    (shared / "notes.pdf").write_bytes(os.urandom(CONTENT_SIZE))
+    flags = ("--ip", "127.0.0.1", "--port", port)
+    with Running(str(old), *flags, "--name", "ana", cwd=tmp_path / "ana") as ana:
+        ana.expect(r"^\* supernode at ")
+        ana.ask_until("G", "notes.pdf")
+        with Running("node_client.py", "get", "notes.pdf", *flags, "--name", "bo", cwd=here) as get:
+            assert get.end() == 0, get.story()
+        ana.expect(r"^\* bo left")
+        assert ana.count("Traceback|^!!") == 0, ana.story()
+    assert (here / "notes.pdf").read_bytes() == (shared / "notes.pdf").read_bytes()

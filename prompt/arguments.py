@@ -21,12 +21,10 @@ USAGE = """{0} [flags]                asks, then has a prompt
        {0} [flags] list [PATTERN] | who | say TEXT"""
 
 EPILOG = """\
-NAME is as list shows it; get NAME - writes it to standard output. With --json
-such a line tells all in one object a line. Without such a word each flag skips
-its question, and commands may be piped in; at the prompt, ? lists them.
+NAME is as list shows it; - writes it to standard output. --json behind a word:
+one object a line. Without a word, commands may be piped in; ? at the prompt.
 Exit codes: 0 done, 1 a transfer failed, 2 wrong use, 3 no network or address,
-4 not found, 5 some files of a folder left out (4 and 5 of these words only),
-6 output or memory, 130 Ctrl-C."""
+6 output or memory, 130 Ctrl-C; of a word 4, not found, and 5, files left out."""
 
 
 def program() -> str:

@@ -117,7 +117,7 @@ def parse_flags(argv: Optional[Sequence[str]]) -> argparse.Namespace:
         formatter_class=arguments.layout)
     _add_flags(parser, False, None)
     parser.add_argument("--folder", metavar="DIR",
-                        help=f"what is in it is shared; fetched files land there (default {DEFAULT_FOLDER})")
+                        help=f"for what is shared and what is fetched (default {DEFAULT_FOLDER})")
     shared = argparse.ArgumentParser(add_help=False)
     _add_flags(shared, argparse.SUPPRESS, argparse.SUPPRESS)
     arguments.add_verbs(parser, shared)
