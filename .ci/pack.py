@@ -33,7 +33,7 @@ sys.exit(main())
 def bare(source: bytes) -> bytes:
     """A module without its comments and docstrings, each statement in its line."""
     text = source.decode("utf-8")
-    lines = [line.encode("utf-8") for line in text.splitlines(keepends=True)]
+    lines = source.splitlines(keepends=True)
     for kind, _, (row, column), _, line in tokenize.tokenize(io.BytesIO(source).readline):
         if kind == tokenize.COMMENT and not line.startswith("#!"):
             lines[row - 1] = text_before(lines[row - 1], column).rstrip() + b"\n"

@@ -61,10 +61,8 @@ class FakePeer:
 
     def say(self, text, now):
         self.said.append(text)
+        self.notify(results.ChatReceived("me", text, True))
         return text != "unsayable"
-
-    def finish_saying(self, patience, at_most, now, then, left=0):
-        then()
 
     def share(self, path, now, done):
         self.shared.append(path)
@@ -253,6 +251,18 @@ def test_results_go_to_standard_output_and_all_else_to_standard_error(capsys):
     assert Play(capsys, "list").out == "lab.iso  4.0 kB  ana  1 source\n"
     stopped = Play(capsys, "get", "lab.iso", ends=(STOPPED,))
     assert stopped.out == "" and stopped.err.endswith("1.0 kB kept; the same line goes on with it\n")
+
+
+def test_what_goes_wrong_with_one_line_about_the_network_ends_nothing(capsys):
+    odd = results.Notice(None)  # nobody tells such a thing
+    assert Play(capsys, "get", "lab.iso", ends=(odd, DONE)).code == 0
+
+
+def test_a_text_is_said_when_it_came_back(capsys, monkeypatch):
+    monkeypatch.setattr(verbs, "SCRIPT_SAY_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr(FakePeer, "say", lambda self, text, now: True)
+    ended = Play(capsys, "say", "hello", "--json")
+    assert ended.code == 1 and [told["event"] for told in ended.objects] == ["error"]
 
 
 # ---- what kind of node it is

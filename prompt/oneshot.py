@@ -68,7 +68,7 @@ class OneShot:
         self.row: Optional[results.TransferRow] = None  # how it stands
         self.paused_at: Optional[float] = None      # since when it waits for room on the disk
         self.sent: Set[bytes] = set()               # what somebody has all of
-        self.unsaid = 0
+        self.has_heard = False                      # what was said came back
         self.folder = self._temporary = self._hidden = ""
 
     # ---- what arrives
@@ -107,10 +107,11 @@ class OneShot:
             self.output.aside(event, line_for(event))
         elif isinstance(event, results.Notice):
             self.output.aside(event, line_for(event))
-        elif isinstance(event, results.Unsaid):
-            self.unsaid += event.line_count
+        elif isinstance(event, results.ChatReceived):
+            self.has_heard = self.has_heard or event.is_me
 
     def end(self, event: Any) -> None:
+        """This is how the transfer ended."""
         self.ending = event
         if isinstance(event, results.Stopped):
             again = f"{safe_text(event.name)} goes on"
@@ -131,8 +132,17 @@ class OneShot:
         with contextlib.suppress(queue.Empty):
             closure = next_of(self.inbox, wait)
             while True:
-                closure()
+                self._guarded(closure)
                 closure = self.inbox.get_nowait()
+
+    def _guarded(self, closure: Callable[[], None]) -> None:
+        try:
+            closure()
+        except OutputLost:
+            if not self.is_leaving:             # what else is to be done is done then
+                raise
+        except Exception:
+            log.exception("a notification was dropped")
 
     def wait(self, is_met: Callable[[], Any], seconds: float = float("inf")) -> bool:
         """Waits for it; False when the time is over. A signal ends the run."""
@@ -151,7 +161,11 @@ class OneShot:
         answers: List[Any] = []
 
         def run(now: float) -> None:
-            call(self.node.peer, now, lambda answer=None: self.later(lambda: answers.append(answer)))
+            try:
+                call(self.node.peer, now, lambda answer=None: self.later(lambda: answers.append(answer)))
+            except Exception:
+                self.later(lambda: answers.append(None))
+                raise
         self.node.call(run)
         self.wait(lambda: answers, seconds)
         return answers[0] if answers else None
@@ -209,12 +223,9 @@ class OneShot:
         if signal.SIGINT in self.signals and code == EXIT_OK:
             code = EXIT_INTERRUPTED
         self.is_leaving = True
-        with contextlib.suppress(OutputLost):
-            if self.node:
-                self._leave_node()
-            self.output.close()
-        if self.unsaid and code == EXIT_OK:
-            code = EXIT_FAILED
+        if self.node:
+            self._leave_node()
+        self.output.close()
         self._clear_away(code)
         return code
 

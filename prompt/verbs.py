@@ -40,6 +40,7 @@ class Run(Protocol):
     ending: Optional[Any]  # DownloadDone or Stopped of what is fetched
     paused_at: Optional[float]  # since when it waits for room on the disk
     sent: Set[bytes]  # what somebody has all of
+    has_heard: bool  # what was said came back
 
     def later(self, closure: Callable[[], None]) -> None: ...
 
@@ -90,14 +91,8 @@ def _tell_rows(run: Run, objects: Sequence[Any], cells: Sequence[Sequence[str]],
 def say_line(run: Run) -> int:
     """say: a line of chat, which has come back when this ends."""
     text = " ".join(run.flags.text).encode("utf-8", "replace").decode("utf-8")
-    patience, at_most = SCRIPT_SAY_SECONDS
-
-    def say(peer: Any, now: float, done: Callable[..., None]) -> None:
-        if peer.say(text, now):
-            peer.finish_saying(patience, at_most, now, lambda: done(True))
-        else:
-            done(False)
-    if not run.ask(say, at_most + 1.0):
+    is_taken = run.ask(lambda peer, now, done: done(peer.say(text, now)))
+    if not is_taken or not run.wait(lambda: run.has_heard, SCRIPT_SAY_SECONDS[1]):
         raise Ended(EXIT_FAILED, "It could not be said.")
     if run.output.is_json:
         run.output.result({"event": "said", "text": text}, "")
@@ -139,7 +134,7 @@ def _look_at(run: Run, name: str) -> None:
     path = os.path.abspath(os.path.join(run.folder, name))
     if "/" not in name and os.path.lexists(path):
         run.ask(lambda peer, now, done: peer.share(path, now, done))
-        _scan(run)
+        _scan(run, f"* reading what is here of {safe_text(name)} ...", 1.0)
 
 
 def _fetched(run: Run, fetch: Callable[..., None]) -> int:
@@ -185,8 +180,7 @@ def share(run: Run) -> int:
         said = run.ask(lambda peer, now, done, path=path: peer.share(os.path.abspath(path), now, done))
         if not said or said.startswith("!!"):
             raise Ended(EXIT_FAILED, (said or "It cannot be shared.")[2:].strip())
-    run.output.aside(None, "* reading ...")
-    _scan(run)
+    _scan(run, "* reading ...", 0.5)
     rows = run.ask(lambda peer, now, done: done(peer.shares())) or ()
     if not rows:
         raise Ended(EXIT_FAILED, "Nothing of this can be shared.")
@@ -221,11 +215,13 @@ def _see_who_has(run: Run, wanted: Set[bytes]) -> None:
                 run.output.aside(results.Notice(text), f"* {text}")
 
 
-def _scan(run: Run) -> None:
-    """Waits until all that was named is read."""
+def _scan(run: Run, told: str, after: float) -> None:
+    """Waits until all that was named is read; that is told if it takes longer than so many seconds."""
     looked: List[bool] = []
     run.node.look_now(lambda: run.later(lambda: looked.append(True)))
-    run.wait(lambda: looked)
+    if not run.wait(lambda: looked, after):
+        run.output.aside(None, told)
+        run.wait(lambda: looked)
 
 
 def bare(name: str) -> str:
