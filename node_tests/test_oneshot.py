@@ -289,10 +289,15 @@ def test_what_is_fetched_lands_here_or_where_it_is_told(capsys, tmp_path):
 def test_what_stands_there_already_is_looked_at_before_anything_is_fetched(capsys, tmp_path):
     assert Play(capsys, "get", "lab.iso").node.peer.shared == []
     (tmp_path / "lab.iso").write_bytes(b"x" * 4000)
-    for name in ("../outside", str(tmp_path / "lab.iso"), ".node", "a/../lab.iso"):
-        (tmp_path.parent / "outside").write_bytes(b"x" * 4000)
-        assert Play(capsys, "get", "x", files=(ENTRY._replace(name=name),)).node.peer.shared == []
     assert Play(capsys, "get", "lab.iso").node.peer.shared == [str(tmp_path / "lab.iso")]
+
+
+def test_a_name_that_leads_outside_is_not_looked_at(capsys, tmp_path):
+    for path in (tmp_path.parent / "outside", tmp_path / "lab.iso"):
+        path.write_bytes(b"x" * 4000)
+    (tmp_path / ".node").mkdir()
+    for name in ("../outside", str(tmp_path / "lab.iso"), ".node", "a/../lab.iso"):
+        assert Play(capsys, "get", "x", files=(ENTRY._replace(name=name),)).node.peer.shared == []
 
 
 def test_two_of_the_same_at_once_is_told_and_the_state_of_the_first_stays(capsys, tmp_path):

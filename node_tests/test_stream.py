@@ -102,12 +102,12 @@ def test_no_byte_of_a_wrong_piece_is_handed_over(lab):
 
 def test_what_cannot_come_to_its_end_says_so(lab):
     lab.node("ana")
-    bo = lab.node("bo", shared={"lab.iso": content(40 * MIB)})
+    bo = lab.node("bo", shared={"lab.iso": content(12 * MIB)})
     cy = lab.node("cy")
-    cy.do("set_limits", None, 5e6, lab.world.now)
+    cy.do("set_limits", None, 2e6, lab.world.now)
     reader = Reader(cy)
     begin(cy, reader)
     lab.run(2)
     bo.kill()
     assert isinstance(run_until_ended(cy, 120), Stopped)
-    assert 0 < len(reader.data) < 40 * MIB and reader.data == content(40 * MIB)[: len(reader.data)]
+    assert 0 < len(reader.data) < 12 * MIB and reader.data == content(12 * MIB)[: len(reader.data)]
