@@ -389,6 +389,8 @@ def test_a_lab_in_single_lines(tmp_path):
         assert (bo / "lab.iso").read_bytes() == data and os.listdir(bo) == ["lab.iso"]
         again = call(port, "get", "lab.iso", cwd=bo)
         assert again.returncode == 0 and b"was here already" in again.stdout
+        shared = call(port, "share", "lab.iso", cwd=bo)
+        assert (shared.returncode, b"* ana has lab.iso already" in shared.stderr) == (0, True), shared
         if os.name != "nt":
             ana.signal(signal.SIGTERM)
             assert ana.end() == 0, ana.story()
