@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Callable, List, NamedTuple, Optional, Tuple
 
 from prompt.console import Console
-from prompt.lines import table
+from prompt.table import help_table
 from protocol.looks import safe_text
 
 
@@ -20,7 +20,7 @@ class Command(NamedTuple):
 
 def show_help(console: Console, what: str) -> None:
     """?: one screen, or one command with an example."""
-    for line in help_lines(what):
+    for line in help_lines(what, console.width()):
         console.say(line)
 
 
@@ -64,13 +64,13 @@ def unknown_line(line: str) -> str:
     return f'Unknown: "{safe_text(word, 40)}".{guess} (? for help)'
 
 
-def help_lines(what: str = "") -> List[str]:
-    """One screen of help, or one command with an example."""
+def help_lines(what: str = "", columns: Optional[int] = None) -> List[str]:
+    """One screen of help, or one command with an example; wrapped at words where the window is narrow."""
     command = BY_WORD.get(what.lower())
     if command:
         return [f"{command.usage}   {command.does}", f"  for example: {command.example}",
                 f"  also: {', '.join(command.words[1:])}" if command.words[1:] else "  no other word"]
     if what:
         return [unknown_line(what)]
-    return table([(command.usage, command.does, f"({command.words[1]})" if len(command.words) > 1 else "")
-                  for command in COMMANDS])
+    return help_table([(command.usage, command.does, f"({command.words[1]})" if len(command.words) > 1 else "")
+                       for command in COMMANDS], columns)

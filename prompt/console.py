@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import math
 import os
 from typing import Any, Callable, Dict, List, Optional, Protocol, Sequence, Tuple
@@ -12,7 +13,6 @@ from prompt import lines
 from prompt.arguments import limits_of
 from prompt.comings import Comings
 from prompt.lines import (
-    file_rows,
     format_size,
     limits_line,
     member_cells,
@@ -20,10 +20,10 @@ from prompt.lines import (
     progress_line,
     share_lines,
     short_id,
-    table,
     transfer_cells,
 )
 from prompt.settings import DEFAULT_FOLDER, check_target
+from prompt.table import file_lines, fitted
 from prompt.terminal import Terminal
 from protocol import results
 from protocol.addresses import is_loopback_host
@@ -108,6 +108,10 @@ class Console:
     def say(self, line: str) -> None:
         """One line for the person."""
         self._life.say(line)
+
+    def width(self) -> Optional[int]:
+        """Of the window, in columns; None where there is none."""
+        return self._life.terminal.width()
 
     def draw(self) -> None:
         """What has become due to be shown."""
@@ -202,8 +206,9 @@ class Console:
                 raise
         self._life.node.call(run)
 
-    def _show_table(self, rows: Sequence[Sequence[str]], right: Sequence[int], none: str) -> None:
-        for line in table(rows, right, self._life.terminal.width()) if rows else [none]:
+    def _show_table(self, rows: Sequence[Sequence[str]], right: Sequence[int], names: Sequence[int], none: str) -> None:
+        """A line for each row; in a narrow window the columns `names` give way, or a row takes several lines."""
+        for line in itertools.chain(*fitted(rows, right, self.width(), names)) if rows else [none]:
             self.say(line)
 
     def list_files(self, pattern: str) -> None:
@@ -231,7 +236,8 @@ class Console:
         """As many rows of the list as fit the window; all where there is none."""
         count = self._life.terminal.page() or len(self.unshown)
         page, self.unshown = self.unshown[:count], self.unshown[count:]
-        self._show_table(file_rows(page), (0, 2), none)
+        for line in file_lines(page, self.width()) if page else [none]:
+            self.say(line)
         if self.unshown:
             self.say(f"  {len(self.rows) - len(self.unshown)} of {len(self.rows)} rows; G + shows more, "
                      "and R number takes any")
@@ -351,7 +357,7 @@ class Console:
 
     def _show_shares(self, rows: Any) -> None:
         cells = [(safe_text(row.name), format_size(row.size), f"id {short_id(row.file_id)}") for row in rows or ()]
-        self._show_table(cells, (1,), "You share nothing yet. B path shares a file or folder.")
+        self._show_table(cells, (1,), (0,), "You share nothing yet. B path shares a file or folder.")
 
     def _say_share(self, text: Any) -> None:
         self._say_result(text)
@@ -371,7 +377,7 @@ class Console:
     def _show_members(self, rows: Any) -> None:
         rows = [row._replace(address=(self._life.node.ip, row.address[1])) if row.address[0] == "0.0.0.0" else row
                 for row in rows or ()]
-        self._show_table([member_cells(row) for row in rows], (), "Nobody is here: there is no network.")
+        self._show_table([member_cells(row) for row in rows], (), (0,), "Nobody is here: there is no network.")
 
     def view(self, _: str) -> None:
         """V: the transfers."""
@@ -379,10 +385,11 @@ class Console:
 
     def _show_transfers(self, rows: Any) -> None:
         rows = rows or ()
-        told = table([transfer_cells(row) for row in rows], (0, 3), self._life.terminal.width())
-        for row, line in zip(rows, told):
-            self.say(line)
-            for share in share_lines(row, self._life.terminal.width()):
+        told = fitted([transfer_cells(row) for row in rows], (0, 3), self.width(), (1, 7))
+        for row, told_of_it in zip(rows, told):
+            for line in told_of_it:
+                self.say(line)
+            for share in share_lines(row, self.width()):
                 self.say(share)
         if not rows:
             self.say("No transfers.")

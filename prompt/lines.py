@@ -71,7 +71,8 @@ def place_of(text: str, columns: int) -> Tuple[int, int]:
     return (row + 1, 0) if column >= columns else (row, column)
 
 
-def table(rows: Iterable[Sequence[str]], right: Sequence[int] = (), columns: Optional[int] = None) -> List[str]:
+def table(rows: Iterable[Sequence[str]], right: Sequence[int] = (), columns: Optional[int] = None,
+          gap: int = 2) -> List[str]:
     """Aligned lines; the columns numbered in `right` are flush right; lines are cut only when `columns` is given."""
     body = [list(row) for row in rows]
     widths = [max(map(text_width, cells)) for cells in zip(*body)]
@@ -79,7 +80,7 @@ def table(rows: Iterable[Sequence[str]], right: Sequence[int] = (), columns: Opt
     for row in body:
         pads = [" " * (width - text_width(cell)) for cell, width in zip(row, widths)]
         cells = [pad + cell if i in right else cell + pad for i, (cell, pad) in enumerate(zip(row, pads))]
-        line = "  " + "  ".join(cells).rstrip()
+        line = " " * gap + (" " * gap).join(cells).rstrip()
         lines.append(line if columns is None else cut(line, columns))
     return lines
 

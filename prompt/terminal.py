@@ -9,6 +9,7 @@ from typing import Any, Callable, List, Optional
 
 from prompt.lines import place_of
 from prompt.readers import Interrupted, KeyReader, PipeReader, ReadlineReader
+from prompt.table import WRAPPED_UP_TO, wrapped
 from protocol import mishaps
 from protocol.looks import text_width
 
@@ -71,8 +72,9 @@ class Terminal:
             self.is_broken = True
 
     def say(self, line: str) -> None:
-        """One line, above what is being typed, when `flush` comes."""
-        self._pending.append(self._coloured(line))
+        """One line, above what is being typed, when `flush` comes; in a narrow window no word of it is broken."""
+        is_narrow = self.can_redraw and self.columns() <= WRAPPED_UP_TO
+        self._pending.append(self._coloured("\n".join(wrapped(line, self.columns() - 1)) if is_narrow else line))
 
     def _coloured(self, line: str) -> str:
         code = {"OK": "32", "!!": "31", "* ": "36"}.get(line[:2]) if self.has_colour else None
