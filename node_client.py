@@ -465,6 +465,8 @@ def main(argv: Optional[Sequence[str]] = None, open_node: Callable[..., Any] = o
     else:
         session = Session(Terminal())
         set_up_signals(session.on_signal)
+        if session.terminal.is_asking and session.terminal.can_redraw:
+            session.terminal.stops.hear()
         code = session.run(flags, open_node)
         is_broken = session.terminal.is_broken
     for left_out in mishaps.MISHAPS.rest():

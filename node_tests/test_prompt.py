@@ -302,7 +302,8 @@ class Screen:
 class Window:
     """The prompt in a pseudo-terminal of a given size."""
 
-    def __init__(self, columns: int, *flags: str, editor: str = "", stdin: Any = None, **env: str) -> None:
+    def __init__(self, columns: int, *flags: str, editor: str = "", stdin: Any = None, before: tuple = (),
+                 **env: str) -> None:
         import fcntl
         import pty
         import termios
@@ -315,7 +316,7 @@ class Window:
         env = {**{k: v for k, v in os.environ.items() if k not in drop}, "TERM": "xterm", "NODE_EDITOR": editor,
                "FAKE_CONTROL": str(control), "INPUTRC": "/dev/null", "LC_ALL": "C.UTF-8", **env}
         self.process = subprocess.Popen(
-            [sys.executable, __file__, *flags], stdin=stdin or slave, stdout=slave, stderr=slave, env=env,
+            [*before, sys.executable, __file__, *flags], stdin=stdin or slave, stdout=slave, stderr=slave, env=env,
             pass_fds=(control,), start_new_session=True, cwd=str(HOME),
             preexec_fn=lambda: fcntl.ioctl(1, termios.TIOCSCTTY, 0))
         os.close(slave)

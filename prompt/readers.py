@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import unicodedata
-from typing import Any, Callable, Iterator, List, Optional
+from typing import Any, Callable, List, Optional
 
 from prompt.lines import place_of
 from protocol import mishaps
@@ -103,6 +103,7 @@ class ReadlineReader:
         # PyDLL, not CDLL: no other thread runs while readline's state is being used.
         self._library = library = ctypes.PyDLL(getattr(readline, "__file__", None))
         self._clear, self._draw = library.rl_clear_visible_line, library.rl_forced_update_display
+        self._set, self._unset = library.rl_prep_terminal, library.rl_deprep_terminal
         self._enter = (library.rl_callback_sigcleanup, library.rl_replace_line, library.rl_stuff_char,
                        library.rl_callback_read_char)
         self._erase_empty = ctypes.c_int.in_dll(library, "rl_erase_empty_line")
@@ -168,6 +169,15 @@ class ReadlineReader:
         """Draws prompt, line and cursor from where the cursor of the terminal is."""
         self._draw()
 
+    def rest(self) -> None:
+        """Leaves the terminal as it was found, in the middle of a line."""
+        self._unset()
+
+    def wake(self) -> None:
+        """Sets the terminal again, which another program has had."""
+        self._unset()                           # else readline believes that it is set
+        self._set(1)
+
 
 class KeyReader:
     """A small line editor with history, for terminals without GNU readline (Windows, macOS's libedit)."""
@@ -182,21 +192,23 @@ class KeyReader:
 
     def __init__(self, write: Callable[[str], None], columns: Callable[[], int]) -> None:
         self._write, self._columns = write, columns
-        self._prompt, self._text, self._cursor, self._row = "", "", 0, 0
+        self._prompt, self._text, self._cursor, self._before = "", "", 0, ""
+        self._keys: Any = None                  # while a line is read
         self._past: List[str] = []
         self._ahead: List[str] = []
         self._at = 0
 
     def read(self, prompt: str, idle: Callable[[], None]) -> str:
         """The next line; EOFError for Ctrl-D on an empty one, Interrupted for Ctrl-C."""
-        self._prompt, self._text, self._cursor, self._row = prompt, "", 0, 0
+        self._prompt, self._text, self._cursor, self._before = prompt, "", 0, ""
         self._at = len(self._past)
-        with _key_source() as next_keys:
+        self._keys = _WindowsKeys() if os.name == "nt" else _Keys()
+        with self._keys:
             self.redraw()
             try:
                 while True:
                     idle()
-                    self._ahead += next_keys() if not self._ahead else []
+                    self._ahead += self._keys.next() if not self._ahead else []
                     while self._ahead:          # what is typed ahead waits for the next line
                         if self._on_key(self._ahead.pop(0)):
                             return self._entered()
@@ -259,61 +271,93 @@ class KeyReader:
 
     def erase(self) -> None:
         """Clears the rows of the line, and leaves the cursor at the start of the first."""
-        self._write((f"\x1b[{self._row}A" if self._row else "") + "\r\x1b[J")
-        self._row = 0
+        row = place_of(self._before, self._columns())[0]    # the window may have another width than it had then
+        self._write((f"\x1b[{row}A" if row else "") + "\r\x1b[J")
+        self._before = ""
 
     def redraw(self) -> None:
         """Draws prompt, line and cursor from where the cursor of the terminal is."""
         columns, text = self._columns(), self._prompt + self._text
         end_row, end_column = place_of(text, columns)
-        self._row, column = place_of(text[:len(self._prompt) + self._cursor], columns)
+        self._before = text[:len(self._prompt) + self._cursor]
+        row, column = place_of(self._before, columns)
         # A full row leaves the terminal's cursor on its last column, waiting: the new line makes it certain.
         out = text + ("\r\n" if end_column == 0 and end_row else "")
-        out += f"\x1b[{end_row - self._row}A" if end_row > self._row else ""
+        out += f"\x1b[{end_row - row}A" if end_row > row else ""
         self._write(out + "\r" + (f"\x1b[{column}C" if column else ""))
 
+    def rest(self) -> None:
+        """Leaves the terminal as it was found, in the middle of a line."""
+        self._keys.rest()
 
-@contextlib.contextmanager
-def _key_source() -> Iterator[Callable[[], List[str]]]:
-    """Gives a function that waits a moment for keys; the terminal is in key-by-key mode meanwhile."""
-    if os.name == "nt":
-        yield _windows_keys
-        return
-    import termios
-    import tty
-    descriptor, decoder = sys.stdin.fileno(), codecs.getincrementaldecoder("utf-8")("replace")
-    mode = termios.tcgetattr(descriptor)
+    def wake(self) -> None:
+        """Sets the terminal again, which another program has had."""
+        self._keys.wake()
 
-    def next_keys() -> List[str]:
-        if not select.select([descriptor], [], [], IDLE_SECONDS)[0]:
+
+class _Keys:
+    """The keys of a terminal of Unix, which is in key-by-key mode while this is entered."""
+
+    def __init__(self) -> None:
+        self._descriptor = sys.stdin.fileno()
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def __enter__(self) -> None:
+        import termios
+        self._mode = termios.tcgetattr(self._descriptor)
+        self.wake()
+
+    def __exit__(self, *_: Any) -> None:
+        self.rest()
+
+    def wake(self) -> None:
+        import termios
+        import tty
+        tty.setcbreak(self._descriptor, termios.TCSADRAIN)
+
+    def rest(self) -> None:
+        import termios
+        with contextlib.suppress(termios.error):
+            termios.tcsetattr(self._descriptor, termios.TCSADRAIN, self._mode)
+
+    def next(self) -> List[str]:
+        """What was typed, after a moment at most; EOFError when the terminal is gone."""
+        if not select.select([self._descriptor], [], [], IDLE_SECONDS)[0]:
             return []
         try:
-            data = os.read(descriptor, 4096)
+            data = os.read(self._descriptor, 4096)
         except OSError:                         # the terminal has closed
             data = b""
         if not data:
             raise EOFError
-        return split_keys(decoder.decode(data))
-
-    try:
-        tty.setcbreak(descriptor, termios.TCSADRAIN)
-        yield next_keys
-    finally:
-        with contextlib.suppress(termios.error):
-            termios.tcsetattr(descriptor, termios.TCSADRAIN, mode)
+        return split_keys(self._decoder.decode(data))
 
 
-def _windows_keys() -> List[str]:
-    import msvcrt
-    deadline = time.monotonic() + IDLE_SECONDS
-    while not msvcrt.kbhit():                           # type: ignore[attr-defined, unused-ignore]
-        if time.monotonic() > deadline:
-            return []
-        time.sleep(0.01)
-    key = msvcrt.getwch()                               # type: ignore[attr-defined, unused-ignore]
-    if key in "\x00\xe0" and msvcrt.kbhit():            # type: ignore[attr-defined, unused-ignore]
-        return [KeyReader.WINDOWS.get(msvcrt.getwch(), "none")]     # type: ignore[attr-defined, unused-ignore]
-    return [key]
+class _WindowsKeys:
+    """The keys of a Windows console."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: Any) -> None:
+        pass
+
+    def rest(self) -> None:
+        """There is no Ctrl-Z here."""
+
+    wake = rest
+
+    def next(self) -> List[str]:
+        import msvcrt
+        deadline = time.monotonic() + IDLE_SECONDS
+        while not msvcrt.kbhit():                           # type: ignore[attr-defined, unused-ignore]
+            if time.monotonic() > deadline:
+                return []
+            time.sleep(0.01)
+        key = msvcrt.getwch()                               # type: ignore[attr-defined, unused-ignore]
+        if key in "\x00\xe0" and msvcrt.kbhit():            # type: ignore[attr-defined, unused-ignore]
+            return [KeyReader.WINDOWS.get(msvcrt.getwch(), "none")]     # type: ignore[attr-defined, unused-ignore]
+        return [key]
 
 
 def split_keys(text: str) -> List[str]:

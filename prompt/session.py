@@ -76,6 +76,7 @@ class Session:
 
     def pump(self, wait: float = 0.0) -> None:
         """Does what is in the inbox, waiting for the first up to `wait` seconds, and draws."""
+        self.terminal.stops.heed()
         with contextlib.suppress(queue.Empty):
             closure = next_of(self.inbox, wait)
             while True:
@@ -91,6 +92,8 @@ class Session:
     def idle(self) -> None:
         """What a waiting prompt does ten times a second."""
         self.pump()
+        while self.terminal.stops.is_away and not (self.signals or self.is_over):
+            self.pump(IDLE_SECONDS)
         if self.signals or self.is_over:
             raise Interrupted
 

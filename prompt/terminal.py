@@ -9,6 +9,7 @@ from typing import Any, Callable, List, Optional
 
 from prompt.lines import place_of
 from prompt.readers import Interrupted, KeyReader, PipeReader, ReadlineReader
+from prompt.stopping import Stops
 from prompt.table import WRAPPED_UP_TO, wrapped
 from protocol import mishaps
 from protocol.looks import text_width
@@ -29,6 +30,8 @@ class Terminal:
         self.is_reading = self.is_broken = False
         self._pending: List[str] = []
         self._progress = self._drawn = ""       # what should stand there, and what does
+        self._drawn_columns = 0                 # the width of the window then
+        self.stops = Stops(self)
         self.reader: Any = self._choose_reader(can_edit or os.environ.get("NODE_EDITOR", ""))
 
     def _choose_reader(self, wish: str) -> Any:
@@ -85,16 +88,40 @@ class Terminal:
         self._progress = line if self.can_redraw else ""
 
     def flush(self) -> None:
-        """Draws what is new."""
-        if not self._pending and self._progress == self._drawn:
+        """Draws what is new, and all again in a window of another width."""
+        progress = "" if self.stops.is_away else self._progress
+        has_prompt = self.is_reading and not isinstance(self.reader, PipeReader) and not self.stops.is_away
+        is_resized = has_prompt and self.columns() != self._drawn_columns
+        if not self._pending and progress == self._drawn and not is_resized:
             return
-        if self.is_reading and self.can_redraw:
+        self._drawn_columns = self.columns()
+        if has_prompt:
             self.reader.erase()
+        text = self._erased_progress(has_prompt) + "".join(line + "\n" for line in self._pending) + progress
+        self._pending, self._drawn = [], progress
+        self.write(text + ("\n" if has_prompt and progress else ""))
+        if has_prompt:
+            self.reader.redraw()
+
+    def put_aside(self) -> None:
+        """The shell has the terminal next: it finds it as it was, and the cursor where the prompt stood."""
         has_prompt = self.is_reading and not isinstance(self.reader, PipeReader)
-        text = self._erased_progress(has_prompt) + "".join(line + "\n" for line in self._pending) + self._progress
-        self._pending, self._drawn = [], self._progress
-        self.write(text + ("\n" if has_prompt and self._progress else ""))
-        if self.is_reading and self.can_redraw:
+        if has_prompt:
+            self.reader.erase()
+        self.write(self._erased_progress(has_prompt))
+        self._drawn = ""
+        if has_prompt:
+            self.reader.rest()
+
+    def lose(self) -> None:
+        """Another job has the terminal: nothing of what is on the screen is ours to clear."""
+        self._drawn = ""
+
+    def take_up(self) -> None:
+        """The terminal is ours again, and the cursor stands on a fresh line: the typed line is drawn there."""
+        self._drawn, self._drawn_columns = "", self.columns()
+        if self.is_reading and not isinstance(self.reader, PipeReader):
+            self.reader.wake()
             self.reader.redraw()
 
     def _erased_progress(self, is_above: bool) -> str:
@@ -111,12 +138,13 @@ class Terminal:
     def read_line(self, prompt: str, idle: Callable[[], None]) -> str:
         """The next line typed or piped; `idle` is called about ten times a second and may `flush`."""
         self.flush()
+        idle()                                  # in the background it waits there
         is_piped = isinstance(self.reader, PipeReader)
         if self.is_asking and is_piped:
             self.write(prompt)
         if self._drawn and not is_piped:
             self.write("\n")
-        self.is_reading = True
+        self.is_reading, self._drawn_columns = True, self.columns()
         try:
             line = self.reader.read(prompt, idle)
         except Interrupted:
