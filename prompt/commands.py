@@ -27,7 +27,7 @@ def show_help(console: Console, what: str) -> None:
 COMMANDS = (
     Command(("G", "list", "files", "ls"), "G [pattern], G +", "list the files of the network; more of it", "G *.pdf",
             Console.list_files),
-    Command(("R", "get", "fetch", "download"), "R name, R number", "fetch a file or folder", "R lab.iso",
+    Command(("R", "get", "fetch", "download"), "R name, R 2 5-7", "fetch files or folders, R *.pdf too", "R lab.iso",
             Console.fetch),
     Command(("T", "say", "chat", "talk"), "T text", "chat with everyone", "T hello everyone", Console.chat),
     Command(("B", "share"), "B path, B", "share a path; list what I share", "B ~/talks/intro.pdf", Console.share),

@@ -11,6 +11,7 @@ from typing import Any, Callable, Dict, List, Optional, Protocol, Sequence, Tupl
 
 from prompt import lines
 from prompt.arguments import limits_of
+from prompt.choosing import ASKED_AGAIN_FROM, Batch, chosen, is_pattern, spans_in
 from prompt.comings import Comings
 from prompt.lines import (
     format_size,
@@ -99,7 +100,9 @@ class Console:
         self.paused: Dict[int, float] = {}      # downloads that wait for room on the disk, and since when
         self.running: Dict[int, results.TransferRow] = {}   # the latest of each
         self.told: Dict[int, Tuple[float, int]] = {}    # when, and at what percent, a progress line was printed
-        self.rows: Dict[int, results.ListEntry] = {}        # the last list of files, by number
+        self.rows: Dict[int, results.ListEntry] = {}        # the last list of files on the screen, by number
+        self.batches: List[Batch] = []          # several downloads by one command
+        self._said_before = ""                  # a pattern that fits many, to be said a second time
         self.unshown: List[results.ListEntry] = []          # the pages of it that `G +` shows
         self.has_list = False                   # one was shown, be it empty
         self._life = life
@@ -152,6 +155,18 @@ class Console:
             if event.address and event.address[0] == "0.0.0.0":
                 event = event._replace(address=(self._life.node.ip, event.address[1]))
         self.say(line_for(event, self._life.node.folder if self._life.node else DEFAULT_FOLDER))
+        if isinstance(event, (results.DownloadDone, results.Stopped)):
+            self._tell_batches(event.number, event.size if isinstance(event, results.DownloadDone) else None)
+
+    def _tell_batches(self, transfer: int, size: Optional[int]) -> None:
+        for batch in [one for one in self.batches if one.on_end(transfer, size)]:
+            self._end_batch(batch)
+
+    def _end_batch(self, batch: Batch) -> None:
+        """The last of what one command asked for has ended: a line tells of all."""
+        if batch.is_over and batch in self.batches:
+            self.batches.remove(batch)
+            self.say(batch.line(self._life.clock()))
 
     def _on_end(self, number: int, is_failure: bool) -> None:
         self.ended.add(number)
@@ -228,6 +243,9 @@ class Console:
             self.say("!! The list did not come; try again soon")
             return
         self.has_list = True
+        if not entries:                         # the numbers on the screen stay good
+            self.say(none)
+            return
         self.rows = {entry.number: entry for entry in entries}
         self.unshown = list(entries)
         self._show_page(none)
@@ -243,20 +261,101 @@ class Console:
                      "and R number takes any")
 
     def fetch(self, what: str) -> None:
-        """R: fetch by the number of the last list's row, or by name."""
+        """R: fetch by the number of the last list's row, or by name; several by their numbers, or by a pattern."""
+        is_quoted = unquoted(what) != what      # then it is a name, whatever it looks like
         what = unquoted(what)
         what = what.rstrip("/") or what         # as G shows a folder
+        spans = spans_in(what) if self.rows else []
         if not what:
             self.say("R needs a name, or a number of the last list: R lab.iso")
             return
-        entry = self.rows.get(int(what)) if what.isascii() and what.isdigit() and len(what) < 9 else None
-        show = functools.partial(self._on_fetch_answer, what)
-        if entry is not None:
-            self._ask(lambda peer, now, done: peer.fetch(entry, now, done), show)
-        elif self.rows and what.isascii() and what.isdigit():
-            self._fetch_called(what, show)
+        entries, missing = chosen([] if is_quoted else spans, self.rows)
+        if entries:
+            self._fetch_rows(what, entries)
+        elif missing and " " in what and all(entry.name != what for entry in self.rows.values()):
+            self._life.fail()
+            self.say(f"!! The last list has {lines.count_of(len(self.rows), 'row')}; {missing} is none of them, "
+                     "and nothing was asked for.")
+        elif spans and what.isdigit():
+            self._fetch_called(what, functools.partial(self._on_fetch_answer, what))
+        elif is_pattern(what):
+            self._ask(lambda peer, now, done: peer.list_files(what, now, done),
+                      functools.partial(self._fetch_fitting, what))
         else:
-            self._ask(lambda peer, now, done: peer.fetch_name(what, now, done), show)
+            self._fetch_name(what)
+
+    def _fetch_name(self, name: str) -> None:
+        self._ask(lambda peer, now, done: peer.fetch_name(name, now, done),
+                  functools.partial(self._on_fetch_answer, name))
+
+    def _fetch_rows(self, what: str, entries: List[results.ListEntry]) -> None:
+        """Fetches these rows, and says so where a file has such a number for its name."""
+        if len(entries) > 1:
+            self._tell_taken(what, entries, self.rows.values())
+            self._fetch_all(entries)
+            return
+        self._ask(lambda peer, now, done: peer.fetch(entries[0], now, done),
+                  functools.partial(self._on_fetch_answer, what))
+        self._ask(lambda peer, now, done: peer.list_files(what, now, done),
+                  functools.partial(self._tell_taken, what, entries))
+
+    def _tell_taken(self, what: str, taken: List[results.ListEntry], others: Any) -> None:
+        if any(entry.name == what and entry.file_id != taken[0].file_id for entry in others or ()):
+            row = f"row {what} of the list, {safe_text(taken[0].name)}" if len(taken) == 1 else f"the rows {what}"
+            self.say(f'* this is {row}; a file is named {what}, too: R "{what}" takes that')
+
+    def _fetch_all(self, entries: List[results.ListEntry]) -> None:
+        """Fetches several, each told as it ends; one line tells how all ended."""
+        batch = Batch(len(entries), self._life.clock())
+        self.batches.append(batch)
+        for entry in entries:
+            self._ask(lambda peer, now, done, entry=entry: peer.fetch(entry, now, done),    # type: ignore[misc]
+                      functools.partial(self._on_batch_answer, batch, entry))
+
+    def _on_batch_answer(self, batch: Batch, entry: results.ListEntry, answer: Optional[results.FetchAnswer]) -> None:
+        kind, transfer = (answer.kind, answer.transfer) if answer else ("", None)
+        if transfer is not None and transfer not in self.ended:
+            self.asked.add(transfer)
+            batch.on_started(transfer, entry.name)
+        elif transfer is not None or kind == "already here":
+            batch.on_here()
+        else:
+            self._life.fail()
+            batch.on_refused(entry.name)
+        self._end_batch(batch)
+
+    def _fetch_fitting(self, pattern: str, entries: Optional[List[results.ListEntry]]) -> None:
+        """Fetches all names that fit a pattern; but the one that is spelled like it, if there is one."""
+        named = [entry for entry in entries or () if entry.name == pattern]
+        folder, _, rest = pattern.partition("/")
+        if named:
+            self._fetch_name(pattern)
+        elif entries and len(entries) == 1:
+            self._ask(lambda peer, now, done: peer.fetch(entries[0], now, done),
+                      functools.partial(self._on_fetch_answer, pattern))
+        elif not entries and rest in ("*", "**") and not is_pattern(folder):
+            self._ask(lambda peer, now, done: peer.list_files(folder, now, done),
+                      functools.partial(self._fetch_folder, folder, pattern))
+        elif not entries:
+            self._on_fetch_answer(pattern, results.FetchAnswer("no network" if entries is None else "nobody"))
+        elif self._is_said_twice(pattern, entries):
+            self._fetch_all(entries)
+
+    def _fetch_folder(self, folder: str, pattern: str, entries: Optional[List[results.ListEntry]]) -> None:
+        """All of a folder is the folder."""
+        if any(entry.name == folder and entry.is_folder for entry in entries or ()):
+            self._fetch_name(folder)
+        else:
+            self._on_fetch_answer(pattern, results.FetchAnswer("nobody"))
+
+    def _is_said_twice(self, pattern: str, entries: List[results.ListEntry]) -> bool:
+        """Whether a person means as many as that; a script does."""
+        is_meant = len(entries) < ASKED_AGAIN_FROM or not self._life.terminal.is_asking or self._said_before == pattern
+        self._said_before = "" if is_meant else pattern
+        if not is_meant:
+            self.say(f"* {safe_text(pattern)} fits {lines.count_of(len(entries), 'file')}, "
+                     f"{format_size(sum(entry.size for entry in entries))}: say it again to fetch them all")
+        return is_meant
 
     def _fetch_called(self, number: str, show: Callable[[Any], None]) -> None:
         """Fetches the file that has this number for its name; the last list has no such row."""
@@ -401,6 +500,7 @@ class Console:
             return
         if int(number) in self.running or int(number) in self.asked:
             self._on_end(int(number), False)    # what was cancelled by hand has not failed
+            self._tell_batches(int(number), None)
         self._ask(lambda peer, now, done: done(peer.cancel(int(number), now)), self._say_result)
 
     def mesh(self, wish: str) -> None:
