@@ -225,6 +225,11 @@ class Peer:
         with self._turn(now):
             self.holdings.share(path, done)
 
+    def unshare(self, name: str, path: str, now: float, done: Callable[[str], None]) -> None:
+        """Share no longer what was shared from elsewhere; `done` gets a line for the person."""
+        with self._turn(now):
+            self.holdings.unshare(name, path, done)
+
     def on_scanned(self, result: ScanResult, now: float) -> None:
         """The scanner found or lost something of what is shared."""
         with self._turn(now):

@@ -1,7 +1,7 @@
 """Finds and hashes what is shared: the shared folder, and what a person shares from elsewhere.
 
-`Scanner` is owned by the scanner's thread. `add_path`, `adopt`, `hold` and `release` are for other threads: they only
-put into its inbox.
+`Scanner` is owned by the scanner's thread. `add_path`, `remove_path`, `adopt`, `hold` and `release` are for other
+threads: they only put into its inbox.
 """
 
 from __future__ import annotations
@@ -87,6 +87,7 @@ class Scanner:
         self._store = DigestStore(self.folder)
         self._inbox: queue.SimpleQueue[Callable[[], Any]] = queue.SimpleQueue()
         self._extras: List[str] = []
+        self._coming: List[str] = []            # paths of `add_path` that are still in the inbox
         self._held: set[str] = set()
         self._known: Dict[str, SharedFile] = {}                          # files, by path
         self._folders: Dict[str, SharedFile] = {}                        # shared folders, by path
@@ -114,8 +115,32 @@ class Scanner:
             raise LibraryError(kind, f"{shown(path, 1000)} cannot be read: {cause}.") from error
         self._check_apart(real)
         check_name(os.path.basename(real))
+        self._coming.append(real)
         self._inbox.put(partial(self._add_extra, real))
         return real
+
+    def remove_path(self, name: str, path: str) -> str:
+        """Share no longer what `add_path` has shared, by its name or path; returns its real path.
+
+        LibraryError says what else it is: it lies in the shared folder, it is a part of something, it is not shared.
+        """
+        real, extras = os.path.realpath(path), list(dict.fromkeys([*self._extras, *self._coming]))
+        found = [real] if real in extras else [extra for extra in extras if os.path.basename(extra) == name]
+        if len(found) == 1:
+            self._inbox.put(partial(self._drop_extra, found[0]))
+            return found[0]
+        if found:
+            several = " and ".join(shown(extra, 1000) for extra in found)
+            raise LibraryError(ErrorKind.DENIED, f"{several} are shared; U and one of the paths says which.")
+        folder = os.path.realpath(self.folder)
+        inside = next((extra for extra in extras if _is_inside(real, extra)), None)
+        if _is_inside(real, folder) or os.path.lexists(os.path.join(folder, name)):
+            raise LibraryError(ErrorKind.DENIED, f"{shown(name)} lies in the shared folder: move it out of "
+                                                 f"{shown(folder, 1000)}, and it is shared no longer.")
+        if inside:
+            raise LibraryError(ErrorKind.DENIED, f"{shown(name)} is shared as a part of {shown(inside, 1000)}; "
+                                                 f"U {shown(os.path.basename(inside))} ends all of that.")
+        raise LibraryError(ErrorKind.DENIED, f"{shown(name)} is not shared by you; B lists what is.")
 
     def _check_apart(self, real: str) -> None:
         """Refuse what overlaps the shared folder: one file has one name here."""
@@ -195,8 +220,13 @@ class Scanner:
             self._store.forget(path)
 
     def _add_extra(self, path: str) -> None:
+        self._coming.remove(path)
         if path not in self._extras:
             self._extras.append(path)
+
+    def _drop_extra(self, path: str) -> None:
+        if path in self._extras:
+            self._extras.remove(path)           # the next pass finds it gone
 
     def _take_inbox(self) -> None:
         while not self._inbox.empty():      # nobody else takes from it; it is looked at before each file

@@ -9,7 +9,7 @@ from test_prompt import ID, QUIET, Window, chat, entry, needs_pty, transfer
 
 from prompt.commands import help_lines
 from prompt.lines import table, transfer_cells
-from prompt.table import cut_middle, file_lines, fitted, help_table, name_columns, wrapped
+from prompt.table import cut_middle, file_lines, fitted, help_table, name_columns, share_table, wrapped
 from protocol.looks import text_width
 
 LONG = "2024-11-12 lecture 3, faults and how to bear them (second try).recording.mp4"
@@ -60,6 +60,13 @@ def test_a_row_that_is_too_wide_for_its_window_takes_several_lines(columns):
         for cell in ("receiving", "41%", "1.7/4.2 GB", "88.4 MB/s", "0:28 left"):
             assert sum(cell in line for line in lines) == 1, lines
     assert fitted(rows, (0, 3), None, (1, 7)) == [[line] for line in table(rows, (0, 3))]
+
+
+def test_the_path_of_what_is_shared_is_never_shortened():
+    row = (LONG, "12 B", "id 9f3c11ab", "/home/bo/talks/" + LONG)
+    assert share_table([row], None) == ["  " + "  ".join(row)] and share_table([], 79) == []
+    first, path = share_table([row], 79)
+    assert first.endswith(".mp4  12 B  id 9f3c11ab") and text_width(first) <= 79 and path.strip() == row[3]
 
 
 def test_sentences_break_at_words_and_a_word_too_long_stands_alone():

@@ -31,6 +31,7 @@ COMMANDS = (
             Console.fetch),
     Command(("T", "say", "chat", "talk"), "T text", "chat with everyone", "T hello everyone", Console.chat),
     Command(("B", "share"), "B path, B", "share a path; list what I share", "B ~/talks/intro.pdf", Console.share),
+    Command(("U", "unshare"), "U name", "share it no longer", "U intro.pdf", Console.unshare),
     Command(("W", "who"), "W", "who is here", "W", Console.who),
     Command(("V", "transfers", "view"), "V", "transfers: state, percent, rate, time left", "V", Console.view),
     Command(("K", "cancel", "kill"), "K number", "cancel a transfer; what is verified stays", "K 1", Console.cancel),

@@ -23,8 +23,9 @@ from prompt.lines import (
     short_id,
     transfer_cells,
 )
+from prompt.paths import danger_of, found_paths, unquoted
 from prompt.settings import DEFAULT_FOLDER, check_target
-from prompt.table import file_lines, fitted
+from prompt.table import file_lines, fitted, share_table
 from prompt.terminal import Terminal
 from protocol import results
 from protocol.addresses import is_loopback_host
@@ -81,6 +82,9 @@ class Life(Protocol):
 
     def wait_until(self, is_met: Callable[[], bool], timeout: float) -> bool:
         """Show what arrives until `is_met`; False when the time is over or a signal came."""
+
+    def confirm(self, question: str) -> bool:
+        """Whether a person says yes; nobody does where nobody can be asked. Not while a line is read."""
 
     def finish_saying(self) -> None: ...
     def fail(self) -> None:
@@ -446,20 +450,48 @@ class Console:
         if not path:
             self._ask(lambda peer, now, done: done(peer.shares()), self._show_shares)
             return
-        found = next((p for p in map(os.path.expanduser, (path, unquoted(path))) if not is_missing(p)), None)
+        found = found_paths(path)
         if found is None:
             self._life.fail()
             self.say(f"!! {safe_text(path)}  there is no such file or folder")
             return
-        full = os.path.abspath(found)
-        self._ask(lambda peer, now, done: peer.share(full, now, done), self._say_share)
+        for full in found:
+            if self._is_meant(full):
+                self._ask(lambda peer, now, done, full=full: peer.share(full, now, done),   # type: ignore[misc]
+                          self._say_share)
+
+    def _is_meant(self, path: str) -> bool:
+        """Whether a path may be shared: of keys, a home, the system or a whole disk a person says so twice."""
+        danger = danger_of(path)
+        if not danger:
+            return True
+        if not self._life.terminal.is_asking:
+            self._life.fail()
+            self.say(f"!! {short_path(path)} {danger}: it is shared only by who can be asked whether that is meant")
+            return False
+        self.say(f"{short_path(path)} {danger}.")
+        is_meant = self._life.confirm("Share it with everybody here?")
+        self.say("" if is_meant else "* not shared")
+        return is_meant
+
+    def unshare(self, what: str) -> None:
+        """U: share no longer what B has shared."""
+        name, paths = unquoted(what).rstrip("/") or what, found_paths(what) or []
+        if not name:
+            self.say("U needs a name or a path of what B lists: U intro.pdf")
+            return
+        self._ask(lambda peer, now, done: peer.unshare(name, paths[0] if paths else name, now, done), self._say_share)
 
     def _show_shares(self, rows: Any) -> None:
-        cells = [(safe_text(row.name), format_size(row.size), f"id {short_id(row.file_id)}") for row in rows or ()]
-        self._show_table(cells, (1,), (0,), "You share nothing yet. B path shares a file or folder.")
+        cells = [(safe_text(row.name), format_size(row.size), f"id {short_id(row.file_id)}",
+                  short_path(row.path)) for row in rows or ()]
+        for line in share_table(cells, self.width()) or ["You share nothing yet. B path shares a file or folder."]:
+            self.say(line)
 
     def _say_share(self, text: Any) -> None:
         self._say_result(text)
+        if str(text).startswith("!!"):
+            self._life.fail()
         token = object()
         if not self._life.terminal.is_asking:         # in a script the next command may rely on it
             self.due.add(token)
@@ -566,19 +598,3 @@ class Console:
         """A script ends when what it asked for has ended, or has waited for room on the disk for long enough."""
         too_long = self._life.clock() - SCRIPT_PAUSE_SECONDS
         return all(self.paused.get(number, math.inf) <= too_long for number in self.asked)
-
-
-def is_missing(path: str) -> bool:
-    """Whether nothing is there; what may not be looked at is not missing."""
-    try:
-        os.lstat(path)
-    except OSError as error:
-        return isinstance(error, (FileNotFoundError, NotADirectoryError))
-    except ValueError:                          # a zero byte: no path at all
-        return True
-    return False
-
-
-def unquoted(text: str) -> str:
-    """A name or path without the quotes around it that a shell's habit or a drag-and-drop leaves."""
-    return text[1:-1] if len(text) > 2 and text[0] == text[-1] and text[0] in "\"'" else text

@@ -79,6 +79,9 @@ class PipeReader:
     def forget(self) -> None:
         """There is no history here."""
 
+    def unlearn(self) -> None:
+        """There is no history here."""
+
     def erase(self) -> None:
         """Nothing is drawn here."""
 
@@ -113,6 +116,7 @@ class ReadlineReader:
         self._idle: Callable[[], None] = lambda: None
         self._is_left = False
         self._get_line, self._forget, self._typed = readline.get_line_buffer, readline.clear_history, ""
+        self._history_length, self._remove = readline.get_current_history_length, readline.remove_history_item
 
     def read(self, prompt: str, idle: Callable[[], None]) -> str:
         """The next line; EOFError for Ctrl-D; when `idle` raises Interrupted, that, with the line cleared."""
@@ -159,6 +163,11 @@ class ReadlineReader:
     def forget(self) -> None:
         """Empties the history: answers to questions are no commands."""
         self._forget()
+
+    def unlearn(self) -> None:
+        """Takes the last line out of the history: it was the answer to a question."""
+        if self._history_length():
+            self._remove(self._history_length() - 1)
 
     def erase(self) -> None:
         """Clears the rows of the line, and leaves the cursor at the start of the first."""
@@ -268,6 +277,10 @@ class KeyReader:
     def forget(self) -> None:
         """Empties the history: answers to questions are no commands."""
         self._past = []
+
+    def unlearn(self) -> None:
+        """Takes the last line out of the history: it was the answer to a question."""
+        del self._past[-1:]
 
     def erase(self) -> None:
         """Clears the rows of the line, and leaves the cursor at the start of the first."""

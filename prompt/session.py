@@ -267,6 +267,18 @@ class Session:
             command.run(self.console, argument)
         self.console.await_answers(ANSWER_SECONDS if self.terminal.is_asking else SCRIPT_ANSWER_SECONDS)
 
+    def confirm(self, question: str) -> bool:
+        """Whether a person says yes; nobody does where nobody can be asked. Not while a line is read."""
+        if not self.terminal.is_asking:
+            return False
+        try:
+            answer = self.terminal.read_line(f"{question} [y/N]: ", self.idle)
+        except (EOFError, Interrupted):
+            self.signals = [number for number in self.signals if number != signal.SIGINT]
+            return False
+        self.terminal.reader.unlearn()
+        return answer.strip().lower() in ("y", "yes")
+
     def finish_saying(self) -> None:
         """What was said shall be sent before this node goes, as far as that can be waited for."""
         node, said = self.node, []              # type: Any, List[bool]

@@ -120,6 +120,15 @@ def _short_owners(entry: results.ListEntry, columns: int) -> str:
     return cut_middle(labels[0], max(columns - len(more), 1)) + more
 
 
+def share_table(cells: Sequence[Sequence[str]], columns: Optional[int]) -> List[str]:
+    """What this node shares: name, size, id, path; a path is never shortened, and stands below where it is too long."""
+    lines = table(cells, (1,))
+    if columns is None or max(map(text_width, lines), default=0) <= columns:
+        return lines
+    above = fitted([row[:3] for row in cells], (1,), columns, (0,))
+    return [line for rows, row in zip(above, cells) for line in (*rows, f"      {row[3]}")]
+
+
 # ---------------------------------------------------------------- help
 
 def help_table(rows: Sequence[Tuple[str, str, str]], columns: Optional[int]) -> List[str]:

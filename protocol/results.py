@@ -22,6 +22,7 @@ class ListEntry(NamedTuple):
     sources: int = 0
     content_size: int = 0  # what the id stands for: the file, or the folder's listing
     holder_ids: Tuple[bytes, ...] = ()  # of the same; labels are for people
+    path: str = ""  # where it lies on this machine, in the list of what this node shares
 
 
 class FetchAnswer(NamedTuple):

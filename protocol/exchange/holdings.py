@@ -38,6 +38,8 @@ class ScanFeed(Protocol):
 
     def add_path(self, path: str) -> str: ...
 
+    def remove_path(self, name: str, path: str) -> str: ...
+
     def adopt(self, shared: Any) -> None: ...
 
     def hold(self, name: str) -> None: ...
@@ -110,9 +112,13 @@ class Holdings:
         entries = sorted(self._announced.values(), key=lambda entry: entry.name)
         return [
             ListEntry(number, entry.name, entry.total_size, entry.file_id, entry.is_folder, entry.file_count,
-                      (own_name,), 1, entry.size)
+                      (own_name,), 1, entry.size, path=self._path_of(entry))
             for number, entry in enumerate((entry for entry in entries if not entry.cached), 1)
         ]  # fmt: skip
+
+    def _path_of(self, entry: ShareEntry) -> str:
+        places = self._shared.places(entry.file_id)
+        return next((shared.path for shared in places if shared.name == entry.name), "")
 
     # ---- what the scanner reports, and what it is told
 
@@ -129,6 +135,20 @@ class Holdings:
                 done(f"* {real} is shared as soon as it is read")
 
         self._disk.run(partial(self._scanner.add_path, path), added)
+
+    def unshare(self, name: str, path: str, done: Callable[[str], None]) -> None:
+        """Share no longer what `share` has shared, by its name or path; `done` gets a line for the person."""
+        if self._scanner is None:
+            done("!! Nothing is shared from elsewhere here.")
+            return
+
+        def removed(real: Any, error: Optional[Exception], now: float) -> None:
+            if error is not None:
+                done(f"!! {getattr(error, 'sentence', 'It is shared as before.')}")
+            else:
+                done(f"* {real} is shared no longer")
+
+        self._disk.run(partial(self._scanner.remove_path, name, path), removed)
 
     def hold(self, name: str) -> None:
         """A download fills the top folder of this name: what is announced of it stays as it is until `release`."""

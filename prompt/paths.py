@@ -1,0 +1,118 @@
+"""The path that a person means: as it is typed, or as a file manager or another terminal pastes it.
+
+    /home/bo/my talk.pdf            as it is: also with blanks
+    "my talk.pdf"  'my talk.pdf'    in quotes
+    my\\ talk.pdf                    as a shell of Unix has it
+    file:///home/bo/my%20talk.pdf   as a file manager has it
+    'a.pdf' 'b c.pdf'               several, where each of them is there
+
+A path that is there as it was typed is always meant as it was typed. And some paths hold what hardly anybody wants to
+share with a room: keys, a whole home, the settings of the system, a whole disk. `danger_of` tells which.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Iterator, List, Optional, Sequence
+
+KEYS = frozenset((
+    ".ssh", ".gnupg", ".aws", ".azure", ".kube", ".docker", ".password-store", ".netrc", ".pgpass", ".git-credentials",
+    ".mozilla", ".thunderbird", "id_rsa", "id_dsa", "id_ecdsa", "id_ed25519", "keychains", "keyrings",
+))  # fmt: skip
+SYSTEM_FOLDERS = ("/etc", "/proc", "/sys", "/dev", "/boot", "/root", "/var/lib")
+SYSTEM_VARIABLES = ("SystemRoot", "ProgramData", "APPDATA", "LOCALAPPDATA")      # of Windows: where such folders are
+HOMES = ("/home", "/Users")
+
+
+def found_paths(text: str) -> Optional[List[str]]:
+    """The absolute paths that a text means, of things that are there; None where it means none."""
+    for reading in _readings(text):
+        if not is_missing(os.path.expanduser(reading)):
+            return [os.path.abspath(os.path.expanduser(reading))]
+    several = [next((one for one in map(os.path.expanduser, _readings(word)) if not is_missing(one)), None)
+               for word in _words(text)]
+    found = [os.path.abspath(path) for path in several if path is not None]
+    return found if found and len(found) == len(several) else None
+
+
+def _readings(text: str) -> Iterator[str]:
+    yield text
+    text = text.strip()
+    yield unquoted(text)
+    if unquoted(text).lower().startswith("file:"):
+        yield _of_address(unquoted(text))
+    if os.name != "nt":                         # there a backslash parts folders
+        yield re.sub(r"\\(.)", r"\1", text)
+
+
+def _of_address(text: str) -> str:
+    """The path of `file:///home/bo/a%20b`, with or without a host."""
+    from urllib.parse import unquote
+    path = unquote(text[len("file:"):], errors="surrogateescape")
+    if path.startswith("//"):
+        _, slash, path = path[2:].partition("/")        # behind the host
+        path = slash + path
+    return path[1:] if re.match("/[A-Za-z]:", path) else path
+
+
+def _words(text: str) -> List[str]:
+    """Several paths beside each other, each in quotes or with its blanks escaped, or one on each line."""
+    words = [line for line in text.splitlines() if line.strip()]
+    return words if len(words) > 1 else re.findall(r""""[^"]+"|'[^']+'|(?:\\.|[^\s\\])+""", text)
+
+
+def unquoted(text: str) -> str:
+    """A name or path without the quotes around it that a shell's habit or a drag-and-drop leaves."""
+    return text[1:-1] if len(text) > 2 and text[0] == text[-1] and text[0] in "\"'" else text
+
+
+def is_missing(path: str) -> bool:
+    """Whether nothing is there; what may not be looked at is not missing."""
+    try:
+        os.lstat(path)
+    except OSError as error:
+        return isinstance(error, (FileNotFoundError, NotADirectoryError))
+    except ValueError:                          # a zero byte: no path at all
+        return True
+    return False
+
+
+# ---------------------------------------------------------------- what is shared only if it is meant
+
+def danger_of(path: str) -> str:
+    """What a person would share with this path and hardly means to, in words; empty if it is nothing like that."""
+    real, home = os.path.realpath(path), os.path.realpath(os.path.expanduser("~"))
+    if os.path.dirname(real) == real:
+        return "is a whole disk"
+    if os.path.isdir(real) and (real == home or os.path.dirname(real) in HOMES):
+        return "is a whole home folder, with all that is private in it"
+    if _is_inside(home, real):
+        return "has whole home folders in it"
+    if os.path.ismount(real):
+        return "is a whole disk"
+    inner = os.path.relpath(real, home) if _is_inside(real, home) else ""
+    if not KEYS.isdisjoint(part.lower() for part in _parts(real)):
+        return "holds keys or passwords"
+    if inner.startswith("."):
+        return "is one of the hidden files of a home folder, where programs keep keys and settings"
+    if any(_is_inside(real, folder) for folder in _system_folders(home)):
+        return "belongs to the system, and may hold keys or passwords"
+    return ""
+
+
+def _parts(path: str) -> Sequence[str]:
+    return re.split(r"[/\\]" if os.name == "nt" else "/", path)
+
+
+def _system_folders(home: str) -> Iterator[str]:
+    for folder in (*SYSTEM_FOLDERS, *map(os.environ.get, SYSTEM_VARIABLES)):
+        real = os.path.realpath(folder) if folder else ""
+        if os.path.exists(real) and not _is_inside(home, real):
+            yield real
+
+
+def _is_inside(path: str, folder: str) -> bool:
+    """Whether a real path is the folder or in it."""
+    path, folder = os.path.normcase(path), os.path.normcase(folder)
+    return path == folder or path.startswith(os.path.join(folder, ""))
