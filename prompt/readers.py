@@ -317,16 +317,19 @@ class _Keys:
 
     def __enter__(self) -> None:
         import termios
+        import tty
         self._mode = termios.tcgetattr(self._descriptor)
-        self.wake()
+        tty.setcbreak(self._descriptor, termios.TCSADRAIN)
 
     def __exit__(self, *_: Any) -> None:
         self.rest()
 
     def wake(self) -> None:
+        """Key by key again. A terminal that has closed (SIGCONT comes behind SIGHUP) is found out by reading."""
         import termios
         import tty
-        tty.setcbreak(self._descriptor, termios.TCSADRAIN)
+        with contextlib.suppress(termios.error):
+            tty.setcbreak(self._descriptor, termios.TCSADRAIN)
 
     def rest(self) -> None:
         import termios
