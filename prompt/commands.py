@@ -44,6 +44,8 @@ COMMANDS = (
     Command(("Q", "quit", "exit", "bye"), "Q", "quit; hands over if supernode", "Q", Console.quit),
 )
 BY_WORD = {word.lower(): command for command in COMMANDS for word in command.words}
+LETTERS = {word: command.words[0] for word, command in BY_WORD.items()}
+SAYING = ("T", "P")             # what follows these is a text
 # What people type who come from other programs, and no spelling is near.
 HINTS = {"x": "R", "d": "R", "dir": "G", "find": "G", "search": "G", "send": "B", "upload": "B", "add": "B",
          "msg": "T", "users": "W", "nodes": "W", "peers": "W", "stop": "K", "abort": "K", "leave": "Q", "open": "C"}
@@ -53,6 +55,12 @@ def parse_command(line: str) -> Tuple[Optional[Command], str]:
     """The command that a line names, or None, and what follows it."""
     word, _, rest = line.strip().partition(" ")
     return BY_WORD.get(word.lower()), rest.strip()
+
+
+def letter_of(line: str) -> str:
+    """The letter of the command that a line names; its first word where it names none."""
+    word = line.split()[0]
+    return LETTERS.get(word.lower(), word.upper())
 
 
 def unknown_line(line: str) -> str:

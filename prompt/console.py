@@ -7,12 +7,14 @@ import functools
 import itertools
 import math
 import os
-from typing import Any, Callable, Dict, List, Optional, Protocol, Sequence, Tuple
+import queue
+from typing import Any, Callable, Dict, Iterable, List, Optional, Protocol, Sequence, Tuple
 
 from prompt import lines
 from prompt.arguments import limits_of
 from prompt.choosing import ASKED_AGAIN_FROM, Batch, chosen, is_pattern, spans_in
 from prompt.comings import Comings
+from prompt.completion import local_paths
 from prompt.lines import (
     format_size,
     limits_line,
@@ -24,6 +26,7 @@ from prompt.lines import (
     transfer_cells,
 )
 from prompt.paths import danger_of, found_paths, unquoted
+from prompt.readers import next_of
 from prompt.settings import DEFAULT_FOLDER, check_target
 from prompt.table import file_lines, fitted, share_table
 from prompt.terminal import Terminal
@@ -37,6 +40,7 @@ SCRIPT_SAY_SECONDS = 20.0, 60.0     # of a script's chat: without a line that ge
                                     # be found first), and for all lines said
 SCRIPT_PAUSE_SECONDS = 60.0         # how long a script waits for room on the disk
 NO_LIST = "There is no list yet: G prints one."
+KEY_SECONDS = 0.3                   # that Tab waits for the node
 PROGRESS_SECONDS = 30.0             # where no line can be redrawn: one line for this or for ...
 PROGRESS_PERCENT = 10               # ... this much
 
@@ -224,6 +228,26 @@ class Console:
                 self._life.later(lambda: answered(None))
                 raise
         self._life.node.call(run)
+
+    def sources(self) -> Dict[str, Callable[[str], Iterable[str]]]:
+        """What the arguments of commands may be, for Tab."""
+        def listed(_: str) -> Iterable[str]:
+            return dict.fromkeys(entry.name for entry in self.rows.values())
+        return {
+            "R": listed, "G": listed, "B": local_paths, "M": lambda _: ("on", "off"),
+            "K": lambda _: map(str, self.running),
+            "U": lambda _: (row.name for row in self._at_once(lambda peer, now: peer.shares())),
+            "P": lambda _: (f"{row.label} " for row in self._at_once(lambda peer, now: peer.members(now))
+                            if not row.is_me),
+        }  # fmt: skip
+
+    def _at_once(self, call: Callable[[Any, float], Any]) -> Any:
+        """What the node says within a moment, or nothing. Nothing is drawn meanwhile: a key is being heeded."""
+        answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._life.node.call(lambda now: answers.put(call(self._life.node.peer, now)))
+        with contextlib.suppress(queue.Empty):
+            return next_of(answers, KEY_SECONDS) or ()
+        return ()
 
     def _show_table(self, rows: Sequence[Sequence[str]], right: Sequence[int], names: Sequence[int], none: str) -> None:
         """A line for each row; in a narrow window the columns `names` give way, or a row takes several lines."""

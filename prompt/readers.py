@@ -5,8 +5,10 @@ from __future__ import annotations
 import codecs
 import contextlib
 import ctypes
+import locale
 import os
 import queue
+import re
 import select
 import signal
 import sys
@@ -22,6 +24,8 @@ from protocol.looks import UNPRINTABLE
 log = mishaps.logger("node")
 
 IDLE_SECONDS = 0.1                  # how often a waiting prompt looks for what arrived
+LINE_END = "\u23ce"                 # how the end of a line looks within a paste of several
+PASTE_BYTES_MAX = 1 << 20           # of a paste as keys
 
 
 def next_of(inbox: queue.SimpleQueue[Any], wait: float) -> Any:
@@ -79,6 +83,9 @@ class PipeReader:
     def forget(self) -> None:
         """There is no history here."""
 
+    def complete_by(self, complete: Callable[[str], List[str]], show: Callable[[List[str]], None]) -> None:
+        """There is no Tab here."""
+
     def unlearn(self) -> None:
         """There is no history here."""
 
@@ -117,10 +124,18 @@ class ReadlineReader:
         self._is_left = False
         self._get_line, self._forget, self._typed = readline.get_line_buffer, readline.clear_history, ""
         self._history_length, self._remove = readline.get_current_history_length, readline.remove_history_item
+        self._point = ctypes.c_int.in_dll(library, "rl_point")
+        self._encoding, self._mark = locale.getpreferredencoding(False), LINE_END
+        if LINE_END.encode(self._encoding, "replace") == b"?":
+            self._mark = "|"
+        self._is_pasted, self.entered = False, ""
+        self.takes_pastes = ctypes.c_int.in_dll(library, "rl_readline_version").value >= 0x700
+        if self.takes_pastes:
+            readline.parse_and_bind(r'"\e[200~": bracketed-paste-begin')
 
     def read(self, prompt: str, idle: Callable[[], None]) -> str:
         """The next line; EOFError for Ctrl-D; when `idle` raises Interrupted, that, with the line cleared."""
-        self._idle, self._is_left = idle, False
+        self._idle, self._is_left, self._is_pasted = idle, False, False
         self._hook_pointer.value = ctypes.cast(self._hook, ctypes.c_void_p).value
         try:
             line = input(prompt)
@@ -129,17 +144,50 @@ class ReadlineReader:
             signal.setitimer(signal.ITIMER_REAL, 0.0)
         if self._is_left:
             raise Interrupted
-        return line
+        self.entered = line
+        return (line.replace(self._mark, "\n") if self._is_pasted else line).rstrip("\n")
 
     def _on_idle(self) -> int:
         try:
             if not self._is_left:
+                self._fold_paste()
                 self._idle()
         except Interrupted:
             self._leave()
         except Exception:
             log.exception("while drawing")
         return 0
+
+    def _fold_paste(self) -> None:
+        """A paste of several lines may be higher than the window: it is shown as one, with marks."""
+        line = self._get_line()
+        if "\n" not in line:
+            return
+        folded = line.rstrip("\n").replace("\n", self._mark)
+        before = self._encoded(line)[:self._point.value].rstrip(b"\n").replace(b"\n", self._encoded(self._mark))
+        self._is_pasted = True
+        self.erase()
+        self._enter[1](self._encoded(folded), 0)
+        self._point.value = len(before)
+        self.redraw()
+
+    def _encoded(self, text: str) -> bytes:
+        return text.encode(self._encoding, "surrogateescape")
+
+    def complete_by(self, complete: Callable[[str], List[str]], show: Callable[[List[str]], None]) -> None:
+        """Tab: `complete(what stands before the cursor)` gives what may stand there, and `show` gets several."""
+        import readline
+        found: List[str] = []
+
+        def match(text: str, state: int) -> Optional[str]:
+            if state == 0:
+                found[:] = complete(text)
+            return found[state] if state < len(found) else None
+        readline.set_completer_delims("")       # the whole of it
+        readline.set_completer(match)
+        readline.set_completion_display_matches_hook(lambda text, matches, width: show(list(matches)))
+        readline.parse_and_bind("tab: complete")
+        readline.parse_and_bind("set show-all-if-ambiguous on")
 
     def _leave(self) -> None:
         # An exception cannot pass through readline from here, so an empty line is entered in the person's place, and
@@ -193,7 +241,7 @@ class KeyReader:
 
     MOVES = {"\x01": "home", "\x05": "end", "\x02": "left", "\x06": "right", "\x10": "up", "\x0e": "down",
              "\x7f": "back", "\x08": "back", "\x15": "kill", "\x0b": "cut", "\x17": "word", "\r": "enter",
-             "\n": "enter", "\x04": "eof", "\x03": "stop",
+             "\n": "enter", "\x04": "eof", "\x03": "stop", "\t": "tab",
              "\x1b[A": "up", "\x1b[B": "down", "\x1b[C": "right", "\x1b[D": "left", "\x1b[H": "home", "\x1b[F": "end",
              "\x1bOA": "up", "\x1bOB": "down", "\x1bOC": "right", "\x1bOD": "left", "\x1bOH": "home", "\x1bOF": "end",
              "\x1b[1~": "home", "\x1b[4~": "end", "\x1b[3~": "delete"}
@@ -203,6 +251,10 @@ class KeyReader:
         self._write, self._columns = write, columns
         self._prompt, self._text, self._cursor, self._before = "", "", 0, ""
         self._keys: Any = None                  # while a line is read
+        self._paste: Optional[List[str]] = None     # what came of one that has not ended
+        self._is_pasted, self.entered, self.takes_pastes = False, "", os.name != "nt"
+        self._complete: Callable[[str], List[str]] = lambda before: []
+        self._show: Callable[[List[str]], None] = lambda matches: None
         self._past: List[str] = []
         self._ahead: List[str] = []
         self._at = 0
@@ -210,6 +262,7 @@ class KeyReader:
     def read(self, prompt: str, idle: Callable[[], None]) -> str:
         """The next line; EOFError for Ctrl-D on an empty one, Interrupted for Ctrl-C."""
         self._prompt, self._text, self._cursor, self._before = prompt, "", 0, ""
+        self._paste, self._is_pasted = None, False
         self._at = len(self._past)
         self._keys = _WindowsKeys() if os.name == "nt" else _Keys()
         with self._keys:
@@ -231,10 +284,14 @@ class KeyReader:
         self._write(self._prompt + self._text + "\r\n")
         if self._text.strip() and self._text not in self._past[-1:]:
             self._past.append(self._text)
-        return self._text
+        self.entered = self._text
+        return self._text.replace(LINE_END, "\n") if self._is_pasted else self._text
 
     def _on_key(self, key: str) -> bool:
         """Edits the line by one key; True when it is entered."""
+        if key == "\x1b[200~" or self._paste is not None:
+            self._on_pasted(key)
+            return False
         move = self.MOVES.get(key, key if len(key) > 1 else "")
         if move == "stop":
             raise Interrupted
@@ -253,7 +310,13 @@ class KeyReader:
             step = {"left": self._cursor - 1, "right": self._cursor + 1, "home": 0, "end": len(self._text)}[move]
             self._cursor = max(0, min(step, len(self._text)))
             return
-        if move in ("up", "down"):
+        if move == "tab":
+            matches = self._complete(before)
+            common = os.path.commonprefix(matches)
+            before = common if len(matches) == 1 or len(common) >= len(before) else before
+            if len(matches) > 1:
+                self._show(matches)
+        elif move in ("up", "down"):
             self._at = max(0, min(self._at + (-1 if move == "up" else 1), len(self._past)))
             before, after = (self._past + [""])[self._at], ""
         elif move == "back":
@@ -269,6 +332,27 @@ class KeyReader:
         elif len(key) == 1 and unicodedata.category(key) not in UNPRINTABLE:
             before += key
         self._text, self._cursor = before + after, len(before)
+
+    def _on_pasted(self, key: str) -> None:
+        """A key of a paste: nothing of it is a command, and its lines are one."""
+        if self._paste is None:
+            self._paste = []
+        elif key != "\x1b[201~":
+            if len(key) == 1 and len(self._paste) < PASTE_BYTES_MAX:
+                self._paste.append(key)
+            return
+        else:
+            text = "".join(self._paste).replace("\r\n", "\n").replace("\r", "\n").rstrip("\n").replace("\t", " ")
+            self._paste, self._is_pasted = None, self._is_pasted or "\n" in text
+            drawn = "".join(c for c in text.replace("\n", LINE_END) if unicodedata.category(c) not in UNPRINTABLE)
+            self._text = self._text[:self._cursor] + drawn + self._text[self._cursor:]
+            self._cursor += len(drawn)
+            self.erase()
+            self.redraw()
+
+    def complete_by(self, complete: Callable[[str], List[str]], show: Callable[[List[str]], None]) -> None:
+        """Tab: `complete(what stands before the cursor)` gives what may stand there, and `show` gets several."""
+        self._complete, self._show = complete, show
 
     def typed(self) -> str:
         """What stands in the line now."""
@@ -314,6 +398,7 @@ class _Keys:
     def __init__(self) -> None:
         self._descriptor = sys.stdin.fileno()
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._rest = ""                         # the begin of an escape sequence
 
     def __enter__(self) -> None:
         import termios
@@ -339,14 +424,18 @@ class _Keys:
     def next(self) -> List[str]:
         """What was typed, after a moment at most; EOFError when the terminal is gone."""
         if not select.select([self._descriptor], [], [], IDLE_SECONDS)[0]:
-            return []
+            text, self._rest = self._rest, ""   # it was no more than that
+            return split_keys(text)
         try:
             data = os.read(self._descriptor, 4096)
         except OSError:                         # the terminal has closed
             data = b""
         if not data:
             raise EOFError
-        return split_keys(self._decoder.decode(data))
+        text = self._rest + self._decoder.decode(data)
+        begun = re.search(r"\x1b(\[[0-9;]*|O)?$", text)
+        self._rest = begun.group() if begun else ""
+        return split_keys(text[:len(text) - len(self._rest)])
 
 
 class _WindowsKeys:

@@ -17,9 +17,10 @@ import signal
 import time
 from typing import Any, Callable, List, Optional
 
-from prompt.commands import parse_command, unknown_line
+from prompt.commands import LETTERS, SAYING, letter_of, parse_command, unknown_line
+from prompt.completion import Completion, choice_lines
 from prompt.console import SCRIPT_SAY_SECONDS, Console
-from prompt.readers import IDLE_SECONDS, Interrupted, next_of
+from prompt.readers import IDLE_SECONDS, LINE_END, Interrupted, next_of
 from prompt.settings import (
     DEFAULT_FOLDER,
     DEFAULT_PORT,
@@ -240,6 +241,7 @@ class Session:
 
     def _serve(self) -> None:
         self.terminal.reader.forget()
+        self.terminal.reader.complete_by(Completion(LETTERS, self.console.sources()), self._show_choices)
         if self.terminal.is_asking:
             self.say("? lists the commands.")
         while not self.is_over:
@@ -251,9 +253,30 @@ class Session:
             except Interrupted:
                 self._on_interrupt()
                 continue
-            for part in line.splitlines():      # a paste may hold several
-                if not self.is_over:
-                    self.do(part)
+            parts = [part for part in line.splitlines() if part.strip()]
+            if len(parts) > 1 and self.terminal.is_asking:
+                self._on_paste(parts)
+                continue
+            for part in parts:
+                self.do(part)
+
+    def _on_paste(self, parts: List[str]) -> None:
+        """Several lines that were pasted: a text behind T, paths behind B, else a person says what they are."""
+        letter = letter_of(parts[0])
+        text = f" {LINE_END} ".join(parts)
+        if letter in SAYING or letter == "B":
+            self.do("\n".join(parts) if letter == "B" else text)
+            return
+        self.say(f"This paste has {len(parts)} lines, and nothing is done yet: t says it as one chat message, "
+                 "c does each line as a command, Enter forgets it.")
+        answer = self._answer("t, c or Enter: ")
+        for part in {"t": [f"T {text}"], "c": parts}.get(answer, []):
+            if not self.is_over:
+                self.do(part)
+
+    def _show_choices(self, matches: List[str]) -> None:
+        for line in choice_lines(matches, self.terminal.columns() - 1):
+            self.say(line)
 
     def do(self, line: str) -> None:
         """One command; its answer is awaited for a moment, so that lists and prompts stay in order."""
@@ -269,15 +292,17 @@ class Session:
 
     def confirm(self, question: str) -> bool:
         """Whether a person says yes; nobody does where nobody can be asked. Not while a line is read."""
-        if not self.terminal.is_asking:
-            return False
+        return self.terminal.is_asking and self._answer(f"{question} [y/N]: ") in ("y", "yes")
+
+    def _answer(self, question: str) -> str:
+        """What a person says, in small letters; nothing for Ctrl-C and Ctrl-D."""
         try:
-            answer = self.terminal.read_line(f"{question} [y/N]: ", self.idle)
+            answer = self.terminal.read_line(question, self.idle)
         except (EOFError, Interrupted):
             self.signals = [number for number in self.signals if number != signal.SIGINT]
-            return False
+            return ""
         self.terminal.reader.unlearn()
-        return answer.strip().lower() in ("y", "yes")
+        return answer.strip().lower()
 
     def finish_saying(self) -> None:
         """What was said shall be sent before this node goes, as far as that can be waited for."""
@@ -288,6 +313,7 @@ class Session:
         self.wait_until(lambda: bool(said), at_most + 1.0)
 
     def _leave(self) -> None:
+        self.terminal.leave()
         if signal.SIGINT in self.signals:       # once more, after quitting had begun
             os._exit(EXIT_INTERRUPTED)
         self.is_leaving, self.signals = True, []

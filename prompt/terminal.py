@@ -31,6 +31,7 @@ class Terminal:
         self._pending: List[str] = []
         self._progress = self._drawn = ""       # what should stand there, and what does
         self._drawn_columns = 0                 # the width of the window then
+        self._has_pastes = False                # the terminal marks them
         self.stops = Stops(self)
         self.reader: Any = self._choose_reader(can_edit or os.environ.get("NODE_EDITOR", ""))
 
@@ -110,8 +111,15 @@ class Terminal:
             self.reader.erase()
         self.write(self._erased_progress(has_prompt))
         self._drawn = ""
+        self._take_pastes(False)
         if has_prompt:
             self.reader.rest()
+
+    def _take_pastes(self, is_on: bool) -> None:
+        """Has the terminal mark where a paste begins and ends (it does so between two lines, too)."""
+        if is_on != self._has_pastes and getattr(self.reader, "takes_pastes", False):
+            self._has_pastes = is_on
+            self.write("\x1b[?2004h" if is_on else "\x1b[?2004l")
 
     def lose(self) -> None:
         """Another job has the terminal: nothing of what is on the screen is ours to clear."""
@@ -120,6 +128,7 @@ class Terminal:
     def take_up(self) -> None:
         """The terminal is ours again, and the cursor stands on a fresh line: the typed line is drawn there."""
         self._drawn, self._drawn_columns = "", self.columns()
+        self._take_pastes(True)
         if self.is_reading and not isinstance(self.reader, PipeReader):
             self.reader.wake()
             self.reader.redraw()
@@ -144,6 +153,7 @@ class Terminal:
             self.write(prompt)
         if self._drawn and not is_piped:
             self.write("\n")
+        self._take_pastes(True)
         self.is_reading, self._drawn_columns = True, self.columns()
         try:
             line = self.reader.read(prompt, idle)
@@ -160,8 +170,9 @@ class Terminal:
         finally:
             self.is_reading = False
         if self._drawn and not is_piped:        # the progress line goes down: it stays the last one
-            up = self._rows(self._drawn) + place_of(prompt + line, self.columns())[0] + 1
-            self.write(f"\x1b[{up}A\r\x1b[J{prompt}{line}\n")
+            entered = prompt + self.reader.entered
+            up = self._rows(self._drawn) + place_of(entered, self.columns())[0] + 1
+            self.write(f"\x1b[{up}A\r\x1b[J{entered}\n")
             self._drawn = ""
         return line
 
@@ -173,6 +184,11 @@ class Terminal:
         """Leaves the terminal as it was found, with the cursor on a fresh line."""
         self._progress = ""
         self.flush()
+        self.leave()
+
+    def leave(self) -> None:
+        """No line is read any more."""
+        self._take_pastes(False)
 
 
 def _is_terminal(stream: Any) -> bool:
