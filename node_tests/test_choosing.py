@@ -43,7 +43,7 @@ class Desk:
         self.failed += 1
 
     def list_files(self, pattern: str, now: float, done: Any) -> None:
-        part = pattern.strip("*")
+        part = pattern.strip("*").replace("[", "").replace("]", "")
         done([row for row in self.files if part in row.name and "/" not in pattern])
 
     def fetch(self, row: Any, now: float, done: Any) -> None:
@@ -99,6 +99,10 @@ def test_a_number_that_is_a_row_and_a_name_says_which_was_taken_and_quotes_take_
     assert desk.does("G", "R 2") == ['* this is row 2 of the list, a.jpg; a file is named 2, too: R "2" takes that']
     desk.does('R "2"')
     assert desk.fetched == ["a.jpg", "2"]
+    desk.fetched.clear()
+    desk.does("G jpg")                          # the file of that name is not on the screen
+    assert desk.does("R 2") == ['* this is row 2 of the list, a.jpg; a file is named 2, too: R "2" takes that']
+    assert desk.fetched == ["a.jpg"]
     desk.files[-1] = entry(6, "2-3", file_id=b"6" * 32)
     assert desk.does("G", "R 2-3") == ['* this is the rows 2-3; a file is named 2-3, too: R "2-3" takes that']
 
@@ -150,6 +154,10 @@ def test_the_summary_of_what_went_well():
     batch.on_started(1, "b")
     assert not batch.is_over and batch.on_end(1, 12_000) and not batch.on_end(2, 5)
     assert batch.is_over and batch.line(12.0) == "OK 2 of 2 came, 12.0 kB in 0:02"
+    batch = Batch(2, 10.0)
+    batch.on_here()
+    batch.on_here()
+    assert batch.line(12.0) == "OK all 2 were here already"
 
 
 def test_a_person_says_a_pattern_twice_that_fits_very_many_and_a_script_once():

@@ -137,3 +137,15 @@ def test_keys_that_come_in_pieces_are_the_same_keys():
 
 def test_nothing_is_completed_from_what_cannot_be_read(tmp_path: Path):
     assert local_paths("a\0b/") == [] and local_paths(str(tmp_path / "nothing" / "x")) == []
+
+
+@needs_pty
+@both_editors
+def test_a_paste_that_comes_while_a_command_runs_is_a_paste_too(editor):
+    with Window(80, *QUIET, editor=editor) as window:
+        window.ready()
+        window.type("M\rM\r" + PASTED % THIRTY + "\r")
+        window.until(lambda lines: lines[-1] == "t, c or Enter:")
+        window.type("\r")
+        window.until(lambda lines: lines[-1] == ">")
+        assert window.process.poll() is None and not any("Q stands alone" in line for line in window.screen.lines())

@@ -82,6 +82,8 @@ class Batch:
 
     def line(self, now: float) -> str:
         """How it ended."""
+        if self._here == self._count:
+            return f"OK all {self._count} were here already"
         told = f"{self._came} of {self._count} came, {format_size(self._size)} in {format_time(now - self._began)}"
         if self._here:
             told += f"; {count_of(self._here, 'file')} {'was' if self._here == 1 else 'were'} here already"

@@ -110,6 +110,7 @@ class Console:
         self.told: Dict[int, Tuple[float, int]] = {}    # when, and at what percent, a progress line was printed
         self.rows: Dict[int, results.ListEntry] = {}        # the last list of files on the screen, by number
         self.batches: List[Batch] = []          # several downloads by one command
+        self._has_all_names = False             # it is of all files
         self._said_before = ""                  # a pattern that fits many, to be said a second time
         self.unshown: List[results.ListEntry] = []          # the pages of it that `G +` shows
         self.has_list = False                   # one was shown, be it empty
@@ -263,9 +264,9 @@ class Console:
         none = f'No file here matches "{safe_text(pattern, 60)}".' if pattern else \
             "Nothing is shared here yet. B path shares a file or folder."
         self._ask(lambda peer, now, done: peer.list_files(pattern, now, done),
-                  lambda rows: self._show_files(rows, none))
+                  lambda rows: self._show_files(rows, none, not pattern))
 
-    def _show_files(self, entries: Any, none: str = "") -> None:
+    def _show_files(self, entries: Any, none: str = "", is_whole: bool = False) -> None:
         if entries is None:
             self._life.fail()
             self.say("!! The list did not come; try again soon")
@@ -274,7 +275,7 @@ class Console:
         if not entries:                         # the numbers on the screen stay good
             self.say(none)
             return
-        self.rows = {entry.number: entry for entry in entries}
+        self.rows, self._has_all_names = {entry.number: entry for entry in entries}, is_whole
         self.unshown = list(entries)
         self._show_page(none)
 
@@ -318,14 +319,16 @@ class Console:
 
     def _fetch_rows(self, what: str, entries: List[results.ListEntry]) -> None:
         """Fetches these rows, and says so where a file has such a number for its name."""
+        self._tell_taken(what, entries, self.rows.values())
         if len(entries) > 1:
-            self._tell_taken(what, entries, self.rows.values())
             self._fetch_all(entries)
             return
         self._ask(lambda peer, now, done: peer.fetch(entries[0], now, done),
                   functools.partial(self._on_fetch_answer, what))
-        self._ask(lambda peer, now, done: peer.list_files(what, now, done),
-                  functools.partial(self._tell_taken, what, entries))
+        if not self._has_all_names:
+            fits_only_that = "".join(f"[{digit}]" for digit in what)
+            self._ask(lambda peer, now, done: peer.list_files(fits_only_that, now, done),
+                      functools.partial(self._tell_taken, what, entries))
 
     def _tell_taken(self, what: str, taken: List[results.ListEntry], others: Any) -> None:
         if any(entry.name == what and entry.file_id != taken[0].file_id for entry in others or ()):

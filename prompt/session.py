@@ -258,7 +258,8 @@ class Session:
                 self._on_paste(parts)
                 continue
             for part in parts:
-                self.do(part)
+                if not self.is_over:
+                    self.do(part)
 
     def _on_paste(self, parts: List[str]) -> None:
         """Several lines that were pasted: a text behind T, paths behind B, else a person says what they are."""

@@ -77,8 +77,10 @@ class Terminal:
 
     def say(self, line: str) -> None:
         """One line, above what is being typed, when `flush` comes; in a narrow window no word of it is broken."""
-        is_narrow = self.can_redraw and self.columns() <= WRAPPED_UP_TO
-        self._pending.append(self._coloured("\n".join(wrapped(line, self.columns() - 1)) if is_narrow else line))
+        if self.can_redraw and self.columns() <= WRAPPED_UP_TO:
+            indent = " " * (len(line) - len(line.lstrip(" ")) + 2)
+            line = "\n".join(wrapped(line, self.columns() - 1, indent))
+        self._pending.append(self._coloured(line))
 
     def _coloured(self, line: str) -> str:
         code = {"OK": "32", "!!": "31", "* ": "36"}.get(line[:2]) if self.has_colour else None
