@@ -94,13 +94,15 @@ def test_a_person_is_asked_and_only_a_yes_shares(editor):
             window.until(lambda lines: lines[-1] == "Share it with everybody here? [y/N]:")
             window.type(answer)
             window.until(lambda lines: lines[-2:] == ["* not shared", ">"])
-            window.type("M\r")
+            window.type("\x1b[A")                       # the answer is not in the history, and nothing else is gone
+            window.until(lambda lines: lines[-1] == "> B /etc")
+            window.type("\x15M\r")
             window.until(lambda lines: lines[-2:] == ["* mesh is on: links and transfers are direct", ">"])
         window.type("B /etc\r")
         window.until(lambda lines: lines[-1] == "Share it with everybody here? [y/N]:")
         window.type("y\r")
         window.until(lambda lines: lines[-2:] == ["* etc is shared", ">"])
-        window.type("\x1b[A")                           # the answer is not in the history
+        window.type("\x1b[A")
         window.until(lambda lines: lines[-1] == "> B /etc")
 
 

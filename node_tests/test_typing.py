@@ -130,9 +130,9 @@ def test_keys_that_come_in_pieces_are_the_same_keys():
         window.ready()
         window.type("T a\x1b[20")
         window.shows("> T a")
-        for piece in ("0~b\rc\x1b[2", "01~", "d\r"):
+        for piece in ("0~b\rc\x1b[2", "01~", "d\r\x1b[20"):
             window.type(piece)
-        window.shows(f"<me> ab {LINE_END} cd")
+        window.until(lambda lines: lines[-2:] == [f"<me> ab {LINE_END} cd", ">"])
 
 
 def test_nothing_is_completed_from_what_cannot_be_read(tmp_path: Path):

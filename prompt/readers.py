@@ -86,7 +86,7 @@ class PipeReader:
     def complete_by(self, complete: Callable[[str], List[str]], show: Callable[[List[str]], None]) -> None:
         """There is no Tab here."""
 
-    def unlearn(self) -> None:
+    def unlearn(self, line: str) -> None:
         """There is no history here."""
 
     def erase(self) -> None:
@@ -124,6 +124,7 @@ class ReadlineReader:
         self._is_left = False
         self._get_line, self._forget, self._typed = readline.get_line_buffer, readline.clear_history, ""
         self._history_length, self._remove = readline.get_current_history_length, readline.remove_history_item
+        self._history_item = readline.get_history_item
         self._point = ctypes.c_int.in_dll(library, "rl_point")
         self._encoding, self._mark = locale.getpreferredencoding(False), LINE_END
         if LINE_END.encode(self._encoding, "replace") == b"?":
@@ -212,10 +213,11 @@ class ReadlineReader:
         """Empties the history: answers to questions are no commands."""
         self._forget()
 
-    def unlearn(self) -> None:
-        """Takes the last line out of the history: it was the answer to a question."""
-        if self._history_length():
-            self._remove(self._history_length() - 1)
+    def unlearn(self, line: str) -> None:
+        """Takes the last line out of the history, if it is this one: it was the answer to a question."""
+        length = self._history_length()
+        if length and self._history_item(length) == line:
+            self._remove(length - 1)
 
     def erase(self) -> None:
         """Clears the rows of the line, and leaves the cursor at the start of the first."""
@@ -250,7 +252,7 @@ class KeyReader:
     def __init__(self, write: Callable[[str], None], columns: Callable[[], int]) -> None:
         self._write, self._columns = write, columns
         self._prompt, self._text, self._cursor, self._before = "", "", 0, ""
-        self._keys: Any = None                  # while a line is read
+        self._keys: Any = None                  # from the first line on
         self._paste: Optional[List[str]] = None     # what came of one that has not ended
         self._is_pasted, self.entered, self.takes_pastes = False, "", os.name != "nt"
         self._complete: Callable[[str], List[str]] = lambda before: []
@@ -264,7 +266,7 @@ class KeyReader:
         self._prompt, self._text, self._cursor, self._before = prompt, "", 0, ""
         self._paste, self._is_pasted = None, False
         self._at = len(self._past)
-        self._keys = _WindowsKeys() if os.name == "nt" else _Keys()
+        self._keys = self._keys or (_WindowsKeys() if os.name == "nt" else _Keys())
         with self._keys:
             self.redraw()
             try:
@@ -362,9 +364,10 @@ class KeyReader:
         """Empties the history: answers to questions are no commands."""
         self._past = []
 
-    def unlearn(self) -> None:
-        """Takes the last line out of the history: it was the answer to a question."""
-        del self._past[-1:]
+    def unlearn(self, line: str) -> None:
+        """Takes the last line out of the history, if it is this one: it was the answer to a question."""
+        if self._past[-1:] == [line]:
+            del self._past[-1:]
 
     def erase(self) -> None:
         """Clears the rows of the line, and leaves the cursor at the start of the first."""

@@ -302,7 +302,7 @@ class Session:
         except (EOFError, Interrupted):
             self.signals = [number for number in self.signals if number != signal.SIGINT]
             return ""
-        self.terminal.reader.unlearn()
+        self.terminal.reader.unlearn(answer)
         return answer.strip().lower()
 
     def finish_saying(self) -> None:
