@@ -22,9 +22,13 @@ import os
 if __package__:     # installed by pip: the tree lies in a package, and in this process its rooms are found there first
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
+from prompt import shortage
+
+if __name__ == "__main__":
+    shortage.catch_uncaught()   # before what follows, which takes most of the memory
+
 import argparse
 import concurrent.futures
-import contextlib
 import functools
 import logging
 import queue
@@ -271,8 +275,9 @@ def set_up_logging(path: Optional[str]) -> None:
 def set_up_signals(on_signal: Callable[[int, Any], None]) -> None:
     """Ctrl-C, a closed terminal and SIGTERM end things properly; SIGALRM is what ReadlineReader wakes select() by."""
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGALRM"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), on_signal)
+        number = getattr(signal, name, None)
+        if number is not None and not (name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN):   # nohup
+            signal.signal(number, on_signal)
 
 
 class NodeListener(DoorListener):
@@ -449,9 +454,38 @@ def _run_once(flags: argparse.Namespace, open_node: Callable[..., Any]) -> Tuple
     return once.run(open_node), once.output.is_lost
 
 
+def _run_session(flags: argparse.Namespace, open_node: Callable[..., Any]) -> Tuple[int, bool]:
+    """The prompt: the exit code, and whether standard output takes no more."""
+    session = Session(Terminal())
+    set_up_signals(session.on_signal)
+    if session.terminal.is_asking and session.terminal.can_redraw:
+        session.terminal.stops.hear()
+    watch = shortage.MemoryWatch(session.on_memory_short)
+    logging.getLogger().addHandler(watch)
+    code = session.run(flags, open_node)
+    logging.getLogger().removeHandler(watch)
+    if session.trouble:
+        shortage.tell(session.trouble)
+    return code, session.terminal.is_broken
+
+
 def main(argv: Optional[Sequence[str]] = None, open_node: Callable[..., Any] = open_node) -> int:
     """The program."""
-    flags = parse_flags(argv)
+    try:
+        return _run(argv, open_node)
+    except MemoryError:
+        shortage.end_at_once()
+        raise
+
+
+def _run(argv: Optional[Sequence[str]], open_node: Callable[..., Any]) -> int:
+    try:
+        flags = parse_flags(argv)
+    except (SystemExit, OSError) as end:        # the help was shown, or could not be; or the flags were wrong
+        trouble = shortage.output_trouble(end, False) or shortage.drain(sys.stdout)
+        if trouble:
+            shortage.tell(trouble)
+        return shortage.EXIT_SHORT if trouble else int(getattr(end, "code", 0))
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -463,17 +497,11 @@ def main(argv: Optional[Sequence[str]] = None, open_node: Callable[..., Any] = o
     if flags.verb:
         code, is_broken = _run_once(flags, open_node)
     else:
-        session = Session(Terminal())
-        set_up_signals(session.on_signal)
-        if session.terminal.is_asking and session.terminal.can_redraw:
-            session.terminal.stops.hear()
-        code = session.run(flags, open_node)
-        is_broken = session.terminal.is_broken
+        code, is_broken = _run_session(flags, open_node)
     for left_out in mishaps.MISHAPS.rest():
         log.error(left_out)
-    if is_broken and sys.stdout is not None:
-        with contextlib.suppress(OSError, ValueError):      # what Python itself flushes at exit goes nowhere, quietly
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if is_broken:
+        shortage.drain(sys.stdout)              # what Python itself flushes at exit goes nowhere, quietly
     return code
 
 

@@ -20,6 +20,9 @@ class Command(NamedTuple):
 
 def show_help(console: Console, what: str) -> None:
     """?: one screen, or one command with an example."""
+    if what and what.lower() not in BY_WORD:
+        console.refuse(unknown_line(what))
+        return
     for line in help_lines(what, console.width()):
         console.say(line)
 

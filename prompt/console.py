@@ -114,6 +114,7 @@ class Console:
         self._said_before = ""                  # a pattern that fits many, to be said a second time
         self.unshown: List[results.ListEntry] = []          # the pages of it that `G +` shows
         self.has_list = False                   # one was shown, be it empty
+        self.has_shared = False                 # something, by B
         self._life = life
         self._comings = Comings(life.clock())   # lines of coming and going, gathered when many come
 
@@ -124,6 +125,11 @@ class Console:
     def width(self) -> Optional[int]:
         """Of the window, in columns; None where there is none."""
         return self._life.terminal.width()
+
+    def refuse(self, line: str) -> None:
+        """Says why a line was not done; a script's exit code says so, too."""
+        self._life.fail()
+        self.say(line)
 
     def draw(self) -> None:
         """What has become due to be shown."""
@@ -226,6 +232,7 @@ class Console:
             try:
                 call(self._life.node.peer, now, lambda result=None: self._life.later(lambda: answered(result)))
             except Exception:
+                self._life.later(self._life.fail)
                 self._life.later(lambda: answered(None))
                 raise
         self._life.node.call(run)
@@ -258,7 +265,10 @@ class Console:
     def list_files(self, pattern: str) -> None:
         """G: the files of the network."""
         if pattern == "+":
-            self._show_page("That list has no more rows." if self.has_list else NO_LIST)
+            if self.has_list:
+                self._show_page("That list has no more rows.")
+            else:
+                self.refuse(NO_LIST)
             return
         pattern = unquoted(pattern)
         none = f'No file here matches "{safe_text(pattern, 60)}".' if pattern else \
@@ -296,7 +306,7 @@ class Console:
         what = what.rstrip("/") or what         # as G shows a folder
         spans = spans_in(what) if self.rows else []
         if not what:
-            self.say("R needs a name, or a number of the last list: R lab.iso")
+            self.refuse("R needs a name, or a number of the last list: R lab.iso")
             return
         entries, missing = chosen([] if is_quoted else spans, self.rows)
         if entries:
@@ -450,10 +460,10 @@ class Console:
         """T: chat with everyone."""
         text = text.encode("utf-8", "replace").decode("utf-8")      # half a character cannot travel
         if not text:
-            self.say("T needs a text: T hello everyone")
+            self.refuse("T needs a text: T hello everyone")
             return
         if len(text.encode()) > CHAT_BYTES_MAX:
-            self.say(f"!! Not sent: the text is too long; {CHAT_BYTES_MAX} bytes fit, it has {len(text.encode())}.")
+            self.refuse(f"!! Not sent: the text is too long; {CHAT_BYTES_MAX} bytes fit, it has {len(text.encode())}.")
             return
         self._ask(functools.partial(self._tell, text, not self._life.terminal.is_asking), self._say_untaken)
 
@@ -479,11 +489,11 @@ class Console:
             return
         found = found_paths(path)
         if found is None:
-            self._life.fail()
-            self.say(f"!! {safe_text(path)}  there is no such file or folder")
+            self.refuse(f"!! {safe_text(path)}  there is no such file or folder")
             return
         for full in found:
             if self._is_meant(full):
+                self.has_shared = True
                 self._ask(lambda peer, now, done, full=full: peer.share(full, now, done),   # type: ignore[misc]
                           self._say_share)
 
@@ -493,8 +503,7 @@ class Console:
         if not danger:
             return True
         if not self._life.terminal.is_asking:
-            self._life.fail()
-            self.say(f"!! {short_path(path)} {danger}: it is shared only by who can be asked whether that is meant")
+            self.refuse(f"!! {short_path(path)} {danger}: it is shared only by who can be asked whether that is meant")
             return False
         self.say(f"{short_path(path)} {danger}.")
         is_meant = self._life.confirm("Share it with everybody here?")
@@ -505,7 +514,7 @@ class Console:
         """U: share no longer what B has shared."""
         name, paths = unquoted(what).rstrip("/") or what, found_paths(what) or []
         if not name:
-            self.say("U needs a name or a path of what B lists: U intro.pdf")
+            self.refuse("U needs a name or a path of what B lists: U intro.pdf")
             return
         self._ask(lambda peer, now, done: peer.unshare(name, paths[0] if paths else name, now, done), self._say_share)
 
@@ -526,6 +535,8 @@ class Console:
 
     def _say_result(self, text: Any) -> None:
         if isinstance(text, str) and text:
+            if text.startswith(("!!", "There is no ")):
+                self._life.fail()
             self.say(safe_text(text, 1024))
 
     def who(self, _: str) -> None:
@@ -555,7 +566,7 @@ class Console:
     def cancel(self, number: str) -> None:
         """K: cancel a transfer."""
         if not (number.isascii() and number.isdigit() and len(number) < 9):
-            self.say("K needs the number of a transfer as V shows it: K 1")
+            self.refuse("K needs the number of a transfer as V shows it: K 1")
             return
         if int(number) in self.running or int(number) in self.asked:
             self._on_end(int(number), False)    # what was cancelled by hand has not failed
@@ -565,7 +576,7 @@ class Console:
     def mesh(self, wish: str) -> None:
         """M: this node's mesh switch."""
         if wish.lower() not in ("on", "off", ""):
-            self.say("M is switched by M on or M off; M alone tells.")
+            self.refuse("M is switched by M on or M off; M alone tells.")
             return
         if wish:
             self._ask(lambda peer, now, done: done(peer.set_mesh(wish.lower() == "on", now)),
@@ -594,10 +605,10 @@ class Console:
         try:
             target = check_target(where, self._life.node.ip)
         except ValueError as error:
-            self.say(str(error))
+            self.refuse(str(error))
             return
         if self._life.node.is_local and not is_loopback_host(target[0]):
-            self.say("This node was opened for this machine only, at 127.0.0.1; start it anew to go elsewhere.")
+            self.refuse("This node was opened for this machine only, at 127.0.0.1; start it anew to go elsewhere.")
             return
         self._life.finish_saying()
         self.due.add("connect")
@@ -606,7 +617,7 @@ class Console:
     def quit(self, more: str) -> None:
         """Q: at once at a terminal; in a script once the transfers that it asked for have ended."""
         if more:
-            self.say(f'Q stands alone; "{safe_text(more, 40)}" after it was not understood, and nothing was done.')
+            self.refuse(f'Q stands alone; "{safe_text(more, 40)}" after it was not understood, and nothing was done.')
             return
         if not self._life.terminal.is_asking:
             self._await_downloads()

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import unicodedata
-from typing import Any, Callable, List, Optional
+from typing import Any, Callable, Iterable, Iterator, List, Optional
 
 from prompt.lines import place_of
 from protocol import mishaps
@@ -40,6 +40,24 @@ def next_of(inbox: queue.SimpleQueue[Any], wait: float) -> Any:
         if wait <= 0:
             raise
     return inbox.get(timeout=wait)
+
+
+def decoded(chunks: Iterable[bytes]) -> Iterator[str]:
+    """The text in bytes as they come; UTF-8, or UTF-16 as some shells on Windows write it, with its mark before it."""
+    head, decoder = b"", None  # type: bytes, Any
+    for data in chunks:
+        if decoder is None:
+            head += data
+            if head in (b"\xff", b"\xfe"):     # half of a mark
+                continue
+            is_wide = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+            decoder, data = codecs.getincrementaldecoder("utf-16" if is_wide else "utf-8")("replace"), head
+        yield decoder.decode(data)
+
+
+def without_mark(line: str) -> str:
+    """A line without the byte-order mark that an editor put before a file: it is no part of a command."""
+    return line[1:] if line.startswith("\ufeff") else line
 
 
 class Interrupted(Exception):
@@ -70,14 +88,14 @@ class PipeReader:
 
     def _run(self) -> None:
         # os.read, because sys.stdin's own lock, held by a waiting thread, aborts the interpreter at exit.
-        decoder, rest = codecs.getincrementaldecoder("utf-8")("replace"), ""
+        rest = ""
         with contextlib.suppress(OSError):
-            for data in iter(lambda: os.read(self.descriptor, 65536), b""):
-                *lines, rest = (rest + decoder.decode(data)).split("\n")
+            for text in decoded(iter(lambda: os.read(self.descriptor, 65536), b"")):
+                *lines, rest = (rest + text).split("\n")
                 for line in lines:
-                    self.lines.put(line)
+                    self.lines.put(without_mark(line))
         if rest:
-            self.lines.put(rest)
+            self.lines.put(without_mark(rest))
         self.lines.put(None)
 
     def forget(self) -> None:

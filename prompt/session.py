@@ -34,6 +34,7 @@ from prompt.settings import (
     check_port,
     default_name,
 )
+from prompt.shortage import EXIT_SHORT, NO_MEMORY, end_at_once, is_memory_short
 from prompt.terminal import Terminal
 from protocol import mishaps, results
 from protocol.looks import safe_text
@@ -47,6 +48,9 @@ DOOR_SECONDS = 0.6                  # for a supernode to get the port, if who ha
 LEAVE_SECONDS = 3.0                 # a handover takes at most 2 s
 SAY_SECONDS = 1.5, 10.0             # before leaving: without a line that gets through, and for all lines said
 WAITING_LINES_MAX = 10_000          # lines for a terminal that was stopped (Ctrl-S); then chat and comings are left out
+INPUT_ENDED = ("* the input has ended, and without a terminal nobody can type Q later: this node leaves "
+               "(with --stay it goes on sharing)")
+STAYING = "* the input has ended; this node goes on sharing until SIGTERM or Ctrl-C"
 DISPENSABLE = (results.ChatReceived, results.Joined, results.Left, results.Notice, results.Progress)
 
 
@@ -60,6 +64,8 @@ class Session:
         self.node: Any = None
         self.exit_code = EXIT_OK
         self.is_over = self.is_leaving = self.is_joining = self.was_warned = False
+        self.stays = self.was_told = False      # --stay; something was piped in
+        self.trouble = ""                       # what ended it from below, for standard error
         self.signals: List[int] = []
         self.outcome: Optional[results.Outcome] = None
 
@@ -144,13 +150,28 @@ class Session:
         if not self.is_leaving and number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", 0)):
             self.signals.append(number)
 
+    def on_memory_short(self) -> None:
+        """From any thread: one could not go on without memory. What can be left properly is."""
+        if self.is_leaving:                     # and even that needs some
+            end_at_once()
+        self.trouble = self.trouble or NO_MEMORY
+        self.signals.append(signal.SIGTERM)     # ends whatever is waited for
+
+    def _on_failure(self, error: Exception) -> None:
+        if is_memory_short(error):
+            self.trouble = NO_MEMORY
+            return
+        log.exception("the prompt failed")
+        self.say("!! This node has to end because of a mistake in the program; --log FILE tells the details.")
+        self.exit_code = EXIT_FAILED
+
     def _on_interrupt(self, is_starting: bool = False) -> None:
         signals, self.signals = self.signals or [signal.SIGINT], []
         if self.is_over:
             return
         if any(number != signal.SIGINT for number in signals):
             self.is_over = True
-        elif is_starting or (self.was_warned and not self.terminal.typed()):
+        elif is_starting or not self.terminal.is_asking or (self.was_warned and not self.terminal.typed()):
             self.is_over, self.exit_code = True, EXIT_INTERRUPTED
         else:
             self.was_warned = not self.terminal.typed()
@@ -160,18 +181,18 @@ class Session:
 
     def run(self, flags: argparse.Namespace, open_node: Callable[[Settings, Callable[[Any], None]], Any]) -> int:
         """From the questions to the exit code."""
+        self.stays = getattr(flags, "stay", False)
         try:
             if self._open(flags, open_node):
                 self._serve()
         except Interrupted:
             self._on_interrupt(is_starting=True)
-        except Exception:
-            log.exception("the prompt failed")
-            self.say("!! This node has to end because of a mistake in the program; --log FILE tells the details.")
-            self.exit_code = EXIT_FAILED
+        except Exception as error:
+            self._on_failure(error)
         finally:
             self._leave()
-        return self.exit_code
+        self.trouble = self.trouble or self.terminal.trouble
+        return EXIT_SHORT if self.trouble else self.exit_code
 
     def _open(self, flags: argparse.Namespace, open_node: Callable[..., Any]) -> bool:
         while True:
@@ -182,9 +203,12 @@ class Session:
                 self._join(settings, open_node)
                 return True
             except NodeError as error:
+                self.is_over = self.is_over or self.terminal.is_broken
+                if self.signals or self.is_over:        # that is why it did not join
+                    raise Interrupted from None
                 self.say(str(error))
-                if not (self.terminal.is_asking and error.again) or self.signals:
-                    self.exit_code = EXIT_INTERRUPTED if self.signals else error.code
+                if not (self.terminal.is_asking and error.again):
+                    self.exit_code = error.code
                     return False
                 known = {"ip": settings.ip, "port": settings.port, "name": settings.name}
                 known.update({"ip": False} if "ip" in error.again else {}, port=None)
@@ -248,7 +272,7 @@ class Session:
             try:
                 line = self.terminal.read_line("> " if self.terminal.is_asking else "", self.idle)
             except EOFError:
-                self.console.quit("")
+                self._on_end_of_input()
                 return
             except Interrupted:
                 self._on_interrupt()
@@ -260,6 +284,19 @@ class Session:
             for part in parts:
                 if not self.is_over:
                     self.do(part)
+
+    def _on_end_of_input(self) -> None:
+        """As Q; but who gave no commands, or shared something, may have meant this node to stay, and is told."""
+        is_script = not self.terminal.is_asking
+        if is_script and self.stays:
+            self.say(STAYING)
+            while not (self.signals or self.is_over):
+                self.wait_until(lambda: self.is_over, 3600.0)
+            self._on_interrupt()
+            return
+        if is_script and not (self.was_told and not self.console.has_shared):
+            self.say(INPUT_ENDED)
+        self.console.quit("")
 
     def _on_paste(self, parts: List[str]) -> None:
         """Several lines that were pasted: a text behind T, paths behind B, else a person says what they are."""
@@ -283,10 +320,10 @@ class Session:
         """One command; its answer is awaited for a moment, so that lists and prompts stay in order."""
         if not line.strip():
             return
-        self.was_warned = False
+        self.was_warned, self.was_told = False, True
         command, argument = parse_command(line)
         if command is None:
-            self.say(unknown_line(line))
+            self.console.refuse(unknown_line(line))
         else:
             command.run(self.console, argument)
         self.console.await_answers(ANSWER_SECONDS if self.terminal.is_asking else SCRIPT_ANSWER_SECONDS)

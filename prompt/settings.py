@@ -118,6 +118,8 @@ def parse_flags(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     _add_flags(parser, False, None)
     parser.add_argument("--folder", metavar="DIR",
                         help=f"for what is shared and what is fetched (default {DEFAULT_FOLDER})")
+    parser.add_argument("--stay", action="store_true",
+                        help="without a terminal: share on when the input has ended, until SIGTERM or Ctrl-C")
     shared = argparse.ArgumentParser(add_help=False)
     _add_flags(shared, argparse.SUPPRESS, argparse.SUPPRESS)
     arguments.add_verbs(parser, shared)

@@ -9,6 +9,7 @@ from typing import Any, Callable, List, Optional
 
 from prompt.lines import place_of
 from prompt.readers import Interrupted, KeyReader, PipeReader, ReadlineReader
+from prompt.shortage import output_trouble
 from prompt.stopping import Stops
 from prompt.table import WRAPPED_UP_TO, wrapped
 from protocol import mishaps
@@ -25,9 +26,11 @@ class Terminal:
 
     def __init__(self, can_edit: Optional[str] = None) -> None:
         self.is_asking = _is_terminal(sys.stdin)
-        self.can_redraw = _is_terminal(sys.stdout) and os.environ.get("TERM") != "dumb"
+        self._is_window = _is_terminal(sys.stdout)      # asked now: one that has closed is none any more
+        self.can_redraw = self._is_window and os.environ.get("TERM") != "dumb"
         self.has_colour = self.can_redraw and not os.environ.get("NO_COLOR")
         self.is_reading = self.is_broken = False
+        self.trouble = ""                       # why nothing can be said any more, if that is a failure
         self._pending: List[str] = []
         self._progress = self._drawn = ""       # what should stand there, and what does
         self._drawn_columns = 0                 # the width of the window then
@@ -72,8 +75,8 @@ class Terminal:
         try:
             sys.stdout.write(text)
             sys.stdout.flush()
-        except (OSError, ValueError, AttributeError):       # closed, or there never was one
-            self.is_broken = True
+        except (OSError, ValueError, AttributeError) as error:      # closed, or there never was one
+            self.is_broken, self.trouble = True, output_trouble(error, self._is_window)
 
     def say(self, line: str) -> None:
         """One line, above what is being typed, when `flush` comes; in a narrow window no word of it is broken."""

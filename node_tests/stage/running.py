@@ -94,10 +94,10 @@ class Running:
 
     def ask_until(self, command: str, pattern: str) -> Match[str]:
         """Type a command again and again, until its answer is as it should be; for what nothing announces."""
-        for number in range(int(PATIENCE / ASK_INTERVAL)):
+        for _ in range(int(PATIENCE / ASK_INTERVAL)):
             since = len(self.lines)
-            self.type(command, "#%d" % number)
-            self.expect('^Unknown: "#%d"' % number, since)  # the command has said all
+            self.type(command, "M")
+            self.expect(r"^\* mesh is o", since)  # the command has said all
             for line in self.lines[since:]:
                 found = re.search(pattern, line)
                 if found:
