@@ -381,7 +381,8 @@ def _import_node() -> None:
 
 def _tell(notify: Callable[[Any], None], folder: str, event: Any) -> None:
     """What a person is told stands in the log, too, but for chat and for how far a transfer is."""
-    if not isinstance(event, (results.ChatReceived, results.Progress)) and log.isEnabledFor(logging.INFO):
+    is_for_log = not isinstance(event, (results.ChatReceived, results.Whispered, results.Progress))
+    if is_for_log and log.isEnabledFor(logging.INFO):
         log.info("%s", line_for(event, folder))
     notify(event)
 

@@ -547,6 +547,21 @@ def test_the_first_one_comes_back_to_its_own_address_with_a_new_folder(delay: in
     assert back.network.address == AT_OWN
 
 
+def test_who_comes_back_to_its_own_address_is_told_that_the_network_is_elsewhere_now() -> None:
+    site = Site(34)
+    ana, bo, _ = site.joined("ana"), site.joined("bo", THERE), site.joined("cy", ELSEWHERE)
+    last = ana.membership.last_network()
+    ana.kill()
+    site.run(20)
+    back = Program(site.world, HERE, "ana", PORT)
+    site.nodes.append(back)
+    back.membership.start(AT_OWN, PORT, site.world.now, last)
+    back.network.rearm()
+    assert site.becomes_one(17.0) and bo.is_ruling and outcome(back) == "joined"
+    where = "nobody answers at %s:%d; the network of last time is at %s:%d" % (*AT_OWN, *bo.network.address)
+    assert told(back, "notice") == [("notice", where)]
+
+
 # ---- random stories -----------------------------------------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ from typing import Any, Callable, Dict, Iterable, List, Optional, Protocol, Sequ
 
 from prompt import lines
 from prompt.arguments import limits_of
+from prompt.chatting import Chatting
 from prompt.choosing import ASKED_AGAIN_FROM, Batch, chosen, is_pattern, spans_in
 from prompt.comings import Comings
 from prompt.completion import local_paths
@@ -117,6 +118,7 @@ class Console:
         self.has_shared = False                 # something, by B
         self._life = life
         self._comings = Comings(life.clock())   # lines of coming and going, gathered when many come
+        self.chatting = Chatting(life.terminal, life.clock())
 
     def say(self, line: str) -> None:
         """One line for the person."""
@@ -151,6 +153,9 @@ class Console:
         """Tells one notification."""
         if isinstance(event, results.Progress):
             self._on_progress(event.row)
+            return
+        if isinstance(event, (results.ChatReceived, results.Whispered)):
+            self.chatting.show(event, self._life.clock())
             return
         if isinstance(event, (results.Joined, results.Left)):
             self.say(self._comings.tell(event, self._life.clock()))

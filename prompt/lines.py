@@ -215,6 +215,9 @@ LINES: Dict[type, Callable[[Any, str], str]] = {
     results.SupernodeChanged: _line_for_supernode,
     results.ChatReceived: lambda event, folder: "<%s> %s" % (safe_label(event.label),
                                                              safe_text(event.text, CHAT_COLUMNS_MAX)),
+    results.Whispered: lambda event, folder: "[%s] %s" % (
+        f"me -> {safe_label(event.label)}" if event.is_me else f"{safe_label(event.label)} -> me",
+        safe_text(event.text, CHAT_COLUMNS_MAX)),
     results.Unsaid: lambda event, folder: f"!! {count_of(event.line_count, 'line')} of what you said could not be sent",
     results.DownloadDone: _line_for_download,
     results.Updated: lambda event, folder: f"* {safe_text(event.name)} was updated in part{_clashes(event.clashes)}",

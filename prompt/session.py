@@ -14,8 +14,9 @@ import functools
 import os
 import queue
 import signal
+import textwrap
 import time
-from typing import Any, Callable, List, Optional
+from typing import Any, Callable, List, Optional, Sequence
 
 from prompt.commands import LETTERS, SAYING, letter_of, parse_command, unknown_line
 from prompt.completion import Completion, choice_lines
@@ -29,13 +30,13 @@ from prompt.settings import (
     EXIT_OK,
     NodeError,
     Settings,
-    check_ip,
     check_name,
     check_port,
     default_name,
 )
 from prompt.shortage import EXIT_SHORT, NO_MEMORY, end_at_once, is_memory_short
 from prompt.terminal import Terminal
+from prompt.where import IP_HELP, PORT_HELP, Place, check_place, is_name
 from protocol import mishaps, results
 from protocol.looks import safe_text
 
@@ -51,7 +52,7 @@ WAITING_LINES_MAX = 10_000          # lines for a terminal that was stopped (Ctr
 INPUT_ENDED = ("* the input has ended, and without a terminal nobody can type Q later: this node leaves "
                "(with --stay it goes on sharing)")
 STAYING = "* the input has ended; this node goes on sharing until SIGTERM or Ctrl-C"
-DISPENSABLE = (results.ChatReceived, results.Joined, results.Left, results.Notice, results.Progress)
+DISPENSABLE = (results.ChatReceived, results.Whispered, results.Joined, results.Left, results.Notice, results.Progress)
 
 
 class Session:
@@ -182,6 +183,8 @@ class Session:
     def run(self, flags: argparse.Namespace, open_node: Callable[[Settings, Callable[[Any], None]], Any]) -> int:
         """From the questions to the exit code."""
         self.stays = getattr(flags, "stay", False)
+        chatting = self.console.chatting
+        chatting.has_times, chatting.has_bell = not getattr(flags, "no_times", False), getattr(flags, "bell", False)
         try:
             if self._open(flags, open_node):
                 self._serve()
@@ -217,21 +220,42 @@ class Session:
 
     def _ask_settings(self, flags: argparse.Namespace) -> Settings:
         hint = getattr(flags, "default_ip", None)
-        ip = flags.ip
+        ip, named_port = flags.ip, None
         if ip is False:
-            ip = self._question("IP", hint or "search this network", lambda text: check_ip(text.strip() or hint or ""))
+            ip, named_port = self._question("IP", hint or "search this network",
+                                            lambda text: self._placed(text.strip() or hint or ""), IP_HELP)
         default = str(getattr(flags, "default_port", DEFAULT_PORT))
-        port = flags.port or self._question("Port", default, lambda text: check_port(text.strip() or default))
+        port = named_port or flags.port or self._question(
+            "Port", default, lambda text: check_port(text.strip() or default), PORT_HELP)
         name = flags.name or self._question("Name", default_name(), check_name)
         folder = os.path.expanduser(flags.folder or DEFAULT_FOLDER)
         return Settings(ip, port, name, folder, bool(flags.folder), getattr(flags, "trace", None) or "",
                         getattr(flags, "up", None), getattr(flags, "down", None))
 
-    def _question(self, what: str, default: str, check: Callable[[str], Any]) -> Any:
-        """The checked answer; asked again until it is right, and not at all where nobody can be asked."""
+    def _placed(self, text: str) -> Place:
+        """Where a person means; a name is looked up, which may take its time."""
+        if is_name(text.rpartition(":")[0] or text):
+            self.say(f"Looking up {safe_text(text, 60)} ...")
+            self.terminal.flush()
+        return check_place(text, lambda: self.signals)
+
+    def _question(self, what: str, default: str, check: Callable[[str], Any], explained: Sequence[str] = ()) -> Any:
+        """The checked answer; asked again until it is right, and not at all where nobody can be asked.
+
+        Where it is `explained`, `?` asks for that, and `q` ends the program.
+        """
         while self.terminal.is_asking:
             try:
-                return check(self.terminal.read_line(f"{what} [{default}]: ", self.idle))
+                answer = self.terminal.read_line(f"{what} [{default}]: ", self.idle)
+                if explained and answer.strip().lower() in ("q", "quit", "exit"):
+                    self.is_over = True
+                    raise Interrupted
+                if explained and answer.strip() in ("?", "h", "H", "help"):
+                    for line in explained:
+                        for row in textwrap.wrap(line, self.terminal.columns() - 1):
+                            self.say(row)
+                    continue
+                return check(answer)
             except ValueError as error:
                 self.say(str(error))
             except EOFError:
@@ -241,6 +265,7 @@ class Session:
     def _join(self, settings: Settings, open_node: Callable[..., Any]) -> None:
         """Opens a node and waits for its outcome; NodeError says why not."""
         self.outcome, self.is_joining = None, True
+        self.console.chatting.set_name(settings.name)
         self.node = open_node(settings, self.notify)
         if not settings.is_folder_chosen and settings.folder != self.node.folder:
             self.say(f"* {settings.folder} is in use by another node here; this one uses {self.node.folder}")

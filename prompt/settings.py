@@ -6,14 +6,16 @@ import argparse
 import contextlib
 import functools
 import getpass
-import ipaddress
 import socket
 from typing import Any, Callable, NamedTuple, Optional, Sequence, Tuple
 
 from prompt import arguments
+from prompt.where import DEFAULT_PORT, check_ip, check_place, check_port, check_target
 from protocol.looks import safe_text
 
-DEFAULT_PORT = 6020
+__all__ = ["DEFAULT_PORT", "NodeError", "Settings", "check_ip", "check_name", "check_port", "check_target",
+           "parse_flags"]
+
 DEFAULT_FOLDER = "shared"
 NAME_LENGTH_MAX = 32                # what the wire carries
 
@@ -54,30 +56,6 @@ def default_name() -> str:
     return kept[:NAME_LENGTH_MAX] or "node"
 
 
-def check_ip(text: str) -> Optional[str]:
-    """An IPv4 address, or None for a search; ValueError with a sentence."""
-    text = text.strip()
-    if not text:
-        return None
-    try:
-        address = ipaddress.ip_address("127.0.0.1" if text.lower() == "localhost" else text)
-    except ValueError:
-        raise ValueError(f'"{safe_text(text, 60)}" is not an IP address like 10.0.0.7.') from None
-    if address.version != 4:
-        raise ValueError("An IPv4 address like 10.0.0.7 is needed; IPv6 is not used yet.")
-    if address.is_multicast or address.is_unspecified or str(address) == "255.255.255.255":
-        raise ValueError(f"{address} is not the address of one machine.")
-    return str(address)
-
-
-def check_port(text: str) -> int:
-    """A port from 1024 to 65535; ValueError with a sentence."""
-    text = text.strip() or str(DEFAULT_PORT)
-    if not (text.isascii() and text.isdigit() and len(text) < 6 and 1024 <= int(text) <= 65535):
-        raise ValueError("A port is a number from 1024 to 65535.")
-    return int(text)
-
-
 def check_name(text: str) -> str:
     """A name of 1 to 32 visible characters, the default for none; ValueError with a sentence."""
     if not text:
@@ -88,16 +66,6 @@ def check_name(text: str) -> str:
     if safe_text(text) != text or "<" in text or ">" in text:
         raise ValueError("A name has only visible characters, without < and >.")
     return text
-
-
-def check_target(text: str, own_ip: str) -> Tuple[str, int]:
-    """The address that `C` names: `port`, `ip port`, `ip:port` or `ip`; ValueError with a sentence."""
-    words = text.replace(":", " ").split()
-    if not 1 <= len(words) <= 2:
-        raise ValueError("C needs a port, or an ip and a port: C 10.0.0.7:6020")
-    if len(words) == 1 and "." in words[0]:
-        words.append(str(DEFAULT_PORT))
-    return (check_ip(words[0]) if len(words) == 2 else None) or own_ip, check_port(words[-1])
 
 
 def _flag(check: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -119,20 +87,27 @@ def parse_flags(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     parser.add_argument("--folder", metavar="DIR",
                         help=f"for what is shared and what is fetched (default {DEFAULT_FOLDER})")
     parser.add_argument("--stay", action="store_true",
-                        help="without a terminal: share on when the input has ended, until SIGTERM or Ctrl-C")
+                        help="without a terminal: share on when the input has ended")
+    parser.add_argument("--no-times", action="store_true", help="chat without the time, at a terminal")
+    parser.add_argument("--bell", action="store_true", help="ring when your name is said")
     shared = argparse.ArgumentParser(add_help=False)
     _add_flags(shared, argparse.SUPPRESS, argparse.SUPPRESS)
     arguments.add_verbs(parser, shared)
     flags = parser.parse_args(argv)
     if flags.verb and flags.folder:
         parser.error("--folder is for the prompt; get has --to DIR, and share needs none")
+    if flags.ip is not False:
+        place, flags.ip = flags.ip, flags.ip.ip
+        if place.port and flags.port and place.port != flags.port:
+            parser.error(f"--ip names port {place.port}, and --port {flags.port}.")
+        flags.port = flags.port or place.port
     return flags
 
 
 def _add_flags(parser: argparse.ArgumentParser, no_ip: Any, none: Any) -> None:
     """Those of the prompt and of the one-line forms alike; `no_ip` and `none` stand for what is not said."""
-    parser.add_argument("--ip", type=_flag(check_ip), default=no_ip, metavar="IP",
-                        help='where the supernode is, or an own address to be it; "" searches')
+    parser.add_argument("--ip", type=_flag(check_place), default=no_ip, metavar="IP[:PORT]",
+                        help='where the network is, or an own address to open one; "" searches')
     parser.add_argument("--port", type=_flag(check_port), default=none, help=f"its UDP port (default {DEFAULT_PORT})")
     parser.add_argument("--name", type=_flag(check_name), default=none, help="how others see you (default user@host)")
     for way, does in (("--up", "send"), ("--down", "fetch")):

@@ -32,6 +32,7 @@ class Terminal:
         self.is_reading = self.is_broken = False
         self.trouble = ""                       # why nothing can be said any more, if that is a failure
         self._pending: List[str] = []
+        self._bell = ""
         self._progress = self._drawn = ""       # what should stand there, and what does
         self._drawn_columns = 0                 # the width of the window then
         self._has_pastes = False                # the terminal marks them
@@ -78,12 +79,19 @@ class Terminal:
         except (OSError, ValueError, AttributeError) as error:      # closed, or there never was one
             self.is_broken, self.trouble = True, output_trouble(error, self._is_window)
 
-    def say(self, line: str) -> None:
-        """One line, above what is being typed, when `flush` comes; in a narrow window no word of it is broken."""
+    def say(self, line: str, look: str = "") -> None:
+        """One line, above what is being typed, when `flush` comes; in a narrow window no word of it is broken.
+
+        `look`: the number of how all of it is drawn.
+        """
         if self.can_redraw and self.columns() <= WRAPPED_UP_TO:
             indent = " " * (len(line) - len(line.lstrip(" ")) + 2)
             line = "\n".join(wrapped(line, self.columns() - 1, indent))
-        self._pending.append(self._coloured(line))
+        self._pending.append(f"\x1b[{look}m{line}\x1b[0m" if look and self.has_colour else self._coloured(line))
+
+    def ring(self) -> None:
+        """The bell, together with the next line."""
+        self._bell = "\a" if self.can_redraw else ""
 
     def _coloured(self, line: str) -> str:
         code = {"OK": "32", "!!": "31", "* ": "36"}.get(line[:2]) if self.has_colour else None
@@ -103,8 +111,8 @@ class Terminal:
         self._drawn_columns = self.columns()
         if has_prompt:
             self.reader.erase()
-        text = self._erased_progress(has_prompt) + "".join(line + "\n" for line in self._pending) + progress
-        self._pending, self._drawn = [], progress
+        text = self._erased_progress(has_prompt) + "".join(line + "\n" for line in self._pending) + progress + self._bell
+        self._pending, self._drawn, self._bell = [], progress, ""
         self.write(text + ("\n" if has_prompt and progress else ""))
         if has_prompt:
             self.reader.redraw()

@@ -115,6 +115,14 @@ class ChatReceived(NamedTuple):
     is_me: bool
 
 
+class Whispered(NamedTuple):
+    """A private line: from the one that the label names, or to that one (`is_me`), who has been shown it."""
+
+    label: str
+    text: str
+    is_me: bool
+
+
 class Progress(NamedTuple):
     """How a download stands."""
 

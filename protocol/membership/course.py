@@ -162,10 +162,13 @@ class Course:
 
     def _on_found(self, found: Found, now: float) -> None:
         search = self._phase
-        if isinstance(search, Search) and search.target is not None and search.has_moved(found.address):
+        if isinstance(search, Search) and search.target is not None:
             (ip, port), (other_ip, other_port) = search.target, found.address
-            text = f"nobody answers at {ip}:{port}; the network that was there is at {other_ip}:{other_port} now"
-            self._owner.on_notice(text)
+            nobody, other = f"nobody answers at {ip}:{port}", f"{other_ip}:{other_port}"
+            if search.has_moved(found.address):
+                self._owner.on_notice(f"{nobody}; the network that was there is at {other} now")
+            elif search.is_elsewhere(found.address):
+                self._owner.on_notice(f"{nobody}; the network of last time is at {other}")
         self._join(found.address, (self.state, self._phase), now)
 
     def _on_nobody(self, nobody: Nobody, now: float) -> None:

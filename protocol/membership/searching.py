@@ -130,6 +130,7 @@ class Search:
         self._candidate_at = 0.0
         self._rulers: List[Address] = []
         self._busy: List[Address] = []  # of these, who said so
+        self._last_place: Optional[Address] = None  # of the last network's supernode
         self._former: Optional[Address] = None  # of the network that had its supernode at the target
         self._named: Optional[Address] = None  # the supernode, as a member says, though it did not answer yet
         self._named_at = 0.0
@@ -144,6 +145,10 @@ class Search:
     def has_moved(self, place: Address) -> bool:
         """Was the network found here, and not at the address that was given?"""
         return place == self._former and place != self._candidate
+
+    def is_elsewhere(self, place: Address) -> bool:
+        """Is this the last network's place, while at the address that was given there is but this node itself?"""
+        return place == self._last_place and self.target is not None and self._is_own(self.target)
 
     def on_timer(self, now: float) -> Union[Found, Nobody, Waits, None]:
         """What was found, or None while there is still hope; once also that this is going to last."""
@@ -284,6 +289,7 @@ class Search:
         elif purpose is Ask.BEYOND:
             self.hint = Hint(address, answer.name, answer.member_count)
         else:
+            self._last_place = address if purpose is Ask.LAST else self._last_place
             self._found(address, now)
 
     def _on_member(self, address: Address, answer: Answer, purpose: Ask, now: float) -> None:

@@ -1,0 +1,89 @@
+"""Where a person says the network is: addresses with ports, machines' names, and what the questions answer to `?`."""
+
+from __future__ import annotations
+
+import socket
+import threading
+
+import pytest
+
+from node_tests.test_prompt import Window, needs_pty
+from prompt import where
+from prompt.settings import parse_flags
+from prompt.where import Place, check_place, look_up
+
+
+@pytest.fixture(autouse=True)
+def machines(monkeypatch):
+    """A resolver that knows three machines."""
+    known = {"lab7": "10.0.0.7", "lab8.example.org": "10.0.0.8", "this-one": "127.0.1.1"}
+
+    def getaddrinfo(host, *_):
+        if host not in known:
+            raise socket.gaierror(-2, "Name or service not known")
+        return [(socket.AF_INET, socket.SOCK_DGRAM, 17, "", (known[host], 0))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+
+def test_what_w_prints_and_a_machines_name_are_answers():
+    assert {text: check_place(text) for text in ("", "10.0.0.7", " 10.0.0.7:6021 ", "localhost:6022", "lab7",
+                                                 "lab7:6023", "lab8.example.org", "this-one")} == {
+        "": Place(None, None), "10.0.0.7": Place("10.0.0.7", None), " 10.0.0.7:6021 ": Place("10.0.0.7", 6021),
+        "localhost:6022": Place("127.0.0.1", 6022), "lab7": Place("10.0.0.7", None),
+        "lab7:6023": Place("10.0.0.7", 6023),
+        "lab8.example.org": Place("10.0.0.8", None), "this-one": Place("127.0.0.1", None)}  # fmt: skip
+
+
+@pytest.mark.parametrize("text, said", [
+    ("lab9", '"lab9" is not an IP address like 10.0.0.7. Nor is a machine of that name known here.'),
+    ("10.0.0", '"10.0.0" is not an IP address'), ("10.0.0.7:80", "A port is a number"), ("::1", "IPv6 is not used"),
+    ("a b", '"a b" is not an IP address'), ("x" * 300, "is not an IP address"), ("\x1b[2J", "is not an IP address"),
+    ("0.0.0.0:6020", "not the address of one machine"), ("..", "is not an IP address")])
+def test_what_is_no_place_is_refused_with_a_sentence(text, said):
+    with pytest.raises(ValueError, match="(?s).") as refused:
+        check_place(text)
+    assert said in str(refused.value) and str(refused.value).isprintable()
+
+
+def test_a_resolver_that_does_not_answer_is_not_waited_for(monkeypatch):
+    answered = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: answered.wait() and [])
+    with pytest.raises(ValueError, match="did not come in time"):
+        look_up("mute", seconds=0.2)
+    with pytest.raises(ValueError, match="did not come in time"):
+        look_up("mute", lambda: True, 3600.0)  # Ctrl-C
+    answered.set()
+
+
+def test_the_flag_takes_a_port_too(capsys):
+    flags = parse_flags(["--ip", "10.0.0.7:6021"])
+    assert (flags.ip, flags.port) == ("10.0.0.7", 6021)
+    flags = parse_flags(["--ip", "lab7", "--port", "6021"])
+    assert (flags.ip, flags.port) == ("10.0.0.7", 6021)
+    assert parse_flags(["--ip", ""]).ip is None and parse_flags([]).ip is False
+    with pytest.raises(SystemExit) as ended:
+        parse_flags(["--ip", "10.0.0.7:6021", "--port", "6022"])
+    assert ended.value.code == 2 and "--ip names port 6021, and --port 6022." in capsys.readouterr().err
+
+
+@needs_pty
+def test_the_questions_explain_themselves_and_take_address_and_port_at_once():
+    with Window(80) as window:
+        window.shows("IP [search this network]:")
+        window.type("?\r")
+        window.shows(where.IP_HELP[0][:60], "at that port,", "q ends.")
+        window.type("127.0.0.1:6021\r")
+        lines = window.shows("Name [")
+        assert "Port [6020]:" not in lines  # it is known
+        window.type("ana\r")
+        window.shows("* joined ana's network")
+
+
+@needs_pty
+@pytest.mark.parametrize("answers", ["Q\r", "\r?\rquit\r"])
+def test_q_ends_it_at_the_questions(answers):
+    with Window(40) as window:
+        window.shows("IP [search this network]:")
+        window.type(answers)
+        assert window.end() == 0

@@ -1,0 +1,116 @@
+"""Where the network is, as a person says it: an address, `10.0.0.7:6020` as `W` prints it, or the name of a machine.
+
+A name is looked up on a thread beside, for a bounded time: some resolvers answer after half a minute, or never.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import queue
+import re
+import socket
+import threading
+from typing import Any, Callable, NamedTuple, Optional, Sequence, Tuple
+
+from prompt.readers import next_of
+from protocol.addresses import is_loopback_host
+from protocol.looks import safe_text
+
+DEFAULT_PORT = 6020
+LOOKUP_SECONDS = 5.0                # for a name
+LOOK_AGAIN_SECONDS = 0.1            # whether somebody has lost patience
+HOST_NAME = re.compile(r"(?=.{1,253}$)[^\W_]([\w-]{0,62})(\.[^\W_][\w-]{0,62})*\.?$")
+IP_HELP = ("Enter searches this machine and the LAN for a network, and opens one if there is none.",
+           "10.0.0.7 or lab7: the network is at that machine; 10.0.0.7:6020: at that port, too.",
+           "An address of this machine: join the network there, or open it. q ends.")
+PORT_HELP = ("The UDP port of the network, from 1024 to 65535; Enter takes the usual one. q ends.",)
+
+
+class Place(NamedTuple):
+    """Where to look: None for the IP searches, None for the port is asked for."""
+
+    ip: Optional[str]
+    port: Optional[int]
+
+
+def check_ip(text: str) -> Optional[str]:
+    """An IPv4 address, or None for a search; ValueError with a sentence."""
+    text = text.strip()
+    if not text:
+        return None
+    try:
+        address = ipaddress.ip_address("127.0.0.1" if text.lower() == "localhost" else text)
+    except ValueError:
+        raise ValueError(f'"{safe_text(text, 60)}" is not an IP address like 10.0.0.7.') from None
+    if address.version != 4:
+        raise ValueError("An IPv4 address like 10.0.0.7 is needed; IPv6 is not used yet.")
+    if address.is_multicast or address.is_unspecified or str(address) == "255.255.255.255":
+        raise ValueError(f"{address} is not the address of one machine.")
+    return str(address)
+
+
+def check_port(text: str) -> int:
+    """A port from 1024 to 65535; ValueError with a sentence."""
+    text = text.strip() or str(DEFAULT_PORT)
+    if not (text.isascii() and text.isdigit() and len(text) < 6 and 1024 <= int(text) <= 65535):
+        raise ValueError("A port is a number from 1024 to 65535.")
+    return int(text)
+
+
+def check_target(text: str, own_ip: str) -> Tuple[str, int]:
+    """The address that `C` names: `port`, `ip port`, `ip:port` or `ip`; ValueError with a sentence."""
+    words = text.replace(":", " ").split()
+    if not 1 <= len(words) <= 2:
+        raise ValueError("C needs a port, or an ip and a port: C 10.0.0.7:6020")
+    if len(words) == 1 and "." in words[0]:
+        words.append(str(DEFAULT_PORT))
+    return (check_ip(words[0]) if len(words) == 2 else None) or own_ip, check_port(words[-1])
+
+
+def check_place(text: str, is_unwanted: Callable[[], Any] = bool) -> Place:
+    """An IPv4 address or a machine's name, perhaps with a port, or nothing for a search; ValueError with a sentence.
+
+    A name is looked up, for as long as that is not unwanted.
+    """
+    host, colon, port = text.strip().rpartition(":")
+    if not colon:
+        host, port = port, ""
+    if ":" in host:
+        return Place(check_ip(text), None)      # IPv6, or nonsense: it says so
+    number = check_port(port) if colon else None
+    if not is_name(host):
+        return Place(check_ip(host), number)
+    found = look_up(host, is_unwanted)
+    if not found:
+        raise ValueError(f'"{safe_text(host, 60)}" is not an IP address like 10.0.0.7. '
+                         "Nor is a machine of that name known here.")
+    # Some systems know their own name by 127.0.1.1, where nobody else of this machine is looked for.
+    return Place(check_ip("127.0.0.1" if is_loopback_host(found[0]) else found[0]), number)
+
+
+def is_name(text: str) -> bool:
+    """Could it be a machine's name? What ends in a number is meant to be an address."""
+    is_address = text.rstrip(".").rpartition(".")[2].isdigit() or text.lower() == "localhost"
+    return bool(HOST_NAME.match(text)) and not is_address
+
+
+def look_up(host: str, is_unwanted: Callable[[], Any] = bool, seconds: float = LOOKUP_SECONDS) -> Sequence[str]:
+    """The IPv4 addresses of a machine; none when it is unknown. ValueError when that is not known in time."""
+    answer: queue.SimpleQueue[Sequence[str]] = queue.SimpleQueue()
+
+    def ask() -> None:
+        found: Sequence[str] = ()
+        try:
+            infos = socket.getaddrinfo(host, None, socket.AF_INET, socket.SOCK_DGRAM)
+            found = [str(info[4][0]) for info in infos]
+        except (OSError, UnicodeError):
+            pass
+        answer.put(found)
+    threading.Thread(target=ask, name="lookup", daemon=True).start()
+    for _ in range(max(1, round(seconds / LOOK_AGAIN_SECONDS))):
+        try:
+            return next_of(answer, LOOK_AGAIN_SECONDS)
+        except queue.Empty:
+            if is_unwanted():
+                break
+    raise ValueError(f'The address of "{safe_text(host, 60)}" did not come in time; an IP address needs no look-up.')
