@@ -58,7 +58,7 @@ if TYPE_CHECKING:                       # `open_node` imports them, once the fir
     from disk.library import Library, open_folder
     from disk.preparing import Preparing
     from disk.scanner import Scanner
-    from protocol.content.shares import ScanResult
+    from protocol.content.shares import ScanResult, Standing
     from protocol.content.troubles import LibraryError
     from protocol.membership.door import ports_behind
 
@@ -202,7 +202,7 @@ class ScannerThread:
     """Looks for files to share, again and again; what it finds goes to the node thread."""
 
     def __init__(self, scanner: Any, report: Callable[[Any], None], is_over: threading.Event) -> None:
-        self._scanner, self._report, self.is_over = scanner, report, is_over
+        self.scanner, self._report, self.is_over = scanner, report, is_over
         self._asked = threading.Event()         # set: look now
         self._waiting: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="scanner", daemon=True)
@@ -229,15 +229,15 @@ class ScannerThread:
             for _ in range(self._waiting.qsize()):
                 waiting.append(self._waiting.get())
             try:
-                self._scanner.run_once(self._report)
+                self.scanner.run_once(self._report)
             except Exception:
                 log.exception("a pass over the shared folder failed")
-            pause = self._scanner.next_pass_in()
+            pause = self.scanner.next_pass_in()
             while pause and waiting:            # without a pause the pass was given up, and goes on
                 waiting.pop()()
             self._asked.wait(pause)
             self._asked.clear()
-        self._scanner.close()
+        self.scanner.close()
 
 
 # ---------------------------------------------------------------- putting it together
@@ -332,6 +332,11 @@ class Node:
     def is_port_own(self) -> bool:
         """Does the port that was asked for lead here, by the socket itself or by the door?"""
         return self._is_port_own or self._links.has_door()
+
+    def standing(self) -> Optional[Standing]:
+        """How much is shared, and how far its hashing is; None before the first look."""
+        standing: Optional[Standing] = self._scanner.scanner.standing()
+        return standing
 
     def look_now(self, then: Callable[[], None] = lambda: None) -> None:
         """Has the scanner look at once; `then` is called on the node thread once it has announced what was found."""

@@ -32,6 +32,7 @@ from typing import Any, Callable, Iterator, List, Optional, Protocol, Sequence, 
 
 from protocol import messages, mishaps
 from protocol.addresses import is_loopback_host
+from protocol.content.parts import PartInfo
 from protocol.content.shares import ScanResult
 from protocol.exchange.contracts import Preparing, Surroundings
 from protocol.exchange.disk_jobs import DiskJobs, Submit
@@ -43,6 +44,7 @@ from protocol.exchange.lists import Lists
 from protocol.exchange.orders import Orders
 from protocol.exchange.sources import MESH_LINKS_MAX
 from protocol.exchange.stream_job import Taker
+from protocol.exchange.unfinished import told, unfinished_of
 from protocol.fields import Address, WireError
 from protocol.membership.contracts import Seat
 from protocol.membership.local_link import LOCAL_LINK, LocalLink
@@ -143,6 +145,11 @@ class Peer:
         with self._turn(now):
             self.holdings.on_cache_changed()
             self.disk.run(self.library.last_network, remembered)
+            self.unfinished(now, self._tell_unfinished)
+
+    def _tell_unfinished(self, parts: List[PartInfo]) -> None:
+        if parts:
+            self.notify(Notice(told(parts)))
 
     def connect_to(self, ip: str, port: int, now: float) -> None:
         """Go to the network there, if there is one; leave the present one properly first."""
@@ -152,7 +159,7 @@ class Peer:
                 text = "Nobody answers at %s:%d; you stay where you are." % (ip, port)
                 self.notify(Outcome("nobody", (ip, port), "", self._members.member_count(), text))
                 return
-            self._stop_transfers(self._now, True)
+            self._stop_transfers("you left that network", self._now)
             self._depart(self._now, lambda: self.membership.start((ip, port), port, self._now))
 
         with self._turn(now):
@@ -165,11 +172,11 @@ class Peer:
     def leave(self, now: float, done: Callable[..., None]) -> None:
         """Good-bye: hand over if this is the supernode."""
         with self._turn(now):
-            self._stop_transfers(now, False)
+            self._stop_transfers("this node ends", now)
             self._depart(now, done)
 
-    def _stop_transfers(self, now: float, tell: bool) -> None:
-        self.jobs.end_all(now, tell)
+    def _stop_transfers(self, reason: str, now: float) -> None:
+        self.jobs.end_all(reason, now)
         self.fetching.end_all(now)
 
     def _depart(self, now: float, then: Callable[[], Any]) -> None:
@@ -274,6 +281,15 @@ class Peer:
 
     def transfers(self, now: float) -> List[TransferRow]:
         return self.jobs.rows(now)
+
+    def unfinished(self, now: float, done: Callable[[List[PartInfo]], None]) -> None:
+        """What lies half here and is not on its way."""
+
+        def listed(parts: Any, error: Optional[Exception], now: float) -> None:
+            done(unfinished_of(parts or (), self.jobs.on_their_way()))
+
+        with self._turn(now):
+            self.disk.run(self.library.parts, listed)
 
     def cancel(self, number: int, now: float) -> str:
         with self._turn(now):

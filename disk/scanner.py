@@ -15,10 +15,11 @@ import time
 from collections import defaultdict
 from dataclasses import replace
 from functools import partial
-from typing import Any, Callable, Dict, List, Optional, Protocol, Tuple
+from typing import Any, Callable, Dict, List, Optional, Protocol, Sequence, Tuple
 
 from disk.access import StillChanging, digest_range, fingerprint_of, open_regular, read_member
 from disk.digests import RACY_TIME_NS, DigestStore
+from disk.remembered import Remembered, told, why_not
 from disk.walk import Walk
 from protocol.content.listing import FolderEntry, Pack, PathSet, in_order, packs_in
 from protocol.content.names import check_name
@@ -28,6 +29,7 @@ from protocol.content.shares import (
     Found,
     ScanResult,
     SharedFile,
+    Standing,
     Top,
     Troubles,
     shared_file,
@@ -85,6 +87,10 @@ class Scanner:
         self._is_disk_busy, self._rest = is_disk_busy, rest
         self._rested_at = clock()
         self._store = DigestStore(self.folder)
+        self._remembered, self._has_recalled = Remembered(self.folder), False
+        self._missing: List[str] = []                                    # shared from elsewhere, and not there
+        self._noted: Tuple[str, ...] = ()                                # of both: what is remembered
+        self._standing, self._has_looked = Standing(0, 0, 0, 0), False
         self._inbox: queue.SimpleQueue[Callable[[], Any]] = queue.SimpleQueue()
         self._extras: List[str] = []
         self._coming: List[str] = []            # paths of `add_path` that are still in the inbox
@@ -108,23 +114,27 @@ class Scanner:
     def add_path(self, path: str) -> str:
         """Share a file or folder that lies elsewhere, from the next pass on; returns its real path."""
         real = os.path.realpath(path)
+        self._check(real)
+        self._coming.append(real)
+        self._inbox.put(partial(self._take_path, real))
+        return real
+
+    def _check(self, real: str) -> None:
+        """LibraryError for what may not be shared, or cannot be read."""
         try:
             _check_readable(real)
         except OSError as error:
             kind, cause = meaning(error)
-            raise LibraryError(kind, f"{shown(path, 1000)} cannot be read: {cause}.") from error
+            raise LibraryError(kind, f"{shown(real, 1000)} cannot be read: {cause}.") from error
         self._check_apart(real)
         check_name(os.path.basename(real))
-        self._coming.append(real)
-        self._inbox.put(partial(self._add_extra, real))
-        return real
 
     def remove_path(self, name: str, path: str) -> str:
         """Share no longer what `add_path` has shared, by its name or path; returns its real path.
 
         LibraryError says what else it is: it lies in the shared folder, it is a part of something, it is not shared.
         """
-        real, extras = os.path.realpath(path), list(dict.fromkeys([*self._extras, *self._coming]))
+        real, extras = os.path.realpath(path), list(dict.fromkeys([*self._extras, *self._coming, *self._missing]))
         found = [real] if real in extras else [extra for extra in extras if os.path.basename(extra) == name]
         if len(found) == 1:
             self._inbox.put(partial(self._drop_extra, found[0]))
@@ -166,6 +176,10 @@ class Scanner:
     def doubt(self, path: str) -> None:
         """A file turned out not to be what was announced, though nothing tells that it was changed: hash it again."""
         self._inbox.put(partial(self._doubt, path))
+
+    def standing(self) -> Optional[Standing]:
+        """How far it is; None before the first look is over."""
+        return self._standing if self._has_looked else None
 
     # -- for the owner --
 
@@ -219,14 +233,18 @@ class Scanner:
             self._changed_ns[path] = NEVER
             self._store.forget(path)
 
-    def _add_extra(self, path: str) -> None:
+    def _take_path(self, path: str) -> None:
         self._coming.remove(path)
+        self._add_extra(path)
+
+    def _add_extra(self, path: str) -> None:
         if path not in self._extras:
             self._extras.append(path)
 
     def _drop_extra(self, path: str) -> None:
-        if path in self._extras:
-            self._extras.remove(path)           # the next pass finds it gone
+        for paths in (self._extras, self._missing):
+            if path in paths:
+                paths.remove(path)              # the next pass finds it gone, and forgets it
 
     def _take_inbox(self) -> None:
         while not self._inbox.empty():      # nobody else takes from it; it is looked at before each file
@@ -258,7 +276,10 @@ class Scanner:
 
     def _scan(self) -> None:
         started = self._clock()
+        self._recall()
         self._take_inbox()
+        self._look_for_missing()
+        self._note_extras()
         walk = Walk(self._tick)
         walk.add_folder_itself(self.folder)
         for path in self._extras:
@@ -271,6 +292,49 @@ class Scanner:
         finally:
             self._step.warnings += walk.troubles.sentences(self._warned)
             self._warned = walk.troubles.kinds()
+
+    def _recall(self) -> None:
+        """What was shared from elsewhere when this node last ran is shared again."""
+        if self._has_recalled:
+            return
+        self._has_recalled = True
+        recalled = self._remembered.recall(self._check)
+        for path in recalled.shared:
+            self._add_extra(path)
+        self._missing, self._noted = recalled.missing, (*self._extras, *recalled.missing)
+        self._step.warnings += told(recalled)
+
+    def _look_for_missing(self) -> None:
+        """What was shared from elsewhere and was not there is shared again when it is, if it may be."""
+        self._missing = [path for path in self._missing if path not in self._extras]
+        for path in filter(os.path.lexists, list(self._missing)):
+            self._missing.remove(path)
+            refusal = why_not(path, self._check)
+            if refusal:
+                self._step.warnings.append(refusal)
+            else:
+                self._add_extra(path)
+
+    def _note_extras(self) -> None:
+        """Have the next run know what is shared from elsewhere; it is told where that cannot be."""
+        paths = *self._extras, *self._missing
+        if paths != self._noted:
+            self._noted = paths
+            if not self._remembered.keep(paths):
+                self._step.warnings.append("what B shares lasts until Q: it cannot be noted in the folder")
+
+    def _stand(self, walk: Walk, waiting: Sequence[str]) -> None:
+        size = sum(found.fingerprint[0] for found in walk.files.values())
+        left = sum(self._left_of(path, walk.files[path]) for path in waiting)
+        self._standing, self._has_looked = Standing(len(walk.files), size, len(waiting), left), True
+
+    def _left_of(self, path: str, found: Found) -> int:
+        """The bytes of a file that are not hashed yet."""
+        size, begun = found.fingerprint[0], self._begun.get(path)
+        return size if begun is None else max(0, size - len(begun[1]) // DIGEST_BYTES * piece_size_of(size))
+
+    def _set_waiting(self, count: int, size: int) -> None:
+        self._standing = self._standing._replace(waiting=count, waiting_size=max(0, size))
 
     def _forget(self, walk: Walk) -> None:
         """Remove what is no longer there, or no longer what it was."""
@@ -311,6 +375,7 @@ class Scanner:
         """Hash what is new, small files first; a folder is listed as soon as all its files are known."""
         pending = sorted((path for path in walk.files if self._is_to_hash(path)),
                          key=lambda path: walk.files[path].fingerprint[0])
+        self._stand(walk, pending)
         tops_of: Dict[str, List[str]] = defaultdict(list)
         for top_path, top in walk.tops.items():
             for _, path in top.members:
@@ -319,9 +384,11 @@ class Scanner:
                     top.waiting += 1
             if not top.waiting:
                 self._list_folder(top_path, top, walk.troubles)
-        for path in pending:
+        for number, path in enumerate(pending, 1):
             self._tick()        # also where digests are kept, and nothing is read
+            left = self._standing.waiting_size - self._left_of(path, walk.files[path])
             self._hash_file(path, walk.files[path], walk)
+            self._set_waiting(len(pending) - number, left)
             for top_path in tops_of.get(path, ()):
                 walk.tops[top_path].waiting -= 1
                 if not walk.tops[top_path].waiting:
@@ -381,6 +448,7 @@ class Scanner:
         try:
             for index in range(len(digests) // DIGEST_BYTES, piece_count_of(size)):
                 digests += digest_range(descriptor, index * piece_size_of(size), piece_length(size, index), tick)
+                self._set_waiting(self._standing.waiting, self._standing.waiting_size - piece_length(size, index))
                 self._end_pass_in_time()
             tick()
         except _Stopped:

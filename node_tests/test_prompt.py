@@ -34,6 +34,7 @@ from prompt.commands import help_lines, parse_command, show_help, unknown_line  
 from prompt.console import Console, line_for  # noqa: E402
 from prompt.lines import format_size, place_of, progress_line, share_lines  # noqa: E402
 from prompt.session import LEAVE_SECONDS, Session  # noqa: E402
+from protocol.content.shares import Standing  # noqa: E402
 from protocol.looks import safe_text, text_width  # noqa: E402
 from protocol.results import (  # noqa: E402
     ChatReceived,
@@ -167,6 +168,9 @@ class FakePeer:
     def transfers(self, now: float) -> list:
         return [transfer(shares=SHARES), TransferRow(2, "S", "notes.pdf", "queued 3rd", 0, 100, 0.0, None, ("bo",))]
 
+    def unfinished(self, now: float, done: Callable) -> None:
+        done([])
+
     def cancel(self, number: int, now: float) -> str:
         return f"* transfer {number} cancelled"
 
@@ -212,6 +216,9 @@ class FakeNode:
 
     def look_now(self, then: Callable[[], None]) -> None:
         then()
+
+    def standing(self) -> Any:
+        return Standing(*map(int, os.environ["FAKE_STANDING"].split())) if "FAKE_STANDING" in os.environ else None
 
     def close(self, timeout: float) -> None:
         self.thread.stop()

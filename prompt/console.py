@@ -25,15 +25,17 @@ from prompt.lines import (
     share_lines,
     short_id,
     transfer_cells,
+    unfinished_rows,
 )
 from prompt.paths import danger_of, found_paths, unquoted
 from prompt.readers import next_of
 from prompt.settings import DEFAULT_FOLDER, check_target
+from prompt.standing import Hashing, folder_text
 from prompt.table import file_lines, fitted, share_table
 from prompt.terminal import Terminal
 from protocol import results
 from protocol.addresses import is_loopback_host
-from protocol.looks import safe_text
+from protocol.looks import cut, safe_text
 from protocol.messages import SAYS_UNCONFIRMED_MAX
 
 CHAT_BYTES_MAX = 2048               # what the wire carries
@@ -43,6 +45,7 @@ SCRIPT_PAUSE_SECONDS = 60.0         # how long a script waits for room on the di
 NO_LIST = "There is no list yet: G prints one."
 KEY_SECONDS = 0.3                   # that Tab waits for the node
 PROGRESS_SECONDS = 30.0             # where no line can be redrawn: one line for this or for ...
+HASHING_INTERVAL = 0.5              # seconds between two looks at how far that is
 PROGRESS_PERCENT = 10               # ... this much
 
 
@@ -116,8 +119,10 @@ class Console:
         self.unshown: List[results.ListEntry] = []          # the pages of it that `G +` shows
         self.has_list = False                   # one was shown, be it empty
         self.has_shared = False                 # something, by B
+        self.made_folder = ""                   # the whole path of the folder, if it was made just now
         self._life = life
         self._comings = Comings(life.clock())   # lines of coming and going, gathered when many come
+        self._hashing, self._hashing_at = Hashing(), 0.0
         self.chatting = Chatting(life.terminal, life.clock())
 
     def say(self, line: str) -> None:
@@ -135,7 +140,11 @@ class Console:
 
     def draw(self) -> None:
         """What has become due to be shown."""
-        self.say(self._comings.due(self._life.clock()))
+        now = self._life.clock()
+        self.say(self._comings.due(now))
+        if self._life.node and now >= self._hashing_at:
+            self._hashing_at = now + HASHING_INTERVAL
+            self.say(self._hashing.line(self._life.node.standing(), now, self._life.terminal.can_redraw))
         self._draw_progress()
 
     def tell_rest(self) -> None:
@@ -174,9 +183,15 @@ class Console:
             self.due.discard("connect")
             if event.address and event.address[0] == "0.0.0.0":
                 event = event._replace(address=(self._life.node.ip, event.address[1]))
-        self.say(line_for(event, self._life.node.folder if self._life.node else DEFAULT_FOLDER))
+        self.say(line_for(event, self._folder() if isinstance(event, results.Outcome) else DEFAULT_FOLDER))
         if isinstance(event, (results.DownloadDone, results.Stopped)):
             self._tell_batches(event.number, event.size if isinstance(event, results.DownloadDone) else None)
+
+    def _folder(self) -> str:
+        """The folder, and how much is shared there."""
+        if not self._life.node:
+            return DEFAULT_FOLDER
+        return folder_text(self.made_folder or self._life.node.folder, self._life.node.standing())
 
     def _tell_batches(self, transfer: int, size: Optional[int]) -> None:
         for batch in [one for one in self.batches if one.on_end(transfer, size)]:
@@ -216,7 +231,9 @@ class Console:
 
     def _draw_progress(self) -> None:
         if not self.running or not self._life.terminal.can_redraw:
-            self._life.terminal.show_progress("")
+            standing = self._life.node.standing() if self._life.node and self._life.terminal.can_redraw else None
+            hashing = self._hashing.progress(standing, self._life.clock()) if standing and standing.waiting else ""
+            self._life.terminal.show_progress(cut(hashing, self._life.terminal.columns() - 1) if hashing else "")
             return
         more = f"  (+{len(self.running) - 1} more: V)" if len(self.running) > 1 else ""
         room = self._life.terminal.columns() - 1 - len(more)
@@ -556,6 +573,11 @@ class Console:
     def view(self, _: str) -> None:
         """V: the transfers."""
         self._ask(lambda peer, now, done: done(peer.transfers(now)), self._show_transfers)
+        self._ask(lambda peer, now, done: peer.unfinished(now, done), self._show_unfinished)
+
+    def _show_unfinished(self, parts: Any) -> None:
+        for line in table(unfinished_rows(parts or ()), (2, 3), self._life.terminal.width()):
+            self.say(line)
 
     def _show_transfers(self, rows: Any) -> None:
         rows = rows or ()

@@ -9,8 +9,11 @@ from __future__ import annotations
 from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Set, Tuple
 
 from protocol import results
+from protocol.content.parts import PartInfo
 from protocol.figures import PathFigures
 from protocol.looks import CHAT_COLUMNS_MAX, cut, safe_label, safe_text, skeleton, text_width
+
+UNFINISHED_MAX = 20  # rows of what lies half here; a folder may have left thousands
 
 # ---------------------------------------------------------------- values as a person reads them
 
@@ -281,6 +284,17 @@ def transfer_cells(row: results.TransferRow) -> Sequence[str]:
     return (str(row.number), row.direction + " " + safe_text(row.name), safe_text(row.state), percent,
             format_part(row.verified, row.size), format_rate(row.rate) if is_moving else "", left,
             f"{'to' if row.direction == 'S' else 'from'} {sources}" if sources else "")
+
+
+def unfinished_rows(parts: Sequence[PartInfo]) -> List[Sequence[str]]:
+    """Rows of what lies half here and is not on its way."""
+    rows: List[Sequence[str]] = [
+        (safe_text(part.label), "half here", format_percent(part.verified_bytes, part.size),
+         format_part(part.verified_bytes, part.size), f"R {safe_text(part.label.partition('/')[0])} goes on")
+        for part in parts[:UNFINISHED_MAX]]
+    if len(parts) > UNFINISHED_MAX:
+        rows.append((f"and {len(parts) - UNFINISHED_MAX} more", "", "", "", ""))
+    return rows
 
 
 def share_lines(row: results.TransferRow, columns: Optional[int] = None) -> List[str]:

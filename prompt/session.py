@@ -45,6 +45,7 @@ log = mishaps.logger("node")
 ANSWER_SECONDS = 0.5                # how long the prompt stays away for a command's answer
 SCRIPT_ANSWER_SECONDS = 30.0        # the same for piped commands, which rely on each other
 JOIN_SECONDS = 25.0                 # an outcome comes within 3 s, or 15 s while a network replaces its supernode
+LOOK_SECONDS = 0.3                  # for the first look at what is shared, which is told with the outcome
 DOOR_SECONDS = 0.6                  # for a supernode to get the port, if who had it when this node started is gone
 LEAVE_SECONDS = 3.0                 # a handover takes at most 2 s
 SAY_SECONDS = 1.5, 10.0             # before leaving: without a line that gets through, and for all lines said
@@ -69,6 +70,7 @@ class Session:
         self.trouble = ""                       # what ended it from below, for standard error
         self.signals: List[int] = []
         self.outcome: Optional[results.Outcome] = None
+        self._held: List[Any] = []              # while joining, the outcome and what came behind it
 
     # -- waiting and drawing
 
@@ -125,9 +127,10 @@ class Session:
         """A notification: how joining ended is for `_join` to tell (or `_open` says why not, and asks again)."""
         if isinstance(event, results.Outcome):
             self.outcome = event
-            if self.is_joining and event.kind != "joined":
-                return
-        self.console.on_event(event)
+        if self.is_joining and self.outcome is not None:
+            self._held.append(event)
+        else:
+            self.console.on_event(event)
 
     # -- how it ends
 
@@ -264,17 +267,21 @@ class Session:
 
     def _join(self, settings: Settings, open_node: Callable[..., Any]) -> None:
         """Opens a node and waits for its outcome; NodeError says why not."""
-        self.outcome, self.is_joining = None, True
+        self.outcome, self.is_joining, self._held = None, True, []
         self.console.chatting.set_name(settings.name)
+        is_new = not settings.is_folder_chosen and not os.path.exists(settings.folder)
         self.node = open_node(settings, self.notify)
+        if is_new and (self.terminal.is_asking or self.stays) and os.path.isdir(settings.folder):
+            self.console.made_folder = os.path.abspath(settings.folder)     # perhaps not where it was meant to be
         if not settings.is_folder_chosen and settings.folder != self.node.folder:
             self.say(f"* {settings.folder} is in use by another node here; this one uses {self.node.folder}")
         self.wait_until(lambda: self.outcome is not None, JOIN_SECONDS)
         kind = self.outcome.kind if self.outcome else ""
         if kind == "joined" or (kind == "supernode" and self.wait_until(lambda: self.node.is_port_own, DOOR_SECONDS)):
+            self.wait_until(lambda: self.node.standing() is not None, LOOK_SECONDS)
             self.is_joining = False
-            if kind == "supernode":
-                self.console.on_event(self.outcome)
+            for event in self._held:
+                self.console.on_event(event)
             return
         self._leave_node()
         if kind == "supernode":

@@ -60,6 +60,15 @@ def shared_folder(name: str, path: str, entries: List[FolderEntry], packs: Seque
                       sum(not entry.is_folder for entry in entries), sum(entry.size for entry in entries))
 
 
+class Standing(NamedTuple):
+    """How far a scan is: all files that are shared or are to be, and of these what is still to be hashed."""
+
+    files: int
+    size: int
+    waiting: int
+    waiting_size: int
+
+
 class SharesById:
     """Shared contents by their ids, and the places where each lies.
 

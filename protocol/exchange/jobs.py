@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from typing import Any, List, Optional
+from typing import Any, List, Optional, Set
 
 from protocol.exchange.contracts import Preparing, Surroundings
 from protocol.exchange.fetching import Fetching
@@ -82,7 +82,12 @@ class Jobs:
                     job.look_for_room()
             self._tick_at = now + TICK if running else math.inf
 
-    def end_all(self, now: float, tell: bool) -> None:
+    def end_all(self, reason: str, now: float) -> None:
         """The node leaves its network."""
         for job in reversed(list(self.jobs.values())):  # those that wait first: none shall begin now
-            job.stop("you left that network", now, tell)
+            job.stop(reason, now)
+
+    def on_their_way(self) -> Set[bytes]:
+        """The contents that are being fetched, or wait for room on the disk."""
+        running = [job for job in self.jobs.values() if not job.end_state]
+        return {fetch.file_id for job in running for fetch in job.fetches}.union(*(job.kept for job in running))
