@@ -53,6 +53,7 @@ from protocol.membership.membership import Membership
 from protocol.membership.promises import Promises
 from protocol.membership.proofs import share_digest
 from protocol.membership.searching import NO_LAST_NETWORK, decode_last_network, encode_last_network
+from protocol.membership.whispers import Whispers
 from protocol.messages import (
     Guest,
     Join,
@@ -79,6 +80,8 @@ from protocol.results import (
     SupernodeChanged,
     TransferRow,
     Unsaid,
+    WhisperAnswer,
+    Whispered,
 )
 
 log = mishaps.logger("peer")
@@ -132,6 +135,7 @@ class Peer:
         self._last_network = NO_LAST_NETWORK
         self._hellos = Hellos(network, self._members, own_addresses, self._on_member)
         self._lists = Lists(rng, self.membership.send_to_supernode)
+        self._whispers = Whispers(self.membership, self._on_whisper)
         self._orders = Orders(library, self.disk, self._members, self.jobs, self._lists, notify)
 
     # ---- commands
@@ -184,6 +188,7 @@ class Peer:
 
         def departed() -> None:
             with self._turn(self._now):
+                self._whispers.end_all()
                 self.membership.leave(self._now)
                 self.drop_supernode(self._now)
                 self.holdings.forget_announced()
@@ -198,6 +203,14 @@ class Peer:
         """Chat; False when it is not taken, because too much waits already."""
         with self._turn(now):
             return self.membership.say(text, now)
+
+    def whisper(self, line: str, now: float, done: Callable[[WhisperAnswer], None]) -> None:
+        """Say something to one member alone: a name, a blank, a text. `done` gets what became of it."""
+        with self._turn(now):
+            self._whispers.say(line, now, done)
+
+    def _on_whisper(self, label: str, text: str) -> None:
+        self.notify(Whispered(label, text, False))
 
     def finish_saying(
         self, patience: float, at_most: float, now: float, then: Callable[[], None], left: int = 0
@@ -369,7 +382,10 @@ class Peer:
         """From the supernode, or from one that this node is about to join."""
         if self.membership.on_message(link, message, now):
             return  # it was about membership or chat
-        if isinstance(message, Search):
+        fits = self._whispers.on_message(message)
+        if fits is not None:
+            self.dropped += not fits
+        elif isinstance(message, Search):
             self.fetching.on_search(message, now)
         elif isinstance(message, Offer):
             self.fetching.on_offer(message, now)
@@ -423,7 +439,7 @@ class Peer:
         yield self.membership
         if self.supernode is not None:
             yield self.supernode
-        yield from (self.fetching, self.jobs, self._hellos, self._lists)
+        yield from (self.fetching, self.jobs, self._hellos, self._lists, self._whispers)
 
     def on_timer(self, now: float) -> None:
         with self._turn(now):

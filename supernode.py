@@ -37,6 +37,7 @@ from protocol.ruling.neighbours import Neighbours
 from protocol.ruling.reception import Reception
 from protocol.ruling.register import Line, Register
 from protocol.ruling.rivals import Rivals
+from protocol.ruling.whispering import Whispering
 from protocol.ruling.witnesses import Witnesses
 
 HANDOVER_TIME = 2.0  # seconds for the last messages to be delivered
@@ -76,6 +77,7 @@ class Supernode:
         self.chat = ChatOrder(seat.recent_chat, register.broadcast, alarm.set)
         for line in register.lines():
             self.chat.enter(line.entry, now)
+        self.whispering = Whispering(register, self.chat)
         self.catalogue = Catalogue(register, alarm, now)
         self.doubt = doubt = Doubt(register, prober, now)
         self.witnesses = Witnesses(network, rng, seat, register, doubt, now)
@@ -109,6 +111,8 @@ class Supernode:
             messages.Guest: self.register.on_guest,
             messages.RosterRequest: self._on_roster_request,
             messages.Say: self._on_say,
+            messages.Whisper: self.whispering.on_whisper,
+            messages.Heard: self.whispering.on_heard,
             messages.ShareDigest: self.catalogue.on_share_digest,
             messages.SharePage: self.catalogue.on_share_page,
             messages.ShareAdd: self.catalogue.on_share_add,
@@ -256,7 +260,7 @@ class Supernode:
     @property
     def dropped(self) -> int:
         """Messages refused: over a limit, or not the sender's to say."""
-        desks = self.register, self.chat, self.catalogue, self.witnesses, self.rivals
+        desks = self.register, self.chat, self.whispering, self.catalogue, self.witnesses, self.rivals
         return self._dropped + sum(desk.dropped for desk in desks)
 
     def owns(self, link: int) -> bool:

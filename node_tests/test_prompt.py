@@ -55,6 +55,7 @@ from protocol.results import (  # noqa: E402
     Unsaid,
     UploadDone,
     UploadEnded,
+    WhisperAnswer,
 )
 
 # ---------------------------------------------------------------- what peer.py hands over
@@ -121,6 +122,10 @@ class FakePeer:
             raise MemoryError
         self.notify(ChatReceived("me", text, True))
         return True
+
+    def whisper(self, line: str, now: float, done: Callable) -> None:
+        name, _, text = line.partition(" ")
+        done(WhisperAnswer("heard" if name == "bo" else "unknown", name, text))
 
     def why_unsaid(self) -> str:
         return "too much of what you said is still on its way. Try again soon"

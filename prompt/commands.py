@@ -33,6 +33,8 @@ COMMANDS = (
     Command(("R", "get", "fetch", "download"), "R name, R 2 5-7", "fetch files or folders, R *.pdf too", "R lab.iso",
             Console.fetch),
     Command(("T", "say", "chat", "talk"), "T text", "chat with everyone", "T hello everyone", Console.chat),
+    Command(("P", "tell", "whisper", "private"), "P name text", "say it to one member alone", "P ana see you at 5",
+            Console.whisper),
     Command(("B", "share"), "B path, B", "share a path; list what I share", "B ~/talks/intro.pdf", Console.share),
     Command(("U", "unshare"), "U name", "share it no longer", "U intro.pdf", Console.unshare),
     Command(("W", "who"), "W", "who is here", "W", Console.who),

@@ -26,6 +26,7 @@ from prompt.lines import (
     short_id,
     transfer_cells,
     unfinished_rows,
+    whisper_line,
 )
 from prompt.paths import danger_of, found_paths, unquoted
 from prompt.readers import next_of
@@ -503,6 +504,19 @@ class Console:
         if why:
             self._life.fail()
             self.say(f"!! Not sent: {why}.")
+
+    def whisper(self, line: str) -> None:
+        """P: say something to one member alone."""
+        if not line:
+            self.refuse("P needs a name and a text: P ana hello")
+            return
+        self._ask(lambda peer, now, done: peer.whisper(line, now, done), self._on_whisper_answer)
+
+    def _on_whisper_answer(self, answer: Optional[results.WhisperAnswer]) -> None:
+        if answer is not None and answer.kind == "heard":
+            self.chatting.show(results.Whispered(answer.label, answer.text, True), self._life.clock())
+        elif answer is not None:
+            self.refuse(whisper_line(answer))
 
     def share(self, path: str) -> None:
         """B: share a file or folder from elsewhere; without a path, list what is shared."""

@@ -12,6 +12,7 @@ from protocol import results
 from protocol.content.parts import PartInfo
 from protocol.figures import PathFigures
 from protocol.looks import CHAT_COLUMNS_MAX, cut, safe_label, safe_text, skeleton, text_width
+from protocol.messages import CHAT_BYTES_MAX
 
 UNFINISHED_MAX = 20  # rows of what lies half here; a folder may have left thousands
 
@@ -236,6 +237,23 @@ LINES: Dict[type, Callable[[Any, str], str]] = {
 def line_for(event: Any, folder: str) -> str:
     """The line that tells a notification."""
     return LINES[type(event)](event, safe_text(folder))
+
+
+def whisper_line(answer: results.WhisperAnswer) -> str:
+    """Why a private line was not heard, or perhaps not."""
+    who, text = safe_label(answer.label), safe_text(answer.text, 60)
+    why = {
+        "unheard": f"{who} has given no sign of it. Perhaps it was not read: "
+                   "its program, or the supernode's, may be older than private lines",
+        "gone": f"{who} has left", "left": f"you left before {who} was reached",
+        "unknown": f"nobody here has such a name (W lists who is here): {text}",
+        "ambiguous": f"several are called so; say which: {', '.join(map(safe_label, answer.labels[:6]))}",
+        "self": "that is you", "empty": f"there is no text for {who}: P {who} hello",
+        "full": "too much of what you said is still on its way. Try again soon",
+        "no network": "there is no network at the moment",
+        "too long": f"the text is too long; {CHAT_BYTES_MAX} bytes fit",
+    }
+    return f"!! Not {'delivered' if answer.kind in ('unheard', 'gone', 'left') else 'sent'}: {why[answer.kind]}."
 
 
 # ---------------------------------------------------------------- rows of the lists

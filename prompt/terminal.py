@@ -111,7 +111,8 @@ class Terminal:
         self._drawn_columns = self.columns()
         if has_prompt:
             self.reader.erase()
-        text = self._erased_progress(has_prompt) + "".join(line + "\n" for line in self._pending) + progress + self._bell
+        said = "".join(line + "\n" for line in self._pending)
+        text = self._erased_progress(has_prompt) + said + progress + self._bell
         self._pending, self._drawn, self._bell = [], progress, ""
         self.write(text + ("\n" if has_prompt and progress else ""))
         if has_prompt:

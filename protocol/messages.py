@@ -46,6 +46,7 @@ DIGESTS_PER_PAGE = 1024  # 32 KiB
 SPAN_BYTES_MAX = 1 << 20  # the most file bytes in one message
 PIECE_MAP_BYTES_MAX = 1 << 19  # four million pieces
 PIECES_TOLD_MAX = 1024  # in one NewPieces
+HEARD_SHOWN, HEARD_GONE = 1, 2  # of a private line
 PROVE_PADDING = 4 + HEIRLOOMS_MAX * (8 + 16)  # as for a Query
 QUERY_PADDING = 128  # a Query is longer than its Answer, so nobody can use us to multiply traffic
 WANTED_PADDING = QUERY_PADDING + NAME_BYTES_MAX - 19  # nor is a Wanted, with an IPv6 place, longer than a Query
@@ -432,6 +433,34 @@ class Chat(NamedTuple):
     name: Name
     counter: Counter
     text: Annotated[str, Text(CHAT_BYTES_MAX)]
+
+
+@_message(32)
+class Whisper(NamedTuple):
+    """A line for one member alone, on its way to the supernode."""
+
+    to: NodeId
+    counter: Counter  # the speaker's own, of its private lines
+    text: Annotated[str, Text(CHAT_BYTES_MAX)]
+
+
+@_message(33)
+class Whispered(NamedTuple):
+    """A line for this member alone, from that one."""
+
+    node_id: NodeId
+    name: Name
+    counter: Counter
+    text: Annotated[str, Text(CHAT_BYTES_MAX)]
+
+
+@_message(34)
+class Heard(NamedTuple):
+    """A private line was shown to its person, or cannot be: to the supernode, who said it; from it, to whom."""
+
+    node_id: NodeId
+    counter: Counter
+    how: Code  # HEARD_...
 
 
 # ---- what is shared, and search -----------------------------------------------------------------------------------

@@ -123,6 +123,19 @@ class Whispered(NamedTuple):
     is_me: bool
 
 
+class WhisperAnswer(NamedTuple):
+    """What became of a private line.
+
+    "heard", "unheard" (no sign came), "gone" or "left"; or it was not sent: "unknown", "ambiguous" (`labels` are
+    meant), "self", "empty", "too long", "full", "no network".
+    """
+
+    kind: str
+    label: str
+    text: str
+    labels: Tuple[str, ...] = ()
+
+
 class Progress(NamedTuple):
     """How a download stands."""
 

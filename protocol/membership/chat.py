@@ -220,6 +220,10 @@ class Speaker:
         """This line was not taken: nothing that was said after it may be, until it was said again."""
         self._refused = counter if self._refused is None else min(self._refused, counter)
 
+    def may_whisper(self, now: float) -> bool:
+        """Is there room for a private line, which counts as any other but does not wait?"""
+        return not self._waiting and self._bucket.take(now)
+
     def due(self, now: float) -> Optional[Say]:
         """The next line, if there is room for it."""
         return self._waiting.popleft() if self._waiting and self._bucket.take(now) else None
@@ -286,6 +290,11 @@ class ChatOrder:
             else:
                 self.dropped += 1
         return None
+
+    def may_whisper(self, node_id: bytes, now: float) -> bool:
+        """Is there room for a private line of this member?"""
+        speaker = self._speakers.get(node_id)
+        return speaker is not None and speaker.may_whisper(now)
 
     def refuse(self, node_id: bytes, counter: int) -> None:
         """A line that found no room on its way here."""
