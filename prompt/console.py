@@ -590,7 +590,7 @@ class Console:
         self._ask(lambda peer, now, done: peer.unfinished(now, done), self._show_unfinished)
 
     def _show_unfinished(self, parts: Any) -> None:
-        for line in table(unfinished_rows(parts or ()), (2, 3), self._life.terminal.width()):
+        for line in itertools.chain(*fitted(unfinished_rows(parts or ()), (2, 3), self.width(), (0,))):
             self.say(line)
 
     def _show_transfers(self, rows: Any) -> None:

@@ -345,7 +345,7 @@ class Serving:
         """A piece is not wanted any more; or nothing of the content is: what is asked of it later is another fetch."""
         self.uploads.on_cancel(link, message.file_id, message.index)
         if message.index == NO_PIECE:
-            self.uploads.links[link].told.discard(message.file_id)
+            self.uploads.unsubscribe(link, message.file_id)
             self._end_sending(self.uploads.links[link], message.file_id, now)
 
     def _on_wrong_piece(self, link: int, message: WrongPiece, now: float) -> None:
