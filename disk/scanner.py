@@ -12,18 +12,18 @@ import os
 import queue
 import stat
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from dataclasses import replace
 from functools import partial
-from typing import Any, Callable, Dict, List, Optional, Protocol, Sequence, Tuple
+from typing import Any, Callable, Deque, Dict, List, NamedTuple, Optional, Protocol, Sequence, Tuple
 
-from disk.access import StillChanging, digest_range, fingerprint_of, open_regular, read_member
+from disk.access import StillChanging, digest_range, fingerprint_of, no_tick, open_regular, read_member
 from disk.digests import RACY_TIME_NS, DigestStore
 from disk.remembered import Remembered, told, why_not
 from disk.walk import Walk
 from protocol.content.listing import FolderEntry, Pack, PathSet, in_order, packs_in
 from protocol.content.names import check_name
-from protocol.content.pieces import DIGEST_BYTES, digests_of, piece_count_of, piece_length, piece_size_of
+from protocol.content.pieces import DIGEST_BYTES, digest_at, digests_of, piece_count_of, piece_length, piece_size_of
 from protocol.content.shares import (
     Fingerprint,
     Found,
@@ -46,6 +46,10 @@ PASS_IDLE_FACTOR = 20          # a pass costs at most a twentieth of the time
 WORK_TIME, REST_TIME = 0.005, 0.02   # seconds of work, then of rest, while the disk serves transfers ...
 BREATH_TIME = 0.0005                 # ... and otherwise, so that other threads come to their turn
 NEVER = -1                           # no file was changed then
+GROWTH_SHARE = 256             # by so small a part a file may grow while it is hashed: a log, but no copy on its way
+GROWN_INTERVAL = 10.0          # seconds between two announcements of a file that grows ...
+EARLIER_TIME = 600.0           # ... and so long each is served after the next: whoever has begun to fetch it ends
+EARLIER_MAX = 256              # of all files together
 
 
 class StopFlag(Protocol):
@@ -53,6 +57,13 @@ class StopFlag(Protocol):
 
     def is_set(self) -> bool:
         """Whether the scan is to end."""
+
+
+class _Earlier(NamedTuple):
+    """What a file was that has grown since: it is served for a while, from its beginning as it lies there now."""
+
+    shared: SharedFile
+    until: float
 
 
 class _Stopped(Exception):
@@ -63,6 +74,25 @@ def _is_inside(path: str, folder: str) -> bool:
     """Whether a real path is the folder or in it."""
     path, folder = os.path.normcase(path), os.path.normcase(folder)
     return path == folder or path.startswith(os.path.join(folder, ""))
+
+
+def _still_begins_with(path: str, old: SharedFile) -> bool:
+    """Whether a file that is longer now may still begin with what it was: its first and its last piece are right.
+
+    That is no proof; whoever is given a piece of it later has that hashed before.
+    """
+    try:
+        descriptor = open_regular(path)
+        try:
+            for index in {0, piece_count_of(old.size) - 1}:
+                start, length = index * piece_size_of(old.size), piece_length(old.size, index)
+                if digest_range(descriptor, start, length, no_tick) != digest_at(old.digests, index):
+                    return False
+        finally:
+            os.close(descriptor)
+    except OSError:
+        return False
+    return True
 
 
 def _check_readable(path: str) -> None:
@@ -99,6 +129,8 @@ class Scanner:
         self._folders: Dict[str, SharedFile] = {}                        # shared folders, by path
         self._contents: Dict[str, Tuple[List[Tuple[str, SharedFile]], List[str]]] = {}  # what a listing was made of
         self._packs: Dict[str, List[SharedFile]] = {}                    # of shared folders, by path
+        self._earlier: Deque[_Earlier] = deque()                         # the oldest first
+        self._grown_at: Dict[str, float] = {}                            # by path: when it was announced longer
         self._warned: set[str] = set()
         self._idle_cost = 0.0
         self._report: Optional[Callable[[ScanResult], None]] = None
@@ -337,26 +369,27 @@ class Scanner:
         self._standing = self._standing._replace(waiting=count, waiting_size=max(0, size))
 
     def _forget(self, walk: Walk) -> None:
-        """Remove what is no longer there, or no longer what it was."""
+        """Remove what is no longer there, or too short to be what it was.
+
+        Where only its time differs, or it is longer, it stays until it is hashed: all of it may still be there.
+        """
         for path, shared in list(self._known.items()):
             found = walk.files.get(path)
-            if found is None or found.fingerprint != shared.fingerprint:
+            if found is None or found.fingerprint[0] < shared.size:
                 self._step.removed.append(self._known.pop(path))
                 self._changed_ns.pop(path, None)
                 if walk.has_seen_folder:
                     self._store.forget(path)
                 continue
-            if path not in self._changed_ns:        # a download has just finished it
-                self._changed_ns[path] = found.changed_ns
-                self._store.note_changed(path, found.changed_ns)
-            elif self._changed_ns[path] != found.changed_ns:
-                self._doubted.add(path)
+            if found.fingerprint == shared.fingerprint:
+                self._look_at_change_time(path, found)
             if (found.name, found.listed) == (shared.name, shared.listed):
                 continue
             self._known[path] = replace(shared, name=found.name, listed=found.listed)
             self._step.removed.append(shared)
             self._step.added.append(self._known[path])
         self._doubted &= self._known.keys()
+        self._forget_earlier(walk)
         self._begun = {path: begun for path, begun in self._begun.items() if path in walk.files}
         if walk.has_seen_folder and not self._has_pruned:
             self._has_pruned = True
@@ -364,6 +397,34 @@ class Scanner:
         for path in list(self._folders):
             if path not in walk.tops:
                 self._forget_folder(path)
+
+    def _forget_earlier(self, walk: Walk) -> None:
+        if not self._earlier:
+            return
+        now, kept = self._clock(), deque()  # type: float, Deque[_Earlier]
+        self._grown_at = {path: at for path, at in self._grown_at.items() if now - at < GROWN_INTERVAL}
+        for earlier in self._earlier:
+            found = walk.files.get(earlier.shared.path)
+            if now < earlier.until and found is not None and found.fingerprint[0] >= earlier.shared.size:
+                kept.append(earlier)
+            else:
+                self._step.removed.append(earlier.shared)
+        self._earlier = kept
+
+    def _look_at_change_time(self, path: str, found: Found) -> None:
+        """Is what has its old size and time what it was? Where the change time is another one, it is hashed again."""
+        if path not in self._changed_ns:            # a download has just finished it
+            self._changed_ns[path] = found.changed_ns
+            self._store.note_changed(path, found.changed_ns)
+        elif self._changed_ns[path] != found.changed_ns:
+            self._doubted.add(path)
+
+    def _is_to_hash(self, path: str, found: Found) -> bool:
+        """Whether it is not known as it is, or in doubt; but one that grows all the time has its interval."""
+        known = self._known.get(path)
+        if known is None or path in self._doubted:
+            return True
+        return known.fingerprint != found.fingerprint and path not in self._grown_at
 
     def _forget_folder(self, path: str) -> None:
         self._contents.pop(path, None)
@@ -373,13 +434,14 @@ class Scanner:
 
     def _hash_pending(self, walk: Walk) -> None:
         """Hash what is new, small files first; a folder is listed as soon as all its files are known."""
-        pending = sorted((path for path in walk.files if self._is_to_hash(path)),
+        pending = sorted((path for path, found in walk.files.items() if self._is_to_hash(path, found)),
                          key=lambda path: walk.files[path].fingerprint[0])
         self._stand(walk, pending)
+        are_new = set(pending)
         tops_of: Dict[str, List[str]] = defaultdict(list)
         for top_path, top in walk.tops.items():
             for _, path in top.members:
-                if self._is_to_hash(path):
+                if path in are_new:
                     tops_of[path].append(top_path)
                     top.waiting += 1
             if not top.waiting:
@@ -394,9 +456,6 @@ class Scanner:
                 if not walk.tops[top_path].waiting:
                     self._list_folder(top_path, walk.tops[top_path], walk.troubles)
             self._end_pass_in_time()
-
-    def _is_to_hash(self, path: str) -> bool:
-        return path not in self._known or path in self._doubted
 
     def _hash_file(self, path: str, found: Found, walk: Walk) -> None:
         self._take_inbox()     # a download may just have finished this very file
@@ -415,9 +474,33 @@ class Scanner:
         except StillChanging:
             walk.troubles.add("changing", found.name)
             self._idle_cost += self._clock() - started
+            if adopted is not None and adopted.size == found.fingerprint[0]:
+                self._drop_known(path)
         except OSError as error:
             if not is_changed(error):      # else the next pass sees what stands there now
                 walk.add_trouble(error, found.name)
+            self._drop_known(path)
+
+    def _take(self, path: str, shared: SharedFile) -> None:
+        """It is something else now. What was announced goes; if the file has only grown, it is served for a while."""
+        old = self._known.get(path)
+        self._drop_known(path)
+        self._known[path] = shared
+        self._step.added.append(shared)
+        self._earlier = deque(earlier for earlier in self._earlier
+                              if (earlier.shared.path, earlier.shared.file_id) != (path, shared.file_id))
+        if old is not None and shared.size > old.size > 0 and _still_begins_with(path, old):
+            earlier = replace(old, listed=False)
+            self._step.added.append(earlier)
+            self._earlier.append(_Earlier(earlier, self._clock() + EARLIER_TIME))
+            self._grown_at[path] = self._clock()
+            if len(self._earlier) > EARLIER_MAX:
+                self._step.removed.append(self._earlier.popleft().shared)
+
+    def _drop_known(self, path: str) -> None:
+        self._doubted.discard(path)
+        if path in self._known:
+            self._step.removed.append(self._known.pop(path))
 
     def _know(self, path: str, found: Found, digests: bytes) -> None:
         """It was hashed; where only something else than its content was changed, nobody need hear of it."""
@@ -426,10 +509,7 @@ class Scanner:
         before = self._known.get(path)
         if before is not None and (before.fingerprint, before.digests) == (found.fingerprint, digests):
             return
-        if before is not None:
-            self._step.removed.append(before)
-        self._known[path] = shared = shared_file(found.name, path, found.fingerprint, digests, found.listed)
-        self._step.added.append(shared)
+        self._take(path, shared_file(found.name, path, found.fingerprint, digests, found.listed))
 
     def _hash_opened(self, path: str, found: Found) -> bytes:
         descriptor = open_regular(path)
@@ -459,9 +539,14 @@ class Scanner:
         return bytes(digests)
 
     def _tick_hashing(self, descriptor: int, fingerprint: Fingerprint) -> None:
-        """Give up on a file that changes at its next read, not at its end: it may grow for ever."""
+        """Give up on a file that changes at its next read, not at its end: it may grow for ever.
+
+        But one that grows by little, as a log does, is announced as far as it came when this began.
+        """
         self._tick()
-        if fingerprint_of(os.fstat(descriptor)) != fingerprint:
+        found = fingerprint_of(os.fstat(descriptor))
+        grown = found[0] - fingerprint[0]
+        if found != fingerprint and not (0 < grown <= fingerprint[0] // GROWTH_SHARE and found[2] == fingerprint[2]):
             raise StillChanging
 
     def _end_pass_in_time(self) -> None:

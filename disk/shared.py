@@ -9,7 +9,16 @@ import hashlib
 import os
 from typing import Iterable, List, Optional, Union
 
-from disk.access import OpenFiles, StillChanging, fingerprint_of, read_into, read_member
+from disk.access import (
+    READ_SIZE,
+    OpenFiles,
+    StillChanging,
+    fingerprint_of,
+    open_regular,
+    read_at,
+    read_into,
+    read_member,
+)
 from disk.places import candidates_of
 from disk.steps import Steps
 from protocol.buffers import BufferPool
@@ -90,7 +99,11 @@ class SharedFiles:
         return wrong
 
     def read(self, file_id: bytes, start: int, length: int) -> Buffer:
-        """Bytes of a content, from the first of its places that is still as announced."""
+        """Bytes of one piece of a content, from the first of its places that is still as announced.
+
+        Where none is: what was announced may be there all the same, at the beginning of a log that has grown since, or
+        untouched but for its time. Then the piece is hashed once more, and given if it is still the right one.
+        """
         failure: Optional[OSError] = None
         for shared in self.by_id.places(file_id):
             if shared.is_folder:
@@ -103,6 +116,11 @@ class SharedFiles:
             except OSError as error:
                 if not is_changed(error):
                     failure = error
+        for shared in self.by_id.places(file_id):
+            try:
+                return _read_right(shared, start, length)
+            except (StillChanging, OSError):
+                pass
         if failure is not None:        # nobody has seen that it was changed
             raise trouble(failure, "read a shared file") from failure
         raise LibraryError(ErrorKind.CHANGED, "The file was changed or removed after it was shared.")
@@ -127,6 +145,41 @@ def is_as_announced(shared: SharedFile) -> bool:
         return shared.is_folder or fingerprint_of(os.lstat(shared.path)) == shared.fingerprint
     except OSError:
         return False
+
+
+def _read_right(shared: SharedFile, start: int, length: int) -> bytes:
+    """Bytes of a piece of what has changed since it was announced, if that piece is still right; else StillChanging.
+
+    What is given is what was hashed: another program may write at the same moment.
+    """
+    piece_size = piece_size_of(shared.size)
+    index = start // piece_size
+    first = index * piece_size
+    end = first + piece_length(shared.size, index)
+    hasher, data = hashlib.sha256(), bytearray()
+    for offset in range(first, end, READ_SIZE):
+        block = _read_raw(shared, offset, min(READ_SIZE, end - offset))
+        hasher.update(block)
+        data += block[max(start - offset, 0):max(start + length - offset, 0)]
+    if hasher.digest() != digest_at(shared.digests, index) or len(data) != length:
+        raise StillChanging
+    return bytes(data)
+
+
+def _read_raw(shared: SharedFile, start: int, length: int) -> bytes:
+    """Bytes of a file or a pack as they lie there now."""
+    members = shared.members or ((shared.path, shared.fingerprint),)
+    data, end, position = bytearray(), start + length, 0
+    for path, (size, _, _) in members:
+        first, last = max(start - position, 0), min(end - position, size)
+        if first < last:
+            descriptor = open_regular(path)
+            try:
+                data += read_at(descriptor, last - first, first)
+            finally:
+                os.close(descriptor)
+        position += size
+    return bytes(data)
 
 
 def _read_pack(shared: SharedFile, start: int, length: int) -> bytes:

@@ -791,7 +791,51 @@ def test_only_what_is_announced_is_served(lib, folder):
         assert (refusal.value.kind, refusal.value.sentence) == (ErrorKind.UNKNOWN, "No such file here.")
 
 
-@pytest.mark.parametrize("change", ["rewritten", "grown", "cut", "removed", "replaced", "linked"])
+@pytest.mark.parametrize("change", ["grown", "touched", "copied anew"])
+def test_what_was_announced_and_still_stands_there_is_served_whatever_else_changed(lib, folder, change):
+    content = Content(300_000)
+    fill(folder, a=content.data)
+    lib.adopt(Scanner(lib.folder).run_once().added)
+    path = folder / "a"
+    if change == "grown":
+        with open(path, "ab") as log:
+            log.write(b"one line more\n")
+    elif change == "touched":
+        os.utime(path, ns=(1, 1))
+    else:
+        path.unlink()
+        path.write_bytes(content.data)
+    assert all(lib.read(content.file_id, index, 7, 100) == content.data[index * 65536 + 7:][:100] for index in range(4))
+    data = bytearray(path.read_bytes())
+    data[65536 + 7] ^= 1
+    path.write_bytes(data)
+    assert lib.read(content.file_id, 0, 0, 65536) == content.data[:65536]
+    with pytest.raises(LibraryError) as refusal:        # of a piece all or nothing, also what of it is right
+        lib.read(content.file_id, 1, 100, 10)
+    assert refusal.value.kind is ErrorKind.CHANGED
+
+
+def test_a_pack_is_served_though_one_of_its_files_has_grown(lib, folder):
+    fill(folder, **{f"d__{number}": bytes([number]) * 9000 for number in range(12)})
+    pack = next(shared for shared in lib_scan(lib) if shared.members)
+    with open(folder / "d" / "3", "ab") as log:
+        log.write(b"one line more")
+    data = b"".join(bytes([number]) * 9000 for number in sorted(range(12), key=str))
+    assert lib.read(pack.file_id, 0, 0, 65536) == data[:65536]
+    (folder / "d" / "3").write_bytes(b"quite another")
+    with pytest.raises(LibraryError) as refusal:
+        lib.read(pack.file_id, 0, 0, 65536)
+    assert refusal.value.kind is ErrorKind.CHANGED
+
+
+def lib_scan(lib):
+    """What a scan of the folder finds; the library serves it."""
+    found = Scanner(lib.folder).run_once().added
+    lib.adopt(found)
+    return found
+
+
+@pytest.mark.parametrize("change", ["rewritten", "grown and rewritten", "cut", "removed", "replaced", "linked"])
 def test_changed_file_is_not_served_but_its_unchanged_twin_is(lib, folder, tmp_path, change):
     content = Content(100_000)
     fill(folder, a=content.data)
@@ -801,8 +845,8 @@ def test_changed_file_is_not_served_but_its_unchanged_twin_is(lib, folder, tmp_p
     if change == "rewritten":
         path.write_bytes(bytes(100_000))
         os.utime(path, ns=(1, 1))
-    elif change == "grown":
-        path.write_bytes(content.data + b"more")
+    elif change == "grown and rewritten":
+        path.write_bytes(bytes(100_000) + b"more")
     elif change == "cut":
         path.write_bytes(content.data[:10])
     elif change == "removed" or not POSIX:

@@ -634,6 +634,28 @@ def test_a_frozen_only_source_is_a_failure_that_says_why(lab):
     assert "bo sends nothing" in stopped.reason and stopped.kept and stopped.verified > 3 * MIB
 
 
+@pytest.mark.parametrize("change", ["a log that grows", "a touch"])
+def test_what_stays_as_it_was_announced_is_fetched_to_its_end_whatever_is_written_behind_it(lab, change):
+    lab.node("ana")
+    data = content(12 * MIB)
+    bo = lab.node("bo", shared={"run.log": data}, disk_delay=0.02)
+    cy = lab.node("cy")
+    cy.fetch("run.log")
+    path = os.path.join(bo.folder, "run.log")
+    for part in (2, 5, 8):
+        lab.world.run_until(lambda part=part: cy.row().verified > part * MIB, 60)
+        if change == "a touch":
+            os.utime(path, ns=(part, part))
+        else:
+            with open(path, "ab") as log:
+                log.write(b"one line more\n")
+        bo.scan()
+    assert lab.world.run_until(lambda: cy.told((DownloadDone, Stopped)), lab.world.now + 60)
+    done = cy.told((DownloadDone, Stopped))[0]
+    assert isinstance(done, DownloadDone) and done.moved == len(data) and cy.read("run.log") == data
+    assert not cy.told(Notice)
+
+
 def test_a_file_changed_while_it_is_sent_is_told_and_not_used(lab):
     lab.node("ana")
     bo = lab.node("bo", shared={"lab.iso": content(30 * MIB)}, disk_delay=0.02)

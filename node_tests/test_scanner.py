@@ -22,7 +22,7 @@ from disk import scanner as scanning
 from disk.access import fingerprint_of, open_regular
 from disk.digests import DIGESTS_FILE
 from disk.library import Library
-from disk.scanner import BREATH_TIME, PASS_INTERVAL_MIN, Scanner
+from disk.scanner import BREATH_TIME, EARLIER_TIME, GROWN_INTERVAL, PASS_INTERVAL_MIN, Scanner
 from node_tests.stage.folders import (
     GIB,
     MIB,
@@ -183,14 +183,14 @@ def test_file_swapped_for_a_fifo_or_link_after_the_walk_does_not_hang(tmp_path):
 class Appending:
     """A stop flag that appends to a file each time it is asked: a writer that never rests."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, step: int = 100_000) -> None:
+        self.path, self.step = path, step
         self.asked = 0
 
     def is_set(self) -> bool:
         self.asked += 1
         with open(self.path, "ab") as file:
-            file.write(bytes(100_000))
+            file.write(bytes(self.step))
         return False
 
 
@@ -204,6 +204,44 @@ def test_file_that_grows_for_ever_is_still_changing_and_soon_left(tmp_path):
     assert not scanner.run_once()
     resting = Scanner(str(tmp_path))
     assert names_of(resting.run_once().added) == ["a", "log"]
+
+
+def test_a_log_that_grows_all_the_time_is_announced_as_far_as_it_came(tmp_path):
+    fill(tmp_path, log=bytes(30 * MIB))
+    growing = Appending(tmp_path / "log", 100)
+    whole = Scanner(str(tmp_path), growing).run_once()
+    log = whole.added[0]
+    assert log.name == "log" and 30 * MIB < log.size < 30 * MIB + 100 * growing.asked and not whole.warnings
+
+
+def test_what_a_log_was_is_served_on_for_a_while_and_a_new_announcement_has_its_interval(tmp_path):
+    fill(tmp_path, log=b"1")
+    now = 0.0
+    scanner = Scanner(str(tmp_path), clock=lambda: now)
+    first = scanner.run_once().added[0]
+    fill(tmp_path, log=b"12")
+    grown = scanner.run_once()
+    assert [(file.file_id, file.listed) for file in grown.removed] == [(first.file_id, True)]
+    assert sorted((file.size, file.listed) for file in grown.added) == [(1, False), (2, True)]
+    fill(tmp_path, log=b"123")
+    assert not scanner.run_once()
+    now += GROWN_INTERVAL
+    assert sorted((file.size, file.listed) for file in scanner.run_once().added) == [(2, False), (3, True)]
+    now += EARLIER_TIME - 1
+    assert [file.size for file in scanner.run_once().removed] == [1]
+    fill(tmp_path, log=b"9")            # begun anew
+    cut = scanner.run_once()
+    assert sorted(file.size for file in cut.removed) == [2, 3] and [file.size for file in cut.added] == [1]
+
+
+def test_a_touched_file_is_never_away_and_hashed_once_more(tmp_path):
+    fill(tmp_path, a=b"same")
+    scanner = Scanner(str(tmp_path))
+    first = scanner.run_once().added[0]
+    os.utime(tmp_path / "a", ns=(1, 1))
+    again = scanner.run_once()
+    assert [file.file_id for file in again.removed] == [file.file_id for file in again.added] == [first.file_id]
+    assert not scanner.run_once()
 
 
 def test_first_files_are_reported_while_a_big_one_is_hashed(tmp_path):
