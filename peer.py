@@ -259,6 +259,10 @@ class Peer:
         """`then` is called as soon as all that the scanner has reported is announced."""
         self.holdings.when_scanned(then)
 
+    def left_out(self) -> List[Tuple[str, str]]:
+        """What lies in the shared places and is not shared: names, with the reason in words."""
+        return self.holdings.left_out()
+
     def shares(self) -> List[ListEntry]:
         """What this node announces."""
         return self.holdings.rows(self.membership.name)

@@ -18,6 +18,7 @@ from protocol.buffers import BufferPool
 from protocol.content.parts import Stamp
 from protocol.content.pieces import MIB, digest_at, piece_count_of, piece_size_of
 from protocol.content.shares import Fingerprint
+from protocol.content.traits import Traits
 from protocol.content.troubles import NoMoreFiles, is_short
 from protocol.fields import Buffer
 
@@ -53,6 +54,24 @@ def fingerprint_of(status: os.stat_result) -> Fingerprint:
 def changed_ns_of(status: os.stat_result) -> int:
     """When anything of a file was changed last, be it only its time; 0 where the system does not say."""
     return 0 if os.name == "nt" else status.st_ctime_ns     # Windows' ctime is when it was made
+
+
+def is_executable(status: os.stat_result) -> bool:
+    """Whether its owner may run it, where the system has a bit for that."""
+    return os.name != "nt" and bool(status.st_mode & stat.S_IXUSR)
+
+
+def give_traits(path: str, descriptor: int, traits: Traits) -> None:
+    """Have an open file of ours be of the time that its sharer told, and of all modes the owner's execute bit.
+
+    What a disk does not keep of it is left: the bytes are what was asked for.
+    """
+    times = traits.mtime_ns, traits.mtime_ns
+    with contextlib.suppress(OSError, OverflowError):
+        if traits.is_executable and hasattr(os, "fchmod"):
+            os.fchmod(descriptor, stat.S_IMODE(os.fstat(descriptor).st_mode) | stat.S_IXUSR)
+    with contextlib.suppress(OSError, OverflowError):
+        os.utime(descriptor if os.utime in os.supports_fd else path, ns=times)
 
 
 def stamp_of(status: os.stat_result) -> Stamp:

@@ -14,8 +14,9 @@ import os
 from functools import partial
 from typing import Callable, List, NamedTuple, Optional
 
-from disk.access import fingerprint_of
+from disk.access import fingerprint_of, is_executable
 from disk.accounts import Accounts
+from disk.expected import Expected
 from disk.flushing import Unflushed
 from disk.looking import find_twin, is_twin
 from disk.parts import Parts
@@ -67,7 +68,7 @@ class Downloads:
     """What becomes of parts: room for them, their pieces, their names."""
 
     def __init__(self, folder: str, parts: Parts, room: Room, accounts: Accounts, shared: SharedFiles,
-                 unflushed: Unflushed, updates: Updates) -> None:
+                 unflushed: Unflushed, updates: Updates, expected: Expected) -> None:
         self._folder = folder
         self._updates = updates
         self._parts = parts
@@ -75,6 +76,7 @@ class Downloads:
         self._accounts = accounts
         self._shared = shared
         self._unflushed = unflushed
+        self._expected = expected
 
     def begin(self, file_id: bytes, size: int, digests: bytes, destination: Destination, label: str, is_folder: bool,
               person: bytes) -> Optional[bytearray]:
@@ -135,6 +137,9 @@ class Downloads:
             twins = yield from find_twin(part, os.path.join(self._folder, *parents), last)
             way = yield from self._updates.way_for(parents, last, None if twins else origin)
             yield from self._parts.last_look(part, flush)
+            traits = self._expected.of(name)
+            if traits is not None:
+                self._parts.give_traits(part, traits)
             status = self._parts.settle(part, flush)
             with folder_in(self._folder, parents, flush) as place, way.undone_by_failure(place):
                 path = self._parts.path(part)
@@ -144,7 +149,8 @@ class Downloads:
         if not flush and not was_there:
             self._unflushed.add(final_path, *[place.path] * place.is_new)
         found = twins[final] if was_there else fingerprint_of(status)
-        shared = shared_file("/".join((*parents, final)), final_path, found, part.digests, not parents)
+        shared = shared_file("/".join((*parents, final)), final_path, found, part.digests, not parents,
+                             not was_there and is_executable(status))
         self._shared.adopt([shared])
         return (yield from self.finished(shared, was_there, parents, last, way, origin))
 

@@ -7,6 +7,7 @@
     SharedFiles  (disk/shared.py)     what is shared, read where it stands
     Downloads    (disk/downloads.py)  what comes: its pieces, its final names
     SmallFiles   (disk/small.py)      the same of many small files at once
+    Expected     (disk/expected.py)   what was told beside what comes: times and execute bits
     Cache        (disk/cache.py)      what is kept for others
     Parts        (disk/parts.py)      the hidden files of what comes, at which other programs may be at any time
     Shelf        (disk/shelf.py)      a hidden folder of contents with their maps: of the parts, and of the cache
@@ -37,6 +38,7 @@ from disk.access import READ_BUFFERS_MAX, OpenFiles, open_regular, read_at, writ
 from disk.accounts import NOBODY, Accounts
 from disk.cache import Cache, CachedFile
 from disk.downloads import Downloads, Finished, PieceWrite
+from disk.expected import Expected
 from disk.flushing import Beside, Submit, Unflushed
 from disk.lock import FolderLock
 from disk.looking import SLICE_BYTES
@@ -105,11 +107,11 @@ class Library:
         self._parts = Parts(self.folder, parts, self._beside, self._operations)
         self._cache = Cache(cache, self._parts, accounts)
         self._room = Room(self.folder, lambda: self.free_bytes(), self._parts, cache, accounts)
-        self._updates = Updates(self.folder)
+        self._updates, self.expected = Updates(self.folder), Expected()
         self._downloads = Downloads(self.folder, self._parts, self._room, accounts, self._shared, self._unflushed,
-                                    self._updates)
+                                    self._updates, self.expected)
         self._small = SmallFiles(self.folder, parts.folder, self._room, self._shared, self._beside, self._unflushed,
-                                 self._updates, self._downloads)
+                                 self._updates, self._downloads, self.expected)
         self._moved_at = -math.inf                                 # when a piece was last read or written
 
     def is_busy(self) -> bool:

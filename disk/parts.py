@@ -14,7 +14,7 @@ import os
 from collections import OrderedDict
 from typing import Callable, Dict, Iterator, List, Optional, Set
 
-from disk.access import stamp_of, write_at
+from disk.access import give_traits, stamp_of, write_at
 from disk.flushing import Beside, Flush, flush_copies
 from disk.looking import SLICE_BYTES, right_ones_by_two
 from disk.maps import load_maps
@@ -22,6 +22,7 @@ from disk.shelf import Shelf
 from disk.steps import Operations, Steps
 from protocol.content.parts import MAP_RECORD, Content, Destination
 from protocol.content.pieces import MIB, has_piece, piece_count_of, piece_size_of
+from protocol.content.traits import Traits
 from protocol.content.troubles import ErrorKind, LibraryError, called, is_short, shown, speaking
 from protocol.fields import Buffer
 
@@ -201,6 +202,13 @@ class Parts:
             if self._shelf.stamp(file_id) == part.stamp == begun:
                 return
         raise changed_here(part)
+
+    def give_traits(self, part: Content, traits: Traits) -> None:
+        """Its file is as its sharer told beside it; but where another program was at it, `settle` finds that."""
+        descriptor = self._shelf.open(part.file_id)
+        if stamp_of(os.fstat(descriptor)) == part.stamp:
+            give_traits(self.path(part), descriptor, traits)
+            part.written(self._shelf.open_stamp(part.file_id))
 
     def settle(self, part: Content, flush: bool) -> os.stat_result:
         """Flush a part. It stays open, so that its inode names nothing else until its final name is confirmed."""

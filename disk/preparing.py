@@ -89,28 +89,29 @@ class Preparing:
 
     # -- a folder: its listing came, or is in the cache, or came by way of a relay --
 
-    def folder(self, listing_id: bytes, name: str, listing: bytes) -> FolderPreparation:
+    def folder(self, listing_id: bytes, name: str, listing: bytes, told: bytes = b"") -> FolderPreparation:
         """A job for a folder whose listing came: refuses it, or makes its folders and tells what is to come."""
-        return FolderPreparation(self._library, listing_id, name, partial(self._plan, name, listing))
+        return FolderPreparation(self._library, listing_id, name, partial(self._plan, name, listing, told))
 
-    def cached_folder(self, listing_id: bytes, name: str) -> FolderPreparation:
+    def cached_folder(self, listing_id: bytes, name: str, told: bytes = b"") -> FolderPreparation:
         """The same for one whose listing is in the cache."""
-        return FolderPreparation(self._library, listing_id, name, partial(self._plan_cached, listing_id, name))
+        return FolderPreparation(self._library, listing_id, name, partial(self._plan_cached, listing_id, name, told))
 
-    def relayed_folder(self, listing_id: bytes, name: str) -> FolderPreparation:
+    def relayed_folder(self, listing_id: bytes, name: str, told: bytes = b"") -> FolderPreparation:
         """The same for one whose listing was being relayed for somebody, too: it is kept in the cache first."""
-        return FolderPreparation(self._library, listing_id, name, partial(self._plan_relayed, listing_id, name))
+        return FolderPreparation(self._library, listing_id, name, partial(self._plan_relayed, listing_id, name, told))
 
-    def _plan_cached(self, listing_id: bytes, name: str) -> Plan:
-        return self._plan(name, self._library.contents(listing_id))
+    def _plan_cached(self, listing_id: bytes, name: str, told: bytes) -> Plan:
+        return self._plan(name, self._library.contents(listing_id), told)
 
-    def _plan_relayed(self, listing_id: bytes, name: str) -> Plan:
+    def _plan_relayed(self, listing_id: bytes, name: str, told: bytes) -> Plan:
         self._finish_cache(listing_id, name, True)
-        return self._plan_cached(listing_id, name)
+        return self._plan_cached(listing_id, name, told)
 
-    def _plan(self, name: str, listing: bytes) -> Plan:
+    def _plan(self, name: str, listing: bytes, told: bytes) -> Plan:
         """Decode the listing, refuse what has no room, and leave out what is here."""
         entries, packs = decode_listing(listing)
+        self._library.expected.folder(name, entries, told)
         here = {entry.file_id for entry in entries if self._library.local_copy(entry.file_id) is not None}
         self._check_room(name, [entry for entry in entries if entry.file_id not in here])
         folders = [name, *(f"{name}/{entry.path}" for entry in entries if entry.is_folder)]

@@ -35,7 +35,9 @@ from protocol.content.shares import (
     shared_file,
     shared_folder,
     shared_pack,
+    traits_of,
 )
+from protocol.content.traits import encode_traits
 from protocol.content.troubles import ErrorKind, LibraryError, is_changed, is_short, meaning, shown
 
 REPORT_INTERVAL = 0.5          # seconds of scanning between two reports
@@ -127,11 +129,13 @@ class Scanner:
         self._held: set[str] = set()
         self._known: Dict[str, SharedFile] = {}                          # files, by path
         self._folders: Dict[str, SharedFile] = {}                        # shared folders, by path
-        self._contents: Dict[str, Tuple[List[Tuple[str, SharedFile]], List[str]]] = {}  # what a listing was made of
+        self._contents: Dict[str, Tuple[Any, ...]] = {}                  # what a listing was made of
+        self._twins: Dict[str, List[str]] = {}                           # in it, that others take for one with another
         self._packs: Dict[str, List[SharedFile]] = {}                    # of shared folders, by path
         self._earlier: Deque[_Earlier] = deque()                         # the oldest first
         self._grown_at: Dict[str, float] = {}                            # by path: when it was announced longer
         self._warned: set[str] = set()
+        self._left_out: List[Tuple[str, str]] = []
         self._idle_cost = 0.0
         self._report: Optional[Callable[[ScanResult], None]] = None
         self._whole, self._step = ScanResult(), ScanResult()
@@ -298,6 +302,7 @@ class Scanner:
         self._whole.added += step.added
         self._whole.removed += step.removed
         self._whole.warnings += step.warnings
+        self._whole.left_out = step.left_out if step.left_out is not None else self._whole.left_out
         if step and self._report is not None:
             self._report(step)
         if len(step.added) >= REPORT_LONG:
@@ -324,6 +329,8 @@ class Scanner:
         finally:
             self._step.warnings += walk.troubles.sentences(self._warned)
             self._warned = walk.troubles.kinds()
+            if not self._is_unfinished and walk.troubles.left_out != self._left_out:
+                self._step.left_out = self._left_out = walk.troubles.left_out
 
     def _recall(self) -> None:
         """What was shared from elsewhere when this node last ran is shared again."""
@@ -383,9 +390,10 @@ class Scanner:
                 continue
             if found.fingerprint == shared.fingerprint:
                 self._look_at_change_time(path, found)
-            if (found.name, found.listed) == (shared.name, shared.listed):
+            seen = found.name, found.listed, found.is_executable
+            if seen == (shared.name, shared.listed, shared.is_executable):
                 continue
-            self._known[path] = replace(shared, name=found.name, listed=found.listed)
+            self._known[path] = replace(shared, name=seen[0], listed=seen[1], is_executable=seen[2])
             self._step.removed.append(shared)
             self._step.added.append(self._known[path])
         self._doubted &= self._known.keys()
@@ -428,6 +436,7 @@ class Scanner:
 
     def _forget_folder(self, path: str) -> None:
         self._contents.pop(path, None)
+        self._twins.pop(path, None)
         if path in self._folders:
             self._step.removed.append(self._folders.pop(path))
         self._step.removed += self._packs.pop(path, [])
@@ -509,7 +518,7 @@ class Scanner:
         before = self._known.get(path)
         if before is not None and (before.fingerprint, before.digests) == (found.fingerprint, digests):
             return
-        self._take(path, shared_file(found.name, path, found.fingerprint, digests, found.listed))
+        self._take(path, shared_file(found.name, path, found.fingerprint, digests, found.listed, found.is_executable))
 
     def _hash_opened(self, path: str, found: Found) -> bytes:
         descriptor = open_regular(path)
@@ -559,10 +568,15 @@ class Scanner:
         if top.name in self._held:
             return
         files = [(name, self._known[path]) for name, path in top.members if path in self._known]
-        if self._contents.get(path) == (files, top.empty):
+        for name in [name for name, path in top.members if path not in self._known]:
+            top.leave_out("changing", name)
+        contents = files, top.empty, dict(top.left_out)
+        if self._contents.get(path) == contents:
+            for twin in self._twins.get(path, ()):
+                troubles.add("twin", f"{top.name}/{twin}")
             return
         self._forget_folder(path)
-        self._contents[path] = (files, top.empty)
+        self._contents[path] = contents
         entries, paths = [], PathSet()
         for entry in [FolderEntry(name, shared.size, shared.file_id, False) for name, shared in files] + [
                 FolderEntry(name, 0, b"", True) for name in top.empty]:
@@ -570,18 +584,23 @@ class Scanner:
                 entries.append(entry)
             else:
                 troubles.add("twin", f"{top.name}/{entry.path}")
+                top.leave_out("twin", entry.path)
+                self._twins.setdefault(path, []).append(entry.path)
         if entries:
             try:
                 packs = self._packed(path, top.name, entries, dict(files))
             except (_Stopped, OSError):
                 self._contents.pop(path)     # it is listed at the next pass
                 raise
-            self._announce_folder(path, top.name, entries, packs, troubles)
+            known = dict(files)
+            traits = [traits_of(known[entry.path]) for entry in in_order(entries) if not entry.is_folder]
+            told = encode_traits(list(top.left_out.values()), traits)
+            self._announce_folder(path, top.name, entries, packs, told, troubles)
 
     def _announce_folder(self, path: str, name: str, entries: List[FolderEntry], packs: List[SharedFile],
-                         troubles: Troubles) -> None:
+                         traits: bytes, troubles: Troubles) -> None:
         try:
-            self._folders[path] = shared = shared_folder(name, path, entries, packs)
+            self._folders[path] = shared = shared_folder(name, path, entries, packs, traits)
         except LibraryError:
             troubles.add("big", name)
         else:

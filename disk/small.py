@@ -14,8 +14,19 @@ import os
 from functools import partial
 from typing import List, Optional, Tuple, Union
 
-from disk.access import create, fingerprint_of, holds, open_regular, remove, stamp_of, write_at
+from disk.access import (
+    create,
+    fingerprint_of,
+    give_traits,
+    holds,
+    is_executable,
+    open_regular,
+    remove,
+    stamp_of,
+    write_at,
+)
 from disk.downloads import Downloads, Finished
+from disk.expected import Expected
 from disk.flushing import Beside, Flush, Unflushed, flush_paths
 from disk.looking import find_twin, is_twin
 from disk.places import folder_in, give_name
@@ -38,7 +49,7 @@ class SmallFiles:
     """Takes the files of packs in."""
 
     def __init__(self, folder: str, hidden: str, room: Room, shared: SharedFiles, beside: Beside,
-                 unflushed: Unflushed, updates: Updates, downloads: Downloads) -> None:
+                 unflushed: Unflushed, updates: Updates, downloads: Downloads, expected: Expected) -> None:
         self._folder = folder
         self._hidden = hidden          # where they are until they have their names; what is left there goes at a start
         self._room = room
@@ -47,6 +58,7 @@ class SmallFiles:
         self._unflushed = unflushed
         self._updates = updates
         self._downloads = downloads
+        self._expected = expected
         self._numbers = itertools.count()
 
     def keeping(self, place: str, entries: List[FolderEntry], data: Buffer,
@@ -98,6 +110,10 @@ class SmallFiles:
             is_right = holds(descriptor, size, digests) and stamp_of(os.fstat(descriptor)) == stamp_of(status)
             if not is_right:
                 raise LibraryError(ErrorKind.CHANGED, f"{shown(name)} was changed here by another program.")
+            traits = self._expected.of(name)
+            if traits is not None:
+                give_traits(path, descriptor, traits)
+                status = os.fstat(descriptor)
             if os.name == "nt":
                 stack.pop_all().close()
             place = stack.enter_context(folder_in(self._folder, parents, is_synced=False))
@@ -107,7 +123,8 @@ class SmallFiles:
         if not was_there:
             self._unflushed.add(final_path, *[place.path] * place.is_new)       # their names
         found = twins[final] if was_there else fingerprint_of(status)
-        shared = shared_file("/".join((*parents, final)), final_path, found, digests, False)
+        shared = shared_file("/".join((*parents, final)), final_path, found, digests, False,
+                             not was_there and is_executable(status))
         self._shared.adopt([shared])
         return (yield from self._downloads.finished(shared, was_there, parents, last, way, origin))
 

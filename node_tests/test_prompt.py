@@ -136,6 +136,9 @@ class FakePeer:
     def share(self, path: str, now: float, done: Callable) -> None:
         done(f"* {os.path.basename(path)} is shared")
 
+    def left_out(self) -> list:
+        return [("d/link", '"d/link" is a link and is not shared')]
+
     def shares(self) -> list:
         return [entry(1, "mine.txt", size=12)]
 
@@ -614,7 +617,8 @@ def test_nothing_but_plain_lines_goes_into_a_pipe():
     text = "\n".join(lines)
     assert code == 1                        # for X, K and T
     assert "\r" not in text and "\x1b" not in text and "> " not in text[:2]
-    for said in ("<me> hi", "ana  10.0.0.7:6020  supernode", "queued 3rd", "mine.txt", "mesh is off", "cancelled",
+    for said in ("<me> hi", "ana  10.0.0.7:6020  supernode", "queued 3rd", "mine.txt",
+                 '* "d/link" is a link and is not shared', "mesh is off", "cancelled",
                  "for example: R lab.iso", "* joined cy's network at 127.0.0.1:7000",
                  "* here is here already: shared/here", 'Unknown: "X". Did you mean R? (? for help)',
                  "K needs the number", "T needs a text", "hands over if supernode"):

@@ -171,7 +171,8 @@ class Console:
             self.say(self._comings.tell(event, self._life.clock()))
             return
         if isinstance(event, (results.DownloadDone, results.Stopped)):
-            self._on_end(event.number, isinstance(event, results.Stopped) and event.number in self.asked)
+            is_short = isinstance(event, results.Stopped) or bool(event.left_out)
+            self._on_end(event.number, is_short and event.number in self.asked)
         if isinstance(event, results.Paused):
             self.paused.setdefault(event.number, self._life.clock())
         if isinstance(event, results.Resumed):
@@ -521,7 +522,7 @@ class Console:
     def share(self, path: str) -> None:
         """B: share a file or folder from elsewhere; without a path, list what is shared."""
         if not path:
-            self._ask(lambda peer, now, done: done(peer.shares()), self._show_shares)
+            self._ask(lambda peer, now, done: done((peer.shares(), peer.left_out())), self._show_shares)
             return
         found = found_paths(path)
         if found is None:
@@ -554,11 +555,14 @@ class Console:
             return
         self._ask(lambda peer, now, done: peer.unshare(name, paths[0] if paths else name, now, done), self._say_share)
 
-    def _show_shares(self, rows: Any) -> None:
+    def _show_shares(self, found: Any) -> None:
+        rows, left_out = found or ((), ())
         cells = [(safe_text(row.name), format_size(row.size), f"id {short_id(row.file_id)}",
-                  short_path(row.path)) for row in rows or ()]
+                  short_path(row.path)) for row in rows]
         for line in share_table(cells, self.width()) or ["You share nothing yet. B path shares a file or folder."]:
             self.say(line)
+        for _, why in left_out:
+            self.say(f"* {safe_text(why, 1100)}")
 
     def _say_share(self, text: Any) -> None:
         self._say_result(text)

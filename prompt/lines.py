@@ -10,6 +10,7 @@ from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Set,
 
 from protocol import results
 from protocol.content.parts import PartInfo
+from protocol.content.traits import count_left_out, words_of
 from protocol.figures import PathFigures
 from protocol.looks import CHAT_COLUMNS_MAX, cut, safe_label, safe_text, skeleton, text_width
 from protocol.messages import CHAT_BYTES_MAX
@@ -164,9 +165,19 @@ def _clashes(clashes: Optional[results.Clashes]) -> str:
     return told
 
 
+def left_out_text(event: results.DownloadDone) -> str:
+    """How much of a folder is here, and why not the rest: `10 of 12 files (2 were not shared: links)`."""
+    missing = count_left_out(event.left_out)
+    was = "was" if missing == 1 else "were"
+    return (f"{event.file_count} of {count_of(event.file_count + missing, 'file')} "
+            f"({missing} {was} not shared: {words_of(event.left_out)})")
+
+
 def _line_for_download(event: results.DownloadDone, folder: str) -> str:
     name, end = safe_text(event.name), f"id {short_id(event.file_id)} -> {safe_text(str(event.path), 4096)}"
     end += _clashes(event.clashes)
+    if event.left_out:
+        name += "  " + left_out_text(event)
     if event.was_there:
         return f"OK {name}  {format_size(event.size)} was here already  {end}"
     if event.size and not event.moved:

@@ -43,6 +43,7 @@ SHARES_PER_PAGE = 100
 LIST_PER_PAGE = 50
 HOLDERS_NAMED_MAX = 8  # holders named in a row of the list; all are counted
 DIGESTS_PER_PAGE = 1024  # 32 KiB
+TRAITS_PER_PAGE = 32 << 10
 SPAN_BYTES_MAX = 1 << 20  # the most file bytes in one message
 PIECE_MAP_BYTES_MAX = 1 << 19  # four million pieces
 PIECES_TOLD_MAX = 1024  # in one NewPieces
@@ -80,6 +81,7 @@ Microseconds = U32  # held against ROUND_TRIP_US_MAX
 ClaimedSize = U64  # shown; held against FILE_SIZE_MAX, and against the manifest, before room is made for it
 ClaimedCount = U32  # shown
 PieceIndex = U32  # held against the pieces that there are
+TraitsPlace = U32  # held against TRAITS_BYTES_MAX, and against what came of it
 PieceOffset = U32  # held against what came of the piece; FILE_SIZE_MAX has it that every place in one fits
 
 Bool = Annotated[bool, Flag()]
@@ -691,6 +693,23 @@ class WrongPiece(NamedTuple):
 
     file_id: FileId
     index: PieceIndex  # type: ignore[assignment]
+
+
+@_message(75)
+class TraitsRequest(NamedTuple):
+    """What do you tell beside this content: times, execute bits, what of a folder is not shared?"""
+
+    file_id: FileId
+
+
+@_message(76)
+class TraitsPage(NamedTuple):
+    """A part of that (protocol/content/traits.py), from byte `first` of `total`; nothing is told with a total of 0."""
+
+    file_id: FileId
+    first: TraitsPlace
+    total: TraitsPlace
+    data: Annotated[bytes, Blob(TRAITS_PER_PAGE)]
 
 
 def encode_parts(message: Any) -> List[Buffer]:

@@ -168,6 +168,14 @@ class Clashes(NamedTuple):
         return clashes
 
 
+class LeftOut(NamedTuple):
+    """So many files of a folder are not shared, or could not be kept here, for one reason; and one of them."""
+
+    kind: str  # a key of WHY in protocol/content/traits.py, or "other"
+    count: int  # type: ignore[assignment]
+    example: str = ""
+
+
 class DownloadDone(NamedTuple):
     """A download ended well: verified, flushed, under its final name."""
 
@@ -182,6 +190,8 @@ class DownloadDone(NamedTuple):
     was_there: bool
     moved: int  # bytes that came over the network for it: fewer than the size after a resume
     clashes: Optional[Clashes] = None
+    left_out: Tuple[LeftOut, ...] = ()  # of a folder: what is not here of it, and why
+    file_count: int = 1  # files that are here
 
 
 class Updated(NamedTuple):

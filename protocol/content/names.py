@@ -33,7 +33,7 @@ def check_name(name: str) -> str:
         raise BadName("An empty name is refused.")
     fault = _name_fault(name)
     if fault:
-        raise BadName(f"The name {shown(name)} is refused: {fault}.")
+        raise BadName(f"The name {shown(name)} is refused: {fault}.", "long" in fault)
     return name
 
 

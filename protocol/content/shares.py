@@ -10,8 +10,11 @@ from typing import Collection, Dict, Iterator, List, NamedTuple, Optional, Seque
 
 from protocol.content.listing import FolderEntry, Pack, encode_folder
 from protocol.content.pieces import FILE_SIZE_MAX, digests_of, identity_of
+from protocol.content.traits import Traits, encode_traits
 from protocol.content.troubles import shown, size_text
+from protocol.results import LeftOut
 
+LEFT_OUT_NAMED_MAX = 10_000    # names kept of what is not shared
 SCAN_FILES_MAX = 200_000       # files looked at in one pass: each known one takes about 1.3 KB of memory
 
 Fingerprint = Tuple[int, int, int]   # size, mtime_ns, inode
@@ -34,6 +37,8 @@ class SharedFile:
     file_count: int = 1
     total_size: int = 0
     members: Tuple[Tuple[str, Fingerprint], ...] = field(default=(), repr=False)   # of a pack: the files in it
+    is_executable: bool = False
+    folder_traits: bytes = field(default=b"", repr=False)   # what is told beside a folder's listing
 
     @property
     def fingerprint(self) -> Fingerprint:
@@ -41,10 +46,21 @@ class SharedFile:
         return self.size, self.mtime_ns, self.inode
 
 
-def shared_file(name: str, path: str, fingerprint: Fingerprint, digests: bytes, listed: bool) -> SharedFile:
+    @property
+    def traits(self) -> bytes:
+        """What is told beside the content."""
+        return self.folder_traits if self.is_folder else encode_traits((), [traits_of(self)])
+
+
+def traits_of(shared: SharedFile) -> Traits:
+    return Traits(shared.is_executable, shared.mtime_ns)
+
+
+def shared_file(name: str, path: str, fingerprint: Fingerprint, digests: bytes, listed: bool,
+                is_executable: bool = False) -> SharedFile:
     size, mtime_ns, inode = fingerprint
     return SharedFile(name, path, size, mtime_ns, inode, digests, identity_of(size, digests), listed=listed,
-                      total_size=size)
+                      total_size=size, is_executable=is_executable)
 
 
 def shared_pack(name: str, path: str, pack: Pack, digests: bytes,
@@ -53,11 +69,13 @@ def shared_pack(name: str, path: str, pack: Pack, digests: bytes,
                       file_count=len(members), total_size=pack.size, members=members)
 
 
-def shared_folder(name: str, path: str, entries: List[FolderEntry], packs: Sequence[SharedFile] = ()) -> SharedFile:
+def shared_folder(name: str, path: str, entries: List[FolderEntry], packs: Sequence[SharedFile] = (),
+                  traits: bytes = b"") -> SharedFile:
     listing = encode_folder(entries, [pack.file_id for pack in packs])
     digests = digests_of(listing)
     return SharedFile(name, path, len(listing), 0, 0, digests, identity_of(len(listing), digests), True, True, listing,
-                      sum(not entry.is_folder for entry in entries), sum(entry.size for entry in entries))
+                      sum(not entry.is_folder for entry in entries), sum(entry.size for entry in entries),
+                      folder_traits=traits)
 
 
 class Standing(NamedTuple):
@@ -137,9 +155,10 @@ class ScanResult:
     added: List[SharedFile] = field(default_factory=list)
     removed: List[SharedFile] = field(default_factory=list)
     warnings: List[str] = field(default_factory=list)
+    left_out: Optional[List[Tuple[str, str]]] = None    # all that is not shared, as kind and name; None: as before
 
     def __bool__(self) -> bool:
-        return bool(self.added or self.removed or self.warnings)
+        return bool(self.added or self.removed or self.warnings or self.left_out is not None)
 
     def slices(self, size: int) -> Iterator[ScanResult]:
         """The same in steps of so many contents at most, to be applied in this order; one at least."""
@@ -147,7 +166,9 @@ class ScanResult:
         for start in range(0, max(before + len(self.added), 1), size):
             end = start + size
             added = self.added[max(start - before, 0):max(end - before, 0)]
-            yield ScanResult(added, self.removed[start:end], [] if start else self.warnings)
+            first = start == 0
+            yield ScanResult(added, self.removed[start:end], self.warnings if first else [],
+                             self.left_out if first else None)
 
 
 class Found(NamedTuple):
@@ -155,6 +176,7 @@ class Found(NamedTuple):
     listed: bool
     fingerprint: Fingerprint
     changed_ns: int = 0              # when anything of it was changed last; 0: not known
+    is_executable: bool = False
 
 
 @dataclass
@@ -165,6 +187,12 @@ class Top:
     members: List[Tuple[str, str]] = field(default_factory=list)     # path inside the folder, path on disk
     empty: List[str] = field(default_factory=list)
     waiting: int = 0                                                 # members that are still to be hashed
+    left_out: Dict[str, LeftOut] = field(default_factory=dict)       # what of it is not shared, by kind
+
+    def leave_out(self, kind: str, path: str) -> None:
+        """One more of it is not shared."""
+        before = self.left_out.get(kind, LeftOut(kind, 0, path))
+        self.left_out[kind] = before._replace(count=before.count + 1)
 
 
 _WARNINGS = {
@@ -174,6 +202,7 @@ _WARNINGS = {
     "short": "{0}: the shared folder is looked at again later",
     "link": "is a link and is not shared",
     "special": "is no ordinary file and is not shared",
+    "deep": "has too long a name, or lies too deep, and is not shared",
     "name": "has a name that other systems cannot hold and is not shared",
     "twin": "has the same name as another on some systems and is not shared with its folder",
     "changing": "is still changing; it is shared when it rests",
@@ -183,16 +212,24 @@ _WARNINGS = {
 }
 
 
+def why_left_out(kind: str, name: str) -> str:
+    """A line for one that is not shared."""
+    return f"{shown(name, 1000)} {_WARNINGS[kind]}"
+
+
 class Troubles:
-    """What a pass could not share: counted by kind, with one example each."""
+    """What a pass could not share: counted by kind, with one example each, and the names of the first of them."""
 
     def __init__(self) -> None:
         self._seen: Dict[str, Tuple[int, str]] = {}
+        self.left_out: List[Tuple[str, str]] = []      # kind and name
 
     def add(self, kind: str, name: str) -> None:
         """Count one more of a kind."""
         count, example = self._seen.get(kind, (0, name))
         self._seen[kind] = count + 1, example
+        if kind not in ("folder", "short") and len(self.left_out) < LEFT_OUT_NAMED_MAX:
+            self.left_out.append((kind, name))
 
     def kinds(self) -> set[str]:
         """The kinds seen."""

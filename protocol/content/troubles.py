@@ -39,8 +39,9 @@ class LibraryError(Exception):
 class BadName(LibraryError):
     """A name that could leave the folder, mislead a person, or not exist on another system."""
 
-    def __init__(self, sentence: str) -> None:
+    def __init__(self, sentence: str, is_long: bool = False) -> None:
         super().__init__(ErrorKind.NAME, sentence)
+        self.is_long = is_long         # it, or the path to it
 
 
 class FolderInUse(LibraryError):

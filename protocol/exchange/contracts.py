@@ -68,13 +68,16 @@ class Preparing(Protocol):
     def file_in_folder(self, file_id: bytes, name: str, is_cached: bool, origin: Origin) -> Callable[[], Any]:
         """True: it stands there under this name; else as `file`, and flushed with its folder."""
 
-    def folder(self, listing_id: bytes, name: str, listing: bytes) -> Callable[[], Any]:
-        """Its path, files that come alone, packs, and sentences on folders that could not be made."""
+    def folder(self, listing_id: bytes, name: str, listing: bytes, told: bytes = b"") -> Callable[[], Any]:
+        """Its path, files that come alone, packs, and sentences on folders that could not be made.
 
-    def cached_folder(self, listing_id: bytes, name: str) -> Callable[[], Any]:
+        `told`: what its sharer tells beside it (protocol/content/traits.py).
+        """
+
+    def cached_folder(self, listing_id: bytes, name: str, told: bytes = b"") -> Callable[[], Any]:
         """The same of a listing that is in the cache."""
 
-    def relayed_folder(self, listing_id: bytes, name: str) -> Callable[[], Any]:
+    def relayed_folder(self, listing_id: bytes, name: str, told: bytes = b"") -> Callable[[], Any]:
         """The same of a listing that was being relayed, too: from now on it is in the cache."""
 
     def relayed_pack(self, file_id: bytes, name: str) -> Callable[[], bytes]:

@@ -30,6 +30,7 @@ from protocol.exchange.serving import MESH_OFF_REASON, Serving
 from protocol.exchange.source import DROP_AFTER, Source, SourceState
 from protocol.exchange.sources import SourceLink, SourceLinks
 from protocol.exchange.store import Store
+from protocol.exchange.telling import Hearing
 from protocol.messages import (
     FILE_CHANGED,
     NO_NODE,
@@ -43,6 +44,7 @@ from protocol.messages import (
     PieceMap,
     PieceRefused,
     Search,
+    TraitsPage,
     TransferDone,
 )
 from protocol.results import ListEntry, Notice
@@ -135,6 +137,7 @@ class Fetch:
         self.waiting = Waiting(content.file_id, table.around, table.serving)  # those it is relayed for
         self.gave: Dict[bytes, int] = {}  # node -> bytes
         self.gave_via = NO_NODE  # the supernode that gave them by its cache
+        self.hearing = Hearing(content.file_id, table.around.holdings)  # what is told beside it
         self.cause = Cause.OTHER  # why it failed
         self.is_complete = False
         self.is_ended = False
@@ -257,10 +260,21 @@ class Fetch:
 
     def _add_source(self, link: SourceLink, now: float) -> None:
         label, is_fellow = self._around.members.label_of(link.node_id), link.is_fellow(self.file_id)
+        if not is_fellow:
+            self._ask_traits(link)
         self.download.add_source(link.link, link.node_id, label, now, is_fellow)
+
+    def _ask_traits(self, link: SourceLink) -> None:
+        """What this source tells beside the content; of what is in a folder, the folder's listing has told it."""
+        of_folder = self.folder
+        if of_folder is None or of_folder.file_id == self.file_id:
+            for request in self.hearing.ask(link.link, self.lookout.content.is_folder):
+                self.send(link.link, request)
 
     def _promote(self, link: SourceLink, now: float) -> None:
         """One who was taken because it fetches the same offers something by now."""
+        if link.is_up and link.is_fellow(self.file_id):
+            self._ask_traits(link)
         link.promote(self.file_id)
         self.download.take_as_giver(link.link, now)
 
@@ -312,6 +326,8 @@ class Fetch:
             download.on_piece_map(link.link, message, now)
         elif isinstance(message, ManifestPage):
             download.on_manifest_page(link.link, message, now)
+        elif isinstance(message, TraitsPage):
+            return self.hearing.on_page(link.link, message)
         else:
             self._on_refused(link, message, now)
         return download.dropped == dropped

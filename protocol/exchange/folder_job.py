@@ -13,11 +13,12 @@ from functools import partial
 from typing import Any, Callable, Deque, Dict, List, Optional, Sequence, Tuple
 
 from protocol.content.listing import FOLDER_BYTES_MAX, FolderEntry, Pack
+from protocol.content.traits import left_out_in
 from protocol.content.troubles import ErrorKind
 from protocol.exchange.contracts import in_slices, kind_of, sentence_of
 from protocol.exchange.fetch import Cause, Fetch
 from protocol.exchange.job import Job, JobHands
-from protocol.results import ListEntry
+from protocol.results import LeftOut, ListEntry
 
 PACKS_AT_ONCE = 2  # of 16 MiB in memory at most
 PACK_FILES_PER_JOB = 1000  # named by one job of the disk: others wait for it, too
@@ -40,6 +41,7 @@ class FolderJob(Job):
         self.new_files = 0
         self.failures: List[str] = []
         self.is_held = self.is_closing = False
+        self._told = b""  # beside the listing, by who gave it
 
     def begin(self, now: float) -> None:
         entry = self.entry
@@ -48,7 +50,8 @@ class FolderJob(Job):
         if entry.content_size > FOLDER_BYTES_MAX:
             self.stop("its list of files is too long", now)
         elif self._around.holdings.size_of(entry.file_id) is not None:  # under another name, or for others
-            self._prepare_folder(self._preparing.cached_folder(entry.file_id, entry.name))
+            self._told = self._around.holdings.traits_of(entry.file_id)
+            self._prepare_folder(self._preparing.cached_folder(entry.file_id, entry.name, self._told))
         elif self._fetching.is_wished(entry.file_id):
             self.begin_after(entry.file_id)
         else:
@@ -59,6 +62,10 @@ class FolderJob(Job):
 
     def is_verifying(self) -> bool:
         return self.is_closing
+
+    @property
+    def left_out(self) -> Tuple[LeftOut, ...]:
+        return left_out_in(self._told)
 
     def on_all_pieces(self, fetch: Fetch, now: float) -> None:
         """A pack, a file or the listing is here."""
@@ -77,9 +84,11 @@ class FolderJob(Job):
             then = partial(self._on_file_finished, fetch)
             in_slices(self._around.disk, finish, then, is_over=lambda: self.end_state)
         elif fetch.store.memory is not None:
-            self._prepare_folder(self._preparing.folder(fetch.file_id, name, bytes(fetch.store.memory.data)))
+            self._told, listing = fetch.hearing.told, bytes(fetch.store.memory.data)
+            self._prepare_folder(self._preparing.folder(fetch.file_id, name, listing, self._told))
         else:  # it was being relayed for somebody, too
-            self._prepare_folder(self._preparing.relayed_folder(fetch.file_id, name))
+            self._told = fetch.hearing.told
+            self._prepare_folder(self._preparing.relayed_folder(fetch.file_id, name, self._told))
 
     def _prepare_folder(self, prepare: Callable[[], Any]) -> None:
         """Read the listing and make the folders in it, whatever else waits for the disk between."""
@@ -97,6 +106,7 @@ class FolderJob(Job):
         self.path, entries, packs, self.failures = prepared
         self.packs = deque(packs)
         for fetch in list(self.fetches):
+            self._told = fetch.hearing.told or self._told  # one more may have told what is left out
             self.providers = tuple(fetch.whole_sources())
             if fetch.store.memory is None:
                 self._around.holdings.on_cache_changed(lambda: None)
@@ -320,4 +330,5 @@ class FolderJob(Job):
     def _release(self) -> None:
         if self.is_held:
             self.is_held = False
+            self._around.disk.run(partial(self._library.expected.forget, self.entry.name), lambda *_: None)
             self._around.holdings.release(self.entry.name)

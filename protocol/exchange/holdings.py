@@ -14,19 +14,25 @@ Belongs to the Peer, on the node thread; `_look_into_cache` and `_apply_scan` ru
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from dataclasses import replace
 from functools import partial
 from typing import AbstractSet, Any, Callable, Deque, Dict, List, NamedTuple, Optional, Protocol, Sequence, Tuple
 
+from protocol import mishaps
 from protocol.content.listing import decode_listing, ids_in, ids_of
-from protocol.content.shares import ScanResult, SharedFile, SharesById
+from protocol.content.shares import ScanResult, SharedFile, SharesById, why_left_out
+from protocol.content.traits import left_out_in
 from protocol.content.troubles import LibraryError
 from protocol.exchange.contracts import Disk, Members
 from protocol.messages import SHARES_MAX, SHARES_PER_PAGE, ShareAdd, ShareEntry, SharePage, ShareRemove
 from protocol.results import ListEntry, Notice
 
+log = mishaps.logger("scan")
+
 NOTHING: AbstractSet[bytes] = frozenset()
+LEFT_OUT_PER_LINE = 50  # named in one line of the log, which has sixty lines of a kind a minute
+TRAITS_KEPT_BYTES, TRAITS_KEPT_MAX = 4 << 20, 1024  # of what was told beside contents, for others who ask
 SCANNED_AT_ONCE = 1000  # contents of a report that are taken in in one turn: 20,000 would keep all else waiting
 ANNOUNCED_AT_ONCE = 1000  # shares told in one turn: 10,000 would keep everything else waiting
 
@@ -79,6 +85,8 @@ class Holdings:
         self._when_scanned: List[Callable[[], None]] = []
         self._announced: Dict[ShareKey, ShareEntry] = {}
         self._warned_too_many = False
+        self._left_out: List[Tuple[str, str]] = []  # kind and name of what the scanner found and does not share
+        self._traits: OrderedDict[bytes, bytes] = OrderedDict()  # what was told to us, the latest last
 
     # ---- what is here
 
@@ -106,6 +114,27 @@ class Holdings:
         """The bytes of all files in a folder that is here; 0 for others."""
         here = self._shared.first(file_id) or self._cached.get(file_id)
         return here.total_size if here is not None and here.is_folder else 0
+
+    def traits_of(self, file_id: bytes) -> bytes:
+        """What is told beside a content, as its places here have it, or as it was told to us; nothing if unknown.
+
+        What was left out where a folder came from, nobody can see in the folder here.
+        """
+        shared, heard = self._shared.first(file_id), self._traits.get(file_id, b"")
+        if shared is None or (left_out_in(heard) and not left_out_in(shared.traits)):
+            return heard
+        return shared.traits
+
+    def remember_traits(self, file_id: bytes, told: bytes) -> None:
+        """This was told beside a content: others may ask for it."""
+        self._traits.pop(file_id, None)
+        self._traits[file_id] = told
+        while sum(map(len, self._traits.values())) > TRAITS_KEPT_BYTES or len(self._traits) > TRAITS_KEPT_MAX:
+            self._traits.popitem(last=False)
+
+    def left_out(self) -> List[Tuple[str, str]]:
+        """All that the scanner found and this node does not share: names, with the reason in words."""
+        return [(name, why_left_out(kind, name)) for kind, name in self._left_out]
 
     def rows(self, own_name: str) -> List[ListEntry]:
         """What this node announces, as a person sees it; the cache is the network's, and not shown."""
@@ -187,6 +216,8 @@ class Holdings:
                 self._contents.pop(shared.file_id, None)
         for shared in scan.added:
             self._shared.add(shared)
+        if scan.left_out is not None:
+            self._take_in_left_out(scan.left_out)
         for warning in scan.warnings:
             self._notify(Notice(warning))
         self._disk.run(partial(self._apply_scan, scan.removed, scan.added), self._on_scan_applied)
@@ -195,6 +226,14 @@ class Holdings:
             waiting, self._when_scanned = self._when_scanned, []
             for then in waiting:
                 then()
+
+    def _take_in_left_out(self, left_out: List[Tuple[str, str]]) -> None:
+        """The log has each, once."""
+        known = set(self._left_out)
+        new = [one for one in left_out if one not in known]
+        self._left_out = left_out
+        for start in range(0, len(new), LEFT_OUT_PER_LINE):
+            log.info("not shared: %s", "; ".join(why_left_out(*one) for one in new[start : start + LEFT_OUT_PER_LINE]))
 
     def _apply_scan(self, removed: List[Any], added: List[Any]) -> Dict[bytes, AbstractSet[bytes]]:
         """On the disk thread; what is in the folders that came."""

@@ -27,6 +27,7 @@ from protocol.rates import Rate
 from protocol.results import (
     Clashes,
     DownloadDone,
+    LeftOut,
     ListEntry,
     Notice,
     Paused,
@@ -124,6 +125,11 @@ class Job:
             self.stop("its name is refused: only a folder holds names with a slash", now)
         else:
             self.begin(now)
+
+    @property
+    def left_out(self) -> Tuple[LeftOut, ...]:
+        """What of a folder is not here, though all that was announced of it is."""
+        return ()
 
     @property
     def folder(self) -> Optional[ListEntry]:
@@ -283,7 +289,7 @@ class Job:
         self._around.notify(
             DownloadDone(
                 self.number, entry.name, self.size, seconds, sources, entry.file_id, path, via, was_there, moved,
-                self.clashes if self.clashes != Clashes() else None,
+                self.clashes if self.clashes != Clashes() else None, self.left_out, entry.file_count,
             )  # fmt: skip
         )
         self._on_ended(now)
@@ -403,6 +409,8 @@ class FileJob(Job):
             self.done(here.path, here.was_there, now)
 
     def on_all_pieces(self, fetch: Fetch, now: float) -> None:
+        expect = partial(self._library.expected.file, fetch.name, fetch.hearing.told)
+        self._around.disk.run(expect, lambda *_: None)
         finish = partial(self._library.finish, fetch.file_id, fetch.name, True, self.origin)
         in_slices(self._around.disk, finish, partial(self._on_finished, fetch), is_over=lambda: self.end_state)
 

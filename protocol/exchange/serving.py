@@ -20,6 +20,7 @@ from protocol.exchange.contracts import Disk, Members, in_slices, kind_of
 from protocol.exchange.download import Download
 from protocol.exchange.holdings import Holdings
 from protocol.exchange.manifest import manifest_pages
+from protocol.exchange.telling import traits_pages
 from protocol.exchange.uploads import Sent, UploadLink, Uploads
 from protocol.fairness import FairRecords
 from protocol.messages import (
@@ -46,6 +47,7 @@ from protocol.messages import (
     PieceRefused,
     PieceRequest,
     Search,
+    TraitsRequest,
     TransferDone,
     WrongPiece,
     encode_parts,
@@ -123,6 +125,7 @@ class Serving:
         self._handlers: Dict[Any, Callable[[int, Any, float], None]] = {
             ManifestRequest: self._on_manifest_request,
             PieceMapRequest: self._on_piece_map_request,
+            TraitsRequest: self._on_traits_request,
             PieceRequest: self._on_piece_request,
             AnyPieceRequest: self._on_piece_request,
             PieceCancel: self._on_cancel,
@@ -298,6 +301,11 @@ class Serving:
     def _manifest(self, file_id: bytes, download: Optional[Download]) -> Tuple[int, bytes]:
         """On the disk thread; what is in memory the library does not know."""
         return (download.size, download.digests) if download is not None else self.library.manifest(file_id)
+
+    def _on_traits_request(self, link: int, message: TraitsRequest, now: float) -> None:
+        told = self.holdings.traits_of(message.file_id) if self.size_of(message.file_id) is not None else b""
+        for page in traits_pages(message.file_id, told):
+            self.send(link, page)
 
     def _on_piece_map_request(self, link: int, message: PieceMapRequest, now: float) -> None:
         file_id, download = message.file_id, self._partial_of(message.file_id)

@@ -29,6 +29,7 @@ from protocol.messages import (
     PieceMap,
     PieceRefused,
     Queued,
+    TraitsPage,
     TransferDone,
     encode_parts,
 )
@@ -45,7 +46,7 @@ TOLD_MAX = 256  # sources that are still to be told
 LABELS_KEPT = 1024  # of nodes that gave something and may have left since
 TICK = 0.5  # seconds between two looks at all contents and links
 
-ABOUT_ONE_CONTENT = (PieceData, PieceMap, NewPieces, ManifestPage, PieceRefused, OtherPiece)
+ABOUT_ONE_CONTENT = (PieceData, PieceMap, NewPieces, ManifestPage, PieceRefused, OtherPiece, TraitsPage)
 
 
 class Taker(Protocol):
