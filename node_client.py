@@ -408,8 +408,9 @@ def open_node(settings: Settings, notify: Callable[[Any], None]) -> Node:
     log.info("node at %s:%d, folder %s", *network.address, library.folder)
     tell = functools.partial(_tell, notify, library.folder)
     node = Node(settings, tell, library, network, is_port_own)
-    if library.notice:
-        tell(results.Notice(library.notice))
+    for sentence in (library.notice, *library.dropped):
+        if sentence:
+            tell(results.Notice(sentence))
     node.start(settings)
     return node
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import math
 import os
@@ -165,6 +166,37 @@ def write_at(descriptor: int, data: Buffer, offset: int) -> None:
             os.lseek(descriptor, offset, os.SEEK_SET)
             written = os.write(descriptor, view)
         view, offset = view[written:], offset + written
+
+
+def leave_hole(descriptor: int, offset: int, length: int) -> bool:
+    """Have a range of zeros be a hole of the file, if it is one already or lies beyond the end; else False.
+
+    A hole reads as zeros whatever happens meanwhile, so nothing need be written there.
+    """
+    end = offset + length
+    if os.fstat(descriptor).st_size <= offset:
+        os.ftruncate(descriptor, end)
+        return True
+    if not hasattr(os, "SEEK_DATA"):
+        return False
+    try:
+        is_hole = os.lseek(descriptor, offset, os.SEEK_DATA) >= end
+    except OSError as error:
+        if error.errno != errno.ENXIO:     # ENXIO: no data up to the end of the file
+            return False
+        is_hole = True
+    if is_hole and os.fstat(descriptor).st_size < end:
+        os.ftruncate(descriptor, end)
+    return is_hole
+
+
+@functools.lru_cache(maxsize=64)
+def digest_of_zeros(length: int) -> bytes:
+    """SHA-256 of so many zeros."""
+    hasher, block = hashlib.sha256(), bytes(min(length, READ_SIZE))
+    for start in range(0, length, READ_SIZE):
+        hasher.update(block[:length - start])
+    return hasher.digest()
 
 
 def digest_range(descriptor: int, offset: int, length: int, tick: Callable[[], None]) -> bytes:

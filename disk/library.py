@@ -92,6 +92,7 @@ class Library:
     def __init__(self, folder: str, hidden: str = HIDDEN) -> None:
         """`hidden`: the name of the folder in it that holds all but the contents themselves."""
         self.folder = os.path.abspath(folder)
+        self.dropped: List[str] = []   # sentences about what lay here unfinished for too long
         self.notice = ""               # why nothing can be saved here, if so; sharing and chat go on
         self._hidden = os.path.join(self.folder, hidden)
         self._lock = FolderLock(self.folder, os.path.join(self._hidden, "lock"))
@@ -145,7 +146,7 @@ class Library:
             self._make_hidden_folders()
             self._close_files()
             self._lock.take()
-            self._parts.load()
+            self.dropped += self._parts.load()
             self._cache.load()
         self.notice = ""
 

@@ -11,24 +11,27 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections import OrderedDict
 from typing import Callable, Dict, Iterator, List, Optional, Set
 
-from disk.access import give_traits, stamp_of, write_at
+from disk.access import digest_of_zeros, give_traits, leave_hole, stamp_of, write_at
 from disk.flushing import Beside, Flush, flush_copies
 from disk.looking import SLICE_BYTES, right_ones_by_two
 from disk.maps import load_maps
 from disk.shelf import Shelf
 from disk.steps import Operations, Steps
 from protocol.content.parts import MAP_RECORD, Content, Destination
-from protocol.content.pieces import MIB, has_piece, piece_count_of, piece_size_of
+from protocol.content.pieces import MIB, digest_at, has_piece, piece_count_of, piece_length, piece_size_of
 from protocol.content.traits import Traits
-from protocol.content.troubles import ErrorKind, LibraryError, called, is_short, shown, speaking
+from protocol.content.troubles import ErrorKind, LibraryError, called, is_short, shown, size_text, speaking
 from protocol.fields import Buffer
 
 CLAIMS_BYTES_AT_ONCE = SLICE_BYTES     # hashed in one slice, of what a map claims at a start
 FLUSH_EVERY = 64 * MIB         # bytes of a part: so the last flush is short, and a power cut costs little
 LOOKS_MAX = 3                  # at a file that another program goes on changing, before it is given up
+PART_AGE_DAYS = 30             # since the last piece came; what is older is removed at a start
+PART_AGE_MAX = PART_AGE_DAYS * 86400.0
 GAVE_WAY_MAX = 1024            # contents remembered that had to go, so that it is told why
 
 
@@ -50,13 +53,25 @@ class Parts:
         """All that are begun, in this process or an earlier one."""
         return self._shelf.contents
 
-    def load(self) -> None:
-        """Find what earlier runs have left; what was not the person's own is of no use to anybody any more."""
-        for _, part in list(load_maps(self._shelf.folder, is_kept=True)):
+    def load(self) -> List[str]:
+        """Find what earlier runs have left; what was not the person's own is of no use to anybody any more.
+
+        Nor is what nobody has gone on with for a month: it goes, too, and that is told in sentences.
+        """
+        too_old = time.time() - PART_AGE_MAX
+        told = []
+        for mapped_at, part in list(load_maps(self._shelf.folder, is_kept=True)):
             if part.destination is not Destination.DOWNLOAD:
+                self._shelf.delete(part.file_id)
+            elif max(mapped_at, self._shelf.written_at(part.file_id)) < too_old:
+                size = size_text(sum(piece_length(part.size, index) for index in part.claimed))
+                told.append(f"{called(part.label)} was begun and not gone on with for {PART_AGE_DAYS} days: "
+                            f"the {size} of it that lay here are removed")
                 self._shelf.delete(part.file_id)
             else:
                 self._shelf.put(part)
+        self._shelf.delete_strays(too_old)
+        return told
 
     def new(self, file_id: bytes, size: int, digests: bytes, destination: Destination, label: str,
             is_folder: bool) -> Content:
@@ -259,8 +274,11 @@ class Parts:
     def write(self, part: Content, index: int, data: Buffer) -> None:
         """Write a piece that is verified, then its record in the map."""
         descriptor = self._shelf.open(part.file_id)
+        start = index * piece_size_of(part.size)
         try:
-            write_at(descriptor, data, index * piece_size_of(part.size))
+            if digest_at(part.digests, index) != digest_of_zeros(len(data)) or not leave_hole(
+                    descriptor, start, len(data)):
+                write_at(descriptor, data, start)
         finally:
             part.written(self._shelf.open_stamp(part.file_id))
         # At a place of its own: a record torn by a full disk is written over by the next.

@@ -89,6 +89,20 @@ class Shelf:
         """The file as it stands there now, None if it does not."""
         return stamp_at(self.path(file_id))
 
+    def written_at(self, file_id: bytes) -> float:
+        """When its file was last written; long ago if it is not there."""
+        found = self.stamp(file_id)
+        return found[1] / 1e9 if found is not None else 0.0
+
+    def delete_strays(self, before: float) -> None:
+        """Remove what stands for nothing here, such as files without a map, and was last written before then."""
+        known = {file_id.hex() for file_id in self.contents}
+        for name in os.listdir(self.folder):
+            path = os.path.join(self.folder, name)
+            with contextlib.suppress(OSError):
+                if name.partition(".")[0] not in known and os.lstat(path).st_mtime < before:
+                    remove(path)
+
     def open(self, file_id: bytes) -> int:
         """A descriptor of the file, kept open."""
         return self._files.get(self.path(file_id), write=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import stat
 import subprocess
 import sys
@@ -777,6 +778,77 @@ def test_hidden_folder_that_is_a_link_is_refused(tmp_path):
     with pytest.raises(LibraryError):
         Library(str(tmp_path / "shared")).open()
     assert os.listdir(tmp_path / "outside") == []
+
+
+# ---- Holes, and parts that nobody goes on with -----------------------------------------------------------------------
+
+class Sparse:
+    """A content of which most pieces are zeros."""
+
+    def __init__(self, count=40, at=(0, 17)):
+        size = 65536 * count - 100
+        pieces = [bytes_of(65536, index + 1) if index in at else bytes(65536) for index in range(count)]
+        self.data = b"".join(pieces)[:size]
+        self.size, self.count, self.digests = size, count, digests_of(self.data)
+        self.file_id = identity_of(size, self.digests)
+
+    def piece(self, index):
+        return self.data[65536 * index:][:65536]
+
+
+@pytest.mark.skipif(not hasattr(os, "SEEK_DATA"), reason="needs holes that can be seen")
+@pytest.mark.parametrize("order", ["forwards", "backwards", "mixed"])
+def test_holes_stay_holes(lib, folder, order):
+    sparse = Sparse()
+    indexes = list(range(sparse.count))
+    random.Random(order).shuffle(indexes)
+    indexes = {"forwards": sorted(indexes), "backwards": sorted(indexes)[::-1], "mixed": indexes}[order]
+    lib.begin(sparse.file_id, sparse.size, sparse.digests, label="disk.img")
+    for index in indexes:
+        assert lib.write_piece(sparse.file_id, index, sparse.piece(index))
+    path = lib.finish(sparse.file_id, "disk.img").path
+    assert Path(path).read_bytes() == sparse.data and os.stat(path).st_blocks * 512 <= 3 * 65536
+
+
+@pytest.mark.parametrize("damage", ["zeros came where bytes lie", "cut by a crash", "none"])
+def test_a_hole_is_right_after_a_crash_too(tmp_path, damage):
+    sparse, folder = Sparse(), tmp_path / "own"
+    with library.Library(str(folder)) as lib:
+        lib.begin(sparse.file_id, sparse.size, sparse.digests, label="disk.img")
+        for index in range(30):
+            lib.write_piece(sparse.file_id, index, sparse.piece(index))
+    part = folder / ".node" / "parts" / sparse.file_id.hex()
+    if damage == "cut by a crash":
+        os.truncate(part, 65536 * 3)
+    elif damage != "none":
+        with open(part, "r+b") as file:
+            file.seek(65536 * 5)
+            file.write(b"stale" * 20_000)       # of pieces 5 and 6, as another program or a bad disk leaves it
+    with library.Library(str(folder)) as lib:
+        while lib.begin(sparse.file_id, sparse.size, sparse.digests, label="disk.img") is None:
+            pass
+        for index in range(sparse.count):
+            assert lib.write_piece(sparse.file_id, index, sparse.piece(index))
+        assert Path(lib.finish(sparse.file_id, "disk.img").path).read_bytes() == sparse.data
+
+
+def test_a_part_that_nobody_goes_on_with_is_removed_after_a_month_and_told(tmp_path):
+    folder = tmp_path / "own"
+    old, new, stray = Content(200_000), Content(200_000, 2), Content(200_000, 3)
+    with library.Library(str(folder)) as lib:
+        for content in (old, new, stray):
+            lib.begin(content.file_id, content.size, content.digests, label="big.bin")
+            lib.write_piece(content.file_id, 0, content.piece(0))
+    parts = folder / ".node" / "parts"
+    for content in (old, stray):
+        for path in (parts / content.file_id.hex(), parts / (content.file_id.hex() + ".map")):
+            os.utime(path, (1_500_000_000, 1_500_000_000))
+    (parts / (stray.file_id.hex() + ".map")).unlink()
+    with library.Library(str(folder)) as lib:
+        assert lib.dropped == ['"big.bin" was begun and not gone on with for 30 days: '
+                               "the 65.5 kB of it that lay here are removed"]
+        assert [part.file_id for part in lib.parts()] == [new.file_id]
+        assert {path.name[:64] for path in parts.iterdir()} == {new.file_id.hex()}
 
 
 # ---- Serving (B01, B05) ----------------------------------------------------------------------------------------------
