@@ -21,6 +21,7 @@ class Expected:
     def __init__(self) -> None:
         self._files: OrderedDict[str, Traits] = OrderedDict()
         self._folders: OrderedDict[str, Dict[str, Traits]] = OrderedDict()
+        self._rest: Dict[str, List[Traits]] = {}        # of those with other names, until these are known
 
     def of(self, name: str) -> Optional[Traits]:
         """What was told of the file that is to have this name."""
@@ -39,15 +40,23 @@ class Expected:
     def folder(self, name: str, entries: List[FolderEntry], told: bytes) -> None:
         """The same of a folder with this listing."""
         paths = [entry.path for entry in entries if not entry.is_folder]
+        traits = _sensible(told, len(paths))
         self.forget(name)
-        self._folders[name] = dict(zip(paths, _sensible(told, len(paths))))
+        self._folders[name] = dict(zip(paths, traits))
+        self._rest[name] = traits[len(paths):]
         while len(self._folders) > TOPS_MAX:
-            self._folders.popitem(last=False)
+            self.forget(next(iter(self._folders)))
+
+    def more(self, name: str, entries: List[FolderEntry]) -> None:
+        """And of those files in it whose names not all can keep."""
+        paths = [entry.path for entry in entries if not entry.is_folder]
+        self._folders.get(name, {}).update(zip(paths, self._rest.pop(name, ())))
 
     def forget(self, name: str) -> None:
         """It is here, or comes no more."""
         self._files.pop(name, None)
         self._folders.pop(name, None)
+        self._rest.pop(name, None)
 
 
 def _sensible(told: bytes, file_count: int) -> List[Traits]:

@@ -53,7 +53,7 @@ from disk.steps import Operations, Steps
 from disk.updates import Updates
 from protocol.buffers import BufferPool
 from protocol.content.listing import FOLDER_BYTES_MAX, FolderEntry
-from protocol.content.names import HIDDEN, check_name
+from protocol.content.names import HIDDEN, check_any, check_name
 from protocol.content.parts import Content, Destination, Origin, PartInfo
 from protocol.content.pieces import check_manifest, has_piece, piece_count_of, piece_length, piece_size_of
 from protocol.content.shares import SharedFile
@@ -146,7 +146,7 @@ class Library:
             self._make_hidden_folders()
             self._close_files()
             self._lock.take()
-            self.dropped += self._parts.load()
+            self.dropped += self._parts.load(time.time())
             self._cache.load()
         self.notice = ""
 
@@ -301,7 +301,7 @@ class Library:
         """
         check_manifest(file_id, size, digests)
         if label:
-            check_name(label)
+            (check_name if destination is Destination.DOWNLOAD else check_any)(label)
         if self.notice or self._has_vanished():
             self._open_for_writing()       # the disk may have been freed or mounted anew
         return self._downloads.begin(file_id, size, digests, destination, label, is_folder, person)
@@ -410,7 +410,7 @@ class Library:
 
     def finish_cache(self, file_id: bytes, label: str, is_folder: bool = False) -> bool:
         """Keep a complete content for others; False: to be called again."""
-        caching = partial(self._cache.taking_in, file_id, check_name(label), is_folder)
+        caching = partial(self._cache.taking_in, file_id, check_any(label), is_folder)
         return bool(self._operations.go_on(file_id, "cache", caching))
 
     def evict(self, file_id: bytes) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from collections import OrderedDict
 from typing import Callable, Dict, Iterator, List, Optional, Set
 
@@ -53,12 +52,12 @@ class Parts:
         """All that are begun, in this process or an earlier one."""
         return self._shelf.contents
 
-    def load(self) -> List[str]:
+    def load(self, wall_now: float) -> List[str]:
         """Find what earlier runs have left; what was not the person's own is of no use to anybody any more.
 
         Nor is what nobody has gone on with for a month: it goes, too, and that is told in sentences.
         """
-        too_old = time.time() - PART_AGE_MAX
+        too_old = wall_now - PART_AGE_MAX
         told = []
         for mapped_at, part in list(load_maps(self._shelf.folder, is_kept=True)):
             if part.destination is not Destination.DOWNLOAD:

@@ -11,7 +11,7 @@ from typing import AbstractSet, Callable, List, NamedTuple, Optional, Union
 
 from disk.downloads import Finished
 from disk.library import Library
-from protocol.content.listing import FolderEntry, Pack, decode_listing
+from protocol.content.listing import FolderEntry, More, Pack, decode_listing, decode_more, in_order, without_more
 from protocol.content.parts import Origin
 from protocol.content.troubles import ErrorKind, LibraryError
 
@@ -25,6 +25,7 @@ class Plan(NamedTuple):
     folders: List[str]         # to be made, the folder itself first
     alone: List[FolderEntry]   # files that come one by one
     packs: List[Pack]          # small files that come together
+    more: Optional[More]       # the listing of those whose names not all can keep
 
 
 class Prepared(NamedTuple):
@@ -34,6 +35,15 @@ class Prepared(NamedTuple):
     alone: List[FolderEntry]
     packs: List[Pack]
     troubles: List[str]        # of single folders that could not be made
+    more: Optional[More]
+
+
+class PreparedMore(NamedTuple):
+    """Of those files of a folder whose names not all can keep."""
+
+    alone: List[FolderEntry]
+    left_out: List[FolderEntry]   # this machine cannot keep them
+    troubles: List[str]
 
 
 class FolderPreparation:
@@ -53,7 +63,8 @@ class FolderPreparation:
         troubles = self._library.make_folders(self._listing_id, self._plan.folders)
         if troubles is None:
             return None
-        return Prepared(self._library.make_folder(self._name), self._plan.alone, self._plan.packs, troubles)
+        return Prepared(self._library.make_folder(self._name), self._plan.alone, self._plan.packs, troubles,
+                        self._plan.more)
 
 
 class Preparing:
@@ -110,7 +121,8 @@ class Preparing:
 
     def _plan(self, name: str, listing: bytes, told: bytes) -> Plan:
         """Decode the listing, refuse what has no room, and leave out what is here."""
-        entries, packs = decode_listing(listing)
+        listed, packs = decode_listing(listing)
+        entries, more = without_more(listed)
         self._library.expected.folder(name, entries, told)
         here = {entry.file_id for entry in entries if self._library.local_copy(entry.file_id) is not None}
         self._check_room(name, [entry for entry in entries if entry.file_id not in here])
@@ -118,7 +130,24 @@ class Preparing:
         wanted = [pack for pack in packs if _is_worth_its_way(pack, here) or self._library.has(pack.file_id)]
         packed = {member.path for pack in wanted for member in pack.members}
         alone = [entry for entry in entries if not entry.is_folder and entry.path not in packed]
-        return Plan(folders, alone, wanted)
+        return Plan(folders, alone, wanted, more)
+
+    def more(self, name: str, listing: bytes) -> PreparedMore:
+        """On the disk thread: what of a folder's other names is to come, after its folders are made."""
+        entries, left_out = decode_more(listing)
+        self._library.expected.more(name, in_order([*entries, *left_out]))
+        troubles = []
+        for entry in entries:
+            if entry.is_folder:
+                try:
+                    self._library.make_folder(f"{name}/{entry.path}")
+                except LibraryError as error:
+                    troubles.append(error.sentence.rstrip("."))
+        return PreparedMore([entry for entry in entries if not entry.is_folder], left_out, troubles)
+
+    def cached_more(self, file_id: bytes, name: str) -> PreparedMore:
+        """The same of a listing that is here."""
+        return self.more(name, self._library.contents(file_id))
 
     def _check_room(self, name: str, missing: List[FolderEntry]) -> None:
         """Refuse a folder that does not fit, before anything of it is here."""

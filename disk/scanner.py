@@ -21,8 +21,8 @@ from disk.access import StillChanging, digest_range, fingerprint_of, no_tick, op
 from disk.digests import RACY_TIME_NS, DigestStore
 from disk.remembered import Remembered, told, why_not
 from disk.walk import Walk
-from protocol.content.listing import FolderEntry, Pack, PathSet, in_order, packs_in
-from protocol.content.names import check_name
+from protocol.content.listing import FolderEntry, Pack, PathSet, in_order, more_entry, packs_in
+from protocol.content.names import check_name, is_portable
 from protocol.content.pieces import DIGEST_BYTES, digest_at, digests_of, piece_count_of, piece_length, piece_size_of
 from protocol.content.shares import (
     Fingerprint,
@@ -34,8 +34,10 @@ from protocol.content.shares import (
     Troubles,
     shared_file,
     shared_folder,
+    shared_more,
     shared_pack,
     traits_of,
+    with_more,
 )
 from protocol.content.traits import encode_traits
 from protocol.content.troubles import ErrorKind, LibraryError, is_changed, is_short, meaning, shown
@@ -586,21 +588,32 @@ class Scanner:
                 troubles.add("twin", f"{top.name}/{entry.path}")
                 top.leave_out("twin", entry.path)
                 self._twins.setdefault(path, []).append(entry.path)
-        if entries:
+        others = [entry for entry in entries if not is_portable(entry.path)]
+        if others:
+            apart = {entry.path for entry in others}
+            entries = [entry for entry in entries if entry.path not in apart]
+        if entries or others:
             try:
                 packs = self._packed(path, top.name, entries, dict(files))
             except (_Stopped, OSError):
                 self._contents.pop(path)     # it is listed at the next pass
                 raise
             known = dict(files)
-            traits = [traits_of(known[entry.path]) for entry in in_order(entries) if not entry.is_folder]
+            traits = [traits_of(known[entry.path]) for entry in (*in_order(entries), *in_order(others))
+                      if not entry.is_folder]
             told = encode_traits(list(top.left_out.values()), traits)
-            self._announce_folder(path, top.name, entries, packs, told, troubles)
+            self._announce_folder(path, top.name, entries, others, packs, told, troubles)
 
-    def _announce_folder(self, path: str, name: str, entries: List[FolderEntry], packs: List[SharedFile],
-                         traits: bytes, troubles: Troubles) -> None:
+    def _announce_folder(self, path: str, name: str, entries: List[FolderEntry], others: List[FolderEntry],
+                         packs: List[SharedFile], traits: bytes, troubles: Troubles) -> None:
+        """`others`: entries whose names not all can keep, in a listing of their own."""
         try:
-            self._folders[path] = shared = shared_folder(name, path, entries, packs, traits)
+            if others:
+                more = shared_more(f"{name}/other names", f"{path}{os.sep}.more", others)
+                entries = [*entries, more_entry(more.listing, more.file_id)]
+                packs = [*packs, more]
+            shared = shared_folder(name, path, entries, packs[:-1] if others else packs, traits)
+            self._folders[path] = shared = with_more(shared, more) if others else shared
         except LibraryError:
             troubles.add("big", name)
         else:

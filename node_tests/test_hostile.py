@@ -23,6 +23,7 @@ from node_tests.stage.running import Running, free_port
 from node_tests.stage.simulator import Pair, data_packet
 from prompt.session import WAITING_LINES_MAX, Session
 from protocol import fields, messages
+from protocol.content import names
 from protocol.content.pieces import digests_of, identity_of
 from protocol.exchange.lists import LIST_ROWS_MAX
 from protocol.membership.chat import ChatDesk
@@ -390,16 +391,36 @@ BAD_NAMES = (
 )  # fmt: skip
 
 
+KEPT_BY_SOME = ("C:evil", "a:stream", "f.txt::$DATA", "CON", "con.txt", "COM1", "LPT\u00b9", "x.", "x ", "a<b", "a*b")
+
+
+def test_names_that_only_some_can_keep_are_listed_and_refused_where_they_cannot(lab, monkeypatch):
+    """A02: fetched by a machine that cannot keep them, they are refused with a sentence, and nothing is written."""
+    ana, bo = lab.node("ana"), lab.node("bo")
+    x = Outlaw(lab).join(ana)
+    x.say(x.link, messages.ShareAdd(tuple(entry_of(name, name.encode().ljust(32)) for name in KEPT_BY_SOME)))
+    lab.run(1)
+    assert sorted(row.name for row in bo.list()) == sorted(KEPT_BY_SOME)
+    monkeypatch.setattr(names, "IS_STRICT", True)
+    before = sorted(os.listdir(bo.folder))
+    for number, row in enumerate(bo.list(), 1):
+        bo.do("fetch", row, lab.world.now, lambda answer: None)
+        lab.run(0.1)
+        assert len(bo.told(Stopped)) == number and "is refused" in bo.told(Stopped)[-1].reason
+    assert sorted(os.listdir(bo.folder)) == before
+
+
 def test_names_that_nobody_could_keep_are_not_even_listed(lab):
     """A01-A04: the list shows only the one good name, and asking for a bad one finds nothing."""
     ana, bo = lab.node("ana"), lab.node("bo")
     x = Outlaw(lab).join(ana)
-    entries = [entry_of(name, bytes([number]) * 32) for number, name in enumerate(BAD_NAMES)]
+    bad_names = [name for name in BAD_NAMES if name not in KEPT_BY_SOME]
+    entries = [entry_of(name, bytes([number]) * 32) for number, name in enumerate(bad_names)]
     x.say(x.link, messages.ShareAdd(tuple(entries)), messages.ShareAdd((entry_of("%2e%2e%2fx"),)))
     x.say(x.link, messages.ShareAdd((entry_of("\u00e9\u6f22 good.txt"),)))
     lab.run(1)
     assert sorted(row.name for row in bo.list()) == ["%2e%2e%2fx", "\u00e9\u6f22 good.txt"]
-    assert ana.peer.supernode.dropped == len(BAD_NAMES)
+    assert ana.peer.supernode.dropped == len(bad_names)
     assert bo.fetch("../x").kind == "nobody"
 
 

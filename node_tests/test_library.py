@@ -37,6 +37,7 @@ from node_tests.stage.folders import (
     run_python,
     world_readable,
 )
+from protocol.content import names as name_rules
 from protocol.content.listing import FOLDER_ENTRIES_MAX, FolderEntry, encode_folder
 from protocol.content.names import check_name
 from protocol.content.parts import Destination
@@ -90,8 +91,41 @@ GOOD = ["%2e%2e", "%2e%2e/x", "lab.iso", "a/b/c", "ünï/日本語", "...x", "co
         "a b", "x" * 240, "/".join("a" * 16), "nul1", "naïve (2).txt", "-rf", "~", "$HOME", "node~x"]
 
 
+KEPT_HERE = ["C:evil", "a:stream", "12:30 meeting.txt", "file.txt::$DATA", "CON", "con.txt", "NUL .txt", "COM1", "LPT¹",
+             "com³.tar.gz", "CONIN$", "x.", "x ", "a<b", "a*b", 'a"b', "a|b", "a?b", "a/nul/b", "x./y",
+             "/".join("a" * 17), "/".join("a" * 64)]
+NOWHERE = [name for name in A01 + A02 + A03 + A04 + OWN if name not in KEPT_HERE] + ["/".join("a" * 65)]
+
+
+@pytest.fixture
+def strict(monkeypatch):
+    """This machine keeps no more names than Windows does."""
+    monkeypatch.setattr(name_rules, "IS_STRICT", True)
+
+
+@pytest.mark.parametrize("name", KEPT_HERE)
+def test_a_name_that_only_some_systems_can_keep_is_one_for_these(monkeypatch, name):
+    monkeypatch.setattr(name_rules, "IS_STRICT", False)
+    assert check_name(name) == name_rules.check_any(name) == name and not name_rules.is_portable(name)
+    monkeypatch.setattr(name_rules, "IS_STRICT", True)
+    assert name_rules.check_any(name) == name
+    if not name.startswith("a/a/"):         # too deep for earlier versions alone
+        with pytest.raises(BadName):
+            check_name(name)
+
+
+@pytest.mark.parametrize("name", NOWHERE)
+def test_a_name_that_no_system_may_keep_is_refused_by_every_rule(monkeypatch, name):
+    for is_strict in (True, False):
+        monkeypatch.setattr(name_rules, "IS_STRICT", is_strict)
+        for check in (check_name, name_rules.check_any, name_rules.check_portable):
+            with pytest.raises(BadName):
+                check(name)
+
+
 @pytest.mark.parametrize("name", A01 + A02 + A03 + A04 + OWN)
 def test_bad_name_is_refused_with_a_sentence_that_is_safe_to_show(name):
+    check_name = name_rules.check_portable
     with pytest.raises(BadName) as refusal:
         check_name(name)
     assert refusal.value.sentence.isprintable() and len(refusal.value.sentence) < 700
@@ -115,21 +149,21 @@ def test_name_that_passes_stays_inside_on_every_system(name):
     import ntpath
     import posixpath
     try:
-        check_name(name)
+        name_rules.check_any(name)
     except BadName:
         return
-    for rules in (posixpath, ntpath):
+    for rules in (posixpath, ntpath) if name_rules.is_portable(name) else (posixpath,):
         joined = rules.normpath(rules.join(rules.sep + "root", name))
         assert joined.startswith(rules.sep + "root" + rules.sep)
     assert not any(unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") for character in name)
 
 
-def test_refused_names_write_nothing(lib, folder):
+def test_refused_names_write_nothing(lib, folder, strict):
     content = Content(10)
     lib.begin(content.file_id, 10, content.digests)
     lib.write_piece(content.file_id, 0, content.data)
     before = tree_of(folder.parent)
-    for name in A01 + A02 + A03 + A04 + OWN:
+    for name in [one for one in A01 + A02 + A03 + A04 + OWN if not one.startswith("a/a/") or len(one) > 128]:
         with pytest.raises(BadName):
             lib.finish(content.file_id, name)
         with pytest.raises(BadName):

@@ -167,10 +167,16 @@ def _clashes(clashes: Optional[results.Clashes]) -> str:
 
 def left_out_text(event: results.DownloadDone) -> str:
     """How much of a folder is here, and why not the rest: `10 of 12 files (2 were not shared: links)`."""
-    missing = count_left_out(event.left_out)
-    was = "was" if missing == 1 else "were"
-    return (f"{event.file_count} of {count_of(event.file_count + missing, 'file')} "
-            f"({missing} {was} not shared: {words_of(event.left_out)})")
+    here = [one for one in event.left_out if one.kind == "here"]
+    there = [one for one in event.left_out if one.kind != "here"]
+    parts = []
+    if there:
+        count = count_left_out(there)
+        parts.append(f"{count} {'was' if count == 1 else 'were'} not shared: {words_of(there)}")
+    if here:
+        parts.append(f"{count_left_out(here)} left out here: {words_of(here)}")
+    whole = event.file_count + count_left_out(event.left_out)
+    return f"{event.file_count} of {count_of(whole, 'file')} ({'; '.join(parts)})"
 
 
 def _line_for_download(event: results.DownloadDone, folder: str) -> str:

@@ -1,13 +1,19 @@
-"""A folder as a content: its listing of paths and ids, and the packs that carry many small files at once."""
+"""A folder as a content: its listing of paths and ids, and the packs that carry many small files at once.
+
+A listing holds what every system can keep and every version takes. Files with other names or deeper paths stand in
+a listing of their own (`encode_more`), a content that the first one names: by an empty, hidden folder, which an earlier
+version makes and leaves alone. So the folder's id stands for all of it, and who cannot keep some keeps the rest.
+"""
 
 from __future__ import annotations
 
+import re
 import struct
-from typing import FrozenSet, Iterable, List, NamedTuple, Tuple
+from typing import Callable, FrozenSet, Iterable, List, NamedTuple, Optional, Tuple
 
-from protocol.content.names import check_name, fold
+from protocol.content.names import check_any, check_name, check_portable, fold
 from protocol.content.pieces import DIGEST_BYTES, FILE_SIZE_MAX, KIB, MIB, digest_at
-from protocol.content.troubles import ErrorKind, LibraryError
+from protocol.content.troubles import BadName, ErrorKind, LibraryError
 
 FOLDER_ENTRIES_MAX = 100_000  # files, empty folders, and the folders that their paths imply: each is made here
 FOLDER_BYTES_MAX = 32 * MIB    # of one listing: it is kept in memory
@@ -28,6 +34,7 @@ class FolderEntry(NamedTuple):
 _LISTING_HEADER = struct.Struct(">4sI")         # magic, entries
 _LISTING_ENTRY = struct.Struct(">BHQ")          # kind, bytes of the path, size; then path, then the id of a file
 _LISTING_MAGIC = b"LST1"
+_MORE = re.compile(r"\.more-([1-9][0-9]{0,7})-([0-9a-f]{64})")   # size and id of the listing of all other names
 
 
 class PathSet:
@@ -88,8 +95,8 @@ def _malformed_listing() -> LibraryError:
     return LibraryError(ErrorKind.MALFORMED, "The folder's listing is malformed.")
 
 
-def _check_entry(entry: FolderEntry, paths: PathSet) -> None:
-    check_name(entry.path)
+def _check_entry(entry: FolderEntry, paths: PathSet, check: Callable[[str], str] = check_portable) -> None:
+    check(entry.path)
     well_formed = (entry.size == 0 and not entry.file_id) if entry.is_folder else len(entry.file_id) == DIGEST_BYTES
     if not well_formed or not 0 <= entry.size <= FILE_SIZE_MAX or not paths.add(entry.path):
         raise _malformed_listing()
@@ -103,13 +110,68 @@ def in_order(entries: Iterable[FolderEntry]) -> List[FolderEntry]:
     return sorted(entries, key=lambda entry: entry.path.encode("utf-8", "surrogatepass"))
 
 
+def more_entry(listing: bytes, file_id: bytes) -> FolderEntry:
+    """The entry by which a folder's listing names the listing of all other names in it."""
+    return FolderEntry(f".more-{len(listing)}-{file_id.hex()}", 0, b"", True)
+
+
+class More(NamedTuple):
+    """The listing of all other names in a folder: a content that is fetched, too."""
+
+    file_id: bytes
+    size: int
+
+
+def without_more(entries: Iterable[FolderEntry]) -> Tuple[List[FolderEntry], Optional[More]]:
+    """The entries of a folder without the one that names the listing of all other names; and that, if there is one."""
+    kept: List[FolderEntry] = []
+    more = None
+    for entry in entries:
+        found = _MORE.fullmatch(entry.path) if entry.is_folder else None
+        if found is None:
+            kept.append(entry)
+        elif int(found[1]) <= FOLDER_BYTES_MAX:
+            more = More(bytes.fromhex(found[2]), int(found[1]))
+    return kept, more
+
+
+def encode_more(entries: Iterable[FolderEntry]) -> bytes:
+    """Encode the listing of those entries of a folder whose names not all can keep."""
+    return _encode(in_order(entries), (), check_any)
+
+
+def decode_more(listing: bytes) -> Tuple[List[FolderEntry], List[FolderEntry]]:
+    """Such entries that can be kept here, and those that cannot; or `LibraryError`."""
+    try:
+        magic, count = _LISTING_HEADER.unpack_from(listing)
+        if magic != _LISTING_MAGIC or count > FOLDER_ENTRIES_MAX or len(listing) > FOLDER_BYTES_MAX:
+            raise _malformed_listing()
+        entries, end = _decode_entries(listing, count, check_any)
+    except (struct.error, UnicodeDecodeError) as error:
+        raise _malformed_listing() from error
+    if end != len(listing):
+        raise _malformed_listing()
+    kept = [entry for entry in entries if _can_be_kept(entry.path)]
+    return kept, [entry for entry in entries if not _can_be_kept(entry.path)]
+
+
+def _can_be_kept(path: str) -> bool:
+    try:
+        return bool(check_name(path))
+    except BadName:
+        return False
+
+
 def encode_folder(entries: Iterable[FolderEntry], pack_ids: Iterable[bytes] = ()) -> bytes:
     """Encode a folder's listing: the same entries give the same bytes. Behind them go the ids of its packs, or none."""
-    ordered = in_order(entries)
+    return _encode(in_order(entries), pack_ids, check_portable)
+
+
+def _encode(ordered: List[FolderEntry], pack_ids: Iterable[bytes], check: Callable[[str], str]) -> bytes:
     paths = PathSet()
     parts = [_LISTING_HEADER.pack(_LISTING_MAGIC, len(ordered))]
     for entry in ordered:
-        _check_entry(entry, paths)
+        _check_entry(entry, paths, check)
         path = entry.path.encode("utf-8")
         parts += (_LISTING_ENTRY.pack(entry.is_folder, len(path), entry.size), path, entry.file_id)
     listing = b"".join((*parts, *pack_ids))
@@ -137,8 +199,10 @@ def decode_listing(listing: bytes) -> Tuple[List[FolderEntry], List[Pack]]:
 
 
 def ids_in(listing: bytes) -> FrozenSet[bytes]:
-    """Every content that a folder's listing names: its files and its packs."""
-    return ids_of(*decode_listing(listing))
+    """Every content that a folder's listing names: its files, its packs, and the listing of all other names in it."""
+    entries, packs = decode_listing(listing)
+    more = without_more(entries)[1]
+    return ids_of(entries, packs) | ({more.file_id} if more is not None else frozenset())
 
 
 def ids_of(entries: Iterable[FolderEntry], packs: Iterable[Pack]) -> FrozenSet[bytes]:
@@ -146,7 +210,8 @@ def ids_of(entries: Iterable[FolderEntry], packs: Iterable[Pack]) -> FrozenSet[b
     return frozenset(entry.file_id for entry in entries if entry.file_id) | {pack.file_id for pack in packs}
 
 
-def _decode_entries(listing: bytes, count: int) -> Tuple[List[FolderEntry], int]:
+def _decode_entries(listing: bytes, count: int, check: Callable[[str], str] = check_portable
+                    ) -> Tuple[List[FolderEntry], int]:
     entries, paths, position, last = [], PathSet(), _LISTING_HEADER.size, b""
     for _ in range(count):
         kind, path_bytes, size = _LISTING_ENTRY.unpack_from(listing, position)
@@ -158,7 +223,7 @@ def _decode_entries(listing: bytes, count: int) -> Tuple[List[FolderEntry], int]
         if kind > 1 or path <= last or len(path) != path_bytes:
             raise _malformed_listing()
         entry = FolderEntry(path.decode("utf-8"), size, file_id, bool(kind))
-        _check_entry(entry, paths)
+        _check_entry(entry, paths, check)
         entries.append(entry)
         last = path
     return entries, position

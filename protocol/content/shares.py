@@ -5,10 +5,10 @@ Pure: `disk/scanner.py` looks at the disk, and here is what it speaks of.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Collection, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
-from protocol.content.listing import FolderEntry, Pack, encode_folder
+from protocol.content.listing import FolderEntry, Pack, encode_folder, encode_more
 from protocol.content.pieces import FILE_SIZE_MAX, digests_of, identity_of
 from protocol.content.traits import Traits, encode_traits
 from protocol.content.troubles import shown, size_text
@@ -71,9 +71,24 @@ def shared_pack(name: str, path: str, pack: Pack, digests: bytes,
 
 def shared_folder(name: str, path: str, entries: List[FolderEntry], packs: Sequence[SharedFile] = (),
                   traits: bytes = b"") -> SharedFile:
-    listing = encode_folder(entries, [pack.file_id for pack in packs])
-    digests = digests_of(listing)
-    return SharedFile(name, path, len(listing), 0, 0, digests, identity_of(len(listing), digests), True, True, listing,
+    return _listed(name, path, encode_folder(entries, [pack.file_id for pack in packs]), entries, True, traits)
+
+
+def shared_more(name: str, path: str, entries: List[FolderEntry]) -> SharedFile:
+    """The listing of those entries of a folder whose names not all can keep."""
+    return _listed(name, path, encode_more(entries), entries, False)
+
+
+def with_more(folder: SharedFile, more: SharedFile) -> SharedFile:
+    """A folder with all that is in it, as it is told to people."""
+    return replace(folder, file_count=folder.file_count + more.file_count,
+                   total_size=folder.total_size + more.total_size)
+
+
+def _listed(name: str, path: str, listing: bytes, entries: List[FolderEntry], listed: bool,
+            traits: bytes = b"") -> SharedFile:
+    size, digests = len(listing), digests_of(listing)
+    return SharedFile(name, path, size, 0, 0, digests, identity_of(size, digests), True, listed, listing,
                       sum(not entry.is_folder for entry in entries), sum(entry.size for entry in entries),
                       folder_traits=traits)
 

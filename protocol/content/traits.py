@@ -43,6 +43,7 @@ WHY: Dict[str, Tuple[int, str]] = {
     "changing": (8, "still changing"),
     "huge": (9, "too large"),
     "many": (10, "too many files"),
+    "here": (11, "names that this machine cannot keep"),     # told by nobody: it is found at the receiver
 }
 _KINDS = {code: kind for kind, (code, _) in WHY.items()}
 UNKNOWN_KIND = "other"                 # of a later version
@@ -73,7 +74,7 @@ def encode_traits(left_out: Sequence[LeftOut], files: Iterable[Traits]) -> bytes
 
 
 def decode_traits(data: bytes, file_count: int) -> Tuple[List[LeftOut], List[Traits]]:
-    """The same, or WireError; no traits at all if they are not of so many files."""
+    """The same, or WireError; no traits at all if they are of fewer files. Those of other names follow the others."""
     reader = Reader(data)
     left_out: List[LeftOut] = []
     kinds = reader.take(1)[0]
@@ -82,7 +83,7 @@ def decode_traits(data: bytes, file_count: int) -> Tuple[List[LeftOut], List[Tra
     for _ in range(kinds):
         code, count = _LEFT_OUT.unpack(reader.take(_LEFT_OUT.size))
         left_out.append(LeftOut(_KINDS.get(code, UNKNOWN_KIND), count, Text(EXAMPLE_BYTES_MAX).decode(reader)))
-    if reader.left() != file_count * _TRAITS.size:
+    if reader.left() < file_count * _TRAITS.size or reader.left() % _TRAITS.size:
         return left_out, []
     records = _TRAITS.iter_unpack(reader.take(reader.left()))
     return left_out, [Traits(bool(flags & _EXECUTABLE), _in_bounds(mtime_ns)) for flags, mtime_ns in records]

@@ -80,6 +80,12 @@ class Preparing(Protocol):
     def relayed_folder(self, listing_id: bytes, name: str, told: bytes = b"") -> Callable[[], Any]:
         """The same of a listing that was being relayed, too: from now on it is in the cache."""
 
+    def more(self, name: str, listing: bytes) -> Any:
+        """Of a folder's files whose names not all can keep: those to come, those to be left out here, sentences."""
+
+    def cached_more(self, file_id: bytes, name: str) -> Any:
+        """The same of a listing that is here."""
+
     def relayed_pack(self, file_id: bytes, name: str) -> Callable[[], bytes]:
         """The bytes of a pack that was being relayed, too: from now on it is in the cache."""
 

@@ -16,7 +16,7 @@ from collections import OrderedDict
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from protocol import mishaps
-from protocol.content.names import check_name
+from protocol.content.names import check_any
 from protocol.content.pieces import FILE_SIZE_MAX
 from protocol.content.troubles import BadName
 from protocol.exchange.contracts import Surroundings
@@ -252,7 +252,7 @@ class Fetching:
 
     def _new_relay(self, relay: Relay, now: float) -> Optional[Fetch]:
         try:
-            check_name(relay.name)
+            check_any(relay.name)
         except BadName:  # a name that could not even be kept in the cache
             self._dropped += 1
             return None

@@ -42,6 +42,8 @@ class FolderJob(Job):
         self.failures: List[str] = []
         self.is_held = self.is_closing = False
         self._told = b""  # beside the listing, by who gave it
+        self._more: Optional[Any] = None  # the listing of other names, while it is waited for
+        self._not_kept = LeftOut("here", 0)  # names that this machine cannot keep
 
     def begin(self, now: float) -> None:
         entry = self.entry
@@ -65,7 +67,7 @@ class FolderJob(Job):
 
     @property
     def left_out(self) -> Tuple[LeftOut, ...]:
-        return left_out_in(self._told)
+        return (*left_out_in(self._told), *[self._not_kept] * bool(self._not_kept.count))
 
     def on_all_pieces(self, fetch: Fetch, now: float) -> None:
         """A pack, a file or the listing is here."""
@@ -78,6 +80,8 @@ class FolderJob(Job):
             else:  # it was being relayed for somebody, too
                 read = self._preparing.relayed_pack(fetch.file_id, fetch.name)
                 self._around.disk.run(read, partial(self._on_pack_read, pack, fetch))
+        elif self._more is not None and fetch.file_id == self._more.file_id:
+            self._read_more(fetch)
         elif fetch.file_id != self.entry.file_id:
             # Flushed all together at the end: one call for many small files.
             finish = partial(self._library.finish, fetch.file_id, fetch.name, False, self.origin)
@@ -103,7 +107,7 @@ class FolderJob(Job):
         if error is not None:
             self.stop(sentence_of(error), now)
             return
-        self.path, entries, packs, self.failures = prepared
+        self.path, entries, packs, self.failures, self._more = prepared
         self.packs = deque(packs)
         for fetch in list(self.fetches):
             self._told = fetch.hearing.told or self._told  # one more may have told what is left out
@@ -115,6 +119,56 @@ class FolderJob(Job):
         self.is_held = True
         self.waiting = deque(entries)
         self.size = sum(entry.size for entry in entries) + sum(pack.size for pack in packs)
+        self._begin_more(now)
+        self._go_on(now)
+
+    # ---- files whose names not all can keep
+
+    def _begin_more(self, now: float) -> None:
+        """Their listing is fetched, or here; without it the folder is not complete."""
+        if self.end_state or self._more is None:
+            return
+        file_id, size = self._more
+        if self._around.holdings.size_of(file_id) is not None:
+            self._around.disk.run(partial(self._preparing.cached_more, file_id, self.entry.name),
+                                  partial(self._on_more, None))
+        elif self._fetching.is_wished(file_id):
+            self._fetching.when_ended(file_id, self._begin_more)
+        else:
+            self.want(file_id, size, "%s/other names" % self.entry.name, True, now, self.providers)
+
+    def _read_more(self, fetch: Fetch) -> None:
+        fetch.unfollow()
+        if fetch.store.memory is not None:
+            read = partial(self._preparing.more, self.entry.name, bytes(fetch.store.memory.data))
+            self._around.disk.run(read, partial(self._on_more, fetch))
+        else:  # it was being relayed for somebody, too
+            take = self._preparing.relayed_pack(fetch.file_id, fetch.name)
+            self._around.disk.run(take, partial(self._on_relayed_more, fetch))
+
+    def _on_relayed_more(self, fetch: Fetch, data: Any, error: Optional[Exception], now: float) -> None:
+        self._around.holdings.on_cache_changed(lambda: None)
+        if error is not None:
+            self._on_more(fetch, None, error, now)
+        else:
+            self._around.disk.run(partial(self._preparing.more, self.entry.name, data), partial(self._on_more, fetch))
+
+    def _on_more(self, fetch: Optional[Fetch], found: Any, error: Optional[Exception], now: float) -> None:
+        """They come like the others; those that this machine cannot keep are told."""
+        self._more = None
+        if self.end_state:
+            return
+        if fetch is not None:
+            self.drop(fetch, now, is_used=error is None)
+        if error is not None:
+            self.failures.append("%s: %s" % ("some files", sentence_of(error)))
+        else:
+            entries, left_out, troubles = found
+            self.failures += troubles
+            self.waiting.extend(entries)
+            self.size += sum(entry.size for entry in entries)
+            if left_out:
+                self._not_kept = LeftOut("here", len(left_out), left_out[0].path)
         self._go_on(now)
 
     def _go_on(self, now: float) -> None:
@@ -134,7 +188,7 @@ class FolderJob(Job):
             else:
                 self.busy[entry.file_id] = entry
                 self._prepare(entry, now)
-        if not self.waiting and not self.busy:
+        if not self.waiting and not self.busy and self._more is None:
             self.is_closing = True
             in_slices(self._around.disk, self._library.flush, self._on_flushed, False, lambda: self.end_state)
 
@@ -302,6 +356,10 @@ class FolderJob(Job):
             return
         if fetch.file_id == self.entry.file_id:
             self.stop(reason, now)
+        elif self._more is not None and fetch.file_id == self._more.file_id:
+            self._more = None
+            self.failures.append("%s: %s" % (fetch.name, reason))
+            self._go_on(now)
         elif fetch.file_id in self.unpacking:
             pack = self.unpacking[fetch.file_id]
             self._give_up_pack(pack, pack.members, now)

@@ -239,7 +239,7 @@ class Holdings:
         """On the disk thread; what is in the folders that came."""
         self._library.withdraw(removed)
         self._library.adopt(added)
-        return {shared.file_id: ids_in(shared.listing) for shared in added if shared.is_folder}
+        return {shared.file_id: ids_in(shared.listing) for shared in added if shared.is_folder and shared.listed}
 
     def _on_scan_applied(self, contents: Any, error: Optional[Exception], now: float) -> None:
         if error is None:
@@ -280,6 +280,8 @@ class Holdings:
                     try:
                         entries, packs = decode_listing(self._library.contents(cached.file_id))
                     except LibraryError:
+                        if "/" in cached.label:  # a pack, or the other names in a folder: served, and no folder itself
+                            found[cached.file_id] = Cached(cached.size, cached.label, False, 1, cached.size)
                         continue
                     count = sum(not entry.is_folder for entry in entries)
                     total = sum(entry.size for entry in entries)

@@ -289,7 +289,8 @@ class Job:
         self._around.notify(
             DownloadDone(
                 self.number, entry.name, self.size, seconds, sources, entry.file_id, path, via, was_there, moved,
-                self.clashes if self.clashes != Clashes() else None, self.left_out, entry.file_count,
+                self.clashes if self.clashes != Clashes() else None, self.left_out,
+                entry.file_count - sum(one.count for one in self.left_out if one.kind == "here"),
             )  # fmt: skip
         )
         self._on_ended(now)

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Callable, Deque, Dict, Iterable, List, Optional, Set, Tuple
 
 from protocol import mishaps
-from protocol.content.names import check_name
+from protocol.content.names import check_any
 from protocol.content.pieces import piece_size_of
 from protocol.content.troubles import BadName, ErrorKind, LibraryError
 from protocol.exchange.contracts import Disk, Members, in_slices, kind_of
@@ -232,7 +232,7 @@ class Serving:
     def note_name(self, requester: bytes, file_id: bytes, name: str) -> None:
         """Remember what the requester calls this content, so that both ends tell of it by one name."""
         try:
-            check_name(name)
+            check_any(name)
         except BadName:  # no name that could be kept: ours is told
             return
         self._asked_names.put(requester, file_id, name)

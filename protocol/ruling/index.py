@@ -12,7 +12,7 @@ import re
 from bisect import bisect_left
 from typing import Any, Callable, Counter, Dict, Iterable, List, Optional, Set, Tuple
 
-from protocol.content.names import check_name
+from protocol.content.names import check_any
 from protocol.content.troubles import BadName
 from protocol.fairness import FairShares
 from protocol.membership.labels import fold
@@ -41,7 +41,7 @@ def _figures_of(entry: ShareEntry) -> _Figures:
 def _is_listable(name: str) -> bool:
     """May this name be shown and fetched? (A member may announce anything.)"""
     with contextlib.suppress(BadName):
-        return "/" not in check_name(name)
+        return "/" not in check_any(name)
     return False
 
 
