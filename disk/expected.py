@@ -24,9 +24,9 @@ class Expected:
         self._rest: Dict[str, List[Traits]] = {}        # of those with other names, until these are known
 
     def of(self, name: str) -> Optional[Traits]:
-        """What was told of the file that is to have this name."""
+        """What was told of the file that is to have this name now; of one by itself it is said once."""
         top, _, path = name.partition("/")
-        return self._folders.get(top, {}).get(path) if path else self._files.get(top)
+        return self._folders.get(top, {}).get(path) if path else self._files.pop(top, None)
 
     def file(self, name: str, told: bytes) -> None:
         """A file comes; what makes no sense of what is told is as if it was not told."""

@@ -409,7 +409,7 @@ class Scanner:
                 self._forget_folder(path)
 
     def _forget_earlier(self, walk: Walk) -> None:
-        if not self._earlier:
+        if not self._earlier and not self._grown_at:
             return
         now, kept = self._clock(), deque()  # type: float, Deque[_Earlier]
         self._grown_at = {path: at for path, at in self._grown_at.items() if now - at < GROWN_INTERVAL}

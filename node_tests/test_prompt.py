@@ -42,6 +42,7 @@ from protocol.results import (  # noqa: E402
     FetchAnswer,
     Joined,
     Left,
+    LeftOut,
     ListEntry,
     MemberRow,
     Outcome,
@@ -75,6 +76,9 @@ def transfer(**changes: Any) -> TransferRow:
 
 def outcome(kind: str, **changes: Any) -> Outcome:
     return Outcome(kind, ("127.0.0.1", 6020), "ana", 4, "")._replace(**changes)
+
+
+FEWER = {"left_out": (LeftOut("link", 2, "up"), LeftOut("here", 1, "a:b")), "file_count": 9}
 
 
 def downloaded(**changes: Any) -> DownloadDone:
@@ -166,7 +170,8 @@ class FakePeer:
             return done(FetchAnswer("already here", (), None, "shared/here"))
         done(FetchAnswer("started", (entry(1, name),), 1))
         if name != "slow":
-            self.ending.append(stopped(name=name) if name == "bad" else downloaded(name=name))
+            done_so = downloaded(name=name, **(FEWER if name == "fewer" else {}))
+            self.ending.append(stopped(name=name) if name == "bad" else done_so)
             self.deadline = now + 0.2
 
     def members(self, now: float) -> list:
@@ -586,6 +591,12 @@ def test_a_failed_transfer_is_exit_code_1(name, said):
     lines, code = script(f"R {name}\nQ\n")
     assert any(line.startswith(said) for line in lines)
     assert code == 1
+
+
+def test_a_folder_of_which_files_are_left_out_says_so_and_is_exit_code_1():
+    lines, code = script("R fewer\nQ\n")
+    told = "9 of 12 files (2 were not shared: links; 1 left out here: names that this machine cannot keep)"
+    assert any(line.startswith(f"OK fewer  {told}  4.2 GB in 0:49") for line in lines) and code == 1
 
 
 @pytest.mark.parametrize("command, said", [

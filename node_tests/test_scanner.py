@@ -235,6 +235,13 @@ def test_what_a_log_was_is_served_on_for_a_while_and_a_new_announcement_has_its_
     fill(tmp_path, log=b"9")            # begun anew
     cut = scanner.run_once()
     assert sorted(file.size for file in cut.removed) == [2, 3] and [file.size for file in cut.added] == [1]
+    fill(tmp_path, log=b"91")
+    scanner.run_once()
+    fill(tmp_path, log=b"")             # and again, so soon after it has grown
+    assert sorted(file.size for file in scanner.run_once().removed) == [1, 2]
+    now += GROWN_INTERVAL
+    fill(tmp_path, log=b"new")
+    assert [file.size for file in scanner.run_once().added] == [3]
 
 
 def test_a_touched_file_is_never_away_and_hashed_once_more(tmp_path):

@@ -13,7 +13,7 @@ from protocol.content.traits import TRAITS_BYTES_MAX, left_out_in
 from protocol.messages import TRAITS_PER_PAGE, TraitsPage, TraitsRequest
 from protocol.results import LeftOut
 
-HEARD_OF_MAX = 16  # sources of one content that are asked
+HEARD_OF_MAX = 4  # sources of one content that are asked: of a large folder each tells a megabyte
 
 
 class Hearing:
