@@ -18,6 +18,7 @@ from node_tests.stage.recorder import Recorder
 from node_tests.stage.running import PATIENCE, Running, free_port
 from prompt.session import Session
 from prompt.settings import NodeError
+from prompt.stopping import Stops
 from protocol.membership.door import ports_behind
 from protocol.messages import Answer, Query, Wanted, encode
 from protocol.results import Outcome
@@ -189,6 +190,7 @@ class Asked:
     is_asking, can_redraw, is_broken = True, False, False
 
     def __init__(self) -> None:
+        self.stops = Stops(self)
         self.said: List[str] = []
         self.questions: List[str] = []
         self.tried: List[Any] = []

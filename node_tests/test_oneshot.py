@@ -162,10 +162,7 @@ def test_where_no_temporary_folder_can_be_made_that_is_said(capsys, monkeypatch)
 
 
 def test_a_folder_of_which_files_were_left_out_has_an_exit_code_of_its_own(capsys):
-    class Partly(results.DownloadDone):
-        left_out = 2
-
-    done = Partly(*DONE)
+    done = results.DownloadDone(*DONE)._replace(left_out=(results.LeftOut("link", 1), results.LeftOut("deep", 1)))
     once = OneShot(parse_flags(["get", "photos"]))
     once.ending = done
     assert verbs.code_of_ending(once) == 5 and json_lines.OBJECTS[results.DownloadDone](done)["left_out"] == 2

@@ -130,7 +130,7 @@ def test_u_takes_a_name_or_a_path_and_a_script_hears_of_what_could_not_be_done(t
     desk.console.unshare("x")
     assert desk.failed == 1
     desk.console.unshare("")
-    assert desk.lines[-1] == "U needs a name or a path of what B lists: U intro.pdf"
+    assert desk.failed == 2 and desk.lines[-1] == "U needs a name or a path of what B lists: U intro.pdf"
 
 
 def test_what_was_shared_from_elsewhere_is_withdrawn_by_its_name_or_path(tmp_path):

@@ -22,7 +22,7 @@ CTRL_Z = "\x1a"
 @needs_pty
 @both_editors
 def test_ctrl_z_gives_the_terminal_back_and_fg_shows_the_line_that_was_being_typed(editor):
-    with Window(80, *QUIET, editor=editor, before=UNDER_A_SHELL) as window:
+    with Window(80, *QUIET, "--no-times", editor=editor, before=UNDER_A_SHELL) as window:
         window.ready()
         window.tell(Progress(transfer()))
         window.type("T draft\x02\x02")
@@ -46,7 +46,7 @@ def test_ctrl_z_gives_the_terminal_back_and_fg_shows_the_line_that_was_being_typ
 @needs_pty
 @both_editors
 def test_started_in_the_background_it_leaves_the_terminal_alone_until_fg(editor):
-    with Window(80, *QUIET, editor=editor, before=BEHIND_A_SHELL) as window:
+    with Window(80, *QUIET, "--no-times", editor=editor, before=BEHIND_A_SHELL) as window:
         window.until(lambda lines: "* in the background: fg brings the prompt" in lines
                      and any(line.startswith("* joined ana's network") for line in lines))
         window.tell(chat("bo", "hello"))
@@ -65,7 +65,7 @@ def test_started_in_the_background_it_leaves_the_terminal_alone_until_fg(editor)
 @both_editors
 def test_what_was_stopped_by_a_signal_that_nobody_hears_sets_the_terminal_again(editor):
     import termios
-    with Window(80, *QUIET, editor=editor) as window:
+    with Window(80, *QUIET, "--no-times", editor=editor) as window:
         window.ready()
         window.type("T hal")
         window.shows("> T hal")
@@ -86,7 +86,7 @@ def test_what_was_stopped_by_a_signal_that_nobody_hears_sets_the_terminal_again(
 def test_a_window_of_another_width_has_the_line_drawn_anew(editor):
     import fcntl
     import termios
-    with Window(80, *QUIET, editor=editor) as window:
+    with Window(80, *QUIET, "--no-times", editor=editor) as window:
         window.ready()
         window.type("T " + "x" * 50)
         window.shows("x" * 50)

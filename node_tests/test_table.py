@@ -99,7 +99,7 @@ def test_names_stand_beside_each_other():
 
 @needs_pty
 def test_a_window_of_40_columns_breaks_no_word():
-    with Window(40, *QUIET) as window:
+    with Window(40, *QUIET, "--no-times") as window:
         window.ready()
         window.type("?\r")
         lines = window.until(lambda lines: any(line.startswith("  Q ") for line in lines) and lines[-1] == ">")

@@ -53,7 +53,7 @@ def test_choices_are_shown_without_what_they_share():
 @both_editors
 def test_tab_completes_what_was_begun_and_shows_several(editor, tmp_path):
     (tmp_path / "my talk.pdf").write_text("")
-    with Window(80, *QUIET, editor=editor) as window:
+    with Window(80, *QUIET, "--no-times", editor=editor) as window:
         window.ready()
         window.type("G\r")
         window.until(lambda lines: any("notes.pdf" in line for line in lines) and lines[-1] == ">")
@@ -76,7 +76,7 @@ THIRTY = "\r".join(f"Q line {number}" for number in range(30))
 @needs_pty
 @both_editors
 def test_a_pasted_text_of_thirty_lines_is_no_command_until_a_person_says_so(editor):
-    with Window(80, *QUIET, editor=editor) as window:
+    with Window(80, *QUIET, "--no-times", editor=editor) as window:
         window.ready()
         assert b"\x1b[?2004h" in window.raw
         window.type(PASTED % THIRTY)
@@ -101,7 +101,7 @@ def test_a_pasted_text_of_thirty_lines_is_no_command_until_a_person_says_so(edit
 @needs_pty
 @both_editors
 def test_what_is_pasted_behind_t_is_one_message_and_a_single_line_is_as_if_typed(editor):
-    with Window(80, *QUIET, editor=editor) as window:
+    with Window(80, *QUIET, "--no-times", editor=editor) as window:
         window.ready()
         window.type("T " + PASTED % "first\n  second\nthird\n" + "!\r")
         told = f"<me> first {LINE_END}   second {LINE_END} third!"
@@ -126,7 +126,7 @@ def test_the_keys_of_a_paste_are_taken_as_text_and_an_end_in_two_halves_is_an_en
 
 @needs_pty
 def test_keys_that_come_in_pieces_are_the_same_keys():
-    with Window(80, *QUIET, editor="keys") as window:
+    with Window(80, *QUIET, "--no-times", editor="keys") as window:
         window.ready()
         window.type("T a\x1b[20")
         window.shows("> T a")
@@ -142,7 +142,7 @@ def test_nothing_is_completed_from_what_cannot_be_read(tmp_path: Path):
 @needs_pty
 @both_editors
 def test_a_paste_that_comes_while_a_command_runs_is_a_paste_too(editor):
-    with Window(80, *QUIET, editor=editor) as window:
+    with Window(80, *QUIET, "--no-times", editor=editor) as window:
         window.ready()
         window.type("M\rM\r" + PASTED % THIRTY + "\r")
         window.until(lambda lines: lines[-1] == "t, c or Enter:")

@@ -566,8 +566,6 @@ class Console:
 
     def _say_share(self, text: Any) -> None:
         self._say_result(text)
-        if str(text).startswith("!!"):
-            self._life.fail()
         token = object()
         if not self._life.terminal.is_asking:         # in a script the next command may rely on it
             self.due.add(token)

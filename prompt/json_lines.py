@@ -10,6 +10,7 @@ import json
 from typing import Any, Callable, Dict, Optional
 
 from protocol import results
+from protocol.content.traits import count_left_out
 
 Object = Dict[str, Any]
 
@@ -40,7 +41,7 @@ def _progress(event: results.Progress) -> Object:
 def _done(event: results.DownloadDone) -> Object:
     return {"event": "done", "name": event.name, "size": event.size, "seconds": event.seconds, "moved": event.moved,
             "sources": list(event.sources), "id": event.file_id.hex(), "path": str(event.path),
-            "was_there": event.was_there, "left_out": getattr(event, "left_out", 0)}
+            "was_there": event.was_there, "left_out": count_left_out(event.left_out)}
 
 
 def _stopped(event: results.Stopped) -> Object:

@@ -107,7 +107,7 @@ def parse_flags(argv: Optional[Sequence[str]]) -> argparse.Namespace:
 def _add_flags(parser: argparse.ArgumentParser, no_ip: Any, none: Any) -> None:
     """Those of the prompt and of the one-line forms alike; `no_ip` and `none` stand for what is not said."""
     parser.add_argument("--ip", type=_flag(check_place), default=no_ip, metavar="IP[:PORT]",
-                        help='where the network is, or an own address to open one; "" searches')
+                        help='where the network is, or an own address; "" searches')
     parser.add_argument("--port", type=_flag(check_port), default=none, help=f"its UDP port (default {DEFAULT_PORT})")
     parser.add_argument("--name", type=_flag(check_name), default=none, help="how others see you (default user@host)")
     for way, does in (("--up", "send"), ("--down", "fetch")):

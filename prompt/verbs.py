@@ -156,7 +156,7 @@ def _fetched(run: Run, fetch: Callable[..., None]) -> int:
 def code_of_ending(run: Run) -> int:
     if isinstance(run.ending, results.Stopped):
         return EXIT_FAILED
-    return EXIT_INCOMPLETE if getattr(run.ending, "left_out", 0) else EXIT_OK
+    return EXIT_INCOMPLETE if run.ending and run.ending.left_out else EXIT_OK
 
 
 def has_waited_for_room(run: Run) -> bool:
