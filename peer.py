@@ -468,10 +468,12 @@ class Peer:
     def become_supernode(self, seat: Seat, now: float) -> None:
         self._local.cut()
         log.info("this node rules from now on, in term %d", seat.term)
-        local, hearsay, go_over = self._local.supernode_side, self.membership.hearsay, self.membership.go_over
-        self._local.open(
-            self._make_supernode(local, self._rng, seat, now, hearsay, self.on_notice, go_over, self._promises)
-        )
+        local, membership = self._local.supernode_side, self.membership
+        role = self._make_supernode(
+            local, self._rng, seat, now, membership.hearsay, self.on_notice, membership.go_over, self._promises,
+            membership.credit,
+        )  # fmt: skip
+        self._local.open(role)
 
     def drop_supernode(self, now: float) -> None:
         self._local.cut()

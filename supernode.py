@@ -58,8 +58,12 @@ class Supernode:
         on_notice: Optional[Callable[[str], None]] = None,
         on_better: Optional[Callable[[Address, float], None]] = None,
         promises: Optional[Promises] = None,
+        credit: Optional[Credit] = None,
     ) -> None:
-        """`hearsay` and `promises` are the node's; `on_better`: go there with the peer, a better network is there."""
+        """`hearsay`, `promises` and `credit` are the node's.
+
+        `on_better`: go there with the peer, a better network is there.
+        """
         self.seat = seat
         self.term = seat.term
         self.has_ended = False
@@ -70,8 +74,8 @@ class Supernode:
         promises = Promises() if promises is None else promises
         notice, go_over = on_notice or (lambda text: None), on_better or (lambda address, now: None)
 
-        self._prober = prober = Prober(network, rng, self._hearsay)
-        self._credit = credit = Credit(now)
+        self._credit = credit = Credit(now) if credit is None else credit
+        self._prober = prober = Prober(network, rng, self._hearsay, credit)
         self._waiting = alarm = Alarm()
         self.register = register = Register(network, seat, self._hearsay, self._departing, now)
         self.chat = ChatOrder(seat.recent_chat, register.broadcast, alarm.set)

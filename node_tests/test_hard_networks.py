@@ -112,5 +112,9 @@ def test_a_newer_supernode_goes_to_an_older_one_that_it_lost_and_that_knows_none
     test_network.play(seed, kind=HardStory)
 
 
+def test_seed_3401_two_supernodes_that_asked_each_other_in_vain_while_they_were_parted_meet():
+    test_network.play(3401, kind=FaultyStory)
+
+
 if __name__ == "__main__":
     sys.exit(play_seeds(test_network.play, __doc__, KINDS))

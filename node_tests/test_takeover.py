@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import Any, List, Tuple
+from typing import Any, List, Tuple, Union
 
 import pytest
 
@@ -178,11 +178,13 @@ def test_an_heir_of_the_lost_is_yielded_to_though_all_of_them_are_gone(verb: str
     assert lab.wait(lambda: lab.rulers() == [lab.nodes[3]] and lab.agree(), 30.0) is not None
 
 
-def joins(lab: Lab, name: str, where: StubNode, away: List[StubNode]) -> StubNode:
+def joins(
+    lab: Lab, name: str, where: StubNode, away: List[StubNode], ip: str = "", port: int = PORT
+) -> StubNode:  # fmt: skip
     """Somebody new on this side of the cut."""
-    ip = "10.0.0.%d" % (len(lab.nodes) + 20)
+    ip = ip or "10.0.0.%d" % (len(lab.nodes) + 20)
     lab.world.cut([ip], [node.network.address[0] for node in away])
-    newcomer = StubNode(lab.world, ip, name).start(where.network.address)
+    newcomer = StubNode(lab.world, ip, name, port).start(where.network.address)
     lab.nodes.append(newcomer)
     lab.run(5.0)
     assert newcomer.membership.is_joined
@@ -491,10 +493,49 @@ def test_a_newer_one_that_is_alone_goes_over_though_it_has_asked_there_in_vain()
     check_that_they_find_together(lab, older[0], 30.0)
 
 
-def asks_in_vain(lab: Lab, node: StubNode, place: StubNode) -> None:
+def asks_in_vain(lab: Lab, node: StubNode, place: Union[StubNode, Stranger]) -> None:
     """All that this node may ask at that place has just been asked, and whatever it may ask later, too."""
     node.membership.hearsay.may_dial(place.network.address, lab.world.now)
     lab.world.after(1.0, lambda: asks_in_vain(lab, node, place))
+
+
+@pytest.mark.parametrize("port", [PORT, PORT + 1])
+def test_two_that_have_asked_each_other_in_vain_meet_because_each_hears_the_other_ask_everybody(port: int) -> None:
+    """Neither has ever had a sign of the other; what each asks by broadcast pays for the other's question.
+
+    Where they have another port, they hear it at their doors.
+    """
+    lab = Lab(75, 3)
+    here, there = lab.nodes[:1], lab.nodes[1:]
+    lab.world.cut(["10.0.0.1"], ["10.0.0.2", "10.0.0.3"])
+    lab.run(30.0)
+    there.pop().quit()
+    lab.run(2.0)
+    eva = joins(lab, "eva", here[0], there, port=port)
+    fay = joins(lab, "fay", there[0], [here[0], eva], port=port)
+    joins(lab, "joe", there[0], [here[0], eva], "10.0.0.3")  # where somebody was lost: eva will have a reason to go
+    here[0].quit()
+    there[0].quit()
+    lab.run(5.0)
+    assert lab.rulers() == [eva, fay]
+    asks_in_vain(lab, eva, fay)
+    asks_in_vain(lab, fay, eva)
+    check_that_they_find_together(lab, fay, 25.0)
+
+
+def test_who_was_asked_as_a_member_may_ask_back_when_it_rules() -> None:
+    """What came to it, to its door as well, counts for the node, whatever its role."""
+    lab = Lab(76, 1)
+    bo = joins(lab, "bo", lab.nodes[0], [], port=PORT + 1)
+    stranger = Stranger(lab.world, "10.0.0.66")
+    for number in range(2):
+        stranger.network.send_lone((bo.network.address[0], PORT), encode(messages.Query(bytes([number]) * 8)))
+    lab.run(1.0)
+    lab.nodes[0].quit()
+    lab.run(5.0)
+    assert lab.rulers() == [bo] and bo.supernode is not None
+    asks_in_vain(lab, bo, stranger)
+    assert [bo.supernode._prober.ask(("10.0.0.66", PORT), "heal", lab.world.now) for _ in range(2)] == [True, False]
 
 
 # ---- on the way to another one ------------------------------------------------------------------------------------

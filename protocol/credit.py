@@ -2,7 +2,9 @@
 
 A hint (Stale: "there is a later term") is shorter than the Query that it causes, and its source may be forged. So it
 is followed only when that address has paid for the Query: with the padding of its own Queries, that is what their
-Answers were shorter, or with many hints.
+Answers were shorter, or with many hints. Likewise for an address that only messages named, when all is spent that may
+be asked there (`protocol/hearsay.py`): two supernodes that asked each other in vain while they were parted meet when
+each hears what the other asks by broadcast. It is one account for a whole node, as a member and when it rules.
 
 Pure.
 """

@@ -208,8 +208,10 @@ class StubNode:
 
     def become_supernode(self, seat: Seat, now: float) -> None:
         local = LocalSide(self.network, self._to_peer)
-        hearsay, go_over = self.membership.hearsay, self.membership.go_over
-        self.supernode = Supernode(local, self.rng, seat, now, hearsay, self.on_notice, go_over, self._promises)
+        mine = self.membership
+        self.supernode = Supernode(
+            local, self.rng, seat, now, mine.hearsay, self.on_notice, mine.go_over, self._promises, mine.credit
+        )
 
     def drop_supernode(self, now: float) -> None:
         self.supernode = None

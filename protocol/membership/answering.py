@@ -44,16 +44,16 @@ class Answering:
         if self._may_answer(question, now):
             answer = encode(answer_of(self._standing(now), question.nonce, self._view.secret, self._rng))
             self._network.send_lone(address, answer)
-            if not self._view.is_ruler:  # who rules reckons for itself
-                self._prober.earn(address, len(encode(question)) - len(answer))
+            self._earn(address, question, answer)
 
     def answer_at_door(self, address: Address, question: Any, known_port: int, now: float) -> None:
         """At the door a ruler speaks as a member that names itself; who is in no network has nothing to say there."""
         if self._view.network_id != NO_NETWORK and self._may_answer(question, now):
             standing = self._standing(now)
             told = at_door(standing, self._view.is_ruler, self._place_told_at_door(standing, known_port))
-            answer = answer_of(told, question.nonce, self._view.secret, self._rng)
-            self._network.send_by_door(address, encode(answer))
+            answer = encode(answer_of(told, question.nonce, self._view.secret, self._rng))
+            self._network.send_by_door(address, answer)
+            self._earn(address, question, answer)
 
     def send_on(self, link: int, known_port: int, now: float) -> None:
         """Somebody takes this node for the supernode, or has come to its door: say who is."""
@@ -61,6 +61,11 @@ class Answering:
         place = self._place_told_at_door(standing, known_port) if link < 0 else standing.supernode
         self._network.send(link, *encode_parts(messages.NotSupernode(standing.term, place)))
         self._network.disconnect(link, "not the supernode")
+
+    def _earn(self, address: Address, question: Any, answer: bytes) -> None:
+        """The question was longer than its answer: that much more may be sent there (protocol/credit.py)."""
+        if not self._view.is_ruler:  # who rules reckons for itself
+            self._prober.earn(address, len(encode(question)) - len(answer))
 
     def _may_answer(self, question: Any, now: float) -> bool:
         return not self._prober.is_own(question.nonce) and self._answers.take(now)

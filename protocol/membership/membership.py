@@ -15,6 +15,7 @@ import random
 from typing import Any, Callable, Dict, Optional
 
 from protocol import messages
+from protocol.credit import Credit
 from protocol.fields import Address
 from protocol.hearsay import Hearsay
 from protocol.membership.answering import Answering
@@ -61,11 +62,11 @@ class Membership:
         self.mesh = mesh
         self.may_rule = may_rule
         self.search_port = 0
-        self.hearsay = Hearsay()
+        self.hearsay, self.credit = Hearsay(), Credit()
         opening = random_bytes(rng, 16)
         self.node_id = node_id_of(opening)
         self._view = View(network, self.node_id, owner.own_addresses)
-        self._prober = Prober(network, rng, self.hearsay)
+        self._prober = Prober(network, rng, self.hearsay, self.credit)
         means = Means(network, rng, self._prober, self._view)
         self._answering = Answering(means, owner.own_addresses, self._standing)
         self._looks = Looks(self._prober)

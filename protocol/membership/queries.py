@@ -43,11 +43,12 @@ class Asked(NamedTuple):
 class Prober:
     """Queries out, Answers back, matched by nonce."""
 
-    def __init__(self, network: Any, rng: random.Random, hearsay: Hearsay) -> None:
+    def __init__(self, network: Any, rng: random.Random, hearsay: Hearsay, credit: Optional[Credit] = None) -> None:
+        """`hearsay` and `credit` are the node's: what it sent and was sent, in whatever role."""
         self._network = network
         self._rng = rng
         self._hearsay = hearsay
-        self._credit = Credit()
+        self._credit = Credit() if credit is None else credit
         self._pending: Dict[bytes, Asked] = {}
 
     def ask_freely(self, address: Address, purpose: Any, now: float, about: Optional[Address] = None) -> None:
