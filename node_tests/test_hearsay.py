@@ -147,3 +147,26 @@ def test_beyond_the_count_a_question_is_paid_for_by_what_came_from_there_and_is_
     prober.earn(VICTIM, 1)
     assert not prober.ask(VICTIM, "meet", 2.0, keep=KEPT)
     assert [prober.ask(VICTIM, "poll", 3.0) for _ in range(2)] == [True, False]
+
+
+def test_so_is_a_question_at_a_machine_that_had_all_that_its_ports_may_get_together():
+    hearsay, other = Hearsay(), ("10.0.0.9", 9000)
+    prober = Prober(Wire(), random.Random(1), hearsay)
+    for port in range(HOST_UNANSWERED_MAX):
+        assert hearsay.may_send((other[0], 2000 + port), 0.0)
+    assert not hearsay.is_used_up(("10.0.0.8", 9000), 1.0)
+    assert hearsay.is_used_up(other, 1.0) and not prober.ask(other, "heal", 1.0)
+    prober.earn(other, QUERY_SIZE)
+    assert [prober.ask(other, "heal", 2.0) for _ in range(2)] == [True, False]
+    hearsay.on_answer(other, 3.0)
+    assert not hearsay.is_used_up(other, 3.0)
+
+
+def test_and_one_for_which_the_table_has_no_room():
+    hearsay, other = Hearsay(), ("10.2.0.9", 9000)
+    prober = Prober(Wire(), random.Random(1), hearsay)
+    for number in range(ADDRESSES_MAX):
+        hearsay.may_send(("10.1.%d.%d" % (number >> 8, number & 255), 7000), 0.0)
+    assert hearsay.is_used_up(other, 1.0) and not prober.ask(other, "heal", 1.0)
+    prober.earn(other, QUERY_SIZE)
+    assert [prober.ask(other, "heal", 2.0) for _ in range(2)] == [True, False]

@@ -104,9 +104,16 @@ class Hearsay:
         return place is not None and now - place.answered_at <= within
 
     def is_used_up(self, address: Address, now: float) -> bool:
-        """May nothing more go there for a while, however it is spread?"""
-        place = self._places.get(address)
-        return place is not None and place.left(now) <= 0
+        """May nothing more go there for a while, however it is spread?
+
+        So it is when the address or its host has had all, or when the table has no room for it.
+        """
+        if self.is_proven(address, now):
+            return False
+        counted = [self._place(address, UNANSWERED_MAX, now)]
+        if not is_loopback(address[0]):
+            counted.append(self._place((address[0], 0), HOST_UNANSWERED_MAX, now))
+        return any(each is None or each.left(now) <= 0 for each in counted)
 
     def begin_anew(self) -> None:
         """A person wants to join: what an earlier wish has asked in vain does not count against this one."""
