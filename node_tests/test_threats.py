@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import re
@@ -282,9 +283,14 @@ class Soak(test_network.Story):
         self.early = self.held()
 
     def held(self):
-        """The most that one of them holds, and the descriptors of all together, for each of them."""
-        descriptors = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
-        return max(map(held_bytes, self.here())), descriptors / len(self.here())
+        """The most bytes that one of them holds, and the most descriptors that one of them has in its folder."""
+        opened = []
+        for number in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else ():
+            with contextlib.suppress(OSError):      # the listing's own
+                opened.append(os.readlink(f"/proc/self/fd/{number}"))
+        folders = [os.path.join(node.library.folder, "") for node in self.here()]
+        descriptors = [sum(path.startswith(folder) for path in opened) for folder in folders]
+        return max(map(held_bytes, self.here())), max(descriptors)
 
 
 def test_nothing_grows_in_a_long_life():
