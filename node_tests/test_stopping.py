@@ -32,8 +32,8 @@ def test_ctrl_z_gives_the_terminal_back_and_fg_shows_the_line_that_was_being_typ
         assert "> T draft" not in lines and not any(line.startswith("R lab.iso") for line in lines)
         window.type("seen\r")
         window.shows("the shell read seen")
-        lines = window.until(lambda lines: lines[-1] == "> T draft" and lines[-2].startswith("R lab.iso"))
-        assert window.screen.cursor() == (len(lines) - 1, len("> T dra"))
+        window.until(lambda lines: lines[-1] == "> T draft" and lines[-2].startswith("R lab.iso")
+                     and window.screen.cursor() == (len(lines) - 1, len("> T dra")))
         window.type("\x15")                                 # Ctrl-U clears what stands before the cursor
         window.until(lambda lines: lines[-1] == "> ft")
         window.tell(Joined("bo", 2))
