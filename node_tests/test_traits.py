@@ -144,6 +144,22 @@ def test_the_owners_execute_bit_and_the_time_travel_and_no_other_bit(lab, mesh):
 
 
 @needs_posix
+def test_a_copy_made_here_is_as_its_original_and_not_as_what_came_under_its_name_before(lab):
+    lab.node("ana")
+    bo, cy = lab.node("bo"), lab.node("cy")
+    make(bo, "run", content(5000), OLD, 0o755)
+    bo.scan()
+    assert isinstance(cy.fetched("run"), DownloadDone) and seen(cy, "run") == (0o744, OLD)
+    os.remove(os.path.join(cy.folder, "run"))
+    make(cy, "mine", content(4000, 2), OLD + 5)
+    make(bo, "run", content(4000, 2), OLD + 9)
+    cy.scan()
+    bo.scan()
+    done = cy.fetched("run")
+    assert done.moved == 0 and seen(cy, "run") == (0o644, OLD + 5)
+
+
+@needs_posix
 def test_a_touch_or_a_mode_splits_no_swarm(lab):
     lab.node("ana", shared={"d/a": b"1", "x": b"2"})
     bo = lab.node("bo", shared={"d/a": b"1", "x": b"2"})

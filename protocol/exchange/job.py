@@ -387,6 +387,7 @@ class FileJob(Job):
         if self.end_state:  # cancelled while another job wished for the same
             return
         is_cached = self._around.holdings.is_cached(self.entry.file_id)
+        self._expect(self.entry.name, self._around.holdings.traits_of(self.entry.file_id))
         prepare = self._preparing.file(self.entry.file_id, self.entry.name, is_cached, self.origin)
         self.is_copying = True
         in_slices(self._around.disk, prepare, self._on_looked, is_over=lambda: self.end_state)
@@ -410,10 +411,13 @@ class FileJob(Job):
             self.done(here.path, here.was_there, now)
 
     def on_all_pieces(self, fetch: Fetch, now: float) -> None:
-        expect = partial(self._library.expected.file, fetch.name, fetch.hearing.told)
-        self._around.disk.run(expect, lambda *_: None)
+        self._expect(fetch.name, fetch.hearing.told)
         finish = partial(self._library.finish, fetch.file_id, fetch.name, True, self.origin)
         in_slices(self._around.disk, finish, partial(self._on_finished, fetch), is_over=lambda: self.end_state)
+
+    def _expect(self, name: str, told: bytes) -> None:
+        """What comes under this name is as this tells; not as an earlier content that came under it."""
+        self._around.disk.run(partial(self._library.expected.file, name, told), lambda *_: None)
 
     def _on_finished(self, fetch: Fetch, finished: Any, error: Optional[Exception], now: float) -> None:
         self.note(finished)
