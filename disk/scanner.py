@@ -393,8 +393,8 @@ class Scanner:
             if found.fingerprint == shared.fingerprint:
                 self._look_at_change_time(path, found)
             seen = found.name, found.listed, found.is_executable
-            if seen == (shared.name, shared.listed, shared.is_executable):
-                continue
+            if seen == (shared.name, shared.listed, shared.is_executable) or self._is_to_hash(path, found):
+                continue                # what is to be hashed is told once, after that
             self._known[path] = replace(shared, name=seen[0], listed=seen[1], is_executable=seen[2])
             self._step.removed.append(shared)
             self._step.added.append(self._known[path])
@@ -517,10 +517,9 @@ class Scanner:
         """It was hashed; where only something else than its content was changed, nobody need hear of it."""
         self._doubted.discard(path)
         self._changed_ns[path] = found.changed_ns
-        before = self._known.get(path)
-        if before is not None and (before.fingerprint, before.digests) == (found.fingerprint, digests):
-            return
-        self._take(path, shared_file(found.name, path, found.fingerprint, digests, found.listed, found.is_executable))
+        shared = shared_file(found.name, path, found.fingerprint, digests, found.listed, found.is_executable)
+        if self._known.get(path) != shared:
+            self._take(path, shared)
 
     def _hash_opened(self, path: str, found: Found) -> bytes:
         descriptor = open_regular(path)

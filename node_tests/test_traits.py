@@ -160,6 +160,17 @@ def test_a_copy_made_here_is_as_its_original_and_not_as_what_came_under_its_name
 
 
 @needs_posix
+def test_what_changes_its_bytes_and_its_mode_at_once_is_nowhere_what_it_was(lab):
+    lab.node("ana")
+    bo = lab.node("bo")
+    make(bo, "run", content(3000), OLD, 0o755)
+    bo.scan()
+    make(bo, "run", content(4000, 2), OLD + 9)
+    bo.scan()
+    assert [(row.name, row.size) for row in bo.list()] == [("run", 4000)]
+
+
+@needs_posix
 def test_a_touch_or_a_mode_splits_no_swarm(lab):
     lab.node("ana", shared={"d/a": b"1", "x": b"2"})
     bo = lab.node("bo", shared={"d/a": b"1", "x": b"2"})
