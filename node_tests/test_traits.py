@@ -17,15 +17,14 @@ from protocol import messages
 from protocol.content.traits import (
     MTIME_MAX_NS,
     TRAITS_BYTES_MAX,
-    WHY,
     Traits,
     decode_traits,
     encode_traits,
     left_out_in,
-    words_of,
 )
 from protocol.exchange.telling import HEARD_OF_MAX, Hearing, traits_pages
 from protocol.fields import WireError
+from protocol.left_out import WHY, words_of
 from protocol.messages import TraitsPage
 from protocol.results import DownloadDone, LeftOut
 

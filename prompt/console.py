@@ -37,9 +37,8 @@ from prompt.terminal import Terminal
 from protocol import results
 from protocol.addresses import is_loopback_host
 from protocol.looks import cut, safe_text
-from protocol.messages import SAYS_UNCONFIRMED_MAX
+from protocol.results import CHAT_BYTES_MAX, SAYS_UNCONFIRMED_MAX
 
-CHAT_BYTES_MAX = 2048               # what the wire carries
 SCRIPT_SAY_SECONDS = 20.0, 60.0     # of a script's chat: without a line that gets through (a supernode may have to
                                     # be found first), and for all lines said
 SCRIPT_PAUSE_SECONDS = 60.0         # how long a script waits for room on the disk

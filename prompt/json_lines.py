@@ -10,7 +10,7 @@ import json
 from typing import Any, Callable, Dict, Optional
 
 from protocol import results
-from protocol.content.traits import count_left_out
+from protocol.left_out import count_left_out
 
 Object = Dict[str, Any]
 

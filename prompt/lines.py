@@ -6,14 +6,16 @@ Pure: a value goes in, text comes out. Whatever came from another node passes `s
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Set, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Optional, Sequence, Set, Tuple
 
 from protocol import results
-from protocol.content.parts import PartInfo
-from protocol.content.traits import count_left_out, words_of
 from protocol.figures import PathFigures
+from protocol.left_out import count_left_out, words_of
 from protocol.looks import CHAT_COLUMNS_MAX, cut, safe_label, safe_text, skeleton, text_width
-from protocol.messages import CHAT_BYTES_MAX
+from protocol.results import CHAT_BYTES_MAX
+
+if TYPE_CHECKING:
+    from protocol.content.parts import PartInfo
 
 UNFINISHED_MAX = 20  # rows of what lies half here; a folder may have left thousands
 

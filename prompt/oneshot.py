@@ -24,7 +24,7 @@ import time
 from typing import Any, Callable, List, Optional, Set
 
 from prompt import json_lines, lines, verbs
-from prompt.console import CHAT_BYTES_MAX, line_for
+from prompt.console import line_for
 from prompt.output import Ended, Output, OutputLost
 from prompt.readers import IDLE_SECONDS, next_of
 from prompt.session import DOOR_SECONDS, JOIN_SECONDS, LEAVE_SECONDS
@@ -46,6 +46,7 @@ from protocol import mishaps, results
 from protocol.content.names import HIDDEN
 from protocol.content.troubles import FolderInUse
 from protocol.looks import safe_text
+from protocol.results import CHAT_BYTES_MAX
 
 log = mishaps.logger("node")
 

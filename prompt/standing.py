@@ -5,10 +5,12 @@ Pure: no clock; `now` is monotonic seconds.
 
 from __future__ import annotations
 
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 from prompt.lines import count_of, format_part, format_percent, format_size
-from protocol.content.shares import Standing
+
+if TYPE_CHECKING:
+    from protocol.content.shares import Standing
 
 LONG_SECONDS = 3.0                  # of hashing, from which on it is told
 LINES_SECONDS = 30.0                # between two lines where none can be redrawn

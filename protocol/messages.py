@@ -26,12 +26,11 @@ from protocol.fields import (
     Text,
     WireError,
 )
+from protocol.results import CHAT_BYTES_MAX
 
 NODE_ID_SIZE = 8
 NETWORK_ID_SIZE = 16
 NAME_BYTES_MAX = 128  # 32 characters of up to 4 bytes
-CHAT_BYTES_MAX = 2048  # one line of chat (THREATS: C03)
-SAYS_UNCONFIRMED_MAX = 500  # lines of one member that are on their way, or wait to be said
 FILE_NAME_BYTES_MAX = 1024
 REASON_BYTES_MAX = 300
 MEMBERS_MAX = 1024

@@ -6,6 +6,9 @@ from typing import Any, NamedTuple, Optional, Tuple
 
 from protocol.figures import PathFigures
 
+CHAT_BYTES_MAX = 2048  # one line of chat (THREATS: C03)
+SAYS_UNCONFIRMED_MAX = 500  # lines of one member that are on their way, or wait to be said
+
 Address = Tuple[str, int]
 
 
@@ -171,7 +174,7 @@ class Clashes(NamedTuple):
 class LeftOut(NamedTuple):
     """So many files of a folder are not shared, or could not be kept here, for one reason; and one of them."""
 
-    kind: str  # a key of WHY in protocol/content/traits.py, or "other"
+    kind: str  # a key of WHY in protocol/left_out.py, or "other"
     count: int  # type: ignore[assignment]
     example: str = ""
 

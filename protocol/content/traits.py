@@ -9,10 +9,11 @@ Pure.
 from __future__ import annotations
 
 import struct
-from typing import Dict, Iterable, List, NamedTuple, Sequence, Tuple
+from typing import Iterable, List, NamedTuple, Sequence, Tuple
 
 from protocol.content.listing import FOLDER_ENTRIES_MAX
 from protocol.fields import Reader, Text, WireError
+from protocol.left_out import UNKNOWN_KIND, WHY
 from protocol.results import LeftOut
 
 MTIME_MAX_NS = 4_102_444_800 * 10**9   # the beginning of 2100
@@ -31,36 +32,7 @@ class Traits(NamedTuple):
     mtime_ns: int
 
 
-# What is left out, in words for many of a kind. The numbers are told, so they are only ever added to.
-WHY: Dict[str, Tuple[int, str]] = {
-    "name": (1, "names that other systems cannot keep"),
-    "deep": (2, "names or paths that are too long"),
-    "link": (3, "links"),
-    "special": (4, "no ordinary files"),
-    "twin": (5, "names that are one on some systems"),
-    "unreadable": (6, "no permission to read"),
-    "broken": (7, "errors of the disk"),
-    "changing": (8, "still changing"),
-    "huge": (9, "too large"),
-    "many": (10, "too many files"),
-    "here": (11, "names that this machine cannot keep"),     # told by nobody: it is found at the receiver
-}
 _KINDS = {code: kind for kind, (code, _) in WHY.items()}
-UNKNOWN_KIND = "other"                 # of a later version
-UNKNOWN_WORDS = "reasons that this version does not know"
-
-
-def words_of(left_out: Sequence[LeftOut]) -> str:
-    """Why they were left out: the only reason, or each with its number."""
-    words = [(one.count, WHY.get(one.kind, (0, UNKNOWN_WORDS))[1]) for one in left_out]
-    if len(words) == 1:
-        return words[0][1]
-    return ", ".join(f"{text} ({count})" for count, text in words)
-
-
-def count_left_out(left_out: Sequence[LeftOut]) -> int:
-    """How many files it is in all."""
-    return sum(one.count for one in left_out)
 
 
 def encode_traits(left_out: Sequence[LeftOut], files: Iterable[Traits]) -> bytes:

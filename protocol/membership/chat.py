@@ -14,8 +14,9 @@ import collections
 import math
 from typing import Callable, Deque, Dict, List, Optional, Sequence, Tuple
 
-from protocol.messages import SAYS_UNCONFIRMED_MAX, SEQUENCE_MAX, Chat, MemberEntry, Say
+from protocol.messages import SEQUENCE_MAX, Chat, MemberEntry, Say
 from protocol.rates import Bucket
+from protocol.results import SAYS_UNCONFIRMED_MAX
 
 SAYS_PER_SECOND = 15.0  # below what a supernode relays for one member
 SAYS_BURST = 10.0
