@@ -47,7 +47,8 @@ class Conditions:
     """One direction of a path; times in seconds, rates in bytes per second."""
 
     latency: float = 0.001
-    jitter: float = 0.0
+    jitter: float = 0.0  # up to so much extra for each datagram,
+    keeps_order: bool = False  # of which none overtakes another, but those that `reorder` picks
     loss: float = 0.0
     reorder: float = 0.0  # probability of 1-10 ms extra
     duplicate: float = 0.0
@@ -382,6 +383,7 @@ class PacketLink:
     def __init__(self, world: World) -> None:
         self.world = world
         self._free_at = 0.0
+        self._arrived_at = 0.0  # the last datagram that none overtakes
         self._count = 0
         self._tokens = 0.0  # bytes
         self._tokens_at = -math.inf
@@ -415,6 +417,8 @@ class PacketLink:
         arrival = start + conditions.latency + (rng.random() * conditions.jitter if conditions.jitter else 0.0)
         if conditions.reorder and rng.random() < conditions.reorder:
             arrival += rng.uniform(0.001, 0.010)
+        elif conditions.keeps_order:
+            self._arrived_at = arrival = max(arrival, self._arrived_at)
         twice = conditions.duplicate and rng.random() < conditions.duplicate
         return [arrival, arrival] if twice else [arrival]
 

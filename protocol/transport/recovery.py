@@ -22,9 +22,7 @@ from protocol.transport.congestion import Acknowledged, CongestionController
 SEGMENTS_MAX = 42
 
 PACKET_THRESHOLD = 3  # RFC 9002 §6.1.1
-PACKET_THRESHOLD_MAX = 1000  # reordering beyond this is treated as loss
 TIME_THRESHOLD = 9 / 8  # RFC 9002 §6.1.2
-TIME_THRESHOLD_MAX = 2.0
 GRANULARITY = 0.001  # seconds, RFC 9002 §6.1.2
 INITIAL_RTT = 0.1  # seconds; RFC 9002 says 0.333, a lab is a LAN
 MAX_ACK_DELAY = 0.005  # seconds that the receiver may hold an acknowledgement back
@@ -33,7 +31,10 @@ STOOD_STILL = 1.0  # seconds that an alarm may be late; beyond, this process did
 PERSISTENT_CONGESTION_THRESHOLD = 3  # probe timeouts, RFC 9002 §7.6.1
 DATAGRAM_SIZE_BASE = 1200  # RFC 8899 §5.1.2: passes everywhere
 BLACK_HOLE_FLIGHTS = 3  # in which what is larger was lost and nothing of that size arrived: then the path loses it all
-RECORDS_KEPT_RTTS = 2  # a lost packet is remembered so long, to notice that it was not lost
+RECORDS_KEPT = 2  # a lost packet is remembered for so many times the wait, to notice that it was not lost
+LATENESS_KEPT = 10.0  # seconds a bucket, of two, for which the longest that an overtaken packet took is remembered
+LATENESS_SLACK = 1.1
+LATENESS_MAX_RTTS = 3  # an overtaken packet is waited for at most so many round trips
 
 
 class AckViolation(Exception):
@@ -192,6 +193,30 @@ class BlackHole:
         self.arrived_size, self._arrived_to = 0, -1
 
 
+class Lateness:
+    """Do packets overtake each other here, and how late does the one that was overtaken still arrive?
+
+    RACK's reordering window (RFC 8985 §6.2) by what was seen: the longest of the last 10 to 20 seconds.
+    """
+
+    __slots__ = ("_longest", "_since")
+
+    def __init__(self) -> None:
+        self._longest = [0.0, 0.0]  # seconds, of this bucket and the last
+        self._since = 0.0
+
+    def note(self, now: float, took: float) -> None:
+        """A packet that was overtaken took so long and arrived all the same."""
+        if now - self._since > LATENESS_KEPT:
+            self._longest, self._since = [0.0, self._longest[0]], now
+        self._longest[0] = max(self._longest[0], took)
+
+    @property
+    def longest(self) -> float:
+        """Seconds from its sending to its acknowledgement; 0 where none overtook another."""
+        return max(self._longest)
+
+
 class Outcome(NamedTuple):
     """What became of earlier packets, as stream byte ranges."""
 
@@ -213,8 +238,7 @@ class Recovery:
         self.largest_acknowledged = first_packet_number - 1
         self.bytes_in_flight = 0
         self.probe_count = 0  # probe timeouts in a row without an acknowledgement
-        self.packet_threshold = PACKET_THRESHOLD
-        self.time_threshold = TIME_THRESHOLD
+        self.lateness = Lateness()
         self.loss_time = math.inf
         self.last_sent_at = -math.inf
         self._still_until = -math.inf  # this process did not run just before that instant
@@ -273,6 +297,8 @@ class Recovery:
         deadline = self.next_deadline() if now - self.last_sent_at > STOOD_STILL else math.inf
         newly_packets = newly_size = spurious = mtu = 0
         newest: Optional[SentBatch] = None
+        overtaken: Optional[SentBatch] = None  # the newest of those that others overtook
+        before, late = self.largest_acknowledged, math.inf
         seen = self._seen
         for packet_range in ranges:
             if packet_range in seen:
@@ -283,7 +309,7 @@ class Recovery:
                 if was_lost:  # declared lost, and here after all: its bytes are, whatever was sent again meanwhile
                     record.lost &= ~was_lost
                     spurious += bin(was_lost).count("1")
-                    self._widen(record, was_lost)
+                    late = min(late, record.sent_at)
                     outcome.acknowledged.extend(record.stream_ranges(was_lost))
                     self._on_arrived(record, was_lost)
                 if not mask:
@@ -298,9 +324,20 @@ class Recovery:
                         mtu = max(mtu, record.datagram_size)
                 if newest is None or record.first > newest.first:
                     newest = record
+                if record.first + mask.bit_length() - 1 < before:
+                    late = min(late, record.sent_at)
+                    if overtaken is None or record.first > overtaken.first:
+                        overtaken = record
         self._seen = set(ranges)
         largest = ranges[0][1]
-        rtt_sample = self._sample_rtt(newest, largest, ack_delay, deadline, now) if newest is not None else None
+        rtt_sample, is_overtaken = None, False
+        if newest is not None:
+            rtt_sample = self._sample_rtt(newest, largest, ack_delay, deadline, now)
+        if rtt_sample is None and overtaken is not None and not overtaken.mtu_probe:
+            rtt_sample = self._sample_overtaken(overtaken, deadline, now)
+            is_overtaken = rtt_sample is not None
+        if late < math.inf and late >= self._still_until:
+            self.lateness.note(now, now - late)
         self.largest_acknowledged = max(self.largest_acknowledged, largest)
         self.bytes_in_flight -= newly_size
         if spurious:
@@ -312,7 +349,9 @@ class Recovery:
             self.delivered += newly_size
             self._delivered_at = now
             assert newest is not None
-            self._tell_congestion(newest, newly_packets, newly_size, rtt_sample, in_flight_before, now)
+            self._tell_congestion(
+                newest, newly_packets, newly_size, rtt_sample, is_overtaken, in_flight_before, now
+            )
         mtu_lost = self._detect_loss(now, outcome.lost, probes)
         self._settle(now)
         return outcome._replace(mtu_acknowledged=mtu, mtu_lost=mtu_lost, progressed=bool(newly_packets))
@@ -330,6 +369,14 @@ class Recovery:
         self.rtt.on_sample(sample, ack_delay)
         return sample
 
+    def _sample_overtaken(self, overtaken: SentBatch, deadline: float, now: float) -> Optional[float]:
+        """The round trip of one that others overtook: without these, only the lucky ones would count on such a path."""
+        sample = max(now - overtaken.sent_at, 1e-6)
+        if sample > STOOD_STILL and self._was_still_since(overtaken.sent_at, deadline, now):
+            return None
+        self.rtt.on_sample(sample, 0.0)
+        return sample
+
     def _was_still_since(self, sent_at: float, deadline: float, now: float) -> bool:
         """Did this process stand still while the packet was on its way? Then who knows how long that was."""
         if now > deadline + STOOD_STILL:
@@ -337,7 +384,14 @@ class Recovery:
         return sent_at < self._still_until
 
     def _tell_congestion(
-        self, newest: SentBatch, packets: int, size: int, rtt: Optional[float], in_flight_before: int, now: float
+        self,
+        newest: SentBatch,
+        packets: int,
+        size: int,
+        rtt: Optional[float],
+        is_overtaken: bool,
+        in_flight_before: int,
+        now: float,
     ) -> None:
         # As in draft-cheng-iccrg-delivery-rate-estimation §3: neither faster than it was sent, nor than it arrived.
         interval = max(now - newest.delivered_at, newest.sent_at - newest.first_sent_at)
@@ -359,6 +413,8 @@ class Recovery:
                 self.next_packet_number,
                 self.bytes_in_flight,
                 is_limited,
+                is_overtaken,
+                self.loss_delay if self.lateness.longest else 0.0,
             )
         )
 
@@ -396,20 +452,20 @@ class Recovery:
             first, last = record.first + (whole & -whole).bit_length() - 1, record.first + whole.bit_length() - 1
             self.black_hole.on_lost(record.datagram_size, first, last, self.next_packet_number)
 
-    def _widen(self, record: SentBatch, was_lost: int) -> None:
-        """Reordering was taken for loss: tolerate as much from now on (RFC 8985 §6.2)."""
-        oldest = record.first + (was_lost & -was_lost).bit_length() - 1
-        distance = self.largest_acknowledged - oldest + 1
-        self.packet_threshold = min(max(self.packet_threshold, distance + 1), PACKET_THRESHOLD_MAX)
-        self.time_threshold = min(self.time_threshold + 1 / 16, TIME_THRESHOLD_MAX)
+    @property
+    def loss_delay(self) -> float:
+        """Seconds after which a packet that a later one overtook counts as lost (RFC 9002 §6.1.2)."""
+        usual = TIME_THRESHOLD * max(self.rtt.smoothed, self.rtt.latest)
+        late = min(LATENESS_SLACK * self.lateness.longest, LATENESS_MAX_RTTS * self.rtt.smoothed)
+        return max(usual, late, GRANULARITY)
 
     def _detect_loss(self, now: float, lost: List[Tuple[int, int]], probes: int = 0) -> int:
         """Declare lost what RFC 9002 §6.1 says; returns the size of an MTU probe that was lost, or 0.
 
         `probes` is how many probe timeouts in a row went before the acknowledgement that told.
         """
-        delay = max(self.time_threshold * max(self.rtt.smoothed, self.rtt.latest), GRANULARITY)
-        below = self.largest_acknowledged - self.packet_threshold
+        delay = self.loss_delay
+        below = -1 if self.lateness.longest else self.largest_acknowledged - PACKET_THRESHOLD
         self.loss_time = math.inf
         mtu_lost = packets = ranges = 0
         largest_lost = -1
@@ -462,7 +518,8 @@ class Recovery:
     def _settle(self, now: float) -> None:
         """Drop settled records from the front; lost ones stay a while, in case they were not lost."""
         records = self._records
-        forget_before = now - RECORDS_KEPT_RTTS * self.rtt.smoothed - MAX_ACK_DELAY
+        kept = RECORDS_KEPT * (self.loss_delay if self.lateness.longest else self.rtt.smoothed)
+        forget_before = now - kept - MAX_ACK_DELAY
         head = self._head
         while head < len(records):
             record = records[head]
