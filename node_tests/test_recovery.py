@@ -10,7 +10,7 @@ from protocol.transport.cubic import CubicQ
 from protocol.transport.frames import FRAME_SIZE_MAX, StreamViolation
 from protocol.transport.ranges import RangeSet
 from protocol.transport.receiving import GAPS_MAX, ReceiveStream
-from protocol.transport.recovery import MAX_ACK_DELAY, AckViolation, Recovery, RttEstimator, SentBatch
+from protocol.transport.recovery import MAX_ACK_DELAY, AckViolation, Lateness, Recovery, RttEstimator, SentBatch
 from protocol.transport.sending import SendStream
 
 # ---- ranges -------------------------------------------------------------------------------------------------------
@@ -122,16 +122,36 @@ def test_a_batch_partly_lost_is_split_by_its_bits():
     assert sorted(outcome.lost) == [(0, 4000), (8000, 12000)]
 
 
-def test_late_news_of_a_lost_packet_is_a_spurious_loss_and_widens_the_threshold():
-    recovery = recovery_with([10])
+def test_late_news_of_a_lost_packet_is_a_spurious_loss_and_others_are_waited_for_as_long():
+    recovery = recovery_with([10, 10])
     window = recovery.congestion.window
     recovery.on_ack([(105, 107)], 0.0, 0.05)
     assert recovery.packets_lost == 5
     outcome = recovery.on_ack([(100, 107)], 0.0, 0.051)
     assert recovery.packets_spurious == 5
     assert (0, 5000) in outcome.acknowledged
-    assert recovery.packet_threshold == 9  # packet 100 was 8 behind
+    assert recovery.lateness.longest == pytest.approx(0.051)
     assert recovery.congestion.window >= window
+    lost = recovery.on_ack([(115, 117), (100, 107)], 0.0, 0.052).lost
+    assert lost == []  # seven before it are missing, and may only be late
+    assert recovery.next_deadline() == pytest.approx(recovery.loss_delay) and recovery.loss_delay >= 0.051
+
+
+def test_where_packets_overtake_each_other_the_overtaken_tell_the_round_trip_too():
+    recovery = recovery_with([1, 1, 1])
+    recovery.rtt.on_sample(0.1, 0.0)
+    recovery.on_ack([(102, 102)], 0.0, 0.010)
+    recovery.on_ack([(102, 102), (100, 100)], 0.0, 0.050)
+    assert (recovery.rtt.samples, recovery.rtt.latest) == (3, pytest.approx(0.050))
+
+
+def test_how_late_packets_were_is_forgotten_after_a_while():
+    lateness = Lateness()
+    lateness.note(1.0, 0.050)
+    lateness.note(12.0, 0.020)
+    assert lateness.longest == 0.050
+    lateness.note(23.0, 0.010)
+    assert lateness.longest == 0.020
 
 
 def test_without_an_answer_the_probe_timeout_doubles_up_to_its_cap():

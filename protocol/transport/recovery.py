@@ -330,12 +330,11 @@ class Recovery:
                         overtaken = record
         self._seen = set(ranges)
         largest = ranges[0][1]
-        rtt_sample, is_overtaken = None, False
+        rtt_sample = None
         if newest is not None:
             rtt_sample = self._sample_rtt(newest, largest, ack_delay, deadline, now)
         if rtt_sample is None and overtaken is not None and not overtaken.mtu_probe:
             rtt_sample = self._sample_overtaken(overtaken, deadline, now)
-            is_overtaken = rtt_sample is not None
         if late < math.inf and late >= self._still_until:
             self.lateness.note(now, now - late)
         self.largest_acknowledged = max(self.largest_acknowledged, largest)
@@ -349,9 +348,7 @@ class Recovery:
             self.delivered += newly_size
             self._delivered_at = now
             assert newest is not None
-            self._tell_congestion(
-                newest, newly_packets, newly_size, rtt_sample, is_overtaken, in_flight_before, now
-            )
+            self._tell_congestion(newest, newly_packets, newly_size, rtt_sample, in_flight_before, now)
         mtu_lost = self._detect_loss(now, outcome.lost, probes)
         self._settle(now)
         return outcome._replace(mtu_acknowledged=mtu, mtu_lost=mtu_lost, progressed=bool(newly_packets))
@@ -384,14 +381,7 @@ class Recovery:
         return sent_at < self._still_until
 
     def _tell_congestion(
-        self,
-        newest: SentBatch,
-        packets: int,
-        size: int,
-        rtt: Optional[float],
-        is_overtaken: bool,
-        in_flight_before: int,
-        now: float,
+        self, newest: SentBatch, packets: int, size: int, rtt: Optional[float], in_flight_before: int, now: float
     ) -> None:
         # As in draft-cheng-iccrg-delivery-rate-estimation §3: neither faster than it was sent, nor than it arrived.
         interval = max(now - newest.delivered_at, newest.sent_at - newest.first_sent_at)
@@ -413,8 +403,6 @@ class Recovery:
                 self.next_packet_number,
                 self.bytes_in_flight,
                 is_limited,
-                is_overtaken,
-                self.loss_delay if self.lateness.longest else 0.0,
             )
         )
 
