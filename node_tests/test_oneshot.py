@@ -142,6 +142,7 @@ def in_a_folder_of_its_own(tmp_path, monkeypatch):
     (4, ["list", "*.pdf"], {"files": ()}),
     (4, ["share", "no such file"], {}),
     (6, ["get", "lab.iso"], {"error": MemoryError()}),
+    (6, ["get", "lab.iso"], {"error": RuntimeError("can't start new thread")}),
 ])  # fmt: skip
 def test_each_ending_has_its_exit_code_and_leaves_nothing_behind(capsys, tmp_path, code, words, play):
     ended = Play(capsys, *words, **play)

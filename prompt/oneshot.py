@@ -36,12 +36,12 @@ from prompt.settings import (
     EXIT_INTERRUPTED,
     EXIT_NOT_FOUND,
     EXIT_OK,
-    EXIT_OUTPUT,
     NodeError,
     Settings,
     Visit,
     default_name,
 )
+from prompt.shortage import EXIT_SHORT, NO_MEMORY, is_memory_short
 from protocol import mishaps, results
 from protocol.content.names import HIDDEN
 from protocol.content.troubles import FolderInUse
@@ -191,7 +191,7 @@ class OneShot:
             self._temporary = tempfile.mkdtemp(prefix="lab-share-")
         except OSError as error:
             why = (error.strerror or "refused").lower()
-            raise Ended(EXIT_OUTPUT, f"No temporary folder can be made: {why}.") from None
+            raise Ended(EXIT_SHORT, f"No temporary folder can be made: {why}.") from None
         self._join(open_node)
         return verbs.VERBS[self.flags.verb](self)
 
@@ -199,11 +199,11 @@ class OneShot:
         if isinstance(error, OutputLost) and self.output.is_reader_gone and self.flags.verb in ("list", "who"):
             return EXIT_OK                      # it has seen enough
         if isinstance(error, OutputLost):
-            self.output.fail(EXIT_OUTPUT, str(error))
-            return EXIT_OUTPUT
-        if isinstance(error, MemoryError):
-            self.output.fail(EXIT_OUTPUT, "There is not enough memory for this.")
-            return EXIT_OUTPUT
+            self.output.fail(EXIT_SHORT, str(error))
+            return EXIT_SHORT
+        if is_memory_short(error):
+            self.output.fail(EXIT_SHORT, NO_MEMORY)
+            return EXIT_SHORT
         if isinstance(error, Ended):
             self.output.fail(error.code, error.why or self._how_it_stands())
             return error.code

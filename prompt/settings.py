@@ -21,7 +21,6 @@ NAME_LENGTH_MAX = 32                # what the wire carries
 
 EXIT_OK, EXIT_FAILED, EXIT_FLAGS, EXIT_ADDRESS, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
 EXIT_NOT_FOUND, EXIT_INCOMPLETE = 4, 5      # of a one-shot only; piped commands end with EXIT_FAILED
-EXIT_OUTPUT = 6                 # standard output, the disk or the memory takes no more
 
 
 class Settings(NamedTuple):

@@ -15,7 +15,7 @@ import os
 import sys
 from typing import Any, Callable
 
-EXIT_SHORT = 6                      # output or memory
+EXIT_SHORT = 6                      # standard output, the disk or the memory takes no more
 NO_MEMORY = "Too little memory: this node has to end. End other programs, or let it have more (ulimit -v)."
 # What a system says, in a word of its own, when it has no memory for a thread or for a library.
 SHORT_WORDS = ("can't start new thread", "cannot allocate", "failed to map", "out of memory")

@@ -19,8 +19,8 @@ from prompt.settings import (
     EXIT_INTERRUPTED,
     EXIT_NOT_FOUND,
     EXIT_OK,
-    EXIT_OUTPUT,
 )
+from prompt.shortage import EXIT_SHORT
 from protocol import results
 from protocol.content.names import check_name
 from protocol.content.troubles import BadName
@@ -149,7 +149,7 @@ def _fetched(run: Run, fetch: Callable[..., None]) -> int:
     run.wait(lambda: run.ending is not None or has_waited_for_room(run) or run.output.is_lost)
     run.output.check()
     if run.ending is None:
-        raise Ended(EXIT_OUTPUT, "The disk has no room for the rest; what came is kept, the same line goes on.")
+        raise Ended(EXIT_SHORT, "The disk has no room for the rest; what came is kept, the same line goes on.")
     return code_of_ending(run)
 
 
