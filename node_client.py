@@ -40,6 +40,7 @@ from typing import TYPE_CHECKING, Any, Callable, List, Optional, Protocol, Seque
 
 from prompt.console import relative_path
 from prompt.lines import line_for
+from prompt.paths import danger_of
 from prompt.readers import next_of
 from prompt.session import Session
 from prompt.settings import EXIT_FLAGS, NodeError, Settings, Visit, parse_flags
@@ -320,7 +321,7 @@ class Node:
         self._library, self._network = library, network
         is_over = threading.Event()
         visit = settings.visit or Visit(may_found=True, is_sharing=True)
-        scanner = Scanner(visit.scans or library.folder, is_over, is_disk_busy=library.is_busy)
+        scanner = Scanner(visit.scans or library.folder, is_over, is_disk_busy=library.is_busy, danger_of=danger_of)
         self._scanner = ScannerThread(scanner, self._on_scanned, is_over)
         self._links = rdt.Links(network, NodeListener(self))
         self.peer = peer.Peer(

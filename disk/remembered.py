@@ -16,7 +16,7 @@ from typing import Callable, List, NamedTuple, Sequence
 
 from disk.access import open_regular, read_at, remove, write_anew
 from protocol.content.names import HIDDEN
-from protocol.content.troubles import LibraryError, shown
+from protocol.content.troubles import ErrorKind, LibraryError, shown
 
 SHARES_FILE = "shares.json"    # below the hidden folder
 SHARES_MAX = 1000              # paths
@@ -94,6 +94,10 @@ class Remembered:
 
 def _is_path(path: object) -> bool:
     """Is it a path as this program writes it: absolute, and said without detours?"""
+    try:
+        os.fsencode(str(path))
+    except UnicodeEncodeError:                  # half a character: this system has no such name
+        return False
     return isinstance(path, str) and "\0" not in path and os.path.isabs(path) and os.path.normpath(path) == path
 
 
@@ -108,7 +112,7 @@ def why_not(path: str, check: Callable[[str], None]) -> str:
     """Why this is not shared again: it lies elsewhere than it says, needs a person's word, or `check` refuses it."""
     try:
         if is_delicate(path):
-            return f"{shown(path, 1000)} is not shared again by itself: B shares it."
+            return needs_a_word(path).sentence
         if os.path.realpath(path) != path:
             return f"{shown(path, 1000)} is a link now, so it is not shared again."
         if os.path.lexists(path):
@@ -118,6 +122,11 @@ def why_not(path: str, check: Callable[[str], None]) -> str:
     except OSError as error:
         return f"{shown(path, 1000)} cannot be read: {(error.strerror or 'refused').lower()}."
     return ""
+
+
+def needs_a_word(path: str) -> LibraryError:
+    """Why it is not shared again."""
+    return LibraryError(ErrorKind.DENIED, f"{shown(path, 1000)} is not shared again by itself: B shares it.")
 
 
 def is_delicate(path: str) -> bool:

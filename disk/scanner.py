@@ -19,7 +19,7 @@ from typing import Any, Callable, Deque, Dict, List, NamedTuple, Optional, Proto
 
 from disk.access import StillChanging, digest_range, fingerprint_of, no_tick, open_regular, read_member
 from disk.digests import RACY_TIME_NS, DigestStore
-from disk.remembered import Remembered, told, why_not
+from disk.remembered import Remembered, needs_a_word, told, why_not
 from disk.walk import Walk
 from protocol.content.listing import FolderEntry, Pack, PathSet, in_order, more_entry, packs_in
 from protocol.content.names import check_name, is_portable
@@ -114,11 +114,13 @@ class Scanner:
     """Finds and hashes what is shared; owned by one thread, which calls `run_once` again and again."""
 
     def __init__(self, folder: str, stop: Optional[StopFlag] = None, clock: Callable[[], float] = time.monotonic,
-                 is_disk_busy: Callable[[], bool] = lambda: False, rest: Callable[[float], Any] = time.sleep) -> None:
+                 is_disk_busy: Callable[[], bool] = lambda: False, rest: Callable[[float], Any] = time.sleep,
+                 danger_of: Callable[[str], str] = lambda path: "") -> None:
+        """`danger_of` tells why a person would be asked whether a path is meant to be shared; else it is empty."""
         self.folder = os.path.abspath(folder)
         self._stop = stop
         self._clock = clock
-        self._is_disk_busy, self._rest = is_disk_busy, rest
+        self._is_disk_busy, self._rest, self._danger_of = is_disk_busy, rest, danger_of
         self._rested_at = clock()
         self._store = DigestStore(self.folder)
         self._remembered, self._has_recalled = Remembered(self.folder), False
@@ -166,6 +168,12 @@ class Scanner:
             raise LibraryError(kind, f"{shown(real, 1000)} cannot be read: {cause}.") from error
         self._check_apart(real)
         check_name(os.path.basename(real))
+
+    def _check_unasked(self, real: str) -> None:
+        """The same of what is shared again with no word of a person's."""
+        if self._danger_of(real):
+            raise needs_a_word(real)
+        self._check(real)
 
     def remove_path(self, name: str, path: str) -> str:
         """Share no longer what `add_path` has shared, by its name or path; returns its real path.
@@ -339,7 +347,7 @@ class Scanner:
         if self._has_recalled:
             return
         self._has_recalled = True
-        recalled = self._remembered.recall(self._check)
+        recalled = self._remembered.recall(self._check_unasked)
         for path in recalled.shared:
             self._add_extra(path)
         self._missing, self._noted = recalled.missing, (*self._extras, *recalled.missing)
@@ -350,7 +358,7 @@ class Scanner:
         self._missing = [path for path in self._missing if path not in self._extras]
         for path in filter(os.path.lexists, list(self._missing)):
             self._missing.remove(path)
-            refusal = why_not(path, self._check)
+            refusal = why_not(path, self._check_unasked)
             if refusal:
                 self._step.warnings.append(refusal)
             else:

@@ -15,6 +15,7 @@ from disk.scanner import Scanner
 from node_tests.stage.lab import MIB, Lab, content
 from node_tests.test_prompt import quiet_session, script
 from prompt.lines import line_for, unfinished_rows
+from prompt.paths import danger_of
 from prompt.standing import LINES_SECONDS, LONG_SECONDS, Hashing, folder_text
 from protocol.content.names import HIDDEN
 from protocol.content.parts import PartInfo
@@ -154,6 +155,35 @@ def test_a_hostile_list_shares_no_secrets(places, monkeypatch):
         names, warnings = scanned(folder)
         assert names == [] and ["is a link now" in warnings[0], "by itself: B shares it" in warnings[1],
                                 "is shared already" in warnings[2]] == [True] * 3
+
+
+@pytest.mark.skipif(os.name == "nt", reason="such names are names there")
+def test_a_list_with_half_a_character_is_damaged(places):
+    folder, _ = places
+    put(folder, '{"shared": ["/a\\ud800b"]}')
+    names, warnings = scanned(folder)
+    assert names == [] and len(warnings) == 1 and "is damaged" in warnings[0]
+
+
+def test_what_b_asks_about_is_not_shared_again_by_itself_though_it_is_not_hidden(places, monkeypatch):
+    folder, elsewhere = places
+    home = os.path.join(elsewhere, "home")
+    os.makedirs(home)
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, home)
+    key, later, notes = (os.path.join(elsewhere, name) for name in ("id_rsa", "id_dsa", "notes.txt"))
+    with open(key, "wb") as file:
+        file.write(b"key")
+    put(folder, json.dumps({"shared": [key, later, notes]}))
+    scanner = Scanner(folder, danger_of=danger_of)
+    result = scanner.run_once()
+    assert [file.name for file in result.added] == ["notes.txt"]
+    assert f'"{key}" is not shared again by itself: B shares it.' in result.warnings
+    with open(later, "wb") as file:  # it was not there at first
+        file.write(b"key")
+    result = scanner.run_once()
+    assert result.added == [] and result.warnings == [f'"{later}" is not shared again by itself: B shares it.']
+    scanner.close()
 
 
 def test_any_list_at_all_is_read_without_harm(places):
