@@ -276,6 +276,18 @@ def test_only_share_may_open_a_network_and_announces_anything(capsys, tmp_path):
     assert shared.node.peer.shared == [str(tmp_path / "lab.iso")]
 
 
+def test_keys_and_homes_are_not_shared_where_nobody_can_be_asked(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
+    (tmp_path / "home" / ".ssh").mkdir(parents=True)
+    (tmp_path / "notes").write_bytes(b"")
+    for path, why in (("home", "is a whole home folder"), ("home/.ssh", "holds keys or passwords")):
+        refused = Play(capsys, "share", "notes", path)
+        assert refused.code == 1 and refused.node is None and why in refused.err and "who can be asked" in refused.err
+    assert Play(capsys, "share", "notes", ends=(SENT,), outcome="supernode").node.peer.shared == [
+        str(tmp_path / "notes")]
+
+
 def test_what_is_fetched_lands_here_or_where_it_is_told(capsys, tmp_path):
     assert Play(capsys, "get", "lab.iso").settings.folder == os.curdir
     there = Play(capsys, "get", "lab.iso", "--to", str(tmp_path / "new")).settings

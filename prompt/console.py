@@ -62,6 +62,11 @@ def short_path(path: Any) -> str:
     return safe_text(relative_path(os.fspath(path)), 4096)
 
 
+def unasked_line(path: str, danger: str) -> str:
+    """Why a path is not shared where nobody can be asked."""
+    return f"{short_path(path)} {danger}: it is shared only by who can be asked whether that is meant"
+
+
 def line_for(event: Any, folder: str = DEFAULT_FOLDER) -> str:
     """The line that tells a notification, with paths as short as they can be said from here."""
     if isinstance(event, (results.DownloadDone, results.Updated)) and event.clashes and event.clashes.aside:
@@ -539,7 +544,7 @@ class Console:
         if not danger:
             return True
         if not self._life.terminal.is_asking:
-            self.refuse(f"!! {short_path(path)} {danger}: it is shared only by who can be asked whether that is meant")
+            self.refuse(f"!! {unasked_line(path, danger)}")
             return False
         self.say(f"{short_path(path)} {danger}.")
         is_meant = self._life.confirm("Share it with everybody here?")

@@ -24,8 +24,9 @@ import time
 from typing import Any, Callable, List, Optional, Set
 
 from prompt import json_lines, lines, verbs
-from prompt.console import line_for
+from prompt.console import line_for, unasked_line
 from prompt.output import Ended, Output, OutputLost
+from prompt.paths import danger_of
 from prompt.readers import IDLE_SECONDS, next_of
 from prompt.session import DOOR_SECONDS, JOIN_SECONDS, LEAVE_SECONDS
 from prompt.settings import (
@@ -251,6 +252,9 @@ class OneShot:
         for path in flags.paths if flags.verb == "share" else ():
             if not os.path.lexists(path):
                 raise Ended(EXIT_NOT_FOUND, f"{safe_text(path)}  there is no such file or folder")
+            danger = danger_of(path)
+            if danger:
+                raise Ended(EXIT_FAILED, unasked_line(path, danger))
 
     def _settings(self) -> Settings:
         flags = self.flags
