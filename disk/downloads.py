@@ -160,9 +160,9 @@ class Downloads:
         final, old_id = os.path.basename(shared.path), way.old_id
         if old_id:
             self._shared.replaced(old_id, shared.path)
-        yield from way.settle()
         if not was_there:
             self._updates.note(parents, final, asked, (shared.file_id, shared.size), origin)
+        yield from way.settle()                # nobody may wait for its end
         beside = way.why if final != asked else ""
         return Finished(shared.path, was_there, shared, "/".join((*parents, asked)), beside, way.aside, old_id)
 

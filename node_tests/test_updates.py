@@ -235,6 +235,24 @@ def test_what_is_written_into_the_old_version_while_it_moves_comes_back_beside_t
     assert not aside(folder) and not finished.aside
 
 
+def test_what_is_new_is_remembered_though_nobody_waits_for_the_last_look_at_the_old(lib, folder, monkeypatch):
+    fetch(lib, OLD)
+
+    def settle(self):
+        while True:     # a large one, and the download is cancelled meanwhile
+            yield
+
+    with monkeypatch.context() as slow:
+        slow.setattr(updates.Way, "settle", settle)
+        file_id = identity_of(len(NEW), digests_of(NEW))
+        while lib.begin(file_id, len(NEW), digests_of(NEW), label="config") is None:
+            pass
+        lib.write_piece(file_id, 0, NEW)
+        assert not any(lib.finish(file_id, "config", True, ANA) for _ in range(10)) and there(folder) == {"config": NEW}
+    newest = NEW + b" again"
+    assert fetch(lib, newest).aside and there(folder) == {"config": newest}
+
+
 @pytest.mark.parametrize("thing", ["link", "folder", "pipe"])
 def test_what_is_no_ordinary_file_any_more_is_left_alone(lib, folder, tmp_path, monkeypatch, thing):
     if os.name == "nt":
