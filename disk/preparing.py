@@ -6,11 +6,13 @@ long as it is to be called again, after what else waits for the disk.
 
 from __future__ import annotations
 
+from collections import deque
 from functools import partial
-from typing import AbstractSet, Callable, List, NamedTuple, Optional, Union
+from typing import AbstractSet, Callable, Deque, List, NamedTuple, Optional, Union
 
 from disk.downloads import Finished
 from disk.library import Library
+from disk.making import FOLDERS_AT_ONCE
 from protocol.content.listing import FolderEntry, More, Pack, decode_listing, decode_more, in_order, without_more
 from protocol.content.parts import Origin
 from protocol.content.troubles import ErrorKind, LibraryError
@@ -65,6 +67,34 @@ class FolderPreparation:
             return None
         return Prepared(self._library.make_folder(self._name), self._plan.alone, self._plan.packs, troubles,
                         self._plan.more)
+
+
+class MorePreparation:
+    """A disk job in slices: the listing of a folder's other names is read, then its folders are made."""
+
+    def __init__(self, library: Library, name: str, read: Callable[[], bytes]) -> None:
+        self._library = library
+        self._name = name
+        self._read = read
+        self._prepared: Optional[PreparedMore] = None
+        self._folders: Deque[str] = deque()    # still to be made
+
+    def __call__(self) -> Optional[PreparedMore]:
+        if self._prepared is None:
+            self._prepared = self._begin()
+            return None
+        for _ in range(min(FOLDERS_AT_ONCE, len(self._folders))):
+            try:
+                self._library.make_folder(self._folders.popleft())
+            except LibraryError as error:
+                self._prepared.troubles.append(error.sentence.rstrip("."))
+        return None if self._folders else self._prepared
+
+    def _begin(self) -> PreparedMore:
+        entries, left_out = decode_more(self._read())
+        self._library.expected.more(self._name, in_order([*entries, *left_out]))
+        self._folders.extend(f"{self._name}/{entry.path}" for entry in entries if entry.is_folder)
+        return PreparedMore([entry for entry in entries if not entry.is_folder], left_out, [])
 
 
 class Preparing:
@@ -132,22 +162,13 @@ class Preparing:
         alone = [entry for entry in entries if not entry.is_folder and entry.path not in packed]
         return Plan(folders, alone, wanted, more)
 
-    def more(self, name: str, listing: bytes) -> PreparedMore:
-        """On the disk thread: what of a folder's other names is to come, after its folders are made."""
-        entries, left_out = decode_more(listing)
-        self._library.expected.more(name, in_order([*entries, *left_out]))
-        troubles = []
-        for entry in entries:
-            if entry.is_folder:
-                try:
-                    self._library.make_folder(f"{name}/{entry.path}")
-                except LibraryError as error:
-                    troubles.append(error.sentence.rstrip("."))
-        return PreparedMore([entry for entry in entries if not entry.is_folder], left_out, troubles)
+    def more(self, name: str, listing: bytes) -> MorePreparation:
+        """A job for the other names in a folder: makes the folders among them, and tells what is to come."""
+        return MorePreparation(self._library, name, lambda: listing)
 
-    def cached_more(self, file_id: bytes, name: str) -> PreparedMore:
+    def cached_more(self, file_id: bytes, name: str) -> MorePreparation:
         """The same of a listing that is here."""
-        return self.more(name, self._library.contents(file_id))
+        return MorePreparation(self._library, name, partial(self._library.contents, file_id))
 
     def _check_room(self, name: str, missing: List[FolderEntry]) -> None:
         """Refuse a folder that does not fit, before anything of it is here."""

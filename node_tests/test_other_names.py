@@ -6,6 +6,9 @@ import os
 
 import pytest
 
+from disk.library import Library
+from disk.making import FOLDERS_AT_ONCE
+from disk.preparing import Preparing
 from node_tests.stage.lab import content
 from prompt.lines import line_for
 from protocol.content import names
@@ -42,6 +45,19 @@ def files_of(node, top="d"):
 
 def entry(path, data=b"1"):
     return FolderEntry(path, len(data), identity_of(len(data), digests_of(data)), False)
+
+
+def test_many_folders_with_such_names_do_not_keep_others_waiting_for_the_disk(tmp_path):
+    count = 3 * FOLDERS_AT_ONCE
+    listing = encode_more([FolderEntry(f"{number:04d}: empty", 0, b"", True) for number in range(count)])
+    with Library(str(tmp_path)) as library:
+        library.make_folder("d")
+        prepare, made, found = Preparing(library).more("d", listing), [0], None
+        while found is None:
+            found = prepare()
+            made.append(len(os.listdir(tmp_path / "d")))
+    assert made[-1] == count and not found.troubles
+    assert max(after - before for before, after in zip(made, made[1:])) == FOLDERS_AT_ONCE
 
 
 @pytest.mark.parametrize("mesh", [True, False])

@@ -80,10 +80,10 @@ class Preparing(Protocol):
     def relayed_folder(self, listing_id: bytes, name: str, told: bytes = b"") -> Callable[[], Any]:
         """The same of a listing that was being relayed, too: from now on it is in the cache."""
 
-    def more(self, name: str, listing: bytes) -> Any:
+    def more(self, name: str, listing: bytes) -> Callable[[], Any]:
         """Of a folder's files whose names not all can keep: those to come, those to be left out here, sentences."""
 
-    def cached_more(self, file_id: bytes, name: str) -> Any:
+    def cached_more(self, file_id: bytes, name: str) -> Callable[[], Any]:
         """The same of a listing that is here."""
 
     def relayed_pack(self, file_id: bytes, name: str) -> Callable[[], bytes]:

@@ -130,8 +130,7 @@ class FolderJob(Job):
             return
         file_id, size = self._more
         if self._around.holdings.size_of(file_id) is not None:
-            self._around.disk.run(partial(self._preparing.cached_more, file_id, self.entry.name),
-                                  partial(self._on_more, None))
+            self._prepare_more(self._preparing.cached_more(file_id, self.entry.name), None)
         elif self._fetching.is_wished(file_id):
             self._fetching.when_ended(file_id, self._begin_more)
         else:
@@ -140,8 +139,7 @@ class FolderJob(Job):
     def _read_more(self, fetch: Fetch) -> None:
         fetch.unfollow()
         if fetch.store.memory is not None:
-            read = partial(self._preparing.more, self.entry.name, bytes(fetch.store.memory.data))
-            self._around.disk.run(read, partial(self._on_more, fetch))
+            self._prepare_more(self._preparing.more(self.entry.name, bytes(fetch.store.memory.data)), fetch)
         else:  # it was being relayed for somebody, too
             take = self._preparing.relayed_pack(fetch.file_id, fetch.name)
             self._around.disk.run(take, partial(self._on_relayed_more, fetch))
@@ -151,7 +149,10 @@ class FolderJob(Job):
         if error is not None:
             self._on_more(fetch, None, error, now)
         else:
-            self._around.disk.run(partial(self._preparing.more, self.entry.name, data), partial(self._on_more, fetch))
+            self._prepare_more(self._preparing.more(self.entry.name, data), fetch)
+
+    def _prepare_more(self, prepare: Callable[[], Any], fetch: Optional[Fetch]) -> None:
+        in_slices(self._around.disk, prepare, partial(self._on_more, fetch), is_over=lambda: self.end_state)
 
     def _on_more(self, fetch: Optional[Fetch], found: Any, error: Optional[Exception], now: float) -> None:
         """They come like the others; those that this machine cannot keep are told."""
