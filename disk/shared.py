@@ -27,7 +27,7 @@ from protocol.content.shares import SharedFile, SharesById
 from protocol.content.troubles import ErrorKind, LibraryError, is_changed, trouble
 from protocol.fields import Buffer
 
-SLICE_BYTES = 16 * MIB         # read and hashed in one slice: others wait for the disk, too
+HASHED_AT_ONCE = 16 * MIB      # bytes: others wait for the disk, too
 
 
 class SharedFiles:
@@ -87,8 +87,8 @@ class SharedFiles:
             start, length = index * piece_size_of(shared.size), piece_length(shared.size, index)
             hasher, expected = hashlib.sha256(), digest_at(shared.digests, index)
             try:
-                for offset in range(start, start + length, SLICE_BYTES):
-                    count = min(SLICE_BYTES, start + length - offset)
+                for offset in range(start, start + length, HASHED_AT_ONCE):
+                    count = min(HASHED_AT_ONCE, start + length - offset)
                     read = _read_pack if shared.members else self._read_place
                     hasher.update(read(shared, offset, count))
                     yield
@@ -150,12 +150,15 @@ def is_as_announced(shared: SharedFile) -> bool:
 def _read_right(shared: SharedFile, start: int, length: int) -> bytes:
     """Bytes of a piece of what has changed since it was announced, if that piece is still right; else StillChanging.
 
-    What is given is what was hashed: another program may write at the same moment.
+    What is given is what was hashed: another program may write at the same moment. It is hashed in one go and for each
+    span again, so a piece of a huge file (beyond 64 GiB) is too long for that.
     """
     piece_size = piece_size_of(shared.size)
     index = start // piece_size
     first = index * piece_size
     end = first + piece_length(shared.size, index)
+    if end - first > HASHED_AT_ONCE:
+        raise StillChanging
     hasher, data = hashlib.sha256(), bytearray()
     for offset in range(first, end, READ_SIZE):
         block = _read_raw(shared, offset, min(READ_SIZE, end - offset))

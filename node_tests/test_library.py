@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from disk import library, parts, places, room
+from disk import shared as disk_shared
 from disk.access import OPEN_FILES_MAX, write_at
 from disk.library import Library
 from disk.parts import Parts
@@ -919,6 +920,18 @@ def test_what_was_announced_and_still_stands_there_is_served_whatever_else_chang
     with pytest.raises(LibraryError) as refusal:        # of a piece all or nothing, also what of it is right
         lib.read(content.file_id, 1, 100, 10)
     assert refusal.value.kind is ErrorKind.CHANGED
+
+
+def test_a_touched_file_of_huge_pieces_is_not_hashed_anew_for_each_span(lib, folder, monkeypatch):
+    content = Content(300_000)
+    fill(folder, a=content.data)
+    lib.adopt(Scanner(lib.folder).run_once().added)
+    os.utime(folder / "a", ns=(1, 1))
+    monkeypatch.setattr(disk_shared, "HASHED_AT_ONCE", 65535)
+    with pytest.raises(LibraryError) as refusal:
+        lib.read(content.file_id, 0, 7, 100)
+    assert refusal.value.kind is ErrorKind.CHANGED
+    assert lib.read(content.file_id, 4, 7, 100) == content.data[4 * 65536 + 7:][:100]
 
 
 def test_a_pack_is_served_though_one_of_its_files_has_grown(lib, folder):
