@@ -32,7 +32,7 @@ class Traits(NamedTuple):
     mtime_ns: int
 
 
-_KINDS = {code: kind for kind, (code, _) in WHY.items()}
+_KINDS = {code: kind for kind, (code, _) in WHY.items() if kind != "here"}
 
 
 def encode_traits(left_out: Sequence[LeftOut], files: Iterable[Traits]) -> bytes:
