@@ -29,6 +29,7 @@ if __name__ == "__main__":
 
 import argparse
 import concurrent.futures
+import contextlib
 import functools
 import logging
 import queue
@@ -36,7 +37,7 @@ import random
 import signal
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Callable, List, Optional, Protocol, Sequence, Tuple, runtime_checkable
+from typing import TYPE_CHECKING, Any, Callable, Iterator, List, Optional, Protocol, Sequence, Tuple, runtime_checkable
 
 from prompt.console import relative_path
 from prompt.lines import line_for
@@ -454,12 +455,24 @@ def _trouble_of(log_path: Optional[str], trace_path: Optional[str] = None) -> st
     return ""
 
 
+@contextlib.contextmanager
+def _heard(on_short: Callable[[], None]) -> Iterator[None]:
+    """Meanwhile `on_short` is called, on any thread, where one could not go on for lack of memory."""
+    watch = shortage.MemoryWatch(on_short)
+    logging.getLogger().addHandler(watch)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(watch)
+
+
 def _run_once(flags: argparse.Namespace, open_node: Callable[..., Any]) -> Tuple[int, bool]:
     """A one-line form: the exit code, and whether standard output takes no more."""
     from prompt.oneshot import OneShot  # whose JSON nobody waits for who has a prompt
     once = OneShot(flags)
     set_up_signals(once.on_signal)
-    return once.run(open_node), once.output.is_lost
+    with _heard(once.on_memory_short):
+        return once.run(open_node), once.output.is_lost
 
 
 def _run_session(flags: argparse.Namespace, open_node: Callable[..., Any]) -> Tuple[int, bool]:
@@ -468,10 +481,8 @@ def _run_session(flags: argparse.Namespace, open_node: Callable[..., Any]) -> Tu
     set_up_signals(session.on_signal)
     if session.terminal.is_asking and session.terminal.can_redraw:
         session.terminal.stops.hear()
-    watch = shortage.MemoryWatch(session.on_memory_short)
-    logging.getLogger().addHandler(watch)
-    code = session.run(flags, open_node)
-    logging.getLogger().removeHandler(watch)
+    with _heard(session.on_memory_short):
+        code = session.run(flags, open_node)
     if session.trouble:
         shortage.tell(session.trouble)
     return code, session.terminal.is_broken

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import signal
@@ -151,6 +152,26 @@ def test_each_ending_has_its_exit_code_and_leaves_nothing_behind(capsys, tmp_pat
     assert ended.node is None or (ended.node.is_closed and ended.node.peer.has_left)
     assert os.listdir(tmp_path) == []
     assert ended.settings is None or not os.path.exists(ended.settings.visit.scans or ended.settings.folder)
+
+
+def test_where_a_thread_has_no_memory_nobody_waits_for_it(capsys, monkeypatch):
+    from node_client import main
+
+    def open_node(settings, notify):
+        try:
+            raise MemoryError
+        except MemoryError:
+            logging.getLogger("lab.node").exception("an event was dropped")     # and with it the answer
+        node = FakeNode(FakePeer(notify))
+        notify(results.Outcome("joined", ("10.0.0.7", 6020), "ana", 2, ""))
+        node.call = lambda closure: None
+        node.close = lambda timeout: None
+        return node
+
+    monkeypatch.setattr("prompt.oneshot.LEAVE_SECONDS", 0.0)
+    monkeypatch.setattr("node_client.set_up_signals", lambda on_signal: None)
+    assert main(["list"], open_node) == 6
+    assert "Too little memory" in capsys.readouterr().err
 
 
 def test_where_no_temporary_folder_can_be_made_that_is_said(capsys, monkeypatch):

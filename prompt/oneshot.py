@@ -64,7 +64,7 @@ class OneShot:
         self.inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self.node: Any = None
         self.signals: List[int] = []
-        self.is_leaving = False
+        self.is_leaving = self.is_short = False     # is_short: of memory
         self.outcome: Optional[results.Outcome] = None
         self.ending: Optional[Any] = None           # DownloadDone or Stopped of what `get` fetches
         self.row: Optional[results.TransferRow] = None  # how it stands
@@ -89,6 +89,10 @@ class OneShot:
             os._exit(EXIT_INTERRUPTED)
         if not self.is_leaving and number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", 0)):
             self.signals.append(number)
+
+    def on_memory_short(self) -> None:
+        """From any thread: one could not go on without memory, so what is waited for may never come."""
+        self.is_short = True
 
     def on_event(self, event: Any) -> None:
         """Remembers what is waited for, and tells what concerns this verb."""
@@ -147,12 +151,14 @@ class OneShot:
             log.exception("a notification was dropped")
 
     def wait(self, is_met: Callable[[], Any], seconds: float = float("inf")) -> bool:
-        """Waits for it; False when the time is over. A signal ends the run."""
+        """Waits for it; False when the time is over. A signal ends the run, and so does a lack of memory."""
         deadline = self.clock() + seconds
         while not is_met():
             if self.signals and not self.is_leaving:
                 self._pump(0.0)                 # how it stands now
                 raise Ended(EXIT_INTERRUPTED if signal.SIGINT in self.signals else EXIT_FAILED)
+            if self.is_short and not self.is_leaving:
+                raise MemoryError
             if self.clock() > deadline:
                 return False
             self._pump(IDLE_SECONDS)
