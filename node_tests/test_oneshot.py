@@ -272,6 +272,12 @@ def test_results_go_to_standard_output_and_all_else_to_standard_error(capsys):
     assert stopped.out == "" and stopped.err.endswith("1.0 kB kept; the same line goes on with it\n")
 
 
+def test_of_a_file_for_standard_output_nothing_is_kept_and_nothing_else_is_said(capfd, tmp_path):
+    stopped = Play(capfd, "get", "lab.iso", "-", ends=(STOPPED,))
+    assert stopped.err == "!! lab.iso  stopped at 25%: ana left and nobody else has it\n"
+    assert stopped.code == 1 and os.listdir(tmp_path) == []
+
+
 def test_what_goes_wrong_with_one_line_about_the_network_ends_nothing(capsys):
     odd = results.Notice(None)  # nobody tells such a thing
     assert Play(capsys, "get", "lab.iso", ends=(odd, DONE)).code == 0

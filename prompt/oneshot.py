@@ -120,6 +120,8 @@ class OneShot:
         """This is how the transfer ended."""
         self.ending = event
         if isinstance(event, results.Stopped):
+            if self.output.is_stream:           # what came is removed at the end: there is no going on
+                event = event._replace(kept=False)
             again = f"{safe_text(event.name)} goes on"
             told = line_for(event).replace(f"; R {again}", "; the same line goes on with it")
             self.output.aside(event, told)

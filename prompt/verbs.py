@@ -149,7 +149,8 @@ def _fetched(run: Run, fetch: Callable[..., None]) -> int:
     run.wait(lambda: run.ending is not None or has_waited_for_room(run) or run.output.is_lost)
     run.output.check()
     if run.ending is None:
-        raise Ended(EXIT_SHORT, "The disk has no room for the rest; what came is kept, the same line goes on.")
+        kept = "" if run.output.is_stream else "; what came is kept, the same line goes on"
+        raise Ended(EXIT_SHORT, f"The disk has no room for the rest{kept}.")
     return code_of_ending(run)
 
 
