@@ -24,7 +24,7 @@ from protocol.content.listing import (
 )
 from protocol.content.pieces import digests_of, identity_of
 from protocol.content.troubles import BadName, LibraryError
-from protocol.results import DownloadDone, LeftOut
+from protocol.results import DownloadDone, LeftOut, UploadDone
 
 pytestmark = pytest.mark.skipif(names.IS_STRICT, reason="this system cannot keep such names")
 DEEP = "/".join("abcdefghij" * 5) + "/x"
@@ -76,6 +76,13 @@ def test_all_of_it_travels_between_machines_that_can_keep_it(lab, mesh):
     assert not any(name.startswith(".") for name in os.listdir(os.path.join(cy.folder, "d")))
     cy.scan()
     assert [row.sources for row in cy.list("d")] == [2 + (not mesh)]    # the same here, and in the cache
+    lab.run(5.0)
+    if mesh:
+        (sent,) = bo.told(UploadDone)       # one folder, whatever it has been made of
+        assert (sent.name, sent.size) == ("d", sum(map(len, FOLDER.values()))) and sent.is_confirmed
+        cy.quit()
+        lab.run(1.0)
+        assert len(bo.told(UploadDone)) == 1
 
 
 def test_a_file_by_itself_travels_too(lab):

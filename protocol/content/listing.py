@@ -205,6 +205,12 @@ def ids_in(listing: bytes) -> FrozenSet[bytes]:
     return ids_of(entries, packs) | ({more.file_id} if more is not None else frozenset())
 
 
+def ids_of_more(listing: bytes) -> FrozenSet[bytes]:
+    """Every content that the listing of all other names in a folder names."""
+    kept, others = decode_more(listing)
+    return ids_of([*kept, *others], ())
+
+
 def ids_of(entries: Iterable[FolderEntry], packs: Iterable[Pack]) -> FrozenSet[bytes]:
     """The same, of a listing that is decoded already."""
     return frozenset(entry.file_id for entry in entries if entry.file_id) | {pack.file_id for pack in packs}

@@ -20,7 +20,7 @@ from functools import partial
 from typing import AbstractSet, Any, Callable, Deque, Dict, List, NamedTuple, Optional, Protocol, Sequence, Tuple
 
 from protocol import mishaps
-from protocol.content.listing import decode_listing, ids_in, ids_of
+from protocol.content.listing import decode_listing, ids_in, ids_of, ids_of_more
 from protocol.content.shares import ScanResult, SharedFile, SharesById, why_left_out
 from protocol.content.traits import left_out_in
 from protocol.content.troubles import LibraryError
@@ -109,6 +109,11 @@ class Holdings:
     def files_in(self, file_id: bytes) -> AbstractSet[bytes]:
         """The contents in a folder that this node serves; none for a file."""
         return self._contents.get(file_id, NOTHING)
+
+    def is_other_names(self, file_id: bytes) -> bool:
+        """Is this the listing of those names in a folder that not all can keep?"""
+        here = self._shared.first(file_id)
+        return here is not None and here.is_folder and not here.listed
 
     def total_of(self, file_id: bytes) -> int:
         """The bytes of all files in a folder that is here; 0 for others."""
@@ -239,7 +244,10 @@ class Holdings:
         """On the disk thread; what is in the folders that came."""
         self._library.withdraw(removed)
         self._library.adopt(added)
-        return {shared.file_id: ids_in(shared.listing) for shared in added if shared.is_folder and shared.listed}
+        listings = [shared for shared in added if shared.is_folder]
+        others = {shared.file_id: ids_of_more(shared.listing) for shared in listings if not shared.listed}
+        found = {shared.file_id: ids_in(shared.listing) for shared in listings if shared.listed}
+        return {file_id: ids.union(*(others[one] for one in ids & others.keys())) for file_id, ids in found.items()}
 
     def _on_scan_applied(self, contents: Any, error: Optional[Exception], now: float) -> None:
         if error is None:

@@ -426,7 +426,9 @@ class Serving:
         fetch = self._in_memory(file_id)
         if fetch is not None and fetch.folder is not None:  # not announced here yet
             return self._counted_with(upload, fetch.folder)
-        if file_id not in upload.folders and self.holdings.files_in(file_id):
+        if file_id not in upload.folders and (
+            self.holdings.files_in(file_id) or self.holdings.is_other_names(file_id)
+        ):
             upload.folders.append(file_id)
         return next((folder for folder in upload.folders if file_id in self.holdings.files_in(folder)), file_id)
 
