@@ -312,8 +312,10 @@ class Screen:
             raise AssertionError(f"the screen does not know {argument}{final}")
 
     def lines(self) -> list:
+        """The rows down to the last that shows something; of a blank screen its first, as an editor blanks it
+        between two looks."""
         lines = ["".join(row).rstrip() for row in self.cells]
-        while lines and not lines[-1]:
+        while len(lines) > 1 and not lines[-1]:
             lines.pop()
         return lines
 
