@@ -142,6 +142,40 @@ def folder_in(root: str, components: List[str], is_synced: bool = True,
         yield place
 
 
+class LastFolder:
+    """`folder_in` for many files one after the other: what was opened last stays open while its path leads there."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self._components: List[str] = []
+        self._place: Optional[Folder] = None
+        self._status: Optional[os.stat_result] = None
+        self._open = contextlib.ExitStack()
+
+    def __enter__(self) -> LastFolder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def at(self, components: List[str]) -> Folder:
+        """This folder below the root, not flushed; it is open until another is asked for."""
+        if self._place is None or components != self._components or not self._leads_there(self._place):
+            self._open.close()
+            self._place = None
+            self._place = self._open.enter_context(folder_in(self._root, components, is_synced=False))
+            self._components, self._status = components, os.lstat(self._place.path)
+        else:
+            self._place.is_new = False
+        return self._place
+
+    def _leads_there(self, place: Folder) -> bool:
+        """Nobody moved or removed it meanwhile, or put a link in its place."""
+        with contextlib.suppress(OSError):
+            return self._status is not None and os.path.samestat(os.lstat(place.path), self._status)
+        return False
+
+
 def candidates_of(name: str) -> Iterator[str]:
     """The names that are tried one after the other."""
     stem, extension = os.path.splitext(name)

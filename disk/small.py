@@ -29,7 +29,7 @@ from disk.downloads import Downloads, Finished
 from disk.expected import Expected
 from disk.flushing import Beside, Flush, Unflushed, flush_paths
 from disk.looking import find_twin, is_twin
-from disk.places import folder_in, give_name
+from disk.places import LastFolder, give_name
 from disk.room import Room
 from disk.shared import SharedFiles
 from disk.steps import Steps, at_once
@@ -69,20 +69,21 @@ class SmallFiles:
         position, view = 0, memoryview(data)
         with contextlib.ExitStack() as stack:
             for entry, number in zip(entries, self._numbers):
-                content = view[position:position + entry.size]
-                position += entry.size
                 path = os.path.join(self._hidden, f"small-{number}")
                 stack.callback(remove, path)
-                written.append((entry, path, self._write(entry, path, content)))
+                written.append((entry, path, self._write(entry, path, view[position:position + entry.size])))
+                position += entry.size
             flush = Flush(self._beside.flush)
             flush.begin(flush_paths, [path for _, path, digests in written if digests])
             while not flush.is_over():
                 yield
+            below = stack.enter_context(LastFolder(self._folder))
             for entry, path, digests in written:
                 try:
                     if not digests:
                         raise LibraryError(ErrorKind.MALFORMED, "It did not come as it was announced.")
-                    named = yield from self._naming(f"{place}/{entry.path}", path, entry.size, digests, origin)
+                    content = Content(entry.file_id, entry.size, digests)
+                    named = yield from self._naming(below, f"{place}/{entry.path}", path, content, origin)
                     kept.append(named)
                 except LibraryError as error:
                     kept.append(error)
@@ -97,17 +98,18 @@ class SmallFiles:
             self._room.with_room(partial(_write_anew, path, content))
         return digests
 
-    def _naming(self, name: str, path: str, size: int, digests: bytes, origin: Optional[Origin]) -> Steps[Finished]:
+    def _naming(self, below: LastFolder, name: str, path: str, content: Content, origin: Optional[Origin]
+                ) -> Steps[Finished]:
         """Give a flushed file its final name, if it still holds what was written; where the same stands, that is it."""
         *parents, last = check_name(name).split("/")
-        same = Content(identity_of(size, digests), size, digests)
-        twins = at_once(find_twin(same, os.path.join(self._folder, *parents), last))
+        twins = at_once(find_twin(content, os.path.join(self._folder, *parents), last))
         way = yield from self._updates.way_for(parents, last, None if twins else origin)
         with speaking(f"save {shown(name)}"), contextlib.ExitStack() as stack:
             descriptor = open_regular(path)
             stack.callback(os.close, descriptor)    # open, so that its inode names nothing else until it is confirmed
             status = os.fstat(descriptor)
-            is_right = holds(descriptor, size, digests) and stamp_of(os.fstat(descriptor)) == stamp_of(status)
+            is_right = (holds(descriptor, content.size, content.digests)
+                        and stamp_of(os.fstat(descriptor)) == stamp_of(status))
             if not is_right:
                 raise LibraryError(ErrorKind.CHANGED, f"{shown(name)} was changed here by another program.")
             traits = self._expected.of(name)
@@ -116,14 +118,14 @@ class SmallFiles:
                 status = os.fstat(descriptor)
             if os.name == "nt":
                 stack.pop_all().close()
-            place = stack.enter_context(folder_in(self._folder, parents, is_synced=False))
+            place = below.at(parents)
             stack.enter_context(way.undone_by_failure(place))
             final, was_there = give_name(place, path, status, last, partial(is_twin, twins), False, way.make)
             final_path = os.path.join(place.path, final)
         if not was_there:
             self._unflushed.add(final_path, *[place.path] * place.is_new)       # their names
         found = twins[final] if was_there else fingerprint_of(status)
-        shared = shared_file("/".join((*parents, final)), final_path, found, digests, False,
+        shared = shared_file("/".join((*parents, final)), final_path, found, content.digests, False,
                              not was_there and is_executable(status))
         self._shared.adopt([shared])
         return (yield from self._downloads.finished(shared, was_there, parents, last, way, origin))

@@ -21,6 +21,7 @@ from disk import shared as disk_shared
 from disk.access import OPEN_FILES_MAX, write_at
 from disk.library import Library
 from disk.parts import Parts
+from disk.places import LastFolder
 from disk.room import Room
 from disk.scanner import Scanner
 from disk.sequential import SequentialReader, SequentialWriter
@@ -1216,3 +1217,21 @@ def test_reader_notices_a_change_and_refuses_what_is_no_file(tmp_path):
 def test_sizes_read_like_a_person_writes_them():
     assert [size_text(size) for size in (0, 999, 1000, 80_000_000, 999_960_000, 4_200_000_000, 1 << 60)] == [
         "0 B", "999 B", "1.0 kB", "80.0 MB", "1.0 GB", "4.2 GB", "1152.9 PB"]
+
+
+@needs_posix
+def test_a_folder_that_stays_open_for_many_files_is_looked_for_anew_where_its_path_leads_elsewhere(tmp_path):
+    (tmp_path / "outside").mkdir()
+    with LastFolder(str(tmp_path)) as below:
+        first = below.at(["photos", "may"])
+        assert first.is_new and below.at(["photos", "may"]) is first and not first.is_new
+        (tmp_path / "photos" / "may").rename(tmp_path / "june")
+        second = below.at(["photos", "may"])
+        assert second is not first and second.is_new and (tmp_path / "photos" / "may").is_dir()
+        (tmp_path / "photos" / "may").rmdir()
+        (tmp_path / "photos" / "may").symlink_to(tmp_path / "outside")
+        with pytest.raises(OSError):
+            below.at(["photos", "may"])
+        (tmp_path / "photos" / "may").unlink()
+        assert below.at(["photos", "may"]).is_new
+    assert not os.listdir(tmp_path / "outside")

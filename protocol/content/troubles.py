@@ -69,7 +69,9 @@ def size_text(size: int) -> str:
 def shown(name: str, longest: int = 60) -> str:
     """Quote a name so that a terminal takes no orders from it."""
     short = name if len(name) <= longest else name[:longest - 3] + "..."
-    return '"' + "".join(c if c.isprintable() else f"\\u{{{ord(c):x}}}" for c in short) + '"'
+    if not short.isprintable():
+        short = "".join(c if c.isprintable() else f"\\u{{{ord(c):x}}}" for c in short)
+    return f'"{short}"'
 
 
 ERRNO_MEANING: Dict[Optional[int], Tuple[ErrorKind, str]] = {
