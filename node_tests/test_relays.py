@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from test_hostile import Outlaw
+from test_hostile import Outlaw, offers_all
 
 from node_tests.stage.lab import Lab, content
 from node_tests.stage.simulator import Conditions
@@ -85,3 +85,41 @@ def test_one_who_has_a_relay_begun_with_a_wrong_size_keeps_nobody_from_the_file(
     assert lab.world.run_until(lambda: ana.peer.fetching.relays.offered.total, lab.world.now + 5)
     done = (cy if who == "one with its mesh off" else ana).fetched("want.bin")
     assert isinstance(done, DownloadDone), done
+
+
+@pytest.mark.parametrize("answer", [
+    pytest.param(lambda x, link, wanted: None, id="mute"),
+    pytest.param(lambda x, link, wanted: x.say(link, messages.Queued(0)), id="busy"),
+    pytest.param(lambda x, link, wanted: x.say(link, messages.PieceRefused(wanted.file_id, wanted.index, 3)),
+                 id="refuses"),
+])
+def test_one_who_only_could_give_keeps_nobody_from_those_who_give_by_way_of_the_supernode(lab, answer):
+    """All who have it have their mesh off, but for a liar: the second search goes by way of the supernode (G06)."""
+    data = content(300_000)
+    ana = lab.node("ana")
+    lab.node("bo", shared={"lab.iso": data}, mesh=False)
+    cy = lab.node("cy")
+    x = offers_all(Outlaw(lab).join(ana), data)
+    x.asked = lambda link, wanted: answer(x, link, wanted)
+    assert cy.fetch("lab.iso").kind == "started"
+    assert lab.world.run_until(lambda: cy.told(DownloadDone), lab.world.now + 8)
+    assert cy.told(DownloadDone)[0].by_way_of == "ana" and cy.read("lab.iso") == data and x.served
+
+
+def test_a_liar_that_has_no_piece_keeps_nobody_from_them_either(lab):
+    data = content(300_000)
+    ana = lab.node("ana")
+    lab.node("bo", shared={"lab.iso": data}, mesh=False)
+    cy = lab.node("cy")
+    x = offers_all(Outlaw(lab).join(ana), data)
+    hears = x.hears
+
+    def has_nothing(link, message):
+        if isinstance(message, messages.PieceMapRequest):
+            x.say(link, messages.PieceMap(message.file_id, False, b""))
+        else:
+            hears(link, message)
+
+    x.hears = has_nothing
+    assert cy.fetch("lab.iso").kind == "started"
+    assert lab.world.run_until(lambda: cy.told(DownloadDone), lab.world.now + 8) and x.served

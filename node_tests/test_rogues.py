@@ -374,6 +374,11 @@ def test_a_greedy_and_a_lying_member_harm_nobody(seed):
     play(seed)
 
 
+@pytest.mark.parametrize("seed", [246, 395], ids=["it has no piece", "it has all and gives none"])
+def test_a_liar_alone_has_its_mesh_on_and_those_who_have_the_file_have_it_off(seed):
+    play(seed)
+
+
 @pytest.mark.parametrize("failing, code, verdict", [((), 0, "all of 3 held"), ((2,), 1, "1 of 3 failed: [2]")])
 def test_the_command_tells_by_its_last_line_and_exit_code_whether_all_held(monkeypatch, capsys, failing, code, verdict):
     def played(seed, trace):

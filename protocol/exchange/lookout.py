@@ -84,12 +84,11 @@ class Lookout:
 
     def search(self, now: float) -> None:
         """Ask the supernode who has it."""
-        is_served = self._is_served()
-        must_go_via = not self._around.members.mesh or (self._wants_via and not is_served)
+        must_go_via = not self._around.members.mesh or (self._wants_via and not self._is_given(now))
         self.is_via = must_go_via and not self._around.members.is_supernode
         self._around.members.send_to_supernode(self.content._replace(via_supernode=self.is_via))
         self.search_at = now + self._interval
-        self._interval = min(2 * self._interval, SEARCH_INTERVAL_MAX) if is_served else SEARCH_INTERVAL
+        self._interval = min(2 * self._interval, SEARCH_INTERVAL_MAX) if self._is_served() else SEARCH_INTERVAL
 
     def search_soon(self, now: float) -> None:
         """Those who are asked already may have all of it."""
@@ -115,7 +114,7 @@ class Lookout:
         """One whose mesh is off has it; True if the search by way of the supernode is to come soon."""
         self._wants_via = True
         is_asking = any(not link.is_fellow(self.content.file_id) for link in self._links.of(self.content.file_id))
-        if self.is_via or is_asking or self._is_served():
+        if self.is_via or is_asking or self._is_given(now):
             return False
         self.search_at = min(self.search_at, now + VIA_AFTER)
         return True
@@ -246,6 +245,15 @@ class Lookout:
 
     def _is_served(self) -> bool:
         return any(self._is_giving(source) for source in self._download.sources.values())
+
+    def _is_given(self, now: float) -> bool:
+        """Has a source come, or given something, since the last search? One that only could is no reason to do without
+        those who give by way of the supernode: it may be lying, or have us wait.
+        """
+        return any(
+            self._is_giving(source) and now - source.news_at < SEARCH_INTERVAL
+            for source in self._download.sources.values()
+        )
 
     def _is_giving(self, source: Source) -> bool:
         """May it have something for us? One who fetches the content itself has it when it says so."""
