@@ -47,7 +47,7 @@ from prompt.session import Session
 from prompt.settings import EXIT_FLAGS, NodeError, Settings, Visit, parse_flags
 from prompt.terminal import Terminal
 from protocol import mishaps, results
-from protocol.addresses import is_loopback_host
+from protocol.addresses import is_loopback
 from protocol.fields import Address, Buffer
 from protocol.looks import safe_text
 from protocol.network import DoorListener
@@ -249,7 +249,7 @@ def own_addresses(ip: Optional[str] = None) -> List[str]:
     found = [own for own, _ in interfaces.interfaces()]
     if ip and interfaces.address_towards(ip) == ip:    # not by bind(): some systems grant that for any address
         found.append(ip)
-    return [own for own in dict.fromkeys(found) if not is_loopback_host(own)]
+    return [own for own in dict.fromkeys(found) if not is_loopback(own)]
 
 
 def log_handler(path: str) -> logging.FileHandler:
@@ -314,7 +314,7 @@ class Node:
                  network: rdt.NetworkThread, is_port_own: bool) -> None:
         self.folder, self._is_port_own = relative_path(library.folder), is_port_own
         self.ip = interfaces.address_towards(settings.ip or ANY_ROUTE) or next(iter(own_addresses()), "127.0.0.1")
-        self.is_local = is_loopback_host(network.address[0])
+        self.is_local = is_loopback(network.address[0])
         self._thread = NodeThread(time.monotonic)
         self.call = self._thread.call
         self._disk = DiskThread(self._thread)
@@ -420,7 +420,7 @@ def open_node(settings: Settings, notify: Callable[[Any], None]) -> Node:
 def _open_network(settings: Settings) -> Tuple[rdt.NetworkThread, bool]:
     """A socket at the port asked for, or close behind it when it is taken: there newcomers look, too."""
     # An address of this machine alone is kept to it; any other is asked for from all interfaces.
-    ip = settings.ip if settings.ip and is_loopback_host(settings.ip) else "0.0.0.0"
+    ip = settings.ip if settings.ip and is_loopback(settings.ip) else "0.0.0.0"
     is_guest = settings.visit is not None and not settings.visit.may_found
     # Nobody looks for a guest, and the places where people look are left to those who stay.
     for port in (0,) if is_guest else (settings.port, *ports_behind(settings.port), 0):

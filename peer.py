@@ -31,7 +31,7 @@ from functools import partial
 from typing import Any, Callable, Iterator, List, Optional, Protocol, Sequence, Tuple
 
 from protocol import messages, mishaps
-from protocol.addresses import is_loopback_host
+from protocol.addresses import is_loopback
 from protocol.content.parts import PartInfo
 from protocol.content.shares import ScanResult
 from protocol.exchange.contracts import Preparing, Surroundings
@@ -460,7 +460,7 @@ class Peer:
         return self.supernode is not None and not self.supernode.has_ended
 
     def can_serve_at(self, ip: str) -> bool:
-        return is_loopback_host(ip) or ip == self.network.address[0] or ip in self._own_addresses()
+        return is_loopback(ip) or ip == self.network.address[0] or ip in self._own_addresses()
 
     def own_addresses(self) -> Sequence[str]:
         return self._own_addresses()

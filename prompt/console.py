@@ -35,7 +35,7 @@ from prompt.standing import Hashing, folder_text
 from prompt.table import file_lines, fitted, share_table
 from prompt.terminal import Terminal
 from protocol import results
-from protocol.addresses import is_loopback_host
+from protocol.addresses import is_loopback
 from protocol.looks import cut, safe_text
 from protocol.results import CHAT_BYTES_MAX, SAYS_UNCONFIRMED_MAX
 
@@ -654,7 +654,7 @@ class Console:
         except ValueError as error:
             self.refuse(str(error))
             return
-        if self._life.node.is_local and not is_loopback_host(target[0]):
+        if self._life.node.is_local and not is_loopback(target[0]):
             self.refuse("This node was opened for this machine only, at 127.0.0.1; start it anew to go elsewhere.")
             return
         self._life.finish_saying()

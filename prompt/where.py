@@ -13,7 +13,7 @@ import threading
 from typing import Any, Callable, NamedTuple, Optional, Sequence, Tuple
 
 from prompt.readers import next_of
-from protocol.addresses import is_loopback_host
+from protocol.addresses import is_loopback
 from protocol.looks import safe_text
 
 DEFAULT_PORT = 6020
@@ -85,7 +85,7 @@ def check_place(text: str, is_unwanted: Callable[[], Any] = bool) -> Place:
         raise ValueError(f'"{safe_text(host, 60)}" is not an IP address like 10.0.0.7. '
                          "Nor is a machine of that name known here.")
     # Some systems know their own name by 127.0.1.1, where nobody else of this machine is looked for.
-    return Place(check_ip("127.0.0.1" if is_loopback_host(found[0]) else found[0]), number)
+    return Place(check_ip("127.0.0.1" if is_loopback(found[0]) else found[0]), number)
 
 
 def is_name(text: str) -> bool:

@@ -14,15 +14,8 @@ _PRIVATE = [ipaddress.ip_network(block) for block in [*_PRIVATE_BLOCKS.split(), 
 
 
 def is_loopback(ip: str) -> bool:
-    try:
-        return ipaddress.ip_address(ip).is_loopback
-    except ValueError:
-        return False
-
-
-def is_loopback_host(host: str) -> bool:
-    """The same of a host that the socket or the system told: it need not be parsed, in a flood least."""
-    return host.startswith("127.") or host == "::1"
+    """Is it this machine's own? A rule on the text: it is asked in a flood, too, and nothing need be parsed there."""
+    return ip.startswith("127.") or ip == "::1"
 
 
 def may_contact(address: Address, near: Sequence[str]) -> bool:

@@ -8,7 +8,7 @@ import math
 import threading
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
-from protocol.addresses import is_loopback_host
+from protocol.addresses import is_loopback
 from protocol.fields import Address, Buffer
 from protocol.figures import PathFigures
 from protocol.network import DoorListener
@@ -116,7 +116,7 @@ class Links(Face):
         """To the broadcast address of every interface; nothing when the socket is bound to loopback."""
         own = self.address[0]
         for ip, broadcast in interfaces():
-            if not is_loopback_host(ip) and own in ("0.0.0.0", ip):
+            if not is_loopback(ip) and own in ("0.0.0.0", ip):
                 self.send_lone((broadcast, port), message)
 
     def _post(self, action: Callable[[], Any]) -> None:

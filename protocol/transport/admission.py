@@ -13,7 +13,7 @@ import collections
 import hmac
 from typing import Collection, Counter, Hashable, List, Optional
 
-from protocol.addresses import is_loopback_host
+from protocol.addresses import is_loopback
 from protocol.fairness import FairShares
 from protocol.fields import Address
 from protocol.rates import RateLimit
@@ -32,7 +32,7 @@ _SHARE = "another needs its place, and you have most"  # the reason for who give
 
 def person_of(address: Address) -> Hashable:
     """Whose share a connection is part of: its machine's; on this machine each program's."""
-    return address if is_loopback_host(address[0]) else address[0]
+    return address if is_loopback(address[0]) else address[0]
 
 
 class Admission:
@@ -61,7 +61,7 @@ class Admission:
         """What proves, when it comes back, that this address receives; None: there are too many handshakes."""
         host = address[0]
         # The host's own share first: else a single host could use up what there is for all.
-        may_ask = is_loopback_host(host) or self._cookies_per_host.allows(host, now)
+        may_ask = is_loopback(host) or self._cookies_per_host.allows(host, now)
         return self._cookie(packet, address, self._slot(now)) if may_ask and self._cookies.allows("", now) else None
 
     def is_cookie_good(self, packet: InitPacket, address: Address, now: float) -> bool:
@@ -87,7 +87,7 @@ class Admission:
         host = address[0]
         if len(connections) >= self._connections_max and not self._evict(address, "", connections, now):
             return "it has too many connections"
-        is_host_full = not is_loopback_host(host) and self.per_host[host] >= CONNECTIONS_PER_HOST_MAX
+        is_host_full = not is_loopback(host) and self.per_host[host] >= CONNECTIONS_PER_HOST_MAX
         if is_host_full and not self._evict(address, host, connections, now):
             return "too many connections from one machine"
         return ""
