@@ -110,10 +110,8 @@ class Hearsay:
         """
         if self.is_proven(address, now):
             return False
-        counted = [self._place(address, UNANSWERED_MAX, now)]
-        if not is_loopback(address[0]):
-            counted.append(self._place((address[0], 0), HOST_UNANSWERED_MAX, now))
-        return any(each is None or each.left(now) <= 0 for each in counted)
+        counted = self._counted(self._place(address, UNANSWERED_MAX, now), address, now)
+        return not counted or any(each.left(now) <= 0 for each in counted)
 
     def begin_anew(self) -> None:
         """A person wants to join: what an earlier wish has asked in vain does not count against this one."""
@@ -126,17 +124,22 @@ class Hearsay:
 
     def _take(self, place: _Place, address: Address, wanted: int, keep: int, now: float, delay: float = 0.0) -> int:
         """Count so many of the wanted ones as there may be, and say how many; `delay`: until the last has left."""
-        count = min(wanted, place.left(now) - keep)
-        counted = [place]
-        if not is_loopback(address[0]):
-            host = self._place((address[0], 0), HOST_UNANSWERED_MAX, now)
-            if host is None:
-                return 0
-            count = min(count, host.left(now))
-            counted.append(host)
+        counted = self._counted(place, address, now)
+        if not counted:
+            return 0
+        count = max(0, min(wanted, place.left(now) - keep, *(each.left(now) for each in counted)))
         for each in counted:
             each.sent_at += [now + delay] * count
-        return max(0, count)
+        return count
+
+    def _counted(self, place: Optional[_Place], address: Address, now: float) -> List[_Place]:
+        """The entries that count a datagram to this address: `place`, its own, and its host's; none without room."""
+        if place is None:
+            return []
+        if is_loopback(address[0]):  # a whole lab runs on that host, and nobody who could be hurt
+            return [place]
+        host = self._place((address[0], 0), HOST_UNANSWERED_MAX, now)
+        return [] if host is None else [place, host]
 
     def _place(self, address: Address, limit: int, now: float) -> Optional[_Place]:
         """The entry of this address; None when the table is full of addresses that are still counted."""
