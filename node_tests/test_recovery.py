@@ -5,12 +5,13 @@ import random
 
 import pytest
 
+from protocol.rates import RecentMaximum
 from protocol.transport.congestion import Acknowledged
 from protocol.transport.cubic import CubicQ
 from protocol.transport.frames import FRAME_SIZE_MAX, StreamViolation
 from protocol.transport.ranges import RangeSet
 from protocol.transport.receiving import GAPS_MAX, ReceiveStream
-from protocol.transport.recovery import MAX_ACK_DELAY, AckViolation, Lateness, Recovery, RttEstimator, SentBatch
+from protocol.transport.recovery import MAX_ACK_DELAY, REORDERING_KEPT, AckViolation, Recovery, RttEstimator, SentBatch
 from protocol.transport.sending import SendStream
 
 # ---- ranges -------------------------------------------------------------------------------------------------------
@@ -130,7 +131,7 @@ def test_late_news_of_a_lost_packet_is_a_spurious_loss_and_others_are_waited_for
     outcome = recovery.on_ack([(100, 107)], 0.0, 0.051)
     assert recovery.packets_spurious == 5
     assert (0, 5000) in outcome.acknowledged
-    assert recovery.lateness.longest == pytest.approx(0.051)
+    assert recovery.reordering.value == pytest.approx(0.051)
     assert recovery.congestion.window >= window
     lost = recovery.on_ack([(115, 117), (100, 107)], 0.0, 0.052).lost
     assert lost == []  # seven before it are missing, and may only be late
@@ -146,12 +147,12 @@ def test_where_packets_overtake_each_other_the_overtaken_tell_the_round_trip_too
 
 
 def test_how_late_packets_were_is_forgotten_after_a_while():
-    lateness = Lateness()
-    lateness.note(1.0, 0.050)
-    lateness.note(12.0, 0.020)
-    assert lateness.longest == 0.050
-    lateness.note(23.0, 0.010)
-    assert lateness.longest == 0.020
+    reordering = RecentMaximum(REORDERING_KEPT)
+    reordering.note(1.0, 0.050)
+    reordering.note(12.0, 0.020)
+    assert reordering.value == 0.050
+    reordering.note(23.0, 0.010)
+    assert reordering.value == 0.020
 
 
 def test_without_an_answer_the_probe_timeout_doubles_up_to_its_cap():

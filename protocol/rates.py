@@ -1,9 +1,9 @@
-"""So much a second: buckets that fill, limits for each key, and a rate as it is measured."""
+"""So much a second: buckets that fill, limits for each key, a rate as it is measured, and the highest of late."""
 
 from __future__ import annotations
 
 import math
-from typing import Dict, Optional
+from typing import Dict, Optional, Tuple
 
 
 class Bucket:
@@ -95,6 +95,37 @@ class Rate:
 
     def age(self, now: float) -> float:
         return now - self._started_at
+
+
+class RecentMaximum:
+    """The highest value of the last one to two spans of time, in two buckets: O(1) in time and memory; 0 of none."""
+
+    __slots__ = ("_since", "_span", "buckets")
+
+    def __init__(self, span: float) -> None:
+        self.buckets = (0.0, 0.0)  # the highest of the present span and of the one before
+        self._span = span  # seconds
+        self._since = 0.0
+
+    @property
+    def value(self) -> float:
+        return max(self.buckets)
+
+    def note(self, now: float, value: float) -> None:
+        """There was such a value."""
+        highest, before = self.buckets
+        if now - self._since > self._span:
+            highest, before, self._since = 0.0, highest, now
+        self.buckets = (max(highest, value), before)
+
+    def begin_with(self, value: float) -> None:
+        """All before is history; this counts."""
+        self.buckets = (value, 0.0)
+
+    def recall(self, buckets: Tuple[float, float]) -> None:
+        """What these held was forgotten by mistake."""
+        (highest, before), (was_highest, was_before) = self.buckets, buckets
+        self.buckets = (max(highest, was_highest), max(before, was_before))
 
 
 HOSTS_COUNTED_MAX = 1024

@@ -20,7 +20,7 @@ Climbs and drains are in `climbing.py`, what may be concluded from in `evidence.
 from __future__ import annotations
 
 import math
-from typing import List, NamedTuple, Optional
+from typing import NamedTuple, Optional, Tuple
 
 from protocol.transport.climbing import Climb, Drain
 from protocol.transport.congestion import Acknowledged
@@ -38,7 +38,7 @@ class _Saved(NamedTuple):
     ssthresh: float
     window_max: float
     epoch_start: Optional[float]
-    known: List[float]
+    known_rates: Tuple[float, float]
 
 
 class CubicQ:
@@ -337,7 +337,7 @@ class CubicQ:
         if not is_queue and not self._is_heavy():
             return
         self._reacted_below = next_packet_number
-        self._undo = _Saved(self.window, self.ssthresh, self._window_max, self._epoch_start, self._delivery.known)
+        self._undo = _Saved(self.window, self.ssthresh, self._window_max, self._epoch_start, self._delivery.known_rates)
         self._undo_packets = packets
         if self.drain.is_on:
             self.window = self.drain.window_before
@@ -420,7 +420,7 @@ class CubicQ:
         if self._undo is not None and self._undo_packets <= 0:
             self.window = max(self.window, self._undo.window)
             self.ssthresh, self._window_max, self._epoch_start = self._undo[1:4]
-            self._delivery.recall_rates(self._undo.known)
+            self._delivery.recall_rates(self._undo.known_rates)
             self._undo = None
 
     def on_persistent_congestion(self) -> None:

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import collections
 import math
-from typing import Deque, List, Tuple
+from typing import Deque, Tuple
+
+from protocol.rates import RecentMaximum
 
 HEAVY_SAMPLE = 100  # packets: of fewer, no rate of loss is believed
 
@@ -93,13 +95,17 @@ class Delivery:
         # Of rounds that showed one: an application's pause says nothing of the path, however many rounds it lasts.
         self._rates: Deque[float] = collections.deque(maxlen=self.RATES_KEPT - 1)
         self._past_rate = 0.0  # highest of them, bytes per second
-        self.known = [0.0, 0.0]  # highest rates of this bucket and the last, bytes per second
-        self._known_since = 0.0
+        self._known = RecentMaximum(self.KNOWN_FOR)  # bytes per second
 
     @property
     def known_rate(self) -> float:
         """The highest rate of the last 10 to 20 seconds, in bytes per second."""
-        return max(self.known)
+        return self._known.value
+
+    @property
+    def known_rates(self) -> Tuple[float, float]:
+        """The two of which it is the higher one: for `recall_rates`."""
+        return self._known.buckets
 
     @property
     def recent_rate(self) -> float:
@@ -122,10 +128,7 @@ class Delivery:
 
     def note_rate(self, now: float, rate: float) -> None:
         self.round.note_rate(rate)
-        if now - self._known_since > self.KNOWN_FOR:
-            self.known = [0.0, self.known[0]]
-            self._known_since = now
-        self.known[0] = max(self.known[0], rate)
+        self._known.note(now, rate)
 
     def is_round_over(self, largest: int) -> bool:
         """Does an acknowledgement of that packet end the round?"""
@@ -144,11 +147,11 @@ class Delivery:
 
     def forget_rates(self, rounds: int) -> None:
         """The share of before is history; what so many last rounds showed counts."""
-        self.known = [self.rate_of(rounds), 0.0]
+        self._known.begin_with(self.rate_of(rounds))
 
-    def recall_rates(self, known: List[float]) -> None:
+    def recall_rates(self, known_rates: Tuple[float, float]) -> None:
         """They were forgotten by mistake."""
-        self.known = [max(pair) for pair in zip(self.known, known)]
+        self._known.recall(known_rates)
 
     def forget_losses(self) -> None:
         for each in self._rounds:

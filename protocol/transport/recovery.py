@@ -15,6 +15,7 @@ import collections
 import math
 from typing import Deque, Iterator, List, NamedTuple, Optional, Set, Tuple
 
+from protocol.rates import RecentMaximum
 from protocol.transport.congestion import Acknowledged, CongestionController
 
 # 44 datagrams of 1,472 bytes are the most that one segmented send takes (65,507 bytes). With their headers these are
@@ -32,9 +33,9 @@ PERSISTENT_CONGESTION_THRESHOLD = 3  # probe timeouts, RFC 9002 §7.6.1
 DATAGRAM_SIZE_BASE = 1200  # RFC 8899 §5.1.2: passes everywhere
 BLACK_HOLE_FLIGHTS = 3  # in which what is larger was lost and nothing of that size arrived: then the path loses it all
 RECORDS_KEPT = 2  # a lost packet is remembered for so many times the wait, to notice that it was not lost
-LATENESS_KEPT = 10.0  # seconds a bucket, of two, for which the longest that an overtaken packet took is remembered
-LATENESS_SLACK = 1.1
-LATENESS_MAX_RTTS = 3  # an overtaken packet is waited for at most so many round trips
+REORDERING_KEPT = 10.0  # seconds a bucket, of two, for which the longest that an overtaken packet took is remembered
+REORDERING_SLACK = 1.1
+REORDERING_MAX_RTTS = 3  # an overtaken packet is waited for at most so many round trips
 
 
 class AckViolation(Exception):
@@ -193,30 +194,6 @@ class BlackHole:
         self.arrived_size, self._arrived_to = 0, -1
 
 
-class Lateness:
-    """Do packets overtake each other here, and how late does the one that was overtaken still arrive?
-
-    RACK's reordering window (RFC 8985 §6.2) by what was seen: the longest of the last 10 to 20 seconds.
-    """
-
-    __slots__ = ("_longest", "_since")
-
-    def __init__(self) -> None:
-        self._longest = [0.0, 0.0]  # seconds, of this bucket and the last
-        self._since = 0.0
-
-    def note(self, now: float, took: float) -> None:
-        """A packet that was overtaken took so long and arrived all the same."""
-        if now - self._since > LATENESS_KEPT:
-            self._longest, self._since = [0.0, self._longest[0]], now
-        self._longest[0] = max(self._longest[0], took)
-
-    @property
-    def longest(self) -> float:
-        """Seconds from its sending to its acknowledgement; 0 where none overtook another."""
-        return max(self._longest)
-
-
 class Outcome(NamedTuple):
     """What became of earlier packets, as stream byte ranges."""
 
@@ -238,7 +215,9 @@ class Recovery:
         self.largest_acknowledged = first_packet_number - 1
         self.bytes_in_flight = 0
         self.probe_count = 0  # probe timeouts in a row without an acknowledgement
-        self.lateness = Lateness()
+        # Seconds from sending to acknowledgement of one that others overtook, 0 where none was: RACK's reordering
+        # window (RFC 8985 §6.2) by what was seen.
+        self.reordering = RecentMaximum(REORDERING_KEPT)
         self.loss_time = math.inf
         self.last_sent_at = -math.inf
         self._still_until = -math.inf  # this process did not run just before that instant
@@ -331,12 +310,13 @@ class Recovery:
         self._seen = set(ranges)
         largest = ranges[0][1]
         rtt_sample = None
-        if newest is not None:
-            rtt_sample = self._sample_rtt(newest, largest, ack_delay, deadline, now)
+        if newest is not None and self._tells_rtt(newest, largest):
+            rtt_sample = self._sample_rtt(newest, ack_delay, deadline, now)
+        # Without those that others overtook, only the lucky ones would count on such a path.
         if rtt_sample is None and overtaken is not None and not overtaken.mtu_probe:
-            rtt_sample = self._sample_overtaken(overtaken, deadline, now)
+            rtt_sample = self._sample_rtt(overtaken, 0.0, deadline, now)
         if late < math.inf and late >= self._still_until:
-            self.lateness.note(now, now - late)
+            self.reordering.note(now, now - late)
         self.largest_acknowledged = max(self.largest_acknowledged, largest)
         self.bytes_in_flight -= newly_size
         if spurious:
@@ -353,25 +333,17 @@ class Recovery:
         self._settle(now)
         return outcome._replace(mtu_acknowledged=mtu, mtu_lost=mtu_lost, progressed=bool(newly_packets))
 
-    def _sample_rtt(
-        self, newest: SentBatch, largest: int, ack_delay: float, deadline: float, now: float
-    ) -> Optional[float]:
-        """The round trip in seconds, if this acknowledgement tells it."""
+    def _tells_rtt(self, newest: SentBatch, largest: int) -> bool:
         # RFC 9002 §5.1: only the largest number, and only if it is new, tells how long the way was; what was sent
         # before it may have arrived long ago, its acknowledgement lost.
-        is_new = largest > self.largest_acknowledged and newest.first <= largest < newest.first + newest.count
-        sample = max(now - newest.sent_at, 1e-6)
-        if not is_new or (sample > STOOD_STILL and self._was_still_since(newest.sent_at, deadline, now)):
+        return largest > self.largest_acknowledged and newest.first <= largest < newest.first + newest.count
+
+    def _sample_rtt(self, record: SentBatch, ack_delay: float, deadline: float, now: float) -> Optional[float]:
+        """How long it took until this was acknowledged, in seconds; None if nobody knows whose time that was."""
+        sample = max(now - record.sent_at, 1e-6)
+        if sample > STOOD_STILL and self._was_still_since(record.sent_at, deadline, now):
             return None
         self.rtt.on_sample(sample, ack_delay)
-        return sample
-
-    def _sample_overtaken(self, overtaken: SentBatch, deadline: float, now: float) -> Optional[float]:
-        """The round trip of one that others overtook: without these, only the lucky ones would count on such a path."""
-        sample = max(now - overtaken.sent_at, 1e-6)
-        if sample > STOOD_STILL and self._was_still_since(overtaken.sent_at, deadline, now):
-            return None
-        self.rtt.on_sample(sample, 0.0)
         return sample
 
     def _was_still_since(self, sent_at: float, deadline: float, now: float) -> bool:
@@ -444,7 +416,7 @@ class Recovery:
     def loss_delay(self) -> float:
         """Seconds after which a packet that a later one overtook counts as lost (RFC 9002 §6.1.2)."""
         usual = TIME_THRESHOLD * max(self.rtt.smoothed, self.rtt.latest)
-        late = min(LATENESS_SLACK * self.lateness.longest, LATENESS_MAX_RTTS * self.rtt.smoothed)
+        late = min(REORDERING_SLACK * self.reordering.value, REORDERING_MAX_RTTS * self.rtt.smoothed)
         return max(usual, late, GRANULARITY)
 
     def _detect_loss(self, now: float, lost: List[Tuple[int, int]], probes: int = 0) -> int:
@@ -453,7 +425,7 @@ class Recovery:
         `probes` is how many probe timeouts in a row went before the acknowledgement that told.
         """
         delay = self.loss_delay
-        below = -1 if self.lateness.longest else self.largest_acknowledged - PACKET_THRESHOLD
+        below = -1 if self.reordering.value else self.largest_acknowledged - PACKET_THRESHOLD
         self.loss_time = math.inf
         mtu_lost = packets = ranges = 0
         largest_lost = -1
@@ -506,7 +478,7 @@ class Recovery:
     def _settle(self, now: float) -> None:
         """Drop settled records from the front; lost ones stay a while, in case they were not lost."""
         records = self._records
-        kept = RECORDS_KEPT * (self.loss_delay if self.lateness.longest else self.rtt.smoothed)
+        kept = RECORDS_KEPT * (self.loss_delay if self.reordering.value else self.rtt.smoothed)
         forget_before = now - kept - MAX_ACK_DELAY
         head = self._head
         while head < len(records):
