@@ -47,7 +47,7 @@ from prompt.session import Session
 from prompt.settings import EXIT_FLAGS, NodeError, Settings, Visit, parse_flags
 from prompt.terminal import Terminal
 from protocol import mishaps, results
-from protocol.addresses import is_loopback
+from protocol.addresses import is_loopback, shown
 from protocol.fields import Address, Buffer
 from protocol.looks import safe_text
 from protocol.network import DoorListener
@@ -407,7 +407,7 @@ def open_node(settings: Settings, notify: Callable[[Any], None]) -> Node:
     except rdt.RdtError as error:
         library.close()
         raise NodeError(f"No network can be used here: {safe_text(str(error))}.") from error
-    log.info("node at %s:%d, folder %s", *network.address, library.folder)
+    log.info("node at %s, folder %s", shown(network.address), library.folder)
     tell = functools.partial(_tell, notify, library.folder)
     node = Node(settings, tell, library, network, is_port_own)
     for sentence in (library.notice, *library.dropped):

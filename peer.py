@@ -31,7 +31,7 @@ from functools import partial
 from typing import Any, Callable, Iterator, List, Optional, Protocol, Sequence, Tuple
 
 from protocol import messages, mishaps
-from protocol.addresses import is_loopback
+from protocol.addresses import is_loopback, shown
 from protocol.content.parts import PartInfo
 from protocol.content.shares import ScanResult
 from protocol.exchange.contracts import Preparing, Surroundings
@@ -160,7 +160,7 @@ class Peer:
 
         def looked(is_there: bool) -> None:
             if not is_there:
-                text = "Nobody answers at %s:%d; you stay where you are." % (ip, port)
+                text = f"Nobody answers at {shown((ip, port))}; you stay where you are."
                 self.notify(Outcome("nobody", (ip, port), "", self._members.member_count(), text))
                 return
             self._stop_transfers("you left that network", self._now)

@@ -31,6 +31,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from disk.sequential import SequentialReader, SequentialWriter, path_text
 from disk.tracing import TraceFile
+from protocol.addresses import shown
 from protocol.content.troubles import LibraryError
 from protocol.fields import Buffer
 from protocol.transport import controllers
@@ -45,7 +46,7 @@ from sockets.links import Links as Links
 from sockets.messages import Messages
 from sockets.thread import NetworkThread
 from sockets.udp import NO_OFFLOAD as NO_OFFLOAD
-from sockets.udp import RdtError, shown
+from sockets.udp import RdtError
 
 TRACE = "RDT_TRACE"  # in the environment: a file for the packets of every transport (protocol/transport/trace.py)
 LEAVE_TIME = 10.0  # seconds that `with` gives a connection to deliver what was sent

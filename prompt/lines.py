@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Optional, Sequence, Set, Tuple
 
 from protocol import results
+from protocol.addresses import shown
 from protocol.figures import PathFigures
 from protocol.left_out import count_left_out, words_of
 from protocol.looks import CHAT_COLUMNS_MAX, cut, safe_label, safe_text, skeleton, text_width
@@ -120,13 +121,8 @@ def short_id(file_id: bytes) -> str:
     return file_id.hex()[:8]
 
 
-def format_address(address: Tuple[str, int]) -> str:
-    """`10.0.0.7:6020`."""
-    return f"{address[0]}:{address[1]}"
-
-
 def _line_for_outcome(event: results.Outcome, folder: str) -> str:
-    where = format_address(event.address) if event.address else ""
+    where = shown(event.address) if event.address else ""
     if event.kind == "supernode":
         return f"* supernode at {where} (nobody here yet; you are the first). Folder: {folder}"
     if event.kind == "joined":
@@ -310,7 +306,7 @@ def member_cells(row: results.MemberRow) -> Sequence[str]:
     heard = "this is you" if row.is_me else "" if row.heard_ago is None else f"heard {row.heard_ago:.0f} s ago"
     role = row.role + ("" if row.mesh else ", mesh off")
     links = "" if row.links is None else count_of(row.links, "link")
-    return safe_label(row.label), format_address(row.address), role, links, trip, heard
+    return safe_label(row.label), shown(row.address), role, links, trip, heard
 
 
 def transfer_cells(row: results.TransferRow) -> Sequence[str]:

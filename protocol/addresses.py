@@ -13,6 +13,11 @@ _PRIVATE_BLOCKS = "10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 169.254.0.0/16 127.0.
 _PRIVATE = [ipaddress.ip_network(block) for block in [*_PRIVATE_BLOCKS.split(), "::1"]]
 
 
+def shown(address: Address) -> str:
+    """`10.0.0.7:6020`, as a person or a log reads it."""
+    return f"{address[0]}:{address[1]}"
+
+
 def is_loopback(ip: str) -> bool:
     """Is it this machine's own? A rule on the text: it is asked in a flood, too, and nothing need be parsed there."""
     return ip.startswith("127.") or ip == "::1"

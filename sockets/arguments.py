@@ -9,6 +9,7 @@ import threading
 import time
 from typing import Any, Optional, Tuple
 
+from protocol.addresses import shown
 from protocol.fields import Address, Buffer
 from sockets.udp import RdtError
 
@@ -69,7 +70,7 @@ def resolved(address: Tuple[str, int]) -> Address:
     is_pair = isinstance(address, (tuple, list)) and len(address) == 2 and isinstance(address[0], str)
     if not is_pair or not address[0]:
         raise WrongUse(f'cannot connect to {address!r}: an address is a pair, as in connect(("127.0.0.1", 6020))')
-    host, port = address[0], port_of(address[1], f"cannot connect to {address[0]}:{address[1]}", least=1)
+    host, port = address[0], port_of(address[1], f"cannot connect to {shown(address)}", least=1)
     if host == "0.0.0.0":
         raise WrongUse(f"cannot connect to {host}:{port}: that is every address of a machine; take one of them")
     try:

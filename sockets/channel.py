@@ -14,12 +14,13 @@ import threading
 import time
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
+from protocol.addresses import shown
 from protocol.fields import Buffer
 from protocol.transport.connection import BacklogDrained, Connection, ConnectionLost, FrameReceived
 from protocol.transport.frames import FRAME_HEADER_SIZE, Frame
 from sockets.arguments import Deadline, left_of
 from sockets.thread import CLOSED_BY_THIS, CONFIRM_TIME, NetworkThread
-from sockets.udp import RdtError, shown
+from sockets.udp import RdtError
 from sockets.waiting import Arrivals, Over, Waiting
 
 BACKLOG_HIGH = 4 << 20  # bytes at which send blocks its caller

@@ -14,6 +14,7 @@ import itertools
 import threading
 from typing import Callable, Iterator, Optional, Protocol
 
+from protocol.addresses import shown
 from protocol.fields import Buffer
 from protocol.transport.frames import (
     FILE,
@@ -33,7 +34,7 @@ from protocol.transport.frames import (
     number_of,
 )
 from sockets.channel import Channel
-from sockets.udp import RdtError, shown
+from sockets.udp import RdtError
 
 Progress = Callable[[int, int], None]  # (bytes done, size)
 

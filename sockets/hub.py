@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any, Dict, List, Optional, Tuple
 
+from protocol.addresses import shown
 from protocol.fields import Address
 from protocol.transport.connection import Connection, ConnectionLost, Established, State
 from protocol.transport.endpoint import LoneReceived
@@ -15,7 +16,7 @@ from protocol.transport.frames import MESSAGE
 from protocol.transport.packets import CloseCode
 from sockets.channel import Channel, Room, Untold
 from sockets.thread import Face, NetworkThread
-from sockets.udp import RdtError, shown
+from sockets.udp import RdtError
 from sockets.waiting import Over, Waiting
 
 BROADCAST_HIGH = 16 << 20  # bytes at which broadcast waits: it does not stand in line behind one thread's long message

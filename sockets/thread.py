@@ -19,12 +19,13 @@ import time
 from typing import Any, Callable, Dict, List, Optional, Protocol, Tuple
 
 from protocol import mishaps
+from protocol.addresses import shown
 from protocol.transport import controllers
 from protocol.transport.endpoint import Endpoint
 from protocol.transport.flight import Batch
 from protocol.transport.packets import DATAGRAM_SIZE_MAX
 from protocol.transport.trace import TracedEndpoint
-from sockets.udp import Datagrams, RdtError, shown
+from sockets.udp import Datagrams, RdtError
 from sockets.watch import Watch
 
 log = mishaps.logger("rdt")

@@ -43,11 +43,6 @@ class RdtError(Exception):
     """A verb failed; the text names the other side and the cause."""
 
 
-def shown(address: Address) -> str:
-    """An address as such a text names it."""
-    return f"{address[0]}:{address[1]}"
-
-
 def _set(sock: socket.socket, level: int, option: int, value: int) -> bool:
     try:
         sock.setsockopt(level, option, value)

@@ -23,7 +23,7 @@ import math
 from typing import Any, Callable, Dict, Optional, Protocol, Tuple
 
 from protocol import messages
-from protocol.addresses import may_contact
+from protocol.addresses import may_contact, shown
 from protocol.fields import Address
 from protocol.lateness import SLEPT_AFTER
 from protocol.membership.belonging import Bond, Silent
@@ -181,7 +181,7 @@ class Course:
             self._found_network(now)
         else:
             hint = search.hint
-            text = "" if hint is None else f"{hint.name}'s network is at {hint.address[0]}:{hint.address[1]}"
+            text = "" if hint is None else f"{hint.name}'s network is at {shown(hint.address)}"
             self._end_search("nobody", search.target if hint is None else hint.address, text, now)
 
     def _end_search(self, kind: str, address: Optional[Address], text: str, now: float) -> None:

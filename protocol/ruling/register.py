@@ -13,7 +13,7 @@ import math
 from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
 
 from protocol import messages, mishaps
-from protocol.addresses import is_loopback
+from protocol.addresses import is_loopback, shown
 from protocol.fields import Address
 from protocol.hearsay import Hearsay
 from protocol.membership.contracts import Seat
@@ -286,7 +286,8 @@ class Register:
             order = self._new_order()
         line.come(join, NOWHERE if link == LOCAL_LINK else address, order, now)
         self._newcomers.append(line)
-        log.info("took in %s, node %s at %s:%d; %d are here", join.name, join.node_id.hex(), *address, len(self._lines))
+        who, where = join.node_id.hex(), shown(address)
+        log.info("took in %s, node %s at %s; %d are here", join.name, who, where, len(self._lines))
         self._mark(line, now)
         return line
 

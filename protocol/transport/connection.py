@@ -23,7 +23,7 @@ import math
 from typing import Any, List, NamedTuple, Optional, Type
 
 from protocol import fields, mishaps
-from protocol.addresses import is_loopback
+from protocol.addresses import is_loopback, shown
 from protocol.fields import Address, Buffer
 from protocol.figures import PathFigures
 from protocol.transport import packets as wire
@@ -115,7 +115,7 @@ class Connection:
         self._lost_told = False
 
     def __repr__(self) -> str:
-        return f"<Connection to {self.address[0]}:{self.address[1]} {self.state.value}>"
+        return f"<Connection to {shown(self.address)} {self.state.value}>"
 
     # ---- what the endpoint's user does
 
@@ -217,7 +217,7 @@ class Connection:
             self.sending.release()  # nothing of it is sent any more: others may use the room
         if state is State.ESTABLISHED:
             self.endpoint.events.append(Established(self))
-            log.info("connected %s %s:%d", "to" if self.is_client else "by", *self.address)
+            log.info("connected %s %s", "to" if self.is_client else "by", shown(self.address))
         elif state is State.CLOSED:
             self._count_waiting()
             self.endpoint.forget(self)
@@ -227,7 +227,7 @@ class Connection:
             self._lost_told = True
             self.endpoint.events.append(ConnectionLost(self, reason, is_clean))
             ended = "closed" if is_clean else "NOT cleanly closed"
-            log.info("connection to %s:%d %s: %s (%s)", *self.address, ended, reason or "no reason", self.figures())
+            log.info("connection to %s %s: %s (%s)", shown(self.address), ended, reason or "no reason", self.figures())
 
     def _end(self, reason: str, is_clean: bool) -> None:
         self._tell_lost(reason, is_clean)

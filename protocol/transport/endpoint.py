@@ -20,6 +20,7 @@ import random
 from typing import Callable, Counter, Deque, Dict, Iterator, List, NamedTuple, Optional, Tuple, Type, Union
 
 from protocol import mishaps
+from protocol.addresses import shown
 from protocol.buffers import BufferPool
 from protocol.fields import Address, Buffer, WireError
 from protocol.rates import RateLimit
@@ -377,7 +378,7 @@ class Endpoint:
         refusal = self.admission.refusal(address, self._by_local.values(), now) if self.accepts else "it is leaving"
         if refusal:
             self.stats[f"refused: {refusal}"] += 1
-            log.info("refused a connection from %s:%d: %s", *address, refusal)
+            log.info("refused a connection from %s: %s", shown(address), refusal)
             self._reply(address, wire.encode_refused(wire.RefusedPacket(packet.client_id, packet.nonce, refusal)))
             return
         connection = self._new(address, False, now)

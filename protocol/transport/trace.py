@@ -31,6 +31,7 @@ from __future__ import annotations
 
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
+from protocol.addresses import shown
 from protocol.fields import Address, Buffer, WireError
 from protocol.transport import packets as wire
 from protocol.transport.connection import Connection
@@ -67,10 +68,6 @@ def decode_record(line: str) -> Optional[Record]:
     except ValueError:
         return None
     return Record(at, words[1], words[2], {key: value for key, _, value in (word.partition("=") for word in words[3:])})
-
-
-def _shown(address: Address) -> str:
-    return f"{address[0]}:{address[1]}"
 
 
 def plain(text: str) -> str:
@@ -207,7 +204,7 @@ class TracedEndpoint(Endpoint):
     def know_remote(self, connection: Connection) -> None:
         super().know_remote(connection)
         side = "client" if connection.is_client else "server"
-        fields: Fields = {"remote": connection.remote_id.hex(), "address": _shown(connection.address), "side": side}
+        fields: Fields = {"remote": connection.remote_id.hex(), "address": shown(connection.address), "side": side}
         self.tell(self.now, connection.local_id, "opened", fields)
 
     def batches(self, now: float) -> Iterator[Batch]:
@@ -238,4 +235,4 @@ class TracedEndpoint(Endpoint):
         """By this side's id of the connection, whichever side's the packet carries."""
         known = self._by_remote.get((address, wire_id))
         name = (known.local_id if known is not None else wire_id).hex() or "-"
-        return encode_record(now, name, event, {"address": _shown(address), **fields})
+        return encode_record(now, name, event, {"address": shown(address), **fields})
