@@ -11,10 +11,9 @@ Pure.
 
 from __future__ import annotations
 
-from typing import Dict
-
 from protocol import messages
 from protocol.fields import Address
+from protocol.latest import Latest
 from protocol.messages import NOWHERE
 from protocol.rates import Bucket
 
@@ -32,14 +31,11 @@ class Credit:
 
     def __init__(self, now: float = 0.0) -> None:
         self._hints = Bucket(HINTS_PER_SECOND, HINTS_BURST, now)
-        self._bytes: Dict[Address, int] = {}  # who earned last, last
+        self._bytes: Latest[Address, int] = Latest(ADDRESSES_MAX)  # in the order in which they last earned
 
     def earn(self, address: Address, size: int) -> None:
         """So many bytes more came from there than will be sent back."""
-        has = self._bytes.pop(address, 0)
-        if len(self._bytes) >= ADDRESSES_MAX:
-            del self._bytes[next(iter(self._bytes))]
-        self._bytes[address] = min(CREDIT_MAX, has + size)
+        self._bytes.put(address, min(CREDIT_MAX, self._bytes.get(address, 0) + size))
 
     def earn_by_query(self, address: Address, name_size: int) -> None:
         """A Query came from there; its Answer bears a name of so many bytes."""

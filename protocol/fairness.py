@@ -25,6 +25,8 @@ import heapq
 import itertools
 from typing import Any, Dict, Hashable, Iterator, List, Optional, Tuple
 
+from protocol.latest import Latest
+
 STALE_ENTRIES_MAX = 100  # of the heap, beside one for each person, until they are tidied away together
 SERVED_MAX = 2048  # persons whose last work is remembered: twice as many as there are members
 
@@ -162,7 +164,7 @@ class FairTurns:
 
     def __init__(self) -> None:
         self._now = 0.0
-        self._ends: Dict[Hashable, float] = {}  # person -> where its last piece of work ended; served last, last
+        self._ends: Latest[Hashable, float] = Latest(SERVED_MAX)  # person -> where its last piece of work ended
 
     def start(self, person: Hashable) -> float:
         """Where its next piece of work starts: the least is next."""
@@ -171,7 +173,4 @@ class FairTurns:
     def serve(self, person: Hashable, cost: float) -> None:
         """Its next piece of work is done."""
         self._now = self.start(person)
-        self._ends.pop(person, None)
-        if len(self._ends) >= SERVED_MAX:
-            del self._ends[next(iter(self._ends))]
-        self._ends[person] = self._now + cost
+        self._ends.put(person, self._now + cost)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import collections
 import queue
 import threading
-from typing import Any, Callable, Deque, Dict, List, Optional
+from typing import Any, Callable, Deque, List, Optional
 
+from protocol.latest import Latest
 from protocol.transport.connection import Connection
 from protocol.transport.frames import (
     FILE_ANSWER_KINDS,
@@ -84,7 +85,7 @@ class Arrivals:
         self.messages = Waiting(changed)
         self.files = Waiting(changed)  # FILE, FILE_DATA, FILE_END, and FILE_REFUSED by the sender
         self.receipts = Waiting(changed)  # FILE_RECEIPT, FILE_DAMAGED, and FILE_REFUSED by the receiver
-        self._refused: Dict[int, None] = {}  # transfers that this side did not take, and that may still go on
+        self._refused: Latest[int, None] = Latest(REFUSED_MAX)  # transfers not taken here, which may still go on
 
     # ---- on the network thread
 
@@ -107,9 +108,7 @@ class Arrivals:
 
     def refuse(self, transfer: int) -> None:
         """What still comes of this file is read and forgotten, so that it does not hold up what follows it."""
-        self._refused[transfer] = None
-        if len(self._refused) > REFUSED_MAX:
-            del self._refused[next(iter(self._refused))]
+        self._refused.put(transfer, None)
         for frame in self.files.remove(self._is_of_refused_file):
             self._core.consume(frame)
 

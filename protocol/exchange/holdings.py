@@ -14,7 +14,7 @@ Belongs to the Peer, on the node thread; `_look_into_cache` and `_apply_scan` ru
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from dataclasses import replace
 from functools import partial
 from typing import AbstractSet, Any, Callable, Deque, Dict, List, NamedTuple, Optional, Protocol, Sequence, Tuple
@@ -25,6 +25,7 @@ from protocol.content.shares import ScanResult, SharedFile, SharesById, why_left
 from protocol.content.traits import left_out_in
 from protocol.content.troubles import LibraryError
 from protocol.exchange.contracts import Disk, Members
+from protocol.latest import Latest
 from protocol.messages import SHARES_MAX, SHARES_PER_PAGE, ShareAdd, ShareEntry, SharePage, ShareRemove
 from protocol.results import ListEntry, Notice
 
@@ -86,7 +87,7 @@ class Holdings:
         self._announced: Dict[ShareKey, ShareEntry] = {}
         self._warned_too_many = False
         self._left_out: List[Tuple[str, str]] = []  # kind and name of what the scanner found and does not share
-        self._traits: OrderedDict[bytes, bytes] = OrderedDict()  # what was told to us, the latest last
+        self._traits: Latest[bytes, bytes] = Latest(TRAITS_KEPT_MAX)  # what was told to us
 
     # ---- what is here
 
@@ -132,10 +133,9 @@ class Holdings:
 
     def remember_traits(self, file_id: bytes, told: bytes) -> None:
         """This was told beside a content: others may ask for it."""
-        self._traits.pop(file_id, None)
-        self._traits[file_id] = told
-        while sum(map(len, self._traits.values())) > TRAITS_KEPT_BYTES or len(self._traits) > TRAITS_KEPT_MAX:
-            self._traits.popitem(last=False)
+        self._traits.put(file_id, told)
+        while sum(map(len, self._traits.values())) > TRAITS_KEPT_BYTES:
+            self._traits.forget_oldest()
 
     def left_out(self) -> List[Tuple[str, str]]:
         """All that the scanner found and this node does not share: names, with the reason in words."""

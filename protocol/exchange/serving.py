@@ -8,7 +8,7 @@ told). What was not announced does not exist, whatever lies on the disk.
 from __future__ import annotations
 
 import math
-from collections import OrderedDict, deque
+from collections import deque
 from functools import partial
 from typing import Any, Callable, Deque, Dict, Iterable, List, Optional, Set, Tuple
 
@@ -23,6 +23,7 @@ from protocol.exchange.manifest import manifest_pages
 from protocol.exchange.telling import traits_pages
 from protocol.exchange.uploads import Sent, UploadLink, Uploads
 from protocol.fairness import FairRecords
+from protocol.latest import Latest
 from protocol.messages import (
     DISK_ERROR,
     FILE_CHANGED,
@@ -117,7 +118,7 @@ class Serving:
         self._refused: Dict[Tuple[bytes, bytes], float] = {}  # (node, content) -> until: cancelled by a person
         self._asked_names = FairRecords(ASKED_NAMES_MAX)  # by node, under the content: the node's name for it
         self._manifests_asked: Dict[int, Set[bytes]] = {}  # by link, while they are read
-        self._unthanked: OrderedDict[bytes, Tuple[UploadLink, float]] = OrderedDict()  # until when
+        self._unthanked: Latest[bytes, Tuple[UploadLink, float]] = Latest(UNTHANKED_MAX)  # until when
         self._untold: Deque[Tuple[UploadLink, bytes, Sent, float]] = deque(maxlen=UNTOLD_MAX)
         self._look_again_at = -math.inf  # when who reports a wrong piece is heard again
         self._short: Dict[Tuple[int, bytes, int, int, int], Tuple[int, float]] = {}  # span -> tries, when again
@@ -169,9 +170,9 @@ class Serving:
         before, _ = self._unthanked.pop(upload.node_id, (None, 0.0))
         if before is not None:
             self.uploads.go_on_from(before, upload)
-        self._unthanked[upload.node_id] = upload, now + RECEIPT_TIME
-        if len(self._unthanked) > UNTHANKED_MAX:
-            self._tell_unconfirmed(self._unthanked.popitem(last=False)[1][0])
+        forgotten = self._unthanked.put(upload.node_id, (upload, now + RECEIPT_TIME))
+        if forgotten is not None:
+            self._tell_unconfirmed(forgotten[0])
         self._tick_at = min(self._tick_at, now + TICK)
 
     def _forget(self, upload: UploadLink) -> None:

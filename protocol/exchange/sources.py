@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import math
 import random
-from collections import OrderedDict, deque
+from collections import deque
 from typing import Any, Callable, Deque, Dict, Iterable, List, Optional, Protocol, Set, Tuple
 
 from protocol.exchange.contracts import Surroundings
 from protocol.exchange.source import Source
 from protocol.hearsay import KEPT
+from protocol.latest import Latest
 from protocol.messages import (
     NO_PIECE,
     PURPOSE_BULK,
@@ -126,24 +127,21 @@ class Standing:
     """What is thought of nodes, content by content: strikes, and who is left alone until when (THREATS: G01)."""
 
     def __init__(self) -> None:
-        self._strikes: OrderedDict[Tuple[bytes, bytes], int] = OrderedDict()
-        self._left_alone: OrderedDict[Tuple[bytes, bytes], float] = OrderedDict()
+        self._strikes: Latest[Tuple[bytes, bytes], int] = Latest(JUDGED_MAX)
+        self._left_alone: Latest[Tuple[bytes, bytes], float] = Latest(JUDGED_MAX)
 
     def strike(self, node_id: bytes, file_id: bytes, is_proof: bool) -> bool:
         """It sent what is not true, once by mistake or (`is_proof`) on purpose; is that enough to ban it?"""
         key = node_id, file_id
-        strikes = self._strikes[key] = STRIKES_MAX if is_proof else self._strikes.get(key, 0) + 1
-        while len(self._strikes) > JUDGED_MAX:
-            self._strikes.popitem(last=False)
+        strikes = STRIKES_MAX if is_proof else self._strikes.get(key, 0) + 1
+        self._strikes.put(key, strikes)
         if strikes >= STRIKES_MAX:
             self._strikes.pop(key, None)
         return strikes >= STRIKES_MAX
 
     def leave_alone(self, node_id: bytes, file_id: bytes, until: float) -> None:
         """It is not asked for this content until then."""
-        self._left_alone[node_id, file_id] = until
-        while len(self._left_alone) > JUDGED_MAX:
-            self._left_alone.popitem(last=False)
+        self._left_alone.put((node_id, file_id), until)
 
     def is_left_alone(self, node_id: bytes, file_id: bytes, now: float) -> bool:
         return self._left_alone.get((node_id, file_id), -math.inf) > now
@@ -169,8 +167,8 @@ class SourceLinks:
         self._wake = wake
         self._by_link: Dict[int, SourceLink] = {}
         self._by_node: Dict[bytes, SourceLink] = {}
-        self._labels: OrderedDict[bytes, str] = OrderedDict()  # of those who gave something, as they were called then
-        self._last_words: OrderedDict[bytes, LastWords] = OrderedDict()  # node -> what it is still to be told
+        self._labels: Latest[bytes, str] = Latest(LABELS_KEPT)  # of those who gave something, as they were called then
+        self._last_words: Latest[bytes, LastWords] = Latest(TOLD_MAX)  # node -> what it is still to be told
         self._mates: List[bytes] = []
         self._mesh_at = math.inf  # when the next link to a mate is opened
 
@@ -280,10 +278,7 @@ class SourceLinks:
 
     def note_giver(self, source: Source) -> None:
         """It gave something: its label is remembered, should it leave before that is told."""
-        self._labels[source.node_id] = source.label
-        self._labels.move_to_end(source.node_id)
-        if len(self._labels) > LABELS_KEPT:
-            self._labels.popitem(last=False)
+        self._labels.put(source.node_id, source.label)
 
     def label_of(self, node_id: bytes) -> str:
         """How it is called now; or was, when it gave something."""
@@ -300,15 +295,14 @@ class SourceLinks:
 
     def _say_last(self, nodes: Iterable[bytes], message: Any, now: float) -> None:
         for node_id in nodes:
-            words = self._last_words.setdefault(node_id, LastWords(now + LAST_WORDS_TIME))
+            words = self._last_words.get(node_id) or LastWords(now + LAST_WORDS_TIME)
             words.messages.append(message)
+            self._last_words.put(node_id, words)
             link = self._by_node.get(node_id)
             if link is None:
                 self._say_by_new_link(node_id, now)
             elif link.is_up:
                 self.send(link.link, message)
-        while len(self._last_words) > TOLD_MAX:
-            self._last_words.popitem(last=False)
         self._wake(now + TICK)
 
     def _say_by_new_link(self, node_id: bytes, now: float) -> None:

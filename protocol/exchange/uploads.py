@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict, deque
+from collections import deque
 from typing import Any, Deque, Dict, List, NamedTuple, Optional, Protocol, Sequence, Tuple
 
 from protocol import mishaps
 from protocol.exchange.picking import REQUESTS_PER_LINK_MAX
 from protocol.exchange.source import SLOW_AFTER, SLOW_RATE
 from protocol.fairness import FairRecords, FairShares
+from protocol.latest import Latest
 from protocol.messages import SPAN_BYTES_MAX, TOO_MANY_REQUESTS, OtherPiece, PieceData, PieceRefused, Queued
 from protocol.rates import Bucket, Limit, Rate
 
@@ -137,7 +138,7 @@ class Uploads:
         self._turns = 0
         self._is_pumping = False  # what is in memory is read, and sent, before `read` returns
         self._turns_ended_at = -math.inf
-        self._given: OrderedDict[bytes, _Given] = OrderedDict()
+        self._given: Latest[bytes, _Given] = Latest(GIVEN_MAX)
         self._slots, self._places = FairShares(UPLOAD_SLOTS), FairShares(QUEUE_MAX)  # a person is a node
         self._subscriptions = FairShares(SUBSCRIPTIONS_IN_ALL_MAX)
         self._sent = FairRecords(SENT_RECORDS_MAX)  # by node, under (link, content)
@@ -164,11 +165,9 @@ class Uploads:
         """A piece of a content that is all here is asked for."""
         given = self._given.get(file_id)
         if given is None or now - given.asked_at >= GIVEN_FORGOTTEN_AFTER:
-            given = self._given[file_id] = _Given(size, piece_size, now)
+            given = _Given(size, piece_size, now)
         given.asked_at = now
-        self._given.move_to_end(file_id)
-        if len(self._given) > GIVEN_MAX:
-            self._given.popitem(last=False)
+        self._given.put(file_id, given)
         self.on_request(link, file_id, index, given.length_of(index), now, may_be_other)
 
     def on_request(

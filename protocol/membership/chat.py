@@ -14,6 +14,7 @@ import collections
 import math
 from typing import Callable, Deque, Dict, List, Optional, Sequence, Tuple
 
+from protocol.latest import Latest
 from protocol.messages import SEQUENCE_MAX, Chat, MemberEntry, Say
 from protocol.rates import Bucket
 from protocol.results import SAYS_UNCONFIRMED_MAX
@@ -42,7 +43,7 @@ class ChatDesk:
         self._sent_at = 0.0
         self._bucket = Bucket(SAYS_PER_SECOND, SAYS_BURST, now)
         # Line by line, not the last counter of each speaker: one forged high one would silence it for ever.
-        self._shown: Dict[Tuple[bytes, int], None] = {}
+        self._shown: Latest[Tuple[bytes, int], None] = Latest(SHOWN_MAX)
         self.recent: Deque[Chat] = collections.deque(maxlen=RECENT_MAX)
         self.sequence = 0  # of the last Chat seen
 
@@ -126,9 +127,7 @@ class ChatDesk:
         line = chat.node_id, chat.counter
         if line in self._shown:
             return False
-        if len(self._shown) >= SHOWN_MAX:
-            del self._shown[next(iter(self._shown))]
-        self._shown[line] = None
+        self._shown.put(line, None)
         self.recent.append(chat)
         return True
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hmac
 from typing import Dict, Iterable, Optional, Tuple
 
+from protocol.latest import Latest
 from protocol.messages import HEIRLOOMS_MAX, Heirloom
 
 MARK_SIZE = 16
@@ -43,17 +44,13 @@ class Heirlooms:
     """Some heirlooms, latest last; when there are too many, the oldest is dropped."""
 
     def __init__(self, heirlooms: Iterable[Heirloom] = (), limit: int = HEIRLOOMS_MAX) -> None:
-        self._limit = limit
-        self._by_id: Dict[bytes, Heirloom] = {}
+        self._by_id: Latest[bytes, Heirloom] = Latest(limit)
         for heirloom in heirlooms:
             self.add(heirloom)
 
     def add(self, heirloom: Optional[Heirloom]) -> None:
         if heirloom is not None:
-            self._by_id.pop(heirloom.node_id, None)
-            if len(self._by_id) >= self._limit:
-                del self._by_id[next(iter(self._by_id))]
-            self._by_id[heirloom.node_id] = heirloom
+            self._by_id.put(heirloom.node_id, heirloom)
 
     def discard(self, node_id: bytes) -> None:
         self._by_id.pop(node_id, None)

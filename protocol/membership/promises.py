@@ -11,7 +11,9 @@ Pure: `now` is monotonic seconds.
 from __future__ import annotations
 
 import math
-from typing import Dict, Optional, Tuple
+from typing import Optional, Tuple
+
+from protocol.latest import Latest
 
 FIRST_WAIT = 20.0  # seconds from ruling again; it is heard after 12 s alone, and a liar cost a third of all time
 WAIT_MAX = 640.0  # then a liar keeps it away for one second in a hundred, and the other half of a network is found
@@ -23,7 +25,7 @@ class Promises:
     """Which hosts made empty ones, and until when none of theirs is followed; of a whole node."""
 
     def __init__(self) -> None:
-        self._broken: Dict[str, Tuple[float, float]] = {}  # host -> until when, the wait; latest last
+        self._broken: Latest[str, Tuple[float, float]] = Latest(HOSTS_MAX)  # host -> until when, the wait
         self._followed: Optional[Tuple[str, float]] = None  # the last one, and when
 
     def follow(self, host: str, now: float) -> None:
@@ -38,10 +40,8 @@ class Promises:
         host, since = followed
         _, last_wait = self._broken.pop(host, (0.0, FIRST_WAIT / 2))
         if now - since < KEPT_AFTER:
-            if len(self._broken) >= HOSTS_MAX:
-                del self._broken[next(iter(self._broken))]
             wait = min(WAIT_MAX, 2 * last_wait)
-            self._broken[host] = now + wait, wait
+            self._broken.put(host, (now + wait, wait))
 
     def may_follow(self, host: str, now: float) -> bool:
         """Is a promise from there worth trying?"""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Tuple
 
+from protocol.latest import Latest
 from protocol.membership.chat import SAYS_BURST, SAYS_PER_SECOND, SHOWN_MAX
 from protocol.membership.membership import Membership
 from protocol.messages import CHAT_BYTES_MAX, HEARD_GONE, HEARD_SHOWN, Heard, Whisper, Whispered
@@ -72,7 +73,7 @@ class Whispers:
         self._show = show
         self._counter = 0
         self._pending: Dict[int, _Pending] = {}
-        self._shown: Dict[Tuple[bytes, int], None] = {}
+        self._shown: Latest[Tuple[bytes, int], None] = Latest(SHOWN_MAX)
         self._bucket = Bucket(SAYS_PER_SECOND, SAYS_BURST, 0.0)
 
     # ---- what the person says
@@ -136,9 +137,7 @@ class Whispers:
         line = message.node_id, message.counter
         is_new = line not in self._shown and bool(message.text) and message.node_id != self._membership.node_id
         if is_new:
-            if len(self._shown) >= SHOWN_MAX:
-                del self._shown[next(iter(self._shown))]
-            self._shown[line] = None
+            self._shown.put(line, None)
             self._show(self._membership.label_of(message.node_id, message.name), message.text)
         if line in self._shown:
             self._membership.send_to_supernode(Heard(message.node_id, message.counter, HEARD_SHOWN))

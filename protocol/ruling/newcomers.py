@@ -16,6 +16,7 @@ from typing import Any, Dict, List, NamedTuple, Optional
 from protocol.addresses import is_loopback
 from protocol.fairness import FairShares, FairTurns
 from protocol.fields import Address
+from protocol.latest import Latest
 from protocol.rates import Bucket
 
 JOINS_PER_SECOND = 200.0  # of all, with as much at once (THREATS: F13)
@@ -38,7 +39,8 @@ class Admission:
 
     def __init__(self, now: float) -> None:
         self._all = Bucket(JOINS_PER_SECOND, JOINS_PER_SECOND, now)
-        self._newcomers: Dict[str, Bucket] = {}  # address -> its bucket; last asked for, last in order
+        # Address -> its bucket; who did not come for longest, and is forgotten, has most of its burst again.
+        self._newcomers: Latest[str, Bucket] = Latest(ADDRESSES_MAX)
         self._waiting: Dict[str, Dict[int, Waiting]] = {}  # address -> link -> what waits, in order
         self._shares = FairShares(JOINS_WAITING_MAX)
         self._turns = FairTurns()
@@ -98,8 +100,6 @@ class Admission:
                 del self._waiting[host]
 
     def _bucket_of(self, host: str, now: float) -> Bucket:
-        bucket = self._newcomers.pop(host, None) or Bucket(NEWCOMERS_PER_SECOND, NEWCOMERS_BURST, now)
-        if len(self._newcomers) >= ADDRESSES_MAX:  # who did not come for longest has most of its burst again
-            del self._newcomers[next(iter(self._newcomers))]
-        self._newcomers[host] = bucket
+        bucket = self._newcomers.get(host) or Bucket(NEWCOMERS_PER_SECOND, NEWCOMERS_BURST, now)
+        self._newcomers.put(host, bucket)
         return bucket

@@ -16,6 +16,7 @@ from protocol import messages, mishaps
 from protocol.addresses import is_loopback, shown
 from protocol.fields import Address
 from protocol.hearsay import Hearsay
+from protocol.latest import Latest
 from protocol.membership.contracts import Seat
 from protocol.membership.local_link import LOCAL_LINK
 from protocol.messages import (
@@ -159,7 +160,7 @@ class Register:
             self._lines[entry.node_id] = Line(entry._replace(present=False, order=order), now)
         self._next_order = len(self._lines)
         self._by_link: Dict[int, Line] = {}
-        self._gone: Dict[bytes, Tuple[MemberEntry, float]] = {}  # node id -> its entry, until when
+        self._gone: Latest[bytes, Tuple[MemberEntry, float]] = Latest(MEMBERS_MAX)  # node id -> its entry, until when
         self._changed: Dict[bytes, None] = {}  # ordered, unlike a set: a test's seed replays exactly
         self._departed: Dict[bytes, Departure] = {}
         self._newcomers: List[Line] = []
@@ -404,17 +405,12 @@ class Register:
             self._by_link.pop(link, None)
             self._network.disconnect(link, "gone" if how == GONE else "left")
         if how == GONE:
-            self._remember(line.entry, now)
+            # It may come back, to its old place in the order.
+            self._gone.put(node_id, (line.entry, now + RETURN_TIME))
         self._mark(line, now)
         self._changed.pop(node_id, None)
         silent_ms = int(1000 * min(1e6, max(0.0, now - line.heard_at)))
         self._departed[node_id] = Departure(node_id, how, silent_ms)
-
-    def _remember(self, entry: MemberEntry, now: float) -> None:
-        """It may come back, to its old place in the order."""
-        if len(self._gone) >= MEMBERS_MAX:
-            del self._gone[next(iter(self._gone))]
-        self._gone[entry.node_id] = entry, now + RETURN_TIME
 
     # ---- updates
 

@@ -19,12 +19,13 @@ from __future__ import annotations
 
 import math
 import random
-from typing import Callable, Dict, List, Tuple
+from typing import Callable, List, Tuple
 
 from protocol import messages
 from protocol.addresses import may_contact, seen_from
 from protocol.credit import QUERY_SIZE, STALE_SIZE, Credit
 from protocol.fields import Address
+from protocol.latest import Latest
 from protocol.membership.contracts import Seat
 from protocol.membership.promises import Promises
 from protocol.membership.proofs import is_proven
@@ -73,16 +74,14 @@ class Meetings:
     """Since when other supernodes of our network are met; when there are too many, the one met longest ago goes."""
 
     def __init__(self) -> None:
-        self._met: Dict[bytes, Tuple[float, float]] = {}  # node id -> at first, at last; who was met last, last
+        self._met: Latest[bytes, Tuple[float, float]] = Latest(RIVALS_MAX)  # node id -> at first, at last
 
     def meet(self, node_id: bytes, now: float) -> float:
         """It is met; for how many seconds now?"""
-        since, last = self._met.pop(node_id, (now, now))
+        since, last = self._met.get(node_id, (now, now))
         if now - last > FORGOTTEN_AFTER:
             since = now
-        if len(self._met) >= RIVALS_MAX:
-            del self._met[next(iter(self._met))]
-        self._met[node_id] = since, now
+        self._met.put(node_id, (since, now))
         return now - since
 
 

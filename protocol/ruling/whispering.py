@@ -8,8 +8,9 @@ Pure.
 
 from __future__ import annotations
 
-from typing import Dict, Tuple
+from typing import Tuple
 
+from protocol.latest import Latest
 from protocol.membership.chat import ChatOrder
 from protocol.messages import HEARD_GONE, Heard, Whisper, Whispered
 from protocol.ruling.register import Line, Register
@@ -24,7 +25,7 @@ class Whispering:
         self.dropped = 0
         self._register = register
         self._chat = chat
-        self._given: Dict[Tuple[bytes, bytes, int], None] = {}  # by whom, to whom, which
+        self._given: Latest[Tuple[bytes, bytes, int], None] = Latest(GIVEN_MAX)  # by whom, to whom, which
 
     def on_whisper(self, line: Line, whisper: Whisper, now: float) -> None:
         to = self._register.ready(whisper.to)
@@ -33,7 +34,7 @@ class Whispering:
         elif self._register.get(whisper.to) is None:
             self._register.send(line, Heard(whisper.to, whisper.counter, HEARD_GONE))
         elif to is not None:  # else it is coming back, and its speaker will say it again
-            self._note(line.node_id, to.node_id, whisper.counter)
+            self._given.put((line.node_id, to.node_id, whisper.counter), None)
             self._register.send(to, Whispered(line.node_id, line.entry.name, whisper.counter, whisper.text))
 
     def on_heard(self, line: Line, heard: Heard, now: float) -> None:
@@ -44,8 +45,3 @@ class Whispering:
         elif speaker is not None:
             del self._given[given]
             self._register.send(speaker, Heard(line.node_id, heard.counter, heard.how))
-
-    def _note(self, speaker: bytes, hearer: bytes, counter: int) -> None:
-        self._given[speaker, hearer, counter] = None
-        if len(self._given) > GIVEN_MAX:
-            del self._given[next(iter(self._given))]

@@ -15,6 +15,7 @@ from typing import Dict, Iterator, List, Tuple, Union
 from protocol import messages
 from protocol.addresses import may_contact, seen_from
 from protocol.fields import Address
+from protocol.latest import Latest
 from protocol.membership.contracts import Seat
 from protocol.membership.heirs import Heirlooms, heirloom_of, is_heir, marked
 from protocol.membership.lost import LostPlaces
@@ -47,8 +48,10 @@ class Witnesses:
         self._doubt = doubt
         self._heirlooms = Heirlooms(seat.heirlooms)
         self._lost_heirlooms = Heirlooms(limit=LOST_HEIRLOOMS_MAX)
-        self._obeyed_by_lost: Dict[bytes, float] = {}  # another supernode -> when one of the lost last named it
-        self._proofs: Dict[bytes, Tuple[Address, bytes]] = {}  # nonce of a Prove -> where it went, who claims to rule
+        # Another supernode -> when one of the lost last named it.
+        self._obeyed_by_lost: Latest[bytes, float] = Latest(WITNESSED_MAX)
+        # The nonce of a Prove -> where it went, who claims to rule.
+        self._proofs: Latest[bytes, Tuple[Address, bytes]] = Latest(PROOFS_MAX)
         self._proves = Bucket(PROVES_PER_SECOND, PROVES_BURST, now)
 
     # ---- members come and go
@@ -105,22 +108,14 @@ class Witnesses:
     def hear_member(self, address: Address, answer: Answer, now: float) -> None:
         """A member that obeys another supernode: that one is of us, if the member was."""
         if self.is_lost(address, now):
-            self._hear_witness(answer.supernode_id, now)
-
-    def _hear_witness(self, ruler: bytes, now: float) -> None:
-        self._obeyed_by_lost.pop(ruler, None)
-        if len(self._obeyed_by_lost) >= WITNESSED_MAX:
-            del self._obeyed_by_lost[next(iter(self._obeyed_by_lost))]
-        self._obeyed_by_lost[ruler] = now
+            self._obeyed_by_lost.put(answer.supernode_id, now)
 
     def ask_whose_heir(self, address: Address, ruler: bytes, now: float) -> None:
         """All whom we lost may be gone by now; somebody whom they took in may rule."""
         if not self._proves.take(now):
             return
-        if len(self._proofs) >= PROOFS_MAX:
-            del self._proofs[next(iter(self._proofs))]
         nonce = random_bytes(self._rng, 8)
-        self._proofs[nonce] = address, ruler
+        self._proofs.put(nonce, (address, ruler))
         self._network.send_lone(address, messages.encode(messages.Prove(nonce)))
 
     def prove(self, address: Address, prove: messages.Prove, now: float) -> bool:
@@ -136,7 +131,7 @@ class Witnesses:
         asked, ruler = self._proofs.pop(proof.nonce, (NOWHERE, NO_NODE))
         is_shown = asked == address and is_heir(proof.marks, proof.nonce, ruler, self._heirlooms_of_lost(now))
         if is_shown:
-            self._hear_witness(ruler, now)
+            self._obeyed_by_lost.put(ruler, now)
         return is_shown
 
     def _heirlooms_of_lost(self, now: float) -> Dict[bytes, messages.Heirloom]:
