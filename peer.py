@@ -226,6 +226,7 @@ class Peer:
         return "too much of what you said is still on its way. Try again soon"
 
     def set_mesh(self, on: bool, now: float) -> None:
+        """Links and transfers directly between members, or everything by way of the supernode."""
         with self._turn(now):
             self.membership.set_mesh(on, now)
             self.fetching.links.set_mates(self._members.mates(MESH_LINKS_MAX), now)
@@ -297,6 +298,7 @@ class Peer:
         return self._members.rows(self.fetching.link_counts(), now)
 
     def transfers(self, now: float) -> List[TransferRow]:
+        """What is fetched and sent at the moment."""
         return self.jobs.rows(now)
 
     def unfinished(self, now: float, done: Callable[[List[PartInfo]], None]) -> None:
@@ -309,12 +311,14 @@ class Peer:
             self.disk.run(self.library.parts, listed)
 
     def cancel(self, number: int, now: float) -> str:
+        """End the transfer of this number in `transfers`; returns what a person is told of it."""
         with self._turn(now):
             return self.jobs.cancel(number, now)
 
     # ---- events of the network
 
     def on_link_up(self, link: int, address: Address, incoming: bool, now: float) -> None:
+        """A link is there: one that somebody opened here says first who it is; one of ours is known by who dialled."""
         with self._turn(now):
             self.membership.hearsay.on_answer(address, now)  # a cookie went there and came back
             if incoming:
@@ -325,6 +329,7 @@ class Peer:
                 self.fetching.on_link_up(link, now)
 
     def on_link_lost(self, link: int, reason: str, now: float) -> None:
+        """It is closed, by either side or by silence: whoever had it learns of it."""
         with self._turn(now):
             self._hellos.on_link_lost(link)
             if self.membership.owns(link):
@@ -335,6 +340,7 @@ class Peer:
                 self.fetching.on_link_lost(link, reason, now)
 
     def on_message(self, link: int, data: Any, now: float) -> None:
+        """Bytes of one message came by a link: whose link it is says who takes it; what is malformed is counted."""
         with self._turn(now):
             message = self._decoded(data)
             if message is None:
@@ -405,10 +411,12 @@ class Peer:
             self.dropped += 1
 
     def on_writable(self, link: int, now: float) -> None:
+        """What was queued on it is sent, or nearly: there is room for more of what is served."""
         with self._turn(now):
             self.serving.on_writable(link, now)
 
     def on_lone(self, address: Address, data: bytes, now: float) -> None:
+        """A message without a link, which anybody may have sent, from wherever it says."""
         with self._turn(now):
             message = self._decoded(data)
             if message is None:
@@ -446,11 +454,13 @@ class Peer:
         yield from (self.fetching, self.jobs, self._hellos, self._lists, self._whispers)
 
     def on_timer(self, now: float) -> None:
+        """Let each part do what is due."""
         with self._turn(now):
             for part in self._parts():
                 part.on_timer(now)
 
     def next_deadline(self) -> float:
+        """When `on_timer` wants to be called; `inf`: not before something else happens."""
         return min(part.next_deadline() for part in self._parts())
 
     # ---- what Membership tells and asks (its Owner)
@@ -466,6 +476,7 @@ class Peer:
         return self._own_addresses()
 
     def become_supernode(self, seat: Seat, now: float) -> None:
+        """Take the office: the other role of this node lives from now on, its own peer joined to it locally."""
         self._local.cut()
         log.info("this node rules from now on, in term %d", seat.term)
         local, membership = self._local.supernode_side, self.membership
@@ -484,6 +495,7 @@ class Peer:
         self.notify(Outcome(kind, address, label, self._members.member_count(), text))
 
     def on_joined(self, now: float) -> None:
+        """There is a supernode, the first or another: it learns what is shared here, and is asked what waited."""
         known_port = self.membership.search_port
         is_there = known_port == self.network.address[1] or not self.membership.may_rule
         self.network.hold_door(0 if is_there else known_port)

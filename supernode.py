@@ -155,6 +155,7 @@ class Supernode:
             self.reception.on_join(link, address, join, now)
 
     def on_message(self, link: int, message: Any, now: float) -> None:
+        """A member says something by its link: to its desk, if a member may say it, and once it is sure who is here."""
         self._wake(now)
         line = self.register.on_link(link)
         if line is None or self.has_ended:
@@ -171,6 +172,7 @@ class Supernode:
             handler(line, message, now)
 
     def on_link_lost(self, link: int, reason: str, now: float) -> None:
+        """The link of a member, or of one who was about to become one; it has time to come back."""
         self._wake(now)
         self._leaving.discard(link)
         self._check_leaving(now)
@@ -215,6 +217,7 @@ class Supernode:
     # ---- contents: time
 
     def on_timer(self, now: float) -> None:
+        """What is due: in doubt after a sleep nothing but who is here, else silence, rivals, updates, and who waits."""
         self._wake(now)
         self._check_leaving(now)
         if self.has_ended:
@@ -237,6 +240,7 @@ class Supernode:
             self.chat.serve(now)
 
     def next_deadline(self) -> float:
+        """When `on_timer` wants to be called."""
         if self.has_ended:
             return self._leave_by
         if self.doubt.next_deadline() < math.inf:

@@ -25,6 +25,7 @@ class TraceFile:
         self._room = TRACE_SIZE_MAX - self._file.tell()
 
     def write(self, text: str) -> None:
+        """Append whole lines, in ASCII; nothing once the file is full, closed or refused by the disk."""
         if self._file.closed or not text:
             return
         data = text.encode("ascii")

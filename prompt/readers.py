@@ -474,6 +474,7 @@ class _WindowsKeys:
     wake = rest
 
     def next(self) -> List[str]:
+        """What was typed, after a moment at most."""
         import msvcrt
         deadline = time.monotonic() + IDLE_SECONDS
         while not msvcrt.kbhit():                           # type: ignore[attr-defined, unused-ignore]

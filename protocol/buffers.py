@@ -31,6 +31,7 @@ class BufferPool:
         self._buffers: List[bytearray] = []
 
     def take(self, size: int) -> bytearray:
+        """One of exactly so many bytes, whatever stands in it; used again if one that nobody holds has the size."""
         if size < self.SIZE_LEAST:
             return bytearray(size)
         buffers = self._buffers

@@ -140,6 +140,7 @@ class RateLimit:
         self._counts: Dict[str, int] = {}
 
     def allows(self, key: str, now: float) -> bool:
+        """May there be one more for this key in this second? Then it is counted."""
         if int(now) != self._second:
             self._second = int(now)
             self._counts.clear()

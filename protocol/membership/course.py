@@ -46,6 +46,7 @@ WAITED_IN_VAIN = "The network is there, but its supernode gives no sign and nobo
 
 
 class State(enum.Enum):
+    """Where this node stands with its network; `Course` alone changes it."""
     IDLE = "not started"
     SEARCHING = "looking for a network"
     JOINING = "joining"
@@ -120,6 +121,7 @@ class Course:
         return math.inf if self._phase is None else self._phase.next_deadline()
 
     def on_timer(self, now: float) -> None:
+        """Let the phase do what is due, and act on what it found."""
         if self._phase is not None and now >= self._phase.next_deadline():
             self._act_on(self._phase.on_timer(now), now)
 
@@ -254,10 +256,12 @@ class Course:
         self._network.send(attempt.link, *encode_parts(join))
 
     def on_attempt_lost(self, reason: str, now: float) -> None:
+        """The link of the present attempt is lost: it has failed."""
         if self._attempt is not None:
             self._on_failed(self._attempt.on_link_lost(reason), now)
 
     def on_attempt_message(self, message: Any, now: float) -> None:
+        """What comes by the link of the present attempt: a welcome and the roster, a refusal, or another place."""
         if type(message) is messages.Moved:
             if self._view.is_ruler:  # our own supernode has met a better one before this node had even joined it
                 self.on_moved(message, now)
@@ -480,6 +484,7 @@ class Course:
             self._trust_again(self.bond.next_beat, now)
 
     def on_heard_by_link(self, now: float) -> None:
+        """The supernode said something by its link: it lives, and whoever was in doubt of it is so no more."""
         self.bond.on_heard_by_link(now)
         self._inquiry.election.on_sign()
         if isinstance(self._phase, Suspicion):  # of an election the link is closed already

@@ -51,6 +51,7 @@ class Inquiry:
         self.forget()
 
     def forget(self) -> None:
+        """This node leaves its network: what it heard there says nothing of the next one."""
         self.election = Election(self._means.view.node_id)
         self._changed_at = -math.inf  # the last unplanned change of supernode
 
@@ -121,6 +122,7 @@ class Suspicion:
         self._wake_at = now + POLL_INTERVAL
 
     def on_timer(self, now: float) -> Optional[Gone]:
+        """Ask it once more; after PROBES of these and a long enough silence it is gone."""
         if self._means.view.supernode_link is not None:
             self._bond.beat_if_due(now)
         if now >= self._bond.heard_at + self._inquiry.gone_after(now) and self._probes_sent >= PROBES:
@@ -154,6 +156,7 @@ class Succession:
         self._wake_at = now + POLL_INTERVAL
 
     def on_timer(self, now: float) -> Union[Found, TakeOver, None]:
+        """Go to a new supernode when our turn in the crowd comes; take over when that is ours to do; else ask on."""
         election = self._inquiry.election
         if self._turn.is_taken:
             self._wake_at = self._turn.at

@@ -79,6 +79,7 @@ class Following:
         self._wake_at = now + 2 * FOLLOW_INTERVAL
 
     def on_timer(self, now: float) -> Union[Found, Missed, None]:
+        """Ask there once more, or go when our turn comes; after FOLLOW_TIME it is missed."""
         if now >= self._deadline:
             return Missed(self._address)
         if self._turn.is_taken:

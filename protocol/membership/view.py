@@ -40,6 +40,7 @@ class View:
         self.forget()
 
     def forget(self) -> None:
+        """This node is in no network any more: nothing of the last one is known, but for what was dropped."""
         self.roster = Roster()
         self.network_id = NO_NETWORK
         self.secret = b""

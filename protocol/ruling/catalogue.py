@@ -108,6 +108,7 @@ class Catalogue:
     # ---- shares
 
     def on_share_digest(self, line: Line, message: messages.ShareDigest, now: float) -> None:
+        """What a member shares has this digest: if it is not what is known of it, all is asked for."""
         sharing = self._of(line, now)
         is_known = sharing.announce(message, self.index.shares_of(line.node_id))
         if not is_known or self.index.is_short(line.node_id):
@@ -141,6 +142,7 @@ class Catalogue:
         return True
 
     def on_share_page(self, line: Line, page: messages.SharePage, now: float) -> None:
+        """A page of all that a member shares; with the last one, if none is missing, it is what counts."""
         if not self._may_share(line, now):
             return
         sharing = self._of(line, now)
@@ -155,11 +157,13 @@ class Catalogue:
             sharing.end_list()
 
     def on_share_add(self, line: Line, message: messages.ShareAdd, now: float) -> None:
+        """It shares these as well."""
         if self._may_share(line, now):
             self.dropped += self.index.add(line.node_id, _marked(line, message.entries))
             self._of(line, now).change()
 
     def on_share_remove(self, line: Line, message: messages.ShareRemove, now: float) -> None:
+        """It shares these no longer."""
         if self._may_share(line, now):
             self.index.remove(line.node_id, message.entries)
             self._of(line, now).change()
@@ -244,6 +248,7 @@ class Catalogue:
     # ---- answers from member to member
 
     def on_offer(self, line: Line, offer: messages.Offer, now: float) -> None:
+        """It has what somebody searches: on to that one, in its own name."""
         target = self._register.ready(offer.to) if self._of(line, now).offers.take(now) else None
         if target is None or offer.to == NO_NODE:
             self.dropped += 1
@@ -251,6 +256,7 @@ class Catalogue:
         self._register.send(target, offer._replace(provider=line.node_id))
 
     def on_not_relayed(self, line: Line, answer: messages.NotRelayed, now: float) -> None:
+        """Our own peer could not fetch what it was to fetch for somebody: on to that one."""
         target = self._register.ready(answer.to) if line.is_own else None  # nobody else relays
         if target is None:
             self.dropped += 1

@@ -28,6 +28,7 @@ class Whispering:
         self._given: Latest[Tuple[bytes, bytes, int], None] = Latest(GIVEN_MAX)  # by whom, to whom, which
 
     def on_whisper(self, line: Line, whisper: Whisper, now: float) -> None:
+        """A member says something to one other: on to that one, or back that it is gone."""
         to = self._register.ready(whisper.to)
         if not whisper.text or not self._chat.may_whisper(line.node_id, now):
             self.dropped += 1
@@ -38,6 +39,7 @@ class Whispering:
             self._register.send(to, Whispered(line.node_id, line.entry.name, whisper.counter, whisper.text))
 
     def on_heard(self, line: Line, heard: Heard, now: float) -> None:
+        """The sign that it was shown: on to who said it, if that was said to the one that gives the sign."""
         given = heard.node_id, line.node_id, heard.counter
         speaker = self._register.ready(heard.node_id)
         if given not in self._given:
