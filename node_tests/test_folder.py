@@ -14,8 +14,7 @@ from typing import Any
 
 import pytest
 
-from disk import scanner as scanning
-from disk import small
+from disk import folders, small
 from disk.downloads import Finished
 from disk.library import Library
 from disk.places import Folder
@@ -117,7 +116,7 @@ def test_a_pack_is_known_after_a_restart_without_reading_its_files(tmp_path, mon
             scanner = Scanner(str(tmp_path))
             found.append({file.name: file.file_id for file in scanner.run_once().added})
             scanner.close()
-        monkeypatch.setattr(scanning, "read_member", None)     # nothing may call it the second time
+        monkeypatch.setattr(folders, "read_member", None)     # nothing may call it the second time
     assert found[0] == found[1] and "talks/small files 1" in found[0]
 
 
@@ -168,7 +167,7 @@ def test_what_is_here_already_is_not_moved_again(lab, here, packed):
     tree = small_tree()
     ana = lab.node("ana", shared=tree)
     bo = lab.node("bo", shared=dict(list(tree.items())[:here]))
-    reads, pack = reads_of(ana), next(file for file in ana.scanner._packs[str(Path(ana.folder) / "talks")])
+    reads, pack = reads_of(ana), next(file for file in ana.scanner.folders.packs[str(Path(ana.folder) / "talks")])
     done = fetched_from(bo, "ana")
     assert isinstance(done, DownloadDone) and all(bo.read(name) == data for name, data in tree.items())
     assert (pack.file_id in reads) is packed
@@ -241,7 +240,7 @@ def test_a_pack_that_is_not_what_its_listing_says_is_made_good_by_its_files(lab,
         made = shared_pack(name, path, pack, digests_of(data), members)
         return made if lie != "no such pack" else replace(made, file_id=b"x" * 32)
 
-    monkeypatch.setattr(scanning, "shared_pack", lying)
+    monkeypatch.setattr(folders, "shared_pack", lying)
     lab.node("ana", shared=tree)
     bo = lab.node("bo")
     done = bo.fetched("talks", within=120.0)
@@ -365,7 +364,7 @@ def given(node) -> dict[bytes, int]:
 
 
 def pack_of(node) -> Any:
-    return node.scanner._packs[str(Path(node.folder) / "talks")][0]
+    return node.scanner.folders.packs[str(Path(node.folder) / "talks")][0]
 
 
 def asked_at_once(lab, nodes) -> None:

@@ -1152,15 +1152,15 @@ def test_a_file_of_which_a_piece_was_reported_wrong_is_hashed_again_and_announce
     status = os.stat(path)
     other = bo.put(names[0], content(status.st_size, 99))
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    bo.scanner._changed_ns[path] = os.stat(path).st_ctime_ns        # as on Windows, or by a mapping
+    bo.scanner.known.changed_ns[path] = os.stat(path).st_ctime_ns        # as on Windows, or by a mapping
     bo.scan()
-    assert bo.scanner._known[path].digests == digests_of(tree[names[0]])
+    assert bo.scanner.known.files[path].digests == digests_of(tree[names[0]])
     top = names[0].split("/")[0]
     assert cy.fetch(top).kind == "started"
     lab.run(30)
     bo.scan()
     bo.scan()
-    assert bo.scanner._known[path].digests == digests_of(other)
+    assert bo.scanner.known.files[path].digests == digests_of(other)
     lab.run(10)
     cy.do("cancel", cy.row().number, lab.world.now)
     assert isinstance(cy.fetched(top), DownloadDone)
@@ -1187,4 +1187,4 @@ def test_who_reports_right_pieces_as_wrong_costs_a_look_a_second(lab):
     assert lab.world.run_until(lambda: cy.told(DownloadDone), lab.world.now + 60)
     assert len(set(looked)) > 0 and len(looked) <= 2 * (lab.world.now - begun + 2)
     bo.scan()
-    assert bo.list("lab.iso")[0].file_id == file_id and not bo.scanner._doubted
+    assert bo.list("lab.iso")[0].file_id == file_id and not bo.scanner.known.doubted

@@ -17,12 +17,13 @@ from pathlib import Path
 import pytest
 
 from disk import digests as kept_digests
-from disk import library
-from disk import scanner as scanning
+from disk import grown, hashing, library, passing
 from disk.access import fingerprint_of, open_regular
 from disk.digests import DIGESTS_FILE
+from disk.grown import EARLIER_TIME, GROWN_INTERVAL
 from disk.library import Library
-from disk.scanner import BREATH_TIME, EARLIER_TIME, GROWN_INTERVAL, PASS_INTERVAL_MIN, Scanner
+from disk.passing import BREATH_TIME, PASS_INTERVAL_MIN
+from disk.scanner import Scanner
 from node_tests.stage.folders import (
     GIB,
     MIB,
@@ -410,12 +411,13 @@ LONG_AGO = 1_600_000_000_000_000_000
 
 
 class Readings:
-    """How many bytes were hashed of which file; `digest_range` is the one place where the scanner reads."""
+    """How many bytes were hashed of which file; `digest_range` is what the scanner reads by."""
 
     def __init__(self, monkeypatch) -> None:
         self.count = 0
-        self._digest_range = scanning.digest_range
-        monkeypatch.setattr(scanning, "digest_range", self._read)
+        self._digest_range = hashing.digest_range
+        for module in (hashing, grown):
+            monkeypatch.setattr(module, "digest_range", self._read)
 
     def _read(self, descriptor, offset, length, tick):
         self.count += 1
@@ -464,8 +466,8 @@ def test_a_content_is_shared_until_it_has_left_its_last_place():
 @pytest.mark.parametrize("count, is_spared", [(2, False), (3, True)])
 def test_the_garbage_collector_is_spared_what_a_long_report_has(tmp_path, monkeypatch, count, is_spared):
     frozen = []
-    monkeypatch.setattr(scanning.gc, "freeze", lambda: frozen.append(True))
-    monkeypatch.setattr(scanning, "REPORT_LONG", 3)
+    monkeypatch.setattr(passing.gc, "freeze", lambda: frozen.append(True))
+    monkeypatch.setattr(passing, "REPORT_LONG", 3)
     fill(tmp_path, **{"f%d" % number: b"%d" % number for number in range(count)})
     scan_of(tmp_path)
     assert bool(frozen) == is_spared
@@ -686,21 +688,21 @@ def test_a_change_that_keeps_size_and_time_is_found_and_one_of_the_mode_alone_is
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows does not tell when a file was changed")
 def test_a_huge_file_whose_mode_was_changed_stays_shared_while_it_is_hashed_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(scanning, "HASH_TIME_MAX", 0.0)
+    monkeypatch.setattr(passing, "HASH_TIME_MAX", 0.0)
     data = b"".join(bytes([number]) * (1 << 20) for number in range(20))
     (tmp_path / "huge.bin").write_bytes(data)
     ticks = iter(range(10**6))
     scanner = Scanner(str(tmp_path), clock=lambda: float(next(ticks)))
     for _ in range(200):
         scanner.run_once()
-        if scanner._known:
+        if scanner.known.files:
             break
     path = str(tmp_path / "huge.bin")
-    before = scanner._known[path]
+    before = scanner.known.files[path]
     os.chmod(path, 0o600)
     told = [scanner.run_once() for _ in range(60)]
-    assert not any(result.added or result.removed for result in told) and scanner._known[path] is before
-    assert not scanner._doubted and scanner._changed_ns[path] == os.stat(path).st_ctime_ns
+    assert not any(result.added or result.removed for result in told) and scanner.known.files[path] is before
+    assert not scanner.known.doubted and scanner.known.changed_ns[path] == os.stat(path).st_ctime_ns
 
 
 def test_digests_that_an_older_program_kept_are_believed(tmp_path):
