@@ -9,25 +9,15 @@ import hashlib
 import os
 from typing import Iterable, List, Optional, Union
 
-from disk.access import (
-    READ_SIZE,
-    OpenFiles,
-    StillChanging,
-    fingerprint_of,
-    open_regular,
-    read_at,
-    read_into,
-    read_member,
-)
+from disk.access import OpenFiles, StillChanging, fingerprint_of, read_into, read_member
 from disk.places import candidates_of
+from disk.proven import HASHED_AT_ONCE, ProvenPiece
 from disk.steps import Steps
 from protocol.buffers import BufferPool
-from protocol.content.pieces import MIB, digest_at, piece_length, piece_size_of
+from protocol.content.pieces import digest_at, piece_length, piece_size_of
 from protocol.content.shares import SharedFile, SharesById
 from protocol.content.troubles import ErrorKind, LibraryError, is_changed, trouble
 from protocol.fields import Buffer
-
-HASHED_AT_ONCE = 16 * MIB      # bytes: others wait for the disk, too
 
 
 class SharedFiles:
@@ -37,6 +27,7 @@ class SharedFiles:
         self.by_id = SharesById()
         self._files = files
         self._buffers = buffers
+        self._proven = ProvenPiece()
 
     def adopt(self, files: Iterable[SharedFile]) -> None:
         """Serve these from now on."""
@@ -49,13 +40,13 @@ class SharedFiles:
             if isinstance(item, bytes):
                 self.withdraw(list(self.by_id.places(item)))
             else:
-                self.by_id.discard(item.file_id, item.path)
-                self._files.drop(item.path)
+                self.replaced(item.file_id, item.path)
 
     def replaced(self, file_id: bytes, path: str) -> None:
-        """This content is not at this place any more: another file is there."""
+        """This content is not at this place any more; another file may be."""
         self.by_id.discard(file_id, path)
         self._files.drop(path)
+        self._proven.forget(file_id)
 
     def local_copy(self, file_id: bytes) -> Optional[str]:
         """The path of a shared file with this content that is still as announced."""
@@ -102,7 +93,7 @@ class SharedFiles:
         """Bytes of one piece of a content, from the first of its places that is still as announced.
 
         Where none is: what was announced may be there all the same, at the beginning of a log that has grown since, or
-        untouched but for its time. Then the piece is hashed once more, and given if it is still the right one.
+        untouched but for its time. Then the piece is hashed once more, and given span by span if it is still right.
         """
         failure: Optional[OSError] = None
         for shared in self.by_id.places(file_id):
@@ -118,7 +109,7 @@ class SharedFiles:
                     failure = error
         for shared in self.by_id.places(file_id):
             try:
-                return _read_right(shared, start, length)
+                return self._proven.read(shared, start, length)
             except (StillChanging, OSError):
                 pass
         if failure is not None:        # nobody has seen that it was changed
@@ -145,44 +136,6 @@ def is_as_announced(shared: SharedFile) -> bool:
         return shared.is_folder or fingerprint_of(os.lstat(shared.path)) == shared.fingerprint
     except OSError:
         return False
-
-
-def _read_right(shared: SharedFile, start: int, length: int) -> bytes:
-    """Bytes of a piece of what has changed since it was announced, if that piece is still right; else StillChanging.
-
-    What is given is what was hashed: another program may write at the same moment. It is hashed in one go and for each
-    span again, so a piece of a huge file (beyond 64 GiB) is too long for that.
-    """
-    piece_size = piece_size_of(shared.size)
-    index = start // piece_size
-    first = index * piece_size
-    end = first + piece_length(shared.size, index)
-    if end - first > HASHED_AT_ONCE:
-        raise StillChanging
-    hasher, data = hashlib.sha256(), bytearray()
-    for offset in range(first, end, READ_SIZE):
-        block = _read_raw(shared, offset, min(READ_SIZE, end - offset))
-        hasher.update(block)
-        data += block[max(start - offset, 0):max(start + length - offset, 0)]
-    if hasher.digest() != digest_at(shared.digests, index) or len(data) != length:
-        raise StillChanging
-    return bytes(data)
-
-
-def _read_raw(shared: SharedFile, start: int, length: int) -> bytes:
-    """Bytes of a file or a pack as they lie there now."""
-    members = shared.members or ((shared.path, shared.fingerprint),)
-    data, end, position = bytearray(), start + length, 0
-    for path, (size, _, _) in members:
-        first, last = max(start - position, 0), min(end - position, size)
-        if first < last:
-            descriptor = open_regular(path)
-            try:
-                data += read_at(descriptor, last - first, first)
-            finally:
-                os.close(descriptor)
-        position += size
-    return bytes(data)
 
 
 def _read_pack(shared: SharedFile, start: int, length: int) -> bytes:
