@@ -50,7 +50,7 @@ class FetchedNames:
         return None
 
     def note(self, path: str, version: Version) -> None:
-        """This was fetched under this name; it is on the disk after `close`."""
+        """This was fetched under this name; it is on the disk after `commit`."""
         self._prune()
         givers = BETWEEN.join(sorted(version.givers))
         self._kept.run("INSERT OR REPLACE INTO fetched VALUES (?, ?, ?, ?, ?)",
@@ -65,6 +65,10 @@ class FetchedNames:
                            (FETCHED_ROWS_SPARE,))
             self._rows = None
 
+    def commit(self) -> None:
+        """Have what was noted outlive this process."""
+        self._kept.commit()
+
     def close(self) -> None:
-        """Have what was noted outlive this process; a later use opens it again."""
+        """Commit and close; a later use opens it again."""
         self._kept.close()

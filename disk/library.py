@@ -330,7 +330,7 @@ class Library:
     def _noted(self, result: Optional[_T]) -> Optional[_T]:
         """What is remembered of it outlives this process, when it is over."""
         if result is not None:
-            self._updates.fetched.close()
+            self._updates.fetched.commit()
         return result
 
     def flush(self) -> bool:

@@ -359,6 +359,18 @@ def test_names_are_remembered_across_restarts_and_up_to_a_bound(tmp_path, monkey
         assert 10 <= database.execute("SELECT COUNT(*) FROM fetched").fetchone()[0] <= 21
 
 
+def test_the_file_of_names_is_opened_once_and_what_is_finished_stands_in_it_at_once(lib, folder, tmp_path, monkeypatch):
+    connect, opened = sqlite3.connect, []
+    monkeypatch.setattr(sqlite3, "connect", lambda *how, **more: (opened.append(how[0]), connect(*how, **more))[1])
+    for number in range(3):
+        fetch(lib, b"%d" % number, "small %d" % number)
+    assert opened == [str(folder / ".node" / fetched.FETCHED_FILE)]
+    kept = tmp_path / "kept.db"  # as it lies there should the process be killed now
+    kept.write_bytes(Path(opened[0]).read_bytes())
+    with closing(connect(kept)) as database:
+        assert database.execute("SELECT COUNT(*) FROM fetched").fetchone() == (3,)
+
+
 @pytest.mark.parametrize("harm", ["damaged", "without SQLite"])
 def test_where_nothing_is_remembered_both_are_kept(lib, folder, monkeypatch, harm):
     fetch(lib, OLD)
