@@ -39,9 +39,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Callable, Iterator, List, Optional, Protocol, Sequence, Tuple, runtime_checkable
 
-from prompt.console import relative_path
 from prompt.lines import line_for
-from prompt.paths import danger_of
+from prompt.paths import danger_of, relative_path
 from prompt.readers import next_of
 from prompt.session import Session
 from prompt.settings import EXIT_FLAGS, NodeError, Settings, Visit, parse_flags

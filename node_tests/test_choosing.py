@@ -145,7 +145,7 @@ def test_one_line_tells_how_all_ended():
     desk.console.cancel("3")
     assert desk.lines[2:] == ["!! 1 of 5 came, 4.0 MB in 0:07; 1 file was here already; not photos, a.jpg, c.jpg",
                               "3 is cancelled"]
-    assert not desk.console.batches and desk.failed == 2
+    assert not desk.console.awaited.batches and desk.failed == 2
 
 
 def test_the_summary_of_what_went_well():

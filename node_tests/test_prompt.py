@@ -757,11 +757,11 @@ def test_progress_in_a_pipe_is_a_line_for_10_percent_or_30_seconds():
 def test_a_cancelled_transfer_is_not_a_failed_one():
     session = quiet_session()
     session.node = argparse.Namespace(folder="shared", call=lambda closure: None)
-    session.console._on_fetch_answer("a", FetchAnswer("started", (entry(1, "a"),), 3))
+    session.console.files._on_fetch_answer("a", FetchAnswer("started", (entry(1, "a"),), 3))
     session.console.cancel("3")
     session.on_event(stopped(number=3))
     assert session.exit_code == 0
-    session.console._on_fetch_answer("a", FetchAnswer("started", (entry(1, "a"),), 4))
+    session.console.files._on_fetch_answer("a", FetchAnswer("started", (entry(1, "a"),), 4))
     session.on_event(stopped(number=4))
     assert session.exit_code == 1
 
@@ -772,7 +772,7 @@ def test_a_script_waits_a_minute_for_room_on_the_disk_and_then_ends_with_exit_co
     session.pump = lambda wait=0.0: now.__setitem__(0, now[0] + wait)   # only time passes
     session.terminal.is_broken = False
     for number in (1, 2):
-        session.console._on_fetch_answer("lab.iso", FetchAnswer("started", (entry(1, "lab.iso"),), number))
+        session.console.files._on_fetch_answer("lab.iso", FetchAnswer("started", (entry(1, "lab.iso"),), number))
     paused = Paused(1, "lab.iso", 1_740_000_000, SIZE, 2_460_000_000, 12_000_000)
     session.on_event(paused)
     now[0] = 50.0

@@ -45,7 +45,7 @@ def test_a_line_that_could_not_be_done_is_exit_code_1():
 def test_a_number_of_no_transfer_and_what_is_refused_are_failures_too():
     for text, code in (("There is no running transfer 7.", 1), ("!! x cannot be read.", 1), ("* x is shared", 0)):
         session = quiet_session()
-        session.console._say_result(text)
+        session.console._asking.say_result(text)
         assert (session.said, session.exit_code) == ([text], code)
 
 
@@ -82,7 +82,7 @@ def test_who_gives_no_commands_is_told_that_the_input_has_ended():
     (False, False, True), (True, True, True), (True, False, False)])
 def test_who_shares_something_and_leaves_at_once_is_told(has_told, has_shared, is_said):
     session = quiet_session()
-    session.was_told, session.console.has_shared, session.wait_until = has_told, has_shared, lambda *_: True
+    session.was_told, session.console.sharing.has_shared, session.wait_until = has_told, has_shared, lambda *_: True
     session._on_end_of_input()
     assert session.said == [INPUT_ENDED] * is_said and session.is_over
 

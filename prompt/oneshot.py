@@ -24,9 +24,9 @@ import time
 from typing import Any, Callable, List, Optional, Set
 
 from prompt import json_lines, lines, verbs
-from prompt.console import line_for, unasked_line
+from prompt.console import line_for
 from prompt.output import Ended, Output, OutputLost
-from prompt.paths import danger_of
+from prompt.paths import danger_of, unasked_line
 from prompt.readers import IDLE_SECONDS, next_of
 from prompt.session import DOOR_SECONDS, JOIN_SECONDS, LEAVE_SECONDS
 from prompt.settings import (

@@ -12,9 +12,12 @@ share with a room: keys, a whole home, the settings of the system, a whole disk.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from typing import Iterator, List, Optional, Sequence
+from typing import Any, Iterator, List, Optional, Sequence
+
+from protocol.looks import safe_text
 
 KEYS = frozenset((
     ".ssh", ".gnupg", ".aws", ".azure", ".kube", ".docker", ".password-store", ".netrc", ".pgpass", ".git-credentials",
@@ -116,3 +119,23 @@ def _is_inside(path: str, folder: str) -> bool:
     """Whether a real path is the folder or in it."""
     path, folder = os.path.normcase(path), os.path.normcase(folder)
     return path == folder or path.startswith(os.path.join(folder, ""))
+
+
+# ---------------------------------------------------------------- how a path is said
+
+def relative_path(path: str) -> str:
+    """A local path as short as it can be said from here."""
+    with contextlib.suppress(ValueError, OSError):      # another drive; the current folder is gone
+        relative = os.path.relpath(path)
+        return path if relative.startswith("..") else relative
+    return path
+
+
+def short_path(path: Any) -> str:
+    """The same, safe to print."""
+    return safe_text(relative_path(os.fspath(path)), 4096)
+
+
+def unasked_line(path: str, danger: str) -> str:
+    """Why a path is not shared where nobody can be asked."""
+    return f"{short_path(path)} {danger}: it is shared only by who can be asked whether that is meant"

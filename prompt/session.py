@@ -326,7 +326,7 @@ class Session:
                 self.wait_until(lambda: self.is_over, 3600.0)
             self._on_interrupt()
             return
-        if is_script and not (self.was_told and not self.console.has_shared):
+        if is_script and not (self.was_told and not self.console.sharing.has_shared):
             self.say(INPUT_ENDED)
         self.console.quit("")
 

@@ -9,7 +9,8 @@ import signal
 from typing import Any, Callable, Dict, List, Optional, Protocol, Sequence, Set
 
 from prompt import json_lines, lines
-from prompt.console import SCRIPT_PAUSE_SECONDS, SCRIPT_SAY_SECONDS
+from prompt.awaited import SCRIPT_PAUSE_SECONDS
+from prompt.console import SCRIPT_SAY_SECONDS
 from prompt.output import Ended, Output, StreamWriter
 from prompt.settings import (
     EXIT_ADDRESS,
