@@ -23,7 +23,7 @@ import tempfile
 import time
 from typing import Any, Callable, List, Optional, Set
 
-from prompt import json_lines, lines, verbs
+from prompt import json_lines, lines, signals, verbs
 from prompt.console import line_for
 from prompt.output import Ended, Output, OutputLost
 from prompt.paths import danger_of, unasked_line
@@ -84,11 +84,8 @@ class OneShot:
         self.inbox.put(closure)
 
     def on_signal(self, number: int, frame: Any) -> None:
-        """A signal handler: only remembers; whoever waits looks ten times a second."""
-        if number == signal.SIGINT and self.is_leaving:
-            os._exit(EXIT_INTERRUPTED)
-        if not self.is_leaving and number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", 0)):
-            self.signals.append(number)
+        """A signal handler: only remembers."""
+        signals.note(number, self.signals, self.is_leaving)
 
     def on_memory_short(self) -> None:
         """From any thread: one could not go on without memory, so what is waited for may never come."""

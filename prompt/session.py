@@ -18,6 +18,7 @@ import textwrap
 import time
 from typing import Any, Callable, List, Optional, Sequence
 
+from prompt import signals
 from prompt.commands import LETTERS, SAYING, letter_of, parse_command, unknown_line
 from prompt.completion import Completion, choice_lines
 from prompt.console import SCRIPT_SAY_SECONDS, Console
@@ -148,11 +149,8 @@ class Session:
         self.is_over = True
 
     def on_signal(self, number: int, frame: Any) -> None:
-        """A signal handler: only remembers; whoever waits looks ten times a second."""
-        if number == signal.SIGINT and self.is_leaving:
-            os._exit(EXIT_INTERRUPTED)
-        if not self.is_leaving and number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", 0)):
-            self.signals.append(number)
+        """A signal handler: only remembers."""
+        signals.note(number, self.signals, self.is_leaving)
 
     def on_memory_short(self) -> None:
         """From any thread: one could not go on without memory. What can be left properly is."""
@@ -170,10 +168,10 @@ class Session:
         self.exit_code = EXIT_FAILED
 
     def _on_interrupt(self, is_starting: bool = False) -> None:
-        signals, self.signals = self.signals or [signal.SIGINT], []
+        came, self.signals = self.signals or [signal.SIGINT], []
         if self.is_over:
             return
-        if any(number != signal.SIGINT for number in signals):
+        if any(number != signal.SIGINT for number in came):
             self.is_over = True
         elif is_starting or not self.terminal.is_asking or (self.was_warned and not self.terminal.typed()):
             self.is_over, self.exit_code = True, EXIT_INTERRUPTED
