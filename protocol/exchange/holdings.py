@@ -160,29 +160,17 @@ class Holdings:
         """Share a file or folder that lies elsewhere; `done` gets a line for the person."""
         if self._scanner is None:
             done("!! Nothing can be shared from elsewhere here.")
-            return
-
-        def added(real: Any, error: Optional[Exception], now: float) -> None:
-            if error is not None:
-                done(f"!! {getattr(error, 'sentence', 'It cannot be shared.')}")
-            else:
-                done(f"* {real} is shared as soon as it is read")
-
-        self._disk.run(partial(self._scanner.add_path, path), added)
+        else:
+            add = partial(self._scanner.add_path, path)
+            self._disk.run(add, _told_by(done, "is shared as soon as it is read", "It cannot be shared."))
 
     def unshare(self, name: str, path: str, done: Callable[[str], None]) -> None:
         """Share no longer what `share` has shared, by its name or path; `done` gets a line for the person."""
         if self._scanner is None:
             done("!! Nothing is shared from elsewhere here.")
-            return
-
-        def removed(real: Any, error: Optional[Exception], now: float) -> None:
-            if error is not None:
-                done(f"!! {getattr(error, 'sentence', 'It is shared as before.')}")
-            else:
-                done(f"* {real} is shared no longer")
-
-        self._disk.run(partial(self._scanner.remove_path, name, path), removed)
+        else:
+            remove = partial(self._scanner.remove_path, name, path)
+            self._disk.run(remove, _told_by(done, "is shared no longer", "It is shared as before."))
 
     def hold(self, name: str) -> None:
         """A download fills the top folder of this name: what is announced of it stays as it is until `release`."""
@@ -369,6 +357,15 @@ class Holdings:
 
 def _entry_of(file_id: bytes, name: str, here: Any, is_cached: bool) -> ShareEntry:
     return ShareEntry(file_id, here.size, name, here.is_folder, here.file_count, here.total_size, is_cached)
+
+
+def _told_by(done: Callable[[str], None], what: str, usual: str) -> Callable[[Any, Optional[Exception], float], None]:
+    """Tells a person what became of a path; `usual`: why not, where the disk has no sentence for it."""
+
+    def told(real: Any, error: Optional[Exception], now: float) -> None:
+        done(f"* {real} {what}" if error is None else f"!! {getattr(error, 'sentence', usual)}")
+
+    return told
 
 
 def _first_of(entries: Dict[ShareKey, ShareEntry]) -> Dict[ShareKey, ShareEntry]:
