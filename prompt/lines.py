@@ -227,16 +227,22 @@ def _line_for_paused(event: results.Paused, folder: str) -> str:
     return f"!! {safe_text(event.name)}  paused at {format_percent(event.verified, event.size)}: {why}"
 
 
+def _line_for_chat(event: results.ChatReceived, folder: str) -> str:
+    return f"<{safe_label(event.label)}> {safe_text(event.text, CHAT_COLUMNS_MAX)}"
+
+
+def _line_for_whispered(event: results.Whispered, folder: str) -> str:
+    who, text = safe_label(event.label), safe_text(event.text, CHAT_COLUMNS_MAX)
+    return f"[me -> {who}] {text}" if event.is_me else f"[{who} -> me] {text}"
+
+
 LINES: Dict[type, Callable[[Any, str], str]] = {
     results.Outcome: _line_for_outcome,
     results.Joined: lambda event, folder: f"* {safe_label(event.label)} joined ({count_of(event.count, 'node')})",
     results.Left: _line_for_left,
     results.SupernodeChanged: _line_for_supernode,
-    results.ChatReceived: lambda event, folder: "<%s> %s" % (safe_label(event.label),
-                                                             safe_text(event.text, CHAT_COLUMNS_MAX)),
-    results.Whispered: lambda event, folder: "[%s] %s" % (
-        f"me -> {safe_label(event.label)}" if event.is_me else f"{safe_label(event.label)} -> me",
-        safe_text(event.text, CHAT_COLUMNS_MAX)),
+    results.ChatReceived: _line_for_chat,
+    results.Whispered: _line_for_whispered,
     results.Unsaid: lambda event, folder: f"!! {count_of(event.line_count, 'line')} of what you said could not be sent",
     results.DownloadDone: _line_for_download,
     results.Updated: lambda event, folder: f"* {safe_text(event.name)} was updated in part{_clashes(event.clashes)}",

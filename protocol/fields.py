@@ -43,7 +43,7 @@ class Number:
         try:
             return value.to_bytes(self.size, "big")
         except OverflowError:
-            raise ValueError("%d does not fit into %d bytes" % (value, self.size)) from None
+            raise ValueError(f"{value} does not fit into {self.size} bytes") from None
 
     def decode(self, reader: Reader) -> int:
         value = int.from_bytes(reader.take(self.size), "big")
@@ -73,7 +73,7 @@ class Fixed:
 
     def encode(self, value: bytes) -> bytes:
         if len(value) != self.size:
-            raise ValueError("expected %d bytes, got %d" % (self.size, len(value)))
+            raise ValueError(f"expected {self.size} bytes, got {len(value)}")
         return bytes(value)
 
     def decode(self, reader: Reader) -> bytes:
@@ -88,7 +88,7 @@ class Blob:
 
     def encode(self, value: Buffer) -> bytes:
         if len(value) > self.most:
-            raise ValueError("%d bytes, at most %d fit" % (len(value), self.most))
+            raise ValueError(f"{len(value)} bytes, at most {self.most} fit")
         return len(value).to_bytes(4, "big") + bytes(value)
 
     def decode(self, reader: Reader) -> bytes:
@@ -107,7 +107,7 @@ class Text:
     def encode(self, value: str) -> bytes:
         data = value.encode("utf-8")
         if len(data) > self.most:
-            raise ValueError("text of %d bytes, at most %d fit" % (len(data), self.most))
+            raise ValueError(f"text of {len(data)} bytes, at most {self.most} fit")
         return len(data).to_bytes(2, "big") + data
 
     def decode(self, reader: Reader) -> str:
@@ -128,7 +128,7 @@ class Rest:
 
     def encode(self, value: Buffer) -> Buffer:
         if len(value) > self.most:
-            raise ValueError("%d bytes, at most %d fit" % (len(value), self.most))
+            raise ValueError(f"{len(value)} bytes, at most {self.most} fit")
         return value
 
     def decode(self, reader: Reader) -> memoryview:
@@ -178,7 +178,7 @@ class Many:
 
     def encode(self, values: Sequence[Any]) -> bytes:
         if len(values) > self.most:
-            raise ValueError("%d entries, at most %d fit" % (len(values), self.most))
+            raise ValueError(f"{len(values)} entries, at most {self.most} fit")
         return len(values).to_bytes(2, "big") + b"".join(self.item.encode(value) for value in values)
 
     def decode(self, reader: Reader) -> Tuple[Any, ...]:

@@ -30,7 +30,7 @@ class PathFigures(NamedTuple):
         return self.late / self.received if self.received else 0.0
 
     def __str__(self) -> str:
-        trip = "unknown" if self.round_trip is None else "%.1f ms" % (self.round_trip * 1e3)
-        sent = "lost %d of %d packets, %d bytes sent again" % (self.lost, self.sent, self.resent)
-        return "round trip %s, window %d, %s; %d bytes here, %d late" % (
-            trip, self.window, sent, self.received, self.late)  # fmt: skip
+        trip = "unknown" if self.round_trip is None else f"{self.round_trip * 1e3:.1f} ms"
+        sent = f"lost {self.lost} of {self.sent} packets, {self.resent} bytes sent again"
+        here = f"{self.received} bytes here, {self.late} late"
+        return f"round trip {trip}, window {self.window}, {sent}; {here}"

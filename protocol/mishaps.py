@@ -37,7 +37,7 @@ class Mishaps:
             return False
         self._told.pop(place, None)
         if told is not None and told[1]:
-            record.msg = "%s (%d more of these were left out)" % (record.getMessage(), told[1])
+            record.msg = f"{record.getMessage()} ({int(told[1])} more of these were left out)"
             record.args = ()
         self._told[place] = [record.created, 0]
         while len(self._told) > PLACES_MAX:
@@ -56,7 +56,7 @@ class Mishaps:
             self._lines.pop(next(iter(self._lines)), None)
         record.msg, record.args = _harmless(record.getMessage()), ()
         if left_out:
-            record.msg += " (before it %d more of these were left out)" % left_out
+            record.msg += f" (before it {left_out} more of these were left out)"
         return count < LINES_MAX
 
     def rest(self) -> List[str]:
@@ -65,14 +65,14 @@ class Mishaps:
         left += [(place, int(count) - LINES_MAX) for place, (_, count) in self._lines.items() if count > LINES_MAX]
         self._told.clear()
         self._lines.clear()
-        return ["%d more %s at %s:%d were left out" % (count, *place) for place, count in left]
+        return [f"{count} more {kind} at {file}:{line} were left out" for (kind, file, line), count in left]
 
 
 def _harmless(text: str) -> str:
     """On one line, whatever names are in it."""
     if text.isprintable():
         return text
-    return "".join(each if each.isprintable() else "\\u{%x}" % ord(each) for each in text)
+    return "".join(each if each.isprintable() else f"\\u{{{ord(each):x}}}" for each in text)
 
 
 def _place_of(record: logging.LogRecord) -> _Place:

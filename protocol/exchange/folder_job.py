@@ -134,7 +134,7 @@ class FolderJob(Job):
         elif self._fetching.is_wished(file_id):
             self._fetching.when_ended(file_id, self._begin_more)
         else:
-            self.want(file_id, size, "%s/other names" % self.entry.name, True, now, self.providers)
+            self.want(file_id, size, f"{self.entry.name}/other names", True, now, self.providers)
 
     def _read_more(self, fetch: Fetch) -> None:
         fetch.unfollow()
@@ -162,7 +162,7 @@ class FolderJob(Job):
         if fetch is not None:
             self.drop(fetch, now, is_used=error is None)
         if error is not None:
-            self.failures.append("%s: %s" % ("some files", sentence_of(error)))
+            self.failures.append(f"some files: {sentence_of(error)}")
         else:
             entries, left_out, troubles = found
             self.failures += troubles
@@ -198,7 +198,7 @@ class FolderJob(Job):
     def _begin_pack(self, pack: Pack, now: float) -> None:
         if self.end_state:
             return
-        name = "%s/small files" % self.entry.name
+        name = f"{self.entry.name}/small files"
         if self._around.holdings.size_of(pack.file_id) is not None:
             read = partial(self._library.contents, pack.file_id)
             self._around.disk.run(read, partial(self._on_pack_read, pack, None))
@@ -282,7 +282,7 @@ class FolderJob(Job):
     def _prepare(self, entry: Any, now: float) -> None:
         if self.end_state:
             return
-        name = "%s/%s" % (self.entry.name, entry.path)
+        name = f"{self.entry.name}/{entry.path}"
         is_cached = self._around.holdings.is_cached(entry.file_id)
         prepare = self._preparing.file_in_folder(entry.file_id, name, is_cached, self.origin)
         then = partial(self._on_prepared, entry, name)
@@ -304,7 +304,7 @@ class FolderJob(Job):
             self.pause_for_room(self.short_words(error))
             return
         if error is not None:
-            self.failures.append("%s: %s" % (name, sentence_of(error)))
+            self.failures.append(f"{name}: {sentence_of(error)}")
         elif here is not True:
             self.new_files += not here.was_there
         self._file_over(entry.file_id, entry.size, now)
@@ -359,13 +359,13 @@ class FolderJob(Job):
             self.stop(reason, now)
         elif self._more is not None and fetch.file_id == self._more.file_id:
             self._more = None
-            self.failures.append("%s: %s" % (fetch.name, reason))
+            self.failures.append(f"{fetch.name}: {reason}")
             self._go_on(now)
         elif fetch.file_id in self.unpacking:
             pack = self.unpacking[fetch.file_id]
             self._give_up_pack(pack, pack.members, now)
         else:
-            self.failures.append("%s: %s" % (fetch.name, reason))
+            self.failures.append(f"{fetch.name}: {reason}")
             self._file_over(fetch.file_id, fetch.download.verified_bytes, now)
 
     def _on_flushed(self, _: Any, error: Optional[Exception], now: float) -> None:
@@ -375,8 +375,8 @@ class FolderJob(Job):
         if error is not None:
             self.failures.append(sentence_of(error))
         if self.failures:
-            more = " (and %d more)" % (len(self.failures) - 1) if len(self.failures) > 1 else ""
-            self.stop("not complete: %s%s" % (self.failures[0], more), now)
+            more = f" (and {len(self.failures) - 1} more)" if len(self.failures) > 1 else ""
+            self.stop(f"not complete: {self.failures[0]}{more}", now)
             return
         self._release()
         self.done(self.path, not self.new_files and bool(self.size), now)

@@ -187,7 +187,7 @@ class Job:
     def pause_for_room(self, short_of: str = "") -> None:
         """It waits, however many files of it fail at once: the first has it wait, and its next look is for all."""
         if not self.pause:
-            self.pause = "paused: %s" % (short_of or "the disk is full")
+            self.pause = f"paused: {short_of or 'the disk is full'}"
             self.look_for_room(True, short_of)
 
     def look_for_room(self, is_news: bool = False, short_of: str = "") -> None:
@@ -202,14 +202,14 @@ class Job:
         if self.short_of:
             if is_news and not self.was_short:  # told once
                 self.was_short = True
-                self._around.notify(Notice("%s waits: %s" % (self.entry.name, self.short_of)))
+                self._around.notify(Notice(f"{self.entry.name} waits: {self.short_of}"))
             self.look_at, self.short_of = now + self.look_interval, ""
             self.look_interval = min(2 * self.look_interval, ROOM_INTERVAL_MAX)
             self.is_quiet = True
             return
         needed = self.size - self.verified()
         free, takes_files = (0, True) if error is not None else room
-        self.pause = "paused: needs %s, %s free" % (size_text(needed), size_text(free))
+        self.pause = f"paused: needs {size_text(needed)}, {size_text(free)} free"
         if not takes_files:
             self.pause = "paused: the disk takes no more files"
         if is_news:
@@ -331,9 +331,9 @@ class Job:
     @staticmethod
     def state_of(source: Any, now: float) -> str:
         if source.state is SourceState.QUEUED:
-            return "queued %s" % ordinal(source.position)
+            return f"queued {ordinal(source.position)}"
         if source.owed and now - source.heard_at >= ASK_OTHERS_AFTER:
-            return "silent for %.0f s" % (now - source.heard_at)
+            return f"silent for {now - source.heard_at:.0f} s"
         return ""
 
     def is_verifying(self) -> bool:
@@ -346,7 +346,7 @@ class Job:
         if self.pause:
             return self.pause
         if self.twin:
-            return "waiting for %s, which is the same" % self.twin
+            return f"waiting for {self.twin}, which is the same"
         if self.is_verifying():
             return "verifying"
         if self._around.disk.silence(now) >= DISK_SLOW_AFTER:
@@ -356,14 +356,14 @@ class Job:
         if any(now - source.heard_at < ASK_OTHERS_AFTER for source in ready):
             return RECEIVING
         if ready:
-            return "waiting for %s" % ready[0].label
+            return f"waiting for {ready[0].label}"
         queued = [source.position for source in sources if source.state is SourceState.QUEUED]
         if queued:
-            return "queued %s" % ordinal(min(queued))
+            return f"queued {ordinal(min(queued))}"
         if not self._around.members.has_supernode:
             return "waiting for a supernode"
         lost = [fetch.lookout.last_source for fetch in self.fetches if fetch.lookout.last_source]
-        return "waiting for %s" % lost[0] if lost and not sources else "asking"
+        return f"waiting for {lost[0]}" if lost and not sources else "asking"
 
 
 class FileJob(Job):
@@ -433,4 +433,4 @@ class FileJob(Job):
 def ordinal(number: int) -> str:
     """`1st`, `2nd`, `3rd`, `4th`."""
     ending = "th" if 10 <= number % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
-    return "%d%s" % (number, ending)
+    return f"{number}{ending}"

@@ -61,10 +61,10 @@ class Jobs:
         """Stop a download or an upload; a line for the person."""
         job = self.jobs.get(number)
         if job is None or job.end_state:
-            return self._fetching.serving.cancel(number, now) or "There is no running transfer %d." % number
+            return self._fetching.serving.cancel(number, now) or f"There is no running transfer {number}."
         kept = "; what is here is kept for a later R" if job.verified() else ""
         job.stop("cancelled", now, tell=False)
-        return "%s is cancelled%s" % (job.entry.name, kept)
+        return f"{job.entry.name} is cancelled{kept}"
 
     def rows(self, now: float) -> List[TransferRow]:
         """Every transfer, downloads first."""

@@ -418,7 +418,7 @@ class Serving:
 
     def _label_at(self, link: int) -> str:
         upload = self.uploads.links.get(link)
-        return self._label_of(upload) if upload is not None else "link %d" % link
+        return self._label_of(upload) if upload is not None else f"link {link}"
 
     def backlog(self, link: int) -> int:
         return int(self.network.backlog(link))
@@ -515,7 +515,7 @@ class Serving:
             if sent.number == number:
                 self._refused[upload.node_id, file_id] = now + REFUSED_TIME
                 self.network.disconnect(upload.link, "cancelled there")
-                return "sending %s to %s is cancelled" % (self._name_for(upload, file_id), self._label_of(upload))
+                return f"sending {self._name_for(upload, file_id)} to {self._label_of(upload)} is cancelled"
         return ""
 
     def rows(self, now: float) -> List[TransferRow]:
