@@ -71,7 +71,7 @@ ANY_ROUTE = "198.51.100.1"          # an address that is nobody's: the default r
 LOG_BYTES_MAX = 16 << 20            # of the log, and of the one before it
 
 
-# ---------------------------------------------------------------- threads
+# ---- threads
 
 class Roles(Protocol):
     """What the node thread asks of those who live on it."""
@@ -241,7 +241,7 @@ class ScannerThread:
         self.scanner.close()
 
 
-# ---------------------------------------------------------------- putting it together
+# ---- putting it together
 
 def own_addresses(ip: Optional[str] = None) -> List[str]:
     """This machine's IPv4 addresses, and `ip` if it is one; no loopback."""

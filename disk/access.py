@@ -291,7 +291,7 @@ def flush_names(descriptor: int) -> None:
             raise
 
 
-# ---- Files that others may change, and files that are used again and again -------------------------------------------
+# ---- files that others may change, and files that are used again and again
 
 class StillChanging(Exception):
     """The file changed while it was hashed."""

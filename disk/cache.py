@@ -49,7 +49,7 @@ class Cache:
         self._shelf.put(content)
         self._accounts.count(content, person)
 
-    # -- what is in it --
+    # ---- what is in it
 
     def __contains__(self, file_id: bytes) -> bool:
         return file_id in self._shelf.contents
@@ -95,7 +95,7 @@ class Cache:
         self._put(content, person)
         return True
 
-    # -- reading --
+    # ---- reading
 
     def read(self, content: Content, index: int, start: int, length: int) -> Buffer:
         """Bytes of a piece; a content that turns out to be damaged is dropped."""

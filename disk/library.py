@@ -123,7 +123,7 @@ class Library:
         """Have files flushed, and half of what is looked at again hashed, on threads beside; else all is done here."""
         self._beside.use(flush, digest)
 
-    # -- opening and closing --
+    # ---- opening and closing
 
     def open(self) -> None:
         """Make the folder if absent and lock it; a folder that cannot be written is opened with a `notice`."""
@@ -184,7 +184,7 @@ class Library:
         for shelf in self._shelves:
             shelf.make()
 
-    # -- the network of before --
+    # ---- the network of before
 
     def keep_network(self, data: bytes) -> None:
         """Keep what a later run needs in order to find the present network again; only a help, so it may fail."""
@@ -203,7 +203,7 @@ class Library:
                 os.close(descriptor)
         return b""
 
-    # -- what is shared --
+    # ---- what is shared
 
     def adopt(self, files: Iterable[SharedFile]) -> None:
         """Serve these from now on."""
@@ -213,7 +213,7 @@ class Library:
         """Stop serving these files, or all that has one of these ids."""
         self._shared.withdraw(gone)
 
-    # -- what is here --
+    # ---- what is here
 
     def manifest(self, file_id: bytes) -> Tuple[int, bytes]:
         """The size and piece digests of a content that is here, whole or in part."""
@@ -272,7 +272,7 @@ class Library:
         path = os.path.join(self.folder, *name.split("/"))
         return self._shared.stands(file_id, path) or self._shared.stands_beside(file_id, name, path)
 
-    # -- room on the disk --
+    # ---- room on the disk
 
     def check_room(self, label: str, needed: int) -> None:
         """Refuse what this person wants and the disk has no room for, even without all that is kept for others."""
@@ -290,7 +290,7 @@ class Library:
         """The same for what this person wants: what is kept for others gives way to it."""
         return self._room.left()
 
-    # -- downloads --
+    # ---- downloads
 
     def begin(self, file_id: bytes, size: int, digests: bytes, destination: Destination = Destination.DOWNLOAD,
               label: str = "", is_folder: bool = False, person: bytes = NOBODY) -> Optional[bytearray]:
@@ -398,7 +398,7 @@ class Library:
         """Drop an unfinished content that was fetched for others; what this node's person began only with `own`."""
         self._downloads.discard(file_id, own)
 
-    # -- the cache --
+    # ---- the cache
 
     def cached(self) -> List[CachedFile]:
         """The complete contents that are kept for others."""

@@ -45,7 +45,7 @@ class Parts:
         self._flushes: Dict[bytes, Flush] = {}
         self._gave_way: OrderedDict[bytes, None] = OrderedDict()
 
-    # -- which there are --
+    # ---- which there are
 
     @property
     def contents(self) -> OrderedDict[bytes, Content]:
@@ -122,7 +122,7 @@ class Parts:
         """It is begun anew, though it had to go before."""
         self._gave_way.pop(file_id, None)
 
-    # -- is the file as this node left it? --
+    # ---- is the file as this node left it?
 
     def look(self, part: Content) -> None:
         """Is the file as this node's own last write left it? Else nothing of it is believed before it is hashed."""
@@ -237,7 +237,7 @@ class Parts:
             raise changed_here(part)
         return status
 
-    # -- reading and writing --
+    # ---- reading and writing
 
     def path(self, part: Content) -> str:
         """Where its file is."""

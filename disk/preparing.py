@@ -103,7 +103,7 @@ class Preparing:
     def __init__(self, library: Library) -> None:
         self._library = library
 
-    # -- a file --
+    # ---- a file
 
     def file(self, file_id: bytes, name: str, is_cached: bool, origin: Origin) -> Callable[[], Optional[Here]]:
         """A job: a Finished if a copy was made on this disk, else False."""
@@ -128,7 +128,7 @@ class Preparing:
                     raise
         return False
 
-    # -- a folder: its listing came, or is in the cache, or came by way of a relay --
+    # ---- a folder: its listing came, or is in the cache, or came by way of a relay
 
     def folder(self, listing_id: bytes, name: str, listing: bytes, told: bytes = b"") -> FolderPreparation:
         """A job for a folder whose listing came: refuses it, or makes its folders and tells what is to come."""
@@ -175,7 +175,7 @@ class Preparing:
         begun = {part.file_id: part.verified_bytes for part in self._library.parts()}
         self._library.check_room(name, sum(entry.size - begun.get(entry.file_id, 0) for entry in missing))
 
-    # -- a pack of small files --
+    # ---- a pack of small files
 
     def relayed_pack(self, file_id: bytes, name: str) -> Callable[[], bytes]:
         """A job: the bytes of a pack that was being relayed for somebody, too; it is kept in the cache first."""

@@ -54,7 +54,7 @@ class Room:
         self._cache = cache
         self._accounts = accounts
 
-    # -- how much there is --
+    # ---- how much there is
 
     def room_bytes(self) -> int:
         """The same for what this person wants: what is kept for others gives way to it."""
@@ -84,7 +84,7 @@ class Room:
         both = [*self._cache.contents.items(), *self._parts.contents.items()]
         return [(file_id, content) for file_id, content in both if file_id in self._accounts]
 
-    # -- may this be begun? --
+    # ---- may this be begun?
 
     def check(self, label: str, needed: int) -> None:
         """Refuse what this person wants and the disk has no room for, even without all that is kept for others."""
@@ -145,7 +145,7 @@ class Room:
         if needed + floor + own > free:
             raise no_room(label, needed, max(0, free - floor - own))
 
-    # -- what is kept for others gives way --
+    # ---- what is kept for others gives way
 
     def with_room(self, work: Callable[[], _T], spared: bytes = NOBODY) -> _T:
         """Write something of this person's; where the disk is full, without what is kept for others."""

@@ -47,7 +47,7 @@ class Shelf:
         """Whether the folder is there, and was not taken away."""
         return os.path.isdir(self.folder)
 
-    # -- what stands on it --
+    # ---- what stands on it
 
     def put(self, content: Content) -> None:
         """A content stands here from now on, as the last."""
@@ -76,7 +76,7 @@ class Shelf:
             self._accounts.gone(file_id)
         self.contents.clear()
 
-    # -- its files --
+    # ---- its files
 
     def path(self, file_id: bytes) -> str:
         """Where the file of a content is."""
@@ -141,7 +141,7 @@ class Shelf:
         self.write_map(content)
         os.replace(source, self.path(content.file_id))
 
-    # -- its maps --
+    # ---- its maps
 
     def write_map(self, content: Content) -> None:
         """Write the map of a content anew."""

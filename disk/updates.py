@@ -96,7 +96,7 @@ class Updates:
         if origin is not None:
             self.fetched.note("/".join((*parents, final)), Version(*content, asked, origin.givers))
 
-    # -- what was put aside --
+    # ---- what was put aside
 
     def put_aside(self, place: Folder, old: Old) -> Optional[str]:
         """Where it lies now; None if it is not that file any more, or cannot be moved: then all is as it was."""

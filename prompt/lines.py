@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 UNFINISHED_MAX = 20  # rows of what lies half here; a folder may have left thousands
 
-# ---------------------------------------------------------------- values as a person reads them
+# ---- values as a person reads them
 
 
 def format_size(size: float) -> str:
@@ -93,7 +93,7 @@ def table(rows: Iterable[Sequence[str]], right: Sequence[int] = (), columns: Opt
     return lines
 
 
-# ---------------------------------------------------------------- lines that appear by themselves
+# ---- lines that appear by themselves
 
 def progress_line(row: results.TransferRow, width: Optional[int] = None) -> str:
     """One line for a running transfer; a long name gives way before the numbers do."""
@@ -277,7 +277,7 @@ def whisper_line(answer: results.WhisperAnswer) -> str:
     return f"!! Not {'delivered' if answer.kind in ('unheard', 'gone', 'left') else 'sent'}: {why[answer.kind]}."
 
 
-# ---------------------------------------------------------------- rows of the lists
+# ---- rows of the lists
 
 def mesh_line(is_on: bool) -> str:
     """What the mesh switch means."""

@@ -81,7 +81,7 @@ def is_missing(path: str) -> bool:
     return False
 
 
-# ---------------------------------------------------------------- what is shared only if it is meant
+# ---- what is shared only if it is meant
 
 def danger_of(path: str) -> str:
     """What a person would share with this path and hardly means to, in words; empty if it is nothing like that."""
@@ -121,7 +121,7 @@ def _is_inside(path: str, folder: str) -> bool:
     return path == folder or path.startswith(os.path.join(folder, ""))
 
 
-# ---------------------------------------------------------------- how a path is said
+# ---- how a path is said
 
 def relative_path(path: str) -> str:
     """A local path as short as it can be said from here."""

@@ -73,7 +73,7 @@ class Session:
         self.outcome: Optional[results.Outcome] = None
         self._held: List[Any] = []              # while joining, the outcome and what came behind it
 
-    # -- waiting and drawing
+    # ---- waiting and drawing
 
     def notify(self, event: Any) -> None:
         """From the node thread: something to tell; but not more and more to a screen that stands still."""
@@ -133,7 +133,7 @@ class Session:
         else:
             self.console.on_event(event)
 
-    # -- how it ends
+    # ---- how it ends
 
     def fail(self) -> None:
         """In a script, something that was asked for did not come: the exit code says so."""
@@ -179,7 +179,7 @@ class Session:
             self.was_warned = not self.terminal.typed()
             self.say("Ctrl-C again or Q to quit" if self.was_warned else "")
 
-    # -- from the questions to the exit code
+    # ---- from the questions to the exit code
 
     def run(self, flags: argparse.Namespace, open_node: Callable[[Settings, Callable[[Any], None]], Any]) -> int:
         """From the questions to the exit code."""

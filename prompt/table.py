@@ -74,7 +74,7 @@ def _folded(cells: Sequence[str], columns: int) -> List[str]:
     return [cut(line, columns) for line in [*lines, line]]
 
 
-# ---------------------------------------------------------------- the list of files
+# ---- the list of files
 
 def file_lines(entries: Sequence[results.ListEntry], columns: Optional[int]) -> List[str]:
     """A line for each file: number, name, size, owners and sources, whatever the names are and the window is."""
@@ -129,7 +129,7 @@ def share_table(cells: Sequence[Sequence[str]], columns: Optional[int]) -> List[
     return [line for rows, row in zip(above, cells) for line in (*rows, f"      {row[3]}")]
 
 
-# ---------------------------------------------------------------- help
+# ---- help
 
 def help_table(rows: Sequence[Tuple[str, str, str]], columns: Optional[int]) -> List[str]:
     """What is typed, what it does, another word for it; in a narrow window without the last, and wrapped at words."""

@@ -82,7 +82,7 @@ class Content:
     def __post_init__(self) -> None:
         self.verified = bytearray(-(-piece_count_of(self.size) // 8))
 
-    # -- its pieces
+    # ---- its pieces
 
     def claim(self, indexes: List[int]) -> None:
         """These are said to be there; each is hashed before it counts."""
@@ -108,7 +108,7 @@ class Content:
         """Have all that was verified hashed again before it is used."""
         self.doubted = {index for index in range(piece_count_of(self.size)) if has_piece(self.verified, index)}
 
-    # -- its file
+    # ---- its file
 
     def written(self, stamp: Optional[Stamp]) -> None:
         """This node's own last write left its file like this."""
@@ -141,7 +141,7 @@ class Content:
         """A flush of all that was written is begun."""
         self.unflushed = 0
 
-    # -- what it is for
+    # ---- what it is for
 
     def opened(self) -> None:
         """It is begun: what was claimed is checked, and its files are there."""
