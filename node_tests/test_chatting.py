@@ -7,7 +7,8 @@ import re
 
 import pytest
 
-from node_tests.test_prompt import QUIET, Window, chat, needs_pty
+from node_tests.stage.fake_prompt import chat
+from node_tests.stage.window import QUIET, Window, needs_pty
 from prompt.chatting import BOLD, DIM, Chatting
 from protocol.results import ChatReceived, Whispered
 

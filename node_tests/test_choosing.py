@@ -6,8 +6,8 @@ import argparse
 from typing import Any
 
 import pytest
-from test_prompt import downloaded, entry, stopped
 
+from node_tests.stage.fake_prompt import downloaded, entry, stopped
 from prompt.choosing import ASKED_AGAIN_FROM, Batch, chosen, spans_in
 from prompt.console import Console
 from protocol.results import FetchAnswer

@@ -1,392 +1,55 @@
-"""The prompt as a person and as a script meet it: lines, questions, commands, and a real terminal.
+"""The prompt as a person and as a script meet it: lines, questions, commands, and a real terminal."""
 
-Run as a program it is the prompt over a fake node, which is what the tests of the terminal talk to.
-"""
 from __future__ import annotations
 
 import argparse
-import codecs
-import contextlib
 import os
 import re
-import select
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import threading
 import time
 import unicodedata
-from pathlib import Path
-from typing import Any, Callable
 
 import pytest
 
-HOME = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(HOME))
-
-import node_client  # noqa: E402
-from node_client import DiskThread, NodeThread  # noqa: E402
-from node_tests.stage.running import free_port  # noqa: E402
-from prompt import lines, settings  # noqa: E402
-from prompt.commands import help_lines, parse_command, show_help, unknown_line  # noqa: E402
-from prompt.console import Console, line_for  # noqa: E402
-from prompt.lines import format_size, place_of, progress_line, share_lines  # noqa: E402
-from prompt.session import LEAVE_SECONDS, Session  # noqa: E402
-from protocol.content.shares import Standing  # noqa: E402
-from protocol.looks import safe_text, text_width  # noqa: E402
-from protocol.results import (  # noqa: E402
-    ChatReceived,
-    DownloadDone,
+from node_client import DiskThread, NodeThread
+from node_tests.stage.fake_prompt import (
+    HOME,
+    ID,
+    SHARES,
+    SIZE,
+    FakePeer,
+    chat,
+    downloaded,
+    entry,
+    outcome,
+    sent,
+    stopped,
+    transfer,
+)
+from node_tests.stage.running import free_port
+from node_tests.stage.window import PROGRAM, QUIET, Screen, Window, both_editors, needs_pty, quiet_session, script
+from prompt import lines, settings
+from prompt.commands import help_lines, parse_command, show_help, unknown_line
+from prompt.console import Console, line_for
+from prompt.lines import format_size, place_of, progress_line, share_lines
+from prompt.session import LEAVE_SECONDS
+from protocol.looks import safe_text, text_width
+from protocol.results import (
     FetchAnswer,
     Joined,
     Left,
-    LeftOut,
-    ListEntry,
-    MemberRow,
-    Outcome,
     Paused,
     Progress,
     Resumed,
-    Share,
-    Stopped,
     SupernodeChanged,
-    TransferRow,
     Unsaid,
     UploadDone,
     UploadEnded,
-    WhisperAnswer,
 )
-
-# ---------------------------------------------------------------- what peer.py hands over
-
-ID = bytes.fromhex("9f3c11ab" + "00" * 28)
-SIZE = 4_200_000_000
-
-
-def entry(number: int, name: str, **changes: Any) -> ListEntry:
-    return ListEntry(number, name, SIZE, ID, holders=("ana", "bo"), sources=2)._replace(**changes)
-
-
-def transfer(**changes: Any) -> TransferRow:
-    row = TransferRow(1, "R", "lab.iso", "receiving", 1_740_000_000, SIZE, 88_400_000.0, 28.0, ("ana", "bo"))
-    return row._replace(**changes)
-
-
-def outcome(kind: str, **changes: Any) -> Outcome:
-    return Outcome(kind, ("127.0.0.1", 6020), "ana", 4, "")._replace(**changes)
-
-
-FEWER = {"left_out": (LeftOut("link", 2, "up"), LeftOut("here", 1, "a:b")), "file_count": 9}
-
-
-def downloaded(**changes: Any) -> DownloadDone:
-    event = DownloadDone(1, "lab.iso", SIZE, 48.9, ("ana", "bo"), ID, "shared/lab.iso", None, False, SIZE)
-    return event._replace(**changes)
-
-
-def sent(size: int, whole: int) -> UploadDone:
-    return UploadDone("lab.iso", size, 48.9, "bo", ID, True, whole)
-
-
-def stopped(**changes: Any) -> Stopped:
-    event = Stopped(1, "lab.iso", 1_740_000_000, SIZE, "ana left and nobody else has it", True)
-    return event._replace(**changes)
-
-
-def chat(label: str, text: str) -> ChatReceived:
-    return ChatReceived(label, text, False)
-
-
-# ---------------------------------------------------------------- a fake node
-
-class FakePeer:
-    """Answers every command at once; downloads end when the name says how."""
-
-    def __init__(self, notify: Callable[[Any], None]) -> None:
-        self.notify, self.calls = notify, []
-        self.deadline = float("inf")
-        self.ending: list = []
-        self.mesh = True
-
-    def next_deadline(self) -> float:
-        return self.deadline
-
-    def on_timer(self, now: float) -> None:
-        self.deadline = float("inf")
-        for event in self.ending:
-            self.notify(event)
-        self.ending = []
-
-    def say(self, text: str, now: float) -> bool:
-        if text == "too much":
-            return False
-        if text == "too large":
-            raise MemoryError
-        self.notify(ChatReceived("me", text, True))
-        return True
-
-    def whisper(self, line: str, now: float, done: Callable) -> None:
-        name, _, text = line.partition(" ")
-        done(WhisperAnswer("heard" if name == "bo" else "unknown", name, text))
-
-    def why_unsaid(self) -> str:
-        return "too much of what you said is still on its way. Try again soon"
-
-    def finish_saying(self, patience: float, at_most: float, now: float, then: Callable, left: int = 0) -> None:
-        then()
-
-    def share(self, path: str, now: float, done: Callable) -> None:
-        done(f"* {os.path.basename(path)} is shared")
-
-    def left_out(self) -> list:
-        return [("d/link", '"d/link" is a link and is not shared')]
-
-    def shares(self) -> list:
-        return [entry(1, "mine.txt", size=12)]
-
-    def list_files(self, pattern: str, now: float, done: Callable) -> None:
-        if os.environ.get("FAKE_FILE", "-") == pattern:
-            return done([entry(1, pattern)])
-        if pattern == "talks":
-            return done([entry(1, "talks", is_folder=True, file_count=2)])
-        if pattern == "many":
-            return done([entry(number, f"f{number}.txt") for number in range(1, 5001)])
-        done([entry(1, "lab.iso"), entry(2, "notes.pdf", size=12_000, holders=("bo",), sources=1)])
-
-    def fetch(self, row: ListEntry, now: float, done: Callable) -> None:
-        self.fetch_name(row.name, now, done)
-
-    def fetch_name(self, name: str, now: float, done: Callable) -> None:
-        if name in ("gone.txt", "7", "talks/a.txt", "lab/a.txt"):
-            return done(FetchAnswer("nobody"))
-        if name == "two":
-            return done(FetchAnswer("several", (entry(1, "two.a"), entry(2, "two.b"))))
-        if name == "on its way":
-            self.ending, self.deadline = [downloaded(name=name)], now + 0.2
-            return done(FetchAnswer("running", (entry(1, name),), 1))
-        if name == "here":
-            return done(FetchAnswer("already here", (), None, "shared/here"))
-        done(FetchAnswer("started", (entry(1, name),), 1))
-        if name != "slow":
-            done_so = downloaded(name=name, **(FEWER if name == "fewer" else {}))
-            self.ending.append(stopped(name=name) if name == "bad" else done_so)
-            self.deadline = now + 0.2
-
-    def members(self, now: float) -> list:
-        return [MemberRow("ana", ("10.0.0.7", 6020), "supernode", False, 1, 0.0004, 1.0, True),
-                MemberRow("me", ("10.0.0.8", 6020), "member", True, 1, None, None, True)]
-
-    def transfers(self, now: float) -> list:
-        return [transfer(shares=SHARES), TransferRow(2, "S", "notes.pdf", "queued 3rd", 0, 100, 0.0, None, ("bo",))]
-
-    def unfinished(self, now: float, done: Callable) -> None:
-        done([])
-
-    def cancel(self, number: int, now: float) -> str:
-        return f"* transfer {number} cancelled"
-
-    def set_mesh(self, on: bool, now: float) -> None:
-        self.mesh = on
-
-    def connect_to(self, ip: str, port: int, now: float) -> None:
-        if port == 6666:
-            text = "Nobody answers at %s:%d; you stay where you are." % (ip, port)
-            return self.notify(Outcome("nobody", (ip, port), "", 2, text))
-        self.notify(Outcome("joined", (ip, port), "cy", 2, ""))
-
-    def leave(self, now: float, done: Callable) -> None:
-        how = os.environ.get("FAKE_LEAVE", "")
-        if how not in ("", "never"):
-            time.sleep(0.3)             # a handover takes its time, and is waited for
-            Path(how).write_text("left properly")
-        if how != "never":
-            done()
-
-
-class FakeNode:
-    """A node thread with a fake peer on it; a line on the control descriptor is an event to tell."""
-
-    def __init__(self, settings: Any, notify: Callable[[Any], None]) -> None:
-        self.folder, self.ip, self.is_port_own = "shared", "127.0.0.1", settings.port != 7777
-        self.is_local = False
-        self.thread = NodeThread(time.monotonic)
-        self.peer = FakePeer(notify)
-        self.call = self.thread.call
-        self.thread.start(self.peer)
-        if settings.ip == "10.9.9.9":
-            self.call(lambda now: notify(outcome("nobody")))
-            return
-        self.call(lambda now: notify(outcome("joined" if settings.ip else "supernode")))
-        if "FAKE_CONTROL" in os.environ:
-            threading.Thread(target=self.listen, args=(int(os.environ["FAKE_CONTROL"]),), daemon=True).start()
-
-    def listen(self, descriptor: int) -> None:
-        for line in os.fdopen(descriptor):
-            event = eval(line)
-            self.call(lambda now, event=event: self.peer.notify(event))
-
-    def look_now(self, then: Callable[[], None]) -> None:
-        then()
-
-    def standing(self) -> Any:
-        return Standing(*map(int, os.environ["FAKE_STANDING"].split())) if "FAKE_STANDING" in os.environ else None
-
-    def close(self, timeout: float) -> None:
-        self.thread.stop()
-
-
-SHARES = (Share("ana", 1_100_000_000, 54_100_000.0), Share("bo", 660_000_000, 34_300_000.0),
-          Share("cy", 0, 0.0, "queued 3rd"))
-
-
-# ---------------------------------------------------------------- a fake screen
-
-class Screen:
-    """As much of a VT100 as readline and the prompt use: what a person would see."""
-
-    def __init__(self, columns: int, rows: int = 24) -> None:
-        self.columns, self.rows = columns, rows
-        self.cells = [[" "] * columns for _ in range(rows)]
-        self.x = self.y = 0
-        self.rest = ""
-
-    def feed(self, text: str) -> None:
-        text = self.rest + text
-        for match in re.finditer(r"\x1b\[[?>]?[0-9;]*[@-~]|\x1b[=>()][B0]?|\x1b.|.", text, re.S):
-            if match.group() in ("\x1b", "\x1b["):
-                self.rest = text[match.start():]        # the end of it has not come yet
-                return
-            self.put(match.group())
-        self.rest = ""
-
-    def put(self, token: str) -> None:
-        if token.startswith("\x1b["):
-            self.control(token[-1], token[2:-1])
-        elif token == "\r":
-            self.x = 0
-        elif token == "\n":
-            self.down()
-        elif token == "\b":
-            self.x = max(0, min(self.x, self.columns) - 1)
-        elif token >= " " and not token.startswith("\x1b"):
-            self.write(token)
-
-    def write(self, character: str) -> None:
-        width = 2 if unicodedata.east_asian_width(character) in "WF" else 1
-        if self.x + width > self.columns:
-            self.x = 0
-            self.down()
-        self.cells[self.y][self.x:self.x + width] = [character] + [""] * (width - 1)
-        self.x += width
-
-    def down(self) -> None:
-        self.y += 1
-        if self.y == self.rows:
-            self.y -= 1
-            self.cells = self.cells[1:] + [[" "] * self.columns]
-
-    def control(self, final: str, argument: str) -> None:
-        if argument.startswith(("?", ">")):
-            return
-        count = max(1, int(argument.split(";")[0] or 0))
-        self.x = min(self.x, self.columns - 1)
-        row = self.cells[self.y]
-        if final in "AB":
-            self.y = max(0, min(self.rows - 1, self.y + (count if final == "B" else -count)))
-        elif final in "CD":
-            self.x = max(0, min(self.columns - 1, self.x + (count if final == "C" else -count)))
-        elif final == "G":
-            self.x = count - 1
-        elif final == "P":
-            self.cells[self.y] = row[:self.x] + row[self.x + count:] + [" "] * count
-        elif final == "@":
-            self.cells[self.y] = (row[:self.x] + [" "] * count + row[self.x:])[:self.columns]
-        elif final in "JK":
-            assert argument in ("", "0") or final == "K", argument
-            row[self.x:] = [" "] * (self.columns - self.x)
-            for y in range(self.y + 1, self.rows if final == "J" else 0):
-                self.cells[y] = [" "] * self.columns
-        elif final != "m":
-            raise AssertionError(f"the screen does not know {argument}{final}")
-
-    def lines(self) -> list:
-        """The rows down to the last that shows something; of a blank screen its first, as an editor blanks it
-        between two looks."""
-        lines = ["".join(row).rstrip() for row in self.cells]
-        while len(lines) > 1 and not lines[-1]:
-            lines.pop()
-        return lines
-
-    def cursor(self) -> tuple:
-        return self.y, self.x
-
-
-class Window:
-    """The prompt in a pseudo-terminal of a given size."""
-
-    def __init__(self, columns: int, *flags: str, editor: str = "", stdin: Any = None, before: tuple = (),
-                 **env: str) -> None:
-        import fcntl
-        import pty
-        import termios
-        self.screen, self.raw = Screen(columns), b""
-        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-        control, self.control = os.pipe()
-        drop = ("COLUMNS", "LINES", "NO_COLOR")
-        env = {**{k: v for k, v in os.environ.items() if k not in drop}, "TERM": "xterm", "NODE_EDITOR": editor,
-               "FAKE_CONTROL": str(control), "INPUTRC": "/dev/null", "LC_ALL": "C.UTF-8", **env}
-        self.process = subprocess.Popen(
-            [*before, sys.executable, __file__, *flags], stdin=stdin or slave, stdout=slave, stderr=slave, env=env,
-            pass_fds=(control,), start_new_session=True, cwd=str(HOME),
-            preexec_fn=lambda: fcntl.ioctl(1, termios.TIOCSCTTY, 0))
-        os.close(slave)
-        os.close(control)
-        self.master = master
-
-    def tell(self, event: Any) -> None:
-        os.write(self.control, f"{event!r}\n".encode())
-
-    def type(self, text: str) -> None:
-        os.write(self.master, text.encode())
-
-    def until(self, is_met: Callable[[list], Any], timeout: float = 8.0) -> list:
-        deadline = time.monotonic() + timeout
-        while not is_met(self.screen.lines()):
-            assert time.monotonic() < deadline, "\n".join(self.screen.lines())
-            self.read()
-        return self.screen.lines()
-
-    def read(self) -> None:
-        if select.select([self.master], [], [], 0.05)[0]:
-            with contextlib.suppress(OSError):
-                data = os.read(self.master, 65536)
-                self.raw += data
-                self.screen.feed(self.decoder.decode(data))
-
-    def shows(self, *texts: str) -> list:
-        return self.until(lambda lines: all(text in "".join(lines) for text in texts))
-
-    def ready(self) -> list:
-        return self.until(lambda lines: "? lists the commands." in lines and lines[-1] == ">")
-
-    def end(self) -> int:
-        self.until(lambda lines: self.process.poll() is not None)
-        return self.process.returncode
-
-    def __enter__(self) -> Window:
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-        os.close(self.master)
-        os.close(self.control)
-
 
 # ---------------------------------------------------------------- values and lines
 
@@ -564,14 +227,6 @@ def test_a_disk_job_hands_its_result_or_its_error_to_the_node_thread():
 
 # ---------------------------------------------------------------- scripts: no terminal
 
-def script(text: str, *flags: str, **env: str) -> tuple:
-    """What the prompt says to piped input, and its exit code."""
-    done = subprocess.run([sys.executable, __file__, *flags], input=text.encode(), capture_output=True, timeout=20,
-                          cwd=str(HOME), env={**os.environ, **env})
-    assert done.stderr == b"" or done.returncode == 2, done.stderr
-    return done.stdout.decode().splitlines(), done.returncode
-
-
 def test_a_script_fetches_and_quits():
     lines, code = script("R notes.pdf\nQ\n", "--ip", "10.0.0.7")
     assert lines[0] == "Looking for a network ..."
@@ -710,14 +365,14 @@ def test_what_was_not_understood_does_nothing_and_says_so():
 
 
 def test_bytes_that_are_no_text_are_replaced():
-    done = subprocess.run([sys.executable, __file__], input=b"T caf\xe9\n", capture_output=True, timeout=20,
+    done = subprocess.run(PROGRAM, input=b"T caf\xe9\n", capture_output=True, timeout=20,
                           cwd=str(HOME))
     assert "<me> caf\ufffd" in done.stdout.decode("utf-8")
 
 
 def test_what_keeps_the_program_from_starting_is_one_sentence_and_exit_code_2(tmp_path):
     for flags, said in ((["--log", str(tmp_path / "no" / "log")], "The log cannot be written to "),):
-        done = subprocess.run([sys.executable, __file__, *flags], input=b"", capture_output=True, timeout=20)
+        done = subprocess.run([*PROGRAM, *flags], input=b"", capture_output=True, timeout=20)
         assert done.returncode == 2 and done.stderr.decode().startswith(said) and done.stderr.count(b"\n") == 1
     if os.name != "nt":
         program = [sys.executable, str(HOME / "node_client.py")]
@@ -784,20 +439,8 @@ def test_a_script_waits_a_minute_for_room_on_the_disk_and_then_ends_with_exit_co
     assert session.said[-1] == "!! ended without what waits for room on the disk; what came is kept for a later R"
 
 
-def quiet_session(**options: Any) -> Any:
-    """A session whose lines are kept in `said`."""
-    terminal = argparse.Namespace(can_redraw=False, is_asking=False)
-    session: Any = Session(terminal, **options)     # type: ignore[arg-type]
-    session.said = []
-    terminal.say = session.said.append
-    return session
-
-
 # ---------------------------------------------------------------- a terminal
 
-needs_pty = pytest.mark.skipif(os.name == "nt", reason="pseudo-terminals and SIGTERM are things of Unix")
-both_editors = pytest.mark.parametrize("editor", ["readline", "keys"])
-QUIET = ("--ip", "127.0.0.1", "--port", "6020", "--name", "me")
 WIDE = "T hello this is a rather long line that wraps " + "\u6f22\u5b57" * 4 + " over the edge of the window"
 
 
@@ -1053,7 +696,3 @@ def test_two_programs_find_each_other_and_a_file_travels(tmp_path):
     assert re.findall("id ([0-9a-f]{8})", done) == re.findall("id ([0-9a-f]{8})", " ".join(told))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", int(port)))             # given free
-
-
-if __name__ == "__main__":
-    sys.exit(node_client.main(open_node=FakeNode))

@@ -13,7 +13,7 @@ from disk import remembered
 from disk.remembered import Remembered, is_delicate
 from disk.scanner import Scanner
 from node_tests.stage.lab import MIB, Lab, content
-from node_tests.test_prompt import quiet_session, script
+from node_tests.stage.window import quiet_session, script
 from prompt.lines import line_for, unfinished_rows
 from prompt.paths import danger_of
 from prompt.standing import LINES_SECONDS, LONG_SECONDS, Hashing, folder_text

@@ -14,14 +14,14 @@ from typing import Any, Iterator
 
 import pytest
 
-from node_tests import test_prompt
+from node_tests.stage import fake_prompt
 from node_tests.stage.running import PATIENCE, ROOT
-from node_tests.test_prompt import quiet_session, script
+from node_tests.stage.window import quiet_session, script
 from prompt import shortage
 from prompt.readers import decoded, without_mark
 from prompt.session import INPUT_ENDED, STAYING
 
-PROGRAM = [sys.executable, str(Path(test_prompt.__file__))]  # the prompt over a fake node
+PROGRAM = [sys.executable, str(Path(fake_prompt.__file__))]  # the prompt over a fake node
 on_posix = pytest.mark.skipif(os.name == "nt", reason="there are no such signals and devices")
 
 
@@ -147,7 +147,7 @@ def test_a_signal_while_it_looks_for_a_network_is_no_failure():
     program = """
 import os, signal, sys
 import node_client
-from node_tests.test_prompt import FakeNode
+from node_tests.stage.fake_prompt import FakeNode
 class Mute(FakeNode):
     def __init__(self, settings, notify):
         super().__init__(settings, lambda event: None)

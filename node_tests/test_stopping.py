@@ -6,8 +6,8 @@ import os
 import signal
 import struct
 
-from test_prompt import QUIET, Window, both_editors, chat, needs_pty, transfer
-
+from node_tests.stage.fake_prompt import chat, transfer
+from node_tests.stage.window import QUIET, Window, both_editors, needs_pty
 from protocol.results import Joined, Progress
 
 # A shell with job control that says how the terminal is set when the program has stopped, and goes on by `fg`.

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 
 import pytest
-from test_prompt import ID, QUIET, Window, chat, entry, needs_pty, transfer
 
+from node_tests.stage.fake_prompt import ID, chat, entry, transfer
+from node_tests.stage.window import QUIET, Window, needs_pty
 from prompt.commands import help_lines
 from prompt.lines import table, transfer_cells
 from prompt.table import cut_middle, file_lines, fitted, help_table, name_columns, share_table, wrapped

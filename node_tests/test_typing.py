@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
-from test_prompt import QUIET, Window, both_editors, chat, needs_pty
 
+from node_tests.stage.fake_prompt import chat
+from node_tests.stage.window import QUIET, Window, both_editors, needs_pty
 from prompt.commands import LETTERS, letter_of
 from prompt.completion import Completion, choice_lines, local_paths
 from prompt.readers import LINE_END, KeyReader, split_keys

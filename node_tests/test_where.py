@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from node_tests.test_prompt import Window, needs_pty
+from node_tests.stage.window import Window, needs_pty
 from prompt import where
 from prompt.settings import parse_flags
 from prompt.where import Place, check_place, look_up

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from node_tests.stage.lab import Lab
-from node_tests.test_prompt import script
+from node_tests.stage.window import script
 from prompt.lines import whisper_line
 from protocol import messages
 from protocol.membership.whispers import PATIENCE, WHISPERS_MAX, Addressee, find
