@@ -7,8 +7,8 @@ from typing import Any, Dict, List
 
 import pytest
 
+from node_tests.stage.stranger import obeyed_by_all
 from node_tests.stage.stub_node import Lab, StubNode
-from node_tests.test_membership import obeyed_by_all
 from protocol import messages
 from protocol.membership.chat import (
     CHATS_BURST,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Optional
 
+from node_tests.stage.stranger import obeyed_by_all
 from node_tests.stage.stub_node import PORT, Lab, StubNode
-from node_tests.test_membership import obeyed_by_all
 from protocol.membership.election import CLAIM_WAIT, LAST_LOOK, PATIENCE, RANK_TIME, Election
 from protocol.membership.membership import State
 from protocol.messages import NO_NODE, NOWHERE, ROLE_MEMBER, ROLE_SUPERNODE, Answer

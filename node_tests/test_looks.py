@@ -6,9 +6,9 @@ import sys
 import unicodedata
 
 import pytest
-from test_hostile import Outlaw
 
 from node_tests.stage.lab import PORT, Lab
+from node_tests.stage.outlaw import Outlaw
 from prompt.lines import file_rows
 from protocol.looks import (
     LABEL_COLUMNS_MAX,

@@ -9,9 +9,9 @@ from __future__ import annotations
 import sys
 
 import pytest
-from test_hostile import Outlaw, offers_all
 
 from node_tests.stage.lab import PORT, content
+from node_tests.stage.outlaw import Outlaw, offers_all
 from node_tests.stage.simulator import Pair
 from protocol import fields, messages
 from protocol.content.listing import FOLDER_ENTRIES_MAX

@@ -6,10 +6,10 @@ F11: whatever is said, each member sends there no more than three datagrams in a
 from __future__ import annotations
 
 import pytest
-from test_hostile import Outlaw
 
 from node_tests.stage.amounts import amount
 from node_tests.stage.lab import PORT, Lab, Node
+from node_tests.stage.outlaw import Outlaw
 from protocol import messages
 from protocol.hearsay import HOST_UNANSWERED_MAX, UNANSWERED_MAX, Hearsay
 from protocol.membership.proofs import with_proof

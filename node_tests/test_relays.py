@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from test_hostile import Outlaw, offers_all
 
 from node_tests.stage.lab import Lab, content
+from node_tests.stage.outlaw import Outlaw, offers_all
 from node_tests.stage.simulator import Conditions
 from protocol import messages
 from protocol.exchange import relays

@@ -12,7 +12,7 @@ import pytest
 from disk import remembered
 from disk.remembered import Remembered, is_delicate
 from disk.scanner import Scanner
-from node_tests.stage.lab import MIB, Lab, content
+from node_tests.stage.lab import MIB, content
 from node_tests.stage.window import quiet_session, script
 from prompt.lines import line_for, unfinished_rows
 from prompt.paths import danger_of
@@ -23,13 +23,6 @@ from protocol.content.shares import Standing
 from protocol.content.troubles import LibraryError
 from protocol.exchange.unfinished import told, unfinished_of
 from protocol.results import Notice, Progress, Stopped
-
-
-@pytest.fixture
-def lab(tmp_path):
-    with_nodes = Lab(tmp_path)
-    yield with_nodes
-    with_nodes.close()
 
 
 @pytest.fixture

@@ -32,11 +32,11 @@ if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import pytest
-from test_hostile import BAD_PLACES
 
 from disk.library import Library
 from node_tests.stage.amounts import amount
 from node_tests.stage.lab import MIB, PORT, Lab, Node, content
+from node_tests.stage.outlaw import BAD_PLACES
 from node_tests.stage.rogues import Greedy, Liar
 from node_tests.stage.simulator import Conditions, World
 from protocol.buffers import BufferPool

@@ -10,8 +10,8 @@ from typing import Any, Dict, Iterator, List, Tuple
 import pytest
 
 from node_tests.stage.amounts import amount
+from node_tests.stage.stranger import Stranger, obeyed_by_all
 from node_tests.stage.stub_node import PORT, Lab, StubNode, share
-from node_tests.test_membership import Stranger, obeyed_by_all
 from protocol import messages
 from protocol.membership.proofs import node_id_of, random_bytes
 from protocol.messages import NO_NODE, ListPage, ListRequest, Offer, Relay, Search, SharesWanted, encode

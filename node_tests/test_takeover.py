@@ -7,8 +7,8 @@ from typing import Any, List, Tuple, Union
 
 import pytest
 
+from node_tests.stage.stranger import Stranger
 from node_tests.stage.stub_node import PORT, Lab, StubNode
-from node_tests.test_membership import Stranger
 from protocol import messages
 from protocol.credit import ANSWER_SIZE
 from protocol.membership.heirs import heirloom_of, marked

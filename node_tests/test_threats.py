@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 import test_network
-from test_hostile import Outlaw, Strangers, offers_all, status_of
-from test_hostile_peer import Stranger, tree_of
+from test_hostile import status_of
+from test_hostile_peer import tree_of
 from test_hostile_transport import init
 from test_house import MODULES, calls_of
 from test_rogues import held_bytes
@@ -23,10 +23,12 @@ from disk import library
 from disk.scanner import Scanner
 from node_tests.stage import stub_node
 from node_tests.stage.amounts import amount
+from node_tests.stage.forger import Stranger
 from node_tests.stage.lab import MIB, PORT, Lab, content
+from node_tests.stage.outlaw import Outlaw, Strangers, offers_all
 from node_tests.stage.running import Running, free_port
 from node_tests.stage.simulator import Conditions, data_packet
-from node_tests.test_membership import obeyed_by_all
+from node_tests.stage.stranger import obeyed_by_all
 from protocol import messages
 from protocol.content.pieces import digests_of, identity_of, piece_length
 from protocol.results import ChatReceived, DownloadDone, Left, SupernodeChanged

@@ -34,6 +34,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 import rdt  # noqa: E402
+from node_tests.stage.running import end_process  # noqa: E402
 from node_tests.stage.usage import run_end  # noqa: E402
 from protocol.transport import controllers  # noqa: E402
 
@@ -59,12 +60,7 @@ class Process:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                pipe.close()
+        end_process(self.process)
 
     def read(self) -> Dict[str, Any]:
         """The next thing that it says."""

@@ -11,9 +11,8 @@ from __future__ import annotations
 import math
 from collections import deque
 
-from test_hostile import BAD_NAMES, BAD_PLACES, NASTY, Outlaw, entry_of, nonsense
-
 from node_tests.stage.lab import PORT
+from node_tests.stage.outlaw import BAD_NAMES, BAD_PLACES, NASTY, Outlaw, entry_of, nonsense
 from protocol import messages
 from protocol.content.pieces import digests_of, piece_count_of, piece_length, piece_size_of
 from protocol.membership.proofs import node_id_of, with_proof

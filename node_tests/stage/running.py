@@ -25,6 +25,16 @@ def free_port(kind: int = socket.SOCK_DGRAM) -> int:
         return int(probe.getsockname()[1])
 
 
+def end_process(process: subprocess.Popen[bytes]) -> None:
+    """It ends now, if it runs still, and what leads to it is closed."""
+    if process.poll() is None:
+        process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            pipe.close()
+
+
 class Running:
     """A Python program in a process of its own; leaving the `with` stops it."""
 

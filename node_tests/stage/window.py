@@ -19,6 +19,7 @@ import pytest
 
 from node_tests.stage import fake_prompt
 from node_tests.stage.fake_prompt import HOME
+from node_tests.stage.running import end_process
 from prompt.session import Session
 
 PROGRAM = [sys.executable, fake_prompt.__file__]
@@ -165,9 +166,7 @@ class Window:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
+        end_process(self.process)
         os.close(self.master)
         os.close(self.control)
 
