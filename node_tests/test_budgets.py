@@ -10,9 +10,9 @@ import sys
 import tracemalloc
 
 import pytest
-from test_hostile_transport import opened
 
 import rdt
+from node_tests.stage.forged import opened
 from node_tests.stage.simulator import EndpointDriver, World
 from protocol.messages import Offer, encode
 from protocol.network import DoorListener

@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 
 import pytest
 
+from node_tests.stage.hands import FILE, UploadHands
 from protocol.content.pieces import FILE_SIZE_MAX, has_piece, set_piece
 from protocol.exchange import picking as rules
 from protocol.exchange import uploads as sending
@@ -43,8 +44,6 @@ from protocol.messages import (
     Queued,
 )
 from protocol.rates import Rate
-
-FILE = b"f" * 32
 
 
 def choice_of(count, have=(), seed=1):
@@ -670,35 +669,6 @@ def test_a_long_manifest_travels_in_pages():
 
 
 # ---- uploads
-
-
-class UploadHands:
-    def __init__(self):
-        self.sent = []
-        self.reads = []
-        self.in_link = Counter()
-        self.numbers = 0
-
-    def send(self, link, message):
-        self.sent.append((link, message))
-
-    def backlog(self, link):
-        return self.in_link[link]
-
-    def read(self, link, file_id, index, offset, length, now):
-        self.reads.append((link, file_id, index, offset, length))
-
-    def counted_as(self, upload, file_id):
-        return file_id
-
-    def next_number(self):
-        self.numbers += 1
-        return self.numbers
-
-    def take(self, kind):
-        found = [(link, message) for link, message in self.sent if isinstance(message, kind)]
-        self.sent = [one for one in self.sent if not isinstance(one[1], kind)]
-        return found
 
 
 def upload_links(count):

@@ -15,11 +15,11 @@ from typing import List, NamedTuple, Optional, Tuple
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from test_hostile_transport import ack_of_pairs, arrive, data_packet, frame, kind_of
 
 import rdt
 from node_tests.stage.amounts import amount
-from node_tests.stage.simulator import EndpointDriver, Pair
+from node_tests.stage.forged import ack_of_pairs, arrive, frame, kind_of
+from node_tests.stage.simulator import EndpointDriver, Pair, data_packet
 from protocol import fields, messages
 from protocol.fields import WireError
 from protocol.transport import packets as wire

@@ -30,7 +30,7 @@ from node_tests.stage.outlaw import (
     offers_all,
     value_for,
 )
-from node_tests.stage.running import Running, free_port
+from node_tests.stage.running import Running, free_port, status_of
 from node_tests.stage.simulator import Pair, data_packet
 from prompt.session import WAITING_LINES_MAX, Session
 from protocol import messages
@@ -50,14 +50,6 @@ from protocol.transport import packets as wire
 from protocol.transport import receiving as streams
 
 ON_LINUX = os.path.isdir("/proc/self")
-
-
-def status_of(pid, field):
-    """A number from /proc/<pid>/status: VmRSS and VmHWM in KiB, Threads."""
-    text = Path("/proc/%d/status" % pid).read_text()
-    found = re.search(r"^%s:\s+(\d+)" % field, text, re.M)
-    assert found, text
-    return int(found.group(1))
 
 
 def dropped_by_kernel(port):

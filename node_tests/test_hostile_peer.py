@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from node_tests.stage.folders import paths_below
 from node_tests.stage.forger import Stranger
 from node_tests.stage.lab import MIB, PORT, content
 from protocol import messages
@@ -16,15 +17,11 @@ from protocol.content.shares import ScanResult
 from protocol.results import DownloadDone, Stopped, UploadDone
 
 
-def tree_of(folder):
-    return sorted(os.path.join(place, name) for place, _, names in os.walk(folder) for name in names)
-
-
 def test_nobody_can_push_a_file(lab):
     ana = lab.node("ana", shared={"mine.txt": b"mine"})
     stranger = Stranger(lab)
     link = stranger.link_to(ana)
-    before = tree_of(ana.folder)
+    before = paths_below(ana.folder)
     file_id = next(iter(ana.peer.holdings._shared))
     for message in (
         messages.PieceData(b"f" * 32, 0, 0, b"evil"),
@@ -40,7 +37,7 @@ def test_nobody_can_push_a_file(lab):
     ):
         stranger.say(link, message)
     lab.run(2)
-    assert tree_of(ana.folder) == before and not ana.told(UploadDone)
+    assert paths_below(ana.folder) == before and not ana.told(UploadDone)
     assert ana.peer.serving.dropped + ana.peer.fetching.dropped + ana.peer.dropped >= 9
     assert not stranger.lost
 
@@ -125,7 +122,7 @@ def test_an_announced_size_that_is_a_lie_is_told_and_takes_no_room(lab, size):
     stopped = cy.fetched("lab.iso")
     assert isinstance(stopped, Stopped) and "size lie" in stopped.reason
     assert not stopped.kept
-    assert sum(os.path.getsize(path) for path in tree_of(cy.folder)) < 10_000
+    assert sum(os.path.getsize(path) for path in paths_below(cy.folder)) < 10_000
 
 
 @pytest.mark.parametrize("name", ["../../x", "/etc/x", "a/b", "..", "C:evil", "CON", "x\u202etxt", ".node", "a" * 241])
@@ -136,13 +133,13 @@ def test_a_name_that_is_refused_takes_nothing_and_writes_nothing(lab, monkeypatc
     cy = lab.node("cy")
     announced_as(bo, name=name)
     rows = cy.list()
-    before = tree_of(lab.path)
+    before = paths_below(lab.path)
     for row in rows:  # a supernode may have refused it already
         answers = []
         cy.do("fetch", row, lab.world.now, answers.append)
         lab.run(2)
         assert cy.told(Stopped) and "refused" in cy.told(Stopped)[0].reason
-    assert tree_of(lab.path) == before
+    assert paths_below(lab.path) == before
 
 
 @pytest.mark.parametrize("lie", ["digests", "size", "order", "long"])
@@ -182,7 +179,7 @@ def test_a_listing_that_leads_out_of_the_folder_is_refused_as_a_whole(lab):
     bo.do("on_scanned", ScanResult([false], [shared], []), lab.world.now)
     lab.run(0.5)
     cy = lab.node("cy")
-    before = tree_of(lab.path / "cy")
+    before = paths_below(lab.path / "cy")
     stopped = cy.fetched("talks")
     assert isinstance(stopped, Stopped) and "refused" in stopped.reason, stopped
-    assert tree_of(lab.path / "cy") == before
+    assert paths_below(lab.path / "cy") == before

@@ -23,6 +23,7 @@ import pytest
 import rdt
 from disk.sequential import SequentialReader, SequentialWriter
 from node_tests.stage.amounts import amount
+from node_tests.stage.forged import SECRET, ack_of_pairs, answers_to, arrive, frame, init, kind_of, opened
 from node_tests.stage.lab import Lab, content
 from node_tests.stage.simulator import Conditions, EndpointDriver, Pair, World, data_packet
 from protocol import rates
@@ -43,7 +44,6 @@ MEGABYTE = 1_000_000
 MIB = 1 << 20
 WAIT = 20.0  # seconds; a bound for a busy machine, not an expectation
 STRANGER = ("10.6.6.6", 666)
-SECRET = bytes(16)
 
 
 # ---- tools --------------------------------------------------------------------------------------------------------
@@ -55,30 +55,9 @@ def number_of(datagram):
     return int(first + index)
 
 
-def kind_of(datagram):
-    return wire.decode_prefix(memoryview(datagram))
-
-
 def ack_packet(connection_id, ranges, credit=0, delay_us=0):
     largest = ranges[0][1] if ranges else 0
     return wire.encode_ack(wire.AckPacket(connection_id, largest, delay_us, credit, ranges))
-
-
-def ack_of_pairs(connection_id, largest, pairs, credit=0):
-    """An acknowledgement with any (gap, length) pairs at all, also such as no encoder writes."""
-    header = wire.ACK_HEADER.pack(0, wire.VERSION, PacketType.ACK, 0, connection_id, largest, 0, credit, len(pairs))
-    tail = b"".join(gap.to_bytes(4, "big") + length.to_bytes(4, "big") for gap, length in pairs)
-    return wire.seal(bytearray(header + tail))
-
-
-def frame(body, kind=0):
-    return FRAME_HEADER.pack(kind, len(body)) + body
-
-
-def arrive(driver, datagram, source):
-    """As if it came from that address."""
-    driver.endpoint.receive(memoryview(datagram), len(datagram), source, driver.world.now)
-    driver.pump()
 
 
 def connected_pair(seed=1, **conditions):
@@ -86,28 +65,6 @@ def connected_pair(seed=1, **conditions):
     assert pair.connected()
     pair.world.run(pair.world.now + 0.5)
     return pair
-
-
-def answers_to(endpoint, datagram, address, now):
-    endpoint.receive(memoryview(datagram), len(datagram), address, now)
-    return [b"".join(bytes(part) for part in batch.buffers) for batch in endpoint.batches(now)]
-
-
-def init(nonce=b"n" * 16, client_id=b"c" * 8, cookie=wire.NO_COOKIE):
-    return wire.encode_init(wire.InitPacket(client_id, nonce, 7, 1000, SECRET, cookie))
-
-
-def opened(endpoint, address, now, client_id=b"c" * 8, used=True):
-    """A connection that somebody at that address opened by the rules; None if it was refused."""
-    cookie = wire.decode_cookie(memoryview(answers_to(endpoint, init(client_id=client_id), address, now)[0])).cookie
-    answers = answers_to(endpoint, init(client_id=client_id, cookie=cookie), address, now)
-    if kind_of(answers[0]) != PacketType.INIT_ACK:
-        return None
-    made = endpoint._by_local[wire.decode_init_ack(memoryview(answers[0])).server_id]
-    if used:
-        answers_to(endpoint, wire.encode_ping(made.local_id, 7, 0), address, now)
-        assert made.state is State.ESTABLISHED
-    return made
 
 
 class Remote:

@@ -2,20 +2,14 @@
 
 import ast
 import graphlib
-import pathlib
 import re
 import subprocess
 import sys
 
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-WINGS = ("content", "transport", "membership", "ruling", "exchange")  # of protocol/; beside them: its ground
-PACKAGES = ("protocol", "sockets", "disk", "prompt")
-MODULES = {path.stem: path for path in ROOT.glob("*.py")}
-for package in PACKAGES:
-    inner = [path for path in (ROOT / package).rglob("*.py") if path.stem != "__init__"]
-    MODULES.update({".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in inner})
+from node_tests.stage.house import MODULES, PACKAGES, ROOT, WINGS, calls_of, imports_of
+
 DISK = {name for name in MODULES if name.startswith("disk.")}  # who may touch files
 CLIENT = {name for name in MODULES if name.startswith("prompt.")} | {"node_client"}  # who may talk to the person
 SOCKETS = {name for name in MODULES if name.startswith("sockets.")}  # who may touch the network
@@ -73,27 +67,6 @@ NEVER = {  # what a wing has no part in, though its room is allowed
     "rdt": {"protocol.messages"},
     "sockets": {"protocol.messages"},
 }
-
-
-def imports_of(path):
-    """Every module that a file imports, wherever in it."""
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            names.add(node.module)
-            names.update(
-                f"{node.module}.{alias.name}" for alias in node.names if f"{node.module}.{alias.name}" in MODULES
-            )
-    return names
-
-
-def calls_of(path):
-    """Names of the functions that a file calls."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Call):
-            yield ast.unparse(node.func)
 
 
 def test_imports_point_down_only():

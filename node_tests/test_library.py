@@ -34,8 +34,11 @@ from node_tests.stage.folders import (
     entries_of,
     fetch,
     fill,
+    keep,
     needs_posix,
+    restarted,
     run_python,
+    tree_of,
     world_readable,
 )
 from protocol.content import names as name_rules
@@ -53,29 +56,6 @@ from protocol.content.pieces import (
     piece_size_of,
 )
 from protocol.content.troubles import BadName, ErrorKind, FolderInUse, LibraryError, size_text
-
-
-def tree_of(folder: Path) -> dict[str, bytes]:
-    """All that is in a folder but the node's own things; links are told by their target."""
-    found = {}
-    for root, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if name != ".node"]
-        for name in files + folders:
-            path = Path(root, name)
-            if path.is_symlink():
-                found[str(path.relative_to(folder))] = os.readlink(path).encode()
-            elif path.is_file():
-                found[str(path.relative_to(folder))] = path.read_bytes()
-    return found
-
-
-def restarted(lib: Library) -> Library:
-    """The same folder as the next process finds it (a close writes nothing, so a kill leaves the same)."""
-    lib.close()
-    again = Library(lib.folder)
-    again.open()
-    return again
-
 
 # ---- Names (A01 to A04) ----------------------------------------------------------------------------------------------
 
@@ -1093,12 +1073,6 @@ def test_a_content_stands_under_a_name_while_it_is_there_as_announced(lib, folde
 
 
 # ---- The cache (G02, G08) --------------------------------------------------------------------------------------------
-
-def keep(lib: Library, content: Content, label: str = "label") -> None:
-    lib.begin(content.file_id, content.size, content.digests, Destination.CACHE)
-    for index in range(content.count):
-        assert lib.write_piece(content.file_id, index, content.piece(index))
-    lib.finish_cache(content.file_id, label)
 
 
 def test_cached_content_is_served_also_after_a_restart_and_can_become_a_file(lib, folder):

@@ -10,7 +10,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from test_library import keep, restarted, tree_of
 
 import disk.access
 import disk.looking
@@ -20,7 +19,7 @@ from disk import library
 from disk.access import write_at
 from disk.library import Library
 from disk.sequential import SequentialWriter
-from node_tests.stage.folders import Content, fetch, needs_posix
+from node_tests.stage.folders import Content, fetch, keep, needs_posix, restarted, tree_of
 from protocol.content.listing import FolderEntry
 from protocol.content.parts import Destination
 from protocol.content.pieces import has_piece

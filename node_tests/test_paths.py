@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_choosing import Desk
 
 from disk.scanner import Scanner
+from node_tests.stage.desk import Desk
 from node_tests.stage.window import QUIET, Window, both_editors, needs_pty, script
 from prompt.paths import danger_of, found_paths
 from protocol.content.troubles import LibraryError

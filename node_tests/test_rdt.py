@@ -5,17 +5,15 @@ import hashlib
 import os
 import random
 import socket
-import threading
 
 import pytest
 
 import rdt
+from node_tests.stage.background import WAIT, in_background
 from node_tests.stage.recorder import Recorder
 from protocol.transport import frames
 from protocol.transport import packets as wire
 from sockets.udp import Datagrams
-
-WAIT = 20.0  # seconds; a bound for a busy machine, not an expectation
 
 
 @pytest.fixture
@@ -25,29 +23,6 @@ def ends():
         near = here.connect(there.address, timeout=WAIT)
         far = there.accept(timeout=WAIT)
         yield near, far
-
-
-def in_background(verb, *args, **kwargs):
-    """Run a verb on a thread; the returned function gives its result or raises its error."""
-    box = {}
-
-    def work():
-        try:
-            box["result"] = verb(*args, **kwargs)
-        except Exception as error:
-            box["error"] = error
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-
-    def result():
-        thread.join(WAIT)
-        assert not thread.is_alive(), "the verb hangs"
-        if "error" in box:
-            raise box["error"]
-        return box["result"]
-
-    return result
 
 
 def test_messages_arrive_whole_and_in_order(ends):

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import collections
-import gc
 import os
 import pathlib
 import random
@@ -26,20 +25,18 @@ import shutil
 import sys
 import tempfile
 import time
-import types
 
 if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import pytest
 
-from disk.library import Library
 from node_tests.stage.amounts import amount
+from node_tests.stage.held import held, held_bytes
 from node_tests.stage.lab import MIB, PORT, Lab, Node, content
 from node_tests.stage.outlaw import BAD_PLACES
 from node_tests.stage.rogues import Greedy, Liar
 from node_tests.stage.simulator import Conditions, World
-from protocol.buffers import BufferPool
 from protocol.content.pieces import digests_of, identity_of
 from protocol.results import ChatReceived, DownloadDone, Joined, Left, Outcome, Progress, Stopped, UploadDone
 
@@ -316,27 +313,6 @@ class Story:
 
 
 # ---- memory -------------------------------------------------------------------------------------------------------
-
-NOT_ITS_OWN = (
-    type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, World, Lab, Library, random.Random,
-    BufferPool,  # a fixed budget: buffers that are used again
-)  # fmt: skip
-
-
-def held(node):
-    """Every object that this node alone holds: its roles and its transport, not the world around it."""
-    seen, waiting = {}, [vars(node.peer), vars(node.network.driver.endpoint)]
-    around = {id(node), id(node.network), id(node.network.driver), id(node.network.links)}
-    while waiting:
-        one = waiting.pop()
-        if id(one) not in seen and id(one) not in around and not isinstance(one, NOT_ITS_OWN):
-            seen[id(one)] = one
-            waiting.extend(gc.get_referents(one))
-    return seen.values()
-
-
-def held_bytes(node):
-    return sum(map(sys.getsizeof, held(node)))
 
 
 def largest(node):

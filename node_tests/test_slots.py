@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 
-from test_download import FILE, MIB, UploadHands
-
+from node_tests.stage.hands import FILE, UploadHands
+from protocol.exchange.picking import MIB
 from protocol.exchange.uploads import (
     QUEUE_MAX,
     SLOT_SLOW_AFTER,

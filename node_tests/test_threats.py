@@ -12,21 +12,20 @@ from pathlib import Path
 
 import pytest
 import test_network
-from test_hostile import status_of
-from test_hostile_peer import tree_of
-from test_hostile_transport import init
-from test_house import MODULES, calls_of
-from test_rogues import held_bytes
 
 import rdt
 from disk import library
 from disk.scanner import Scanner
 from node_tests.stage import stub_node
 from node_tests.stage.amounts import amount
+from node_tests.stage.folders import paths_below
+from node_tests.stage.forged import init
 from node_tests.stage.forger import Stranger
+from node_tests.stage.held import held_bytes
+from node_tests.stage.house import MODULES, calls_of
 from node_tests.stage.lab import MIB, PORT, Lab, content
 from node_tests.stage.outlaw import Outlaw, Strangers, offers_all
-from node_tests.stage.running import Running, free_port
+from node_tests.stage.running import Running, free_port, status_of
 from node_tests.stage.simulator import Conditions, data_packet
 from node_tests.stage.stranger import obeyed_by_all
 from protocol import messages
@@ -74,7 +73,7 @@ def test_requests_that_do_not_exist_change_nothing(lab):
     ana = lab.node("ana", shared={"mine.txt": b"mine"})
     stranger = Stranger(lab)
     link, path = stranger.link_to(ana), os.path.join(ana.folder, "mine.txt")
-    before, state, dropped = tree_of(ana.folder), os.stat(path), ana.peer.dropped
+    before, state, dropped = paths_below(ana.folder), os.stat(path), ana.peer.dropped
     unknown = set(range(256)) - {tag for tag, _ in messages.all_messages()}
     for tag in sorted(unknown):
         for said in (b"", b"mine.txt", b"\x00\x08mine.txt\x00\x08ours.txt", b"mine.txt\x0009ED"):
@@ -82,7 +81,7 @@ def test_requests_that_do_not_exist_change_nothing(lab):
             stranger.network.send_lone((ana.ip, PORT), bytes([tag]) + said)
     lab.run(2)
     assert ana.peer.dropped == dropped + 2 * 4 * len(unknown) and not stranger.lost
-    assert tree_of(ana.folder) == before and os.stat(path) == state
+    assert paths_below(ana.folder) == before and os.stat(path) == state
 
 
 # ---- B: the shared folder -----------------------------------------------------------------------------------------

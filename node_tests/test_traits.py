@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from disk.scanner import Scanner
+from node_tests.stage.folders import fill
 from node_tests.stage.lab import content
-from node_tests.test_scanner import fill
 from prompt.lines import line_for
 from protocol import messages
 from protocol.content.traits import (

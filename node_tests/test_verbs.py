@@ -18,7 +18,7 @@ from concurrent.futures import Future
 import pytest
 
 import rdt
-from node_tests.test_rdt import WAIT, in_background
+from node_tests.stage.background import WAIT, in_background
 from protocol.transport.frames import MESSAGE
 from sockets import hub
 from sockets.hub import result_of

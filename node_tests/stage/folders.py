@@ -14,6 +14,7 @@ import pytest
 from disk import library
 from disk.library import Library
 from protocol.content.listing import decode_listing
+from protocol.content.parts import Destination
 from protocol.content.pieces import digests_of, identity_of, piece_count_of, piece_length, piece_size_of
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
@@ -83,3 +84,36 @@ def world_readable(path: Path) -> str:
 def entries_of(listing):
     """What a folder's listing names, without its packs."""
     return decode_listing(listing)[0]
+
+
+def tree_of(folder: Path) -> dict[str, bytes]:
+    """All that is in a folder but the node's own things; links are told by their target."""
+    found = {}
+    for root, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if name != ".node"]
+        for name in files + folders:
+            path = Path(root, name)
+            if path.is_symlink():
+                found[str(path.relative_to(folder))] = os.readlink(path).encode()
+            elif path.is_file():
+                found[str(path.relative_to(folder))] = path.read_bytes()
+    return found
+
+
+def restarted(lib: Library) -> Library:
+    """The same folder as the next process finds it (a close writes nothing, so a kill leaves the same)."""
+    lib.close()
+    again = Library(lib.folder)
+    again.open()
+    return again
+
+
+def keep(lib: Library, content: Content, label: str = "label") -> None:
+    lib.begin(content.file_id, content.size, content.digests, Destination.CACHE)
+    for index in range(content.count):
+        assert lib.write_piece(content.file_id, index, content.piece(index))
+    lib.finish_cache(content.file_id, label)
+
+
+def paths_below(folder):
+    return sorted(os.path.join(place, name) for place, _, names in os.walk(folder) for name in names)

@@ -35,6 +35,14 @@ def end_process(process: subprocess.Popen[bytes]) -> None:
             pipe.close()
 
 
+def status_of(pid, field):
+    """A number from /proc/<pid>/status: VmRSS and VmHWM in KiB, Threads."""
+    text = Path("/proc/%d/status" % pid).read_text()
+    found = re.search(r"^%s:\s+(\d+)" % field, text, re.M)
+    assert found, text
+    return int(found.group(1))
+
+
 class Running:
     """A Python program in a process of its own; leaving the `with` stops it."""
 

@@ -1,0 +1,35 @@
+"""Which files the program has, what each imports, and which functions it calls."""
+
+from __future__ import annotations
+
+import ast
+import pathlib
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+WINGS = ("content", "transport", "membership", "ruling", "exchange")  # of protocol/; beside them: its ground
+PACKAGES = ("protocol", "sockets", "disk", "prompt")
+MODULES = {path.stem: path for path in ROOT.glob("*.py")}
+for package in PACKAGES:
+    inner = [path for path in (ROOT / package).rglob("*.py") if path.stem != "__init__"]
+    MODULES.update({".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in inner})
+
+
+def imports_of(path):
+    """Every module that a file imports, wherever in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module)
+            names.update(
+                f"{node.module}.{alias.name}" for alias in node.names if f"{node.module}.{alias.name}" in MODULES
+            )
+    return names
+
+
+def calls_of(path):
+    """Names of the functions that a file calls."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func)
