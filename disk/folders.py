@@ -60,7 +60,7 @@ class Folders:
 
     def show(self, path: str, top: Top, troubles: Troubles) -> None:
         """Announce a folder as one entry, when its content is new."""
-        if top.name in self.held:
+        if top.name in self.held:  # a download fills it: each file that comes would be another folder to all
             return
         known = self._known.files
         files = [(name, known[path]) for name, path in top.members if path in known]
@@ -71,7 +71,7 @@ class Folders:
             for twin in self._twins.get(path, ()):
                 troubles.add("twin", f"{top.name}/{twin}")
             return
-        self._forget_folder(path)
+        self._forget_folder(path)  # whose id follows from its listing: it is another content now
         self._contents[path] = contents
         entries, others = self._entries(path, top, files, troubles)
         if entries or others:
@@ -97,7 +97,7 @@ class Folders:
                 top.leave_out("twin", entry.path)
                 self._twins.setdefault(path, []).append(entry.path)
         others = [entry for entry in entries if not is_portable(entry.path)]
-        if others:
+        if others:  # apart, for who cannot keep one of them shall get all the rest
             apart = {entry.path for entry in others}
             entries = [entry for entry in entries if entry.path not in apart]
         return entries, others

@@ -52,10 +52,10 @@ class Known:
         """
         for path, shared in list(self.files.items()):
             found = walk.files.get(path)
-            if found is None or found.fingerprint[0] < shared.size:
+            if found is None or found.fingerprint[0] < shared.size:  # what was announced cannot be there any more
                 self._passing.remove(self.files.pop(path))
                 self.changed_ns.pop(path, None)
-                if walk.has_seen_folder:
+                if walk.has_seen_folder:  # else it may be a disk that is not mounted, and back soon
                     self._store.forget(path)
                 continue
             if found.fingerprint == shared.fingerprint:

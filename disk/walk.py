@@ -55,7 +55,7 @@ class Walk:
             self._add_checked(path, name, top, status)
 
     def _add_checked(self, path: str, name: str, top: Optional[Top], status: os.stat_result) -> None:
-        if is_link(status):
+        if is_link(status):  # it may lead anywhere, also out of the folder (THREATS: A06)
             self._leave_out("link", name, top)
         elif stat.S_ISDIR(status.st_mode):
             if top is None:
@@ -85,7 +85,7 @@ class Walk:
 
     @staticmethod
     def _children(path: str) -> List[str]:
-        """What is in a folder, without dotfiles."""
+        """What is in a folder, without dotfiles: there programs keep keys and settings, and this one its own state."""
         return sorted(name for name in os.listdir(path) if not name.startswith("."))
 
     def _leave_out(self, kind: str, name: str, top: Optional[Top]) -> None:

@@ -126,7 +126,7 @@ class Files:
         self._asking.ask(
             lambda peer, now, done: peer.fetch(entries[0], now, done), functools.partial(self._on_fetch_answer, what)
         )
-        if not self._has_all_names:
+        if not self._has_all_names:  # a list of what fits a pattern does not tell whether a file has that name
             fits_only_that = "".join(f"[{digit}]" for digit in what)
             self._asking.ask(
                 lambda peer, now, done: peer.list_files(fits_only_that, now, done),

@@ -1,4 +1,9 @@
-"""How a field is written and read: numbers, text, addresses, records and lists of them, big endian."""
+"""How a field is written and read: numbers, text, addresses, records and lists of them, big endian.
+
+Each kind has `encode`, which raises ValueError for a value that no message may hold (that is our own mistake), and
+`decode`, which raises WireError for bytes that it does not write (that is the sender's). Every kind has a bound, so no
+message makes a reader hold more than its own bytes.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +26,7 @@ class Reader:
         self.at = 0
 
     def take(self, size: int) -> memoryview:
+        """The next bytes, exactly so many; a view, nothing is copied."""
         end = self.at + size
         if end > len(self.data):
             raise WireError("message ends early")
@@ -29,6 +35,7 @@ class Reader:
         return view
 
     def left(self) -> int:
+        """How many bytes are not taken yet."""
         return len(self.data) - self.at
 
 

@@ -168,6 +168,7 @@ class Download:
     # ---- manifest and map
 
     def on_manifest_page(self, link: int, page: ManifestPage, now: float) -> None:
+        """A page of the digests of all pieces; when they are whole and give the content's id, it may be opened."""
         source = self.sources.get(link)
         is_over = self.choice is not None or self.is_opening
         if source is None or is_over or not source.on_manifest_page(now):
@@ -189,7 +190,7 @@ class Download:
             self._hands.on_strike(source, str(lie), True, now)
             self._want_manifest(now)
             return
-        for one in self.sources.values():
+        for one in self.sources.values():  # all say the same, or lie: one list is enough in memory
             one.forget_manifest()
         self.open(size, digests)
 
@@ -219,6 +220,7 @@ class Download:
         self.fill_all(now)
 
     def length_of(self, index: int) -> int:
+        """Bytes of a piece: the last one is shorter, as a rule."""
         return min(self.piece_size, self.size - index * self.piece_size)
 
     def open_again(self) -> None:
@@ -234,6 +236,7 @@ class Download:
             self._hands.on_all_pieces(now)
 
     def on_piece_map(self, link: int, piece_map: PieceMap, now: float) -> None:
+        """Which pieces a source has; whatever it gets later it tells by itself."""
         source = self.sources.get(link)
         if source is None or len(piece_map.bitmap) > PIECES_MAX // 8 or not source.on_map(piece_map, now):
             self.dropped += 1

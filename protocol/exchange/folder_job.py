@@ -46,6 +46,7 @@ class FolderJob(Job):
         self._not_kept = LeftOut("here", 0)  # names that this machine cannot keep
 
     def begin(self, now: float) -> None:
+        """Its listing first: it is here, or somebody else fetches it, or it is fetched as any content is."""
         entry = self.entry
         if self.end_state:  # cancelled while another job wished for the same
             return

@@ -154,6 +154,7 @@ class Serving:
                 self.uploads.go_on_from(before, self.uploads.links[link])
 
     def on_link_lost(self, link: int, reason: str, now: float) -> None:
+        """What was sent there may be all of it: that is told when its receipt comes, or has not come for long."""
         self._manifests_asked.pop(link, None)
         upload = self.uploads.links.get(link)
         self.uploads.remove(link, now)
@@ -326,6 +327,7 @@ class Serving:
         file_id, index = message.file_id, message.index
         size = self.size_of(file_id)
         if size is None or self._refused.get((self.uploads.links[link].node_id, file_id), -math.inf) > now:
+            # Of one whom a person here has cancelled it is as if it were not here: so it asks others, and not again.
             self.send(link, PieceRefused(file_id, index, UNKNOWN_FILE))
             return
         piece_size = piece_size_of(size)
@@ -531,6 +533,7 @@ class Serving:
         return rows
 
     def end_all(self) -> None:
+        """This node leaves its network: what is known to have been taken is told, and nothing more is sent."""
         for untold in self._untold:
             self._tell_sent(*untold, True)
         self._untold.clear()

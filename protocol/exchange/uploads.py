@@ -144,9 +144,11 @@ class Uploads:
         self._sent = FairRecords(SENT_RECORDS_MAX)  # by node, under (link, content)
 
     def add(self, link: int, node_id: bytes, label: str) -> None:
+        """A node has opened a link to be served by; `label`: how it is called now."""
         self.links[link] = UploadLink(link, node_id, label)
 
     def remove(self, link: int, now: float) -> None:
+        """Its link is gone: its slot, its place and what it was told of are free for others."""
         upload = self.links.get(link)
         if upload is not None:
             self._free_slot(upload)
@@ -297,6 +299,7 @@ class Uploads:
         self._pump(now)
 
     def on_writable(self, link: int, now: float) -> None:
+        """Most of what was sent on it has left: there is room for the next spans."""
         upload = self.links.get(link)
         if upload is not None:
             upload.used_at = now
@@ -420,6 +423,7 @@ class Uploads:
     # ---- who wants to know
 
     def subscribe(self, link: int, file_id: bytes) -> None:
+        """It is told of each new piece of this content. When all places are taken, who has most loses its oldest."""
         upload = self.links[link]
         if file_id in upload.told or len(upload.told) >= SUBSCRIPTIONS_MAX:
             return
@@ -444,6 +448,7 @@ class Uploads:
         return bool(self.waiting) or any(upload.jobs for upload in self.links.values())
 
     def subscribers(self, file_id: bytes) -> List[int]:
+        """The links on which new pieces of it are told."""
         return [upload.link for upload in self.links.values() if file_id in upload.told]
 
     def rows(self, now: float) -> List[Tuple[UploadLink, bytes, Sent]]:
