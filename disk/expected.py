@@ -11,6 +11,7 @@ from typing import Dict, List, Optional
 from protocol.content.listing import FolderEntry
 from protocol.content.traits import Traits, decode_traits
 from protocol.fields import WireError
+from protocol.latest import Latest
 
 TOPS_MAX = 64                  # files and folders on their way at once, of which it is remembered
 
@@ -19,7 +20,7 @@ class Expected:
     """The traits of files by the names that they will have."""
 
     def __init__(self) -> None:
-        self._files: OrderedDict[str, Traits] = OrderedDict()
+        self._files: Latest[str, Traits] = Latest(TOPS_MAX)
         self._folders: OrderedDict[str, Dict[str, Traits]] = OrderedDict()
         self._rest: Dict[str, List[Traits]] = {}        # of those with other names, until these are known
 
@@ -33,9 +34,7 @@ class Expected:
         traits = _sensible(told, 1)
         self.forget(name)
         if traits:
-            self._files[name] = traits[0]
-        while len(self._files) > TOPS_MAX:
-            self._files.popitem(last=False)
+            self._files.put(name, traits[0])
 
     def folder(self, name: str, entries: List[FolderEntry], told: bytes) -> None:
         """The same of a folder with this listing."""

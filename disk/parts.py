@@ -25,6 +25,7 @@ from protocol.content.pieces import MIB, digest_at, has_piece, piece_count_of, p
 from protocol.content.traits import Traits
 from protocol.content.troubles import ErrorKind, LibraryError, called, is_short, shown, size_text, speaking
 from protocol.fields import Buffer
+from protocol.latest import Latest
 
 CLAIMS_BYTES_AT_ONCE = SLICE_BYTES     # hashed in one slice, of what a map claims at a start
 FLUSH_EVERY = 64 * MIB         # bytes of a part: so the last flush is short, and a power cut costs little
@@ -43,7 +44,7 @@ class Parts:
         self._beside = beside
         self._operations = operations
         self._flushes: Dict[bytes, Flush] = {}
-        self._gave_way: OrderedDict[bytes, None] = OrderedDict()
+        self._gave_way: Latest[bytes, None] = Latest(GAVE_WAY_MAX)
 
     # ---- which there are
 
@@ -109,9 +110,7 @@ class Parts:
 
     def give_way(self, file_id: bytes) -> None:
         """The same, since its room is needed; whoever wants it hears why."""
-        self._gave_way[file_id] = None
-        while len(self._gave_way) > GAVE_WAY_MAX:
-            self._gave_way.popitem(last=False)
+        self._gave_way.put(file_id, None)
         self.drop(file_id)
 
     def forget_all(self) -> None:

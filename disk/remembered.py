@@ -130,7 +130,11 @@ def needs_a_word(path: str) -> LibraryError:
 
 
 def is_delicate(path: str) -> bool:
-    """A disk's root, a home folder or what holds it, anything hidden, the system's own."""
+    """A disk's root, a home folder or what holds it, anything hidden, the system's own.
+
+    More than B asks about (`danger_of` in prompt/paths.py, which the scanner asks besides): here nobody is asked, and
+    the list may be a stranger's.
+    """
     home = os.path.realpath(os.path.expanduser("~"))
     is_hidden = any(part.startswith(".") for part in path.split(os.sep))
     holds_home = os.path.join(home, "").startswith(os.path.join(path, ""))
