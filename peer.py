@@ -46,6 +46,7 @@ from protocol.exchange.sources import MESH_LINKS_MAX
 from protocol.exchange.stream_job import Taker
 from protocol.exchange.unfinished import told, unfinished_of
 from protocol.fields import Address, WireError
+from protocol.membership.claims import NO_PAST, decode_past, encode_past
 from protocol.membership.contracts import Seat
 from protocol.membership.local_link import LOCAL_LINK, LocalLink
 from protocol.membership.members import Members
@@ -55,6 +56,7 @@ from protocol.membership.proofs import share_digest
 from protocol.membership.searching import NO_LAST_NETWORK, decode_last_network, encode_last_network
 from protocol.membership.whispers import Whispers
 from protocol.messages import (
+    Claim,
     Guest,
     Join,
     LinkHello,
@@ -133,6 +135,7 @@ class Peer:
         self.jobs = Jobs(self.fetching, around, library, preparing)
         self._now = 0.0
         self._last_network = NO_LAST_NETWORK
+        self._past = NO_PAST
         self._hellos = Hellos(network, self._members, own_addresses, self._on_member)
         self._lists = Lists(rng, self.membership.send_to_supernode)
         self._whispers = Whispers(self.membership, self._on_whisper)
@@ -144,11 +147,13 @@ class Peer:
         """Join the network at `target`, or search one, or be the first; an Outcome tells."""
 
         def remembered(data: Any, _: Optional[Exception], now: float) -> None:
-            self.membership.start(target, search_port, now, decode_last_network(data or b""))
+            last, past, key = data or (b"", b"", NO_PAST.key)
+            self._past = decode_past(past, key)
+            self.membership.start(target, search_port, now, decode_last_network(last), self._past)
 
         with self._turn(now):
             self.holdings.on_cache_changed()
-            self.disk.run(self.library.last_network, remembered)
+            self.disk.run(self.library.memory, remembered)
             self.unfinished(now, self._tell_unfinished)
 
     def _tell_unfinished(self, parts: List[PartInfo]) -> None:
@@ -351,6 +356,8 @@ class Peer:
                 self._on_role_message(link, message, now)
             elif isinstance(message, Join) and self._hellos.is_unnamed(link):
                 self._on_join(link, message, now)
+            elif isinstance(message, Claim):
+                self.dropped += 1  # behind a Join that was not taken
             else:
                 self._hellos.on_message(link, message, data, now)
 
@@ -529,6 +536,10 @@ class Peer:
         if last.places and last != self._last_network:
             self._last_network = last
             self.disk.run(partial(self.library.keep_network, encode_last_network(last)), lambda *_: None)
+        past = self.membership.past()
+        if past != self._past:
+            self._past = past
+            self.disk.run(partial(self.library.keep_past, encode_past(past)), lambda *_: None)
 
     def on_chat(self, label: str, text: str, is_me: bool, now: float) -> None:
         self.notify(ChatReceived(label, text, is_me))

@@ -33,6 +33,7 @@ from protocol.network import Network
 from protocol.ruling.alarm import TICK, Alarm
 from protocol.ruling.catalogue import Catalogue
 from protocol.ruling.doubt import Doubt
+from protocol.ruling.naming import Naming
 from protocol.ruling.neighbours import Neighbours
 from protocol.ruling.reception import Reception
 from protocol.ruling.register import Line, Register
@@ -81,6 +82,7 @@ class Supernode:
         self.chat = ChatOrder(seat.recent_chat, register.broadcast, alarm.set)
         for line in register.lines():
             self.chat.enter(line.entry, now)
+        self.naming = Naming(seat, register, self.chat.has_spoken, now)
         self.whispering = Whispering(register, self.chat)
         self.catalogue = Catalogue(register, alarm, now)
         self.doubt = doubt = Doubt(register, prober, now)
@@ -113,6 +115,7 @@ class Supernode:
             messages.Leave: self.register.on_leave,
             messages.SetMesh: self.register.on_set_mesh,
             messages.Guest: self.register.on_guest,
+            messages.Claim: self.naming.on_claim,
             messages.RosterRequest: self._on_roster_request,
             messages.Say: self._on_say,
             messages.Whisper: self.whispering.on_whisper,
@@ -233,7 +236,7 @@ class Supernode:
         if now >= self.rivals.next_deadline():
             self.rivals.heal(now)
         if now >= self.register.next_deadline():
-            self.register.flush(now, self._news_for)
+            self._flush(now)
         if self._waiting.rings(now):
             self.reception.serve(now)
             self.catalogue.serve(now)
@@ -306,8 +309,16 @@ class Supernode:
         yield from self.witnesses.news()
         yield from self.chat.missed(line.node_id)
 
-    def _departing(self, line: Line, how: int) -> None:
+    def _flush(self, now: float) -> None:
+        """Tell all who came and who left; what these are called, before that."""
+        self.naming.give(now)
+        for message in self.naming.news(now):
+            self.register.broadcast(message)
+        self.register.flush(now, self._news_for, lambda: self.naming.all(now))
+
+    def _departing(self, line: Line, how: int, now: float) -> None:
         """The register is about to take out this line: the other desks let go of its member, too."""
+        self.naming.depart(line, how, now)
         self.chat.leave(line.node_id)
         self.catalogue.forget(line.node_id)
         if how == GONE:
@@ -332,7 +343,7 @@ class Supernode:
         """Planned leave: Handover to all; done() when it is delivered to everyone, at the latest after 2 s."""
         self._done = done
         if not self.has_ended:
-            self.register.flush(now, self._news_for)
+            self._flush(now)
             successor = None if self.doubt.is_on(now) else self.register.first_alive(now)
             if successor is not None:
                 self.register.broadcast(messages.Handover(self.term + 1, successor.node_id, self._opening))

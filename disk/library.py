@@ -30,6 +30,7 @@ import contextlib
 import errno
 import math
 import os
+import secrets
 import time
 from functools import partial
 from typing import Iterable, List, Optional, Tuple, TypeVar, Union
@@ -63,6 +64,9 @@ from protocol.fields import Buffer
 NETWORK_FILE = "network"       # below the hidden folder
 NETWORK_BYTES_MAX = 4096
 NETWORK_AGE_MAX = 3600.0       # seconds: later, its members' addresses may be anybody's
+PAST_FILE = "name"             # likewise: who this node was, and the key by which it shows that
+PAST_BYTES_MAX = 4096
+PAST_KEY_SIZE = 16
 BUSY_TIME = 0.3                # seconds after a piece was read or written in which transfers have the disk
 
 _T = TypeVar("_T")
@@ -202,6 +206,27 @@ class Library:
             finally:
                 os.close(descriptor)
         return b""
+
+    # ---- who this node was
+
+    def keep_past(self, data: bytes) -> None:
+        """Keep what a later run needs in order to be called as this one; only a help, so it may fail."""
+        with contextlib.suppress(OSError):
+            write_anew(os.path.join(self._hidden, PAST_FILE), data)
+
+    def past(self) -> bytes:
+        """What was kept; else nothing."""
+        with contextlib.suppress(OSError):
+            descriptor = open_regular(os.path.join(self._hidden, PAST_FILE))
+            try:
+                return read_at(descriptor, PAST_BYTES_MAX, 0)
+            finally:
+                os.close(descriptor)
+        return b""
+
+    def memory(self) -> Tuple[bytes, bytes, bytes]:
+        """What this node knows of its earlier runs: its last network, who it was, and a key for one who was nobody."""
+        return self.last_network(), self.past(), secrets.token_bytes(PAST_KEY_SIZE)
 
     # ---- what is shared
 

@@ -118,8 +118,9 @@ def test_of_several_that_are_busy_each_is_asked_again_soon_whatever_one_of_them_
 
     def busy(stranger: Stranger, delay: int) -> Any:
         def on_message(link: int, data: bytes, now: float) -> None:
-            asked.append(now)
-            stranger.send(link, messages.Busy(delay, "come again"))
+            if isinstance(messages.decode(data), messages.Join):
+                asked.append(now)
+                stranger.send(link, messages.Busy(delay, "come again"))
 
         return on_message
 

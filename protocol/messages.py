@@ -36,6 +36,8 @@ REASON_BYTES_MAX = 300
 MEMBERS_MAX = 1024
 MEMBERS_PER_PAGE = 100
 HEIRLOOMS_MAX = 8  # of the latest rulers of one part of a network
+SUFFIX_BYTES_MAX = 32  # what is behind a name: `~` and the digits of an id, or `@` and an address
+OPENINGS_MAX = 8  # earlier runs of a node that a Claim shows
 LOST_TOLD_MAX = 64  # places; a newcomer may rule long after those who saw who was lost are gone
 SHARES_MAX = 10_000  # files that one node may announce
 SHARES_PER_PAGE = 100
@@ -93,6 +95,7 @@ FileId = Annotated[bytes, Fixed(32)]
 Name = Annotated[str, Text(NAME_BYTES_MAX)]
 FileName = Annotated[str, Text(FILE_NAME_BYTES_MAX)]
 Reason = Annotated[str, Text(REASON_BYTES_MAX)]
+Suffix = Annotated[str, Text(SUFFIX_BYTES_MAX)]
 Place = Annotated[Address, AddressField()]
 
 # Answer.role
@@ -110,6 +113,7 @@ NO_PIECE = 0xFFFFFFFF  # PieceRefused.index when the manifest or the piece map w
 
 NO_NODE = bytes(NODE_ID_SIZE)
 NO_NETWORK = bytes(NETWORK_ID_SIZE)
+NO_CLAIM = bytes(16)  # of a node that can show nothing should it come back
 NOWHERE: Address = ("0.0.0.0", 0)
 
 
@@ -139,6 +143,31 @@ class Heirloom(NamedTuple):
 
     node_id: NodeId
     key: Secret
+
+
+class Bearer(NamedTuple):
+    """What a member is called: its name in the roster, and this behind it (membership/labels.py)."""
+
+    node_id: NodeId
+    suffix: Suffix
+    claim: Secret  # the digest of what it shows when it comes back as another node (membership/claims.py)
+
+
+class FormerBearer(NamedTuple):
+    """What somebody was called who is no longer here: nobody else is, for an hour."""
+
+    node_id: NodeId
+    name: Name
+    suffix: Suffix
+    claim: Secret
+    gone_ms: Milliseconds  # for how long
+
+
+class Opening(NamedTuple):
+    """What only the node can show that was this one, in an earlier run."""
+
+    node_id: NodeId
+    opening: Secret
 
 
 class ShareEntry(NamedTuple):
@@ -177,6 +206,9 @@ class Departure(NamedTuple):
 Members = Annotated[Tuple[MemberEntry, ...], Many(record_of(MemberEntry), MEMBERS_PER_PAGE)]
 Departures = Annotated[Tuple[Departure, ...], Many(record_of(Departure), MEMBERS_PER_PAGE)]
 Heirlooms = Annotated[Tuple[Heirloom, ...], Many(record_of(Heirloom), HEIRLOOMS_MAX)]
+Bearers = Annotated[Tuple[Bearer, ...], Many(record_of(Bearer), MEMBERS_PER_PAGE)]
+FormerBearers = Annotated[Tuple[FormerBearer, ...], Many(record_of(FormerBearer), MEMBERS_PER_PAGE)]
+Openings = Annotated[Tuple[Opening, ...], Many(record_of(Opening), OPENINGS_MAX)]
 Shares = Annotated[Tuple[ShareEntry, ...], Many(record_of(ShareEntry), SHARES_PER_PAGE)]
 Rows = Annotated[Tuple[ListRow, ...], Many(record_of(ListRow), LIST_PER_PAGE)]
 
@@ -412,6 +444,30 @@ class Heirs(NamedTuple):
     """The supernode to its members: its own heirloom, and those that it has of earlier rulers."""
 
     heirlooms: Heirlooms
+
+
+@_message(35)
+class Called(NamedTuple):
+    """The supernode to its members, before the roster that names them: what they are called."""
+
+    bearers: Bearers
+
+
+@_message(36)
+class WasCalled(NamedTuple):
+    """The supernode to its members: what those were called who left, for whoever rules next."""
+
+    bearers: FormerBearers
+
+
+@_message(37)
+class Claim(NamedTuple):
+    """A member, behind its Join: what it was called, here or in an earlier run, and what it will show next time."""
+
+    claim: Secret  # NO_CLAIM: it will show nothing
+    is_called: Bool  # it has been in this network, and was called by its name and the suffix
+    suffix: Suffix
+    openings: Openings
 
 
 # ---- chat ---------------------------------------------------------------------------------------------------------

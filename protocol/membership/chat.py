@@ -268,6 +268,10 @@ class ChatOrder:
             say = speaker.next()
         del self._speakers[node_id]
 
+    def has_spoken(self, node_id: bytes) -> bool:
+        """Were all told something that this member said?"""
+        return self._speakers[node_id].told > 0
+
     def skip(self, node_id: bytes) -> None:
         """It asks for the roster anew, not for what was said."""
         self._speakers[node_id].saw(self.sequence)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple, Optional, Protocol, Sequence, Tuple
 
 from protocol.fields import Address
-from protocol.messages import Chat, Heirloom, MemberEntry
+from protocol.messages import Bearer, Chat, FormerBearer, Heirloom, MemberEntry
 
 
 class Seat(NamedTuple):
@@ -24,6 +24,8 @@ class Seat(NamedTuple):
     lost_places: Tuple[Address, ...]  # where members were that gave no sign any more, latest last
     search_port: int
     heirlooms: Tuple[Heirloom, ...] = ()  # its own, and of those under whom it was a member
+    bearers: Tuple[Bearer, ...] = ()  # what the members are called
+    former: Tuple[FormerBearer, ...] = ()  # what those were called who left within the hour
 
 
 class Owner(Protocol):

@@ -27,6 +27,7 @@ from protocol.addresses import may_contact, shown
 from protocol.fields import Address
 from protocol.lateness import SLEPT_AFTER
 from protocol.membership.belonging import Bond, Silent
+from protocol.membership.claims import Claimant
 from protocol.membership.contracts import Owner, Speaker
 from protocol.membership.failover import Gone, Inquiry, Succession, Suspicion, TakeOver
 from protocol.membership.following import Following, Missed, Turn
@@ -72,13 +73,23 @@ Place = Tuple[State, Optional[Phase]]
 class Course:
     """The way of one node: search, join, belong, follow, doubt, succeed."""
 
-    def __init__(self, means: Means, owner: Owner, speaker: Speaker, opening: bytes, chat: Voice, story: Story) -> None:
+    def __init__(
+        self,
+        means: Means,
+        owner: Owner,
+        speaker: Speaker,
+        opening: bytes,
+        chat: Voice,
+        story: Story,
+        claimant: Claimant,
+    ) -> None:
         self._means = means
         self._network, self._rng, self._prober, self._view = means
         self._owner = owner
         self._speaker = speaker
         self._opening = opening  # the secret that the node id opens
         self._chat = chat
+        self._claimant = claimant
         self._story = story
         self.bond = Bond(means, speaker)
         self._inquiry = Inquiry(means)
@@ -254,6 +265,15 @@ class Course:
         join = messages.Join(*come_from, self._view.node_id, self._opening, name, mesh, seen)
         assert attempt.link is not None
         self._network.send(attempt.link, *encode_parts(join))
+        self._network.send(attempt.link, *encode_parts(self._claim(attempt)))
+
+    def _claim(self, attempt: Attempt) -> messages.Claim:
+        """Behind the Join, and so heard before a label is given; a search may have been told which network it is."""
+        view = self._view
+        if view.network_id != NO_NETWORK and not attempt.is_to_another:
+            return self._claimant.claim(view.network_id, view.suffix())
+        network_id = NO_NETWORK if self._search is None else self._search.network_at(attempt.address)
+        return self._claimant.claim(network_id, None)
 
     def on_attempt_lost(self, reason: str, now: float) -> None:
         """The link of the present attempt is lost: it has failed."""
@@ -288,7 +308,10 @@ class Course:
             self._leave_own(now)
         view, story = self._view, self._story
         old_id, before, is_first = view.supernode_id, view.roster.labels(), not story.was_joined
-        view.enter(entered.welcome, entered.link, entered.address, entered.entries, entered.version)
+        view.enter(
+            entered.welcome, entered.link, entered.address, entered.entries, entered.version, entered.names, now
+        )
+        self._claimant.enter(view.network_id)
         self._attempt = self._search = None
         self._turn.drop()
         # One that died may have confirmed lines that it told to nobody; one that merges has told them all.
@@ -301,6 +324,7 @@ class Course:
         if not is_first and view.lost_places and not view.is_ruler:  # it may heal what this node saw break
             latest = view.lost_places.latest(messages.LOST_TOLD_MAX)
             self._speaker.send_to_supernode(messages.Lost(tuple(latest)))
+        self._speaker.send_to_supernode(self._claimant.claim(view.network_id, view.suffix()))
         self._owner.on_joined(now)
         self._chat.speak(now)
 
@@ -354,7 +378,7 @@ class Course:
         """Become the supernode: the owner makes one, and this node joins it as any other would."""
         mesh, port = self._speaker.mesh, self._speaker.search_port
         # Made while the supernode before is still the one that places are seen from.
-        seat = self._view.seat(term, self._opening, mesh, self._chat.recent(), port)
+        seat = self._view.seat(term, self._opening, mesh, self._chat.recent(), port, now)
         self._drop_attempt("taking over")
         self._view.rule(term)
         self._came_from = self.state, self._phase

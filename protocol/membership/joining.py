@@ -7,7 +7,7 @@ Its own supernode is joined in the same way, over a link that needs no dialling.
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, NamedTuple, Optional, Sequence, Union
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Union
 
 from protocol import messages
 from protocol.addresses import may_contact, seen_from
@@ -18,6 +18,7 @@ from protocol.membership.roster import PageError, Pages
 from protocol.membership.view import Means
 from protocol.messages import NOWHERE, MemberEntry
 
+NAMES_PAGES_MAX = 32  # of what members are called; more than the largest network needs
 HOPS_MAX = 3  # redirections from one node to the next
 JOIN_TIMEOUT = 5.0
 JOIN_TIME_MAX = 60.0  # for all attempts at a busy supernode
@@ -32,6 +33,7 @@ class Entered(NamedTuple):
     entries: Sequence[MemberEntry]
     version: int
     is_other: bool  # network than the one that this node was in
+    names: Sequence[Any] = ()  # what it told of what they are called
 
 
 class Failed(NamedTuple):
@@ -80,6 +82,7 @@ class Attempt:
         self._again_at = now
         self._welcome: Optional[messages.Welcome] = None
         self._pages = Pages()
+        self._names: List[Any] = []
 
     def dial(self, now: float) -> Optional[Failed]:
         tries = self._means.prober.hearsay.may_dial(self.address, now)
@@ -127,7 +130,11 @@ class Attempt:
         if not is_complete or self._welcome is None or self.link is None:
             return None
         entries = self._pages.entries
-        return Entered(self._welcome, self.link, self.address, entries, page.version, self.is_to_another)
+        return Entered(self._welcome, self.link, self.address, entries, page.version, self.is_to_another, self._names)
+
+    def _on_names(self, message: Any, now: float) -> None:
+        if len(self._names) < NAMES_PAGES_MAX:
+            self._names.append(message)
 
     def _on_not_supernode(self, message: messages.NotSupernode, now: float) -> Finding:
         place = seen_from(message.supernode, self.address)
@@ -157,4 +164,6 @@ _HANDLERS: Dict[Any, Callable[[Attempt, Any, float], Finding]] = {
     messages.RosterPage: Attempt._on_page,
     messages.NotSupernode: Attempt._on_not_supernode,
     messages.Busy: Attempt._on_busy,
+    messages.Called: Attempt._on_names,
+    messages.WasCalled: Attempt._on_names,
 }

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import collections
 import functools
+import re
 import unicodedata
-from typing import Counter, Dict, FrozenSet, Iterator, Optional, Sequence, Set
+from types import MappingProxyType
+from typing import Counter, Dict, FrozenSet, Iterable, Iterator, Mapping, Optional, Sequence, Set
 
 from protocol.addresses import is_loopback
 from protocol.looks import is_of_one_script, safe_label, skeleton
@@ -13,6 +15,9 @@ from protocol.messages import NOWHERE, MemberEntry
 
 NAME_CHARS_MAX = 32
 LOOKS_CACHED_MAX = 4096  # labels whose looks are remembered
+_DIGITS = re.compile("~(?:[0-9a-f]{2}){2,7}")  # all eight bytes stand behind the name of that node alone
+_HOST = re.compile(r"@[0-9]{1,3}(?:\.[0-9]{1,3}){3}")
+NOTHING: Mapping[bytes, str] = MappingProxyType({})
 
 
 def fold(name: str) -> str:
@@ -44,20 +49,48 @@ def _may_be_plain(name: str) -> bool:
     return "~" not in skeleton(name) and is_of_one_script(name)
 
 
+def may_bear(entry: MemberEntry, suffix: str) -> bool:
+    """May this stand behind its name? Only what one of its kind could have been given, whoever tells it."""
+    if not suffix:
+        return _may_be_plain(entry.name)
+    if _HOST.fullmatch(suffix):
+        return "~" not in skeleton(entry.name)
+    return _DIGITS.fullmatch(suffix) is not None or suffix == f"~{entry.node_id.hex()}"
+
+
 class Labels:
     """Unique labels, none of which looks like another: whoever joined later gets digits of its node id, or its host.
 
     So does everyone with a `~` in its name, who could bear the label that another one would get, and everyone whose
-    name mixes scripts. All members see the same labels: they follow from the roster alone, not from who came when here.
+    name mixes scripts. All members see the same labels: as who rules has told them, so that nobody loses the one it
+    has; else they follow from the roster alone, not from who came when here.
     """
 
-    def __init__(self, entries: Sequence[MemberEntry]) -> None:
+    def __init__(
+        self,
+        entries: Sequence[MemberEntry],
+        told: Mapping[bytes, str] = NOTHING,
+        kept: Iterable[str] = (),
+        asked: Mapping[bytes, str] = NOTHING,
+    ) -> None:
+        """`told`, and then `asked`: what stands behind whose name, where it may; `kept`: labels for nobody of these."""
         self.labels: Dict[bytes, str] = {}
         self._taken: Set[str] = set()
         self._entries = entries
         self._hosts: Dict[str, Counter[str]] = {}  # of those whose names look alike; counted when it is wanted
+        self._give_all(told)
+        for label in kept:
+            self._taken |= _looks_of(label)
+        self._give_all(asked)
         for entry in entries:
-            any(self._give(entry, label) for label in self._forms(entry))
+            if entry.node_id not in self.labels:
+                any(self._give(entry, label) for label in self._forms(entry))
+
+    def _give_all(self, suffixes: Mapping[bytes, str]) -> None:
+        for entry in self._entries if suffixes else ():
+            suffix = suffixes.get(entry.node_id)
+            if suffix is not None and entry.node_id not in self.labels and may_bear(entry, suffix):
+                self._give(entry, entry.name + suffix)
 
     def _give(self, entry: MemberEntry, label: str) -> bool:
         looks = _looks_of(label)

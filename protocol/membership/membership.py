@@ -19,6 +19,7 @@ from protocol.credit import Credit
 from protocol.fields import Address
 from protocol.hearsay import Hearsay
 from protocol.membership.answering import Answering
+from protocol.membership.claims import NO_PAST, Claimant, Past
 from protocol.membership.contracts import Owner, Seat
 from protocol.membership.course import Course, State
 from protocol.membership.door import Standing
@@ -72,7 +73,8 @@ class Membership:
         self._looks = Looks(self._prober)
         self._chat = Voice(owner, self._view, self)
         self._story = Story(owner, self._view)
-        self._course = Course(means, owner, self, opening, self._chat, self._story)
+        self._claimant = Claimant(self.node_id)
+        self._course = Course(means, owner, self, opening, self._chat, self._story, self._claimant)
 
     # ---- questions
 
@@ -149,17 +151,31 @@ class Membership:
         """What a later run of this node needs in order to find this network again."""
         return self._view.last_network()
 
+    def past(self) -> Past:
+        """What a later run of this node needs in order to be called as it was."""
+        return self._claimant.past
+
     def owns(self, link: int) -> bool:
         return link == self.supernode_link or self._course.is_attempt(link)
 
     # ---- verbs
 
     def start(
-        self, target: Optional[Address], search_port: int, now: float, last: LastNetwork = NO_LAST_NETWORK
+        self,
+        target: Optional[Address],
+        search_port: int,
+        now: float,
+        last: LastNetwork = NO_LAST_NETWORK,
+        past: Past = NO_PAST,
     ) -> None:
-        """Join at this address, or find a network (`last` helps with that); the owner hears on_outcome."""
+        """Join at this address, or find a network (`last` helps with that); the owner hears on_outcome.
+
+        `past`: who this node was before; it is remembered by the next start without one.
+        """
         if self.state not in (State.IDLE, State.LEFT):
             raise ValueError("leave the present network first")
+        if past != NO_PAST:
+            self._claimant.remember(past)
         self.search_port = search_port
         self._course.start(target, now, last)
 
@@ -290,6 +306,9 @@ class Membership:
         for heirloom in heirs.heirlooms:
             self._view.heirlooms.add(heirloom)
 
+    def _on_names(self, message: Any, now: float) -> None:
+        self._view.hear_names(message, now)
+
     def _on_pong(self, pong: messages.Pong, now: float) -> None:
         self._course.bond.on_pong(pong, now)
         if self.supernode_address is not None:  # it answered what was sent there, so it can be dialled there as well
@@ -338,6 +357,8 @@ _HANDLERS: Dict[Any, Callable[[Membership, Any, float], None]] = {
     messages.Chat: Membership._on_chat,
     messages.Lost: Membership._on_lost,
     messages.Heirs: Membership._on_heirs,
+    messages.Called: Membership._on_names,
+    messages.WasCalled: Membership._on_names,
 }
 # Said to newcomers or by them: out of place to a member, and dropped.
 _NOT_FOR_PEER = {messages.Join, messages.Welcome, messages.NotSupernode, messages.Busy, messages.Stale}

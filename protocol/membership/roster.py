@@ -6,6 +6,7 @@ from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequenc
 
 from protocol import messages
 from protocol.membership.labels import Labels
+from protocol.membership.names import Names
 from protocol.messages import MemberEntry
 
 TERM_STEP_MAX = 1000  # a claim further above our term is a lie: the numbers would be burnt (THREATS: F09)
@@ -44,8 +45,10 @@ class Pages:
 class Roster:
     """The members in join order, at one version."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: Optional[Names] = None) -> None:
+        """`names`: what who rules told of what they are called."""
         self.version = 0
+        self._names = Names() if names is None else names
         self._entries: Dict[bytes, MemberEntry] = {}
         self._ordered: Optional[List[MemberEntry]] = None
         self._label: Optional[Dict[bytes, str]] = None
@@ -84,6 +87,10 @@ class Roster:
         self.version = version
         self._changed()
 
+    def relabel(self) -> None:
+        """What they are called was told anew."""
+        self._label = None
+
     def _changed(self) -> None:
         self._ordered = self._label = None
 
@@ -114,7 +121,7 @@ class Roster:
     def label_of(self, node_id: bytes, name: str = "") -> str:
         """How a person sees this member; one who is not in the roster always carries digits of its id."""
         if self._label is None:
-            self._label = Labels(list(self)).labels
+            self._label = Labels(list(self), self._names.suffixes()).labels
         known = self._label.get(node_id)
         return known if known is not None else f"{name}~{node_id.hex()[:4]}"
 

@@ -21,14 +21,14 @@ from __future__ import annotations
 import enum
 import math
 import random
-from typing import Callable, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from protocol.addresses import is_loopback, may_contact, seen_from
 from protocol.fields import Address, AddressField, Buffer, Fixed, Many, Reader, Record, WireError
 from protocol.hearsay import KEPT
 from protocol.membership.door import places_behind, ports_behind
 from protocol.membership.queries import Prober, Purpose
-from protocol.messages import NOWHERE, ROLE_ALONE, ROLE_MEMBER, ROLE_SUPERNODE, Answer
+from protocol.messages import NO_NETWORK, NOWHERE, ROLE_ALONE, ROLE_MEMBER, ROLE_SUPERNODE, Answer
 
 QUERY_INTERVAL = 0.5  # seconds between the rounds
 ROUNDS = 3  # three queries (THREATS: two supernodes at one port)
@@ -129,6 +129,7 @@ class Search:
         self._candidate: Optional[Address] = None
         self._candidate_at = 0.0
         self._rulers: List[Address] = []
+        self._networks: Dict[Address, bytes] = {}  # that they rule, as they say
         self._busy: List[Address] = []  # of these, who said so
         self._last_place: Optional[Address] = None  # of the last network's supernode
         self._former: Optional[Address] = None  # of the network that had its supernode at the target
@@ -175,6 +176,10 @@ class Search:
         begins = is_waiting and not self.has_waited
         self.has_waited = self.has_waited or is_waiting
         return begins
+
+    def network_at(self, place: Address) -> bytes:
+        """Which network is ruled there, as far as somebody there has told."""
+        return self._networks.get(place, NO_NETWORK)
 
     def after(self, mute: Address) -> Optional[Address]:
         """Another supernode that answered, now that this one gives no answer to who joins there."""
@@ -290,7 +295,7 @@ class Search:
             self.hint = Hint(address, answer.name, answer.member_count)
         else:
             self._last_place = address if purpose is Ask.LAST else self._last_place
-            self._found(address, now)
+            self._found(address, answer.network_id, now)
 
     def _on_member(self, address: Address, answer: Answer, purpose: Ask, now: float) -> None:
         """It names its supernode: ask there."""
@@ -307,9 +312,10 @@ class Search:
             self._named_at = now
             self._named = place if place != NOWHERE and may_contact(place, near) else None
 
-    def _found(self, address: Address, now: float) -> None:
+    def _found(self, address: Address, network_id: bytes, now: float) -> None:
         if address not in self._rulers and len(self._rulers) < RULERS_KEPT:
             self._rulers.append(address)
+            self._networks[address] = network_id
         is_near = self.target is not None or is_loopback(address[0]) or address[0] in self._own_ips
         if self._candidate is None or is_near:
             self._candidate = address

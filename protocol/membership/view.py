@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from typing import AbstractSet, Callable, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+from typing import AbstractSet, Any, Callable, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from protocol import messages
 from protocol.addresses import may_contact, seen_from
@@ -18,11 +18,12 @@ from protocol.membership.contracts import Seat
 from protocol.membership.heirs import Heirlooms, heirloom_of
 from protocol.membership.local_link import LOCAL_LINK
 from protocol.membership.lost import LostPlaces
+from protocol.membership.names import Names, suffix_of
 from protocol.membership.proofs import is_proven
 from protocol.membership.queries import Prober
 from protocol.membership.roster import TERM_STEP_MAX, Change, Pages, Roster
 from protocol.membership.searching import PLACES_KEPT, LastNetwork
-from protocol.messages import NO_NETWORK, NOWHERE, Answer, Chat, MemberEntry
+from protocol.messages import NO_NETWORK, NOWHERE, Answer, Called, Chat, MemberEntry, WasCalled
 from protocol.network import Network
 
 TERM_JOINED_MAX = 1 << 31  # in a network that we come to: above it, terms could run out
@@ -41,7 +42,8 @@ class View:
 
     def forget(self) -> None:
         """This node is in no network any more: nothing of the last one is known, but for what was dropped."""
-        self.roster = Roster()
+        self.names = Names()
+        self.roster = Roster(self.names)
         self.network_id = NO_NETWORK
         self.secret = b""
         self.commitment = b""  # the digest of what the supernode shows when it hands over
@@ -128,12 +130,19 @@ class View:
         self.network_id, self.secret, self.term_seen = network_id, secret, 0
         self.roster.replace([me], 0)
 
-    def seat(self, term: int, opening: bytes, mesh: bool, recent_chat: Iterable[Chat], search_port: int) -> Seat:
+    def seat(
+        self, term: int, opening: bytes, mesh: bool, recent_chat: Iterable[Chat], search_port: int, now: float
+    ) -> Seat:
         """What this node starts from when it rules in that term; `opening` is the secret that its node id opens."""
         self.heirlooms.add(heirloom_of(self.node_id, opening, self.network_id))
+        bearers = tuple(self.names.pass_on(self.roster.labels(), self.roster))
+        gone = self.roster.get(self.supernode_id or b"")
+        if gone is not None:
+            self.names.leave(gone, self.roster.label_of(gone.node_id), now)
         return Seat(
             self.network_id, self.secret, term, self.node_id, self._lines_for_seat(mesh), tuple(recent_chat),
-            tuple(self.known_supernodes), tuple(self.lost_places), search_port, self.heirlooms.all(),
+            tuple(self.known_supernodes), tuple(self.lost_places), search_port, self.heirlooms.all(), bearers,
+            tuple(self.names.former(now)),
         )  # fmt: skip
 
     def _lines_for_seat(self, mesh: bool) -> Tuple[MemberEntry, ...]:
@@ -151,9 +160,16 @@ class View:
         self.term = term
 
     def enter(
-        self, welcome: messages.Welcome, link: int, address: Address, entries: Sequence[MemberEntry], version: int
+        self,
+        welcome: messages.Welcome,
+        link: int,
+        address: Address,
+        entries: Sequence[MemberEntry],
+        version: int,
+        names: Sequence[Any] = (),
+        now: float = 0.0,
     ) -> None:
-        """Welcome and roster of the supernode there are complete."""
+        """Welcome and roster of the supernode there are complete; `names`: what it told of what they are called."""
         self._remember_lost(self.roster.labels().keys() - {entry.node_id for entry in entries})
         self.network_id, self.secret, self.commitment = welcome.network_id, welcome.secret, welcome.commitment
         self.term = welcome.term
@@ -161,7 +177,29 @@ class View:
         self.supernode_id, self.supernode_link, self.supernode_address = welcome.supernode_id, link, address
         self._remember_supernode(address)
         self.wants_roster = False
+        self._take_names(names, [entry.node_id for entry in entries], now)
         self.roster.replace(entries, version)
+
+    def _take_names(self, names: Sequence[Any], node_ids: Iterable[bytes], now: float) -> None:
+        """A supernode of an earlier version tells none: what was told before of those who are still here holds."""
+        if names:
+            self.names.forget()
+        for message in names:
+            self.hear_names(message, now)
+        self.names.retain(node_ids)
+
+    def hear_names(self, message: Union[Called, WasCalled], now: float) -> None:
+        """What members are called, or were."""
+        if isinstance(message, Called):
+            self.names.hear(message.bearers)
+        else:
+            self.names.hear_former(message.bearers, now)
+        self.roster.relabel()
+
+    def suffix(self) -> Optional[str]:
+        """What stands behind this node's own name; None while it is in no roster."""
+        mine = self.roster.get(self.node_id)
+        return None if mine is None else suffix_of(self.roster.label_of(self.node_id), mine.name)
 
     def _remember_supernode(self, address: Address) -> None:
         if address in self.known_supernodes:
@@ -196,7 +234,9 @@ class View:
             self.wants_roster = True
             return None
         self._remember_lost({departure.node_id for departure in update.departed if departure.how == messages.GONE})
-        return self.roster.apply(update, self.node_id)
+        changes = self.roster.apply(update, self.node_id)
+        self.names.drop(departure.node_id for departure in update.departed)
+        return changes
 
     def take_page(self, page: messages.RosterPage) -> Optional[List[Change]]:
         """A page of the roster that was wanted: what it changes, once it is complete. Raises PageError."""
@@ -205,6 +245,7 @@ class View:
         self.wants_roster = False
         before = self.roster.labels()
         self.roster.replace(self._pages.entries, page.version)
+        self.names.retain(entry.node_id for entry in self._pages.entries)
         return self.roster.difference(before, [])
 
     def _remember_lost(self, node_ids: AbstractSet[bytes]) -> None:

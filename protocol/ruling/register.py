@@ -145,7 +145,7 @@ class Register:
     """All members by node id and by link, what changed since the last update, and who waits for the roster."""
 
     def __init__(
-        self, network: Network, seat: Seat, hearsay: Hearsay, departing: Callable[[Line, int], None], now: float
+        self, network: Network, seat: Seat, hearsay: Hearsay, departing: Callable[[Line, int, float], None], now: float
     ) -> None:
         """`departing`: told of a line, and how (LEFT or GONE), before it is taken out."""
         self.version = 1  # everyone gets the whole roster when it comes back
@@ -289,7 +289,7 @@ class Register:
         self._newcomers.append(line)
         who, where = join.node_id.hex(), shown(address)
         log.info("took in %s, node %s at %s; %d are here", join.name, who, where, len(self._lines))
-        self._mark(line, now)
+        self.mark(line, now)
         return line
 
     def _new_line(self, join: messages.Join, now: float) -> Line:
@@ -354,7 +354,7 @@ class Register:
 
     def switch_mesh(self, line: Line, now: float) -> None:
         if line.switch_mesh(now):
-            self._mark(line, now)
+            self.mark(line, now)
 
     def wants_roster(self, line: Line, now: float) -> bool:
         """It missed a version, and is sent the whole of it soon; False if it is to be sent it anyway, or asks a lot."""
@@ -398,7 +398,7 @@ class Register:
     def _depart(self, line: Line, how: int, now: float) -> None:
         node_id = line.node_id
         log.info("%s, node %s, %s", line.entry.name, node_id.hex(), "is gone" if how == GONE else "left")
-        self._departing(line, how)
+        self._departing(line, how, now)
         del self._lines[node_id]
         link = line.disconnect()
         if link is not None:
@@ -407,7 +407,7 @@ class Register:
         if how == GONE:
             # It may come back, to its old place in the order.
             self._gone.put(node_id, (line.entry, now + RETURN_TIME))
-        self._mark(line, now)
+        self.mark(line, now)
         self._changed.pop(node_id, None)
         silent_ms = int(1000 * min(1e6, max(0.0, now - line.heard_at)))
         self._departed[node_id] = Departure(node_id, how, silent_ms)
@@ -418,20 +418,22 @@ class Register:
         """When `flush` is due."""
         return self._flush_at
 
-    def _mark(self, line: Line, now: float) -> None:
+    def mark(self, line: Line, now: float) -> None:
         """This line changed: tell everyone soon, together with what else changes meanwhile."""
         self._changed[line.node_id] = None
         self._flush_at = min(self._flush_at, now + min(UPDATE_DELAY_MAX, UPDATE_DELAY_EACH * len(self._lines)))
 
-    def flush(self, now: float, news: Callable[[Line], Iterable[Any]]) -> None:
+    def flush(
+        self, now: float, news: Callable[[Line], Iterable[Any]], before: Callable[[], Iterable[Any]] = tuple
+    ) -> None:
         """Send what changed to those who have the roster, and the whole of it to those who just came.
 
-        `news`: what else one of these is to know.
+        `news`: what else one of these is to know; `before`: what all of these are to know before the roster.
         """
         self._flush_at = math.inf
         self._send_update()
         newcomers, self._newcomers = self._newcomers, []
-        pages = [encode_parts(page) for page in self._pages()] if newcomers else []
+        pages = [encode_parts(page) for page in (*before(), *self._pages())] if newcomers else []
         for line in newcomers:
             if line.link is None or line.is_ready:
                 continue
