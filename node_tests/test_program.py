@@ -281,7 +281,7 @@ def test_a_second_start_knows_what_the_first_has_hashed_and_names_of_all_kinds_d
         port = free_port()
         with node(tmp_path, port, "ana") as ana:
             ana.ask_until("G", r"many/ \(300 files\)")
-            ana.expect(r"has a name that other systems cannot hold and is not shared\.$")
+            ana.expect(r"has a name that other systems cannot keep and is not shared\.$")
             ana.expect(r"has too long a name, or lies too deep, and is not shared\.$")
             ana.expect(r"is no ordinary file and is not shared\.$")
             ana.ask("T hello %d" % start, "^<ana> hello %d$" % start)

@@ -115,7 +115,7 @@ def test_what_is_no_plain_file_is_skipped_with_one_warning_of_each_kind(tmp_path
         result = scanner.run_once()
     assert names_of(result.added) == ["a", "d"]
     assert sorted(warning.split(" ", 1)[1] for warning in result.warnings) == [
-        "has a name that other systems cannot hold and is not shared (and 3 more).",
+        "has a name that other systems cannot keep and is not shared (and 3 more).",
         "has too long a name, or lies too deep, and is not shared.",
         "is a link and is not shared (and 3 more).", "is no ordinary file and is not shared (and 3 more)."]
     assert all(warning.isprintable() for warning in result.warnings)

@@ -218,7 +218,7 @@ _WARNINGS = {
     "link": "is a link and is not shared",
     "special": "is no ordinary file and is not shared",
     "deep": "has too long a name, or lies too deep, and is not shared",
-    "name": "has a name that other systems cannot hold and is not shared",
+    "name": "has a name that other systems cannot keep and is not shared",
     "twin": "has the same name as another on some systems and is not shared with its folder",
     "changing": "is still changing; it is shared when it rests",
     "many": f"is beyond the {SCAN_FILES_MAX} files that are looked at and is not shared",
