@@ -45,6 +45,7 @@ class Finished(NamedTuple):
     beside: str = ""               # why it has another one, in words that follow that name
     aside: str = ""                # where the version lies now that it has replaced
     old_id: bytes = b""            # of that version
+    written: str = ""              # the name of what was written into that one while it was replaced
 
 
 class PieceWrite:
@@ -164,7 +165,8 @@ class Downloads:
             self._updates.note(parents, final, asked, (shared.file_id, shared.size), origin)
         yield from way.settle()                # nobody may wait for its end
         beside = way.why if final != asked else ""
-        return Finished(shared.path, was_there, shared, "/".join((*parents, asked)), beside, way.aside, old_id)
+        asked = "/".join((*parents, asked))
+        return Finished(shared.path, was_there, shared, asked, beside, way.aside, old_id, way.written)
 
     def infos(self) -> List[PartInfo]:
         """The unfinished downloads (one not resumed yet counts what its map claims)."""

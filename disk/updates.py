@@ -164,6 +164,7 @@ class Way:
         self._old = old
         self.why = why
         self.aside = ""                # where the old version lies, if it gave way
+        self.written = ""              # the name of what somebody wrote into it at that moment
 
     @property
     def old_id(self) -> bytes:
@@ -199,8 +200,9 @@ class Way:
                 self._updates.count(self.aside)
                 return
             with folder_in(self._updates.root, self._parents, False) as place:
-                if self._updates.put_back(place, self._old.name, self.aside) is not None:
-                    self.aside, self.why = "", CHANGED
+                name = self._updates.put_back(place, self._old.name, self.aside)
+                if name is not None:
+                    self.aside, self.why, self.written = "", CHANGED, "/".join((*self._parents, name))
         except OSError:                # it stays where it is, and is told
             return
 

@@ -233,6 +233,10 @@ def test_what_is_written_into_the_old_version_while_it_moves_comes_back_beside_t
     os.close(mapped)
     assert there(folder) == {"config": NEW, "config (2)": MINE}
     assert not aside(folder) and not finished.aside
+    clashes = Clashes().with_one(finished)
+    assert clashes == Clashes(written="config (2)")
+    done = DownloadDone(1, "config", 4, 0.0, ("ana",), bytes(32), "shared/config", None, False, 4, clashes)
+    assert line_for(done, "shared").endswith("; what was written into the version before at that moment is config (2)")
 
 
 def test_what_is_new_is_remembered_though_nobody_waits_for_the_last_look_at_the_old(lib, folder, monkeypatch):

@@ -160,6 +160,8 @@ def _clashes(clashes: Optional[results.Clashes]) -> str:
     if clashes.beside:
         more = f" (and {clashes.beside - 1} more)" if clashes.beside > 1 else ""
         told += f"; {safe_text(clashes.name)} {clashes.why} and is kept, the new one is beside it{more}"
+    if clashes.written:
+        told += f"; what was written into the version before at that moment is {safe_text(clashes.written)}"
     return told
 
 

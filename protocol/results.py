@@ -159,6 +159,7 @@ class Clashes(NamedTuple):
     beside: int = 0  # files that got another name
     name: str = ""  # the name that the first of these was to have, ...
     why: str = ""  # ... and why what has that keeps it, in words that follow it
+    written: str = ""  # what somebody wrote into one that was just replaced is under this name
 
     def with_one(self, finished: Any) -> Clashes:
         """One file more is finished."""
@@ -168,7 +169,7 @@ class Clashes(NamedTuple):
         if finished.beside:
             clashes = clashes._replace(beside=self.beside + 1, name=self.name or finished.asked,
                                        why=self.why or finished.beside)
-        return clashes
+        return clashes._replace(written=self.written or finished.written)
 
 
 class LeftOut(NamedTuple):
