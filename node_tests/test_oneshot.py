@@ -246,6 +246,8 @@ def keys_in_the_readme():
 def test_every_object_is_a_line_of_ascii_whose_keys_the_readme_names():
     objects = [json_lines.object_of(event) for event in EVENTS]
     objects += [json_lines.file_object(ENTRY), json_lines.member_object(ANA)]
+    assert json_lines.member_object(ANA._replace(heard_ago=1.23456))["heard_ago"] == 1.2
+    assert json_lines.member_object(ANA._replace(heard_ago=None))["heard_ago"] is None
     for told in objects:
         line = json_lines.line_of(told)
         assert "\n" not in line and line.isascii() and json.loads(line) == told
