@@ -310,7 +310,8 @@ class Peer:
         """What lies half here and is not on its way."""
 
         def listed(parts: Any, error: Optional[Exception], now: float) -> None:
-            done(unfinished_of(parts or (), self.jobs.on_their_way()))
+            left = unfinished_of(parts or (), self.jobs.on_their_way())
+            done([part for part in left if not self.jobs.tells_of(part)])
 
         with self._turn(now):
             self.disk.run(self.library.parts, listed)

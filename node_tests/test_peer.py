@@ -14,7 +14,7 @@ import disk.parts
 import disk.room
 from node_tests.stage.lab import MIB, PORT, Lab, Node, content
 from node_tests.stage.simulator import Conditions
-from prompt.lines import line_for
+from prompt.lines import line_for, transfer_cells
 from protocol.content.pieces import digests_of
 from protocol.content.troubles import ErrorKind, LibraryError
 from protocol.exchange import lists
@@ -218,8 +218,13 @@ def test_a_cancelled_download_keeps_its_part_and_goes_on_later(lab):
     lab.world.run_until(lambda: cy.row().verified > 10 * MIB, 60)
     line = cy.do("cancel", number, lab.world.now)
     assert "kept" in line and cy.row().state == "stopped"
+    assert transfer_cells(cy.row())[-1] == "R lab.iso goes on"
+    lying = []
+    cy.do("unfinished", lab.world.now, lying.append)
     lab.run(2)
+    assert lying == [[]]  # that row tells of it
     assert isinstance(cy.fetched("lab.iso"), DownloadDone)
+    assert [row.state for row in cy.peer.transfers(lab.world.now)] == ["done"]
     assert cy.read("lab.iso") == data
     lab.run(1)
     assert bo.told(UploadDone)[0].size < 45 * MIB  # the first part did not travel twice

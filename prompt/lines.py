@@ -322,9 +322,12 @@ def transfer_cells(row: results.TransferRow) -> Sequence[str]:
     left = f"{format_time(row.seconds_left)} left" if is_moving and row.seconds_left is not None else ""
     percent = "100%" if row.state == "done" else format_percent(row.verified, row.size)
     sources = ", ".join(map(safe_label, row.sources))
+    whence = f"{'to' if row.direction == 'S' else 'from'} {sources}" if sources else ""
+    if row.direction == "R" and row.state == "stopped" and row.verified:
+        whence = f"R {safe_text(row.name)} goes on"
     return (str(row.number), row.direction + " " + safe_text(row.name), safe_text(row.state), percent,
             format_part(row.verified, row.size), format_rate(row.rate) if is_moving else "", left,
-            f"{'to' if row.direction == 'S' else 'from'} {sources}" if sources else "")
+            whence)
 
 
 def unfinished_rows(parts: Sequence[PartInfo]) -> List[Sequence[str]]:

@@ -6,6 +6,7 @@ import math
 from collections import OrderedDict
 from typing import Any, List, Optional, Set
 
+from protocol.content.parts import PartInfo
 from protocol.exchange.contracts import Preparing, Surroundings
 from protocol.exchange.fetching import Fetching
 from protocol.exchange.folder_job import FolderJob
@@ -31,6 +32,7 @@ class Jobs:
     def add(self, entry: ListEntry, now: float, taker: Optional[Taker] = None) -> Job:
         """Fetch a file or folder for a person, or hand a file to a taker; it begins with `begin_next`."""
         number = self._around.next_number()
+        self._forget_stopped(entry.file_id)
         if taker is not None:
             job: Job = StreamJob(self._hands, number, entry, now, taker)
         else:
@@ -57,11 +59,17 @@ class Jobs:
         for number in ended[: max(0, len(ended) - ENDED_KEPT)]:
             del self.jobs[number]
 
+    def _forget_stopped(self, file_id: bytes) -> None:
+        """It goes on under another number: one row tells of it."""
+        for number, job in list(self.jobs.items()):
+            if job.end_state == "stopped" and job.entry.file_id == file_id:
+                del self.jobs[number]
+
     def cancel(self, number: int, now: float) -> str:
         """Stop a download or an upload; a line for the person."""
         job = self.jobs.get(number)
         if job is None or job.end_state:
-            return self._fetching.serving.cancel(number, now) or f"There is no running transfer {number}."
+            return self._fetching.serving.cancel(number, now) or f"!! There is no running transfer {number}."
         kept = "; what is here is kept for a later R" if job.verified() else ""
         job.stop("cancelled", now, tell=False)
         return f"{job.entry.name} is cancelled{kept}"
@@ -86,6 +94,14 @@ class Jobs:
         """The node leaves its network."""
         for job in reversed(list(self.jobs.values())):  # those that wait first: none shall begin now
             job.stop(reason, now)
+
+    def tells_of(self, part: PartInfo) -> bool:
+        """Is it what a download left that stopped, and is still in the table?"""
+        return any(
+            job.end_state == "stopped"
+            and (job.entry.file_id == part.file_id or part.label.startswith(f"{job.entry.name}/"))
+            for job in self.jobs.values()
+        )
 
     def on_their_way(self) -> Set[bytes]:
         """The contents that are being fetched, or wait for room on the disk."""
