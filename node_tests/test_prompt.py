@@ -197,6 +197,10 @@ def test_help_fits_one_screen_and_every_command_has_an_example():
     assert all(len(line) < 80 for line in help_lines())
     for letter in "CTBGRWVKM?HQ":
         assert "example" in help_lines(letter)[1]
+        assert all(text_width(line) <= 40 for line in help_lines(letter, 40))
+    told = " ".join(help_lines("V"))
+    for shown in "state", "percent", "rate", "left", "sources", "share", "round trip", "window", "loss", "half here":
+        assert shown in told
 
 
 # ---------------------------------------------------------------- the node thread

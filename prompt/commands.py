@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Callable, List, NamedTuple, Optional, Tuple
 
 from prompt.console import Console
-from prompt.table import help_table
+from prompt.table import help_table, wrapped
 from protocol.looks import safe_text
 
 
@@ -16,6 +16,7 @@ class Command(NamedTuple):
     does: str
     example: str
     run: Callable[[Console, str], None]
+    more: str = ""                  # what there is no room for on the one screen
 
 
 def show_help(console: Console, what: str) -> None:
@@ -38,7 +39,8 @@ COMMANDS = (
     Command(("B", "share"), "B path, B", "share a path; list what I share", "B ~/talks/intro.pdf", Console.share),
     Command(("U", "unshare"), "U name", "share it no longer", "U intro.pdf", Console.unshare),
     Command(("W", "who"), "W", "who is here", "W", Console.who),
-    Command(("V", "transfers", "view"), "V", "transfers: state, percent, rate, time left", "V", Console.view),
+    Command(("V", "transfers", "view"), "V", "transfers: state, percent, rate, time left", "V", Console.view,
+            "and their sources, each with its share, round trip, window and loss; then what lies half here"),
     Command(("K", "cancel", "kill"), "K number", "cancel a transfer; what is verified stays", "K 1", Console.cancel),
     Command(("M", "mesh"), "M on, M off, M", "links to all, or only to the supernode", "M off", Console.mesh),
     Command(("L", "limit", "limits"), "L, L up 5M, L off", "how fast files may go and come", "L down 20M",
@@ -82,8 +84,9 @@ def help_lines(what: str = "", columns: Optional[int] = None) -> List[str]:
     """One screen of help, or one command with an example; wrapped at words where the window is narrow."""
     command = BY_WORD.get(what.lower())
     if command:
-        return [f"{command.usage}   {command.does}", f"  for example: {command.example}",
+        told = [f"{command.usage}   {command.does}", f"  for example: {command.example}", f"  {command.more}",
                 f"  also: {', '.join(command.words[1:])}" if command.words[1:] else "  no other word"]
+        return [row for line in told if line.strip() for row in wrapped(line, columns or len(line))]
     if what:
         return [unknown_line(what)]
     return help_table([(command.usage, command.does, f"({command.words[1]})" if len(command.words) > 1 else "")
