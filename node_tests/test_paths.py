@@ -11,7 +11,7 @@ import pytest
 from disk.scanner import Scanner
 from node_tests.stage.desk import Desk
 from node_tests.stage.window import QUIET, Window, both_editors, needs_pty, script
-from prompt.paths import danger_of, found_paths
+from prompt.paths import danger_of, found_paths, why_refused
 from protocol.content.troubles import LibraryError
 
 on_unix = pytest.mark.skipif(os.name == "nt", reason="paths of Unix")
@@ -82,6 +82,26 @@ def test_a_script_shares_no_keys_and_no_system_and_ends_with_exit_code_1():
         "it is shared only by who can be asked whether that is meant",
         "!! / is a whole disk: it is shared only by who can be asked whether that is meant"]
     assert code == 1 and not any("is shared as soon" in line or line == "* etc is shared" for line in lines)
+
+
+def test_what_can_never_be_shared_is_known_before_anybody_is_asked(tmp_path):
+    home, plain = tmp_path / "bo", tmp_path / "plain.txt"
+    (home / "shared").mkdir(parents=True)
+    plain.write_text("x")
+    assert [why_refused(str(fine), str(home / "shared")) for fine in (plain, home.parent / "nothing")] == ["", ""]
+    assert why_refused(str(home), str(home / "shared")).endswith("in it is shared already.")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe")
+        assert why_refused(str(tmp_path / "pipe"), "shared").endswith(" is no ordinary file or folder.")
+
+
+@needs_pty
+@pytest.mark.skipif(not os.path.exists("/dev/null"), reason="no devices in the tree of files")
+def test_a_device_is_refused_and_nobody_is_asked_whether_it_is_meant():
+    with Window(80, *QUIET) as window:
+        window.ready()
+        window.type("B /dev/null\r")
+        window.until(lambda lines: lines[-2:] == ['!! "/dev/null" is no ordinary file or folder.', ">"])
 
 
 @needs_pty

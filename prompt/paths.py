@@ -15,8 +15,10 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import stat
 from typing import Any, Iterator, List, Optional, Sequence
 
+from protocol.content.troubles import shown
 from protocol.looks import safe_text
 
 KEYS = frozenset((
@@ -101,6 +103,25 @@ def danger_of(path: str) -> str:
         return "is one of the hidden files of a home folder, where programs keep keys and settings"
     if any(_is_inside(real, folder) for folder in _system_folders(home)):
         return "belongs to the system, and may hold keys or passwords"
+    return ""
+
+
+def why_refused(path: str, folder: str) -> str:
+    """Why it cannot be shared whatever a person says, as the scanner has it; empty where nothing is seen against it.
+
+    `folder`: the shared one.
+    """
+    real, folder = os.path.realpath(path), os.path.realpath(folder)
+    try:
+        mode = os.stat(real).st_mode
+    except OSError:
+        return ""
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        return f"{shown(real, 1000)} is no ordinary file or folder."
+    if not os.access(real, os.R_OK):
+        return f"{shown(real, 1000)} cannot be read: this user has no permission."
+    if _is_inside(folder, real):
+        return f"{shown(real, 1000)} cannot be shared as a whole: {shown(folder, 1000)} in it is shared already."
     return ""
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from prompt.asking import Asking, Life
 from prompt.lines import format_size, short_id
-from prompt.paths import danger_of, found_paths, short_path, unasked_line, unquoted
+from prompt.paths import danger_of, found_paths, short_path, unasked_line, unquoted, why_refused
 from prompt.table import share_table
 from protocol.looks import safe_text
 
@@ -43,6 +43,10 @@ class Sharing:
             return True
         if not self._life.terminal.is_asking:
             self._asking.refuse(f"!! {unasked_line(path, danger)}")
+            return False
+        why_not = why_refused(path, self._life.node.folder)
+        if why_not:  # nobody is asked in vain
+            self._asking.refuse(f"!! {why_not}")
             return False
         self._asking.say(f"{short_path(path)} {danger}.")
         is_meant = self._life.confirm("Share it with everybody here?")
