@@ -325,7 +325,7 @@ def test_r_on_what_is_on_its_way_shows_how_it_stands():
 def test_a_script_gets_a_long_list_whole():
     lines, _ = script("G many\nG +\n")
     assert sum(".txt" in line for line in lines) == 5000 and lines[-1] == "That list has no more rows."
-    assert "There is no list yet: G prints one." in script("G +\n")[0]
+    assert "!! There is no list yet: G prints one." in script("G +\n")[0]
 
 
 def test_a_number_without_a_list_and_a_file_inside_a_folder_are_explained():

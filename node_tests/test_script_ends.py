@@ -28,8 +28,9 @@ on_posix = pytest.mark.skipif(os.name == "nt", reason="there are no such signals
 # ---- scripts
 
 
-LINES = ["Typo x", "B nosuch", "R", "T", "T " + "x" * 2049, "K", "K one", "M maybe", "C nowhere", "Q now", "H no",
-         "G +"]
+NOT_UNDERSTOOD = ["Typo x", "R", "T", "P", "U", "K", "K one", "M maybe", "L fast", "Q now", "H no"]
+NOT_DONE = ["B nosuch", "T " + "x" * 2049, "G +"]
+LINES = [*NOT_UNDERSTOOD, *NOT_DONE, "C nowhere"]
 
 
 def test_a_line_that_could_not_be_done_is_exit_code_1():
@@ -42,8 +43,16 @@ def test_a_line_that_could_not_be_done_is_exit_code_1():
         assert session.exit_code == 1 and len(session.said) == 1 and not session.is_over, line
 
 
+@pytest.mark.parametrize("line", NOT_UNDERSTOOD + NOT_DONE)
+def test_what_could_not_be_done_is_marked_and_what_was_not_understood_is_not(line):
+    session = quiet_session()
+    session.node, session.wait_until = argparse.Namespace(ip="127.0.0.1", is_local=False), lambda *_: True
+    session.do(line)
+    assert [told.startswith("!!") for told in session.said] == [line in NOT_DONE]
+
+
 def test_a_number_of_no_transfer_and_what_is_refused_are_failures_too():
-    for text, code in (("There is no running transfer 7.", 1), ("!! x cannot be read.", 1), ("* x is shared", 0)):
+    for text, code in (("!! There is no running transfer 7.", 1), ("!! x cannot be read.", 1), ("* x is shared", 0)):
         session = quiet_session()
         session.console._asking.say_result(text)
         assert (session.said, session.exit_code) == ([text], code)

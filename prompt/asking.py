@@ -62,14 +62,17 @@ class Asking:
         return self._life.terminal.width()
 
     def refuse(self, line: str) -> None:
-        """Says why a line was not done; a script's exit code says so, too."""
+        """Says why a line was not done; a script's exit code says so, too.
+
+        With `!!` if it was understood and could not be done, as all that fails; without, if it is to be said otherwise.
+        """
         self._life.fail()
         self.say(line)
 
     def say_result(self, text: Any) -> None:
         """The line that a command ended with; a script's exit code tells if it was done."""
         if isinstance(text, str) and text:
-            if text.startswith(("!!", "There is no ")):
+            if text.startswith("!!"):
                 self._life.fail()
             self.say(safe_text(text, 1024))
 

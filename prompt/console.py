@@ -300,7 +300,7 @@ class Console:
             self.refuse(str(error))
             return
         if self._life.node.is_local and not is_loopback(target[0]):
-            self.refuse("This node was opened for this machine only, at 127.0.0.1; start it anew to go elsewhere.")
+            self.refuse("!! This node was opened for this machine only, at 127.0.0.1; start it anew to go elsewhere.")
             return
         self._life.finish_saying()
         self._asking.due.add("connect")

@@ -15,7 +15,7 @@ from prompt.table import file_lines
 from protocol import results
 from protocol.looks import safe_text
 
-NO_LIST = "There is no list yet: G prints one."
+NO_LIST = "!! There is no list yet: G prints one."
 
 
 class Files:
@@ -201,7 +201,7 @@ class Files:
 
     def _say_no_row(self, number: str) -> None:
         last = f"The last list has {lines.count_of(len(self._rows), 'row')}, and no file is named {number}."
-        self._asking.say(f"!! {last}" if self._has_list else f"!! {number}  {NO_LIST[0].lower()}{NO_LIST[1:-1]}")
+        self._asking.say(f"!! {last}" if self._has_list else f"!! {number}  there is no list yet: G prints one")
 
     def _on_fetch_answer(self, what: str, answer: Optional[results.FetchAnswer]) -> None:
         answer = answer or results.FetchAnswer("")
