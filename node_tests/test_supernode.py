@@ -22,6 +22,7 @@ from protocol.ruling.catalogue import ROWS_PER_REQUEST_FITTED, WORK_PER_SECOND
 from protocol.ruling.index import CHANGES_ONE_BY_ONE, Index
 from protocol.ruling.newcomers import ADDRESSES_MAX, JOINS_PER_SECOND, JOINS_WAITING_MAX, Admission, Waiting
 from protocol.ruling.register import SILENT_MAX
+from protocol.ruling.whereabouts import GIVERS_TOLD, SEEKERS_TOLD, TOLD_ALL_EACH, TOLD_ALL_UP_TO
 
 
 def received(node: StubNode, kind: Any) -> List[Any]:
@@ -314,6 +315,52 @@ def test_a_search_reaches_all_others_with_the_true_requester_and_the_offer_comes
     (offer,) = received(asker, Offer)
     assert offer.provider == holder.membership.node_id
     assert asker.membership.place_of(offer.provider) == holder.network.address
+
+
+def found_by(lab: Lab, asker: StubNode, file_id: bytes) -> List[StubNode]:
+    """Who is told of its search."""
+    for node in lab.nodes:
+        node.received.clear()
+    asker.send(search(file_id))
+    lab.run(0.3)
+    return [node for node in lab.nodes if received(node, Search)]
+
+
+def test_in_a_large_network_a_search_goes_to_those_who_have_it_and_to_some_who_seek_it_too() -> None:
+    """Everybody asks for one file at once, and nobody is told of each of these searches (17: a lecture hall)."""
+    lab = Lab(10, TOLD_ALL_UP_TO + 8)
+    holder, seekers = lab.nodes[3], lab.nodes[4:]
+    announce(lab, holder, share(1)._replace(size=10))
+    file_id = holder.shares[0].file_id
+    assert len(found_by(lab, seekers[0], file_id)) == len(lab.nodes) - 1
+    told = [found_by(lab, seeker, file_id) for seeker in seekers[1:20]]
+    assert set(told[0]) == {holder, seekers[0]} and set(told[1]) == {holder, *seekers[:2]}
+    assert max(map(len, told)) <= GIVERS_TOLD + SEEKERS_TOLD and all(holder in nodes for nodes in told)
+    lab.run(TOLD_ALL_EACH)
+    assert len(found_by(lab, seekers[21], file_id)) == len(lab.nodes) - 1
+
+
+def test_what_nobody_is_known_to_have_is_searched_everywhere_and_who_offered_it_is_remembered() -> None:
+    lab = Lab(11, TOLD_ALL_UP_TO + 8)
+    asker, other, quiet = lab.nodes[2:5]
+    for node in (asker, other):
+        assert len(found_by(lab, node, bytes(32))) == len(lab.nodes) - 1
+    quiet.send(Offer(5, bytes(32), asker.membership.node_id, NO_NODE, True, True))
+    lab.run(0.1)
+    assert set(found_by(lab, other, bytes(32))) == {quiet, asker}
+    quiet.quit()
+    lab.run(1.0)
+    assert len(found_by(lab, lab.nodes[7], bytes(32))) == len(lab.nodes) - 2
+
+
+def test_who_was_misled_is_heard_by_everybody_the_third_time() -> None:
+    """A liar says that it shares what it does not have: it is asked, and then all are."""
+    lab = Lab(12, TOLD_ALL_UP_TO + 8)
+    liar, asker, other = lab.nodes[3:6]
+    announce(lab, liar, share(1)._replace(size=10))
+    file_id = liar.shares[0].file_id
+    counts = [len(found_by(lab, other, file_id))] + [len(found_by(lab, asker, file_id)) for _ in range(3)]
+    assert counts == [len(lab.nodes) - 1, 2, 2, len(lab.nodes) - 1]
 
 
 def test_a_search_by_way_of_the_supernode_goes_to_its_own_peer_alone() -> None:

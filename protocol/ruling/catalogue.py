@@ -23,6 +23,7 @@ from protocol.rates import Bucket
 from protocol.ruling.alarm import Alarm
 from protocol.ruling.index import Index, has_wildcard
 from protocol.ruling.register import Line, Register
+from protocol.ruling.whereabouts import Whereabouts
 
 WORK_PER_SECOND = 500.0  # requests of all together, with as much at once: a quarter of a core
 ROWS_PER_REQUEST = 2500  # looking through so many rows for a list counts as one request more ...
@@ -86,6 +87,7 @@ class Catalogue:
         self.dropped = 0  # messages and rows refused
         self._register = register
         self._alarm = alarm
+        self._whereabouts = Whereabouts(register, self.index)
         self._sharings: Dict[bytes, Sharing] = {}
         self._asking: Dict[bytes, Line] = {}  # whose requests wait
         self._turns = FairTurns()
@@ -193,13 +195,13 @@ class Catalogue:
         while waiting:
             _, _, node_id = waiting[0]
             line, asks = asking[node_id], self._sharings[node_id].asks
-            cost = self._cost_of(asks[0])
+            cost = self._cost_of(line, asks[0], now)
             if line.requests.has(now, cost):
                 if not self._work.take(now, cost):
                     break  # nor may anybody else: many cheap ones would keep a dear one waiting for ever
                 line.requests.take(now, cost)
                 self._turns.serve(node_id, cost)
-                self._answer(line, asks.popleft())
+                self._answer(line, asks.popleft(), now)
                 if asks:
                     heapq.heapreplace(waiting, self._turn_of(node_id))
                     continue
@@ -218,24 +220,25 @@ class Catalogue:
     def _turn_of(self, node_id: bytes) -> Tuple[float, int, bytes]:
         return self._turns.start(node_id), self._asking[node_id].entry.order, node_id
 
-    def _cost_of(self, request: Any) -> float:
+    def _cost_of(self, line: Line, request: Any, now: float) -> float:
         """In requests: one, and what it makes the supernode look through or send."""
         if isinstance(request, messages.Search):
-            return 1.0 + self._register.link_count() / MEMBERS_PER_REQUEST
+            are_all = self._whereabouts.are_all_told(line, request, now)
+            return 1.0 + (self._register.link_count() / MEMBERS_PER_REQUEST if are_all else 0.0)
         if self.index.is_at_hand(request.pattern, request.first):
             return 1.0
         rows_for_one = ROWS_PER_REQUEST_FITTED if has_wildcard(request.pattern) else ROWS_PER_REQUEST
         return 1.0 + len(self.index) / rows_for_one
 
-    def _answer(self, line: Line, request: Any) -> None:
+    def _answer(self, line: Line, request: Any, now: float) -> None:
         if isinstance(request, messages.Search):
-            self._search(line, request)
+            self._search(line, request, now)
         else:
             total, rows = self.index.page(request.pattern, request.first)
             self._register.send(line, messages.ListPage(request.request_id, request.first, total, rows))
 
-    def _search(self, line: Line, search: messages.Search) -> None:
-        """Ask all others, or have the own peer fetch it for one who wants no connection to others."""
+    def _search(self, line: Line, search: messages.Search, now: float) -> None:
+        """Ask the others who may have it, or have the own peer fetch it for one who wants no connection to others."""
         own = self._register.own
         if search.via_supernode and own is not None and line is not own:
             relay = messages.Relay(
@@ -243,7 +246,12 @@ class Catalogue:
             )
             self._register.send(own, relay)
             return
-        self._register.broadcast(search._replace(requester=line.node_id, place=line.entry.place), without=line)
+        asked = self._whereabouts.whom_to_ask(line, search, now)
+        search = search._replace(requester=line.node_id, place=line.entry.place)
+        if asked is None:
+            self._register.broadcast(search, without=line)
+        for other in asked or ():
+            self._register.send(other, search)
 
     # ---- answers from member to member
 
@@ -253,6 +261,7 @@ class Catalogue:
         if target is None or offer.to == NO_NODE:
             self.dropped += 1
             return
+        self._whereabouts.on_offer(offer.file_id, line.node_id)
         self._register.send(target, offer._replace(provider=line.node_id))
 
     def on_not_relayed(self, line: Line, answer: messages.NotRelayed, now: float) -> None:

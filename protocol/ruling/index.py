@@ -97,6 +97,10 @@ class Index:
     def shares_of(self, node_id: bytes) -> List[ShareEntry]:
         return list(self._shares.get(node_id, {}).values())
 
+    def holders_of(self, file_id: bytes, size: int) -> List[bytes]:
+        """Who shares this content, under whatever names."""
+        return list(self._holders.get((file_id, size), ()))
+
     def replace(self, node_id: bytes, entries: Iterable[ShareEntry]) -> int:
         self.forget(node_id)
         return self.add(node_id, entries)
