@@ -75,6 +75,14 @@ def test_sentences_break_at_words_and_a_word_too_long_stands_alone():
         "* joined ana's network at", "  127.0.0.1:6020: 4 nodes. Folder:", "  shared"]
     assert wrapped("  a  b   c", 80) == ["  a  b   c"] and wrapped("", 10) == [""]
     assert wrapped("x" * 50 + " b", 10) == ["x" * 50, "  b"]
+    told = "OK measurements-of-the-second-series-2026.tif  -> shared/measurements-of-the-second-series-2026.tif"
+    assert wrapped(told, 39) == [
+        "OK measurements-of-the-second-series-", "  2026.tif  -> shared/measurements-of-",
+        "  the-second-series-2026.tif"]
+    assert wrapped("      shared/measurements-of-the-second-series-2026.tif", 39) == [
+        "      shared/measurements-of-the-", "  second-series-2026.tif"]
+    for text in ("a" * 90 + "/b c", "x " * 40 + "y-" * 40, "/" * 100, "漢/" * 60):
+        assert "".join(wrapped(text, 39)).replace(" ", "") == text.replace(" ", "")
 
 
 def test_the_middle_gives_way_also_where_characters_are_wide():

@@ -7,7 +7,7 @@ shortened: a script gets every name whole.
 from __future__ import annotations
 
 import re
-from typing import List, Optional, Sequence, Tuple
+from typing import Iterator, List, Optional, Sequence, Tuple
 
 from prompt.lines import file_rows, short_id, table
 from protocol import results
@@ -33,16 +33,28 @@ def cut_middle(text: str, columns: int) -> str:
 
 
 def wrapped(text: str, columns: int, indent: str = "  ") -> List[str]:
-    """Rows of at most so many columns, broken at blanks; a word that is longer than a row stands in one of its own."""
+    """Rows of at most so many columns, broken at blanks; a word that is longer than a row, where its parts meet.
+
+    A part that is longer than a row is left to the terminal: whoever copies it from there has it whole.
+    """
     if text_width(text) <= columns:
         return [text]
     rows, row = [], ""
-    for word in re.findall(" *[^ ]+", text):
-        if row and text_width(row + word) > columns:
+    for part in _unbroken(text, columns - text_width(indent)):
+        if row.strip() and text_width(row + part) > columns:
             rows.append(row)
-            row, word = "", indent + word.lstrip()
-        row += word
+            row, part = "", indent + part.lstrip()
+        row += part
     return [*rows, row]
+
+
+def _unbroken(text: str, columns: int) -> Iterator[str]:
+    """Its words with the blanks before them; of one that is longer than a row (a path, a name) the parts."""
+    for word in re.findall(" *[^ ]+", text):
+        if text_width(word.lstrip()) <= columns:
+            yield word
+        else:
+            yield from re.findall(r" *[^ /\\._-]+[/\\._-]*| *[/\\._-]+", word)
 
 
 def fitted(rows: Sequence[Sequence[str]], right: Sequence[int], columns: Optional[int],
