@@ -297,6 +297,21 @@ def test_a_wrong_opening_or_one_shown_before_gives_nobody_a_label(lab):
     assert ana.peer.label_of(liar.node_id) == "bo~" + liar.node_id.hex()[:4] and kept_of(ana)["bo"].suffix == ""
 
 
+def test_who_shows_it_late_gets_its_label_all_the_same(lab):
+    """As one does that was sent on from elsewhere, and did not know into which network."""
+    ana, bo = clone(lab, "a", 1, "ana"), clone(lab, "b", 2, "bo")
+    past = decode_past((lab.path / "b" / ".node" / "name").read_bytes(), bytes(16))
+    bo.quit()
+    cy = clone(lab, "c", 3, "cy")
+    late = Outlaw(lab, name="bo").join(ana)
+    assert cy.peer.label_of(late.node_id) == "bo~" + late.node_id.hex()[:4]
+    run = past.runs[0]
+    late.say(late.link, Claim(bytes(range(16)), False, "", (Opening(run.node_id, opening_of(past.key, *run)),)))
+    lab.run(1)
+    assert cy.peer.label_of(late.node_id) == ana.peer.label_of(late.node_id) == "bo"
+    assert "bo" not in kept_of(ana)
+
+
 def test_who_shows_to_have_been_another_name_gets_no_label_of_it(lab):
     ana, bo = clone(lab, "a", 1, "ana"), clone(lab, "b", 2, "bo")
     bo.quit()

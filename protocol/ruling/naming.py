@@ -75,11 +75,14 @@ class Naming:
             self._tell_anew(line, now)
         shown = self._shown_by(line, claim, now)
         if shown is not None:
-            self._asked[node_id] = shown
-            self._labels.pop(node_id, None)
-            self._register.mark(line, now)
+            self._give_back(line, shown, now)
         elif claim.is_called and node_id not in self._labels and _is_own(line.entry, claim.suffix):
             self._asked[node_id] = claim.suffix
+
+    def _give_back(self, line: Line, suffix: str, now: float) -> None:
+        """Its label is its own, and was kept for it: nobody who comes at the same moment gets it."""
+        self._labels[line.node_id] = _Label(line.entry.name, suffix)
+        self._tell_anew(line, now)
 
     def _tell_anew(self, line: Line, now: float) -> None:
         if line.node_id in self._labels:
@@ -108,9 +111,7 @@ class Naming:
         if label is None or (line.is_guest and not self._has_spoken(node_id)):
             return  # of whom nobody has heard
         if how == GONE and heir is not None and heir.entry.name == label.name and _fits(heir.entry, label.suffix):
-            self._asked[heir.node_id] = label.suffix
-            self._labels.pop(heir.node_id, None)
-            self._register.mark(heir, now)
+            self._give_back(heir, label.suffix, now)
         else:
             former = FormerBearer(node_id, label.name, label.suffix, claim, 0)
             self._keep(line.entry.place[0], former, now + LABEL_KEPT)
@@ -138,6 +139,7 @@ class Naming:
             return
         for line in due:
             self._take_back(line, now)
+        due = [line for line in due if self._is_due(line)]
         told = {node_id: label.suffix for node_id, label in self._labels.items()}
         kept = [former.name + former.suffix for former in self._kept(now)]
         labels = Labels([line.entry for line in lines], told, kept, self._asked).labels
@@ -158,7 +160,7 @@ class Naming:
         if former is not None:
             self._forget(line.node_id)
             if former.name == line.entry.name and _fits(line.entry, former.suffix):
-                self._asked[line.node_id] = former.suffix
+                self._give_back(line, former.suffix, now)
 
     def _kept(self, now: float) -> List[FormerBearer]:
         """What those were called whose hour is not over; the others are forgotten."""
