@@ -218,7 +218,7 @@ def test_a_cancelled_download_keeps_its_part_and_goes_on_later(lab):
     lab.world.run_until(lambda: cy.row().verified > 10 * MIB, 60)
     line = cy.do("cancel", number, lab.world.now)
     assert "kept" in line and cy.row().state == "stopped"
-    assert transfer_cells(cy.row())[-1] == "R lab.iso goes on"
+    assert transfer_cells(cy.row())[-1] == "R goes on"
     lying = []
     cy.do("unfinished", lab.world.now, lying.append)
     lab.run(2)

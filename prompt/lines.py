@@ -324,7 +324,7 @@ def transfer_cells(row: results.TransferRow) -> Sequence[str]:
     sources = ", ".join(map(safe_label, row.sources))
     whence = f"{'to' if row.direction == 'S' else 'from'} {sources}" if sources else ""
     if row.direction == "R" and row.state == "stopped" and row.verified:
-        whence = f"R {safe_text(row.name)} goes on"
+        whence = "R goes on"  # the name stands before it
     return (str(row.number), row.direction + " " + safe_text(row.name), safe_text(row.state), percent,
             format_part(row.verified, row.size), format_rate(row.rate) if is_moving else "", left,
             whence)
