@@ -18,7 +18,6 @@ import re
 import stat
 from typing import Any, Iterator, List, Optional, Sequence
 
-from protocol.content.troubles import shown
 from protocol.looks import safe_text
 
 KEYS = frozenset((
@@ -111,6 +110,7 @@ def why_refused(path: str, folder: str) -> str:
 
     `folder`: the shared one.
     """
+    from protocol.content.troubles import shown  # which the first line on the screen does not wait for
     real, folder = os.path.realpath(path), os.path.realpath(folder)
     try:
         mode = os.stat(real).st_mode
