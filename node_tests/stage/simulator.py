@@ -8,6 +8,7 @@
 
 `world.conditions` (a `Conditions`) holds for every pair of hosts; `world.between(ip_a, ip_b)` gives one way its own.
 `world.cut(ips_a, ips_b)` and `world.heal()` make and mend partitions; `world.kill(network)` is SIGKILL: no good-bye;
+`world.nat(ip, inside_ips, kind)` puts hosts behind one address (`nat.py`);
 `network.stop()` and `network.go_on()` of a world of packets are SIGSTOP and SIGCONT. Several networks may have one IP
 and ports of their own: they are on one machine, where 127.0.0.1 leads to all of them.
 The same seed replays exactly. With RDT_TRACE=FILE in the environment every endpoint tells that file its packets, in
@@ -26,6 +27,7 @@ import random
 from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
 from disk.tracing import TraceFile
+from node_tests.stage.nat import Homes, NatBox, NatKind
 from protocol.fields import Address, Buffer
 from protocol.figures import PathFigures
 from protocol.network import DoorListener
@@ -73,6 +75,7 @@ class World:
         self.conditions = conditions or Conditions()
         self.lones: Dict[int, int] = {}  # second -> lone messages sent in it, of a world without packets
         self.broadcasts = True  # not so between routed subnets
+        self.homes = Homes()
         self.trace: Optional[Callable[[str], None]] = None
         self.networks: Dict[Address, Any] = {}
         self.drivers: Dict[Address, EndpointDriver] = {}
@@ -133,6 +136,21 @@ class World:
     def network(self, address: Address) -> Any:
         """A node's place in this world."""
         return (PacketNetwork if self.packets else MessageNetwork)(self, address)
+
+    def nat(self, outside_ip: str, inside_ips: List[str], kind: NatKind, keeps_ports: bool = True) -> NatBox:
+        """These hosts are in a home of their own from now on, and seen from outside at that one address."""
+        box = NatBox(outside_ip, inside_ips, kind, random.Random(self.rng.getrandbits(64)), keeps_ports)
+        self.homes.add(box)
+        return box
+
+    def is_place(self, address: Address) -> bool:
+        """Is anybody there, or a box that knows who?"""
+        return address in self.drivers or self.homes.has_box_at(address[0])
+
+    def hears_broadcast(self, source: Address, target: Address, port: int) -> bool:
+        """Does what `source` broadcasts to that port get to `target`?"""
+        on_lan = self.broadcasts and self.homes.are_neighbours(source[0], target[0])
+        return on_lan and target[1] == port and target != source
 
     def cut(self, side_a: List[str], side_b: List[str], both_ways: bool = True) -> None:
         """Nothing passes between the two sides; or nothing from the first to the second."""
@@ -293,13 +311,20 @@ class MessageNetwork(_Driven):
         assert len(message) <= 1100
         second = int(self.world.now)
         self.world.lones[second] = self.world.lones.get(second, 0) + 1
-        target = self.world.networks.get(self.seen(address))
+        source, target = self._reach(address)
         if target is not None:
-            self._carry(target, lambda: target.on_lone(self.address, bytes(message)))
+            self._carry(target, lambda: target.on_lone(source, bytes(message)))
+
+    def _reach(self, address: Address) -> Tuple[Address, Optional[MessageNetwork]]:
+        """Who gets what is sent to that address, if anybody, and as whom it sees this node."""
+        homes, now, address = self.world.homes, self.world.now, self.seen(address)
+        source = homes.leave(self.address, address, now)
+        place = homes.enter(source, address, now) if source is not None else None
+        return source or self.address, self.world.networks.get(place) if place is not None else None
 
     def broadcast_lone(self, port: int, message: bytes) -> None:
-        for address in list(self.world.networks) if self.world.broadcasts else ():
-            if address[1] == port and address != self.address:
+        for address in list(self.world.networks):
+            if self.world.hears_broadcast(self.address, address, port):
                 self.send_lone(address, message)
 
     def _carry(self, target: Any, action: Callable[[], None]) -> None:
@@ -313,10 +338,9 @@ class MessageNetwork(_Driven):
     def connect(self, address: Address, tries: float = math.inf) -> int:
         address = self.seen(address)
         link = next(self._numbers)
-        target = self.world.networks.get(address)
-        path_open = target is not None and not self.world.is_cut(self.address[0], address[0])
-        if path_open:
-            self.world.after(2 * self._latency(target), lambda: self._connected(link, target))
+        source, target = self._reach(address)
+        if target is not None and not self.world.is_cut(self.address[0], target.address[0]):
+            self.world.after(2 * self._latency(target), lambda: self._connected(link, target, source, address))
         else:
             self.world.after(5.0, lambda: self.on_link_lost(link, "timed out"))
         return link
@@ -324,15 +348,15 @@ class MessageNetwork(_Driven):
     def _latency(self, target: MessageNetwork) -> float:
         return self.world.conditions_of(self.address[0], target.address[0]).latency
 
-    def _connected(self, link: int, target: MessageNetwork) -> None:
+    def _connected(self, link: int, target: MessageNetwork, source: Address, address: Address) -> None:
         if not (self.alive and target.alive):
             self.on_link_lost(link, "timed out")
             return
         remote = next(target._numbers)
         self._links[link] = (target, remote)
         target._links[remote] = (self, link)
-        target.on_link_up(remote, self.address, True)
-        self.on_link_up(link, target.address, False)
+        target.on_link_up(remote, source, True)
+        self.on_link_up(link, address, False)
 
     def check_bulk(self, link: int) -> None:
         """Whole messages are never damaged here."""
@@ -632,22 +656,26 @@ class EndpointDriver:
         self.sent += 1
         self.sent_bytes += len(datagram)
         world = self.world
-        if address not in world.drivers or world.is_cut(self.address[0], address[0]):
+        source = world.homes.leave(self.address, address, world.now)
+        if source is None or not world.is_place(address) or world.is_cut(self.address[0], address[0]):
             return
         conditions = world.conditions_of(self.address[0], address[0])
         for arrival in world.link(self.address, address).carry(len(datagram), conditions):
             arrived = datagram
             if conditions.corrupt and world.rng.random() < conditions.corrupt:
                 arrived = flip_bit(datagram, world.rng)
-            world.at(arrival, lambda data=arrived: self._arrive(address, data))
+            world.at(arrival, lambda data=arrived: self._arrive(source, address, data))
 
-    def _arrive(self, address: Address, datagram: bytes) -> None:
-        target = self.world.drivers.get(address)
+    def _arrive(self, source: Address, address: Address, datagram: bytes) -> None:
+        place = self.world.homes.enter(source, address, self.world.now)
+        target = self.world.drivers.get(place) if place is not None else None
+        if target is not None and place != address and self.world.is_cut(self.address[0], target.address[0]):
+            return
         if target is not None and target.is_stopped:
             if len(target._waiting) < SOCKET_BUFFER:
-                target._waiting.append((self.address, datagram))
+                target._waiting.append((source, datagram))
         elif target is not None and target.alive:
-            target.endpoint.receive(memoryview(datagram), len(datagram), self.address, self.world.now)
+            target.endpoint.receive(memoryview(datagram), len(datagram), source, self.world.now)
             target.pump()
 
     def kill(self) -> None:
@@ -720,8 +748,8 @@ class PacketNetwork(_Driven):
         self._pump_soon()
 
     def broadcast_lone(self, port: int, message: bytes) -> None:
-        for address in list(self.world.drivers) if self.world.broadcasts else ():
-            if address[1] == port and address != self.address:
+        for address in list(self.world.drivers):
+            if self.world.hears_broadcast(self.address, address, port):
                 self.driver.endpoint.send_lone(address, message)
         self._pump_soon()
 
