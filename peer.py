@@ -56,6 +56,7 @@ from protocol.membership.proofs import share_digest
 from protocol.membership.searching import NO_LAST_NETWORK, decode_last_network, encode_last_network
 from protocol.membership.whispers import Whispers
 from protocol.messages import (
+    PLACES_MAX,
     Claim,
     Guest,
     Join,
@@ -63,6 +64,7 @@ from protocol.messages import (
     ListPage,
     NotRelayed,
     Offer,
+    Places,
     Relay,
     Search,
     ShareDigest,
@@ -509,6 +511,8 @@ class Peer:
         self.network.hold_door(0 if is_there else known_port)
         if not self.membership.may_rule:
             self._members.send_to_supernode(Guest())
+        places = [(ip, self.network.address[1]) for ip in self._own_addresses()]
+        self._members.send_to_supernode(Places(tuple(places[:PLACES_MAX])))
         entries = self.holdings.announce_anew()
         self._members.send_to_supernode(ShareDigest(share_digest(entries), len(entries)))
         self._lists.on_joined()
@@ -529,10 +533,14 @@ class Peer:
     def on_member_left(self, label: str, silent_seconds: Optional[float], now: float) -> None:
         self.notify(Left(label, self._members.member_count(), silent_seconds))
 
+    def on_reached(self, node_id: bytes, now: float) -> None:
+        self._hellos.judge_again(now)
+        self.fetching.on_reached(node_id, now)
+
     def on_roster_changed(self, now: float) -> None:
         """Somebody came or went: whom to stand by with, and whom to ask after a restart."""
         self.fetching.links.set_mates(self._members.mates(MESH_LINKS_MAX), now)
-        self._hellos.on_roster_changed(now)
+        self._hellos.judge_again(now)
         last = self.membership.last_network()
         if last.places and last != self._last_network:
             self._last_network = last

@@ -33,6 +33,7 @@ from protocol.network import Network
 from protocol.ruling.alarm import TICK, Alarm
 from protocol.ruling.catalogue import Catalogue
 from protocol.ruling.doubt import Doubt
+from protocol.ruling.introducing import Introducing
 from protocol.ruling.naming import Naming
 from protocol.ruling.neighbours import Neighbours
 from protocol.ruling.reception import Reception
@@ -84,7 +85,8 @@ class Supernode:
             self.chat.enter(line.entry, now)
         self.naming = Naming(seat, register, self.chat.has_spoken, now)
         self.whispering = Whispering(register, self.chat)
-        self.catalogue = Catalogue(register, alarm, now)
+        self.introducing = Introducing(register, rng)
+        self.catalogue = Catalogue(register, self.introducing, alarm, now)
         self.doubt = doubt = Doubt(register, prober, now)
         self.witnesses = Witnesses(network, rng, seat, register, doubt, now)
         self.neighbours = Neighbours(seat, prober, credit, notice, go_over)
@@ -129,6 +131,7 @@ class Supernode:
             messages.Offer: self.catalogue.on_offer,
             messages.NotRelayed: self.catalogue.on_not_relayed,
             messages.Lost: self.witnesses.on_lost,
+            messages.Places: self.introducing.on_places,
         }
 
     def _members_say_again(self) -> Dict[Any, _Handler]:
@@ -321,6 +324,7 @@ class Supernode:
         self.naming.depart(line, how, now)
         self.chat.leave(line.node_id)
         self.catalogue.forget(line.node_id)
+        self.introducing.forget(line.node_id)
         if how == GONE:
             self.witnesses.lose(line)
 

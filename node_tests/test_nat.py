@@ -1,10 +1,14 @@
-"""Nodes behind home routers, in the simulator: the boxes themselves (RFC 4787)."""
+"""Nodes behind home routers, in the simulator: the boxes themselves (RFC 4787), and who reaches whom through them."""
 
+import itertools
 import random
 
 import pytest
 
+from node_tests.stage.lab import Lab, content
 from node_tests.stage.nat import MAPPING_TIME, Homes, NatBox, NatKind
+from node_tests.stage.simulator import Conditions
+from protocol.results import DownloadDone
 
 INSIDE, OUTSIDE = ("192.168.1.2", 6020), "198.51.100.2"
 PUBLIC, STRANGER = ("203.0.113.1", 6020), ("203.0.113.9", 7000)
@@ -52,3 +56,64 @@ def test_inside_addresses_lead_nowhere_from_outside_and_a_box_has_no_hairpin():
     assert homes.leave(INSIDE, ("192.168.1.3", 6020), 0.0) == INSIDE
     assert homes.leave(INSIDE, (OUTSIDE, 6020), 0.0) is None
     assert homes.enter(homes.leave(INSIDE, PUBLIC, 0.0), PUBLIC, 0.0) == PUBLIC
+
+
+# ---- stories: a public supernode, bo and di behind one router, cy behind another, pam public
+
+
+HOSTS = {"pub": PUBLIC[0], "bo": "192.168.1.2", "di": "192.168.1.3", "cy": "192.168.2.2", "pam": "11.4.0.2"}
+PAIRS = list(itertools.permutations(HOSTS, 2))
+SIZE = 300_000
+
+
+class Internet:
+    """Whole nodes with routers between them; each shares a file for each other one."""
+
+    def __init__(self, path, kinds, names=tuple(HOSTS), packets=True, seed=3):
+        self.lab = Lab(path, seed, Conditions(latency=0.015), packets)
+        self.world = self.lab.world
+        self.boxes = [
+            self.world.nat("11.2.0.2", ["192.168.1.2", "192.168.1.3"], kinds[0], keeps_ports=False),
+            self.world.nat("11.3.0.2", ["192.168.2.2"], kinds[1], keeps_ports=False),
+        ]
+        self.nodes = {}
+        for name in names:
+            shared = {"%s-for-%s.bin" % pair: content(SIZE, seed=at) for at, pair in enumerate(PAIRS) if pair[0] == name}
+            self.nodes[name] = self.lab.node(name, ip=HOSTS[name], shared=shared)
+        self.lab.run(1.0)
+
+    def fetched(self, who, source):
+        return self.nodes[who].fetched("%s-for-%s.bin" % (source, who), within=40)
+
+    def place_of(self, who, other):
+        """Where `who` reaches `other`."""
+        return self.nodes[who].peer.membership.place_of(self.nodes[other].peer.node_id)
+
+
+@pytest.fixture
+def internet(tmp_path):
+    made = []
+
+    def make(*args, **how):
+        made.append(Internet(tmp_path, *args, **how))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.lab.close()
+
+
+@pytest.mark.parametrize("kind", [NatKind.FULL_CONE, NatKind.PORT_RESTRICTED])
+def test_every_pair_fetches_directly_through_routers_that_keep_one_port(internet, kind):
+    net = internet((kind, kind))
+    for who, source in PAIRS:
+        done = net.fetched(who, source)
+        assert isinstance(done, DownloadDone), (who, source, done)
+        assert done.sources == (source,), (who, source, done)
+
+
+def test_two_behind_one_router_meet_at_their_inside_addresses(internet):
+    net = internet((NatKind.PORT_RESTRICTED, NatKind.PORT_RESTRICTED))
+    assert isinstance(net.fetched("bo", "di"), DownloadDone)
+    assert net.place_of("bo", "di") == ("192.168.1.3", 6020)
+    assert net.place_of("di", "bo") == ("192.168.1.2", 6020)

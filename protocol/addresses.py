@@ -28,17 +28,29 @@ def may_contact(address: Address, near: Sequence[str]) -> bool:
 
     Otherwise a lying roster would turn every member's datagrams on a victim of its choice (THREATS: F11).
     """
+    if not is_of_one_host(address):
+        return False
+    ip = ipaddress.ip_address(address[0])
+    if is_private(address[0]):
+        return True
+    return ip.version == 4 and any(_is_near(address[0], other) for other in near)
+
+
+def is_of_one_host(address: Address) -> bool:
+    """Is this one host's address, with a port of a program? A few small datagrams may be sent to it on hearsay."""
     try:
         ip = ipaddress.ip_address(address[0])
     except ValueError:
         return False
     if not PORT_MIN <= address[1] <= 65535 or ip.is_multicast or ip.is_unspecified:
         return False
-    if ip.version == 4 and ip.packed[3] == 255:
-        return False  # most likely a broadcast address
-    if any(ip in block for block in _PRIVATE if block.version == ip.version):
-        return True
-    return ip.version == 4 and any(_is_near(address[0], other) for other in near)
+    return ip.version != 4 or ip.packed[3] != 255  # most likely a broadcast address
+
+
+def is_private(ip: str) -> bool:
+    """An address that leads to another host in each house; `ip` is one."""
+    parsed = ipaddress.ip_address(ip)
+    return any(parsed in block for block in _PRIVATE if block.version == parsed.version)
 
 
 def _is_near(ip: str, other: str) -> bool:

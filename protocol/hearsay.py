@@ -5,7 +5,8 @@ in the room of a thousand would have a thousand nodes send to a victim of its ch
 datagrams a minute until something comes back that only who received there can know: a query's nonce, a handshake's
 cookie (RFC 9000 §21.5; THREATS: F11). Everything that dials or probes asks here first; what a person typed, and what is
 sent back along the way it came and paid for by as many bytes (`protocol/credit.py`), does not. Of the three, some may
-be kept for who needs them more.
+be kept for who needs them more. Members that the supernode introduces to each other knock at each place with ten small
+ones (`protocol/membership/knocking.py`), which are counted apart.
 
     hearsay.may_send(address, now)     one datagram: is it allowed? If so, it is counted
     hearsay.may_dial(address, now)     how many first packets of a handshake are allowed; they are counted at once
@@ -26,6 +27,8 @@ from protocol.fields import Address
 UNANSWERED_MAX = 3  # datagrams to one address in a minute (THREATS: request forgery)
 KEPT = 1  # of these three, for what a person wants, for a look at the last moment, and for connecting
 HOST_UNANSWERED_MAX = 30  # to all ports of one host: a liar may name them all; ten nodes behind one NAT may be silent
+KNOCKS_MAX = 10  # of under 100 bytes each, to one address in a minute: both sides of a router must have sent some
+HOST_KNOCKS_MAX = 30  # to all ports of one host, for several may be behind one router
 MINUTE = 61.0  # seconds; one more, for what leaves or arrives late
 DIAL_TIME = 2.0  # seconds in which the first packets of a handshake leave (1.25: FEW_ASK_INTERVALS; and a late timer)
 PROVEN_TIME = 600.0  # seconds after an answer in which an address is no hearsay
@@ -56,7 +59,9 @@ class _Place:
 class Hearsay:
     """The one counter for each address that only a message named; of a whole node."""
 
-    def __init__(self) -> None:
+    def __init__(self, address_max: int = UNANSWERED_MAX, host_max: int = HOST_UNANSWERED_MAX) -> None:
+        """So many datagrams in a minute to one address, and to all ports of one host."""
+        self._address_max, self._host_max = address_max, host_max
         self._places: OrderedDict[Address, _Place] = OrderedDict()  # the one used last is the last
 
     def __len__(self) -> int:
@@ -70,7 +75,7 @@ class Hearsay:
         It may not within so many seconds after the last one, `apart` or, at a proven address, `apart_proven`; nor if it
         is one of the last `keep` of this minute.
         """
-        place = self._place(address, UNANSWERED_MAX, now)
+        place = self._place(address, self._address_max, now)
         if place is None or now < self._last_at(place) + (apart_proven if place.is_proven(now) else apart):
             return False
         if place.is_proven(now):
@@ -83,14 +88,14 @@ class Hearsay:
 
         All of them are counted at once: the transport repeats them by itself. At a proven address there is no limit.
         """
-        place = self._place(address, UNANSWERED_MAX, now)
+        place = self._place(address, self._address_max, now)
         if place is None:
             return 0
-        return math.inf if place.is_proven(now) else self._take(place, address, UNANSWERED_MAX, keep, now, DIAL_TIME)
+        return math.inf if place.is_proven(now) else self._take(place, address, self._address_max, keep, now, DIAL_TIME)
 
     def on_answer(self, address: Address, now: float) -> None:
         """Something came from there that only who received our datagrams there can know."""
-        place = self._place(address, UNANSWERED_MAX, now)
+        place = self._place(address, self._address_max, now)
         if place is not None:
             place.answered_at = now
             place.sent_at.clear()
@@ -110,7 +115,7 @@ class Hearsay:
         """
         if self.is_proven(address, now):
             return False
-        counted = self._counted(self._place(address, UNANSWERED_MAX, now), address, now)
+        counted = self._counted(self._place(address, self._address_max, now), address, now)
         return not counted or any(each.left(now) <= 0 for each in counted)
 
     def begin_anew(self) -> None:
@@ -138,7 +143,7 @@ class Hearsay:
             return []
         if is_loopback(address[0]):  # a whole lab runs on that host, and nobody who could be hurt
             return [place]
-        host = self._place((address[0], 0), HOST_UNANSWERED_MAX, now)
+        host = self._place((address[0], 0), self._host_max, now)
         return [] if host is None else [place, host]
 
     def _place(self, address: Address, limit: int, now: float) -> Optional[_Place]:

@@ -38,6 +38,7 @@ MEMBERS_PER_PAGE = 100
 HEIRLOOMS_MAX = 8  # of the latest rulers of one part of a network
 SUFFIX_BYTES_MAX = 32  # what is behind a name: `~` and the digits of an id, or `@` and an address
 OPENINGS_MAX = 8  # earlier runs of a node that a Claim shows
+PLACES_MAX = 4  # own addresses that a member tells, one for each interface
 LOST_TOLD_MAX = 64  # places; a newcomer may rule long after those who saw who was lost are gone
 SHARES_MAX = 10_000  # files that one node may announce
 SHARES_PER_PAGE = 100
@@ -51,6 +52,7 @@ PIECES_TOLD_MAX = 1024  # in one NewPieces
 HEARD_SHOWN, HEARD_GONE = 1, 2  # of a private line
 PROVE_PADDING = 4 + HEIRLOOMS_MAX * (8 + 16)  # as for a Query
 QUERY_PADDING = 128  # a Query is longer than its Answer, so nobody can use us to multiply traffic
+KNOCK_PADDING = 19  # a Knocked has an IPv6 place instead
 WANTED_PADDING = QUERY_PADDING + NAME_BYTES_MAX - 19  # nor is a Wanted, with an IPv6 place, longer than a Query
 
 U8 = Annotated[int, Number(1)]
@@ -212,6 +214,8 @@ Openings = Annotated[Tuple[Opening, ...], Many(record_of(Opening), OPENINGS_MAX)
 Shares = Annotated[Tuple[ShareEntry, ...], Many(record_of(ShareEntry), SHARES_PER_PAGE)]
 Rows = Annotated[Tuple[ListRow, ...], Many(record_of(ListRow), LIST_PER_PAGE)]
 
+OwnPlaces = Annotated[Tuple[Address, ...], Many(AddressField(), PLACES_MAX)]
+
 _BY_TAG: Dict[int, Tuple[Any, Record]] = {}
 _BY_TYPE: Dict[Any, Tuple[bytes, Record]] = {}
 Kind = TypeVar("Kind")
@@ -284,6 +288,26 @@ class Proof(NamedTuple):
 
     nonce: Nonce
     marks: Heirlooms
+
+
+@_message(82)
+class Knock(NamedTuple):
+    """To a member that the supernode introduced, at each of its places. Padded so that the Knocked is not longer."""
+
+    nonce: Nonce  # of the introduction
+    node_id: NodeId  # who knocks
+    token: Nonce  # another one for each place: who gives it back receives there
+    padding: Annotated[bytes, Fixed(KNOCK_PADDING)] = bytes(KNOCK_PADDING)
+
+
+@_message(83)
+class Knocked(NamedTuple):
+    """Back along the way that the Knock came: it has arrived."""
+
+    nonce: Nonce
+    node_id: NodeId  # who answers
+    token: Nonce
+    seen: Place  # where the Knock came from
 
 
 # ---- first message on a link --------------------------------------------------------------------------------------
@@ -437,6 +461,24 @@ class Lost(NamedTuple):
     """Where members were lost in silence, latest last: to a newcomer, and from one who comes back from another part."""
 
     places: Annotated[Tuple[Address, ...], Many(AddressField(), LOST_TOLD_MAX)]
+
+
+@_message(80)
+class Places(NamedTuple):
+    """A member to the supernode: the own addresses at which others may reach it, too."""
+
+    places: OwnPlaces
+
+
+@_message(81)
+class Introduce(NamedTuple):
+    """The supernode to two members, one of which offers the other something: knock there, it does the same."""
+
+    node_id: NodeId  # the other one
+    nonce: Nonce  # that only the two know, and who rules
+    seen: Place  # where the supernode sees the other one
+    own: Place  # where it sees the one who is told
+    places: OwnPlaces  # of the other one, as it told them
 
 
 @_message(27)

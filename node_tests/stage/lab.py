@@ -23,9 +23,9 @@ MIB = 1 << 20
 class Node:
     """One node with its library, its scanner and its person's screen."""
 
-    def __init__(self, lab, name, number, mesh=True, disk_delay=0.0002, port=PORT, rng=None, **how):
+    def __init__(self, lab, name, number, mesh=True, disk_delay=0.0002, port=PORT, rng=None, ip=None, **how):
         self.lab, self.world, self.name = lab, lab.world, name
-        self.ip, self.port = "10.0.0.%d" % number, port
+        self.ip, self.port = ip or "10.0.0.%d" % number, port
         self.folder = str(lab.path / name)
         self.events = []
         self.answers = []
@@ -149,7 +149,7 @@ class Lab:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
         node = Node(self, name, number or len(self.nodes) + 1, mesh, disk_delay, **how)
-        target = ("10.0.0.1", PORT) if self.nodes else None
+        target = (self.nodes[0].ip, PORT) if self.nodes else None
         self.nodes.append(node)
         return node.start(target)
 

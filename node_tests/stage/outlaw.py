@@ -148,7 +148,7 @@ def value_for(codec, rng, known):
     if isinstance(codec, fields.Record):
         return codec.kind(*[value_for(field, rng, known) for field in codec.fields])
     if isinstance(codec, fields.Many):
-        return tuple(value_for(codec.item, rng, known) for _ in range(rng.choice((0, 1, 1, 2, 5))))
+        return tuple(value_for(codec.item, rng, known) for _ in range(min(codec.most, rng.choice((0, 1, 1, 2, 5)))))
     if isinstance(codec, fields.Number):
         most = 256**codec.size - 1
         fitting = [number for number in known if isinstance(number, int) and number <= most]

@@ -240,6 +240,9 @@ class StubNode:
     def on_member_left(self, label: str, silent: Optional[float], now: float) -> None:
         self.events.append(("left", label, silent))
 
+    def on_reached(self, node_id: bytes, now: float) -> None:
+        pass
+
     def on_roster_changed(self, now: float) -> None:
         pass
 

@@ -6,8 +6,8 @@ line in the roster, as seen from here (`Members.seen_place` knows loopback membe
 An id that is not known there yet is that of a newcomer, or of one who came back from elsewhere: it waits, with what
 it says meanwhile, until the roster tells of it, but not for long. Who is no member gets a refusal and nothing else.
 
-`judge` decides, and nothing else does: a member with several addresses, or one that shows a token because the box
-before it changes its port for each destination, is one more reason for MEMBER there.
+A member that the supernode introduced to this one is believed where it has answered a Knock, too
+(`protocol/membership/knocking.py`). `judge` decides, and nothing else does.
 
 Pure. What they say, and are told, is in `protocol/exchange/hellos.py`; who was taken in, or refused, is forgotten here.
 """
@@ -46,10 +46,16 @@ def judge(
     own_id: bytes,
     place: Optional[Address],
     own_addresses: Callable[[], Sequence[str]],
+    has_answered: bool = False,
 ) -> Verdict:
-    """Is who calls from `address` the member that it says it is? `place`: where the roster has that member."""
+    """Is who calls from `address` the member that it says it is? `place`: where the roster has that member.
+
+    `has_answered`: that member has answered from this very address.
+    """
     if claimed == own_id:
         return Verdict.LIE
+    if has_answered:
+        return Verdict.MEMBER
     if place is not None and is_same_place(address, place, own_addresses):
         return Verdict.MEMBER
     return Verdict.UNKNOWN

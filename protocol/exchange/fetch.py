@@ -54,6 +54,7 @@ log = mishaps.logger("transfer")
 SOURCES_MAX = 10  # of one content at once
 WHOLE_SOURCES_MORE = 4  # that have it all, beyond those
 FELLOWS_WANTED = 12  # of those who fetch the same: each of more is taken by lot, so that no few serve all
+MISSED_MAX = 64  # that offer one content, and cannot be reached
 UNREACHABLE_TIME = 10.0  # a node that could not be connected to is not tried again so long
 BAN_TIME = 600.0  # seconds that a source is left alone which sent what is not true (THREATS: G01)
 WITHOUT_OTHERS_MAX = 1 << 20  # bytes of a content that is mostly here before others could be found
@@ -144,6 +145,7 @@ class Fetch:
         self._table = table
         self._around = table.around
         self._links = table.links
+        self._offered: Dict[bytes, bool] = {}  # by whom, though there is no way to it; has it all?
         self._rechecks = 0  # times that another program had changed it
 
     @property
@@ -212,6 +214,17 @@ class Fetch:
         elif self.lookout.on_closed_offer(now):
             self._table.wake(self.lookout.search_at)
 
+    def on_reached(self, node_id: bytes, now: float) -> None:
+        """A way was found to one that offered it, and could not be reached."""
+        if node_id in self._offered and not self.is_complete and not self.is_ended:
+            self._links.standing.pardon(node_id, self.file_id)
+            self._use(node_id, now, self._offered[node_id])
+
+    def _miss(self, provider: bytes, is_whole: bool) -> None:
+        """It offers this content, and nothing leads there yet."""
+        if len(self._offered) < MISSED_MAX:
+            self._offered[provider] = is_whole
+
     def meet(self, node_id: bytes, now: float) -> None:
         """Take one who fetches the same as a source, before it has anything of it."""
         if self.is_complete or self.lookout.is_via or node_id == self._around.members.node_id:
@@ -248,9 +261,11 @@ class Fetch:
         if link is None:
             place = self._around.members.place_of(provider)
             if place is None:
+                self._miss(provider, is_whole)
                 return
             link = self._links.open(place, provider, now)
             if link is None:
+                self._miss(provider, is_whole)
                 self._links.standing.leave_alone(provider, self.file_id, now + UNREACHABLE_TIME)
                 self.lookout.put_off(self._around.members.label_of(provider))
                 return
@@ -303,6 +318,7 @@ class Fetch:
     def on_link_lost(self, link: SourceLink, reason: str, now: float) -> None:
         standing = self._links.standing
         if not link.is_up:
+            self._miss(link.node_id, False)
             standing.leave_alone(link.node_id, self.file_id, now + UNREACHABLE_TIME)
             self.lookout.note_trouble(f"{self._around.members.label_of(link.node_id)} cannot be reached ({reason})")
         elif reason in (MESH_OFF_REASON, NOT_A_MEMBER_REASON):  # by way of the supernode, then

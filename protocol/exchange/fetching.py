@@ -218,6 +218,12 @@ class Fetching:
         else:
             fetch.on_offer(offer, now)
 
+    def on_reached(self, node_id: bytes, now: float) -> None:
+        """A way to this member was found: what it offered can be asked for there."""
+        self.links.redial(node_id, now)
+        for fetch in list(self.fetches.values()):
+            fetch.on_reached(node_id, now)
+
     def on_not_relayed(self, answer: NotRelayed, now: float) -> None:
         """The supernode cannot pass on what we look for."""
         fetch = self._by_query.get(answer.query_id)

@@ -87,10 +87,11 @@ class Hellos:
 
     def _judge(self, hello: LinkHello, address: Address) -> Verdict:
         place = self._members.seen_place(hello.node_id)
-        return judge(hello.node_id, address, self._members.node_id, place, self._own_addresses)
+        has_answered = self._members.is_at(hello.node_id, address)
+        return judge(hello.node_id, address, self._members.node_id, place, self._own_addresses, has_answered)
 
-    def on_roster_changed(self, now: float) -> None:
-        """Some who wait may be known by now."""
+    def judge_again(self, now: float) -> None:
+        """Some who wait may be known by now: the roster changed, or one was reached where it calls from."""
         for caller in self._callers.waiting():
             hello = caller.hello
             if hello is not None and self._judge(hello, caller.address) is Verdict.MEMBER:

@@ -16,6 +16,7 @@ from typing import Any, Callable, Deque, Dict, Iterable, List, Optional, Protoco
 
 from protocol.exchange.contracts import Surroundings
 from protocol.exchange.source import Source
+from protocol.fields import Address
 from protocol.hearsay import KEPT
 from protocol.latest import Latest
 from protocol.messages import (
@@ -66,8 +67,9 @@ class Taker(Protocol):
 class SourceLink:
     """A link that we opened to a node that gives, or may soon."""
 
-    def __init__(self, link: int, node_id: bytes, now: float) -> None:
+    def __init__(self, link: int, node_id: bytes, now: float, place: Optional[Address] = None) -> None:
         self.link = link
+        self.place = place  # where it leads
         self.node_id = node_id
         self.is_up = False
         self.takers: Dict[bytes, Taker] = {}  # by content
@@ -75,6 +77,10 @@ class SourceLink:
         self._fellows: Set[bytes] = set()  # contents that the node there fetches itself, and may have nothing of
         self._used_at = now
         self._dropped = 0
+
+    def move(self, link: int, place: Address) -> None:
+        """It has not come up, and leads to another place from now on."""
+        self.link, self.place = link, place
 
     def take(self, taker: Taker, is_fellow: bool) -> None:
         """This content comes by it from now on; offered, or (`is_fellow`) only fetched at the other end, too."""
@@ -143,6 +149,10 @@ class Standing:
         """It is not asked for this content until then."""
         self._left_alone.put((node_id, file_id), until)
 
+    def pardon(self, node_id: bytes, file_id: bytes) -> None:
+        """It was left alone because nothing led there, and now something does."""
+        self._left_alone.pop((node_id, file_id), None)
+
     def is_left_alone(self, node_id: bytes, file_id: bytes, now: float) -> bool:
         return self._left_alone.get((node_id, file_id), -math.inf) > now
 
@@ -190,10 +200,22 @@ class SourceLinks:
         tries = self._around.members.may_dial(place, now, keep)
         if not tries:
             return None
-        link = SourceLink(self._network.connect(place, tries), node_id, now)
+        link = SourceLink(self._network.connect(place, tries), node_id, now, place)
         self._by_link[link.link] = self._by_node[node_id] = link
         self._wake(now + TICK)
         return link
+
+    def redial(self, node_id: bytes, now: float) -> None:
+        """This node answers at another place than the one where it is being called."""
+        link, place = self._by_node.get(node_id), self._around.members.place_of(node_id)
+        if link is None or link.is_up or place in (None, link.place):
+            return
+        tries = self._around.members.may_dial(place, now)
+        if tries:
+            del self._by_link[link.link]
+            self._network.disconnect(link.link, "it answers elsewhere")
+            link.move(self._network.connect(place, tries), place)
+            self._by_link[link.link] = link
 
     def let_go(self, link: int, file_id: bytes, now: float) -> None:
         """This content comes no more by that link, if it is there."""

@@ -64,6 +64,9 @@ class Owner(Protocol):
 
     def on_member_left(self, label: str, silent_seconds: Optional[float], now: float) -> None: ...
 
+    def on_reached(self, node_id: bytes, now: float) -> None:
+        """A way to this member was found, after the supernode had introduced it: `place_of` tells it."""
+
     def on_roster_changed(self, now: float) -> None:
         """Lines were added, changed or removed; comes after the above."""
 

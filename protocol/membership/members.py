@@ -84,6 +84,10 @@ class Members:
         """Where the roster means this member to be, as seen from here; None when it is unknown."""
         return self._membership.seen_place(node_id)
 
+    def is_at(self, node_id: bytes, address: Address) -> bool:
+        """Has this member, introduced by the supernode, shown that it receives there?"""
+        return self._membership.is_at(node_id, address)
+
     def may_dial(self, place: Address, now: float, keep: int = 0) -> float:
         """How many datagrams may try to connect there, so that `keep` are left? (protocol/hearsay.py; 0: not now)"""
         return self._membership.hearsay.may_dial(place, now, keep)

@@ -23,6 +23,7 @@ from protocol.membership.claims import NO_PAST, Claimant, Past
 from protocol.membership.contracts import Owner, Seat
 from protocol.membership.course import Course, State
 from protocol.membership.door import Standing
+from protocol.membership.knocking import Knocking
 from protocol.membership.labels import name_fault
 from protocol.membership.local_link import LOCAL_LINK, LocalSide
 from protocol.membership.proofs import node_id_of, random_bytes, share_digest
@@ -71,6 +72,10 @@ class Membership:
         means = Means(network, rng, self._prober, self._view)
         self._answering = Answering(means, owner.own_addresses, self._standing)
         self._looks = Looks(self._prober)
+        self._knocking = Knocking(
+            network, rng, self.node_id, owner.own_addresses, lambda address, now: self.hearsay.on_answer(address, now),
+            lambda node_id, now: owner.on_reached(node_id, now),
+        )  # fmt: skip
         self._chat = Voice(owner, self._view, self)
         self._story = Story(owner, self._view)
         self._claimant = Claimant(self.node_id)
@@ -141,7 +146,11 @@ class Membership:
 
     def place_of(self, node_id: bytes) -> Optional[Address]:
         """Where to contact this member, or None when it is unknown or must not be contacted."""
-        return self._view.place_of(node_id)
+        return self._knocking.place_of(node_id) or self._view.place_of(node_id)
+
+    def is_at(self, node_id: bytes, address: Address) -> bool:
+        """Has this member, introduced by the supernode, shown that it receives there?"""
+        return self._knocking.is_at(node_id, address)
 
     def seen_place(self, node_id: bytes) -> Optional[Address]:
         """Where the roster means this member to be, as seen from here; None when it is unknown."""
@@ -186,6 +195,7 @@ class Membership:
     def leave(self, now: float) -> None:
         """Say good-bye and forget the network; a Supernode of this node has handed over before."""
         self._course.leave(now)
+        self._knocking.forget()
 
     def go_over(self, address: Address, now: float) -> None:
         """This node rules, and nobody ever joined it: try the network there, and rule on until that has taken it in."""
@@ -251,6 +261,10 @@ class Membership:
         self._course.watch_sleep(now)
         if type(message) is Answer:
             self._on_answer(address, message, now)
+        elif type(message) is messages.Knock:
+            self._knocking.on_knock(address, message, now)
+        elif type(message) is messages.Knocked:
+            self._knocking.on_knocked(address, message, now)
         elif self._may_answer() and self._answering.is_question(address, message, self.search_port):
             self._answering.answer(address, message, now)
 
@@ -291,11 +305,13 @@ class Membership:
     def on_timer(self, now: float) -> None:
         self._course.watch_sleep(now)
         self._looks.on_timer(now)
+        self._knocking.on_timer(now)
         self._course.on_timer(now)
         self._chat.on_timer(now)
 
     def next_deadline(self) -> float:
-        return min(self._course.next_deadline(), self._chat.next_deadline(), self._looks.next_deadline())
+        parts = self._course, self._chat, self._looks, self._knocking
+        return min(part.next_deadline() for part in parts)
 
     # ---- what the supernode tells
 
@@ -308,6 +324,10 @@ class Membership:
 
     def _on_names(self, message: Any, now: float) -> None:
         self._view.hear_names(message, now)
+
+    def _on_introduce(self, introduce: messages.Introduce, now: float) -> None:
+        if self.is_joined:
+            self._knocking.on_introduce(introduce, self._view.seen_by_ruler(introduce.seen), now)
 
     def _on_pong(self, pong: messages.Pong, now: float) -> None:
         self._course.bond.on_pong(pong, now)
@@ -359,6 +379,7 @@ _HANDLERS: Dict[Any, Callable[[Membership, Any, float], None]] = {
     messages.Heirs: Membership._on_heirs,
     messages.Called: Membership._on_names,
     messages.WasCalled: Membership._on_names,
+    messages.Introduce: Membership._on_introduce,
 }
 # Said to newcomers or by them: out of place to a member, and dropped.
 _NOT_FOR_PEER = {messages.Join, messages.Welcome, messages.NotSupernode, messages.Busy, messages.Stale}

@@ -74,9 +74,14 @@ class View:
     def place_of(self, node_id: bytes) -> Optional[Address]:
         """Where to contact this member, or None when it is unknown or must not be contacted."""
         place = self.seen_place(node_id)
-        if place is None or node_id == self.supernode_id:
+        if place is None or node_id == self.supernode_id or self._has_link_with(node_id):
             return place
         return place if may_contact(place, self.near()) else None
+
+    def _has_link_with(self, node_id: bytes) -> bool:
+        """Who rules has a link with each member, which comes from its place: that is no hearsay."""
+        entry = self.roster.get(node_id)
+        return self.is_ruler and entry is not None and entry.present
 
     def seen_place(self, node_id: bytes) -> Optional[Address]:
         """Where the roster means this member to be, as seen from here; None when it is unknown."""

@@ -22,6 +22,7 @@ from protocol.messages import NO_NODE, ShareEntry
 from protocol.rates import Bucket
 from protocol.ruling.alarm import Alarm
 from protocol.ruling.index import Index, has_wildcard
+from protocol.ruling.introducing import Introducing
 from protocol.ruling.register import Line, Register
 from protocol.ruling.whereabouts import Whereabouts
 
@@ -82,10 +83,11 @@ class Sharing:
 class Catalogue:
     """The index, whose list is on its way, and whose requests wait."""
 
-    def __init__(self, register: Register, alarm: Alarm, now: float) -> None:
+    def __init__(self, register: Register, introducing: Introducing, alarm: Alarm, now: float) -> None:
         self.index = Index()
         self.dropped = 0  # messages and rows refused
         self._register = register
+        self._introducing = introducing
         self._alarm = alarm
         self._whereabouts = Whereabouts(register, self.index)
         self._sharings: Dict[bytes, Sharing] = {}
@@ -262,6 +264,7 @@ class Catalogue:
             self.dropped += 1
             return
         self._whereabouts.on_offer(offer.file_id, line.node_id)
+        self._introducing.introduce(line, target, now)
         self._register.send(target, offer._replace(provider=line.node_id))
 
     def on_not_relayed(self, line: Line, answer: messages.NotRelayed, now: float) -> None:
