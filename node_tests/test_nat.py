@@ -78,7 +78,8 @@ class Internet:
         ]
         self.nodes = {}
         for name in names:
-            shared = {"%s-for-%s.bin" % pair: content(SIZE, seed=at) for at, pair in enumerate(PAIRS) if pair[0] == name}
+            own = [(at, pair) for at, pair in enumerate(PAIRS) if pair[0] == name]
+            shared = {"%s-for-%s.bin" % pair: content(SIZE, seed=at) for at, pair in own}
             self.nodes[name] = self.lab.node(name, ip=HOSTS[name], shared=shared)
         self.lab.run(1.0)
 
@@ -117,3 +118,20 @@ def test_two_behind_one_router_meet_at_their_inside_addresses(internet):
     assert isinstance(net.fetched("bo", "di"), DownloadDone)
     assert net.place_of("bo", "di") == ("192.168.1.3", 6020)
     assert net.place_of("di", "bo") == ("192.168.1.2", 6020)
+
+
+@pytest.mark.parametrize("one", ["pam", "pub"])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_behind_routers_that_change_ports_those_still_meet_of_whom_one_is_open_or_a_neighbour(internet, one, is_first):
+    net = internet((NatKind.SYMMETRIC, NatKind.SYMMETRIC))
+    for pair in ((one, "cy"), ("bo", "di")):
+        who, source = pair if is_first else pair[::-1]
+        done = net.fetched(who, source)
+        assert isinstance(done, DownloadDone) and done.sources == (source,)
+
+
+def test_one_behind_a_changing_router_and_one_behind_a_full_cone_meet_where_the_first_knocks_from(internet):
+    net = internet((NatKind.SYMMETRIC, NatKind.FULL_CONE))
+    for who, source in (("bo", "cy"), ("cy", "di")):
+        done = net.fetched(who, source)
+        assert isinstance(done, DownloadDone) and done.sources == (source,)

@@ -19,7 +19,7 @@ from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence
 from protocol import mishaps
 from protocol.addresses import is_of_one_host, is_private
 from protocol.fields import Address
-from protocol.hearsay import HOST_KNOCKS_MAX, KNOCKS_MAX, PROVEN_TIME, Hearsay
+from protocol.hearsay import HOST_KNOCKS_MAX, KNOCKS_MAX, MINUTE, PROVEN_TIME, Hearsay
 from protocol.membership.proofs import random_bytes
 from protocol.messages import NOWHERE, PLACES_MAX, Introduce, Knock, Knocked, encode
 
@@ -27,6 +27,7 @@ log = mishaps.logger("peer")
 
 KNOCK_INTERVAL = 0.1  # seconds
 CANDIDATES_MAX = PLACES_MAX + 4  # places of one member: those told, where it is seen, and where it knocked from
+OUTSIDE_MAX = 8  # addresses that are nobody's private ones, and were knocked at in the last minute without an answer
 INTRODUCED_MAX = 256  # members; the one introduced first is forgotten
 KNOCK_TIME = 5.0  # seconds in which a Knock or its answer is still taken
 
@@ -78,6 +79,7 @@ class Knocking:
         self._network, self._rng, self._node_id, self._own_ips = network, rng, node_id, own_ips
         self._on_answer, self._on_reached = on_answer, on_reached
         self._allowed = Hearsay(KNOCKS_MAX, HOST_KNOCKS_MAX)
+        self._outside: Dict[Address, float] = {}  # that has not answered -> when it was first knocked at
         self._by_node: OrderedDict[bytes, _Introduced] = OrderedDict()
         self._knock_at = math.inf
 
@@ -132,6 +134,7 @@ class Knocking:
             self.dropped += 1
             return
         self._on_answer(address, now)
+        self._outside.pop(address, None)
         self._learn_port(introduced.own, knocked.seen)
         if address not in introduced.reached:
             introduced.reached.append(address)
@@ -171,10 +174,22 @@ class Knocking:
 
     def _knock(self, introduced: _Introduced, now: float) -> None:
         for place in introduced.candidates:
-            if self._allowed.may_send(place, now):
+            if self._may_knock(place, now):
                 token = random_bytes(self._rng, 8)
                 introduced.tokens[token] = place
                 self._network.send_lone(place, encode(Knock(introduced.nonce, self._node_id, token)))
+
+    def _may_knock(self, place: Address, now: float) -> bool:
+        """Private addresses are in the house; of others there are few at a time, for who names them may lie."""
+        self._outside = {other: at for other, at in self._outside.items() if now - at < MINUTE}
+        is_private_one = is_private(place[0])
+        if not is_private_one and place not in self._outside and len(self._outside) >= OUTSIDE_MAX:
+            return False
+        if not self._allowed.may_send(place, now):
+            return False
+        if not is_private_one:
+            self._outside.setdefault(place, now)
+        return True
 
     def _forget_old(self, now: float) -> None:
         for node_id in [node_id for node_id, introduced in self._by_node.items() if introduced.is_over(now)]:
