@@ -312,7 +312,8 @@ class Node:
     def __init__(self, settings: Settings, notify: Callable[[Any], None], library: Library,
                  network: rdt.NetworkThread, is_port_own: bool) -> None:
         self.folder, self._is_port_own = relative_path(library.folder), is_port_own
-        self.ip = interfaces.address_towards(settings.ip or ANY_ROUTE) or next(iter(own_addresses()), "127.0.0.1")
+        towards = interfaces.address_towards(settings.ip or ANY_ROUTE)
+        self.ip = (towards if settings.ip else None) or interfaces.lan_address(towards) or "127.0.0.1"
         self.is_local = is_loopback(network.address[0])
         self._thread = NodeThread(time.monotonic)
         self.call = self._thread.call

@@ -6,19 +6,47 @@ import contextlib
 import socket
 import struct
 import sys
-from typing import List, Optional, Tuple
+from typing import List, NamedTuple, Optional, Tuple
 
 # One of each private range and one that is nobody's: whatever route leads there starts at an address of this machine.
 ROUTES_TRIED = ("198.51.100.1", "10.255.255.255", "172.31.255.255", "192.168.255.255", "169.254.255.255")
+# What interfaces are called that lead to virtual machines, containers and tunnels: hardly anybody in the room is there.
+DETOURS = ("docker", "br-", "virbr", "veth", "vmnet", "vboxnet", "lxc", "tun", "tap", "wg", "zt", "tailscale", "ppp")
+
+
+class Interface(NamedTuple):
+    """One IPv4 address of this machine."""
+
+    name: str  # "" where the platform does not tell
+    ip: str
+    broadcast: str
+
+    @property
+    def is_detour(self) -> bool:
+        return self.name.startswith(DETOURS)
 
 
 def interfaces() -> List[Tuple[str, str]]:
-    """(address, broadcast address) of each IPv4 interface that is up, as far as the platform tells; asks nobody."""
+    """(address, broadcast address) of each IPv4 interface that is up, as far as the platform tells; asks nobody.
+
+    Those of a LAN come before those of tunnels, virtual machines and containers.
+    """
+    return [(each.ip, each.broadcast) for each in _in_order()]
+
+
+def lan_address(routed: Optional[str]) -> Optional[str]:
+    """The own address to be shown: the `routed` one, from which most leaves, unless that is a tunnel's beside a LAN."""
+    found = [each for each in _in_order() if not each.ip.startswith("127.")]
+    is_detour = any(each.ip == routed and each.is_detour for each in found)
+    return routed if routed and not is_detour else next((each.ip for each in found), routed)
+
+
+def _in_order() -> List[Interface]:
     found = _interfaces_by_ioctl()
     if not found:
         routes = [ip for ip in map(address_towards, ROUTES_TRIED) if ip]
-        found = [(ip, "255.255.255.255") for ip in dict.fromkeys(routes)]
-    return found
+        found = [Interface("", ip, "255.255.255.255") for ip in dict.fromkeys(routes)]
+    return sorted(found, key=lambda each: each.is_detour)
 
 
 def address_towards(target: str) -> Optional[str]:
@@ -29,7 +57,7 @@ def address_towards(target: str) -> Optional[str]:
     return None
 
 
-def _interfaces_by_ioctl() -> List[Tuple[str, str]]:
+def _interfaces_by_ioctl() -> List[Interface]:
     """Linux: SIOCGIFADDR and SIOCGIFBRDADDR for each interface name."""
     if not sys.platform.startswith("linux"):
         return []
@@ -42,5 +70,5 @@ def _interfaces_by_ioctl() -> List[Tuple[str, str]]:
             with contextlib.suppress(OSError):
                 ip = socket.inet_ntoa(fcntl.ioctl(sock.fileno(), 0x8915, request)[20:24])
                 broadcast = socket.inet_ntoa(fcntl.ioctl(sock.fileno(), 0x8919, request)[20:24])
-                found.append((ip, broadcast if broadcast != "0.0.0.0" else ip))
+                found.append(Interface(name, ip, broadcast if broadcast != "0.0.0.0" else ip))
     return found
