@@ -1,13 +1,25 @@
-"""Nodes behind home routers, in the simulator: the boxes themselves (RFC 4787), and who reaches whom through them."""
+"""Nodes behind home routers, in the simulator: the boxes themselves (RFC 4787), and who reaches whom through them.
+
+    python node_tests/test_nat.py nat 7          replays one random story and prints what everybody is told
+    python node_tests/test_nat.py nat 0-999      runs many, and tells which fail
+"""
 
 import itertools
+import os
 import random
+import sys
+
+if __name__ == "__main__":
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import pytest
+import test_network
 
+from node_tests.stage.amounts import amount
 from node_tests.stage.lab import Lab, content
 from node_tests.stage.nat import MAPPING_TIME, Homes, NatBox, NatKind
 from node_tests.stage.simulator import Conditions
+from node_tests.stage.usage import play_seeds
 from protocol.results import DownloadDone
 
 INSIDE, OUTSIDE = ("192.168.1.2", 6020), "198.51.100.2"
@@ -135,3 +147,54 @@ def test_one_behind_a_changing_router_and_one_behind_a_full_cone_meet_where_the_
     for who, source in (("bo", "cy"), ("cy", "di")):
         done = net.fetched(who, source)
         assert isinstance(done, DownloadDone) and done.sources == (source,)
+
+
+# ---- random stories: the first node is open to all and stays, most others are in homes, links are bad
+
+
+STORIES, PLAYED = amount(40, 4), 2
+HOMES = (("11.2.0.2", (2, 3, 4)), ("11.3.0.2", (5, 6)), ("11.4.0.2", (7,)))
+
+
+class NatPerson(test_network.Person):
+    def try_to_join(self):
+        """Only the first node can be reached by everybody."""
+        self.hint = self.story.people[0].network.address
+        super().try_to_join()
+
+
+class NatStory(test_network.Story):
+    command = "test_nat.py nat"
+    person = NatPerson
+
+    def __init__(self, *args, **how):
+        super().__init__(*args, **how)
+        kinds = NatKind.FULL_CONE, NatKind.PORT_RESTRICTED
+        for ip, numbers in HOMES:
+            inside = ["10.0.0.%d" % number for number in numbers]
+            self.world.nat(ip, inside, self.rng.choice(kinds), keeps_ports=self.rng.random() < 0.5)
+
+    def _something(self):
+        events = (
+            (self._chat, 20), (self._share, 14), (self._fetch, 40), (self._cancel, 3), (self._mesh, 3),
+            (self._remove, 2), (self._leave, 3), (self._return, 8),
+        )  # fmt: skip
+        kinds, weights = zip(*events)
+        self.rng.choices(kinds, weights)[0]()
+
+    def _leave(self):
+        """Who rules stays: nobody else could be reached by all."""
+        person = self._anyone([one for one in self.members() if one is not self.people[0]])
+        if person is not None:
+            self.tell("%-4s leaves" % person.name)
+            person.go()
+
+
+@pytest.mark.parametrize("first", range(0, STORIES, PLAYED))
+def test_random_networks_across_routers_end_well(first):
+    for seed in range(first, first + PLAYED):
+        test_network.play(seed, kind=NatStory)
+
+
+if __name__ == "__main__":
+    sys.exit(play_seeds(test_network.play, __doc__, {"nat": NatStory}))

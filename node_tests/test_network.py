@@ -185,6 +185,7 @@ class Story:
     """One seed: the dice, the nodes, the faults, and the questions at the end."""
 
     command = "test_network.py"  # plays it again
+    person = Person
 
     def __init__(self, seed, folder, trace=None, machines=0):
         self.seed, self.trace, self.machines = seed, trace, machines
@@ -285,7 +286,7 @@ class Story:
             number = self.rng.randrange(self.machines) + 1
             places = [("10.0.0.%d" % number, port) for port in (PORT, *ports_behind(PORT))]
             port = next(place[1] for place in places if place not in self.world.networks)
-        person = Person(self, name, number, port, rng, mesh=self.rng.random() < 0.7)
+        person = self.person(self, name, number, port, rng, mesh=self.rng.random() < 0.7)
         self.people.append(person)
         for _ in range(self.rng.choice((0, 0, 1, 2))):
             self._put_file(person)
@@ -504,6 +505,7 @@ class Story:
         alive = {one.network.address for one in self.here()}
         for one in self.here():
             others = {connection.address for connection in one.network.driver.endpoint.connections}
+            others = {self.world.homes.host_at(address) for address in others}
             if not others <= alive:
                 raise Broken("%s keeps links to %s" % (one.name, others - alive))
 

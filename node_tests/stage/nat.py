@@ -72,6 +72,11 @@ class NatBox:
         mapping.spoken_at[source] = now
         return mapping.inside
 
+    def host_behind(self, port: int) -> Optional[Address]:
+        """Who has that outside port, or had it last."""
+        mapping = self._by_port.get(port)
+        return mapping.inside if mapping is not None else None
+
     def _lets_in(self, mapping: _Mapping, source: Address, now: float) -> bool:
         return self.kind is NatKind.FULL_CONE or mapping.lets_in(source, now)
 
@@ -105,6 +110,11 @@ class Homes:
 
     def has_box_at(self, ip: str) -> bool:
         return ip in self._by_outside_ip
+
+    def host_at(self, address: Address) -> Optional[Address]:
+        """The host that is seen there."""
+        box = self._by_outside_ip.get(address[0])
+        return address if box is None else box.host_behind(address[1])
 
     def are_neighbours(self, ip_a: str, ip_b: str) -> bool:
         """Are both in one home, or both in none? Only there a broadcast gets through."""
