@@ -16,13 +16,17 @@ import pytest
 import test_network
 
 from node_tests.stage.amounts import amount
-from node_tests.stage.lab import Lab, content
+from node_tests.stage.lab import PORT, Lab, Node, content
 from node_tests.stage.nat import MAPPING_TIME, Homes, NatBox, NatKind
 from node_tests.stage.simulator import Conditions
 from node_tests.stage.usage import play_seeds
-from protocol.results import DownloadDone
+from protocol.results import DownloadDone, Outcome
 
 INSIDE, OUTSIDE = ("192.168.1.2", 6020), "198.51.100.2"
+UNREACHABLE = (
+    "The network is there, but this machine cannot reach its supernode at 10.0.0.1:6020. "
+    "Let the first node be one that all can reach."
+)
 PUBLIC, STRANGER = ("203.0.113.1", 6020), ("203.0.113.9", 7000)
 
 
@@ -147,6 +151,20 @@ def test_one_behind_a_changing_router_and_one_behind_a_full_cone_meet_where_the_
     for who, source in (("bo", "cy"), ("cy", "di")):
         done = net.fetched(who, source)
         assert isinstance(done, DownloadDone) and done.sources == (source,)
+
+
+def test_who_hears_members_but_cannot_reach_their_supernode_is_told_so(tmp_path):
+    """Two LANs, of which only bo is in both."""
+    lab = Lab(tmp_path, 3)
+    ana, _ = lab.node("ana"), lab.node("bo")
+    lab.world.cut([ana.ip], ["10.0.0.9"])
+    os.makedirs(str(tmp_path / "dan"))
+    dan = Node(lab, "dan", 9)
+    dan.do("start", None, PORT, lab.world.now)
+    assert lab.world.run_until(lambda: dan.told(Outcome), lab.world.now + 60)
+    assert [(outcome.kind, outcome.text) for outcome in dan.told(Outcome)] == [("refused", UNREACHABLE)]
+    dan.kill()
+    lab.close()
 
 
 # ---- random stories: the first node is open to all and stays, most others are in homes, links are bad

@@ -46,6 +46,18 @@ BUSY_WAIT_MAX = 4.0  # seconds, where others answered as well; who is honestly b
 WAITED_IN_VAIN = "The network is there, but its supernode gives no sign and nobody took over yet; try again soon."
 
 
+def why_in_vain(search: Search) -> str:
+    """What a person is told whose node was not taken in, though members have answered."""
+    place = search.beyond_reach()
+    if place is None:
+        return WAITED_IN_VAIN
+    ip, port = place
+    return (
+        f"The network is there, but this machine cannot reach its supernode at {ip}:{port}. "
+        "Let the first node be one that all can reach."
+    )
+
+
 class State(enum.Enum):
     """Where this node stands with its network; `Course` alone changes it."""
     IDLE = "not started"
@@ -189,7 +201,7 @@ class Course:
         search = self._search
         assert search is not None
         if search.has_waited and self._network.address[1] != self._speaker.search_port:
-            self._end_search("refused", search.target, WAITED_IN_VAIN, now)  # a member has the port
+            self._end_search("refused", search.target, why_in_vain(search), now)  # a member has the port
         elif self._speaker.may_rule and (search.target is None or self._owner.can_serve_at(search.target[0])):
             self._found_network(now)
         else:
@@ -364,7 +376,7 @@ class Course:
         if place is not None:
             self._join(place, self._came_from, now)
         else:
-            self._end_search("refused", mute, WAITED_IN_VAIN if search.has_waited else failed.reason, now)
+            self._end_search("refused", mute, why_in_vain(search) if search.has_waited else failed.reason, now)
 
     # ---- ruling
 

@@ -36,6 +36,7 @@ SEARCH_TIME = ROUNDS * QUERY_INTERVAL  # seconds
 SEARCH_TIME_WITH_MEMBERS = 15.0  # members answered, but their supernode is just being replaced
 LAN_GRACE = 0.1  # seconds that a supernode on this machine has to answer before one elsewhere is taken
 NAMED_FOR = 2.0  # seconds after a member named its supernode: then it does not live any more either
+ALIVE_FOR = 4_000  # milliseconds since a member heard its supernode (two beats): then that lives, though not for us
 PLACES_KEPT = 8  # of the members that take over first
 RULERS_KEPT = 8  # that answered a search: who answers first may take nobody in
 LOOPBACK = "127.0.0.1"
@@ -135,6 +136,7 @@ class Search:
         self._former: Optional[Address] = None  # of the network that had its supernode at the target
         self._named: Optional[Address] = None  # the supernode, as a member says, though it did not answer yet
         self._named_at = 0.0
+        self._living: Optional[Address] = None  # the supernode that the last member to answer hears
         self._has_members = False  # a member of the network answered
         self._is_answered = False  # where the network is expected
         self._was_extended = False
@@ -180,6 +182,10 @@ class Search:
     def network_at(self, place: Address) -> bytes:
         """Which network is ruled there, as far as somebody there has told."""
         return self._networks.get(place, NO_NETWORK)
+
+    def beyond_reach(self) -> Optional[Address]:
+        """The supernode that a member hears all the time, and this node does not; None when there is none."""
+        return self._living if self.has_waited and not self._rulers else None
 
     def after(self, mute: Address) -> Optional[Address]:
         """Another supernode that answered, now that this one gives no answer to who joins there."""
@@ -305,6 +311,7 @@ class Search:
             self._has_members = True
             self._ends_at = max(self._ends_at, self.since + SEARCH_TIME_WITH_MEMBERS)
         self._is_answered = self._is_answered or purpose in (Ask.SEARCH, Ask.LAST)
+        self._living = place if place != NOWHERE and answer.heard_ago_ms < ALIVE_FOR else None
         if self._is_own(place):
             return  # it still believes in the one that died here
         self._prober.ask_hinted(place, purpose, near, now, keep=KEPT)  # connecting is the last try
