@@ -47,6 +47,9 @@ class Wire:
             self.knocking.on_timer(self.now)
         self.now = until
 
+    def place_of(self, node_id, seen=OUTSIDE):
+        return self.knocking.place_of(node_id, seen)
+
     def places(self):
         return [address for address, message in self.sent if isinstance(message, Knock)]
 
@@ -63,8 +66,9 @@ def test_a_member_is_reached_where_it_gives_back_the_token_and_then_nobody_knock
     assert net.places() == [INSIDE, OUTSIDE] * 4
     net.answer(INSIDE)
     assert net.reached == [BO] and net.proven == [INSIDE]
-    assert net.knocking.place_of(BO) == INSIDE
-    assert net.knocking.is_at(BO, INSIDE) and not net.knocking.is_at(BO, OUTSIDE) and not net.knocking.is_at(CY, INSIDE)
+    assert net.place_of(BO) == INSIDE and net.place_of(CY) is None
+    assert [place for place in (INSIDE, OUTSIDE) if net.knocking.is_at(BO, OUTSIDE, place)] == [INSIDE]
+    assert not net.knocking.is_at(CY, OUTSIDE, INSIDE)
     net.run(60.0)
     assert len(net.places()) == 8
 
@@ -83,7 +87,7 @@ def test_an_answer_that_is_not_that_ones_reaches_nobody(answer):
     net.introduce()
     net.run(0.2)
     net.answer(**answer)
-    assert net.reached == net.proven == [] and net.knocking.place_of(BO) is None
+    assert net.reached == net.proven == [] and net.place_of(BO) is None
     assert net.knocking.dropped == 1
 
 
@@ -114,7 +118,17 @@ def test_a_knock_is_answered_along_its_way_and_shows_one_place_more():
     assert net.sent[-1] == (elsewhere, Knocked(NONCE, ME, b"t" * 8, elsewhere))
     net.run(0.05)
     net.answer(elsewhere)
-    assert net.knocking.place_of(BO) == elsewhere
+    assert net.place_of(BO) == elsewhere
+
+
+def test_one_that_is_seen_elsewhere_by_now_is_not_where_it_answered():
+    net = Wire()
+    net.introduce()
+    net.run(0.05)
+    net.answer(INSIDE)
+    moved = ("11.7.0.2", 6020)
+    assert net.place_of(BO) == INSIDE and net.place_of(BO, moved) is None and net.place_of(BO, None) is None
+    assert not net.knocking.is_at(BO, moved, INSIDE)
 
 
 @pytest.mark.parametrize("knock", [Knock(OTHER_NONCE, BO, NONCE), Knock(NONCE, CY, NONCE), Knock(NONCE, ME, NONCE)])
@@ -253,7 +267,7 @@ def test_both_are_told_where_one_has_several_addresses():
         (Line(BO, INSIDE), Line(CY, AT_LAN), [INSIDE], [AT_LAN]),  # the roster is enough
         (Line(BO, OUTSIDE), Line(CY, AT_LAN), None, [AT_LAN]),  # an older program
         (Line(BO, OUTSIDE), Line(CY, AT_LAN), [INSIDE], None),
-        (Line(BO, ("127.0.0.1", 6021)), Line(CY, AT_LAN), [INSIDE], [AT_LAN]),  # on the supernode's machine
+        (Line(BO, ("127.0.0.1", 6021)), Line(CY, AT_LAN), [INSIDE, AT_HOME], [AT_LAN]),  # on the supernode's machine
         (Line(BO, OUTSIDE), Line(CY, NOWHERE, is_own=True), [INSIDE], [AT_LAN]),  # the ruler itself
     ],
 )

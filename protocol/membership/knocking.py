@@ -35,8 +35,8 @@ KNOCK_TIME = 5.0  # seconds in which a Knock or its answer is still taken
 class _Introduced:
     """One member, and where it may be."""
 
-    def __init__(self, introduce: Introduce, candidates: Iterable[Address], now: float) -> None:
-        self.node_id, self.nonce = introduce.node_id, introduce.nonce
+    def __init__(self, introduce: Introduce, seen: Address, candidates: Iterable[Address], now: float) -> None:
+        self.node_id, self.nonce, self.seen = introduce.node_id, introduce.nonce, seen
         self.own = introduce.own
         self.since = now
         self.reached: List[Address] = []  # where it has answered, the first answer first
@@ -88,15 +88,18 @@ class Knocking:
 
     # ---- questions
 
-    def place_of(self, node_id: bytes) -> Optional[Address]:
-        """Where this member has answered; None if it did not, or was not introduced."""
-        introduced = self._by_node.get(node_id)
-        return introduced.reached[0] if introduced is not None and introduced.reached else None
+    def place_of(self, node_id: bytes, seen: Optional[Address]) -> Optional[Address]:
+        """Where this member has answered; None if it did not, was not introduced, or is `seen` elsewhere by now."""
+        reached = self._reached(node_id, seen)
+        return reached[0] if reached else None
 
-    def is_at(self, node_id: bytes, address: Address) -> bool:
-        """Has this member answered from there?"""
+    def is_at(self, node_id: bytes, seen: Optional[Address], address: Address) -> bool:
+        """Has this member answered from that address?"""
+        return address in self._reached(node_id, seen)
+
+    def _reached(self, node_id: bytes, seen: Optional[Address]) -> List[Address]:
         introduced = self._by_node.get(node_id)
-        return introduced is not None and address in introduced.reached
+        return introduced.reached if introduced is not None and introduced.seen == seen else []
 
     # ---- events
 
@@ -113,7 +116,7 @@ class Knocking:
         self._forget_old(now)
         places = [place for place in introduce.places if place[0] not in self._own_ips()]
         self._by_node.pop(introduce.node_id, None)
-        self._by_node[introduce.node_id] = _Introduced(introduce, [*places, seen], now)
+        self._by_node[introduce.node_id] = _Introduced(introduce, seen, [*places, seen], now)
         if len(self._by_node) > INTRODUCED_MAX:
             self._by_node.popitem(last=False)
         self._knock_at = now

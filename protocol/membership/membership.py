@@ -146,11 +146,11 @@ class Membership:
 
     def place_of(self, node_id: bytes) -> Optional[Address]:
         """Where to contact this member, or None when it is unknown or must not be contacted."""
-        return self._knocking.place_of(node_id) or self._view.place_of(node_id)
+        return self._knocking.place_of(node_id, self.seen_place(node_id)) or self._view.place_of(node_id)
 
     def is_at(self, node_id: bytes, address: Address) -> bool:
         """Has this member, introduced by the supernode, shown that it receives there?"""
-        return self._knocking.is_at(node_id, address)
+        return self._knocking.is_at(node_id, self.seen_place(node_id), address)
 
     def seen_place(self, node_id: bytes) -> Optional[Address]:
         """Where the roster means this member to be, as seen from here; None when it is unknown."""

@@ -54,7 +54,7 @@ class Introducing:
     def _is_hidden(self, line: Line) -> bool:
         """Is it seen where it does not say that it is, or in other places as well?"""
         places, seen = self._places.get(line.node_id, ()), line.entry.place
-        return len(places) > 1 or bool(places) and seen not in places and not is_loopback(seen[0])
+        return not is_loopback(seen[0]) and (len(places) > 1 or bool(places) and seen not in places)
 
     def _has_turn(self, one: Line, other: Line, now: float) -> bool:
         pair = min(one.node_id, other.node_id), max(one.node_id, other.node_id)
