@@ -219,6 +219,7 @@ def test_who_has_left_its_network_forgets_whom_it_knew_there():
 class Line:
     def __init__(self, node_id, place, is_own=False):
         self.node_id, self.is_own, self.told = node_id, is_own, []
+        self.link = 1
         self.entry = messages.MemberEntry(node_id, "x", place, 0, True, True)
 
 
@@ -273,6 +274,12 @@ def test_both_are_told_where_one_has_several_addresses():
 )
 def test_nobody_is_told_where_it_helps_nobody(bo, cy, places_bo, places_cy):
     assert introduced(bo, cy, places_bo, places_cy) == (0, 0)
+
+
+def test_one_whose_link_was_lost_is_introduced_to_nobody():
+    bo, cy = Line(BO, OUTSIDE), Line(CY, AT_LAN)
+    bo.link = None
+    assert introduced(bo, cy, [INSIDE], [AT_LAN]) == (0, 0)
 
 
 def test_two_are_introduced_once_in_a_while():

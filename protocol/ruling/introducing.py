@@ -46,6 +46,8 @@ class Introducing:
         """The one offers something to the other: will they find each other by the roster alone?"""
         if one.is_own or other.is_own or not (self._is_hidden(one) or self._is_hidden(other)):
             return
+        if one.link is None or other.link is None:
+            return  # what it said while this node was in doubt is heard now, and it has gone
         if one.node_id in self._places and other.node_id in self._places and self._has_turn(one, other, now):
             nonce = random_bytes(self._rng, 8)
             self._tell(one, other, nonce)
