@@ -85,12 +85,12 @@ SIZE = 300_000
 class Internet:
     """Whole nodes with routers between them; each shares a file for each other one."""
 
-    def __init__(self, path, kinds, names=tuple(HOSTS), packets=True, seed=3):
+    def __init__(self, path, kinds, outside=("11.2.0.2", "11.3.0.2"), names=tuple(HOSTS), packets=True, seed=3):
         self.lab = Lab(path, seed, Conditions(latency=0.015), packets)
         self.world = self.lab.world
         self.boxes = [
-            self.world.nat("11.2.0.2", ["192.168.1.2", "192.168.1.3"], kinds[0], keeps_ports=False),
-            self.world.nat("11.3.0.2", ["192.168.2.2"], kinds[1], keeps_ports=False),
+            self.world.nat(outside[0], ["192.168.1.2", "192.168.1.3"], kinds[0], keeps_ports=False),
+            self.world.nat(outside[1], ["192.168.2.2"], kinds[1], keeps_ports=False),
         ]
         self.nodes = {}
         for name in names:
@@ -134,6 +134,16 @@ def test_two_behind_one_router_meet_at_their_inside_addresses(internet):
     assert isinstance(net.fetched("bo", "di"), DownloadDone)
     assert net.place_of("bo", "di") == ("192.168.1.3", 6020)
     assert net.place_of("di", "bo") == ("192.168.1.2", 6020)
+
+
+def test_a_call_that_goes_to_the_wrong_place_is_made_anew_where_the_member_answers(internet):
+    """Both boxes are in the supernode's /16: their addresses may be dialled at once, and one of them leads nowhere."""
+    net = internet((NatKind.PORT_RESTRICTED, NatKind.PORT_RESTRICTED), outside=("203.0.1.2", "203.0.2.2"))
+    for who, source in (("bo", "di"), ("cy", "bo"), ("di", "cy")):
+        view = net.nodes[who].peer.membership._view
+        assert view.place_of(net.nodes[source].peer.node_id)[0].startswith("203.0.")
+        done = net.fetched(who, source)
+        assert isinstance(done, DownloadDone) and done.sources == (source,) and done.seconds < 3.0
 
 
 @pytest.mark.parametrize("one", ["pam", "pub"])

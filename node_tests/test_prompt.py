@@ -628,6 +628,7 @@ def test_questions_have_defaults_and_ask_again():
         window.type("\r")
         lines = window.shows("* supernode at 127.0.0.1:6020 (nobody here yet; you are the first).", "? lists")
         assert lines.count("Port [6020]:") == 2 and lines.count("IP [search this network]:") == 1
+        assert sum(line.startswith("* Nobody else on this LAN. To a network beyond it: C and") for line in lines) == 1
         window.type("\r\r")
         window.until(lambda lines: lines[-3:] == [">"] * 3)
         window.type("\x1b[A")                           # the answers are not in the history of commands
