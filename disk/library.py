@@ -211,8 +211,10 @@ class Library:
 
     def keep_past(self, data: bytes) -> None:
         """Keep what a later run needs in order to be called as this one; only a help, so it may fail."""
+        path = os.path.join(self._hidden, PAST_FILE)
         with contextlib.suppress(OSError):
-            write_anew(os.path.join(self._hidden, PAST_FILE), data)
+            write_anew(path, data)
+            os.chmod(path, 0o600)  # the folder is this user's alone, as long as nobody changes that
 
     def past(self) -> bytes:
         """What was kept; else nothing."""

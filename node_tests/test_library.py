@@ -246,7 +246,7 @@ def test_listing_with_a_lying_count_is_refused_before_memory_is_taken():
 def test_download_lands_verified_under_its_name_and_is_shared_at_once(lib, folder, size):
     content = Content(size)
     finished = fetch(lib, content, "sub/lab.iso")
-    assert finished == (str(folder / "sub" / "lab.iso"), False, finished.shared, "sub/lab.iso", "", "", b"")
+    assert finished == (str(folder / "sub" / "lab.iso"), False, finished.shared, "sub/lab.iso", "", "", b"", "")
     assert Path(finished.path).read_bytes() == content.data
     assert finished.shared.name == "sub/lab.iso" and not finished.shared.listed
     assert lib.manifest(content.file_id) == (size, content.digests)

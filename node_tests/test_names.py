@@ -280,6 +280,8 @@ def test_a_wrong_opening_or_one_shown_before_gives_nobody_a_label(lab):
     past = decode_past((lab.path / "b" / ".node" / "name").read_bytes(), bytes(16))
     run = Run(ana.peer.membership.network_id, bo.peer.node_id)
     assert run in past.runs
+    if os.name != "nt":
+        assert (lab.path / "b" / ".node" / "name").stat().st_mode & 0o077 == 0
     right = opening_of(past.key, *run)
     bo.quit()
     assert kept_of(ana)["bo"].claim == claim_of(right)
