@@ -20,7 +20,9 @@ from node_tests.stage.lab import PORT, Lab, Node, content
 from node_tests.stage.nat import MAPPING_TIME, Homes, NatBox, NatKind
 from node_tests.stage.simulator import Conditions
 from node_tests.stage.usage import play_seeds
-from protocol.results import DownloadDone, Outcome
+from protocol.exchange.fetch import CALL_PATIENCE
+from protocol.exchange.sources import UNREACHED_TIME
+from protocol.results import DownloadDone, Outcome, Stopped
 
 INSIDE, OUTSIDE = ("192.168.1.2", 6020), "198.51.100.2"
 UNREACHABLE = (
@@ -161,6 +163,58 @@ def test_one_behind_a_changing_router_and_one_behind_a_full_cone_meet_where_the_
     for who, source in (("bo", "cy"), ("cy", "di")):
         done = net.fetched(who, source)
         assert isinstance(done, DownloadDone) and done.sources == (source,)
+
+
+@pytest.mark.parametrize("mesh", [True, False], ids=["mesh on", "mesh off"])
+def test_those_who_cannot_meet_fetch_by_way_of_the_supernode_which_begins_while_they_still_try(internet, mesh):
+    net = internet((NatKind.SYMMETRIC, NatKind.SYMMETRIC))
+    for who, source in (("bo", "cy"), ("cy", "di")):
+        net.nodes[who].do("set_mesh", mesh, net.world.now)
+        done = net.fetched(who, source)
+        assert isinstance(done, DownloadDone) and (done.sources, done.by_way_of) == ((source,), "pub")
+        assert done.seconds < 3.0, done
+
+
+def test_a_member_that_was_called_in_vain_is_not_waited_for_again_by_the_next_file_nor_for_ever(internet):
+    net = internet((NatKind.SYMMETRIC, NatKind.SYMMETRIC))
+    bo, cy = net.nodes["bo"], net.nodes["cy"]
+    for number in range(2):
+        cy.put(f"more{number}.bin", content(100_000, seed=90 + number))
+    cy.scan()
+    net.lab.run(1.0)
+    first, second = bo.fetched("more0.bin"), bo.fetched("more1.bin")
+    assert [each.by_way_of for each in (first, second)] == ["pub", "pub"]
+    assert first.seconds > CALL_PATIENCE > 0.5 > second.seconds
+    links = bo.peer.fetching.links
+    assert links.is_unreached(cy.peer.node_id, net.world.now)
+    assert not links.is_unreached(cy.peer.node_id, net.world.now + UNREACHED_TIME)
+
+
+def test_a_folder_of_many_files_waits_once_for_who_cannot_be_reached(internet):
+    net = internet((NatKind.SYMMETRIC, NatKind.SYMMETRIC))
+    bo, cy = net.nodes["bo"], net.nodes["cy"]
+    for number in range(6):
+        cy.put(f"photos/p{number}.jpg", content(300_000, seed=70 + number))
+    cy.scan()
+    net.lab.run(1.0)
+    done = bo.fetched("photos")
+    assert isinstance(done, DownloadDone) and done.seconds < 2 * CALL_PATIENCE + 1.5
+    assert all(bo.read(f"photos/p{number}.jpg") == content(300_000, seed=70 + number) for number in range(6))
+
+
+def test_who_answers_late_gives_directly_from_then_on(tmp_path):
+    """A firewall lets bo's answers through after five seconds; meanwhile the supernode has begun to pass it on."""
+    lab = Lab(tmp_path, 4, Conditions(latency=0.01))
+    ana, bo = lab.node("ana"), lab.node("bo", shared={"big.bin": content(4_000_000)}, disk_delay=1.0)
+    cy = lab.node("cy")
+    lab.world.cut([bo.ip], [cy.ip])
+    assert cy.fetch("big.bin").kind == "started"
+    lab.run(CALL_PATIENCE + 1.0)
+    assert [fetch.wish for fetch in ana.peer.fetching.fetches.values()] == [None]
+    lab.world.heal()
+    assert lab.world.run_until(lambda: cy.told((DownloadDone, Stopped)), lab.world.now + 300)
+    assert cy.told(DownloadDone) and cy.read("big.bin") == content(4_000_000)
+    lab.close()
 
 
 def test_who_hears_members_but_cannot_reach_their_supernode_is_told_so(tmp_path):

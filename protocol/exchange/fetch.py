@@ -55,6 +55,7 @@ SOURCES_MAX = 10  # of one content at once
 WHOLE_SOURCES_MORE = 4  # that have it all, beyond those
 FELLOWS_WANTED = 12  # of those who fetch the same: each of more is taken by lot, so that no few serve all
 MISSED_MAX = 64  # that offer one content, and cannot be reached
+CALL_PATIENCE, CALL_ROUND_TRIPS = 1.0, 3.0  # seconds, or round trips to the supernode if those are more, until ...
 UNREACHABLE_TIME = 10.0  # a node that could not be connected to is not tried again so long
 BAN_TIME = 600.0  # seconds that a source is left alone which sent what is not true (THREATS: G01)
 WITHOUT_OTHERS_MAX = 1 << 20  # bytes of a content that is mostly here before others could be found
@@ -145,6 +146,7 @@ class Fetch:
         self._table = table
         self._around = table.around
         self._links = table.links
+        self._no_way_since: Optional[float] = None  # who offers it is nowhere that may be called
         self._offered: Dict[bytes, bool] = {}  # by whom, though there is no way to it; has it all?
         self._rechecks = 0  # times that another program had changed it
 
@@ -210,9 +212,17 @@ class Fetch:
             return
         is_ruler = self._around.members.is_supernode or offer.provider == self._around.members.supernode_id
         if is_ruler or (self._around.members.mesh and offer.mesh):
-            self._use(offer.provider, now, is_whole=offer.complete)
+            self._take_offer(offer.provider, offer.complete, now)
         elif self.lookout.on_closed_offer(now):
             self._table.wake(self.lookout.search_at)
+
+    def _take_offer(self, provider: bytes, is_whole: bool, now: float) -> None:
+        """Ask it; or at once by way of the supernode, where no way led to it a short while ago."""
+        if self._links.to(provider) is None and self._links.is_unreached(provider, now):
+            self._miss(provider, is_whole)
+            self._go_via(now)
+        else:
+            self._use(provider, now, is_whole)
 
     def on_reached(self, node_id: bytes, now: float) -> None:
         """A way was found to one that offered it, and could not be reached."""
@@ -262,11 +272,13 @@ class Fetch:
             place = self._around.members.place_of(provider)
             if place is None:
                 self._miss(provider, is_whole)
+                self._no_way_since = now if self._no_way_since is None else self._no_way_since
                 return
             link = self._links.open(place, provider, now)
             if link is None:
                 self._miss(provider, is_whole)
                 self._links.standing.leave_alone(provider, self.file_id, now + UNREACHABLE_TIME)
+                self._go_via(now)
                 self.lookout.put_off(self._around.members.label_of(provider))
                 return
         link.take(self, is_fellow)
@@ -319,6 +331,8 @@ class Fetch:
         standing = self._links.standing
         if not link.is_up:
             self._miss(link.node_id, False)
+            self._links.note_unreached(link.node_id, now)
+            self._go_via(now)
             standing.leave_alone(link.node_id, self.file_id, now + UNREACHABLE_TIME)
             self.lookout.note_trouble(f"{self._around.members.label_of(link.node_id)} cannot be reached ({reason})")
         elif reason in (MESH_OFF_REASON, NOT_A_MEMBER_REASON):  # by way of the supernode, then
@@ -508,9 +522,30 @@ class Fetch:
             self._check_waiting(now)
         if self.is_ended or self.is_complete:
             return
+        self._look_for_ways(now)
         prospect = self.lookout.look(now)
         if prospect is not Prospect.HOPE:
             self.fail(self.lookout.why_alone(), now, Cause.GONE if prospect is Prospect.GONE else Cause.OTHER)
+
+    def _look_for_ways(self, now: float) -> None:
+        """Who has not answered by now may be behind a router or a firewall: the supernode has a link with it.
+
+        That begins while it is still being called, not when that has failed; should it answer, both give.
+        """
+        patience = max(CALL_PATIENCE, CALL_ROUND_TRIPS * (self._around.members.round_trip or 0.0))
+        late = [link.node_id for link in self._links.of(self.file_id) if link.is_late(patience, now)]
+        if self._no_way_since is not None and now - self._no_way_since >= patience:
+            self._no_way_since = None
+            late += [node_id for node_id in self._offered if self._links.to(node_id) is None]
+        for node_id in late:
+            self._links.note_unreached(node_id, now)
+        if late:
+            self._go_via(now)
+
+    def _go_via(self, now: float) -> None:
+        """By way of the supernode, then; the next look is at once."""
+        self.lookout.go_via(now)
+        self._table.wake(now)
 
     def _check_waiting(self, now: float) -> None:
         """A relay that nobody waits for any more ends."""

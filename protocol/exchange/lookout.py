@@ -119,6 +119,12 @@ class Lookout:
         self.search_at = min(self.search_at, now + VIA_AFTER)
         return True
 
+    def go_via(self, now: float) -> None:
+        """Nothing leads to one who has it, from here: the next search goes by way of the supernode, and soon."""
+        if not self._wants_via and not self.is_via and not self._is_given(now):
+            self.search_at = min(self.search_at, now)
+        self._wants_via = True
+
     def want_via(self) -> None:
         """A source serves nobody but by way of the supernode."""
         self._wants_via = True

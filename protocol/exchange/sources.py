@@ -46,6 +46,8 @@ MESH_DELAY, MESH_RETRY = (0.5, 3.0), (10.0, 30.0)  # seconds, drawn by lot: many
 LAST_WORDS_TIME = 30.0  # seconds in which a source whose link was lost is still told that it is over
 TOLD_MAX = 256  # sources that are still to be told
 LABELS_KEPT = 1024  # of nodes that gave something and may have left since
+UNREACHED_TIME = 60.0  # seconds in which a member that was called in vain is not called again
+UNREACHED_MAX = 1024  # members of whom that is remembered
 TICK = 0.5  # seconds between two looks at all contents and links
 
 ABOUT_ONE_CONTENT = (PieceData, PieceMap, NewPieces, ManifestPage, PieceRefused, OtherPiece, TraitsPage)
@@ -75,8 +77,12 @@ class SourceLink:
         self.takers: Dict[bytes, Taker] = {}  # by content
         self.requests = 0  # pieces asked and not yet received, for all contents
         self._fellows: Set[bytes] = set()  # contents that the node there fetches itself, and may have nothing of
-        self._used_at = now
+        self._opened_at = self._used_at = now
         self._dropped = 0
+
+    def is_late(self, patience: float, now: float) -> bool:
+        """Has it not come up in so many seconds?"""
+        return not self.is_up and now - self._opened_at >= patience
 
     def move(self, link: int, place: Address) -> None:
         """It has not come up, and leads to another place from now on."""
@@ -178,6 +184,7 @@ class SourceLinks:
         self._by_link: Dict[int, SourceLink] = {}
         self._by_node: Dict[bytes, SourceLink] = {}
         self._labels: Latest[bytes, str] = Latest(LABELS_KEPT)  # of those who gave something, as they were called then
+        self._unreached: Latest[bytes, float] = Latest(UNREACHED_MAX)  # node -> until when it is not called again
         self._last_words: Latest[bytes, LastWords] = Latest(TOLD_MAX)  # node -> what it is still to be told
         self._mates: List[bytes] = []
         self._mesh_at = math.inf  # when the next link to a mate is opened
@@ -217,6 +224,17 @@ class SourceLinks:
             link.move(self._network.connect(place, tries), place)
             self._by_link[link.link] = link
 
+    def note_unreached(self, node_id: bytes, now: float) -> None:
+        """No way leads there, as far as was tried: what it has comes by way of the supernode, without trying again."""
+        self._unreached.put(node_id, now + UNREACHED_TIME)
+
+    def note_reached(self, node_id: bytes) -> None:
+        self._unreached.pop(node_id, None)
+
+    def is_unreached(self, node_id: bytes, now: float) -> bool:
+        """Was it called in vain a short while ago?"""
+        return now < self._unreached.get(node_id, now)
+
     def let_go(self, link: int, file_id: bytes, now: float) -> None:
         """This content comes no more by that link, if it is there."""
         if link in self._by_link:
@@ -249,6 +267,7 @@ class SourceLinks:
         if link is None:
             return
         link.on_up(now)
+        self.note_reached(link.node_id)
         self.send(number, LinkHello(PURPOSE_BULK, self._around.members.network_id, self._around.members.node_id))
         words = self._last_words.get(link.node_id)
         for message in words.messages if words is not None else ():

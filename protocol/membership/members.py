@@ -51,6 +51,11 @@ class Members:
     def supernode_id(self) -> Optional[bytes]:
         return self._membership.supernode_id
 
+    @property
+    def round_trip(self) -> Optional[float]:
+        """Seconds, to the supernode and back; None as long as that is not known."""
+        return self._membership.round_trip
+
     def send_to_supernode(self, message: Any) -> bool:
         """False when there is none at present."""
         return self._membership.send_to_supernode(message)
