@@ -302,7 +302,8 @@ class Peer:
 
     def members(self, now: float) -> List[MemberRow]:
         """Who is here, in join order."""
-        return self._members.rows(self.fetching.link_counts(), now)
+        fetching = self.fetching
+        return self._members.rows(fetching.link_counts(), fetching.reached(), fetching.links.unreached(now), now)
 
     def transfers(self, now: float) -> List[TransferRow]:
         """What is fetched and sent at the moment."""

@@ -190,6 +190,22 @@ def test_a_member_that_was_called_in_vain_is_not_waited_for_again_by_the_next_fi
     assert not links.is_unreached(cy.peer.node_id, net.world.now + UNREACHED_TIME)
 
 
+def test_w_tells_of_each_member_how_what_it_has_comes_and_nothing_of_whom_nobody_has_called(internet):
+    net = internet((NatKind.SYMMETRIC, NatKind.SYMMETRIC))
+    bo = net.nodes["bo"]
+    ways = {row.label: row.way for row in bo.peer.members(net.world.now)}
+    assert ways == {"pub": "direct", "bo": "", "di": ways["di"], "cy": "", "pam": ways["pam"]}
+    for source in ("cy", "pam"):
+        assert isinstance(net.fetched("bo", source), DownloadDone)
+    ways = {row.label: row.way for row in bo.peer.members(net.world.now)}
+    assert (ways["cy"], ways["pam"]) == ("by way of pub: it did not answer", "direct")
+    bo.do("set_mesh", False, net.world.now)
+    net.lab.run(30.0)
+    ways = {row.label: row.way for row in bo.peer.members(net.world.now)}
+    assert (ways["pub"], ways["cy"], ways["pam"]) == ("direct", "by way of pub: mesh off", "by way of pub: mesh off")
+    assert {row.way for row in net.nodes["pub"].peer.members(net.world.now)} == {"", "direct"}
+
+
 def test_a_folder_of_many_files_waits_once_for_who_cannot_be_reached(internet):
     net = internet((NatKind.SYMMETRIC, NatKind.SYMMETRIC))
     bo, cy = net.nodes["bo"], net.nodes["cy"]

@@ -48,6 +48,7 @@ class MemberRow(NamedTuple):
     round_trip: Optional[float]  # seconds
     heard_ago: Optional[float]  # seconds
     mesh: bool
+    way: str = ""  # "direct", or by whom and why; empty as long as nothing was tried
 
 
 class Share(NamedTuple):

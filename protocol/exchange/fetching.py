@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import random
 from collections import OrderedDict
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
 from protocol import mishaps
 from protocol.content.names import check_any
@@ -284,6 +284,11 @@ class Fetching:
         for node_id in self.links.nodes() + [upload.node_id for upload in self.serving.uploads.links.values()]:
             counts[node_id] = counts.get(node_id, 0) + 1
         return counts
+
+    def reached(self) -> Set[bytes]:
+        """The nodes with which a link for pieces is up, either way."""
+        asking = {upload.node_id for upload in self.serving.uploads.links.values()}
+        return asking | self.links.nodes_reached()
 
     def on_link_up(self, link: int, now: float) -> None:
         self.links.on_up(link, now)

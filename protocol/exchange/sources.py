@@ -235,6 +235,14 @@ class SourceLinks:
         """Was it called in vain a short while ago?"""
         return now < self._unreached.get(node_id, now)
 
+    def unreached(self, now: float) -> Set[bytes]:
+        """All who were."""
+        return {node_id for node_id in self._unreached if self.is_unreached(node_id, now)}
+
+    def nodes_reached(self) -> Set[bytes]:
+        """The nodes at the other end of links that are up."""
+        return {link.node_id for link in self._by_link.values() if link.is_up}
+
     def let_go(self, link: int, file_id: bytes, now: float) -> None:
         """This content comes no more by that link, if it is there."""
         if link in self._by_link:

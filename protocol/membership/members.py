@@ -7,7 +7,7 @@ contract is in `protocol/exchange/contracts.py`), and what a person sees of the 
 
 from __future__ import annotations
 
-from typing import Any, Dict, FrozenSet, List, Optional
+from typing import AbstractSet, Any, Dict, FrozenSet, List, Optional
 
 from protocol.fields import Address
 from protocol.membership.local_link import LocalLink
@@ -115,9 +115,27 @@ class Members:
 
     # ---- what a person sees
 
-    def rows(self, links: Dict[bytes, int], now: float) -> List[MemberRow]:
-        """Who is here, in join order; `links` for pieces that there are with each node."""
-        return [self._row(entry, links, now) for entry in self._membership.roster]
+    def rows(
+        self, links: Dict[bytes, int], reached: AbstractSet[bytes], unreached: AbstractSet[bytes], now: float
+    ) -> List[MemberRow]:
+        """Who is here, in join order; `links` for pieces there are with each node, up with those who were reached."""
+        rows = []
+        for entry in self._membership.roster:
+            way = self._way_to(entry, entry.node_id in reached, entry.node_id in unreached)
+            rows.append(self._row(entry, links, now)._replace(way=way))
+        return rows
+
+    def _way_to(self, entry: MemberEntry, is_reached: bool, is_unreached: bool) -> str:
+        """How what this member has comes here, and why not directly; nothing as long as it was not tried."""
+        if entry.node_id == self.node_id:
+            return ""
+        if is_reached or (self.has_supernode and (self.is_supernode or entry.node_id == self.supernode_id)):
+            return "direct"
+        is_open = self.mesh and entry.mesh
+        if is_open and not is_unreached:
+            return ""
+        why = "it did not answer" if is_open else "mesh off"
+        return f"by way of {self.label_of(self.supernode_id or b'')}: {why}" if self.has_supernode else f"none: {why}"
 
     def _row(self, entry: MemberEntry, links: Dict[bytes, int], now: float) -> MemberRow:
         """A member as far as this node knows it: what only others know stays blank."""
