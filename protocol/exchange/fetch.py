@@ -273,6 +273,7 @@ class Fetch:
             if place is None:
                 self._miss(provider, is_whole)
                 self._no_way_since = now if self._no_way_since is None else self._no_way_since
+                self._table.wake(now + self._patience())
                 return
             link = self._links.open(place, provider, now)
             if link is None:
@@ -284,6 +285,8 @@ class Fetch:
         link.take(self, is_fellow)
         if link.is_up:
             self._add_source(link, now)
+        else:
+            self._table.wake(now + self._patience())
 
     def _add_source(self, link: SourceLink, now: float) -> None:
         label, is_fellow = self._around.members.label_of(link.node_id), link.is_fellow(self.file_id)
@@ -532,7 +535,7 @@ class Fetch:
 
         That begins while it is still being called, not when that has failed; should it answer, both give.
         """
-        patience = max(CALL_PATIENCE, CALL_ROUND_TRIPS * (self._around.members.round_trip or 0.0))
+        patience = self._patience()
         late = [link.node_id for link in self._links.of(self.file_id) if link.is_late(patience, now)]
         if self._no_way_since is not None and now - self._no_way_since >= patience:
             self._no_way_since = None
@@ -541,6 +544,10 @@ class Fetch:
             self._links.note_unreached(node_id, now)
         if late:
             self._go_via(now)
+
+    def _patience(self) -> float:
+        """Seconds that a member is called alone."""
+        return max(CALL_PATIENCE, CALL_ROUND_TRIPS * (self._around.members.round_trip or 0.0))
 
     def _go_via(self, now: float) -> None:
         """By way of the supernode, then; the next look is at once."""
