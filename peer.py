@@ -57,6 +57,7 @@ from protocol.membership.searching import NO_LAST_NETWORK, decode_last_network, 
 from protocol.membership.whispers import Whispers
 from protocol.messages import (
     PLACES_MAX,
+    Answer,
     Claim,
     Guest,
     Join,
@@ -163,26 +164,42 @@ class Peer:
             self.notify(Notice(told(parts)))
 
     def connect_to(self, ip: str, port: int, now: float) -> None:
-        """Go to the network there, if there is one; leave the present one properly first."""
+        """Go to the network there, once that has taken this node in; leave the present one properly then."""
 
-        def looked(is_there: bool) -> None:
-            if not is_there:
-                text = f"Nobody answers at {shown((ip, port))}; you stay where you are."
-                self.notify(Outcome("nobody", (ip, port), "", self._members.member_count(), text))
+        def looked(answer: Optional[Answer]) -> None:
+            if answer is None:
+                self._stay("nobody", (ip, port), f"Nobody answers at {shown((ip, port))}; you stay where you are.")
+            elif answer.network_id == self.membership.network_id:
+                self._stay("refused", (ip, port), "You are in that network already.")
+            else:
+                self.membership.cross_to((ip, port), self._now, crossed)
+
+        def crossed(why_not: str, now: float) -> None:
+            if why_not:
+                told = f"The network at {shown((ip, port))} does not take you in ({why_not}); you stay where you are."
+                self._stay("refused", (ip, port), told)
                 return
-            self._stop_transfers("you left that network", self._now)
-            self._depart(self._now, lambda: self.membership.start((ip, port), port, self._now))
+            self._stop_transfers("you left that network", now)
+            self._depart(now, lambda: self._cross_over((ip, port)))
 
         with self._turn(now):
             if (ip, port) == self.membership.supernode_address or (ip, port) == self.network.address:
-                text = "You are in that network already."
-                self.notify(Outcome("refused", (ip, port), "", self._members.member_count(), text))
+                self._stay("refused", (ip, port), "You are in that network already.")
             else:
                 self.membership.look_at((ip, port), now, looked)
+
+    def _stay(self, kind: str, address: Address, text: str) -> None:
+        self.notify(Outcome(kind, address, "", self._members.member_count(), text))
+
+    def _cross_over(self, address: Address) -> None:
+        """The old network is left; should the new one be gone by now, it is looked for as at a start."""
+        if not self.membership.cross_over(self._now):
+            self.membership.start(address, address[1], self._now)
 
     def leave(self, now: float, done: Callable[..., None]) -> None:
         """Good-bye: hand over if this is the supernode."""
         with self._turn(now):
+            self.membership.stay("this node ends")
             self._stop_transfers("this node ends", now)
             self._depart(now, done)
 

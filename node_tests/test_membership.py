@@ -158,7 +158,8 @@ def test_a_look_tells_whether_somebody_is_there_and_changes_nothing() -> None:
     node._do(node.membership.look_at, ("10.0.0.1", PORT), lab.world.now, seen.append)
     node._do(node.membership.look_at, ("10.0.0.77", PORT), lab.world.now, seen.append)
     lab.run(2.0)
-    assert seen == [True, False] and node.membership.is_joined
+    assert [found and found.node_id for found in seen] == [lab.nodes[0].membership.node_id, None]
+    assert node.membership.is_joined
 
 
 def test_a_member_asked_to_take_somebody_in_names_its_supernode() -> None:

@@ -267,9 +267,10 @@ class Course:
         attempt = self._attempt
         assert attempt is not None
         self._prober.hearsay.on_answer(attempt.address, now)  # on this machine the link may show another one
-        self._send_join(attempt)
+        self.send_join(attempt)
 
-    def _send_join(self, attempt: Attempt) -> None:
+    def send_join(self, attempt: Attempt) -> None:
+        """Ask the supernode at the other end of its link to take this node in."""
         come_from, seen = (self._view.network_id, self._view.term), self._chat.sequence
         if attempt.is_to_another:
             come_from, seen = (NO_NETWORK, 0), 0
@@ -313,6 +314,10 @@ class Course:
             self._join(place, self._came_from, now)
         elif search.has_others(attempt.address):
             attempt.wait_at_most(now + BUSY_WAIT_MAX)
+
+    def enter(self, entered: Entered, now: float) -> None:
+        """This node, which is in no network, was taken in by that one while it was in another."""
+        self._on_entered(entered._replace(is_other=False), now)
 
     def _on_entered(self, entered: Entered, now: float) -> None:
         """Welcome and roster are here: this node is a member."""
@@ -398,7 +403,7 @@ class Course:
         self._attempt = attempt
         self._set_state(State.JOINING, attempt)
         self._owner.become_supernode(seat, now)
-        self._send_join(attempt)
+        self.send_join(attempt)
 
     # ---- handover and step-down
 

@@ -22,6 +22,7 @@ from protocol.membership.answering import Answering
 from protocol.membership.claims import NO_PAST, Claimant, Past
 from protocol.membership.contracts import Owner, Seat
 from protocol.membership.course import Course, State
+from protocol.membership.crossing import Crossing
 from protocol.membership.door import Standing
 from protocol.membership.knocking import Knocking
 from protocol.membership.labels import name_fault
@@ -80,6 +81,7 @@ class Membership:
         self._story = Story(owner, self._view)
         self._claimant = Claimant(self.node_id)
         self._course = Course(means, owner, self, opening, self._chat, self._story, self._claimant)
+        self._crossing = Crossing(means, self._course.send_join)
 
     # ---- questions
 
@@ -165,7 +167,7 @@ class Membership:
         return self._claimant.past
 
     def owns(self, link: int) -> bool:
-        return link == self.supernode_link or self._course.is_attempt(link)
+        return link == self.supernode_link or self._course.is_attempt(link) or self._crossing.owns(link)
 
     # ---- verbs
 
@@ -188,9 +190,28 @@ class Membership:
         self.search_port = search_port
         self._course.start(target, now, last)
 
-    def look_at(self, address: Address, now: float, done: Callable[[bool], None]) -> None:
-        """Is there a supernode, or a member who names one? done(True or False) within 1.5 s."""
+    def look_at(self, address: Address, now: float, done: Callable[[Optional[Answer]], None]) -> None:
+        """Is there a supernode, or a member who names one? done(what it answers, or None) within 1.5 s."""
         self._looks.look_at(address, now, done)
+
+    def cross_to(self, address: Address, now: float, done: Callable[[str, float], None]) -> None:
+        """Try the network there, and stay in this one; done(why not, the time), or done("", the time): `cross_over`."""
+        self._crossing.begin(address, now, done)
+
+    def cross_over(self, now: float) -> bool:
+        """This node has left its network: it is in the one that has taken it in. False if that is gone by now."""
+        crossed = self._crossing.take()
+        if crossed is None:
+            return False
+        self.search_port = crossed.search_port
+        self._course.enter(crossed.entered, now)
+        for message in crossed.said:
+            self.on_message(crossed.entered.link, message, now)
+        return True
+
+    def stay(self, reason: str) -> None:
+        """Nobody wants to go over any more."""
+        self._crossing.give_up(reason)
 
     def leave(self, now: float) -> None:
         """Say good-bye and forget the network; a Supernode of this node has handed over before."""
@@ -229,12 +250,16 @@ class Membership:
     # ---- events
 
     def on_link_up(self, link: int, address: Address, incoming: bool, now: float) -> None:
-        if self._course.is_attempt(link):
+        if self._crossing.owns(link):
+            self._crossing.on_link_up(now)
+        elif self._course.is_attempt(link):
             self._course.on_attempt_up(now)
 
     def on_link_lost(self, link: int, reason: str, now: float) -> None:
         self._course.watch_sleep(now)
-        if self._course.is_attempt(link):
+        if self._crossing.owns(link):
+            self._crossing.on_link_lost(reason, now)
+        elif self._course.is_attempt(link):
             self._course.on_attempt_lost(reason, now)
         elif link == self.supernode_link and link != LOCAL_LINK:
             self._course.on_link_lost(now)
@@ -244,6 +269,9 @@ class Membership:
         self._course.watch_sleep(now)
         if link == self.supernode_link:
             self._course.on_heard_by_link(now)
+        if self._crossing.owns(link):
+            self._crossing.on_message(message, now)
+            return True
         if self._course.is_attempt(link):
             self._course.on_attempt_message(message, now)
             return True
@@ -306,11 +334,12 @@ class Membership:
         self._course.watch_sleep(now)
         self._looks.on_timer(now)
         self._knocking.on_timer(now)
+        self._crossing.on_timer(now)
         self._course.on_timer(now)
         self._chat.on_timer(now)
 
     def next_deadline(self) -> float:
-        parts = self._course, self._chat, self._looks, self._knocking
+        parts = self._course, self._chat, self._looks, self._knocking, self._crossing
         return min(part.next_deadline() for part in parts)
 
     # ---- what the supernode tells

@@ -334,25 +334,27 @@ class Looks:
 
     def __init__(self, prober: Prober) -> None:
         self._prober = prober
-        self._waiting: List[Tuple[float, Address, Callable[[bool], None]]] = []
+        self._waiting: List[Tuple[float, Address, Callable[[Optional[Answer]], None]]] = []
 
-    def look_at(self, address: Address, now: float, done: Callable[[bool], None]) -> None:
-        """Is there a supernode, or a member who names one? done(True or False) within SEARCH_TIME."""
+    def look_at(self, address: Address, now: float, done: Callable[[Optional[Answer]], None]) -> None:
+        """Is there a supernode, or a member who names one? done(what it answers, or None) within SEARCH_TIME."""
         self._waiting.append((now + SEARCH_TIME, address, done))
         for _ in range(2):  # one may be lost
             self._prober.ask_freely(address, Purpose.LOOK, now)
 
     def on_answer(self, address: Address, answer: Answer) -> None:
         if answer.role != ROLE_ALONE:
-            self._end([look for look in self._waiting if look[1] == address], True)
+            self._end([look for look in self._waiting if look[1] == address], answer)
 
     def on_timer(self, now: float) -> None:
-        self._end([look for look in self._waiting if look[0] <= now], False)
+        self._end([look for look in self._waiting if look[0] <= now], None)
 
     def next_deadline(self) -> float:
         return min((look[0] for look in self._waiting), default=math.inf)
 
-    def _end(self, looks: List[Tuple[float, Address, Callable[[bool], None]]], is_there: bool) -> None:
+    def _end(
+        self, looks: List[Tuple[float, Address, Callable[[Optional[Answer]], None]]], answer: Optional[Answer]
+    ) -> None:
         for look in looks:
             self._waiting.remove(look)
-            look[2](is_there)
+            look[2](answer)

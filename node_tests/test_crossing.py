@@ -1,0 +1,142 @@
+"""C: this node stays in its own network until another one has taken it in."""
+
+from __future__ import annotations
+
+import pytest
+
+from node_tests.stage.lab import PORT, Lab, Node, content
+from node_tests.stage.outlaw import Outlaw
+from node_tests.stage.simulator import Conditions
+from protocol import messages
+from protocol.results import ChatReceived, DownloadDone, Left, Outcome, Stopped
+
+
+@pytest.fixture
+def lab(tmp_path):
+    made = Lab(tmp_path, 6, Conditions(latency=0.003))
+    yield made
+    made.close()
+
+
+def other_network(lab, *names):
+    """A second network, whose first node nobody of the first one has met."""
+    nodes = []
+    for number, name in enumerate(names):
+        node = Node(lab, name, 50 + number)
+        lab.nodes.append(node)
+        nodes.append(node.start((nodes[0].ip, PORT) if nodes else None))
+    return nodes
+
+
+def go(lab, node, address, within=15):
+    """What its person reads of that."""
+    before = len(node.told(Outcome))
+    node.do("connect_to", *address, lab.world.now)
+    assert lab.world.run_until(lambda: len(node.told(Outcome)) > before, lab.world.now + within)
+    lab.run(0.5)
+    return node.told(Outcome)[-1]
+
+
+def network_of(node):
+    membership = node.peer.membership
+    return membership.network_id if membership.is_joined else None
+
+
+def says(lab, node, text):
+    """Who reads it."""
+    node.do("say", text, lab.world.now)
+    lab.run(0.5)
+    living = [each for each in lab.nodes if each.is_alive]
+    return {each.name for each in living if text in [line.text for line in each.told(ChatReceived)]}
+
+
+def test_a_member_goes_over_and_both_networks_hear_of_it(lab):
+    ana, bo = lab.node("ana"), lab.node("bo", shared={"b.bin": content(10_000)})
+    eve, fay = other_network(lab, "eve", "fay")
+    outcome = go(lab, bo, (eve.ip, PORT))
+    assert (outcome.kind, outcome.supernode_label, outcome.count) == ("joined", "eve", 3)
+    assert [left.label for left in ana.told(Left)] == ["bo"] and ana.told(Left)[0].silent_seconds is None
+    lab.run(2)
+    assert says(lab, bo, "here") == {"bo", "eve", "fay"}
+    assert isinstance(fay.fetched("b.bin"), DownloadDone)
+
+
+def test_where_a_member_of_the_other_network_answers_it_leads_there_as_well(lab):
+    lab.node("ana")
+    bo = lab.node("bo")
+    eve, fay = other_network(lab, "eve", "fay")
+    assert go(lab, bo, (fay.ip, PORT)).kind == "joined" and network_of(bo) == network_of(eve)
+
+
+def test_the_one_who_rules_hands_over_when_it_goes(lab):
+    ana, bo, cy = lab.node("ana"), lab.node("bo"), lab.node("cy")
+    (eve,) = other_network(lab, "eve")
+    assert go(lab, ana, (eve.ip, PORT)).kind == "joined"
+    lab.run(5)
+    assert network_of(ana) == network_of(eve) and bo.peer.is_supernode and network_of(cy) == network_of(bo)
+    assert says(lab, cy, "we stay") == {"bo", "cy"} and says(lab, ana, "I went") == {"ana", "eve"}
+
+
+@pytest.mark.parametrize("how", ["nobody is there", "it is busy", "it refuses", "it is mute", "it lies"])
+def test_where_nobody_takes_it_in_it_stays_and_its_download_goes_on(lab, how):
+    ana = lab.node("ana", shared={"big.bin": content(3_000_000)}, disk_delay=0.4)
+    bo = lab.node("bo")
+    x = Outlaw(lab, 60) if how != "nobody is there" else None
+    answer = messages.Answer(bytes(8), bytes(8), b"n" * 16, 5, b"x" * 8, messages.ROLE_SUPERNODE, b"x" * 8,
+                             messages.NOWHERE, 0, 3, "x", bytes(16))
+
+    def lone(address, data, now):
+        message = messages.decode(data)
+        if isinstance(message, messages.Query):
+            x.network.send_lone(address, messages.encode(answer._replace(nonce=message.nonce)))
+
+    def hears(link, message):
+        if not isinstance(message, messages.Join):
+            return
+        if how == "it is busy":
+            x.say(link, messages.Busy(5000, "later"))
+        elif how == "it refuses":
+            x.say(link, messages.NotSupernode(5, messages.NOWHERE))
+        elif how == "it lies":
+            x.say(link, messages.Welcome(network_of(bo), 9, b"x" * 8, bytes(16), bytes(32), 1, 1, 0))
+
+    if x is not None:
+        x.on_lone, x.hears = lone, hears
+    assert bo.fetch("big.bin").kind == "started"
+    was = network_of(bo)
+    outcome = go(lab, bo, ("10.0.0.60", PORT))
+    assert outcome.kind in ("nobody", "refused") and outcome.text.endswith("you stay where you are.")
+    assert network_of(bo) == was == network_of(ana) and not ana.told(Left)
+    assert lab.world.run_until(lambda: bo.told((DownloadDone, Stopped)), lab.world.now + 120) and bo.told(DownloadDone)
+    assert says(lab, bo, "still here") == {"ana", "bo"}
+
+
+def test_to_a_member_of_the_own_network_is_no_way_at_all(lab):
+    ana, bo, cy = lab.node("ana"), lab.node("bo"), lab.node("cy")
+    for address in ((ana.ip, PORT), (bo.ip, PORT), (cy.ip, PORT)):
+        outcome = go(lab, cy, address)
+        assert (outcome.kind, outcome.text) == ("refused", "You are in that network already.")
+    assert not ana.told(Left) and not bo.told(Left) and says(lab, cy, "x") == {"ana", "bo", "cy"}
+
+
+def test_should_the_other_one_die_at_the_very_moment_it_is_looked_for_as_at_a_start(lab):
+    ana, bo = lab.node("ana"), lab.node("bo")
+    (eve,) = other_network(lab, "eve")
+    ana.do("connect_to", eve.ip, PORT, lab.world.now)
+    assert lab.world.run_until(lambda: ana.peer.membership._crossing._entered, lab.world.now + 5)
+    crossing = ana.peer.membership._crossing
+    crossing.on_link_lost("reset", lab.world.now)
+    assert lab.world.run_until(lambda: len(ana.told(Outcome)) > 1, lab.world.now + 20)
+    lab.run(3)
+    assert network_of(ana) == network_of(eve) and bo.peer.is_supernode
+
+
+def test_who_goes_while_it_still_tries_elsewhere_leaves_nothing_behind(lab):
+    lab.node("ana")
+    bo = lab.node("bo")
+    x = Outlaw(lab, 60)
+    bo.peer.membership.cross_to(("10.0.0.60", PORT), lab.world.now, lambda why, now: None)
+    lab.run(0.5)
+    assert x.up and any(isinstance(message, messages.Join) for message in x.heard)
+    bo.quit()
+    assert not x.up
