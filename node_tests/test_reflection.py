@@ -11,6 +11,7 @@ from node_tests.stage.amounts import amount
 from node_tests.stage.lab import PORT, Lab, Node
 from node_tests.stage.outlaw import Outlaw
 from protocol import messages
+from protocol.exchange import relays
 from protocol.hearsay import HOST_UNANSWERED_MAX, UNANSWERED_MAX, Hearsay
 from protocol.membership.proofs import with_proof
 from protocol.messages import NOWHERE, MemberEntry, encode
@@ -143,8 +144,12 @@ def test_who_is_asked_asks_back_in_no_more_bytes_than_came(lab, name):
     assert len(sent) > 60, "it did ask"
 
 
-def test_a_source_that_was_silent_just_before_is_waited_for(lab):
-    """Three datagrams to it were lost: what a person wants from there comes when the minute is over."""
+@pytest.mark.parametrize("relays_for_one", [0, relays.RELAYS_FOR_ONE_MAX])
+def test_a_source_that_was_silent_just_before_is_waited_for(lab, monkeypatch, relays_for_one):
+    """Three datagrams to it were lost: what a person wants from there comes by way of the supernode; where that passes
+    nothing on, it comes when the minute is over.
+    """
+    monkeypatch.setattr(relays, "RELAYS_FOR_ONE_MAX", relays_for_one)
     lab.node("ana")
     lab.node("cy", shared={"a.bin": b"a" * 1000})
     bo = lab.node("bo")
@@ -152,8 +157,12 @@ def test_a_source_that_was_silent_just_before_is_waited_for(lab):
     assert hearsay.may_dial(("10.0.0.2", PORT), lab.world.now) == UNANSWERED_MAX
     bo.peer.membership._prober._hearsay = hearsay
     asked = lab.world.now
-    assert isinstance(bo.fetched("a.bin", 90.0), DownloadDone)
-    assert lab.world.now - asked > 50.0
+    done = bo.fetched("a.bin", 90.0)
+    assert isinstance(done, DownloadDone)
+    if relays_for_one:
+        assert done.by_way_of == "ana" and lab.world.now - asked < 3.0
+    else:
+        assert done.by_way_of is None and lab.world.now - asked > 50.0
 
 
 def test_members_know_those_who_take_over_first_before_it_matters(tmp_path):

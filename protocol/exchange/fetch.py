@@ -564,8 +564,10 @@ class Fetch:
         """The supernode cannot pass it on to us; whoever gives it directly still may."""
         trouble = answer.reason or "the supernode cannot pass it on"
         self.lookout.note_trouble(trouble)
+        self.lookout.want_direct()
         log.info("%s: not relayed, %s", self.name, trouble)
-        if all(link.node_id == self._around.members.supernode_id for link in self._links.of(self.file_id)):
+        is_alone = all(link.node_id == self._around.members.supernode_id for link in self._links.of(self.file_id))
+        if is_alone and not self.lookout.is_put_off:
             self.fail(trouble, now, Cause.GONE if answer.is_gone else Cause.OTHER)
 
     def _fail_by(self, error: Exception, now: float) -> None:

@@ -71,7 +71,7 @@ class Lookout:
         self._links = links
         self._interval = SEARCH_INTERVAL
         self._wants_via = False  # only mesh-off nodes offered
-        self._is_put_off = False  # a source may not be tried again before a minute is over (protocol/hearsay.py)
+        self.is_put_off = False  # a source may not be tried again before a minute is over (protocol/hearsay.py)
         self._short_times = 0  # sources said that they were short of something since the last piece came
         self._lonely_since: Optional[float] = now  # since when no source gives anything
         self._changed_at: Optional[float] = None  # when the last source said that it has it no more
@@ -125,6 +125,10 @@ class Lookout:
             self.search_at = min(self.search_at, now)
         self._wants_via = True
 
+    def want_direct(self) -> None:
+        """The supernode does not pass it on: the next search asks those who have it once more."""
+        self._wants_via = False
+
     def want_via(self) -> None:
         """A source serves nobody but by way of the supernode."""
         self._wants_via = True
@@ -138,11 +142,11 @@ class Lookout:
     def put_off(self, label: str) -> None:
         """A source may not be tried now, as it did not answer just before; it is worth waiting for."""
         self.trouble = f"{label} cannot be reached (it did not answer just now)"
-        self._is_put_off = True
+        self.is_put_off = True
 
     def on_reached(self) -> None:
         """A source was connected to."""
-        self._is_put_off = False
+        self.is_put_off = False
 
     def on_piece(self, is_from_source: bool) -> None:
         """Somebody gives: all troubles are over."""
@@ -219,7 +223,7 @@ class Lookout:
         if self._lonely_since is None or any(not link.is_up for link in self._links.of(self.content.file_id)):
             return False
         patience = NOBODY_AFTER if self._around.members.has_supernode else NOBODY_AFTER_WITHOUT_SUPERNODE
-        if self._is_put_off:
+        if self.is_put_off:
             patience = NOBODY_AFTER_PUT_OFF
         return now - self._lonely_since >= patience
 
