@@ -315,6 +315,7 @@ class Node:
         towards = interfaces.address_towards(settings.ip or ANY_ROUTE)
         self.ip = (towards if settings.ip else None) or interfaces.lan_address(towards) or "127.0.0.1"
         self.is_local = is_loopback(network.address[0])
+        self.has_network = bool(own_addresses())
         self._thread = NodeThread(time.monotonic)
         self.call = self._thread.call
         self._disk = DiskThread(self._thread)

@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -309,3 +310,14 @@ def test_a_log_turns_over_into_one_other_file_and_what_is_no_file_stays_where_it
     assert (tmp_path / "log").read_text().endswith("line 999\n")
     with contextlib.closing(node_client.log_handler(os.devnull)) as handler:
         assert type(handler) is logging.FileHandler
+
+
+def test_a_machine_without_a_network_says_who_can_join(tmp_path):
+    alone = ["unshare", "-n"] if os.name == "posix" and shutil.which("unshare") else []
+    if not alone or subprocess.run([*alone, "true"], capture_output=True).returncode:
+        pytest.skip("network namespaces cannot be made here")
+    with Running("node_client.py", "--name", "ana", cwd=tmp_path, on=alone) as ana:
+        ana.expect("you are the first")
+        ana.expect("This machine is in no IPv4 network: only programs on it can join here")
+        ana.type("Q")
+        assert ana.end() == 0

@@ -45,6 +45,7 @@ log = mishaps.logger("node")
 
 ANSWER_SECONDS = 0.5                # how long the prompt stays away for a command's answer
 SCRIPT_ANSWER_SECONDS = 30.0        # the same for piped commands, which rely on each other
+IN_NO_NETWORK = "* This machine is in no IPv4 network: only programs on it can join here"
 BEYOND_THIS_LAN = "* Nobody else on this LAN. To a network beyond it: C and a machine's address there (C 10.0.0.7)"
 JOIN_SECONDS = 25.0                 # an outcome comes within 3 s, or 15 s while a network replaces its supernode
 LOOK_SECONDS = 0.3                  # for the first look at what is shared, which is told with the outcome
@@ -281,7 +282,9 @@ class Session:
             self.is_joining = False
             for event in self._held:
                 self.console.on_event(event)
-            if kind == "supernode" and not settings.ip and self.terminal.is_asking:
+            if kind == "supernode" and not settings.ip and not self.node.has_network:
+                self.say(IN_NO_NETWORK)
+            elif kind == "supernode" and not settings.ip and self.terminal.is_asking:
                 self.say(BEYOND_THIS_LAN)   # a search goes no farther, and nobody is told that a router stands between
             return
         self._leave_node()

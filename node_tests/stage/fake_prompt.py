@@ -186,7 +186,7 @@ class FakeNode:
 
     def __init__(self, settings: Any, notify: Callable[[Any], None]) -> None:
         self.folder, self.ip, self.is_port_own = "shared", "127.0.0.1", settings.port != 7777
-        self.is_local = False
+        self.is_local, self.has_network = False, True
         self.thread = NodeThread(time.monotonic)
         self.peer = FakePeer(notify)
         self.call = self.thread.call
