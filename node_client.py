@@ -323,7 +323,8 @@ class Node:
         self._library, self._network = library, network
         is_over = threading.Event()
         visit = settings.visit or Visit(may_found=True, is_sharing=True)
-        scanner = Scanner(visit.scans or library.folder, is_over, is_disk_busy=library.is_busy, danger_of=danger_of)
+        scanner = Scanner(visit.scans or library.folder, is_over, is_disk_busy=library.is_busy, danger_of=danger_of,
+                          is_remembering=not visit.scans)
         self._scanner = ScannerThread(scanner, self._on_scanned, is_over)
         self._links = rdt.Links(network, NodeListener(self))
         self.peer = peer.Peer(

@@ -37,12 +37,17 @@ class Scanner:
         is_disk_busy: Callable[[], bool] = lambda: False,
         rest: Callable[[float], Any] = time.sleep,
         danger_of: Callable[[str], str] = lambda path: "",
+        is_remembering: bool = True,
     ) -> None:
-        """`danger_of` tells why a person would be asked whether a path is meant to be shared; else it is empty."""
+        """`danger_of` tells why a person would be asked whether a path is meant to be shared; else it is empty.
+
+        `is_remembering`: does the next run share again what was shared from elsewhere?
+        """
         self.folder = os.path.abspath(folder)
         self._store = DigestStore(self.folder)
         self._passing = Passing(self._store, stop, clock, is_disk_busy, rest)
         self._elsewhere = Elsewhere(self.folder, self._passing, danger_of)
+        self._is_remembering = is_remembering
         self.known = Known(self._store, self._passing)
         self.folders = Folders(self.known, self._store, self._passing)
         self._hashing = Hashing(self._store, self._passing)
@@ -124,7 +129,8 @@ class Scanner:
         self._elsewhere.recall()
         self._take_inbox()
         self._elsewhere.look_for_missing()
-        self._elsewhere.note()
+        if self._is_remembering:
+            self._elsewhere.note()
         walk = Walk(self._passing.tick)
         walk.add_folder_itself(self.folder)
         for path in self._elsewhere.paths:

@@ -76,12 +76,14 @@ def test_the_questions_explain_themselves_and_take_address_and_port_at_once():
         window.type("127.0.0.1:6021\r")
         lines = window.shows("Name [")
         assert "Port [6020]:" not in lines  # it is known
+        window.type("?\r")
+        window.shows(where.NAME_HELP[0][:60])
         window.type("ana\r")
         window.shows("* joined ana's network")
 
 
 @needs_pty
-@pytest.mark.parametrize("answers", ["Q\r", "\r?\rquit\r"])
+@pytest.mark.parametrize("answers", ["Q\r", "\r?\rquit\r", "\r\rq\r"])
 def test_q_ends_it_at_the_questions(answers):
     with Window(40) as window:
         window.shows("IP [search this network]:")

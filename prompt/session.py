@@ -37,7 +37,7 @@ from prompt.settings import (
 )
 from prompt.shortage import EXIT_SHORT, NO_MEMORY, end_at_once, is_memory_short
 from prompt.terminal import Terminal
-from prompt.where import IP_HELP, PORT_HELP, Place, check_place, is_name
+from prompt.where import IP_HELP, NAME_HELP, PORT_HELP, Place, check_place, is_name
 from protocol import mishaps, results
 from protocol.looks import safe_text
 
@@ -230,7 +230,7 @@ class Session:
         default = str(getattr(flags, "default_port", DEFAULT_PORT))
         port = named_port or flags.port or self._question(
             "Port", default, lambda text: check_port(text.strip() or default), PORT_HELP)
-        name = flags.name or self._question("Name", default_name(), check_name)
+        name = flags.name or self._question("Name", default_name(), check_name, NAME_HELP)
         folder = os.path.expanduser(flags.folder or DEFAULT_FOLDER)
         return Settings(ip, port, name, folder, bool(flags.folder), getattr(flags, "trace", None) or "",
                         getattr(flags, "up", None), getattr(flags, "down", None))

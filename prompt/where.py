@@ -23,6 +23,7 @@ HOST_NAME = re.compile(r"(?=.{1,253}$)[^\W_]([\w-]{0,62})(\.[^\W_][\w-]{0,62})*\
 IP_HELP = ("Enter searches this machine and the LAN for a network, and opens one if there is none.",
            "10.0.0.7 or lab7: the network is at that machine; 10.0.0.7:6020: at that port, too.",
            "An address of this machine: join the network there, or open it. q ends.")
+NAME_HELP = ("What the others call you, 1 to 32 characters; Enter takes the one in brackets. q ends.",)
 PORT_HELP = ("The UDP port of the network, from 1024 to 65535; Enter takes the usual one. q ends.",)
 
 
