@@ -318,6 +318,7 @@ def member_cells(row: results.MemberRow) -> Sequence[str]:
 
 
 def transfer_cells(row: results.TransferRow) -> Sequence[str]:
+    """A row of `V`, by columns: number, direction and name, state, percent, how much, rate, time left, with whom."""
     is_moving = row.state in ("receiving", "sending")
     left = f"{format_time(row.seconds_left)} left" if is_moving and row.seconds_left is not None else ""
     percent = "100%" if row.state == "done" else format_percent(row.verified, row.size)

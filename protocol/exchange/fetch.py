@@ -331,6 +331,7 @@ class Fetch:
         self._add_source(link, now)
 
     def on_link_lost(self, link: SourceLink, reason: str, now: float) -> None:
+        """A source is gone, or was called in vain: it is left alone for a while, and others are looked for."""
         standing = self._links.standing
         if not link.is_up:
             self._miss(link.node_id, False)
@@ -484,6 +485,7 @@ class Fetch:
         self._table.serving.tell_pieces(self.file_id, (index,), now)
 
     def on_strike(self, source: Source, why: str, is_proof: bool, now: float) -> None:
+        """A source sent what is wrong; `is_proof`: nobody but it can be to blame. The person is told what follows."""
         if self.is_ended:
             return
         is_banned = self._links.standing.strike(source.node_id, self.file_id, is_proof)

@@ -313,6 +313,7 @@ class Fetching:
         return min(self._tick_at, self._held_until, self.links.next_deadline(), self.serving.next_deadline())
 
     def on_timer(self, now: float) -> None:
+        """What is due: sending, links, what a limit held back, and with each tick a look at all that is wanted."""
         self.serving.on_timer(now)
         self.links.on_timer(now)
         if now >= self._held_until:

@@ -303,6 +303,7 @@ class Job:
             self._around.notify(Progress(self.row(now)))
 
     def row(self, now: float) -> TransferRow:
+        """How it stands, as `V` shows it."""
         verified, rate, left = self.verified(), 0.0, None
         state = self.end_state or self.state_in_words(now)
         if state == RECEIVING:

@@ -426,6 +426,7 @@ class Serving:
         return int(self.network.backlog(link))
 
     def counted_as(self, upload: UploadLink, file_id: bytes) -> bytes:
+        """The content in whose row this is shown to the person: the folder that it is a part of, or itself."""
         fetch = self._in_memory(file_id)
         if fetch is not None and fetch.folder is not None:  # not announced here yet
             return self._counted_with(upload, fetch.folder)
@@ -444,6 +445,7 @@ class Serving:
         return folder.file_id
 
     def read(self, link: int, file_id: bytes, index: int, offset: int, length: int, now: float) -> None:
+        """Read a span of a piece, from memory or by the disk thread; it is sent when it is here."""
         answer = partial(self._on_read, (link, file_id, index, offset, length))
         fetch = self._in_memory(file_id)
         if fetch is None:
@@ -499,6 +501,7 @@ class Serving:
         return min(self._tick_at, self._tell_at, self.uploads.next_deadline())
 
     def on_timer(self, now: float) -> None:
+        """What is due: news of pieces, what a limit held back, each tick receipts and what could not be read."""
         if now >= self._tell_at:
             self._tell_new_pieces()
         if now >= self.uploads.next_deadline():

@@ -284,6 +284,7 @@ class SourceLinks:
             taker.on_link_up(link, now)
 
     def on_lost(self, number: int, reason: str, now: float) -> None:
+        """A link has ended, or could not be opened: all that came by it, or was to, hears so."""
         link = self._by_link.pop(number, None)
         if link is None:
             return

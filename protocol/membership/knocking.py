@@ -130,6 +130,7 @@ class Knocking:
             self._knock_at = now
 
     def on_knocked(self, address: Address, knocked: Knocked, now: float) -> None:
+        """A Knock of this node was answered from the place that it went to: a way to that member is found."""
         introduced = self._waiting(knocked.node_id, knocked.nonce, now)
         if introduced is None:
             return

@@ -286,6 +286,7 @@ class Membership:
         self._answering.send_on(link, self.search_port, now)
 
     def on_lone(self, address: Address, message: Any, now: float) -> None:
+        """A message came without a link: an answer, a knock, or a question of somebody who looks for the network."""
         self._course.watch_sleep(now)
         if type(message) is Answer:
             self._on_answer(address, message, now)

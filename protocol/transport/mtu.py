@@ -62,6 +62,7 @@ class PathMtu:
         return size > self.size and self.use(size)
 
     def on_probe_lost(self, size: int, troubles: int, now: float) -> None:
+        """Packets of this size did not get through; after the last try none as large is sent for a while (RFC 8899)."""
         self._pending = 0
         self._tries += 1
         if self._tries >= MTU_PROBE_TRIES:

@@ -300,6 +300,7 @@ def encode_ack(packet: AckPacket) -> bytearray:
 
 
 def decode_ack(datagram: memoryview) -> AckPacket:
+    """An acknowledgement, its ranges from the highest down (RFC 9000 section 19.3); WireError or BadRanges."""
     connection_id, largest, delay_us, credit, count = _fields(ACK_HEADER, datagram)
     if count > ACK_RANGES_MAX or len(datagram) != ACK_HEADER_SIZE + 8 * count:
         raise BadRanges(connection_id)

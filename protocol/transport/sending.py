@@ -223,6 +223,7 @@ class SendStream:
         return b"".join(parts)
 
     def on_acknowledged(self, start: int, stop: int) -> None:
+        """The other end has these bytes: what is acknowledged from the beginning on is given free."""
         if stop <= self.acknowledged_to:
             return
         if self._lost:
