@@ -160,7 +160,10 @@ class Preparing:
         wanted = [pack for pack in packs if _is_worth_its_way(pack, here) or self._library.has(pack.file_id)]
         packed = {member.path for pack in wanted for member in pack.members}
         alone = [entry for entry in entries if not entry.is_folder and entry.path not in packed]
-        return Plan(folders, alone, wanted, more)
+        empty = tuple(entry for entry in alone if not entry.size)
+        if empty:                              # they need nobody, and one by one each would cost as a download does
+            wanted = [Pack(empty[0].file_id, 0, empty), *wanted]
+        return Plan(folders, [entry for entry in alone if entry.size], wanted, more)
 
     def more(self, name: str, listing: bytes) -> MorePreparation:
         """A job for the other names in a folder: makes the folders among them, and tells what is to come."""

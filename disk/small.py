@@ -42,6 +42,8 @@ from protocol.content.shares import shared_file
 from protocol.content.troubles import ErrorKind, LibraryError, shown, speaking
 from protocol.fields import Buffer
 
+SLICE_FILES = 100              # written or named in one slice: others wait for the disk, too
+
 Kept = Union[Finished, LibraryError]   # what became of one of many small files
 
 
@@ -65,35 +67,39 @@ class SmallFiles:
                 origin: Optional[Origin]) -> Steps[List[Kept]]:
         """Keep these files, whose bytes follow each other in `data`, below a folder; what became of each."""
         kept: List[Kept] = []
-        written: List[Tuple[FolderEntry, str, bytes]] = []
+        written: List[Tuple[FolderEntry, str, Optional[bytes]]] = []
         position, view = 0, memoryview(data)
         with contextlib.ExitStack() as stack:
-            for entry, number in zip(entries, self._numbers):
+            for count, (entry, number) in enumerate(zip(entries, self._numbers), 1):
                 path = os.path.join(self._hidden, f"small-{number}")
                 stack.callback(remove, path)
                 written.append((entry, path, self._write(entry, path, view[position:position + entry.size])))
                 position += entry.size
+                if count % SLICE_FILES == 0:
+                    yield
             flush = Flush(self._beside.flush)
-            flush.begin(flush_paths, [path for _, path, digests in written if digests])
+            flush.begin(flush_paths, [path for entry, path, digests in written if digests])    # not: empty ones
             while not flush.is_over():
                 yield
             below = stack.enter_context(LastFolder(self._folder))
-            for entry, path, digests in written:
+            for count, (entry, path, digests) in enumerate(written, 1):
                 try:
-                    if not digests:
+                    if digests is None:
                         raise LibraryError(ErrorKind.MALFORMED, "It did not come as it was announced.")
                     content = Content(entry.file_id, entry.size, digests)
                     named = yield from self._naming(below, f"{place}/{entry.path}", path, content, origin)
                     kept.append(named)
                 except LibraryError as error:
                     kept.append(error)
+                if count % SLICE_FILES == 0:
+                    yield
         return kept
 
-    def _write(self, entry: FolderEntry, path: str, content: memoryview) -> bytes:
-        """Write a file under a name of our own; its digests, or none if it is not what its id says."""
+    def _write(self, entry: FolderEntry, path: str, content: memoryview) -> Optional[bytes]:
+        """Write a file under a name of our own; its digests, None if it is not what its id says."""
         digests = digests_of(bytes(content))
         if len(content) != entry.size or identity_of(entry.size, digests) != entry.file_id:
-            return b""
+            return None
         with speaking(f"save {shown(entry.path)}"):
             self._room.with_room(partial(_write_anew, path, content))
         return digests

@@ -143,7 +143,8 @@ def test_a_folder_of_small_files_comes_as_one_content_and_every_file_is_right(la
     assert set(bo.list("talks")[0].holders) == {"ana", "bo"} and len(bo.list()) == 1
 
 
-def test_many_names_of_one_content_are_copied_one_after_the_other_and_flushed_together(lab, monkeypatch):
+@pytest.mark.parametrize("data", [b"", b"one and the same"])
+def test_many_names_of_one_content_are_copied_one_after_the_other_and_flushed_together(lab, monkeypatch, data):
     """Gone through anew for each file, the names that wait made a hundred thousand empty files take for ever."""
     taken, flushed = [], []
 
@@ -153,13 +154,31 @@ def test_many_names_of_one_content_are_copied_one_after_the_other_and_flushed_to
             return super().popleft()
 
     names = ["talks/%03d" % number for number in range(200)]
-    lab.node("ana", shared=dict.fromkeys(names, b""))
+    lab.node("ana", shared=dict.fromkeys(names, data))
     bo = lab.node("bo")
     monkeypatch.setattr(folder_job, "deque", Counted)
     monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(1))
     assert isinstance(bo.fetched("talks"), DownloadDone)
-    assert all(bo.read(name) == b"" for name in names)
+    assert all(bo.read(name) == data for name in names)
     assert len(taken) <= 3 * len(names) and len(flushed) < len(names) / 4
+
+
+def test_empty_files_are_made_in_groups_and_begin_no_download(lab, monkeypatch):
+    """Each was a part of its own, with a map that was made and removed: a hundred thousand took over a minute."""
+    names = ["talks/%04d" % number for number in range(2 * small.SLICE_FILES + 50)]
+    lab.node("ana", shared={**dict.fromkeys(names, b""), "talks/large.bin": content(MIB)})
+    bo, begun, slices = lab.node("bo"), [], []
+    begin, keep = bo.library.begin, bo.library.keep_small
+    monkeypatch.setattr(bo.library, "begin", lambda *words, **more: begun.append(words[1]) or begin(*words, **more))
+    monkeypatch.setattr(bo.library, "keep_small", lambda *words: slices.append(keep(*words)) or slices[-1])
+    assert isinstance(bo.fetched("talks"), DownloadDone)
+    assert all(bo.read(name) == b"" for name in names) and set(begun) == {MIB}
+    assert slices.count(None) == 2 * (len(names) // small.SLICE_FILES), "others have the disk between"
+    (Path(bo.folder) / names[7]).unlink()
+    bo.scan()
+    bo.events.clear()
+    assert isinstance(fetched_from(bo, "ana"), DownloadDone) and bo.read(names[7]) == b""
+    assert len(os.listdir(Path(bo.folder) / "talks")) == len(names) + 1, "none of them came twice"
 
 
 @pytest.mark.parametrize("here, packed", [(4, True), (36, False)])

@@ -200,7 +200,9 @@ class FolderJob(Job):
         if self.end_state:
             return
         name = f"{self.entry.name}/small files"
-        if self._around.holdings.size_of(pack.file_id) is not None:
+        if not pack.size:  # of empty files
+            self._unpack(pack, memoryview(b""), now, None)
+        elif self._around.holdings.size_of(pack.file_id) is not None:
             read = partial(self._library.contents, pack.file_id)
             self._around.disk.run(read, partial(self._on_pack_read, pack, None))
         elif self._fetching.is_wished(pack.file_id):
