@@ -244,8 +244,8 @@ class ScannerThread:
 # ---- putting it together
 
 def own_addresses(ip: Optional[str] = None) -> List[str]:
-    """This machine's IPv4 addresses, and `ip` if it is one; no loopback."""
-    found = [own for own, _ in interfaces.interfaces()]
+    """This machine's addresses, and `ip` if it is one; no loopback, and none that is good on one link only."""
+    found = [own for own, _ in interfaces.interfaces()] + interfaces.six_addresses()
     if ip and interfaces.address_towards(ip) == ip:    # not by bind(): some systems grant that for any address
         found.append(ip)
     return [own for own in dict.fromkeys(found) if not is_loopback(own)]
@@ -315,7 +315,7 @@ class Node:
         towards = interfaces.address_towards(settings.ip or ANY_ROUTE)
         self.ip = (towards if settings.ip else None) or interfaces.lan_address(towards) or "127.0.0.1"
         self.is_local = is_loopback(network.address[0])
-        self.has_network = bool(own_addresses())
+        self.has_network = interfaces.has_network()
         self._thread = NodeThread(time.monotonic)
         self.call = self._thread.call
         self._disk = DiskThread(self._thread)

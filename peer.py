@@ -346,7 +346,7 @@ class Peer:
     def on_link_up(self, link: int, address: Address, incoming: bool, now: float) -> None:
         """A link is there: one that somebody opened here says first who it is; one of ours is known by who dialled."""
         with self._turn(now):
-            self.membership.hearsay.on_answer(address, now)  # a cookie went there and came back
+            self.membership.on_proven(address, now)  # a cookie went there and came back
             if incoming:
                 self._hellos.on_link_up(link, address, now)
             elif self.membership.owns(link):

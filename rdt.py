@@ -75,7 +75,7 @@ def open(ip: str = "", port: int = 0, controller: str = controllers.DEFAULT) -> 
     if not isinstance(controller, str) or controller not in controllers.CONTROLLERS:
         names = ", ".join(controllers.CONTROLLERS)
         raise WrongUse(f"{controller!r} is no congestion controller; there are: {names}")
-    transport = Transport(ip, port_of(port, f"cannot open {ip}:{port}"), controller=controller)
+    transport = Transport(ip, port_of(port, f"cannot open {shown((ip, port))}"), controller=controller)
     transport.start()
     return transport
 

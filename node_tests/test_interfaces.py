@@ -2,7 +2,8 @@
 
 import pytest
 
-from sockets import interfaces
+from sockets import groups, interfaces
+from sockets.groups import Link
 from sockets.interfaces import Interface
 
 LO = Interface("lo", "127.0.0.1", "127.255.255.255")
@@ -12,6 +13,7 @@ DOCKER, VPN = Interface("docker0", "172.17.0.1", "172.17.255.255"), Interface("t
 
 @pytest.fixture
 def machine(monkeypatch):
+    monkeypatch.setattr(groups, "links", list)
     return lambda *found: monkeypatch.setattr(interfaces, "_interfaces_by_ioctl", lambda: list(found))
 
 
@@ -37,3 +39,16 @@ def test_a_tunnel_is_shown_only_where_there_is_no_lan(machine, found, routed, sh
 def test_without_any_network_no_address_is_shown(machine):
     machine(LO)
     assert interfaces.lan_address(None) is None
+    assert not interfaces.has_network()
+
+
+def test_addresses_of_ipv6_are_told_unless_they_are_good_on_one_link_only(machine, monkeypatch):
+    machine(LO)
+    found = [Link(2, "fd00::8", "fe80::8%tun0"), Link(3, "", "fe80::7%wlan0"), Link(4, "fd00::9", "fe80::9%eth0")]
+    monkeypatch.setattr(groups, "links", lambda: found)
+    monkeypatch.setattr(groups, "name_of", lambda number: ["tun0", "wlan0", "eth0"][number - 2])
+    assert interfaces.six_addresses() == ["fd00::9", "fd00::8"]
+    assert interfaces.lan_address(None) == "fd00::9" and interfaces.has_network()
+    monkeypatch.setattr(groups, "links", lambda: found[1:2])
+    assert not interfaces.six_addresses() and interfaces.has_network()
+    assert interfaces.lan_address(None) == "fe80::7%wlan0"  # there is no other

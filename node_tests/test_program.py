@@ -318,6 +318,6 @@ def test_a_machine_without_a_network_says_who_can_join(tmp_path):
         pytest.skip("network namespaces cannot be made here")
     with Running("node_client.py", "--name", "ana", cwd=tmp_path, on=alone) as ana:
         ana.expect("you are the first")
-        ana.expect("This machine is in no IPv4 network: only programs on it can join here")
+        ana.expect("This machine is in no network: only programs on it can join here")
         ana.type("Q")
         assert ana.end() == 0

@@ -667,10 +667,10 @@ def test_a_full_socket_is_waited_for_by_either_means():
     (socket.gaierror(socket.EAI_AGAIN, "Temporary failure"), "could not be looked up: Temporary failure"),
     (OSError(errno.EMFILE, "Too many open files"), "could not be looked up: Too many open files")])  # fmt: skip
 def test_a_name_that_could_not_be_looked_up_is_not_called_unknown(opened, monkeypatch, error, said):
-    def refused(host):
+    def refused(host, *_):
         raise error
 
-    monkeypatch.setattr(socket, "gethostbyname", refused)
+    monkeypatch.setattr(socket, "getaddrinfo", refused)
     with pytest.raises(rdt.RdtError, match=said):
         opened().connect(("printer", 6020))
 

@@ -44,6 +44,7 @@ from prompt.settings import (
 )
 from prompt.shortage import EXIT_SHORT, NO_MEMORY, is_memory_short
 from protocol import mishaps, results
+from protocol.addresses import shown
 from protocol.content.names import HIDDEN
 from protocol.content.troubles import FolderInUse
 from protocol.looks import safe_text
@@ -298,7 +299,7 @@ class OneShot:
         if text and self.outcome and self.outcome.kind == "refused":
             return text
         if settings.ip:
-            return f"Nobody answers at {settings.ip}:{settings.port}." + (f" {text}." if text else "")
+            return f"Nobody answers at {shown((settings.ip, settings.port))}." + (f" {text}." if text else "")
         return NO_NETWORK
 
     def _clear_away(self, code: int) -> None:

@@ -39,13 +39,14 @@ from prompt.shortage import EXIT_SHORT, NO_MEMORY, end_at_once, is_memory_short
 from prompt.terminal import Terminal
 from prompt.where import IP_HELP, NAME_HELP, PORT_HELP, Place, check_place, is_name
 from protocol import mishaps, results
+from protocol.addresses import shown
 from protocol.looks import safe_text
 
 log = mishaps.logger("node")
 
 ANSWER_SECONDS = 0.5                # how long the prompt stays away for a command's answer
 SCRIPT_ANSWER_SECONDS = 30.0        # the same for piped commands, which rely on each other
-IN_NO_NETWORK = "* This machine is in no IPv4 network: only programs on it can join here"
+IN_NO_NETWORK = "* This machine is in no network: only programs on it can join here"
 BEYOND_THIS_LAN = "* Nobody else on this LAN. To a network beyond it: C and a machine's address there (C 10.0.0.7)"
 JOIN_SECONDS = 25.0                 # an outcome comes within 3 s, or 15 s while a network replaces its supernode
 LOOK_SECONDS = 0.3                  # for the first look at what is shared, which is told with the outcome
@@ -295,7 +296,8 @@ class Session:
         if kind == "nobody" and settings.ip:
             other = f" {text}." if text else ""
             hint = self.outcome.address if text and self.outcome else None
-            text = f"Nobody answers at {settings.ip}:{settings.port}, and this machine cannot be the supernode there."
+            place = shown((settings.ip, settings.port))
+            text = f"Nobody answers at {place}, and this machine cannot be the supernode there."
             text += other
         raise NodeError(text or "No network was found, and none could be opened here.", hint=hint)
 

@@ -7,6 +7,7 @@ from typing import Sequence
 
 from protocol.fields import Address
 
+EVERY_ADDRESS = "0.0.0.0"  # where a socket is bound that listens at all addresses of its machine, of IPv6 as well
 PORT_MIN = 1024  # a roster may not send us to a system service
 
 _PRIVATE_BLOCKS = "10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 169.254.0.0/16 127.0.0.0/8 198.18.0.0/15 fc00::/7 fe80::/10"
@@ -14,8 +15,14 @@ _PRIVATE = [ipaddress.ip_network(block) for block in [*_PRIVATE_BLOCKS.split(), 
 
 
 def shown(address: Address) -> str:
-    """`10.0.0.7:6020`, as a person or a log reads it."""
-    return f"{address[0]}:{address[1]}"
+    """`10.0.0.7:6020` or `[fd00::1]:6020`, as a person or a log reads it."""
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def is_of_link(ip: str) -> bool:
+    """An IPv6 address that is good on one link only: fe80::/10, with the interface's name behind it or without."""
+    return ip[:2].lower() == "fe" and ip[2:3].lower() in ("8", "9", "a", "b") and ":" in ip
 
 
 def is_loopback(ip: str) -> bool:
@@ -24,16 +31,13 @@ def is_loopback(ip: str) -> bool:
 
 
 def may_contact(address: Address, near: Sequence[str]) -> bool:
-    """May an address that only a message named be contacted? Private ones, and those in the /16 of the IPs `near`.
+    """May an address that only a message named be contacted? Private ones, and those near the IPs `near`.
 
     Otherwise a lying roster would turn every member's datagrams on a victim of its choice (THREATS: F11).
     """
     if not is_of_one_host(address):
         return False
-    ip = ipaddress.ip_address(address[0])
-    if is_private(address[0]):
-        return True
-    return ip.version == 4 and any(_is_near(address[0], other) for other in near)
+    return is_private(address[0]) or any(_is_near(address[0], other) for other in near)
 
 
 def is_of_one_host(address: Address) -> bool:
@@ -44,7 +48,9 @@ def is_of_one_host(address: Address) -> bool:
         return False
     if not PORT_MIN <= address[1] <= 65535 or ip.is_multicast or ip.is_unspecified:
         return False
-    return ip.version != 4 or ip.packed[3] != 255  # most likely a broadcast address
+    if ip.version == 6:
+        return not is_of_link(address[0]) or "%" in address[0]  # without the interface it leads nowhere
+    return ip.packed[3] != 255  # most likely a broadcast address
 
 
 def is_private(ip: str) -> bool:
@@ -54,12 +60,16 @@ def is_private(ip: str) -> bool:
 
 
 def _is_near(ip: str, other: str) -> bool:
-    """In the same /16: a campus with public addresses is seldom one /24, and its halves must find each other again."""
+    """In the same /16, or /48: a campus with public addresses is seldom one net, and all of it must meet again."""
+    if ":" in ip and ":" in other:
+        return ipaddress.IPv6Address(ip).packed[:6] == ipaddress.IPv6Address(other).packed[:6]
     return "." in other and ip.split(".")[:2] == other.split(".")[:2]
 
 
 def seen_from(place: Address, teller: Address) -> Address:
-    """A loopback address that another machine names means that machine."""
+    """A loopback address that another machine names means that machine; an address of a link one of its own link."""
     if is_loopback(place[0]) and not is_loopback(teller[0]):
         return teller[0], place[1]
+    if is_of_link(place[0]) and "%" not in place[0] and is_of_link(teller[0]):
+        return place[0] + "".join(teller[0].partition("%")[1:]), place[1]
     return place

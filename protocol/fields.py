@@ -145,10 +145,13 @@ class Rest:
 
 
 class AddressField:
-    """An IPv4 or IPv6 address and a port: family 1 (4 or 6), address, port 2."""
+    """An IPv4 or IPv6 address and a port: family 1 (4 or 6), address, port 2.
+
+    An interface's name (`fe80::1%eth0`) means something on one machine only: it is left out.
+    """
 
     def encode(self, value: Address) -> bytes:
-        packed = ipaddress.ip_address(value[0]).packed
+        packed = ipaddress.ip_address(value[0].partition("%")[0]).packed
         return bytes([4 if len(packed) == 4 else 6]) + packed + value[1].to_bytes(2, "big")
 
     def decode(self, reader: Reader) -> Address:

@@ -9,7 +9,7 @@ import threading
 import time
 from typing import Any, Optional, Tuple
 
-from protocol.addresses import shown
+from protocol.addresses import EVERY_ADDRESS, shown
 from protocol.fields import Address, Buffer
 from sockets.udp import RdtError
 
@@ -71,15 +71,26 @@ def resolved(address: Tuple[str, int]) -> Address:
     if not is_pair or not address[0]:
         raise WrongUse(f'cannot connect to {address!r}: an address is a pair, as in connect(("127.0.0.1", 6020))')
     host, port = address[0], port_of(address[1], f"cannot connect to {shown(address)}", least=1)
-    if host == "0.0.0.0":
-        raise WrongUse(f"cannot connect to {host}:{port}: that is every address of a machine; take one of them")
+    if host in (EVERY_ADDRESS, "::"):
+        raise WrongUse(f"cannot connect to {shown((host, port))}: that is every address of a machine; take one of them")
     try:
-        return socket.gethostbyname(host), port
+        return host_of(host), port
     except (OSError, UnicodeError) as error:
         cause = "no such machine is known"
         if isinstance(error, OSError) and error.errno in NOT_LOOKED_UP:
             cause = f"its name could not be looked up: {error.strerror}"
-        raise RdtError(f"cannot connect to {host}:{port}: {cause}") from None
+        raise RdtError(f"cannot connect to {shown((host, port))}: {cause}") from None
+
+
+def host_of(host: str) -> str:
+    """Its address in numbers; of those of a name one of IPv4 if it has any: more programs are reached there."""
+    if "%" in host:
+        return host
+    infos = socket.getaddrinfo(host, None, socket.AF_UNSPEC, socket.SOCK_DGRAM)
+    found = [str(info[4][0]) for info in sorted(infos, key=lambda info: info[0] != socket.AF_INET)]
+    if not found:
+        raise OSError(errno.EADDRNOTAVAIL, "it has no address")
+    return found[0]
 
 
 def message_of(data: Buffer, size_max: int, what: str = "") -> bytes:

@@ -8,6 +8,8 @@ import struct
 import sys
 from typing import List, NamedTuple, Optional, Tuple
 
+from sockets import groups
+
 # One of each private range and one that is nobody's: whatever route leads there starts at an address of this machine.
 ROUTES_TRIED = ("198.51.100.1", "10.255.255.255", "172.31.255.255", "192.168.255.255", "169.254.255.255")
 # What interfaces are called that lead to virtual machines, containers and tunnels: hardly anybody in the room is there.
@@ -15,7 +17,7 @@ DETOURS = ("docker", "br-", "virbr", "veth", "vmnet", "vboxnet", "lxc", "tun", "
 
 
 class Interface(NamedTuple):
-    """One IPv4 address of this machine."""
+    """One IPv4 address of this machine, with the interface that has it."""
 
     name: str  # "" where the platform does not tell
     ip: str
@@ -38,7 +40,21 @@ def lan_address(routed: Optional[str]) -> Optional[str]:
     """The own address to be shown: the `routed` one, from which most leaves, unless that is a tunnel's beside a LAN."""
     found = [each for each in _in_order() if not each.ip.startswith("127.")]
     is_detour = any(each.ip == routed and each.is_detour for each in found)
-    return routed if routed and not is_detour else next((each.ip for each in found), routed)
+    if routed and not is_detour:
+        return routed
+    others = six_addresses() or [link.own for link in groups.links()]
+    return next((each.ip for each in found), routed) or next(iter(others), None)
+
+
+def has_network() -> bool:
+    """Does this machine have an address at which another one could reach it?"""
+    return any(not each.ip.startswith("127.") for each in _in_order()) or bool(groups.links())
+
+
+def six_addresses() -> List[str]:
+    """The IPv6 addresses of this machine that others may be told, those of a LAN before those of tunnels."""
+    links = sorted(groups.links(), key=lambda link: link.name.startswith(DETOURS))
+    return list(dict.fromkeys(link.ip for link in links if link.ip))
 
 
 def _in_order() -> List[Interface]:
@@ -51,7 +67,8 @@ def _in_order() -> List[Interface]:
 
 def address_towards(target: str) -> Optional[str]:
     """The own address that a datagram to `target` would leave from; nothing is sent."""
-    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+    family = socket.AF_INET6 if ":" in target else socket.AF_INET
+    with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
         probe.connect((target, 9))
         return str(probe.getsockname()[0])
     return None

@@ -8,7 +8,7 @@ import math
 import threading
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
-from protocol.addresses import is_loopback
+from protocol.addresses import EVERY_ADDRESS, is_loopback
 from protocol.fields import Address, Buffer
 from protocol.figures import PathFigures
 from protocol.network import DoorListener
@@ -113,17 +113,22 @@ class Links(Face):
         self._post(lambda: self._network.endpoint.send_lone(address, message))
 
     def broadcast_lone(self, port: int, message: bytes) -> None:
-        """To the broadcast address of every interface; nothing when the socket is bound to loopback."""
+        """To the broadcast address of every interface, and its group; nothing when the socket is bound to loopback."""
         own = self.address[0]
         for ip, broadcast in interfaces():
-            if not is_loopback(ip) and own in ("0.0.0.0", ip):
+            if not is_loopback(ip) and own in (EVERY_ADDRESS, ip):
                 self.send_lone((broadcast, port), message)
+        self._post(lambda: self._ask_groups(port, message))
 
     def _post(self, action: Callable[[], Any]) -> None:
         with contextlib.suppress(RdtError):  # closed: the process is about to end
             self._network.inbox.post(action)
 
     # ---- on the network thread
+
+    def _ask_groups(self, port: int, message: bytes) -> None:
+        for group in self._network.datagrams.join_groups():
+            self._network.endpoint.send_lone((group, port), message)
 
     def _take(self, link: int, parts: Tuple[Buffer, ...], size: int, is_bulk: bool) -> None:
         try:

@@ -11,13 +11,16 @@ import os
 import socket
 import struct
 import sys
-from typing import Counter, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Counter, Dict, Iterator, List, Optional, Tuple
 
 from protocol import mishaps
+from protocol.addresses import EVERY_ADDRESS, shown
 from protocol.fields import Address, Buffer
 from protocol.transport.flight import Batch
 from protocol.transport.packets import DATAGRAM_SIZE_MAX
 from protocol.transport.recovery import SEGMENTS_MAX
+from sockets import groups
+from sockets.border import Border, socket_at
 
 log = mishaps.logger("rdt")
 
@@ -32,11 +35,13 @@ GSO_PAUSES_MAX = 1024
 # Linux's names, which Python's socket module lacks.
 UDP_SEGMENT, UDP_GRO = 103, 104
 # A datagram that is too large shall be lost, not cut: only so do MTU probes tell the path's MTU.
-DONT_FRAGMENT = (("linux", 10, 3), ("darwin", 28, 1), ("win32", 14, 1))  # IP_MTU_DISCOVER: PROBE; IP_DONTFRAG(MENT)
+# IP_MTU_DISCOVER, IPV6_MTU_DISCOVER: PROBE; IP_DONTFRAG(MENT), IPV6_DONTFRAG
+DONT_FRAGMENT = (("linux", 10, 23, 3), ("darwin", 28, 62, 1), ("win32", 14, 14, 1))
 SIO_UDP_CONNRESET = 0x9800000C
 _SEGMENT_SIZE = struct.Struct("=H")
 _GRO_SIZE = struct.Struct("=i")
 _ANCILLARY_SIZE = 64
+NO_CONTROL: List[Any] = []
 
 
 class RdtError(Exception):
@@ -52,15 +57,9 @@ def _set(sock: socket.socket, level: int, option: int, value: int) -> bool:
 
 
 def _bound_socket(ip: str, port: int) -> socket.socket:
-    sock = None
     try:
-        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        if hasattr(socket, "SO_EXCLUSIVEADDRUSE"):  # Windows: nobody else may take the same port
-            _set(sock, socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
-        sock.bind((ip, port))
+        sock = socket_at(ip, port)
     except OSError as error:
-        if sock is not None:
-            sock.close()
         raise RdtError(_bind_trouble(ip, port, error)) from error
     sock.setblocking(False)
     _set(sock, socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
@@ -68,9 +67,11 @@ def _bound_socket(ip: str, port: int) -> socket.socket:
         for size in (SOCKET_BUFFER_SIZE, 1 << 20, 1 << 18):
             if _set(sock, socket.SOL_SOCKET, option, size):
                 break
-    for platform, option, value in DONT_FRAGMENT:
+    for platform, option, option_six, value in DONT_FRAGMENT:
         if sys.platform.startswith(platform):
-            _set(sock, socket.IPPROTO_IP, option, value)
+            _set(sock, socket.IPPROTO_IP, option, value)  # of a socket for both families, too, for what is IPv4 there
+            if sock.family == socket.AF_INET6:
+                _set(sock, socket.IPPROTO_IPV6, option_six, value)
     if sys.platform == "win32":
         _ignore_port_unreachable(sock)
     return sock
@@ -83,7 +84,7 @@ def _bind_trouble(ip: str, port: int, error: OSError) -> str:
         return f"{ip} is not an address of this machine"
     if error.errno == errno.EACCES:
         return f"port {port} may not be used here"
-    return f"cannot open {ip or '0.0.0.0'}:{port}: {error.strerror or error}"
+    return f"cannot open {shown((ip or EVERY_ADDRESS, port))}: {error.strerror or error}"
 
 
 def _ignore_port_unreachable(sock: socket.socket) -> None:
@@ -107,7 +108,8 @@ class Datagrams:
 
     def __init__(self, ip: str, port: int) -> None:
         self.socket = _bound_socket(ip, port)
-        self.address: Address = self.socket.getsockname()[:2]
+        self._border = Border(self.socket)
+        self.address: Address = self._border.own_address(self.socket)
         self.stats: Counter[str] = collections.Counter()
         self.is_full = False  # the send that was refused last waits for the socket to be writable
         self._view = memoryview(bytearray(MERGED_MAX + READ_SIZE_MAX))
@@ -123,8 +125,18 @@ class Datagrams:
         self._merges = self._segments and _set(self.socket, socket.IPPROTO_UDP, UDP_GRO, 1)
         self._unsegmented: Dict[Address, float] = {}  # destinations where segmentation failed, and until when it rests
 
+        self._sources: Dict[str, List[Any]] = {}  # what goes with a question to a group of IPv6
+        self.join_groups()
+
     def fileno(self) -> int:
         return self.socket.fileno()
+
+    def join_groups(self) -> List[str]:
+        """Hear the questions of IPv6 on every link of the moment; the groups to be asked there."""
+        if self._border.has_both:
+            groups.join(self.socket)
+            self._sources = dict(groups.sources())
+        return list(self._sources)
 
     def receive_buffer_size(self) -> int:
         """Bytes that the system keeps for us between two reads."""
@@ -151,10 +163,11 @@ class Datagrams:
     def _send_some(self, batch: Batch, start: int, now: float) -> int:
         """One system call; how many datagrams it took."""
         count = min(batch.count - start, SEGMENTS_MAX, DATAGRAM_SIZE_MAX // batch.segment_size)
+        to = self._border.outside(batch.address)
         if count > 1 and self._segments and self._unsegmented.get(batch.address, 0.0) <= now:
             try:
                 control = [(socket.IPPROTO_UDP, UDP_SEGMENT, _SEGMENT_SIZE.pack(batch.segment_size))]
-                self.socket.sendmsg(self._buffers(batch, start, count), control, 0, batch.address)
+                self.socket.sendmsg(self._buffers(batch, start, count), control, 0, to)
                 return count
             except OSError as error:
                 if error.errno not in (errno.EIO, errno.EINVAL, errno.EMSGSIZE):
@@ -162,9 +175,9 @@ class Datagrams:
                 self._rest_segmentation(batch.address, now)
         parts = self._buffers(batch, start, 1)
         if self._has_sendmsg:
-            self.socket.sendmsg(parts, [], 0, batch.address)
+            self.socket.sendmsg(parts, self._sources.get(batch.address[0], NO_CONTROL), 0, to)
         else:
-            self.socket.sendto(b"".join(parts), batch.address)
+            self.socket.sendto(b"".join(parts), to)
         return 1
 
     @staticmethod
@@ -247,4 +260,4 @@ class Datagrams:
         except OSError as error:  # ConnectionResetError on Windows: an earlier send found nobody; so be it
             self.stats[f"receive: {errno.errorcode.get(error.errno or 0, str(error))}"] += 1
             return (start, 0, 0, ("", 0)) if isinstance(error, ConnectionResetError) else None
-        return start, size, segment_size, address[:2]
+        return start, size, segment_size, self._border.inside(address)

@@ -51,9 +51,8 @@ def why_in_vain(search: Search) -> str:
     place = search.beyond_reach()
     if place is None:
         return WAITED_IN_VAIN
-    ip, port = place
     return (
-        f"The network is there, but this machine cannot reach its supernode at {ip}:{port}. "
+        f"The network is there, but this machine cannot reach its supernode at {shown(place)}. "
         "Let the first node be one that all can reach."
     )
 
@@ -188,8 +187,7 @@ class Course:
     def _on_found(self, found: Found, now: float) -> None:
         search = self._phase
         if isinstance(search, Search) and search.target is not None:
-            (ip, port), (other_ip, other_port) = search.target, found.address
-            nobody, other = f"nobody answers at {ip}:{port}", f"{other_ip}:{other_port}"
+            nobody, other = f"nobody answers at {shown(search.target)}", shown(found.address)
             if search.has_moved(found.address):
                 self._owner.on_notice(f"{nobody}; the network that was there is at {other} now")
             elif search.is_elsewhere(found.address):

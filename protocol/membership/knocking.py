@@ -17,7 +17,7 @@ from collections import OrderedDict
 from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence
 
 from protocol import mishaps
-from protocol.addresses import is_of_one_host, is_private
+from protocol.addresses import is_of_one_host, is_private, shown
 from protocol.fields import Address
 from protocol.hearsay import HOST_KNOCKS_MAX, KNOCKS_MAX, MINUTE, PROVEN_TIME, Hearsay
 from protocol.membership.proofs import random_bytes
@@ -142,7 +142,7 @@ class Knocking:
         self._learn_port(introduced.own, knocked.seen)
         if address not in introduced.reached:
             introduced.reached.append(address)
-            log.info("node %s was reached at %s:%d", introduced.node_id.hex(), *address)
+            log.info("node %s was reached at %s", introduced.node_id.hex(), shown(address))
             self._on_reached(introduced.node_id, now)
 
     def _waiting(self, node_id: bytes, nonce: bytes, now: float) -> Optional[_Introduced]:

@@ -249,6 +249,11 @@ class Membership:
 
     # ---- events
 
+    def on_proven(self, address: Address, now: float) -> None:
+        """Somebody receives there, by whatever link of this node."""
+        self.hearsay.on_answer(address, now)
+        self._view.see(address[0])
+
     def on_link_up(self, link: int, address: Address, incoming: bool, now: float) -> None:
         if self._crossing.owns(link):
             self._crossing.on_link_up(now)

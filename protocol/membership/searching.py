@@ -23,7 +23,7 @@ import math
 import random
 from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
-from protocol.addresses import is_loopback, may_contact, seen_from
+from protocol.addresses import is_loopback, is_of_link, may_contact, seen_from
 from protocol.fields import Address, AddressField, Buffer, Fixed, Many, Reader, Record, WireError
 from protocol.hearsay import KEPT
 from protocol.membership.door import places_behind, ports_behind
@@ -324,7 +324,8 @@ class Search:
             self._rulers.append(address)
             self._networks[address] = network_id
         is_near = self.target is not None or is_loopback(address[0]) or address[0] in self._own_ips
-        if self._candidate is None or is_near:
+        is_lasting = self._candidate is not None and is_of_link(self._candidate[0]) and not is_of_link(address[0])
+        if self._candidate is None or is_near or is_lasting:  # of a link's own address nobody else can be told
             self._candidate = address
             self._candidate_at = now if is_near else now + LAN_GRACE
 

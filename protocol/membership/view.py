@@ -12,8 +12,9 @@ import random
 from typing import AbstractSet, Any, Callable, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from protocol import messages
-from protocol.addresses import may_contact, seen_from
+from protocol.addresses import is_of_link, may_contact, seen_from
 from protocol.fields import Address
+from protocol.latest import Latest
 from protocol.membership.contracts import Seat
 from protocol.membership.heirs import Heirlooms, heirloom_of
 from protocol.membership.local_link import LOCAL_LINK
@@ -27,6 +28,7 @@ from protocol.messages import NO_NETWORK, NOWHERE, Answer, Called, Chat, MemberE
 from protocol.network import Network
 
 TERM_JOINED_MAX = 1 << 31  # in a network that we come to: above it, terms could run out
+ON_LINKS_MAX = 1024  # addresses of one link with their interfaces: a roster's members
 KNOWN_SUPERNODES_MAX = 8  # places where supernodes of this network were
 
 
@@ -38,6 +40,7 @@ class View:
         self._network = network
         self._own_ips = own_ips
         self.dropped = 0  # messages that were not obeyed, in all networks
+        self._on_links: Latest[str, str] = Latest(ON_LINKS_MAX)
         self.forget()
 
     def forget(self) -> None:
@@ -94,9 +97,16 @@ class View:
 
     def seen_by_ruler(self, place: Address) -> Address:
         """A place that the supernode names, as seen from here."""
+        if is_of_link(place[0]):
+            place = self._on_links.get(place[0], place[0]), place[1]
         if self.is_ruler or self.supernode_address is None:
             return place
         return seen_from(place, self.supernode_address)
+
+    def see(self, ip: str) -> None:
+        """A link leads there: on which interface an address is that is good on one link only, is known here alone."""
+        if is_of_link(ip):
+            self._on_links.put(ip.partition("%")[0], ip)
 
     def last_network(self) -> LastNetwork:
         """What a later run of this node needs in order to find this network again."""

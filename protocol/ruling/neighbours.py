@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from typing import Callable, Dict, Optional, Set, Tuple
 
-from protocol.addresses import may_contact, seen_from
+from protocol.addresses import may_contact, seen_from, shown
 from protocol.credit import WANTED_SIZE, Credit
 from protocol.fields import Address
 from protocol.membership.contracts import Seat
@@ -97,5 +97,4 @@ class Neighbours:
             return
         if len(self._told) < OTHER_NETWORKS_TOLD_MAX:
             self._told.add(answer.network_id)
-            host, port = address
-            self._on_notice(f"another network is at {host}:{port} ({answer.name}, {answer.member_count} nodes)")
+            self._on_notice(f"another network is at {shown(address)} ({answer.name}, {answer.member_count} nodes)")

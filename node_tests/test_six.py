@@ -1,0 +1,232 @@
+"""IPv6 alone and beside IPv4, and the border where addresses are translated. Real sockets on ::1 where there is one."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+
+import pytest
+
+import rdt
+from node_tests.stage.lab import MIB, Lab, content
+from protocol.addresses import is_loopback, is_of_link, may_contact, seen_from, shown
+from protocol.fields import AddressField, Reader
+from protocol.results import ChatReceived, DownloadDone, SupernodeChanged
+from sockets import border, groups
+from sockets.border import Border, index_of, socket_at
+from sockets.udp import Datagrams, RdtError
+
+
+def has_six():
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+        probe.bind(("::1", 0))
+        return socket.has_ipv6
+    return False
+
+
+def has_both():
+    with contextlib.suppress(OSError), socket_at("", 0) as sock:
+        return sock.family == socket.AF_INET6
+    return False
+
+
+needs_six = pytest.mark.skipif(not has_six(), reason="this machine has no IPv6 loopback")
+needs_both = pytest.mark.skipif(not (has_six() and has_both()), reason="no socket for both families here")
+
+
+# ---- what addresses mean
+
+
+def test_an_address_is_shown_as_the_questions_take_it():
+    assert shown(("fd00::1", 6020)) == "[fd00::1]:6020" and shown(("10.0.0.7", 6020)) == "10.0.0.7:6020"
+    assert shown(("fe80::1%eth0", 6020)) == "[fe80::1%eth0]:6020"
+
+
+def test_near_is_the_same_48_and_an_address_of_one_link_is_no_hearsay():
+    assert may_contact(("fd00::1", 6020), []) and is_loopback("::1")
+    assert may_contact(("2001:db8:1:2::3", 6020), ["2001:db8:1:9::7"])
+    assert not may_contact(("2001:db8:2:2::3", 6020), ["2001:db8:1:9::7"])
+    assert not may_contact(("2001:db8:1:2::3", 6020), ["10.0.0.7"])
+    assert not may_contact(("203.0.113.7", 6020), ["2001:db8:1:9::7"])
+    assert not may_contact(("ff12::1", 6020), []) and not may_contact(("::", 6020), [])
+    assert not may_contact(("fe80::1", 6020), []) and may_contact(("fe80::1%eth0", 6020), [])
+    assert [is_of_link(ip) for ip in ("fe80::1", "FEBF::1", "fec0::1", "fd00::1", "10.0.0.7")] == [1, 1, 0, 0, 0]
+
+
+def test_an_interface_is_told_to_nobody():
+    place = AddressField()
+    assert place.decode(Reader(place.encode(("fe80::1%eth0", 6020)))) == ("fe80::1", 6020)
+    assert place.decode(Reader(place.encode(("fd00::1", 6020)))) == ("fd00::1", 6020)
+
+
+# ---- the border
+
+
+@needs_both
+def test_the_border_translates_both_ways_and_is_bounded(monkeypatch):
+    monkeypatch.setattr(border, "ADDRESSES_KEPT", 3)
+    monkeypatch.setattr(border, "name_of", lambda index: {7: "eth7"}[index])
+    monkeypatch.setattr(border, "index_of", lambda name: {"eth7": 7, "": 0}[name])
+    pairs = [
+        (("::ffff:10.0.0.7", 1, 0, 0), ("10.0.0.7", 1)), (("fd00::1", 2, 0, 0), ("fd00::1", 2)),
+        (("fe80::1", 3, 0, 7), ("fe80::1%eth7", 3)), (("::1", 4, 0, 0), ("::1", 4)),
+        (("::ffff:a00:1:7", 5, 0, 0), ("::ffff:a00:1:7", 5)),
+    ]  # fmt: skip
+    with socket_at("", 0) as sock:
+        there = Border(sock)
+        assert there.own_address(sock) == ("0.0.0.0", sock.getsockname()[1])
+        for outside, inside in pairs * 2:
+            assert there.inside(outside) == there.inside(outside) == inside
+            assert there.outside(inside) == there.outside(inside) == outside
+        assert len(there._inside) <= 3 and len(there._outside) <= 3
+
+
+def test_a_socket_of_one_family_sends_nothing_to_the_other():
+    with socket_at("127.0.0.1", 0) as sock, pytest.raises(OSError):
+        Border(sock).outside(("fd00::1", 6020))
+
+
+@needs_six
+def test_a_socket_of_ipv6_alone_sends_nothing_to_the_other():
+    with socket_at("::1", 0) as sock, pytest.raises(OSError):
+        Border(sock).outside(("127.0.0.1", 6020))
+
+
+def test_where_there_is_no_ipv6_a_socket_for_every_address_is_one_of_ipv4(monkeypatch):
+    monkeypatch.setattr(socket, "has_ipv6", False)
+    datagrams = Datagrams("", 0)
+    with contextlib.closing(datagrams):
+        assert datagrams.socket.family == socket.AF_INET and datagrams.address[0] == "0.0.0.0"
+        assert datagrams.join_groups() == []
+
+
+@needs_both
+def test_a_port_that_one_family_has_is_taken_for_both():
+    with socket_at("127.0.0.1", 0) as sock, pytest.raises(RdtError, match="is taken by another program"):
+        Datagrams("", sock.getsockname()[1])
+    with socket_at("::1", 0) as sock, pytest.raises(RdtError, match="is taken by another program"):
+        Datagrams("", sock.getsockname()[1])
+
+
+def test_an_interface_is_known_by_name_and_number():
+    number, name = socket.if_nameindex()[0]
+    assert index_of(str(number)) == index_of(name) == number and index_of("") == 0
+    with pytest.raises(OSError):
+        index_of("none")
+
+
+def test_links_have_no_loopback_and_say_their_group():
+    for link in groups.links():
+        assert link.ip != "::1" and link.group.startswith(groups.GROUP + "%") and "%" in link.own
+        assert not is_of_link(link.ip)
+
+
+# ---- the transport
+
+
+@needs_both
+@pytest.mark.parametrize("ends", [("::1", "::1"), ("", "::1"), ("::1", ""), ("", ""), ("", "127.0.0.1")])
+def test_files_and_messages_travel_whatever_the_sockets_of_the_two_ends(tmp_path, ends):
+    data = content(3 * MIB)
+    (tmp_path / "a.bin").write_bytes(data)
+    (tmp_path / "there").mkdir()
+    here_ip = "127.0.0.1" if "127.0.0.1" in ends else "::1"
+    with rdt.open(ends[0], 0) as server, rdt.open(ends[1], 0) as client:
+        calling = client.connect((here_ip, server.address[1]), timeout=20)
+        called = server.accept(timeout=20)
+        assert called.address[0] == here_ip and calling.address == (here_ip, server.address[1])
+        calling.send(b"hello")
+        assert called.receive(timeout=20) == b"hello"
+        receipts = []
+        taking = threading.Thread(target=lambda: receipts.append(called.accept_file(tmp_path / "there")))
+        taking.start()
+        calling.send_file(tmp_path / "a.bin")
+        taking.join(20)
+        assert receipts and (tmp_path / "there" / "a.bin").read_bytes() == data
+
+
+def test_every_address_is_no_place_to_connect_to():
+    with rdt.open("127.0.0.1", 0) as transport:
+        for ip in ("0.0.0.0", "::"):
+            with pytest.raises(RdtError, match="that is every address of a machine"):
+                transport.connect((ip, 6020))
+
+
+# ---- whole nodes
+
+
+def test_a_network_of_ipv6_alone_shares_chats_and_hands_over(tmp_path):
+    lab = Lab(tmp_path, seed=4)
+    data = content(2 * MIB)
+    ana = lab.node("ana", ip="fd00::1", shared={"lab.iso": data})
+    bo, cy = lab.node("bo", ip="fd00::2"), lab.node("cy", ip="fd00::3")
+    done = cy.fetched("lab.iso")
+    assert isinstance(done, DownloadDone) and done.sources == ("ana",) and done.by_way_of is None
+    cy.do("say", "hello", lab.world.now)
+    lab.run(1)
+    assert [event.text for event in bo.told(ChatReceived)] == ["hello"]
+    ana.quit()
+    lab.run(3)
+    assert bo.peer.is_supernode and cy.supernode_label() == "bo"
+    assert [event.new_label for event in cy.told(SupernodeChanged)] == ["bo"]
+    assert bo.fetched("lab.iso").sources == ("cy",)
+    lab.close()
+
+
+def test_the_supernode_dies_and_the_next_is_found_at_its_ipv6_address(tmp_path):
+    lab = Lab(tmp_path, seed=4)
+    ana = lab.node("ana", ip="2001:db8:1:1::1")
+    bo, cy = lab.node("bo", ip="2001:db8:1:2::2"), lab.node("cy", ip="2001:db8:1:3::3")
+    lab.run(3)
+    ana.kill()
+    lab.run(20)
+    assert bo.peer.is_supernode and cy.supernode_label() == "bo"
+    lab.close()
+
+
+def test_members_of_one_family_each_have_what_the_other_has_by_way_of_a_supernode_with_both(tmp_path):
+    lab = Lab(tmp_path, seed=4)
+    lab.node("ana", ip="10.0.0.1")
+    four = lab.node("four", ip="10.0.0.2", shared={"four.bin": content(MIB, 1)}, mesh=False)
+    six = lab.node("six", ip="fd00::3", shared={"six.bin": content(MIB, 2)}, mesh=False)
+    lab.world.cut([four.ip], [six.ip])
+    for node, name in ((six, "four.bin"), (four, "six.bin")):
+        done = node.fetched(name)
+        assert isinstance(done, DownloadDone) and done.by_way_of == "ana"
+    four.do("say", "hello", lab.world.now)
+    lab.run(1)
+    assert [event.text for event in six.told(ChatReceived)] == ["hello"]
+    lab.close()
+
+
+def test_where_there_are_addresses_of_one_link_only_each_adds_its_own_interface(tmp_path):
+    lab = Lab(tmp_path, seed=4)
+    ana = lab.node("ana", ip="fe80::1%eth0")
+    bo, cy = lab.node("bo", ip="fe80::2%eth0", shared={"lab.iso": content(MIB)}), lab.node("cy", ip="fe80::3%eth0")
+    assert not any("%" in entry.place[0] for entry in cy.peer.membership.roster)
+    for node in (cy, ana):
+        assert node.peer.membership.place_of(bo.peer.node_id) == ("fe80::2%eth0", 6020)
+        assert node.fetched("lab.iso").sources[0] in ("bo", "cy")
+    ana.quit()
+    lab.run(3)
+    assert bo.peer.is_supernode and cy.supernode_label() == "bo"
+    lab.close()
+
+
+def test_a_supernode_of_two_links_reaches_the_members_of_each(tmp_path):
+    lab = Lab(tmp_path, seed=4)
+    view = lab.node("ana", ip="fe80::1%eth0").peer.membership._view
+    for ip in ("fe80::2%eth0", "fe80::3%eth1", "fd00::4", "10.0.0.7"):
+        view.see(ip)
+    assert view.seen_by_ruler(("fe80::3", 7)) == ("fe80::3%eth1", 7)
+    assert view.seen_by_ruler(("fe80::2", 7)) == ("fe80::2%eth0", 7)
+    for place in (("fe80::9", 7), ("fd00::4", 7), ("10.0.0.7", 7)):
+        assert view.seen_by_ruler(place) == place
+    lab.close()
+
+
+def test_what_another_machine_names_is_meant_on_its_own_link():
+    assert seen_from(("fe80::3", 7), ("fe80::1%eth0", 9)) == ("fe80::3%eth0", 7)
+    for place, teller in ((("fe80::3", 7), ("fd00::1", 9)), (("fe80::3%eth1", 7), ("fe80::1%eth0", 9))):
+        assert seen_from(place, teller) == place

@@ -1,0 +1,81 @@
+"""The search on IPv6, which has no broadcast: a group on every link that whoever listens at a port belongs to.
+
+`ff12::` is a group that nobody assigned, on one link (RFC 4291 §2.7). A question to it leaves from the interface's
+lasting address where it has one, for an answer comes to where the question came from, and an address that is good on
+one link only can be told to nobody else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+from typing import Any, Iterator, List, NamedTuple, Optional, Tuple
+
+from protocol.addresses import is_of_link
+from sockets.border import name_of
+
+GROUP = "ff12::6c61:6273:6861:7265"  # "labshare"
+LINKS_MAX = 64  # interfaces that are asked on
+# Groups that are nobody's, one of a link and one of the world: the address towards them is the interface's own.
+_OF_THE_LINK, _OF_THE_WORLD = "ff12::6c61:6273", "ff1e::6c61:6273"
+_INDEX = struct.Struct("@I")
+
+
+class Link(NamedTuple):
+    """One interface that has an IPv6 address."""
+
+    number: int
+    ip: str  # its address that others may be told; "" where it has none but for this link
+    own: str  # that one, with the interface's name
+
+    @property
+    def name(self) -> str:
+        return name_of(self.number)
+
+    @property
+    def group(self) -> str:
+        """The group there."""
+        return f"{GROUP}%{self.name}"
+
+
+def links() -> List[Link]:
+    """The interfaces with IPv6, without loopback; asks nobody."""
+    found = []
+    for index, _ in _interfaces()[:LINKS_MAX]:
+        lasting, own = _own_address(_OF_THE_WORLD, index) or "", _own_address(_OF_THE_LINK, index)
+        if lasting or own:
+            found.append(Link(index, "" if is_of_link(lasting) else lasting, f"{own or lasting}%{name_of(index)}"))
+    return found
+
+
+def _interfaces() -> List[Tuple[int, str]]:
+    with contextlib.suppress(OSError, AttributeError):
+        return socket.if_nameindex()
+    return []
+
+
+def _own_address(group: str, index: int) -> Optional[str]:
+    """From which a datagram to that group would leave there; nothing is sent."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+        probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, index)
+        probe.connect((group, 9, 0, index))
+        ip = str(probe.getsockname()[0]).partition("%")[0]
+        return None if ip in ("::", "::1") or ip.startswith("::ffff:") else ip
+    return None
+
+
+def join(sock: socket.socket) -> None:
+    """Belong to the group on every link of the moment; those where it does already say so, and no harm is done."""
+    for index, _ in _interfaces()[:LINKS_MAX]:
+        with contextlib.suppress(OSError):
+            member = socket.inet_pton(socket.AF_INET6, GROUP) + _INDEX.pack(index)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, member)
+
+
+def sources() -> Iterator[Tuple[str, List[Any]]]:
+    """Each link's group, and what is to be said to the system with a question that goes there."""
+    for link in links():
+        is_told = bool(link.ip) and hasattr(socket, "IPV6_PKTINFO")
+        told = socket.inet_pton(socket.AF_INET6, link.ip) + _INDEX.pack(link.number) if is_told else b""
+        yield link.group, [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, told)] if is_told else []
