@@ -1,8 +1,8 @@
 """The search on IPv6, which has no broadcast: a group on every link that whoever listens at a port belongs to.
 
-`ff12::` is a group that nobody assigned, on one link (RFC 4291 §2.7). A question to it leaves from the interface's
-lasting address where it has one, for an answer comes to where the question came from, and an address that is good on
-one link only can be told to nobody else.
+`ff12::` is a group that nobody assigned, on one link (RFC 4291 §2.7). An answer comes to where the question came from:
+so each question leaves from the interface's lasting address, if it has one, for one of the link means nothing beyond
+it, and from that of the link as well, for who has no other cannot answer to a lasting one.
 """
 
 from __future__ import annotations
@@ -35,8 +35,13 @@ class Link(NamedTuple):
 
     @property
     def group(self) -> str:
-        """The group there."""
+        """The group there, as asked from the link's own address."""
         return f"{GROUP}%{self.name}"
+
+    @property
+    def lasting_group(self) -> str:
+        """The same, with the interface by its number, as asked from the lasting address."""
+        return f"{GROUP}%{self.number}"
 
 
 def links() -> List[Link]:
@@ -74,8 +79,11 @@ def join(sock: socket.socket) -> None:
 
 
 def sources() -> Iterator[Tuple[str, List[Any]]]:
-    """Each link's group, and what is to be said to the system with a question that goes there."""
-    for link in links():
-        is_told = bool(link.ip) and hasattr(socket, "IPV6_PKTINFO")
-        told = socket.inet_pton(socket.AF_INET6, link.ip) + _INDEX.pack(link.number) if is_told else b""
-        yield link.group, [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, told)] if is_told else []
+    """Each link's group, and what is to be said to the system with a question that goes there; lasting ones first."""
+    found = links()
+    for link in found:
+        if link.ip and hasattr(socket, "IPV6_PKTINFO"):
+            source = socket.inet_pton(socket.AF_INET6, link.ip) + _INDEX.pack(link.number)
+            yield link.lasting_group, [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, source)]
+    for link in found:
+        yield link.group, []
