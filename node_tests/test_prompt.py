@@ -146,7 +146,7 @@ def test_a_chat_of_2_kib_is_shown_whole():
 
 @pytest.mark.parametrize("check, good, bad", [
     (settings.check_ip, {"": None, " 10.0.0.7 ": "10.0.0.7", "localhost": "127.0.0.1"},
-     ["ten", "10.0.0", "::1", "0.0.0.0", "224.0.0.1", "010.0.0.1"]),
+     ["ten", "10.0.0", "::", "fe80::1", "0.0.0.0", "224.0.0.1", "010.0.0.1"]),
     (settings.check_port, {"": 6020, "1024": 1024, " 65535": 65535},
      ["0", "80", "1023", "65536", "x", "-1", "6_020"]),
     (settings.check_name, {"ana": "ana", "a" * 32: "a" * 32, " bo ": "bo"},
@@ -170,7 +170,10 @@ def test_where_c_goes():
     assert target("7000", "10.0.0.2") == ("10.0.0.2", 7000)
     assert target("10.0.0.7 7000", "") == target("10.0.0.7:7000", "") == ("10.0.0.7", 7000)
     assert target("10.0.0.7", "") == ("10.0.0.7", 6020)
-    for wrong in ("", "1 2 3", "10.0.0", "10.0.0.7:80"):
+    for six in ("fd00::1 7000", "[fd00::1]:7000", "[fd00::1] 7000"):
+        assert target(six, "") == ("fd00::1", 7000)
+    assert target("fd00::1", "") == target("[fd00::1]", "") == ("fd00::1", 6020)
+    for wrong in ("", "1 2 3", "10.0.0", "10.0.0.7:80", "10.0.0.7:7000 7000", "fe80::1", "fd00::1:: 7000"):
         with pytest.raises(ValueError):
             target(wrong, "10.0.0.2")
 

@@ -15,13 +15,18 @@ from prompt.where import Place, check_place, look_up
 
 @pytest.fixture(autouse=True)
 def machines(monkeypatch):
-    """A resolver that knows three machines."""
-    known = {"lab7": "10.0.0.7", "lab8.example.org": "10.0.0.8", "this-one": "127.0.1.1"}
+    """A resolver that knows some machines."""
+    known = {"lab7": ["10.0.0.7"], "lab8.example.org": ["10.0.0.8"], "this-one": ["127.0.1.1"], "lab6": ["fd00::6"],
+             "both": ["fe80::9", "fd00::9", "10.0.0.9"], "link": ["fe80::6"]}  # fmt: skip
 
     def getaddrinfo(host, *_):
         if host not in known:
             raise socket.gaierror(-2, "Name or service not known")
-        return [(socket.AF_INET, socket.SOCK_DGRAM, 17, "", (known[host], 0))]
+        return [
+            (socket.AF_INET6, socket.SOCK_DGRAM, 17, "", (ip, 0, 0, 2 * ip.startswith("fe80")))
+            if ":" in ip else (socket.AF_INET, socket.SOCK_DGRAM, 17, "", (ip, 0))
+            for ip in known[host]
+        ]  # fmt: skip
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
 
@@ -35,9 +40,23 @@ def test_what_w_prints_and_a_machines_name_are_answers():
         "lab8.example.org": Place("10.0.0.8", None), "this-one": Place("127.0.0.1", None)}  # fmt: skip
 
 
+def test_addresses_of_ipv6_are_answers_with_a_port_in_brackets():
+    assert {text: check_place(text) for text in ("fd00::1", "FD00:0::1", "[fd00::1]", "[fd00::1]:6021", "::1",
+                                                 "fe80::1%4", "[fe80::1%4]:6021", "::ffff:10.0.0.7", "lab6",
+                                                 "lab6:6021", "both", "link")} == {
+        "fd00::1": Place("fd00::1", None), "FD00:0::1": Place("fd00::1", None), "[fd00::1]": Place("fd00::1", None),
+        "[fd00::1]:6021": Place("fd00::1", 6021), "::1": Place("::1", None), "fe80::1%4": Place("fe80::1%4", None),
+        "[fe80::1%4]:6021": Place("fe80::1%4", 6021), "::ffff:10.0.0.7": Place("10.0.0.7", None),
+        "lab6": Place("fd00::6", None), "lab6:6021": Place("fd00::6", 6021), "both": Place("10.0.0.9", None),
+        "link": Place("fe80::6%2", None)}  # fmt: skip
+
+
 @pytest.mark.parametrize("text, said", [
     ("lab9", '"lab9" is not an IP address like 10.0.0.7. Nor is a machine of that name known here.'),
-    ("10.0.0", '"10.0.0" is not an IP address'), ("10.0.0.7:80", "A port is a number"), ("::1", "IPv6 is not used"),
+    ("10.0.0", '"10.0.0" is not an IP address'), ("10.0.0.7:80", "A port is a number"), ("::", "not the address"),
+    ("ff02::1", "not the address of one"), ("fe80::1", "say on which: fe80::1%eth0."), ("fd0::1::", "is not an"),
+    ("fe80::1%none", 'no interface "none"'), ("[fd00::1]:80", "A port is a number"), ("[fd00::1", "is not an IP"),
+    ("[lab7]x", "is not an IP address"),
     ("a b", '"a b" is not an IP address'), ("x" * 300, "is not an IP address"), ("\x1b[2J", "is not an IP address"),
     ("0.0.0.0:6020", "not the address of one machine"), ("..", "is not an IP address")])
 def test_what_is_no_place_is_refused_with_a_sentence(text, said):

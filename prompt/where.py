@@ -1,4 +1,4 @@
-"""Where the network is, as a person says it: an address, `10.0.0.7:6020` as `W` prints it, or the name of a machine.
+"""Where the network is, as a person says it: an address, with a port as `W` prints it, or the name of a machine.
 
 A name is looked up on a thread beside, for a bounded time: some resolvers answer after half a minute, or never.
 """
@@ -13,15 +13,17 @@ import threading
 from typing import Any, Callable, NamedTuple, Optional, Sequence, Tuple
 
 from prompt.readers import next_of
-from protocol.addresses import is_loopback
+from protocol.addresses import is_loopback, is_of_link
 from protocol.looks import safe_text
 
 DEFAULT_PORT = 6020
 LOOKUP_SECONDS = 5.0                # for a name
 LOOK_AGAIN_SECONDS = 0.1            # whether somebody has lost patience
+BRACKETED = re.compile(r"\[([^\[\]]*)\](?:(:)(.*))?$")
 HOST_NAME = re.compile(r"(?=.{1,253}$)[^\W_]([\w-]{0,62})(\.[^\W_][\w-]{0,62})*\.?$")
 IP_HELP = ("Enter searches this machine and the LAN for a network, and opens one if there is none.",
-           "10.0.0.7 or lab7: the network is at that machine; 10.0.0.7:6020: at that port, too.",
+           "10.0.0.7, fd00::7 or lab7: the network is at that machine; 10.0.0.7:6020, [fd00::7]:6020: at that port, "
+           "too.",
            "An address of this machine: join the network there, or open it. q ends.")
 NAME_HELP = ("What the others call you, 1 to 32 characters; Enter takes the one in brackets. q ends.",)
 PORT_HELP = ("The UDP port of the network, from 1024 to 65535; Enter takes the usual one. q ends.",)
@@ -35,7 +37,7 @@ class Place(NamedTuple):
 
 
 def check_ip(text: str) -> Optional[str]:
-    """An IPv4 address, or None for a search; ValueError with a sentence."""
+    """An IPv4 or IPv6 address, or None for a search; ValueError with a sentence."""
     text = text.strip()
     if not text:
         return None
@@ -43,11 +45,24 @@ def check_ip(text: str) -> Optional[str]:
         address = ipaddress.ip_address("127.0.0.1" if text.lower() == "localhost" else text)
     except ValueError:
         raise ValueError(f'"{safe_text(text, 60)}" is not an IP address like 10.0.0.7.') from None
-    if address.version != 4:
-        raise ValueError("An IPv4 address like 10.0.0.7 is needed; IPv6 is not used yet.")
+    if address.version == 6:
+        address = address.ipv4_mapped or address
     if address.is_multicast or address.is_unspecified or str(address) == "255.255.255.255":
-        raise ValueError(f"{address} is not the address of one machine.")
+        raise ValueError(f"{safe_text(str(address), 60)} is not the address of one machine.")
+    if is_of_link(text):
+        _check_interface(text)
     return str(address)
+
+
+def _check_interface(ip: str) -> None:
+    """An address of one link says of which."""
+    host, _, name = ip.partition("%")
+    try:
+        if name and (name.isdecimal() or socket.if_nametoindex(name)):
+            return
+    except OSError:
+        raise ValueError(f'This machine has no interface "{safe_text(name, 60)}".') from None
+    raise ValueError(f"{host} is an address on one link only; say on which: {host}%eth0.")
 
 
 def check_port(text: str) -> int:
@@ -59,25 +74,28 @@ def check_port(text: str) -> int:
 
 
 def check_target(text: str, own_ip: str) -> Tuple[str, int]:
-    """The address that `C` names: `port`, `ip port`, `ip:port` or `ip`; ValueError with a sentence."""
-    words = text.replace(":", " ").split()
+    """The address that `C` names: `port`, or what `check_place` takes, perhaps with a port behind it.
+
+    ValueError with a sentence.
+    """
+    words = text.split()
     if not 1 <= len(words) <= 2:
         raise ValueError("C needs a port, or an ip and a port: C 10.0.0.7:6020")
-    if len(words) == 1 and "." in words[0]:
-        words.append(str(DEFAULT_PORT))
-    return (check_ip(words[0]) if len(words) == 2 else None) or own_ip, check_port(words[-1])
+    if len(words) == 1 and words[0].isascii() and words[0].isdigit():
+        return own_ip, check_port(words[0])
+    place = check_place(words[0])
+    if place.port is not None and len(words) == 2:
+        raise ValueError("C needs one port: C 10.0.0.7:6020")
+    port = check_port(words[1]) if len(words) == 2 else place.port or DEFAULT_PORT
+    return place.ip or own_ip, port
 
 
 def check_place(text: str, is_unwanted: Callable[[], Any] = bool) -> Place:
-    """An IPv4 address or a machine's name, perhaps with a port, or nothing for a search; ValueError with a sentence.
+    """An address or a machine's name, perhaps with a port, or nothing for a search; ValueError with a sentence.
 
     A name is looked up, for as long as that is not unwanted.
     """
-    host, colon, port = text.strip().rpartition(":")
-    if not colon:
-        host, port = port, ""
-    if ":" in host:
-        return Place(check_ip(text), None)      # IPv6, or nonsense: it says so
+    host, colon, port = _parted(text.strip())
     number = check_port(port) if colon else None
     if not is_name(host):
         return Place(check_ip(host), number)
@@ -89,6 +107,15 @@ def check_place(text: str, is_unwanted: Callable[[], Any] = bool) -> Place:
     return Place(check_ip("127.0.0.1" if is_loopback(found[0]) else found[0]), number)
 
 
+def _parted(text: str) -> Tuple[str, str, str]:
+    """Host, colon and port; an IPv6 address with a port stands in brackets."""
+    bracketed = BRACKETED.match(text)
+    if bracketed:
+        return bracketed[1], bracketed[2] or "", bracketed[3] or ""
+    host, colon, port = text.rpartition(":")
+    return (host, colon, port) if colon and ":" not in host else (text, "", "")
+
+
 def is_name(text: str) -> bool:
     """Could it be a machine's name? What ends in a number is meant to be an address."""
     is_address = text.rstrip(".").rpartition(".")[2].isdigit() or text.lower() == "localhost"
@@ -96,14 +123,18 @@ def is_name(text: str) -> bool:
 
 
 def look_up(host: str, is_unwanted: Callable[[], Any] = bool, seconds: float = LOOKUP_SECONDS) -> Sequence[str]:
-    """The IPv4 addresses of a machine; none when it is unknown. ValueError when that is not known in time."""
+    """The addresses of a machine, those of IPv4 first, of the families that this machine has one of itself.
+
+    None when it is unknown; ValueError when that is not known in time.
+    """
     answer: queue.SimpleQueue[Sequence[str]] = queue.SimpleQueue()
 
     def ask() -> None:
         found: Sequence[str] = ()
         try:
-            infos = socket.getaddrinfo(host, None, socket.AF_INET, socket.SOCK_DGRAM)
-            found = [str(info[4][0]) for info in infos]
+            infos = socket.getaddrinfo(host, None, socket.AF_UNSPEC, socket.SOCK_DGRAM, 0, socket.AI_ADDRCONFIG)
+            ips = dict.fromkeys(_ip_of(info[4]) for info in infos)
+            found = sorted(ips, key=lambda ip: (is_of_link(ip), ":" in ip))
         except (OSError, UnicodeError):
             pass
         answer.put(found)
@@ -115,3 +146,9 @@ def look_up(host: str, is_unwanted: Callable[[], Any] = bool, seconds: float = L
             if is_unwanted():
                 break
     raise ValueError(f'The address of "{safe_text(host, 60)}" did not come in time; an IP address needs no look-up.')
+
+
+def _ip_of(found: Tuple[Any, ...]) -> str:
+    """What the resolver gave, an address of one link with its interface."""
+    ip = str(found[0]).partition("%")[0]
+    return f"{ip}%{found[3]}" if is_of_link(ip) and len(found) > 3 else ip
