@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import socket
 import threading
 
@@ -58,6 +59,12 @@ def test_an_interface_is_told_to_nobody():
     place = AddressField()
     assert place.decode(Reader(place.encode(("fe80::1%eth0", 6020)))) == ("fe80::1", 6020)
     assert place.decode(Reader(place.encode(("fd00::1", 6020)))) == ("fd00::1", 6020)
+
+
+def test_an_address_of_ipv4_in_the_dress_of_ipv6_is_read_as_what_it_is():
+    for ip in ("10.0.0.7", "255.255.255.255", "127.0.0.1", "203.0.113.7"):
+        dressed = b"\x06" + ipaddress.IPv6Address(f"::ffff:{ip}").packed + (6020).to_bytes(2, "big")
+        assert AddressField().decode(Reader(dressed)) == (ip, 6020)
 
 
 # ---- the border

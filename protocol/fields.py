@@ -12,6 +12,7 @@ from typing import Any, List, Optional, Sequence, Tuple, Union
 
 Buffer = Union[bytes, bytearray, memoryview]
 Address = Tuple[str, int]
+MAPPED = bytes(10) + b"\xff\xff"  # ::ffff:0:0/96
 
 
 class WireError(ValueError):
@@ -147,7 +148,8 @@ class Rest:
 class AddressField:
     """An IPv4 or IPv6 address and a port: family 1 (4 or 6), address, port 2.
 
-    An interface's name (`fe80::1%eth0`) means something on one machine only: it is left out.
+    An interface's name (`fe80::1%eth0`) means something on one machine only: it is left out. An IPv4 address that is
+    written as one of IPv6 (RFC 4291 §2.5.5.2) is read as what it is, or no rule for those of IPv4 would see it.
     """
 
     def encode(self, value: Address) -> bytes:
@@ -158,8 +160,9 @@ class AddressField:
         family = reader.take(1)[0]
         if family not in (4, 6):
             raise WireError("unknown address family")
-        host = str(ipaddress.ip_address(bytes(reader.take(4 if family == 4 else 16))))
-        return host, int.from_bytes(reader.take(2), "big")
+        packed = bytes(reader.take(4 if family == 4 else 16))
+        host = ipaddress.ip_address(packed[len(MAPPED) :] if packed.startswith(MAPPED) else packed)
+        return str(host), int.from_bytes(reader.take(2), "big")
 
 
 class Record:
