@@ -15,6 +15,7 @@ from protocol.addresses import is_loopback, is_of_link, may_contact, seen_from, 
 from protocol.fields import AddressField, Reader
 from protocol.results import ChatReceived, DownloadDone, SupernodeChanged
 from sockets import border, groups
+from sockets.arguments import resolved
 from sockets.border import Border, index_of, socket_at
 from sockets.udp import Datagrams, RdtError
 
@@ -114,6 +115,13 @@ def test_a_port_that_one_family_has_is_taken_for_both():
         Datagrams("", sock.getsockname()[1])
     with socket_at("::1", 0) as sock, pytest.raises(RdtError, match="is taken by another program"):
         Datagrams("", sock.getsockname()[1])
+
+
+def test_an_address_that_a_caller_of_the_transport_names_is_as_its_packets_will_have_it():
+    number, name = socket.if_nameindex()[0]
+    for said in (f"fe80::1%{number}", f"FE80::1%{name}"):
+        assert resolved((said, 6020)) == (f"fe80::1%{name}", 6020)
+    assert resolved(("::ffff:127.0.0.1", 6020)) == resolved(("127.0.0.1", 6020)) == ("127.0.0.1", 6020)
 
 
 def test_an_interface_is_known_by_name_and_number():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 import threading
 
 import pytest
@@ -29,6 +30,16 @@ def machines(monkeypatch):
         ]  # fmt: skip
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    numbers = {"eth0": 2, "wlan0": 4}
+
+    def found_in(table, key):
+        if key not in table:
+            raise OSError("no such interface")
+        return table[key]
+
+    monkeypatch.setattr(socket, "if_nametoindex", lambda name: found_in(numbers, name))
+    names = {number: name for name, number in numbers.items()}
+    monkeypatch.setattr(socket, "if_indextoname", lambda number: found_in(names, number))
 
 
 def test_what_w_prints_and_a_machines_name_are_answers():
@@ -42,20 +53,30 @@ def test_what_w_prints_and_a_machines_name_are_answers():
 
 def test_addresses_of_ipv6_are_answers_with_a_port_in_brackets():
     assert {text: check_place(text) for text in ("fd00::1", "FD00:0::1", "[fd00::1]", "[fd00::1]:6021", "::1",
-                                                 "fe80::1%4", "[fe80::1%4]:6021", "::ffff:10.0.0.7", "lab6",
+                                                 "fe80::1%4", "[FE80::1%eth0]:6021", "::ffff:10.0.0.7", "lab6",
                                                  "lab6:6021", "both", "link")} == {
         "fd00::1": Place("fd00::1", None), "FD00:0::1": Place("fd00::1", None), "[fd00::1]": Place("fd00::1", None),
-        "[fd00::1]:6021": Place("fd00::1", 6021), "::1": Place("::1", None), "fe80::1%4": Place("fe80::1%4", None),
-        "[fe80::1%4]:6021": Place("fe80::1%4", 6021), "::ffff:10.0.0.7": Place("10.0.0.7", None),
+        "[fd00::1]:6021": Place("fd00::1", 6021), "::1": Place("::1", None), "fe80::1%4": Place("fe80::1%wlan0", None),
+        "[FE80::1%eth0]:6021": Place("fe80::1%eth0", 6021), "::ffff:10.0.0.7": Place("10.0.0.7", None),
         "lab6": Place("fd00::6", None), "lab6:6021": Place("fd00::6", 6021), "both": Place("10.0.0.9", None),
-        "link": Place("fe80::6%2", None)}  # fmt: skip
+        "link": Place("fe80::6%eth0", None)}  # fmt: skip
+
+
+def test_an_interface_is_what_the_sockets_call_it_and_stands_only_where_it_is_needed(monkeypatch):
+    assert check_place("fe80::1%2") == check_place("fe80::1%eth0") == Place("fe80::1%eth0", None)
+    assert check_place("fd00::1%eth0") == Place("fd00::1", None)
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert check_place("fe80::1%2") == check_place("fe80::1%eth0") == Place("fe80::1%2", None)
 
 
 @pytest.mark.parametrize("text, said", [
     ("lab9", '"lab9" is not an IP address like 10.0.0.7. Nor is a machine of that name known here.'),
     ("10.0.0", '"10.0.0" is not an IP address'), ("10.0.0.7:80", "A port is a number"), ("::", "not the address"),
     ("ff02::1", "not the address of one"), ("fe80::1", "say on which: fe80::1%eth0."), ("fd0::1::", "is not an"),
-    ("fe80::1%none", 'no interface "none"'), ("[fd00::1]:80", "A port is a number"), ("[fd00::1", "is not an IP"),
+    ("fe80::1%none", 'no interface "none"'), ("fe80::1%99", 'no interface "99"'),
+    ("fe80::1%" + "9" * 40, "no interface"), ("::ffff:0.0.0.0", "not the address"),
+    ("::ffff:224.0.0.1", "not the address"),
+    ("[fd00::1]:80", "A port is a number"), ("[fd00::1", "is not an IP"),
     ("[lab7]x", "is not an IP address"),
     ("a b", '"a b" is not an IP address'), ("x" * 300, "is not an IP address"), ("\x1b[2J", "is not an IP address"),
     ("0.0.0.0:6020", "not the address of one machine"), ("..", "is not an IP address")])

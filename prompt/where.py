@@ -9,6 +9,7 @@ import ipaddress
 import queue
 import re
 import socket
+import sys
 import threading
 from typing import Any, Callable, NamedTuple, Optional, Sequence, Tuple
 
@@ -49,20 +50,23 @@ def check_ip(text: str) -> Optional[str]:
         address = address.ipv4_mapped or address
     if address.is_multicast or address.is_unspecified or str(address) == "255.255.255.255":
         raise ValueError(f"{safe_text(str(address), 60)} is not the address of one machine.")
-    if is_of_link(text):
-        _check_interface(text)
-    return str(address)
+    host, _, interface = str(address).partition("%")
+    return f"{host}%{_interface(host, interface)}" if is_of_link(host) else host
 
 
-def _check_interface(ip: str) -> None:
-    """An address of one link says of which."""
-    host, _, name = ip.partition("%")
+def _interface(host: str, said: str) -> str:
+    """On which link an address is that is good on one only, as the sockets call it, or its answers were another's.
+
+    By name; by number on Windows, whose names are long.
+    """
+    if not said:
+        raise ValueError(f"{host} is an address on one link only; say on which: {host}%eth0.")
     try:
-        if name and (name.isdecimal() or socket.if_nametoindex(name)):
-            return
-    except OSError:
-        raise ValueError(f'This machine has no interface "{safe_text(name, 60)}".') from None
-    raise ValueError(f"{host} is an address on one link only; say on which: {host}%eth0.")
+        number = int(said) if said.isdecimal() else socket.if_nametoindex(said)
+        name = socket.if_indextoname(number)
+    except (OSError, OverflowError):
+        raise ValueError(f'This machine has no interface "{safe_text(said, 60)}".') from None
+    return str(number) if sys.platform == "win32" else name
 
 
 def check_port(text: str) -> int:

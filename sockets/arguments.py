@@ -11,6 +11,7 @@ from typing import Any, Optional, Tuple
 
 from protocol.addresses import EVERY_ADDRESS, shown
 from protocol.fields import Address, Buffer
+from sockets.border import inside_of
 from sockets.udp import RdtError
 
 NOT_LOOKED_UP = {socket.EAI_AGAIN, socket.EAI_MEMORY, errno.EMFILE, errno.ENFILE}  # a name may be right all the same
@@ -84,13 +85,11 @@ def resolved(address: Tuple[str, int]) -> Address:
 
 def host_of(host: str) -> str:
     """Its address in numbers; of those of a name one of IPv4 if it has any: more programs are reached there."""
-    if "%" in host:
-        return host
     infos = socket.getaddrinfo(host, None, socket.AF_UNSPEC, socket.SOCK_DGRAM)
-    found = [str(info[4][0]) for info in sorted(infos, key=lambda info: info[0] != socket.AF_INET)]
+    found = [inside_of(info[4]) for info in sorted(infos, key=lambda info: info[0] != socket.AF_INET)]
     if not found:
         raise OSError(errno.EADDRNOTAVAIL, "it has no address")
-    return found[0]
+    return found[0][0]
 
 
 def message_of(data: Buffer, size_max: int, what: str = "") -> bytes:

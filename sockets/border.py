@@ -76,7 +76,7 @@ class Border:
         if address is None:
             if len(self._inside) >= ADDRESSES_KEPT:
                 self._inside.clear()
-            address = self._inside[found] = _inside_of(*found)
+            address = self._inside[found] = inside_of(found)
         return address
 
     def outside(self, address: Address) -> Any:
@@ -100,11 +100,13 @@ class Border:
         return (MAPPED + ip, port, 0, 0)
 
 
-def _inside_of(host: str, port: int, _: int, scope: int) -> Address:
+def inside_of(found: Any) -> Address:
+    """An address that the system gave, of either family, as the program has it."""
+    host, port, *of_six = found
     if host.startswith(MAPPED) and "." in host:
         return host[len(MAPPED) :], port
     host = host.partition("%")[0]
-    return (f"{host}%{name_of(scope)}" if scope else host), port
+    return (f"{host}%{name_of(of_six[1])}" if of_six and of_six[1] else host), port
 
 
 def _split(ip: str, port: int) -> Tuple[str, int, int, int]:
