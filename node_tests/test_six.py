@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import socket
+import sys
 import threading
 
 import pytest
@@ -122,6 +123,18 @@ def test_an_address_that_a_caller_of_the_transport_names_is_as_its_packets_will_
     for said in (f"fe80::1%{number}", f"FE80::1%{name}"):
         assert resolved((said, 6020)) == (f"fe80::1%{name}", 6020)
     assert resolved(("::ffff:127.0.0.1", 6020)) == resolved(("127.0.0.1", 6020)) == ("127.0.0.1", 6020)
+
+
+@needs_both
+def test_elsewhere_than_on_linux_a_port_that_ipv4_has_is_looked_at_before(monkeypatch):
+    asked = []
+    bound = border._bound
+    monkeypatch.setattr(border, "_bound", lambda family, ip, port: asked.append(ip) or bound(family, ip, port))
+    with socket_at("", 0) as sock:
+        port = sock.getsockname()[1]
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with socket_at("", port) as sock:
+        assert asked == ["::", "0.0.0.0", "::"] and sock.family == socket.AF_INET6
 
 
 def test_an_interface_is_known_by_name_and_number():

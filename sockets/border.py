@@ -30,6 +30,8 @@ def socket_at(ip: str, port: int) -> socket.socket:
     if ip not in ("", EVERY_ADDRESS):
         return _bound(socket.AF_INET6 if ":" in ip else socket.AF_INET, ip, port)
     if socket.has_ipv6:
+        if port and not sys.platform.startswith("linux"):  # elsewhere it may be had beside one who has it of IPv4 alone
+            _bound(socket.AF_INET, EVERY_ADDRESS, port).close()
         try:
             return _bound(socket.AF_INET6, "::", port)
         except OSError as error:
