@@ -15,6 +15,7 @@ from node_tests.stage.lab import MIB, Lab, content
 from protocol.addresses import is_loopback, is_of_link, may_contact, seen_from, shown
 from protocol.fields import AddressField, Reader
 from protocol.results import ChatReceived, DownloadDone, SupernodeChanged
+from protocol.transport.flight import Batch
 from sockets import border, groups
 from sockets.arguments import resolved
 from sockets.border import Border, index_of, socket_at
@@ -135,6 +136,19 @@ def test_elsewhere_than_on_linux_a_port_that_ipv4_has_is_looked_at_before(monkey
     monkeypatch.setattr(sys, "platform", "darwin")
     with socket_at("", port) as sock:
         assert asked == ["::", "0.0.0.0", "::"] and sock.family == socket.AF_INET6
+
+
+@needs_both
+def test_an_interface_that_came_back_with_another_number_is_found_again(monkeypatch):
+    numbers = {"": 0, "eth7": 1000001}
+    monkeypatch.setattr(border, "index_of", numbers.__getitem__)
+    to = ("fe80::1%eth7", 6020)
+    with contextlib.closing(Datagrams("", 0)) as datagrams:
+        assert datagrams._border.outside(to)[3] == 1000001
+        numbers["eth7"] = 1000002
+        assert datagrams._border.outside(to)[3] == 1000001
+        assert datagrams.send(Batch(to, 5, 1, 1, [b"hello"]), 0.0) == 1 and sum(datagrams.stats.values()) == 1
+        assert datagrams._border.outside(to)[3] == 1000002
 
 
 def test_an_interface_is_known_by_name_and_number():

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import os
 import socket
 import sys
@@ -94,6 +93,10 @@ class Border:
             found = self._outside[address] = self._outside_of(*address)
         return found
 
+    def forget(self, address: Address) -> None:
+        """Nothing goes there: an interface that came back may have another number by now."""
+        self._outside.pop(address, None)
+
     def _outside_of(self, ip: str, port: int) -> Tuple[Any, ...]:
         if ":" in ip:
             return _split(ip, port)
@@ -117,7 +120,6 @@ def _split(ip: str, port: int) -> Tuple[str, int, int, int]:
     return host, port, 0, index_of(scope)
 
 
-@functools.lru_cache(256)
 def name_of(index: int) -> str:
     """The interface of that number, as people call it there: by number on Windows."""
     if sys.platform != "win32":

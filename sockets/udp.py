@@ -157,6 +157,7 @@ class Datagrams:
                 self.is_full = False
                 return start
             self.stats[f"send: {errno.errorcode.get(error.errno or 0, str(error))}"] += 1
+            self._border.forget(batch.address)
             return batch.count
         return start
 
