@@ -151,6 +151,16 @@ def test_an_interface_that_came_back_with_another_number_is_found_again(monkeypa
         assert datagrams._border.outside(to)[3] == 1000002
 
 
+def test_interfaces_are_looked_at_once_a_second(monkeypatch):
+    now, looks = [50.0], []
+    monkeypatch.setattr(groups, "_kept", (0.0, []))
+    monkeypatch.setattr(groups.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(groups, "_links_now", lambda: looks.append(now[0]) or [])
+    for now[0] in (50.0, 50.5, 50.9, 51.0, 51.5):
+        groups.links()
+    assert looks == [50.0, 51.0]
+
+
 def test_an_interface_is_known_by_name_and_number():
     number, name = socket.if_nameindex()[0]
     assert index_of(str(number)) == index_of(name) == number and index_of("") == 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
+import time
 from typing import Any, Iterator, List, NamedTuple, Optional, Tuple
 
 from protocol.addresses import is_of_link
@@ -20,6 +21,7 @@ LINKS_MAX = 64  # interfaces that are asked on
 # Groups that are nobody's, one of a link and one of the world: the address towards them is the interface's own.
 _OF_THE_LINK, _OF_THE_WORLD = "ff12::6c61:6273", "ff1e::6c61:6273"
 _INDEX = struct.Struct("@I")
+KEPT_FOR = 1.0  # seconds: some ask for each of a thousand members, and to look takes several system calls an interface
 
 
 class Link(NamedTuple):
@@ -44,8 +46,19 @@ class Link(NamedTuple):
         return f"{GROUP}%{self.number}"
 
 
+_kept: Tuple[float, List[Link]] = (0.0, [])  # until when, and which; replaced as a whole, by any thread
+
+
 def links() -> List[Link]:
-    """The interfaces with IPv6, without loopback; asks nobody."""
+    """The interfaces with IPv6, without loopback, as they were a second ago or are now; asks nobody."""
+    global _kept
+    now = time.monotonic()
+    if now >= _kept[0]:
+        _kept = now + KEPT_FOR, _links_now()
+    return _kept[1]
+
+
+def _links_now() -> List[Link]:
     found = []
     for index, _ in _interfaces()[:LINKS_MAX]:
         lasting, own = _own_address(_OF_THE_WORLD, index) or "", _own_address(_OF_THE_LINK, index)
