@@ -63,6 +63,11 @@ class Door:
         if self._opened is not None:
             self._opened.endpoint.send_lone(address, message)
 
+    def join_groups(self) -> None:
+        """Hear the questions of IPv6 there on every link of the moment."""
+        if self._opened is not None:
+            self._opened.datagrams.join_groups()
+
     def next_deadline(self) -> float:
         """When `turn` is to be called even if nothing comes."""
         return self._try_at if self._opened is None else self._opened.endpoint.next_deadline()

@@ -127,6 +127,7 @@ class Links(Face):
     # ---- on the network thread
 
     def _ask_groups(self, port: int, message: bytes) -> None:
+        self._door.join_groups()
         for group in self._network.datagrams.join_groups():
             self._network.endpoint.send_lone((group, port), message)
 
