@@ -1037,7 +1037,7 @@ def test_d09_source_port_0_and_the_own_address_get_no_answer():
         seen, sent = [], []
         endpoint, datagrams = node._network.endpoint, node._network.datagrams
         receive, send = endpoint.receive, datagrams.send
-        endpoint.receive = lambda data, size, source, now: (seen.append(source), receive(data, size, source, now))
+        endpoint.receive = lambda data, size, source, *more: (seen.append(source), receive(data, size, source, *more))
         datagrams.send = lambda batch, now: (sent.append(batch.address), send(batch, now))[1]
         try:
             raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP)

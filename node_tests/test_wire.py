@@ -103,7 +103,7 @@ def test_a_place_that_no_packet_can_have_is_malformed(first, floor, index):
         wire.decode_data_header(memoryview(wire.DATA_HEADER.pack(*fields)))
     run = bulk(0, [bytes(100)] * 5, wire.BatchHead(b"a" * 8, first, floor, 0, 100))
     if not index:
-        assert wire.decode_bulk_run(memoryview(b"".join(run)), 140) is None
+        assert run_in(b"".join(run), 140) is None
 
 
 def sealed(datagram):
@@ -154,6 +154,13 @@ def datagrams_of(headers, payloads):
     return [bytes(headers[size * index : size * (index + 1)]) + payload for index, payload in enumerate(payloads)]
 
 
+def run_in(datagrams, segment_size):
+    """The run at the front of datagrams that lie one behind the other, as an endpoint looks for it."""
+    starts = range(0, len(datagrams), segment_size)
+    headers = b"".join(datagrams[at : at + wire.DATA_HEADER_SIZE] for at in starts)
+    return wire.decode_bulk_run(headers, len(datagrams) - starts[-1] - wire.DATA_HEADER_SIZE, segment_size)
+
+
 def bulk(start, payloads, head=HEAD):
     return datagrams_of(wire.bulk_headers(head, start, len(payloads), len(payloads[-1])), payloads)
 
@@ -181,10 +188,10 @@ def test_headers_of_bulk_cover_themselves():
 def test_a_run_is_found_by_its_first_header(start):
     payloads = [bytes([index]) * 100 for index in range(5)] + [b"end"]
     datagrams = bulk(start, payloads)
-    run = wire.decode_bulk_run(memoryview(b"".join(datagrams)), 140)
+    run = run_in(b"".join(datagrams), 140)
     assert run == wire.BulkRun(HEAD, start, 6, 503)
     other = bulk(0, payloads[:3], HEAD._replace(first=HEAD.first + 6))
-    run = wire.decode_bulk_run(memoryview(b"".join(datagrams[:5] + other)), 140)
+    run = run_in(b"".join(datagrams[:5] + other), 140)
     assert run == wire.BulkRun(HEAD, start, 5, 500)
 
 
@@ -197,15 +204,15 @@ def test_what_is_not_a_run_is_none():
         datagrams_of(wire.data_headers(HEAD, payloads), payloads),
         datagrams[:1],
     ):
-        assert wire.decode_bulk_run(memoryview(b"".join(wrong)), 140) is None
+        assert run_in(b"".join(wrong), 140) is None
     whole = b"".join(datagrams)
     for at in (*range(40), *range(3 * 140, 3 * 140 + 40)):
         damaged = bytearray(whole)
         damaged[at] ^= 1
-        run = wire.decode_bulk_run(memoryview(damaged), 140)
+        run = run_in(damaged, 140)
         assert run is None or run.packets == 3  # those before the damage
-    assert wire.decode_bulk_run(memoryview(whole), 139) is None
-    assert wire.decode_bulk_run(memoryview(whole[:-100]), 140) is None
+    assert run_in(whole, 139) is None
+    assert run_in(whole[:-100], 140) is None
 
 
 @pytest.mark.parametrize("ranges", [[(5, 4)], [(1, 9), (5, 7)], [(1, 3), (3, 5)]])

@@ -324,7 +324,8 @@ class NetworkThread:
         size = 0
         for data, segment_size, address in self.datagrams.arrivals(READS_PER_TURN):
             # The clock is read after each read: a common one would spoil the round-trip samples.
-            endpoint.receive(data, segment_size, address, clock())
+            cuts = self.datagrams.cuts(segment_size)
+            endpoint.receive(data, segment_size, address, clock(), cuts)
             size += len(data)
             if size >= READ_PER_TURN_MAX:
                 return

@@ -17,7 +17,7 @@ from protocol import mishaps
 from protocol.addresses import EVERY_ADDRESS, shown
 from protocol.fields import Address, Buffer
 from protocol.transport.flight import Batch
-from protocol.transport.packets import DATAGRAM_SIZE_MAX
+from protocol.transport.packets import DATAGRAM_SIZE_MAX, Cuts, cuts_of
 from protocol.transport.recovery import SEGMENTS_MAX
 from sockets import groups
 from sockets.border import Border, socket_at
@@ -28,6 +28,7 @@ SOCKET_BUFFER_SIZE = 4 << 20  # asked for; a machine may give 208 KiB, and that 
 READ_SIZE_MAX = 1 << 16  # bytes that one read may bring
 MERGED_MAX = 128 << 10  # bytes of a run that is handed on at once
 MERGED_SIZE_LEAST = 1000  # bytes: smaller datagrams are no data
+CUTS_MAX = 4  # sizes of datagrams for which the views of the buffer are kept
 NO_OFFLOAD = "RDT_NO_OFFLOAD"  # set in the environment: one datagram a system call, as where there is no offload
 GSO_PAUSE = 600.0  # seconds that a destination goes without segmentation after it failed there
 GSO_PAUSES_MAX = 1024
@@ -113,6 +114,7 @@ class Datagrams:
         self.stats: Counter[str] = collections.Counter()
         self.is_full = False  # the send that was refused last waits for the socket to be writable
         self._view = memoryview(bytearray(MERGED_MAX + READ_SIZE_MAX))
+        self._cuts: Dict[int, Cuts] = {}  # by the size of a datagram
         self._ahead: Optional[Tuple[int, int, int, Address]] = None  # read, and not part of the run before it
         self._is_drained = False  # the last read found nothing
         self._has_sendmsg = hasattr(self.socket, "sendmsg")
@@ -123,6 +125,7 @@ class Datagrams:
             and sys.platform.startswith("linux")
         )
         self._merges = self._segments and _set(self.socket, socket.IPPROTO_UDP, UDP_GRO, 1)
+        self._control_size, self._last_control = 0, []  # type: int, List[Tuple[int, int, bytes]]
         self._unsegmented: Dict[Address, float] = {}  # destinations where segmentation failed, and until when it rests
 
         self._sources: Dict[str, List[Any]] = {}  # what goes with a question to a group of IPv6
@@ -167,8 +170,9 @@ class Datagrams:
         to = self._border.outside(batch.address)
         if count > 1 and self._segments and self._unsegmented.get(batch.address, 0.0) <= now:
             try:
-                control = [(socket.IPPROTO_UDP, UDP_SEGMENT, _SEGMENT_SIZE.pack(batch.segment_size))]
-                self.socket.sendmsg(self._buffers(batch, start, count), control, 0, to)
+                # In one piece: to look at each buffer's argument takes sendmsg longer than all are copied.
+                datagrams = b"".join(self._buffers(batch, start, count))
+                self.socket.sendmsg((datagrams,), self._control(batch.segment_size), 0, to)
                 return count
             except OSError as error:
                 if error.errno not in (errno.EIO, errno.EINVAL, errno.EMSGSIZE):
@@ -180,6 +184,13 @@ class Datagrams:
         else:
             self.socket.sendto(b"".join(parts), to)
         return 1
+
+    def _control(self, segment_size: int) -> List[Tuple[int, int, bytes]]:
+        """Tells the system where to cut; made anew only where the size is another than the last time."""
+        if segment_size != self._control_size:
+            self._control_size = segment_size
+            self._last_control = [(socket.IPPROTO_UDP, UDP_SEGMENT, _SEGMENT_SIZE.pack(segment_size))]
+        return self._last_control
 
     @staticmethod
     def _buffers(batch: Batch, start: int, count: int) -> List[Buffer]:
@@ -226,6 +237,17 @@ class Datagrams:
             if next_size < segment_size:
                 break  # the last of a run may be shorter
         return self._view[start:stop], segment_size, address
+
+    def cuts(self, segment_size: int) -> Optional[Cuts]:
+        """Views of the buffer in which `receive` gives datagrams of that size: cut once, for all that will come."""
+        if segment_size < MERGED_SIZE_LEAST:
+            return None
+        found = self._cuts.get(segment_size)
+        if found is None:
+            if len(self._cuts) >= CUTS_MAX:
+                self._cuts.clear()
+            found = self._cuts[segment_size] = cuts_of(self._view, segment_size)
+        return found
 
     def has_read_ahead(self) -> bool:
         """Is there something that select does not know of?"""

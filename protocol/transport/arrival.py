@@ -31,13 +31,13 @@ class Arrival:
         self._liveness = liveness
         self._stats = stats  # of the endpoint: what was dropped, by cause
 
-    def on_run(self, run: BulkRun, datagrams: memoryview, frames: List[Frame], now: float) -> bool:
+    def on_run(self, run: BulkRun, payloads: List[memoryview], frames: List[Frame], now: float) -> bool:
         """A run of BULK packets, if it is just the next bytes of a frame's body; else False, and nothing happened."""
         head, first, numbers = run.head, run.head.first + run.start, self.acknowledging
         if not (numbers.largest < first and numbers.is_in_reach(first)):
             return False
         offset = head.offset + run.start * head.step
-        if not self._receiving.on_run(offset, run.size, datagrams, head.step, frames):
+        if not self._receiving.on_run(offset, run.size, payloads, head.step, frames):
             return False
         self._on_numbers(first, run.packets, head.first - head.floor, now)
         return True

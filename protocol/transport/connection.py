@@ -273,18 +273,18 @@ class Connection:
 
     # ---- received packets
 
-    def on_run(self, run: wire.BulkRun, datagrams: memoryview, now: float) -> None:
+    def on_run(self, run: wire.BulkRun, payloads: List[memoryview], now: float) -> None:
         """A run of BULK packets: at once when it is just the next bytes of a frame's body, else one by one."""
         frames: List[Frame] = []
         try:
-            is_taken = self.state is State.ESTABLISHED and self.arrival.on_run(run, datagrams, frames, now)
+            is_taken = self.state is State.ESTABLISHED and self.arrival.on_run(run, payloads, frames, now)
         except StreamViolation as violation:
             self._on_violation(violation, frames, now)
             return
         if is_taken:
             self._hand_out(frames, now)
         else:
-            for packet in run.one_by_one(datagrams):
+            for packet in run.one_by_one(payloads):
                 self.on_data(*packet, now)
 
     def on_data(self, number: int, oldest: int, offset: int, payload: memoryview, now: float) -> None:

@@ -257,27 +257,44 @@ class Endpoint:
 
     # ---- what arrives
 
-    def receive(self, buffer: memoryview, segment_size: int, address: Address, now: float) -> None:
-        """Take in one datagram, or several of `segment_size` bytes (the last may be shorter) from one address."""
+    def receive(
+        self, buffer: memoryview, segment_size: int, address: Address, now: float, cuts: Optional[wire.Cuts] = None
+    ) -> None:
+        """Take in one datagram, or several of `segment_size` bytes (the last may be shorter) from one address.
+
+        `cuts`: views of the memory where the buffer begins, if the caller keeps them: they cost as much as the rest.
+        """
         self.now = now
         if len(buffer) <= segment_size:
             self._receive_datagram(buffer, address, now)
             return
-        while len(buffer):
-            run = wire.decode_bulk_run(buffer, segment_size)
-            count = run.packets if run is not None else 1
-            front, buffer = buffer[: count * segment_size], buffer[count * segment_size :]
-            if run is None or not self._receive_run(run, front, address, now):
-                for start in range(0, len(front), segment_size):
-                    self._receive_datagram(front[start : start + segment_size], address, now)
+        count = -(-len(buffer) // segment_size)
+        last_length = len(buffer) - (count - 1) * segment_size - wire.DATA_HEADER_SIZE
+        if last_length <= 0:
+            self._receive_each(buffer, segment_size, address)
+            return
+        cuts = cuts or wire.cuts_of(buffer, segment_size)
+        headers, at = b"".join(cuts.headers[:count]), 0
+        while at < count:
+            run = wire.decode_bulk_run(headers, last_length, segment_size)
+            stop = at + (run.packets if run is not None else 1)
+            if run is None or not self._receive_run(run, cuts.payloads[at:stop], address):
+                self._receive_each(buffer[at * segment_size : stop * segment_size], segment_size, address)
+            headers, at = headers[(stop - at) * wire.DATA_HEADER_SIZE :], stop
 
-    def _receive_run(self, run: wire.BulkRun, datagrams: memoryview, address: Address, now: float) -> bool:
+    def _receive_each(self, buffer: memoryview, segment_size: int, address: Address) -> None:
+        for start in range(0, len(buffer), segment_size):
+            self._receive_datagram(buffer[start : start + segment_size], address, self.now)
+
+    def _receive_run(self, run: wire.BulkRun, payloads: List[memoryview], address: Address) -> bool:
         """Hand a run to its connection; False if there is none that takes it."""
         connection = self._by_local.get(run.head.connection_id)
         if connection is None or connection.address != address or not connection.remote_id:
             return False
         self._ready[connection] = None
-        connection.on_run(run, datagrams, now)
+        last_length = run.size - (run.packets - 1) * run.head.step
+        payloads[-1] = payloads[-1][:last_length]
+        connection.on_run(run, payloads, self.now)
         return True
 
     def _receive_datagram(self, datagram: memoryview, address: Address, now: float) -> None:

@@ -59,6 +59,8 @@ class PacketType(enum.IntEnum):
     FINAL = 12  # before each CLOSE: what its sender has taken in, and will not add to
 
 
+_BULK, _DATA = int(PacketType.BULK), int(PacketType.DATA)  # an enumeration's member costs as much as a call, each time
+
 PREFIX = struct.Struct(">IBBH")
 PREFIX_SIZE = PREFIX.size
 CHECKSUM = struct.Struct(">I")
@@ -354,7 +356,7 @@ def data_headers(head: BatchHead, payloads: Sequence[Buffer]) -> bytearray:
     view = memoryview(headers)
     for index, payload in enumerate(payloads):
         start, length = index * DATA_HEADER_SIZE, DATA_HEADER_SIZE + len(payload)
-        DATA_HEADER.pack_into(headers, start, 0, VERSION, PacketType.DATA, length, *head, index)
+        DATA_HEADER.pack_into(headers, start, 0, VERSION, _DATA, length, *head, index)
         checksum = zlib.crc32(payload, zlib.crc32(view[start + 4 : start + DATA_HEADER_SIZE]))
         CHECKSUM.pack_into(headers, start, checksum)
     return headers
@@ -380,7 +382,7 @@ def bulk_headers(head: BatchHead, index: int, count: int, last_length: int) -> b
 
 def _bulk_header(head: BatchHead, length: int) -> bytes:
     """Of a packet with no index: to be combined with `_bulk_series`."""
-    header = DATA_HEADER.pack(0, VERSION, PacketType.BULK, length, *head, 0)
+    header = DATA_HEADER.pack(0, VERSION, _BULK, length, *head, 0)
     return CHECKSUM.pack(zlib.crc32(header[_COVERED])) + header[4:]
 
 
@@ -400,41 +402,65 @@ class BulkRun(NamedTuple):
     packets: int
     size: int  # bytes of payload in all
 
-    def one_by_one(self, datagrams: memoryview) -> Iterator[Tuple[int, int, int, memoryview]]:
+    def one_by_one(self, payloads: Sequence[memoryview]) -> Iterator[Tuple[int, int, int, memoryview]]:
         """Its packets as they would have come alone: (number, oldest, offset, payload)."""
         head, oldest = self.head, self.head.first - self.head.floor
-        starts = range(DATA_HEADER_SIZE, len(datagrams), DATA_HEADER_SIZE + head.step)
-        for index, start in enumerate(starts, self.start):
-            yield head.first + index, oldest, head.offset + index * head.step, datagrams[start : start + head.step]
+        for index, payload in enumerate(payloads, self.start):
+            yield head.first + index, oldest, head.offset + index * head.step, payload
 
 
-def decode_bulk_run(datagrams: memoryview, segment_size: int) -> Optional[BulkRun]:
-    """What lies at the front of datagrams of one size (the last may be shorter), if it is a run; else None.
+class Cuts(NamedTuple):
+    """Where in a buffer of datagrams of one size each one's header and payload lie."""
 
-    A run's headers are the ones that its first header makes one expect: so no other is parsed or checked.
+    headers: List[memoryview]
+    payloads: List[memoryview]
+
+
+def cuts_of(buffer: memoryview, segment_size: int) -> Cuts:
+    """Views that are good for whatever datagrams of that size stand in the buffer, as long as it is the same memory."""
+    starts = range(0, len(buffer) - DATA_HEADER_SIZE, segment_size)
+    return Cuts(
+        [buffer[at : at + DATA_HEADER_SIZE] for at in starts],
+        [buffer[at + DATA_HEADER_SIZE : at + segment_size] for at in starts],
+    )
+
+
+def decode_bulk_run(headers: bytes, last_length: int, segment_size: int) -> Optional[BulkRun]:
+    """What lies at the front of datagrams of one size, if it is a run; else None, as of a datagram alone.
+
+    Their headers lie here, one behind the other; the last datagram has `last_length` bytes of payload. A run's headers
+    are the ones that its first header makes one expect: so no other is parsed or checked.
     """
-    if len(datagrams) <= segment_size or segment_size <= DATA_HEADER_SIZE:
-        return None
-    fields = DATA_HEADER.unpack_from(datagrams)
+    total = len(headers) // DATA_HEADER_SIZE
+    fields = DATA_HEADER.unpack_from(headers)
     head, index = BatchHead(*fields[4:9]), fields[9]
-    if fields[2] != PacketType.BULK or head.step != segment_size - DATA_HEADER_SIZE:
+    if total < 2 or fields[2] != _BULK or head.step != segment_size - DATA_HEADER_SIZE:
         return None
-    headers = [datagrams[at : at + DATA_HEADER_SIZE] for at in range(0, len(datagrams), segment_size)]
-    count, shared = len(headers), headers[0][_HEAD]
-    if headers[-1][_HEAD] != shared:  # the packets behind are another batch's; from where on?
-        low, count = 1, count - 1
-        while low < count:
-            middle = (low + count) // 2
-            low, count = (middle + 1, count) if headers[middle][_HEAD] == shared else (low, middle)
-    size = min(len(datagrams), count * segment_size) - count * DATA_HEADER_SIZE
-    last_length = size - (count - 1) * head.step
+    count = _alike(headers, total)
+    if count < total:
+        headers, last_length = headers[: count * DATA_HEADER_SIZE], head.step
     if not 0 < last_length <= head.step or index + count > BATCH_PACKETS_MAX:
         return None
     if not head.floor <= head.first <= PACKET_NUMBER_MAX - BATCH_PACKETS_MAX:
         return None
-    if b"".join(headers[:count]) != bulk_headers(head, index, count, last_length):
+    if headers != bulk_headers(head, index, count, last_length):
         return None
-    return BulkRun(head, index, count, size)
+    return BulkRun(head, index, count, (count - 1) * head.step + last_length)
+
+
+def _alike(headers: bytes, total: int) -> int:
+    """How many of so many headers may be of one batch: behind them those of another begin."""
+    shared = headers[_HEAD]
+    low, high = 1, total
+    last = (total - 1) * DATA_HEADER_SIZE
+    if headers[last + _HEAD.start : last + _HEAD.stop] == shared:
+        return total
+    while low < high:
+        middle = (low + high) // 2
+        at = middle * DATA_HEADER_SIZE
+        is_alike = headers[at + _HEAD.start : at + _HEAD.stop] == shared
+        low, high = (middle + 1, high) if is_alike else (low, middle)
+    return low
 
 
 def _bulk_checksum(datagram: memoryview) -> int:

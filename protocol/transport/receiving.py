@@ -9,12 +9,12 @@ from typing import Dict, List, Optional
 
 from protocol.buffers import BufferPool
 from protocol.transport.frames import FRAME_COST, FRAMES_WAITING_MAX, Frame, Framer, StreamViolation
-from protocol.transport.packets import DATA_HEADER_SIZE
 from protocol.transport.ranges import RangeSet
 
 RECEIVE_WINDOW_INITIAL = 64 << 10  # 2,048 strangers then hold 128 MiB at most
 RECEIVE_WINDOW_MAX = 4 << 20  # one reader that stopped holds no more
 GAPS_MAX = 1024  # runs of bytes that may wait for what is missing before them
+JOINED_BELOW = 8 << 10  # bytes: to join smaller payloads and copy them once more costs less than to assign each
 RUN_SIZE_LEAST = 512  # bytes that a waiting run has on average, or there may be only GAPS_MAX of them
 
 
@@ -81,16 +81,18 @@ class ReceiveStream:
                 self._held.add(a, b)
             self._drain(frames)
 
-    def on_run(self, offset: int, size: int, datagrams: memoryview, step: int, frames: List[Frame]) -> bool:
-        """Take in the payloads at the ends of a run's datagrams, if they are the next bytes of a body; else False."""
+    def on_run(self, offset: int, size: int, payloads: List[memoryview], step: int, frames: List[Frame]) -> bool:
+        """Take in payloads of so many bytes, the last of the rest, if they are the next bytes of a body; else False."""
         if offset != self.next_offset or self._held or offset + size > self.credit:
             return False
         body = self.framer.place(size)
         if body is None:
             return False
-        payloads = range(DATA_HEADER_SIZE, len(datagrams), DATA_HEADER_SIZE + step)
-        for start, at in zip(payloads, range(0, size, step)):
-            body[at : at + step] = datagrams[start : start + step]
+        if step < JOINED_BELOW:
+            body[:] = b"".join(payloads)
+        else:
+            for at, payload in zip(range(0, size, step), payloads):
+                body[at : at + step] = payload
         self.next_offset += size
         self.framer.filled(size, frames)
         return True

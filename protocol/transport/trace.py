@@ -218,10 +218,12 @@ class TracedEndpoint(Endpoint):
             wire_id, fields = packet_fields(parts[0], sum(map(len, parts)))
             yield self._packet_line(now, "sent", batch.address, wire_id, fields)
 
-    def receive(self, buffer: memoryview, segment_size: int, address: Address, now: float) -> None:
+    def receive(
+        self, buffer: memoryview, segment_size: int, address: Address, now: float, cuts: Optional[wire.Cuts] = None
+    ) -> None:
         datagrams = [buffer[start : start + segment_size] for start in range(0, len(buffer), segment_size)]
         self._write("".join(self._received_line(datagram, address, now) for datagram in datagrams))
-        super().receive(buffer, segment_size, address, now)
+        super().receive(buffer, segment_size, address, now, cuts)
 
     def _received_line(self, datagram: memoryview, address: Address, now: float) -> str:
         try:
