@@ -5,7 +5,6 @@ import math
 import pytest
 
 from protocol.transport.pacing import BURST_NEAR_PART, PACING_CATCH_UP, PACING_QUANTUM, ROOM_NEAR, Pacer
-from protocol.transport.packets import BATCH_PACKETS_MAX
 from protocol.transport.recovery import SEGMENTS_MAX, RttEstimator
 
 FAR, NEAR, LOOPBACK = 0.05, 0.005, 0.0002  # round trips, seconds
@@ -26,7 +25,7 @@ def pacer(round_trip):
         (FAR, WINDOW, RATE * PACING_QUANTUM / SIZE),
         (NEAR, 100_000, BURST_NEAR_PART * 100_000 / SIZE),
         (NEAR, WINDOW, SEGMENTS_MAX),
-        (LOOPBACK, WINDOW, BATCH_PACKETS_MAX),
+        (LOOPBACK, WINDOW, 4 * SEGMENTS_MAX),
     ],
 )
 def test_a_batch_is_a_quantum_far_a_part_of_the_window_near_and_the_most_on_loopback(round_trip, window, packets):

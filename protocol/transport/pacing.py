@@ -21,6 +21,7 @@ BURST_NEAR_PART = 1 / 4  # of the window: there a batch may have as much, for sm
 ROOM_NEAR = 22  # packets that are waited for there, within that part
 PACING_CATCH_UP = 0.004  # seconds that a late timer may make up for
 UNPACED_SIZE = 1100 << 10  # bytes that leave in one batch where nothing is paced: a piece of 1 MiB and its headers
+UNPACED_PACKETS_MAX = BATCH_PACKETS_MAX // SEGMENTS_MAX * SEGMENTS_MAX  # in it: as many as whole sends take
 UNPACED_RTT = 0.002  # seconds: on a shorter path timers are too coarse, and the window is pacing enough
 
 
@@ -54,7 +55,7 @@ class Pacer:
         A batch costs its ends as much as twenty packets in it: thirty nodes of a class on one machine need large ones.
         """
         if self._rtt.smoothed < UNPACED_RTT:
-            burst = min(UNPACED_SIZE // size, BATCH_PACKETS_MAX)
+            burst = min(UNPACED_SIZE // size, UNPACED_PACKETS_MAX)
         else:
             share = BURST_NEAR_PART * window if self._rtt.minimum < NEAR_RTT else rate * PACING_QUANTUM
             burst = min(max(2, int(share / size)), SEGMENTS_MAX, DATAGRAM_SIZE_MAX // size)
