@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from protocol.addresses import NETWORK_SHARE
 from protocol.transport.admission import (
     CONNECTIONS_PER_HOST_MAX,
     COOKIE_SLOT,
@@ -65,6 +66,23 @@ def test_a_flood_from_one_host_uses_up_its_own_cookies_only():
     given = [admission.new_cookie(INIT, HERE, 1.0) for _ in range(2 * COOKIES_PER_HOST_PER_SECOND)]
     assert sum(cookie is not None for cookie in given) == COOKIES_PER_HOST_PER_SECOND
     assert admission.new_cookie(INIT, ELSEWHERE, 1.0) is not None
+
+
+def test_a_flood_from_all_addresses_of_one_ipv6_network_uses_up_what_ten_hosts_have():
+    admission = door()
+    most = COOKIES_PER_HOST_PER_SECOND * NETWORK_SHARE
+    given = [admission.new_cookie(INIT, (f"2001:db8::{n:x}", 5), 1.0) for n in range(1, 2 * most)]
+    assert sum(cookie is not None for cookie in given) == most
+    assert admission.new_cookie(INIT, ("2001:db8:0:1::1", 5), 1.0) is not None
+
+
+def test_who_has_most_is_an_ipv6_network_and_in_a_room_that_is_one_it_is_a_machine():
+    flood = [Line((f"2001:db8::{n:x}", 5), 90.0 + n / 10) for n in range(1, 9)]
+    lines = [*flood, *(Line((f"fd00::{n}", 5)) for n in range(1, 4)), Line(("fd00::1", 6))]
+    assert door(lines, len(lines)).refusal(("fd00::9", 5), lines, 100.0) == "" and flood[0].reason
+    room = lines[-4:]
+    assert door(room, len(room)).refusal(("fd00::9", 5), room, 100.0) == ""
+    assert [each.address for each in room if each.reason] == [("fd00::1", 5)]
 
 
 def test_while_there_is_room_nobody_gives_way():

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol.fairness import SERVED_MAX, STALE_ENTRIES_MAX, FairRecords, FairShares, FairTurns
+from protocol.fairness import SERVED_MAX, STALE_ENTRIES_MAX, FairHosts, FairRecords, FairShares, FairTurns
 
 
 def take(shares, person, cost=1):
@@ -45,6 +45,62 @@ def test_equals_do_not_take_from_each_other_in_turn():
         assert take(shares, person)
     assert not take(shares, "a") and not take(shares, "b")
     assert (shares.held("a"), shares.held("b")) == (2, 2)
+
+
+def holding(held):
+    shares = FairHosts(sum(held.values()))
+    for host, cost in held.items():
+        shares.take(host, cost)
+    return shares
+
+
+@pytest.mark.parametrize(
+    ("held", "host", "loser"),
+    [
+        ({"10.0.0.1": 3, "10.0.0.2": 1}, "10.0.0.3", "10.0.0.1"),
+        ({"10.0.0.1": 1, "10.0.0.2": 1}, "10.0.0.3", "10.0.0.3"),
+        ({"fd00::1": 1, "fd00::2": 2, "10.0.0.1": 2}, "10.0.0.2", "fd00::2"),  # the network has most
+        ({"fd00::1": 1, "fd00::2": 1, "10.0.0.1": 2}, "fd00::3", "fd00::3"),  # it is its own network, all equal there
+        ({"fd00::1": 1, "fd00::2": 3, "10.0.0.1": 2}, "fd00::3", "fd00::2"),
+        ({"fd00::1": 1, "fd00::2": 1, "10.0.0.1": 5}, "fd00::3", "10.0.0.1"),
+        ({"fd00::1": 2, "fd00:0:0:1::1": 3}, "fd00::2", "fd00::1"),  # not from another network that has as much
+        ({"fe80::1%eth0": 3, "fe80::1%eth1": 1}, "fe80::9%eth1", "fe80::1%eth0"),
+        ({b"node": 2, "fd00::1": 1}, "fd00::2", "fd00::2"),
+    ],
+)
+def test_of_hosts_the_network_with_most_gives_way_and_in_it_the_host(held, host, loser):
+    shares = holding(held)
+    assert shares.gives_way(host) == loser
+    for each, cost in held.items():
+        shares.give_back(each, cost)
+    assert shares.total == 0 and not shares._hosts and shares.gives_way(host) is None
+
+
+def test_a_thousand_addresses_of_one_machine_take_no_more_than_its_share_from_the_others():
+    shares = FairHosts(100)
+    held = []
+    for host in [f"10.0.0.{n}" for n in range(50)] + [f"2001:db8::{n:x}" for n in range(1, 1001)]:
+        who = shares.gives_way(host)
+        if who is not None and who != host:
+            shares.give_back(who)
+            held.remove(who)
+        if who != host:
+            shares.take(host)
+            held.append(host)
+    assert sum("." in host for host in held) == 50 and len(held) == 100
+    assert shares.gives_way("10.0.1.1") in held[50:], "whoever comes later has a place"
+
+
+def test_a_share_is_held_by_a_host_of_a_network_that_holds_one():
+    shares = holding({"fd00::1": 6, "fd00::2": 2, "10.0.0.1": 4, "10.0.0.2": 1})
+    assert [shares.holds_its_share(host) for host in ("fd00::1", "fd00::2", "10.0.0.1", "10.0.0.2")] == [1, 0, 0, 0]
+
+
+def test_what_is_remembered_of_hosts_is_shared_between_networks():
+    records = FairRecords(4, is_of_hosts=True)
+    for number, host in enumerate(["fd00::1", "fd00::2", "fd00::3", "10.0.0.1", "10.0.0.2"]):
+        records.put(host, number, "kept")
+    assert {host for host, _, _ in records.all()} == {"fd00::2", "fd00::3", "10.0.0.1", "10.0.0.2"}
 
 
 def test_nobody_gives_way_for_what_is_larger_than_the_whole():

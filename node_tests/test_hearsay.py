@@ -6,6 +6,7 @@ import math
 import random
 from typing import Any, List
 
+from protocol.addresses import NETWORK_SHARE
 from protocol.credit import QUERY_SIZE
 from protocol.hearsay import ADDRESSES_MAX, DIAL_TIME, HOST_UNANSWERED_MAX, KEPT, MINUTE, PROVEN_TIME, Hearsay
 from protocol.membership.queries import Prober
@@ -88,6 +89,17 @@ def test_all_ports_of_one_host_together_get_no_more_than_ten_silent_nodes_would(
     assert sum(hearsay.may_dial(address, 1.0) for address in ports) == HOST_UNANSWERED_MAX
     hearsay.on_answer(ports[500], 2.0)
     assert hearsay.may_dial(ports[500], 3.0) == math.inf and hearsay.may_dial(ports[501], 3.0) == 0
+
+
+def test_all_addresses_of_one_ipv6_network_together_get_what_ten_hosts_would():
+    hearsay = Hearsay()
+    hosts = [(f"2001:db8::{number:x}", 7000) for number in range(1, 1001)]
+    assert sum(hearsay.may_dial(address, 1.0) for address in hosts) == HOST_UNANSWERED_MAX * NETWORK_SHARE
+    assert hearsay.is_used_up(hosts[-1], 1.0) and not hearsay.may_send(hosts[-1], 1.0)
+    assert hearsay.may_dial(("2001:db8:0:1::1", 7000), 1.0) == 3
+    assert sum(hearsay.may_dial(("2001:db8:0:2::1", port), 1.0) for port in range(2000, 3000)) == HOST_UNANSWERED_MAX
+    hearsay.on_answer(hosts[500], 2.0)
+    assert hearsay.may_dial(hosts[500], 3.0) == math.inf and hearsay.may_dial(hosts[501], 3.0) == 0
 
 
 def test_nodes_of_this_machine_share_no_count():

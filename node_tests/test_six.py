@@ -12,7 +12,7 @@ import pytest
 
 import rdt
 from node_tests.stage.lab import MIB, Lab, content
-from protocol.addresses import is_loopback, is_of_link, may_contact, seen_from, shown
+from protocol.addresses import is_loopback, is_of_link, may_contact, network_of, seen_from, shown
 from protocol.fields import AddressField, Reader
 from protocol.results import ChatReceived, DownloadDone, SupernodeChanged
 from protocol.transport.flight import Batch
@@ -56,6 +56,12 @@ def test_near_is_the_same_48_and_an_address_of_one_link_is_no_hearsay():
     assert not may_contact(("ff12::1", 6020), []) and not may_contact(("::", 6020), [])
     assert not may_contact(("fe80::1", 6020), []) and may_contact(("fe80::1%eth0", 6020), [])
     assert [is_of_link(ip) for ip in ("fe80::1", "FEBF::1", "fec0::1", "fd00::1", "10.0.0.7")] == [1, 1, 0, 0, 0]
+
+
+def test_what_one_machine_can_have_all_addresses_of_is_a_network_of_64_bits():
+    assert network_of("2001:db8:1:2:3::4") == network_of("2001:DB8:1:2::") == "2001:db8:1:2::/64"
+    assert network_of("fe80::1%eth0") == "fe80::/64%eth0" != network_of("fe80::1%eth1")
+    assert [network_of(ip) for ip in ("10.0.0.7", "::1", "", "lab:7")] == ["10.0.0.7", "::1", "", "lab:7"]
 
 
 def test_an_interface_is_told_to_nobody():

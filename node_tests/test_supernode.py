@@ -13,6 +13,7 @@ from node_tests.stage.amounts import amount
 from node_tests.stage.stranger import Stranger, obeyed_by_all
 from node_tests.stage.stub_node import PORT, Lab, StubNode, share
 from protocol import messages
+from protocol.addresses import NETWORK_SHARE
 from protocol.membership.proofs import node_id_of, random_bytes
 from protocol.messages import NO_NODE, ListPage, ListRequest, Offer, Relay, Search, SharesWanted, encode
 from protocol.ruling import doubt as doubt_room
@@ -573,6 +574,19 @@ def test_when_all_places_to_wait_are_taken_who_has_most_of_them_comes_again() ->
     assert rates.put_off(waiting("10.0.0.2", 10000)) == waiting("10.0.0.1", JOINS_WAITING_MAX - 1)
     assert len(rates) == JOINS_WAITING_MAX and rates.next(0.0) is None and not rates.has_turn("10.0.0.3", 1.0)
     assert rates.next(1.0) == waiting("10.0.0.2", 10000) and rates.next(1.0) == waiting("10.0.0.1", 0)
+
+
+def test_all_addresses_of_an_ipv6_network_are_ten_newcomers_hosts_and_have_one_turn() -> None:
+    rates = Admission(0.0)
+    assert sum(rates.admits(f"2001:db8::{n:x}", True, 0.0) for n in range(1, 2000)) == 64 * NETWORK_SHARE
+    assert rates.admits("2001:db8:0:1::1", True, 0.0) and not rates.admits("2001:db8::1", True, 0.0)
+    while rates.has_turn("2001:db8::1", 0.0):
+        pass
+    hosts = ["2001:db8::1", "2001:db8::1", "2001:db8::2", "2001:db8::3", "10.0.0.1", "10.0.0.1"]
+    for link, host in enumerate(hosts):
+        assert rates.put_off(Waiting(link, (host, 1), None)) is None
+    served = [waiting.address[0] for waiting in iter(lambda: rates.next(1.0), None)]
+    assert served == ["10.0.0.1", "2001:db8::2", "10.0.0.1", "2001:db8::1", "2001:db8::3", "2001:db8::1"]
 
 
 def test_members_that_come_back_are_no_newcomers() -> None:

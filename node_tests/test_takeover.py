@@ -632,6 +632,20 @@ def test_one_machine_that_comes_and_goes_pushes_no_other_machines_place_out() ->
     assert ("10.0.0.1", PORT) in lost.some(2, random.Random(1))
 
 
+def test_the_addresses_of_one_ipv6_network_push_out_each_other_and_are_looked_at_in_turn_with_all() -> None:
+    lost = LostPlaces([(f"10.0.0.{number}", PORT) for number in range(1, 9)], limit=16)
+    for number in range(1, 1001):
+        lost.add((f"2001:db8::{number:x}", PORT))
+    assert len(lost) == 16 and ("10.0.0.1", PORT) in lost
+    assert lost.latest(8) == [(f"2001:db8::{number:x}", PORT) for number in range(993, 1001)]
+    assert sum("." in place[0] for place in lost.some(9, random.Random(1))) == 8
+
+
+def test_where_as_many_machines_were_lost_as_there_is_room_for_the_oldest_place_goes() -> None:
+    lost = LostPlaces([(f"10.0.0.{number}", PORT) for number in range(1, 6)], limit=4)
+    assert [ip for ip, _ in lost] == ["10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5"]
+
+
 def test_a_place_counts_once_and_not_when_somebody_is_there_again() -> None:
     lost = LostPlaces([*places("10.0.0.1", 3), *places("10.0.0.1", 1), NOWHERE])
     assert list(lost) == [("10.0.0.1", 5001), ("10.0.0.1", 5002), ("10.0.0.1", 5000)]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from typing import Sequence
 
 from protocol.fields import Address
 
 EVERY_ADDRESS = "0.0.0.0"  # where a socket is bound that listens at all addresses of its machine, of IPv6 as well
+NETWORK_SHARE = 10  # hosts that an IPv6 network of 64 bits counts as: one machine may have it all, or a whole room
 PORT_MIN = 1024  # a roster may not send us to a system service
 
 _PRIVATE_BLOCKS = "10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 169.254.0.0/16 127.0.0.0/8 198.18.0.0/15 fc00::/7 fe80::/10"
@@ -28,6 +30,22 @@ def is_of_link(ip: str) -> bool:
 def is_loopback(ip: str) -> bool:
     """Is it this machine's own? A rule on the text: it is asked in a flood, too, and nothing need be parsed there."""
     return ip.startswith("127.") or ip == "::1"
+
+
+@functools.lru_cache(4096)
+def network_of(ip: str) -> str:
+    """What one machine can have all addresses of: that very address of IPv4, a network of 64 bits of IPv6.
+
+    (RFC 7421 §4: nothing longer is given to a link, and a machine takes any of 2^64 addresses there.)
+    """
+    if ":" not in ip or is_loopback(ip):
+        return ip
+    host, _, interface = ip.partition("%")
+    try:
+        first = ipaddress.IPv6Address(host).packed[:8]
+    except ValueError:
+        return ip
+    return f"{ipaddress.IPv6Address(first + bytes(8))}/64{interface and '%'}{interface}"
 
 
 def may_contact(address: Address, near: Sequence[str]) -> bool:

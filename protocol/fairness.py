@@ -12,6 +12,9 @@ The *cost* of one is what it takes away from all others: bytes of memory, places
     who = shares.gives_way(person, cost)    # None: there is room; somebody else: take one back from it; itself: refuse
     shares.take(person, cost) ; shares.give_back(person, cost)
 
+A machine with IPv6 has 2^64 addresses, and all machines of a room have theirs in one such network. So where a person is
+a host, `FairHosts` shares between networks first, and between the hosts of one where that one has to give way.
+
 Time is nothing that one could take back. Where work waits, `FairTurns` says whose is done next.
 
 Pure, and what is held is held by the caller: this module only counts, and says whose turn it is to lose something.
@@ -23,8 +26,9 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from typing import Any, Dict, Hashable, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Hashable, Iterator, List, Optional, Tuple, Union
 
+from protocol.addresses import network_of
 from protocol.latest import Latest
 
 STALE_ENTRIES_MAX = 100  # of the heap, beside one for each person, until they are tidied away together
@@ -105,11 +109,58 @@ class FairShares:
             heapq.heapify(self._heap)
 
 
+class FairHosts:
+    """The same of hosts, by IP: how much each network holds (`protocol/addresses.py`), and each host of it."""
+
+    def __init__(self, limit: int) -> None:
+        self._networks = FairShares(limit)
+        self._hosts: Dict[Hashable, FairShares] = {}  # of the networks that are more than one address
+
+    @property
+    def total(self) -> int:
+        return self._networks.total
+
+    def gives_way(self, host: Hashable, cost: int = 1) -> Optional[Hashable]:
+        """The host that has to give something back before this one may take so much; see FairShares."""
+        network = _network_of(host)
+        who = self._networks.gives_way(network, cost)
+        if who == network and network in self._hosts:
+            return self._hosts[network].gives_way(host, cost)
+        if who == network:
+            return host
+        return self._hosts[who].greediest() if who in self._hosts else who
+
+    def holds_its_share(self, host: Hashable) -> bool:
+        """Does its network hold as much as each would if all had the same, and it as much as each there, or more?"""
+        network = _network_of(host)
+        is_great = self._networks.holds_its_share(network)
+        return is_great and (network not in self._hosts or self._hosts[network].holds_its_share(host))
+
+    def take(self, host: Hashable, cost: int = 1) -> None:
+        network = _network_of(host)
+        self._networks.take(network, cost)
+        if network != host:
+            self._hosts.setdefault(network, FairShares(0)).take(host, cost)
+
+    def give_back(self, host: Hashable, cost: int = 1) -> None:
+        network = _network_of(host)
+        self._networks.give_back(network, cost)
+        if network != host:
+            self._hosts[network].give_back(host, cost)
+            if not self._hosts[network].total:
+                del self._hosts[network]
+
+
+def _network_of(host: Hashable) -> Hashable:
+    """Some persons among the hosts are known by something else: each is a network of its own."""
+    return network_of(host) if isinstance(host, str) else host
+
+
 class FairRecords:
     """What is remembered of each person, under keys; when it is full, who has most loses what it used longest ago."""
 
-    def __init__(self, limit: int) -> None:
-        self._shares = FairShares(limit)
+    def __init__(self, limit: int, is_of_hosts: bool = False) -> None:
+        self._shares: Union[FairShares, FairHosts] = FairHosts(limit) if is_of_hosts else FairShares(limit)
         self._by_person: Dict[Hashable, Dict[Any, Any]] = {}
 
     def __len__(self) -> int:

@@ -21,7 +21,7 @@ import math
 from collections import OrderedDict
 from typing import List, Optional
 
-from protocol.addresses import is_loopback
+from protocol.addresses import NETWORK_SHARE, is_loopback, network_of
 from protocol.fields import Address
 
 UNANSWERED_MAX = 3  # datagrams to one address in a minute (THREATS: request forgery)
@@ -138,13 +138,17 @@ class Hearsay:
         return count
 
     def _counted(self, place: Optional[_Place], address: Address, now: float) -> List[_Place]:
-        """The entries that count a datagram to this address: `place`, its own, and its host's; none without room."""
+        """What counts a datagram to this address: `place`, its own, its host's and network's; none without room."""
         if place is None:
             return []
         if is_loopback(address[0]):  # a whole lab runs on that host, and nobody who could be hurt
             return [place]
-        host = self._place((address[0], 0), self._host_max, now)
-        return [] if host is None else [place, host]
+        network = network_of(address[0])
+        found = [place, self._place((address[0], 0), self._host_max, now)]
+        if network != address[0]:
+            found.append(self._place((network, 0), self._host_max * NETWORK_SHARE, now))
+        counted = [each for each in found if each is not None]
+        return counted if len(counted) == len(found) else []
 
     def _place(self, address: Address, limit: int, now: float) -> Optional[_Place]:
         """The entry of this address; None when the table is full of addresses that are still counted."""

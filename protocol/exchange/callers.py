@@ -19,7 +19,7 @@ import math
 from typing import Callable, Dict, Iterator, List, Optional, Sequence
 
 from protocol.addresses import is_loopback
-from protocol.fairness import FairShares
+from protocol.fairness import FairHosts
 from protocol.fields import Address
 from protocol.messages import LinkHello
 
@@ -100,7 +100,7 @@ class Callers:
 
     def __init__(self) -> None:
         self._by_link: Dict[int, Caller] = {}
-        self._shares = FairShares(CALLERS_MAX)
+        self._shares = FairHosts(CALLERS_MAX)
 
     def __contains__(self, link: int) -> bool:
         return link in self._by_link

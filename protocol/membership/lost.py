@@ -11,10 +11,13 @@ Pure: no socket, no thread, no clock.
 
 from __future__ import annotations
 
+import collections
+import itertools
 import random
-from typing import Dict, Iterable, Iterator, List, Tuple
+from typing import Callable, Counter, Dict, Iterable, Iterator, List, Tuple
 
-from protocol.fairness import FairShares
+from protocol.addresses import network_of
+from protocol.fairness import FairHosts
 from protocol.fields import Address
 from protocol.messages import MEMBERS_MAX, NOWHERE
 
@@ -26,7 +29,7 @@ class LostPlaces:
 
     def __init__(self, places: Iterable[Address] = (), limit: int = LOST_PLACES_MAX) -> None:
         self._places: Dict[Address, None] = {}
-        self._shares = FairShares(limit)
+        self._shares = FairHosts(limit)
         for place in places:
             self.add(place)
 
@@ -45,10 +48,17 @@ class LostPlaces:
             return
         self.discard(place)
         host = self._shares.gives_way(place[0])
-        if host is not None:  # of its own ones, too, the oldest is worth least
-            self.discard(next(other for other in self._places if other[0] == host))
+        if host is not None:
+            self.discard(self._oldest_of(str(host)))
         self._places[place] = None
         self._shares.take(place[0])
+
+    def _oldest_of(self, host: str) -> Address:
+        """What is worth least: of that host, else of its network; where it has none, and nobody has two, of all."""
+        network = network_of(host)
+        of_host = (place for place in self._places if place[0] == host)
+        of_network = (place for place in self._places if network_of(place[0]) == network)
+        return next(itertools.chain(of_host, of_network, self._places))
 
     def discard(self, place: Address) -> None:
         """Somebody is there again."""
@@ -62,10 +72,16 @@ class LostPlaces:
 
     def some(self, count: int, rng: random.Random) -> List[Address]:
         """Some of all, machine by machine in turn: one that comes and goes a thousand times hides nobody else."""
-        turns: Dict[str, int] = {}
         places = rng.sample(list(self._places), len(self._places))
-        order: List[Tuple[int, int, Address]] = []
-        for place in places:
-            turns[place[0]] = turns.get(place[0], 0) + 1
-            order.append((turns[place[0]], len(order), place))
-        return [place for _, _, place in sorted(order)[:count]]
+        return _in_turn(_in_turn(places, str), network_of)[:count]
+
+
+def _in_turn(places: List[Address], person_of: Callable[[str], str]) -> List[Address]:
+    """The first of each person, then the second of each, and so on; each person's in their order."""
+    turns: Counter[str] = collections.Counter()
+    order: List[Tuple[int, int, Address]] = []
+    for place in places:
+        person = person_of(place[0])
+        turns[person] += 1
+        order.append((turns[person], len(order), place))
+    return [place for _, _, place in sorted(order)]

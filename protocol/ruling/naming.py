@@ -56,7 +56,8 @@ class Naming:
         self._claims = {bearer.node_id: bearer.claim for bearer in seat.bearers if bearer.node_id in self._labels}
         self._asked: Dict[bytes, str] = {}  # by members whose label is due
         self._heirs: Dict[bytes, bytes] = {}  # of a member that is still here: who has shown that it was that one
-        self._former = FairRecords(KEPT_LABELS_MAX)  # by host, and node id: what it was called, until when
+        # By host, and node id: what it was called, until when.
+        self._former = FairRecords(KEPT_LABELS_MAX, is_of_hosts=True)
         self._host_of: Dict[bytes, object] = {}
         self._untold: Dict[bytes, None] = {}  # labels that are new; ordered, so that a seed replays exactly
         self._untold_former: Dict[bytes, None] = {}

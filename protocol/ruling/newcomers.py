@@ -5,16 +5,17 @@ updates with them. A class behind one NAT is one address as well, so an address 
 Members that come back (their node id is known, and opened) are not newcomers. On loopback, where a whole lab may run
 on one machine, only the rate of all counts. What that has no room for waits its turn: of the addresses that wait, who
 had least goes first, so that a flood from one (its members may come back as often as they like) keeps no other away.
+Of IPv6 one machine may have 2^64 addresses: a network of so many is counted as ten machines, and has one turn.
 
 Pure: `now` is monotonic seconds.
 """
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
-from protocol.addresses import is_loopback
-from protocol.fairness import FairShares, FairTurns
+from protocol.addresses import NETWORK_SHARE, is_loopback, network_of
+from protocol.fairness import FairHosts, FairTurns
 from protocol.fields import Address
 from protocol.latest import Latest
 from protocol.rates import Bucket
@@ -42,8 +43,8 @@ class Admission:
         # Address -> its bucket; who did not come for longest, and is forgotten, has most of its burst again.
         self._newcomers: Latest[str, Bucket] = Latest(ADDRESSES_MAX)
         self._waiting: Dict[str, Dict[int, Waiting]] = {}  # address -> link -> what waits, in order
-        self._shares = FairShares(JOINS_WAITING_MAX)
-        self._turns = FairTurns()
+        self._shares = FairHosts(JOINS_WAITING_MAX)
+        self._networks, self._hosts = FairTurns(), FairTurns()
 
     def __len__(self) -> int:
         return self._shares.total
@@ -53,13 +54,19 @@ class Admission:
 
     def admits(self, host: str, is_newcomer: bool, now: float) -> bool:
         """One Join from there. What its own address has no room for takes nothing from the others."""
-        return not is_newcomer or is_loopback(host) or self._bucket_of(host, now).take(now)
+        if not is_newcomer or is_loopback(host):
+            return True
+        network, own = network_of(host), self._bucket_of(host, 1, now)
+        if network == host:
+            return own.take(now)
+        others = self._bucket_of(network, NETWORK_SHARE, now)
+        return own.has(now) and others.take(now) and own.take(now)
 
     def has_turn(self, host: str, now: float) -> bool:
         """Is there room for one more of all, and nobody who waits for it? Then it is taken."""
         if self._shares.total or not self._all.take(now):
             return False
-        self._turns.serve(host, 1.0)
+        self._serve(host)
         return True
 
     def put_off(self, waiting: Waiting) -> Optional[Waiting]:
@@ -80,8 +87,8 @@ class Admission:
         """Who is taken in next, if there is room."""
         if not self._shares.total or not self._all.take(now):
             return None
-        host = min(self._waiting, key=self._turns.start)
-        self._turns.serve(host, 1.0)
+        host = min(self._waiting, key=self._turn_of)
+        self._serve(host)
         waiting = next(iter(self._waiting[host].values()))
         self.discard(waiting.link)
         return waiting
@@ -99,7 +106,15 @@ class Admission:
             if not self._waiting[host]:
                 del self._waiting[host]
 
-    def _bucket_of(self, host: str, now: float) -> Bucket:
-        bucket = self._newcomers.get(host) or Bucket(NEWCOMERS_PER_SECOND, NEWCOMERS_BURST, now)
-        self._newcomers.put(host, bucket)
+    def _turn_of(self, host: str) -> Tuple[float, float]:
+        """That of its network, and its own among those there."""
+        return self._networks.start(network_of(host)), self._hosts.start(host)
+
+    def _serve(self, host: str) -> None:
+        self._networks.serve(network_of(host), 1.0)
+        self._hosts.serve(host, 1.0)
+
+    def _bucket_of(self, person: str, hosts: int, now: float) -> Bucket:
+        bucket = self._newcomers.get(person) or Bucket(NEWCOMERS_PER_SECOND * hosts, NEWCOMERS_BURST * hosts, now)
+        self._newcomers.put(person, bucket)
         return bucket

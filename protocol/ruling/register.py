@@ -13,7 +13,7 @@ import math
 from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
 
 from protocol import messages, mishaps
-from protocol.addresses import is_loopback, shown
+from protocol.addresses import NETWORK_SHARE, is_loopback, network_of, shown
 from protocol.fields import Address
 from protocol.hearsay import Hearsay
 from protocol.latest import Latest
@@ -266,8 +266,11 @@ class Register:
 
         Whoever floods from there could fill the roster with links that it keeps as well; lost ones are gone after 8 s.
         """
-        away = sum(line.link is None and line.entry.place[0] == host for line in self._lines.values())
-        return away >= AWAY_PER_HOST_MAX and not is_loopback(host)
+        away = [line.entry.place[0] for line in self._lines.values() if line.link is None]
+        network = network_of(host)
+        of_network = sum(network_of(ip) == network for ip in away) if network != host else 0
+        is_too_many = away.count(host) >= AWAY_PER_HOST_MAX or of_network >= AWAY_PER_HOST_MAX * NETWORK_SHARE
+        return is_too_many and not is_loopback(host)
 
     def refuse(self, link: int, message: Any) -> None:
         """Answer a Join that is not taken; whoever was on that link is on none."""

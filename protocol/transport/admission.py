@@ -13,8 +13,8 @@ import collections
 import hmac
 from typing import Collection, Counter, Hashable, List, Optional
 
-from protocol.addresses import is_loopback
-from protocol.fairness import FairShares
+from protocol.addresses import NETWORK_SHARE, is_loopback, network_of
+from protocol.fairness import FairHosts
 from protocol.fields import Address
 from protocol.rates import RateLimit
 from protocol.transport.connection import Connection, State
@@ -44,6 +44,7 @@ class Admission:
         self._connections_max = connections_max
         self._cookies = RateLimit(COOKIES_PER_SECOND)
         self._cookies_per_host = RateLimit(COOKIES_PER_HOST_PER_SECOND)
+        self._cookies_per_network = RateLimit(COOKIES_PER_HOST_PER_SECOND * NETWORK_SHARE)
         self._evictions = RateLimit(EVICTIONS_PER_SECOND)
 
     def on_made(self, host: str) -> None:
@@ -60,9 +61,14 @@ class Admission:
     def new_cookie(self, packet: InitPacket, address: Address, now: float) -> Optional[bytes]:
         """What proves, when it comes back, that this address receives; None: there are too many handshakes."""
         host = address[0]
-        # The host's own share first: else a single host could use up what there is for all.
-        may_ask = is_loopback(host) or self._cookies_per_host.allows(host, now)
+        may_ask = is_loopback(host) or self._may_ask(host, now)
         return self._cookie(packet, address, self._slot(now)) if may_ask and self._cookies.allows("", now) else None
+
+    def _may_ask(self, host: str, now: float) -> bool:
+        """The host's own share first, then its network's: else a single host could use up what there is for all."""
+        network = network_of(host)
+        is_few = self._cookies_per_host.allows(host, now)
+        return is_few and (network == host or self._cookies_per_network.allows(network, now))
 
     def is_cookie_good(self, packet: InitPacket, address: Address, now: float) -> bool:
         slot = self._slot(now)
@@ -117,7 +123,7 @@ class Admission:
 
 def _of_the_greediest(newcomer: Address, open_ones: List[Connection], is_one_host: bool) -> List[Connection]:
     """The connections of who has most of them; none: that would be the newcomer itself."""
-    shares = FairShares(0)
+    shares = FairHosts(0)
     for each in open_ones:
         shares.take(each.address if is_one_host else person_of(each.address))
     person = newcomer if is_one_host else person_of(newcomer)

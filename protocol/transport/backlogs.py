@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Callable, Collection, Counter, List
 
-from protocol.fairness import FairShares
+from protocol.fairness import FairHosts
 from protocol.transport.admission import person_of
 from protocol.transport.connection import Connection
 from protocol.transport.packets import CloseCode
@@ -60,7 +60,7 @@ class Backlogs:
 
     def _close_one(self, waiting: List[Connection], now: float) -> None:
         """Of the connections of all who hold an equal share or more, the one that has taken nothing for longest."""
-        shares = FairShares(self.size_max)
+        shares = FairHosts(self.size_max)
         for each in waiting:
             shares.take(person_of(each.address), each.sending.cost)
         greedy = [each for each in waiting if shares.holds_its_share(person_of(each.address))]
