@@ -193,8 +193,13 @@ class Peer:
 
     def _cross_over(self, address: Address) -> None:
         """The old network is left; should the new one be gone by now, it is looked for as at a start."""
-        if not self.membership.cross_over(self._now):
+        crossed = self.membership.cross_over(self._now)
+        if crossed is None:
             self.membership.start(address, address[1], self._now)
+            return
+        for message in crossed.said:
+            if self.membership.owns(crossed.link):  # one of them may have sent this node elsewhere
+                self._on_supernode_message(crossed.link, message, self._now)
 
     def leave(self, now: float, done: Callable[..., None]) -> None:
         """Good-bye: hand over if this is the supernode."""

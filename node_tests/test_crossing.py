@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
 from node_tests.stage.lab import PORT, Lab, Node, content
@@ -129,6 +131,27 @@ def test_should_the_other_one_die_at_the_very_moment_it_is_looked_for_as_at_a_st
     assert lab.world.run_until(lambda: len(ana.told(Outcome)) > 1, lab.world.now + 20)
     lab.run(3)
     assert network_of(ana) == network_of(eve) and bo.peer.is_supernode
+
+
+def test_what_it_is_told_while_it_hands_over_is_heard_by_all_whom_it_concerns(tmp_path):
+    made = Lab(tmp_path, 6, Conditions(latency=0.003), packets=True)  # links are closed once all is delivered
+    with contextlib.closing(made) as lab:
+        ana, bo = lab.node("ana"), lab.node("bo")
+        (eve,) = other_network(lab, "eve")
+        lab.world.cut([ana.ip], [bo.ip])  # the handover takes all its time
+        ana.do("connect_to", eve.ip, PORT, lab.world.now)
+        assert lab.world.run_until(lambda: len(eve.peer.members(lab.world.now)) == 2, lab.world.now + 5)
+        eve.do("say", "welcome", lab.world.now)
+        line = eve.peer.supernode.register.get(ana.peer.node_id)
+        eve.peer.supernode.register.send(line, messages.SharesWanted())
+        wanted = []
+        ana.peer.holdings.send_shares = lambda: wanted.append(network_of(ana))
+        lab.run(0.5)
+        assert ana.peer.supernode is not None and not ana.told(ChatReceived)
+        lab.run(4)
+        assert network_of(ana) == network_of(eve)
+        assert [event.text for event in ana.told(ChatReceived)] == ["welcome"]
+        assert wanted == [network_of(eve)]
 
 
 def test_who_goes_while_it_still_tries_elsewhere_leaves_nothing_behind(lab):

@@ -24,6 +24,11 @@ class Crossed(NamedTuple):
     search_port: int  # where people look for that network
     said: List[Any]  # by its supernode since then
 
+    @property
+    def link(self) -> int:
+        """To that supernode."""
+        return self.entered.link
+
 
 class Crossing:
     """At most one way into another network."""

@@ -22,7 +22,7 @@ from protocol.membership.answering import Answering
 from protocol.membership.claims import NO_PAST, Claimant, Past
 from protocol.membership.contracts import Owner, Seat
 from protocol.membership.course import Course, State
-from protocol.membership.crossing import Crossing
+from protocol.membership.crossing import Crossed, Crossing
 from protocol.membership.door import Standing
 from protocol.membership.knocking import Knocking
 from protocol.membership.labels import name_fault
@@ -198,16 +198,16 @@ class Membership:
         """Try the network there, and stay in this one; done(why not, the time), or done("", the time): `cross_over`."""
         self._crossing.begin(address, now, done)
 
-    def cross_over(self, now: float) -> bool:
-        """This node has left its network: it is in the one that has taken it in. False if that is gone by now."""
+    def cross_over(self, now: float) -> Optional[Crossed]:
+        """This node has left its network: it is in the one that has taken it in. None if that is gone by now.
+
+        What that one's supernode has said since then is for the Peer to hear, as if it came now.
+        """
         crossed = self._crossing.take()
-        if crossed is None:
-            return False
-        self.search_port = crossed.search_port
-        self._course.enter(crossed.entered, now)
-        for message in crossed.said:
-            self.on_message(crossed.entered.link, message, now)
-        return True
+        if crossed is not None:
+            self.search_port = crossed.search_port
+            self._course.enter(crossed.entered, now)
+        return crossed
 
     def stay(self, reason: str) -> None:
         """Nobody wants to go over any more."""
