@@ -183,10 +183,21 @@ class Peer:
             self._depart(now, lambda: self._cross_over((ip, port)))
 
         with self._turn(now):
-            if (ip, port) == self.membership.supernode_address or (ip, port) == self.network.address:
+            if self.membership.is_crossing:
+                self._stay("refused", (ip, port), "You are on your way into another network already.")
+            elif (ip, port) == self.membership.supernode_address or (ip, port) == self.network.address:
                 self._stay("refused", (ip, port), "You are in that network already.")
             else:
                 self.membership.look_at((ip, port), now, looked)
+
+    def stay(self, now: float) -> None:
+        """Go nowhere after all; too late once another network has taken this node in."""
+        with self._turn(now):
+            if self.membership.is_crossing:
+                self.on_notice("the other network has taken this node in already")
+            elif self.membership.is_trying_another:
+                self.membership.stay("its person stays")
+                self.on_notice("the other network is not tried any more; you stay where you are")
 
     def _stay(self, kind: str, address: Address, text: str) -> None:
         self.notify(Outcome(kind, address, "", self._members.member_count(), text))

@@ -598,6 +598,22 @@ def test_a_key_that_comes_together_with_a_signal_does_no_harm(editor):
 
 
 @needs_pty
+def test_ctrl_c_while_another_network_is_tried_stays_in_the_present_one():
+    with Window(80, *QUIET) as window:
+        window.ready()
+        window.type("C 6667\r")
+        window.until(lambda lines: "> C 6667" in lines and lines[-1] == ">")
+        window.type("\x03")
+        told = "* the other network is not tried any more; you stay where you are"
+        lines = window.until(lambda lines: told in lines and lines[-1] == ">")
+        assert "Ctrl-C again or Q to quit" not in lines
+        window.type("\x03")
+        window.shows("Ctrl-C again or Q to quit")
+        window.type("\x03")
+        assert window.end() == 130
+
+
+@needs_pty
 def test_ctrl_c_while_leaving_ends_it_at_once():
     with Window(80, *QUIET, FAKE_LEAVE="never") as window:
         window.ready()

@@ -63,6 +63,7 @@ class Console:
         self.chatting = Chatting(life.terminal, life.clock())
         self._comings = Comings(life.clock())  # lines of coming and going, gathered when many come
         self._hashing, self._hashing_at = Hashing(), 0.0
+        self._is_going = False  # by C, to another network
 
     def say(self, line: str) -> None:
         """One line for the person."""
@@ -131,6 +132,7 @@ class Console:
             if "connect" in self._asking.due and event.kind not in ("joined", "supernode"):
                 self._life.fail()
             self._asking.due.discard("connect")
+            self._is_going = False
             if event.address and event.address[0] == "0.0.0.0":
                 event = event._replace(address=(self._life.node.ip, event.address[1]))
         self.say(line_for(event, self._folder() if isinstance(event, results.Outcome) else DEFAULT_FOLDER))
@@ -304,7 +306,15 @@ class Console:
             return
         self._life.finish_saying()
         self._asking.due.add("connect")
+        self._is_going = True
         self._life.node.call(lambda now: self._life.node.peer.connect_to(target[0], target[1], now))
+
+    def stop_going(self) -> bool:
+        """Ctrl-C while another network is tried: this node stays where it is. False when none is tried."""
+        was_going, self._is_going = self._is_going, False
+        if was_going:
+            self._life.node.call(lambda now: self._life.node.peer.stay(now))
+        return was_going
 
     def quit(self, more: str) -> None:
         """Q: at once at a terminal; in a script once the transfers that it asked for have ended."""

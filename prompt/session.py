@@ -178,7 +178,7 @@ class Session:
             self.is_over = True
         elif is_starting or not self.terminal.is_asking or (self.was_warned and not self.terminal.typed()):
             self.is_over, self.exit_code = True, EXIT_INTERRUPTED
-        else:
+        elif self.terminal.typed() or not self.console.stop_going():
             self.was_warned = not self.terminal.typed()
             self.say("Ctrl-C again or Q to quit" if self.was_warned else "")
 

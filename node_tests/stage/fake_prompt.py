@@ -27,6 +27,7 @@ from protocol.results import (  # noqa: E402
     LeftOut,
     ListEntry,
     MemberRow,
+    Notice,
     Outcome,
     Share,
     Stopped,
@@ -170,7 +171,11 @@ class FakePeer:
         if port == 6666:
             text = "Nobody answers at %s:%d; you stay where you are." % (ip, port)
             return self.notify(Outcome("nobody", (ip, port), "", 2, text))
-        self.notify(Outcome("joined", (ip, port), "cy", 2, ""))
+        if port != 6667:                # there it is tried, and tried
+            self.notify(Outcome("joined", (ip, port), "cy", 2, ""))
+
+    def stay(self, now: float) -> None:
+        self.notify(Notice("the other network is not tried any more; you stay where you are"))
 
     def leave(self, now: float, done: Callable) -> None:
         how = os.environ.get("FAKE_LEAVE", "")

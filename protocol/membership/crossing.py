@@ -55,6 +55,16 @@ class Crossing:
     def owns(self, link: int) -> bool:
         return self._attempt is not None and link == self._attempt.link
 
+    @property
+    def is_trying(self) -> bool:
+        """Is it still open whether the other network takes this node in?"""
+        return self._attempt is not None and self._entered is None
+
+    @property
+    def is_ready(self) -> bool:
+        """Has the other network taken this node in, and is the old one being left?"""
+        return self._entered is not None
+
     def give_up(self, reason: str) -> None:
         """Nobody wants it any more."""
         attempt, self._attempt, self._entered = self._attempt, None, None
@@ -65,8 +75,11 @@ class Crossing:
     def take(self) -> Optional[Crossed]:
         """The way is gone: the link is the new network's now. None if it has been lost meanwhile."""
         entered, said = self._entered, self._said
+        if entered is None:
+            self.give_up("the old network is left")
+            return None
         self._attempt, self._entered, self._said = None, None, []
-        return None if entered is None else Crossed(entered, self._search_port, said)
+        return Crossed(entered, self._search_port, said)
 
     # ---- events of its link, and time
 

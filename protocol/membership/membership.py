@@ -11,6 +11,7 @@ Pure: no socket, no thread, no clock.
 
 from __future__ import annotations
 
+import math
 import random
 from typing import Any, Callable, Dict, Optional
 
@@ -134,6 +135,16 @@ class Membership:
         return self.state in (State.JOINED, State.SUSPECT) and self.supernode_link is not None
 
     @property
+    def is_trying_another(self) -> bool:
+        """Is it still open whether another network takes this node in?"""
+        return self._crossing.is_trying or self._looks.next_deadline() < math.inf
+
+    @property
+    def is_crossing(self) -> bool:
+        """Has another network taken this node in, which is about to leave its own?"""
+        return self._crossing.is_ready
+
+    @property
     def dropped(self) -> int:
         """Messages that were not obeyed."""
         return self._view.dropped
@@ -211,6 +222,7 @@ class Membership:
 
     def stay(self, reason: str) -> None:
         """Nobody wants to go over any more."""
+        self._looks.forget()
         self._crossing.give_up(reason)
 
     def leave(self, now: float) -> None:

@@ -343,6 +343,10 @@ class Looks:
         for _ in range(2):  # one may be lost
             self._prober.ask_freely(address, Purpose.LOOK, now)
 
+    def forget(self) -> None:
+        """Nobody wants to go anywhere any more."""
+        self._waiting = []
+
     def on_answer(self, address: Address, answer: Answer) -> None:
         if answer.role != ROLE_ALONE:
             self._end([look for look in self._waiting if look[1] == address], answer)
