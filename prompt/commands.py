@@ -46,7 +46,7 @@ COMMANDS = (
     Command(("L", "limit", "limits"), "L, L up 5M, L off", "how fast files may go and come", "L down 20M",
             Console.limit),
     Command(("C", "connect", "join"), "C port, C ip port", "go to the supernode there", "C 10.0.0.7:6020",
-            Console.connect),
+            Console.connect, "this network is left once that one has taken you in; Ctrl-C while it is tried stays"),
     Command(("?", "H", "help"), "?, H, H R", "this list; an example for one command", "H R", show_help),
     Command(("Q", "quit", "exit", "bye"), "Q", "quit; hands over if supernode", "Q", Console.quit),
 )
