@@ -103,6 +103,18 @@ def test_a_program_that_knows_no_private_lines_is_told_as_what_it_is(lab, monkey
     assert not heard(cy) and cy.peer.membership.is_joined
 
 
+def test_what_was_held_in_doubt_of_one_whose_link_broke_costs_nobody_elses_words(lab):
+    ana, bo, cy = (lab.node(name) for name in ("ana", "bo", "cy"))
+    ruler, now = ana.peer.supernode, lab.world.now
+    ruler.doubt.begin(now)
+    link = ruler.register.get(bo.peer.node_id).link
+    ruler.on_message(link, Whisper(b"nobody--", 1, "hi"), now)
+    ruler.on_message(ruler.register.get(cy.peer.node_id).link, Whisper(ana.peer.node_id, 1, "me too"), now)
+    ruler.on_link_lost(link, "a whim", now)
+    lab.run(5)
+    assert heard(ana) == [("cy", "me too")]
+
+
 def test_who_leaves_meanwhile_is_told_to_have_left(lab):
     lab.node("ana")
     bo, cy = lab.node("bo"), lab.node("cy")

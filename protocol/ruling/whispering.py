@@ -33,7 +33,8 @@ class Whispering:
         if not whisper.text or not self._chat.may_whisper(line.node_id, now):
             self.dropped += 1
         elif self._register.get(whisper.to) is None:
-            self._register.send(line, Heard(whisper.to, whisper.counter, HEARD_GONE))
+            if line.link is not None:  # what it said while this node was in doubt is heard now
+                self._register.send(line, Heard(whisper.to, whisper.counter, HEARD_GONE))
         elif to is not None:  # else it is coming back, and its speaker will say it again
             self._given.put((line.node_id, to.node_id, whisper.counter), None)
             self._register.send(to, Whispered(line.node_id, line.entry.name, whisper.counter, whisper.text))
