@@ -54,6 +54,7 @@ def test_what_does_not_fit_is_refused_before_the_first_byte_with_both_numbers(la
     stopped = bo.fetched("big.bin")
     assert isinstance(stopped, Stopped) and stopped.verified == 0 and not stopped.kept
     assert stopped.reason == 'No room for "big.bin": needs 83.9 MB, 50.0 MB free'
+    assert stopped.is_full
     assert not bo.library.parts()
 
 
@@ -62,6 +63,7 @@ def test_a_folder_that_does_not_fit_is_refused_before_anything_of_it_is_here(lab
     bo, _ = full_disk(lab, tree, 4_000_000)
     stopped = bo.fetched("talks")
     assert isinstance(stopped, Stopped) and stopped.reason == 'No room for "talks": needs 6.3 MB, 4.0 MB free'
+    assert stopped.is_full
     assert not (Path(bo.folder) / "talks").exists()
 
 

@@ -142,6 +142,7 @@ def in_a_folder_of_its_own(tmp_path, monkeypatch):
     (4, ["get", "lab.iso"], {"files": ()}),
     (4, ["list", "*.pdf"], {"files": ()}),
     (4, ["share", "no such file"], {}),
+    (6, ["get", "lab.iso"], {"ends": (STOPPED._replace(verified=0, kept=False, is_full=True),)}),
     (6, ["get", "lab.iso"], {"error": MemoryError()}),
     (6, ["get", "lab.iso"], {"error": RuntimeError("can't start new thread")}),
 ])  # fmt: skip

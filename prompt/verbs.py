@@ -157,7 +157,7 @@ def _fetched(run: Run, fetch: Callable[..., None]) -> int:
 
 def code_of_ending(run: Run) -> int:
     if isinstance(run.ending, results.Stopped):
-        return EXIT_FAILED
+        return EXIT_SHORT if run.ending.is_full else EXIT_FAILED
     return EXIT_INCOMPLETE if run.ending and run.ending.left_out else EXIT_OK
 
 

@@ -237,6 +237,7 @@ class Stopped(NamedTuple):
     size: int
     reason: str
     kept: bool
+    is_full: bool = False  # the disk had no room for it, from the start
 
 
 class Paused(NamedTuple):

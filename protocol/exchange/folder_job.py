@@ -106,7 +106,7 @@ class FolderJob(Job):
             in_slices(self._around.disk, unmake, lambda *_: None, False)
             return
         if error is not None:
-            self.stop(sentence_of(error), now)
+            self.stop(sentence_of(error), now, is_full=kind_of(error) is ErrorKind.FULL)
             return
         self.path, entries, packs, self.failures, self._more = prepared
         self.packs = deque(packs)
@@ -359,7 +359,7 @@ class FolderJob(Job):
         if self.end_state:
             return
         if fetch.file_id == self.entry.file_id:
-            self.stop(reason, now)
+            self.stop(reason, now, is_full=fetch.cause is Cause.FULL)
         elif self._more is not None and fetch.file_id == self._more.file_id:
             self._more = None
             self.failures.append(f"{fetch.name}: {reason}")
@@ -384,8 +384,8 @@ class FolderJob(Job):
         self._release()
         self.done(self.path, not self.new_files and bool(self.size), now)
 
-    def stop(self, reason: str, now: float, tell: bool = True, keep: bool = True) -> None:
-        super().stop(reason, now, tell, keep)
+    def stop(self, reason: str, now: float, tell: bool = True, keep: bool = True, is_full: bool = False) -> None:
+        super().stop(reason, now, tell, keep, is_full)
         self._fetching.let_go(self)
         self._release()
 

@@ -167,7 +167,7 @@ class Job:
 
     def on_failed(self, fetch: Fetch, reason: str, now: float) -> None:
         self.discard_gone(fetch)
-        self.stop(reason, now, keep=fetch.cause not in (Cause.GONE, Cause.LOST))
+        self.stop(reason, now, keep=fetch.cause not in (Cause.GONE, Cause.LOST), is_full=fetch.cause is Cause.FULL)
 
     def on_unfinished(self, fetch: Fetch, error: Exception, now: float) -> None:
         """All pieces came, but the file has not got its name."""
@@ -257,8 +257,11 @@ class Job:
         else:
             fetch.end(now)
 
-    def stop(self, reason: str, now: float, tell: bool = True, keep: bool = True) -> None:
-        """End without success; verified pieces stay on the disk, unless `keep` says that nobody has the rest."""
+    def stop(self, reason: str, now: float, tell: bool = True, keep: bool = True, is_full: bool = False) -> None:
+        """End without success; verified pieces stay on the disk, unless `keep` says that nobody has the rest.
+
+        `is_full`: the disk had no room for it, from the start.
+        """
         if self.end_state:
             return
         self.verified_at_end, self.end_state = self.verified(), "stopped"
@@ -272,7 +275,8 @@ class Job:
                 self._around.notify(Updated(self.entry.name, self.clashes))
         if tell:
             verified, name = self.verified_at_end, self.entry.name
-            self._around.notify(Stopped(self.number, name, verified, self.size, reason, keep and bool(verified)))
+            is_kept = keep and bool(verified)
+            self._around.notify(Stopped(self.number, name, verified, self.size, reason, is_kept, is_full))
         else:
             log.info("R %d %s ends with %d bytes: %s", self.number, self.entry.name, self.verified_at_end, reason)
         self._on_ended(now)
@@ -403,7 +407,7 @@ class FileJob(Job):
         if error is not None and kind_of(error) is ErrorKind.SHORT:
             self.pause_for_room(sentence_of(error))
         elif error is not None:
-            self.stop(sentence_of(error), now)
+            self.stop(sentence_of(error), now, is_full=kind_of(error) is ErrorKind.FULL)
         elif here is False and self._fetching.is_wished(entry.file_id):
             self.begin_after(entry.file_id)
         elif here is False:
