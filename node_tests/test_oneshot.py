@@ -211,10 +211,11 @@ def test_a_signal_ends_it_properly_with_its_exit_code(capsys):
             notify(results.Outcome("joined", None, "ana", 2, ""))
             node.peer.fetch = lambda entry, now, done, begin=node.peer.fetch: (
                 begin(entry, now, done), once.on_signal(number, None))
+            node.peer.leave = lambda now, done: (notify(STOPPED._replace(reason="this node ends")), done())
             return node
 
         assert once.run(open_node) == code
-        assert "lab.iso  stopped at 25%; the same line goes on with it" in capsys.readouterr().err
+        assert capsys.readouterr().err == "!! lab.iso  stopped at 25%; the same line goes on with it\n"
 
 
 def test_output_that_takes_no_more_is_told(capsys, monkeypatch):

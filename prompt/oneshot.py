@@ -72,6 +72,7 @@ class OneShot:
         self.paused_at: Optional[float] = None      # since when it waits for room on the disk
         self.sent: Set[bytes] = set()               # what somebody has all of
         self.has_heard = False                      # what was said came back
+        self._is_end_told = False                   # why it ends was said; that the node leaves is no news
         self.folder = self._temporary = self._hidden = ""
 
     # ---- what arrives
@@ -118,6 +119,8 @@ class OneShot:
         """This is how the transfer ended."""
         self.ending = event
         if isinstance(event, results.Stopped):
+            if self._is_end_told and not self.output.is_json:
+                return
             if self.output.is_stream:           # what came is removed at the end: there is no going on
                 event = event._replace(kept=False)
             again = f"{safe_text(event.name)} goes on"
@@ -212,7 +215,9 @@ class OneShot:
             self.output.fail(EXIT_SHORT, NO_MEMORY)
             return EXIT_SHORT
         if isinstance(error, Ended):
-            self.output.fail(error.code, error.why or self._how_it_stands())
+            why = error.why or self._how_it_stands()
+            self._is_end_told = bool(why)
+            self.output.fail(error.code, why)
             return error.code
         log.error("the one-line form failed", exc_info=error)
         self.output.fail(EXIT_FAILED, "This ends because of a mistake in the program; --log FILE tells the details.")
