@@ -36,7 +36,8 @@ class FakePeer:
 
     node_id = b"me"
 
-    def __init__(self, notify, files=(ENTRY,), ends=(DONE,), fetched="started"):
+    def __init__(self, notify, files=(ENTRY,), ends=(DONE,), fetched="started", found=None):
+        self.found, self.fetching = found, None  # by name, where not each name finds all files
         self.notify, self.files, self.ends, self.fetched = notify, files, ends, fetched
         self.shared, self.said, self.has_left, self.limits = [], [], False, None
 
@@ -47,9 +48,11 @@ class FakePeer:
     def list_files(self, pattern, now, done):
         done(self.files)
 
-    find = list_files
+    def find(self, name, now, done):
+        done(self.files if self.found is None else self.found.get(name, ()))
 
     def fetch(self, entry, now, done):
+        self.fetching = entry
         done(results.FetchAnswer(self.fetched, (entry,), 1, "lab.iso"))
         for event in self.ends if self.fetched == "started" else ():
             self.notify(event)
@@ -339,6 +342,23 @@ def test_a_name_that_leads_outside_is_not_looked_at(capsys, tmp_path):
     (tmp_path / ".node").mkdir()
     for name in ("../outside", str(tmp_path / "lab.iso"), ".node", "a/../lab.iso"):
         assert Play(capsys, "get", "x", files=(ENTRY._replace(name=name),)).node.peer.shared == []
+
+
+@pytest.mark.parametrize("wanted", ["photos", "photos/", "photos/*", "photos/**"])
+def test_all_of_a_folder_is_the_folder(capsys, wanted):
+    got = Play(capsys, "get", wanted, found={"photos": (FOLDER,)})
+    assert got.code == 0 and got.node.peer.fetching == FOLDER
+
+
+@pytest.mark.parametrize("wanted, told", [
+    ("photos/a.jpg", "!! photos/a.jpg  only whole folders are given: get photos"),
+    ("photos/*.jpg", "!! photos/*.jpg  only whole folders are given: get photos"),
+    ("lab.iso/x", "!! lab.iso/x  nobody here has it"),
+    ("other/*", "!! other/*  nobody here has it"),
+])  # fmt: skip
+def test_a_part_of_a_folder_is_explained_as_R_explains_it(capsys, wanted, told):
+    got = Play(capsys, "get", wanted, found={"photos": (FOLDER,), "lab.iso": (ENTRY,)})
+    assert got.code == 4 and got.err == told + "\n"
 
 
 def test_two_of_the_same_at_once_is_told_and_the_state_of_the_first_stays(capsys, tmp_path):

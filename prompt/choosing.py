@@ -13,6 +13,7 @@ from protocol import results
 from protocol.looks import safe_text
 
 SPANS = re.compile(r"\d{1,8}(?:-\d{1,8})?(?:[ ,]+\d{1,8}(?:-\d{1,8})?)*", re.ASCII)
+WHOLE_FOLDER = ("*", "**")  # behind a folder's name and a slash
 ASKED_AGAIN_FROM = 50           # files that a pattern may fit before a person says it a second time
 MISSED_TOLD = 3                 # names of what did not come
 

@@ -8,7 +8,7 @@ from typing import Any, Callable, Dict, Iterable, List, Optional
 from prompt import lines
 from prompt.asking import Asking, Life
 from prompt.awaited import Awaited
-from prompt.choosing import ASKED_AGAIN_FROM, chosen, is_pattern, spans_in
+from prompt.choosing import ASKED_AGAIN_FROM, WHOLE_FOLDER, chosen, is_pattern, spans_in
 from prompt.lines import format_size
 from prompt.paths import short_path, unquoted
 from prompt.table import file_lines
@@ -158,7 +158,7 @@ class Files:
                 lambda peer, now, done: peer.fetch(entries[0], now, done),
                 functools.partial(self._on_fetch_answer, pattern),
             )
-        elif not entries and rest in ("*", "**") and not is_pattern(folder):
+        elif not entries and rest in WHOLE_FOLDER and not is_pattern(folder):
             self._asking.ask(
                 lambda peer, now, done: peer.list_files(folder, now, done),
                 functools.partial(self._fetch_folder, folder, pattern),

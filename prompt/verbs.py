@@ -10,6 +10,7 @@ from typing import Any, Callable, Dict, List, Optional, Protocol, Sequence, Set
 
 from prompt import json_lines, lines
 from prompt.awaited import SCRIPT_PAUSE_SECONDS
+from prompt.choosing import WHOLE_FOLDER
 from prompt.console import SCRIPT_SAY_SECONDS
 from prompt.output import Ended, Output, StreamWriter
 from prompt.settings import (
@@ -113,9 +114,7 @@ def get(run: Run) -> int:
 
 
 def _find(run: Run, name: str) -> results.ListEntry:
-    found = run.ask(lambda peer, now, done: peer.find(name, now, done))
-    if found is None:
-        raise Ended(EXIT_ADDRESS, "The list did not come; try again soon.")
+    found = _named(run, name) or _folder_around(run, name)
     if not found:
         raise Ended(EXIT_NOT_FOUND, f"{safe_text(name)}  nobody here has it")
     if len(found) > 1:
@@ -124,6 +123,24 @@ def _find(run: Run, name: str) -> results.ListEntry:
         raise Ended(EXIT_FLAGS, "\n".join([told, *rows]))
     entry: results.ListEntry = found[0]
     return entry
+
+
+def _named(run: Run, name: str) -> Sequence[results.ListEntry]:
+    """What a person may mean by that."""
+    found = run.ask(lambda peer, now, done: peer.find(name, now, done))
+    if found is None:
+        raise Ended(EXIT_ADDRESS, "The list did not come; try again soon.")
+    named: Sequence[results.ListEntry] = found
+    return named
+
+
+def _folder_around(run: Run, name: str) -> Sequence[results.ListEntry]:
+    """The folder whose whole content is meant, as `R` has it; a part of it alone is not given."""
+    top, _, rest = name.partition("/")
+    folders = [entry for entry in _named(run, top) if entry.is_folder and entry.name == top] if rest else []
+    if folders and rest not in WHOLE_FOLDER:
+        raise Ended(EXIT_NOT_FOUND, f"{safe_text(name)}  only whole folders are given: get {safe_text(top)}")
+    return folders
 
 
 def _look_at(run: Run, name: str) -> None:
