@@ -205,6 +205,24 @@ def test_a_download_that_waits_a_minute_for_room_on_the_disk_ends(capsys):
     assert not verbs.has_waited_for_room(once)
 
 
+def test_a_download_to_which_nothing_comes_says_so_once_until_something_comes(capsys, monkeypatch):
+    once, now = OneShot(parse_flags(["get", "lab.iso"])), [0.0]
+    once.clock = lambda: now[0]
+    coming = {3: (1000, "waiting for ana"), 30: (1000, "receiving"), 50: (2000, "queued 2nd")}  # at these seconds
+
+    def wait(is_met, seconds):
+        now[0] += seconds
+        if now[0] in coming:
+            verified, state = coming[now[0]]
+            once.on_event(results.Progress(ROW._replace(verified=verified, state=state)))
+        return now[0] >= 90
+
+    once.wait = wait
+    verbs._await_end(once)
+    told = "* lab.iso  nothing has come for 8 s ({}); still trying\n"
+    assert capsys.readouterr().err == told.format("waiting for ana") + told.format("queued 2nd")
+
+
 def test_a_signal_ends_it_properly_with_its_exit_code(capsys):
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 1)):
         once = OneShot(parse_flags(["get", "lab.iso"]))

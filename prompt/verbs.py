@@ -40,6 +40,7 @@ class Run(Protocol):
     signals: List[int]
     outcome: Optional[results.Outcome]
     ending: Optional[Any]  # DownloadDone or Stopped of what is fetched
+    row: Optional[results.TransferRow]  # how that stands
     paused_at: Optional[float]  # since when it waits for room on the disk
     sent: Set[bytes]  # what somebody has all of
     has_heard: bool  # what was said came back
@@ -54,6 +55,10 @@ class Run(Protocol):
 
     def end(self, event: Any) -> None:
         """This is how the transfer ended."""
+
+LOOK_SECONDS = 1.0  # between two looks at how far a transfer is
+SILENT_SECONDS = 8.0  # until a person is told that nothing comes
+BUSY = ("receiving", "verifying", "copying on this disk")  # states in which something is done, be it slow
 
 
 # ---- list, who, say
@@ -164,12 +169,27 @@ def _fetched(run: Run, fetch: Callable[..., None]) -> int:
         return EXIT_OK
     if answer.kind != "started":
         raise Ended(EXIT_ADDRESS, "There is no network at the moment; try again soon.")
-    run.wait(lambda: run.ending is not None or has_waited_for_room(run) or run.output.is_lost)
+    _await_end(run)
     run.output.check()
     if run.ending is None:
         kept = "" if run.output.is_stream else "; what came is kept, the same line goes on"
         raise Ended(EXIT_SHORT, f"The disk has no room for the rest{kept}.")
     return code_of_ending(run)
+
+
+def _await_end(run: Run) -> None:
+    """Waits for the end of what was asked for; where nothing comes for long, that is told once."""
+    verified, since, is_told = 0, run.clock(), False
+    while not run.wait(lambda: run.ending is not None or has_waited_for_room(run) or run.output.is_lost, LOOK_SECONDS):
+        now, was, verified = run.clock(), verified, run.row.verified if run.row else 0
+        is_busy = run.row is not None and run.row.state in BUSY
+        if verified != was or is_busy or run.paused_at is not None:  # that is told by itself
+            since, is_told = now, False
+        elif now - since >= SILENT_SECONDS and not is_told:
+            is_told = True
+            state = f" ({safe_text(run.row.state)})" if run.row else ""
+            text = f"nothing has come for {SILENT_SECONDS:.0f} s{state}; still trying"
+            run.output.aside(results.Notice(text), f"* {safe_text(bare(run.flags.wanted))}  {text}")
 
 
 def code_of_ending(run: Run) -> int:
