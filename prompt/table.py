@@ -16,7 +16,7 @@ from protocol.looks import cut, safe_label, safe_text, text_width
 GAP = 2                     # blanks between two columns, and before the first
 NAME_LEAST = 12             # columns that a name keeps
 OWNERS_LEAST = 6            # and the owners of a file: `ana +9`
-WRAPPED_UP_TO = 60          # columns: in a wider window the terminal wraps, and does it anew when its size changes
+WRAPPED_UP_TO = 100         # columns: in a wider window the terminal wraps, and does it anew when its size changes
 
 
 def cut_middle(text: str, columns: int) -> str:
