@@ -6,7 +6,7 @@ import pytest
 
 from node_tests.stage.lab import MIB, Lab, Node, content
 from node_tests.stage.simulator import Conditions
-from protocol.exchange.serving import RECEIPT_TIME
+from protocol.exchange.receipts import RECEIPT_TIME
 from protocol.messages import NO_PIECE, PieceCancel, encode
 from protocol.results import DownloadDone, UploadDone, UploadEnded
 

@@ -253,7 +253,7 @@ class Fetching:
             fetch = self._new_relay(relay, now)
         if fetch is not None:
             fetch.waiting.add(relay.requester, relay.query_id, now)
-        self.serving.note_name(relay.requester, relay.file_id, relay.name)
+        self.serving.names.note(relay.requester, relay.file_id, relay.name)
         self.serving.offer(relay.file_id, relay.query_id, relay.requester, True)
 
     def _new_relay(self, relay: Relay, now: float) -> Optional[Fetch]:

@@ -8,22 +8,19 @@ told). What was not announced does not exist, whatever lies on the disk.
 from __future__ import annotations
 
 import math
-from collections import deque
 from functools import partial
-from typing import Any, Callable, Deque, Dict, Iterable, List, Optional, Set, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Optional, Set, Tuple
 
 from protocol import mishaps
-from protocol.content.names import check_any
 from protocol.content.pieces import piece_size_of
-from protocol.content.troubles import BadName, ErrorKind, LibraryError
+from protocol.content.troubles import ErrorKind, LibraryError
 from protocol.exchange.contracts import Disk, Members, in_slices, kind_of
 from protocol.exchange.download import Download
 from protocol.exchange.holdings import Holdings
 from protocol.exchange.manifest import manifest_pages
+from protocol.exchange.receipts import Names, Receipts
 from protocol.exchange.telling import traits_pages
-from protocol.exchange.uploads import Sent, UploadLink, Uploads
-from protocol.fairness import FairRecords
-from protocol.latest import Latest
+from protocol.exchange.uploads import UploadLink, Uploads
 from protocol.messages import (
     DISK_ERROR,
     FILE_CHANGED,
@@ -53,17 +50,13 @@ from protocol.messages import (
     WrongPiece,
     encode_parts,
 )
-from protocol.results import ListEntry, Share, TransferRow, UploadDone, UploadEnded
+from protocol.results import Share, TransferRow
 
 log = mishaps.logger("transfer")
 
 LINKS_PER_NODE_MAX = 4  # that one node may open to us
 MANIFESTS_ASKED_MAX = 256  # at once on one link
-ASKED_NAMES_MAX = 4096  # names remembered, under which contents were asked for
 REFUSED_TIME = 600.0  # seconds that an upload cancelled by a person is not begun again
-RECEIPT_TIME = 45.0  # seconds from a lost link until it counts that nobody said to have all that was sent there
-UNTHANKED_MAX = 256  # lost links on which something was sent
-UNTOLD_MAX = 1024  # lines about contents that were taken, put off because there were too many at once
 SHORT_TRIES_MAX = 6  # of a span that could not be read for want of descriptors or memory, one with each tick
 # Of what is not readable, and of all that is refused.
 CAUSES: Dict[Optional[ErrorKind], int] = {
@@ -108,18 +101,16 @@ class Serving:
         self.notify = notify
         self.next_number = next_number  # of what a person sees on its way
         self.uploads = Uploads(self)
+        self.names = Names(members, holdings, name_of_wanted, in_memory)
+        self._receipts = Receipts(self.uploads, self.names, self._whole_of, holdings, notify, self._tick_soon)
         self.dropped = 0
         self._partial_of = partial_of  # the download of a content whose pieces may be served already
         self._in_memory = in_memory  # its fetch, if the pieces are not on the disk
-        self._name_of_wanted = name_of_wanted  # what it is called where it is fetched
         self._on_asker = on_asker  # who asks what we have of this content; is it being fetched here?
         self._new_pieces: Dict[bytes, List[int]] = {}  # not told yet, by content
         self._tell_at = math.inf
         self._refused: Dict[Tuple[bytes, bytes], float] = {}  # (node, content) -> until: cancelled by a person
-        self._asked_names = FairRecords(ASKED_NAMES_MAX)  # by node, under the content: the node's name for it
         self._manifests_asked: Dict[int, Set[bytes]] = {}  # by link, while they are read
-        self._unthanked: Latest[bytes, Tuple[UploadLink, float]] = Latest(UNTHANKED_MAX)  # until when
-        self._untold: Deque[Tuple[UploadLink, bytes, Sent, float]] = deque(maxlen=UNTOLD_MAX)
         self._look_again_at = -math.inf  # when who reports a wrong piece is heard again
         self._short: Dict[Tuple[int, bytes, int, int, int], Tuple[int, float]] = {}  # span -> tries, when again
         self._tick_at = math.inf
@@ -149,9 +140,7 @@ class Serving:
             self.network.disconnect(link, MESH_OFF_REASON)
         else:
             self.uploads.add(link, hello.node_id, self.members.label_of(hello.node_id))
-            before, _ = self._unthanked.pop(hello.node_id, (None, 0.0))
-            if before is not None:
-                self.uploads.go_on_from(before, self.uploads.links[link])
+            self._receipts.on_link_up(self.uploads.links[link])
 
     def on_link_lost(self, link: int, reason: str, now: float) -> None:
         """What was sent there may be all of it: that is told when its receipt comes, or has not come for long."""
@@ -162,35 +151,9 @@ class Serving:
             return
         if reason == MESH_OFF_REASON:  # what it gets by another way is not what was sent here
             for file_id, _ in self.uploads.sent_on(upload):
-                self._end_sending(upload, file_id, now)
-        elif self.uploads.sent_on(upload):
-            self._await_receipt(upload, now)
-
-    def _await_receipt(self, upload: UploadLink, now: float) -> None:
-        """It may come by another link that it has all, so that the person here is told."""
-        before, _ = self._unthanked.pop(upload.node_id, (None, 0.0))
-        if before is not None:
-            self.uploads.go_on_from(before, upload)
-        forgotten = self._unthanked.put(upload.node_id, (upload, now + RECEIPT_TIME))
-        if forgotten is not None:
-            self._tell_unconfirmed(forgotten[0])
-        self._tick_at = min(self._tick_at, now + TICK)
-
-    def _forget(self, upload: UploadLink) -> None:
-        for file_id, _ in self.uploads.sent_on(upload):
-            self.uploads.forget_sent(upload, file_id)
-
-    def _check_receipts(self, now: float) -> None:
-        for node_id in [node_id for node_id, (_, until) in self._unthanked.items() if now >= until]:
-            self._tell_unconfirmed(self._unthanked.pop(node_id)[0])
-
-    def _tell_unconfirmed(self, upload: UploadLink) -> None:
-        """No receipt came: what was sent whole is told all the same, and that nobody said to have it."""
-        for file_id, sent in self.uploads.sent_on(upload):
-            self.uploads.forget_sent(upload, file_id)
-            whole = self.holdings.total_of(file_id) or self.holdings.size_of(file_id)
-            if whole and sent.size >= whole:
-                self._tell_sent(upload, file_id, sent, sent.at, False)
+                self._receipts.on_called_off(upload, file_id, now)
+        else:
+            self._receipts.on_link_lost(upload, now)
 
     def on_message(self, link: int, message: Any, now: float) -> None:
         """What does not fit on such a link is dropped: nobody pushes a file to us."""
@@ -229,19 +192,7 @@ class Serving:
         if search.requester == self.members.node_id or is_refused:
             return
         if self.offer(search.file_id, search.query_id, search.requester):
-            self.note_name(search.requester, search.file_id, search.name)
-
-    def note_name(self, requester: bytes, file_id: bytes, name: str) -> None:
-        """Remember what the requester calls this content, so that both ends tell of it by one name."""
-        try:
-            check_any(name)
-        except BadName:  # no name that could be kept: ours is told
-            return
-        self._asked_names.put(requester, file_id, name)
-
-    def _name_for(self, upload: UploadLink, file_id: bytes) -> str:
-        asked = self._asked_names.get(upload.node_id, file_id)
-        return asked or self.holdings.name_of(file_id) or self._name_of_wanted(file_id) or file_id.hex()[:8]
+            self.names.note(search.requester, search.file_id, search.name)
 
     def offer(self, file_id: bytes, query_id: int, requester: bytes, with_nothing: bool = False) -> bool:
         """Offer it to the requester, by way of the supernode; `with_nothing`: even before the first piece is here."""
@@ -334,7 +285,7 @@ class Serving:
         if index * piece_size >= size or not self._has_piece(file_id, index):
             self.send(link, PieceRefused(file_id, index, PIECE_MISSING))
             return
-        self._tick_at = min(self._tick_at, now + TICK)
+        self._tick_soon(now)
         if self.holdings.size_of(file_id) is not None:
             is_any = isinstance(message, AnyPieceRequest)
             self.uploads.on_whole_request(link, file_id, index, size, piece_size, is_any, now)
@@ -342,22 +293,15 @@ class Serving:
             self.uploads.on_request(link, file_id, index, min(piece_size, size - index * piece_size), now)
 
     def _on_transfer_done(self, link: int, message: TransferDone, now: float) -> None:
-        """It has it all: told once, and believed only if something of it was sent there."""
-        upload = self.uploads.links[link]
         self.uploads.unsubscribe(link, message.file_id)
-        sent = self.uploads.forget_sent(upload, message.file_id)
-        if message.file_id in upload.folders:
-            upload.folders.remove(message.file_id)
-        if sent is not None and sent.size:
-            self._untold.append((upload, message.file_id, sent, now))
-            self._tell_done(now)
+        self._receipts.on_done(self.uploads.links[link], message.file_id, now)
 
     def _on_cancel(self, link: int, message: PieceCancel, now: float) -> None:
         """A piece is not wanted any more; or nothing of the content is: what is asked of it later is another fetch."""
         self.uploads.on_cancel(link, message.file_id, message.index)
         if message.index == NO_PIECE:
             self.uploads.unsubscribe(link, message.file_id)
-            self._end_sending(self.uploads.links[link], message.file_id, now)
+            self._receipts.on_called_off(self.uploads.links[link], message.file_id, now)
 
     def _on_wrong_piece(self, link: int, message: WrongPiece, now: float) -> None:
         """Is the file what was announced? It is looked at, a piece at a time: who says so has to be right."""
@@ -377,38 +321,9 @@ class Serving:
             log.info("%s is not what was announced: it is hashed again", path)
             self.holdings.doubt(path)
 
-    def _end_sending(self, upload: UploadLink, file_id: bytes, now: float) -> None:
-        """It is over without the whole; told if anything was sent."""
-        sent = self.uploads.forget_sent(upload, file_id)
-        if file_id in upload.folders:
-            upload.folders.remove(file_id)
-        if sent is not None and sent.size and upload.done_lines.take(now):
-            name, whole = self._name_for(upload, file_id), self._whole_of(file_id)
-            self.notify(UploadEnded(name, sent.size, whole, self._label_of(upload), file_id))
-
     def _whole_of(self, file_id: bytes) -> int:
         """The bytes of a file, or of all files in a folder; 0 where that is not known here."""
         return self.holdings.total_of(file_id) or self.size_of(file_id) or 0
-
-    def _tell_done(self, now: float) -> None:
-        """Who takes many contents in a moment has their lines told a few a second."""
-        waiting, self._untold = self._untold, deque(maxlen=UNTOLD_MAX)
-        for upload, file_id, sent, at in waiting:
-            if upload.done_lines.take(now):
-                self._tell_sent(upload, file_id, sent, at, True)
-            else:
-                self._untold.append((upload, file_id, sent, at))
-        if self._untold:
-            self._tick_at = min(self._tick_at, now + TICK)
-
-    def _tell_sent(self, upload: UploadLink, file_id: bytes, sent: Sent, now: float, is_confirmed: bool) -> None:
-        name, seconds = self._name_for(upload, file_id), now - sent.started_at
-        whole = self._whole_of(file_id)
-        self.notify(UploadDone(name, sent.size, seconds, self._label_of(upload), file_id, is_confirmed, whole))
-
-    def _label_of(self, upload: UploadLink) -> str:
-        """How it is called now; or was, when its link came up."""
-        return self.members.label_of(upload.node_id) if self.members.is_member(upload.node_id) else upload.label
 
     # ---- what Uploads want done (UploadHands)
 
@@ -420,29 +335,13 @@ class Serving:
 
     def _label_at(self, link: int) -> str:
         upload = self.uploads.links.get(link)
-        return self._label_of(upload) if upload is not None else f"link {link}"
+        return self.names.label_of(upload) if upload is not None else f"link {link}"
 
     def backlog(self, link: int) -> int:
         return int(self.network.backlog(link))
 
     def counted_as(self, upload: UploadLink, file_id: bytes) -> bytes:
-        """The content in whose row this is shown to the person: the folder that it is a part of, or itself."""
-        fetch = self._in_memory(file_id)
-        if fetch is not None and fetch.folder is not None:  # not announced here yet
-            return self._counted_with(upload, fetch.folder)
-        if file_id not in upload.folders and (
-            self.holdings.files_in(file_id) or self.holdings.is_other_names(file_id)
-        ):
-            upload.folders.append(file_id)
-        return next((folder for folder in upload.folders if file_id in self.holdings.files_in(folder)), file_id)
-
-    def _counted_with(self, upload: UploadLink, folder: ListEntry) -> bytes:
-        """A part of a folder that is still fetched here, and known by the name that it has in the list."""
-        if folder.file_id not in upload.folders:
-            upload.folders.append(folder.file_id)
-            if self._asked_names.get(upload.node_id, folder.file_id) is None:
-                self.note_name(upload.node_id, folder.file_id, folder.name)
-        return folder.file_id
+        return self.names.counted_as(upload, file_id)
 
     def read(self, link: int, file_id: bytes, index: int, offset: int, length: int, now: float) -> None:
         """Read a span of a piece, from memory or by the disk thread; it is sent when it is here."""
@@ -481,7 +380,7 @@ class Serving:
             self._short.pop(span, None)
             return False
         self._short[span] = tries, now + TICK
-        self._tick_at = min(self._tick_at, now + TICK)
+        self._tick_soon(now)
         return True
 
     def _read_short_again(self, now: float) -> None:
@@ -497,6 +396,10 @@ class Serving:
     def on_writable(self, link: int, now: float) -> None:
         self.uploads.on_writable(link, now)
 
+    def _tick_soon(self, now: float) -> None:
+        """There is something to be looked after a tick later."""
+        self._tick_at = min(self._tick_at, now + TICK)
+
     def next_deadline(self) -> float:
         return min(self._tick_at, self._tell_at, self.uploads.next_deadline())
 
@@ -508,10 +411,9 @@ class Serving:
             self.uploads.on_limit(now)
         if now >= self._tick_at:
             self.uploads.on_timer(now)
-            self._check_receipts(now)
-            self._tell_done(now)
+            self._receipts.on_tick(now)
             self._read_short_again(now)
-            has_work = self.uploads.has_work() or self._unthanked or self._untold or self._short
+            has_work = self.uploads.has_work() or self._receipts.has_work() or self._short
             self._tick_at = now + TICK if has_work else math.inf
 
     def cancel(self, number: int, now: float) -> str:
@@ -520,7 +422,7 @@ class Serving:
             if sent.number == number:
                 self._refused[upload.node_id, file_id] = now + REFUSED_TIME
                 self.network.disconnect(upload.link, "cancelled there")
-                return f"sending {self._name_for(upload, file_id)} to {self._label_of(upload)} is cancelled"
+                return f"sending {self.names.of(upload, file_id)} to {self.names.label_of(upload)} is cancelled"
         return ""
 
     def rows(self, now: float) -> List[TransferRow]:
@@ -530,17 +432,13 @@ class Serving:
             size = sent.size if file_id in upload.folders else self.size_of(file_id) or 0
             size, rate = self.holdings.total_of(file_id) or size, sent.rate.per_second(now)
             left = (size - sent.size) / rate if rate >= 1.0 and size > sent.size else None
-            name, done, label = self._name_for(upload, file_id), min(sent.size, size), self._label_of(upload)
+            name, done, label = self.names.of(upload, file_id), min(sent.size, size), self.names.label_of(upload)
             share = Share(label, done, rate, "", self.network.figures(upload.link))
             rows.append(TransferRow(sent.number, "S", name, "sending", done, size, rate, left, (label,), (share,)))
         return rows
 
     def end_all(self) -> None:
         """This node leaves its network: what is known to have been taken is told, and nothing more is sent."""
-        for untold in self._untold:
-            self._tell_sent(*untold, True)
-        self._untold.clear()
-        while self._unthanked:
-            self._forget(self._unthanked.popitem()[1][0])
+        self._receipts.end_all()
         for link in self.uploads.links:
             self.network.disconnect(link, "left")
