@@ -20,7 +20,7 @@ from node_tests.stage.lab import PORT, Lab, Node, content
 from node_tests.stage.nat import MAPPING_TIME, Homes, NatBox, NatKind
 from node_tests.stage.simulator import Conditions
 from node_tests.stage.usage import play_seeds
-from protocol.exchange.fetch import CALL_PATIENCE
+from protocol.exchange.givers import CALL_PATIENCE
 from protocol.exchange.sources import UNREACHED_TIME
 from protocol.results import DownloadDone, Outcome, Stopped
 

@@ -2,9 +2,10 @@
 
 A `Fetch` is for a job of the person (its `Wish`), or for those who cannot fetch it themselves (then it is a relay), or
 for both. It owns a `Download` and is its hands; a `Store` keeps what comes, a `Lookout` searches and says how long to
-hope. It ends with all pieces verified, or with a sentence that says why not. Nobody but itself changes it.
+hope, `Givers` takes nodes as sources. It ends with all pieces verified, or with a sentence that says why not. Nobody
+but itself changes it.
 
-    look  ->  on_offer / meet  ->  on_link_up  ->  on_message ...  ->  on_all_pieces  |  fail  ->  end
+    look  ->  givers.on_offer / meet  ->  givers.on_link_up, on_message ...  ->  on_all_pieces  |  fail  ->  end
 
 Fetches stand in a `Table` (`fetching.py`), which tells them what happens. Pure.
 """
@@ -20,43 +21,22 @@ from protocol import mishaps
 from protocol.content.parts import Destination
 from protocol.content.pieces import is_true_manifest, piece_size_of
 from protocol.content.troubles import ErrorKind, size_text
-from protocol.exchange.callers import NOT_A_MEMBER_REASON
 from protocol.exchange.contracts import Surroundings, kind_of, sentence_of
 from protocol.exchange.download import Download
+from protocol.exchange.givers import Givers
 from protocol.exchange.lookout import USELESS_TIME, Lookout, Prospect
 from protocol.exchange.picking import bits_of
 from protocol.exchange.relays import Waiting
-from protocol.exchange.serving import MESH_OFF_REASON, Serving
-from protocol.exchange.source import DROP_AFTER, Source, SourceState
-from protocol.exchange.sources import SourceLink, SourceLinks
+from protocol.exchange.serving import Serving
+from protocol.exchange.source import Source
+from protocol.exchange.sources import SourceLinks
 from protocol.exchange.store import Store
 from protocol.exchange.telling import Hearing
-from protocol.messages import (
-    FILE_CHANGED,
-    NO_NODE,
-    UNKNOWN_FILE,
-    ManifestPage,
-    NewPieces,
-    NotRelayed,
-    Offer,
-    OtherPiece,
-    PieceData,
-    PieceMap,
-    PieceRefused,
-    Search,
-    TraitsPage,
-    TransferDone,
-)
+from protocol.messages import NO_NODE, NotRelayed, Search
 from protocol.results import ListEntry, Notice
 
 log = mishaps.logger("transfer")
 
-SOURCES_MAX = 10  # of one content at once
-WHOLE_SOURCES_MORE = 4  # that have it all, beyond those
-FELLOWS_WANTED = 12  # of those who fetch the same: each of more is taken by lot, so that no few serve all
-MISSED_MAX = 64  # that offer one content, and cannot be reached
-CALL_PATIENCE, CALL_ROUND_TRIPS = 1.0, 3.0  # seconds, or round trips to the supernode if those are more, until ...
-UNREACHABLE_TIME = 10.0  # a node that could not be connected to is not tried again so long
 BAN_TIME = 600.0  # seconds that a source is left alone which sent what is not true (THREATS: G01)
 WITHOUT_OTHERS_MAX = 1 << 20  # bytes of a content that is mostly here before others could be found
 RECHECKS_MAX = 3  # of one content that another program changes here again and again
@@ -127,7 +107,7 @@ class Table(Protocol):
 
 
 class Fetch:
-    """One content that is wanted. Implements DownloadHands, Taker."""
+    """One content that is wanted. Implements DownloadHands, Wanted."""
 
     def __init__(self, content: Search, is_in_memory: bool, table: Table, now: float) -> None:
         self.file_id = content.file_id
@@ -135,19 +115,20 @@ class Fetch:
         self.download = Download(content.file_id, self, table.rng, now)
         self.store = Store(content, is_in_memory, table.library, table.around)
         self.lookout = Lookout(content, self.download, table.around, table.links, now)
+        self.hearing = Hearing(content.file_id, table.around.holdings)  # what is told beside it
+        self.givers = Givers(
+            self, self.download, self.lookout, table.links, self.hearing, table.around.members, table.rng, table.wake
+        )
         self.wish: Optional[Wish] = None  # None: a relay
         self.waiting = Waiting(content.file_id, table.around, table.serving)  # those it is relayed for
         self.gave: Dict[bytes, int] = {}  # node -> bytes
         self.gave_via = NO_NODE  # the supernode that gave them by its cache
-        self.hearing = Hearing(content.file_id, table.around.holdings)  # what is told beside it
         self.cause = Cause.OTHER  # why it failed
         self.is_complete = False
         self.is_ended = False
         self._table = table
         self._around = table.around
         self._links = table.links
-        self._no_way_since: Optional[float] = None  # who offers it is nowhere that may be called
-        self._offered: Dict[bytes, bool] = {}  # by whom, though there is no way to it; has it all?
         self._rechecks = 0  # times that another program had changed it
 
     @property
@@ -179,7 +160,7 @@ class Fetch:
             wish.on_all_pieces(self, now)
         elif self.download.size < 0:
             for provider in asked_first:
-                self._use(provider, now)
+                self.givers.use(provider, now)
             self.look(now)
 
     def look(self, now: float) -> None:
@@ -204,185 +185,13 @@ class Fetch:
         self.download.on_slept(seconds, now)
         self.lookout.be_patient(now)
 
-    # ---- sources
-
-    def on_offer(self, offer: Offer, now: float) -> None:
-        """Somebody has (pieces of) it."""
-        if self._links.standing.is_left_alone(offer.provider, self.file_id, now):
-            return
-        is_ruler = self._around.members.is_supernode or offer.provider == self._around.members.supernode_id
-        if is_ruler or (self._around.members.mesh and offer.mesh):
-            self._take_offer(offer.provider, offer.complete, now)
-        elif self.lookout.on_closed_offer(now):
-            self._table.wake(self.lookout.search_at)
-
-    def _take_offer(self, provider: bytes, is_whole: bool, now: float) -> None:
-        """Ask it; or at once by way of the supernode, where no way led to it a short while ago."""
-        if self._links.to(provider) is None and self._links.is_unreached(provider, now):
-            self._miss(provider, is_whole)
-            self._go_via(now)
-        else:
-            self._use(provider, now, is_whole)
-
-    def on_reached(self, node_id: bytes, now: float) -> None:
-        """A way was found to one that offered it, and could not be reached."""
-        if node_id in self._offered and not self.is_complete and not self.is_ended:
-            self._links.standing.pardon(node_id, self.file_id)
-            self._use(node_id, now, self._offered[node_id])
-
-    def _miss(self, provider: bytes, is_whole: bool) -> None:
-        """It offers this content, and nothing leads there yet."""
-        if len(self._offered) < MISSED_MAX:
-            self._offered[provider] = is_whole
-
-    def meet(self, node_id: bytes, now: float) -> None:
-        """Take one who fetches the same as a source, before it has anything of it."""
-        if self.is_complete or self.lookout.is_via or node_id == self._around.members.node_id:
-            return
-        is_open = self._around.members.mesh and self._around.members.has_mesh(node_id)
-        is_left_alone = self._links.standing.is_left_alone(node_id, self.file_id, now)
-        if is_open and not is_left_alone and self._is_drawn():
-            self._use(node_id, now, is_fellow=True)
-
-    def _is_drawn(self) -> bool:
-        """By lot, so that FELLOWS_WANTED of all members are, and no few serve all."""
-        return self._table.rng.random() * self._around.members.member_count() < FELLOWS_WANTED
-
-    def whole_sources(self) -> List[bytes]:
-        """The nodes that have all of it and give it directly."""
-        sources = self.download.sources.values()
-        return [] if self.lookout.is_via else [source.node_id for source in sources if source.is_complete]
-
-    def unfollow(self) -> None:
-        """Whoever tells us of new pieces of it need not any more."""
-        for link in self._links.of(self.file_id):
-            if link.is_up:
-                self.send(link.link, TransferDone(self.file_id))
-
-    def _use(self, provider: bytes, now: float, is_whole: bool = False, is_fellow: bool = False) -> None:
-        """Take this node as a source, by a link that is there or a new one."""
-        link = self._links.to(provider)
-        if link is not None and self.file_id in link.takers:
-            if not is_fellow:
-                self._promote(link, now)
-            return
-        if not self._has_place(is_whole, now) or not self._table.may_take_source(self, now):
-            return
-        if link is None:
-            place = self._around.members.place_of(provider)
-            if place is None:
-                self._miss(provider, is_whole)
-                self._no_way_since = now if self._no_way_since is None else self._no_way_since
-                self._table.wake(now + self._patience())
-                return
-            link = self._links.open(place, provider, now)
-            if link is None:
-                self._miss(provider, is_whole)
-                self._links.standing.leave_alone(provider, self.file_id, now + UNREACHABLE_TIME)
-                self._go_via(now)
-                self.lookout.put_off(self._around.members.label_of(provider))
-                return
-        link.take(self, is_fellow)
-        if link.is_up:
-            self._add_source(link, now)
-        else:
-            self._table.wake(now + self._patience())
-
-    def _add_source(self, link: SourceLink, now: float) -> None:
-        label, is_fellow = self._around.members.label_of(link.node_id), link.is_fellow(self.file_id)
-        if not is_fellow:
-            self._ask_traits(link)
-        self.download.add_source(link.link, link.node_id, label, now, is_fellow)
-
-    def _ask_traits(self, link: SourceLink) -> None:
-        """What this source tells beside the content; of what is in a folder, the folder's listing has told it."""
-        of_folder = self.folder
-        if of_folder is None or of_folder.file_id == self.file_id:
-            for request in self.hearing.ask(link.link, self.lookout.content.is_folder):
-                self.send(link.link, request)
-
-    def _promote(self, link: SourceLink, now: float) -> None:
-        """One who was taken because it fetches the same offers something by now."""
-        if link.is_up and link.is_fellow(self.file_id):
-            self._ask_traits(link)
-        link.promote(self.file_id)
-        self.download.take_as_giver(link.link, now)
-
-    def _has_place(self, is_whole: bool, now: float) -> bool:
-        """Is there room for one source more? One that has kept us waiting for long makes room for it."""
-        if len(self._links.of(self.file_id)) < SOURCES_MAX + WHOLE_SOURCES_MORE * is_whole:
-            return True
-        for source in list(self.download.sources.values()):
-            if source.state is SourceState.QUEUED and now - source.news_at >= DROP_AFTER:
-                self._leave(source, now + USELESS_TIME, now)
-                return True
-        return False
-
-    def _leave(self, source: Source, until: float, now: float) -> None:
-        """This source is not asked any more, and not taken again until then."""
-        self._links.let_go(source.link, self.file_id, now)
-        self._links.standing.leave_alone(source.node_id, self.file_id, until)
-        self.lookout.on_source_lost(self.download.remove_source(source.link, now), now)
-
-    # ---- what comes by links (Taker)
-
-    def on_link_up(self, link: SourceLink, now: float) -> None:
-        self.lookout.on_reached()
-        self._add_source(link, now)
-
-    def on_link_lost(self, link: SourceLink, reason: str, now: float) -> None:
-        """A source is gone, or was called in vain: it is left alone for a while, and others are looked for."""
-        standing = self._links.standing
-        if not link.is_up:
-            self._miss(link.node_id, False)
-            self._links.note_unreached(link.node_id, now)
-            self._go_via(now)
-            standing.leave_alone(link.node_id, self.file_id, now + UNREACHABLE_TIME)
-            self.lookout.note_trouble(f"{self._around.members.label_of(link.node_id)} cannot be reached ({reason})")
-        elif reason in (MESH_OFF_REASON, NOT_A_MEMBER_REASON):  # by way of the supernode, then
-            self.lookout.want_via()
-            standing.leave_alone(link.node_id, self.file_id, now + UNREACHABLE_TIME)
-        self.lookout.on_source_lost(self.download.remove_source(link.link, now), now)
-
-    def on_queued(self, link: SourceLink, position: int, now: float) -> None:
-        self.download.on_queued(link.link, position, now)
-
-    def on_message(self, link: SourceLink, message: Any, now: float) -> bool:
-        """From a source; False if it was not asked for."""
-        download, dropped = self.download, self.download.dropped
-        if isinstance(message, PieceData):
-            download.on_piece_data(link.link, message.index, message.offset, message.data, now)
-        elif isinstance(message, NewPieces):
-            download.on_new_pieces(link.link, message.indexes, now)
-        elif isinstance(message, OtherPiece):
-            download.on_other_piece(link.link, message.asked, message.given, now)
-        elif isinstance(message, PieceMap):
-            download.on_piece_map(link.link, message, now)
-        elif isinstance(message, ManifestPage):
-            download.on_manifest_page(link.link, message, now)
-        elif isinstance(message, TraitsPage):
-            return self.hearing.on_page(link.link, message)
-        else:
-            self._on_refused(link, message, now)
-        return download.dropped == dropped
-
-    def _on_refused(self, link: SourceLink, refused: PieceRefused, now: float) -> None:
-        source = self.download.on_piece_refused(link.link, refused.index, now)
-        log.info("%s, piece %d: link %d refused it, reason %d", self.name, refused.index, link.link, refused.reason)
-        pause = self.lookout.on_refused(source, refused.reason, self.name) if source is not None else None
-        if source is None or pause is None:
-            return
-        self._leave(source, now + pause, now)
-        has_changed = refused.reason in (FILE_CHANGED, UNKNOWN_FILE) and not self.lookout.is_via
-        if has_changed and source.is_complete and not self.lookout.may_go_on():
-            self.lookout.on_dropped(now)
-            if self._around.members.has_supernode and not self.is_ended:
-                self.lookout.search(now)
-
     # ---- what its Download wants done (DownloadHands)
 
     def send(self, link: int, message: Any) -> None:
         self._links.send(link, message)
+
+    def may_take_source(self, now: float) -> bool:
+        return self._table.may_take_source(self, now)
 
     def piece_size_of(self, size: int) -> int:
         return piece_size_of(size)
@@ -493,13 +302,13 @@ class Fetch:
         self._around.notify(Notice(f"{source.label} sent {why} of {self.name}; {what}"))
         if is_banned:
             self.lookout.note_trouble(f"{source.label} sent {why}")
-            self._leave(source, now + BAN_TIME, now)
+            self.givers.leave(source, now + BAN_TIME, now)
 
     def on_useless(self, source: Source, why: str, now: float) -> None:
         if not self.is_ended:
             self.lookout.note_trouble(f"{source.label} {why}")
             log.info("%s: %s", self.name, self.lookout.trouble)
-            self._leave(source, now + USELESS_TIME, now)
+            self.givers.leave(source, now + USELESS_TIME, now)
 
     def on_all_pieces(self, now: float) -> None:
         self.is_complete = True
@@ -527,34 +336,10 @@ class Fetch:
             self._check_waiting(now)
         if self.is_ended or self.is_complete:
             return
-        self._look_for_ways(now)
+        self.givers.look_for_ways(now)
         prospect = self.lookout.look(now)
         if prospect is not Prospect.HOPE:
             self.fail(self.lookout.why_alone(), now, Cause.GONE if prospect is Prospect.GONE else Cause.OTHER)
-
-    def _look_for_ways(self, now: float) -> None:
-        """Who has not answered by now may be behind a router or a firewall: the supernode has a link with it.
-
-        That begins while it is still being called, not when that has failed; should it answer, both give.
-        """
-        patience = self._patience()
-        late = [link.node_id for link in self._links.of(self.file_id) if link.is_late(patience, now)]
-        if self._no_way_since is not None and now - self._no_way_since >= patience:
-            self._no_way_since = None
-            late += [node_id for node_id in self._offered if self._links.to(node_id) is None]
-        for node_id in late:
-            self._links.note_unreached(node_id, now)
-        if late:
-            self._go_via(now)
-
-    def _patience(self) -> float:
-        """Seconds that a member is called alone."""
-        return max(CALL_PATIENCE, CALL_ROUND_TRIPS * (self._around.members.round_trip or 0.0))
-
-    def _go_via(self, now: float) -> None:
-        """By way of the supernode, then; the next look is at once."""
-        self.lookout.go_via(now)
-        self._table.wake(now)
 
     def _check_waiting(self, now: float) -> None:
         """A relay that nobody waits for any more ends."""

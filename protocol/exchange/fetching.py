@@ -216,13 +216,13 @@ class Fetching:
         if fetch is None or fetch.file_id != offer.file_id or is_mine or fetch.is_complete:
             self._dropped += 1
         else:
-            fetch.on_offer(offer, now)
+            fetch.givers.on_offer(offer, now)
 
     def on_reached(self, node_id: bytes, now: float) -> None:
         """A way to this member was found: what it offered can be asked for there."""
         self.links.redial(node_id, now)
         for fetch in list(self.fetches.values()):
-            fetch.on_reached(node_id, now)
+            fetch.givers.on_reached(node_id, now)
 
     def on_not_relayed(self, answer: NotRelayed, now: float) -> None:
         """The supernode cannot pass on what we look for."""
@@ -241,7 +241,7 @@ class Fetching:
         """Somebody asks what we have of a content; is it on its way here?"""
         fetch = self.fetches.get(file_id)
         if fetch is not None:
-            fetch.meet(node_id, now)
+            fetch.givers.meet(node_id, now)
         return file_id in self.fetches
 
     def on_relay(self, relay: Relay, now: float) -> None:

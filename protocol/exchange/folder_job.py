@@ -75,7 +75,7 @@ class FolderJob(Job):
         name = self.entry.name
         pack = self.unpacking.get(fetch.file_id)
         if pack is not None:
-            fetch.unfollow()
+            fetch.givers.unfollow()
             if fetch.store.memory is not None:
                 self._unpack(pack, memoryview(fetch.store.memory.data), now, fetch)
             else:  # it was being relayed for somebody, too
@@ -112,7 +112,7 @@ class FolderJob(Job):
         self.packs = deque(packs)
         for fetch in list(self.fetches):
             self._told = fetch.hearing.told or self._told  # one more may have told what is left out
-            self.providers = tuple(fetch.whole_sources())
+            self.providers = tuple(fetch.givers.whole())
             if fetch.store.memory is None:
                 self._around.holdings.on_cache_changed(lambda: None)
             self.drop(fetch, now, is_used=True)
@@ -138,7 +138,7 @@ class FolderJob(Job):
             self.want(file_id, size, f"{self.entry.name}/other names", True, now, self.providers)
 
     def _read_more(self, fetch: Fetch) -> None:
-        fetch.unfollow()
+        fetch.givers.unfollow()
         if fetch.store.memory is not None:
             self._prepare_more(self._preparing.more(self.entry.name, bytes(fetch.store.memory.data)), fetch)
         else:  # it was being relayed for somebody, too
