@@ -14,8 +14,8 @@ import random
 from typing import Any, Dict, Optional, Protocol, Sequence
 
 from protocol import mishaps
-from protocol.content.pieces import DIGEST_BYTES, FILE_SIZE_MAX, PIECES_MAX
-from protocol.exchange.manifest import Lie
+from protocol.content.pieces import DIGEST_BYTES, PIECES_MAX
+from protocol.exchange.manifest import Lie, ManifestHands, ManifestsAsked
 from protocol.exchange.picking import REQUESTS_PER_LINK_MAX, PieceChoice, in_flight_limit
 from protocol.exchange.source import ASK_OTHERS_AFTER, DROP_AFTER, SLOW_AFTER, Source, SourceState
 from protocol.messages import (
@@ -23,7 +23,6 @@ from protocol.messages import (
     AnyPieceRequest,
     CheckBulk,
     ManifestPage,
-    ManifestRequest,
     PieceCancel,
     PieceMap,
     PieceMapRequest,
@@ -35,14 +34,8 @@ from protocol.rates import Rate
 log = mishaps.logger("transfer")
 
 
-class DownloadHands(Protocol):
+class DownloadHands(ManifestHands, Protocol):
     """What a Download wants done, by whoever has it made."""
-
-    def send(self, link: int, message: Any) -> None: ...
-
-    def piece_size_of(self, size: int) -> int: ...
-
-    def is_true_manifest(self, file_id: bytes, size: int, digests: bytes) -> bool: ...
 
     def requests_on(self, link: int) -> int:
         """Pieces asked on this link, for whichever download."""
@@ -97,6 +90,7 @@ class Download:
         self._held_back_at = -math.inf  # when the limit last let nothing be asked
         self._hands = hands
         self._rng = rng
+        self._manifests = ManifestsAsked(file_id, hands)
 
     # ---- sources
 
@@ -116,10 +110,6 @@ class Download:
         if source is not None and source.take_as_giver():
             self._want_manifest(now)
 
-    def _ask_manifest(self, source: Source, now: float) -> None:
-        source.ask_manifest(now)
-        self._hands.send(source.link, ManifestRequest(self.file_id))
-
     def remove_source(self, link: int, now: float) -> Optional[Source]:
         """The link is lost, or it shall not be asked any more."""
         source = self.sources.pop(link, None)
@@ -127,6 +117,7 @@ class Download:
             return None
         log.info("id %s: %s is no source any more", self.file_id.hex()[:8], source.label)
         self._release(source, cancel=not self.is_ended)
+        self._manifests.forget(link)
         if self.choice is not None:
             self.choice.remove_map(link)
         self._want_manifest(now)
@@ -134,11 +125,11 @@ class Download:
         return source
 
     def _want_manifest(self, now: float) -> None:
-        if self.choice is not None or self.is_opening or any(one.manifest for one in self.sources.values()):
+        if self.choice is not None or self.is_opening or self._manifests:
             return
         source = min(self.sources.values(), key=lambda one: one.is_fellow, default=None)
         if source is not None:
-            self._ask_manifest(source, now)
+            self._manifests.ask(source.link, now)
 
     def _release(self, source: Source, cancel: bool) -> None:
         """Take back everything that it owes."""
@@ -171,28 +162,18 @@ class Download:
         """A page of the digests of all pieces; when they are whole and give the content's id, it may be opened."""
         source = self.sources.get(link)
         is_over = self.choice is not None or self.is_opening
-        if source is None or is_over or not source.on_manifest_page(now):
+        if source is None or is_over or link not in self._manifests:
             self.dropped += 1
             return
-        manifest = source.manifest
-        assert manifest is not None
+        source.on_manifest_page(now)
         try:
-            if page.size > FILE_SIZE_MAX:
-                raise Lie("an impossible size")
-            piece_size = self._hands.piece_size_of(page.size)
-            if not manifest.add(page, -(-page.size // piece_size)):
-                return
-            size, digests = manifest.size, bytes(manifest.digests)
-            if not self._hands.is_true_manifest(self.file_id, size, digests):
-                raise Lie("a list of pieces that does not belong to the file")
+            whole = self._manifests.on_page(link, page, now)
         except Lie as lie:
-            source.forget_manifest()
             self._hands.on_strike(source, str(lie), True, now)
             self._want_manifest(now)
             return
-        for one in self.sources.values():  # all say the same, or lie: one list is enough in memory
-            one.forget_manifest()
-        self.open(size, digests)
+        if whole is not None:
+            self.open(*whole)
 
     def open(self, size: int, digests: bytes) -> None:
         """The manifest is known and true."""
@@ -462,11 +443,12 @@ class Download:
 
     def on_slept(self, seconds: float, now: float) -> None:
         """This node was not awake for so long: nobody was silent or slow meanwhile."""
+        self._manifests.on_slept(seconds, now)
         for source in self.sources.values():
             source.on_slept(seconds, now)
 
     def _check(self, source: Source, now: float) -> None:
-        if source.owes_manifest(now):
+        if self._manifests.is_late(source.link, now):
             self._ask_another_for_manifest(source, now)
         silent = now - source.heard_at
         if self.is_opening or not source.is_waited_for():
@@ -483,11 +465,10 @@ class Download:
             self._hands.on_useless(source, "is too slow", now)
 
     def _ask_another_for_manifest(self, source: Source, now: float) -> None:
-        others = [one for one in self.sources.values() if one.manifest is None]
-        if others:
-            self._ask_manifest(others[0], now)
-            if source.manifest is not None:
-                source.manifest.put_off(now)
+        other = next((link for link in self.sources if link not in self._manifests), None)
+        if other is not None:
+            self._manifests.ask(other, now)
+            self._manifests.put_off(source.link, now)
 
     def _has_others(self, source: Source) -> bool:
         """Is there another source that would serve us?"""

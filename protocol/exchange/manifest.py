@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import List
+from typing import Any, Dict, List, Optional, Protocol, Tuple
 
-from protocol.content.pieces import DIGEST_BYTES, PIECES_MAX
-from protocol.messages import DIGESTS_PER_PAGE, ManifestPage
+from protocol.content.pieces import DIGEST_BYTES, FILE_SIZE_MAX, PIECES_MAX
+from protocol.messages import DIGESTS_PER_PAGE, ManifestPage, ManifestRequest
+
+MANIFEST_AFTER = 3.0  # seconds until another source is asked for the manifest
 
 
 class Lie(Exception):
@@ -40,6 +42,78 @@ class Manifest:
         if left < 0 or (left and len(page.digests) != DIGESTS_PER_PAGE * DIGEST_BYTES):
             raise Lie("a list of pieces of the wrong length")  # only the last page is not full
         return not left
+
+
+class ManifestHands(Protocol):
+    """What asking for a manifest takes."""
+
+    def send(self, link: int, message: Any) -> None: ...
+
+    def piece_size_of(self, size: int) -> int: ...
+
+    def is_true_manifest(self, file_id: bytes, size: int, digests: bytes) -> bool: ...
+
+
+class ManifestsAsked:
+    """The manifests of one content that sources were asked for, by link, until one of them is whole and true."""
+
+    def __init__(self, file_id: bytes, hands: ManifestHands) -> None:
+        self._file_id = file_id
+        self._hands = hands
+        self._by_link: Dict[int, Manifest] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._by_link)
+
+    def __contains__(self, link: int) -> bool:
+        return link in self._by_link
+
+    def ask(self, link: int, now: float) -> None:
+        """The source there is asked for the digests; they come in pages."""
+        self._by_link[link] = Manifest(now)
+        self._hands.send(link, ManifestRequest(self._file_id))
+
+    def forget(self, link: int) -> None:
+        """No source is there any more."""
+        self._by_link.pop(link, None)
+
+    def on_page(self, link: int, page: ManifestPage, now: float) -> Optional[Tuple[int, bytes]]:
+        """A page of one that was asked for: the size and all digests if that made it whole; Lie if it cannot be."""
+        self._by_link[link].put_off(now)
+        try:
+            whole = self._add(self._by_link[link], page)
+        except Lie:
+            self.forget(link)
+            raise
+        if whole is not None:
+            self._by_link.clear()  # all say the same, or lie: one list is enough in memory
+        return whole
+
+    def _add(self, manifest: Manifest, page: ManifestPage) -> Optional[Tuple[int, bytes]]:
+        if page.size > FILE_SIZE_MAX:
+            raise Lie("an impossible size")
+        piece_size = self._hands.piece_size_of(page.size)
+        if not manifest.add(page, -(-page.size // piece_size)):
+            return None
+        size, digests = manifest.size, bytes(manifest.digests)
+        if not self._hands.is_true_manifest(self._file_id, size, digests):
+            raise Lie("a list of pieces that does not belong to the file")
+        return size, digests
+
+    # ---- time
+
+    def is_late(self, link: int, now: float) -> bool:
+        """Has the source there kept us waiting for it?"""
+        return link in self._by_link and now - self._by_link[link].asked_at >= MANIFEST_AFTER
+
+    def put_off(self, link: int, now: float) -> None:
+        """Another source is asked, too: this one has its time again."""
+        self._by_link[link].put_off(now)
+
+    def on_slept(self, seconds: float, now: float) -> None:
+        """This node was not awake for so long: nobody was silent meanwhile."""
+        for manifest in self._by_link.values():
+            manifest.on_slept(seconds, now)
 
 
 def manifest_pages(file_id: bytes, size: int, digests: bytes) -> List[ManifestPage]:

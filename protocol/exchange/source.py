@@ -6,7 +6,6 @@ import enum
 import math
 from typing import Any, Dict, Iterable, Optional, Sequence, Set
 
-from protocol.exchange.manifest import Manifest
 from protocol.exchange.picking import PieceChoice, window_of
 from protocol.messages import SPAN_BYTES_MAX, PieceMap
 from protocol.rates import Rate
@@ -16,7 +15,6 @@ ASK_OTHERS_AFTER = 3.0  # seconds without a byte: its pieces are asked elsewhere
 SLOT_TAKEN_BACK_AFTER = 0.2  # seconds; who really serves keeps a slot for us longer
 DROP_AFTER = 20.0  # seconds without a byte: the source is dropped
 SLOW_RATE, SLOW_AFTER = 64 * 1024, 15.0  # bytes per second; a source so slow for so long is dropped if there are others
-MANIFEST_AFTER = 3.0  # seconds until another source is asked for the manifest
 
 
 class SourceState(enum.Enum):
@@ -76,7 +74,6 @@ class Source:
         self.is_checked = False  # it was told to let checksums cover pieces
         self.asked_unchecked: Set[int] = set()  # pieces asked before that: the link may be to blame for them
         self.is_suspect = False  # its last piece was wrong: one more at a time, until it gives a right one
-        self.manifest: Optional[Manifest] = None  # while it is asked for it
         self.cause = 0  # why it cannot read what is asked for, as it has told
 
     # ---- what it has
@@ -115,28 +112,6 @@ class Source:
             self.news_at = now
         return any(news)
 
-    # ---- its manifest
-
-    def ask_manifest(self, now: float) -> None:
-        """It is asked for the digests; they come in pages."""
-        self.manifest = Manifest(now)
-
-    def on_manifest_page(self, now: float) -> bool:
-        """A page comes; False if none was asked for."""
-        if self.manifest is None:
-            return False
-        self.heard_at = now
-        self.manifest.put_off(now)
-        return True
-
-    def forget_manifest(self) -> None:
-        """It is known from another one, or this one lied."""
-        self.manifest = None
-
-    def owes_manifest(self, now: float) -> bool:
-        """Has it kept us waiting for the digests?"""
-        return self.manifest is not None and now - self.manifest.asked_at >= MANIFEST_AFTER
-
     # ---- what it owes
 
     def may_be_asked(self) -> bool:
@@ -174,6 +149,10 @@ class Source:
         self.takes_other = False
 
     # ---- what it sends
+
+    def on_manifest_page(self, now: float) -> None:
+        """A page of the digests, as it was asked for."""
+        self.heard_at = now
 
     def note_sign(self, now: float) -> None:
         """Bytes came, wanted or not."""
@@ -223,8 +202,6 @@ class Source:
         self.heard_at = min(self.heard_at + seconds, now)
         self.news_at = min(self.news_at + seconds, now)
         self.slow_since = None
-        if self.manifest is not None:
-            self.manifest.on_slept(seconds, now)
 
     def is_waited_for(self) -> bool:
         """Is there anything that it should send?"""
