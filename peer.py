@@ -6,6 +6,7 @@ alarm comes in here and is passed on to whom it concerns:
 
     Membership (protocol/membership/membership.py)   who is here and who rules; it tells what changes (see its `Owner`)
     Members    (protocol/membership/members.py)      the same, as the others ask it
+    Keepsakes  (protocol/membership/keepsakes.py)    what of it is kept for the next run
     Hellos     (protocol/exchange/hellos.py)         who opened a link to this node, until it is known
     Holdings   (protocol/exchange/holdings.py)       what is here whole, and what of it is announced
     Lists      (protocol/exchange/lists.py)          the lists of files that are on their way
@@ -46,14 +47,15 @@ from protocol.exchange.sources import MESH_LINKS_MAX
 from protocol.exchange.stream_job import Taker
 from protocol.exchange.unfinished import told, unfinished_of
 from protocol.fields import Address, WireError
-from protocol.membership.claims import NO_PAST, decode_past, encode_past
+from protocol.membership.claims import Past
 from protocol.membership.contracts import Seat
+from protocol.membership.keepsakes import Keepsakes
 from protocol.membership.local_link import LOCAL_LINK, LocalLink
 from protocol.membership.members import Members
 from protocol.membership.membership import Membership
 from protocol.membership.promises import Promises
 from protocol.membership.proofs import share_digest
-from protocol.membership.searching import NO_LAST_NETWORK, decode_last_network, encode_last_network
+from protocol.membership.searching import LastNetwork
 from protocol.membership.whispers import Whispers
 from protocol.messages import (
     PLACES_MAX,
@@ -137,8 +139,7 @@ class Peer:
         self.serving = self.fetching.serving
         self.jobs = Jobs(self.fetching, around, library, preparing)
         self._now = 0.0
-        self._last_network = NO_LAST_NETWORK
-        self._past = NO_PAST
+        self._keepsakes = Keepsakes(library, self.disk.run)
         self._hellos = Hellos(network, self._members, own_addresses, self._on_member)
         self._lists = Lists(rng, self.membership.send_to_supernode)
         self._whispers = Whispers(self.membership, self._on_whisper)
@@ -149,14 +150,12 @@ class Peer:
     def start(self, target: Optional[Address], search_port: int, now: float) -> None:
         """Join the network at `target`, or search one, or be the first; an Outcome tells."""
 
-        def remembered(data: Any, _: Optional[Exception], now: float) -> None:
-            last, past, key = data or (b"", b"", NO_PAST.key)
-            self._past = decode_past(past, key)
-            self.membership.start(target, search_port, now, decode_last_network(last), self._past)
+        def recalled(last: LastNetwork, past: Past, now: float) -> None:
+            self.membership.start(target, search_port, now, last, past)
 
         with self._turn(now):
             self.holdings.on_cache_changed()
-            self.disk.run(self.library.memory, remembered)
+            self._keepsakes.recall(recalled)
             self.unfinished(now, self._tell_unfinished)
 
     def _tell_unfinished(self, parts: List[PartInfo]) -> None:
@@ -575,14 +574,7 @@ class Peer:
         """Somebody came or went: whom to stand by with, and whom to ask after a restart."""
         self.fetching.links.set_mates(self._members.mates(MESH_LINKS_MAX), now)
         self._hellos.judge_again(now)
-        last = self.membership.last_network()
-        if last.places and last != self._last_network:
-            self._last_network = last
-            self.disk.run(partial(self.library.keep_network, encode_last_network(last)), lambda *_: None)
-        past = self.membership.past()
-        if past != self._past:
-            self._past = past
-            self.disk.run(partial(self.library.keep_past, encode_past(past)), lambda *_: None)
+        self._keepsakes.keep(self.membership.last_network(), self.membership.past())
 
     def on_chat(self, label: str, text: str, is_me: bool, now: float) -> None:
         self.notify(ChatReceived(label, text, is_me))
