@@ -1,4 +1,4 @@
-"""The program under attack: by strangers on loopback, and by members that keep no rule (THREATS: A, C, D, E, F, G)."""
+"""The program under attack: by strangers on loopback, and by members that keep no rule (A, C to G of THREATS.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The transport under attack, row by row (THREATS, tables D and E): by strangers, and by remotes that keep no rule.
+"""The transport under attack, row by row (D and E of THREATS.md): by strangers, and by remotes that keep no rule.
 
 Virtual time wherever it can be; real sockets only where the kernel is the point (D09, D12, D13) or the verbs are (H05).
 Packets are built by `protocol/transport/packets.py`; the one layout that has no encoder there, by the

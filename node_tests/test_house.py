@@ -160,13 +160,26 @@ def test_the_readme_names_every_room_and_no_other():
     assert sorted(rooms_in_the_readme()) == files
 
 
+def steps_to_read():
+    """The files of each step in which the README says to read the program."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8").split("### In which order to read it")[1].split("###")[0]
+    folder = ""
+    for step in re.findall(r"^\d\. .+", text, re.M):
+        named = []
+        for name in re.findall(r"`([\w/]+\.py)`", step):
+            folder = name.rpartition("/")[0] or folder * (not (ROOT / name).exists())
+            named.append(ROOT / folder / name.rpartition("/")[2])
+        yield named
+
+
 def test_what_the_readme_says_to_read_is_there():
-    steps = (ROOT / "README.md").read_text(encoding="utf-8").split("### In which order to read it")[1].split("###")[0]
-    folder, named = "", []
-    for name in re.findall(r"`([\w/]+\.py)`", steps):
-        folder = name.rpartition("/")[0] or folder * (not (ROOT / name).exists())
-        named.append(ROOT / folder / name.rpartition("/")[2])
+    named = [path for step in steps_to_read() for path in step]
     assert len(named) > 15 and all(path.exists() for path in named), named
+
+
+def test_the_steps_to_read_are_as_long_as_the_readme_says():
+    first, second, *others = (sum(path.read_bytes().count(b"\n") for path in step) for step in steps_to_read())
+    assert 2_400 < second < 2_800 and len(others) == 3 and max(first, *others) < 2_300
 
 
 PARSERS = {"json", "pickle", "marshal", "shelve", "xml", "ast", "plistlib", "configparser", "gzip", "bz2", "lzma"}

@@ -1,7 +1,7 @@
 """Ten honest nodes with a greedy and a lying member among them: each seed is a story in which the ten must stay alive.
 
 The two (`rogues.py`) do whatever they can for most of a minute, over the real transport. Meanwhile, every few seconds,
-and once more when they are gone, these must hold for the honest ones (THREATS: "alive, bounded and clean"):
+and once more when they are gone, these must hold for the honest ones:
 
     who comes to an address is in the network within 2 s (by a search: when it has given the liar up)
     what is said is on every screen within 2 s, once
@@ -43,12 +43,12 @@ from protocol.results import ChatReceived, DownloadDone, Joined, Left, Outcome, 
 SEEDS = amount(100, 3)
 NAMES = ("ana", "bo", "cy", "di", "ed", "fay", "gus", "hal", "ivy", "jo")
 GREEDY, LIAR = 66, 77  # numbers of their hosts
-JOIN_MAX = 2.0  # seconds (THREATS: "alive")
+JOIN_MAX = 2.0  # seconds
 SEARCHED_MAX = 67.0  # with an attempt at who answers a search first, and says for a minute that it is busy
 CHAT_MAX = 2.0
 SLOWER_MAX = 3.0  # times the undisturbed time of a download,
 MUTE_COSTS = 20.0  # and the seconds after which a source that gives nothing is dropped (G06)
-AGREED_AFTER = 30.0  # seconds from the loss of a supernode until all obey one (P2)
+AGREED_AFTER = 30.0  # seconds from the loss of a supernode until all obey one
 QUIET_TIME = 70.0  # seconds after the two are gone until nothing of them is left
 GROWN_MAX = 64 * MIB  # bytes that a node may hold more than before, during the story,
 LEFT_MAX = 4 * MIB  # and afterwards

@@ -24,7 +24,7 @@ from typing import List, Optional
 from protocol.addresses import NETWORK_SHARE, is_loopback, network_of
 from protocol.fields import Address
 
-UNANSWERED_MAX = 3  # datagrams to one address in a minute (THREATS: request forgery)
+UNANSWERED_MAX = 3  # datagrams to one address in a minute, whoever named it: no liar turns a room on a stranger
 KEPT = 1  # of these three, for what a person wants, for a look at the last moment, and for connecting
 HOST_UNANSWERED_MAX = 30  # to all ports of one host: a liar may name them all; ten nodes behind one NAT may be silent
 KNOCKS_MAX = 10  # of under 100 bytes each, to one address in a minute: both sides of a router must have sent some

@@ -31,7 +31,7 @@ from protocol.membership.queries import Prober, Purpose
 from protocol.messages import NO_NETWORK, NOWHERE, ROLE_ALONE, ROLE_MEMBER, ROLE_SUPERNODE, Answer
 
 QUERY_INTERVAL = 0.5  # seconds between the rounds
-ROUNDS = 3  # three queries (THREATS: two supernodes at one port)
+ROUNDS = 3  # queries: who missed an answer for one lost datagram would rule beside the one that is there
 SEARCH_TIME = ROUNDS * QUERY_INTERVAL  # seconds
 SEARCH_TIME_WITH_MEMBERS = 15.0  # members answered, but their supernode is just being replaced
 LAN_GRACE = 0.1  # seconds that a supernode on this machine has to answer before one elsewhere is taken
