@@ -241,7 +241,7 @@ class Download:
     def fill_all(self, now: float) -> None:
         """Ask every source for as much as its window allows, the fastest first."""
         sources = list(self.sources.values())
-        if len(sources) > 1:
+        if len(sources) > 1:  # all together have room for so much in flight: who gives it back soonest goes first
             sources.sort(key=lambda source: -source.per_second(now))
         for source in sources:
             self._fill(source, now)
@@ -392,6 +392,7 @@ class Download:
                 self._cancel(one.link, index)
         source = self.sources.get(link)
         is_excused = source is not None and index in source.asked_unchecked
+        # Their packets carry no checksum, for pieces have digests: so the first wrong one may be the path's fault.
         if source is not None and source.note_wrong(self.choice.asked_of(link)):
             self._hands.send(link, CheckBulk())
         self.choice.reopen(index)
@@ -427,7 +428,7 @@ class Download:
         if not source.on_queued(position, now):
             self.dropped += 1  # each time we would ask anew
         elif position:
-            self._release(source, cancel=False)
+            self._release(source, cancel=False)  # who has us wait has forgotten what was asked
             self.fill_all(now)
         elif was_queued:
             self._fill(source, now)

@@ -261,7 +261,7 @@ class Givers:
             return
         self.leave(source, now + pause, now)
         has_changed = refused.reason in (FILE_CHANGED, UNKNOWN_FILE) and not self._lookout.is_via
-        if has_changed and source.is_complete and not self._lookout.may_go_on():
+        if has_changed and source.is_complete and not self._lookout.may_go_on():  # perhaps the last that had it all
             self._lookout.on_dropped(now)
             if self._members.has_supernode and not self._wanted.is_ended:
                 self._lookout.search(now)

@@ -110,7 +110,7 @@ class Receipts:
             return
         self.on_link_up(upload)
         forgotten = self._unthanked.put(upload.node_id, (upload, now + RECEIPT_TIME))
-        if forgotten is not None:
+        if forgotten is not None:  # it gives way to this one: what is known of it is told now, or never
             self._tell_unconfirmed(forgotten[0])
         self._tick(now)
 
@@ -144,7 +144,7 @@ class Receipts:
         for file_id, sent in self._uploads.sent_on(upload):
             self._uploads.forget_sent(upload, file_id)
             whole = self._holdings.total_of(file_id) or self._holdings.size_of(file_id)
-            if whole and sent.size >= whole:
+            if whole and sent.size >= whole:  # of a part nobody could say whether it was of any use
                 self._tell_sent(upload, file_id, sent, sent.at, False)
 
     def _tell_done(self, now: float) -> None:

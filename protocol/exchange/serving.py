@@ -246,7 +246,7 @@ class Serving:
         if self.size_of(message.file_id) is None:
             self.send(link, PieceRefused(message.file_id, NO_PIECE, UNKNOWN_FILE))
         elif message.file_id in asked or len(asked) >= MANIFESTS_ASKED_MAX:
-            self.dropped += 1
+            self.dropped += 1  # each is a disk job, and the answer to the first is one to all
         else:
             asked.add(message.file_id)
             self.disk.run(partial(self._manifest, message.file_id, self._partial_of(message.file_id)), answer)
@@ -307,6 +307,7 @@ class Serving:
         """Is the file what was announced? It is looked at, a piece at a time: who says so has to be right."""
         upload, file_id, size = self.uploads.links[link], message.file_id, self.holdings.size_of(message.file_id)
         counted = self.counted_as(upload, file_id)
+        # Who got nothing of it cannot know; and every look reads a piece, whoever is right.
         was_sent = any(one == counted for one, _ in self.uploads.sent_on(upload))
         if size is None or message.index * piece_size_of(size) >= size or not was_sent or now < self._look_again_at:
             self.dropped += 1
@@ -370,7 +371,7 @@ class Serving:
         if reason == SHORT_OF_MEANS and self._try_again(span, now):
             return
         self.uploads.on_unreadable(link, file_id, index, length, reason, now)
-        if reason in CAUSES.values():
+        if reason in CAUSES.values():  # nor can any other piece: the cause goes first, then what follows from it
             self.send(link, PieceRefused(file_id, NO_PIECE, NOT_READABLE))
 
     def _try_again(self, span: Tuple[int, bytes, int, int, int], now: float) -> bool:
