@@ -98,7 +98,7 @@ class Receipts:
         self._unthanked: Latest[bytes, Tuple[UploadLink, float]] = Latest(UNTHANKED_MAX)  # until when
         self._untold: Deque[Tuple[UploadLink, bytes, Sent, float]] = deque(maxlen=UNTOLD_MAX)
 
-    def on_link_up(self, upload: UploadLink) -> None:
+    def go_on(self, upload: UploadLink) -> None:
         """What the node there got by an earlier link counts together with what it gets by this one."""
         before, _ = self._unthanked.pop(upload.node_id, (None, 0.0))
         if before is not None:
@@ -108,7 +108,7 @@ class Receipts:
         """It may come by another link that it has all, so that the person here is told."""
         if not self._uploads.sent_on(upload):
             return
-        self.on_link_up(upload)
+        self.go_on(upload)
         forgotten = self._unthanked.put(upload.node_id, (upload, now + RECEIPT_TIME))
         if forgotten is not None:  # it gives way to this one: what is known of it is told now, or never
             self._tell_unconfirmed(forgotten[0])

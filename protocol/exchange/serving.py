@@ -140,7 +140,7 @@ class Serving:
             self.network.disconnect(link, MESH_OFF_REASON)
         else:
             self.uploads.add(link, hello.node_id, self.members.label_of(hello.node_id))
-            self._receipts.on_link_up(self.uploads.links[link])
+            self._receipts.go_on(self.uploads.links[link])
 
     def on_link_lost(self, link: int, reason: str, now: float) -> None:
         """What was sent there may be all of it: that is told when its receipt comes, or has not come for long."""
