@@ -85,12 +85,16 @@ class Download:
         self.is_opening = False
         self.is_ended = False
         self.dropped = 0  # messages that nobody asked for
-        self.in_order = False  # are the pieces to come one behind the other?
+        self._in_order = False  # are the pieces to come one behind the other?
         self.asked_at = -math.inf  # when a piece was asked for last
         self._held_back_at = -math.inf  # when the limit last let nothing be asked
         self._hands = hands
         self._rng = rng
         self._manifests = ManifestsAsked(file_id, hands)
+
+    def wish_order(self, in_order: bool) -> None:
+        """Shall the pieces come one behind the other? Where they are chosen already, they are not chosen anew."""
+        self._in_order = in_order
 
     # ---- sources
 
@@ -190,7 +194,7 @@ class Download:
             self._on_opened_again(self.choice, bitmap, now)
             return
         count = len(self.digests) // DIGEST_BYTES
-        self.choice = PieceChoice(count, bitmap, self._rng, self.in_order)
+        self.choice = PieceChoice(count, bitmap, self._rng, self._in_order)
         self.verified_bytes = sum(self.length_of(index) for index in range(count) if self.choice.is_verified[index])
         self.rate = Rate(now)
         for source in self.sources.values():
@@ -279,7 +283,7 @@ class Download:
 
     def _may_be_other(self, source: Source, index: int) -> bool:
         """Is this the only source of a piece that many want? Then it shall not give one twice before all once."""
-        if self.in_order or not (source.is_complete and source.takes_other):
+        if self._in_order or not (source.is_complete and source.takes_other):
             return False
         if self.choice is None or not self.choice.is_rare(index):
             return False

@@ -149,7 +149,7 @@ class Fetch:
         """The person here wants it, maybe because it is relayed already."""
         assert self.wish is None
         self.wish = wish
-        self.download.in_order = wish.in_order
+        self.download.wish_order(wish.in_order)
         self.lookout.correct(size, in_memory)
         self.store.name_for_person(name, in_memory)
         if self._is_size_lie(self.download.size):
