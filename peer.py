@@ -84,6 +84,7 @@ from protocol.results import (
     MemberRow,
     Notice,
     Outcome,
+    Reach,
     SupernodeChanged,
     TransferRow,
     Unsaid,
@@ -546,6 +547,7 @@ class Peer:
             self._members.send_to_supernode(Guest())
         places = [(ip, self.network.address[1]) for ip in self._own_addresses()]
         self._members.send_to_supernode(Places(tuple(places[:PLACES_MAX])))
+        self.membership.ask_reach(now)
         entries = self.holdings.announce_anew()
         self._members.send_to_supernode(ShareDigest(share_digest(entries), len(entries)))
         self._lists.on_joined()
@@ -611,6 +613,11 @@ class Peer:
     @property
     def mesh(self) -> bool:
         return self._members.mesh
+
+    @property
+    def reach(self) -> Reach:
+        """Can others reach this node, as far as is known by now?"""
+        return self.membership.reach
 
     def label_of(self, node_id: bytes) -> str:
         return self._members.label_of(node_id)

@@ -36,6 +36,7 @@ from protocol.ruling.doubt import Doubt
 from protocol.ruling.introducing import Introducing
 from protocol.ruling.naming import Naming
 from protocol.ruling.neighbours import Neighbours
+from protocol.ruling.reaching import Reaching
 from protocol.ruling.reception import Reception
 from protocol.ruling.register import Line, Register
 from protocol.ruling.rivals import Rivals
@@ -86,6 +87,7 @@ class Supernode:
         self.naming = Naming(seat, register, self.chat.has_spoken, now)
         self.whispering = Whispering(register, self.chat)
         self.introducing = Introducing(register, rng)
+        self.reaching = Reaching(register, rng, now)
         self.catalogue = Catalogue(register, self.introducing, alarm, now)
         self.doubt = doubt = Doubt(register, prober, now)
         self.witnesses = Witnesses(network, rng, seat, register, doubt, now)
@@ -132,6 +134,9 @@ class Supernode:
             messages.NotRelayed: self.catalogue.on_not_relayed,
             messages.Lost: self.witnesses.on_lost,
             messages.Places: self.introducing.on_places,
+            messages.ReachWanted: self.reaching.on_wanted,
+            messages.Tried: self.reaching.on_tried,
+            messages.Reached: self.reaching.on_reached,
         }
 
     def _members_say_again(self) -> Dict[Any, _Handler]:
@@ -265,6 +270,7 @@ class Supernode:
             self.catalogue.want_shares(line, now)
             self.register.check(line, now)
         self.catalogue.ask_for_what_found_no_room()
+        self.reaching.on_tick(now)
 
     # ---- questions
 
@@ -274,7 +280,7 @@ class Supernode:
     @property
     def dropped(self) -> int:
         """Messages refused: over a limit, or not the sender's to say."""
-        desks = self.register, self.chat, self.whispering, self.catalogue, self.witnesses, self.rivals
+        desks = self.register, self.chat, self.whispering, self.catalogue, self.witnesses, self.rivals, self.reaching
         return self._dropped + sum(desk.dropped for desk in desks)
 
     def owns(self, link: int) -> bool:
@@ -325,6 +331,7 @@ class Supernode:
         self.chat.leave(line.node_id)
         self.catalogue.forget(line.node_id)
         self.introducing.forget(line.node_id)
+        self.reaching.forget(line.node_id)
         if how == GONE:
             self.witnesses.lose(line)
 

@@ -481,6 +481,50 @@ class Introduce(NamedTuple):
     places: OwnPlaces  # of the other one, as it told them
 
 
+@_message(85)
+class ReachWanted(NamedTuple):
+    """A member to the supernode: can others reach me, where I did not speak first? Answered by Reach."""
+
+
+@_message(86)
+class TryReach(NamedTuple):
+    """The supernode to a member: send an Unasked to that one from a port to which it never sent anything."""
+
+    nonce: Nonce  # that one learns it from the Unasked alone
+    node_id: NodeId
+    place: Place  # where the supernode sees that one; NOWHERE: it is the supernode
+
+
+@_message(87)
+class Tried(NamedTuple):
+    """Back to the supernode: the Unasked is on its way."""
+
+    nonce: Nonce
+
+
+@_message(88)
+class Unasked(NamedTuple):
+    """Without a link, from a port of its own. Nothing is sent back there."""
+
+    nonce: Nonce
+
+
+@_message(89)
+class Reached(NamedTuple):
+    """To the supernode: an Unasked has come here."""
+
+    nonce: Nonce
+
+
+@_message(90)
+class Reach(NamedTuple):
+    """The supernode to a member: what came of it."""
+
+    is_open: Bool
+    by: NodeId  # who tried
+    seen: Place  # where the supernode sees the member; NOWHERE: it is the supernode
+
+
 @_message(27)
 class Heirs(NamedTuple):
     """The supernode to its members: its own heirloom, and those that it has of earlier rulers."""

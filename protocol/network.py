@@ -41,6 +41,9 @@ class Network(Protocol):
 
     def send_lone(self, address: Address, message: bytes) -> None: ...
 
+    def send_fresh(self, address: Address, message: bytes) -> None:
+        """As `send_lone`, from a port that nothing was sent from before; nothing that comes back there is heard."""
+
     def broadcast_lone(self, port: int, message: bytes) -> None: ...
 
     def hold_door(self, port: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from typing import Any, NamedTuple, Optional, Tuple
 
 from protocol.figures import PathFigures
@@ -49,6 +50,25 @@ class MemberRow(NamedTuple):
     heard_ago: Optional[float]  # seconds
     mesh: bool
     way: str = ""  # "direct", or by whom and why; empty as long as nothing was tried
+
+
+class NatKind(enum.Enum):
+    """What there is between this node and the others, as far as it is seen; the values are words for a person."""
+
+    UNKNOWN = "unknown"
+    NONE = "no NAT"
+    KEEPS_PORT = "keeps the port"
+    CHANGES_PORT = "changes the port"
+    SYMMETRIC = "shows another port to each"
+
+
+class Reach(NamedTuple):
+    """Can others reach this node where it did not speak first?"""
+
+    is_open: Optional[bool] = None  # None: not known, or not yet
+    by: str = ""  # label of the node that tried
+    at: float = 0.0  # when that was known, monotonic seconds
+    nat: NatKind = NatKind.UNKNOWN
 
 
 class Share(NamedTuple):

@@ -14,6 +14,7 @@ from protocol.figures import PathFigures
 from protocol.network import DoorListener
 from protocol.transport.links import LinkTable
 from sockets.door import Door
+from sockets.fresh import send_from_fresh_port
 from sockets.interfaces import interfaces
 from sockets.thread import Face, NetworkThread
 from sockets.udp import RdtError
@@ -111,6 +112,10 @@ class Links(Face):
     def send_lone(self, address: Address, message: bytes) -> None:
         """Send a message without a connection: it may be lost."""
         self._post(lambda: self._network.endpoint.send_lone(address, message))
+
+    def send_fresh(self, address: Address, message: bytes) -> None:
+        """Send a message without a connection from a port that nothing was sent from before."""
+        self._post(lambda: send_from_fresh_port(self.address[0], address, message, self._network.clock()))
 
     def broadcast_lone(self, port: int, message: bytes) -> None:
         """To the broadcast address of every interface, and its group; nothing when the socket is bound to loopback."""

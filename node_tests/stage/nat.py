@@ -1,6 +1,7 @@
 """Home routers for the simulator: several hosts behind one address, and who may come in from outside (RFC 4787 §4, §5).
 
     world.nat("198.51.100.2", ["192.168.1.2", "192.168.1.3"], NatKind.PORT_RESTRICTED)
+    world.firewall("10.0.0.2")    # this host lets in answers only
 
 Hosts of one home reach each other as if there were no box; from outside their own addresses lead nowhere. What a host
 sends out bears the box's address and a port there. No box sends back in what comes from inside (no hairpin), and each
@@ -96,12 +97,41 @@ class NatBox:
         return mapping is not None and mapping.is_alive(now)
 
 
+class Firewall:
+    """A host's own: what nobody on it had asked for does not come in. What it broadcasts asks nobody by name."""
+
+    def __init__(self) -> None:
+        self.refused = 0  # datagrams
+        self._spoken_at: Dict[Tuple[Address, Address], float] = {}
+
+    def leave(self, source: Address, target: Address, now: float) -> None:
+        self._spoken_at[source, target] = now
+
+    def lets_in(self, source: Address, target: Address, now: float) -> bool:
+        is_answer = now - self._spoken_at.get((target, source), -MAPPING_TIME) < MAPPING_TIME
+        if is_answer:
+            self._spoken_at[target, source] = now
+        self.refused += not is_answer
+        return is_answer
+
+
 class Homes:
-    """Which hosts are behind which box, and how what one host sends gets to another."""
+    """Which hosts are behind which box, which have a firewall, and how what one host sends gets to another."""
 
     def __init__(self) -> None:
         self._by_inside_ip: Dict[str, NatBox] = {}
         self._by_outside_ip: Dict[str, NatBox] = {}
+        self._firewalls: Dict[str, Firewall] = {}
+
+    def add_firewall(self, ip: str) -> Firewall:
+        return self._firewalls.setdefault(ip, Firewall())
+
+    def open_firewall(self, ip: str) -> None:
+        """Its person has opened it."""
+        self._firewalls.pop(ip, None)
+
+    def has_firewall(self, ip: str) -> bool:
+        return ip in self._firewalls
 
     def add(self, box: NatBox) -> None:
         self._by_outside_ip[box.outside_ip] = box
@@ -120,8 +150,12 @@ class Homes:
         """Are both in one home, or both in none? Only there a broadcast gets through."""
         return self._by_inside_ip.get(ip_a) is self._by_inside_ip.get(ip_b)
 
-    def leave(self, source: Address, target: Address, now: float) -> Optional[Address]:
+    def leave(
+        self, source: Address, target: Address, now: float, is_broadcast: bool = False
+    ) -> Optional[Address]:
         """As whom the target sees what is sent there; None: it leads nowhere."""
+        if source[0] in self._firewalls and not is_broadcast:
+            self._firewalls[source[0]].leave(source, target, now)
         if target[0] in self._by_inside_ip:
             return source if self.are_neighbours(source[0], target[0]) else None
         box = self._by_inside_ip.get(source[0])
@@ -132,4 +166,6 @@ class Homes:
     def enter(self, source: Address, target: Address, now: float) -> Optional[Address]:
         """The host that gets what comes from there (as `leave` has named it); None: nobody."""
         box = self._by_outside_ip.get(target[0])
-        return target if box is None else box.enter(target[1], source, now)
+        place = target if box is None else box.enter(target[1], source, now)
+        firewall = self._firewalls.get(place[0]) if place is not None and place[0] != source[0] else None
+        return None if firewall is not None and not firewall.lets_in(source, place, now) else place

@@ -8,7 +8,7 @@
 
 `world.conditions` (a `Conditions`) holds for every pair of hosts; `world.between(ip_a, ip_b)` gives one way its own.
 `world.cut(ips_a, ips_b)` and `world.heal()` make and mend partitions; `world.kill(network)` is SIGKILL: no good-bye;
-`world.nat(ip, inside_ips, kind)` puts hosts behind one address (`nat.py`);
+`world.nat(ip, inside_ips, kind)` puts hosts behind one address, `world.firewall(ip)` lets answers only in (`nat.py`);
 `network.stop()` and `network.go_on()` of a world of packets are SIGSTOP and SIGCONT. Several networks may have one IP
 and ports of their own: they are on one machine, where 127.0.0.1 leads to all of them.
 The same seed replays exactly. With RDT_TRACE=FILE in the environment every endpoint tells that file its packets, in
@@ -27,7 +27,7 @@ import random
 from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
 from disk.tracing import TraceFile
-from node_tests.stage.nat import Homes, NatBox, NatKind
+from node_tests.stage.nat import Firewall, Homes, NatBox, NatKind
 from protocol.fields import Address, Buffer
 from protocol.figures import PathFigures
 from protocol.network import DoorListener
@@ -143,6 +143,10 @@ class World:
         self.homes.add(box)
         return box
 
+    def firewall(self, ip: str) -> Firewall:
+        """That host lets in answers only, from now on."""
+        return self.homes.add_firewall(ip)
+
     def is_place(self, address: Address) -> bool:
         """Is anybody there, or a box that knows who?"""
         return address in self.drivers or self.homes.has_box_at(address[0])
@@ -187,6 +191,7 @@ class _Driven(DoorListener):
         self.node: Any = None
         self._armed = math.inf
         self._door_port = 0
+        self._fresh_port = 50_000
         self.door: Any = None  # the network at the port that people know, while this one holds it
         if address in world.networks:
             raise OSError("address in use: %s:%d" % address)
@@ -218,6 +223,11 @@ class _Driven(DoorListener):
         else:
             self.door = self.world.network(place)
             self.world.attach(self.door, _Door(self))
+
+    def fresh_place(self) -> Address:
+        """A port of this host that nothing was sent from before."""
+        self._fresh_port += 1
+        return self.address[0], self._fresh_port
 
     def send_by_door(self, address: Address, message: bytes) -> None:
         if self.door is not None:
@@ -307,24 +317,38 @@ class MessageNetwork(_Driven):
         self._links: Dict[int, Tuple[MessageNetwork, int]] = {}
         self._last_at: Dict[int, float] = {}
 
-    def send_lone(self, address: Address, message: bytes) -> None:
-        assert len(message) <= 1100
-        second = int(self.world.now)
-        self.world.lones[second] = self.world.lones.get(second, 0) + 1
-        source, target = self._reach(address)
+    def send_fresh(self, address: Address, message: bytes) -> None:
+        source, target = self._reach(address, from_place=self.fresh_place())
         if target is not None:
             self._carry(target, lambda: target.on_lone(source, bytes(message)))
 
-    def _reach(self, address: Address) -> Tuple[Address, Optional[MessageNetwork]]:
+    def send_lone(self, address: Address, message: bytes) -> None:
+        self._send_lone(address, message)
+
+    def _send_lone(self, address: Address, message: bytes, is_broadcast: bool = False) -> None:
+        assert len(message) <= 1100
+        second = int(self.world.now)
+        self.world.lones[second] = self.world.lones.get(second, 0) + 1
+        source, target = self._reach(address, is_broadcast)
+        if target is not None:
+            self._carry(target, lambda: target.on_lone(source, bytes(message)))
+
+    def _reach(
+        self, address: Address, is_broadcast: bool = False, from_place: Optional[Address] = None
+    ) -> Tuple[Address, Optional[MessageNetwork]]:
         """Who gets what is sent to that address, if anybody, and as whom it sees this node."""
         homes, now, address = self.world.homes, self.world.now, self.seen(address)
-        source = homes.leave(self.address, address, now)
+        source = homes.leave(from_place or self.address, address, now, is_broadcast)
         place = homes.enter(source, address, now) if source is not None else None
         return source or self.address, self.world.networks.get(place) if place is not None else None
 
     def broadcast_lone(self, port: int, message: bytes) -> None:
         for address in list(self.world.networks):
-            if self.world.hears_broadcast(self.address, address, port):
+            if not self.world.hears_broadcast(self.address, address, port):
+                continue
+            if self.world.homes.has_firewall(self.address[0]):
+                self._send_lone(address, message, is_broadcast=True)
+            else:
                 self.send_lone(address, message)
 
     def _carry(self, target: Any, action: Callable[[], None]) -> None:
@@ -646,8 +670,10 @@ class EndpointDriver:
             parts = batch.buffers[index * batch.per_datagram : (index + 1) * batch.per_datagram]
             self.send_raw(batch.address, b"".join(parts))
 
-    def send_raw(self, address: Address, datagram: bytes) -> None:
-        """Any bytes at all, as from this address."""
+    def send_raw(
+        self, address: Address, datagram: bytes, from_place: Optional[Address] = None, is_broadcast: bool = False
+    ) -> None:
+        """Any bytes at all, as from this address, or from another one of this host."""
         if self.filter is not None:
             filtered = self.filter(datagram)
             if filtered is None:
@@ -656,7 +682,7 @@ class EndpointDriver:
         self.sent += 1
         self.sent_bytes += len(datagram)
         world = self.world
-        source = world.homes.leave(self.address, address, world.now)
+        source = world.homes.leave(from_place or self.address, address, world.now, is_broadcast)
         if source is None or not world.is_place(address) or world.is_cut(self.address[0], address[0]):
             return
         conditions = world.conditions_of(self.address[0], address[0])
@@ -747,9 +773,16 @@ class PacketNetwork(_Driven):
         self.driver.endpoint.send_lone(self.seen(address), message)
         self._pump_soon()
 
+    def send_fresh(self, address: Address, message: bytes) -> None:
+        self.driver.send_raw(self.seen(address), wire.encode_lone(message), self.fresh_place())
+
     def broadcast_lone(self, port: int, message: bytes) -> None:
         for address in list(self.world.drivers):
-            if self.world.hears_broadcast(self.address, address, port):
+            if not self.world.hears_broadcast(self.address, address, port):
+                continue
+            if self.world.homes.has_firewall(self.address[0]):
+                self.driver.send_raw(address, wire.encode_lone(message), is_broadcast=True)
+            else:
                 self.driver.endpoint.send_lone(address, message)
         self._pump_soon()
 

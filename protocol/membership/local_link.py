@@ -58,6 +58,9 @@ class LocalSide:
     def send_lone(self, address: Address, message: bytes) -> None:
         self._network.send_lone(address, message)
 
+    def send_fresh(self, address: Address, message: bytes) -> None:
+        self._network.send_fresh(address, message)
+
     def broadcast_lone(self, port: int, message: bytes) -> None:
         self._network.broadcast_lone(port, message)
 

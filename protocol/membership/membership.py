@@ -30,6 +30,7 @@ from protocol.membership.labels import name_fault
 from protocol.membership.local_link import LOCAL_LINK, LocalSide
 from protocol.membership.proofs import node_id_of, random_bytes, share_digest
 from protocol.membership.queries import Prober, Purpose
+from protocol.membership.reachable import Reachable
 from protocol.membership.roster import PageError, Roster
 from protocol.membership.searching import NO_LAST_NETWORK, LastNetwork, Looks
 from protocol.membership.story import Story
@@ -46,6 +47,7 @@ from protocol.messages import (
     encode_parts,
 )
 from protocol.network import Network
+from protocol.results import NatKind, Reach
 
 __all__ = ["LOCAL_LINK", "LocalSide", "Membership", "Network", "Owner", "Roster", "Seat", "State", "share_digest"]
 
@@ -78,6 +80,7 @@ class Membership:
             network, rng, self.node_id, owner.own_addresses, lambda address, now: self.hearsay.on_answer(address, now),
             lambda node_id, now: owner.on_reached(node_id, now),
         )  # fmt: skip
+        self._reachable = Reachable(means, self, owner.own_addresses)
         self._chat = Voice(owner, self._view, self)
         self._story = Story(owner, self._view)
         self._claimant = Claimant(self.node_id)
@@ -154,6 +157,12 @@ class Membership:
         """Did the supernode step down for another one of our network?"""
         return self._story.is_merging
 
+    @property
+    def reach(self) -> Reach:
+        """Can others reach this node where it did not speak first?"""
+        known = self._reachable.known
+        return known._replace(nat=NatKind.SYMMETRIC) if self._knocking.is_port_changing else known
+
     def label_of(self, node_id: bytes, name: str = "") -> str:
         return self.roster.label_of(node_id, name)
 
@@ -229,6 +238,7 @@ class Membership:
         """Say good-bye and forget the network; a Supernode of this node has handed over before."""
         self._course.leave(now)
         self._knocking.forget()
+        self._reachable.forget()
 
     def go_over(self, address: Address, now: float) -> None:
         """This node rules, and nobody ever joined it: try the network there, and rule on until that has taken it in."""
@@ -250,6 +260,10 @@ class Membership:
     def set_mesh(self, on: bool, now: float) -> None:
         self.mesh = on
         self.send_to_supernode(messages.SetMesh(on))
+
+    def ask_reach(self, now: float) -> None:
+        """Have the supernode find out whether others can reach this node; `reach` tells it a few seconds later."""
+        self._reachable.ask(now)
 
     def send_to_supernode(self, message: Any) -> bool:
         """False when there is none at present; then ask again at on_joined."""
@@ -311,6 +325,8 @@ class Membership:
             self._knocking.on_knock(address, message, now)
         elif type(message) is messages.Knocked:
             self._knocking.on_knocked(address, message, now)
+        elif type(message) is messages.Unasked:
+            self._reachable.on_unasked(message, now)
         elif self._may_answer() and self._answering.is_question(address, message, self.search_port):
             self._answering.answer(address, message, now)
 
@@ -352,12 +368,13 @@ class Membership:
         self._course.watch_sleep(now)
         self._looks.on_timer(now)
         self._knocking.on_timer(now)
+        self._reachable.on_timer(now)
         self._crossing.on_timer(now)
         self._course.on_timer(now)
         self._chat.on_timer(now)
 
     def next_deadline(self) -> float:
-        parts = self._course, self._chat, self._looks, self._knocking, self._crossing
+        parts = self._course, self._chat, self._looks, self._knocking, self._reachable, self._crossing
         return min(part.next_deadline() for part in parts)
 
     # ---- what the supernode tells
@@ -375,6 +392,13 @@ class Membership:
     def _on_introduce(self, introduce: messages.Introduce, now: float) -> None:
         if self.is_joined:
             self._knocking.on_introduce(introduce, self._view.seen_by_ruler(introduce.seen), now)
+
+    def _on_try_reach(self, message: messages.TryReach, now: float) -> None:
+        if self.is_joined:
+            self._reachable.on_try(message, now)
+
+    def _on_reach(self, reach: messages.Reach, now: float) -> None:
+        self._reachable.on_reach(reach, now)
 
     def _on_pong(self, pong: messages.Pong, now: float) -> None:
         self._course.bond.on_pong(pong, now)
@@ -427,6 +451,8 @@ _HANDLERS: Dict[Any, Callable[[Membership, Any, float], None]] = {
     messages.Called: Membership._on_names,
     messages.WasCalled: Membership._on_names,
     messages.Introduce: Membership._on_introduce,
+    messages.TryReach: Membership._on_try_reach,
+    messages.Reach: Membership._on_reach,
 }
 # Said to newcomers or by them: out of place to a member, and dropped.
 _NOT_FOR_PEER = {messages.Join, messages.Welcome, messages.NotSupernode, messages.Busy, messages.Stale}

@@ -1,0 +1,141 @@
+"""The supernode's desk for who can be reached: it has members try each other from ports that nobody ever sent to.
+
+A member asks for it when it comes, as those of older programs do not. Another one that is elsewhere is asked to try it;
+where there is none, or where that one may not lead to the other (a private address), this node itself, from a fresh
+port. Only who received what was sent can tell its nonce. What came of it is kept for each member and told to it. Pure.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import OrderedDict
+from typing import Dict, List, NamedTuple, Optional
+
+from protocol import mishaps
+from protocol.addresses import is_loopback, is_private
+from protocol.latest import Latest
+from protocol.membership.proofs import random_bytes
+from protocol.messages import MEMBERS_MAX, Reach, Reached, ReachWanted, Tried, TryReach
+from protocol.rates import Bucket
+from protocol.ruling.register import Line, Register
+
+log = mishaps.logger("supernode")
+
+ASKED_TIME = 3.0  # seconds until who was asked to try has said that it did
+TRY_TIME = 3.0  # seconds, from then on, until what it sent has come in
+TRIES_MAX = 2  # by different nodes, before a member counts as one that cannot be reached
+TRIES_PER_SECOND, TRIES_BURST = 20.0, 20.0  # of all
+MUTE_TIME = 60.0  # seconds in which nobody is asked again that did not say that it tried: it may be of an older program
+
+
+class _Trial(NamedTuple):
+    """Somebody was asked to try a member."""
+
+    node_id: bytes
+    by: bytes
+    until: float
+    is_sent: bool = False
+
+
+class Reaching:
+    """Who waits to be tried, who is being tried, and what is known."""
+
+    def __init__(self, register: Register, rng: random.Random, now: float) -> None:
+        self.dropped = 0
+        self.is_open: Dict[bytes, bool] = {}  # of members that were tried
+        self._register = register
+        self._rng = rng
+        self._tried: OrderedDict[bytes, List[bytes]] = OrderedDict()  # who waits or is tried -> who did so in vain
+        self._trials: Dict[bytes, _Trial] = {}  # by nonce; at most one of each member
+        self._mute: Latest[bytes, float] = Latest(MEMBERS_MAX)
+        self._paces = Bucket(TRIES_PER_SECOND, TRIES_BURST, now)
+
+    # ---- what members say
+
+    def on_wanted(self, line: Line, message: ReachWanted, now: float) -> None:
+        if self._register.may_ask(line, now):
+            self._tried.setdefault(line.node_id, [])
+
+    def on_tried(self, line: Line, message: Tried, now: float) -> None:
+        trial = self._trials.get(message.nonce)
+        if trial is None or trial.by != line.node_id or trial.is_sent:
+            self.dropped += 1
+            return
+        self._trials[message.nonce] = trial._replace(until=now + TRY_TIME, is_sent=True)
+
+    def on_reached(self, line: Line, message: Reached, now: float) -> None:
+        """A member tells a nonce that it can only have from who tried it."""
+        trial = self._trials.get(message.nonce)
+        if trial is None or trial.node_id != line.node_id:
+            self.dropped += 1
+            return
+        del self._trials[message.nonce]
+        self._conclude(line, trial.by, is_open=True)
+
+    def forget(self, node_id: bytes) -> None:
+        """The member is gone."""
+        self.is_open.pop(node_id, None)
+        self._tried.pop(node_id, None)
+        self._mute.pop(node_id, None)
+
+    # ---- time
+
+    def on_tick(self, now: float) -> None:
+        """What was tried in vain, and who is tried next."""
+        for nonce in [nonce for nonce, trial in self._trials.items() if now >= trial.until]:
+            self._give_up(self._trials.pop(nonce), now)
+        being_tried = {trial.node_id for trial in self._trials.values()}
+        for node_id in [node_id for node_id in self._tried if node_id not in being_tried]:
+            line = self._register.ready(node_id)
+            if line is not None and not self._go_on(line, now):
+                return
+
+    def _give_up(self, trial: _Trial, now: float) -> None:
+        if not trial.is_sent:
+            self._mute.put(trial.by, now + MUTE_TIME)
+        elif trial.node_id in self._tried:
+            self._tried[trial.node_id].append(trial.by)
+
+    def _go_on(self, line: Line, now: float) -> bool:
+        """Have it tried once more, or conclude; False when no more may be tried at present."""
+        tried = self._tried[line.node_id]
+        by = self._next(line, tried, now)
+        if by is None:
+            if tried:
+                self._conclude(line, tried[-1], is_open=False)
+            return True  # else somebody may come who can try it
+        if not self._paces.take(now):
+            return False
+        nonce = random_bytes(self._rng, 8)
+        self._trials[nonce] = _Trial(line.node_id, by.node_id, now + ASKED_TIME)
+        self._register.send(by, TryReach(nonce, line.node_id, line.entry.place))
+        return True
+
+    def _next(self, line: Line, tried: List[bytes], now: float) -> Optional[Line]:
+        """Who tries it now: another member first, and this node where no member says enough."""
+        if len(tried) >= TRIES_MAX:
+            return None
+        own, is_inside = self._register.own, not line.is_own and is_private(line.entry.place[0])
+        others = [] if tried and is_inside else [
+            one for one in self._register.lines()
+            if one.node_id not in tried and self._can_try(one, line) and self._mute.get(one.node_id, 0.0) <= now
+        ]  # fmt: skip
+        if others:
+            return self._rng.choice(others)
+        is_own_turn = own is not None and own is not line and own.node_id not in tried and (is_inside or not tried)
+        return own if is_own_turn else None
+
+    def _can_try(self, one: Line, line: Line) -> bool:
+        """Is it elsewhere, and on a network from which that member's address leads there as well?"""
+        if one is line or one.is_own or one.link is None or not one.is_ready or one.is_guest:
+            return False
+        if line.is_own:
+            return True
+        host, other = line.entry.place[0], one.entry.place[0]
+        return host != other and is_private(host) == is_private(other) and is_loopback(host) == is_loopback(other)
+
+    def _conclude(self, line: Line, by: bytes, is_open: bool) -> None:
+        log.info("node %s %s be reached, tried by %s", line.node_id.hex(), "can" if is_open else "cannot", by.hex())
+        self._tried.pop(line.node_id, None)
+        self.is_open[line.node_id] = is_open
+        self._register.send(line, Reach(is_open, by, line.entry.place))
