@@ -55,6 +55,7 @@ from protocol.membership.members import Members
 from protocol.membership.membership import Membership
 from protocol.membership.promises import Promises
 from protocol.membership.proofs import share_digest
+from protocol.membership.resuming import Ruled
 from protocol.membership.searching import LastNetwork
 from protocol.membership.whispers import Whispers
 from protocol.messages import (
@@ -151,8 +152,8 @@ class Peer:
     def start(self, target: Optional[Address], search_port: int, now: float) -> None:
         """Join the network at `target`, or search one, or be the first; an Outcome tells."""
 
-        def recalled(last: LastNetwork, past: Past, now: float) -> None:
-            self.membership.start(target, search_port, now, last, past)
+        def recalled(last: LastNetwork, past: Past, ruled: Ruled, now: float) -> None:
+            self.membership.start(target, search_port, now, last, past, ruled)
 
         with self._turn(now):
             self.holdings.on_cache_changed()
@@ -235,6 +236,7 @@ class Peer:
                 then()
 
         if self.supernode is not None:
+            self._keepsakes.keep_ruled()
             self.supernode.hand_over(now, departed)
         else:
             departed()
@@ -576,7 +578,7 @@ class Peer:
         """Somebody came or went: whom to stand by with, and whom to ask after a restart."""
         self.fetching.links.set_mates(self._members.mates(MESH_LINKS_MAX), now)
         self._hellos.judge_again(now)
-        self._keepsakes.keep(self.membership.last_network(), self.membership.past())
+        self._keepsakes.keep(self.membership.last_network(), self.membership.past(), self.membership.ruled())
 
     def on_chat(self, label: str, text: str, is_me: bool, now: float) -> None:
         self.notify(ChatReceived(label, text, is_me))

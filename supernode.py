@@ -87,13 +87,14 @@ class Supernode:
         self.naming = Naming(seat, register, self.chat.has_spoken, now)
         self.whispering = Whispering(register, self.chat)
         self.introducing = Introducing(register, rng)
-        self.reaching = Reaching(register, rng, now)
+        self.reaching = Reaching(register, rng, seat.shut, now)
         self.catalogue = Catalogue(register, self.introducing, alarm, now)
         self.doubt = doubt = Doubt(register, prober, now)
         self.witnesses = Witnesses(network, rng, seat, register, doubt, now)
         self.neighbours = Neighbours(seat, prober, credit, notice, go_over)
         self.rivals = Rivals(
-            network, rng, seat, register, doubt, self.witnesses, prober, credit, promises, self.neighbours.tell, now
+            network, rng, seat, register, doubt, self.witnesses, prober, credit, promises, self.neighbours.tell,
+            self.reaching.is_shut, now,
         )
         self.reception = Reception(
             seat, commitment, rng, register, self.chat, self.catalogue, doubt, self.witnesses, self.rivals,

@@ -35,7 +35,7 @@ import time
 from functools import partial
 from typing import Iterable, List, Optional, Tuple, TypeVar, Union
 
-from disk.access import READ_BUFFERS_MAX, OpenFiles, open_regular, read_at, write_anew
+from disk.access import READ_BUFFERS_MAX, OpenFiles, open_regular, read_at, remove, write_anew
 from disk.accounts import NOBODY, Accounts
 from disk.cache import Cache, CachedFile
 from disk.downloads import Downloads, Finished, PieceWrite
@@ -64,6 +64,8 @@ from protocol.fields import Buffer
 NETWORK_FILE = "network"       # below the hidden folder
 NETWORK_BYTES_MAX = 4096
 NETWORK_AGE_MAX = 3600.0       # seconds: later, its members' addresses may be anybody's
+RULED_FILE = "ruled"           # likewise: the network that this node ruled
+RULED_AGE_MAX = 86_400.0       # seconds
 PAST_FILE = "name"             # likewise: who this node was, and the key by which it shows that
 PAST_BYTES_MAX = 4096
 PAST_KEY_SIZE = 16
@@ -198,10 +200,13 @@ class Library:
 
     def last_network(self) -> bytes:
         """What was kept, if that is not long ago; else nothing."""
+        return self._recent(NETWORK_FILE, NETWORK_AGE_MAX)
+
+    def _recent(self, name: str, age_max: float) -> bytes:
         with contextlib.suppress(OSError):
-            descriptor = open_regular(os.path.join(self._hidden, NETWORK_FILE))
+            descriptor = open_regular(os.path.join(self._hidden, name))
             try:
-                if abs(time.time() - os.fstat(descriptor).st_mtime) <= NETWORK_AGE_MAX:
+                if abs(time.time() - os.fstat(descriptor).st_mtime) <= age_max:
                     return read_at(descriptor, NETWORK_BYTES_MAX, 0)
             finally:
                 os.close(descriptor)
@@ -226,9 +231,26 @@ class Library:
                 os.close(descriptor)
         return b""
 
-    def memory(self) -> Tuple[bytes, bytes, bytes]:
-        """What this node knows of its earlier runs: its last network, who it was, and a key for one who was nobody."""
-        return self.last_network(), self.past(), secrets.token_bytes(PAST_KEY_SIZE)
+    def keep_ruled(self, data: bytes) -> None:
+        """Keep what a later run needs in order to resume the network that this one rules; nothing: it rules none."""
+        path = os.path.join(self._hidden, RULED_FILE)
+        with contextlib.suppress(OSError):
+            if data:
+                write_anew(path, data)
+                os.chmod(path, 0o600)
+            else:
+                remove(path)
+
+    def ruled(self) -> bytes:
+        """What was kept, if that is not long ago; else nothing."""
+        return self._recent(RULED_FILE, RULED_AGE_MAX)
+
+    def memory(self) -> Tuple[bytes, bytes, bytes, bytes]:
+        """What this node knows of its earlier runs.
+
+        Its last network, who it was, a key for one who was nobody, and what it ruled.
+        """
+        return self.last_network(), self.past(), secrets.token_bytes(PAST_KEY_SIZE), self.ruled()
 
     # ---- what is shared
 

@@ -22,13 +22,16 @@ from node_tests.stage.simulator import Conditions
 from node_tests.stage.usage import play_seeds
 from protocol.exchange.givers import CALL_PATIENCE
 from protocol.exchange.sources import UNREACHED_TIME
-from protocol.results import DownloadDone, Outcome, Stopped
+from protocol.results import ChatReceived, DownloadDone, Notice, Outcome, Stopped
+from protocol.ruling.reaching import ASKED_TIME, TRY_TIME
 
 INSIDE, OUTSIDE = ("192.168.1.2", 6020), "198.51.100.2"
 UNREACHABLE = (
     "The network is there, but this machine cannot reach its supernode at 10.0.0.1:6020. "
     "Let the first node be one that all can reach."
 )
+WAITING_FOR_PUB = "pub is gone and nobody here can be reached by all; waiting for pub"
+TIME_TO_TRY = 2 * (ASKED_TIME + TRY_TIME) + 2.0
 PUBLIC, STRANGER = ("203.0.113.1", 6020), ("203.0.113.9", 7000)
 
 
@@ -100,6 +103,12 @@ class Internet:
             shared = {"%s-for-%s.bin" % pair: content(SIZE, seed=at) for at, pair in own}
             self.nodes[name] = self.lab.node(name, ip=HOSTS[name], shared=shared)
         self.lab.run(1.0)
+
+    def again(self, name):
+        """It ended, and is started again in its folder."""
+        node = self.nodes[name] = Node(self.lab, name, 20 + len(self.lab.nodes), ip=HOSTS[name])
+        self.lab.nodes.append(node)
+        return node.start((HOSTS[name], PORT))
 
     def fetched(self, who, source):
         return self.nodes[who].fetched("%s-for-%s.bin" % (source, who), within=40)
@@ -245,6 +254,42 @@ def test_who_hears_members_but_cannot_reach_their_supernode_is_told_so(tmp_path)
     assert [(outcome.kind, outcome.text) for outcome in dan.told(Outcome)] == [("refused", UNREACHABLE)]
     dan.kill()
     lab.close()
+
+
+# ---- the first node, which all could reach, quits and comes back
+
+
+RETURN_TIME = 30.0  # seconds until there is one network again
+
+
+def labels(nodes):
+    return [node.supernode_label() for node in nodes]
+
+
+@pytest.mark.parametrize("packets", [False, True], ids=["messages", "packets"])
+@pytest.mark.parametrize("end", ["quit", "kill"])
+@pytest.mark.parametrize("kind", [NatKind.PORT_RESTRICTED, NatKind.SYMMETRIC])
+def test_a_public_first_node_that_comes_back_has_its_network_again(internet, kind, end, packets):
+    net = internet((kind, kind), names=("pub", "bo", "di", "cy"), packets=packets)
+    net.lab.run(TIME_TO_TRY)
+    pub, others = net.nodes["pub"], [net.nodes[name] for name in ("bo", "di", "cy")]
+    assert [node.peer.reach.is_open for node in others] == [False] * 3
+    network_id = pub.peer.network_id
+    getattr(pub, end)()
+    net.lab.run(60.0)
+    assert "cy" in labels(others) and len(set(labels(others))) > 1  # islands
+    told = [event.text for node in others for event in node.told(Notice)]
+    assert WAITING_FOR_PUB in told
+    again = net.again("pub")
+    assert again.told(Outcome)[0].kind == "supernode" and again.peer.network_id == network_id
+    assert net.world.run_until(lambda: labels(others) == ["pub"] * 3, net.world.now + RETURN_TIME), labels(others)
+    heard = [again.peer.label_of(node.peer.node_id) for node in others]
+    assert heard == ["bo", "di", "cy"]
+    net.nodes["bo"].do("say", "all here?", net.world.now)
+    net.lab.run(2.0)
+    assert ["all here?" in [event.text for event in node.told(ChatReceived)] for node in (again, *others)] == [True] * 4
+    net.lab.run(90.0)
+    assert labels([again, *others]) == ["pub"] * 4
 
 
 # ---- random stories: the first node is open to all and stays, most others are in homes, links are bad

@@ -108,6 +108,37 @@ def test_two_in_one_home_are_not_asked_to_try_each_other(tmp_path):
     lab.close()
 
 
+# ---- who takes over
+
+
+def test_who_cannot_be_reached_takes_over_behind_all_others_by_handover_and_by_election(lab):
+    ana = lab.node("ana")
+    for ip in ("10.0.0.2", "10.0.0.3"):
+        lab.world.firewall(ip)
+    bo, cy, di, ed = (lab.node(name) for name in ("bo", "cy", "di", "ed"))
+    lab.run(TIME)
+    orders = [[entry.name for entry in node.peer.membership.roster] for node in lab.nodes]
+    assert orders == [["ana", "di", "ed", "bo", "cy"]] * 5
+    ana.quit()
+    lab.run(3.0)
+    assert [node.supernode_label() for node in (bo, cy, di, ed)] == ["di"] * 4
+    lab.run(TIME)
+    di.kill()
+    lab.run(15.0)
+    assert [node.supernode_label() for node in (bo, cy, ed)] == ["ed"] * 3
+
+
+def test_who_is_opened_gets_its_place_in_the_order_back(lab):
+    lab.node("ana")
+    lab.world.firewall("10.0.0.2")
+    bo, cy = lab.node("bo"), lab.node("cy")
+    lab.run(TIME)
+    assert [entry.name for entry in bo.peer.membership.roster] == ["ana", "cy", "bo"]
+    lab.world.homes.open_firewall("10.0.0.2")
+    lab.run(ASK_INTERVAL + TIME)
+    assert [entry.name for entry in cy.peer.membership.roster] == ["ana", "bo", "cy"]
+
+
 # ---- what a member does for others, however often it is asked
 
 
@@ -206,7 +237,7 @@ class Desk:
         self.all = [Row(index, place) for index, place in enumerate(places)]
         self.all[0].is_own = True
         self.own = self.all[0]
-        self.reaching = Reaching(self, random.Random(1), 0.0)
+        self.reaching = Reaching(self, random.Random(1), (), 0.0)
 
     def lines(self):
         return self.all
@@ -216,6 +247,9 @@ class Desk:
 
     def may_ask(self, line, now):
         return True
+
+    def on_tried(self, line, is_open, now):
+        pass
 
     def send(self, line, message):
         self.sent.append((line, message))
@@ -284,9 +318,10 @@ def test_a_member_counts_as_shut_when_another_one_and_this_node_have_tried():
         desk.tick()
         assert desk.now < 60
     assert len(by) == 2 and by[1] is desk.own
-    assert not desk.told(desk.all[1])[0].is_open and desk.reaching.is_open == {desk.all[1].node_id: False}
+    assert not desk.told(desk.all[1])[0].is_open and desk.reaching.is_shut(desk.all[1].node_id)
     desk.reaching.forget(desk.all[1].node_id)
-    assert desk.reaching.is_open == {}
+    assert desk.reaching.is_shut(desk.all[1].node_id)  # it may rule elsewhere
+    assert not desk.reaching.is_shut(desk.all[2].node_id)
 
 
 def test_a_thousand_who_ask_are_tried_at_a_pace():

@@ -62,6 +62,7 @@ U64 = Annotated[int, Number(8)]
 
 # From these a node reckons on: what comes after the largest that is taken still fits into the field that tells it.
 TERM_MAX = 0xFFFFFFFE  # the next supernode's is one more; no honest network gets so far
+SHUT_ORDER = 1 << 31  # added to the join order of who cannot be reached: such a one succeeds behind all others
 SEQUENCE_MAX = (1 << 63) - 1  # the next supernode counts on from the last line that it saw
 Term = Annotated[int, Number(4, TERM_MAX)]
 Sequence = Annotated[int, Number(8, SEQUENCE_MAX)]
@@ -69,7 +70,7 @@ Sequence = Annotated[int, Number(8, SEQUENCE_MAX)]
 # each. Whoever comes to reckon from one gives it a limit here.
 Code = U8  # one of a few; an unknown one means nothing
 ClaimedTerm = U32  # of somebody outside: held against TERM_STEP_MAX or TERM_JOINED_MAX before it is believed
-Order = U32  # compared; a new supernode counts its own from 0 (at 200 joins a second for 248 days)
+Order = U32  # compared; a new supernode counts its own from 0 (at 200 joins a second for 124 days)
 Version = U32  # taken only if it is the next; each supernode counts its own from 1, and a flush takes 1 ms or more
 Count = U16  # of members or sources: shown; of the roster's lines: held against MEMBERS_MAX
 ShareCount = U32  # held against SHARES_MAX, and against the entries themselves
@@ -135,7 +136,7 @@ class MemberEntry(NamedTuple):
     node_id: NodeId
     name: Name
     place: Place  # NOWHERE for the supernode itself: it is where it was reached
-    order: Order  # join order: the lowest living one succeeds
+    order: Order  # join order: the lowest living one succeeds; SHUT_ORDER more for one that others cannot reach
     mesh: Bool
     present: Bool  # False: known from before a failover, not back yet
 

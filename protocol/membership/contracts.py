@@ -26,6 +26,9 @@ class Seat(NamedTuple):
     heirlooms: Tuple[Heirloom, ...] = ()  # its own, and of those under whom it was a member
     bearers: Tuple[Bearer, ...] = ()  # what the members are called
     former: Tuple[FormerBearer, ...] = ()  # what those were called who left within the hour
+    awaited: Optional[Address] = None  # where one was that all could reach, as nobody can this node
+    shut: Tuple[bytes, ...] = ()  # of a network that is resumed: those whom others could not reach
+    is_resumed: bool = False  # this node ruled it in an earlier run
 
 
 class Owner(Protocol):

@@ -23,7 +23,7 @@ import math
 from typing import Any, Callable, Dict, Optional, Protocol, Tuple
 
 from protocol import messages
-from protocol.addresses import may_contact, shown
+from protocol.addresses import shown
 from protocol.fields import Address
 from protocol.lateness import SLEPT_AFTER
 from protocol.membership.belonging import Bond, Silent
@@ -35,9 +35,10 @@ from protocol.membership.joining import Attempt, Elsewhere, Entered, Failed, Put
 from protocol.membership.local_link import LOCAL_LINK
 from protocol.membership.proofs import random_bytes
 from protocol.membership.queries import Purpose
+from protocol.membership.resuming import NO_RULED, Resuming, Ruled
 from protocol.membership.searching import Ask, Found, LastNetwork, Nobody, Search, Waits
 from protocol.membership.story import Story
-from protocol.membership.view import Means
+from protocol.membership.view import TERM_JOINED_MAX, Means
 from protocol.membership.voice import Voice
 from protocol.messages import NO_NETWORK, NOWHERE, ROLE_SUPERNODE, Answer, MemberEntry, encode_parts
 
@@ -159,13 +160,13 @@ class Course:
 
     # ---- searching
 
-    def start(self, target: Optional[Address], now: float, last: LastNetwork) -> None:
-        """Join at this address, or find a network."""
+    def start(self, target: Optional[Address], now: float, last: LastNetwork, ruled: Ruled = NO_RULED) -> None:
+        """Join at this address, or find a network; resume the one that it `ruled`, where it is missed."""
         self._forget_network()
         self._prober.hearsay.begin_anew()
         self._search = Search(
             self._prober, self._rng, self._view.node_id, self._network.address, self._owner.own_addresses(),
-            target, self._speaker.search_port, now, last,
+            target, self._speaker.search_port, now, last, Resuming(ruled),
         )  # fmt: skip
         self._set_state(State.SEARCHING, self._search)
         self._act_on(self._search.on_timer(now), now)
@@ -201,7 +202,7 @@ class Course:
         if search.has_waited and self._network.address[1] != self._speaker.search_port:
             self._end_search("refused", search.target, why_in_vain(search), now)  # a member has the port
         elif self._speaker.may_rule and (search.target is None or self._owner.can_serve_at(search.target[0])):
-            self._found_network(now)
+            self._found_or_resume(search.resuming, now)
         else:
             hint = search.hint
             text = "" if hint is None else f"{hint.name}'s network is at {shown(hint.address)}"
@@ -383,17 +384,31 @@ class Course:
 
     # ---- ruling
 
+    def _found_or_resume(self, resuming: Resuming, now: float) -> None:
+        ruled = resuming.ruled
+        if ruled == NO_RULED or ruled.term > TERM_JOINED_MAX:
+            self._found_network(now)
+            return
+        self._view.found(ruled.network_id, ruled.secret, self._own_entry())
+        self._promote(resuming.next_term, now, ruled)
+
+    def _own_entry(self) -> MemberEntry:
+        return MemberEntry(self._view.node_id, self._speaker.name, NOWHERE, 0, self._speaker.mesh, True)
+
     def _found_network(self, now: float) -> None:
         network_id, secret = random_bytes(self._rng, 16), random_bytes(self._rng, 16)
-        name, mesh = self._speaker.name, self._speaker.mesh
-        self._view.found(network_id, secret, MemberEntry(self._view.node_id, name, NOWHERE, 0, mesh, True))
+        self._view.found(network_id, secret, self._own_entry())
         self._promote(1, now)
 
-    def _promote(self, term: int, now: float) -> None:
+    def _promote(self, term: int, now: float, resumed: Ruled = NO_RULED) -> None:
         """Become the supernode: the owner makes one, and this node joins it as any other would."""
         mesh, port = self._speaker.mesh, self._speaker.search_port
         # Made while the supernode before is still the one that places are seen from.
         seat = self._view.seat(term, self._opening, mesh, self._chat.recent(), port, now)
+        seat = seat._replace(shut=resumed.shut, is_resumed=resumed != NO_RULED)
+        if self._view.is_shut and seat.awaited is not None:
+            gone = self._view.roster.label_of(self._view.supernode_id or b"")
+            self._owner.on_notice(f"{gone} is gone and nobody here can be reached by all; waiting for {gone}")
         self._drop_attempt("taking over")
         self._view.rule(term)
         self._came_from = self.state, self._phase
@@ -433,7 +448,7 @@ class Course:
             self._owner.drop_supernode(now)
         else:
             place = view.seen_by_ruler(place)
-            if not view.is_believable(message.term) or not may_contact(place, view.near()):
+            if not view.is_believable(message.term) or not view.may_go_to(place):
                 view.drop()
                 return
         view.step_back_to(message.term)

@@ -98,7 +98,8 @@ class Inquiry:
         is_ahead = is_door or (answer.role == ROLE_MEMBER and (answer.term > view.term or obeys_another))
         if is_in_doubt and is_ahead:
             place = seen_from(answer.supernode, address)
-            self._means.prober.ask_hinted(place, Purpose.POLL, [*view.near(), address[0]], now)
+            near = [*view.near(), address[0], *(known[0] for known in view.known_supernodes)]
+            self._means.prober.ask_hinted(place, Purpose.POLL, near, now)
 
 
 class Suspicion:

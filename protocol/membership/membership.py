@@ -31,6 +31,7 @@ from protocol.membership.local_link import LOCAL_LINK, LocalSide
 from protocol.membership.proofs import node_id_of, random_bytes, share_digest
 from protocol.membership.queries import Prober, Purpose
 from protocol.membership.reachable import Reachable
+from protocol.membership.resuming import NO_RULED, Ruled
 from protocol.membership.roster import PageError, Roster
 from protocol.membership.searching import NO_LAST_NETWORK, LastNetwork, Looks
 from protocol.membership.story import Story
@@ -182,6 +183,10 @@ class Membership:
         """What a later run of this node needs in order to find this network again."""
         return self._view.last_network()
 
+    def ruled(self) -> Ruled:
+        """What a later run of this node needs in order to resume the network that this one rules; NO_RULED: none."""
+        return self._view.ruled()
+
     def past(self) -> Past:
         """What a later run of this node needs in order to be called as it was."""
         return self._claimant.past
@@ -198,17 +203,18 @@ class Membership:
         now: float,
         last: LastNetwork = NO_LAST_NETWORK,
         past: Past = NO_PAST,
+        ruled: Ruled = NO_RULED,
     ) -> None:
         """Join at this address, or find a network (`last` helps with that); the owner hears on_outcome.
 
-        `past`: who this node was before; it is remembered by the next start without one.
+        `past`: who this node was before; it is remembered by the next start without one. `ruled`: what it ruled.
         """
         if self.state not in (State.IDLE, State.LEFT):
             raise ValueError("leave the present network first")
         if past != NO_PAST:
             self._claimant.remember(past)
         self.search_port = search_port
-        self._course.start(target, now, last)
+        self._course.start(target, now, last, ruled)
 
     def look_at(self, address: Address, now: float, done: Callable[[Optional[Answer]], None]) -> None:
         """Is there a supernode, or a member who names one? done(what it answers, or None) within 1.5 s."""

@@ -28,6 +28,7 @@ from protocol.fields import Address, AddressField, Buffer, Fixed, Many, Reader, 
 from protocol.hearsay import KEPT
 from protocol.membership.door import places_behind, ports_behind
 from protocol.membership.queries import Prober, Purpose
+from protocol.membership.resuming import NO_RULED, Resuming
 from protocol.messages import NO_NETWORK, NOWHERE, ROLE_ALONE, ROLE_MEMBER, ROLE_SUPERNODE, Answer
 
 QUERY_INTERVAL = 0.5  # seconds between the rounds
@@ -112,8 +113,10 @@ class Search:
         port: int,
         now: float,
         last: LastNetwork = NO_LAST_NETWORK,
+        resuming: Optional[Resuming] = None,
     ) -> None:
         self.last = last
+        self.resuming = resuming or Resuming(NO_RULED)
         self.target = target
         self.since = now
         self.hint: Optional[Hint] = None
@@ -272,7 +275,7 @@ class Search:
 
     def on_answer(self, address: Address, answer: Answer, purpose: Ask, now: float) -> None:
         """Somebody who was asked has told who it is."""
-        if answer.node_id == self._node_id:
+        if answer.node_id == self._node_id or self.resuming.is_waiting(answer):
             return
         if purpose is Ask.LAST and answer.network_id != self.last.network_id:
             return

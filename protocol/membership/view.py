@@ -22,9 +22,10 @@ from protocol.membership.lost import LostPlaces
 from protocol.membership.names import Names, suffix_of
 from protocol.membership.proofs import is_proven
 from protocol.membership.queries import Prober
+from protocol.membership.resuming import NO_RULED, SHUT_KEPT, Ruled
 from protocol.membership.roster import TERM_STEP_MAX, Change, Pages, Roster
 from protocol.membership.searching import PLACES_KEPT, LastNetwork
-from protocol.messages import NO_NETWORK, NOWHERE, Answer, Called, Chat, MemberEntry, WasCalled
+from protocol.messages import NO_NETWORK, NOWHERE, SHUT_ORDER, Answer, Called, Chat, MemberEntry, WasCalled
 from protocol.network import Network
 
 TERM_JOINED_MAX = 1 << 31  # in a network that we come to: above it, terms could run out
@@ -57,6 +58,7 @@ class View:
         self.supernode_address: Optional[Address] = None
         self.known_supernodes: List[Address] = []  # latest last
         self.lost_places = LostPlaces()
+        self.awaited: Optional[Address] = None  # where the last one ruled under whom nobody could reach this node
         self.heirlooms = Heirlooms()
         self.wants_roster = False  # a version was missed
         self._pages = Pages()
@@ -85,6 +87,10 @@ class View:
         """Who rules has a link with each member, which comes from its place: that is no hearsay."""
         entry = self.roster.get(node_id)
         return self.is_ruler and entry is not None and entry.present
+
+    def may_go_to(self, place: Address) -> bool:
+        """Where one says that another supernode is; where there was one is no hearsay."""
+        return may_contact(place, self.near()) or place in self.known_supernodes
 
     def seen_place(self, node_id: bytes) -> Optional[Address]:
         """Where the roster means this member to be, as seen from here; None when it is unknown."""
@@ -141,7 +147,7 @@ class View:
     # ---- who rules
 
     def found(self, network_id: bytes, secret: bytes, me: MemberEntry) -> None:
-        """A new network, of this node alone."""
+        """A new network, of this node alone, or one that it ruled in an earlier run."""
         self.network_id, self.secret, self.term_seen = network_id, secret, 0
         self.roster.replace([me], 0)
 
@@ -149,6 +155,7 @@ class View:
         self, term: int, opening: bytes, mesh: bool, recent_chat: Iterable[Chat], search_port: int, now: float
     ) -> Seat:
         """What this node starts from when it rules in that term; `opening` is the secret that its node id opens."""
+        self._await_supernode(self._network.address)
         self.heirlooms.add(heirloom_of(self.node_id, opening, self.network_id))
         bearers = tuple(self.names.pass_on(self.roster.labels(), self.roster))
         gone = self.roster.get(self.supernode_id or b"")
@@ -157,8 +164,28 @@ class View:
         return Seat(
             self.network_id, self.secret, term, self.node_id, self._lines_for_seat(mesh), tuple(recent_chat),
             tuple(self.known_supernodes), tuple(self.lost_places), search_port, self.heirlooms.all(), bearers,
-            tuple(self.names.former(now)),
+            tuple(self.names.former(now)), self.awaited,
         )  # fmt: skip
+
+    @property
+    def is_shut(self) -> bool:
+        """Can others not reach this node, as the supernode tells all?"""
+        mine = self.roster.get(self.node_id)
+        return mine is not None and mine.order >= SHUT_ORDER
+
+    def _await_supernode(self, next_one: Address) -> None:
+        """Another one rules from now on, or this node: should the one before come back, who is shut goes there."""
+        if self.is_shut and not self.is_ruler and self.supernode_address is not None:
+            self.awaited = self.supernode_address
+        if self.awaited == next_one:
+            self.awaited = None
+
+    def ruled(self) -> Ruled:
+        """What a later run needs in order to resume this network, if this node rules it."""
+        if not self.is_ruler:
+            return NO_RULED
+        shut = (entry.node_id for entry in self.roster if entry.order >= SHUT_ORDER)
+        return Ruled(self.network_id, self.secret, self.term, tuple(itertools.islice(shut, SHUT_KEPT)))
 
     def _lines_for_seat(self, mesh: bool) -> Tuple[MemberEntry, ...]:
         """The roster as this node sees it: addresses of its own view, the others not back yet."""
@@ -185,6 +212,7 @@ class View:
         now: float = 0.0,
     ) -> None:
         """Welcome and roster of the supernode there are complete; `names`: what it told of what they are called."""
+        self._await_supernode(address)
         self._remember_lost(self.roster.labels().keys() - {entry.node_id for entry in entries})
         self.network_id, self.secret, self.commitment = welcome.network_id, welcome.secret, welcome.commitment
         self.term = welcome.term

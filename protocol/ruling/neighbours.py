@@ -36,7 +36,8 @@ class Neighbours:
         on_notice: Callable[[str], None],
         on_better: Callable[[Address, float], None],
     ) -> None:
-        self.is_lone = seat.term == 1 and len(seat.members) == 1  # nobody ever joined it
+        # Nobody ever joined it; or nobody yet, since this node came back to it.
+        self.is_lone = (seat.term == 1 or seat.is_resumed) and len(seat.members) == 1
         self._node_id = seat.node_id
         self._search_port = seat.search_port
         self._prober = prober

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import OrderedDict
-from typing import Dict, List, NamedTuple, Optional
+from typing import Dict, Iterable, List, NamedTuple, Optional
 
 from protocol import mishaps
 from protocol.addresses import is_loopback, is_private
@@ -40,9 +40,12 @@ class _Trial(NamedTuple):
 class Reaching:
     """Who waits to be tried, who is being tried, and what is known."""
 
-    def __init__(self, register: Register, rng: random.Random, now: float) -> None:
+    def __init__(self, register: Register, rng: random.Random, shut: Iterable[bytes], now: float) -> None:
+        """`shut`: nobody could reach these, as was known before."""
         self.dropped = 0
-        self.is_open: Dict[bytes, bool] = {}  # of members that were tried
+        self._is_open: Latest[bytes, bool] = Latest(MEMBERS_MAX)  # of who was tried, whether still here or not
+        for node_id in shut:
+            self._is_open.put(node_id, False)
         self._register = register
         self._rng = rng
         self._tried: OrderedDict[bytes, List[bytes]] = OrderedDict()  # who waits or is tried -> who did so in vain
@@ -70,13 +73,16 @@ class Reaching:
             self.dropped += 1
             return
         del self._trials[message.nonce]
-        self._conclude(line, trial.by, is_open=True)
+        self._conclude(line, trial.by, True, now)
 
     def forget(self, node_id: bytes) -> None:
         """The member is gone."""
-        self.is_open.pop(node_id, None)
         self._tried.pop(node_id, None)
         self._mute.pop(node_id, None)
+
+    def is_shut(self, node_id: bytes) -> bool:
+        """Was it tried, the last time in vain?"""
+        return self._is_open.get(node_id) is False
 
     # ---- time
 
@@ -102,7 +108,7 @@ class Reaching:
         by = self._next(line, tried, now)
         if by is None:
             if tried:
-                self._conclude(line, tried[-1], is_open=False)
+                self._conclude(line, tried[-1], False, now)
             return True  # else somebody may come who can try it
         if not self._paces.take(now):
             return False
@@ -134,8 +140,9 @@ class Reaching:
         host, other = line.entry.place[0], one.entry.place[0]
         return host != other and is_private(host) == is_private(other) and is_loopback(host) == is_loopback(other)
 
-    def _conclude(self, line: Line, by: bytes, is_open: bool) -> None:
+    def _conclude(self, line: Line, by: bytes, is_open: bool, now: float) -> None:
         log.info("node %s %s be reached, tried by %s", line.node_id.hex(), "can" if is_open else "cannot", by.hex())
         self._tried.pop(line.node_id, None)
-        self.is_open[line.node_id] = is_open
+        self._is_open.put(line.node_id, is_open)
+        self._register.on_tried(line, is_open, now)
         self._register.send(line, Reach(is_open, by, line.entry.place))

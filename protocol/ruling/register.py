@@ -26,6 +26,7 @@ from protocol.messages import (
     MEMBERS_PER_PAGE,
     NAME_BYTES_MAX,
     NOWHERE,
+    SHUT_ORDER,
     Departure,
     MemberEntry,
     encode_parts,
@@ -126,6 +127,10 @@ class Line:
 
     def have_roster(self) -> None:
         self.is_ready = True
+
+    def take_order(self, order: int) -> None:
+        """Its place among those who would take over is this one from now on."""
+        self.entry = self.entry._replace(order=order)
 
     def wish_mesh(self, mesh: bool) -> None:
         self._wished_mesh = mesh
@@ -350,6 +355,16 @@ class Register:
 
     def on_guest(self, line: Line, message: messages.Guest, now: float) -> None:
         line.is_guest = True
+
+    def on_tried(self, line: Line, is_open: bool, now: float) -> None:
+        """Others can reach this member, or not: then it takes over only when none of them is left.
+
+        All compute the heir from the roster, programs of any version alike; so what changes is its place there.
+        """
+        order = line.entry.order % SHUT_ORDER + (0 if is_open else SHUT_ORDER)
+        if order != line.entry.order and not line.is_own:
+            line.take_order(order)
+            self.mark(line, now)
 
     def wish_mesh(self, line: Line, message: messages.SetMesh, now: float) -> None:
         """What it wants is known, and comes about at one of the next looks."""

@@ -6,6 +6,8 @@ standing would depose the supernode with two datagrams. So who gives way must se
 
 - The other one belongs to us: it is where we lost somebody in silence, or such a one obeys it, or it holds the heirloom
   of such a one (`lost`, `heirs`).
+- Or it is where one ruled whom all could reach, when nobody could reach this node (`Seat.awaited`). In turn, nobody
+  goes over to one whom others cannot reach, until that one had time to come.
 - Or there is nothing to lose: we rule nobody but ourselves, and did so for a while.
 
 Another supernode is looked for each 10 s or so: where one was known, where members were lost, by broadcast, and where
@@ -47,6 +49,8 @@ FIRST_HEAL = 1.0  # seconds from taking office to the first look at the latest: 
 LATEST_LOST, OTHER_LOST_ASKED = 16, 4  # places where another supernode is looked for, among these, and of all others
 LATEST_KNOWN, AWAY_ASKED = 8, 8  # places of earlier supernodes, and of members without a link
 CLAIM_HEAL_GAP = 5.0  # seconds between two looks for those who were lost, however many claim to rule
+HEAL_AWAITED, AWAITED_APART = 5.1, 20.4  # seconds, to be back soon where all can be reached: three asked in a minute
+SHUT_TIME = 60.0  # seconds of meeting one whom others cannot reach, in which it has time to come here
 UNSETTLED_AFTER = 60.0  # seconds until a person is told that another half of the network stays apart
 
 
@@ -100,9 +104,13 @@ class Rivals:
         credit: Credit,
         promises: Promises,
         tell: Callable[[Address, Answer], None],
+        is_shut: Callable[[bytes], bool],
         now: float,
     ) -> None:
-        """`promises`: which hosts are not followed for now; `tell`: the person hears of a network at that place."""
+        """`promises`: which hosts are not followed for now; `tell`: the person hears of a network at that place.
+
+        `is_shut`: is this somebody whom others cannot reach, as far as is known here?
+        """
         self.dropped = 0  # claims refused
         self._network = network
         self._rng = rng
@@ -114,6 +122,7 @@ class Rivals:
         self._credit = credit
         self._promises = promises
         self._tell = tell
+        self._is_shut = is_shut
         self._meetings = Meetings()
         self._next_heal = now + rng.random() * FIRST_HEAL
         self._healed_at = -math.inf
@@ -131,10 +140,13 @@ class Rivals:
 
     def heal(self, now: float) -> None:
         """Look for another supernode of this network: where one was, at members who are away, and by broadcast."""
-        self._next_heal = now + HEAL_INTERVAL * (0.9 + 0.2 * self._rng.random())
+        interval = HEAL_INTERVAL if self._seat.awaited is None else HEAL_AWAITED
+        self._next_heal = now + interval * (0.9 + 0.2 * self._rng.random())
         self._healed_at = now
+        if self._seat.awaited is not None:
+            self._prober.ask(self._seat.awaited, "heal", now, AWAITED_APART)
         for place in dict.fromkeys(self._places()):
-            if place not in (self._network.address, NOWHERE):
+            if place not in (self._network.address, NOWHERE, self._seat.awaited):
                 self._prober.ask(place, "heal", now, HEAL_APART)
         if self._seat.search_port:
             self._prober.broadcast(self._seat.search_port, "heal", now)
@@ -201,8 +213,11 @@ class Rivals:
             self.dropped += 1  # it follows us and claims to rule: a liar
             return False
         is_newer = (-answer.term, answer.node_id) < (-self._seat.term, self._seat.node_id)
-        is_of_us = self._witnesses.is_of_us(address, answer.node_id, now)
+        is_of_us = address == self._seat.awaited or self._witnesses.is_of_us(address, answer.node_id, now)
         met_for = self._meetings.meet(answer.node_id, now)
+        if self._is_shut(answer.node_id) and met_for < SHUT_TIME:
+            self._stay(address, False, now)
+            return False
         if self._may_follow(address[0], now) and gives_way(is_newer, is_of_us, self._register.alone_for(now), met_for):
             if not self._register.linked_count():
                 self._promises.follow(address[0], now)
