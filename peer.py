@@ -29,7 +29,7 @@ import itertools
 import random
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Callable, Iterator, List, Optional, Protocol, Sequence, Tuple
+from typing import Any, Callable, Iterator, List, Optional, Protocol, Sequence, Set, Tuple
 
 from protocol import messages, mishaps
 from protocol.addresses import is_loopback, shown
@@ -83,11 +83,13 @@ from protocol.results import (
     Left,
     ListEntry,
     MemberRow,
+    NatKind,
     Notice,
     Outcome,
     Reach,
     SupernodeChanged,
     TransferRow,
+    Unreachable,
     Unsaid,
     WhisperAnswer,
     Whispered,
@@ -142,6 +144,7 @@ class Peer:
         self.jobs = Jobs(self.fetching, around, library, preparing)
         self._now = 0.0
         self._keepsakes = Keepsakes(library, self.disk.run)
+        self._told_unreachable: Set[NatKind] = set()
         self._hellos = Hellos(network, self._members, own_addresses, self._on_member)
         self._lists = Lists(rng, self.membership.send_to_supernode)
         self._whispers = Whispers(self.membership, self._on_whisper)
@@ -573,6 +576,17 @@ class Peer:
     def on_reached(self, node_id: bytes, now: float) -> None:
         self._hellos.judge_again(now)
         self.fetching.on_reached(node_id, now)
+
+    def on_reach_known(self, now: float) -> None:
+        """Others can reach this node, or not: then its person hears it once, if there is something that may be done."""
+        reach, ruler = self.membership.reach, self.label_of(self.supernode_id or b"")
+        is_symmetric = reach.nat is NatKind.SYMMETRIC and not self.is_supernode
+        is_walled = reach.is_open is False and reach.nat in (NatKind.NONE, NatKind.UNKNOWN)
+        if reach.is_open:
+            self._told_unreachable.clear()
+        elif (is_walled or is_symmetric) and self.membership.may_rule and reach.nat not in self._told_unreachable:
+            self._told_unreachable.add(reach.nat)
+            self.notify(Unreachable(reach.by, ruler, self.is_supernode, self.network.address[1], reach.nat))
 
     def on_roster_changed(self, now: float) -> None:
         """Somebody came or went: whom to stand by with, and whom to ask after a restart."""

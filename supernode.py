@@ -86,12 +86,12 @@ class Supernode:
             self.chat.enter(line.entry, now)
         self.naming = Naming(seat, register, self.chat.has_spoken, now)
         self.whispering = Whispering(register, self.chat)
-        self.introducing = Introducing(register, rng)
         self.reaching = Reaching(register, rng, seat.shut, now)
+        self.introducing = Introducing(register, rng, self.reaching.is_shut)
         self.catalogue = Catalogue(register, self.introducing, alarm, now)
         self.doubt = doubt = Doubt(register, prober, now)
         self.witnesses = Witnesses(network, rng, seat, register, doubt, now)
-        self.neighbours = Neighbours(seat, prober, credit, notice, go_over)
+        self.neighbours = Neighbours(seat, prober, credit, notice, go_over, now)
         self.rivals = Rivals(
             network, rng, seat, register, doubt, self.witnesses, prober, credit, promises, self.neighbours.tell,
             self.reaching.is_shut, now,
@@ -242,6 +242,7 @@ class Supernode:
             self._next_tick = now + TICK
             self._look_at_members(now)
             self.neighbours.ask_back(now)
+            self.neighbours.ask_neighbours(now)
         if now >= self.rivals.next_deadline():
             self.rivals.heal(now)
         if now >= self.register.next_deadline():

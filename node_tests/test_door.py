@@ -30,6 +30,7 @@ from protocol.results import ChatReceived, DownloadDone, Outcome, Stopped
 
 Place = Tuple[str, int]
 HERE, THERE, ELSEWHERE = "10.0.0.1", "10.0.0.2", "10.0.0.3"
+BEYOND = "10.0.1.4"
 QUIET = 700  # lone messages in a second that ten searching nodes may cause, most of them to ports behind the known one
 SEARCH: Optional[Place] = None
 AT_LOOPBACK, AT_OWN = ("127.0.0.1", PORT), (HERE, PORT)
@@ -363,7 +364,8 @@ def test_a_lone_supernode_goes_to_the_larger_network_at_its_port_and_says_so() -
 def test_of_two_lone_ones_the_smaller_id_wins(seed: int) -> None:
     site = Site(seed)
     site.world.broadcasts = False
-    ana, bo = site.joined("ana", HERE, SEARCH), site.joined("bo", THERE, SEARCH)
+    # Not neighbours, whom each would ask one by one.
+    ana, bo = site.joined("ana", HERE, SEARCH), site.joined("bo", BEYOND, SEARCH)
     assert outcome(ana) == outcome(bo) == "supernode"
     site.world.broadcasts = True
     assert site.becomes_one(12.0)
@@ -399,7 +401,7 @@ def test_whoever_asks_a_lone_supernode_is_sent_no_more_than_it_has_sent() -> Non
     site = Site(25)
     dan = site.joined("dan", THERE, (THERE, PORT))
     site.world.broadcasts = False  # what it asks everybody is nobody's doing
-    asker, got = Asker(site.world, ELSEWHERE), []
+    asker, got = Asker(site.world, BEYOND), []  # no neighbour, whom it asks one by one
     asker.on_lone = lambda address, data, now: got.append(len(data))  # type: ignore[method-assign]
     for asked in range(1, 6):
         asker.ask(dan.network.address)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any, Callable, Dict, Optional
 
+from prompt.firewall import unreachable_text
 from protocol import results
 from protocol.left_out import count_left_out
 
@@ -63,6 +64,7 @@ OBJECTS: Dict[type, Callable[[Any], Object]] = {
     results.Paused: lambda event: {"event": "paused", "name": event.name, "needed": event.needed, "free": event.free},
     results.Resumed: lambda event: {"event": "resumed", "name": event.name},
     results.Notice: lambda event: {"event": "notice", "text": event.text},
+    results.Unreachable: lambda event: {"event": "notice", "text": unreachable_text(event)},
 }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Optional, Sequence, Set, Tuple
 
+from prompt.firewall import unreachable_text
 from protocol import results
 from protocol.addresses import shown
 from protocol.figures import PathFigures
@@ -238,6 +239,10 @@ def _line_for_whispered(event: results.Whispered, folder: str) -> str:
     return f"[me -> {who}] {text}" if event.is_me else f"[{who} -> me] {text}"
 
 
+def _line_for_unreachable(event: results.Unreachable, folder: str) -> str:
+    return f"* {unreachable_text(event)}"
+
+
 LINES: Dict[type, Callable[[Any, str], str]] = {
     results.Outcome: _line_for_outcome,
     results.Joined: lambda event, folder: f"* {safe_label(event.label)} joined ({count_of(event.count, 'node')})",
@@ -254,6 +259,7 @@ LINES: Dict[type, Callable[[Any, str], str]] = {
     results.Paused: _line_for_paused,
     results.Resumed: lambda event, folder: f"* {safe_text(event.name)} goes on: there is room again",
     results.Notice: lambda event, folder: f"* {safe_text(event.text, 1024)}",
+    results.Unreachable: _line_for_unreachable,
 }
 
 

@@ -279,6 +279,16 @@ class Resumed(NamedTuple):
     name: str
 
 
+class Unreachable(NamedTuple):
+    """Others cannot reach this node where it did not speak first."""
+
+    by: str  # label of who tried; empty, if that is not why it is told
+    supernode_label: str
+    is_ruler: bool
+    port: int  # of this node
+    nat: NatKind  # NONE: a firewall; SYMMETRIC: only those of whom one is open or a neighbour meet
+
+
 class Notice(NamedTuple):
     """A sentence for the person."""
 

@@ -670,10 +670,12 @@ class EndpointDriver:
             parts = batch.buffers[index * batch.per_datagram : (index + 1) * batch.per_datagram]
             self.send_raw(batch.address, b"".join(parts))
 
-    def send_raw(
-        self, address: Address, datagram: bytes, from_place: Optional[Address] = None, is_broadcast: bool = False
-    ) -> None:
-        """Any bytes at all, as from this address, or from another one of this host."""
+    def send_raw(self, address: Address, datagram: bytes) -> None:
+        """Any bytes at all, as from this address."""
+        self.send_from(self.address, address, datagram)
+
+    def send_from(self, place: Address, address: Address, datagram: bytes, is_broadcast: bool = False) -> None:
+        """The same from any port of this host."""
         if self.filter is not None:
             filtered = self.filter(datagram)
             if filtered is None:
@@ -682,7 +684,7 @@ class EndpointDriver:
         self.sent += 1
         self.sent_bytes += len(datagram)
         world = self.world
-        source = world.homes.leave(from_place or self.address, address, world.now, is_broadcast)
+        source = world.homes.leave(place, address, world.now, is_broadcast)
         if source is None or not world.is_place(address) or world.is_cut(self.address[0], address[0]):
             return
         conditions = world.conditions_of(self.address[0], address[0])
@@ -774,14 +776,14 @@ class PacketNetwork(_Driven):
         self._pump_soon()
 
     def send_fresh(self, address: Address, message: bytes) -> None:
-        self.driver.send_raw(self.seen(address), wire.encode_lone(message), self.fresh_place())
+        self.driver.send_from(self.fresh_place(), self.seen(address), wire.encode_lone(message))
 
     def broadcast_lone(self, port: int, message: bytes) -> None:
         for address in list(self.world.drivers):
             if not self.world.hears_broadcast(self.address, address, port):
                 continue
             if self.world.homes.has_firewall(self.address[0]):
-                self.driver.send_raw(address, wire.encode_lone(message), is_broadcast=True)
+                self.driver.send_from(self.address, address, wire.encode_lone(message), is_broadcast=True)
             else:
                 self.driver.endpoint.send_lone(address, message)
         self._pump_soon()

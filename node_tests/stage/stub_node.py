@@ -243,6 +243,9 @@ class StubNode:
     def on_reached(self, node_id: bytes, now: float) -> None:
         pass
 
+    def on_reach_known(self, now: float) -> None:
+        pass
+
     def on_roster_changed(self, now: float) -> None:
         pass
 

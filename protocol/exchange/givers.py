@@ -104,8 +104,9 @@ class Givers:
             self._wake(self._lookout.search_at)
 
     def _take_offer(self, provider: bytes, is_whole: bool, now: float) -> None:
-        """Ask it; or at once by way of the supernode, where no way led to it a short while ago."""
-        if self._links.to(provider) is None and self._links.is_unreached(provider, now):
+        """Ask it; or at once by way of the supernode, where no way leads to it, or led a short while ago."""
+        is_hopeless = self._links.is_unreached(provider, now) or self._members.is_out_of_reach(provider)
+        if self._links.to(provider) is None and is_hopeless:
             self._miss(provider, is_whole)
             self._go_via(now)
         else:

@@ -28,6 +28,7 @@ class Seat(NamedTuple):
     former: Tuple[FormerBearer, ...] = ()  # what those were called who left within the hour
     awaited: Optional[Address] = None  # where one was that all could reach, as nobody can this node
     shut: Tuple[bytes, ...] = ()  # of a network that is resumed: those whom others could not reach
+    lans: Tuple[str, ...] = ()  # own addresses; while it is alone, it asks the neighbours there one by one
     is_resumed: bool = False  # this node ruled it in an earlier run
 
 
@@ -69,6 +70,9 @@ class Owner(Protocol):
 
     def on_reached(self, node_id: bytes, now: float) -> None:
         """A way to this member was found, after the supernode had introduced it: `place_of` tells it."""
+
+    def on_reach_known(self, now: float) -> None:
+        """`Membership.reach` may have changed."""
 
     def on_roster_changed(self, now: float) -> None:
         """Lines were added, changed or removed; comes after the above."""

@@ -38,6 +38,7 @@ from protocol.membership.queries import Purpose
 from protocol.membership.resuming import NO_RULED, Resuming, Ruled
 from protocol.membership.searching import Ask, Found, LastNetwork, Nobody, Search, Waits
 from protocol.membership.story import Story
+from protocol.membership.sweep import lans_of
 from protocol.membership.view import TERM_JOINED_MAX, Means
 from protocol.membership.voice import Voice
 from protocol.messages import NO_NETWORK, NOWHERE, ROLE_SUPERNODE, Answer, MemberEntry, encode_parts
@@ -405,7 +406,8 @@ class Course:
         mesh, port = self._speaker.mesh, self._speaker.search_port
         # Made while the supernode before is still the one that places are seen from.
         seat = self._view.seat(term, self._opening, mesh, self._chat.recent(), port, now)
-        seat = seat._replace(shut=resumed.shut, is_resumed=resumed != NO_RULED)
+        lans = tuple(lans_of(self._network.address[0], self._owner.own_addresses()))
+        seat = seat._replace(shut=resumed.shut, is_resumed=resumed != NO_RULED, lans=lans)
         if self._view.is_shut and seat.awaited is not None:
             gone = self._view.roster.label_of(self._view.supernode_id or b"")
             self._owner.on_notice(f"{gone} is gone and nobody here can be reached by all; waiting for {gone}")

@@ -87,11 +87,13 @@ def leads_here(
     return is_own and any(known[1] == port and is_loopback(known[0]) for known in known_supernodes)
 
 
-def is_better(answer: Answer, own_id: bytes, meetings: int) -> bool:
+def is_better(answer: Answer, own_id: bytes, meetings: int, own_term: int = 1) -> bool:
     """Is that supernode's network the one to go to, for a supernode that nobody ever joined?
 
-    A larger or an older one is; of two lone ones the smaller id wins.
+    A larger or an older one is; of two lone ones the smaller id wins, also of two that were resumed.
     """
-    if answer.member_count > 1 or answer.term > 1 or meetings >= MEETINGS_MAX:
+    if answer.member_count > 1 or meetings >= MEETINGS_MAX:
         return True
+    if (answer.term > 1) != (own_term > 1):
+        return answer.term > 1
     return answer.node_id < own_id

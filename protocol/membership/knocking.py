@@ -72,12 +72,14 @@ class Knocking:
         own_ips: Callable[[], Sequence[str]],
         on_answer: Callable[[Address, float], None],
         on_reached: Callable[[bytes, float], None],
+        on_port_changing: Callable[[float], None] = lambda now: None,
     ) -> None:
         """`on_answer`: an address has shown that it receives (`Hearsay.on_answer`)."""
         self.dropped = 0
         self.is_port_changing = False  # does the router before this node show another port to each?
         self._network, self._rng, self._node_id, self._own_ips = network, rng, node_id, own_ips
         self._on_answer, self._on_reached = on_answer, on_reached
+        self._on_port_changing = on_port_changing
         self._allowed = Hearsay(KNOCKS_MAX, HOST_KNOCKS_MAX)
         self._outside: Dict[Address, float] = {}  # that has not answered -> when it was first knocked at
         self._by_node: OrderedDict[bytes, _Introduced] = OrderedDict()
@@ -139,7 +141,7 @@ class Knocking:
             return
         self._on_answer(address, now)
         self._outside.pop(address, None)
-        self._learn_port(introduced.own, knocked.seen)
+        self._learn_port(introduced.own, knocked.seen, now)
         if address not in introduced.reached:
             introduced.reached.append(address)
             log.info("node %s was reached at %s", introduced.node_id.hex(), shown(address))
@@ -153,12 +155,13 @@ class Knocking:
             return None
         return introduced
 
-    def _learn_port(self, own: Address, seen: Address) -> None:
+    def _learn_port(self, own: Address, seen: Address, now: float) -> None:
         """The supernode and another one each tell where they see this node."""
         is_outside = NOWHERE not in (own, seen) and own[0] == seen[0] and not is_private(own[0])
         if is_outside and own[1] != seen[1] and not self.is_port_changing:
             self.is_port_changing = True
             log.info("the router shows another port to each: %d and %d", own[1], seen[1])
+            self._on_port_changing(now)
 
     # ---- time
 

@@ -93,6 +93,10 @@ class Members:
         """Has this member, introduced by the supernode, shown that it receives there?"""
         return self._membership.is_at(node_id, address)
 
+    def is_out_of_reach(self, node_id: bytes) -> bool:
+        """Is it known beforehand that nothing leads directly to this member?"""
+        return self._membership.is_out_of_reach(node_id)
+
     def may_dial(self, place: Address, now: float, keep: int = 0) -> float:
         """How many datagrams may try to connect there, so that `keep` are left? (protocol/hearsay.py; 0: not now)"""
         return self._membership.hearsay.may_dial(place, now, keep)

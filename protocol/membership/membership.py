@@ -44,6 +44,7 @@ from protocol.messages import (
     ROLE_ALONE,
     ROLE_MEMBER,
     ROLE_SUPERNODE,
+    SHUT_ORDER,
     Answer,
     encode_parts,
 )
@@ -79,7 +80,7 @@ class Membership:
         self._looks = Looks(self._prober)
         self._knocking = Knocking(
             network, rng, self.node_id, owner.own_addresses, lambda address, now: self.hearsay.on_answer(address, now),
-            lambda node_id, now: owner.on_reached(node_id, now),
+            lambda node_id, now: owner.on_reached(node_id, now), lambda now: owner.on_reach_known(now),
         )  # fmt: skip
         self._reachable = Reachable(means, self, owner.own_addresses)
         self._chat = Voice(owner, self._view, self)
@@ -174,6 +175,12 @@ class Membership:
     def is_at(self, node_id: bytes, address: Address) -> bool:
         """Has this member, introduced by the supernode, shown that it receives there?"""
         return self._knocking.is_at(node_id, self.seen_place(node_id), address)
+
+    def is_out_of_reach(self, node_id: bytes) -> bool:
+        """Is it known beforehand that nothing leads directly to this member?"""
+        entry, seen = self.roster.get(node_id), self.seen_place(node_id)
+        is_shut = entry is not None and entry.order >= SHUT_ORDER and seen is not None
+        return is_shut and self._knocking.is_port_changing and self._reachable.is_elsewhere(seen)
 
     def seen_place(self, node_id: bytes) -> Optional[Address]:
         """Where the roster means this member to be, as seen from here; None when it is unknown."""
@@ -405,6 +412,7 @@ class Membership:
 
     def _on_reach(self, reach: messages.Reach, now: float) -> None:
         self._reachable.on_reach(reach, now)
+        self.owner.on_reach_known(now)
 
     def _on_pong(self, pong: messages.Pong, now: float) -> None:
         self._course.bond.on_pong(pong, now)

@@ -10,7 +10,7 @@ tried tells it to the supernode, and hears what came of it. Nothing is sent back
 from __future__ import annotations
 
 import math
-from typing import Callable, List, Sequence, Tuple
+from typing import Callable, List, Optional, Sequence, Tuple
 
 from protocol.addresses import is_loopback, is_of_one_host, may_contact
 from protocol.fields import Address
@@ -44,6 +44,7 @@ class Reachable:
         self._told = Bucket(TOLD_PER_SECOND, TOLD_BURST, 0.0)
         self._again: List[Tuple[float, Address, bytes]] = []  # what is sent once more, and when
         self._ask_at = math.inf
+        self._seen = NOWHERE  # where the supernode sees this node
 
     # ---- this node
 
@@ -68,6 +69,11 @@ class Reachable:
     def on_reach(self, reach: Reach, now: float) -> None:
         self.known = Known(reach.is_open, self._view.roster.label_of(reach.by), now, self._nat(reach.seen))
         self._ask_at = math.inf if reach.is_open else now + ASK_INTERVAL
+        self._seen = reach.seen
+
+    def is_elsewhere(self, place: Optional[Address]) -> bool:
+        """Is somebody who is seen there behind another router than this node, as far as is known?"""
+        return NOWHERE not in (self._seen, place) and place is not None and place[0] != self._seen[0]
 
     def _nat(self, seen: Address) -> NatKind:
         """What is between, when this node is seen there."""

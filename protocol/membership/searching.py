@@ -6,6 +6,9 @@ also asks the ports behind the known one, where its network's nodes are if somet
 replace it: the newcomer waits for who takes over and founds nothing meanwhile. Two that search at the same time see
 each other: the smaller node id goes first.
 
+A host may let in answers only: then none of those comes in who heard its broadcast. So when nobody has answered the
+first round, the neighbours are asked one by one as well (`sweep.py`).
+
 Where members of the network were that this node was in when it last ran is asked, too: so a supernode that died and is
 started again finds the others, who have a new one by then. Another network there is none of its business.
 
@@ -29,6 +32,7 @@ from protocol.hearsay import KEPT
 from protocol.membership.door import places_behind, ports_behind
 from protocol.membership.queries import Prober, Purpose
 from protocol.membership.resuming import NO_RULED, Resuming
+from protocol.membership.sweep import Sweep, lans_of
 from protocol.messages import NO_NETWORK, NOWHERE, ROLE_ALONE, ROLE_MEMBER, ROLE_SUPERNODE, Answer
 
 QUERY_INTERVAL = 0.5  # seconds between the rounds
@@ -127,6 +131,8 @@ class Search:
         self._own_address = own_address
         self._own_ips = [LOOPBACK, *own_ips]
         self._port = port
+        self._sweep: Optional[Sweep] = None  # of the neighbours, one by one
+        self._lans = lans_of(own_address[0], own_ips) if target is None else []
         self._next_round = now
         self._rounds = 0
         self._ends_at = now + SEARCH_TIME
@@ -146,7 +152,10 @@ class Search:
         self._is_last_round = False
 
     def next_deadline(self) -> float:
-        return self._candidate_at if self._candidate else min(self._next_round, self._ends_at)
+        if self._candidate:
+            return self._candidate_at
+        sweep_at = math.inf if self._sweep is None else self._sweep.next_deadline()
+        return min(self._next_round, self._ends_at, sweep_at)
 
     def has_moved(self, place: Address) -> bool:
         """Was the network found here, and not at the address that was given?"""
@@ -174,7 +183,17 @@ class Search:
             self._ask_once_more(now)
         elif now >= self._next_round:
             self._ask_all(now)
+        self._ask_neighbours(now)
         return None
+
+    def _ask_neighbours(self, now: float) -> None:
+        """Once, when nobody has answered the first round."""
+        is_late = self._rounds > 1 and self._candidate is None and not self._has_members
+        if self._sweep is None and is_late and self._lans:
+            self._sweep = Sweep(self._lans, self._port, now)
+        if self._sweep is not None and self._candidate is None:
+            for place in self._sweep.due(now):
+                self._prober.ask_freely(place, Ask.SEARCH, now)
 
     def _begins_to_wait(self, now: float) -> bool:
         is_waiting = self._has_members and self._candidate is None and now >= self.since + SEARCH_TIME

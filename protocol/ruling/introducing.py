@@ -1,16 +1,16 @@
 """The supernode's introductions: who offers something to one that it may not reach is told where that one may be.
 
 Members tell their own addresses (`Places`). Is one of two seen elsewhere than it says, there is a router before it; has
-it several addresses, the one that is seen here may lead nowhere from the other side. Then both are told each other's
-places with a nonce, and knock (`protocol/membership/knocking.py`). Who is of an older program tells no places, and is
-left as it is. Pure.
+it several addresses, the one that is seen here may lead nowhere from the other side; and who cannot be reached where it
+did not speak first has to speak first. Then both are told each other's places with a nonce, and knock
+(`protocol/membership/knocking.py`). Who is of an older program tells no places, and is left as it is. Pure.
 """
 
 from __future__ import annotations
 
 import random
 from collections import OrderedDict
-from typing import Dict, Tuple
+from typing import Callable, Dict, Tuple
 
 from protocol.addresses import is_loopback, is_of_one_host
 from protocol.fields import Address
@@ -25,8 +25,12 @@ PAIRS_MAX = 4096  # that are remembered; then the oldest is forgotten, and may b
 class Introducing:
     """The places that members told, and who was introduced to whom when."""
 
-    def __init__(self, register: Register, rng: random.Random) -> None:
+    def __init__(
+        self, register: Register, rng: random.Random, is_shut: Callable[[bytes], bool] = lambda node_id: False
+    ) -> None:
+        """`is_shut`: can others not reach this member? Who knocks from inside a firewall opens it for the other one."""
         self._register = register
+        self._is_shut = is_shut
         self._rng = rng
         self._places: Dict[bytes, Tuple[Address, ...]] = {}  # of members that are here
         self._introduced_at: OrderedDict[Tuple[bytes, bytes], float] = OrderedDict()
@@ -56,6 +60,8 @@ class Introducing:
     def _is_hidden(self, line: Line) -> bool:
         """Is it seen where it does not say that it is, or in other places as well?"""
         places, seen = self._places.get(line.node_id, ()), line.entry.place
+        if self._is_shut(line.node_id):
+            return True
         return not is_loopback(seen[0]) and (len(places) > 1 or bool(places) and seen not in places)
 
     def _has_turn(self, one: Line, other: Line, now: float) -> bool:

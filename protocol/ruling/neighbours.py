@@ -17,11 +17,13 @@ from protocol.fields import Address
 from protocol.membership.contracts import Seat
 from protocol.membership.door import is_better
 from protocol.membership.queries import Prober
+from protocol.membership.sweep import Sweep
 from protocol.messages import NOWHERE, ROLE_MEMBER, ROLE_SUPERNODE, Answer
 
 ASK_BACK_AFTER = 2.0  # seconds: who asks may be about to join
 GO_OVER_TIME = 6.0  # seconds for the other network to take this node in; who wants to join comes again after it
 GO_OVER_AGAIN = 10.0  # until the next try, doubled with each: a stranger's empty promise keeps nobody away for long
+SWEEP_AGAIN, SWEEP_AGAIN_MAX = 20.0, 640.0  # seconds until its neighbours are asked again, doubled with each round
 OTHER_NETWORKS_TOLD_MAX = 16
 
 
@@ -35,10 +37,11 @@ class Neighbours:
         credit: Credit,
         on_notice: Callable[[str], None],
         on_better: Callable[[Address, float], None],
+        now: float,
     ) -> None:
         # Nobody ever joined it; or nobody yet, since this node came back to it.
         self.is_lone = (seat.term == 1 or seat.is_resumed) and len(seat.members) == 1
-        self._node_id = seat.node_id
+        self._node_id, self._term = seat.node_id, seat.term
         self._search_port = seat.search_port
         self._prober = prober
         self._credit = credit
@@ -49,6 +52,9 @@ class Neighbours:
         self._asked_by: Optional[Tuple[Address, float]] = None  # the first since the last look, and when
         self._going_until = -math.inf
         self._go_again_at, self._go_again_after = -math.inf, GO_OVER_AGAIN
+        self._lans = seat.lans
+        self._sweep: Optional[Sweep] = None
+        self._sweep_again_at, self._sweep_again_after = now + SWEEP_AGAIN, SWEEP_AGAIN
 
     def come(self) -> None:
         """Somebody joined this network."""
@@ -73,13 +79,24 @@ class Neighbours:
             if self.is_lone and may_contact(address, []) and self._credit.pay(address, WANTED_SIZE, now):
                 self._prober.ask_freely(address, "heal", now, (NOWHERE[0], self._search_port))
 
+    def ask_neighbours(self, now: float) -> None:
+        """While it is lone, now and then: should this host let in answers only, nobody who looks for it is heard."""
+        if not self.is_lone or not self._lans:
+            return
+        if now >= self._sweep_again_at:
+            self._sweep = Sweep(self._lans, self._search_port, now)
+            self._sweep_again_after = min(2 * self._sweep_again_after, SWEEP_AGAIN_MAX)
+            self._sweep_again_at = now + self._sweep_again_after
+        for place in self._sweep.due(now) if self._sweep is not None else ():
+            self._prober.ask_freely(place, "heal", now)
+
     def meet(self, address: Address, answer: Answer, now: float) -> None:
         """Somebody of another network. Nobody is moved by a stranger's word, unless there is nobody to move."""
         if not self.is_lone or answer.role != ROLE_SUPERNODE:
             if self.is_lone and answer.role == ROLE_MEMBER:
                 self._prober.ask_hinted(seen_from(answer.supernode, address), "heal", [address[0]], now)
             self.tell(address, answer)
-        elif not is_better(answer, self._node_id, self._count_meeting(answer.network_id)):
+        elif not is_better(answer, self._node_id, self._count_meeting(answer.network_id), self._term):
             self.tell(address, answer)
         elif now >= self._go_again_at:
             self._going_until = now + GO_OVER_TIME
