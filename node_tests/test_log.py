@@ -131,3 +131,10 @@ def test_bytes_behind_later_ones_are_late_once():
     calm = Pair(seed=3)
     calm.transfer(20_000, limit=60)
     assert calm.back.figures().late == 0
+
+
+def test_the_figures_have_the_size_that_the_path_was_found_to_take():
+    for mtu, size in ((1280, 1200), (1500, 1472), (9000, 8972)):
+        pair = Pair(seed=3, mtu=mtu)
+        pair.transfer(500_000, limit=60)
+        assert pair.there.figures().datagram_size == size

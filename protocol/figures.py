@@ -20,6 +20,7 @@ class PathFigures(NamedTuple):
     receive_window: int  # bytes that the other end may send ahead of what was read here
     received: int  # bytes
     late: int  # of them
+    datagram_size: int = 0  # bytes of UDP payload that the path takes, as far as was tried; 0: not known
 
     @property
     def lost_part(self) -> float:

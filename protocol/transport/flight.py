@@ -85,7 +85,7 @@ class Flight:
         sent = recovery.next_packet_number - first_number
         lost = max(0, recovery.packets_lost - recovery.packets_spurious)
         here = receiving.window, receiving.next_offset, receiving.late
-        return PathFigures(trip, int(recovery.congestion.window), sent, lost, self.resent, *here)
+        return PathFigures(trip, int(recovery.congestion.window), sent, lost, self.resent, *here, self._mtu.size)
 
     # ---- what became of it
 
