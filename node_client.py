@@ -39,6 +39,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Callable, Iterator, List, Optional, Protocol, Sequence, Tuple, runtime_checkable
 
+from prompt import machine
 from prompt.lines import line_for
 from prompt.paths import danger_of, relative_path
 from prompt.readers import next_of
@@ -47,10 +48,11 @@ from prompt.settings import EXIT_FLAGS, NodeError, Settings, Visit, parse_flags
 from prompt.terminal import Terminal
 from protocol import mishaps, results
 from protocol.addresses import is_loopback, shown
+from protocol.facts import Clock, Facts, Health, Machine
 from protocol.fields import Address, Buffer
 from protocol.looks import safe_text
 from protocol.network import DoorListener
-from sockets import interfaces
+from sockets import firewall, holders, interfaces, leading
 
 if TYPE_CHECKING:                       # `open_node` imports them, once the first line is on the screen
     import peer
@@ -59,6 +61,7 @@ if TYPE_CHECKING:                       # `open_node` imports them, once the fir
     from disk.library import Library, open_folder
     from disk.preparing import Preparing
     from disk.scanner import Scanner
+    from disk.state import state_of
     from protocol.content.shares import ScanResult, Standing
     from protocol.content.troubles import LibraryError
     from protocol.membership.door import ports_behind
@@ -67,7 +70,6 @@ log = mishaps.logger("node")
 
 SCANNER_STOP_SECONDS = 1.0          # it looks at its flag after every MiB
 EVENTS_PER_TURN = 64                # of the node thread before it looks at its deadline
-ANY_ROUTE = "198.51.100.1"          # an address that is nobody's: the default route leads there
 LOG_BYTES_MAX = 16 << 20            # of the log, and of the one before it
 
 
@@ -312,7 +314,7 @@ class Node:
     def __init__(self, settings: Settings, notify: Callable[[Any], None], library: Library,
                  network: rdt.NetworkThread, is_port_own: bool) -> None:
         self.folder, self._is_port_own = relative_path(library.folder), is_port_own
-        towards = interfaces.address_towards(settings.ip or ANY_ROUTE)
+        towards = interfaces.address_towards(settings.ip or leading.ANY_ROUTE)
         self.ip = (towards if settings.ip else None) or interfaces.lan_address(towards) or "127.0.0.1"
         self.is_local = is_loopback(network.address[0])
         self.has_network = interfaces.has_network()
@@ -322,6 +324,7 @@ class Node:
         library.use_threads(*self._disk.submits)
         self._library, self._network = library, network
         is_over = threading.Event()
+        self._settings, self._clock_offset = settings, time.time() - time.monotonic()
         visit = settings.visit or Visit(may_found=True, is_sharing=True)
         scanner = Scanner(visit.scans or library.folder, is_over, is_disk_busy=library.is_busy, danger_of=danger_of,
                           is_remembering=not visit.scans)
@@ -345,6 +348,27 @@ class Node:
     def look_now(self, then: Callable[[], None] = lambda: None) -> None:
         """Has the scanner look at once; `then` is called on the node thread once it has announced what was found."""
         self._scanner.look_now(lambda: self.call(lambda now: self.peer.when_scanned(then)))
+
+    def examine(self, then: Callable[[Facts], None], folder: str = "") -> None:
+        """From any thread: `then`, on one of its own, gets what there is to know of this machine and the network.
+
+        `folder`: where fetched files go, if not into this node's.
+        """
+        def look(now: float) -> None:
+            health = self.peer.health(now)
+            threading.Thread(target=lambda: then(self._facts(health, folder)), name="doctor", daemon=True).start()
+        self.call(look)
+
+    def _facts(self, health: Health, folder: str) -> Facts:
+        ruler = next((row.address[0] for row in health.members if row.role == "supernode" and not row.is_me), None)
+        is_guest = self._settings.visit is not None
+        port, own_port, run = self._settings.port, self._network.address[1], machine.runner()
+        holder = None if self.is_port_own else holders.holder_of(machine.read, run, port)
+        wall = firewall.found(machine.read, run, port if is_guest else own_port)
+        clock = Clock(time.time(), time.time() - time.monotonic() - self._clock_offset)
+        found = Machine(leading.addresses(ruler), port, own_port, self.is_port_own, holder, wall,
+                        state_of(folder or self.folder), clock)
+        return Facts(found, health, self._settings.ip or "", is_visit=is_guest)
 
     def hear(self, link: int, data: Buffer, now: float) -> None:
         """On the node thread: a message came."""
@@ -377,13 +401,14 @@ class Node:
 
 def _import_node() -> None:
     """Most of the program's time to start: a person sees the first line before it."""
-    global LibraryError, Preparing, Scanner, open_folder, peer, ports_behind, rdt, supernode
+    global LibraryError, Preparing, Scanner, open_folder, peer, ports_behind, rdt, state_of, supernode
     import peer
     import rdt
     import supernode
     from disk.library import open_folder
     from disk.preparing import Preparing
     from disk.scanner import Scanner
+    from disk.state import state_of
     from protocol.content.troubles import LibraryError
     from protocol.membership.door import ports_behind
 
@@ -425,7 +450,10 @@ def _open_network(settings: Settings) -> Tuple[rdt.NetworkThread, bool]:
     ip = settings.ip if settings.ip and is_loopback(settings.ip) else "0.0.0.0"
     is_guest = settings.visit is not None and not settings.visit.may_found
     # Nobody looks for a guest, and the places where people look are left to those who stay.
-    for port in (0,) if is_guest else (settings.port, *ports_behind(settings.port), 0):
+    ports = (settings.port, *ports_behind(settings.port), 0)
+    if settings.visit is not None and is_guest:
+        ports = (settings.port, 0) if settings.visit.takes_port else (0,)
+    for port in ports:
         try:
             return rdt.open_network(ip, port, trace=settings.trace), port == settings.port
         except rdt.RdtError as error:

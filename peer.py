@@ -46,6 +46,7 @@ from protocol.exchange.orders import Orders
 from protocol.exchange.sources import MESH_LINKS_MAX
 from protocol.exchange.stream_job import Taker
 from protocol.exchange.unfinished import told, unfinished_of
+from protocol.facts import Health
 from protocol.fields import Address, WireError
 from protocol.membership.claims import Past
 from protocol.membership.contracts import Seat
@@ -342,6 +343,12 @@ class Peer:
         """Who is here, in join order."""
         fetching = self.fetching
         return self._members.rows(fetching.link_counts(), fetching.reached(), fetching.links.unreached(now), now)
+
+    def health(self, now: float) -> Health:
+        """What this node knows of its network, for whoever asks what is the matter."""
+        link = self.membership.supernode_link
+        path = self.network.figures(link) if link else None  # none by way of LOCAL_LINK
+        return Health(self.membership.is_joined, tuple(self.members(now)), path)
 
     def transfers(self, now: float) -> List[TransferRow]:
         """What is fetched and sent at the moment."""

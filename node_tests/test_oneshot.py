@@ -1,4 +1,4 @@
-"""One line instead of a prompt: `get`, `share`, `list`, `who`, `say`, over a fake node and as real programs."""
+"""One line instead of a prompt: `get`, `share`, `list`, `who`, `say`, `doctor`, over a fake node and as programs."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import logging
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from node_tests import test_doctor
 from node_tests.stage.running import PATIENCE, ROOT, Running, free_port
 from prompt import json_lines, verbs
 from prompt.arguments import check_limit, limits_of
@@ -20,6 +22,7 @@ from prompt.oneshot import OneShot
 from prompt.settings import NodeError, parse_flags
 from protocol import results
 from protocol.content.troubles import FolderInUse
+from protocol.facts import Health, Reached
 
 ID = bytes(range(32))
 ENTRY = results.ListEntry(1, "lab.iso", 4000, ID, holders=("ana",), sources=1, holder_ids=(b"ana",))
@@ -63,6 +66,9 @@ class FakePeer:
     def members(self, now):
         return [ANA, ME]
 
+    def health(self, now):
+        return test_doctor.HEALTH
+
     def say(self, text, now):
         self.said.append(text)
         self.notify(results.ChatReceived("me", text, True))
@@ -80,6 +86,7 @@ class FakePeer:
 
 class FakeNode:
     is_port_own, is_closed = True, False
+    facts = test_doctor.FACTS
 
     def __init__(self, peer):
         self.peer = peer
@@ -89,6 +96,10 @@ class FakeNode:
 
     def look_now(self, then):
         then()
+
+    def examine(self, then, folder):
+        self.examined = folder
+        then(self.facts)
 
     def close(self, timeout):
         self.is_closed = True
@@ -108,7 +119,9 @@ class Play:
         self.settings = settings
         if error is not None:
             raise error
+        facts = peer.pop("facts", test_doctor.FACTS)
         self.node = FakeNode(FakePeer(notify, **peer))
+        self.node.facts = facts
         notify(results.Outcome(outcome, settings.ip and (settings.ip, settings.port), "ana", 2, ""))
         return self.node
 
@@ -128,6 +141,10 @@ def in_a_folder_of_its_own(tmp_path, monkeypatch):
     (0, ["list"], {"files": ()}),
     (0, ["who"], {}),
     (0, ["say", "hello", "all"], {}),
+    (0, ["doctor"], {}),
+    (0, ["doctor", "--json"], {"outcome": "nobody"}),
+    (1, ["doctor"], {"facts": test_doctor.OUTSIDE}),
+    (1, ["doctor"], {"error": NodeError("Cannot use the folder.", 2, ())}),
     (1, ["say", "unsayable"], {}),
     (1, ["get", "lab.iso"], {"ends": (STOPPED,)}),
     (2, ["get", "iso"], {"files": (ENTRY, ENTRY._replace(name="other.iso"))}),
@@ -152,10 +169,28 @@ def in_a_folder_of_its_own(tmp_path, monkeypatch):
 def test_each_ending_has_its_exit_code_and_leaves_nothing_behind(capsys, tmp_path, code, words, play):
     ended = Play(capsys, *words, **play)
     assert ended.code == code, (ended.out, ended.err)
-    assert not code or "!! " in ended.err or '"error"' in ended.out
+    assert not code or "!! " in ended.err + ended.out or '"error"' in ended.out
     assert ended.node is None or (ended.node.is_closed and ended.node.peer.has_left)
     assert os.listdir(tmp_path) == []
     assert ended.settings is None or not os.path.exists(ended.settings.visit.scans or ended.settings.folder)
+
+
+def test_a_doctor_reports_where_there_is_no_network_too_and_looks_at_the_folder_here(capsys, tmp_path):
+    alone = test_doctor.FACTS._replace(health=Health(), target="10.0.0.7")
+    ended = Play(capsys, "doctor", "--ip", "10.0.0.7", "--json", outcome="nobody", facts=alone)
+    network, *others = ended.objects
+    assert ended.code == 1 and network["text"] == "Nobody answers at 10.0.0.7:6020" and not network["ok"]
+    assert len(others) == 8 and all(each["ok"] for each in others)
+    assert ended.node.examined == str(tmp_path)
+    assert ended.settings.visit.takes_port and not ended.settings.visit.may_found
+
+
+def test_a_doctor_waits_until_the_path_is_measured_and_somebody_has_tried(capsys):
+    known = test_doctor.HEALTH
+    assert verbs.is_settled(known) and verbs.is_settled(known._replace(reached=None))
+    for early in (None, known._replace(reached=Reached()), known._replace(path=None), known._replace(is_joined=False),
+                  known._replace(path=known.path._replace(round_trip=None))):  # fmt: skip
+        assert not verbs.is_settled(early)
 
 
 def test_where_a_thread_has_no_memory_nobody_waits_for_it(capsys, monkeypatch):
@@ -505,3 +540,59 @@ def test_where_no_network_is_none_is_opened(tmp_path):
     alone = call(free_port(), "list", cwd=tmp_path)
     assert alone.returncode == 3 and alone.stdout == b"" and alone.stderr.count(b"\n") == 1
     assert os.listdir(tmp_path) == []
+
+
+# ---- the doctor, on this machine
+
+
+def examined(port, cwd, *before):
+    """What `doctor --json` tells, by check; its exit code says whether there is a trouble."""
+    command = [*before, sys.executable, str(ROOT / "node_client.py"), "doctor", "--json"]
+    place = ("--ip", "127.0.0.1", "--port", str(port)) if port else ()
+    done = subprocess.run([*command, *place], capture_output=True, timeout=PATIENCE, cwd=cwd)
+    objects = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(objects) == 9 and done.returncode == int(not all(each["ok"] for each in objects)), done
+    assert os.listdir(cwd) == []
+    return {each["check"]: each for each in objects}
+
+
+def test_a_doctor_beside_a_network_of_this_machine(tmp_path):
+    port, here = free_port(), tmp_path / "here"
+    here.mkdir()
+    flags = ("--ip", "127.0.0.1", "--port", port, "--name", "ana")
+    with Running("node_client.py", *flags, cwd=tmp_path) as ana:
+        ana.expect("you are the first")
+        told = examined(port, here)
+        assert (told["network"]["supernode"], told["network"]["nodes"]) == ("ana", 2)
+        assert (told["port"]["holder"], told["port"]["ok"]) == ("ana", True) and told["port"]["own"] != port
+        assert told["path"]["round_trip"] > 0 and told["path"]["datagram_size"] >= 1200
+        assert told["disk"]["folder"] == str(here) and told["disk"]["free"] > 0
+        ana.ask("D", rf"^   port      {port} leads to this node$")
+        ana.expect(r"^\* (no|\d) trouble")
+        ana.type("Q")
+        assert ana.end() == 0, ana.story()
+
+
+def test_a_doctor_names_the_program_that_has_the_port(tmp_path):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        told = examined(port, tmp_path)
+        assert "Nobody answers" in told["network"]["text"]
+        if sys.platform.startswith("linux"):
+            assert not told["port"]["ok"] and told["port"]["pid"] == os.getpid()
+            assert "--port" in told["port"]["next"]
+    told = examined(port, tmp_path)
+    assert told["port"]["ok"] and told["port"]["own"] == port
+
+
+def test_a_doctor_on_a_machine_without_a_network(tmp_path):
+    bare = ["unshare", "-n"] if os.name == "posix" and os.geteuid() == 0 else ["unshare", "-r", "-n"]
+    try:
+        subprocess.run([*bare, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("network namespaces cannot be made here")
+    told = examined(0, tmp_path, *bare)
+    assert told["addresses"]["addresses"] == [] and not told["addresses"]["ok"] and told["addresses"]["next"]
+    assert (told["network"]["joined"], told["network"]["ok"]) == (False, True)
+    assert told["port"]["ok"] and told["path"]["round_trip"] is None

@@ -182,9 +182,9 @@ def test_letters_words_and_case_name_the_same_command():
     for line in ("R lab 1.iso", "r  lab 1.iso", "get lab 1.iso", " FETCH lab 1.iso "):
         command, argument = parse_command(line)
         assert command is not None and (command.run, argument) == (Console.fetch, "lab 1.iso")
-    assert [parse_command(word)[0].run for word in "CTBGRWVKM?HQ"] == [
+    assert [parse_command(word)[0].run for word in "CTBGRWVKM?HQD"] == [
         Console.connect, Console.chat, Console.share, Console.list_files, Console.fetch, Console.who, Console.view,
-        Console.cancel, Console.mesh, show_help, show_help, Console.quit]
+        Console.cancel, Console.mesh, show_help, show_help, Console.quit, Console.doctor]
 
 
 def test_unknown_input_is_named_and_a_guess_is_made():
@@ -198,9 +198,12 @@ def test_unknown_input_is_named_and_a_guess_is_made():
 def test_help_fits_one_screen_and_every_command_has_an_example():
     assert len(help_lines()) <= 20
     assert all(len(line) < 80 for line in help_lines())
-    for letter in "CTBGRWVKM?HQ":
+    for letter in "CTBGRWVKM?HQD":
         assert "example" in help_lines(letter)[1]
         assert all(text_width(line) <= 40 for line in help_lines(letter, 40))
+    told = " ".join(help_lines("D"))
+    for shown in "addresses", "port", "firewall", "path", "disk", "clock", "!!":
+        assert shown in told
     told = " ".join(help_lines("V"))
     for shown in "state", "percent", "rate", "left", "sources", "share", "round trip", "window", "loss", "half here":
         assert shown in told
@@ -298,6 +301,16 @@ def test_nothing_but_plain_lines_goes_into_a_pipe():
                  "* here is here already: shared/here", 'Unknown: "X". Did you mean R? (? for help)',
                  "K needs the number", "T needs a text", "hands over if supernode"):
         assert said in text, said
+
+
+def test_the_doctor_tells_its_rows_in_order_and_troubles_are_no_failure_of_the_script():
+    lines, code = script("D\nT hi\nd\ndoctor")
+    rows = [line for line in lines if line[:3] in ("   ", "!! ", "* 2")]
+    assert code == 0 and len(rows) == 3 * 13 and rows[:13] == rows[13:26] == rows[26:]
+    assert rows[3:5] == ["!! port      6020 is held by nc (process 812)",
+                         "   -> end that program, or start all nodes with --port 6021"]
+    assert rows[12] == "* 2 troubles: addresses, port"
+    assert lines.index("<me> hi") == lines.index(rows[12]) + 1
 
 
 def test_several_matches_fetch_nothing_and_are_exit_code_1():

@@ -1,4 +1,4 @@
-"""The one-line forms: what stands behind `get`, `share`, `list`, `who` and `say`, and what a limit may be.
+"""The one-line forms: what stands behind `get`, `share`, `list`, `who`, `say` and `doctor`, and what a limit may be.
 
 Added to the flags of the prompt by `parse_flags` (prompt/settings.py); done by prompt/oneshot.py.
 """
@@ -18,7 +18,7 @@ LIMIT_HELP = "5M or 500k (bytes a second)"
 USAGE = """{0} [flags]                asks, then has a prompt
        {0} [flags] get NAME [-]   fetch into this folder or --to DIR
        {0} [flags] share PATH ... until somebody has it, or --stay
-       {0} [flags] list [PATTERN] | who | say TEXT"""
+       {0} [flags] list [PATTERN] | who | say TEXT | doctor"""
 
 EPILOG = """\
 NAME is as list shows it; - writes it to standard output. --json behind a word:
@@ -83,4 +83,5 @@ def add_verbs(parser: argparse.ArgumentParser, shared: argparse.ArgumentParser) 
     share.add_argument("--stay", action="store_true", default=argparse.SUPPRESS, help="go on until SIGTERM or Ctrl-C")
     verb("list", "List the files of the network.").add_argument("pattern", metavar="PATTERN", nargs="?", default="")
     verb("who", "Tell who is in the network.")
+    verb("doctor", "Tell what is the matter with this machine and its network, and what to do about it.")
     verb("say", "Say something to everyone.").add_argument("text", metavar="TEXT", nargs="+")

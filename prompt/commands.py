@@ -47,6 +47,8 @@ COMMANDS = (
             Console.limit),
     Command(("C", "connect", "join"), "C port, C ip port", "go to the supernode there", "C 10.0.0.7:6020",
             Console.connect, "this network is left once that one has taken you in; Ctrl-C while it is tried stays"),
+    Command(("D", "doctor", "check"), "D", "what is wrong here, and what to do", "D", Console.doctor,
+            "addresses, port, firewall, who got in, the path to the supernode, disk and clock: !! is a trouble"),
     Command(("?", "H", "help"), "?, H, H R", "this list; an example for one command", "H R", show_help),
     Command(("Q", "quit", "exit", "bye"), "Q", "quit; hands over if supernode", "Q", Console.quit),
 )
@@ -54,7 +56,7 @@ BY_WORD = {word.lower(): command for command in COMMANDS for word in command.wor
 LETTERS = {word: command.words[0] for word, command in BY_WORD.items()}
 SAYING = ("T", "P")             # what follows these is a text
 # What people type who come from other programs, and no spelling is near.
-HINTS = {"x": "R", "d": "R", "dir": "G", "find": "G", "search": "G", "send": "B", "upload": "B", "add": "B",
+HINTS = {"x": "R", "dir": "G", "find": "G", "search": "G", "send": "B", "upload": "B", "add": "B",
          "msg": "T", "users": "W", "nodes": "W", "peers": "W", "stop": "K", "abort": "K", "leave": "Q", "open": "C"}
 
 

@@ -9,7 +9,7 @@ import functools
 import itertools
 from typing import Any, Callable, Dict, Iterable, Optional, Sequence
 
-from prompt import lines
+from prompt import doctor, lines
 from prompt.arguments import limits_of
 from prompt.asking import Asking, Life
 from prompt.awaited import Awaited
@@ -235,6 +235,14 @@ class Console:
             for row in rows or ()
         ]
         self._show_table([member_cells(row) for row in rows], (), (0,), "Nobody is here: there is no network.")
+
+    def doctor(self, _: str) -> None:
+        """D: what is the matter with this machine and its network."""
+        self._asking.ask(lambda peer, now, done: self._life.node.examine(done), self._show_facts)
+
+    def _show_facts(self, facts: Any) -> None:
+        for line in doctor.lines_of(doctor.find(facts), self.width()) if facts else ():
+            self.say(line)
 
     def view(self, _: str) -> None:
         """V: the transfers."""

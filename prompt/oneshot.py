@@ -1,6 +1,6 @@
-"""The one-line forms: `get`, `share`, `list`, `who`, `say`. A node that is there for one thing, without a prompt.
+"""The one-line forms: `get`, `share`, `list`, `who`, `say`, `doctor`. A node for one thing, without a prompt.
 
-    run:  a place for the node's state  ->  join (get, list, who and say found no network)  ->  the verb  ->  leave
+    run:  a place for the node's state  ->  join (all but share found no network)  ->  the verb  ->  leave
 
 What was asked for goes to standard output, as text or as JSON; everything else to standard error. `get` works in the
 folder where the file is to land, with its state in a hidden folder beside it, which stays only if a part of the file is
@@ -67,6 +67,7 @@ class OneShot:
         self.signals: List[int] = []
         self.is_leaving = self.is_short = False     # is_short: of memory
         self.outcome: Optional[results.Outcome] = None
+        self.outside = ""                           # why there is no network, for `doctor`, which goes on without
         self.ending: Optional[Any] = None           # DownloadDone or Stopped of what `get` fetches
         self.row: Optional[results.TransferRow] = None  # how it stands
         self.paused_at: Optional[float] = None      # since when it waits for room on the disk
@@ -269,7 +270,7 @@ class OneShot:
 
     def _settings(self) -> Settings:
         flags = self.flags
-        visit = Visit(may_found=flags.verb == "share", is_sharing=flags.verb == "share")
+        visit = Visit(flags.verb == "share", flags.verb == "share", takes_port=flags.verb == "doctor")
         folder = self._temporary
         if flags.verb == "get" and not (self.output.is_stream and not flags.to):
             folder = os.path.expanduser(flags.to or os.curdir)
@@ -290,14 +291,16 @@ class OneShot:
                 self._hidden = ""           # it is the other one's
                 raise Ended(EXIT_FLAGS, f"{safe_text(self.flags.wanted)} is being fetched into "
                                         f"{safe_text(settings.folder, 1000)} already.") from None
-            raise Ended(error.code, str(error)) from None
+            raise Ended(EXIT_FAILED if self.flags.verb == "doctor" else error.code, str(error)) from None
         self.wait(lambda: self.outcome is not None, JOIN_SECONDS)
         kind = self.outcome.kind if self.outcome else ""
         if kind == "supernode" and not self.wait(lambda: self.node.is_port_own, DOOR_SECONDS):
             raise Ended(EXIT_ADDRESS, f"Port {settings.port} of this machine is in use by another program, "
                                       "and no node answers there.")
         if kind not in ("joined", "supernode"):
-            raise Ended(EXIT_ADDRESS, self._why_outside(settings))
+            self.outside = self._why_outside(settings)
+            if self.flags.verb != "doctor":
+                raise Ended(EXIT_ADDRESS, self.outside)
 
     def _why_outside(self, settings: Settings) -> str:
         text = safe_text(self.outcome.text) if self.outcome else ""

@@ -42,6 +42,7 @@ class Visit(NamedTuple):
     is_sharing: bool                # else nothing of it is announced
     hidden: str = ""                # the folder for its state, in `folder`; else the usual one
     scans: str = ""                 # a folder to look at in place of `folder`
+    takes_port: bool = False        # though it founds none: at the port that others know, if that is free
 
 
 def default_name() -> str:

@@ -8,7 +8,7 @@ import os
 import signal
 from typing import Any, Callable, Dict, List, Optional, Protocol, Sequence, Set
 
-from prompt import json_lines, lines
+from prompt import doctor, json_lines, lines
 from prompt.awaited import SCRIPT_PAUSE_SECONDS
 from prompt.choosing import WHOLE_FOLDER
 from prompt.console import SCRIPT_SAY_SECONDS
@@ -26,7 +26,11 @@ from prompt.shortage import EXIT_SHORT
 from protocol import results
 from protocol.content.names import check_name
 from protocol.content.troubles import BadName
+from protocol.facts import Facts, Health
 from protocol.looks import safe_label, safe_text
+
+SETTLE_SECONDS = 4.0  # for the path to be measured, and for another member to have tried this node
+EXAMINE_SECONDS = 15.0  # a disk, or a program that is asked, may be slow
 
 
 class Run(Protocol):
@@ -39,6 +43,7 @@ class Run(Protocol):
     clock: Callable[[], float]
     signals: List[int]
     outcome: Optional[results.Outcome]
+    outside: str  # why there is no network
     ending: Optional[Any]  # DownloadDone or Stopped of what is fetched
     row: Optional[results.TransferRow]  # how that stands
     paused_at: Optional[float]  # since when it waits for room on the disk
@@ -61,7 +66,33 @@ SILENT_SECONDS = 8.0  # until a person is told that nothing comes
 BUSY = ("receiving", "verifying", "copying on this disk")  # states in which something is done, be it slow
 
 
-# ---- list, who, say
+# ---- doctor, list, who, say
+
+
+def examine(run: Run) -> int:
+    """doctor: what is the matter with this machine and its network, and what to do about it."""
+    if not run.outside:
+        run.wait(lambda: is_settled(run.ask(lambda peer, now, done: done(peer.health(now)))), SETTLE_SECONDS)
+    found: List[Facts] = []
+    run.node.examine(lambda facts: run.later(lambda: found.append(facts)), os.getcwd())
+    if not run.wait(lambda: found, EXAMINE_SECONDS):
+        raise Ended(EXIT_FAILED, "This machine did not tell how it is; --log FILE tells the details.")
+    findings = doctor.find(found[0]._replace(outside=run.outside))
+    for told in doctor.objects_of(findings) if run.output.is_json else ():
+        run.output.result(told, "")
+    for line in doctor.lines_of(findings, run.output.width()):
+        run.output.result(None, line)
+    return EXIT_FAILED if doctor.has_trouble(findings) else EXIT_OK
+
+
+def is_settled(health: Optional[Health]) -> bool:
+    """Is known what a node learns in its first seconds?"""
+    if health is None or not health.is_joined:
+        return False
+    is_tried = health.reached is None or health.reached.is_open is not None
+    return is_tried and health.path is not None and health.path.round_trip is not None
+
+
 
 
 def list_files(run: Run) -> int:
@@ -269,5 +300,5 @@ def bare(name: str) -> str:
 
 
 VERBS: Dict[str, Callable[[Run], int]] = {
-    "get": get, "share": share, "list": list_files, "who": who, "say": say_line,
+    "get": get, "share": share, "list": list_files, "who": who, "say": say_line, "doctor": examine,
 }  # fmt: skip

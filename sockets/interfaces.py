@@ -36,6 +36,11 @@ def interfaces() -> List[Tuple[str, str]]:
     return [(each.ip, each.broadcast) for each in _in_order()]
 
 
+def with_names() -> List[Interface]:
+    """The same with what each is called; the name is empty where the platform does not tell."""
+    return _in_order()
+
+
 def lan_address(routed: Optional[str]) -> Optional[str]:
     """The own address to be shown: the `routed` one, from which most leaves, unless that is a tunnel's beside a LAN."""
     found = [each for each in _in_order() if not each.ip.startswith("127.")]

@@ -18,7 +18,7 @@ if str(HOME) not in sys.path:
 
 import node_client  # noqa: E402
 from node_client import NodeThread  # noqa: E402
-from protocol import results  # noqa: E402
+from protocol import facts, results  # noqa: E402
 from protocol.content.shares import Standing  # noqa: E402
 from protocol.results import (  # noqa: E402
     ChatReceived,
@@ -207,6 +207,13 @@ class FakeNode:
         for line in os.fdopen(descriptor):
             event = eval(line, {**vars(results), **globals()})
             self.call(lambda now, event=event: self.peer.notify(event))
+
+    def examine(self, then: Callable[[Any], None]) -> None:
+        # Of no network, nor any address: what is told does not depend on the machine that plays this.
+        disk, clock = facts.Disk("shared", 12_000_000_000, 80_000_000_000), facts.Clock(1_795_819_000.0)
+        wall = facts.Firewall("ufw", facts.FirewallState.UNKNOWN, "sudo ufw allow 6020/udp", 6020)
+        machine = facts.Machine((), 6020, 6021, False, facts.Holder("nc", 812), wall, disk, clock)
+        self.call(lambda now: then(facts.Facts(machine)))
 
     def look_now(self, then: Callable[[], None]) -> None:
         then()

@@ -1,0 +1,45 @@
+"""The doors by which a node looks at the machine it is on: the text of a file, and what a program prints.
+
+Both are bounded, and give None for what cannot be had: an absent program is no trouble. Nothing here needs root.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Callable, Optional, Sequence
+
+READ_MAX = 4 << 20  # characters of a file
+RUN_SECONDS = 2.0  # for one program
+ALL_SECONDS = 4.0  # for all that are asked for one answer
+TOOLS = ("/usr/sbin", "/sbin", "/usr/local/sbin")  # where such programs lie, and no user's PATH leads
+
+
+def read(path: str) -> Optional[str]:
+    """What stands in a file, the first 4 MiB of it."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read(READ_MAX)
+    except OSError:
+        return None
+
+
+def runner(clock: Callable[[], float] = time.monotonic, seconds: float = ALL_SECONDS
+           ) -> Callable[[Sequence[str]], Optional[str]]:
+    """`run(words)`: what a program prints that ends well; in all they take no longer than so many seconds."""
+    import subprocess  # slow to load, and rarely needed
+    deadline = clock() + seconds
+    environment = {**os.environ, "LC_ALL": "C", "PATH": os.pathsep.join([os.environ.get("PATH", ""), *TOOLS])}
+
+    def run(words: Sequence[str]) -> Optional[str]:
+        left = min(RUN_SECONDS, deadline - clock())
+        if left <= 0:
+            return None
+        try:
+            done = subprocess.run(words, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                  stderr=subprocess.DEVNULL, timeout=left, text=True, errors="replace")
+        except (OSError, ValueError, subprocess.SubprocessError):
+            return None
+        return done.stdout if done.returncode == 0 else None
+
+    return run

@@ -1,0 +1,40 @@
+"""Which of this machine's addresses leads where; asks the system, and sends nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import sys
+from typing import Optional, Tuple
+
+from protocol.addresses import is_loopback
+from protocol.facts import OwnAddress
+from sockets.interfaces import address_towards, with_names
+
+ANY_ROUTE = "198.51.100.1"  # an address that is nobody's: the default route leads there
+ADDRESSES_MAX = 64  # a machine full of containers has hundreds
+SIOCGIFFLAGS, IFF_UP, IFF_RUNNING = 0x8913, 0x1, 0x40  # Linux, netdevice(7): switched on, and its cable in
+
+
+def addresses(network: Optional[str] = None) -> Tuple[OwnAddress, ...]:
+    """This machine's addresses but loopback, those of LANs first; `network` is the address of the supernode."""
+    out, there = address_towards(ANY_ROUTE), address_towards(network) if network else None
+    found = [each for each in with_names() if not is_loopback(each.ip)][:ADDRESSES_MAX]
+    return tuple(
+        OwnAddress(each.ip, each.name, _is_up(each.name), each.is_detour, each.ip == out, each.ip == there)
+        for each in found
+    )
+
+
+def _is_up(name: str) -> bool:
+    """Can anything leave by this interface? True where the platform does not tell."""
+    if not (name and sys.platform.startswith("linux")):
+        return True
+    import fcntl
+
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        request = struct.pack("256s", name.encode()[:15])
+        (flags,) = struct.unpack_from("H", fcntl.ioctl(sock.fileno(), SIOCGIFFLAGS, request), 16)
+        return flags & (IFF_UP | IFF_RUNNING) == IFF_UP | IFF_RUNNING
+    return True
