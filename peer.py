@@ -46,7 +46,7 @@ from protocol.exchange.orders import Orders
 from protocol.exchange.sources import MESH_LINKS_MAX
 from protocol.exchange.stream_job import Taker
 from protocol.exchange.unfinished import told, unfinished_of
-from protocol.facts import Health
+from protocol.facts import Health, Reached
 from protocol.fields import Address, WireError
 from protocol.membership.claims import Past
 from protocol.membership.contracts import Seat
@@ -348,7 +348,9 @@ class Peer:
         """What this node knows of its network, for whoever asks what is the matter."""
         link = self.membership.supernode_link
         path = self.network.figures(link) if link else None  # none by way of LOCAL_LINK
-        return Health(self.membership.is_joined, tuple(self.members(now)), path)
+        known = self.reach
+        reached = Reached(known.is_open, known.by, max(0.0, now - known.at), known.nat.value)
+        return Health(self.membership.is_joined, tuple(self.members(now)), path, reached)
 
     def transfers(self, now: float) -> List[TransferRow]:
         """What is fetched and sent at the moment."""

@@ -21,7 +21,7 @@ from protocol.facts import (
 )
 from protocol.figures import PathFigures
 from protocol.looks import text_width
-from protocol.results import MemberRow
+from protocol.results import MemberRow, NatKind
 
 LAN = OwnAddress("10.0.0.8", "eth0", leads_out=True, leads_to_network=True)
 DOCKER = OwnAddress("172.17.0.1", "docker0", is_detour=True)
@@ -60,7 +60,7 @@ def test_where_all_is_well_the_screen_says_so():
         "   network   ana's, at 10.0.0.7:6020: 2 nodes",
         "   addresses eth0 10.0.0.8 (to the supernode and out)",
         "   port      6020 leads to this node",
-        "   firewall  none found",
+        "   firewall  none found, as far as this user may look",
         "   reached   yes: ana got through, 0:12 ago",
         "   NAT       no NAT",
         "   path      0.4 ms to ana, 3 of 812 packets lost, 1472 bytes a datagram",
@@ -90,10 +90,13 @@ TROUBLES = [  # facts, the check that finds it, what is said, what to do
      "ufw keeps out what comes to UDP port 6020", "sudo ufw allow 6020/udp"),
     (with_health(reached=Reached(False, "bo", 75.0, "no NAT")), "reached",
      "no: bo did not get through, 1:15 ago",
-     "something between keeps UDP port 6020 out: ask who runs this network, or leave it"),
+     "open UDP port 6020 in this machine's firewall, or in one between (root sees more)"),
     (with_health(reached=Reached(False, "bo", 3.0, "keeps the port")), "reached",
      "no: bo did not get through, 0:03 ago",
-     "let the router send UDP port 6020 on to this machine, or leave it: files go the long way"),
+     "have the router pass UDP port 6020 on to here; till then files go by way of ana"),
+    (with_health(members=(BO, ME._replace(role="supernode")), reached=Reached(False, "bo", 3.0, "changes the port")),
+     "reached", "no: bo did not get through, 0:03 ago",
+     "have the router pass UDP port 6020 on to here; till then nobody can join by it"),
     (with_health(reached=Reached(False, "bo", 3.0))._replace(machine=MACHINE._replace(firewall=UFW)), "reached",
      "no: bo did not get through, 0:03 ago", "sudo ufw allow 6020/udp"),
     (with_health(reached=Reached(False, "bo", 3.0))._replace(machine=MACHINE._replace(firewall=SHUT)), "reached",
@@ -132,10 +135,15 @@ def test_every_check_can_find_a_trouble_but_the_kind_of_nat():
 @pytest.mark.parametrize("facts, check, told", [
     (ALONE, "network", "this node is the supernode: 1 node"),
     (ALONE, "path", "there is no other node"),
-    (ALONE, "reached", "nobody has tried to reach this node from elsewhere"),
+    (ALONE, "reached", "not known: nobody else is there who could try"),
+    (ALONE._replace(health=ALONE.health._replace(reached=Reached())), "reached",
+     "not known: nobody else is there who could try"),
+    (with_health(reached=None), "reached", "not known: nobody has tried yet"),
+    (with_health(reached=Reached(True, "ana", 1.0, NatKind.UNKNOWN.value)), "NAT",
+     "not known: nobody has told how this node is seen"),
     (ALONE, "NAT", "not known: nobody has told how this node is seen"),
     (ALONE._replace(health=Health(True, (ME._replace(role="supernode"), BO))), "path", "at most 12.0 ms, to bo"),
-    (with_health(reached=Reached()), "reached", "not known yet whether others reach this node"),
+    (with_health(reached=Reached()), "reached", "not known: nobody has tried yet"),
     (with_health(reached=Reached(True, "ana", 1.0, "shows another port to each")), "NAT", "shows another port to each"),
     (with_health(members=(ANA, ME, BO))._replace(machine=MACHINE._replace(has_port=False, own_port=6021)), "port",
      "6020 is bo's, a node on this machine; this node has 6021"),
@@ -160,6 +168,20 @@ def test_what_is_no_trouble_is_told_without_a_step(facts, check, told):
 def test_a_firewall_that_is_on_and_not_known_to_be_shut_is_no_trouble_but_told_how_to_open():
     facts = on_machine(firewall=UFW)._replace(health=HEALTH._replace(reached=None))
     assert row_of(facts, "firewall")[1:] == ("if others cannot reach this node: sudo ufw allow 6020/udp", False)
+
+
+def test_what_a_visit_at_another_port_meets_is_no_trouble_of_the_node_at_the_known_one():
+    facts = with_health(reached=Reached(False, "bo", 3.0))._replace(is_visit=True)
+    assert row_of(facts, "reached")[2]
+    machine = MACHINE._replace(has_port=False, own_port=50123)
+    assert row_of(facts._replace(machine=machine), "reached")[1:] == (
+        "that is about port 50123 alone; ask D of the node that has 6020", False)
+
+
+def test_every_kind_of_nat_that_a_node_may_learn_of_has_its_words():
+    for kind in NatKind:
+        told, _, is_trouble = row_of(with_health(reached=Reached(True, "ana", 1.0, kind.value)), "NAT")
+        assert not is_trouble and (told == kind.value) == (kind is not NatKind.UNKNOWN)
 
 
 def test_no_network_is_no_trouble_where_it_was_only_searched_for():

@@ -15,7 +15,7 @@ from prompt.table import WRAPPED_UP_TO, wrapped
 from protocol.addresses import is_loopback, shown
 from protocol.facts import Facts, FirewallState, Machine, OwnAddress, Reached
 from protocol.looks import safe_label, safe_text
-from protocol.results import MemberRow
+from protocol.results import MemberRow, NatKind
 
 ADDRESSES_SHOWN = 3
 LITTLE_ROOM = 500_000_000  # bytes: a lecture's files are larger
@@ -24,7 +24,7 @@ ROUND_TRIP_LONG = 1.0  # seconds; what is farther away than any machine on earth
 DATAGRAM_SIZE_BASE = 1200  # bytes, which every path takes
 YEARS = range(2025, 2101)  # one of which this clock may show
 SHIFT_MUCH = 60.0  # seconds
-NO_NAT = ("", "unknown", "no NAT")
+UNKNOWN, NO_NAT = NatKind.UNKNOWN.value, ("", NatKind.UNKNOWN.value, NatKind.NONE.value)
 CLOCK_STEPS = {"win32": "w32tm /resync (as administrator)", "darwin": "sudo sntp -sS time.apple.com"}
 CLOCK_STEP = "sudo timedatectl set-ntp true"
 TITLE = 10  # columns
@@ -195,9 +195,11 @@ def _firewall(facts: Facts) -> Finding:
         told = f"{wall.program} is on; its rules cannot be read here"
         step = f"if others cannot reach this node: {wall.remedy}" * (lets_in is None and not _is_local(facts))
         return Finding("firewall", told, step=step, more=more)
-    told = {FirewallState.OPEN: f"{wall.program} lets UDP port {wall.port} in",
-            FirewallState.OFF: f"{wall.program} is off, or keeps nothing out"}.get(state, "none found")  # fmt: skip
-    return Finding("firewall", told, more=more)
+    sees = {
+        FirewallState.OPEN: f"{wall.program} lets UDP port {wall.port} in",
+        FirewallState.OFF: f"{wall.program} is off, or keeps nothing out",
+    }
+    return Finding("firewall", sees.get(state, "none found, as far as this user may look"), more=more)
 
 
 def _is_open(reached: Optional[Reached]) -> Optional[bool]:
@@ -207,14 +209,17 @@ def _is_open(reached: Optional[Reached]) -> Optional[bool]:
 def _reached(facts: Facts) -> Finding:
     reached = facts.health.reached
     more = {"open": _is_open(reached), "by": reached.by if reached else ""}
-    if reached is None:
-        return Finding("reached", "nobody has tried to reach this node from elsewhere", more=more)
-    if reached.is_open is None:
-        return Finding("reached", "not known yet whether others reach this node", more=more)
+    if reached is None or reached.is_open is None:
+        has_others = facts.health.is_joined and len(facts.health.members) > 1
+        told = "not known: nobody has tried yet" if has_others else "not known: nobody else is there who could try"
+        return Finding("reached", told, more=more)
     who, ago = safe_label(reached.by) or "another node", format_time(reached.ago)
     if reached.is_open:
         return Finding("reached", f"yes: {who} got through, {ago} ago", more=more)
     told = f"no: {who} did not get through, {ago} ago"
+    if facts.is_visit and not facts.machine.has_port:
+        step = f"that is about port {facts.machine.own_port} alone; ask D of the node that has {facts.machine.port}"
+        return Finding("reached", told, step=step, more=more)
     return Finding("reached", told, True, _way_in(facts, reached), more)
 
 
@@ -225,13 +230,19 @@ def _way_in(facts: Facts, reached: Reached) -> str:
     if wall.state is FirewallState.UNKNOWN:
         return wall.remedy
     if reached.nat not in NO_NAT:
-        return f"let the router send UDP port {port} on to this machine, or leave it: files go the long way"
-    return f"something between keeps UDP port {port} out: ask who runs this network, or leave it"
+        ruler = _ruler(facts)
+        others = "nobody can join by it"
+        if ruler is not None and not ruler.is_me:
+            others = f"files go by way of {safe_label(ruler.label)}"
+        return f"have the router pass UDP port {port} on to here; till then {others}"
+    return f"open UDP port {port} in this machine's firewall, or in one between (root sees more)"
 
 
 def _nat(facts: Facts) -> Finding:
     kind = facts.health.reached.nat if facts.health.reached else ""
-    return Finding("NAT", safe_text(kind) or "not known: nobody has told how this node is seen", more={"kind": kind})
+    is_known = kind not in ("", UNKNOWN)
+    told = safe_text(kind) if is_known else "not known: nobody has told how this node is seen"
+    return Finding("NAT", told, more={"kind": kind if is_known else ""})
 
 
 # ---- the path

@@ -29,7 +29,7 @@ from protocol.content.troubles import BadName
 from protocol.facts import Facts, Health
 from protocol.looks import safe_label, safe_text
 
-SETTLE_SECONDS = 4.0  # for the path to be measured, and for another member to have tried this node
+SETTLE_SECONDS = 1.5, 13.0  # for the path to be measured; in all, for two other members to try this node, one by one
 EXAMINE_SECONDS = 15.0  # a disk, or a program that is asked, may be slow
 
 
@@ -72,7 +72,7 @@ BUSY = ("receiving", "verifying", "copying on this disk")  # states in which som
 def examine(run: Run) -> int:
     """doctor: what is the matter with this machine and its network, and what to do about it."""
     if not run.outside:
-        run.wait(lambda: is_settled(run.ask(lambda peer, now, done: done(peer.health(now)))), SETTLE_SECONDS)
+        _settle(run)
     found: List[Facts] = []
     run.node.examine(lambda facts: run.later(lambda: found.append(facts)), os.getcwd())
     if not run.wait(lambda: found, EXAMINE_SECONDS):
@@ -83,6 +83,15 @@ def examine(run: Run) -> int:
     for line in doctor.lines_of(findings, run.output.width()):
         run.output.result(None, line)
     return EXIT_FAILED if doctor.has_trouble(findings) else EXIT_OK
+
+
+def _settle(run: Run) -> None:
+    def is_over() -> bool:
+        return is_settled(run.ask(lambda peer, now, done: done(peer.health(now))))
+
+    if not run.wait(is_over, SETTLE_SECONDS[0]):
+        run.output.aside(None, "* waiting for another node to try whether it can reach this one ...")
+        run.wait(is_over, SETTLE_SECONDS[1] - SETTLE_SECONDS[0])
 
 
 def is_settled(health: Optional[Health]) -> bool:
