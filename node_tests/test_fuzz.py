@@ -48,6 +48,8 @@ DECODERS = {
     PacketType.RESET: wire.decode_reset,
     PacketType.LONE: wire.decode_lone,
     PacketType.REFUSED: wire.decode_refused,
+    PacketType.PATH_CHALLENGE: wire.decode_path,
+    PacketType.PATH_RESPONSE: wire.decode_path,
 }
 SAMPLES = {
     PacketType.INIT: wire.encode_init(wire.InitPacket(b"a" * 8, b"b" * 16, 5, 6, b"c" * 16, b"d" * 20)),
@@ -59,6 +61,8 @@ SAMPLES = {
     PacketType.CLOSE: wire.encode_close(wire.ClosePacket(b"a" * 8, 1, 9, "why\U0001f600")),
     PacketType.FINAL: wire.encode_final(wire.FinalPacket(b"a" * 8, 9)),
     PacketType.RESET: wire.encode_reset(wire.ResetPacket(b"a" * 8, b"c" * 16)),
+    PacketType.PATH_CHALLENGE: wire.encode_path_challenge(wire.PathPacket(b"a" * 8, b"c" * 16)),
+    PacketType.PATH_RESPONSE: wire.encode_path_response(wire.PathPacket(b"a" * 8, b"c" * 16)),
     PacketType.LONE: wire.encode_lone(b"who is there?"),
     PacketType.REFUSED: wire.encode_refused(wire.RefusedPacket(b"a" * 8, b"c" * 16, "no")),
     PacketType.BULK: wire.bulk_headers(wire.BatchHead(b"a" * 8, 5, 0, 70, 9), 2, 1, 0),
@@ -96,7 +100,7 @@ def edges_of(size, *more):
 @example(bytes(wire.PREFIX_SIZE))
 def test_any_bytes_are_a_packet_or_malformed(data):
     parsed(data)
-    for kind in range(12):
+    for kind in range(16):
         if len(data) >= wire.PREFIX_SIZE:
             parsed(sealed(data[:4] + bytes([wire.VERSION, kind]) + data[6:]))
         for decode in DECODERS.values():
@@ -400,6 +404,8 @@ def built(shape, made):
         PacketType.CLOSE: lambda: wire.encode_close(wire.ClosePacket(own_id, shape.size % 256, other, "why")),
         PacketType.FINAL: lambda: wire.encode_final(wire.FinalPacket(own_id, other)),
         PacketType.RESET: lambda: wire.encode_reset(wire.ResetPacket(made.remote_id or bytes(8), token)),
+        PacketType.PATH_CHALLENGE: lambda: wire.encode_path_challenge(wire.PathPacket(own_id, token)),
+        PacketType.PATH_RESPONSE: lambda: wire.encode_path_response(wire.PathPacket(own_id, token)),
         PacketType.INIT: lambda: wire.encode_init(wire.InitPacket(client, nonce, number, other, bytes(16), bytes(20))),
         PacketType.COOKIE: lambda: wire.encode_cookie(wire.CookiePacket(client, nonce, b"c" * 20)),
         PacketType.INIT_ACK: lambda: wire.encode_init_ack(

@@ -36,6 +36,8 @@ PACKETS = [
         wire.decode_close,
         st.builds(wire.ClosePacket, IDS, st.integers(0, 255), NUMBERS, st.text(max_size=40)),
     ),
+    (wire.encode_path_challenge, wire.decode_path, st.builds(wire.PathPacket, IDS, NONCES)),
+    (wire.encode_path_response, wire.decode_path, st.builds(wire.PathPacket, IDS, NONCES)),
     (wire.encode_reset, wire.decode_reset, st.builds(wire.ResetPacket, IDS, NONCES)),
     (wire.encode_refused, wire.decode_refused, st.builds(wire.RefusedPacket, IDS, NONCES, st.text(max_size=12))),
     (wire.encode_lone, wire.decode_lone, st.binary(max_size=1100)),

@@ -25,6 +25,7 @@ from protocol.transport.endpoint import Endpoint
 from protocol.transport.flight import Batch
 from protocol.transport.packets import DATAGRAM_SIZE_MAX
 from protocol.transport.trace import TracedEndpoint
+from sockets.own_addresses import OwnAddresses
 from sockets.udp import Datagrams, RdtError
 from sockets.watch import Watch
 
@@ -175,6 +176,7 @@ class NetworkThread:
         self.clock, self._trace = clock, trace
         self.datagrams = Datagrams(ip, port)
         self.address = self.datagrams.address
+        self._own_addresses = OwnAddresses(self.address[0], clock())
         self.endpoint = self._new_endpoint(rng or secrets.SystemRandom(), controller)
         self.inbox = Inbox(f"the transport at {shown(self.address)} is closed")
         self.watch = Watch(self.datagrams.fileno(), self.inbox.fileno())
@@ -295,6 +297,8 @@ class NetworkThread:
     def _turn(self) -> None:
         self.inbox.run()
         now = self.clock()
+        if now >= self._own_addresses.look_at and self.endpoint.has_connections():
+            self._look_at_addresses(now)
         if self.endpoint.next_deadline() <= now:
             self.endpoint.on_timeout(now)
         self._send(now)
@@ -304,6 +308,11 @@ class NetworkThread:
         if self.datagrams.fileno() in self._readable or self.datagrams.has_read_ahead():
             self._receive()
             self._hand_out_events()  # whoever waits for a message goes on while it is acknowledged
+
+    def _look_at_addresses(self, now: float) -> None:
+        if self._own_addresses.have_changed(now):
+            log.info("this machine has other addresses than before")
+            self.endpoint.on_own_address_changed(now)
 
     def _sleep(self) -> List[int]:
         """Until there is something to do; what can be read."""
@@ -317,6 +326,8 @@ class NetworkThread:
         if self._unsent is not None:
             return FULL_PAUSE
         deadline = min(self.endpoint.next_deadline(), self._face.next_deadline())
+        if self.endpoint.has_connections():
+            deadline = min(deadline, self._own_addresses.look_at)
         return min(max(0.0, deadline - self.clock()), SLEEP_MAX)
 
     def _receive(self) -> None:

@@ -239,6 +239,9 @@ class _Driven(DoorListener):
     def on_link_lost(self, link: int, reason: str) -> None:
         self._tell(lambda node, now: node.on_link_lost(link, reason, now))
 
+    def on_link_moved(self, link: int, address: Address) -> None:
+        self._tell(lambda node, now: node.on_link_moved(link, address, now))
+
     def on_message(self, link: int, data: Buffer) -> None:
         self._tell(lambda node, now: node.on_message(link, data, now))
 
@@ -289,6 +292,9 @@ class _Door:
 
     def on_link_lost(self, link: int, reason: str, now: float) -> None:
         self.holder.on_link_lost(-link, reason)
+
+    def on_link_moved(self, link: int, address: Address, now: float) -> None:
+        self.holder.on_link_moved(-link, address)
 
     def on_message(self, link: int, data: Any, now: float) -> None:
         self.holder.on_message(-link, data)
@@ -706,6 +712,22 @@ class EndpointDriver:
             target.endpoint.receive(memoryview(datagram), len(datagram), source, self.world.now)
             target.pump()
 
+    def move(self, address: Address, told_after: float = math.inf) -> None:
+        """The host has another address from now on (or its router another port); the program learns of it then."""
+        if address in self.world.drivers:
+            raise OSError("address in use: %s:%d" % address)
+        if self.world.drivers.get(self.address) is self:
+            del self.world.drivers[self.address]
+        self.address = address
+        self.world.drivers[address] = self
+        if told_after < math.inf:
+            self.world.after(told_after, self._notice_address)
+
+    def _notice_address(self) -> None:
+        if self.alive and not self.is_stopped:
+            self.endpoint.on_own_address_changed(self.world.now)
+            self.pump()
+
     def kill(self) -> None:
         self.alive = False
         self.world.drivers.pop(self.address, None)
@@ -787,6 +809,19 @@ class PacketNetwork(_Driven):
             else:
                 self.driver.endpoint.send_lone(address, message)
         self._pump_soon()
+
+    def move(self, ip: str, told_after: float = 1.0) -> None:
+        """The host has that address instead; the program sees it so many seconds later."""
+        address = ip, self.address[1]
+        if address in self.world.networks:
+            raise OSError("address in use: %s:%d" % address)
+        if self.door is not None:
+            self.door.move(ip, told_after)
+        if self.world.networks.get(self.address) is self:
+            del self.world.networks[self.address]
+        self.world.networks[address] = self
+        self.address = address
+        self.driver.move(address, told_after)
 
     def stop(self) -> None:
         """SIGSTOP: the process stands still, and time goes by."""

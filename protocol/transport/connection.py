@@ -35,6 +35,7 @@ from protocol.transport.handshake import Handshake
 from protocol.transport.liveness import IDLE_TIMEOUT, NO_PROGRESS_TIMEOUT, Liveness, Progress
 from protocol.transport.mtu import PathMtu
 from protocol.transport.packets import CloseCode
+from protocol.transport.paths import Paths
 from protocol.transport.receiving import ReceiveStream
 from protocol.transport.recovery import DATAGRAM_SIZE_BASE, AckViolation, Outcome, Recovery
 from protocol.transport.sending import SEND_BACKLOG_MAX, SendStream
@@ -76,6 +77,13 @@ class BacklogDrained(NamedTuple):
     connection: Connection
 
 
+class PathChanged(NamedTuple):
+    """The other end has another address from now on, and was asked there; `address` of the connection is that one."""
+
+    connection: Connection
+    before: Address
+
+
 class ConnectionLost(NamedTuple):
     """The end, once for each connection. `is_clean`: both sides got everything that was sent."""
 
@@ -113,6 +121,7 @@ class Connection:
         self._waiting_counted = 0  # of receiving.waiting, in the endpoint's count
         self.used_at = now  # when messages went or came last; keep-alives are no use
         self._lost_told = False
+        self._paths: Optional[Paths] = None  # made when something comes from another address
 
     def __repr__(self) -> str:
         return f"<Connection to {shown(self.address)} {self.state.value}>"
@@ -271,6 +280,39 @@ class Connection:
         self._set_state(State.ESTABLISHED)
         self.flight.search_mtu(self.endpoint.datagram_size_max)
 
+    # ---- another address
+
+    @property
+    def paths(self) -> Paths:
+        """Where the other end may be now."""
+        if self._paths is None:
+            self._paths = Paths(self.remote_id, self.handshake.remote_token, self.endpoint.rng)
+        return self._paths
+
+    def is_news(self, number: int, is_ack: bool) -> bool:
+        """Is this number of a packet from elsewhere, or that an ACK there tells, above all that are known?"""
+        if is_ack:
+            return self.recovery.largest_acknowledged < number < self.recovery.next_packet_number
+        return self.acknowledging.largest < number and self.acknowledging.is_in_reach(number)
+
+    def on_path_response(self, address: Address, answer: bytes, now: float) -> None:
+        if self._paths is not None:
+            self._paths.on_answer(address, answer, self.address, now)
+
+    def move(self, address: Address, now: float) -> None:
+        """The other side has shown that it is there, and no more where it was; only its port may be another."""
+        is_other_host, self.address = address[0] != self.address[0], address
+        controller = self.endpoint.new_controller(DATAGRAM_SIZE_BASE) if is_other_host else None
+        self.flight.move(address, controller, self.endpoint.datagram_size_max, now)
+        self.acknowledging.hasten(now)  # what was said last may have gone to where nobody is any more
+        self.liveness.heard(now)
+
+    def give_sign(self) -> None:
+        """This side may have another address: the other one shall see something of it soon."""
+        if self.state is State.ESTABLISHED:
+            self.flight.owe_ping()
+            self.endpoint.touch(self)
+
     # ---- received packets
 
     def on_run(self, run: wire.BulkRun, payloads: List[memoryview], now: float) -> None:
@@ -403,6 +445,8 @@ class Connection:
         if self.state is State.HANDSHAKE:
             deadline = min(deadline, self.handshake.deadline)
         deadline = min(deadline, self.liveness.idle_at, self.liveness.keep_alive_at(self.recovery.last_sent_at))
+        if self._paths is not None:
+            deadline = min(deadline, self._paths.next_deadline())
         if self.state is State.ESTABLISHED and self.flight.may_send(-math.inf):  # it only waits for the pacer
             deadline = min(deadline, self.flight.pacer.next_at)
         return deadline
@@ -431,6 +475,10 @@ class Connection:
         if now >= self.progress.deadline:
             self.fail(CloseCode.LIMIT, f"took nothing for {NO_PROGRESS_TIMEOUT:.0f} s", now)
             return
+        if self._paths is not None and not self._paths.is_idle:
+            address = self._paths.found(now)
+            if address is not None:
+                self.endpoint.move(self, address, now)
         if now >= self.recovery.next_deadline():
             outcome, is_probe_time = self.recovery.on_timeout(now)
             self._on_outcome(outcome, now)
@@ -457,6 +505,10 @@ class Connection:
             return self._close_batch(now)
         if self.state not in (State.ESTABLISHED, State.HANDSHAKE):
             return None
+        if self._paths is not None and not self._paths.is_idle:
+            challenge = self._paths.next_challenge(self.address, now)
+            if challenge is not None:
+                return lone_batch(*challenge)
         self.endpoint.grow_window(self.receiving)
         self.arrival.raise_credit(now)
         # Acknowledgements first: they are small, and somebody waits; before a CLOSE for all that came until then.

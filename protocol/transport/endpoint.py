@@ -20,20 +20,29 @@ import random
 from typing import Callable, Counter, Deque, Dict, Iterator, List, NamedTuple, Optional, Tuple, Type, Union
 
 from protocol import mishaps
-from protocol.addresses import shown
+from protocol.addresses import is_loopback, shown
 from protocol.buffers import BufferPool
 from protocol.fields import Address, Buffer, WireError
 from protocol.rates import RateLimit
 from protocol.transport import packets as wire
-from protocol.transport.admission import Admission
+from protocol.transport.admission import CONNECTIONS_PER_HOST_MAX, Admission
 from protocol.transport.backlogs import Backlogs
 from protocol.transport.congestion import CongestionController
-from protocol.transport.connection import BacklogDrained, Connection, ConnectionLost, Established, FrameReceived, State
+from protocol.transport.connection import (
+    BacklogDrained,
+    Connection,
+    ConnectionLost,
+    Established,
+    FrameReceived,
+    PathChanged,
+    State,
+)
 from protocol.transport.cubic import CubicQ
 from protocol.transport.deadlines import Deadlines
 from protocol.transport.flight import Batch, lone_batch
 from protocol.transport.frames import FRAMES_WAITING_MAX
 from protocol.transport.packets import CloseCode, PacketType
+from protocol.transport.paths import path_proof
 from protocol.transport.receiving import RECEIVE_WINDOW_INITIAL, RECEIVE_WINDOW_MAX, ReceiveStream
 
 log = mishaps.logger("transport")
@@ -42,6 +51,7 @@ CONNECTIONS_MAX = 2048
 RECEIVE_WINDOWS_MAX = 256 << 20  # bytes of credit given to all remotes together
 BODIES_KEPT_MAX = 24 << 20  # bytes of message bodies that are used again
 RESETS_PER_SECOND = 100
+PATHS_PER_SECOND, PATHS_PER_HOST_PER_SECOND = 200, 10  # looks at an address where a connection may be now, and at one's
 LONES_PER_SECOND = 5000  # messages outside connections that are handed on; a lab of 1,000 nodes probes with fewer
 REPLIES_MAX = 4096  # answers to strangers that wait for the socket
 TROUBLE_PAUSE = 0.1  # seconds that a connection rests after an exception in its code
@@ -55,7 +65,7 @@ class LoneReceived(NamedTuple):
     message: bytes
 
 
-Event = Union[Established, FrameReceived, BacklogDrained, ConnectionLost, LoneReceived]
+Event = Union[Established, FrameReceived, BacklogDrained, PathChanged, ConnectionLost, LoneReceived]
 
 
 class Endpoint:
@@ -99,10 +109,15 @@ class Endpoint:
         self._deadlines: Deadlines[Connection] = Deadlines()
         self._resets = RateLimit(RESETS_PER_SECOND)
         self._lones = RateLimit(LONES_PER_SECOND)
+        self._paths, self._paths_per_host = RateLimit(PATHS_PER_SECOND), RateLimit(PATHS_PER_HOST_PER_SECOND)
 
     @property
     def connections(self) -> List[Connection]:
         return list(self._by_local.values())
+
+    def has_connections(self) -> bool:
+        """Is there any?"""
+        return bool(self._by_local)
 
     # ---- what the owner does
 
@@ -120,6 +135,12 @@ class Endpoint:
     def send_lone(self, address: Address, message: Buffer) -> None:
         """One datagram outside any connection."""
         self._reply(address, wire.encode_lone(message))
+
+    def on_own_address_changed(self, now: float) -> None:
+        """This machine has other addresses than before: the other ends shall see soon where it is."""
+        self.now = now
+        for connection in self.connections:
+            connection.give_sign()
 
     def close_all(self, reason: str) -> None:
         """Orderly end of every connection; no new ones are taken."""
@@ -199,6 +220,20 @@ class Endpoint:
 
     def know_remote(self, connection: Connection) -> None:
         self._by_remote[connection.address, connection.remote_id] = connection
+
+    def move(self, connection: Connection, address: Address, now: float) -> None:
+        """The other end of this connection has shown that it is there now."""
+        before, client_id = connection.address, connection.handshake.client_id
+        log.info("connection to %s goes on with %s", shown(before), shown(address))
+        self._by_remote.pop((before, connection.remote_id), None)
+        self._by_client.pop((before, client_id), None)
+        self.admission.on_gone(before[0])
+        connection.move(address, now)
+        self.admission.on_made(address[0])
+        self._by_remote[address, connection.remote_id] = connection
+        if not connection.is_client:
+            self._by_client[address, client_id] = connection
+        self.events.append(PathChanged(connection, before))
 
     def forget(self, connection: Connection) -> None:
         """The connection is over; only its late packets will ever come."""
@@ -310,14 +345,53 @@ class Endpoint:
         connection = self._by_local.get(connection_id)
         if connection is None:
             self._maybe_reset(connection_id, datagram, address, now)
-        elif connection.address != address:  # nobody moves: only the address of the handshake has proved itself
+        elif connection.address != address:  # nothing of it is taken in before that address has proved itself
             self.stats["dropped: other address"] += 1
+            self._on_elsewhere(connection, datagram, address, now)
         elif not connection.remote_id:
             self.stats["dropped: before the handshake"] += 1
         else:
             self._ready[connection] = None
             return connection
         return None
+
+    def _on_elsewhere(self, connection: Connection, datagram: memoryview, address: Address, now: float) -> None:
+        """It may have moved there, if this is newer than all that came: then that is looked into."""
+        if connection.state is not State.ESTABLISHED:
+            return
+        paths = connection.paths
+        if paths.may_begin(address, now) and self._is_news(connection, datagram) and self._may_look_at(address, now):
+            paths.begin(address, connection.recovery.rtt.probe_timeout, now)
+        paths.on_bytes(address, len(datagram))
+        self._ready[connection] = None
+
+    @staticmethod
+    def _is_news(connection: Connection, datagram: memoryview) -> bool:
+        if datagram[5] == PacketType.ACK:
+            return connection.is_news(wire.decode_ack(datagram).largest, True)
+        is_numbered = datagram[5] in (PacketType.DATA, PacketType.BULK, PacketType.PING)
+        return is_numbered and connection.is_news(wire.decode_data_header(datagram)[1], False)
+
+    def _may_look_at(self, address: Address, now: float) -> bool:
+        """Are there not too many looks at addresses, at those of that machine, and connections with it?"""
+        is_own, host = is_loopback(address[0]), address[0]
+        has_place = is_own or self.admission.per_host[host] <= CONNECTIONS_PER_HOST_MAX
+        return has_place and (is_own or self._paths_per_host.allows(host, now)) and self._paths.allows("", now)
+
+    def _on_path_challenge(self, datagram: memoryview, address: Address, now: float) -> None:
+        """Answered where it came from, if the other end of the connection is there, in as many bytes."""
+        packet = wire.decode_path(datagram)
+        connection = self._by_local.get(packet.connection_id)
+        if connection is not None and connection.address == address and connection.remote_id:
+            proof = path_proof(self.reset_token(connection.local_id), packet.token)
+            self._reply(address, wire.encode_path_response(wire.PathPacket(connection.remote_id, proof)))
+
+    def _on_path_response(self, datagram: memoryview, address: Address, now: float) -> None:
+        packet = wire.decode_path(datagram)
+        connection = self._by_local.get(packet.connection_id)
+        if connection is not None:
+            connection.on_path_response(address, packet.token, now)
+            self._ready[connection] = None
 
     def _maybe_reset(self, connection_id: bytes, datagram: memoryview, address: Address, now: float) -> None:
         """Tell a stranger that we do not know its connection, in fewer bytes than it sent: so no two can loop."""
@@ -450,5 +524,7 @@ _HANDLERS = {
     int(PacketType.RESET): Endpoint._on_reset,
     int(PacketType.LONE): Endpoint._on_lone,
     int(PacketType.REFUSED): Endpoint._on_refused,
+    int(PacketType.PATH_CHALLENGE): Endpoint._on_path_challenge,
+    int(PacketType.PATH_RESPONSE): Endpoint._on_path_response,
 }
 _ANSWERED_BY_RESET = (PacketType.DATA, PacketType.BULK, PacketType.ACK, PacketType.PING)

@@ -11,8 +11,10 @@ import math
 import random
 from typing import Callable, List, NamedTuple, Optional
 
+from protocol.addresses import is_loopback
 from protocol.fields import Address, Buffer
 from protocol.figures import PathFigures
+from protocol.transport.congestion import CongestionController
 from protocol.transport.mtu import PathMtu
 from protocol.transport.pacing import Pacer
 from protocol.transport.packets import DATA_HEADER_SIZE, BatchHead, bulk_headers, data_headers, encode_ping
@@ -77,6 +79,21 @@ class Flight:
 
     def check_bulk(self) -> None:
         self.checks_bulk = True
+
+    def move(self, address: Address, controller: Optional[CongestionController], size_max: int, now: float) -> None:
+        """The other side is there now: what was on its way goes once more, and of another path (then there is another
+        controller, too) nothing is known. `size_max`: see `search_mtu`.
+        """
+        self._address = address
+        for start, stop in self._recovery.begin_path(controller):
+            self._sending.on_lost(start, stop)
+            self.resent += stop - start
+        self._probes_owed = 0
+        self.pacer.next_at = now
+        self.owe_ping()
+        if controller is not None:
+            self._mtu.begin(is_loopback(address[0]))
+            self.search_mtu(size_max)
 
     def figures(self, first_number: int, receiving: ReceiveStream) -> PathFigures:
         """How the path does; packets are counted from this number on, and beside it stands what came the other way."""

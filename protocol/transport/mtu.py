@@ -32,6 +32,10 @@ class PathMtu:
     __slots__ = ("again_at", "size", "_candidates", "_pending", "_rest", "_sizes", "_tries", "_troubles", "_worked")
 
     def __init__(self, is_loopback: bool) -> None:
+        self.begin(is_loopback)
+
+    def begin(self, is_loopback: bool) -> None:
+        """Nothing is known of the path: neither of the first, nor of one that the connection has moved to."""
         self.size = DATAGRAM_SIZE_BASE
         self.again_at = math.inf  # when to search again
         self._candidates: Sequence[int] = DATAGRAM_SIZES_LOOPBACK if is_loopback else DATAGRAM_SIZES_PROBED

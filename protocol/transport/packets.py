@@ -27,6 +27,7 @@ ACK_RANGES_MAX = 64  # ranges in one acknowledgement, newest first (THREATS: E01
 CONNECTION_ID_SIZE = 8
 COOKIE_SIZE = 20  # 4 bytes of slot, 16 of HMAC
 RESET_TOKEN_SIZE = 16
+PATH_TOKEN_SIZE = 16  # of a challenge and of its answer
 REASON_SIZE_MAX = 200  # bytes of UTF-8 that a CLOSE may say
 # Numbers that become an endpoint's state are refused where they are decoded: up to half of what 8 bytes hold, whatever
 # is reckoned from one (the last of a batch, the next) fits into its field again. Honest ones begin below 2^32 and are
@@ -57,6 +58,8 @@ class PacketType(enum.IntEnum):
     REFUSED = 10  # the remote will not take this connection now
     BULK = 11  # DATA whose payload the checksum leaves out: a part of what carries a digest of its own
     FINAL = 12  # before each CLOSE: what its sender has taken in, and will not add to
+    PATH_CHALLENGE = 13  # "are you there?": to an address at which the other end may be now, and to where it was
+    PATH_RESPONSE = 14  # its answer, from where the challenge came to
 
 
 _BULK, _DATA = int(PacketType.BULK), int(PacketType.DATA)  # an enumeration's member costs as much as a call, each time
@@ -90,6 +93,8 @@ INIT_ACK = struct.Struct(">IBBH8s8sQQ16s")
 CLOSE = struct.Struct(">IBBH8sBQ")  # prefix, connection id, code, final size of the stream; then the reason
 FINAL = struct.Struct(">IBBH8sQ")  # prefix, connection id, received: offset behind the last whole frame taken in
 RESET = struct.Struct(">IBBH8s16s")
+PATH = struct.Struct(">IBBH8s16s")  # PATH_CHALLENGE, PATH_RESPONSE: prefix, connection id, challenge or its answer
+PATH_SIZE = PATH.size  # less than any packet that brings one about
 REFUSED = struct.Struct(">IBBH8s16s")  # prefix, client's connection id and nonce; then the reason
 NO_COOKIE = bytes(COOKIE_SIZE)
 
@@ -146,6 +151,11 @@ class FinalPacket(NamedTuple):
 
 
 class ResetPacket(NamedTuple):
+    connection_id: bytes
+    token: bytes
+
+
+class PathPacket(NamedTuple):
     connection_id: bytes
     token: bytes
 
@@ -276,6 +286,18 @@ def encode_reset(packet: ResetPacket) -> bytearray:
 
 def decode_reset(datagram: memoryview) -> ResetPacket:
     return ResetPacket(*_fields(RESET, datagram))
+
+
+def encode_path_challenge(packet: PathPacket) -> bytearray:
+    return _built(PATH, PacketType.PATH_CHALLENGE, packet)
+
+
+def encode_path_response(packet: PathPacket) -> bytearray:
+    return _built(PATH, PacketType.PATH_RESPONSE, packet)
+
+
+def decode_path(datagram: memoryview) -> PathPacket:
+    return PathPacket(*_fields(PATH, datagram))
 
 
 def encode_lone(message: Buffer) -> bytearray:

@@ -48,6 +48,10 @@ class RttEstimator:
     __slots__ = ("latest", "minimum", "smoothed", "variance", "samples")
 
     def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """Nothing is known of the path."""
         self.latest = INITIAL_RTT
         self.minimum = math.inf
         self.smoothed = INITIAL_RTT
@@ -234,6 +238,7 @@ class Recovery:
         # Numbers never sent, to catch those who acknowledge blindly.
         self._skipped: Deque[int] = collections.deque(maxlen=16)
         self._floor = first_packet_number
+        self._path_from = first_packet_number  # what was sent before tells of the path that was left
 
     def floor(self) -> int:
         """The oldest packet number whose fate is still of interest."""
@@ -264,6 +269,25 @@ class Recovery:
         self._records.append(batch)
         self._firsts.append(batch.first)
 
+    def begin_path(self, congestion: Optional[CongestionController]) -> List[Tuple[int, int]]:
+        """The packets take another path: what was on its way is lost, as stream byte ranges, and that is no sign of
+        congestion there. With another controller all that was measured is forgotten, too (RFC 9000 §9.4).
+        """
+        lost: List[Tuple[int, int]] = []
+        for record in self._records[self._head :]:
+            if not record.mtu_probe:
+                record.lost |= record.outstanding
+                lost.extend(record.stream_ranges(record.outstanding))
+            record.outstanding = 0
+        self.bytes_in_flight = self.probe_count = 0
+        self.loss_time = math.inf
+        if congestion is not None:
+            self._path_from = self.next_packet_number
+            self.congestion, self.black_hole = congestion, BlackHole()
+            self.reordering = RecentMaximum(REORDERING_KEPT)
+            self.rtt.begin()
+        return lost
+
     # ---- acknowledgements
 
     def on_ack(self, ranges: List[Tuple[int, int]], ack_delay: float, now: float) -> Outcome:
@@ -287,10 +311,11 @@ class Recovery:
                 mask &= record.outstanding
                 if was_lost:  # declared lost, and here after all: its bytes are, whatever was sent again meanwhile
                     record.lost &= ~was_lost
-                    spurious += bin(was_lost).count("1")
-                    late = min(late, record.sent_at)
                     outcome.acknowledged.extend(record.stream_ranges(was_lost))
-                    self._on_arrived(record, was_lost)
+                    if record.first >= self._path_from:
+                        spurious += bin(was_lost).count("1")
+                        late = min(late, record.sent_at)
+                        self._on_arrived(record, was_lost)
                 if not mask:
                     continue
                 record.outstanding &= ~mask

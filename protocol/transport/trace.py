@@ -18,6 +18,7 @@ connection id in hex, `-` where there is none. No value has a space; what other 
     lost             number, count: these packets were declared lost (RFC 9002 §6.1); what they carried is sent again
     window           cwnd, flight (bytes), rtt, rttvar (seconds, RFC 9002 §5), delivered (bytes acknowledged in all):
                      behind each acknowledgement, and whenever time told of a loss
+    moved            address: the other end is there from now on
     over             clean (1 or 0), lost, spurious (packets), reason
     full             bound (bytes): the file has reached it, and nothing more is written
 
@@ -141,6 +142,8 @@ _DESCRIBED: Dict[int, Callable[[memoryview], Tuple[bytes, Fields]]] = {
     PacketType.RESET: lambda view: (wire.decode_reset(view).connection_id, {}),
     PacketType.LONE: lambda view: (b"", {}),
     PacketType.REFUSED: _refused,
+    PacketType.PATH_CHALLENGE: lambda view: (wire.decode_path(view).connection_id, {}),
+    PacketType.PATH_RESPONSE: lambda view: (wire.decode_path(view).connection_id, {}),
 }
 
 
@@ -180,6 +183,10 @@ class TracedConnection(Connection):
         window: Fields = {"cwnd": int(recovery.congestion.window), "flight": recovery.bytes_in_flight}
         window.update(rtt=f"{rtt.smoothed:.6f}", rttvar=f"{rtt.variance:.6f}", delivered=recovery.delivered)
         self.endpoint.tell(now, self.local_id, "window", window)
+
+    def move(self, address: Address, now: float) -> None:
+        super().move(address, now)
+        self.endpoint.tell(now, self.local_id, "moved", {"address": shown(address)})
 
     def _tell_lost(self, reason: str, is_clean: bool) -> None:
         if not self._lost_told:

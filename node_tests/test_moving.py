@@ -1,0 +1,257 @@
+"""A connection follows its other end to another address, and nobody who copies datagrams takes it away."""
+
+import collections
+
+import pytest
+
+from node_tests.stage.simulator import EndpointDriver, Pair, data_packet
+from protocol.transport import packets as wire
+from protocol.transport.connection import PathChanged
+from protocol.transport.mtu import DATAGRAM_SIZE_BASE
+from protocol.transport.packets import PacketType
+
+MEGABYTE = 1_000_000
+NOTICED = 1.0  # seconds until a machine sees that its own address is another
+ELSEWHERE = ("10.0.0.77", 1000)
+PATHS = (PacketType.PATH_CHALLENGE, PacketType.PATH_RESPONSE)
+
+
+def moving_pair(**how):
+    """Two connected ends, and a list of the moves that each was told of: (side, before, now)."""
+    pair = Pair(seed=how.pop("seed", 5), **how)
+    pair.moves = []
+    for side, driver in (("a", pair.a), ("b", pair.b)):
+        driver.on_event = listener(pair, side, driver.on_event)
+    assert pair.connected()
+    pair.world.run(pair.world.now + 1.0)
+    return pair
+
+
+def listener(pair, side, inner):
+    def on_event(event):
+        if isinstance(event, PathChanged):
+            pair.moves.append((side, event.before, event.connection.address))
+        inner(event)
+
+    return on_event
+
+
+def says(pair, made, text, limit):
+    """Seconds until the other end has what this one says now; None: not in so many."""
+    side = "b" if made is pair.there else "a"
+    before, began = len(pair.received[side]), pair.world.now
+    made.send_frame(0, text)
+    (pair.a if made is pair.there else pair.b).pump()
+    if not pair.world.run_until(lambda: len(pair.received[side]) > before, began + limit):
+        return None
+    assert pair.received[side][before:] == [text]
+    return pair.world.now - began
+
+
+# ---- it moves
+
+
+@pytest.mark.parametrize("speaker", ["a", "b"])
+def test_an_idle_connection_goes_on_from_the_new_address(speaker):
+    pair = moving_pair()
+    pair.a.move(ELSEWHERE, NOTICED)
+    made = pair.there if speaker == "a" else pair.back
+    assert says(pair, made, b"are you there", 5.0) is not None
+    pair.world.run(pair.world.now + 2)
+    assert pair.moves == [("b", Pair.A, ELSEWHERE)]
+    assert pair.back.address == ELSEWHERE and pair.there.address == Pair.B
+    assert says(pair, pair.back, b"and back", 1.0) is not None
+    pair.finish()
+
+
+@pytest.mark.parametrize("mover", ["source", "requester"])
+@pytest.mark.parametrize("loss", [0.0, 0.05])
+def test_a_transfer_goes_on_and_ends_right(mover, loss):
+    still = Pair(seed=6, loss=loss)
+    usual = still.transfer(20 * MEGABYTE, 60)
+    pair = moving_pair(seed=6, loss=loss)
+    pair.world.after(0.5, lambda: (pair.a if mover == "source" else pair.b).move(ELSEWHERE, NOTICED))
+    took = pair.transfer(20 * MEGABYTE, 60)
+    assert len(pair.moves) == 1
+    assert took < usual + 5.0, (took, usual)
+    pair.finish()
+
+
+def test_a_router_that_gives_another_port_costs_no_window():
+    """The path is the same one but for the port: what was learnt of it stays (RFC 9000, section 9.4)."""
+    pair = moving_pair()
+    pair.stream()
+    pair.world.run(pair.world.now + 3)
+    window = pair.there.recovery.congestion.window
+    pair.b.move((Pair.B[0], 4321), 0.2)
+    assert pair.world.run_until(lambda: pair.moves, pair.world.now + 3)
+    assert pair.there.mtu.size > DATAGRAM_SIZE_BASE
+    assert pair.there.recovery.congestion.window > window / 3
+    assert pair.rate_over(3.0) > 8e6
+
+
+def test_another_host_begins_anew_with_window_and_datagrams():
+    pair = moving_pair()
+    pair.stream()
+    pair.world.run(pair.world.now + 3)
+    size, window = pair.there.mtu.size, pair.there.recovery.congestion.window
+    pair.world.between(Pair.A[0], ELSEWHERE[0]).mtu = 1280  # what passed before does not any more
+    pair.b.move(ELSEWHERE, 0.2)
+    assert pair.world.run_until(lambda: pair.moves, pair.world.now + 3)
+    assert pair.there.mtu.size == DATAGRAM_SIZE_BASE < size
+    assert pair.there.recovery.congestion.window < window
+    assert pair.rate_over(5.0) > 5e6
+    assert pair.there.mtu.size == DATAGRAM_SIZE_BASE
+
+
+def test_it_moves_again_and_again_and_comes_back():
+    pair = moving_pair()
+    for address in (ELSEWHERE, ("10.0.0.78", 1000), Pair.A):
+        pair.a.move(address, NOTICED)
+        assert says(pair, pair.back, b"hello", 6.0) is not None
+        pair.world.run(pair.world.now + 5)
+    assert [now for _, _, now in pair.moves] == [ELSEWHERE, ("10.0.0.78", 1000), Pair.A]
+    assert pair.b.endpoint.admission.per_host == {Pair.A[0]: 1}
+    pair.finish()
+
+
+def test_a_connection_that_has_moved_is_forgotten_whole():
+    pair = moving_pair()
+    pair.a.move(ELSEWHERE, NOTICED)
+    pair.world.run(pair.world.now + 3)
+    assert pair.moves
+    pair.finish()
+    for endpoint in (pair.a.endpoint, pair.b.endpoint):
+        assert not endpoint._by_client and not endpoint._by_remote and not endpoint.admission.per_host
+
+
+def test_who_lost_its_memory_says_so_to_where_the_other_one_is_now():
+    pair = moving_pair()
+    pair.a.move(ELSEWHERE, NOTICED)
+    pair.world.run(pair.world.now + 3)
+    assert pair.moves
+    pair.back.endpoint.forget(pair.back)
+    pair.there.send_frame(0, b"still there?")
+    pair.a.pump()
+    assert pair.world.run_until(lambda: "a" in pair.lost, pair.world.now + 5)
+    assert "lost its memory" in pair.lost["a"].reason
+
+
+# ---- an older program
+
+
+def test_an_older_program_stays_where_it_is():
+    """It knows neither packet: as before, the connection ends by silence, and is never in another's hands."""
+    pair = moving_pair(filters=(lambda datagram: None if datagram[5] in PATHS else datagram, None))
+    pair.a.move(ELSEWHERE, NOTICED)
+    pair.send(MEGABYTE)
+    sent = []
+    pair.b.filter = lambda datagram: sent.append(datagram[5]) or datagram
+    assert pair.world.run_until(lambda: len(pair.lost) == 2, pair.world.now + 70)
+    assert {event.reason for event in pair.lost.values()} == {"no sign of life for 30 s"}
+    assert not pair.moves
+    assert 0 < sent.count(PacketType.PATH_CHALLENGE) < 100
+
+
+# ---- others
+
+
+class Copier:
+    """Copies what `side` sends to an address of its own, from which it reaches the other end before the original."""
+
+    def __init__(self, pair, answers=False, passes_on=False):
+        self.pair = pair
+        self.got = []
+        self.driver = EndpointDriver(pair.world, ("10.6.6.6", 666), lambda event: None)
+        self.driver.endpoint.receive = self._receive
+        self._answers, self._passes_on = answers, passes_on
+        pair.a.filter = self._on_sent
+
+    def _on_sent(self, datagram):
+        if datagram[5] != PacketType.PATH_RESPONSE or self._answers:
+            self.driver.send_raw(Pair.B, datagram)
+        return datagram
+
+    def _receive(self, buffer, segment_size, address, now):
+        self.got.append(bytes(buffer))
+        if self._passes_on and buffer[5] == PacketType.PATH_CHALLENGE:  # with the address of who sent it
+            self.pair.a.endpoint.receive(buffer, len(buffer), Pair.B, now)
+            self.pair.a.pump()
+
+
+@pytest.mark.parametrize("answers", [False, True], ids=["copies", "copies answers, too"])
+@pytest.mark.parametrize("passes_on", [False, True], ids=["", "passes challenges on"])
+def test_who_copies_datagrams_gets_nothing_but_challenges(answers, passes_on):
+    """Even a copier that is faster than who it copies, and passes on what comes to it, takes nothing away."""
+    pair = moving_pair(latency=0.02)
+    pair.world.between("10.6.6.6", Pair.B[0]).latency = 0.001
+    pair.world.between(Pair.B[0], "10.6.6.6").latency = 0.001
+    copier = Copier(pair, answers, passes_on)
+    assert pair.transfer(5 * MEGABYTE, 60) < 10
+    pair.world.run(pair.world.now + 10)
+    assert not pair.moves and not pair.lost
+    assert {datagram[5] for datagram in copier.got} == {PacketType.PATH_CHALLENGE}
+    assert len(copier.got) <= 3 * 6  # three in each round, and it rests between them
+    assert says(pair, pair.there, b"still here", 1.0) is not None
+    pair.finish()
+
+
+def test_who_makes_up_a_packet_gets_three_times_its_bytes_at_most():
+    pair = moving_pair()
+    stranger = EndpointDriver(pair.world, ("10.6.6.6", 666), lambda event: None)
+    got = []
+    stranger.endpoint.receive = lambda buffer, *rest: got.append(len(buffer))
+    forged = data_packet(pair.back.local_id, pair.back.acknowledging.largest + 1, 0, b"x")
+    stranger.send_raw(Pair.B, forged)
+    pair.world.run(pair.world.now + 10)
+    assert 0 < sum(got) <= 3 * len(forged)
+    assert not pair.moves and not pair.received["b"]
+    pair.finish()
+
+
+def test_what_is_old_or_beyond_belief_asks_nobody():
+    pair = moving_pair()
+    says(pair, pair.there, b"one", 1.0)
+    stranger = EndpointDriver(pair.world, ("10.6.6.6", 666), lambda event: None)
+    got = []
+    stranger.endpoint.receive = lambda buffer, *rest: got.append(buffer[5])
+    largest = pair.back.acknowledging.largest
+    for number in (largest, largest - 1, largest + (1 << 40)):
+        stranger.send_raw(Pair.B, data_packet(pair.back.local_id, number, 0, b"x"))
+    for largest in (pair.back.recovery.largest_acknowledged, pair.back.recovery.next_packet_number + 5):
+        ack = wire.AckPacket(pair.back.local_id, largest, 0, 0, [(largest, largest)])
+        stranger.send_raw(Pair.B, wire.encode_ack(ack))
+    pair.world.run(pair.world.now + 3)
+    assert not got
+    pair.finish()
+
+
+def test_a_flood_from_many_addresses_has_few_answers():
+    """A member that names victims by forged source addresses: each gets a few small datagrams, all together a few."""
+    pair = moving_pair()
+    got = collections.Counter()
+    places = [("10.6.6.%d" % number, 666) for number in range(1, 101)]
+    strangers = [EndpointDriver(pair.world, place, lambda event: None) for place in places]
+    for stranger in strangers:
+        stranger.endpoint.receive = lambda buffer, size, address, now, stranger=stranger: got.update([stranger.address])
+    for _ in range(50):
+        for stranger in strangers:
+            number = pair.back.acknowledging.largest + 1
+            stranger.send_raw(Pair.B, data_packet(pair.back.local_id, number, 0, b"x" * 100))
+        pair.world.run(pair.world.now + 0.1)
+    assert 0 < sum(got.values()) <= 3 * 16 * 2  # sixteen addresses, and they rest for three seconds
+    assert max(got.values()) <= 6
+    assert says(pair, pair.there, b"still here", 1.0) is not None
+    pair.finish()
+
+
+def test_while_a_liar_is_looked_at_the_true_move_is_found():
+    pair = moving_pair()
+    stranger = EndpointDriver(pair.world, ("10.6.6.6", 666), lambda event: None)
+    pair.a.move(ELSEWHERE, 0.3)
+    for _ in range(20):
+        stranger.send_raw(Pair.B, data_packet(pair.back.local_id, pair.back.acknowledging.largest + 1, 0, b"x"))
+        pair.world.run(pair.world.now + 0.1)
+    assert pair.moves == [("b", Pair.A, ELSEWHERE)]
+    assert says(pair, pair.there, b"here", 1.0) is not None
+    pair.finish()

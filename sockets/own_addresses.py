@@ -1,0 +1,35 @@
+"""Has this machine other addresses than a moment ago? Looked at once a second, for no system tells a socket."""
+
+from __future__ import annotations
+
+import math
+from typing import Callable, FrozenSet, Optional
+
+from protocol.addresses import is_loopback
+from sockets.interfaces import address_towards, interfaces
+
+LOOK_INTERVAL = 1.0  # seconds: what is under way stands still until then
+ANYWHERE = "198.51.100.1"  # nobody's: which address would be used for what lies beyond the LAN?
+
+
+def addresses_now() -> FrozenSet[str]:
+    """The addresses of this machine, and by which it reaches far ones; loopback aside."""
+    found = {ip for ip, _ in interfaces() if not is_loopback(ip)}
+    return frozenset(found | {f"towards {address_towards(ANYWHERE)}"})
+
+
+class OwnAddresses:
+    """What they were at the last look. A socket that is bound to one address never has another."""
+
+    def __init__(self, bound_to: str, now: float, look: Callable[[], FrozenSet[str]] = addresses_now) -> None:
+        self._look = look
+        self._known: Optional[FrozenSet[str]] = None
+        self.look_at = now if bound_to == "0.0.0.0" else math.inf
+
+    def have_changed(self, now: float) -> bool:
+        """Look, if it is time for that: is any of them new, or gone?"""
+        if now < self.look_at:
+            return False
+        self.look_at = now + LOOK_INTERVAL
+        before, self._known = self._known, self._look()
+        return before is not None and before != self._known
