@@ -295,6 +295,9 @@ class NodeListener(DoorListener):
     def on_link_lost(self, link: int, reason: str) -> None:
         self._node.call(lambda now: self._node.peer.on_link_lost(link, reason, now))
 
+    def on_link_moved(self, link: int, address: Address) -> None:
+        self._node.call(lambda now: self._node.peer.on_link_moved(link, address, now))
+
     def on_message(self, link: int, data: Buffer) -> None:
         self._node.call(lambda now: self._node.hear(link, data, now))
 

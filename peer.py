@@ -384,6 +384,18 @@ class Peer:
             elif self.fetching.owns(link):
                 self.fetching.on_link_up(link, now)
 
+    def on_link_moved(self, link: int, address: Address, now: float) -> None:
+        """Whoever is at its other end has another address: the supernode tells a member's new place to all."""
+        with self._turn(now):
+            self.membership.hearsay.on_answer(address, now)  # a challenge went there and was answered
+            self._hellos.on_link_moved(link, address)
+            if self.membership.owns(link):
+                self.membership.on_link_moved(link, address)
+            if self.supernode is not None and self.supernode.owns(link):
+                self.supernode.on_link_moved(link, address, now)
+            if self.fetching.owns(link):
+                self.fetching.on_link_moved(link, address)
+
     def on_link_lost(self, link: int, reason: str, now: float) -> None:
         """It is closed, by either side or by silence: whoever had it learns of it."""
         with self._turn(now):

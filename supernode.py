@@ -183,6 +183,12 @@ class Supernode:
         else:
             handler(line, message, now)
 
+    def on_link_moved(self, link: int, address: Address, now: float) -> None:
+        """A member has another address, or one who waits to be taken in: all shall know where it is."""
+        self._wake(now)
+        self.reception.move(link, address)
+        self.register.move(link, address, now)
+
     def on_link_lost(self, link: int, reason: str, now: float) -> None:
         """The link of a member, or of one who was about to become one; it has time to come back."""
         self._wake(now)

@@ -65,6 +65,9 @@ class Listener:
     def on_link_lost(self, link: int, reason: str) -> None:
         """It is closed or has failed: the last event of a link that was up or asked for, told once."""
 
+    def on_link_moved(self, link: int, address: Address) -> None:
+        """The other side has another address from now on, and was asked there."""
+
     def on_message(self, link: int, data: Buffer) -> None:
         """A whole message. It holds its credit until the node is done with it."""
 

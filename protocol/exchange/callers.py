@@ -131,6 +131,14 @@ class Callers:
             self._shares.give_back(caller.address[0])
         return caller
 
+    def move(self, link: int, address: Address) -> None:
+        """It has another address from now on; nothing if it is none of these."""
+        caller = self._by_link.get(link)
+        if caller is not None:
+            self._shares.give_back(caller.address[0])
+            caller.address = address
+            self._shares.take(address[0])
+
     def wait(self, link: int, hello: LinkHello, now: float) -> None:
         """It named an id that the roster does not mean to be there, so far."""
         caller = self._by_link[link]

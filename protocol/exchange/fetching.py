@@ -25,6 +25,7 @@ from protocol.exchange.fetch import Fetch, Wish
 from protocol.exchange.relays import Relays
 from protocol.exchange.serving import MESH_OFF_REASON, Serving
 from protocol.exchange.sources import TICK, SourceLinks
+from protocol.fields import Address
 from protocol.lateness import SLEPT_AFTER
 from protocol.messages import NO_NODE, NOWHERE, NotRelayed, Offer, Relay, Search
 from protocol.rates import Limit
@@ -292,6 +293,9 @@ class Fetching:
 
     def on_link_up(self, link: int, now: float) -> None:
         self.links.on_up(link, now)
+
+    def on_link_moved(self, link: int, address: Address) -> None:
+        self.links.on_moved(link, address)
 
     def on_link_lost(self, link: int, reason: str, now: float) -> None:
         self.serving.on_link_lost(link, reason, now)

@@ -48,6 +48,10 @@ class Hellos:
         if too_many is not None:
             self._network.disconnect(too_many, "too many links at once")
 
+    def on_link_moved(self, link: int, address: Address) -> None:
+        """A caller of whom it is not known who it is calls from there by now."""
+        self._callers.move(link, address)
+
     def on_link_lost(self, link: int) -> None:
         self._callers.pop(link)
 

@@ -85,7 +85,7 @@ class SourceLink:
         return not self.is_up and now - self._opened_at >= patience
 
     def move(self, link: int, place: Address) -> None:
-        """It has not come up, and leads to another place from now on."""
+        """It leads to another place from now on."""
         self.link, self.place = link, place
 
     def take(self, taker: Taker, is_fellow: bool) -> None:
@@ -223,6 +223,12 @@ class SourceLinks:
             self._network.disconnect(link.link, "it answers elsewhere")
             link.move(self._network.connect(place, tries), place)
             self._by_link[link.link] = link
+
+    def on_moved(self, link: int, place: Address) -> None:
+        """A source has another address from now on; nothing if it is none of ours."""
+        source = self._by_link.get(link)
+        if source is not None:
+            source.move(link, place)
 
     def note_unreached(self, node_id: bytes, now: float) -> None:
         """No way leads there, as far as was tried: what it has comes by way of the supernode, without trying again."""

@@ -299,6 +299,11 @@ class Membership:
         elif self._course.is_attempt(link):
             self._course.on_attempt_up(now)
 
+    def on_link_moved(self, link: int, address: Address) -> None:
+        """The supernode has another address; that of one which this node is about to join is of no interest."""
+        if link == self.supernode_link:
+            self._view.move_supernode(address)
+
     def on_link_lost(self, link: int, reason: str, now: float) -> None:
         self._course.watch_sleep(now)
         if self._crossing.owns(link):

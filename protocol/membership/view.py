@@ -244,6 +244,11 @@ class View:
         mine = self.roster.get(self.node_id)
         return None if mine is None else suffix_of(self.roster.label_of(self.node_id), mine.name)
 
+    def move_supernode(self, address: Address) -> None:
+        """It has another address from now on, and has answered there."""
+        self.supernode_address = address
+        self._remember_supernode(address)
+
     def _remember_supernode(self, address: Address) -> None:
         if address in self.known_supernodes:
             self.known_supernodes.remove(address)

@@ -97,6 +97,12 @@ class Admission:
         """Who waits."""
         return [waiting for by_link in self._waiting.values() for waiting in by_link.values()]
 
+    def move(self, link: int, address: Address) -> None:
+        """Who waits there has another address by now; it keeps its turn."""
+        for waiting in self._waiting.values():
+            if link in waiting:
+                waiting[link] = waiting[link]._replace(address=address)
+
     def discard(self, link: int) -> None:
         """It waits no more."""
         host = next((host for host, waiting in self._waiting.items() if link in waiting), None)

@@ -98,6 +98,10 @@ class Reception:
         if len(self._admission):
             self._alarm.set(now)
 
+    def move(self, link: int, address: Address) -> None:
+        """Who waits there is at another address by now; nothing if nobody does."""
+        self._admission.move(link, address)
+
     def forget(self, link: int) -> None:
         """The link was lost: nobody waits there."""
         self._admission.discard(link)

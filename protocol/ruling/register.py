@@ -90,6 +90,10 @@ class Line:
         self.heard_at, self.round_trip = now, None
         self.is_ready = False
 
+    def move(self, place: Address) -> None:
+        """It is there from now on; the roster follows."""
+        self.entry = self.entry._replace(place=place)
+
     def recall(self, was_lost: bool, heirloom: messages.Heirloom) -> None:
         """What it is to those who look for members that were lost."""
         self.was_lost, self.heirloom = was_lost, heirloom
@@ -324,6 +328,14 @@ class Register:
             self._network.disconnect(line.link, "it joined again by another link")
         line.connect(link)
         self._by_link[link] = line
+
+    def move(self, link: int, address: Address, now: float) -> None:
+        """The member on that link has another address from now on; nothing if it has none."""
+        line = self._by_link.get(link)
+        if line is not None:
+            line.move(address)
+            log.info("%s, node %s, is at %s by now", line.entry.name, line.node_id.hex(), shown(address))
+            self.mark(line, now)
 
     # ---- what members say of themselves
 

@@ -14,7 +14,14 @@ from typing import Any, Dict, Iterator, Optional
 from protocol.fields import Address, Buffer
 from protocol.figures import PathFigures
 from protocol.network import Listener
-from protocol.transport.connection import BacklogDrained, Connection, ConnectionLost, Established, FrameReceived
+from protocol.transport.connection import (
+    BacklogDrained,
+    Connection,
+    ConnectionLost,
+    Established,
+    FrameReceived,
+    PathChanged,
+)
 from protocol.transport.endpoint import Endpoint, LoneReceived
 from protocol.transport.frames import MESSAGE, Frame
 
@@ -89,6 +96,8 @@ class LinkTable:
             return  # it came to nothing before it was up
         elif isinstance(event, BacklogDrained):
             self._listener.on_writable(link)
+        elif isinstance(event, PathChanged):
+            self._listener.on_link_moved(link, connection.address)
         elif isinstance(event, ConnectionLost):
             del self._by_link[link], self._links[connection]
             self._listener.on_link_lost(link, event.reason)

@@ -1,0 +1,115 @@
+"""Whole nodes whose address changes while they chat and fetch: nobody leaves, nothing is lost, all know the place.
+
+    python node_tests/test_moved_nodes.py moves 7          replays one random story and prints what everybody is told
+    python node_tests/test_moved_nodes.py moves 0-999      runs many, and tells which fail
+"""
+
+import pytest
+
+from node_tests.stage.lab import MIB, Lab, content
+from node_tests.stage.simulator import Conditions
+from protocol.results import ChatReceived, DownloadDone, Left, Outcome, Stopped, SupernodeChanged
+
+SIZE = 20 * MIB
+LINE = Conditions(latency=0.002, rate=3e6, queue=0.05, mtu=1500)  # the file takes seven seconds
+
+
+@pytest.fixture
+def lab(tmp_path):
+    made = Lab(tmp_path, seed=4, conditions=LINE, packets=True)
+    yield made
+    made.close()
+
+
+def trio(lab):
+    """ana rules, bo shares a file, cy will want it."""
+    ana = lab.node("ana")
+    bo = lab.node("bo", shared={"big.bin": content(SIZE)})
+    cy = lab.node("cy")
+    lab.run(2.0)
+    assert [row.name for row in cy.list()] == ["big.bin"]
+    return ana, bo, cy
+
+
+def move(node, ip):
+    """A new lease; the program sees it at its next look."""
+    node.ip = ip
+    node.network.move(ip)
+
+
+def place_of(node, other):
+    return node.peer.membership.place_of(other.peer.node_id)
+
+
+def nobody_left(nodes):
+    for node in nodes:
+        assert not node.told((Left, SupernodeChanged)), node.events
+        assert len(node.told(Outcome)) == 1
+
+
+def heard(lab, speaker, listeners, text, limit):
+    """Seconds until all of them have read it."""
+    began = lab.world.now
+    assert speaker.do("say", text, lab.world.now)
+    assert lab.world.run_until(
+        lambda: all(any(event.text == text for event in one.told(ChatReceived)) for one in listeners), began + limit
+    ), "not heard within %g s: %s" % (limit, text)
+    return lab.world.now - began
+
+
+@pytest.mark.parametrize("who", ["ana", "bo", "cy"])
+def test_chat_goes_on_within_five_seconds_after_an_address_changed(lab, who):
+    nodes = trio(lab)
+    mover = next(node for node in nodes if node.name == who)
+    for round_ in (1, 2):
+        move(mover, "10.0.0.%d" % (100 + round_))
+        for speaker in nodes:
+            heard(lab, speaker, nodes, "%s says %d" % (speaker.name, round_), 5.0)
+        lab.run(10.0)
+    nobody_left(nodes)
+    for node in nodes:
+        if node is not mover:
+            assert place_of(node, mover) == (mover.ip, mover.port)
+
+
+@pytest.mark.parametrize("who", ["ana", "bo", "cy"])
+def test_a_file_under_way_ends_right_with_at_most_five_seconds_lost(lab, who):
+    nodes = ana, bo, cy = trio(lab)
+    began = lab.world.now
+    assert cy.fetch("big.bin").kind == "started"
+    lab.run(2.0)
+    move(next(node for node in nodes if node.name == who), "10.0.0.101")
+    assert lab.world.run_until(lambda: cy.told((DownloadDone, Stopped)), began + 60)
+    took = lab.world.now - began
+    assert cy.told(DownloadDone) and cy.read("big.bin") == content(SIZE)
+    assert took < SIZE / LINE.rate + 1.0 + 5.0, took
+    assert cy.told(DownloadDone)[0].moved < SIZE + 2 * MIB  # no second download of what was there
+    nobody_left(nodes)
+
+
+def test_who_comes_after_the_supernode_moved_finds_it_and_the_members_by_their_new_places(lab):
+    ana, bo, cy = trio(lab)
+    move(ana, "10.0.0.101")
+    lab.run(5.0)
+    move(bo, "10.0.0.102")
+    lab.run(5.0)
+    lab.nodes[0].ip = ana.ip
+    dan = lab.node("dan", 9)
+    lab.run(2.0)
+    assert place_of(dan, bo) == ("10.0.0.102", bo.port)
+    assert isinstance(dan.fetched("big.bin"), DownloadDone)
+    assert dan.read("big.bin") == content(SIZE)
+    nobody_left([ana, bo, cy])
+
+
+def test_when_the_moved_supernode_dies_the_members_still_find_each_other(lab):
+    ana, bo, cy = trio(lab)
+    move(cy, "10.0.0.103")
+    lab.run(5.0)
+    move(ana, "10.0.0.101")
+    lab.run(5.0)
+    ana.kill()
+    assert lab.world.run_until(lambda: cy.told(SupernodeChanged) and bo.told(SupernodeChanged), lab.world.now + 20)
+    lab.run(3.0)
+    assert bo.supernode_label() == cy.supernode_label() == "bo"
+    heard(lab, cy, [bo, cy], "still two", 5.0)
