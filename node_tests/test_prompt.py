@@ -344,6 +344,14 @@ def test_a_script_gets_a_long_list_whole():
     assert "!! There is no list yet: G prints one." in script("G +\n")[0]
 
 
+@pytest.mark.parametrize("what", ["*.bin fold/*", "*.bin *.txt"])
+def test_several_patterns_in_one_line_are_explained(what):
+    session = quiet_session()
+    session.console.files._on_fetch_answer(what, FetchAnswer("nobody"))
+    assert session.said == [f"!! {what}  no name fits that; several patterns are several lines"]
+    assert session.exit_code == 1
+
+
 def test_a_number_without_a_list_and_a_file_inside_a_folder_are_explained():
     lines, code = script("R 7\nG zzz\nR 7\nR talks/a.txt\nR lab/a.txt\n")
     told = [line for line in lines if line.startswith("!! ")]

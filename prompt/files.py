@@ -217,6 +217,8 @@ class Files:
             self._life.fail()
             self._asking.say(f'Several files match "{safe_text(what, 60)}"; R number takes one:')
             self._show_files(answer.entries)
+        elif kind == "nobody" and is_pattern(what) and " " in what:
+            self._asking.refuse(f"!! {name}  no name fits that; several patterns are several lines")
         elif kind == "nobody" and "/" in what:
             self._explain_folder(what)
         elif kind == "nobody" and what.isascii() and what.isdigit():
