@@ -258,7 +258,8 @@ def test_a_download_to_which_nothing_comes_says_so_once_until_something_comes(ca
     assert capsys.readouterr().err == told.format("waiting for ana") + told.format("queued 2nd")
 
 
-def test_a_signal_ends_it_properly_with_its_exit_code(capsys):
+def test_a_signal_ends_it_properly_with_its_exit_code(capsys, caplog):
+    caplog.set_level(logging.INFO)
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 1)):
         once = OneShot(parse_flags(["get", "lab.iso"]))
 
@@ -272,6 +273,7 @@ def test_a_signal_ends_it_properly_with_its_exit_code(capsys):
 
         assert once.run(open_node) == code
         assert capsys.readouterr().err == "!! lab.iso  stopped at 25%; the same line goes on with it\n"
+        assert f"{signal.Signals(number).name} came" in caplog.text
 
 
 def test_output_that_takes_no_more_is_told(capsys, monkeypatch):

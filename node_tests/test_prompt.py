@@ -352,6 +352,14 @@ def test_several_patterns_in_one_line_are_explained(what):
     assert session.exit_code == 1
 
 
+def test_a_signal_that_ends_it_stands_in_the_log(caplog):
+    caplog.set_level("INFO")
+    session = quiet_session()
+    session.on_signal(signal.SIGTERM, None)
+    session._on_interrupt()
+    assert session.is_over and "SIGTERM came" in caplog.text
+
+
 def test_a_number_without_a_list_and_a_file_inside_a_folder_are_explained():
     lines, code = script("R 7\nG zzz\nR 7\nR talks/a.txt\nR lab/a.txt\n")
     told = [line for line in lines if line.startswith("!! ")]

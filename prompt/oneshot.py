@@ -160,6 +160,7 @@ class OneShot:
         while not is_met():
             if self.signals and not self.is_leaving:
                 self._pump(0.0)                 # how it stands now
+                log.info("%s came", signals.names_of(self.signals))
                 raise Ended(EXIT_INTERRUPTED if signal.SIGINT in self.signals else EXIT_FAILED)
             if self.is_short and not self.is_leaving:
                 raise MemoryError

@@ -147,6 +147,8 @@ class Session:
     def end(self) -> None:
         """No more commands. A script's Ctrl-C has ended its waiting by now, and shall not end the leaving."""
         if not self.terminal.is_asking:
+            if self.signals:
+                log.info("%s came", signals.names_of(self.signals))
             if signal.SIGINT in self.signals:
                 self.exit_code = EXIT_INTERRUPTED
             self.signals = []
@@ -175,6 +177,7 @@ class Session:
         came, self.signals = self.signals or [signal.SIGINT], []
         if self.is_over:
             return
+        log.info("%s came", signals.names_of(came))
         if any(number != signal.SIGINT for number in came):
             self.is_over = True
         elif is_starting or not self.terminal.is_asking or (self.was_warned and not self.terminal.typed()):

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import List
+from typing import Iterable, List
 
 from prompt.settings import EXIT_INTERRUPTED
+
+
+def names_of(came: Iterable[int]) -> str:
+    """As a log tells them: `SIGHUP`."""
+    return " and ".join(signal.Signals(number).name for number in dict.fromkeys(came))
 
 
 def note(number: int, came: List[int], is_leaving: bool) -> None:
