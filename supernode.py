@@ -40,6 +40,7 @@ from protocol.ruling.reaching import Reaching
 from protocol.ruling.reception import Reception
 from protocol.ruling.register import Line, Register
 from protocol.ruling.rivals import Rivals
+from protocol.ruling.succession import successor_of
 from protocol.ruling.whispering import Whispering
 from protocol.ruling.witnesses import Witnesses
 
@@ -363,7 +364,7 @@ class Supernode:
         self._done = done
         if not self.has_ended:
             self._flush(now)
-            successor = None if self.doubt.is_on(now) else self.register.first_alive(now)
+            successor = None if self.doubt.is_on(now) else successor_of(self.register, self.introducing, now)
             if successor is not None:
                 self.register.broadcast(messages.Handover(self.term + 1, successor.node_id, self._opening))
             self._end(successor.entry.place if successor is not None else None, now)

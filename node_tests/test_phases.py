@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import Any, List
+from typing import Any, List, Sequence
 
 import pytest
 
@@ -23,7 +23,7 @@ from protocol.membership.failover import (
     Suspicion,
     TakeOver,
 )
-from protocol.membership.following import FOLLOW_TIME, Following, Missed, Turn
+from protocol.membership.following import FOLLOW_APART, FOLLOW_TIME, Following, Missed, Turn
 from protocol.membership.joining import (
     HOPS_MAX,
     JOIN_TIME_MAX,
@@ -66,9 +66,9 @@ class Speaks:
         return True
 
 
-def means(is_member: bool = True) -> Means:
+def means(is_member: bool = True, own_ips: Sequence[str] = ()) -> Means:
     network, rng = World().network(ME), random.Random(1)
-    view = View(network, MY_ID, tuple)
+    view = View(network, MY_ID, lambda: own_ips)
     if is_member:
         view.enter(WELCOME, LINK, RULER, ENTRIES, 1)
     return Means(network, rng, Prober(network, rng, Hearsay()), view)
@@ -146,7 +146,7 @@ def test_a_bond_beats_until_the_supernode_is_silent_for_too_long() -> None:
 
 def test_whoever_follows_joins_the_one_that_was_named_and_nobody_else() -> None:
     tools = means()
-    following = Following(tools, Turn(tools), OTHER, OTHER_ID, 2, 0.0)
+    following = Following(tools, Turn(tools), OTHER, OTHER_ID, 2, PORT, 0.0)
     assert following.on_timer(0.0) is None
     following.on_answer(OTHER, claim(b"x" * 8, 2), 0.1)
     following.on_answer(OTHER, claim(OTHER_ID, 1), 0.1)
@@ -157,8 +157,41 @@ def test_whoever_follows_joins_the_one_that_was_named_and_nobody_else() -> None:
 
 def test_whoever_follows_waits_only_so_long_for_the_one_that_was_named() -> None:
     tools = means()
-    following = Following(tools, Turn(tools), OTHER, OTHER_ID, 2, 0.0)
+    following = Following(tools, Turn(tools), OTHER, OTHER_ID, 2, PORT, 0.0)
     assert following.on_timer(FOLLOW_TIME - 0.01) is None and isinstance(following.on_timer(FOLLOW_TIME), Missed)
+
+
+@pytest.mark.parametrize(
+    ("own_ips", "place", "asks_around"),
+    [
+        (["fd00::1"], OTHER, True),
+        (["10.0.0.1"], ("fd00::3", PORT), True),
+        (["10.0.0.1", "fd00::1"], OTHER, False),
+        (["10.0.0.1", "fd00::1"], ("fd00::3", PORT), False),
+        (["fd00::1"], ("fe80::3", PORT), True),  # on which link?
+        (["fd00::1"], ("fe80::3%eth0", PORT), False),
+        ([], OTHER, False),
+        (["fd00::1"], ("127.0.0.1", PORT), False),
+    ],
+)
+def test_who_cannot_reach_the_place_that_was_named_asks_around_for_who_is_there(
+    own_ips: List[str], place: Any, asks_around: bool, monkeypatch: Any
+) -> None:
+    tools, around, there = means(own_ips=own_ips), [], []
+    monkeypatch.setattr(tools.prober, "broadcast", lambda port, purpose, now: around.append((port, now)))
+    monkeypatch.setattr(tools.prober, "ask", lambda address, *_: there.append(address))
+    following = Following(tools, Turn(tools), place, OTHER_ID, 2, PORT, 0.0)
+    while not isinstance(following.on_timer(following.next_deadline()), Missed):
+        pass
+    assert bool(around) is asks_around and bool(there) is not asks_around
+    assert all(port == PORT for port, _ in around) and len(around) <= FOLLOW_TIME / FOLLOW_APART
+
+
+def test_who_was_found_so_is_followed_where_it_answered(monkeypatch: Any) -> None:
+    tools, found_at = means(own_ips=["fd00::1"]), ("fd00::3", PORT)
+    following = Following(tools, Turn(tools), OTHER, OTHER_ID, 2, PORT, 0.0)
+    following.on_answer(found_at, claim(OTHER_ID, 2), 1.0)
+    assert following.on_timer(following.next_deadline()) == Found(found_at)
 
 
 # ---- failover -----------------------------------------------------------------------------------------------------

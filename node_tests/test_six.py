@@ -14,7 +14,9 @@ import rdt
 from node_tests.stage.lab import MIB, Lab, content
 from protocol.addresses import is_loopback, is_of_link, may_contact, network_of, seen_from, shown
 from protocol.fields import AddressField, Reader
+from protocol.messages import MemberEntry
 from protocol.results import ChatReceived, DownloadDone, SupernodeChanged
+from protocol.ruling.succession import successor_of
 from protocol.transport.flight import Batch
 from sockets import border, groups
 from sockets.arguments import resolved
@@ -209,6 +211,55 @@ def test_every_address_is_no_place_to_connect_to():
         for ip in ("0.0.0.0", "::"):
             with pytest.raises(RdtError, match="that is every address of a machine"):
                 transport.connect((ip, 6020))
+
+
+# ---- who rules next
+
+
+class Member:
+    def __init__(self, name, seen, *told):
+        self.node_id, self.told, self.link, self.is_own = name, told, 1, False
+        self.entry = MemberEntry(name, name, (seen, 6020), 0, True, True)
+
+
+class Members:
+    """A register and the places that its members told."""
+
+    def __init__(self, *lines):
+        self._lines = lines
+
+    def lines(self):
+        return list(self._lines)
+
+    def alive(self, now):
+        return list(self._lines)
+
+    def places_of(self, node_id):
+        return tuple((ip, 6020) for line in self._lines if line.node_id == node_id for ip in line.told)
+
+
+FOUR, SIX = Member("four", "10.0.0.4", "10.0.0.4"), Member("six", "fd00::6", "fd00::6")
+BOTH, EARLIER = Member("both", "10.0.0.5", "10.0.0.5", "fd00::5"), Member("earlier", "10.0.0.3")
+
+
+@pytest.mark.parametrize(
+    ("lines", "successor"),
+    [
+        ([FOUR, BOTH], FOUR),  # all have IPv4: the join order counts
+        ([SIX, BOTH], SIX),
+        ([EARLIER, FOUR, BOTH], EARLIER),
+        ([FOUR, SIX, BOTH], BOTH),
+        ([SIX, EARLIER, BOTH], BOTH),
+        ([FOUR, SIX, EARLIER], FOUR),  # nobody reaches all: the one who reaches most
+        ([SIX, FOUR, EARLIER], FOUR),
+        ([Member("lab", "127.0.0.1"), SIX, FOUR], None),
+        ([], None),
+    ],
+)
+def test_who_rules_next_is_the_first_that_most_can_reach(lines, successor):
+    members = Members(*lines)
+    expected = successor or (lines[0] if lines else None)
+    assert successor_of(members, members, 0.0) is expected
 
 
 # ---- whole nodes

@@ -460,7 +460,8 @@ class Course:
     def _follow_to(self, address: Address, node_id: bytes, term: int, now: float) -> None:
         self._drop_attempt("following")
         self._drop_link("following to the next supernode")
-        following = Following(self._means, self._turn, address, node_id, term, now)
+        port = self._speaker.search_port
+        following = Following(self._means, self._turn, address, node_id, term, port, now)
         self._set_state(State.FOLLOWING, following)
         self._story.on_lost(now)
         self._act_on(following.on_timer(now), now)

@@ -21,6 +21,7 @@ FOLLOW_INTERVAL_EACH = 0.001  # seconds for each member: it is asked a thousand 
 # What goes to a place that only messages named, and that has not answered lately (protocol/hearsay.py): the few
 # datagrams that it may get are spread over the time in which an answer helps.
 FOLLOW_APART = 1.0  # seconds
+LOOK_AROUND_EACH = 0.005  # seconds for each member: all who hear it answer
 REJOIN_JITTER_MAX = 10.0  # seconds
 REJOIN_JITTER_EACH = 0.02  # seconds for each member (THREATS: F13)
 
@@ -62,14 +63,18 @@ class Turn:
 class Following:
     """On the way to a supernode that was named."""
 
-    def __init__(self, means: Means, turn: Turn, address: Address, node_id: bytes, term: int, now: float) -> None:
+    def __init__(
+        self, means: Means, turn: Turn, address: Address, node_id: bytes, term: int, search_port: int, now: float
+    ) -> None:
         self._means = means
+        self._search_port = search_port
         self._turn = turn
         self._address = address
         self._node_id = node_id
         self._term = term
         self._deadline = now + FOLLOW_TIME
         self._wake_at = now
+        self._look_around_at: Optional[float] = None
 
     def next_deadline(self) -> float:
         return self._wake_at
@@ -85,10 +90,21 @@ class Following:
         if self._turn.is_taken:
             self._wake_at = self._turn.at
             return self._turn.come(now)
-        if self._address != NOWHERE:
+        if not self._means.view.can_reach(self._address[0]):
+            self._look_around(now)
+        elif self._address != NOWHERE:
             self._means.prober.ask(self._address, Purpose.FOLLOW, now, FOLLOW_APART)
         self._wake_at = now + max(FOLLOW_INTERVAL, FOLLOW_INTERVAL_EACH * len(self._means.view.roster))
         return None
+
+    def _look_around(self, now: float) -> None:
+        """The supernode saw it by IPv4 and this node has IPv6, or the other way round: it may be on this LAN, too."""
+        interval = max(FOLLOW_APART, LOOK_AROUND_EACH * len(self._means.view.roster))
+        if self._look_around_at is None:  # not all at once
+            self._look_around_at = now + self._means.rng.random() * interval
+        elif now >= self._look_around_at:
+            self._look_around_at = now + interval
+            self._means.prober.broadcast(self._search_port, Purpose.FOLLOW, now)
 
     def on_answer(self, address: Address, answer: Answer, now: float) -> None:
         """A member of our network has answered there: is it the one, and does it rule?"""

@@ -12,7 +12,7 @@ import random
 from typing import AbstractSet, Any, Callable, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from protocol import messages
-from protocol.addresses import is_of_link, may_contact, seen_from
+from protocol.addresses import is_loopback, is_of_link, may_contact, seen_from
 from protocol.fields import Address
 from protocol.latest import Latest
 from protocol.membership.contracts import Seat
@@ -75,6 +75,13 @@ class View:
         if self.supernode_address is not None and not self.is_ruler:
             ips.append(self.supernode_address[0])
         return ips
+
+    def can_reach(self, ip: str) -> bool:
+        """May something go there at all: has this machine an address of that family, or the interface's name?"""
+        if is_of_link(ip):
+            return "%" in ip
+        own = [each for each in self._own_ips() if not is_loopback(each)]
+        return not own or is_loopback(ip) or any((":" in each) == (":" in ip) for each in own)
 
     def place_of(self, node_id: bytes) -> Optional[Address]:
         """Where to contact this member, or None when it is unknown or must not be contacted."""

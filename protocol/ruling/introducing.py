@@ -42,6 +42,10 @@ class Introducing:
                 place for place in message.places if is_of_one_host(place) and not is_loopback(place[0])
             )
 
+    def places_of(self, node_id: bytes) -> Tuple[Address, ...]:
+        """What that member told of its addresses; none, where it is of an earlier program."""
+        return self._places.get(node_id, ())
+
     def forget(self, node_id: bytes) -> None:
         """The member is gone."""
         self._places.pop(node_id, None)

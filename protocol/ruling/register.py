@@ -211,12 +211,10 @@ class Register:
         """The order in which members would take over."""
         return sorted(self._lines.values(), key=lambda line: (line.entry.order, line.node_id))
 
-    def first_alive(self, now: float) -> Optional[Line]:
-        """Who is to rule next."""
-        for line in self.in_order():
-            if line.link not in (None, LOCAL_LINK) and line.is_ready and line.is_fresh(now) and not line.is_guest:
-                return line
-        return None
+    def alive(self, now: float) -> List[Line]:
+        """Who may rule next, in join order."""
+        present = (line for line in self.in_order() if line.link not in (None, LOCAL_LINK) and not line.is_guest)
+        return [line for line in present if line.is_ready and line.is_fresh(now)]
 
     def linked_count(self) -> int:
         """Links with members; the own peer is none."""

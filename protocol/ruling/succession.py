@@ -1,0 +1,38 @@
+"""Who rules next, when the supernode leaves: the first member that all others can reach.
+
+Where some machines have IPv4 alone and others IPv6 alone, only one with both reaches all of them. Its families are
+those of the addresses that it told (`protocol/ruling/introducing.py`), and of that from which it is seen here; a member
+of an earlier program tells none. Pure.
+"""
+
+from __future__ import annotations
+
+import collections
+from typing import Counter, FrozenSet, Optional
+
+from protocol.addresses import is_loopback
+from protocol.ruling.introducing import Introducing
+from protocol.ruling.register import Line, Register
+
+Families = FrozenSet[bool]  # IPv6?
+BOTH: Families = frozenset((False, True))
+
+
+def successor_of(register: Register, introducing: Introducing, now: float) -> Optional[Line]:
+    """Of those alive, in join order, the first that cuts off fewest; None: nobody is there who may rule."""
+    candidates = register.alive(now)
+    here: Counter[Families] = collections.Counter(
+        _families_of(line, introducing) for line in register.lines() if line.link is not None and not line.is_own
+    )
+    return min(candidates, key=lambda line: _cut_off(_families_of(line, introducing), here), default=None)
+
+
+def _cut_off(families: Families, here: Counter[Families]) -> int:
+    return sum(count for others, count in here.items() if not families & others)
+
+
+def _families_of(line: Line, introducing: Introducing) -> Families:
+    seen = line.entry.place
+    if is_loopback(seen[0]):
+        return BOTH  # of this very machine
+    return frozenset(":" in ip for ip, _ in (seen, *introducing.places_of(line.node_id)))
