@@ -123,3 +123,18 @@ def test_a_liar_that_has_no_piece_keeps_nobody_from_them_either(lab):
     x.hears = has_nothing
     assert cy.fetch("lab.iso").kind == "started"
     assert lab.world.run_until(lambda: cy.told(DownloadDone), lab.world.now + 8) and x.served
+
+
+def test_one_who_only_fetches_the_same_and_cannot_be_reached_sends_nobody_by_way_of_the_supernode(lab):
+    lab.node("ana")
+    lab.node("cy", shared={"big.bin": content(3_000_000)}, disk_delay=3.0)  # who has it answers late, and directly
+    bo, di = lab.node("bo"), lab.node("di")
+    lab.world.cut([bo.ip], [di.ip])
+    assert bo.fetch("big.bin").kind == "started"
+    lab.run(0.2)
+    assert di.fetch("big.bin").kind == "started"
+    (fetch,) = bo.peer.fetching.fetches.values()
+    met = lab.world.run_until(lambda: bo.peer.fetching.links.is_unreached(di.peer.node_id, lab.world.now), 30.0)
+    assert met and not fetch.givers._offered and not fetch.lookout._wants_via
+    lab.run(10)
+    assert not fetch.lookout.is_via and "di" not in fetch.lookout.trouble

@@ -158,12 +158,16 @@ class Givers:
             return
         if link is None:
             place = self._members.place_of(provider)
+            if place is None and is_fellow:
+                return
             if place is None:
                 self._miss(provider, is_whole)
                 self._no_way_since = now if self._no_way_since is None else self._no_way_since
                 self._wake(now + self._patience())
                 return
             link = self._links.open(place, provider, now)
+            if link is None and is_fellow:
+                return
             if link is None:
                 self._miss(provider, is_whole)
                 self._links.standing.leave_alone(provider, self.file_id, now + UNREACHABLE_TIME)
@@ -221,7 +225,10 @@ class Givers:
     def on_link_lost(self, link: SourceLink, reason: str, now: float) -> None:
         """A source is gone, or was called in vain: it is left alone for a while, and others are looked for."""
         standing = self._links.standing
-        if not link.is_up:
+        if not link.is_up and link.is_fellow(self.file_id):  # which offered nothing
+            self._links.note_unreached(link.node_id, now)
+            standing.leave_alone(link.node_id, self.file_id, now + UNREACHABLE_TIME)
+        elif not link.is_up:
             self._miss(link.node_id, False)
             self._links.note_unreached(link.node_id, now)
             self._go_via(now)
@@ -275,7 +282,8 @@ class Givers:
         That begins while it is still being called, not when that has failed; should it answer, both give.
         """
         patience = self._patience()
-        late = [link.node_id for link in self._links.of(self.file_id) if link.is_late(patience, now)]
+        links = self._links.of(self.file_id)
+        late = [link.node_id for link in links if link.is_late(patience, now) and not link.is_fellow(self.file_id)]
         if self._no_way_since is not None and now - self._no_way_since >= patience:
             self._no_way_since = None
             late += [node_id for node_id in self._offered if self._links.to(node_id) is None]
