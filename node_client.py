@@ -391,7 +391,8 @@ class Node:
         target = (settings.ip, settings.port) if settings.ip else None
         if settings.up or settings.down:
             self.call(lambda now: self.peer.set_limits(settings.up, settings.down, now))
-        self.call(lambda now: self.peer.start(target, settings.port, now))
+        others = [(ip, settings.port) for ip in settings.others]
+        self.call(lambda now: self.peer.start(target, settings.port, now, others))
 
     def close(self, timeout: float) -> None:
         """Ends the threads, delivers what was sent, and gives port and folder free."""

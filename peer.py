@@ -25,6 +25,7 @@ Everything here runs on the node thread. The library's methods run as disk jobs 
 
 from __future__ import annotations
 
+import functools
 import itertools
 import random
 from contextlib import contextmanager
@@ -153,11 +154,16 @@ class Peer:
 
     # ---- commands
 
-    def start(self, target: Optional[Address], search_port: int, now: float) -> None:
-        """Join the network at `target`, or search one, or be the first; an Outcome tells."""
+    def start(
+        self, target: Optional[Address], search_port: int, now: float, others: Sequence[Address] = ()
+    ) -> None:
+        """Join the network at `target`, or search one, or be the first; an Outcome tells.
+
+        `others`: more addresses of the machine at `target`.
+        """
 
         def recalled(last: LastNetwork, past: Past, ruled: Ruled, now: float) -> None:
-            self.membership.start(target, search_port, now, last, past, ruled)
+            self.membership.start(target, search_port, now, last, past, ruled, others)
 
         with self._turn(now):
             self.holdings.on_cache_changed()
@@ -168,24 +174,27 @@ class Peer:
         if parts:
             self.notify(Notice(told(parts)))
 
-    def connect_to(self, ip: str, port: int, now: float) -> None:
-        """Go to the network there, once that has taken this node in; leave the present one properly then."""
+    def connect_to(self, ip: str, port: int, now: float, others: Sequence[Address] = ()) -> None:
+        """Go to the network there, once that has taken this node in; leave the present one properly then.
 
-        def looked(answer: Optional[Answer]) -> None:
+        `others`: more addresses of that machine.
+        """
+
+        def looked(there: Address, answer: Optional[Answer]) -> None:
             if answer is None:
-                self._stay("nobody", (ip, port), f"Nobody answers at {shown((ip, port))}; you stay where you are.")
+                self._stay("nobody", there, f"Nobody answers at {shown(there)}; you stay where you are.")
             elif answer.network_id == self.membership.network_id:
-                self._stay("refused", (ip, port), "You are in that network already.")
+                self._stay("refused", there, "You are in that network already.")
             else:
-                self.membership.cross_to((ip, port), self._now, crossed)
+                self.membership.cross_to(there, self._now, functools.partial(crossed, there))
 
-        def crossed(why_not: str, now: float) -> None:
+        def crossed(there: Address, why_not: str, now: float) -> None:
             if why_not:
-                told = f"The network at {shown((ip, port))} does not take you in ({why_not}); you stay where you are."
-                self._stay("refused", (ip, port), told)
+                told = f"The network at {shown(there)} does not take you in ({why_not}); you stay where you are."
+                self._stay("refused", there, told)
                 return
             self._stop_transfers("you left that network", now)
-            self._depart(now, lambda: self._cross_over((ip, port)))
+            self._depart(now, lambda: self._cross_over(there))
 
         with self._turn(now):
             if self.membership.is_crossing:
@@ -193,7 +202,7 @@ class Peer:
             elif (ip, port) == self.membership.supernode_address or (ip, port) == self.network.address:
                 self._stay("refused", (ip, port), "You are in that network already.")
             else:
-                self.membership.look_at((ip, port), now, looked)
+                self.membership.look_at((ip, port), now, looked, others)
 
     def stay(self, now: float) -> None:
         """Go nowhere after all; too late once another network has taken this node in."""

@@ -155,8 +155,8 @@ def test_a_look_tells_whether_somebody_is_there_and_changes_nothing() -> None:
     lab = Lab(4, 2)
     seen: List[Any] = []
     node = lab.nodes[1]
-    node._do(node.membership.look_at, ("10.0.0.1", PORT), lab.world.now, seen.append)
-    node._do(node.membership.look_at, ("10.0.0.77", PORT), lab.world.now, seen.append)
+    node._do(node.membership.look_at, ("10.0.0.1", PORT), lab.world.now, lambda _, found: seen.append(found))
+    node._do(node.membership.look_at, ("10.0.0.77", PORT), lab.world.now, lambda _, found: seen.append(found))
     lab.run(2.0)
     assert [found and found.node_id for found in seen] == [lab.nodes[0].membership.node_id, None]
     assert node.membership.is_joined

@@ -166,7 +166,10 @@ def test_the_default_name_is_one_that_would_be_accepted(monkeypatch):
 
 
 def test_where_c_goes():
-    target = settings.check_target
+    def target(text, own_ip):
+        first, = settings.check_targets(text, own_ip)
+        return first
+
     assert target("7000", "10.0.0.2") == ("10.0.0.2", 7000)
     assert target("10.0.0.7 7000", "") == target("10.0.0.7:7000", "") == ("10.0.0.7", 7000)
     assert target("10.0.0.7", "") == ("10.0.0.7", 6020)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import ipaddress
+import random
 import socket
 import sys
 import threading
@@ -11,11 +13,13 @@ import threading
 import pytest
 
 import rdt
-from node_tests.stage.lab import MIB, Lab, content
+from node_tests.stage.lab import MIB, Lab, Node, content
 from protocol.addresses import is_loopback, is_of_link, may_contact, network_of, seen_from, shown
 from protocol.fields import AddressField, Reader
+from protocol.hearsay import Hearsay
+from protocol.membership.searching import OTHER_INTERVAL, OTHERS_MAX, ROUNDS, Nobody, Search
 from protocol.messages import MemberEntry
-from protocol.results import ChatReceived, DownloadDone, SupernodeChanged
+from protocol.results import ChatReceived, DownloadDone, Notice, Outcome, SupernodeChanged
 from protocol.ruling.succession import successor_of
 from protocol.transport.flight import Batch
 from sockets import border, groups
@@ -280,6 +284,53 @@ def test_a_network_of_ipv6_alone_shares_chats_and_hands_over(tmp_path):
     assert bo.peer.is_supernode and cy.supernode_label() == "bo"
     assert [event.new_label for event in cy.told(SupernodeChanged)] == ["bo"]
     assert bo.fetched("lab.iso").sources == ("cy",)
+    lab.close()
+
+
+# ---- a name with several addresses (RFC 8305)
+
+NAMED = [(ip, 6020) for ip in ("10.0.0.99", "fd00::98", "fd00::1", "fd00::97", "fd00::96", "fd00::95")]
+
+
+def test_the_addresses_of_a_name_are_asked_one_after_the_other():
+    asked = []
+    prober = argparse.Namespace(
+        ask_freely=lambda address, purpose, now, about=None: asked.append((now, address)), hearsay=Hearsay(),
+        broadcast=lambda *_: None, ask_hinted=lambda *_, **__: None,
+    )  # fmt: skip
+    me, now = ("10.0.0.3", 6020), 0.0
+    search = Search(prober, random.Random(1), b"me------", me, [], NAMED[0], 6020, now, others=NAMED[1:])
+    while not isinstance(search.on_timer(now), Nobody):
+        now = search.next_deadline()
+    first = {address: at for at, address in reversed(asked) if address in NAMED}
+    assert first == {address: OTHER_INTERVAL * count for count, address in enumerate(NAMED[: 1 + OTHERS_MAX])}
+    assert max(sum(address == each for _, each in asked) for address in NAMED) <= ROUNDS
+
+
+def test_a_name_leads_to_the_network_by_whichever_address_answers(tmp_path):
+    lab = Lab(tmp_path, seed=4)
+    lab.node("ana", ip="fd00::1")
+    eve = Node(lab, "eve", 9, ip="fd00::2")
+    lab.nodes.append(eve)
+    began = lab.world.now
+    eve.start(NAMED[0], NAMED[1:])
+    outcome = eve.told(Outcome)[0]
+    assert (outcome.kind, outcome.address) == ("joined", NAMED[2]) and lab.world.now - began < 3
+    assert not eve.told(Notice), "nobody is told of an address at which nobody answered"
+    lab.close()
+
+
+def test_c_leads_there_by_whichever_address_answers_and_tells_of_the_first_where_none_does(tmp_path):
+    lab = Lab(tmp_path, seed=4)
+    lab.node("ana", ip="fd00::1")
+    dan = Node(lab, "dan", 8, ip="fd00::3")
+    lab.nodes.append(dan)
+    dan.start()
+    for others in (NAMED[1:], NAMED[3:]):
+        dan.do("connect_to", *NAMED[0], lab.world.now, others)
+        lab.run(5)
+    told = [(outcome.kind, outcome.address) for outcome in dan.told(Outcome)]
+    assert told[1:] == [("joined", NAMED[2]), ("nobody", NAMED[0])]
     lab.close()
 
 

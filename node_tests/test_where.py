@@ -11,7 +11,7 @@ import pytest
 from node_tests.stage.window import Window, needs_pty
 from prompt import where
 from prompt.settings import parse_flags
-from prompt.where import Place, check_place, look_up
+from prompt.where import Place, check_place, check_targets, look_up
 
 
 @pytest.fixture(autouse=True)
@@ -58,8 +58,13 @@ def test_addresses_of_ipv6_are_answers_with_a_port_in_brackets():
         "fd00::1": Place("fd00::1", None), "FD00:0::1": Place("fd00::1", None), "[fd00::1]": Place("fd00::1", None),
         "[fd00::1]:6021": Place("fd00::1", 6021), "::1": Place("::1", None), "fe80::1%4": Place("fe80::1%wlan0", None),
         "[FE80::1%eth0]:6021": Place("fe80::1%eth0", 6021), "::ffff:10.0.0.7": Place("10.0.0.7", None),
-        "lab6": Place("fd00::6", None), "lab6:6021": Place("fd00::6", 6021), "both": Place("10.0.0.9", None),
-        "link": Place("fe80::6%eth0", None)}  # fmt: skip
+        "lab6": Place("fd00::6", None), "lab6:6021": Place("fd00::6", 6021),
+        "both": Place("10.0.0.9", None, ("fd00::9", "fe80::9%eth0")), "link": Place("fe80::6%eth0", None)}  # fmt: skip
+
+
+def test_c_goes_to_any_address_of_a_name():
+    assert check_targets("both:7000", "") == check_targets("both 7000", "") == [
+        ("10.0.0.9", 7000), ("fd00::9", 7000), ("fe80::9%eth0", 7000)]  # fmt: skip
 
 
 def test_an_interface_is_what_the_sockets_call_it_and_stands_only_where_it_is_needed(monkeypatch):

@@ -27,7 +27,7 @@ from prompt.lines import (
     whisper_line,
 )
 from prompt.paths import short_path
-from prompt.settings import DEFAULT_FOLDER, check_target
+from prompt.settings import DEFAULT_FOLDER, check_targets
 from prompt.sharing import Sharing
 from prompt.standing import Hashing, folder_text
 from prompt.table import fitted
@@ -305,17 +305,17 @@ class Console:
     def connect(self, where: str) -> None:
         """C: leave this network properly and join the one at another address."""
         try:
-            target = check_target(where, self._life.node.ip)
+            (ip, port), *others = check_targets(where, self._life.node.ip)
         except ValueError as error:
             self.refuse(str(error))
             return
-        if self._life.node.is_local and not is_loopback(target[0]):
+        if self._life.node.is_local and not is_loopback(ip):
             self.refuse("!! This node was opened for this machine only, at 127.0.0.1; start it anew to go elsewhere.")
             return
         self._life.finish_saying()
         self._asking.due.add("connect")
         self._is_going = True
-        self._life.node.call(lambda now: self._life.node.peer.connect_to(target[0], target[1], now))
+        self._life.node.call(lambda now: self._life.node.peer.connect_to(ip, port, now, others))
 
     def stop_going(self) -> bool:
         """Ctrl-C while another network is tried: this node stays where it is. False when none is tried."""

@@ -228,9 +228,9 @@ class Session:
 
     def _ask_settings(self, flags: argparse.Namespace) -> Settings:
         hint = getattr(flags, "default_ip", None)
-        ip, named_port = flags.ip, None
+        ip, named_port, others = flags.ip, None, getattr(flags, "others", ())
         if ip is False:
-            ip, named_port = self._question("IP", hint or "search this network",
+            ip, named_port, others = self._question("IP", hint or "search this network",
                                             lambda text: self._placed(text.strip() or hint or ""), IP_HELP)
         default = str(getattr(flags, "default_port", DEFAULT_PORT))
         port = named_port or flags.port or self._question(
@@ -238,7 +238,7 @@ class Session:
         name = flags.name or self._question("Name", default_name(), check_name, NAME_HELP)
         folder = os.path.expanduser(flags.folder or DEFAULT_FOLDER)
         return Settings(ip, port, name, folder, bool(flags.folder), getattr(flags, "trace", None) or "",
-                        getattr(flags, "up", None), getattr(flags, "down", None))
+                        getattr(flags, "up", None), getattr(flags, "down", None), others=others)
 
     def _placed(self, text: str) -> Place:
         """Where a person means; a name is looked up, which may take its time."""

@@ -10,10 +10,10 @@ import socket
 from typing import Any, Callable, NamedTuple, Optional, Sequence, Tuple
 
 from prompt import arguments
-from prompt.where import DEFAULT_PORT, check_ip, check_place, check_port, check_target
+from prompt.where import DEFAULT_PORT, check_ip, check_place, check_port, check_targets
 from protocol.looks import safe_text
 
-__all__ = ["DEFAULT_PORT", "NodeError", "Settings", "check_ip", "check_name", "check_port", "check_target",
+__all__ = ["DEFAULT_PORT", "NodeError", "Settings", "check_ip", "check_name", "check_port", "check_targets",
            "parse_flags"]
 
 DEFAULT_FOLDER = "shared"
@@ -34,6 +34,7 @@ class Settings(NamedTuple):
     up: Optional[float] = None      # bytes of files that are sent in a second; None: no limit
     down: Optional[float] = None    # the same of what is fetched
     visit: Optional[Visit] = None   # what is different in a one-shot
+    others: Tuple[str, ...] = ()    # more addresses of the machine at `ip`
 
 
 class Visit(NamedTuple):
@@ -96,8 +97,9 @@ def parse_flags(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     flags = parser.parse_args(argv)
     if flags.verb and flags.folder:
         parser.error("--folder is for the prompt; get has --to DIR, and share needs none")
+    flags.others = ()
     if flags.ip is not False:
-        place, flags.ip = flags.ip, flags.ip.ip
+        place, flags.ip, flags.others = flags.ip, flags.ip.ip, flags.ip.others
         if place.port and flags.port and place.port != flags.port:
             parser.error(f"--ip names port {place.port}, and --port {flags.port}.")
         flags.port = flags.port or place.port

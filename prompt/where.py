@@ -11,7 +11,7 @@ import re
 import socket
 import sys
 import threading
-from typing import Any, Callable, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, List, NamedTuple, Optional, Sequence, Tuple
 
 from prompt.readers import next_of
 from protocol.addresses import is_loopback, is_of_link
@@ -19,6 +19,7 @@ from protocol.looks import safe_text
 
 DEFAULT_PORT = 6020
 LOOKUP_SECONDS = 5.0                # for a name
+OTHERS_MAX = 4                      # addresses of a name beside the first that are tried
 LOOK_AGAIN_SECONDS = 0.1            # whether somebody has lost patience
 BRACKETED = re.compile(r"\[([^\[\]]*)\](?:(:)(.*))?$")
 HOST_NAME = re.compile(r"(?=.{1,253}$)[^\W_]([\w-]{0,62})(\.[^\W_][\w-]{0,62})*\.?$")
@@ -35,6 +36,7 @@ class Place(NamedTuple):
 
     ip: Optional[str]
     port: Optional[int]
+    others: Tuple[str, ...] = ()    # more addresses of the machine of that name
 
 
 def check_ip(text: str) -> Optional[str]:
@@ -77,8 +79,8 @@ def check_port(text: str) -> int:
     return int(text)
 
 
-def check_target(text: str, own_ip: str) -> Tuple[str, int]:
-    """The address that `C` names: `port`, or what `check_place` takes, perhaps with a port behind it.
+def check_targets(text: str, own_ip: str) -> List[Tuple[str, int]]:
+    """The addresses of the machine that `C` names: `port`, or what `check_place` takes, perhaps with a port behind it.
 
     ValueError with a sentence.
     """
@@ -86,12 +88,12 @@ def check_target(text: str, own_ip: str) -> Tuple[str, int]:
     if not 1 <= len(words) <= 2:
         raise ValueError("C needs a port, or an ip and a port: C 10.0.0.7:6020")
     if len(words) == 1 and words[0].isascii() and words[0].isdigit():
-        return own_ip, check_port(words[0])
+        return [(own_ip, check_port(words[0]))]
     place = check_place(words[0])
     if place.port is not None and len(words) == 2:
         raise ValueError("C needs one port: C 10.0.0.7:6020")
     port = check_port(words[1]) if len(words) == 2 else place.port or DEFAULT_PORT
-    return place.ip or own_ip, port
+    return [(ip, port) for ip in (place.ip or own_ip, *place.others)]
 
 
 def check_place(text: str, is_unwanted: Callable[[], Any] = bool) -> Place:
@@ -108,7 +110,8 @@ def check_place(text: str, is_unwanted: Callable[[], Any] = bool) -> Place:
         raise ValueError(f'"{safe_text(host, 60)}" is not an IP address like 10.0.0.7. '
                          "Nor is a machine of that name known here.")
     # Some systems know their own name by 127.0.1.1, where nobody else of this machine is looked for.
-    return Place(check_ip("127.0.0.1" if is_loopback(found[0]) else found[0]), number)
+    first = check_ip("127.0.0.1" if is_loopback(found[0]) else found[0])
+    return Place(first, number, tuple(ip for ip in found[1:OTHERS_MAX + 1] if not is_loopback(ip)))
 
 
 def _parted(text: str) -> Tuple[str, str, str]:
@@ -137,7 +140,7 @@ def look_up(host: str, is_unwanted: Callable[[], Any] = bool, seconds: float = L
         found: Sequence[str] = ()
         try:
             infos = socket.getaddrinfo(host, None, socket.AF_UNSPEC, socket.SOCK_DGRAM, 0, socket.AI_ADDRCONFIG)
-            ips = dict.fromkeys(_ip_of(info[4]) for info in infos)
+            ips = dict.fromkeys(filter(None, (_ip_of(info[4]) for info in infos)))
             found = sorted(ips, key=lambda ip: (is_of_link(ip), ":" in ip))
         except (OSError, UnicodeError):
             pass
@@ -153,6 +156,9 @@ def look_up(host: str, is_unwanted: Callable[[], Any] = bool, seconds: float = L
 
 
 def _ip_of(found: Tuple[Any, ...]) -> str:
-    """What the resolver gave, an address of one link with its interface."""
+    """What the resolver gave, an address of one link with its interface; none where it gave no address of a machine."""
     ip = str(found[0]).partition("%")[0]
-    return f"{ip}%{found[3]}" if is_of_link(ip) and len(found) > 3 else ip
+    try:
+        return check_ip(f"{ip}%{found[3]}" if is_of_link(ip) and len(found) > 3 else ip) or ""
+    except ValueError:
+        return ""

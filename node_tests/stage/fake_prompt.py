@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Sequence
 
 HOME = Path(__file__).resolve().parents[2]
 if str(HOME) not in sys.path:
@@ -20,6 +20,7 @@ import node_client  # noqa: E402
 from node_client import NodeThread  # noqa: E402
 from protocol import facts, results  # noqa: E402
 from protocol.content.shares import Standing  # noqa: E402
+from protocol.fields import Address  # noqa: E402
 from protocol.results import (  # noqa: E402
     ChatReceived,
     DownloadDone,
@@ -167,7 +168,7 @@ class FakePeer:
     def set_mesh(self, on: bool, now: float) -> None:
         self.mesh = on
 
-    def connect_to(self, ip: str, port: int, now: float) -> None:
+    def connect_to(self, ip: str, port: int, now: float, others: Sequence[Address] = ()) -> None:
         if port == 6666:
             text = "Nobody answers at %s:%d; you stay where you are." % (ip, port)
             return self.notify(Outcome("nobody", (ip, port), "", 2, text))

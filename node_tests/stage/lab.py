@@ -70,8 +70,8 @@ class Node:
         self.network.rearm()
         return result
 
-    def start(self, target=None):
-        self.do("start", target or (self.ip, PORT), PORT, self.world.now)
+    def start(self, target=None, others=()):
+        self.do("start", target or (self.ip, PORT), PORT, self.world.now, others)
         assert self.world.run_until(lambda: self.told(Outcome), self.world.now + 10)
         self.scan()
         return self

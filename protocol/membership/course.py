@@ -20,7 +20,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import math
-from typing import Any, Callable, Dict, Optional, Protocol, Tuple
+from typing import Any, Callable, Dict, Optional, Protocol, Sequence, Tuple
 
 from protocol import messages
 from protocol.addresses import shown
@@ -161,13 +161,19 @@ class Course:
 
     # ---- searching
 
-    def start(self, target: Optional[Address], now: float, last: LastNetwork, ruled: Ruled = NO_RULED) -> None:
-        """Join at this address, or find a network; resume the one that it `ruled`, where it is missed."""
+    def start(
+        self, target: Optional[Address], now: float, last: LastNetwork, ruled: Ruled = NO_RULED,
+        others: Sequence[Address] = (),
+    ) -> None:  # fmt: skip
+        """Join at this address, or find a network; resume the one that it `ruled`, where it is missed.
+
+        `others`: more addresses of the machine at `target`.
+        """
         self._forget_network()
         self._prober.hearsay.begin_anew()
         self._search = Search(
             self._prober, self._rng, self._view.node_id, self._network.address, self._owner.own_addresses(),
-            target, self._speaker.search_port, now, last, Resuming(ruled),
+            target, self._speaker.search_port, now, last, Resuming(ruled), others,
         )  # fmt: skip
         self._set_state(State.SEARCHING, self._search)
         self._act_on(self._search.on_timer(now), now)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import random
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Dict, Optional, Sequence
 
 from protocol import messages
 from protocol.credit import Credit
@@ -211,21 +211,29 @@ class Membership:
         last: LastNetwork = NO_LAST_NETWORK,
         past: Past = NO_PAST,
         ruled: Ruled = NO_RULED,
+        others: Sequence[Address] = (),
     ) -> None:
         """Join at this address, or find a network (`last` helps with that); the owner hears on_outcome.
 
-        `past`: who this node was before; it is remembered by the next start without one. `ruled`: what it ruled.
+        `others`: more addresses of that machine. `past`: who this node was before; it is remembered by the next start
+        without one. `ruled`: what it ruled.
         """
         if self.state not in (State.IDLE, State.LEFT):
             raise ValueError("leave the present network first")
         if past != NO_PAST:
             self._claimant.remember(past)
         self.search_port = search_port
-        self._course.start(target, now, last, ruled)
+        self._course.start(target, now, last, ruled, others)
 
-    def look_at(self, address: Address, now: float, done: Callable[[Optional[Answer]], None]) -> None:
-        """Is there a supernode, or a member who names one? done(what it answers, or None) within 1.5 s."""
-        self._looks.look_at(address, now, done)
+    def look_at(
+        self, address: Address, now: float, done: Callable[[Address, Optional[Answer]], None],
+        others: Sequence[Address] = (),
+    ) -> None:  # fmt: skip
+        """Is there a supernode, or a member who names one? done(where, what it answers, or None) within 1.5 s.
+
+        `others`: more addresses of that machine.
+        """
+        self._looks.look_at(address, now, done, others)
 
     def cross_to(self, address: Address, now: float, done: Callable[[str, float], None]) -> None:
         """Try the network there, and stay in this one; done(why not, the time), or done("", the time): `cross_over`."""

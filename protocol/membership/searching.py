@@ -21,6 +21,7 @@ knows it: the network whose supernode was there is joined where it is now; any o
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import math
 import random
@@ -35,6 +36,8 @@ from protocol.membership.resuming import NO_RULED, Resuming
 from protocol.membership.sweep import Sweep, lans_of
 from protocol.messages import NO_NETWORK, NOWHERE, ROLE_ALONE, ROLE_MEMBER, ROLE_SUPERNODE, Answer
 
+OTHER_INTERVAL = 0.25  # seconds from one address of the machine that a person named to its next (RFC 8305 §8)
+OTHERS_MAX = 4  # of these: more than have their turn in a search
 QUERY_INTERVAL = 0.5  # seconds between the rounds
 ROUNDS = 3  # queries: who missed an answer for one lost datagram would rule beside the one that is there
 SEARCH_TIME = ROUNDS * QUERY_INTERVAL  # seconds
@@ -118,7 +121,9 @@ class Search:
         now: float,
         last: LastNetwork = NO_LAST_NETWORK,
         resuming: Optional[Resuming] = None,
+        others: Sequence[Address] = (),
     ) -> None:
+        """`others`: more addresses of the machine at `target`; the one that answers first is it."""
         self.last = last
         self.resuming = resuming or Resuming(NO_RULED)
         self.target = target
@@ -131,6 +136,9 @@ class Search:
         self._own_address = own_address
         self._own_ips = [LOOPBACK, *own_ips]
         self._port = port
+        self._others = list(others[:OTHERS_MAX])  # that were not asked yet
+        self._expected: List[Address] = [(ip, port) for ip in self._own_ips] if target is None else [target]
+        self._next_other = now + OTHER_INTERVAL if others else math.inf
         self._sweep: Optional[Sweep] = None  # of the neighbours, one by one
         self._lans = lans_of(own_address[0], own_ips) if target is None else []
         self._next_round = now
@@ -155,7 +163,7 @@ class Search:
         if self._candidate:
             return self._candidate_at
         sweep_at = math.inf if self._sweep is None else self._sweep.next_deadline()
-        return min(self._next_round, self._ends_at, sweep_at)
+        return min(self._next_round, self._next_other, self._ends_at, sweep_at)
 
     def has_moved(self, place: Address) -> bool:
         """Was the network found here, and not at the address that was given?"""
@@ -181,6 +189,8 @@ class Search:
             if self.target is not None or self._is_last_round:
                 return Nobody()
             self._ask_once_more(now)
+        elif now >= self._next_other:
+            self._ask_other(now)
         elif now >= self._next_round:
             self._ask_all(now)
         self._ask_neighbours(now)
@@ -245,7 +255,7 @@ class Search:
             self._prober.broadcast(self._port, Ask.SEARCH, now)
             if self._is_last_round:
                 self._broadcast_behind(Ask.SEARCH, (NOWHERE[0], self._port), now)
-        for place in self._expected():
+        for place in self._expected:
             if place != self._own_address:
                 self._prober.ask_freely(place, Ask.SEARCH, now)
         is_here = self.target is None or self._is_here(self.target)
@@ -256,8 +266,17 @@ class Search:
         if self.target is not None and self._rounds > 1 and not self._is_answered:
             self._ask_beyond(self.target, is_here, now)
 
-    def _expected(self) -> List[Address]:
-        return [self.target] if self.target is not None else [(ip, self._port) for ip in self._own_ips]
+    def _ask_other(self, now: float) -> None:
+        """The addresses of one machine are asked one after the other, until one answers (RFC 8305 §5)."""
+        other = self._others.pop(0)
+        self._next_other = now + OTHER_INTERVAL if self._others else math.inf
+        self._expected.append(other)
+        self._prober.ask_freely(other, Ask.SEARCH, now)
+
+    def _settle_on(self, address: Address) -> None:
+        """It leads to the machine that was named."""
+        self.target = address
+        self._expected, self._others, self._next_other = [address], [], math.inf
 
     def _ask_behind(self, place: Address, now: float) -> None:
         """Something mute may have the port: ask the nodes behind it that are of the network known by it."""
@@ -272,7 +291,7 @@ class Search:
 
     def _ask_last(self, purpose: Ask, now: float, about: Optional[Address] = None) -> None:
         for place in self.last.places:
-            if not self._is_own(place) and place not in self._expected():
+            if not self._is_own(place) and place not in self._expected:
                 self._prober.ask_hinted(place, purpose, self._own_ips, now, about)
 
     def _ask_beyond(self, target: Address, is_here: bool, now: float) -> None:
@@ -300,6 +319,8 @@ class Search:
             return
         if purpose is Ask.BEYOND and address == self._named:
             purpose = Ask.SEARCH  # the address leads there, whatever it was that was asked
+        if self.target is not None and purpose is Ask.SEARCH and address in self._expected:
+            self._settle_on(address)
         if answer.role == ROLE_SUPERNODE:
             self._on_supernode(address, answer, purpose, now)
         elif answer.role == ROLE_MEMBER:
@@ -352,16 +373,40 @@ class Search:
             self._candidate_at = now if is_near else now + LAN_GRACE
 
 
+@dataclasses.dataclass(eq=False)
+class _Look:
+    """At one machine, by one address or several."""
+
+    ends_at: float
+    asked: List[Address]
+    others: List[Address]
+    next_other: float
+    done: Callable[[Address, Optional[Answer]], None]
+
+    def next_deadline(self) -> float:
+        return min(self.ends_at, self.next_other if self.others else math.inf)
+
+
 class Looks:
-    """Looks at single places, for a person who may go there."""
+    """Looks at single machines, for a person who may go there."""
 
     def __init__(self, prober: Prober) -> None:
         self._prober = prober
-        self._waiting: List[Tuple[float, Address, Callable[[Optional[Answer]], None]]] = []
+        self._waiting: List[_Look] = []
 
-    def look_at(self, address: Address, now: float, done: Callable[[Optional[Answer]], None]) -> None:
-        """Is there a supernode, or a member who names one? done(what it answers, or None) within SEARCH_TIME."""
-        self._waiting.append((now + SEARCH_TIME, address, done))
+    def look_at(
+        self, address: Address, now: float, done: Callable[[Address, Optional[Answer]], None],
+        others: Sequence[Address] = (),
+    ) -> None:  # fmt: skip
+        """Is there a supernode, or a member who names one? done(where, what it answers, or None) within SEARCH_TIME.
+
+        `others`: more addresses of that machine, each asked a while after the one before.
+        """
+        look = _Look(now + SEARCH_TIME, [address], list(others[:OTHERS_MAX]), now + OTHER_INTERVAL, done)
+        self._waiting.append(look)
+        self._ask(address, now)
+
+    def _ask(self, address: Address, now: float) -> None:
         for _ in range(2):  # one may be lost
             self._prober.ask_freely(address, Purpose.LOOK, now)
 
@@ -371,17 +416,21 @@ class Looks:
 
     def on_answer(self, address: Address, answer: Answer) -> None:
         if answer.role != ROLE_ALONE:
-            self._end([look for look in self._waiting if look[1] == address], answer)
+            self._end([look for look in self._waiting if address in look.asked], address, answer)
 
     def on_timer(self, now: float) -> None:
-        self._end([look for look in self._waiting if look[0] <= now], None)
+        for look in self._waiting:
+            if look.others and look.next_other <= now:
+                look.next_other = now + OTHER_INTERVAL
+                look.asked.append(look.others.pop(0))
+                self._ask(look.asked[-1], now)
+        for look in [look for look in self._waiting if look.ends_at <= now]:
+            self._end([look], look.asked[0], None)
 
     def next_deadline(self) -> float:
-        return min((look[0] for look in self._waiting), default=math.inf)
+        return min((look.next_deadline() for look in self._waiting), default=math.inf)
 
-    def _end(
-        self, looks: List[Tuple[float, Address, Callable[[Optional[Answer]], None]]], answer: Optional[Answer]
-    ) -> None:
+    def _end(self, looks: List[_Look], address: Address, answer: Optional[Answer]) -> None:
         for look in looks:
             self._waiting.remove(look)
-            look[2](answer)
+            look.done(address, answer)
