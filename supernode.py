@@ -40,10 +40,11 @@ from protocol.ruling.reaching import Reaching
 from protocol.ruling.reception import Reception
 from protocol.ruling.register import Line, Register
 from protocol.ruling.rivals import Rivals
-from protocol.ruling.succession import successor_of
+from protocol.ruling.succession import better_one, successor_of
 from protocol.ruling.whispering import Whispering
 from protocol.ruling.witnesses import Witnesses
 
+YIELDS_AFTER, YIELDS_UNTIL = 9.0, 40.0  # seconds from taking office: who has not come back by then may be unable to
 HANDOVER_TIME = 2.0  # seconds for the last messages to be delivered
 
 _Handler = Callable[[Line, Any, float], None]
@@ -107,6 +108,7 @@ class Supernode:
         self._lone_handlers = self._strangers_say()
         self._dropped = 0
         self._next_tick = now + TICK
+        self._began = now
         self._successor: Optional[Address] = None  # where this one's members are sent when it no longer rules
         self._done: Optional[Callable[[], None]] = None
         self._leaving: Set[int] = set()  # links on which the last messages are on their way
@@ -250,6 +252,8 @@ class Supernode:
             self._look_at_members(now)
             self.neighbours.ask_back(now)
             self.neighbours.ask_neighbours(now)
+            if YIELDS_AFTER <= now - self._began <= YIELDS_UNTIL and self._yield_to_who_reaches_more(now):
+                return
         if now >= self.rivals.next_deadline():
             self.rivals.heal(now)
         if now >= self.register.next_deadline():
@@ -369,6 +373,19 @@ class Supernode:
                 self.register.broadcast(messages.Handover(self.term + 1, successor.node_id, self._opening))
             self._end(successor.entry.place if successor is not None else None, now)
         self._check_leaving(now)
+
+    def _yield_to_who_reaches_more(self, now: float) -> bool:
+        """As in a planned leave, but this node stays a member: its own peer follows as to a part of the network."""
+        away = [line.entry.place for line in self.register.lines() if line.link is None]
+        successor = better_one(self.register, self.introducing, [*away, *self.witnesses.lost_places], now)
+        own = self.register.own
+        if successor is None or own is None:
+            return False
+        self._flush(now)
+        self.register.broadcast(messages.Handover(self.term + 1, successor.node_id, self._opening))
+        self.register.send(own, messages.Moved(self.term + 1, successor.entry.place, successor.node_id))
+        self._end(successor.entry.place, now)
+        return True
 
     def _step_down(self, address: Address, winner: Answer, now: float) -> None:
         """Go over to another supernode of this network, with all members."""

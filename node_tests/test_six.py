@@ -20,7 +20,7 @@ from protocol.hearsay import Hearsay
 from protocol.membership.searching import OTHER_INTERVAL, OTHERS_MAX, ROUNDS, Nobody, Search
 from protocol.messages import MemberEntry
 from protocol.results import ChatReceived, DownloadDone, Notice, Outcome, SupernodeChanged
-from protocol.ruling.succession import successor_of
+from protocol.ruling.succession import better_one, successor_of
 from protocol.transport.flight import Batch
 from sockets import border, groups
 from sockets.arguments import resolved
@@ -229,8 +229,8 @@ class Member:
 class Members:
     """A register and the places that its members told."""
 
-    def __init__(self, *lines):
-        self._lines = lines
+    def __init__(self, *lines, own=None):
+        self._lines, self.own = lines, own
 
     def lines(self):
         return list(self._lines)
@@ -239,7 +239,8 @@ class Members:
         return list(self._lines)
 
     def places_of(self, node_id):
-        return tuple((ip, 6020) for line in self._lines if line.node_id == node_id for ip in line.told)
+        lines = [line for line in (*self._lines, self.own) if line is not None and line.node_id == node_id]
+        return tuple((ip, 6020) for line in lines[:1] for ip in line.told)
 
 
 FOUR, SIX = Member("four", "10.0.0.4", "10.0.0.4"), Member("six", "fd00::6", "fd00::6")
@@ -264,6 +265,25 @@ def test_who_rules_next_is_the_first_that_most_can_reach(lines, successor):
     members = Members(*lines)
     expected = successor or (lines[0] if lines else None)
     assert successor_of(members, members, 0.0) is expected
+
+
+@pytest.mark.parametrize(
+    ("own", "lost", "lines", "found"),
+    [
+        (FOUR, ["fd00::6"], [FOUR, BOTH], BOTH),
+        (FOUR, ["10.0.0.6"], [BOTH], None),
+        (FOUR, [], [BOTH], None),
+        (FOUR, ["fd00::6"], [SIX], None),  # would lose those whom this one has
+        (SIX, ["10.0.0.6"], [FOUR, BOTH], BOTH),
+        (BOTH, ["10.0.0.6", "fd00::6"], [BOTH], None),
+        (FOUR, ["127.0.0.1"], [BOTH], None),
+        (EARLIER, ["fd00::6"], [BOTH], None),  # what it has itself, it has not told yet
+        (None, ["fd00::6"], [BOTH], None),
+    ],
+)
+def test_who_rules_instead_reaches_all_that_this_one_does_and_the_family_of_the_lost(own, lost, lines, found):
+    members = Members(*lines, own=own)
+    assert better_one(members, members, [(ip, 6020) for ip in lost], 0.0) is found
 
 
 # ---- whole nodes
@@ -357,6 +377,28 @@ def test_members_of_one_family_each_have_what_the_other_has_by_way_of_a_supernod
     four.do("say", "hello", lab.world.now)
     lab.run(1)
     assert [event.text for event in six.told(ChatReceived)] == ["hello"]
+    lab.close()
+
+
+@pytest.mark.parametrize("has_both", [True, False])
+def test_one_who_has_both_families_rules_instead_of_one_who_lost_those_of_the_other(tmp_path, has_both):
+    lab = Lab(tmp_path, seed=4)
+    ana = lab.node("ana", ip="10.0.0.1", also=["fd00::1"])
+    bo = lab.node("bo", ip="10.0.0.2")
+    cy = lab.node("cy", ip="10.0.0.3", also=["fd00::3"] if has_both else [])
+    six = lab.node("six", ip="fd00::4")
+    lab.world.cut([bo.ip] if has_both else [bo.ip, cy.ip], [six.ip])
+    lab.run(3)
+    ana.kill()
+    lab.run(70)
+    ruler = "cy" if has_both else "bo"
+    assert [node.supernode_label() for node in (bo, cy)] == [ruler] * 2
+    assert six.supernode_label() == (ruler if has_both else "six")
+    assert {event.new_label for event in bo.told(SupernodeChanged)} == {"bo", ruler}
+    if has_both:
+        six.do("say", "hello", lab.world.now)
+        lab.run(1)
+        assert [event.text for event in bo.told(ChatReceived)] == ["hello"]
     lab.close()
 
 

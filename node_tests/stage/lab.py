@@ -23,7 +23,7 @@ MIB = 1 << 20
 class Node:
     """One node with its library, its scanner and its person's screen."""
 
-    def __init__(self, lab, name, number, mesh=True, disk_delay=0.0002, port=PORT, rng=None, ip=None, **how):
+    def __init__(self, lab, name, number, mesh=True, disk_delay=0.0002, port=PORT, rng=None, ip=None, also=(), **how):
         self.lab, self.world, self.name = lab, lab.world, name
         self.ip, self.port = ip or "10.0.0.%d" % number, port
         self.folder = str(lab.path / name)
@@ -39,7 +39,7 @@ class Node:
         rng = rng or random.Random(number * 1000 + lab.seed)
         self.peer = Peer(
             self.network, self.library, Preparing(self.library), self.disk, rng, self.notify, Supernode, name,
-            scanner=self.scanner, own_addresses=lambda: [self.ip], mesh=mesh, **how,
+            scanner=self.scanner, own_addresses=lambda: [self.ip, *also], mesh=mesh, **how,
         )  # fmt: skip
         self.world.attach(self.network, self.peer)
 

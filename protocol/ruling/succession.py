@@ -1,6 +1,8 @@
-"""Who rules next, when the supernode leaves: the first member that all others can reach.
+"""Who rules next, when the supernode leaves or reaches too few: the first member that all others can reach.
 
-Where some machines have IPv4 alone and others IPv6 alone, only one with both reaches all of them. Its families are
+Where some machines have IPv4 alone and others IPv6 alone, only one with both reaches all of them. When it has died,
+who is next in the join order rules, and the others found a network of their own which that one never hears: then one
+that hears both is to rule instead. Its families are
 those of the addresses that it told (`protocol/ruling/introducing.py`), and of that from which it is seen here; a member
 of an earlier program tells none. Pure.
 """
@@ -8,9 +10,10 @@ of an earlier program tells none. Pure.
 from __future__ import annotations
 
 import collections
-from typing import Counter, FrozenSet, Optional
+from typing import Counter, FrozenSet, Iterable, Optional
 
 from protocol.addresses import is_loopback
+from protocol.fields import Address
 from protocol.ruling.introducing import Introducing
 from protocol.ruling.register import Line, Register
 
@@ -27,6 +30,19 @@ def successor_of(register: Register, introducing: Introducing, now: float) -> Op
     return min(candidates, key=lambda line: _cut_off(_families_of(line, introducing), here), default=None)
 
 
+def better_one(register: Register, introducing: Introducing, missed: Iterable[Address], now: float) -> Optional[Line]:
+    """Who reaches all that this machine does, and those missed of a family that it has not; None: nobody is better."""
+    own = _told_families(introducing.places_of(register.own.node_id) if register.own is not None else ())
+    wanted = own | _told_families(missed)
+    if not own or wanted == own:
+        return None
+    return next((line for line in register.alive(now) if wanted <= _families_of(line, introducing)), None)
+
+
+def _told_families(places: Iterable[Address]) -> Families:
+    return frozenset(":" in ip for ip, _ in places if not is_loopback(ip))
+
+
 def _cut_off(families: Families, here: Counter[Families]) -> int:
     return sum(count for others, count in here.items() if not families & others)
 
@@ -35,4 +51,4 @@ def _families_of(line: Line, introducing: Introducing) -> Families:
     seen = line.entry.place
     if is_loopback(seen[0]):
         return BOTH  # of this very machine
-    return frozenset(":" in ip for ip, _ in (seen, *introducing.places_of(line.node_id)))
+    return _told_families((seen, *introducing.places_of(line.node_id)))
