@@ -6,10 +6,11 @@ Every message of a member comes over that member's own link: what it says about 
 Here is the role's table of contents: each message and each alarm, and the desk that sees to it. The desks are in
 `protocol/ruling`, chat's order is in `protocol/membership/chat.py`; each owns its state, and none knows this class.
 
-A supernode ends in one of three ways: `hand_over` (the person quits), going over to another supernode of its network,
-met after a partition or after it had slept (which of the two goes: `protocol/ruling/rivals.py`), or, if nobody ever
-joined it, when its peer has been taken in by another network that it met at its port (`on_better`). While it is not
-sure that it still rules, it holds its tongue.
+A supernode ends in one of four ways: `hand_over` (the person quits), going over to another supernode of its network,
+met after a partition or after it had slept (which of the two goes: `protocol/ruling/rivals.py`), for a member that
+reaches those whom it cannot (`protocol/ruling/succession.py`), or, if nobody ever joined it, when its peer has been
+taken in by another network that it met at its port (`on_better`). While it is not sure that it still rules, it holds
+its tongue.
 """
 
 from __future__ import annotations

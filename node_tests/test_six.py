@@ -25,6 +25,7 @@ from protocol.transport.flight import Batch
 from sockets import border, groups
 from sockets.arguments import resolved
 from sockets.border import Border, index_of, socket_at
+from sockets.door import Door
 from sockets.udp import Datagrams, RdtError
 
 
@@ -134,7 +135,7 @@ def test_a_port_that_one_family_has_is_taken_for_both():
 def test_an_address_that_a_caller_of_the_transport_names_is_as_its_packets_will_have_it():
     number, name = socket.if_nameindex()[0]
     for said in (f"fe80::1%{number}", f"FE80::1%{name}"):
-        assert resolved((said, 6020)) == (f"fe80::1%{name}", 6020)
+        assert resolved((said, 6020)) == (f"fe80::1%{border.name_of(number)}", 6020)
     assert resolved(("::ffff:127.0.0.1", 6020)) == resolved(("127.0.0.1", 6020)) == ("127.0.0.1", 6020)
 
 
@@ -171,6 +172,23 @@ def test_interfaces_are_looked_at_once_a_second(monkeypatch):
     for now[0] in (50.0, 50.5, 50.9, 51.0, 51.5):
         groups.links()
     assert looks == [50.0, 51.0]
+
+
+@needs_both
+def test_at_each_search_the_groups_are_joined_anew_at_the_door_too(monkeypatch):
+    joined, listener = [], argparse.Namespace()
+    monkeypatch.setattr(groups, "join", lambda sock: joined.append(sock.getsockname()[1]))
+    with contextlib.closing(Datagrams("", 0)) as here:
+        port = here.address[1]
+    watch = argparse.Namespace(add=lambda fileno: None, drop=lambda fileno: None)
+    door = Door("", watch, listener)
+    door.join_groups()
+    door.hold(port, 0.0)
+    door.turn(0.0, [])
+    del joined[:]
+    door.join_groups()
+    door.close()
+    assert joined == [port]
 
 
 def test_an_interface_is_known_by_name_and_number():
