@@ -109,7 +109,7 @@ class Supernode:
         self._lone_handlers = self._strangers_say()
         self._dropped = 0
         self._next_tick = now + TICK
-        self._began = now
+        self._began, self._seen_by_six = now, seat.seen_by_six
         self._successor: Optional[Address] = None  # where this one's members are sent when it no longer rules
         self._done: Optional[Callable[[], None]] = None
         self._leaving: Set[int] = set()  # links on which the last messages are on their way
@@ -377,8 +377,7 @@ class Supernode:
 
     def _yield_to_who_reaches_more(self, now: float) -> bool:
         """As in a planned leave, but this node stays a member: its own peer follows as to a part of the network."""
-        away = [line.entry.place for line in self.register.lines() if line.link is None]
-        successor = better_one(self.register, self.introducing, [*away, *self.witnesses.lost_places], now)
+        successor = better_one(self.register, self.introducing, self._seen_by_six, now)
         own = self.register.own
         if successor is None or own is None:
             return False

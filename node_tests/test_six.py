@@ -286,22 +286,29 @@ def test_who_rules_next_is_the_first_that_most_can_reach(lines, successor):
 
 
 @pytest.mark.parametrize(
-    ("own", "lost", "lines", "found"),
+    ("own", "away", "lines", "found"),
     [
         (FOUR, ["fd00::6"], [FOUR, BOTH], BOTH),
+        (FOUR, ["10.0.0.6", "2001:db8::6"], [FOUR, BOTH], BOTH),
         (FOUR, ["10.0.0.6"], [BOTH], None),
         (FOUR, [], [BOTH], None),
+        (FOUR, [None], [BOTH], None),  # nobody knows where it was
         (FOUR, ["fd00::6"], [SIX], None),  # would lose those whom this one has
         (SIX, ["10.0.0.6"], [FOUR, BOTH], BOTH),
         (BOTH, ["10.0.0.6", "fd00::6"], [BOTH], None),
-        (FOUR, ["127.0.0.1"], [BOTH], None),
         (EARLIER, ["fd00::6"], [BOTH], None),  # what it has itself, it has not told yet
         (None, ["fd00::6"], [BOTH], None),
     ],
 )
-def test_who_rules_instead_reaches_all_that_this_one_does_and_the_family_of_the_lost(own, lost, lines, found):
-    members = Members(*lines, own=own)
-    assert better_one(members, members, [(ip, 6020) for ip in lost], 0.0) is found
+def test_who_rules_instead_reaches_all_that_this_one_does_and_the_family_of_the_missed(own, away, lines, found):
+    missed = [Member(f"away{number}", "0.0.0.0") for number in range(len(away))]
+    for line in missed:
+        line.link = None
+    members = Members(*missed, *lines, own=own)
+    seen_by_six = {line.node_id: ":" in ip for line, ip in zip(missed, away) if ip}
+    seen_by_six["both"] = True  # is here
+    members.alive = lambda now: lines
+    assert better_one(members, members, seen_by_six, 0.0) is found
 
 
 # ---- whole nodes
@@ -404,7 +411,7 @@ def test_one_who_has_both_families_rules_instead_of_one_who_lost_those_of_the_ot
     ana = lab.node("ana", ip="10.0.0.1", also=["fd00::1"])
     bo = lab.node("bo", ip="10.0.0.2")
     cy = lab.node("cy", ip="10.0.0.3", also=["fd00::3"] if has_both else [])
-    six = lab.node("six", ip="fd00::4")
+    six = lab.node("six", ip="2001:db8:1:1::4")  # where nobody may send on the word of a roster
     lab.world.cut([bo.ip] if has_both else [bo.ip, cy.ip], [six.ip])
     lab.run(3)
     ana.kill()

@@ -5,7 +5,8 @@ For the rooms of membership and ruling, and for `peer.py` and `supernode.py`, wh
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Optional, Protocol, Sequence, Tuple
+from types import MappingProxyType
+from typing import Any, Mapping, NamedTuple, Optional, Protocol, Sequence, Tuple
 
 from protocol.fields import Address
 from protocol.messages import Bearer, Chat, FormerBearer, Heirloom, MemberEntry
@@ -30,6 +31,7 @@ class Seat(NamedTuple):
     shut: Tuple[bytes, ...] = ()  # of a network that is resumed: those whom others could not reach
     lans: Tuple[str, ...] = ()  # own addresses; while it is alone, it asks the neighbours there one by one
     is_resumed: bool = False  # this node ruled it in an earlier run
+    seen_by_six: Mapping[bytes, bool] = MappingProxyType({})  # did the last supernode see them by IPv6, or by IPv4
 
 
 class Owner(Protocol):

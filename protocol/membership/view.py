@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from typing import AbstractSet, Any, Callable, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import AbstractSet, Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from protocol import messages
 from protocol.addresses import is_loopback, is_of_link, may_contact, seen_from
@@ -171,7 +171,7 @@ class View:
         return Seat(
             self.network_id, self.secret, term, self.node_id, self._lines_for_seat(mesh), tuple(recent_chat),
             tuple(self.known_supernodes), tuple(self.lost_places), search_port, self.heirlooms.all(), bearers,
-            tuple(self.names.former(now)), self.awaited,
+            tuple(self.names.former(now)), self.awaited, seen_by_six=self._seen_by_six(),
         )  # fmt: skip
 
     @property
@@ -193,6 +193,10 @@ class View:
             return NO_RULED
         shut = (entry.node_id for entry in self.roster if entry.order >= SHUT_ORDER)
         return Ruled(self.network_id, self.secret, self.term, tuple(itertools.islice(shut, SHUT_KEPT)))
+
+    def _seen_by_six(self) -> Dict[bytes, bool]:
+        """By IPv6, or IPv4: whatever may be sent there. The supernode itself is seen by nobody."""
+        return {entry.node_id: ":" in entry.place[0] for entry in self.roster if entry.place != NOWHERE}
 
     def _lines_for_seat(self, mesh: bool) -> Tuple[MemberEntry, ...]:
         """The roster as this node sees it: addresses of its own view, the others not back yet."""
