@@ -6,7 +6,7 @@ datagrams a minute until something comes back that only who received there can k
 cookie (RFC 9000 §21.5; THREATS: F11). Everything that dials or probes asks here first; what a person typed, and what is
 sent back along the way it came and paid for by as many bytes (`protocol/credit.py`), does not. Of the three, some may
 be kept for who needs them more. Members that the supernode introduces to each other knock at each place with ten small
-ones (`protocol/membership/knocking.py`), which are counted apart.
+ones (`protocol/membership/knocking.py`), which are counted apart, and so are the two by which one is tried.
 
     hearsay.may_send(address, now)     one datagram: is it allowed? If so, it is counted
     hearsay.may_dial(address, now)     how many first packets of a handshake are allowed; they are counted at once
@@ -29,6 +29,7 @@ KEPT = 1  # of these three, for what a person wants, for a look at the last mome
 HOST_UNANSWERED_MAX = 30  # to all ports of one host: a liar may name them all; ten nodes behind one NAT may be silent
 KNOCKS_MAX = 10  # of under 100 bytes each, to one address in a minute: both sides of a router must have sent some
 HOST_KNOCKS_MAX = 30  # to all ports of one host, for several may be behind one router
+TRIES_MAX = 2  # of 17 bytes, to one address in a minute: can others reach it? (protocol/membership/reachable.py)
 MINUTE = 61.0  # seconds; one more, for what leaves or arrives late
 DIAL_TIME = 2.0  # seconds in which the first packets of a handshake leave (1.25: FEW_ASK_INTERVALS; and a late timer)
 PROVEN_TIME = 600.0  # seconds after an answer in which an address is no hearsay

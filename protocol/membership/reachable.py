@@ -14,7 +14,7 @@ from typing import Callable, List, Optional, Sequence, Tuple
 
 from protocol.addresses import is_loopback, is_of_one_host, may_contact
 from protocol.fields import Address
-from protocol.hearsay import KEPT, MINUTE
+from protocol.hearsay import HOST_UNANSWERED_MAX, MINUTE, TRIES_MAX, Hearsay
 from protocol.membership.contracts import Speaker
 from protocol.membership.view import Means
 from protocol.messages import NOWHERE, Reach, Reached, ReachWanted, Tried, TryReach, Unasked, encode
@@ -22,7 +22,6 @@ from protocol.rates import Bucket
 from protocol.results import NatKind
 from protocol.results import Reach as Known
 
-SENDS = 2  # datagrams of a try, 13 bytes behind their prefix: one may be lost
 SEND_INTERVAL = 0.3  # seconds
 TRIES_PER_SECOND, TRIES_BURST = 1.0, 16.0  # for others, by a member; who rules tries its own members, and paces itself
 OUTSIDE_PER_MINUTE = 8.0  # tries at addresses that are not near: who names them may lie
@@ -39,11 +38,13 @@ class Reachable:
         self._network, _, self._prober, self._view = means
         self._speaker = speaker
         self._own_ips = own_ips
+        self._allowed = Hearsay(TRIES_MAX, HOST_UNANSWERED_MAX)
         self._tries = Bucket(TRIES_PER_SECOND, TRIES_BURST, 0.0)
         self._outside = Bucket(OUTSIDE_PER_MINUTE / MINUTE, OUTSIDE_PER_MINUTE, 0.0)
         self._told = Bucket(TOLD_PER_SECOND, TOLD_BURST, 0.0)
         self._again: List[Tuple[float, Address, bytes]] = []  # what is sent once more, and when
         self._ask_at = math.inf
+        self._last_nonce = b""
         self._seen = NOWHERE  # where the supernode sees this node
 
     # ---- this node
@@ -61,6 +62,9 @@ class Reachable:
 
     def on_unasked(self, unasked: Unasked, now: float) -> None:
         """Something has come in that nobody here asked for; whether it was a try, the supernode knows."""
+        if unasked.nonce == self._last_nonce:
+            return  # it is sent twice
+        self._last_nonce = unasked.nonce
         if self._told.take(now):
             self._speaker.send_to_supernode(Reached(unasked.nonce))
         else:
@@ -93,7 +97,7 @@ class Reachable:
             self.dropped += 1
             return
         self._speaker.send_to_supernode(Tried(message.nonce))
-        self._again += [(now + count * SEND_INTERVAL, place, message.nonce) for count in range(1, SENDS)]
+        self._again += [(now + count * SEND_INTERVAL, place, message.nonce) for count in range(1, TRIES_MAX)]
 
     def _may_try(self, place: Address, now: float) -> bool:
         if self._view.is_ruler:
@@ -104,7 +108,7 @@ class Reachable:
 
     def _send(self, place: Address, nonce: bytes, now: float) -> bool:
         """One datagram, if so many may still go there."""
-        may_send = self._prober.hearsay.may_send(place, now, keep=KEPT)
+        may_send = self._prober.hearsay.is_proven(place, now) or self._allowed.may_send(place, now)
         if may_send:
             self._network.send_fresh(place, encode(Unasked(nonce)))
         return may_send

@@ -61,7 +61,9 @@ class Reaching:
 
     def on_tried(self, line: Line, message: Tried, now: float) -> None:
         trial = self._trials.get(message.nonce)
-        if trial is None or trial.by != line.node_id or trial.is_sent:
+        if trial is None:
+            return  # it was reached before this came
+        if trial.by != line.node_id or trial.is_sent:
             self.dropped += 1
             return
         self._trials[message.nonce] = trial._replace(until=now + TRY_TIME, is_sent=True)
