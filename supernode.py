@@ -32,6 +32,7 @@ from protocol.membership.queries import HINT_INTERVAL, Prober
 from protocol.messages import GONE, NOWHERE, Answer
 from protocol.network import Network
 from protocol.ruling.alarm import TICK, Alarm
+from protocol.ruling.bridging import is_bridge
 from protocol.ruling.catalogue import Catalogue
 from protocol.ruling.doubt import Doubt
 from protocol.ruling.introducing import Introducing
@@ -142,6 +143,7 @@ class Supernode:
             messages.ReachWanted: self.reaching.on_wanted,
             messages.Tried: self.reaching.on_tried,
             messages.Reached: self.reaching.on_reached,
+            messages.Beyond: self._on_beyond,
         }
 
     def _members_say_again(self) -> Dict[Any, _Handler]:
@@ -376,16 +378,30 @@ class Supernode:
         self._check_leaving(now)
 
     def _yield_to_who_reaches_more(self, now: float) -> bool:
-        """As in a planned leave, but this node stays a member: its own peer follows as to a part of the network."""
+        """Does another one rule from now on, whom also those reach that this node misses?"""
         successor = better_one(self.register, self.introducing, self._seen_by_six, now)
-        own = self.register.own
-        if successor is None or own is None:
+        if successor is None or self.register.own is None:
             return False
-        self._flush(now)
-        self.register.broadcast(messages.Handover(self.term + 1, successor.node_id, self._opening))
-        self.register.send(own, messages.Moved(self.term + 1, successor.entry.place, successor.node_id))
-        self._end(successor.entry.place, now)
+        self._yield_to(successor, now)
         return True
+
+    def _on_beyond(self, line: Line, message: messages.Beyond, now: float) -> None:
+        """Somebody does not get here whom this member could take in: then it is to rule."""
+        own, told = self.register.own, self.introducing.places_of
+        if own is None or line.is_own or line.is_guest or not self.register.may_ask(line, now):
+            return
+        if self.reaching.is_open(line.node_id) and is_bridge(told(own.node_id), told(line.node_id), message.place):
+            self._yield_to(line, now)
+
+    def _yield_to(self, successor: Line, now: float) -> None:
+        """As in a planned leave, but this node stays a member: its own peer follows as to a part of the network."""
+        self._flush(now)
+        self.register.broadcast(messages.Handover(self.term + 1, successor.node_id, self._opening), self.register.own)
+        assert self.register.own is not None
+        self.register.send(
+            self.register.own, messages.Moved(self.term + 1, successor.entry.place, successor.node_id)
+        )
+        self._end(successor.entry.place, now)
 
     def _step_down(self, address: Address, winner: Answer, now: float) -> None:
         """Go over to another supernode of this network, with all members."""

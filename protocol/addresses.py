@@ -71,6 +71,12 @@ def is_of_one_host(address: Address) -> bool:
     return ip.packed[3] != 255  # most likely a broadcast address
 
 
+def lan_of(ip: str) -> str:
+    """The LAN of an address: its /24; of IPv6, its /64."""
+    parsed = ipaddress.ip_address(ip)
+    return str(ipaddress.ip_network((ip, 24 if parsed.version == 4 else 64), strict=False))
+
+
 def is_private(ip: str) -> bool:
     """An address that leads to another host in each house; `ip` is one."""
     parsed = ipaddress.ip_address(ip)

@@ -526,6 +526,13 @@ class Reach(NamedTuple):
     seen: Place  # where the supernode sees the member; NOWHERE: it is the supernode
 
 
+@_message(91)
+class Beyond(NamedTuple):
+    """A member to the supernode: somebody there looks for this network, reaches me, and does not get to you."""
+
+    place: Place
+
+
 @_message(27)
 class Heirs(NamedTuple):
     """The supernode to its members: its own heirloom, and those that it has of earlier rulers."""

@@ -27,10 +27,13 @@ class Answering:
         means: Means,
         own_ips: Callable[[], Sequence[str]],
         standing: Callable[[float], Standing],
+        on_answered: Callable[[Address, float], None] = lambda address, now: None,
     ) -> None:
+        """`on_answered`: somebody there asked, and was told who this is."""
         self._network, self._rng, self._prober, self._view = means
         self._own_ips = own_ips
         self._standing = standing
+        self._on_answered = on_answered
         self._answers = Bucket(ANSWERS_PER_SECOND, ANSWERS_PER_SECOND, 0.0)
 
     def is_question(self, address: Address, message: Any, known_port: int) -> bool:
@@ -45,6 +48,7 @@ class Answering:
             answer = encode(answer_of(self._standing(now), question.nonce, self._view.secret, self._rng))
             self._network.send_lone(address, answer)
             self._earn(address, question, answer)
+            self._on_answered(address, now)
 
     def answer_at_door(self, address: Address, question: Any, known_port: int, now: float) -> None:
         """At the door a ruler speaks as a member that names itself; who is in no network has nothing to say there."""

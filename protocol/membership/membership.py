@@ -28,6 +28,7 @@ from protocol.membership.door import Standing
 from protocol.membership.knocking import Knocking
 from protocol.membership.labels import name_fault
 from protocol.membership.local_link import LOCAL_LINK, LocalSide
+from protocol.membership.overhearing import Overhearing
 from protocol.membership.proofs import node_id_of, random_bytes, share_digest
 from protocol.membership.queries import Prober, Purpose
 from protocol.membership.reachable import Reachable
@@ -76,7 +77,8 @@ class Membership:
         self._view = View(network, self.node_id, owner.own_addresses)
         self._prober = Prober(network, rng, self.hearsay, self.credit)
         means = Means(network, rng, self._prober, self._view)
-        self._answering = Answering(means, owner.own_addresses, self._standing)
+        overhearing = Overhearing(self._view, self, owner.own_addresses)
+        self._answering = Answering(means, owner.own_addresses, self._standing, overhearing.on_question)
         self._looks = Looks(self._prober)
         self._knocking = Knocking(
             network, rng, self.node_id, owner.own_addresses, lambda address, now: self.hearsay.on_answer(address, now),

@@ -82,6 +82,10 @@ class Reaching:
         self._tried.pop(node_id, None)
         self._mute.pop(node_id, None)
 
+    def is_open(self, node_id: bytes) -> bool:
+        """Was it tried, the last time with success?"""
+        return self._is_open.get(node_id) is True
+
     def is_shut(self, node_id: bytes) -> bool:
         """Was it tried, the last time in vain?"""
         return self._is_open.get(node_id) is False
