@@ -318,7 +318,7 @@ class Node:
                  network: rdt.NetworkThread, is_port_own: bool) -> None:
         self.folder, self._is_port_own = relative_path(library.folder), is_port_own
         towards = interfaces.address_towards(settings.ip or leading.ANY_ROUTE)
-        self.ip = (towards if settings.ip else None) or interfaces.lan_address(towards) or "127.0.0.1"
+        self._ip = (towards if settings.ip else None) or interfaces.lan_address(towards) or "127.0.0.1"
         self.is_local = is_loopback(network.address[0])
         self.has_network = interfaces.has_network()
         self._thread = NodeThread(time.monotonic)
@@ -342,6 +342,14 @@ class Node:
     def is_port_own(self) -> bool:
         """Does the port that was asked for lead here, by the socket itself or by the door?"""
         return self._is_port_own or self._links.has_door()
+
+    @property
+    def ip(self) -> str:
+        """This machine's address, to be shown and to be dialled: the one of the start, as long as it has that."""
+        own = own_addresses()
+        if own and not is_loopback(self._ip) and self._ip not in own:
+            self._ip = interfaces.lan_address(interfaces.address_towards(leading.ANY_ROUTE)) or self._ip
+        return self._ip
 
     def standing(self) -> Optional[Standing]:
         """How much is shared, and how far its hashing is; None before the first look."""

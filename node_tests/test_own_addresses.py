@@ -2,6 +2,7 @@
 
 import random
 
+import node_client
 from protocol.transport.endpoint import Endpoint
 from sockets.own_addresses import LOOK_INTERVAL, OwnAddresses
 
@@ -38,3 +39,17 @@ def test_who_has_no_connection_sends_nothing():
     endpoint = Endpoint(random.Random(1))
     endpoint.on_own_address_changed(5.0)
     assert not endpoint.has_connections() and not list(endpoint.batches(5.0))
+
+
+def test_the_address_that_is_shown_is_one_that_the_machine_still_has(monkeypatch):
+    own = ["10.0.0.1", "10.8.0.1"]
+    monkeypatch.setattr(node_client, "own_addresses", lambda: own)
+    monkeypatch.setattr(node_client.interfaces, "address_towards", lambda target: own[0])
+    monkeypatch.setattr(node_client.interfaces, "lan_address", lambda routed: routed)
+    node = node_client.Node.__new__(node_client.Node)
+    node._ip = "10.8.0.1"
+    assert node.ip == "10.8.0.1"
+    own[:] = ["10.0.0.101"]
+    assert node.ip == "10.0.0.101"
+    own.clear()  # for a moment none at all: what it was is as good as any
+    assert node.ip == "10.0.0.101"

@@ -34,7 +34,7 @@ VERSIONS = [
     Earlier("c16df42", "0.1.0, the first that a class had"),
     Earlier("419e1fc", "the last before the program moved into wings"),
     Earlier("944b035", "the last that knew no private lines"),
-    Earlier("f8b6fe6", "the last that had IPv4 alone"),
+    Earlier("f8b6fe6", "the last that had IPv4 alone, and whose connections stayed where they were"),
 ]
 
 
