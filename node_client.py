@@ -298,6 +298,9 @@ class NodeListener(DoorListener):
     def on_link_moved(self, link: int, address: Address) -> None:
         self._node.call(lambda now: self._node.peer.on_link_moved(link, address, now))
 
+    def on_own_address_changed(self) -> None:
+        self._node.call(lambda now: self._node.peer.on_own_address_changed(now))
+
     def on_message(self, link: int, data: Buffer) -> None:
         self._node.call(lambda now: self._node.hear(link, data, now))
 

@@ -405,6 +405,11 @@ class Peer:
             if self.fetching.owns(link):
                 self.fetching.on_link_moved(link, address)
 
+    def on_own_address_changed(self, now: float) -> None:
+        """This machine has other addresses than a moment ago; its connections follow by themselves."""
+        with self._turn(now):
+            self._tell_places()
+
     def on_link_lost(self, link: int, reason: str, now: float) -> None:
         """It is closed, by either side or by silence: whoever had it learns of it."""
         with self._turn(now):
@@ -580,14 +585,18 @@ class Peer:
         self.network.hold_door(0 if is_there else known_port)
         if not self.membership.may_rule:
             self._members.send_to_supernode(Guest())
-        places = [(ip, self.network.address[1]) for ip in self._own_addresses()]
-        self._members.send_to_supernode(Places(tuple(places[:PLACES_MAX])))
+        self._tell_places()
         self.membership.ask_reach(now)
         entries = self.holdings.announce_anew()
         self._members.send_to_supernode(ShareDigest(share_digest(entries), len(entries)))
         self._lists.on_joined()
         self.holdings.announce()
         self.fetching.on_joined(now)
+
+    def _tell_places(self) -> None:
+        """The supernode learns which addresses this machine has, for those who cannot reach it where it is seen."""
+        places = [(ip, self.network.address[1]) for ip in self._own_addresses()]
+        self._members.send_to_supernode(Places(tuple(places[:PLACES_MAX])))
 
     def on_supernode_lost(self, now: float) -> None:
         self.fetching.on_supernode_lost(now)

@@ -1,13 +1,24 @@
 """Whole nodes whose address changes while they chat and fetch: nobody leaves, nothing is lost, all know the place.
 
     python node_tests/test_moved_nodes.py moves 7          replays one random story and prints what everybody is told
-    python node_tests/test_moved_nodes.py moves 0-999      runs many, and tells which fail
+    python node_tests/test_moved_nodes.py moves 0-999      runs many, and tells which fail; `routers`: behind routers
+                                                           that forget whom they let in
 """
 
-import pytest
+import os
+import sys
 
+if __name__ == "__main__":
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+import pytest
+import test_nat
+import test_network
+
+from node_tests.stage.amounts import amount
 from node_tests.stage.lab import MIB, Lab, content
 from node_tests.stage.simulator import Conditions
+from node_tests.stage.usage import play_seeds
 from protocol.results import ChatReceived, DownloadDone, Left, Outcome, Stopped, SupernodeChanged
 
 SIZE = 20 * MIB
@@ -102,6 +113,14 @@ def test_who_comes_after_the_supernode_moved_finds_it_and_the_members_by_their_n
     nobody_left([ana, bo, cy])
 
 
+def test_the_supernode_learns_the_addresses_of_a_member_that_moved(lab):
+    """Else it would take it for one behind a router, and have others knock where it was."""
+    ana, bo, _ = trio(lab)
+    move(bo, "10.0.0.102")
+    lab.run(5.0)
+    assert ana.peer.supernode.introducing._places[bo.peer.node_id] == (("10.0.0.102", bo.port),)
+
+
 def test_when_the_moved_supernode_dies_the_members_still_find_each_other(lab):
     ana, bo, cy = trio(lab)
     move(cy, "10.0.0.103")
@@ -113,3 +132,51 @@ def test_when_the_moved_supernode_dies_the_members_still_find_each_other(lab):
     lab.run(3.0)
     assert bo.supernode_label() == cy.supernode_label() == "bo"
     heard(lab, cy, [bo, cy], "still two", 5.0)
+
+
+# ---- random stories: as elsewhere, and hosts get other addresses, or routers forget
+
+
+STORIES, PLAYED = amount(40, 4), 2
+
+
+class MovingStory(test_network.Story):
+    command = "test_moved_nodes.py moves"
+
+    def _something(self):
+        if self.rng.random() < 0.2:
+            self._move()
+        else:
+            super()._something()
+
+    def _move(self):
+        """A host gets an address that nobody has."""
+        person = self._anyone(self.here())
+        if person is not None:
+            ip = "10.0.1.%d" % self.rng.randrange(1, 250)
+            if all(address[0] != ip for address in self.world.networks):
+                self.tell("%-4s has %s instead of %s" % (person.name, ip, person.ip))
+                person.ip = ip
+                person.network.move(ip, told_after=self.rng.uniform(0.0, 1.0))
+
+
+class ForgetfulRouters(test_nat.NatStory):
+    command = "test_moved_nodes.py routers"
+
+    def _something(self):
+        if self.rng.random() < 0.1:
+            self.tell("a router forgets")
+            self.rng.choice(self.world.homes.boxes()).forget()
+        else:
+            super()._something()
+
+
+@pytest.mark.parametrize("first", range(0, STORIES, PLAYED))
+@pytest.mark.parametrize("kind", [MovingStory, ForgetfulRouters], ids=["moves", "routers"])
+def test_random_networks_whose_addresses_change_end_well(first, kind):
+    for seed in range(first, first + PLAYED):
+        test_network.play(seed, kind=kind)
+
+
+if __name__ == "__main__":
+    sys.exit(play_seeds(test_network.play, __doc__, {"moves": MovingStory, "routers": ForgetfulRouters}))

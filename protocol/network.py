@@ -78,6 +78,10 @@ class Listener:
         """A message without a link came from there."""
 
 
+    def on_own_address_changed(self) -> None:
+        """This machine has other addresses than a moment ago."""
+
+
 class DoorListener(Listener):
     """The same for a node that may hold the door, too; links that come there have negative numbers."""
 

@@ -57,6 +57,7 @@ class Links(Face):
     def __init__(self, network: NetworkThread, listener: DoorListener) -> None:
         self.address = network.address
         self._network = network
+        self._listener = listener
         self._table = LinkTable(network.endpoint, listener)
         self._door = Door(self.address[0], network.watch, listener)
         self._numbers = itertools.count(1, 2)
@@ -150,6 +151,9 @@ class Links(Face):
 
     def on_event(self, event: Any) -> None:
         self._table.on_event(event)
+
+    def on_own_address_changed(self) -> None:
+        self._listener.on_own_address_changed()
 
     def turn(self, now: float, readable: List[int]) -> None:
         self._door.turn(now, readable)

@@ -51,6 +51,9 @@ class Face:
     def on_event(self, event: Any) -> None:
         """The endpoint has this to tell."""
 
+    def on_own_address_changed(self) -> None:
+        """This machine has other addresses than a moment ago."""
+
     def turn(self, now: float, readable: List[int]) -> None:
         """Behind the events of each turn; these descriptors of the watch had something to read."""
 
@@ -313,6 +316,7 @@ class NetworkThread:
         if self._own_addresses.have_changed(now):
             log.info("this machine has other addresses than before")
             self.endpoint.on_own_address_changed(now)
+            self._face.on_own_address_changed()
 
     def _sleep(self) -> List[int]:
         """Until there is something to do; what can be read."""

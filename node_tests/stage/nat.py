@@ -73,6 +73,11 @@ class NatBox:
         mapping.spoken_at[source] = now
         return mapping.inside
 
+    def forget(self) -> None:
+        """It was switched off and on: what goes out from now on has another port, perhaps, and nothing comes in."""
+        self._by_inside.clear()
+        self._by_port.clear()
+
     def host_behind(self, port: int) -> Optional[Address]:
         """Who has that outside port, or had it last."""
         mapping = self._by_port.get(port)
@@ -137,6 +142,10 @@ class Homes:
         self._by_outside_ip[box.outside_ip] = box
         for ip in box.inside_ips:
             self._by_inside_ip[ip] = box
+
+    def boxes(self) -> List[NatBox]:
+        """All routers."""
+        return list(self._by_outside_ip.values())
 
     def has_box_at(self, ip: str) -> bool:
         return ip in self._by_outside_ip

@@ -242,6 +242,9 @@ class _Driven(DoorListener):
     def on_link_moved(self, link: int, address: Address) -> None:
         self._tell(lambda node, now: node.on_link_moved(link, address, now))
 
+    def on_own_address_changed(self) -> None:
+        self._tell(lambda node, now: node.on_own_address_changed(now))
+
     def on_message(self, link: int, data: Buffer) -> None:
         self._tell(lambda node, now: node.on_message(link, data, now))
 
@@ -295,6 +298,9 @@ class _Door:
 
     def on_link_moved(self, link: int, address: Address, now: float) -> None:
         self.holder.on_link_moved(-link, address)
+
+    def on_own_address_changed(self, now: float) -> None:
+        """Who holds it sees that, too."""
 
     def on_message(self, link: int, data: Any, now: float) -> None:
         self.holder.on_message(-link, data)
@@ -822,6 +828,11 @@ class PacketNetwork(_Driven):
         self.world.networks[address] = self
         self.address = address
         self.driver.move(address, told_after)
+        self.world.after(told_after, self._notice_address)
+
+    def _notice_address(self) -> None:
+        if not self.is_stopped:
+            self.on_own_address_changed()
 
     def stop(self) -> None:
         """SIGSTOP: the process stands still, and time goes by."""
