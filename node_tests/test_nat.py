@@ -292,10 +292,11 @@ def test_a_public_first_node_that_comes_back_has_its_network_again(internet, kin
     assert labels([again, *others]) == ["pub"] * 4
 
 
-# ---- random stories: the first node is open to all and stays, most others are in homes, links are bad
+# ---- random stories: the first node is open to all and stays, most others are in homes or walled, links are bad
 
 
 STORIES, PLAYED = amount(40, 4), 2
+WALLED = (7, 8, 9)  # hosts that let in answers only, one of them in a home
 HOMES = (("11.2.0.2", (2, 3, 4)), ("11.3.0.2", (5, 6)), ("11.4.0.2", (7,)))
 
 
@@ -316,6 +317,8 @@ class NatStory(test_network.Story):
         for ip, numbers in HOMES:
             inside = ["10.0.0.%d" % number for number in numbers]
             self.world.nat(ip, inside, self.rng.choice(kinds), keeps_ports=self.rng.random() < 0.5)
+        for number in WALLED:
+            self.world.firewall("10.0.0.%d" % number)
 
     def _something(self):
         events = (

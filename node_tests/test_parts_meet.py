@@ -25,6 +25,7 @@ from protocol.membership.membership import State
 
 SEEDS, BLOCK = amount(400, 40), 20
 AGREED_AFTER = 35.0  # seconds from the end of the faults until each network has one supernode, and all obey it
+WALLED = (0, 1, 2)  # hosts that let in answers only
 START_AGAIN = 3.0  # seconds until who found no network tries the next place
 
 
@@ -39,6 +40,10 @@ class Parts:
         self.world.broadcasts = self.rng.random() < 0.5
         self.ips = ["10.0.0.%d" % number for number in range(1, self.rng.randint(4, 10))]
         self.nodes: List[StubNode] = []
+        self.others = random.Random(-seed - 1)  # dice of what came later: the first ones fall as before
+        self.part_old = self.others.choice((0.0, 0.5))  # of the nodes, of an older program that asks nobody to try it
+        for ip in self.others.sample(self.ips, self.others.choice(WALLED)):
+            self.world.firewall(ip)
         self.clear_at = self.rng.uniform(60.0, 160.0)
 
     def living(self) -> List[StubNode]:
@@ -70,6 +75,7 @@ class Parts:
         free = [ip for ip in self.ips if ip not in used]
         if free:
             node = StubNode(self.world, self.rng.choice(free), "n%d" % len(self.nodes))
+            node.asks_reach = self.others.random() >= self.part_old
             self.nodes.append(node)
             self.start(node)
 

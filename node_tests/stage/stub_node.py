@@ -41,6 +41,7 @@ class StubNode:
         self.changes: List[float] = []
         self.obeyed: List[Tuple[bytes, int, Any]] = []
         self.malformed = 0  # messages
+        self.asks_reach = False  # whether others can reach it, as programs do that are not old
         self.is_asleep = False
         self._slept: List[Callable[[float], None]] = []  # events that came meanwhile
         world.attach(self.network, self)
@@ -225,6 +226,8 @@ class StubNode:
         known_port = self.membership.search_port
         self.network.hold_door(0 if known_port == self.network.address[1] else known_port)
         self.obeyed.append((self.membership.network_id, self.membership.term, self.membership.supernode_id))
+        if self.asks_reach:
+            self.membership.ask_reach(now)
         self.membership.send_to_supernode(messages.ShareDigest(share_digest(self.shares), len(self.shares)))
 
     def on_supernode_lost(self, now: float) -> None:
