@@ -114,8 +114,8 @@ def test_only_who_asks_on_and_on_from_another_lan_is_told_of_and_not_often():
     member.ask("192.0.2.7", 50, 0.5)
     member.ask(TWO % 4, 50, ASKED_WITHIN)
     assert member.told == []
-    member.ask(TWO % 3, 100, 0.1)
+    member.ask(TWO % 3, 100, 0.1, 300.0)
     assert member.told == [Beyond((TWO % 3, PORT))] * (1 + int(10.0 / TELL_INTERVAL) - 1)
     member.supernode_address = NOWHERE
-    member.ask(TWO % 5, 20, 0.5, 100.0)
+    member.ask(TWO % 5, 20, 0.5, 400.0)
     assert len(member.told) == 2

@@ -73,6 +73,7 @@ def is_of_one_host(address: Address) -> bool:
 
 def lan_of(ip: str) -> str:
     """The LAN of an address: its /24; of IPv6, its /64."""
+    ip = ip.partition("%")[0]
     parsed = ipaddress.ip_address(ip)
     return str(ipaddress.ip_network((ip, 24 if parsed.version == 4 else 64), strict=False))
 

@@ -7,7 +7,7 @@ let this member rule (`protocol/ruling/bridging.py`). Pure.
 
 from __future__ import annotations
 
-from typing import Callable, List, Sequence, Tuple
+from typing import Callable, Sequence, Tuple
 
 from protocol.addresses import lan_of
 from protocol.fields import Address
@@ -29,23 +29,16 @@ class Overhearing:
         self._speaker = speaker
         self._own_ips = own_ips
         self._asked_at: Latest[Address, Tuple[float, ...]] = Latest(ASKERS_MAX)
-        self._told_at = -TELL_INTERVAL
+        self._looked_at = -TELL_INTERVAL  # which LANs this machine is on; in a flood that costs too much
 
     def on_question(self, address: Address, now: float) -> None:
         """Somebody there asked who is here, and was answered."""
-        if not self._is_beyond(address):
+        supernode = self._view.supernode_address
+        if self._view.is_ruler or supernode is None or lan_of(address[0]) == lan_of(supernode[0]):
             return
         times = [at for at in self._asked_at.get(address, ()) if now - at <= ASKED_WITHIN]
         self._asked_at.put(address, (*times, now)[-ASKED_TIMES:])
-        if len(times) + 1 >= ASKED_TIMES and now - self._told_at >= TELL_INTERVAL:
-            self._told_at = now
-            self._speaker.send_to_supernode(Beyond(address))
-
-    def _is_beyond(self, address: Address) -> bool:
-        """Is it on a LAN of this machine, and the supernode on another one?"""
-        supernode = self._view.supernode_address
-        if supernode is None or self._view.is_ruler:
-            return False
-        lans: List[str] = [lan_of(ip) for ip in self._own_ips()]
-        lan = lan_of(address[0])
-        return lan in lans and lan != lan_of(supernode[0]) and lan_of(supernode[0]) in lans
+        if len(times) + 1 >= ASKED_TIMES and now - self._looked_at >= TELL_INTERVAL:
+            self._looked_at = now
+            if {lan_of(address[0]), lan_of(supernode[0])} <= {lan_of(ip) for ip in self._own_ips()}:
+                self._speaker.send_to_supernode(Beyond(address))

@@ -144,7 +144,8 @@ class Reaching:
         if line.is_own:
             return True
         host, other = line.entry.place[0], one.entry.place[0]
-        return host != other and is_private(host) == is_private(other) and is_loopback(host) == is_loopback(other)
+        kinds = [(is_private(ip), is_loopback(ip), ":" in ip) for ip in (host, other)]
+        return host != other and kinds[0] == kinds[1]
 
     def _conclude(self, line: Line, by: bytes, is_open: bool, now: float) -> None:
         log.info("node %s %s be reached, tried by %s", line.node_id.hex(), "can" if is_open else "cannot", by.hex())
