@@ -137,6 +137,17 @@ def test_who_lost_its_memory_says_so_to_where_the_other_one_is_now():
     assert "lost its memory" in pair.lost["a"].reason
 
 
+def test_who_only_takes_in_speaks_when_a_router_gave_it_another_port():
+    """Nothing tells it, and nothing comes any more: it asks for the rest of what is half here."""
+    pair = moving_pair()
+    pair.stream(frame=MEGABYTE)
+    pair.world.run(pair.world.now + 3)
+    pair.b.move((Pair.B[0], 4321))
+    assert pair.world.run_until(lambda: pair.moves, pair.world.now + 3)
+    assert pair.moves == [("a", Pair.B, (Pair.B[0], 4321))]
+    assert pair.rate_over(3.0) > 8e6
+
+
 # ---- an older program
 
 

@@ -444,7 +444,7 @@ class Connection:
         deadline = min(deadline, self.progress.ask_at, self.progress.deadline)
         if self.state is State.HANDSHAKE:
             deadline = min(deadline, self.handshake.deadline)
-        deadline = min(deadline, self.liveness.idle_at, self.liveness.keep_alive_at(self.recovery.last_sent_at))
+        deadline = min(deadline, self.liveness.idle_at, self._sign_wanted_at())
         if self._paths is not None:
             deadline = min(deadline, self._paths.next_deadline())
         if self.state is State.ESTABLISHED and self.flight.may_send(-math.inf):  # it only waits for the pacer
@@ -484,11 +484,18 @@ class Connection:
             self._on_outcome(outcome, now)
             if is_probe_time:
                 self.flight.owe_probes()
-        if now >= self.liveness.keep_alive_at(self.recovery.last_sent_at):
+        if now >= self._sign_wanted_at():
             self.flight.owe_ping()
         if now >= self.mtu.again_at:
             self.flight.search_mtu(self.endpoint.datagram_size_max)
         self._watch_credit(now)
+
+    def _sign_wanted_at(self) -> float:
+        """When to ask the other side for a sign: seldom, or soon when it fell silent in the middle of a frame."""
+        spoke_at = self.recovery.last_sent_at
+        if self.receiving.is_awaiting and not self.recovery.has_outstanding():
+            return self.liveness.ask_at(spoke_at)
+        return self.liveness.keep_alive_at(spoke_at)
 
     def _watch_credit(self, now: float) -> None:
         """A remote that gave no credit is asked from time to time: its word that there is some may be lost."""

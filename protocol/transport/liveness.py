@@ -13,6 +13,9 @@ from protocol.transport.sending import SendStream
 IDLE_TIMEOUT = 30.0  # seconds without any packet
 KEEP_ALIVE_INTERVAL = 10.0
 KEEP_ALIVE_GRID = 0.25  # seconds: at whose multiples the connections of an endpoint wake it together
+# Seconds of silence in the middle of a frame, until the rest is asked for: a router may have forgotten this side, and
+# who speaks shows where he is.
+SILENCE = 1.0
 NO_PROGRESS_TIMEOUT = 60.0  # seconds that a remote may leave our data unacknowledged or unread
 # Bytes to be taken in that time, or all that waited when it began: a byte now and then is none (RFC 9000 §21.6).
 PROGRESS_LEAST = 16 << 10
@@ -36,6 +39,10 @@ class Liveness:
     def idle_at(self) -> float:
         """Then it counts as gone."""
         return self._heard_at + IDLE_TIMEOUT
+
+    def ask_at(self, spoke_at: float) -> float:
+        """When to ask where the rest of what came half stays."""
+        return max(self._heard_at, spoke_at) + SILENCE
 
     def keep_alive_at(self, spoke_at: float) -> float:
         """When to ask for a sign: all in step, so that a thousand idle connections share a few wake-ups."""

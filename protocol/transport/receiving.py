@@ -38,6 +38,11 @@ class ReceiveStream:
         return max(0, self.next_offset - self.framer.begun)
 
     @property
+    def is_awaiting(self) -> bool:
+        """Is a frame half here, and may the rest of it come?"""
+        return self.framer.begun > 0 and self.credit > self.next_offset
+
+    @property
     def unconsumed(self) -> int:
         """Bytes of whole frames that the reader has not taken yet."""
         return self.framer.unconsumed
