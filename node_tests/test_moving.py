@@ -1,6 +1,8 @@
 """A connection follows its other end to another address, and nobody who copies datagrams takes it away."""
 
 import collections
+import math
+import random
 
 import pytest
 
@@ -9,6 +11,7 @@ from protocol.transport import packets as wire
 from protocol.transport.connection import PathChanged
 from protocol.transport.mtu import DATAGRAM_SIZE_BASE
 from protocol.transport.packets import PacketType
+from protocol.transport.paths import PAUSE_LEAST, REST, Paths, path_proof
 
 MEGABYTE = 1_000_000
 NOTICED = 1.0  # seconds until a machine sees that its own address is another
@@ -266,3 +269,71 @@ def test_while_a_liar_is_looked_at_the_true_move_is_found():
     assert pair.moves == [("b", Pair.A, ELSEWHERE)]
     assert says(pair, pair.there, b"here", 1.0) is not None
     pair.finish()
+
+
+# ---- the value alone
+
+
+def looking_at(*addresses, size=100):
+    """Something new came from these at 0 s; and the challenges that go out then, by address."""
+    paths = Paths(random.Random(1))
+    paths.meet(b"r" * 8, b"t" * 16)
+    for address in addresses:
+        paths.begin(address, 0.01, 0.0)
+        paths.on_bytes(address, size)
+    asked = {}
+    challenge = paths.next_challenge(Pair.A, 0.0)
+    while challenge is not None:
+        asked[challenge[0]] = wire.decode_path(memoryview(challenge[1])).token
+        challenge = paths.next_challenge(Pair.A, 0.0)
+    return paths, asked
+
+
+def answer_from(paths, address, challenge, now):
+    paths.on_answer(address, path_proof(b"t" * 16, challenge), Pair.A, now)
+
+
+def test_it_moves_when_the_new_address_answers_and_the_old_one_was_given_its_time():
+    paths, asked = looking_at(ELSEWHERE)
+    assert set(asked) == {ELSEWHERE, Pair.A}
+    answer_from(paths, ELSEWHERE, asked[ELSEWHERE], 0.01)
+    settled_at = 3 * PAUSE_LEAST
+    assert paths.found(settled_at - 0.01) is None
+    assert paths.found(settled_at + 0.01) == ELSEWHERE
+    assert paths.next_deadline() == math.inf and paths.found(settled_at + 1) is None
+
+
+@pytest.mark.parametrize("whose", [Pair.A, ELSEWHERE], ids=["its own challenge", "one that was passed on"])
+def test_an_answer_from_the_old_address_ends_the_look(whose):
+    paths, asked = looking_at(ELSEWHERE)
+    answer_from(paths, ELSEWHERE, asked[ELSEWHERE], 0.01)
+    answer_from(paths, Pair.A, asked[whose], 0.02)
+    assert paths.found(5.0) is None and paths.next_deadline() == math.inf
+    assert not paths.may_begin(ELSEWHERE, 0.02 + REST - 0.1) and paths.may_begin(ELSEWHERE, 0.02 + REST)
+
+
+def test_a_wrong_answer_and_one_from_somebody_else_prove_nothing():
+    paths, asked = looking_at(ELSEWHERE)
+    paths.on_answer(ELSEWHERE, path_proof(b"x" * 16, asked[ELSEWHERE]), Pair.A, 0.01)
+    answer_from(paths, ELSEWHERE, asked[Pair.A], 0.01)
+    answer_from(paths, ("10.6.6.6", 666), asked[ELSEWHERE], 0.01)
+    assert paths.found(0.35) is None and paths.found(0.51) is None
+    assert not paths.may_begin(ELSEWHERE, 0.6)
+
+
+def test_who_stood_still_reads_first_what_the_old_address_said_meanwhile():
+    for answers in (True, False):
+        paths, asked = looking_at(ELSEWHERE)
+        answer_from(paths, ELSEWHERE, asked[ELSEWHERE], 0.01)
+        assert paths.found(10.0) is None
+        if answers:
+            answer_from(paths, Pair.A, asked[Pair.A], 10.0)
+        assert paths.found(10.0 + PAUSE_LEAST + 0.01) == (None if answers else ELSEWHERE)
+
+
+def test_where_little_came_from_little_goes():
+    paths, asked = looking_at(ELSEWHERE, size=10)
+    assert set(asked) == {Pair.A}
+    paths.on_bytes(ELSEWHERE, 1)
+    assert paths.next_challenge(Pair.A, 0.01)[0] == ELSEWHERE
+    assert paths.next_deadline() > 0.01

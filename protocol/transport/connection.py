@@ -121,7 +121,7 @@ class Connection:
         self._waiting_counted = 0  # of receiving.waiting, in the endpoint's count
         self.used_at = now  # when messages went or came last; keep-alives are no use
         self._lost_told = False
-        self._paths: Optional[Paths] = None  # made when something comes from another address
+        self.paths = Paths(endpoint.rng)
 
     def __repr__(self) -> str:
         return f"<Connection to {shown(self.address)} {self.state.value}>"
@@ -267,6 +267,7 @@ class Connection:
         self.remote_id = remote_id
         self.acknowledging.begin(first_number)
         self.flight.meet(remote_id, credit)
+        self.paths.meet(remote_id, self.handshake.remote_token)
         self.endpoint.know_remote(self)
 
     def _on_alive(self, now: float) -> None:
@@ -281,23 +282,6 @@ class Connection:
         self.flight.search_mtu(self.endpoint.datagram_size_max)
 
     # ---- another address
-
-    @property
-    def paths(self) -> Paths:
-        """Where the other end may be now."""
-        if self._paths is None:
-            self._paths = Paths(self.remote_id, self.handshake.remote_token, self.endpoint.rng)
-        return self._paths
-
-    def is_news(self, number: int, is_ack: bool) -> bool:
-        """Is this number of a packet from elsewhere, or that an ACK there tells, above all that are known?"""
-        if is_ack:
-            return self.recovery.largest_acknowledged < number < self.recovery.next_packet_number
-        return self.acknowledging.largest < number and self.acknowledging.is_in_reach(number)
-
-    def on_path_response(self, address: Address, answer: bytes, now: float) -> None:
-        if self._paths is not None:
-            self._paths.on_answer(address, answer, self.address, now)
 
     def move(self, address: Address, now: float) -> None:
         """The other side has shown that it is there, and no more where it was; only its port may be another."""
@@ -445,8 +429,7 @@ class Connection:
         if self.state is State.HANDSHAKE:
             deadline = min(deadline, self.handshake.deadline)
         deadline = min(deadline, self.liveness.idle_at, self._sign_wanted_at())
-        if self._paths is not None:
-            deadline = min(deadline, self._paths.next_deadline())
+        deadline = min(deadline, self.paths.next_deadline())
         if self.state is State.ESTABLISHED and self.flight.may_send(-math.inf):  # it only waits for the pacer
             deadline = min(deadline, self.flight.pacer.next_at)
         return deadline
@@ -475,10 +458,9 @@ class Connection:
         if now >= self.progress.deadline:
             self.fail(CloseCode.LIMIT, f"took nothing for {NO_PROGRESS_TIMEOUT:.0f} s", now)
             return
-        if self._paths is not None and not self._paths.is_idle:
-            address = self._paths.found(now)
-            if address is not None:
-                self.endpoint.move(self, address, now)
+        address = self.paths.found(now)
+        if address is not None:
+            self.endpoint.move(self, address, now)
         if now >= self.recovery.next_deadline():
             outcome, is_probe_time = self.recovery.on_timeout(now)
             self._on_outcome(outcome, now)
@@ -512,10 +494,9 @@ class Connection:
             return self._close_batch(now)
         if self.state not in (State.ESTABLISHED, State.HANDSHAKE):
             return None
-        if self._paths is not None and not self._paths.is_idle:
-            challenge = self._paths.next_challenge(self.address, now)
-            if challenge is not None:
-                return lone_batch(*challenge)
+        challenge = self.paths.next_challenge(self.address, now)
+        if challenge is not None:
+            return lone_batch(*challenge)
         self.endpoint.grow_window(self.receiving)
         self.arrival.raise_credit(now)
         # Acknowledgements first: they are small, and somebody waits; before a CLOSE for all that came until then.

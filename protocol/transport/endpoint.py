@@ -20,12 +20,12 @@ import random
 from typing import Callable, Counter, Deque, Dict, Iterator, List, NamedTuple, Optional, Tuple, Type, Union
 
 from protocol import mishaps
-from protocol.addresses import is_loopback, shown
+from protocol.addresses import shown
 from protocol.buffers import BufferPool
 from protocol.fields import Address, Buffer, WireError
 from protocol.rates import RateLimit
 from protocol.transport import packets as wire
-from protocol.transport.admission import CONNECTIONS_PER_HOST_MAX, Admission
+from protocol.transport.admission import Admission
 from protocol.transport.backlogs import Backlogs
 from protocol.transport.congestion import CongestionController
 from protocol.transport.connection import (
@@ -41,6 +41,7 @@ from protocol.transport.cubic import CubicQ
 from protocol.transport.deadlines import Deadlines
 from protocol.transport.flight import Batch, lone_batch
 from protocol.transport.frames import FRAMES_WAITING_MAX
+from protocol.transport.moves import Moves
 from protocol.transport.packets import CloseCode, PacketType
 from protocol.transport.paths import path_proof
 from protocol.transport.receiving import RECEIVE_WINDOW_INITIAL, RECEIVE_WINDOW_MAX, ReceiveStream
@@ -51,7 +52,6 @@ CONNECTIONS_MAX = 2048
 RECEIVE_WINDOWS_MAX = 256 << 20  # bytes of credit given to all remotes together
 BODIES_KEPT_MAX = 24 << 20  # bytes of message bodies that are used again
 RESETS_PER_SECOND = 100
-PATHS_PER_SECOND, PATHS_PER_HOST_PER_SECOND = 200, 10  # looks at an address where a connection may be now, and at one's
 LONES_PER_SECOND = 5000  # messages outside connections that are handed on; a lab of 1,000 nodes probes with fewer
 REPLIES_MAX = 4096  # answers to strangers that wait for the socket
 TROUBLE_PAUSE = 0.1  # seconds that a connection rests after an exception in its code
@@ -97,6 +97,7 @@ class Endpoint:
         self.accepts = True  # takes connections from others
         self._secret = rng.getrandbits(256).to_bytes(32, "big")
         self.admission = Admission(self._secret, connections_max)
+        self._moves = Moves(self.admission)
         self._by_local: Dict[bytes, Connection] = {}
         self.backlogs = Backlogs(self._by_local.values(), self.stats)
         # A repeated INIT finds by its client's id what the first one made; a RESET names the remote's id alone, for who
@@ -109,7 +110,6 @@ class Endpoint:
         self._deadlines: Deadlines[Connection] = Deadlines()
         self._resets = RateLimit(RESETS_PER_SECOND)
         self._lones = RateLimit(LONES_PER_SECOND)
-        self._paths, self._paths_per_host = RateLimit(PATHS_PER_SECOND), RateLimit(PATHS_PER_HOST_PER_SECOND)
 
     @property
     def connections(self) -> List[Connection]:
@@ -347,36 +347,14 @@ class Endpoint:
             self._maybe_reset(connection_id, datagram, address, now)
         elif connection.address != address:  # nothing of it is taken in before that address has proved itself
             self.stats["dropped: other address"] += 1
-            self._on_elsewhere(connection, datagram, address, now)
+            self._moves.on_elsewhere(connection, datagram, address, now)
+            self._ready[connection] = None
         elif not connection.remote_id:
             self.stats["dropped: before the handshake"] += 1
         else:
             self._ready[connection] = None
             return connection
         return None
-
-    def _on_elsewhere(self, connection: Connection, datagram: memoryview, address: Address, now: float) -> None:
-        """It may have moved there, if this is newer than all that came: then that is looked into."""
-        if connection.state is not State.ESTABLISHED:
-            return
-        paths = connection.paths
-        if paths.may_begin(address, now) and self._is_news(connection, datagram) and self._may_look_at(address, now):
-            paths.begin(address, connection.recovery.rtt.probe_timeout, now)
-        paths.on_bytes(address, len(datagram))
-        self._ready[connection] = None
-
-    @staticmethod
-    def _is_news(connection: Connection, datagram: memoryview) -> bool:
-        if datagram[5] == PacketType.ACK:
-            return connection.is_news(wire.decode_ack(datagram).largest, True)
-        is_numbered = datagram[5] in (PacketType.DATA, PacketType.BULK, PacketType.PING)
-        return is_numbered and connection.is_news(wire.decode_data_header(datagram)[1], False)
-
-    def _may_look_at(self, address: Address, now: float) -> bool:
-        """Are there not too many looks at addresses, at those of that machine, and connections with it?"""
-        is_own, host = is_loopback(address[0]), address[0]
-        has_place = is_own or self.admission.per_host[host] <= CONNECTIONS_PER_HOST_MAX
-        return has_place and (is_own or self._paths_per_host.allows(host, now)) and self._paths.allows("", now)
 
     def _on_path_challenge(self, datagram: memoryview, address: Address, now: float) -> None:
         """Answered where it came from, if the other end of the connection is there, in as many bytes."""
@@ -390,7 +368,7 @@ class Endpoint:
         packet = wire.decode_path(datagram)
         connection = self._by_local.get(packet.connection_id)
         if connection is not None:
-            connection.on_path_response(address, packet.token, now)
+            connection.paths.on_answer(address, packet.token, connection.address, now)
             self._ready[connection] = None
 
     def _maybe_reset(self, connection_id: bytes, datagram: memoryview, address: Address, now: float) -> None:

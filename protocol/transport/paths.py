@@ -60,20 +60,21 @@ class _Candidate:
 
 
 class Paths:
-    """The addresses at which the other end of one connection may be now; made when the first of them shows up."""
+    """The addresses at which the other end of one connection may be now: mostly none."""
 
-    def __init__(self, remote_id: bytes, remote_token: bytes, rng: random.Random) -> None:
-        self._remote_id, self._remote_token = remote_id, remote_token
+    __slots__ = ("_candidates", "_old", "_pause", "_remote_id", "_remote_token", "_resting", "_rng")
+
+    def __init__(self, rng: random.Random) -> None:
         self._rng = rng
+        self._remote_id = self._remote_token = b""
         self._candidates: Dict[Address, _Candidate] = {}
         self._resting: Latest[Address, float] = Latest(RESTING_MAX)
         self._old: Optional[_Candidate] = None  # the present address, asked in this round
         self._pause = PAUSE_LEAST
 
-    @property
-    def is_idle(self) -> bool:
-        """Is no address looked at?"""
-        return not self._candidates
+    def meet(self, remote_id: bytes, remote_token: bytes) -> None:
+        """Now the other end is known: by which id, and what it told in the handshake for its answers."""
+        self._remote_id, self._remote_token = remote_id, remote_token
 
     def is_resting(self, address: Address, now: float) -> bool:
         """Was it looked at just before, in vain?"""
@@ -144,10 +145,12 @@ class Paths:
 
     def next_challenge(self, here: Address, now: float) -> Optional[Tuple[Address, bytearray]]:
         """To whom a challenge is to be sent now, and its bytes."""
+        if self._old is None:
+            return None
         for address, each in self._candidates.items():
             if now >= each.say_at and each.has_room():
                 return address, self._challenge(each, now)
-        if self._old is not None and now >= self._old.say_at:
+        if now >= self._old.say_at:
             return here, self._challenge(self._old, now)
         return None
 
@@ -159,6 +162,8 @@ class Paths:
 
     def found(self, now: float) -> Optional[Address]:
         """The address at which the connection goes on, once that is settled."""
+        if self._old is None:
+            return None
         for each in self._candidates.values():
             if now > self._settled_at(each) + LATE:  # answers may lie unread since then
                 each.since += now + self._pause - self._settled_at(each)
