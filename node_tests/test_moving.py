@@ -8,6 +8,7 @@ import pytest
 
 from node_tests.stage.simulator import EndpointDriver, Pair, data_packet
 from protocol.transport import packets as wire
+from protocol.transport.admission import CONNECTIONS_PER_HOST_MAX
 from protocol.transport.connection import PathChanged
 from protocol.transport.mtu import DATAGRAM_SIZE_BASE
 from protocol.transport.packets import PacketType
@@ -269,6 +270,34 @@ def test_while_a_liar_is_looked_at_the_true_move_is_found():
     assert pair.moves == [("b", Pair.A, ELSEWHERE)]
     assert says(pair, pair.there, b"here", 1.0) is not None
     pair.finish()
+
+
+def test_a_host_that_has_all_its_connections_gets_no_more_by_moving_them_there():
+    pair = moving_pair()
+    pair.b.endpoint.admission.per_host[ELSEWHERE[0]] = CONNECTIONS_PER_HOST_MAX
+    pair.a.move(ELSEWHERE, 0.1)
+    pair.world.run(pair.world.now + 5)
+    assert not pair.moves
+    pair.a.move((Pair.A[0], 999), 0.1)  # another port of where it is takes no further place
+    pair.b.endpoint.admission.per_host[Pair.A[0]] = CONNECTIONS_PER_HOST_MAX
+    pair.world.run(pair.world.now + 5)
+    assert [now for _, _, now in pair.moves] == [(Pair.A[0], 999)]
+
+
+def test_what_was_on_its_way_when_a_port_changed_is_no_loss_that_could_be_taken_back():
+    """The acknowledgement was lost, not the packet: the controller learns nothing of it."""
+    pair = moving_pair()
+    told = []
+    recovery = pair.there.recovery
+    recovery.congestion.on_spurious = told.append
+    pair.there.send_frame(0, b"x" * 500)
+    for batch in pair.a.endpoint.batches(pair.world.now):
+        pair.a._send(batch)
+    number = recovery.next_packet_number - 1
+    pair.a.endpoint.move(pair.there, (Pair.B[0], 4321), pair.world.now)
+    outcome = recovery.on_ack([(number, number)], 0.0, pair.world.now + 0.01)
+    assert sum(stop - start for start, stop in outcome.acknowledged) > 500
+    assert not told and recovery.packets_spurious == 0
 
 
 # ---- the value alone

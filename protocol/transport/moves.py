@@ -28,15 +28,19 @@ class Moves:
         if connection.state is not State.ESTABLISHED:
             return
         paths = connection.paths
-        if paths.may_begin(address, now) and _is_news(connection, datagram) and self._may_look(address, now):
+        is_other_host = address[0] != connection.address[0]
+        may_begin = paths.may_begin(address, now) and _is_news(connection, datagram)
+        if may_begin and self._may_look(address[0], is_other_host, now):
             paths.begin(address, connection.recovery.rtt.probe_timeout, now)
         paths.on_bytes(address, len(datagram))
 
-    def _may_look(self, address: Address, now: float) -> bool:
-        """Are there not too many looks, at all addresses and at those of that machine, nor connections with it?"""
-        is_own, host = is_loopback(address[0]), address[0]
-        has_place = is_own or self._admission.per_host[host] <= CONNECTIONS_PER_HOST_MAX
-        return has_place and (is_own or self._looks_per_host.allows(host, now)) and self._looks.allows("", now)
+    def _may_look(self, host: str, is_other_host: bool, now: float) -> bool:
+        """Are there not too many looks, at all hosts and at this one, nor connections with it already?"""
+        if is_loopback(host):
+            return self._looks.allows("", now)
+        if is_other_host and self._admission.per_host[host] >= CONNECTIONS_PER_HOST_MAX:
+            return False
+        return self._looks_per_host.allows(host, now) and self._looks.allows("", now)
 
 
 def _is_news(connection: Connection, datagram: memoryview) -> bool:

@@ -281,8 +281,8 @@ class Recovery:
             record.outstanding = 0
         self.bytes_in_flight = self.probe_count = 0
         self.loss_time = math.inf
+        self._path_from = self.next_packet_number
         if congestion is not None:
-            self._path_from = self.next_packet_number
             self.congestion, self.black_hole = congestion, BlackHole()
             self.reordering = RecentMaximum(REORDERING_KEPT)
             self.rtt.begin()
