@@ -180,10 +180,11 @@ def test_a_death_at_any_step_of_a_change_of_supernode_ends_in_one(when):
     assert lab.rulers()[0] is (heir if when == "handover sent" else lab.nodes[2])
 
 
-def test_the_wall_clock_is_asked_for_the_age_of_files_and_for_nothing_else():
+def test_the_wall_clock_is_asked_for_the_age_of_files_and_to_be_told_and_for_nothing_else():
     """F17: so no setting of it can end a connection, a membership or a wait. Suspension: see the list."""
     asks = {(name, call) for name, path in MODULES.items() for call in calls_of(path) if call in WALL_CLOCK}
-    assert asks == {("disk.library", "time.time"), ("disk.hashing", "time.time_ns")}
+    told_by_the_doctor = {("node_client", "time.time"), ("prompt.doctor", "time.gmtime")}
+    assert asks == {("disk.library", "time.time"), ("disk.hashing", "time.time_ns")} | told_by_the_doctor
 
 
 # ---- G: content and sources ---------------------------------------------------------------------------------------
