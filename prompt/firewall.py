@@ -6,32 +6,25 @@ import os
 import sys
 from typing import Callable, Dict
 
+from protocol.facts import remedy_of
 from protocol.looks import safe_label
 from protocol.results import NatKind, Unreachable
 
-# What is typed; {port} is the UDP port, {program} the Python that runs this.
-OPENS: Dict[str, str] = {
-    "ufw": "sudo ufw allow {port}/udp",
-    "firewalld": "sudo firewall-cmd --add-port={port}/udp (and once more with --permanent)",
-    "linux": "sudo iptables -I INPUT -p udp --dport {port} -j ACCEPT",
-    "windows": 'as administrator, netsh advfirewall firewall add rule name="lab share" dir=in action=allow '
-               "protocol=UDP localport={port}",
-    "macos": "sudo /usr/libexec/ApplicationFirewall/socketfilterfw --add {program} --unblockapp {program}",
-    "": "let UDP port {port} in, in the settings of its firewall",
-}
-TOOLS = {"ufw": "/usr/sbin/ufw", "firewalld": "/usr/bin/firewall-cmd"}
+TOOLS: Dict[str, str] = {"ufw": "/usr/sbin/ufw", "firewalld": "/usr/bin/firewall-cmd"}
 
 
 def system_of(platform: str, has: Callable[[str], bool]) -> str:
-    """The row of OPENS for this platform (as `sys.platform`); `has`: is there a program of that path?"""
+    """The row of REMEDIES for this platform (as `sys.platform`), or ""; `has`: is there a program of that path?"""
     if platform.startswith("linux"):
-        return next((name for name, path in TOOLS.items() if has(path)), "linux")
+        return next((name for name, path in TOOLS.items() if has(path)), "iptables")
     return {"win32": "windows", "cygwin": "windows", "darwin": "macos"}.get(platform, "")
 
 
 def how_to_open(port: int, system: str, program: str = sys.executable) -> str:
     """What a person types so that others get in at that UDP port."""
-    return OPENS[system].format(port=port, program=program)
+    if not system:
+        return f"let UDP port {port} in, in the settings of its firewall"
+    return "as administrator, " * (system == "windows") + remedy_of(system, port, program)
 
 
 def how_to_open_here(port: int) -> str:

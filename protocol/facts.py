@@ -7,7 +7,8 @@ trouble, and what to do about it, says `prompt/doctor.py`. Sizes are bytes, time
 from __future__ import annotations
 
 import enum
-from typing import NamedTuple, Optional, Tuple
+import sys
+from typing import Dict, NamedTuple, Optional, Tuple
 
 from protocol.figures import PathFigures
 from protocol.results import MemberRow
@@ -39,6 +40,22 @@ class FirewallState(enum.Enum):
     OPEN = "open"  # it lets the port in
     SHUT = "shut"  # it keeps the port out
     UNKNOWN = "unknown"  # it is on, and its rules cannot be read here
+
+
+MAC_FIREWALL = "/usr/libexec/ApplicationFirewall/socketfilterfw"
+# What is typed to let others in; {port} is the UDP port, {program} the Python that runs this.
+REMEDIES: Dict[str, str] = {
+    "ufw": "sudo ufw allow {port}/udp",
+    "firewalld": "sudo firewall-cmd --permanent --add-port={port}/udp && sudo firewall-cmd --reload",
+    "iptables": "sudo iptables -I INPUT -p udp --dport {port} -j ACCEPT",
+    "windows": 'netsh advfirewall firewall add rule name="lab share" dir=in action=allow protocol=UDP localport={port}',
+    "macos": f"sudo {MAC_FIREWALL} --add {{program}} --unblockapp {{program}}",
+}
+
+
+def remedy_of(system: str, port: int, program: str = sys.executable) -> str:
+    """The command of a row of REMEDIES."""
+    return REMEDIES[system].format(port=port, program=program or "python3")
 
 
 class Firewall(NamedTuple):

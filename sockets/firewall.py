@@ -12,13 +12,12 @@ import re
 import sys
 from typing import Callable, Iterator, List, Optional, Sequence
 
-from protocol.facts import Firewall, FirewallState
+from protocol.facts import MAC_FIREWALL, Firewall, FirewallState, remedy_of
 
 Read = Callable[[str], Optional[str]]
 Run = Callable[[Sequence[str]], Optional[str]]
 
 ANY = r"(0\.0\.0\.0/0|::/0|any)"  # who may come, in rules that let all in
-MAC = "/usr/libexec/ApplicationFirewall/socketfilterfw"
 # Rules of nftables that mean no datagram from another machine.
 NFT_BESIDE = re.compile(r'(iifname|iif) "?lo"? |(tcp|icmp|icmpv6|ip protocol icmp|meta l4proto (tcp|icmp|ipv6-icmp)) ')
 NONE, OFF, UNKNOWN = FirewallState.NONE, FirewallState.OFF, FirewallState.UNKNOWN
@@ -30,7 +29,7 @@ def found(read: Read, run: Run, port: int, platform: str = sys.platform) -> Fire
     if platform == "win32":
         looks = [_windows(run, port)]
     elif platform == "darwin":
-        looks = [_mac(run)]
+        looks = [_mac(run, port)]
     else:
         looks = [_ufw(read, port), _firewalld(run, port), _iptables(run, port), _nftables(run, port)]
     known = [each for each in looks if each.state is not NONE]
@@ -47,7 +46,7 @@ def _ufw(read: Read, port: int) -> Firewall:
     setting = re.search(r"^\s*ENABLED\s*=\s*[\"']?(\w+)", read("/etc/ufw/ufw.conf") or "", re.M)
     if not setting:
         return Firewall()
-    remedy = f"sudo ufw allow {port}/udp"
+    remedy = remedy_of("ufw", port)
     if setting.group(1).lower() != "yes":
         return Firewall("ufw", OFF, remedy)
     rules = read("/etc/ufw/user.rules")
@@ -81,7 +80,7 @@ def _firewalld(run: Run, port: int) -> Firewall:
     """It tells any user whether it runs, and most whether a port is open."""
     if (run(["firewall-cmd", "--state"]) or "").strip() != "running":
         return Firewall()
-    remedy = f"sudo firewall-cmd --permanent --add-port={port}/udp && sudo firewall-cmd --reload"
+    remedy = remedy_of("firewalld", port)
     told = (run(["firewall-cmd", f"--query-port={port}/udp"]) or "").strip()
     # A source, a service or the zone's target may let in what no port does.
     return Firewall("firewalld", OPEN if told == "yes" else UNKNOWN, remedy)
@@ -92,7 +91,7 @@ def _iptables(run: Run, port: int) -> Firewall:
     told = run(["iptables", "-S", "INPUT"])
     if told is None or "-P INPUT" not in told:
         return Firewall()
-    remedy = f"sudo iptables -I INPUT -p udp --dport {port} -j ACCEPT"
+    remedy = remedy_of("iptables", port)
     rules = re.findall(r"^-A INPUT(.*)$", told, re.M)
     is_accepting = "-P INPUT ACCEPT" in told
     if not rules and is_accepting:
@@ -184,19 +183,18 @@ def _windows(run: Run, port: int) -> Firewall:
     policy = re.search(r"\b(Block|Allow)Inbound(Always)?,", told)
     if not policy:
         return Firewall()
-    remedy = f'netsh advfirewall firewall add rule name="lab share" dir=in action=allow protocol=UDP localport={port}'
+    remedy = remedy_of("windows", port)
     is_off = re.search(r"^State\s+OFF\s*$", told, re.M) or policy.group(1) == "Allow"
     state = OFF if is_off else SHUT if policy.group(2) else UNKNOWN
     return Firewall("Windows Defender", state, remedy)
 
 
-def _mac(run: Run) -> Firewall:
+def _mac(run: Run, port: int) -> Firewall:
     """It knows programs, not ports."""
-    told = run([MAC, "--getglobalstate"]) or ""
+    told = run([MAC_FIREWALL, "--getglobalstate"]) or ""
     state = re.search(r"State = (\d)", told)
     if not state:
         return Firewall()
-    program = sys.executable or "python3"
-    remedy = f"sudo {MAC} --add {program} --unblockapp {program}"
+    remedy = remedy_of("macos", port)
     on = SHUT if state.group(1) == "2" else UNKNOWN  # 2: all that comes in is blocked
     return Firewall("the macOS firewall", OFF if state.group(1) == "0" else on, remedy)
