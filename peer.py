@@ -631,6 +631,7 @@ class Peer:
         """Somebody came or went: whom to stand by with, and whom to ask after a restart."""
         self.fetching.links.set_mates(self._members.mates(MESH_LINKS_MAX), now)
         self._hellos.judge_again(now)
+        self.fetching.on_roster_changed(now)
         self._keepsakes.keep(self.membership.last_network(), self.membership.past(), self.membership.ruled())
 
     def on_chat(self, label: str, text: str, is_me: bool, now: float) -> None:

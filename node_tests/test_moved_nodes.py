@@ -121,6 +121,24 @@ def test_the_supernode_learns_the_addresses_of_a_member_that_moved(lab):
     assert ana.peer.supernode.introducing._places[bo.peer.node_id] == (("10.0.0.102", bo.port),)
 
 
+def test_who_was_called_in_vain_is_called_again_where_it_is_by_now(lab):
+    ana, bo, cy = trio(lab)
+    for number in range(2):
+        bo.put("more%d.bin" % number, content(100_000, seed=90 + number))
+    bo.scan()
+    lab.run(1.0)
+    lab.world.cut([bo.ip], [cy.ip])
+    lab.run(40.0)  # the link that stood by is lost
+    assert cy.fetched("more0.bin").by_way_of == "ana"
+    assert cy.peer.fetching.links.is_unreached(bo.peer.node_id, lab.world.now)
+    move(bo, "10.0.0.102")
+    lab.run(3.0)
+    assert not cy.peer.fetching.links.is_unreached(bo.peer.node_id, lab.world.now)
+    done = cy.fetched("more1.bin")
+    assert isinstance(done, DownloadDone) and not done.by_way_of
+    nobody_left([ana, bo, cy])
+
+
 def test_when_the_moved_supernode_dies_the_members_still_find_each_other(lab):
     ana, bo, cy = trio(lab)
     move(cy, "10.0.0.103")

@@ -225,6 +225,11 @@ class Fetching:
         for fetch in list(self.fetches.values()):
             fetch.givers.on_reached(node_id, now)
 
+    def on_roster_changed(self, now: float) -> None:
+        """Some who were called in vain may be elsewhere by now: what belongs to the old place is over."""
+        for node_id in self.links.moved():
+            self.on_reached(node_id, now)
+
     def on_not_relayed(self, answer: NotRelayed, now: float) -> None:
         """The supernode cannot pass on what we look for."""
         fetch = self._by_query.get(answer.query_id)

@@ -184,7 +184,8 @@ class SourceLinks:
         self._by_link: Dict[int, SourceLink] = {}
         self._by_node: Dict[bytes, SourceLink] = {}
         self._labels: Latest[bytes, str] = Latest(LABELS_KEPT)  # of those who gave something, as they were called then
-        self._unreached: Latest[bytes, float] = Latest(UNREACHED_MAX)  # node -> until when it is not called again
+        # node -> until when it is not called again, and where it was meant to be then
+        self._unreached: Latest[bytes, Tuple[float, Optional[Address]]] = Latest(UNREACHED_MAX)
         self._last_words: Latest[bytes, LastWords] = Latest(TOLD_MAX)  # node -> what it is still to be told
         self._mates: List[bytes] = []
         self._mesh_at = math.inf  # when the next link to a mate is opened
@@ -232,14 +233,24 @@ class SourceLinks:
 
     def note_unreached(self, node_id: bytes, now: float) -> None:
         """No way leads there, as far as was tried: what it has comes by way of the supernode, without trying again."""
-        self._unreached.put(node_id, now + UNREACHED_TIME)
+        self._unreached.put(node_id, (now + UNREACHED_TIME, self._around.members.place_of(node_id)))
 
     def note_reached(self, node_id: bytes) -> None:
         self._unreached.pop(node_id, None)
 
     def is_unreached(self, node_id: bytes, now: float) -> bool:
         """Was it called in vain a short while ago?"""
-        return now < self._unreached.get(node_id, now)
+        return now < self._unreached.get(node_id, (now, None))[0]
+
+    def moved(self) -> List[bytes]:
+        """Those who were called in vain, or are called still, and are meant to be elsewhere by now; told once."""
+        called = {node_id: place for node_id, (_, place) in self._unreached.items()}
+        called.update((link.node_id, link.place) for link in self._by_link.values() if not link.is_up)
+        place_of = self._around.members.place_of
+        found = [node_id for node_id, place in called.items() if place_of(node_id) not in (None, place)]
+        for node_id in found:
+            self.note_reached(node_id)
+        return found
 
     def unreached(self, now: float) -> Set[bytes]:
         """All who were."""
