@@ -46,7 +46,7 @@ from protocol.ruling.succession import better_one, successor_of
 from protocol.ruling.whispering import Whispering
 from protocol.ruling.witnesses import Witnesses
 
-YIELDS_AFTER, YIELDS_UNTIL = 9.0, 40.0  # seconds from taking office: who has not come back by then may be unable to
+YIELDS_AFTER, YIELDS_UNTIL = 9.0, 120.0  # seconds from taking office: who has not come back by then may be unable to
 HANDOVER_TIME = 2.0  # seconds for the last messages to be delivered
 
 _Handler = Callable[[Line, Any, float], None]
