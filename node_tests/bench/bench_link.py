@@ -37,6 +37,7 @@ SHARED_SECONDS, SHARED_FROM = 60.0, 15.0  # shares are counted from there to the
 SECOND_STARTS = 2.0  # seconds after the first
 DEEP_FROM = 5.0  # seconds of start-up before the standing queue is looked at
 QUEUE_SAMPLE_INTERVAL = 0.01
+AIR_SINCE = 3.0  # seconds
 FAULT_AT, CUT_SECONDS = 3.0, 10.0
 TRANSFER_SIZE, TRANSFER_BOUND = 100_000_000, 60.0  # bytes, seconds: of the transfers with a fault in the middle
 LOSSES = (0.0, 0.001, 0.01, 0.02, 0.05, 0.10)
@@ -137,12 +138,12 @@ def _end_all(sinks: Sequence[bench_ends.Process]) -> None:
             sink.process.stdin.close()
 
 
-def alone(conditions: Conditions, kind: str, settings: Settings, seed: int) -> float:
-    """Mbit/s of one flow from its first moment on."""
+def alone(conditions: Conditions, kind: str, settings: Settings, seed: int, since: float = 0.0) -> float:
+    """Mbit/s of one flow from its first moment on, or from so many seconds later."""
     size = conditions.rate / 8 * settings.seconds * FILE_ROOM
     with Link(dataclasses.replace(conditions), seed) as link:
         flow = run_flows(link, [(kind, 0.0)], settings.seconds + OVERHEAD, size, settings)[0]
-    return flow.goodput(flow.began, flow.began + settings.seconds) if flow.notes else 0.0
+    return flow.goodput(flow.began + since, flow.began + settings.seconds) if flow.notes else 0.0
 
 
 def _spread(values: Sequence[float]) -> str:
@@ -153,12 +154,12 @@ def _spread(values: Sequence[float]) -> str:
 # ---- the cases ----------------------------------------------------------------------------------------------------
 
 
-def _bulk(name: str, title: str, conditions: Conditions) -> Case:
+def _bulk(name: str, title: str, conditions: Conditions, since: float = 0.0) -> Case:
     def run(settings: Settings) -> Dict[str, str]:
         results: Dict[str, List[float]] = {kind: [] for kind in settings.kinds}
         for seed in range(1, settings.runs + 1):
             for kind in settings.kinds:
-                results[kind].append(alone(conditions, kind, settings, seed))
+                results[kind].append(alone(conditions, kind, settings, seed, since))
         return {kind: _spread(values) for kind, values in results.items()}
 
     return Case(name, title, run, lambda s: (s.seconds + 2 * OVERHEAD) * len(s.kinds) * s.runs)
@@ -269,14 +270,30 @@ def _told_fault(flow: Arrivals, over_at: float) -> str:
     return "on after %.1f s; %.1f s in all" % (went_on - over_at, flow.notes[-1][0] - flow.began)
 
 
+def _air(name: str, title: str, loss: float = 0.0, **conditions: float) -> Case:
+    """A bad air of 20 Mbit/s, as a radio has it; without the first seconds, in which one may learn it."""
+    air = Conditions(rate=20e6, queue=0.1, loss=loss, loss_back=loss, **conditions)
+    return _bulk(name, "air of 20 Mbit/s, " + title, air, AIR_SINCE)
+
+
 LOSS = "100 Mbit/s, 50 ms, %s"
+IN_ORDER = {"delay": 0.002, "jitter": 0.030}
+LATE = {"delay": 0.002, "late": 0.050}
 CASES = [
     _bulk("clean", LOSS % "no loss", USUAL),
     _bulk("loss1", LOSS % "1 % loss", dataclasses.replace(USUAL, loss=0.01, loss_back=0.01)),
     _bulk("loss5", LOSS % "5 % loss", dataclasses.replace(USUAL, loss=0.05, loss_back=0.05)),
+    _bulk("loss10", LOSS % "10 % loss", dataclasses.replace(USUAL, loss=0.10, loss_back=0.10)),
     _bulk("acks", LOSS % "1 % loss, 30 % of acks", dataclasses.replace(USUAL, loss=0.01, loss_back=0.3)),
     _bulk("reorder", LOSS % "20 % out of order", dataclasses.replace(USUAL, reorder=0.2)),
     _bulk("gigabit", "1,000 Mbit/s, 1 ms", Conditions(rate=1e9, delay=0.0005, queue=0.05)),
+    _air("jitter", "jitter of 30 ms", **IN_ORDER),
+    _air("wifi", "jitter of 30 ms, 2 % lost, 2 % overtaken", 0.02, reorder=0.02, **IN_ORDER),
+    _air("late", "each up to 50 ms late", **LATE),
+    _air("late5", "so late, 5 % lost", 0.05, **LATE),
+    _air("late10", "so late, 10 % lost", 0.10, **LATE),
+    _air("late30", "so late, 30 % lost", 0.30, **LATE),
+    _air("loss30", "30 ms, 30 % lost", 0.30, delay=0.015),
     _shared("tcp-first", "shared, TCP first", [("tcp:cubic", 0.0), (RDT, SECOND_STARTS)], SHARED_SECONDS, SHARED_FROM),
     _shared("tcp-second", "shared, TCP second", [(RDT, 0.0), ("tcp:cubic", SECOND_STARTS)], SHARED_SECONDS,
             SHARED_FROM),

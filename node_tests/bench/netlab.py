@@ -1,16 +1,18 @@
 """Two hosts joined by an emulated link, or by a veth pair, on one Linux machine; needs root.
 
     python node_tests/bench/netlab.py [--rate MBIT] [--delay MS] [--loss P] [--queue MS] [--reorder P] [--duplicate P]
-                                [--loss-back P] [--mtu N] [--script FILE] [--stats] -- SHELL COMMAND
+                                [--jitter MS] [--late MS] [--loss-back P] [--mtu N] [--script FILE] [--stats]
+                                -- SHELL COMMAND
 
 `Link` makes two network namespaces, each with a TUN device, and carries every IP packet between them through a
-bottleneck: a drop-tail queue at a rate each way, then a delay, with independent random loss, reordering and
+bottleneck: a drop-tail queue at a rate each way, then a delay, with independent random loss, jitter, reordering and
 duplication. Kernel TCP and UDP both cross the same link, so a transport can be held against TCP in one run.
 `Veth` makes the two namespaces with a plain veth pair of MTU 1500 between them.
 
 As a program it runs the command with A and B set to "ip netns exec ..." (put one before a command to run it on that
 host) and A_IP, B_IP to the addresses, and exits with its status. --script FILE holds lines "SECONDS KEY VALUE" that
-change rate, delay, loss, loss_back, reorder, duplicate, queue, mtu or cut (1 drops everything, 0 restores) meanwhile.
+change rate, delay, jitter, late, loss, loss_back, reorder, duplicate, queue, mtu or cut (1 drops everything, 0
+restores) meanwhile.
 Packets over mtu are dropped silently: a black hole for who trusts in ICMP.
 """
 
@@ -37,7 +39,8 @@ READS_PER_TURN = 64  # packets of one side before the other has its turn
 IDLE_WAIT = 0.05  # seconds between two looks whether to stop
 LATE_MIN, LATE_MAX = 0.001, 0.010  # seconds that a packet out of order comes late
 ADDRESSES = ("198.18.0.1", "198.18.0.2")  # RFC 2544 §C.2.2: of networks under test, nobody's elsewhere
-UNITS = {"rate": 1e6, "delay": 1e-3, "queue": 1e-3}  # of what a person gives: Mbit/s and milliseconds
+# Of what a person gives: Mbit/s and milliseconds.
+UNITS = {"rate": 1e6, "delay": 1e-3, "queue": 1e-3, "jitter": 1e-3, "late": 1e-3}
 
 _count = itertools.count(1)
 Lab = TypeVar("Lab", bound="Hosts")
@@ -56,6 +59,8 @@ class Conditions:
     duplicate: float = 0.0
     mtu: int = 0  # bytes; larger packets are dropped silently; 0: the devices' 1500
     cut: float = 0.0  # 1: nothing arrives
+    jitter: float = 0.0  # seconds, up to so much more for each packet, in order: as the radio's own repeats do it
+    late: float = 0.0  # seconds, the same, and packets overtake each other
 
 
 class Direction:
@@ -67,6 +72,7 @@ class Direction:
         self.queue_peak = 0.0  # seconds
         self._out, self._conditions, self._is_back, self._rng = out, conditions, is_back, rng
         self._line: Deque[Tuple[float, bytes]] = collections.deque()
+        self._line_end = 0.0  # instant at which the last of the line arrives
         self._late: List[Tuple[float, int, bytes]] = []  # heap of what leaves the order
         self._ties = itertools.count()
 
@@ -98,11 +104,14 @@ class Direction:
         conditions, rng = self._conditions, self._rng
         copies = 2 if conditions.duplicate and rng.random() < conditions.duplicate else 1
         for _ in range(copies):
-            if conditions.reorder and rng.random() < conditions.reorder:
-                late = at + rng.uniform(LATE_MIN, LATE_MAX)
-                heapq.heappush(self._late, (late, next(self._ties), packet))
+            arrival = at + (rng.random() * conditions.jitter if conditions.jitter else 0.0)
+            if conditions.late:
+                heapq.heappush(self._late, (arrival + rng.random() * conditions.late, next(self._ties), packet))
+            elif conditions.reorder and rng.random() < conditions.reorder:
+                heapq.heappush(self._late, (arrival + rng.uniform(LATE_MIN, LATE_MAX), next(self._ties), packet))
             else:
-                self._line.append((at, packet))
+                self._line_end = max(arrival, self._line_end)
+                self._line.append((self._line_end, packet))
 
     def deliver(self, now: float) -> float:
         """Hand on what is due; the instant at which more will be."""
@@ -281,6 +290,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--loss-back", type=float, help="probability b -> a")
     parser.add_argument("--queue", type=float, default=50, help="ms at the rate")
     parser.add_argument("--reorder", type=float, default=0, help="probability of coming late")
+    parser.add_argument("--jitter", type=float, default=0, help="ms more at most, in order")
+    parser.add_argument("--late", type=float, default=0, help="ms more at most, out of order")
     parser.add_argument("--duplicate", type=float, default=0, help="probability")
     parser.add_argument("--mtu", type=int, default=0, help="drop larger packets silently; 0: the devices' 1500")
     parser.add_argument("--seed", type=int, default=1)
@@ -299,7 +310,7 @@ def _conditions(arguments: argparse.Namespace) -> Conditions:
     loss_back = arguments.loss if arguments.loss_back is None else arguments.loss_back
     return Conditions(
         arguments.rate * 1e6, arguments.delay / 1e3, arguments.loss, loss_back, arguments.queue / 1e3,
-        arguments.reorder, arguments.duplicate, arguments.mtu,
+        arguments.reorder, arguments.duplicate, arguments.mtu, 0.0, arguments.jitter / 1e3, arguments.late / 1e3,
     )  # fmt: skip
 
 
