@@ -93,12 +93,12 @@ def test_a_window_that_does_not_empty_is_not_waited_for_for_ever():
 # ---- evidence -----------------------------------------------------------------------------------------------------
 
 
-def rounds_of(noise, delivery, count, lost, delivered=100, is_calm=True):
+def rounds_of(noise, delivery, count, lost, delivered=100, fits=True):
     """So many rounds with as many packets lost; was the last the end of a trial?"""
     for _ in range(count):
         delivery.round.note_arrivals(delivered)
         delivery.round.note_loss(lost, lost)
-        is_over = noise.on_round(delivery, is_calm)
+        is_over = noise.on_round(delivery, fits)
         delivery.next_round()
     return is_over
 
@@ -106,7 +106,7 @@ def rounds_of(noise, delivery, count, lost, delivered=100, is_calm=True):
 def test_loss_that_stays_at_a_lower_rate_is_the_links_and_loss_that_goes_away_is_not():
     for lost, is_to_blame in ((10, True), (0, False)):
         noise, delivery = LinkNoise(), Delivery()
-        rounds_of(noise, delivery, 1, 10)
+        rounds_of(noise, delivery, 1, 10, fits=False)
         noise.begin_trial(delivery)
         delivery.forget_losses()
         assert not rounds_of(noise, delivery, 2, 50)  # what was sent before the cut
@@ -124,14 +124,33 @@ def test_a_trial_of_a_few_packets_says_nothing():
     assert not noise.is_link_to_blame() and noise.noise == 0
 
 
-def test_loss_in_calm_rounds_is_learnt_slowly_and_within_bounds():
+def test_loss_at_a_rate_that_fits_is_learnt_in_blocks_and_within_bounds():
     noise, delivery = LinkNoise(), Delivery()
-    rounds_of(noise, delivery, 10, 50, is_calm=False)
-    assert noise.calm_loss == 0
-    rounds_of(noise, delivery, 1, 1)
-    assert noise.calm_loss == pytest.approx(1 / 101 / 16)
-    rounds_of(noise, delivery, 200, 90)
-    assert noise.calm_loss == pytest.approx(LinkNoise.CALM_LOSS_MAX, rel=0.01)
+    rounds_of(noise, delivery, 10, 50, fits=False)
+    assert noise.noise == 0
+    rounds_of(noise, delivery, 3, 1, delivered=30)
+    assert noise.noise == 0  # of 93 packets nothing is believed
+    rounds_of(noise, delivery, 1, 1, delivered=30)
+    assert noise.noise == pytest.approx(4 / 124 / 4)
+    rounds_of(noise, delivery, 100, 300)
+    assert noise.noise == pytest.approx(LinkNoise.MOST_OF_BLOCK, rel=0.01)
+
+
+def test_a_rate_that_may_not_fit_can_only_show_that_the_link_loses_less():
+    noise, delivery = LinkNoise(), Delivery()
+    rounds_of(noise, delivery, 100, 10, delivered=90)
+    rounds_of(noise, delivery, 20, 50, fits=False)
+    rounds_of(noise, delivery, 20, 7, delivered=93, fits=False)  # as lucky rounds are
+    assert noise.noise == pytest.approx(0.1)
+    rounds_of(noise, delivery, 20, 0, fits=False)
+    assert noise.noise < 0.05
+
+
+def test_a_round_waits_for_those_that_others_overtake():
+    delivery = Delivery()
+    delivery.begin_round_end(100, 2.0)
+    assert not delivery.is_round_over(99, 98, 2.5) and not delivery.is_round_over(100, 98, 1.9)
+    assert delivery.is_round_over(100, 98, 2.0) and delivery.is_round_over(101, 100, 1.9)
 
 
 def test_the_known_rate_lasts_from_ten_to_twenty_seconds_and_the_recent_one_a_few_rounds():

@@ -144,6 +144,23 @@ def test_packets_that_are_late_by_up_to_50_ms_are_not_lost(seed):
     assert pair.there.recovery.packets_spurious - spurious <= 5
 
 
+LATE = {"latency": 0.002, "jitter": 0.050}
+WIFI = {"latency": 0.002, "jitter": 0.030, "keeps_order": True, "loss": 0.02, "reorder": 0.02}
+
+
+@pytest.mark.parametrize(
+    ("air", "least"),
+    [(WIFI, 12), ({**LATE, "loss": 0.05}, 15), ({**LATE, "loss": 0.10}, 13), ({**LATE, "loss": 0.30}, 2)],
+    ids=["wifi", "late, 5 % lost", "late, 10 % lost", "late, 30 % lost"],
+)
+def test_what_is_late_is_not_lost_and_what_is_lost_was_no_queue(air, least):
+    """Of 20 Mbit/s; `node_tests/bench/bench_air.py` has the whole table."""
+    pair = Pair(seed=2, rate=20e6 / 8, queue=0.1, **air)
+    pair.stream()
+    pair.world.run(3.0)
+    assert pair.rate_over(6.0) >= least * 1e6 / 8
+
+
 def test_bufferbloat():
     got, pair = share(queue=1.0)
     assert got >= 0.9

@@ -284,6 +284,27 @@ def test_loss_that_stays_at_a_lower_rate_is_the_links_noise():
     assert controller.window == before
 
 
+def test_with_a_queue_only_what_is_lost_beyond_the_noise_counts():
+    controller = controller_with(100_000, [0.080] * 8)
+    controller._link.noise = 0.05
+    controller.on_acknowledged(acknowledged(1.0, 95_000, largest=50, rtt=None, is_window_limited=False))
+    for index in range(11):  # of a hundred; five and three deviations of 2.2 are to be expected
+        controller.on_lost(1.01, 1, 1, 50 + index, 200)
+    assert controller.window == 100_000
+    for index in range(4):
+        controller.on_lost(1.02, 1, 1, 70 + index, 200)
+    assert controller.window == pytest.approx(70_000)
+
+
+def test_where_packets_overtake_each_other_a_queue_must_be_longer_to_be_seen():
+    controller = controller_with(100_000, [0.080] * 8)
+    assert controller.queue_delay > controller.queue_threshold
+    controller.on_acknowledged(acknowledged(1.01, 1000, rtt=0.080, overtaken_rtt=0.200))
+    assert controller.queue_delay < controller.queue_threshold
+    controller.on_acknowledged(acknowledged(1.02, 1000, rtt=0.080))
+    assert controller.queue_delay > controller.queue_threshold
+
+
 def test_cubic_reaches_its_old_window_after_k_seconds():
     # RFC 9438 §4.2: K = cbrt((Wmax - cwnd) / C); from 70 to 100 packets that is cbrt(30 / 0.4) = 4.217 s.
     controller = CubicQ(1000)

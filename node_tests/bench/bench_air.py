@@ -46,6 +46,8 @@ AIRS = {
     "late10": air(**LATE, loss=0.10),
     "late30": air(**LATE, loss=0.30),
     "fast late": air(100, **LATE),
+    "far loss5": air(100, latency=0.025, loss=0.05),
+    "far loss10": air(100, latency=0.025, loss=0.10),
     "slow jitter": air(2, queue=0.3, **IN_ORDER),
     "slow late": air(2, queue=0.3, latency=0.002, jitter=0.030),
 }

@@ -19,6 +19,8 @@ class Acknowledged(NamedTuple):
     next_packet_number: int
     bytes_in_flight: int  # behind this acknowledgement
     is_window_limited: bool
+    oldest: int = -1  # packet number: what was sent before it had been told of already
+    overtaken_rtt: float = 0.0  # seconds, the longest lately of a packet that others overtook; 0: none was
 
 
 class CongestionController(Protocol):

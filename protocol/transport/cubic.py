@@ -1,11 +1,23 @@
 """The congestion controller that is used: how fast to send. Pure arithmetic on bytes, seconds and packet numbers.
 
-`CubicQ` is CUBIC (RFC 9438) that wants evidence before it slows down for a loss:
+`CubicQ` is CUBIC (RFC 9438) that wants evidence before it slows down for a loss. On a bad air what is late is not lost
+(`Recovery` waits for a packet as long as others took that were overtaken: RFC 8985 §6.2), and what is lost was not a
+queue's. One number says how much of it: the *noise*, the part of the packets that the link loses whatever is sent. It
+is measured where the rate certainly fits: from a cut for a queue until the window is nearly back (FITS), and in trials.
 
-  - a queue: the lowest recent round-trip time stands above the path's own by more than `queue_threshold`;
-  - heavy loss that goes away at a lower rate, as that of a policer or of a very shallow queue does (random loss stays,
-    and is then taken for the link's noise);
-  - a path so short (under BLIND_RTT) that a queue cannot be told from a busy scheduler.
+    what the round trips show          what must be lost                       the window then
+    ---------------------------------  --------------------------------------  ----------------------------------------
+    a queue: the lowest recent one     more than the noise, by three           0.7 of it (RFC 9438 §4.6)
+    is above the path's own by more    standard deviations; where there is
+    than `queue_threshold`             no noise, any packet
+    no queue                           heavily: HEAVY_LOSS, and 1.5 times the  below what came through, for a trial; if
+                                       noise, by two deviations                the loss stays it is noise, and the
+                                                                               window is what it was
+    nothing: a path under BLIND_RTT    as with a queue                         as with a queue
+    a queue that is its own            nothing                                 at most the cap
+
+A policer's loss, or that of a very shallow queue, goes away at the lower rate; random loss stays. Where packets
+overtake each other, the luckiest of a few is late, too: by as much a queue must be longer to be seen (LUCK).
 
 Alone on a link with a deep queue it does not fill the queue: the window is capped, after a short drain has shown that
 the queue was its own. When the queue stays in spite of the cap, others are there, and it is plain CUBIC again.
@@ -52,8 +64,9 @@ class CubicQ:
     HEAVY_LOSS = 0.03  # of the packets of the last HEAVY_ROUNDS rounds
     OVERSHOOT_LOSS = 0.15  # the same in slow start, while the delivery still grows
     HEAVY_RANGES = 6  # one burst is not heavy loss
-    CALM_LOSS = 0.003  # loss in rounds without a queue, from which on the link is taken to lose by itself
-    NOISY_SLACK = 1.05
+    NOISE_LEAST = 0.003  # below, the link is taken to lose nothing by itself
+    FITS = 0.84  # of the window that made a queue: so much fits, and what is lost of it the link loses by itself
+    LUCK = 1 / 4  # of the lateness: the luckiest of some packets is late by so much, without any queue
     BELOW_DELIVERY = 0.85  # of what came through: a policer then has nothing left to drop
     REFILL = 1 / 16
     CAP_GAIN = 1.5  # of the round trip: half of it may stand in the queue
@@ -87,6 +100,8 @@ class CubicQ:
         self._undo_packets = 0
         self._conservative_rounds = 0  # left
         self._crowded_rounds = 0
+        self._fits_to = 0.0  # bytes: a smaller window than this came down for a loss, and is not back yet
+        self._lateness = 0.0  # seconds that an overtaken packet takes at most beyond the path's own round trip
 
     # ---- what it knows
 
@@ -97,7 +112,7 @@ class CubicQ:
     @property
     def queue_threshold(self) -> float:
         """Seconds of queueing that count as a queue; the upper bound keeps CoDel's 5 ms visible."""
-        return min(max(self.base_rtt / 12, 0.001), 0.005)
+        return min(max(self.base_rtt / 12, 0.001), 0.005) + self._lateness * self.LUCK
 
     @property
     def path_rtt(self) -> float:
@@ -117,7 +132,7 @@ class CubicQ:
     @property
     def pipe(self) -> float:
         """Bytes that the path holds without a queue, with those in them that the link loses."""
-        return 0.98 * self.known_rate * self.path_rtt / (1 - self._link.calm_loss)
+        return 0.98 * self.known_rate * self.path_rtt / (1 - self.noise)
 
     @property
     def recent_rate(self) -> float:
@@ -146,6 +161,7 @@ class CubicQ:
     def on_acknowledged(self, ack: Acknowledged) -> None:
         if ack.largest >= self._reacted_below:  # as losses are counted
             self._delivery.round.note_arrivals(ack.packets)
+        self._lateness = max(0.0, ack.overtaken_rtt - self.base_rtt)
         if ack.rtt is not None:
             self._note_rtt(ack.now, ack.rtt)
         if ack.rate and (not ack.is_app_limited or ack.rate > self.known_rate):
@@ -155,7 +171,7 @@ class CubicQ:
                 self._end_drain(ack.now)
         elif ack.is_window_limited and not self._link.trial_rounds:
             self._grow(ack)
-        if self._delivery.is_round_over(ack.largest):
+        if self._delivery.is_round_over(ack.largest, ack.oldest, ack.now):
             self._end_round(ack)
 
     def _note_rtt(self, now: float, rtt: float) -> None:
@@ -168,8 +184,8 @@ class CubicQ:
 
     def _end_round(self, ack: Acknowledged) -> None:
         delivery = self._delivery
-        delivery.begin_round_end(ack.next_packet_number)
-        if self._link.on_round(delivery, delivery.round.min_rtt - self.base_rtt < self.queue_threshold):
+        delivery.begin_round_end(ack.next_packet_number, ack.now + ack.overtaken_rtt)
+        if self._link.on_round(delivery, self._fits):
             self._judge_suspicion()
         self._conservative_rounds = max(0, self._conservative_rounds - 1)
         if not self.drain.is_on:
@@ -183,13 +199,14 @@ class CubicQ:
         last = self._delivery.round
         if last.samples >= RecentRtt.SAMPLES and self.window >= self.ssthresh:
             spread = last.rtts / last.samples - last.min_rtt
-            self.jitter += (min(spread, self.base_rtt) - self.jitter) / 8
+            self.jitter += (min(spread, max(self.base_rtt, self._lateness)) - self.jitter) / 8
 
     def _grow(self, ack: Acknowledged) -> None:
         if self.window < self.ssthresh:
             self.window += ack.size
             # HyStart++ (RFC 9406 §4.2): a queue that stays for a while means that the pipe is full.
             limit = 0.004 if self.base_rtt < 0.016 else min(self.base_rtt / 12, 0.016)
+            limit += self._lateness * self.LUCK
             if self._delivery.round.samples >= 8 and self.queue_delay > limit:
                 self._leave_slow_start(ack.now, 1.0)
                 self._conservative_rounds = self.CONSERVATIVE_ROUNDS
@@ -241,7 +258,7 @@ class CubicQ:
         if self.window < self.ssthresh or link.trial_rounds:
             return
         is_calm = last.min_rtt - self.base_rtt < self.queue_threshold and last.samples >= 4
-        has_loss = last.lost > 3 + (1.5 * max(link.noise, link.calm_loss) + 0.02) * (last.delivered + last.lost)
+        has_loss = last.lost > 3 + (1.5 * self.noise + 0.02) * (last.delivered + last.lost)
         if not climb.is_on:
             may_climb = is_calm or (not self.is_alone and self.base_rtt >= self.BLIND_RTT)
             if may_climb and last.rate and not has_loss and ack.is_window_limited and ack.now >= climb.after:
@@ -332,11 +349,11 @@ class CubicQ:
             return  # sent before the last reaction, which was for these, too: RFC 9002 §7.3.2
         self._delivery.round.note_loss(packets, ranges)
         is_queue = self.queue_delay > self.queue_threshold or self.base_rtt < self.BLIND_RTT
-        if is_queue and self._link.calm_loss > self.CALM_LOSS and self.window < self.pipe * self.NOISY_SLACK:
-            return  # the link loses packets by itself, and there is next to nothing in the queue that would be ours
-        if not is_queue and not self._is_heavy():
+        if not (self._is_beyond_noise() if is_queue else self._is_heavy()):
             return
         self._reacted_below = next_packet_number
+        if self._fits and not self._link.trial_rounds:
+            self._link.count(self._delivery.round)
         self._undo = _Saved(self.window, self.ssthresh, self._window_max, self._epoch_start, self._delivery.known_rates)
         self._undo_packets = packets
         if self.drain.is_on:
@@ -344,7 +361,12 @@ class CubicQ:
             self._stop_drain(now)
         self._conservative_rounds = 0
         self._rest_from_climbing(now)
+        before, did_fit = self.window, self._fits
         self._react(now, is_queue, next_packet_number)
+        if not is_queue:
+            self._fits_to = 0.0  # the trial tells
+        elif not did_fit:
+            self._fits_to = min(self.FITS * before, self.window / self.FITS)
         self.climb.stop()
         self._delivery.forget_losses()
 
@@ -369,9 +391,7 @@ class CubicQ:
             self._forget_rates(3)  # a real, shared queue
         shrinking = self.window < self._window_max
         self._window_max = self.window * (self.FAST_CONVERGENCE if shrinking else 1.0)
-        # On a link that loses packets by itself, this loss may be one of those: the queue goes, the pipe stays full.
-        floor = self.pipe if self._link.calm_loss > self.CALM_LOSS else 0.0
-        self.window = max(self.BETA * self.window, min(floor, self.window), self.minimum_window)
+        self.window = max(self.BETA * self.window, self.minimum_window)
         self.ssthresh = self.window
         self._epoch_start = None
 
@@ -385,6 +405,17 @@ class CubicQ:
         self.ssthresh = self.window
         self._epoch_start = None
 
+    @property
+    def _fits(self) -> bool:
+        """Did the window come down for a queue, and is not back yet? What is lost then is no queue's."""
+        return self.window <= self._fits_to
+
+    def _is_beyond_noise(self) -> bool:
+        """There is a queue: is more lost than the link loses by itself, by three standard deviations?"""
+        lost, total, _ = self._delivery.losses()
+        expected = self.noise * total if self.noise > self.NOISE_LEAST else 0.0
+        return lost > expected + 3 * math.sqrt(expected)
+
     def _suspect(self) -> None:
         """Begin to measure whether the loss goes away with the rate."""
         self._link.begin_trial(self._delivery)
@@ -395,7 +426,7 @@ class CubicQ:
             return False  # the last answer is still being weighed
         delivery = self._delivery
         lost, total, ranges = delivery.losses()
-        limit = max(self.HEAVY_LOSS, 1.5 * self._link.noise + 0.02)
+        limit = max(self.HEAVY_LOSS, 1.5 * self.noise + 0.02)
         if self.window < self.ssthresh and delivery.round.rate > 1.25 * delivery.rate_before(3):
             limit = max(limit, self.OVERSHOOT_LOSS)  # the delivery grows with the window: the pipe may not be full
         chance = 2 * math.sqrt(limit * total)  # two standard deviations: 6 of 100 are lost at 3 % often enough

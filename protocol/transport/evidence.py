@@ -91,7 +91,8 @@ class Delivery:
     def __init__(self) -> None:
         self.round = Round()  # the present one
         self._rounds: Deque[Round] = collections.deque([self.round], maxlen=self.RATES_KEPT)
-        self._round_end = -1  # the round lasts until this packet number is acknowledged
+        self._round_end = -1  # the round lasts until this packet number is acknowledged,
+        self._round_until = -math.inf  # and until that instant
         # Of rounds that showed one: an application's pause says nothing of the path, however many rounds it lasts.
         self._rates: Deque[float] = collections.deque(maxlen=self.RATES_KEPT - 1)
         self._past_rate = 0.0  # highest of them, bytes per second
@@ -130,13 +131,13 @@ class Delivery:
         self.round.note_rate(rate)
         self._known.note(now, rate)
 
-    def is_round_over(self, largest: int) -> bool:
-        """Does an acknowledgement of that packet end the round?"""
-        return largest >= self._round_end
+    def is_round_over(self, largest: int, oldest: int, now: float) -> bool:
+        """Does an acknowledgement of that packet end the round? Where some overtake others it waits for them."""
+        return largest >= self._round_end and (now >= self._round_until or oldest >= self._round_end)
 
-    def begin_round_end(self, next_packet_number: int) -> None:
-        """What is sent from here on belongs to the next round."""
-        self._round_end = next_packet_number
+    def begin_round_end(self, next_packet_number: int, until: float) -> None:
+        """What is sent from here on belongs to the next round, which lasts at least until that instant."""
+        self._round_end, self._round_until = next_packet_number, until
 
     def next_round(self) -> None:
         if self.round.rate:
@@ -159,24 +160,33 @@ class Delivery:
 
 
 class LinkNoise:
-    """The loss that the link has by itself.
+    """The part of the packets that the link loses by itself: what is lost although the rate certainly fits.
 
-    Two measures: `calm_loss`, of rounds without a queue; and `noise`, of a *trial*: the rate came down for a heavy loss
-    that showed no queue, and what is lost at a rate that certainly fits is the link's own. While a trial lasts, nothing
-    else is concluded from losses.
+    It fits after it came down for a queue, until it is nearly back: what is lost then is counted in blocks. Where it
+    came down for a heavy loss that showed no queue, it stays there for a *trial*; nothing else is concluded meanwhile.
     """
 
-    NOISE_SAMPLE = 30  # packets
-    NOISE_MAX = 0.5
-    CALM_LOSS_MAX = 0.1
+    BLOCK = 100  # packets
+    GAIN = 1 / 4  # of a block
+    MOST_OF_BLOCK = 0.1  # a cut takes away more than that: who has too much in flight by more does not pass for noise
+    MOST = 0.5
     TRIAL_ROUNDS = 4
+    TRIAL_SAMPLE = 30  # packets
 
     def __init__(self) -> None:
-        self.noise = 0.0  # part of the packets that the link loses at any rate
-        self.calm_loss = 0.0  # part of the packets lost in rounds without a queue
+        self.noise = 0.0  # part of the packets
         self.trial_rounds = 0  # left
         self._suspected = 0.0  # part of the packets whose loss began the trial
-        self._lost, self._total = 0, 0  # packets of the trial that count
+        self._lost, self._total = 0, 0  # packets that count, of the block or of the trial
+
+    def count(self, told: Round) -> None:
+        """These packets are told of, which were sent at a rate that fits."""
+        self._lost += told.lost
+        self._total += told.lost + told.delivered
+        if self._total >= self.BLOCK:
+            part = min(self._lost / self._total, max(self.noise, self.MOST_OF_BLOCK))
+            self.noise += self.GAIN * (part - self.noise)
+            self._lost = self._total = 0
 
     def begin_trial(self, delivery: Delivery) -> None:
         """The rate comes down: does the loss go away with it?"""
@@ -184,18 +194,17 @@ class LinkNoise:
         self._suspected = lost / total
         self.trial_rounds, self._lost, self._total = self.TRIAL_ROUNDS, 0, 0
 
-    def on_round(self, delivery: Delivery, is_calm: bool) -> bool:
-        """A round is over; `is_calm`: it showed no queue. Is the trial over with it?"""
-        last = delivery.round
-        if last.delivered >= 16 and is_calm:
-            part = last.lost / (last.lost + last.delivered)
-            self.calm_loss += (min(part, self.CALM_LOSS_MAX) - self.calm_loss) / 16
+    def on_round(self, delivery: Delivery, fits: bool) -> bool:
+        """A round is over; `fits`: its rate did. Is the trial over with it?"""
+        told = delivery.round
         if self.trial_rounds:
             self.trial_rounds -= 1
             if self.trial_rounds < 2:  # the first two rounds still tell of what was sent before the cut
-                self._lost += last.lost
-                self._total += last.lost + last.delivered
+                self._lost += told.lost
+                self._total += told.lost + told.delivered
             return not self.trial_rounds
+        if fits:
+            self.count(told)
         lost, total, _ = delivery.losses()
         expected = self.noise * total
         if total >= HEAVY_SAMPLE and lost < expected - 2 * math.sqrt(expected):
@@ -204,7 +213,8 @@ class LinkNoise:
 
     def is_link_to_blame(self) -> bool:
         """The trial is over: did the loss stay, although the rate came down?"""
-        if self._total < self.NOISE_SAMPLE:
+        lost, total, self._lost, self._total = self._lost, self._total, 0, 0
+        if total < self.TRIAL_SAMPLE:
             return False
-        self.noise = min(self._lost / self._total, self.NOISE_MAX)
+        self.noise = min(lost / total, self.MOST)
         return self.noise >= 0.5 * self._suspected

@@ -35,7 +35,7 @@ BLACK_HOLE_FLIGHTS = 3  # in which what is larger was lost and nothing of that s
 RECORDS_KEPT = 2  # a lost packet is remembered for so many times the wait, to notice that it was not lost
 REORDERING_KEPT = 10.0  # seconds a bucket, of two, for which the longest that an overtaken packet took is remembered
 REORDERING_SLACK = 1.1
-REORDERING_MAX_RTTS = 3  # an overtaken packet is waited for at most so many round trips
+REORDERING_MAX_RTTS = 3  # more than so many round trips of an overtaken packet are an accident
 
 
 class AckViolation(Exception):
@@ -400,6 +400,8 @@ class Recovery:
                 self.next_packet_number,
                 self.bytes_in_flight,
                 is_limited,
+                self._floor,
+                self._overtaken_rtt,
             )
         )
 
@@ -441,8 +443,12 @@ class Recovery:
     def loss_delay(self) -> float:
         """Seconds after which a packet that a later one overtook counts as lost (RFC 9002 §6.1.2)."""
         usual = TIME_THRESHOLD * max(self.rtt.smoothed, self.rtt.latest)
-        late = min(REORDERING_SLACK * self.reordering.value, REORDERING_MAX_RTTS * self.rtt.smoothed)
-        return max(usual, late, GRANULARITY)
+        return max(usual, REORDERING_SLACK * self._overtaken_rtt, GRANULARITY)
+
+    @property
+    def _overtaken_rtt(self) -> float:
+        """Seconds that a packet took lately which others overtook, within bounds; 0: there was none."""
+        return min(self.reordering.value, REORDERING_MAX_RTTS * self.rtt.smoothed)
 
     def _detect_loss(self, now: float, lost: List[Tuple[int, int]], probes: int = 0) -> int:
         """Declare lost what RFC 9002 §6.1 says; returns the size of an MTU probe that was lost, or 0.
