@@ -51,6 +51,7 @@ class _Saved(NamedTuple):
     window_max: float
     epoch_start: Optional[float]
     known_rates: Tuple[float, float]
+    drain_ended_at: float
 
 
 class CubicQ:
@@ -354,7 +355,10 @@ class CubicQ:
         self._reacted_below = next_packet_number
         if self._fits and not self._link.trial_rounds:
             self._link.count(self._delivery.round)
-        self._undo = _Saved(self.window, self.ssthresh, self._window_max, self._epoch_start, self._delivery.known_rates)
+        known_rates, drain_ended_at = self._delivery.known_rates, self.drain.ended_at
+        self._undo = _Saved(
+            self.window, self.ssthresh, self._window_max, self._epoch_start, known_rates, drain_ended_at
+        )
         self._undo_packets = packets
         if self.drain.is_on:
             self.window = self.drain.window_before
@@ -452,6 +456,7 @@ class CubicQ:
             self.window = max(self.window, self._undo.window)
             self.ssthresh, self._window_max, self._epoch_start = self._undo[1:4]
             self._delivery.recall_rates(self._undo.known_rates)
+            self.drain.ended_at = self._undo.drain_ended_at  # one that was broken off has shown nothing
             self._undo = None
 
     def on_persistent_congestion(self) -> None:
