@@ -13,7 +13,7 @@ is measured where the rate certainly fits: from a cut for a queue until the wind
     no queue                           heavily: HEAVY_LOSS, and 1.5 times the  below what came through, for a trial; if
                                        noise, by two deviations                the loss stays it is noise, and the
                                                                                window is what it was
-    nothing: a path under BLIND_RTT    as with a queue                         as with a queue
+    nothing: a path under BLIND_RTT    any packet                              0.7 of it
     a queue that is its own            nothing                                 at most the cap
 
 A policer's loss, or that of a very shallow queue, goes away at the lower rate; random loss stays. Where packets
@@ -417,8 +417,9 @@ class CubicQ:
     def _is_beyond_noise(self) -> bool:
         """There is a queue: is more lost than the link loses by itself, by three standard deviations?"""
         lost, total, _ = self._delivery.losses()
-        expected = self.noise * total if self.noise > self.NOISE_LEAST else 0.0
-        return lost > expected + 3 * math.sqrt(expected)
+        if self.noise <= self.NOISE_LEAST or self.base_rtt < self.BLIND_RTT:
+            return lost > 0
+        return math.sqrt(lost) > math.sqrt(self.noise * total) + 1.5  # that is three of them, also of a small count
 
     def _suspect(self) -> None:
         """Begin to measure whether the loss goes away with the rate."""
