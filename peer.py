@@ -126,6 +126,7 @@ class Peer:
         mesh: bool = True,
         may_rule: bool = True,
         is_sharing: bool = True,
+        casts: bool = True,
     ) -> None:
         self.network = network
         self.library = library
@@ -141,7 +142,7 @@ class Peer:
         self.disk = DiskJobs(disk, self._turn, lambda: self._now)
         self.holdings = Holdings(library, self.disk, self._members, notify, scanner, is_sharing)
         around = Surroundings(self._members, self.holdings, self.disk, notify, partial(next, itertools.count(1)))
-        self.fetching = Fetching(network, library, rng, around)
+        self.fetching = Fetching(network, library, rng, around, casts)
         self.serving = self.fetching.serving
         self.jobs = Jobs(self.fetching, around, library, preparing)
         self._now = 0.0
@@ -517,6 +518,11 @@ class Peer:
             if self.supernode is not None and isinstance(message, messages.Query):
                 self.supernode.on_asked(address, message, now)
             self.membership.on_door_lone(address, message, now)
+
+    def on_cast(self, event: Any, now: float) -> None:
+        """A cast, of which this node is an end, goes on (protocol/casts.py)."""
+        with self._turn(now):
+            self.fetching.on_cast(event, now)
 
     # ---- time
 

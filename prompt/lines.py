@@ -94,6 +94,13 @@ def table(rows: Iterable[Sequence[str]], right: Sequence[int] = (), columns: Opt
     return lines
 
 
+def whence_of(row: results.TransferRow) -> str:
+    """With whom, and whether others get it by the same send: `from ana (to 27 at once)`."""
+    sources = ", ".join(map(safe_label, row.sources))
+    at_once = f" (to {row.at_once} at once)" if row.at_once > 1 else ""
+    return f"{'to' if row.direction == 'S' else 'from'} {sources}{at_once}" if sources else ""
+
+
 # ---- lines that appear by themselves
 
 def progress_line(row: results.TransferRow, width: Optional[int] = None) -> str:
@@ -108,7 +115,7 @@ def progress_line(row: results.TransferRow, width: Optional[int] = None) -> str:
     else:
         parts.append(safe_text(row.state))
     if row.sources:
-        parts.append(("to " if row.direction == "S" else "from ") + ", ".join(map(safe_label, row.sources)))
+        parts.append(whence_of(row))
     name = safe_text(row.name)
     if width is not None:
         room = width - text_width("  ".join(parts[:4])) - 4
@@ -328,8 +335,7 @@ def transfer_cells(row: results.TransferRow) -> Sequence[str]:
     is_moving = row.state in ("receiving", "sending")
     left = f"{format_time(row.seconds_left)} left" if is_moving and row.seconds_left is not None else ""
     percent = "100%" if row.state == "done" else format_percent(row.verified, row.size)
-    sources = ", ".join(map(safe_label, row.sources))
-    whence = f"{'to' if row.direction == 'S' else 'from'} {sources}" if sources else ""
+    whence = whence_of(row)
     if row.direction == "R" and row.state == "stopped" and row.verified:
         whence = "R goes on"  # the name stands before it
     return (str(row.number), row.direction + " " + safe_text(row.name), safe_text(row.state), percent,

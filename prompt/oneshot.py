@@ -280,7 +280,7 @@ class OneShot:
             self._hidden = f"{HIDDEN}-get-{hashlib.sha256(name).hexdigest()[:12]}"
             visit = visit._replace(hidden=self._hidden, scans=self._temporary)
         return Settings(flags.ip or None, flags.port or DEFAULT_PORT, flags.name or default_name(), folder, True,
-                        flags.trace or "", flags.up, flags.down, visit, flags.others)
+                        flags.trace or "", flags.up, flags.down, visit, flags.others, not flags.no_cast)
 
     def _join(self, open_node: Callable[..., Any]) -> None:
         settings = self._settings()

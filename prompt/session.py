@@ -238,7 +238,8 @@ class Session:
         name = flags.name or self._question("Name", default_name(), check_name, NAME_HELP)
         folder = os.path.expanduser(flags.folder or DEFAULT_FOLDER)
         return Settings(ip, port, name, folder, bool(flags.folder), getattr(flags, "trace", None) or "",
-                        getattr(flags, "up", None), getattr(flags, "down", None), others=others)
+                        getattr(flags, "up", None), getattr(flags, "down", None), others=others,
+                        casts=not getattr(flags, "no_cast", False))
 
     def _placed(self, text: str) -> Place:
         """Where a person means; a name is looked up, which may take its time."""

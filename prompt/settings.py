@@ -35,6 +35,7 @@ class Settings(NamedTuple):
     down: Optional[float] = None    # the same of what is fetched
     visit: Optional[Visit] = None   # what is different in a one-shot
     others: Tuple[str, ...] = ()    # more addresses of the machine at `ip`
+    casts: bool = True              # may this node send to many at once, and take such a send?
 
 
 class Visit(NamedTuple):
@@ -108,13 +109,15 @@ def parse_flags(argv: Optional[Sequence[str]]) -> argparse.Namespace:
 
 def _add_flags(parser: argparse.ArgumentParser, no_ip: Any, none: Any) -> None:
     """Those of the prompt and of the one-line forms alike; `no_ip` and `none` stand for what is not said."""
-    parser.add_argument("--ip", type=_flag(check_place), default=no_ip, metavar="IP[:PORT]",
-                        help='where the network is, or an own address; "" searches')
+    parser.add_argument("--ip", type=_flag(check_place), default=no_ip, metavar="IP",
+                        help='where the network is (IP or IP:PORT); "" searches')
     parser.add_argument("--port", type=_flag(check_port), default=none, help=f"its UDP port (default {DEFAULT_PORT})")
     parser.add_argument("--name", type=_flag(check_name), default=none, help="how others see you (default user@host)")
     for way, does in (("--up", "send"), ("--down", "fetch")):
         parser.add_argument(way, type=_flag(arguments.check_limit), default=none, metavar="RATE",
                             help=f"{does} files no faster than this: {arguments.LIMIT_HELP}")
+    parser.add_argument("--no-cast", action="store_true", default=none or False,
+                        help="without multicast, which sends once to many")
     parser.add_argument("--log", metavar="FILE", default=none, help="write details here")
     parser.add_argument("--trace", metavar="FILE", default=none,
                         help="write every packet here, up to 64 MiB")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Callable, Dict, List, NamedTuple, Tuple, Type, TypeVar, get_type_hints
 
+from protocol.casts import HOLES_TOLD_MAX
 from protocol.fields import (
     Address,
     AddressField,
@@ -48,6 +49,7 @@ DIGESTS_PER_PAGE = 1024  # 32 KiB
 TRAITS_PER_PAGE = 32 << 10
 SPAN_BYTES_MAX = 1 << 20  # the most file bytes in one message
 PIECE_MAP_BYTES_MAX = 1 << 19  # four million pieces
+PIECES_CAST_MAX = 4096  # as many as a content has
 PIECES_TOLD_MAX = 1024  # in one NewPieces
 HEARD_SHOWN, HEARD_GONE = 1, 2  # of a private line
 PROVE_PADDING = 4 + HEIRLOOMS_MAX * (8 + 16)  # as for a Query
@@ -86,6 +88,8 @@ ClaimedSize = U64  # shown; held against FILE_SIZE_MAX, and against the manifest
 ClaimedCount = U32  # shown
 PieceIndex = U32  # held against the pieces that there are
 TraitsPlace = U32  # held against TRAITS_BYTES_MAX, and against what came of it
+SliceIndex = U32  # held against the slices that were cast
+CastNumber = U32  # compared
 PieceOffset = U32  # held against what came of the piece; FILE_SIZE_MAX has it that every place in one fits
 
 Bool = Annotated[bool, Flag()]
@@ -215,6 +219,14 @@ Openings = Annotated[Tuple[Opening, ...], Many(record_of(Opening), OPENINGS_MAX)
 Shares = Annotated[Tuple[ShareEntry, ...], Many(record_of(ShareEntry), SHARES_PER_PAGE)]
 Rows = Annotated[Tuple[ListRow, ...], Many(record_of(ListRow), LIST_PER_PAGE)]
 
+class Hole(NamedTuple):
+    """Missing slices of a cast, numbered through the content."""
+
+    first: SliceIndex
+    slices: Count
+
+
+CastMap = Annotated[bytes, Blob(PIECES_CAST_MAX // 8)]
 OwnPlaces = Annotated[Tuple[Address, ...], Many(AddressField(), PLACES_MAX)]
 
 _BY_TAG: Dict[int, Tuple[Any, Record]] = {}
@@ -859,6 +871,71 @@ class TraitsPage(NamedTuple):
     first: TraitsPlace
     total: TraitsPlace
     data: Annotated[bytes, Blob(TRAITS_PER_PAGE)]
+
+
+# ---- casts, on a bulk link ----------------------------------------------------------------------------------------
+
+
+@_message(100)
+class CastWanted(NamedTuple):
+    """To a source that has it all: I would take this content by a cast, together with others."""
+
+    file_id: FileId
+
+
+@_message(101)
+class CastOffer(NamedTuple):
+    """From the source: listen to this cast's group, which follows from the session (protocol/casts.py).
+
+    If it has begun, these pieces are yet to come, and who hears it takes part at once; else it is told by CastComing.
+    """
+
+    file_id: FileId
+    session: Nonce
+    coming: CastMap
+    takers: Count
+    interval_ms: Milliseconds  # between two reports; held against its limits
+
+
+@_message(102)
+class CastReady(NamedTuple):
+    """I hear it, and this is what I have not: bit i of byte i//8, most significant first, is piece i."""
+
+    file_id: FileId
+    session: Nonce
+    missing: CastMap
+
+
+@_message(103)
+class CastComing(NamedTuple):
+    """These pieces come, in order, to so many at once; report so often."""
+
+    file_id: FileId
+    session: Nonce
+    coming: CastMap
+    takers: Count
+    interval_ms: Milliseconds  # held against its limits
+
+
+@_message(104)
+class CastTaken(NamedTuple):
+    """To the caster, every now and then: how it comes, and which slices are missing (protocol/casts.py)."""
+
+    file_id: FileId
+    session: Nonce
+    highest: CastNumber
+    received: CastNumber
+    lost: CastNumber
+    is_through: Bool
+    holes: Annotated[Tuple[Any, ...], Many(record_of(Hole), HOLES_TOLD_MAX)]
+
+
+@_message(105)
+class CastEnd(NamedTuple):
+    """Either end: no more of it, from me or to me. What is missing is asked for as always."""
+
+    file_id: FileId
+    session: Nonce
 
 
 def encode_parts(message: Any) -> List[Buffer]:

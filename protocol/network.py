@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Optional, Protocol
 
+from protocol.casts import CastPlan
 from protocol.fields import Address, Buffer
 from protocol.figures import PathFigures
 
@@ -53,6 +54,37 @@ class Network(Protocol):
         """As `send_lone`, from the door's port."""
 
 
+class CastNetwork(Network, Protocol):
+    """The same with casts (`protocol/casts.py`); what becomes of one is told by `on_cast`."""
+
+    def can_cast(self, towards: str) -> bool:
+        """May a cast reach that address, for all that is known here?"""
+
+    def cast_open(self, session: bytes, towards: str, rate: float) -> None:
+        """Send probes to its group, by the interface that leads to that address, until there is something to send."""
+
+    def cast_send(self, session: bytes, piece: int, offset: int, data: Any, front: Optional[int]) -> None:
+        """Slices of a piece; when they are sent, all below `front` were sent once (None: as many as before)."""
+
+    def cast_rate(self, session: bytes, rate: float) -> None:
+        """So many bytes a second from now on."""
+
+    def cast_backlog(self, session: bytes) -> int:
+        """Bytes handed over for it and not yet sent."""
+
+    def cast_join(self, session: bytes, caster_ip: str) -> None:
+        """Listen to its group for what comes from there."""
+
+    def cast_take(self, session: bytes, plan: CastPlan) -> None:
+        """Put its pieces together from now on, and report how they come."""
+
+    def cast_done(self, session: bytes, size: int) -> None:
+        """A piece of that size that came is written, or thrown away."""
+
+    def cast_end(self, session: bytes) -> None:
+        """Send nothing more, or leave the group."""
+
+
 class Listener:
     """Who is told what happens at a socket. A base to derive from, which does nothing with what it is told.
 
@@ -76,6 +108,9 @@ class Listener:
 
     def on_lone(self, address: Address, data: bytes) -> None:
         """A message without a link came from there."""
+
+    def on_cast(self, event: Any) -> None:
+        """One of the events of `protocol/casts.py`."""
 
 
     def on_own_address_changed(self) -> None:

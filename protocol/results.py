@@ -94,6 +94,7 @@ class TransferRow(NamedTuple):
     seconds_left: Optional[float]
     sources: Tuple[str, ...]
     shares: Tuple[Share, ...] = ()
+    at_once: int = 0  # nodes that take it by one cast, this one among them; 0: it comes by links
 
 
 class Outcome(NamedTuple):

@@ -9,10 +9,12 @@ import threading
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from protocol.addresses import EVERY_ADDRESS, is_loopback
+from protocol.casts import CastPlan
 from protocol.fields import Address, Buffer
 from protocol.figures import PathFigures
 from protocol.network import DoorListener
 from protocol.transport.links import LinkTable
+from sockets.casts import Casts
 from sockets.door import Door
 from sockets.fresh import send_from_fresh_port
 from sockets.interfaces import interfaces
@@ -60,6 +62,7 @@ class Links(Face):
         self._listener = listener
         self._table = LinkTable(network.endpoint, listener)
         self._door = Door(self.address[0], network.watch, listener)
+        self._casts = Casts(self.address[0], network.watch, listener)
         self._numbers = itertools.count(1, 2)
         self._posted = Posted()
         network.attach(self)
@@ -126,6 +129,51 @@ class Links(Face):
                 self.send_lone((broadcast, port), message)
         self._post(lambda: self._ask_groups(port, message))
 
+    # ---- casts, on the node thread too (`Network`)
+
+    def can_cast(self, towards: str) -> bool:
+        """May a cast reach that address?"""
+        return self._casts.can_cast(towards)
+
+    def cast_open(self, session: bytes, towards: str, rate: float) -> None:
+        """Begin to send probes to its group."""
+        self._post(lambda: self._casts.open(session, towards, rate, self._network.clock()))
+
+    def cast_send(self, session: bytes, piece: int, offset: int, data: Buffer, front: Optional[int]) -> None:
+        """Slices of a piece; `front`: all slices below it were sent once then."""
+        self._posted.add(session, len(data))
+        self._post(lambda: self._cast(session, piece, offset, data, front))
+
+    def _cast(self, session: bytes, piece: int, offset: int, data: Buffer, front: Optional[int]) -> None:
+        try:
+            self._casts.send(session, piece, offset, data, front)
+        finally:
+            self._posted.add(session, -len(data))
+
+    def cast_rate(self, session: bytes, rate: float) -> None:
+        """Send so many bytes a second from now on."""
+        self._post(lambda: self._casts.set_rate(session, rate))
+
+    def cast_backlog(self, session: bytes) -> int:
+        """Bytes handed over for this cast and not yet sent."""
+        return self._posted.of(session) + self._casts.backlog(session)
+
+    def cast_join(self, session: bytes, caster_ip: str) -> None:
+        """Listen to its group."""
+        self._post(lambda: self._casts.join(session, caster_ip))
+
+    def cast_take(self, session: bytes, plan: CastPlan) -> None:
+        """Put its pieces together from now on."""
+        self._post(lambda: self._casts.take(session, plan, self._network.clock()))
+
+    def cast_done(self, session: bytes, size: int) -> None:
+        """A piece that came needs no room any more."""
+        self._post(lambda: self._casts.done(session, size))
+
+    def cast_end(self, session: bytes) -> None:
+        """Nothing more of it, at either end."""
+        self._post(lambda: self._casts.end(session))
+
     def _post(self, action: Callable[[], Any]) -> None:
         with contextlib.suppress(RdtError):  # closed: the process is about to end
             self._network.inbox.post(action)
@@ -156,13 +204,17 @@ class Links(Face):
         self._listener.on_own_address_changed()
 
     def turn(self, now: float, readable: List[int]) -> None:
+        self._casts.turn(now, readable)
         self._door.turn(now, readable)
 
     def next_deadline(self) -> float:
-        return self._door.next_deadline()
+        if self._casts.has_read_ahead():
+            return -math.inf
+        return min(self._door.next_deadline(), self._casts.next_deadline())
 
     def held_before(self) -> int:
         return self._posted.total
 
     def on_over(self) -> None:
         self._door.close()
+        self._casts.end_all()

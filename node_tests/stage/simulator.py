@@ -27,7 +27,9 @@ import random
 from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
 from disk.tracing import TraceFile
+from node_tests.stage.casts import SimCasts
 from node_tests.stage.nat import Firewall, Homes, NatBox, NatKind
+from protocol.casts import CastPlan
 from protocol.fields import Address, Buffer
 from protocol.figures import PathFigures
 from protocol.network import DoorListener
@@ -76,6 +78,10 @@ class World:
         self.lones: Dict[int, int] = {}  # second -> lone messages sent in it, of a world without packets
         self.broadcasts = True  # not so between routed subnets
         self.homes = Homes()
+        self.multicast = False  # do groups reach anybody? (`casts.py`)
+        self.groups: Dict[Address, List[SimCasts]] = {}
+        self.deaf: Set[str] = set()
+        self.groupless: Set[str] = set()
         self.trace: Optional[Callable[[str], None]] = None
         self.networks: Dict[Address, Any] = {}
         self.drivers: Dict[Address, EndpointDriver] = {}
@@ -173,6 +179,7 @@ class World:
     def kill(self, network: Any) -> None:
         """As SIGKILL: it falls silent, and nobody is told."""
         network.alive = False
+        network.casts.end_all()
         network.hold_door(0)
         self.networks.pop(network.address, None)
         driver = self.drivers.get(network.address)
@@ -192,6 +199,7 @@ class _Driven(DoorListener):
         self._armed = math.inf
         self._door_port = 0
         self._fresh_port = 50_000
+        self.casts = SimCasts(self)
         self.door: Any = None  # the network at the port that people know, while this one holds it
         if address in world.networks:
             raise OSError("address in use: %s:%d" % address)
@@ -253,6 +261,36 @@ class _Driven(DoorListener):
 
     def on_lone(self, address: Address, data: bytes) -> None:
         self._tell(lambda node, now: node.on_lone(address, data, now))
+
+    def on_cast(self, event: Any) -> None:
+        self._tell(lambda node, now: node.on_cast(event, now))
+
+    def can_cast(self, towards: str) -> bool:
+        return self.casts.can_cast(towards)
+
+    def cast_open(self, session: bytes, towards: str, rate: float) -> None:
+        self.casts.open(session, rate)
+
+    def cast_send(self, session: bytes, piece: int, offset: int, data: Buffer, front: Optional[int]) -> None:
+        self.casts.send(session, piece, offset, bytes(data), front)
+
+    def cast_rate(self, session: bytes, rate: float) -> None:
+        self.casts.set_rate(session, rate)
+
+    def cast_backlog(self, session: bytes) -> int:
+        return self.casts.backlog(session)
+
+    def cast_join(self, session: bytes, caster_ip: str) -> None:
+        self.casts.join(session, caster_ip)
+
+    def cast_take(self, session: bytes, plan: CastPlan) -> None:
+        self.casts.take(session, plan)
+
+    def cast_done(self, session: bytes, size: int) -> None:
+        self.casts.done(session, size)
+
+    def cast_end(self, session: bytes) -> None:
+        self.casts.end(session)
 
     def on_door_lone(self, address: Address, data: bytes) -> None:
         self._tell(lambda node, now: node.on_door_lone(address, data, now))

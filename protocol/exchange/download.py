@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import math
 import random
-from typing import Any, Dict, Optional, Protocol, Sequence
+from typing import Any, Dict, List, Optional, Protocol, Sequence
 
 from protocol import mishaps
 from protocol.content.pieces import DIGEST_BYTES, PIECES_MAX
 from protocol.exchange.manifest import Lie, ManifestHands, ManifestsAsked
-from protocol.exchange.picking import REQUESTS_PER_LINK_MAX, PieceChoice, in_flight_limit
+from protocol.exchange.picking import CAST, REQUESTS_PER_LINK_MAX, PieceChoice, in_flight_limit
 from protocol.exchange.source import ASK_OTHERS_AFTER, DROP_AFTER, SLOW_AFTER, Source, SourceState
 from protocol.messages import (
     NO_PIECE,
@@ -91,6 +91,11 @@ class Download:
         self._hands = hands
         self._rng = rng
         self._manifests = ManifestsAsked(file_id, hands)
+
+    @property
+    def is_in_order(self) -> bool:
+        """Are the pieces to come one behind the other?"""
+        return self._in_order
 
     def wish_order(self, in_order: bool) -> None:
         """Shall the pieces come one behind the other? Where they are chosen already, they are not chosen anew."""
@@ -360,6 +365,43 @@ class Download:
             self.in_flight_bytes += self.length_of(index)  # until it is written
             self._hands.write(index, data, source.link)
         self._fill(source, now)
+
+    def await_cast(self, indexes: Sequence[int], now: float) -> List[int]:
+        """These pieces come by a cast: whoever was asked for one need not send it. Those that do come so."""
+        choice = self.choice
+        if choice is None or self.is_ended:
+            return []
+        for source in self.sources.values():
+            for index in set(indexes).intersection(source.owed):
+                self._cancel(source.link, index)
+        return [index for index in indexes if choice.await_cast(index)]
+
+    def hold(self, link: int, is_held: bool, now: float) -> None:
+        """Ask this source for nothing, nor wait for what it owes; or ask it again."""
+        source = self.sources.get(link)
+        if source is None or source.is_held == is_held:
+            return
+        source.hold(is_held)
+        if is_held:
+            self._release(source, cancel=True)
+        else:
+            self._fill(source, now)
+
+    def on_cast_piece(self, index: int, data: Any, now: float) -> bool:
+        """A cast brought a piece; False if it is not wanted."""
+        choice = self.choice
+        if choice is None or self.is_ended or self.is_opening or choice.is_verified[index] or choice.is_settled(index):
+            return False
+        choice.settle_cast(index)
+        self.in_flight_bytes += self.length_of(index)  # until it is written
+        self._hands.write(index, data, CAST)
+        return True
+
+    def end_cast(self, now: float) -> None:
+        """Nothing more comes by it: what is missing is asked for."""
+        if self.choice is not None and not self.is_ended:
+            self.choice.end_cast()
+            self.fill_all(now)
 
     def on_written(self, index: int, link: int, is_right: bool, now: float) -> None:
         """The store has verified and written a piece, or refused it."""

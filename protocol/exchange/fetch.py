@@ -21,11 +21,12 @@ from protocol import mishaps
 from protocol.content.parts import Destination
 from protocol.content.pieces import is_true_manifest, piece_size_of
 from protocol.content.troubles import ErrorKind, size_text
+from protocol.exchange.catching import Catching
 from protocol.exchange.contracts import Surroundings, kind_of, sentence_of
 from protocol.exchange.download import Download
 from protocol.exchange.givers import Givers
 from protocol.exchange.lookout import USELESS_TIME, Lookout, Prospect
-from protocol.exchange.picking import bits_of
+from protocol.exchange.picking import CAST, bits_of
 from protocol.exchange.relays import Waiting
 from protocol.exchange.serving import Serving
 from protocol.exchange.source import Source
@@ -87,6 +88,11 @@ class Table(Protocol):
     def links(self) -> SourceLinks: ...
     @property
     def serving(self) -> Serving: ...
+    @property
+    def network(self) -> Any: ...
+    @property
+    def may_catch(self) -> bool:
+        """May contents come by casts?"""
 
     def wake(self, at: float) -> None:
         """Look at all fetches by then."""
@@ -116,9 +122,11 @@ class Fetch:
         self.store = Store(content, is_in_memory, table.library, table.around)
         self.lookout = Lookout(content, self.download, table.around, table.links, now)
         self.hearing = Hearing(content.file_id, table.around.holdings)  # what is told beside it
+        self.catching = Catching(self.download, table.network, self.send, lambda: table.may_catch)  # of a cast
         self.givers = Givers(
-            self, self.download, self.lookout, table.links, self.hearing, table.around.members, table.rng, table.wake
-        )
+            self, self.download, self.lookout, table.links, self.hearing, table.around.members, table.rng, table.wake,
+            self.catching,
+        )  # fmt: skip
         self.wish: Optional[Wish] = None  # None: a relay
         self.waiting = Waiting(content.file_id, table.around, table.serving)  # those it is relayed for
         self.gave: Dict[bytes, int] = {}  # node -> bytes
@@ -185,6 +193,10 @@ class Fetch:
         self.download.on_slept(seconds, now)
         self.lookout.be_patient(now)
 
+    def on_cast(self, event: Any, now: float) -> None:
+        """The network tells of the cast that this content comes by."""
+        self.catching.on_event(event, now)
+
     # ---- what its Download wants done (DownloadHands)
 
     def send(self, link: int, message: Any) -> None:
@@ -247,6 +259,7 @@ class Fetch:
             self.download.on_opened(bytes(bitmap), now)
             self._table.serving.tell_pieces(self.file_id, bits_of(bytes(bitmap), len(bitmap) * 8), now)
             self.waiting.offer()
+            self.givers.look_for_cast()
 
     def goes_on_after(self, error: Exception) -> bool:
         """Has another program been at what is here of it? What of that is still right stays, the rest is fetched again.
@@ -277,11 +290,15 @@ class Fetch:
             return
         if is_right:
             self._count_piece(index, link, now)
+        if link == CAST:
+            self.catching.on_written(self.download.length_of(index), bool(is_right), now)
         self.download.on_written(index, link, bool(is_right), now)
 
     def _count_piece(self, index: int, link: int, now: float) -> None:
         size, source = self.download.length_of(index), self.download.sources.get(link)
-        self.lookout.on_piece(source is not None)
+        self.lookout.on_piece(source is not None or link == CAST)
+        if link == CAST and self.catching.node_id:
+            self.gave[self.catching.node_id] = self.gave.get(self.catching.node_id, 0) + size
         if source is not None:
             self.gave[source.node_id] = self.gave.get(source.node_id, 0) + size
             self._links.note_giver(source)
@@ -312,6 +329,7 @@ class Fetch:
 
     def on_all_pieces(self, now: float) -> None:
         self.is_complete = True
+        self.catching.leave(now)
         if self.wish is not None:
             self.wish.on_all_pieces(self, now)
         elif not self.store.is_passing:
@@ -332,6 +350,7 @@ class Fetch:
         """With each tick: who is silent, who still waits, is there any hope?"""
         if not self.is_complete:
             self.download.on_timer(now)
+            self.catching.check(now)
         if not self.is_ended:
             self._check_waiting(now)
         if self.is_ended or self.is_complete:
@@ -384,6 +403,7 @@ class Fetch:
         if self.is_ended:
             return
         self.is_ended = True
+        self.catching.leave(now)
         self.download.end()
         for link in self._links.of(self.file_id):
             link.let_go(self.file_id, now)

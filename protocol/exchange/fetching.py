@@ -40,15 +40,16 @@ UNREAD_MAX = 8 << 20  # bytes that may wait on a link for somebody who goes on a
 class Fetching:
     """All contents that are wanted, by id and by query. Implements Table."""
 
-    def __init__(self, network: Any, library: Any, rng: random.Random, around: Surroundings) -> None:
+    def __init__(self, network: Any, library: Any, rng: random.Random, around: Surroundings, casts: bool) -> None:
         self.library = library
+        self.casts = casts  # is a cast taken where one is to be had?
         self.rng = rng
         self.around = around
         self.links = SourceLinks(network, around, rng, self.wake)
         self.relays = Relays(around)
         self.serving = Serving(
             network, library, around.members, around.holdings, around.disk, around.notify, around.next_number,
-            self._partial_of, self._in_memory, self._name_of, self._on_asker,
+            self._partial_of, self._in_memory, self._name_of, self._on_asker, rng, casts,
         )  # fmt: skip
         self.fetches: Dict[bytes, Fetch] = {}
         self.served_on: OrderedDict[bytes, Fetch] = OrderedDict()  # ended, but others still take it from our memory
@@ -116,6 +117,7 @@ class Fetching:
         """How many bytes of files may be sent and fetched in a second; None: as many as can."""
         self.serving.uploads.limit.set_rate(up, now)
         self.serving.uploads.on_limit(now)
+        self.serving.casting.rate_max = up
         self.limit.set_rate(down, now)
         self._held_until = now
 
@@ -140,6 +142,19 @@ class Fetching:
             self.serving.tell_ended(fetch.file_id)
         for then in self._when_ended.pop(fetch.file_id, ()):
             then(now)
+
+    @property
+    def may_catch(self) -> bool:
+        """May contents come by casts? They do not slow down to a limit that a person has set."""
+        return self.casts and self.around.members.mesh and self.limit.rate is None
+
+    def on_cast(self, event: Any, now: float) -> None:
+        """The network tells of a cast, to whom it is of; one that is over here is told to nobody."""
+        for fetch in list(self.fetches.values()):
+            if fetch.catching.session == event.session:
+                fetch.on_cast(event, now)
+                return
+        self.serving.casting.on_event(event, now)
 
     # ---- what is in memory, and served on
 
@@ -349,4 +364,4 @@ class Fetching:
         for fetch in list(self.fetches.values()):
             fetch.end(now)
         self.links.end_all()
-        self.serving.end_all()
+        self.serving.end_all(now)

@@ -14,6 +14,7 @@ from typing import Any, Callable, Dict, List, Optional, Protocol
 
 from protocol import mishaps
 from protocol.exchange.callers import NOT_A_MEMBER_REASON
+from protocol.exchange.catching import Catching
 from protocol.exchange.contracts import Members
 from protocol.exchange.download import Download
 from protocol.exchange.lookout import USELESS_TIME, Lookout
@@ -24,6 +25,9 @@ from protocol.exchange.telling import Hearing
 from protocol.messages import (
     FILE_CHANGED,
     UNKNOWN_FILE,
+    CastComing,
+    CastEnd,
+    CastOffer,
     ManifestPage,
     NewPieces,
     Offer,
@@ -78,6 +82,7 @@ class Givers:
         members: Members,
         rng: random.Random,
         wake: Callable[[float], None],
+        catching: Catching,
     ) -> None:
         self.file_id = wanted.file_id
         self._wanted = wanted
@@ -85,6 +90,7 @@ class Givers:
         self._lookout = lookout
         self._links = links
         self._hearing = hearing
+        self._catching = catching
         self._members = members
         self._rng = rng
         self._wake = wake  # look at all fetches by then
@@ -216,6 +222,17 @@ class Givers:
         self._links.standing.leave_alone(source.node_id, self.file_id, until)
         self._lookout.on_source_lost(self._download.remove_source(source.link, now), now)
 
+    # ---- casts
+
+    def look_for_cast(self) -> None:
+        """Is there one who could cast it? By way of the supernode there is none."""
+        if not (self._lookout.is_via or self._wanted.is_ended or self._wanted.is_complete):
+            self._catching.look(self._place_of)
+
+    def _place_of(self, number: int) -> Any:
+        """Where a link leads."""
+        return next((link.place for link in self._links.of(self.file_id) if link.link == number), None)
+
     # ---- what comes by links (Taker)
 
     def on_link_up(self, link: SourceLink, now: float) -> None:
@@ -238,6 +255,7 @@ class Givers:
             self._lookout.want_via()
             standing.leave_alone(link.node_id, self.file_id, now + UNREACHABLE_TIME)
         self._lookout.on_source_lost(self._download.remove_source(link.link, now), now)
+        self._catching.on_link_lost(link.link, now)
 
     def on_queued(self, link: SourceLink, position: int, now: float) -> None:
         self._download.on_queued(link.link, position, now)
@@ -253,10 +271,13 @@ class Givers:
             download.on_other_piece(link.link, message.asked, message.given, now)
         elif isinstance(message, PieceMap):
             download.on_piece_map(link.link, message, now)
+            self.look_for_cast()
         elif isinstance(message, ManifestPage):
             download.on_manifest_page(link.link, message, now)
         elif isinstance(message, TraitsPage):
             return self._hearing.on_page(link.link, message)
+        elif isinstance(message, (CastOffer, CastComing, CastEnd)):
+            return self._catching.on_message(link.link, link.node_id, link.place, message, now)
         else:
             self._on_refused(link, message, now)
         return download.dropped == dropped

@@ -315,8 +315,13 @@ class Job:
             left = (self.size - verified) / rate if rate >= 1.0 else None
         labels = self.labels()
         return TransferRow(
-            self.number, "R", self.entry.name, state, verified, self.size, rate, left, labels, self.shares(now)
-        )
+            self.number, "R", self.entry.name, state, verified, self.size, rate, left, labels, self.shares(now),
+            self.at_once(),
+        )  # fmt: skip
+
+    def at_once(self) -> int:
+        """To how many a cast brings what is on its way here; 0: none does."""
+        return max((fetch.catching.takers for fetch in self.fetches), default=0)
 
     def shares(self, now: float) -> Tuple[Share, ...]:
         """What each source has given and gives now, the most generous first; then those that only wait."""
@@ -356,6 +361,8 @@ class Job:
             return "verifying"
         if self._around.disk.silence(now) >= DISK_SLOW_AFTER:
             return "waiting for the disk"
+        if self.at_once():
+            return RECEIVING
         sources = [source for fetch in self.fetches for source in fetch.download.sources.values()]
         ready = [source for source in sources if source.state is SourceState.READY]
         if any(now - source.heard_at < ASK_OTHERS_AFTER for source in ready):

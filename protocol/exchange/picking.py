@@ -25,6 +25,7 @@ ENDGAME_AFTER = 0.5  # a piece owed for so long may be asked of a second source
 ASKED_SOURCES_MAX = 2  # of how many one piece may be asked at once
 RESORT_SECONDS_EACH = 0.00025  # rarity changes all the time; the order follows after so long for each piece there is
 RUN_PIECES = 4  # that are asked in the file's order
+CAST, NOT_DUE = -1, 1e18  # a source that no link is: a cast (catching.py), which nobody is asked in the place of
 
 Source = Hashable
 
@@ -230,11 +231,27 @@ class PieceChoice:
             if held.has[index]:
                 held.order.append(index)
 
+    def await_cast(self, index: int) -> bool:
+        """It comes by a cast: nobody is asked for it, until that is over. False if it is here, or about to be."""
+        if self.is_verified[index] or self.is_settled(index):
+            return False
+        self.asked[index] = [Asked(CAST, NOT_DUE)]
+        return True
+
+    def end_cast(self) -> None:
+        """What was to come by a cast and has not may be asked for."""
+        for index in [index for index, asked in self.asked.items() if asked[0] == (CAST, NOT_DUE)]:
+            self.release(CAST, index)
+
     def settle(self, index: int) -> None:
         """All bytes of the piece are here and on their way to the disk: nobody else need be asked."""
         asked = self.asked.get(index)
         if asked:
             asked[0] = Asked(asked[0].source, math.inf)
+
+    def settle_cast(self, index: int) -> None:
+        """The same, of one that came by a cast, whoever is asked for it."""
+        self.asked[index] = [Asked(CAST, math.inf), *self.asked.get(index, ())]
 
     def is_settled(self, index: int) -> bool:
         asked = self.asked.get(index)

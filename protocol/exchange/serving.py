@@ -8,12 +8,14 @@ told). What was not announced does not exist, whatever lies on the disk.
 from __future__ import annotations
 
 import math
+import random
 from functools import partial
 from typing import Any, Callable, Dict, Iterable, List, Optional, Set, Tuple
 
 from protocol import mishaps
 from protocol.content.pieces import piece_size_of
 from protocol.content.troubles import ErrorKind, LibraryError
+from protocol.exchange.casting import Casting
 from protocol.exchange.contracts import Disk, Members, in_slices, kind_of
 from protocol.exchange.download import Download
 from protocol.exchange.holdings import Holdings
@@ -33,6 +35,10 @@ from protocol.messages import (
     SHORT_OF_MEANS,
     UNKNOWN_FILE,
     AnyPieceRequest,
+    CastEnd,
+    CastReady,
+    CastTaken,
+    CastWanted,
     CheckBulk,
     LinkHello,
     ManifestRequest,
@@ -92,6 +98,8 @@ class Serving:
         in_memory: Callable[[bytes], Any],
         name_of_wanted: Callable[[bytes], Optional[str]],
         on_asker: Callable[[bytes, bytes, float], bool],
+        rng: random.Random,
+        casts: bool = True,
     ) -> None:
         self.network = network
         self.library = library
@@ -103,6 +111,7 @@ class Serving:
         self.uploads = Uploads(self)
         self.names = Names(members, holdings, name_of_wanted, in_memory)
         self._receipts = Receipts(self.uploads, self.names, self._whole_of, holdings, notify, self._tick_soon)
+        self.casting = Casting(network, library, disk, rng, self.send, self.uploads.count_cast, casts)
         self.dropped = 0
         self._partial_of = partial_of  # the download of a content whose pieces may be served already
         self._in_memory = in_memory  # its fetch, if the pieces are not on the disk
@@ -123,6 +132,7 @@ class Serving:
             PieceCancel: self._on_cancel,
             WrongPiece: self._on_wrong_piece,
             TransferDone: self._on_transfer_done,
+            **dict.fromkeys((CastWanted, CastReady, CastTaken, CastEnd), self._on_cast_message),
             CheckBulk: lambda link, message, now: self.network.check_bulk(link),
         }
 
@@ -147,6 +157,7 @@ class Serving:
         self._manifests_asked.pop(link, None)
         upload = self.uploads.links.get(link)
         self.uploads.remove(link, now)
+        self.casting.on_link_lost(link, now)
         if upload is None:
             return
         if reason == MESH_OFF_REASON:  # what it gets by another way is not what was sent here
@@ -292,7 +303,17 @@ class Serving:
         else:
             self.uploads.on_request(link, file_id, index, min(piece_size, size - index * piece_size), now)
 
+    def _on_cast_message(self, link: int, message: Any, now: float) -> None:
+        """Only what is here whole is cast; a fellow may come by one that is fetched here."""
+        size = self.holdings.size_of(message.file_id)
+        if size is None or self._refused.get((self.uploads.links[link].node_id, message.file_id), -math.inf) > now:
+            self.dropped += 1
+            return
+        node_id = self.uploads.links[link].node_id
+        self.casting.on_message(link, node_id, self.members.place_of(node_id), size, message, now)
+
     def _on_transfer_done(self, link: int, message: TransferDone, now: float) -> None:
+        self.casting.on_done(link, message.file_id, now)
         self.uploads.unsubscribe(link, message.file_id)
         self._receipts.on_done(self.uploads.links[link], message.file_id, now)
 
@@ -300,6 +321,7 @@ class Serving:
         """A piece is not wanted any more; or nothing of the content is: what is asked of it later is another fetch."""
         self.uploads.on_cancel(link, message.file_id, message.index)
         if message.index == NO_PIECE:
+            self.casting.on_done(link, message.file_id, now)
             self.uploads.unsubscribe(link, message.file_id)
             self._receipts.on_called_off(self.uploads.links[link], message.file_id, now)
 
@@ -402,7 +424,7 @@ class Serving:
         self._tick_at = min(self._tick_at, now + TICK)
 
     def next_deadline(self) -> float:
-        return min(self._tick_at, self._tell_at, self.uploads.next_deadline())
+        return min(self._tick_at, self._tell_at, self.uploads.next_deadline(), self.casting.next_deadline())
 
     def on_timer(self, now: float) -> None:
         """What is due: news of pieces, what a limit held back, each tick receipts and what could not be read."""
@@ -410,6 +432,7 @@ class Serving:
             self._tell_new_pieces()
         if now >= self.uploads.next_deadline():
             self.uploads.on_limit(now)
+        self.casting.on_timer(now)
         if now >= self._tick_at:
             self.uploads.on_timer(now)
             self._receipts.on_tick(now)
@@ -438,8 +461,9 @@ class Serving:
             rows.append(TransferRow(sent.number, "S", name, "sending", done, size, rate, left, (label,), (share,)))
         return rows
 
-    def end_all(self) -> None:
+    def end_all(self, now: float) -> None:
         """This node leaves its network: what is known to have been taken is told, and nothing more is sent."""
+        self.casting.end_all(now)
         self._receipts.end_all()
         for link in self.uploads.links:
             self.network.disconnect(link, "left")

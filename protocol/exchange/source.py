@@ -67,6 +67,7 @@ class Source:
         self.heard_at = now  # or when it last owed nothing
         self.slow_since: Optional[float] = None
         self.is_passed_over = False
+        self.is_held = False  # it is about to cast
         self.news_at = now  # when it last had something new for us, or sent bytes
         self.map: Optional[PieceMap] = None  # until the pieces are known
         self.is_complete = False  # it has said that it has the whole
@@ -115,7 +116,11 @@ class Source:
     # ---- what it owes
 
     def may_be_asked(self) -> bool:
-        return self.state is SourceState.READY and not self.is_passed_over
+        return self.state is SourceState.READY and not (self.is_passed_over or self.is_held)
+
+    def hold(self, is_held: bool) -> None:
+        """It is to be asked for nothing for a moment; or that is over."""
+        self.is_held = is_held
 
     def window(self, sources: int, piece_size: int, now: float) -> int:
         """How many bytes it may owe at once, being one of so many that may be asked."""

@@ -22,6 +22,9 @@ from protocol.latest import Latest
 from protocol.messages import (
     NO_PIECE,
     PURPOSE_BULK,
+    CastComing,
+    CastEnd,
+    CastOffer,
     LinkHello,
     ManifestPage,
     NewPieces,
@@ -50,7 +53,9 @@ UNREACHED_TIME = 60.0  # seconds in which a member that was called in vain is no
 UNREACHED_MAX = 1024  # members of whom that is remembered
 TICK = 0.5  # seconds between two looks at all contents and links
 
-ABOUT_ONE_CONTENT = (PieceData, PieceMap, NewPieces, ManifestPage, PieceRefused, OtherPiece, TraitsPage)
+ABOUT_ONE_CONTENT = (
+    PieceData, PieceMap, NewPieces, ManifestPage, PieceRefused, OtherPiece, TraitsPage, CastOffer, CastComing, CastEnd,
+)  # fmt: skip
 
 
 class Taker(Protocol):

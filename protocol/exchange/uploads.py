@@ -184,12 +184,22 @@ class Uploads:
             return
         upload.used_at = now
         upload.jobs.append(_Job(file_id, index, length, may_be_other))
-        counted = self._hands.counted_as(upload, file_id)
-        if self._sent.get(upload.node_id, (link, counted)) is None:
-            number = self._hands.next_number()
-            self._sent.put(upload.node_id, (link, counted), Sent(number, now, now, 0, Rate(now)))
-            log.info("S %d begins: id %s to %s", number, counted.hex()[:8], upload.label)
+        self._begin_sent(upload, self._hands.counted_as(upload, file_id), now)
         self._pump(now)
+
+    def _begin_sent(self, upload: UploadLink, counted: bytes, now: float) -> None:
+        """From now on what it gets of this content is counted, if it was not before."""
+        if self._sent.get(upload.node_id, (upload.link, counted)) is None:
+            number = self._hands.next_number()
+            self._sent.put(upload.node_id, (upload.link, counted), Sent(number, now, now, 0, Rate(now)))
+            log.info("S %d begins: id %s to %s", number, counted.hex()[:8], upload.label)
+
+    def count_cast(self, link: int, file_id: bytes, length: int, now: float) -> None:
+        """So much of it goes to that link by a cast, which needs no slot."""
+        upload = self.links.get(link)
+        if upload is not None:
+            self._begin_sent(upload, self._hands.counted_as(upload, file_id), now)
+            self._count(upload, file_id, length, now)
 
     def on_cancel(self, link: int, file_id: bytes, index: int) -> None:
         """It is not wanted any more. What fits one span comes whole once it has begun, as the other side relies on."""
@@ -278,15 +288,18 @@ class Uploads:
         upload.reading_bytes -= length
         upload.read_bytes += length
         upload.used_at = now
+        self._count(upload, file_id, length, now)
+        self._hands.send(link, PieceData(file_id, index, offset, data))
+        self._pump(now)
+
+    def _count(self, upload: UploadLink, file_id: bytes, length: int, now: float) -> None:
         counted = self._hands.counted_as(upload, file_id)
-        sent = self._sent.get(upload.node_id, (link, counted))
+        sent = self._sent.get(upload.node_id, (upload.link, counted))
         if sent is not None:
             sent.rate.add(length, now)
             is_listing = file_id in upload.folders  # of a folder: no byte of its files
             sent = sent._replace(size=sent.size + (0 if is_listing else length), at=now)
-            self._sent.put(upload.node_id, (link, counted), sent)
-        self._hands.send(link, PieceData(file_id, index, offset, data))
-        self._pump(now)
+            self._sent.put(upload.node_id, (upload.link, counted), sent)
 
     def on_unreadable(self, link: int, file_id: bytes, index: int, length: int, reason: int, now: float) -> None:
         """A span could not be read: the rest of the piece is not tried."""

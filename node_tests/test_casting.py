@@ -1,0 +1,404 @@
+"""One send for many: the datagrams of a cast, its rate, and whole nodes in the simulator that take one."""
+
+import contextlib
+import random
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from node_tests.stage.lab import MIB, Lab, content
+from node_tests.stage.simulator import Conditions
+from prompt.lines import progress_line
+from protocol.casts import CastHeard, CastOver, CastPiece, CastPlan, CastReport
+from protocol.exchange.cast_rate import RATE_FIRST, RATE_MIN, CastRate, Losses
+from protocol.fields import WireError
+from protocol.messages import CastTaken, Hole
+from protocol.network import DoorListener
+from protocol.results import DownloadDone, Stopped
+from protocol.transport.casting import (
+    SLICE,
+    CastDatagram,
+    CastReceiver,
+    CastSender,
+    decode_cast_header,
+    encode_cast_header,
+)
+from sockets.casts import Casts
+from sockets.thread import Inbox
+from sockets.watch import Watch
+
+ENDS = (DownloadDone, Stopped)
+
+
+@pytest.fixture
+def make_class(tmp_path):
+    """A node that has a file, and so many that have not."""
+    labs = []
+
+    def make(count, size=8 * MIB, seed=1, **conditions):
+        lab = Lab(tmp_path, seed, Conditions(**{"rate": 4e6, "mtu": 1500, **conditions}), packets=True)
+        labs.append(lab)
+        lab.world.multicast = True
+        lab.data = content(size)
+        ana = lab.node("ana", shared={"lab.iso": lab.data})
+        return lab, ana, [lab.node(f"n{number}") for number in range(count)]
+
+    yield make
+    for lab in labs:
+        lab.close()
+
+
+def ask_all(lab, takers):
+    """All ask at once."""
+    for taker in takers:
+        taker.do("fetch_name", "lab.iso", lab.world.now, taker.answers.append)
+
+
+def on_way(takers):
+    """Who takes a cast now."""
+    return [taker for taker in takers if any(one.catching.takers for one in taker.peer.fetching.fetches.values())]
+
+
+def wait_for_all(lab, takers, within=60.0):
+    done = lab.world.run_until(lambda: all(taker.told(ENDS) for taker in takers), lab.world.now + within)
+    assert done, [taker.events[-1:] for taker in takers]
+    for taker in takers:
+        assert isinstance(taker.told(ENDS)[0], DownloadDone), taker.told(ENDS)
+        assert taker.read("lab.iso") == lab.data
+
+
+def begin(lab, takers, at_least=3):
+    """All ask, and so many take a cast."""
+    ask_all(lab, takers)
+    assert lab.world.run_until(lambda: len(on_way(takers)) >= at_least, lab.world.now + 5)
+
+
+def has_ended(lab, nodes):
+    lab.run(1.0)
+    return not any(node.network.casts.sending or node.network.casts.receiving for node in nodes)
+
+
+def test_a_class_takes_one_cast(make_class):
+    lab, ana, takers = make_class(5)
+    begin(lab, takers, 5)
+    lab.run(1.0)
+    assert takers[0].row().at_once == 5 and " (to 5 at once)" in progress_line(takers[0].row())
+    wait_for_all(lab, takers)
+    assert len(lab.data) < ana.network.casts.sent * 1440 < 1.3 * len(lab.data)
+    assert has_ended(lab, [ana, *takers])
+    assert all(taker.told(ENDS)[0].sources == ("ana",) for taker in takers if len(taker.told(ENDS)[0].sources) == 1)
+
+
+def test_two_who_ask_take_no_cast(make_class):
+    lab, ana, takers = make_class(2)
+    ask_all(lab, takers)
+    wait_for_all(lab, takers)
+    assert not ana.network.casts.sent
+
+
+def test_who_wants_no_cast_takes_none_and_the_others_do(make_class):
+    lab, ana, takers = make_class(4)
+    takers[0].peer.fetching.casts = False
+    begin(lab, takers)
+    lab.run(0.5)
+    assert takers[0] not in on_way(takers)
+    wait_for_all(lab, takers)
+
+
+def test_what_is_lost_is_sent_once_more(make_class):
+    lab, ana, takers = make_class(4, loss=0.01)
+    begin(lab, takers)
+    wait_for_all(lab, takers)
+    assert len(lab.data) < ana.network.casts.sent * 1440 < 1.6 * len(lab.data)
+
+
+def test_one_whose_port_drops_multicast_is_served_as_ever(make_class):
+    lab, ana, takers = make_class(4)
+    lab.world.deaf.add(takers[2].ip)
+    lab.world.groupless.add(takers[3].ip)
+    takers.append(lab.node("n4"))
+    begin(lab, takers)
+    wait_for_all(lab, takers)
+    assert has_ended(lab, [ana, *takers])
+
+
+def test_where_nobody_hears_the_group_all_is_as_ever(make_class):
+    lab, ana, takers = make_class(4)
+    lab.world.deaf.update(taker.ip for taker in takers)
+    ask_all(lab, takers)
+    wait_for_all(lab, takers)
+    assert has_ended(lab, [ana, *takers])
+
+
+def test_a_slow_one_leaves_the_cast_and_holds_nobody_up(make_class):
+    lab, ana, takers = make_class(5, size=16 * MIB)
+    for source in [ana, *takers]:
+        lab.world.between(source.ip, takers[0].ip).rate = 4e5
+    begin(lab, takers, 4)
+    began = lab.world.now
+    wait_for_all(lab, takers[1:])
+    assert lab.world.now - began < 3.0 * len(lab.data) / 4e6
+    wait_for_all(lab, takers, 120.0)
+
+
+def test_one_who_comes_late_takes_the_rest_of_it(make_class):
+    lab, ana, takers = make_class(4, size=16 * MIB)
+    begin(lab, takers[:3])
+    lab.run(1.5)
+    ask_all(lab, takers[3:])
+    assert lab.world.run_until(lambda: on_way(takers[3:]), lab.world.now + 1)
+    wait_for_all(lab, takers)
+
+
+def test_a_cast_lives_on_when_takers_stand_still_or_die(make_class):
+    lab, ana, takers = make_class(5, size=16 * MIB)
+    begin(lab, takers, 5)
+    lab.run(0.5)
+    takers[0].kill()
+    takers[1].network.stop()
+    wait_for_all(lab, takers[2:])
+    takers[1].network.go_on()
+    wait_for_all(lab, takers[1:])
+
+
+def test_the_caster_dies_and_the_others_have_it_from_each_other(make_class):
+    lab, ana, takers = make_class(4, size=8 * MIB)
+    bo = lab.node("bo", shared={"lab.iso": lab.data})
+    begin(lab, takers, 3)
+    casters = [node for node in (ana, bo) if node.network.casts.sending]
+    assert len(casters) == 1
+    lab.run(0.5)
+    if casters[0] is ana:
+        ana.network.stop()
+    else:
+        bo.kill()
+    wait_for_all(lab, takers, 90.0)
+
+
+def forge(lab, caster, change, seconds, every=0.0005):
+    """From now on somebody sends to the caster's group, as from its address, what `change` makes of the session."""
+    until = lab.world.now + seconds
+
+    def again():
+        for session, sender in caster.network.casts.sending.items():
+            caster.network.casts.cast(sender.group, change(session))
+        if lab.world.now < until:
+            lab.world.after(every, again)
+
+    again()
+
+
+def test_forged_datagrams_cost_the_cast_and_no_byte(make_class):
+    lab, ana, takers = make_class(4, size=8 * MIB, rate=1e8)
+    rng = random.Random(5)
+
+    def forged(session):
+        head = CastDatagram(SLICE, session, rng.randrange(2**32), rng.randrange(128), 0, rng.randrange(2**32))
+        return encode_cast_header(head) + rng.randbytes(1440)
+
+    begin(lab, takers, 4)
+    forge(lab, ana, forged, 5.0)
+    wait_for_all(lab, takers, 120.0)
+    assert has_ended(lab, takers)
+
+
+def test_nonsense_in_the_group_is_dropped_and_counted(make_class):
+    lab, ana, takers = make_class(4, size=8 * MIB, rate=1e8)
+    rng = random.Random(5)
+    begin(lab, takers, 4)
+    forge(lab, ana, lambda session: rng.randbytes(rng.randrange(1, 1480)), 5.0)
+    wait_for_all(lab, takers)
+
+
+def test_a_forged_report_can_at_most_end_the_cast(make_class):
+    lab, ana, takers = make_class(4)
+    begin(lab, takers, 4)
+    fetch = next(iter(takers[0].peer.fetching.fetches.values()))
+    session, link = fetch.catching.session, fetch.catching._link
+    holes = tuple(Hole(first, 65535) for first in range(0, 2**32, 2**24))
+    for _ in range(200):
+        fetch.send(link, CastTaken(fetch.file_id, session, 2**32 - 1, 0, 2**32 - 1, False, holes))
+    wait_for_all(lab, takers)
+    assert ana.network.casts.sent * 1440 < 6 * len(lab.data)
+
+
+# ---- the parts
+
+
+def receiver_of(size=3 * 65536, piece=65536):
+    receiver = CastReceiver(b"sessions")
+    count = -(-size // piece)
+    receiver.take(CastPlan(size, piece, bytes([0xFF] * ((count + 7) // 8)), 0.1), 0.0)
+    return receiver
+
+
+def datagrams_of(sender, now=0.0):
+    """All that it sends of what it was given, without regard to time."""
+    while sender.backlog:
+        batch = sender.next_batch(now)
+        now += 0.001 if batch is None else 0.0
+        for index in range(batch.count if batch is not None else 0):
+            yield b"".join(bytes(part) for part in batch.buffers[2 * index : 2 * index + 2])
+
+
+def test_pieces_come_out_as_they_went_in_and_holes_are_known_exactly():
+    data = random.Random(3).randbytes(3 * 65536)
+    sender, receiver = CastSender(b"sessions", 1e9, 0.0), receiver_of()
+    for piece in range(3):
+        sender.add(piece, 0, data[piece * 65536 : (piece + 1) * 65536], (piece + 1) * 46)
+    lost = {10, 11, 60}
+    for number, datagram in enumerate(datagrams_of(sender)):
+        if number not in lost:
+            receiver.on_run(memoryview(datagram), len(datagram), 0.01)
+    sender.add(2, 45 * 1440, data[2 * 65536 + 45 * 1440 :], None)  # once more, and with it how far the pass has come
+    for datagram in datagrams_of(sender):
+        receiver.on_run(memoryview(datagram), len(datagram), 0.02)
+    whole = {event.index: bytes(event.data) for event in receiver.events if isinstance(event, CastPiece)}
+    assert whole == {2: data[2 * 65536 :]}
+    receiver.on_timer(0.2)
+    report = receiver.events[-1]
+    assert isinstance(report, CastReport) and not report.is_through
+    assert report.holes == ((10, 2), (60, 1)) and report.lost == 3
+
+
+@pytest.mark.parametrize("change", [{"session": b"another!"}, {"piece": 3}, {"offset": 1}, {"offset": 65536}])
+def test_a_datagram_that_does_not_fit_is_dropped(change):
+    receiver = receiver_of()
+    head = CastDatagram(SLICE, b"sessions", 1, 0, 0, 0)._replace(**change)
+    datagram = encode_cast_header(head) + bytes(1440)
+    receiver.on_run(memoryview(datagram), len(datagram), 0.0)
+    assert receiver.dropped == 1 and not receiver._parts
+
+
+def test_memory_is_bounded_whatever_comes():
+    receiver = CastReceiver(b"sessions")
+    receiver.take(CastPlan(4096 << 20, 1 << 20, bytes([0xFF] * 512), 0.1), 0.0)
+    for piece in range(4096):
+        datagram = encode_cast_header(CastDatagram(SLICE, b"sessions", piece, piece, 0, 0)) + bytes(1440)
+        receiver.on_run(memoryview(datagram), len(datagram), 0.0)
+    assert len(receiver._parts) <= 24
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=100))
+def test_no_bytes_make_the_decoder_raise_anything_else(data):
+    with contextlib.suppress(WireError):
+        assert encode_cast_header(decode_cast_header(data)) == data[:30]
+
+
+def test_the_rate_rises_gives_way_to_loss_and_bears_a_little():
+    rate = CastRate()
+    for step in range(10):
+        rate.on_round(0.01, rate.rate, step * 0.1)
+    high = rate.rate
+    assert high > 5 * RATE_FIRST
+    rate.on_round(0.3, high, 1.1)
+    assert rate.rate == 0.7 * high
+    for step in range(3):
+        rate.on_round(0.0, rate.rate, 1.5 + step * 0.1)
+    assert 0.9 * high < rate.rate < high and not rate.is_hopeless(2.0)
+    for step in range(200):
+        rate.on_round(0.5, rate.rate, 2 + step)
+    assert rate.rate == RATE_MIN and rate.is_hopeless(202.0)
+
+
+def test_a_cast_that_was_fast_and_is_slow_for_long_is_left_to_the_swarm():
+    rate = CastRate()
+    rate.on_round(0.0, 10e6, 0.0)
+    for step in range(40):
+        assert not rate.is_hopeless(step * 0.1) or step > 29
+        rate.on_round(0.0, 2e6, step * 0.1)
+    assert rate.is_hopeless(4.0)
+
+
+def test_loss_counts_when_it_lasts_or_many_have_it_at_once():
+    losses = Losses()
+    losses.note("a", 0.5)  # it was busy
+    losses.note("b", 0.0)
+    losses.note("c", 0.0)
+    assert losses.worst(losses.of_round()) == 0.0
+    losses.note("a", 0.2)
+    losses.note("b", 0.0)
+    losses.note("c", 0.0)
+    assert losses.worst(losses.of_round()) == 0.2
+    other = Losses()
+    for taker, loss in (("a", 0.1), ("b", 0.2), ("c", 0.0)):
+        other.note(taker, loss)
+    assert other.worst(other.of_round()) == 0.2
+    assert other.of_round() is None
+
+
+# ---- the sockets
+
+
+class Heard(DoorListener):
+    """Keeps the events."""
+
+    def __init__(self):
+        self.events = []
+
+    def on_cast(self, event):
+        self.events.append(event)
+
+    def of(self, kind):
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+@pytest.fixture
+def ends():
+    """A caster and a taker on the loopback interface, which no real cast takes."""
+    own, inbox = "127.0.0.1", Inbox("closed")
+    watch = Watch(inbox.fileno(), inbox.fileno())
+    made = [Casts("0.0.0.0", watch, Heard(), lambda towards: own) for _ in range(2)]
+    yield own, made[0], made[1]
+    for casts in made:
+        casts.end_all()
+    inbox.close()
+
+
+def turn_until(condition, *all_casts, seconds=5.0):
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        for casts in all_casts:
+            casts.turn(time.monotonic(), [one.datagrams.fileno() for one in casts._receiving.values()])
+    return condition()
+
+
+def test_pieces_travel_by_real_multicast_on_one_machine(ends):
+    own, caster, taker = ends
+    session, data = bytes(range(8)), random.Random(8).randbytes(3 * 65536 + 1000)
+    taker.join(session, own)
+    caster.open(session, own, 20e6, time.monotonic())
+    if not turn_until(lambda: taker._listener.of(CastHeard), caster, taker, seconds=2.0):
+        pytest.skip("no multicast on this machine")
+    taker.take(session, CastPlan(len(data), 65536, b"\xf0", 0.05), time.monotonic())
+    for piece in range(4):
+        caster.send(session, piece, 0, data[piece * 65536 : (piece + 1) * 65536], (piece + 1) * 46)
+    turn_until(lambda: len(taker._listener.of(CastPiece)) == 4, caster, taker)
+    pieces = {event.index: bytes(event.data) for event in taker._listener.of(CastPiece)}
+    assert b"".join(pieces[piece] for piece in range(4)) == data
+    assert turn_until(lambda: any(report.is_through for report in taker._listener.of(CastReport)), caster, taker)
+    assert not caster.backlog(session)
+
+
+def test_what_comes_from_another_address_than_the_casters_is_not_read(ends):
+    own, caster, taker = ends
+    session = bytes(range(8))
+    taker.join(session, own)
+    taker._receiving[session]._caster_ip = "198.51.100.7"
+    caster.open(session, own, 20e6, time.monotonic())
+    turn_until(lambda: False, caster, taker, seconds=0.3)
+    assert not taker._listener.events
+
+
+def test_on_loopback_there_is_no_cast():
+    inbox = Inbox("closed")
+    watch = Watch(inbox.fileno(), inbox.fileno())
+    assert not Casts("127.0.0.1", watch, Heard()).can_cast("10.0.0.7")
+    assert not Casts("0.0.0.0", watch, Heard()).can_cast("127.0.0.1")
+    listener = Heard()
+    Casts("0.0.0.0", watch, listener).join(b"sessions", "127.0.0.1")
+    assert isinstance(listener.events[0], CastOver)
+    inbox.close()

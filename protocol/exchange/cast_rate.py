@@ -1,0 +1,98 @@
+"""How fast a cast is sent: by what its takers report, once a round.
+
+As TFMCC has it (RFC 4654), receivers report seldom and the worst decides; but not by TFMCC's equation, which at 1 % of
+random loss would leave a tenth of a LAN: a cast lives with a few percent, for what is lost is sent once more to all. It
+starts like slow start, gives way to more loss than that, comes back soon to where it was, and then rises gently.
+Loss that is over with the next report was no queue but a busy taker, and slows nobody down: see `Losses`. Pure.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Dict, Hashable, Mapping, Optional
+
+RATE_FIRST = 6e6  # bytes per second
+RATE_MIN = 500e3  # below it casting is no gain
+RATE_MAX = 1.2e9
+LOSS_BORNE = 0.03  # of the datagrams of a round, at the worst of the takers
+GIVING_WAY, GIVING_WAY_MOST = 0.8, 0.5
+GROWTH_FIRST, GROWTH_BACK, GROWTH = 1.5, 1.15, 1.04  # a round; back to BACK of where it gave way
+BACK = 0.9
+WORTH_PART, WORTH_TIME = 0.25, 3.0  # of its best rate: what is slower for so many seconds leaves it to the swarm
+TOGETHER = 1 / 3  # of the takers: who lose at once have a queue in common
+HOLD = 0.3  # seconds after giving way in which it does not rise: until reports tell of the new rate
+SENT_AHEAD = 1.5  # no more than so many times what really leaves: the socket may be what holds it
+
+
+class Losses:
+    """What the takers lose, report by report."""
+
+    def __init__(self) -> None:
+        self._in_a_row: Dict[Hashable, int] = {}  # reports of this taker with more loss than is borne
+        self._of_round: Dict[Hashable, float] = {}
+
+    def note(self, taker: Hashable, loss: float) -> None:
+        """It lost this part of what was sent since its last report."""
+        self._of_round[taker] = max(loss, self._of_round.get(taker, 0.0))
+        self._in_a_row[taker] = self._in_a_row.get(taker, 0) + 1 if loss > LOSS_BORNE else 0
+
+    def forget(self, taker: Hashable) -> None:
+        """It takes part no more."""
+        self._in_a_row.pop(taker, None)
+        self._of_round.pop(taker, None)
+
+    def of_round(self) -> Optional[Dict[Hashable, float]]:
+        """What each lost that told something since the last round."""
+        losses, self._of_round = self._of_round, {}
+        return losses or None
+
+    def worst(self, losses: Mapping[Any, float]) -> float:
+        """Of those that show a queue: it lasts, or many have it at once."""
+        lossy = [loss for loss in losses.values() if loss > LOSS_BORNE]
+        if len(lossy) > TOGETHER * len(losses):
+            return max(lossy)
+        lasting = [loss for taker, loss in losses.items() if self._in_a_row.get(taker, 0) >= 2]
+        return max(lasting, default=0.0)
+
+
+class CastRate:
+    """The rate of one cast, in bytes per second."""
+
+    def __init__(self) -> None:
+        self.rate = RATE_FIRST
+        self._is_starting = True
+        self._back_to = 0.0  # below it, it rises fast
+        self._held_until = -math.inf
+        self._best = 0.0  # that was sent in a round
+        self._worth_at = math.inf  # when it was last worth while
+
+    def on_round(self, loss: float, sent: Optional[float], now: float) -> None:
+        """The worst taker lost this part of what came in the round, in which so many bytes a second were sent.
+
+        None: there was not always something to send, so that this says nothing of the rate.
+        """
+        self._best = max(self._best, sent or 0.0)
+        if sent is None or sent >= WORTH_PART * self._best or self._worth_at == math.inf:
+            self._worth_at = now
+        if loss > LOSS_BORNE:
+            self._give_way(loss, now)
+        elif sent is not None and now >= self._held_until:
+            most = min(sent * SENT_AHEAD, RATE_MAX)
+            self.rate = max(self.rate, min(self.rate * self._growth(), most))
+
+    def _growth(self) -> float:
+        if self._is_starting:
+            return GROWTH_FIRST
+        return GROWTH_BACK if self.rate < BACK * self._back_to else GROWTH
+
+    def _give_way(self, loss: float, now: float) -> None:
+        """Once for all that was lost before reports could tell of it."""
+        if now < self._held_until:
+            return
+        self._is_starting, self._back_to = False, self.rate
+        self._held_until = now + HOLD
+        self.rate = max(RATE_MIN, self.rate * max(GIVING_WAY_MOST, min(GIVING_WAY, 1.0 - loss)))
+
+    def is_hopeless(self, now: float) -> bool:
+        """Can it go no slower, or has it been far below its best for long?"""
+        return self.rate <= RATE_MIN or now - self._worth_at >= WORTH_TIME

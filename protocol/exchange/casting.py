@@ -1,0 +1,475 @@
+"""The caster: what several want of this node at once is sent to all of them by one cast.
+
+    CastWanted of three nodes  ->  CastOffer, probes to the group  ->  CastReady of three  ->  CastComing, the pieces
+    CastTaken with holes  ->  those slices once more  ->  all are through, or gone  ->  CastEnd
+
+A cast never need be reliable: what does not come by it is asked for by links, as ever. So at any trouble it just ends.
+Who loses more than half of what the others take leaves it, and so does who is silent. `Casting` is the table of all
+casts of this node; it stands beside `Uploads` in `Serving`. Pure.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import OrderedDict
+from functools import partial
+from typing import Any, Callable, Dict, List, Optional, Set, Tuple
+
+from protocol import mishaps
+from protocol.casts import CAST_PIECE_MAX, SLICE_SIZE, CastOver, CastRoom, slices_of
+from protocol.content.pieces import piece_length, piece_size_of, set_piece
+from protocol.exchange.cast_rate import CastRate, Losses
+from protocol.exchange.picking import bits_of
+from protocol.latest import Latest
+from protocol.messages import CastComing, CastEnd, CastOffer, CastReady, CastTaken, CastWanted
+
+log = mishaps.logger("transfer")
+
+CAST_SIZE_MIN = 3 << 20  # bytes: less is there before a cast has begun
+TAKERS_MIN = 3  # nodes that want it at once
+CASTS_MAX = 2  # of this node at once: they share its link
+TAKERS_MAX = 512  # of one cast
+WANTED_MAX = 64  # contents for which is remembered who wants them
+READY_PATIENCE = 0.3  # seconds from the third who hears it until the pieces begin without those who do not
+PROBE_TIME = 3.0  # seconds in which three must have heard it
+ROUND = 0.1  # seconds between two looks at what the takers report
+INTERVAL_MIN, INTERVAL_EACH = 0.1, 0.004  # seconds between two reports of a taker: for many longer, so that all their
+# reports together stay far below what is cast (RFC 5740 calls it feedback implosion)
+SILENT_MAX = 2.5  # seconds without a report, beside its interval, until a taker is given up
+SLOW_PART, SLOW_REPORTS = 0.5, 4  # who takes less than this part of what the others take, so many times in a row
+AHEAD_SECONDS, AHEAD_MIN, AHEAD_MAX = 0.15, 768 << 10, 8 << 20  # worth of the rate, or bytes, read before they leave
+RECENT_MAX = 12 << 20  # bytes of pieces kept in memory to send parts of them again
+REPAIRS_MAX = 2.0  # slices sent again, in contents: beyond, reports lie or casting is no gain
+NOT_AGAIN_TIME = 60.0  # seconds after a cast that failed, in which the content is not cast
+
+
+class _Taker:
+    """One who takes part, or was offered to."""
+
+    def __init__(self, link: int, node_id: bytes, now: float) -> None:
+        self.link = link
+        self.node_id = node_id
+        self.missing: Optional[bytes] = None  # from when it is ready on
+        self.heard_at = now
+        self.slow = 0  # reports in a row by which it took much less than the others
+
+    @property
+    def is_ready(self) -> bool:
+        return self.missing is not None
+
+
+class Cast:
+    """One content on its way to many."""
+
+    def __init__(self, session: bytes, file_id: bytes, size: int, now: float) -> None:
+        self.session = session
+        self.file_id = file_id
+        self.size = size
+        self.takers: Dict[int, _Taker] = {}  # by link
+        self.rate = CastRate()
+        self.losses = Losses()
+        self.is_begun = False
+        self.handed = 0  # bytes given to the network
+        self.reading = 0  # bytes asked of the disk
+        self.next = 0  # the next piece of the one pass
+        self.repaired = 0  # slices sent again
+        self.piece_size = piece_size_of(size)
+        self.count = -(-size // self.piece_size)
+        self.slices_each = slices_of(self.piece_size)
+        self.coming = bytearray(self.count)  # 1: this piece is wanted, and yet to be sent
+        self.repairs: OrderedDict[int, Set[int]] = OrderedDict()  # piece -> slices to be sent again
+        self.began_at = now
+        self.third_at: Optional[float] = None  # when the third was ready
+        self.looked_at = now  # and what had left by then
+        self.looked_sent = 0
+        self._number = 0  # of the last slice handed over
+        self._numbers: Dict[int, int] = {}  # piece -> number of the last slice of it that was handed over
+        self._recent: OrderedDict[int, bytes] = OrderedDict()
+        self._recent_size = 0
+
+    # ---- who takes part
+
+    def ready(self) -> List[_Taker]:
+        return [taker for taker in self.takers.values() if taker.is_ready]
+
+    def choose(self) -> int:
+        """Mark what two or more want; the bytes of it."""
+        wants = [0] * self.count
+        for taker in self.ready():
+            for index in bits_of(taker.missing or b"", self.count):
+                wants[index] += 1
+        for index, wanted in enumerate(wants):
+            self.coming[index] = wanted >= 2
+        return sum(self.coming) * self.piece_size
+
+    def coming_to(self, taker: _Taker) -> bytes:
+        """Of what it has not, the pieces that are yet to be sent."""
+        bitmap = bytearray((self.count + 7) // 8)
+        for index in bits_of(taker.missing or b"", self.count):
+            if self.coming[index]:
+                set_piece(bitmap, index)
+        return bytes(bitmap)
+
+    def bitmap(self) -> bytes:
+        """The pieces that are yet to be sent."""
+        bitmap = bytearray((self.count + 7) // 8)
+        for index in range(self.count):
+            if self.coming[index]:
+                set_piece(bitmap, index)
+        return bytes(bitmap)
+
+    def interval_ms(self) -> int:
+        """Between two reports of a taker."""
+        return int(1000 * (INTERVAL_MIN + INTERVAL_EACH * len(self.takers)))
+
+    # ---- what is sent next
+
+    def take_next(self) -> Optional[int]:
+        """The next piece of the pass, which is then no longer to come."""
+        self.next = self.coming.find(1, self.next)
+        if self.next < 0:
+            self.next = self.count
+            return None
+        self.coming[self.next] = 0
+        return self.next
+
+    def front_behind(self, piece: int) -> int:
+        """All slices below this were sent once, when that piece was."""
+        following = self.coming.find(1, piece)
+        return (following if following >= 0 else self.count) * self.slices_each
+
+    def keep(self, piece: int, data: bytes) -> None:
+        """It may have to be sent again, in part, and soon."""
+        if piece not in self._recent:
+            self._recent[piece] = data
+            self._recent_size += len(data)
+        while self._recent_size > RECENT_MAX:
+            self._recent_size -= len(self._recent.popitem(last=False)[1])
+
+    def kept(self, piece: int) -> Optional[bytes]:
+        return self._recent.get(piece)
+
+    def note_handed(self, piece: int, size: int) -> None:
+        """So many bytes of that piece are on their way."""
+        self.handed += size
+        self._number += slices_of(size)
+        self._numbers[piece] = self._number
+
+    def add_holes(self, highest: int, holes: Tuple[Any, ...]) -> None:
+        """Somebody has missed these slices, having seen all up to that number: what left later may still come."""
+        for first, slices in holes:
+            piece, start = divmod(first, self.slices_each)
+            if self._numbers.get(piece, math.inf) > highest or not slices:
+                continue
+            last = slices_of(piece_length(self.size, piece))
+            self.repairs.setdefault(piece, set()).update(range(start, min(start + slices, last)))
+
+
+class Casting:
+    """All casts of this node, by content."""
+
+    def __init__(
+        self,
+        network: Any,
+        library: Any,
+        disk: Any,
+        rng: Any,
+        send: Callable[[int, Any], None],
+        count_sent: Callable[[int, bytes, int, float], None],
+        is_on: bool = True,
+    ) -> None:
+        self._is_on = is_on
+        self.dropped = 0
+        self._network = network
+        self._library = library
+        self._disk = disk
+        self._rng = rng
+        self._send = send
+        self._count_sent = count_sent  # so many bytes of a content went to a link
+        self.rate_max: Optional[float] = None  # bytes per second that may leave this node
+        self._casts: Dict[bytes, Cast] = {}
+        self._wanted: Latest[bytes, Dict[int, bytes]] = Latest(WANTED_MAX)  # content -> link -> node
+        self._not_before: Latest[bytes, float] = Latest(WANTED_MAX)
+        self._tick_at = math.inf
+
+    def takers_of(self, file_id: bytes) -> int:
+        """To how many it is cast now."""
+        cast = self._casts.get(file_id)
+        return len(cast.ready()) if cast is not None and cast.is_begun else 0
+
+    # ---- what takers say
+
+    def on_message(self, link: int, node_id: bytes, place: Any, size: int, message: Any, now: float) -> None:
+        """From one who fetches this content of that size, which is here whole, and is seen at that place."""
+        cast = self._casts.get(message.file_id)
+        if isinstance(message, CastWanted):
+            self._on_wanted(link, node_id, place, size, message.file_id, now)
+            return
+        taker = cast.takers.get(link) if cast is not None and cast.session == message.session else None
+        if cast is None or taker is None:
+            self.dropped += 1
+        elif isinstance(message, CastReady):
+            self._on_ready(cast, taker, message, now)
+        elif isinstance(message, CastTaken):
+            self._on_taken(cast, taker, message, now)
+        else:
+            self._drop(cast, taker, False, now)
+
+    def _on_wanted(self, link: int, node_id: bytes, place: Any, size: int, file_id: bytes, now: float) -> None:
+        is_fit = size >= CAST_SIZE_MIN and piece_size_of(size) <= CAST_PIECE_MAX
+        can = self._is_on and place is not None and self._network.can_cast(place[0])
+        if not (is_fit and can) or now < self._not_before.get(file_id, -math.inf):
+            return
+        cast = self._casts.get(file_id)
+        if cast is not None:
+            self._offer(cast, link, node_id, now)
+            return
+        wanted = self._wanted.get(file_id, {})
+        if len(wanted) < TAKERS_MAX:
+            wanted[link] = node_id
+        self._wanted.put(file_id, wanted)
+        if len(set(wanted.values())) >= TAKERS_MIN and len(self._casts) < CASTS_MAX:
+            self._begin(file_id, size, place[0], wanted, now)
+
+    def _begin(self, file_id: bytes, size: int, towards: str, wanted: Dict[int, bytes], now: float) -> None:
+        session = self._rng.getrandbits(64).to_bytes(8, "big")
+        log.info("id %s: a cast is offered to %d", file_id.hex()[:8], len(wanted))
+        cast = self._casts[file_id] = Cast(session, file_id, size, now)
+        self._wanted.pop(file_id, None)
+        self._network.cast_open(session, towards, self._rate(cast))
+        for link, node_id in wanted.items():
+            self._offer(cast, link, node_id, now)
+        self._tick_at = min(self._tick_at, now + ROUND)
+
+    def _offer(self, cast: Cast, link: int, node_id: bytes, now: float) -> None:
+        if len(cast.takers) < TAKERS_MAX and link not in cast.takers:
+            cast.takers[link] = _Taker(link, node_id, now)
+            coming = cast.bitmap() if cast.is_begun else b""
+            self._send(link, CastOffer(cast.file_id, cast.session, coming, len(cast.ready()) + 1, cast.interval_ms()))
+
+    def _on_ready(self, cast: Cast, taker: _Taker, message: CastReady, now: float) -> None:
+        if taker.is_ready:
+            self.dropped += 1
+            return
+        taker.missing, taker.heard_at = message.missing, now
+        if cast.is_begun:
+            if not any(cast.coming_to(taker)):
+                self._drop(cast, taker, True, now)
+        elif len(cast.ready()) == TAKERS_MIN:
+            cast.third_at = now
+        self._maybe_start(cast, now)
+
+    def _maybe_start(self, cast: Cast, now: float) -> None:
+        """With all who were offered, or a little after the third without the others."""
+        if cast.is_begun or cast.third_at is None:
+            return
+        if len(cast.ready()) < len(cast.takers) and now - cast.third_at < READY_PATIENCE:
+            return
+        cast.is_begun = True
+        if cast.choose() < CAST_SIZE_MIN:
+            self._end(cast, "there is little left to send", now)
+            return
+        log.info("id %s: cast to %d begins", cast.file_id.hex()[:8], len(cast.ready()))
+        for taker in cast.ready():
+            self._tell_coming(cast, taker, now)
+        cast.looked_at = now
+        self._pump(cast, now)
+
+    def _tell_coming(self, cast: Cast, taker: _Taker, now: float) -> None:
+        coming = cast.coming_to(taker)
+        if not any(coming):
+            self._drop(cast, taker, True, now)
+            return
+        told = CastComing(cast.file_id, cast.session, coming, len(cast.ready()), cast.interval_ms())
+        self._send(taker.link, told)
+
+    def _on_taken(self, cast: Cast, taker: _Taker, message: CastTaken, now: float) -> None:
+        if not cast.is_begun or not taker.is_ready:
+            self.dropped += 1
+            return
+        taker.heard_at = now
+        if message.is_through:
+            self._drop(cast, taker, False, now)
+            return
+        came = message.received + message.lost
+        if came:
+            cast.losses.note(taker.link, message.lost / came)
+        cast.add_holes(message.highest, message.holes)
+        self._pump(cast, now)
+
+    def on_link_lost(self, link: int, now: float) -> None:
+        """Whoever was there takes part no more."""
+        for wanted in self._wanted.values():
+            wanted.pop(link, None)
+        for cast in list(self._casts.values()):
+            if link in cast.takers:
+                self._drop(cast, cast.takers[link], False, now)
+
+    def on_done(self, link: int, file_id: bytes, now: float) -> None:
+        """It has it all, or wants no more of it."""
+        cast = self._casts.get(file_id)
+        if cast is not None and link in cast.takers:
+            self._drop(cast, cast.takers[link], False, now)
+        wanted = self._wanted.get(file_id)
+        if wanted is not None:
+            wanted.pop(link, None)
+
+    def _drop(self, cast: Cast, taker: _Taker, is_told: bool, now: float) -> None:
+        """It takes part no more; `is_told`: it thinks it does."""
+        cast.takers.pop(taker.link, None)
+        cast.losses.forget(taker.link)
+        if is_told:
+            self._send(taker.link, CastEnd(cast.file_id, cast.session))
+        if not cast.takers or (cast.is_begun and not cast.ready()):
+            self._end(cast, "", now)
+
+    # ---- sending
+
+    def _rate(self, cast: Cast) -> float:
+        return min(cast.rate.rate, self.rate_max or math.inf)
+
+    def _pump(self, cast: Cast, now: float) -> None:
+        """Hand over what is to be sent, until enough waits: first what was missed, then the next pieces."""
+        ahead = min(max(AHEAD_MIN, self._rate(cast) * AHEAD_SECONDS), AHEAD_MAX)
+        while cast.file_id in self._casts and self._network.cast_backlog(cast.session) + cast.reading < ahead:
+            if cast.repairs:
+                piece, slices = cast.repairs.popitem(last=False)
+                self._with_piece(cast, piece, partial(self._send_again, cast, piece, slices), now)
+            else:
+                next_piece = cast.take_next()
+                if next_piece is None:
+                    return
+                front = cast.front_behind(next_piece)
+                self._with_piece(cast, next_piece, partial(self._send_first, cast, next_piece, front), now)
+
+    def _with_piece(self, cast: Cast, piece: int, then: Callable[[bytes, float], None], now: float) -> None:
+        """Read it, if it is not in memory any more."""
+        data, length = cast.kept(piece), piece_length(cast.size, piece)
+        if data is not None:
+            then(data, now)
+            return
+        cast.reading += length
+        read = partial(self._library.read, cast.file_id, piece, 0, length)
+        self._disk.run(read, partial(self._on_read, cast, piece, length, then))
+
+    def _on_read(
+        self, cast: Cast, piece: int, length: int, then: Callable[[bytes, float], None], data: Any,
+        error: Optional[Exception], now: float,
+    ) -> None:  # fmt: skip
+        cast.reading -= length
+        if self._casts.get(cast.file_id) is not cast:
+            return
+        if error is not None or len(data) != length:
+            self._end(cast, "it could not be read", now)
+            return
+        cast.keep(piece, data)
+        then(data, now)
+        self._pump(cast, now)
+
+    def _send_first(self, cast: Cast, piece: int, front: int, data: bytes, now: float) -> None:
+        self._network.cast_send(cast.session, piece, 0, data, front)
+        cast.note_handed(piece, len(data))
+        for taker in cast.ready():
+            self._count_sent(taker.link, cast.file_id, len(data), now)
+
+    def _send_again(self, cast: Cast, piece: int, slices: Set[int], data: bytes, now: float) -> None:
+        view = memoryview(data)
+        cast.repaired += len(slices)
+        for start, end in runs_of(slices):
+            part = view[start * SLICE_SIZE : end * SLICE_SIZE]
+            self._network.cast_send(cast.session, piece, start * SLICE_SIZE, part, None)
+            cast.note_handed(piece, len(part))
+
+    def on_event(self, event: Any, now: float) -> None:
+        """What the network tells of a cast of ours."""
+        for cast in list(self._casts.values()):
+            if cast.session == event.session:
+                if isinstance(event, CastRoom):
+                    self._pump(cast, now)
+                elif isinstance(event, CastOver):
+                    self._end(cast, event.reason, now)
+
+    # ---- time
+
+    def next_deadline(self) -> float:
+        return self._tick_at
+
+    def on_timer(self, now: float) -> None:
+        """Once a round: the rate, who is slow or silent, and is it over?"""
+        if now < self._tick_at:
+            return
+        for cast in list(self._casts.values()):
+            self._look(cast, now)
+        self._tick_at = now + ROUND if self._casts else math.inf
+
+    def _look(self, cast: Cast, now: float) -> None:
+        if not cast.is_begun:
+            self._maybe_start(cast, now)
+            if not cast.is_begun and now - cast.began_at >= PROBE_TIME:
+                self._end(cast, "too few hear it", now)
+            return
+        patience = SILENT_MAX + cast.interval_ms() / 1000
+        for taker in [one for one in cast.ready() if now - one.heard_at >= patience]:
+            log.info("a taker of the cast is silent")
+            self._drop(cast, taker, True, now)
+        losses = cast.losses.of_round() or {}
+        for taker in self._slow(cast, losses):
+            log.info("a taker of the cast is too slow for the others")
+            self._drop(cast, taker, True, now)
+        if self._casts.get(cast.file_id) is cast:
+            self._set_rate(cast, losses, now)
+        if self._casts.get(cast.file_id) is cast:
+            self._pump(cast, now)
+
+    def _slow(self, cast: Cast, losses: Dict[Any, float]) -> List[_Taker]:
+        """Those who would pull the rate under half of what the others can take."""
+        usual = statistics.median(losses.values()) if losses else 0.0
+        told = [taker for taker in cast.ready() if taker.link in losses]
+        for taker in told:
+            is_slow = 1.0 - losses[taker.link] < SLOW_PART * (1.0 - usual)
+            taker.slow = taker.slow + 1 if is_slow else 0
+        return [taker for taker in told if taker.slow >= SLOW_REPORTS]
+
+    def _set_rate(self, cast: Cast, losses: Dict[Any, float], now: float) -> None:
+        """By the worst of those who are not about to leave."""
+        counted = {taker.link: losses[taker.link] for taker in cast.ready() if taker.link in losses and not taker.slow}
+        backlog = self._network.cast_backlog(cast.session)
+        sent = cast.handed - backlog
+        per_second = (sent - cast.looked_sent) / max(now - cast.looked_at, 1e-3)
+        cast.looked_at, cast.looked_sent = now, sent
+        if not counted:
+            return
+        cast.rate.on_round(cast.losses.worst(counted), per_second if backlog else None, now)
+        self._network.cast_rate(cast.session, self._rate(cast))
+        too_much = cast.repaired > REPAIRS_MAX * cast.count * cast.slices_each
+        if cast.rate.is_hopeless(now) or too_much:
+            self._end(cast, "it is of no use", now)
+
+    def _end(self, cast: Cast, trouble: str, now: float) -> None:
+        """Over, for whatever reason; with a trouble it is not tried again soon."""
+        if self._casts.get(cast.file_id) is not cast:
+            return
+        del self._casts[cast.file_id]
+        log.info("id %s: the cast ends%s", cast.file_id.hex()[:8], f": {trouble}" if trouble else "")
+        self._network.cast_end(cast.session)
+        for taker in cast.takers.values():
+            self._send(taker.link, CastEnd(cast.file_id, cast.session))
+        if trouble:
+            self._not_before.put(cast.file_id, now + NOT_AGAIN_TIME)
+
+    def end_all(self, now: float) -> None:
+        """This node leaves, or serves this no more."""
+        for cast in list(self._casts.values()):
+            self._end(cast, "this node leaves", now)
+
+
+def runs_of(numbers: Set[int]) -> List[Tuple[int, int]]:
+    """The runs (first, behind the last) of these numbers."""
+    runs: List[Tuple[int, int]] = []
+    for number in sorted(numbers):
+        if runs and runs[-1][1] == number:
+            runs[-1] = runs[-1][0], number + 1
+        else:
+            runs.append((number, number + 1))
+    return runs

@@ -1,0 +1,182 @@
+"""The taker: a content that is fetched here comes by a cast, if its source sends one, and by links as ever if not.
+
+    CastWanted to a source that has it all  ->  CastOffer: the group is joined  ->  a probe is heard: CastReady
+    CastComing: those pieces are asked of nobody  ->  pieces, CastTaken ...  ->  all here, CastEnd, silence or trouble
+
+At its end, whatever the reason, what is missing is asked for by links. Each `Catching` belongs to one `Fetch`. Pure.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Optional, Set
+
+from protocol import mishaps
+from protocol.casts import CAST_PIECE_MAX, CastHeard, CastOver, CastPiece, CastPlan, CastReport
+from protocol.content.pieces import has_piece, set_piece
+from protocol.exchange.casting import CAST_SIZE_MIN, INTERVAL_MIN
+from protocol.exchange.download import Download
+from protocol.messages import CastComing, CastEnd, CastOffer, CastReady, CastTaken, CastWanted, Hole
+
+log = mishaps.logger("transfer")
+
+WRONG_MAX = 3  # pieces of a cast that were not what their digests say: somebody sends to the group who should not
+INTERVAL_MAX = 10.0  # seconds between two reports
+HELD_MAX = 0.5  # seconds in which a caster that was heard is not asked for pieces, until the cast begins
+OFFERS_MAX = 4  # casts of one content that are tried
+
+
+class Catching:
+    """What comes of one content by a cast."""
+
+    def __init__(
+        self, download: Download, network: Any, send: Callable[[int, Any], None], may: Callable[[], bool]
+    ) -> None:
+        self.takers = 0  # at once, as the caster told when it began; 0: none is on its way here
+        self.node_id = b""  # the caster's
+        self._download = download
+        self._network = network
+        self._send = send
+        self._may = may  # is a cast wanted here at all?
+        self._asked: Set[int] = set()  # links of sources that were told that a cast is wanted
+        self._session: Optional[bytes] = None
+        self._link = 0  # the caster's
+        self._begun: Optional[CastOffer] = None  # an offer of one that had begun before
+        self._held_at = 0.0  # when the caster was asked for nothing more
+        self._wrong = 0
+        self._offers = 0
+
+    @property
+    def session(self) -> Optional[bytes]:
+        """Of the cast that this node listens to."""
+        return self._session
+
+    # ---- wanting
+
+    def look(self, place_of: Callable[[int], Any]) -> None:
+        """Is there a source, among those that have it all, that could cast it? The same one for all: the least id."""
+        download, choice = self._download, self._download.choice
+        if choice is None or self._session is not None or self._offers >= OFFERS_MAX:
+            return
+        if download.is_in_order or not self._may():
+            return
+        if choice.missing * download.piece_size < CAST_SIZE_MIN or download.piece_size > CAST_PIECE_MAX:
+            return
+        whole = [source for source in download.sources.values() if source.is_complete]
+        source = min(whole, key=lambda one: one.node_id, default=None)
+        place = place_of(source.link) if source is not None else None
+        if source is not None and source.link not in self._asked and place and self._network.can_cast(place[0]):
+            self._asked.add(source.link)
+            self._send(source.link, CastWanted(download.file_id))
+
+    # ---- what the caster says
+
+    def on_message(self, link: int, node_id: bytes, place: Any, message: Any, now: float) -> bool:
+        """From a source; False if it was not asked for."""
+        if isinstance(message, CastOffer):
+            return self._on_offer(link, node_id, place, message)
+        if self._session is None or link != self._link or message.session != self._session:
+            return isinstance(message, CastEnd)  # of one that has ended here
+        if isinstance(message, CastComing):
+            return self._on_coming(message, now)
+        self.end(now)
+        return True
+
+    def _on_offer(self, link: int, node_id: bytes, place: Any, message: CastOffer) -> bool:
+        if link not in self._asked or place is None:
+            return False
+        if self._session is None and self._offers < OFFERS_MAX:
+            self._offers += 1
+            self._session, self._link, self.node_id = message.session, link, node_id
+            self._begun = message if message.coming else None
+            self._network.cast_join(message.session, place[0])
+        return True
+
+    def _on_coming(self, message: Any, now: float) -> bool:
+        download, choice = self._download, self._download.choice
+        if self.takers or choice is None or len(message.coming) != (choice.count + 7) // 8:
+            return False
+        is_awaited = [index for index in range(choice.count) if has_piece(message.coming, index)]
+        coming = bytearray(len(message.coming))
+        for index in download.await_cast(is_awaited, now):
+            set_piece(coming, index)
+        download.hold(self._link, False, now)
+        interval = min(max(message.interval_ms / 1000, INTERVAL_MIN), INTERVAL_MAX)
+        self.takers = max(1, message.takers)
+        self._network.cast_take(message.session, CastPlan(download.size, download.piece_size, bytes(coming), interval))
+        return True
+
+    # ---- what the network tells
+
+    def on_event(self, event: Any, now: float) -> None:
+        """Of the session that is listened to."""
+        if isinstance(event, CastHeard):
+            self._on_heard(event, now)
+        elif isinstance(event, CastPiece):
+            if not self._download.on_cast_piece(event.index, event.data, now):
+                self._network.cast_done(event.session, len(event.data))
+        elif isinstance(event, CastReport):
+            self._on_report(event, now)
+        elif isinstance(event, CastOver):
+            log.info("id %s: no cast here any more: %s", self._download.file_id.hex()[:8], event.reason)
+            self.leave(now)
+
+    def _on_heard(self, event: CastHeard, now: float) -> None:
+        """Say so; what was asked of the caster need not come, so that its next words need not wait behind that."""
+        choice = self._download.choice
+        if choice is None:
+            return
+        missing = bytearray((choice.count + 7) // 8)
+        for index in range(choice.count):
+            if not choice.is_verified[index] and not choice.is_settled(index):
+                set_piece(missing, index)
+        self._send(self._link, CastReady(self._download.file_id, event.session, bytes(missing)))
+        if self._begun is not None:
+            self._on_coming(self._begun, now)
+        else:
+            self._download.hold(self._link, True, now)
+            self._held_at = now
+
+    def check(self, now: float) -> None:
+        """With each tick: a cast that does not begin is not waited for."""
+        if self._session is not None and not self.takers and now - self._held_at >= HELD_MAX:
+            self._download.hold(self._link, False, now)
+
+    def _on_report(self, event: CastReport, now: float) -> None:
+        holes = tuple(Hole(*hole) for hole in event.holes)
+        about = self._download.file_id, event.session, event.highest, event.received, event.lost
+        self._send(self._link, CastTaken(*about, event.is_through, holes))
+        if event.is_through:
+            self.end(now)
+
+    def on_written(self, size: int, is_right: bool, now: float) -> None:
+        """A piece of it was verified and written, or thrown away."""
+        if self._session is None:
+            return
+        self._network.cast_done(self._session, size)
+        self._wrong += not is_right
+        if self._wrong >= WRONG_MAX:
+            log.info("id %s: the cast brings wrong pieces; it is left", self._download.file_id.hex()[:8])
+            self._offers = OFFERS_MAX
+            self.leave(now)
+
+    # ---- the end
+
+    def on_link_lost(self, link: int, now: float) -> None:
+        self._asked.discard(link)
+        if link == self._link:
+            self.end(now)
+
+    def leave(self, now: float) -> None:
+        """End it of our own will: the caster is told."""
+        if self._session is not None:
+            self._send(self._link, CastEnd(self._download.file_id, self._session))
+        self.end(now)
+
+    def end(self, now: float) -> None:
+        """Nothing more comes by it: the rest is asked for by links."""
+        if self._session is None:
+            return
+        self._network.cast_end(self._session)
+        self._download.hold(self._link, False, now)
+        self._session, self._link, self.takers = None, 0, 0
+        self._download.end_cast(now)

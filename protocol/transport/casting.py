@@ -1,0 +1,336 @@
+"""How a cast's datagrams look, how the caster paces them, and how a taker puts pieces together from them.
+
+A datagram of a cast is a header and one slice (`protocol/casts.py`), all numbers big-endian:
+
+    checksum 4   CRC-32 of the rest of the header; the slice is checked by the digest of its piece
+    version  1
+    kind     1   SLICE, or PROBE: no slice, but as long, so that who hears one can hear all
+    session  8
+    number   4   rises by one with every slice sent; a probe has that of the last slice
+    piece    4
+    offset   4   of the slice in its piece, in bytes
+    front    4   the slices below this were sent once, numbered through the content
+
+`CastSender` and `CastReceiver` are values with `now`: no socket, no clock. Both live on the network thread.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from collections import deque
+from typing import Any, Deque, Dict, List, NamedTuple, Optional, Tuple
+
+from protocol.casts import (
+    HOLE_SLICES_MAX,
+    HOLES_TOLD_MAX,
+    SLICE_SIZE,
+    CastHeard,
+    CastOver,
+    CastPiece,
+    CastPlan,
+    CastReport,
+    CastRoom,
+    group_of,
+    slices_of,
+)
+from protocol.fields import Buffer, WireError
+from protocol.transport.flight import Batch
+
+VERSION = 1
+SLICE, PROBE = 1, 2
+CAST_HEADER = struct.Struct(">IBB8sIIII")
+CAST_HEADER_SIZE = CAST_HEADER.size
+CAST_DATAGRAM_SIZE = CAST_HEADER_SIZE + SLICE_SIZE
+_CHECKSUM = struct.Struct(">I")
+
+BATCH_SLICES = 16  # in one system call, and never more in a burst
+PROBE_INTERVAL = 0.05  # seconds without a slice until a probe is sent
+CATCH_UP = 0.01  # seconds that a late timer may make up for
+ROOM_SECONDS, ROOM_MIN = 0.05, 256 << 10  # worth of the rate, or bytes, below which the caster is asked for more
+UNREAD_MAX = 32 << 20  # bytes of whole pieces that are not verified yet: beyond, what comes is lost
+PARTS_MAX = 24 << 20  # bytes of pieces that lie half here: beyond, the oldest is given up, and fetched by links
+SILENCE_MAX = 1.0  # seconds without a datagram until a cast that had begun counts as over
+NUMBER_STEP_MAX = 1 << 20  # a number so far beyond the last is no loss but nonsense
+
+
+class CastDatagram(NamedTuple):
+    """What a header says."""
+
+    kind: int
+    session: bytes
+    number: int
+    piece: int
+    offset: int
+    front: int
+
+
+def encode_cast_header(datagram: CastDatagram) -> bytes:
+    """The header of one datagram."""
+    header = bytearray(CAST_HEADER.pack(0, VERSION, *datagram))
+    _CHECKSUM.pack_into(header, 0, zlib.crc32(memoryview(header)[4:]))
+    return bytes(header)
+
+
+def decode_cast_header(data: Buffer) -> CastDatagram:
+    """The header in front of these bytes, or WireError."""
+    if len(data) < CAST_HEADER_SIZE:
+        raise WireError("shorter than the header of a cast")
+    checksum, version, *fields = CAST_HEADER.unpack_from(data)
+    if version != VERSION or checksum != zlib.crc32(memoryview(data)[4:CAST_HEADER_SIZE]):
+        raise WireError("no header of a cast")
+    return CastDatagram(*fields)
+
+
+# ---- the caster's end
+
+
+class _Span:
+    """Slices of one piece that are to be sent."""
+
+    __slots__ = ("piece", "offset", "data", "front", "at")
+
+    def __init__(self, piece: int, offset: int, data: Buffer, front: Optional[int]) -> None:
+        self.piece = piece
+        self.offset = offset  # of `data` in the piece
+        self.data = memoryview(data)
+        self.front = front  # how far the cast has come when these are sent; None: as far as before
+        self.at = 0  # bytes of it that are sent
+
+
+class CastSender:
+    """Cuts what it is given into datagrams and says when each batch of them may leave."""
+
+    def __init__(self, session: bytes, rate: float, now: float) -> None:
+        self.group = group_of(session)
+        self.rate = rate  # bytes per second
+        self.backlog = 0  # bytes given and not sent
+        self.events: List[Any] = []
+        self._session = session
+        self._spans: Deque[_Span] = deque()
+        self._number = self._front = 0
+        self._paced_at = self._probe_at = now
+        self._wants_more = False
+
+    def add(self, piece: int, offset: int, data: Buffer, front: Optional[int]) -> None:
+        """Slices to send behind all others; each but a piece's last is whole."""
+        self._spans.append(_Span(piece, offset, data, front))
+        self.backlog += len(data)
+        self._wants_more = True
+
+    def set_rate(self, rate: float) -> None:
+        self.rate = rate
+
+    def next_deadline(self) -> float:
+        """When the next batch, or a probe, may leave."""
+        return self._paced_at if self._spans else self._probe_at
+
+    def next_batch(self, now: float) -> Optional[Batch]:
+        """What leaves now, if it is time."""
+        if now < self.next_deadline():
+            return None
+        batch = self._batch() if self._spans else self._probe()
+        size = batch.count * CAST_DATAGRAM_SIZE
+        self._paced_at = max(self._paced_at, now - CATCH_UP) + size / self.rate
+        self._probe_at = now + PROBE_INTERVAL
+        self._ask_for_more()
+        return batch
+
+    def _ask_for_more(self) -> None:
+        if self._wants_more and self.backlog <= max(ROOM_MIN, self.rate * ROOM_SECONDS):
+            self._wants_more = False
+            self.events.append(CastRoom(self._session))
+
+    def _batch(self) -> Batch:
+        """Slices of equal length, but for the last; of one piece or several."""
+        buffers: List[Buffer] = []
+        size = SLICE_SIZE
+        while self._spans and size == SLICE_SIZE and len(buffers) < 2 * BATCH_SLICES:
+            span = self._spans[0]
+            payload = span.data[span.at : span.at + SLICE_SIZE]
+            self._number += 1
+            buffers += self._header(SLICE, span.piece, span.offset + span.at), payload
+            size = len(payload)
+            span.at += size
+            self.backlog -= size
+            if span.at >= len(span.data):
+                self._spans.popleft()
+                self._front = self._front if span.front is None else span.front
+        return Batch(self.group, CAST_HEADER_SIZE + len(buffers[1]), len(buffers) // 2, 2, buffers)
+
+    def _probe(self) -> Batch:
+        return Batch(self.group, CAST_DATAGRAM_SIZE, 1, 2, [self._header(PROBE, 0, 0), bytes(SLICE_SIZE)])
+
+    def _header(self, kind: int, piece: int, offset: int) -> bytes:
+        return encode_cast_header(CastDatagram(kind, self._session, self._number, piece, offset, self._front))
+
+
+# ---- a taker's end
+
+
+class _Part:
+    """A piece of which some slices are here."""
+
+    __slots__ = ("data", "got", "missing")
+
+    def __init__(self, length: int) -> None:
+        self.data = bytearray(length)
+        self.missing = slices_of(length)
+        self.got = bytearray(self.missing)
+
+
+class CastReceiver:
+    """Puts the pieces of one cast together, knows what is missing, and says so in reports.
+
+    Before `take` it only hears whether anything comes. It never holds more than PARTS_MAX and UNREAD_MAX.
+    """
+
+    def __init__(self, session: bytes) -> None:
+        self.events: List[Any] = []
+        self.dropped = 0  # datagrams that did not fit
+        self._session = session
+        self._plan: Optional[CastPlan] = None
+        self._has_heard = False
+        self._coming = bytearray()  # for each piece: is it still to come?
+        self._left = 0  # pieces still to come
+        self._parts: Dict[int, _Part] = {}
+        self._parts_size = self._unread = 0
+        self._heard_at = math.inf
+        self._highest = self._told_highest = self._front = self._received = 0
+        self._report_at = math.inf
+
+    def take(self, plan: CastPlan, now: float) -> None:
+        """From now on pieces are put together."""
+        count = -(-plan.size // plan.piece_size)
+        bits = ((plan.coming[index >> 3] >> (7 - (index & 7))) & 1 for index in range(count))
+        self._plan, self._coming = plan, bytearray(bits)
+        self._left = sum(self._coming)
+        self._heard_at, self._report_at = now, now + plan.interval
+        self._told_highest, self._received = self._highest, 0
+
+    def done(self, size: int) -> None:
+        """A piece of that size is verified and written, or thrown away."""
+        self._unread -= size
+
+    # ---- what comes
+
+    def on_run(self, data: memoryview, segment_size: int, now: float) -> None:
+        """Datagrams one behind the other, each but the last of that size."""
+        for start in range(0, len(data), segment_size):
+            self._on_datagram(data[start : start + segment_size], now)
+
+    def _on_datagram(self, data: memoryview, now: float) -> None:
+        try:
+            head = decode_cast_header(data)
+        except WireError:
+            self.dropped += 1
+            return
+        if head.session != self._session or not self._fits(head, len(data) - CAST_HEADER_SIZE):
+            self.dropped += 1
+            return
+        self._heard_at = now if self._plan is not None else self._heard_at
+        if not self._has_heard:
+            self._has_heard = True
+            self._highest = self._told_highest = max(0, head.number - (head.kind == SLICE))
+            self.events.append(CastHeard(self._session))
+        self._count(head)
+        if head.kind == SLICE and self._plan is not None and self._coming[head.piece]:
+            self._add(self._plan, head, data[CAST_HEADER_SIZE:])
+
+    def _fits(self, head: CastDatagram, size: int) -> bool:
+        """Can a datagram of this cast be so?"""
+        plan = self._plan
+        if head.kind == PROBE or plan is None:
+            return size <= SLICE_SIZE
+        length = self._length(plan, head.piece)
+        is_place = head.kind == SLICE and not head.offset % SLICE_SIZE and head.offset < length
+        return is_place and size == min(SLICE_SIZE, length - head.offset)
+
+    @staticmethod
+    def _length(plan: CastPlan, piece: int) -> int:
+        return min(plan.piece_size, plan.size - piece * plan.piece_size)
+
+    def _count(self, head: CastDatagram) -> None:
+        self._received += head.kind == SLICE
+        if self._highest < head.number < self._highest + NUMBER_STEP_MAX:
+            self._highest = head.number
+        if self._plan is not None and head.front > self._front:
+            self._front = min(head.front, len(self._coming) * self._plan.slices_each)
+
+    def _add(self, plan: CastPlan, head: CastDatagram, slice_: memoryview) -> None:
+        part = self._parts.get(head.piece)
+        if part is None:
+            part = self._new_part(self._length(plan, head.piece), head.piece)
+            if part is None:
+                return
+        place = head.offset // SLICE_SIZE
+        if part.got[place]:
+            return
+        part.data[head.offset : head.offset + len(slice_)] = slice_
+        part.got[place] = 1
+        part.missing -= 1
+        if not part.missing:
+            self._unread += len(part.data)
+            self.events.append(CastPiece(self._session, head.piece, part.data))
+            self._end_piece(head.piece)
+
+    def _new_part(self, length: int, piece: int) -> Optional[_Part]:
+        if self._unread + length > UNREAD_MAX:
+            return None  # as if it were lost: the caster slows down
+        if self._parts_size + length > PARTS_MAX:
+            self._end_piece(next(iter(self._parts)))
+        self._parts_size += length
+        part = self._parts[piece] = _Part(length)
+        return part
+
+    def _end_piece(self, piece: int) -> None:
+        """It is here, or is given up: nothing of it is wanted of the cast any more."""
+        part = self._parts.pop(piece, None)
+        self._parts_size -= len(part.data) if part is not None else 0
+        self._coming[piece] = 0
+        self._left -= 1
+
+    # ---- what is told
+
+    def next_deadline(self) -> float:
+        """When a report is due; the silence is looked at then, too."""
+        return self._report_at
+
+    def on_timer(self, now: float) -> None:
+        """Report, if it is time; or say that it is over."""
+        if self._plan is None or now < self._report_at:
+            return
+        if now - self._heard_at >= SILENCE_MAX:
+            self._report_at = math.inf
+            self.events.append(CastOver(self._session, "nothing comes any more"))
+            return
+        self._report_at = now + self._plan.interval
+        expected, self._told_highest = self._highest - self._told_highest, self._highest
+        received, self._received = self._received, 0
+        lost, is_through = max(0, expected - received), not self._left
+        holes = tuple(self._holes(self._plan))
+        self.events.append(CastReport(self._session, self._highest, received, lost, holes, is_through))
+        if is_through:
+            self._report_at = math.inf
+
+    def _holes(self, plan: CastPlan) -> List[Tuple[int, int]]:
+        """The missing slices of all that was sent once, as runs; the first so many."""
+        holes: List[Tuple[int, int]] = []
+        behind = self._front // plan.slices_each
+        piece = self._coming.find(1, 0, behind)
+        while piece >= 0 and len(holes) < HOLES_TOLD_MAX:
+            self._holes_of(plan, piece, holes)
+            piece = self._coming.find(1, piece + 1, behind)
+        return holes
+
+    def _holes_of(self, plan: CastPlan, piece: int, holes: List[Tuple[int, int]]) -> None:
+        part, first = self._parts.get(piece), piece * plan.slices_each
+        count = slices_of(self._length(plan, piece))
+        got = part.got if part is not None else bytearray(count)
+        start = got.find(0)
+        while start >= 0 and len(holes) < HOLES_TOLD_MAX:
+            end = got.find(1, start)
+            end = count if end < 0 else end
+            holes.append((first + start, min(end - start, HOLE_SLICES_MAX)))
+            start = got.find(0, end)

@@ -1,0 +1,183 @@
+"""The sockets of casts: one for each that this node sends, and one for each whose group it has joined.
+
+They belong to the network thread, as the door does. What comes in and goes out is in `protocol/transport/casting.py`;
+what happens is told to the listener.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+from protocol import mishaps
+from protocol.addresses import is_loopback
+from protocol.casts import CastOver, CastPlan, group_of
+from protocol.fields import Buffer
+from protocol.network import DoorListener
+from protocol.transport.casting import CastReceiver, CastSender
+from protocol.transport.flight import Batch
+from sockets.interfaces import address_towards
+from sockets.udp import Datagrams, casting_socket, group_socket
+from sockets.watch import Watch
+
+log = mishaps.logger("rdt")
+
+READS_PER_TURN = 64  # runs of datagrams of one cast; the transport is served in between
+SENT_PER_TURN_MAX = 512 << 10  # bytes
+FULL_PAUSE = 0.002  # seconds until the next try where the socket is full
+
+
+class _Sending:
+    """A cast of this node's."""
+
+    def __init__(self, own_ip: str, sender: CastSender) -> None:
+        self.datagrams = Datagrams(own_ip, 0, casting_socket(own_ip))
+        self.sender = sender
+        self._unsent: Optional[Tuple[Batch, int]] = None
+        self._try_at = -math.inf
+
+    def next_deadline(self) -> float:
+        return self._try_at if self._unsent is not None else self.sender.next_deadline()
+
+    def turn(self, now: float) -> None:
+        """Send what may leave; what does not fit into the socket waits a little."""
+        size = 0
+        while size < SENT_PER_TURN_MAX and now >= self.next_deadline():
+            batch, start = self._unsent or (self.sender.next_batch(now), 0)
+            if batch is None:
+                return
+            sent = self.datagrams.send(batch, now, start)
+            size += batch.count * batch.segment_size
+            self._unsent = (batch, sent) if sent < batch.count else None
+            self._try_at = now + FULL_PAUSE
+
+
+class _Receiving:
+    """A cast that this node takes."""
+
+    def __init__(self, session: bytes, caster_ip: str, own_ip: str) -> None:
+        self.datagrams = Datagrams(own_ip, 0, group_socket(group_of(session), own_ip))
+        self.receiver = CastReceiver(session)
+        self._caster_ip = caster_ip
+
+    def turn(self, now: float, is_readable: bool) -> None:
+        """Take in what there is: of others than the caster nothing."""
+        if is_readable or self.datagrams.has_read_ahead():
+            for data, segment_size, address in self.datagrams.arrivals(READS_PER_TURN):
+                if address[0] == self._caster_ip:
+                    self.receiver.on_run(data, segment_size, now)
+        self.receiver.on_timer(now)
+
+
+class Casts:
+    """All casts of this node, by session. `can_cast` and `backlog` may be asked from any thread."""
+
+    def __init__(
+        self, own_ip: str, watch: Watch, listener: DoorListener, own_towards: Optional[Callable[[str], str]] = None
+    ) -> None:
+        self._own_ip = own_ip
+        self._own_towards = own_towards or _own_towards  # the own address by which another one is reached
+        self._watch, self._listener = watch, listener
+        self._sending: Dict[bytes, _Sending] = {}
+        self._receiving: Dict[bytes, _Receiving] = {}
+
+    def can_cast(self, towards: str) -> bool:
+        """Is that address one of a LAN, for all that is known here? On loopback there is no multicast."""
+        return not is_loopback(self._own_ip) and not is_loopback(towards) and ":" not in towards
+
+    def backlog(self, session: bytes) -> int:
+        """Bytes of it that are not sent yet."""
+        sending = self._sending.get(session)
+        return sending.sender.backlog if sending is not None else 0
+
+    # ---- the caster's verbs
+
+    def open(self, session: bytes, towards: str, rate: float, now: float) -> None:
+        """Begin to send probes, by the interface that leads to that address."""
+        try:
+            self._sending[session] = _Sending(self._own_towards(towards), CastSender(session, rate, now))
+        except OSError as error:
+            self._fail(session, error)
+
+    def send(self, session: bytes, piece: int, offset: int, data: Buffer, front: Optional[int]) -> None:
+        """Slices of a piece, behind all that waits; `front`: see `CastSender.add`."""
+        if session in self._sending:
+            self._sending[session].sender.add(piece, offset, data, front)
+
+    def set_rate(self, session: bytes, rate: float) -> None:
+        if session in self._sending:
+            self._sending[session].sender.set_rate(rate)
+
+    # ---- a taker's verbs
+
+    def join(self, session: bytes, caster_ip: str) -> None:
+        """Listen to the group, on the interface that leads to the caster."""
+        try:
+            receiving = _Receiving(session, caster_ip, self._own_towards(caster_ip))
+        except OSError as error:
+            self._fail(session, error)
+            return
+        self._receiving[session] = receiving
+        self._watch.add(receiving.datagrams.fileno())
+
+    def take(self, session: bytes, plan: CastPlan, now: float) -> None:
+        if session in self._receiving:
+            self._receiving[session].receiver.take(plan, now)
+
+    def done(self, session: bytes, size: int) -> None:
+        if session in self._receiving:
+            self._receiving[session].receiver.done(size)
+
+    # ---- both
+
+    def end(self, session: bytes) -> None:
+        """Send no more of it, leave its group: its sockets are closed."""
+        sending = self._sending.pop(session, None)
+        if sending is not None:
+            sending.datagrams.close()
+        receiving = self._receiving.pop(session, None)
+        if receiving is not None:
+            self._watch.drop(receiving.datagrams.fileno())
+            receiving.datagrams.close()
+
+    def end_all(self) -> None:
+        for session in [*self._sending, *self._receiving]:
+            self.end(session)
+
+    def _fail(self, session: bytes, error: OSError) -> None:
+        log.info("no cast: %s", error)
+        self._listener.on_cast(CastOver(session, f"no multicast here: {error.strerror or error}"))
+
+    # ---- turns
+
+    def next_deadline(self) -> float:
+        """When `turn` is to be called even if nothing comes."""
+        sending = [one.next_deadline() for one in self._sending.values()]
+        receiving = [one.receiver.next_deadline() for one in self._receiving.values()]
+        return min([*sending, *receiving], default=math.inf)
+
+    def has_read_ahead(self) -> bool:
+        """Is there something that the watch does not know of?"""
+        return any(one.datagrams.has_read_ahead() for one in self._receiving.values())
+
+    def turn(self, now: float, readable: List[int]) -> None:
+        """Take in and send what there is, and tell what happened."""
+        for sending in self._sending.values():
+            sending.turn(now)
+            self._tell(sending.sender.events)
+        for receiving in self._receiving.values():
+            receiving.turn(now, receiving.datagrams.fileno() in readable)
+            self._tell(receiving.receiver.events)
+
+    def _tell(self, events: List[Any]) -> None:
+        for event in events:
+            self._listener.on_cast(event)
+        events.clear()
+
+
+def _own_towards(towards: str) -> str:
+    """The own address from which that one is reached; OSError when there is none."""
+    own = address_towards(towards)
+    if own is None or is_loopback(own):
+        raise OSError(f"no way to {towards}")
+    return own
