@@ -21,6 +21,7 @@ from protocol.casts import CAST_PIECE_MAX, SLICE_SIZE, CastOver, CastRoom, slice
 from protocol.content.pieces import piece_length, piece_size_of, set_piece
 from protocol.exchange.cast_rate import CastRate, Losses
 from protocol.exchange.picking import bits_of
+from protocol.exchange.uploads import Uploads
 from protocol.latest import Latest
 from protocol.messages import CastComing, CastEnd, CastOffer, CastReady, CastTaken, CastWanted
 
@@ -41,6 +42,7 @@ SLOW_PART, SLOW_REPORTS = 0.5, 4  # who takes less than this part of what the ot
 AHEAD_SECONDS, AHEAD_MIN, AHEAD_MAX = 0.15, 768 << 10, 8 << 20  # worth of the rate, or bytes, read before they leave
 RECENT_MAX = 12 << 20  # bytes of pieces kept in memory to send parts of them again
 REPAIRS_MAX = 2.0  # slices sent again, in contents: beyond, reports lie or casting is no gain
+BESIDE_PART, BESIDE_MIN, BESIDE_STEP = 0.2, 500e3, 1.5  # of its rate, or bytes a second, that leave by links meanwhile
 NOT_AGAIN_TIME = 60.0  # seconds after a cast that failed, in which the content is not cast
 
 
@@ -176,7 +178,7 @@ class Casting:
         disk: Any,
         rng: Any,
         send: Callable[[int, Any], None],
-        count_sent: Callable[[int, bytes, int, float], None],
+        uploads: Uploads,
         is_on: bool = True,
     ) -> None:
         self._is_on = is_on
@@ -186,8 +188,9 @@ class Casting:
         self._disk = disk
         self._rng = rng
         self._send = send
-        self._count_sent = count_sent  # so many bytes of a content went to a link
-        self.rate_max: Optional[float] = None  # bytes per second that may leave this node
+        self._uploads = uploads
+        self.limit: Optional[float] = None  # bytes per second of files that may leave this node, as a person has said
+        self._beside: Optional[float] = None  # of these by links, while it casts
         self._casts: Dict[bytes, Cast] = {}
         self._wanted: Latest[bytes, Dict[int, bytes]] = Latest(WANTED_MAX)  # content -> link -> node
         self._not_before: Latest[bytes, float] = Latest(WANTED_MAX)
@@ -274,6 +277,7 @@ class Casting:
         for taker in cast.ready():
             self._tell_coming(cast, taker, now)
         cast.looked_at = now
+        self._set_beside(now)
         self._pump(cast, now)
 
     def _tell_coming(self, cast: Cast, taker: _Taker, now: float) -> None:
@@ -327,7 +331,28 @@ class Casting:
     # ---- sending
 
     def _rate(self, cast: Cast) -> float:
-        return min(cast.rate.rate, self.rate_max or math.inf)
+        return min(cast.rate.rate, self.limit or math.inf)
+
+    def set_limit(self, limit: Optional[float], now: float) -> None:
+        """So many bytes of files may leave in a second, by casts and by links; None: as many as can."""
+        self.limit = limit
+        self._limit_uploads(now)
+
+    def _limit_uploads(self, now: float) -> None:
+        """What goes to one by a link gives way to what goes to many: both leave by one cable."""
+        limits = [rate for rate in (self.limit, self._beside) if rate is not None]
+        self._uploads.limit.set_rate(min(limits, default=None), now)
+        self._uploads.on_limit(now)
+
+    def _set_beside(self, now: float) -> None:
+        """A part of the rate of what is cast now."""
+        rates = [self._rate(cast) for cast in self._casts.values() if cast.is_begun]
+        beside = max(BESIDE_MIN, BESIDE_PART * min(rates)) if rates else None
+        before = self._beside
+        if beside is None or before is None or not before / BESIDE_STEP < beside < before * BESIDE_STEP:
+            self._beside = beside
+            if beside != before:
+                self._limit_uploads(now)
 
     def _pump(self, cast: Cast, now: float) -> None:
         """Hand over what is to be sent, until enough waits: first what was missed, then the next pieces."""
@@ -371,7 +396,7 @@ class Casting:
         self._network.cast_send(cast.session, piece, 0, data, front)
         cast.note_handed(piece, len(data))
         for taker in cast.ready():
-            self._count_sent(taker.link, cast.file_id, len(data), now)
+            self._uploads.count_cast(taker.link, cast.file_id, len(data), now)
 
     def _send_again(self, cast: Cast, piece: int, slices: Set[int], data: bytes, now: float) -> None:
         view = memoryview(data)
@@ -401,6 +426,7 @@ class Casting:
             return
         for cast in list(self._casts.values()):
             self._look(cast, now)
+        self._set_beside(now)
         self._tick_at = now + ROUND if self._casts else math.inf
 
     def _look(self, cast: Cast, now: float) -> None:
@@ -455,6 +481,7 @@ class Casting:
         self._network.cast_end(cast.session)
         for taker in cast.takers.values():
             self._send(taker.link, CastEnd(cast.file_id, cast.session))
+        self._set_beside(now)
         if trouble:
             self._not_before.put(cast.file_id, now + NOT_AGAIN_TIME)
 

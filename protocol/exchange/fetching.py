@@ -115,15 +115,13 @@ class Fetching:
 
     def set_limits(self, up: Optional[float], down: Optional[float], now: float) -> None:
         """How many bytes of files may be sent and fetched in a second; None: as many as can."""
-        self.serving.uploads.limit.set_rate(up, now)
-        self.serving.uploads.on_limit(now)
-        self.serving.casting.rate_max = up
+        self.serving.casting.set_limit(up, now)
         self.limit.set_rate(down, now)
         self._held_until = now
 
     def limits(self) -> Tuple[Optional[float], Optional[float]]:
         """Of what is sent, and of what is fetched."""
-        return self.serving.uploads.limit.rate, self.limit.rate
+        return self.serving.casting.limit, self.limit.rate
 
     def _ask_on(self, now: float) -> None:
         """The limit lets something pass: who has waited for longest asks first."""

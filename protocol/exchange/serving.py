@@ -111,7 +111,7 @@ class Serving:
         self.uploads = Uploads(self)
         self.names = Names(members, holdings, name_of_wanted, in_memory)
         self._receipts = Receipts(self.uploads, self.names, self._whole_of, holdings, notify, self._tick_soon)
-        self.casting = Casting(network, library, disk, rng, self.send, self.uploads.count_cast, casts)
+        self.casting = Casting(network, library, disk, rng, self.send, self.uploads, casts)
         self.dropped = 0
         self._partial_of = partial_of  # the download of a content whose pieces may be served already
         self._in_memory = in_memory  # its fetch, if the pieces are not on the disk
