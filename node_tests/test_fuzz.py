@@ -371,6 +371,7 @@ SHAPES = st.builds(
     ),
 )
 DUE = Shape(PacketType.DATA, 1, 0, None, 0, 0, 9, 0, 1400, [], None)  # just what the stream waits for
+REFUSAL = DUE._replace(kind=PacketType.REFUSED, is_ours=7)  # ours it is rarely: there shall be a middle
 
 
 def bulk_packet(connection_id, number, offset, payload, floor):
@@ -436,6 +437,7 @@ def test_any_packets_at_a_connection_in_each_state(state):
     @some
     @given(st.lists(st.tuples(SHAPES, PAUSES), min_size=6, max_size=40))
     @example([(DUE, 0.001)] * 10)
+    @example([(REFUSAL, 0.001)] * 6)
     def check(packets):
         pair, driver, made, source = pair_in(state)
         side = "a" if driver is pair.a else "b"
