@@ -181,6 +181,15 @@ class Record:
     def decode(self, reader: Reader) -> Any:
         return self.kind(*[codec.decode(reader) for codec in self.fields])
 
+    def decode_whole(self, data: Buffer, otherwise: Any) -> Any:
+        """The value that these bytes are, or `otherwise` where they are none: what lay on a disk may be anything."""
+        reader = Reader(data)
+        try:
+            value = self.decode(reader)
+        except WireError:
+            return otherwise
+        return otherwise if reader.left() else value
+
 
 class Many:
     """Up to `most` values of one kind behind a 2-byte count; a tuple."""

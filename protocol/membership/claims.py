@@ -14,7 +14,7 @@ import hashlib
 import hmac
 from typing import Annotated, NamedTuple, Optional, Tuple
 
-from protocol.fields import Buffer, Fixed, Many, Reader, WireError
+from protocol.fields import Buffer, Fixed, Many
 from protocol.messages import NO_CLAIM, NO_NETWORK, OPENINGS_MAX, Claim, NetworkId, NodeId, Opening, record_of
 
 KEY_SIZE = 16
@@ -44,12 +44,8 @@ def encode_past(past: Past) -> bytes:
 
 def decode_past(data: Buffer, key: bytes) -> Past:
     """With this key and no past when these bytes are none."""
-    reader = Reader(data)
-    try:
-        past: Past = _PAST.decode(reader)
-    except WireError:
-        return Past(key, ())
-    return Past(key, ()) if reader.left() else past
+    past: Past = _PAST.decode_whole(data, Past(key, ()))
+    return past
 
 
 def opening_of(key: bytes, network_id: bytes, node_id: bytes) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, NamedTuple, Tuple
 
-from protocol.fields import Buffer, Fixed, Many, Reader, WireError
+from protocol.fields import Buffer, Fixed, Many
 from protocol.membership.proofs import is_proven
 from protocol.membership.roster import TERM_STEP_MAX
 from protocol.messages import NO_NETWORK, NODE_ID_SIZE, Answer, NetworkId, Secret, Term, record_of
@@ -36,12 +36,8 @@ def encode_ruled(ruled: Ruled) -> bytes:
 
 def decode_ruled(data: Buffer) -> Ruled:
     """NO_RULED when these bytes are none."""
-    reader = Reader(data)
-    try:
-        ruled: Ruled = _RULED.decode(reader)
-    except WireError:
-        return NO_RULED
-    return NO_RULED if reader.left() else ruled
+    ruled: Ruled = _RULED.decode_whole(data, NO_RULED)
+    return ruled
 
 
 class Resuming:

@@ -28,7 +28,7 @@ import random
 from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from protocol.addresses import is_loopback, is_of_link, may_contact, seen_from
-from protocol.fields import Address, AddressField, Buffer, Fixed, Many, Reader, Record, WireError
+from protocol.fields import Address, AddressField, Buffer, Fixed, Many, Record
 from protocol.hearsay import KEPT
 from protocol.membership.door import places_behind, ports_behind
 from protocol.membership.queries import Prober, Purpose
@@ -98,12 +98,8 @@ def encode_last_network(last: LastNetwork) -> bytes:
 
 def decode_last_network(data: Buffer) -> LastNetwork:
     """NO_LAST_NETWORK when these bytes are none."""
-    reader = Reader(data)
-    try:
-        last: LastNetwork = _LAST_NETWORK.decode(reader)
-    except WireError:
-        return NO_LAST_NETWORK
-    return NO_LAST_NETWORK if reader.left() else last
+    last: LastNetwork = _LAST_NETWORK.decode_whole(data, NO_LAST_NETWORK)
+    return last
 
 
 class Search:
