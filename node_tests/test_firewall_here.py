@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from typing import NamedTuple
 
 import pytest
 
@@ -207,9 +208,27 @@ def test_each_address_says_where_it_leads(monkeypatch):
     monkeypatch.setattr(leading, "with_names", lambda: found)
     monkeypatch.setattr(leading, "address_towards", ways.get)
     monkeypatch.setattr(leading, "_is_up", lambda name: name != "eth0")
+    monkeypatch.setattr(leading.groups, "links", list)
     eth, tun = leading.addresses("10.9.1.7")
     assert (eth.ip, eth.is_up, eth.is_detour, eth.leads_out, eth.leads_to_network) == ("10.9.1.1", False, False, False,
                                                                                       True)  # fmt: skip
     assert (tun.ip, tun.is_up, tun.is_detour, tun.leads_out, tun.leads_to_network) == ("10.8.0.2", True, True, True,
                                                                                       False)  # fmt: skip
     assert not leading.addresses()[0].leads_to_network
+
+
+def test_addresses_of_ipv6_are_told_behind_those_of_ipv4(monkeypatch):
+    class Link(NamedTuple):
+        name: str
+        ip: str
+        own: str
+
+    six = [Link("tun0", "fd08::2", "fe80::8%tun0"), Link("eth0", "fd00::3", "fe80::3%eth0"),
+           Link("eth1", "", "fe80::4%eth1"), Link("wlan0", "", "fe80::5%wlan0")]
+    monkeypatch.setattr(leading, "with_names", lambda: [Interface("wlan0", "10.9.1.1", "")])
+    monkeypatch.setattr(leading, "address_towards", {leading.ANY_ROUTE_OF_SIX: "fd00::3"}.get)
+    monkeypatch.setattr(leading, "_is_up", lambda name: True)
+    monkeypatch.setattr(leading.groups, "links", lambda: six)
+    told = [(each.name, each.ip, each.leads_out) for each in leading.addresses()]
+    assert told == [("wlan0", "10.9.1.1", False), ("eth0", "fd00::3", True), ("eth1", "fe80::4", False),
+                    ("tun0", "fd08::2", False)]  # fmt: skip

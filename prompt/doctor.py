@@ -125,10 +125,14 @@ def _addresses(facts: Facts) -> Finding:
         step = "plug in a cable or join a wifi; until then only programs on it can join"
     elif not any(each.is_up for each in own):
         step = "plug its cable in, or switch it on"
-    elif all(each.ip.startswith("169.254.") for each in own if not each.is_detour):
+    elif _is_without_lease([each.ip for each in own if not each.is_detour]):
         step = "nobody gave it an address: ask the network for one again, or look at the router"
-        step *= any(not each.is_detour for each in own)
     return Finding("addresses", told, bool(step) and not _is_local(facts), step, more)
+
+
+def _is_without_lease(ips: Sequence[str]) -> bool:
+    """Has it but what machines give themselves where they asked for an address of IPv4 in vain (RFC 3927)?"""
+    return any(ip.startswith("169.254.") for ip in ips) and all(ip.startswith(("169.254.", "fe80:")) for ip in ips)
 
 
 def _address(own: OwnAddress) -> str:

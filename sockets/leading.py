@@ -6,25 +6,35 @@ import contextlib
 import socket
 import struct
 import sys
-from typing import Optional, Tuple
+from typing import Container, List, Optional, Tuple
 
 from protocol.addresses import is_loopback
 from protocol.facts import OwnAddress
-from sockets.interfaces import address_towards, with_names
+from sockets import groups
+from sockets.interfaces import Interface, address_towards, with_names
 
-ANY_ROUTE = "198.51.100.1"  # an address that is nobody's: the default route leads there
+ANY_ROUTE, ANY_ROUTE_OF_SIX = "198.51.100.1", "2001:db8::1"  # nobody's addresses: the default routes lead there
 ADDRESSES_MAX = 64  # a machine full of containers has hundreds
 SIOCGIFFLAGS, IFF_UP, IFF_RUNNING = 0x8913, 0x1, 0x40  # Linux, netdevice(7): switched on, and its cable in
 
 
 def addresses(network: Optional[str] = None) -> Tuple[OwnAddress, ...]:
-    """This machine's addresses but loopback, those of LANs first; `network` is the address of the supernode."""
-    out, there = address_towards(ANY_ROUTE), address_towards(network) if network else None
-    found = [each for each in with_names() if not is_loopback(each.ip)][:ADDRESSES_MAX]
+    """This machine's addresses but loopback, IPv4 before IPv6; `network` is the address of the supernode."""
+    out = address_towards(ANY_ROUTE), address_towards(ANY_ROUTE_OF_SIX)
+    there = address_towards(network) if network else None
+    four = [each for each in with_names() if not is_loopback(each.ip)]
+    found = [*four, *_of_six({each.name for each in four})][:ADDRESSES_MAX]
     return tuple(
-        OwnAddress(each.ip, each.name, _is_up(each.name), each.is_detour, each.ip == out, each.ip == there)
+        OwnAddress(each.ip, each.name, _is_up(each.name), each.is_detour, each.ip in out, each.ip == there)
         for each in found
     )
+
+
+def _of_six(names: Container[str]) -> List[Interface]:
+    """Those of IPv6; one that is good on its link alone only where the interface has no other, nor is among `names`."""
+    links = [link for link in groups.links() if link.ip or link.name not in names]
+    found = [Interface(link.name, link.ip or link.own.partition("%")[0], "") for link in links]
+    return sorted(found, key=lambda each: each.is_detour)
 
 
 def _is_up(name: str) -> bool:
