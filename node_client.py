@@ -377,14 +377,16 @@ class Node:
         self.call(look)
 
     def _facts(self, health: Health, folder: str) -> Facts:
-        ruler = next((row.address[0] for row in health.members if row.role == "supernode" and not row.is_me), None)
+        ruler = next((row.address for row in health.members if row.role == "supernode" and not row.is_me), None)
         is_guest = self._settings.visit is not None
         port, own_port, run = self._settings.port, self._network.address[1], machine.runner()
         holder = None if self.is_port_own else holders.holder_of(machine.read, run, port)
+        is_rulers = holder is not None and holder.pid is not None and ruler is not None and (
+            holders.holder_of(machine.read, run, ruler[1]) == holder)
         wall = firewall.found(machine.read, run, port if is_guest else own_port)
         clock = Clock(time.time(), time.time() - time.monotonic() - self._clock_offset)
-        found = Machine(leading.addresses(ruler), port, own_port, self.is_port_own, holder, wall,
-                        state_of(folder or self.folder), clock)
+        found = Machine(leading.addresses(ruler and ruler[0]), port, own_port, self.is_port_own, holder, wall,
+                        state_of(folder or self.folder), clock, is_rulers)
         return Facts(found, health, self._settings.ip or "", is_visit=is_guest)
 
     def hear(self, link: int, data: Buffer, now: float) -> None:

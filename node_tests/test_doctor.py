@@ -150,6 +150,9 @@ def test_every_check_can_find_a_trouble_but_the_kind_of_nat():
     (with_health(reached=Reached(True, "ana", 1.0, "shows another port to each")), "NAT", "shows another port to each"),
     (with_health(members=(ANA, ME, BO))._replace(machine=MACHINE._replace(has_port=False, own_port=6021)), "port",
      "6020 is bo's, a node on this machine; this node has 6021"),
+    (with_health(members=(ANA._replace(address=("10.0.0.8", 6022)), ME))._replace(  # by the door of who rules
+        machine=MACHINE._replace(has_port=False, own_port=6021, holder=Holder("python3", 7), is_rulers=True)), "port",
+     "6020 is ana's, a node on this machine; this node has 6021"),
     (on_machine(has_port=True, own_port=6021), "port", "6020 leads to this node; this node has 6021"),
     (on_machine(has_port=False, own_port=6021), "port", "6020 is nobody's; this node has 6021"),
     (FACTS._replace(is_visit=True), "port", "6020 is nobody's: a node could have it"),

@@ -95,6 +95,7 @@ class Machine(NamedTuple):
     firewall: Firewall
     disk: Disk
     clock: Clock
+    is_rulers: bool = False  # the holder is the supernode, on this machine, which has the known port as its door
 
 
 class Reached(NamedTuple):
