@@ -78,7 +78,7 @@ class SmallFiles:
                 if count % SLICE_FILES == 0:
                     yield
             flush = Flush(self._beside.flush)
-            flush.begin(flush_paths, [path for entry, path, digests in written if digests])    # not: empty ones
+            flush.begin(flush_paths, [path for _, path, digests in written if digests])    # not: empty ones
             while not flush.is_over():
                 yield
             below = stack.enter_context(LastFolder(self._folder))

@@ -18,9 +18,9 @@ from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
 from protocol import mishaps
 from protocol.casts import CAST_PIECE_MAX, SLICE_SIZE, CastOver, CastRoom, slices_of
-from protocol.content.pieces import piece_length, piece_size_of, set_piece
+from protocol.content.pieces import piece_length, piece_size_of
 from protocol.exchange.cast_rate import CastRate, Losses
-from protocol.exchange.picking import bits_of
+from protocol.exchange.picking import bitmap_of, bits_of
 from protocol.exchange.uploads import Uploads
 from protocol.latest import Latest
 from protocol.messages import CastComing, CastEnd, CastOffer, CastReady, CastTaken, CastWanted
@@ -107,19 +107,12 @@ class Cast:
 
     def coming_to(self, taker: _Taker) -> bytes:
         """Of what it has not, the pieces that are yet to be sent."""
-        bitmap = bytearray((self.count + 7) // 8)
-        for index in bits_of(taker.missing or b"", self.count):
-            if self.coming[index]:
-                set_piece(bitmap, index)
-        return bytes(bitmap)
+        missing = bits_of(taker.missing or b"", self.count)
+        return bitmap_of((index for index in missing if self.coming[index]), self.count)
 
     def bitmap(self) -> bytes:
         """The pieces that are yet to be sent."""
-        bitmap = bytearray((self.count + 7) // 8)
-        for index in range(self.count):
-            if self.coming[index]:
-                set_piece(bitmap, index)
-        return bytes(bitmap)
+        return bitmap_of((index for index in range(self.count) if self.coming[index]), self.count)
 
     def interval_ms(self) -> int:
         """Between two reports of a taker."""

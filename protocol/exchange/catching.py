@@ -12,9 +12,10 @@ from typing import Any, Callable, Optional, Set
 
 from protocol import mishaps
 from protocol.casts import CAST_PIECE_MAX, CastHeard, CastOver, CastPiece, CastPlan, CastReport
-from protocol.content.pieces import has_piece, set_piece
+from protocol.content.pieces import has_piece
 from protocol.exchange.casting import CAST_SIZE_MIN, INTERVAL_MIN
 from protocol.exchange.download import Download
+from protocol.exchange.picking import bitmap_of
 from protocol.messages import CastComing, CastEnd, CastOffer, CastReady, CastTaken, CastWanted, Hole
 
 log = mishaps.logger("transfer")
@@ -96,13 +97,11 @@ class Catching:
         if self.takers or choice is None or len(message.coming) != (choice.count + 7) // 8:
             return False
         is_awaited = [index for index in range(choice.count) if has_piece(message.coming, index)]
-        coming = bytearray(len(message.coming))
-        for index in download.await_cast(is_awaited, now):
-            set_piece(coming, index)
+        coming = bitmap_of(download.await_cast(is_awaited, now), choice.count)
         download.hold(self._link, False, now)
         interval = min(max(message.interval_ms / 1000, INTERVAL_MIN), INTERVAL_MAX)
         self.takers = max(1, message.takers)
-        self._network.cast_take(message.session, CastPlan(download.size, download.piece_size, bytes(coming), interval))
+        self._network.cast_take(message.session, CastPlan(download.size, download.piece_size, coming, interval))
         return True
 
     # ---- what the network tells
@@ -125,11 +124,10 @@ class Catching:
         choice = self._download.choice
         if choice is None:
             return
-        missing = bytearray((choice.count + 7) // 8)
-        for index in range(choice.count):
-            if not choice.is_verified[index] and not choice.is_settled(index):
-                set_piece(missing, index)
-        self._send(self._link, CastReady(self._download.file_id, event.session, bytes(missing)))
+        pieces = range(choice.count)
+        missing = (index for index in pieces if not choice.is_verified[index] and not choice.is_settled(index))
+        told = CastReady(self._download.file_id, event.session, bitmap_of(missing, choice.count))
+        self._send(self._link, told)
         if self._begun is not None:
             self._on_coming(self._begun, now)
         else:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import random
-from typing import Dict, Hashable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Dict, Hashable, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
 from protocol.content.pieces import set_piece
 
@@ -56,6 +56,14 @@ def bits_of(bitmap: bytes, count: int) -> Iterator[int]:
             for bit in range(8):
                 if byte & (0x80 >> bit) and place * 8 + bit < count:
                     yield place * 8 + bit
+
+
+def bitmap_of(indexes: Iterable[int], count: int) -> bytes:
+    """The bitmap of `count` bits in which these are set, as a PieceMap has it."""
+    bitmap = bytearray((count + 7) // 8)
+    for index in indexes:
+        set_piece(bitmap, index)
+    return bytes(bitmap)
 
 
 class Asked(NamedTuple):
@@ -281,8 +289,4 @@ class PieceChoice:
 
     def bitmap(self) -> bytes:
         """The verified pieces, as a PieceMap has it."""
-        bits = bytearray((self.count + 7) // 8)
-        for index in range(self.count):
-            if self.is_verified[index]:
-                set_piece(bits, index)
-        return bytes(bits)
+        return bitmap_of((index for index in range(self.count) if self.is_verified[index]), self.count)
