@@ -323,7 +323,7 @@ class Node:
     def __init__(self, settings: Settings, notify: Callable[[Any], None], library: Library,
                  network: rdt.NetworkThread, is_port_own: bool) -> None:
         self.folder, self._is_port_own = relative_path(library.folder), is_port_own
-        towards = interfaces.address_towards(settings.ip or leading.ANY_ROUTE)
+        towards = interfaces.address_towards(settings.ip or interfaces.ANY_ROUTE)
         self._ip = (towards if settings.ip else None) or interfaces.lan_address(towards) or "127.0.0.1"
         self.is_local = is_loopback(network.address[0])
         self.has_network = interfaces.has_network()
@@ -354,7 +354,7 @@ class Node:
         """This machine's address, to be shown and to be dialled: the one of the start, as long as it has that."""
         own = own_addresses()
         if own and not is_loopback(self._ip) and self._ip not in own:
-            self._ip = interfaces.lan_address(interfaces.address_towards(leading.ANY_ROUTE)) or self._ip
+            self._ip = interfaces.lan_address(interfaces.address_towards(interfaces.ANY_ROUTE)) or self._ip
         return self._ip
 
     def standing(self) -> Optional[Standing]:

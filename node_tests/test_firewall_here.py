@@ -12,7 +12,7 @@ import pytest
 from node_tests.stage.running import PATIENCE
 from prompt import machine
 from protocol.facts import Firewall, FirewallState, Holder
-from sockets import leading
+from sockets import interfaces, leading
 from sockets.firewall import found
 from sockets.holders import holder_of
 from sockets.interfaces import Interface
@@ -204,7 +204,7 @@ def test_a_file_that_cannot_be_read_gives_nothing(tmp_path):
 
 def test_each_address_says_where_it_leads(monkeypatch):
     found = [Interface("lo", "127.0.0.1", ""), Interface("eth0", "10.9.1.1", ""), Interface("tun0", "10.8.0.2", "")]
-    ways = {leading.ANY_ROUTE: "10.8.0.2", "10.9.1.7": "10.9.1.1"}
+    ways = {interfaces.ANY_ROUTE: "10.8.0.2", "10.9.1.7": "10.9.1.1"}
     monkeypatch.setattr(leading, "with_names", lambda: found)
     monkeypatch.setattr(leading, "address_towards", ways.get)
     monkeypatch.setattr(leading, "_is_up", lambda name: name != "eth0")
@@ -226,7 +226,7 @@ def test_addresses_of_ipv6_are_told_behind_those_of_ipv4(monkeypatch):
     six = [Link("tun0", "fd08::2", "fe80::8%tun0"), Link("eth0", "fd00::3", "fe80::3%eth0"),
            Link("eth1", "", "fe80::4%eth1"), Link("wlan0", "", "fe80::5%wlan0")]
     monkeypatch.setattr(leading, "with_names", lambda: [Interface("wlan0", "10.9.1.1", "")])
-    monkeypatch.setattr(leading, "address_towards", {leading.ANY_ROUTE_OF_SIX: "fd00::3"}.get)
+    monkeypatch.setattr(leading, "address_towards", {interfaces.ANY_ROUTE_OF_SIX: "fd00::3"}.get)
     monkeypatch.setattr(leading, "_is_up", lambda name: True)
     monkeypatch.setattr(leading.groups, "links", lambda: six)
     told = [(each.name, each.ip, each.leads_out) for each in leading.addresses()]

@@ -10,8 +10,9 @@ from typing import List, NamedTuple, Optional, Tuple
 
 from sockets import groups
 
+ANY_ROUTE, ANY_ROUTE_OF_SIX = "198.51.100.1", "2001:db8::1"  # nobody's addresses: the default routes lead there
 # One of each private range and one that is nobody's: whatever route leads there starts at an address of this machine.
-ROUTES_TRIED = ("198.51.100.1", "10.255.255.255", "172.31.255.255", "192.168.255.255", "169.254.255.255")
+ROUTES_TRIED = (ANY_ROUTE, "10.255.255.255", "172.31.255.255", "192.168.255.255", "169.254.255.255")
 # What interfaces are called that lead to virtual machines, containers and tunnels: hardly anybody in the room is there.
 DETOURS = ("docker", "br-", "virbr", "veth", "vmnet", "vboxnet", "lxc", "tun", "tap", "wg", "zt", "tailscale", "ppp")
 

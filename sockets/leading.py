@@ -11,9 +11,8 @@ from typing import Container, List, Optional, Tuple
 from protocol.addresses import is_loopback
 from protocol.facts import OwnAddress
 from sockets import groups
-from sockets.interfaces import Interface, address_towards, with_names
+from sockets.interfaces import ANY_ROUTE, ANY_ROUTE_OF_SIX, Interface, address_towards, with_names
 
-ANY_ROUTE, ANY_ROUTE_OF_SIX = "198.51.100.1", "2001:db8::1"  # nobody's addresses: the default routes lead there
 ADDRESSES_MAX = 64  # a machine full of containers has hundreds
 SIOCGIFFLAGS, IFF_UP, IFF_RUNNING = 0x8913, 0x1, 0x40  # Linux, netdevice(7): switched on, and its cable in
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 import math
 from typing import Callable, FrozenSet, Optional
 
-from protocol.addresses import is_loopback
-from sockets.interfaces import address_towards, interfaces
+from protocol.addresses import EVERY_ADDRESS, is_loopback
+from sockets.interfaces import ANY_ROUTE, address_towards, interfaces
 
 LOOK_INTERVAL = 1.0  # seconds: what is under way stands still until then
-ANYWHERE = "198.51.100.1"  # nobody's: which address would be used for what lies beyond the LAN?
 
 
 def addresses_now() -> FrozenSet[str]:
     """The addresses of this machine, and by which it reaches far ones; loopback aside."""
     found = {ip for ip, _ in interfaces() if not is_loopback(ip)}
-    return frozenset(found | {f"towards {address_towards(ANYWHERE)}"})
+    return frozenset(found | {f"towards {address_towards(ANY_ROUTE)}"})
 
 
 class OwnAddresses:
@@ -24,7 +23,7 @@ class OwnAddresses:
     def __init__(self, bound_to: str, now: float, look: Callable[[], FrozenSet[str]] = addresses_now) -> None:
         self._look = look
         self._known: Optional[FrozenSet[str]] = None
-        self.look_at = now if bound_to == "0.0.0.0" else math.inf
+        self.look_at = now if bound_to == EVERY_ADDRESS else math.inf
 
     def have_changed(self, now: float) -> bool:
         """Look, if it is time for that: is any of them new, or gone?"""
