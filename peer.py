@@ -6,7 +6,14 @@ alarm comes in here and is passed on to whom it concerns:
 
     Membership (protocol/membership/membership.py)   who is here and who rules; it tells what changes (see its `Owner`)
     Members    (protocol/membership/members.py)      the same, as the others ask it
+    Tidings    (protocol/membership/tidings.py)      what the person hears of it
+    Home       (protocol/membership/home.py)         where this node is for others
+    Passage    (protocol/membership/passage.py)      the way into another network, that the person wishes
     Keepsakes  (protocol/membership/keepsakes.py)    what of it is kept for the next run
+    Office     (protocol/membership/office.py)       whether this node rules, and with it:
+    Supernode  (supernode.py)                        only while this node rules; reached over LOCAL_LINK like any other
+    Whispers   (protocol/membership/whispers.py)     private lines
+    Switchboard, at the end of this file             whose a link is, and so who takes its messages
     Hellos     (protocol/exchange/hellos.py)         who opened a link to this node, until it is known
     Holdings   (protocol/exchange/holdings.py)       what is here whole, and what of it is announced
     Lists      (protocol/exchange/lists.py)          the lists of files that are on their way
@@ -14,26 +21,23 @@ alarm comes in here and is passed on to whom it concerns:
     Jobs       (protocol/exchange/jobs.py)           what the person is fetching, with numbers and states
     Fetching   (protocol/exchange/fetching.py)       contents that are wanted, and their sources
     Serving    (protocol/exchange/serving.py)        what others ask of this node
-    Supernode  (supernode.py)                        only while this node rules; reached over LOCAL_LINK like any other
 
 To follow one: a command goes from `Command.run` (prompt/commands.py) to its method here; an event from `Listener`
 (protocol/network.py) by way of `NodeListener` (node_client.py) to the `on_...` of its name; a message from its class
-(protocol/messages.py) to `on_message` and what that calls; an alarm from `_parts`.
+(protocol/messages.py) to `Switchboard.on_message` and what that calls; an alarm from `_parts`.
 
 Everything here runs on the node thread. The library's methods run as disk jobs only.
 """
 
 from __future__ import annotations
 
-import functools
 import itertools
 import random
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Callable, Iterator, List, Optional, Protocol, Sequence, Set, Tuple
+from typing import Any, Callable, Iterator, List, Optional, Protocol, Sequence, Tuple
 
-from protocol import messages, mishaps
-from protocol.addresses import is_loopback, shown
+from protocol import messages
 from protocol.content.parts import PartInfo
 from protocol.content.shares import ScanResult
 from protocol.exchange.contracts import Preparing, Surroundings
@@ -46,58 +50,25 @@ from protocol.exchange.lists import Lists
 from protocol.exchange.orders import Orders
 from protocol.exchange.sources import MESH_LINKS_MAX
 from protocol.exchange.stream_job import Taker
-from protocol.exchange.unfinished import told, unfinished_of
-from protocol.facts import Health, Reached
+from protocol.facts import Health
 from protocol.fields import Address, WireError
 from protocol.membership.claims import Past
 from protocol.membership.contracts import Seat
+from protocol.membership.home import Home
 from protocol.membership.keepsakes import Keepsakes
-from protocol.membership.local_link import LOCAL_LINK, LocalLink
+from protocol.membership.local_link import LOCAL_LINK
 from protocol.membership.members import Members
 from protocol.membership.membership import Membership
-from protocol.membership.promises import Promises
+from protocol.membership.office import Office
+from protocol.membership.passage import Passage
 from protocol.membership.proofs import share_digest
 from protocol.membership.resuming import Ruled
 from protocol.membership.searching import LastNetwork
+from protocol.membership.tidings import Tidings
 from protocol.membership.whispers import Whispers
-from protocol.messages import (
-    PLACES_MAX,
-    Answer,
-    Claim,
-    Guest,
-    Join,
-    LinkHello,
-    ListPage,
-    NotRelayed,
-    Offer,
-    Places,
-    Relay,
-    Search,
-    ShareDigest,
-    SharesWanted,
-    decode,
-)
+from protocol.messages import NO_NETWORK, Join, ShareDigest, decode
 from protocol.network import Network
-from protocol.results import (
-    ChatReceived,
-    FetchAnswer,
-    Joined,
-    Left,
-    ListEntry,
-    MemberRow,
-    NatKind,
-    Notice,
-    Outcome,
-    Reach,
-    SupernodeChanged,
-    TransferRow,
-    Unreachable,
-    Unsaid,
-    WhisperAnswer,
-    Whispered,
-)
-
-log = mishaps.logger("peer")
+from protocol.results import FetchAnswer, ListEntry, MemberRow, Reach, TransferRow, WhisperAnswer
 
 
 class Part(Protocol):
@@ -131,14 +102,13 @@ class Peer:
         self.network = network
         self.library = library
         self.notify = notify
-        self.dropped = 0  # messages that fitted nowhere
-        self._rng = rng
-        self._own_addresses = own_addresses
-        self._make_supernode = make_supernode
-        self._promises = Promises()
-        self._local = LocalLink(network, self._on_supernode_message)
-        self.membership = Membership(self._local.peer_side, rng, self, name, mesh, may_rule)
-        self._members = Members(self.membership, self._local)
+        self._home = Home(network, own_addresses)
+        self._tidings = Tidings(notify, lambda: self._members)
+        self._office = Office(network, rng, make_supernode, self._hear_supernode)
+        self.membership = Membership(
+            self._office.peer_side, rng, self, self._tidings, self._home, name, mesh, may_rule
+        )
+        self._members = Members(self.membership, self._office)
         self.disk = DiskJobs(disk, self._turn, lambda: self._now)
         self.holdings = Holdings(library, self.disk, self._members, notify, scanner, is_sharing)
         around = Surroundings(self._members, self.holdings, self.disk, notify, partial(next, itertools.count(1)))
@@ -147,11 +117,14 @@ class Peer:
         self.jobs = Jobs(self.fetching, around, library, preparing)
         self._now = 0.0
         self._keepsakes = Keepsakes(library, self.disk.run)
-        self._told_unreachable: Set[NatKind] = set()
-        self._hellos = Hellos(network, self._members, own_addresses, self._on_member)
         self._lists = Lists(rng, self.membership.send_to_supernode)
-        self._whispers = Whispers(self.membership, self._on_whisper)
+        self._whispers = Whispers(self.membership, self._tidings.on_whisper)
+        self._passage = Passage(self.membership, self._tidings, self._depart, self._hear_supernode, lambda: self._now)
         self._orders = Orders(library, self.disk, self._members, self.jobs, self._lists, notify)
+        self._hellos = Hellos(network, self._members, self._home.own_addresses, self.fetching.on_member)
+        self._switchboard = Switchboard(
+            self.membership, self._office, self._hellos, self.fetching, self.holdings, self._lists, self._whispers
+        )
 
     # ---- commands
 
@@ -169,11 +142,7 @@ class Peer:
         with self._turn(now):
             self.holdings.on_cache_changed()
             self._keepsakes.recall(recalled)
-            self.unfinished(now, self._tell_unfinished)
-
-    def _tell_unfinished(self, parts: List[PartInfo]) -> None:
-        if parts:
-            self.notify(Notice(told(parts)))
+            self._orders.tell_unfinished()
 
     def connect_to(self, ip: str, port: int, now: float, others: Sequence[Address] = ()) -> None:
         """Go to the network there, once that has taken this node in; leave the present one properly then.
@@ -181,79 +150,37 @@ class Peer:
         `others`: more addresses of that machine.
         """
 
-        def looked(there: Address, answer: Optional[Answer]) -> None:
-            if answer is None:
-                self._stay("nobody", there, f"Nobody answers at {shown(there)}; you stay where you are.")
-            elif answer.network_id == self.membership.network_id:
-                self._stay("refused", there, "You are in that network already.")
-            else:
-                self.membership.cross_to(there, self._now, functools.partial(crossed, there))
-
-        def crossed(there: Address, why_not: str, now: float) -> None:
-            if why_not:
-                told = f"The network at {shown(there)} does not take you in ({why_not}); you stay where you are."
-                self._stay("refused", there, told)
-                return
-            self._stop_transfers("you left that network", now)
-            self._depart(now, lambda: self._cross_over(there))
-
         with self._turn(now):
-            if self.membership.is_crossing:
-                self._stay("refused", (ip, port), "You are on your way into another network already.")
-            elif (ip, port) == self.membership.supernode_address or (ip, port) == self.network.address:
-                self._stay("refused", (ip, port), "You are in that network already.")
-            else:
-                self.membership.look_at((ip, port), now, looked, others)
+            self._passage.go_to((ip, port), now, others)
 
     def stay(self, now: float) -> None:
         """Go nowhere after all; too late once another network has taken this node in."""
         with self._turn(now):
-            if self.membership.is_crossing:
-                self.on_notice("the other network has taken this node in already")
-            elif self.membership.is_trying_another:
-                self.membership.stay("its person stays")
-                self.on_notice("the other network is not tried any more; you stay where you are")
-
-    def _stay(self, kind: str, address: Address, text: str) -> None:
-        self.notify(Outcome(kind, address, "", self._members.member_count(), text))
-
-    def _cross_over(self, address: Address) -> None:
-        """The old network is left; should the new one be gone by now, it is looked for as at a start."""
-        crossed = self.membership.cross_over(self._now)
-        if crossed is None:
-            self.membership.start(address, address[1], self._now)
-            return
-        for message in crossed.said:
-            if self.membership.owns(crossed.link):  # one of them may have sent this node elsewhere
-                self._on_supernode_message(crossed.link, message, self._now)
+            self._passage.stay()
 
     def leave(self, now: float, done: Callable[..., None]) -> None:
         """Good-bye: hand over if this is the supernode."""
         with self._turn(now):
             self.membership.stay("this node ends")
-            self._stop_transfers("this node ends", now)
-            self._depart(now, done)
+            self._depart("this node ends", now, done)
 
-    def _stop_transfers(self, reason: str, now: float) -> None:
+    def _depart(self, reason: str, now: float, then: Callable[[], Any]) -> None:
+        """Leave the present network properly: what goes on there ends, and another one rules, if this node did."""
         self.jobs.end_all(reason, now)
         self.fetching.end_all(now)
-
-    def _depart(self, now: float, then: Callable[[], Any]) -> None:
-        self.network.hold_door(0)  # another node of this machine takes it
+        self._home.leave_door()
 
         def departed() -> None:
             with self._turn(self._now):
                 self._whispers.end_all()
                 self.membership.leave(self._now)
-                self.drop_supernode(self._now)
+                self._office.drop()
                 self.holdings.forget_announced()
                 then()
 
         if self.supernode is not None:
             self._keepsakes.keep_ruled()
-            self.supernode.hand_over(now, departed)
-        else:
-            departed()
+        self._office.hand_over(now, departed)
 
     def say(self, text: str, now: float) -> bool:
         """Chat; False when it is not taken, because too much waits already."""
@@ -265,9 +192,6 @@ class Peer:
         with self._turn(now):
             self._whispers.say(line, now, done)
 
-    def _on_whisper(self, label: str, text: str) -> None:
-        self.notify(Whispered(label, text, False))
-
     def finish_saying(
         self, patience: float, at_most: float, now: float, then: Callable[[], None], left: int = 0
     ) -> None:
@@ -277,7 +201,7 @@ class Peer:
 
     def why_unsaid(self) -> str:
         """Why a line was not taken."""
-        if self.membership.network_id == messages.NO_NETWORK:
+        if self.membership.network_id == NO_NETWORK:
             return "there is no network at the moment"
         return "too much of what you said is still on its way. Try again soon"
 
@@ -356,11 +280,7 @@ class Peer:
 
     def health(self, now: float) -> Health:
         """What this node knows of its network, for whoever asks what is the matter."""
-        link = self.membership.supernode_link
-        path = self.network.figures(link) if link else None  # none by way of LOCAL_LINK
-        known = self.reach
-        reached = Reached(known.is_open, known.by, max(0.0, now - known.at), known.nat.value)
-        return Health(self.membership.is_joined, tuple(self.members(now)), path, reached)
+        return self._members.health(self.members(now), now)
 
     def transfers(self, now: float) -> List[TransferRow]:
         """What is fetched and sent at the moment."""
@@ -369,12 +289,8 @@ class Peer:
     def unfinished(self, now: float, done: Callable[[List[PartInfo]], None]) -> None:
         """What lies half here and is not on its way."""
 
-        def listed(parts: Any, error: Optional[Exception], now: float) -> None:
-            left = unfinished_of(parts or (), self.jobs.on_their_way())
-            done([part for part in left if not self.jobs.tells_of(part)])
-
         with self._turn(now):
-            self.disk.run(self.library.parts, listed)
+            self._orders.unfinished(done)
 
     def cancel(self, number: int, now: float) -> str:
         """End the transfer of this number in `transfers`; returns what a person is told of it."""
@@ -386,114 +302,27 @@ class Peer:
     def on_link_up(self, link: int, address: Address, incoming: bool, now: float) -> None:
         """A link is there: one that somebody opened here says first who it is; one of ours is known by who dialled."""
         with self._turn(now):
-            self.membership.on_proven(address, now)  # a cookie went there and came back
-            if incoming:
-                self._hellos.on_link_up(link, address, now)
-            elif self.membership.owns(link):
-                self.membership.on_link_up(link, address, incoming, now)
-            elif self.fetching.owns(link):
-                self.fetching.on_link_up(link, now)
+            self._switchboard.on_link_up(link, address, incoming, now)
 
     def on_link_moved(self, link: int, address: Address, now: float) -> None:
         """Whoever is at its other end has another address: the supernode tells a member's new place to all."""
         with self._turn(now):
-            self.membership.hearsay.on_answer(address, now)  # a challenge went there and was answered
-            self._hellos.on_link_moved(link, address)
-            if self.membership.owns(link):
-                self.membership.on_link_moved(link, address)
-            if self.supernode is not None and self.supernode.owns(link):
-                self.supernode.on_link_moved(link, address, now)
-            if self.fetching.owns(link):
-                self.fetching.on_link_moved(link, address)
+            self._switchboard.on_link_moved(link, address, now)
 
     def on_own_address_changed(self, now: float) -> None:
         """This machine has other addresses than a moment ago; its connections follow by themselves."""
         with self._turn(now):
-            self._tell_places()
+            self._home.tell(self.membership)
 
     def on_link_lost(self, link: int, reason: str, now: float) -> None:
         """It is closed, by either side or by silence: whoever had it learns of it."""
         with self._turn(now):
-            self._hellos.on_link_lost(link)
-            if self.membership.owns(link):
-                self.membership.on_link_lost(link, reason, now)
-            if self.supernode is not None and self.supernode.owns(link):
-                self.supernode.on_link_lost(link, reason, now)
-            if self.fetching.owns(link):
-                self.fetching.on_link_lost(link, reason, now)
+            self._switchboard.on_link_lost(link, reason, now)
 
     def on_message(self, link: int, data: Any, now: float) -> None:
         """Bytes of one message came by a link: whose link it is says who takes it; what is malformed is counted."""
         with self._turn(now):
-            message = self._decoded(data)
-            if message is None:
-                return
-            if self.fetching.owns(link):
-                self.fetching.on_message(link, message, now)
-            elif link not in self._hellos:
-                self._on_role_message(link, message, now)
-            elif isinstance(message, Join) and self._hellos.is_unnamed(link):
-                self._on_join(link, message, now)
-            elif isinstance(message, Claim):
-                self.dropped += 1  # behind a Join that was not taken
-            else:
-                self._hellos.on_message(link, message, data, now)
-
-    def _decoded(self, data: Any) -> Any:
-        """The message in these bytes; None, and counted, when there is none."""
-        try:
-            return decode(data)
-        except WireError:
-            self.dropped += 1
-            return None
-
-    def _on_join(self, link: int, join: Join, now: float) -> None:
-        """Somebody wants to be a member; it goes where the answer sends it, or asks again later."""
-        if self.supernode is not None and link > 0:
-            self.supernode.on_hello(link, self._hellos.take(link), join, now)
-        else:
-            self.membership.on_stray_join(link, now)
-            self._hellos.put_off(link, now)
-
-    def _on_member(self, link: int, hello: LinkHello, said: List[Any], now: float) -> None:
-        """A member opened a link in order to be served, and said some things before it was known."""
-        self.serving.on_hello(link, hello, now)
-        for message in said:
-            if self.fetching.owns(link):
-                self.fetching.on_message(link, message, now)
-
-    def _on_role_message(self, link: int, message: Any, now: float) -> None:
-        if self.supernode is not None and self.supernode.owns(link) and link != LOCAL_LINK:
-            if isinstance(message, Join):
-                self.dropped += 1  # one link, one member: else one could fill the roster
-            else:
-                self.supernode.on_message(link, message, now)
-        elif self.membership.owns(link):
-            self._on_supernode_message(link, message, now)
-        else:
-            self.dropped += 1
-
-    def _on_supernode_message(self, link: int, message: Any, now: float) -> None:
-        """From the supernode, or from one that this node is about to join."""
-        if self.membership.on_message(link, message, now):
-            return  # it was about membership or chat
-        fits = self._whispers.on_message(message)
-        if fits is not None:
-            self.dropped += not fits
-        elif isinstance(message, Search):
-            self.fetching.on_search(message, now)
-        elif isinstance(message, Offer):
-            self.fetching.on_offer(message, now)
-        elif isinstance(message, NotRelayed):
-            self.fetching.on_not_relayed(message, now)
-        elif isinstance(message, SharesWanted):
-            self.holdings.send_shares()
-        elif isinstance(message, ListPage):
-            self.dropped += not self._lists.on_page(message, now)
-        elif isinstance(message, Relay) and link == LOCAL_LINK:
-            self.fetching.on_relay(message, now)
-        else:
-            self.dropped += 1
+            self._switchboard.on_message(link, data, now)
 
     def on_writable(self, link: int, now: float) -> None:
         """What was queued on it is sent, or nearly: there is room for more of what is served."""
@@ -503,21 +332,12 @@ class Peer:
     def on_lone(self, address: Address, data: bytes, now: float) -> None:
         """A message without a link, which anybody may have sent, from wherever it says."""
         with self._turn(now):
-            message = self._decoded(data)
-            if message is None:
-                return
-            if self.supernode is None or not self.supernode.on_lone(address, message, now):
-                self.membership.on_lone(address, message, now)
+            self._switchboard.on_lone(address, data, now)
 
     def on_door_lone(self, address: Address, data: bytes, now: float) -> None:
         """Somebody asks at the port that people know; nothing else is answered there."""
         with self._turn(now):
-            message = self._decoded(data)
-            if message is None:
-                return
-            if self.supernode is not None and isinstance(message, messages.Query):
-                self.supernode.on_asked(address, message, now)
-            self.membership.on_door_lone(address, message, now)
+            self._switchboard.on_door_lone(address, data, now)
 
     def on_cast(self, event: Any, now: float) -> None:
         """A cast, of which this node is an end, goes on (protocol/casts.py)."""
@@ -534,7 +354,7 @@ class Peer:
         """
         self._now = max(self._now, now)
         yield
-        self._local.carry(self._now)
+        self._office.carry(self._now)
 
     def _parts(self) -> Iterator[Part]:
         """All that do something by the clock; one that begins to rule in its turn has its own at once."""
@@ -557,81 +377,30 @@ class Peer:
 
     @property
     def is_ruling(self) -> bool:
-        return self.supernode is not None and not self.supernode.has_ended
-
-    def can_serve_at(self, ip: str) -> bool:
-        return is_loopback(ip) or ip == self.network.address[0] or ip in self._own_addresses()
-
-    def own_addresses(self) -> Sequence[str]:
-        return self._own_addresses()
+        return self._office.is_ruling
 
     def become_supernode(self, seat: Seat, now: float) -> None:
         """Take the office: the other role of this node lives from now on, its own peer joined to it locally."""
-        self._local.cut()
-        log.info("this node rules from now on, in term %d", seat.term)
-        local, membership = self._local.supernode_side, self.membership
-        role = self._make_supernode(
-            local, self._rng, seat, now, membership.hearsay, self.on_notice, membership.go_over, self._promises,
-            membership.credit,
-        )  # fmt: skip
-        self._local.open(role)
+        self._office.take(seat, self.membership, self._tidings.on_notice, now)
 
     def drop_supernode(self, now: float) -> None:
-        self._local.cut()
-
-    def on_outcome(self, kind: str, address: Optional[Address], text: str, now: float) -> None:
-        supernode_id = self.supernode_id
-        label = self.label_of(supernode_id) if supernode_id is not None else ""
-        self.notify(Outcome(kind, address, label, self._members.member_count(), text))
+        self._office.drop()
 
     def on_joined(self, now: float) -> None:
         """There is a supernode, the first or another: it learns what is shared here, and is asked what waited."""
-        known_port = self.membership.search_port
-        is_there = known_port == self.network.address[1] or not self.membership.may_rule
-        self.network.hold_door(0 if is_there else known_port)
-        if not self.membership.may_rule:
-            self._members.send_to_supernode(Guest())
-        self._tell_places()
-        self.membership.ask_reach(now)
+        self._home.on_joined(self.membership, now)
         entries = self.holdings.announce_anew()
         self._members.send_to_supernode(ShareDigest(share_digest(entries), len(entries)))
         self._lists.on_joined()
         self.holdings.announce()
         self.fetching.on_joined(now)
 
-    def _tell_places(self) -> None:
-        """The supernode learns which addresses this machine has, for those who cannot reach it where it is seen."""
-        places = [(ip, self.network.address[1]) for ip in self._own_addresses()]
-        self._members.send_to_supernode(Places(tuple(places[:PLACES_MAX])))
-
     def on_supernode_lost(self, now: float) -> None:
         self.fetching.on_supernode_lost(now)
-
-    def on_supernode_changed(
-        self, old_label: str, new_label: str, is_me: bool, silent_seconds: Optional[float], now: float
-    ) -> None:
-        self.notify(SupernodeChanged(old_label, new_label, is_me, silent_seconds, self.membership.is_merging))
-
-    def on_member_joined(self, label: str, now: float) -> None:
-        self.notify(Joined(label, self._members.member_count()))
-
-    def on_member_left(self, label: str, silent_seconds: Optional[float], now: float) -> None:
-        self.notify(Left(label, self._members.member_count(), silent_seconds))
 
     def on_reached(self, node_id: bytes, now: float) -> None:
         self._hellos.judge_again(now)
         self.fetching.on_reached(node_id, now)
-
-    def on_reach_known(self, now: float) -> None:
-        """Others can reach this node, or not: then its person hears it once, if there is something that may be done."""
-        reach, ruler = self.membership.reach, self.label_of(self.supernode_id or b"")
-        is_symmetric = reach.nat is NatKind.SYMMETRIC and not self.is_supernode
-        is_walled = reach.is_open is False and reach.nat in (NatKind.NONE, NatKind.UNKNOWN)
-        if reach.is_open:
-            self._told_unreachable.clear()
-        elif (is_walled or is_symmetric) and self.membership.may_rule and reach.nat not in self._told_unreachable:
-            self._told_unreachable.add(reach.nat)
-            self.notify(Unreachable(reach.by, ruler, self.is_supernode, self.network.address[1], reach.nat))
 
     def on_roster_changed(self, now: float) -> None:
         """Somebody came or went: whom to stand by with, and whom to ask after a restart."""
@@ -640,21 +409,21 @@ class Peer:
         self.fetching.on_roster_changed(now)
         self._keepsakes.keep(self.membership.last_network(), self.membership.past(), self.membership.ruled())
 
-    def on_chat(self, label: str, text: str, is_me: bool, now: float) -> None:
-        self.notify(ChatReceived(label, text, is_me))
-
-    def on_unsaid(self, count: int) -> None:
-        self.notify(Unsaid(count))
-
-    def on_notice(self, text: str) -> None:
-        self.notify(Notice(text))
+    def _hear_supernode(self, link: int, message: Any, now: float) -> None:
+        """The supernode of this very node says something, or the one of a network that this node has come into."""
+        self._switchboard.on_supernode_message(link, message, now)
 
     # ---- who this is
 
     @property
+    def dropped(self) -> int:
+        """Messages that fitted nowhere."""
+        return self._switchboard.dropped
+
+    @property
     def supernode(self) -> Any:
         """The other role of this node, while it rules."""
-        return self._local.supernode
+        return self._office.supernode
 
     @property
     def is_supernode(self) -> bool:
@@ -683,3 +452,142 @@ class Peer:
 
     def label_of(self, node_id: bytes) -> str:
         return self._members.label_of(node_id)
+
+
+class Switchboard:
+    """Whose each link is, and to whom each message of another node goes; what fits nowhere is dropped and counted.
+
+    A link that somebody opened here is nobody's, until it is known who that is; then it is of whom this node serves
+    (fetching), or of a member (the supernode). One that this node opened is of whoever dialled. It is one's at a time.
+    """
+
+    def __init__(
+        self, membership: Membership, office: Office, hellos: Hellos, fetching: Fetching, holdings: Holdings,
+        lists: Lists, whispers: Whispers,
+    ) -> None:  # fmt: skip
+        self.dropped = 0
+        self._membership = membership
+        self._office = office
+        self._hellos = hellos
+        self._fetching = fetching
+        self._holdings = holdings
+        self._lists = lists
+        self._whispers = whispers
+
+    # ---- links
+
+    def on_link_up(self, link: int, address: Address, incoming: bool, now: float) -> None:
+        """A link is there, from or to that address."""
+        self._membership.on_proven(address, now)  # a cookie went there and came back
+        if incoming:
+            self._hellos.on_link_up(link, address, now)
+        elif self._membership.owns(link):
+            self._membership.on_link_up(link, address, incoming, now)
+        elif self._fetching.owns(link):
+            self._fetching.on_link_up(link, now)
+
+    def on_link_moved(self, link: int, address: Address, now: float) -> None:
+        """Whoever is at its other end has another address."""
+        self._membership.hearsay.on_answer(address, now)  # a challenge went there and was answered
+        self._hellos.on_link_moved(link, address)
+        if self._membership.owns(link):
+            self._membership.on_link_moved(link, address)
+        if self._office.owns(link):
+            self._office.supernode.on_link_moved(link, address, now)
+        if self._fetching.owns(link):
+            self._fetching.on_link_moved(link, address)
+
+    def on_link_lost(self, link: int, reason: str, now: float) -> None:
+        """It is closed: whoever had it learns of it."""
+        self._hellos.on_link_lost(link)
+        if self._membership.owns(link):
+            self._membership.on_link_lost(link, reason, now)
+        if self._office.owns(link):
+            self._office.supernode.on_link_lost(link, reason, now)
+        if self._fetching.owns(link):
+            self._fetching.on_link_lost(link, reason, now)
+
+    # ---- messages by a link
+
+    def on_message(self, link: int, data: Any, now: float) -> None:
+        """Bytes of one message: whose link it is says who takes it."""
+        message = self._decoded(data)
+        if message is None:
+            return
+        if self._fetching.owns(link):
+            self._fetching.on_message(link, message, now)
+        elif link not in self._hellos:
+            self._on_role_message(link, message, now)
+        elif isinstance(message, Join) and self._hellos.is_unnamed(link):
+            self._on_join(link, message, now)
+        elif isinstance(message, messages.Claim):
+            self.dropped += 1  # behind a Join that was not taken
+        else:
+            self._hellos.on_message(link, message, data, now)
+
+    def _decoded(self, data: Any) -> Any:
+        """The message in these bytes; None, and counted, when there is none."""
+        try:
+            return decode(data)
+        except WireError:
+            self.dropped += 1
+            return None
+
+    def _on_join(self, link: int, join: Join, now: float) -> None:
+        """Somebody wants to be a member; it goes where the answer sends it, or asks again later."""
+        supernode = self._office.supernode
+        if supernode is not None and link > 0:
+            supernode.on_hello(link, self._hellos.take(link), join, now)
+        else:
+            self._membership.on_stray_join(link, now)
+            self._hellos.put_off(link, now)
+
+    def _on_role_message(self, link: int, message: Any, now: float) -> None:
+        if self._office.owns(link):
+            if isinstance(message, Join):
+                self.dropped += 1  # one link, one member: else one could fill the roster
+            else:
+                self._office.supernode.on_message(link, message, now)
+        elif self._membership.owns(link):
+            self.on_supernode_message(link, message, now)
+        else:
+            self.dropped += 1
+
+    def on_supernode_message(self, link: int, message: Any, now: float) -> None:
+        """From the supernode, or from one that this node is about to join."""
+        if self._membership.on_message(link, message, now):
+            return  # it was about membership or chat
+        fits = self._whispers.on_message(message)
+        if fits is not None:
+            self.dropped += not fits
+        elif isinstance(message, messages.Search):
+            self._fetching.on_search(message, now)
+        elif isinstance(message, messages.Offer):
+            self._fetching.on_offer(message, now)
+        elif isinstance(message, messages.NotRelayed):
+            self._fetching.on_not_relayed(message, now)
+        elif isinstance(message, messages.SharesWanted):
+            self._holdings.send_shares()
+        elif isinstance(message, messages.ListPage):
+            self.dropped += not self._lists.on_page(message, now)
+        elif isinstance(message, messages.Relay) and link == LOCAL_LINK:
+            self._fetching.on_relay(message, now)
+        else:
+            self.dropped += 1
+
+    # ---- messages without one
+
+    def on_lone(self, address: Address, data: bytes, now: float) -> None:
+        """Anybody may have sent it, from wherever it says: the supernode here is asked first whether it is for it."""
+        message, supernode = self._decoded(data), self._office.supernode
+        if message is not None and (supernode is None or not supernode.on_lone(address, message, now)):
+            self._membership.on_lone(address, message, now)
+
+    def on_door_lone(self, address: Address, data: bytes, now: float) -> None:
+        """It came to the port that people know: somebody asks who is there."""
+        message, supernode = self._decoded(data), self._office.supernode
+        if message is None:
+            return
+        if supernode is not None and isinstance(message, messages.Query):
+            supernode.on_asked(address, message, now)
+        self._membership.on_door_lone(address, message, now)

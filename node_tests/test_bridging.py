@@ -25,8 +25,7 @@ def search(lab, name, *ips):
     """Enter at the question for the IP, on a machine with these addresses; the first one is its place."""
     os.makedirs(str(lab.path / name), exist_ok=True)
     lab.path.joinpath(name, name + ".bin").write_bytes(content(100_000, seed=ord(name[0])))
-    node = Node(lab, name, 50 + len(lab.nodes), ip=ips[0])
-    node.peer._own_addresses = lambda: list(ips)
+    node = Node(lab, name, 50 + len(lab.nodes), ip=ips[0], also=ips[1:])
     lab.nodes.append(node)
     node.do("start", None, PORT, lab.world.now)
     assert lab.world.run_until(lambda: node.told(Outcome), lab.world.now + 25)

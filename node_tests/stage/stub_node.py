@@ -30,7 +30,7 @@ class StubNode:
         self.rng = random.Random(world.rng.random() if seed is None else seed)
         self._to_supernode: Deque[bytes] = deque()
         self._to_peer: Deque[bytes] = deque()
-        self.membership = Membership(LocalSide(self.network, self._to_supernode), self.rng, self, name)
+        self.membership = Membership(LocalSide(self.network, self._to_supernode), self.rng, self, self, self, name)
         self.supernode: Optional[Supernode] = None
         self._promises = Promises()
         self.incoming: dict = {}

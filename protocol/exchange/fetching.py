@@ -27,7 +27,7 @@ from protocol.exchange.serving import MESH_OFF_REASON, Serving
 from protocol.exchange.sources import TICK, SourceLinks
 from protocol.fields import Address
 from protocol.lateness import SLEPT_AFTER
-from protocol.messages import NO_NODE, NOWHERE, NotRelayed, Offer, Relay, Search
+from protocol.messages import NO_NODE, NOWHERE, LinkHello, NotRelayed, Offer, Relay, Search
 from protocol.rates import Limit
 
 log = mishaps.logger("transfer")
@@ -311,6 +311,13 @@ class Fetching:
 
     def on_link_up(self, link: int, now: float) -> None:
         self.links.on_up(link, now)
+
+    def on_member(self, link: int, hello: LinkHello, said: List[Any], now: float) -> None:
+        """A member opened a link in order to be served, and said some things before it was known."""
+        self.serving.on_hello(link, hello, now)
+        for message in said:
+            if self.owns(link):
+                self.on_message(link, message, now)
 
     def on_link_moved(self, link: int, address: Address) -> None:
         self.links.on_moved(link, address)

@@ -10,10 +10,12 @@ from functools import partial
 from typing import Any, Callable, Iterable, List, Optional
 
 from protocol import mishaps
+from protocol.content.parts import PartInfo
 from protocol.exchange.contracts import Disk, Members
 from protocol.exchange.jobs import Jobs
 from protocol.exchange.lists import Lists
 from protocol.exchange.stream_job import Taker
+from protocol.exchange.unfinished import told, unfinished_of
 from protocol.messages import NO_NODE, ListRow
 from protocol.results import FetchAnswer, ListEntry, Notice
 
@@ -106,6 +108,19 @@ class Orders:
             self._lists.ask(name, now, listed)
         else:
             done(FetchAnswer("no network"))
+
+    def unfinished(self, done: Callable[[List[PartInfo]], None]) -> None:
+        """What lies half here and is not on its way."""
+
+        def listed(parts: Any, error: Optional[Exception], now: float) -> None:
+            left = unfinished_of(parts or (), self._jobs.on_their_way())
+            done([part for part in left if not self._jobs.tells_of(part)])
+
+        self._disk.run(self._library.parts, listed)
+
+    def tell_unfinished(self) -> None:
+        """The person hears what of that there is, at the start."""
+        self.unfinished(lambda parts: self._notify(Notice(told(parts))) if parts else None)
 
 
 def entries_of(rows: Iterable[ListRow], label_of: Callable[[bytes], str]) -> List[ListEntry]:

@@ -41,26 +41,40 @@ class Owner(Protocol):
     def is_ruling(self) -> bool:
         """Is there a Supernode of this node that has not ended?"""
 
-    def can_serve_at(self, ip: str) -> bool:
-        """Is this an address of this machine, that this node listens at (or could)?"""
-
-    def own_addresses(self) -> Sequence[str]:
-        """IPs of this machine, without loopback."""
-
     def become_supernode(self, seat: Seat, now: float) -> None:
         """Make a Supernode from this seat and wire LOCAL_LINK to it; Membership then sends Join there."""
 
     def drop_supernode(self, now: float) -> None:
         """The own Supernode stepped down: forget it. Its remaining links are being closed by itself."""
 
-    def on_outcome(self, kind: str, address: Optional[Address], text: str, now: float) -> None:
-        """How start() ended: "supernode", "joined", "nobody" or "refused" (text says why)."""
-
     def on_joined(self, now: float) -> None:
         """Welcome and roster are complete, at first or again: announce shares, ask open searches again."""
 
     def on_supernode_lost(self, now: float) -> None:
         """From now on, until on_joined, there is no supernode."""
+
+    def on_reached(self, node_id: bytes, now: float) -> None:
+        """A way to this member was found, after the supernode had introduced it: `place_of` tells it."""
+
+    def on_roster_changed(self, now: float) -> None:
+        """Lines were added, changed or removed; comes after what its person was told of that."""
+
+
+class Machine(Protocol):
+    """What Membership asks of the machine that it is on (`home.py`)."""
+
+    def own_addresses(self) -> Sequence[str]:
+        """IPs of this machine, without loopback."""
+
+    def can_serve_at(self, ip: str) -> bool:
+        """Is this an address of this machine, that this node listens at (or could)?"""
+
+
+class Audience(Protocol):
+    """What Membership tells the person at this node (`tidings.py`)."""
+
+    def on_outcome(self, kind: str, address: Optional[Address], text: str, now: float) -> None:
+        """How start() ended: "supernode", "joined", "nobody" or "refused" (text says why)."""
 
     def on_supernode_changed(
         self, old_label: str, new_label: str, is_me: bool, silent_seconds: Optional[float], now: float
@@ -70,14 +84,8 @@ class Owner(Protocol):
 
     def on_member_left(self, label: str, silent_seconds: Optional[float], now: float) -> None: ...
 
-    def on_reached(self, node_id: bytes, now: float) -> None:
-        """A way to this member was found, after the supernode had introduced it: `place_of` tells it."""
-
     def on_reach_known(self, now: float) -> None:
         """`Membership.reach` may have changed."""
-
-    def on_roster_changed(self, now: float) -> None:
-        """Lines were added, changed or removed; comes after the above."""
 
     def on_chat(self, label: str, text: str, is_me: bool, now: float) -> None: ...
 

@@ -28,7 +28,7 @@ from protocol.fields import Address
 from protocol.lateness import SLEPT_AFTER
 from protocol.membership.belonging import Bond, Silent
 from protocol.membership.claims import Claimant
-from protocol.membership.contracts import Owner, Speaker
+from protocol.membership.contracts import Audience, Machine, Owner, Speaker
 from protocol.membership.failover import Gone, Inquiry, Succession, Suspicion, TakeOver
 from protocol.membership.following import Following, Missed, Turn
 from protocol.membership.joining import Attempt, Elsewhere, Entered, Failed, PutOff
@@ -90,6 +90,8 @@ class Course:
         self,
         means: Means,
         owner: Owner,
+        audience: Audience,
+        machine: Machine,
         speaker: Speaker,
         opening: bytes,
         chat: Voice,
@@ -99,6 +101,8 @@ class Course:
         self._means = means
         self._network, self._rng, self._prober, self._view = means
         self._owner = owner
+        self._audience = audience
+        self._machine = machine
         self._speaker = speaker
         self._opening = opening  # the secret that the node id opens
         self._chat = chat
@@ -172,7 +176,7 @@ class Course:
         self._forget_network()
         self._prober.hearsay.begin_anew()
         self._search = Search(
-            self._prober, self._rng, self._view.node_id, self._network.address, self._owner.own_addresses(),
+            self._prober, self._rng, self._view.node_id, self._network.address, self._machine.own_addresses(),
             target, self._speaker.search_port, now, last, Resuming(ruled), others,
         )  # fmt: skip
         self._set_state(State.SEARCHING, self._search)
@@ -190,16 +194,16 @@ class Course:
                 self._on_put_off(PutOff(), now)
 
     def _on_waits(self, waits: Waits, now: float) -> None:
-        self._owner.on_notice(WAITING)
+        self._audience.on_notice(WAITING)
 
     def _on_found(self, found: Found, now: float) -> None:
         search = self._phase
         if isinstance(search, Search) and search.target is not None:
             nobody, other = f"nobody answers at {shown(search.target)}", shown(found.address)
             if search.has_moved(found.address):
-                self._owner.on_notice(f"{nobody}; the network that was there is at {other} now")
+                self._audience.on_notice(f"{nobody}; the network that was there is at {other} now")
             elif search.is_elsewhere(found.address):
-                self._owner.on_notice(f"{nobody}; the network of last time is at {other}")
+                self._audience.on_notice(f"{nobody}; the network of last time is at {other}")
         self._join(found.address, (self.state, self._phase), now)
 
     def _on_nobody(self, nobody: Nobody, now: float) -> None:
@@ -208,7 +212,7 @@ class Course:
         assert search is not None
         if search.has_waited and self._network.address[1] != self._speaker.search_port:
             self._end_search("refused", search.target, why_in_vain(search), now)  # a member has the port
-        elif self._speaker.may_rule and (search.target is None or self._owner.can_serve_at(search.target[0])):
+        elif self._speaker.may_rule and (search.target is None or self._machine.can_serve_at(search.target[0])):
             self._found_or_resume(search.resuming, now)
         else:
             hint = search.hint
@@ -218,7 +222,7 @@ class Course:
     def _end_search(self, kind: str, address: Optional[Address], text: str, now: float) -> None:
         self._forget_network()
         self._set_state(State.IDLE, None)
-        self._owner.on_outcome(kind, address, text, now)
+        self._audience.on_outcome(kind, address, text, now)
 
     def leave(self, now: float) -> None:
         """Say good-bye and forget the network; a Supernode of this node has handed over before."""
@@ -353,7 +357,7 @@ class Course:
 
     def _leave_own(self, now: float) -> None:
         """The other network has taken this node in: its own one, in which it was alone, is no more."""
-        self._owner.on_notice("a network was here before; nobody had joined this node, so it goes there")
+        self._audience.on_notice("a network was here before; nobody had joined this node, so it goes there")
         self._owner.drop_supernode(now)
         self._forget_network(keeps_chat=True)
         self._chat.go_over()
@@ -412,11 +416,11 @@ class Course:
         mesh, port = self._speaker.mesh, self._speaker.search_port
         # Made while the supernode before is still the one that places are seen from.
         seat = self._view.seat(term, self._opening, mesh, self._chat.recent(), port, now)
-        lans = tuple(lans_of(self._network.address[0], self._owner.own_addresses()))
+        lans = tuple(lans_of(self._network.address[0], self._machine.own_addresses()))
         seat = seat._replace(shut=resumed.shut, is_resumed=resumed != NO_RULED, lans=lans)
         if self._view.is_shut and seat.awaited is not None:
             gone = self._view.roster.label_of(self._view.supernode_id or b"")
-            self._owner.on_notice(f"{gone} is gone and nobody here can be reached by all; waiting for {gone}")
+            self._audience.on_notice(f"{gone} is gone and nobody here can be reached by all; waiting for {gone}")
         self._drop_attempt("taking over")
         self._view.rule(term)
         self._came_from = self.state, self._phase

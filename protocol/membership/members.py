@@ -9,19 +9,20 @@ from __future__ import annotations
 
 from typing import AbstractSet, Any, Dict, FrozenSet, List, Optional
 
+from protocol.facts import Health, Reached
 from protocol.fields import Address
-from protocol.membership.local_link import LocalLink
 from protocol.membership.membership import Membership
+from protocol.membership.office import Office
 from protocol.messages import MemberEntry
-from protocol.results import MemberRow
+from protocol.results import MemberRow, Reach
 
 
 class Members:
     """The members of this node's network, this node among them."""
 
-    def __init__(self, membership: Membership, local: LocalLink) -> None:
+    def __init__(self, membership: Membership, office: Office) -> None:
         self._membership = membership
-        self._local = local
+        self._office = office
 
     # ---- this node, and who rules
 
@@ -40,7 +41,27 @@ class Members:
 
     @property
     def is_supernode(self) -> bool:
-        return self._local.supernode is not None
+        return self._office.supernode is not None
+
+    @property
+    def may_rule(self) -> bool:
+        """Does this node found networks, and take them over? A guest does not."""
+        return self._membership.may_rule
+
+    @property
+    def port(self) -> int:
+        """At which this node is reached, as far as it knows."""
+        return self._membership.network.address[1]
+
+    @property
+    def reach(self) -> Reach:
+        """Can others reach this node, as far as is known by now?"""
+        return self._membership.reach
+
+    @property
+    def is_merging(self) -> bool:
+        """Did the supernode step down for another one of this network?"""
+        return self._membership.is_merging
 
     @property
     def has_supernode(self) -> bool:
@@ -129,6 +150,14 @@ class Members:
             rows.append(self._row(entry, links, now)._replace(way=way))
         return rows
 
+    def health(self, rows: List[MemberRow], now: float) -> Health:
+        """What this node knows of its network, for whoever asks what is the matter; `rows`: who is here."""
+        membership, known = self._membership, self.reach
+        link = membership.supernode_link
+        path = membership.network.figures(link) if link else None  # none by way of LOCAL_LINK
+        reached = Reached(known.is_open, known.by, max(0.0, now - known.at), known.nat.value)
+        return Health(membership.is_joined, tuple(rows), path, reached)
+
     def _way_to(self, entry: MemberEntry, is_reached: bool, is_unreached: bool) -> str:
         """How what this member has comes here, and why not directly; nothing as long as it was not tried."""
         if entry.node_id == self.node_id:
@@ -143,7 +172,7 @@ class Members:
 
     def _row(self, entry: MemberEntry, links: Dict[bytes, int], now: float) -> MemberRow:
         """A member as far as this node knows it: what only others know stays blank."""
-        node_id, membership, supernode = entry.node_id, self._membership, self._local.supernode
+        node_id, membership, supernode = entry.node_id, self._membership, self._office.supernode
         is_me, is_ruler = node_id == self.node_id, node_id == self.supernode_id
         heard = trip = None
         if is_me:

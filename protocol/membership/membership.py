@@ -21,7 +21,7 @@ from protocol.fields import Address
 from protocol.hearsay import Hearsay
 from protocol.membership.answering import Answering
 from protocol.membership.claims import NO_PAST, Claimant, Past
-from protocol.membership.contracts import Owner, Seat
+from protocol.membership.contracts import Audience, Machine, Owner, Seat
 from protocol.membership.course import Course, State
 from protocol.membership.crossing import Crossed, Crossing
 from protocol.membership.door import Standing
@@ -59,7 +59,15 @@ class Membership:
     """This node as a member: what it knows, does, says and answers."""
 
     def __init__(
-        self, network: Network, rng: random.Random, owner: Owner, name: str, mesh: bool = True, may_rule: bool = True
+        self,
+        network: Network,
+        rng: random.Random,
+        owner: Owner,
+        audience: Audience,
+        machine: Machine,
+        name: str,
+        mesh: bool = True,
+        may_rule: bool = True,
     ) -> None:
         fault = name_fault(name)
         if fault is not None:
@@ -67,6 +75,7 @@ class Membership:
         self.network = network
         self.rng = rng
         self.owner = owner
+        self._audience = audience
         self.name = name
         self.mesh = mesh
         self.may_rule = may_rule
@@ -74,21 +83,22 @@ class Membership:
         self.hearsay, self.credit = Hearsay(), Credit()
         opening = random_bytes(rng, 16)
         self.node_id = node_id_of(opening)
-        self._view = View(network, self.node_id, owner.own_addresses)
+        self._view = View(network, self.node_id, machine.own_addresses)
         self._prober = Prober(network, rng, self.hearsay, self.credit)
         means = Means(network, rng, self._prober, self._view)
-        overhearing = Overhearing(self._view, self, owner.own_addresses)
-        self._answering = Answering(means, owner.own_addresses, self._standing, overhearing.on_question)
+        overhearing = Overhearing(self._view, self, machine.own_addresses)
+        self._answering = Answering(means, machine.own_addresses, self._standing, overhearing.on_question)
         self._looks = Looks(self._prober)
         self._knocking = Knocking(
-            network, rng, self.node_id, owner.own_addresses, lambda address, now: self.hearsay.on_answer(address, now),
-            lambda node_id, now: owner.on_reached(node_id, now), lambda now: owner.on_reach_known(now),
+            network, rng, self.node_id, machine.own_addresses,
+            lambda address, now: self.hearsay.on_answer(address, now),
+            lambda node_id, now: owner.on_reached(node_id, now), audience.on_reach_known,
         )  # fmt: skip
-        self._reachable = Reachable(means, self, owner.own_addresses)
-        self._chat = Voice(owner, self._view, self)
-        self._story = Story(owner, self._view)
+        self._reachable = Reachable(means, self, machine.own_addresses)
+        self._chat = Voice(audience, self._view, self)
+        self._story = Story(owner, audience, self._view)
         self._claimant = Claimant(self.node_id)
-        self._course = Course(means, owner, self, opening, self._chat, self._story, self._claimant)
+        self._course = Course(means, owner, audience, machine, self, opening, self._chat, self._story, self._claimant)
         self._crossing = Crossing(means, self._course.send_join)
 
     # ---- questions
@@ -427,7 +437,7 @@ class Membership:
 
     def _on_reach(self, reach: messages.Reach, now: float) -> None:
         self._reachable.on_reach(reach, now)
-        self.owner.on_reach_known(now)
+        self._audience.on_reach_known(now)
 
     def _on_pong(self, pong: messages.Pong, now: float) -> None:
         self._course.bond.on_pong(pong, now)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Dict, List, Optional
 
-from protocol.membership.contracts import Owner
+from protocol.membership.contracts import Audience, Owner
 from protocol.membership.roster import Change
 from protocol.membership.view import View
 
@@ -15,8 +15,9 @@ from protocol.membership.view import View
 class Story:
     """How it went since this node searched for its network."""
 
-    def __init__(self, owner: Owner, view: View) -> None:
+    def __init__(self, owner: Owner, audience: Audience, view: View) -> None:
         self._owner = owner
+        self._audience = audience
         self._view = view
         self.forget()
 
@@ -56,14 +57,14 @@ class Story:
 
     def on_entered(self, old_id: Optional[bytes], before: Dict[bytes, str], now: float) -> None:
         """It was under that supernode, with the labels of those who were there, or nowhere."""
-        view, owner = self._view, self._owner
+        view, audience = self._view, self._audience
         is_first, self.was_joined = not self.was_joined, True
         self._told_lost = False
         label = view.roster.label_of(view.supernode_id or b"")
         if is_first:
-            owner.on_outcome("supernode" if view.is_ruler else "joined", view.supernode_address, "", now)
+            audience.on_outcome("supernode" if view.is_ruler else "joined", view.supernode_address, "", now)
         elif old_id != view.supernode_id:
-            owner.on_supernode_changed(self._last_label, label, view.is_ruler, self._silent, now)
+            audience.on_supernode_changed(self._last_label, label, view.is_ruler, self._silent, now)
         self._silent, self.is_merging, self._last_label = None, False, label
         changes = [] if is_first else view.roster.difference(before, [old_id, view.supernode_id])
         self.on_changes(changes, now)
@@ -72,7 +73,7 @@ class Story:
         """Who came and who left; the lines of others may have changed as well."""
         for change in changes:
             if change.has_joined:
-                self._owner.on_member_joined(change.label, now)
+                self._audience.on_member_joined(change.label, now)
             else:
-                self._owner.on_member_left(change.label, change.silent, now)
+                self._audience.on_member_left(change.label, change.silent, now)
         self._owner.on_roster_changed(now)

@@ -9,7 +9,7 @@ import math
 from typing import Callable, Tuple
 
 from protocol.membership.chat import ChatDesk, Farewell, Farewells
-from protocol.membership.contracts import Owner, Speaker
+from protocol.membership.contracts import Audience, Speaker
 from protocol.membership.view import View
 from protocol.messages import CHAT_BYTES_MAX, Chat, Welcome
 
@@ -19,8 +19,8 @@ SAID_LATELY = 5.0  # seconds before a supernode's last sign: what it took then i
 class Voice:
     """Says again what was not heard, shows what others say, and tells when all was said."""
 
-    def __init__(self, owner: Owner, view: View, speaker: Speaker) -> None:
-        self._owner = owner
+    def __init__(self, audience: Audience, view: View, speaker: Speaker) -> None:
+        self._audience = audience
         self._view = view
         self._speaker = speaker
         self._desk = ChatDesk()
@@ -76,7 +76,7 @@ class Voice:
         unconfirmed = self._desk.unconfirmed
         if self._desk.on_chat(chat, self._view.node_id, now):
             label = self._view.roster.label_of(chat.node_id, chat.name)
-            self._owner.on_chat(label, chat.text, chat.node_id == self._view.node_id, now)
+            self._audience.on_chat(label, chat.text, chat.node_id == self._view.node_id, now)
         if self._desk.unconfirmed < unconfirmed:
             self._farewells.on_confirmed(self._desk.unconfirmed, now)
 
@@ -94,4 +94,4 @@ class Voice:
     def forget_network(self) -> None:
         unsaid = self._desk.forget_network()
         if unsaid:
-            self._owner.on_unsaid(unsaid)
+            self._audience.on_unsaid(unsaid)
