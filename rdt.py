@@ -145,11 +145,15 @@ class Transport:
     def connect(self, address: Tuple[str, int], timeout: Optional[float] = 5.0) -> Connection:
         """Open a connection to the transport at `(host, port)`, and return when the other side has answered.
 
-        The other side finds it by `accept` a moment later. RdtError when nobody answers in time, the other side
-        refuses, no such machine is known, or this transport is or gets closed. WrongUse when it is no such pair.
+        Of a name with several addresses the next is called as well when one has not answered for a moment (RFC 8305),
+        and the first that answers is taken. The other side finds it by `accept` a moment later. RdtError when nobody
+        answers in time, all refuse, no such machine is known, or this transport is or gets closed. WrongUse when it
+        is no such pair.
         """
         self._network.check_open()
-        return Connection(self, self._hub.connect(resolved(address), seconds_of(timeout)))
+        found = resolved(address)
+        whom = shown(found[0] if len(found) == 1 else (address[0], found[0][1]))
+        return Connection(self, self._hub.connect(found, seconds_of(timeout), whom))
 
     def accept(self, timeout: Optional[float] = None) -> Connection:
         """The next connection that another side opened, in the order they came; waits for one.

@@ -7,20 +7,22 @@ import contextlib
 import errno
 import os
 import pathlib
+import re
 import select
 import selectors
 import socket
 import sys
 import threading
 import time
-from concurrent.futures import Future
 
 import pytest
 
 import rdt
 from node_tests.stage.background import WAIT, in_background
 from protocol.transport.frames import MESSAGE
-from sockets import hub
+from sockets import dialling, hub
+from sockets.arguments import ips_of
+from sockets.dialling import Dial
 from sockets.hub import result_of
 from sockets.waiting import Waiting
 from sockets.watch import Watch
@@ -223,7 +225,7 @@ def test_a_second_close_waits_for_the_first(ends):
 def test_a_connection_that_was_made_too_late_for_its_caller_is_closed_again(opened):
     here, there = opened(), opened()
     resume, asleep = threading.Event(), threading.Event()
-    here._network.inbox.post(lambda: (asleep.set(), resume.wait(WAIT)))
+    there._network.inbox.post(lambda: (asleep.set(), resume.wait(WAIT)))
     assert asleep.wait(WAIT)
     assert "timed out" in error_of(result_of, _posted_connect(here, there), 0.01, "cannot connect")
     resume.set()
@@ -235,9 +237,11 @@ def test_a_connection_that_was_made_too_late_for_its_caller_is_closed_again(open
 
 
 def _posted_connect(here, there):
-    future = Future()
-    here._network.inbox.post(lambda: here._hub._connect(there.address, WAIT, future))
-    return future
+    dial = Dial([there.address], WAIT, here._network.clock(), "there")
+    here._network.inbox.post(lambda: here._hub._begin(dial))
+    while not here._hub._connecting:
+        time.sleep(0.001)
+    return dial.answer
 
 
 # ---- what was not delivered ---------------------------------------------------------------------------------------
@@ -673,6 +677,92 @@ def test_a_name_that_could_not_be_looked_up_is_not_called_unknown(opened, monkey
     monkeypatch.setattr(socket, "getaddrinfo", refused)
     with pytest.raises(rdt.RdtError, match=said):
         opened().connect(("printer", 6020))
+
+
+# ---- a name with several addresses (RFC 8305)
+
+
+@pytest.fixture
+def lab7(monkeypatch):
+    """A machine of that name, at whichever loopback addresses a test says."""
+    ips = []
+    found = socket.getaddrinfo
+
+    def look_up(host, *how):
+        return [info for ip in ips for info in found(ip, *how)] if host == "lab7" else found(host, *how)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    return ips
+
+
+@pytest.fixture
+def silent():
+    """A port where nobody answers, at 127.0.0.2 and 127.0.0.3; at 127.0.0.1 it is free."""
+    one, two = socket.socket(socket.AF_INET, socket.SOCK_DGRAM), socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with one, two:
+        one.bind(("127.0.0.2", 0))
+        two.bind(("127.0.0.3", one.getsockname()[1]))
+        yield one.getsockname()[1]
+
+
+@pytest.mark.parametrize("timeout", [WAIT, None])
+def test_the_first_address_that_answers_is_taken_and_the_others_are_called_no_more(opened, lab7, silent, timeout):
+    lab7 += ["127.0.0.2", "127.0.0.1", "127.0.0.3"]
+    here, there = opened(), rdt.open("127.0.0.1", silent)
+    with there:
+        near = here.connect(("lab7", silent), timeout)
+        assert near.address == ("127.0.0.1", silent)
+        far = there.accept(WAIT)
+        near.send(b"hello")
+        assert far.receive(WAIT) == b"hello"
+        assert here.broadcast(b"to one") == 1
+        bound = time.monotonic() + WAIT
+        while len(here._network.endpoint.connections) > 1 or here._hub._connecting or here._hub._dials:
+            assert time.monotonic() < bound
+            time.sleep(0.001)
+        near.transport.disconnect(near)
+
+
+@pytest.mark.parametrize("timeout", [0.05, 0.6])
+def test_where_no_address_of_a_name_answers_all_are_named_with_why(opened, lab7, silent, timeout):
+    lab7 += ["127.0.0.2", "127.0.0.3"]
+    error = error_of(opened().connect, ("lab7", silent), timeout)
+    assert error == f"cannot connect to lab7:{silent} (127.0.0.2, 127.0.0.3): timed out"
+
+
+def test_one_address_refuses_the_next_is_called_at_once_and_each_has_its_own_reason(opened, lab7, silent, monkeypatch):
+    lab7 += ["127.0.0.1", "127.0.0.2"]
+    monkeypatch.setattr(dialling, "OTHER_INTERVAL", 600.0)  # the second one is called for the refusal, or never
+    here, there = opened(), rdt.open("127.0.0.1", silent)
+    with there:
+        there._network.inbox.post(lambda: setattr(there._network.endpoint, "accepts", False))
+        error = error_of(here.connect, ("lab7", silent), 1.5)
+    assert re.fullmatch(rf"cannot connect to lab7:{silent}: 127.0.0.1: (?!timed).+; 127.0.0.2: timed out", error)
+
+
+def test_a_transport_that_closes_meanwhile_ends_the_calls_of_all_addresses(opened, lab7, silent, monkeypatch):
+    lab7 += ["127.0.0.2", "127.0.0.3"]
+    monkeypatch.setattr(dialling, "OTHER_INTERVAL", 600.0)  # one is called, one is left
+    here = opened()
+    calling = in_background(error_of, here.connect, ("lab7", silent), None)
+    while not here._hub._connecting:
+        time.sleep(0.001)
+    here.close(0)
+    assert "closed" in calling()
+
+
+def test_no_more_than_five_addresses_of_a_name_are_called():
+    dial = Dial([(f"10.0.0.{number}", 6020) for number in range(9)], 5.0, 100.0, "lab7:6020")
+    calls = []
+    while dial.has_more():
+        calls.append(dial.next_call(dial.next_at))
+    assert [(ip, at - 100, left) for (ip, _), at, left in calls] == [
+        (f"10.0.0.{number}", number * 0.25, 5 - number * 0.25) for number in range(5)]  # fmt: skip
+
+
+def test_addresses_of_a_name_are_called_by_turns_of_each_family(lab7):
+    lab7 += ["::1", "::2", "127.0.0.2", "127.0.0.2", "127.0.0.3", "127.0.0.4"]
+    assert ips_of("lab7") == ["127.0.0.2", "::1", "127.0.0.3", "::2", "127.0.0.4"]
 
 
 def test_a_transport_that_gets_no_socket_says_why(monkeypatch):

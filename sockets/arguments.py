@@ -7,7 +7,8 @@ import math
 import socket
 import threading
 import time
-from typing import Any, Optional, Tuple
+from itertools import zip_longest
+from typing import Any, List, Optional, Tuple
 
 from protocol.addresses import EVERY_ADDRESS, shown
 from protocol.fields import Address, Buffer
@@ -66,8 +67,11 @@ def port_of(port: Any, what: str, least: int = 0) -> int:
     return number
 
 
-def resolved(address: Tuple[str, int]) -> Address:
-    """The address in numbers; RdtError when the name is unknown, WrongUse when it is no address."""
+def resolved(address: Tuple[str, int]) -> List[Address]:
+    """The address in numbers, of a name in the order in which they are to be called.
+
+    RdtError when the name is unknown, WrongUse when it is no address.
+    """
     is_pair = isinstance(address, (tuple, list)) and len(address) == 2 and isinstance(address[0], str)
     if not is_pair or not address[0]:
         raise WrongUse(f'cannot connect to {address!r}: an address is a pair, as in connect(("127.0.0.1", 6020))')
@@ -75,7 +79,7 @@ def resolved(address: Tuple[str, int]) -> Address:
     if host in (EVERY_ADDRESS, "::"):
         raise WrongUse(f"cannot connect to {shown((host, port))}: that is every address of a machine; take one of them")
     try:
-        return host_of(host), port
+        return [(ip, port) for ip in ips_of(host)]
     except (OSError, UnicodeError) as error:
         cause = "no such machine is known"
         if isinstance(error, OSError) and error.errno in NOT_LOOKED_UP:
@@ -83,13 +87,15 @@ def resolved(address: Tuple[str, int]) -> Address:
         raise RdtError(f"cannot connect to {shown((host, port))}: {cause}") from None
 
 
-def host_of(host: str) -> str:
-    """Its address in numbers; of those of a name one of IPv4 if it has any: more programs are reached there."""
+def ips_of(host: str) -> List[str]:
+    """Its addresses in numbers: IPv4 first, where more programs are reached, then by turns (RFC 8305 §4)."""
     infos = socket.getaddrinfo(host, None, socket.AF_UNSPEC, socket.SOCK_DGRAM)
-    found = [inside_of(info[4]) for info in sorted(infos, key=lambda info: info[0] != socket.AF_INET)]
+    found = dict.fromkeys(inside_of(info[4])[0] for info in infos)
     if not found:
         raise OSError(errno.EADDRNOTAVAIL, "it has no address")
-    return found[0][0]
+    of_four, of_six = [ip for ip in found if ":" not in ip], [ip for ip in found if ":" in ip]
+    by_turns = zip_longest(of_four, of_six)
+    return [ip for pair in by_turns for ip in pair if ip is not None]
 
 
 def message_of(data: Buffer, size_max: int, what: str = "") -> bytes:

@@ -6,7 +6,7 @@ import math
 import queue
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from protocol.addresses import shown
 from protocol.fields import Address
@@ -15,6 +15,7 @@ from protocol.transport.endpoint import LoneReceived
 from protocol.transport.frames import MESSAGE
 from protocol.transport.packets import CloseCode
 from sockets.channel import Channel, Room, Untold
+from sockets.dialling import Dial
 from sockets.thread import Face, NetworkThread
 from sockets.udp import RdtError
 from sockets.waiting import Over, Waiting
@@ -32,18 +33,22 @@ class Hub(Face):
         self._room, self._untold = Room(network), Untold()
         self._accepted = Waiting()
         self._channels: Dict[Connection, Channel] = {}  # changed by the network thread only
-        self._connecting: Dict[Connection, Future[Channel]] = {}  # the network thread's
+        self._dials: List[Dial] = []  # with addresses left; the network thread's, as
+        self._connecting: Dict[Connection, Dial] = {}
         network.attach(self)
 
     # ---- on callers' threads
 
-    def connect(self, address: Address, timeout: Optional[float]) -> Channel:
-        """A channel to that address, once the other side has answered; RdtError when it does not, or refuses."""
+    def connect(self, addresses: Sequence[Address], timeout: Optional[float], whom: str) -> Channel:
+        """A channel to the first of the addresses of a machine that answers.
+
+        RdtError, which says `whom` that cannot be, when none does in time, or all refuse.
+        """
         self._network.check_open()
-        future: Future[Channel] = Future()
-        self._network.inbox.post(lambda: self._connect(address, math.inf if timeout is None else timeout, future))
+        dial = Dial(addresses, math.inf if timeout is None else timeout, self._network.clock(), whom)
+        self._network.inbox.post(lambda: self._begin(dial))
         limit = None if timeout is None else timeout + CAUSE_TIME
-        return result_of(future, limit, f"cannot connect to {shown(address)}")  # type: ignore[no-any-return]
+        return result_of(dial.answer, limit, f"cannot connect to {whom}")  # type: ignore[no-any-return]
 
     def accept(self, count: int, timeout: Optional[float], what: str) -> List[Channel]:
         """So many channels that others opened (0: all that wait); RdtError says `what` when time is over before."""
@@ -88,15 +93,24 @@ class Hub(Face):
 
     # ---- on the network thread
 
-    def _connect(self, address: Address, timeout: float, future: Future[Channel]) -> None:
+    def _begin(self, dial: Dial) -> None:
         try:
             self._network.check_open()
         except RdtError as error:
-            future.set_exception(error)
+            dial.fail(error)
             return
-        core = self._network.endpoint.connect(address, self._network.clock(), timeout)
-        self._connecting[core] = future
-        self._open_channel(core)
+        self._dials.append(dial)
+        self._call_those_due(self._network.clock())
+
+    def _call_those_due(self, now: float) -> None:
+        """Call the next address of each machine that has not answered, where it is time for that."""
+        for dial in self._dials:
+            if dial.has_more() and now >= dial.next_at:
+                core = self._network.endpoint.connect(*dial.next_call(now))
+                dial.called.append(core)
+                self._connecting[core] = dial
+                self._open_channel(core)
+        self._dials = [dial for dial in self._dials if dial.has_more()]
 
     def _open_channel(self, core: Connection) -> Channel:
         channel = self._channels[core] = Channel(self._network, self._room, self._untold, core)
@@ -119,11 +133,13 @@ class Hub(Face):
         if not core.is_client:
             self._take_in(core)
             return
-        connecting = self._connecting.pop(core)
-        if connecting.set_running_or_notify_cancel():
-            connecting.set_result(self._channels[core])
-        else:
-            core.shut_down("given up")  # who wanted it waits no more
+        dial = self._connecting.pop(core, None)
+        if dial is None or not dial.take(self._channels[core]):
+            core.shut_down("given up")  # who wanted it has another one, or waits no more
+            return
+        for other in dial.called:
+            if self._connecting.pop(other, None) is not None:
+                other.fail(CloseCode.GOING_AWAY, "another of its addresses answered", self._network.clock())
 
     def _take_in(self, core: Connection) -> None:
         """Somebody opened a connection: it waits to be accepted."""
@@ -133,12 +149,17 @@ class Hub(Face):
         self._accepted.put(self._open_channel(core))
 
     def _on_lost(self, core: Connection, reason: str) -> None:
-        connecting = self._connecting.pop(core, None)
-        if connecting is not None and connecting.set_running_or_notify_cancel():
-            connecting.set_exception(RdtError(f"cannot connect to {shown(core.address)}: {reason}"))
+        dial = self._connecting.pop(core, None)
+        if dial is not None:
+            dial.on_failed(core, reason, self._network.clock())
 
     def turn(self, now: float, readable: List[int]) -> None:
+        if self._dials:
+            self._call_those_due(now)
         self._room.wake()
+
+    def next_deadline(self) -> float:
+        return min((dial.next_at for dial in self._dials), default=math.inf)
 
     def held_before(self) -> int:
         return self._room.held_before()
@@ -148,9 +169,16 @@ class Hub(Face):
         with self._network.inbox.gate:
             for channel in self._channels.values():
                 channel.leave()
+        self._call_no_more()
 
     def on_over(self) -> None:
         self._accepted.finish()
+        self._call_no_more()
+
+    def _call_no_more(self) -> None:
+        for dial in self._dials:
+            dial.fail(self._network.inbox.closed())
+        self._dials.clear()
 
 
 def result_of(future: Future[Any], timeout: Optional[float], what: str) -> Any:
