@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from protocol import fields, messages
 from protocol.fields import WireError
+from protocol.transport import casting
 from protocol.transport import packets as wire
 
 IDS = st.binary(min_size=8, max_size=8)
@@ -235,6 +236,50 @@ def test_an_answer_is_never_longer_than_its_question():
     longest = answer._replace(name="x" * messages.NAME_BYTES_MAX, supernode=("2001:db8::1", 1))
     assert len(messages.encode(longest)) <= len(messages.encode(messages.Query(bytes(8))))
     assert wire.COOKIE.size + 64 <= wire.INIT_SIZE
+
+
+# ---- the datagrams of casts ---------------------------------------------------------------------------------------
+
+CAST_HEAD = casting.CastDatagram(casting.SLICE, b"sessions", 7, 3, 2880, 552)
+U32S = st.integers(0, 2**32 - 1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.builds(casting.CastDatagram, st.integers(0, 255), IDS, U32S, U32S, U32S, U32S), st.binary(max_size=40))
+def test_the_header_of_a_cast_survives_the_wire(head, slice_):
+    header = casting.encode_cast_header(head)
+    assert len(header) == 30
+    assert casting.decode_cast_header(memoryview(header + slice_)) == head
+
+
+def test_the_header_of_a_cast_cut_at_each_byte_and_with_each_bit_flipped_is_none():
+    header = casting.encode_cast_header(CAST_HEAD)
+    for size in range(len(header)):
+        with pytest.raises(WireError):
+            casting.decode_cast_header(header[:size])
+    for bit in range(8 * len(header)):
+        damaged = bytearray(header)
+        damaged[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(WireError):
+            casting.decode_cast_header(damaged)
+
+
+def test_the_bytes_of_casts_stay_as_they_are():
+    about = b"f" * 32, b"sessions"
+    told = [
+        (messages.CastWanted(about[0]), 100, ""),
+        (messages.CastOffer(*about, b"\xf0", 3, 250), 101, "00000001f0" "0003" "000000fa"),
+        (messages.CastReady(*about, b"\x80"), 102, "0000000180"),
+        (messages.CastComing(*about, b"", 4, 100), 103, "00000000" "0004" "00000064"),
+        (messages.CastTaken(*about, 9, 8, 1, True, (messages.Hole(5, 2),)), 104,
+         "00000009000000080000000101" "0001" "000000050002"),
+        (messages.CastEnd(*about), 105, ""),
+    ]  # fmt: skip
+    for message, tag, rest in told:
+        session = about[1] if tag != 100 else b""
+        assert messages.encode(message) == bytes([tag]) + about[0] + session + bytes.fromhex(rest)
+    header = casting.encode_cast_header(CAST_HEAD)
+    assert header[4:] == bytes.fromhex("0101" + b"sessions".hex() + "00000007" "00000003" "00000b40" "00000228")
 
 
 # ---- messages -----------------------------------------------------------------------------------------------------
