@@ -18,6 +18,7 @@ from protocol.messages import CastTaken, Hole
 from protocol.network import DoorListener
 from protocol.results import DownloadDone, Stopped
 from protocol.transport.casting import (
+    PROBE,
     SLICE,
     CastDatagram,
     CastReceiver,
@@ -279,6 +280,53 @@ def test_memory_is_bounded_whatever_comes():
         datagram = encode_cast_header(CastDatagram(SLICE, b"sessions", piece, piece, 0, 0)) + bytes(1440)
         receiver.on_run(memoryview(datagram), len(datagram), 0.0)
     assert len(receiver._parts) <= 24
+
+
+def overs_of(receiver, kind, every, until, piece=0):
+    """What ends the cast where such datagrams come so often, and when; None: nothing does."""
+    now, number = 0.0, 0
+    while now < until:
+        now, number = now + every, number + 1
+        datagram = encode_cast_header(CastDatagram(kind, b"sessions", number, piece, 0, 0)) + bytes(1440)
+        receiver.on_run(memoryview(datagram), len(datagram), now)
+        receiver.on_timer(now)
+        overs = [event.reason for event in receiver.events if isinstance(event, CastOver)]
+        if overs:
+            return overs[0], now
+    return None, now
+
+
+def test_silence_ends_a_cast_in_the_time_of_twelve_probes():
+    receiver = receiver_of()
+    receiver.on_timer(0.59)
+    assert not any(isinstance(event, CastOver) for event in receiver.events)
+    receiver.on_timer(receiver.next_deadline())
+    assert receiver.events[-1] == CastOver(b"sessions", "nothing comes any more")
+    assert receiver.next_deadline() > 1e9
+
+
+def test_nobody_waits_for_a_caster_that_sends_probes_alone():
+    reason, at = overs_of(receiver_of(), PROBE, 0.05, 10.0)
+    assert reason == "only probes come" and at < 1.3
+
+
+def test_nobody_waits_for_a_cast_that_trickles():
+    reason, at = overs_of(receiver_of(), SLICE, 0.01, 10.0)
+    assert reason == "it is too slow" and 2.9 < at < 3.3
+
+
+def test_nobody_listens_for_ever_to_what_is_sent_again_and_again():
+    receiver = receiver_of()
+    reason, _ = overs_of(receiver, SLICE, 0.001, 10.0)
+    assert reason == "more comes than there is" and receiver._slices < 5 * 3 * 46
+
+
+def test_who_may_send_little_casts_nothing(make_class):
+    lab, ana, takers = make_class(3, size=4 * MIB)
+    ana.peer.fetching.set_limits(400e3, None, lab.world.now)
+    ask_all(lab, takers)
+    wait_for_all(lab, takers)
+    assert not ana.network.casts.sent
 
 
 @settings(max_examples=100, deadline=None)

@@ -21,7 +21,11 @@ from node_tests.stage.amounts import amount
 from node_tests.stage.forged import ack_of_pairs, arrive, frame, kind_of
 from node_tests.stage.simulator import EndpointDriver, Pair, data_packet
 from protocol import fields, messages
+from protocol.casts import HOLES_TOLD_MAX, SLICE_SIZE, CastHeard, CastOver, CastPiece, CastPlan, CastReport
+from protocol.exchange.casting import RECENT_MAX, Casting
 from protocol.fields import WireError
+from protocol.messages import CastComing, CastEnd, CastOffer, CastReady, CastTaken, CastWanted, Hole
+from protocol.transport import casting
 from protocol.transport import packets as wire
 from protocol.transport.connection import ConnectionLost, State
 from protocol.transport.endpoint import Endpoint
@@ -36,6 +40,7 @@ few, some, many = (settings(max_examples=count, **QUIET) for count in (amount(40
 
 EDGES_64 = (0, 1, 2**31, 2**32 - 1, 2**32, 2**63 - 1, 2**63, 2**64 - 2, 2**64 - 1)
 NUMBERS = st.one_of(st.sampled_from(EDGES_64), st.integers(0, 2**64 - 1))
+NUMBERS_32 = st.one_of(st.sampled_from((0, 1, 300, 2**16, 2**31, 2**32 - 1)), st.integers(0, 2**32 - 1))
 IDS, NONCES, COOKIES = (st.binary(min_size=size, max_size=size) for size in (8, 16, 20))
 
 DECODERS = {
@@ -559,3 +564,137 @@ def test_any_frames_at_the_verbs_are_a_message_a_file_or_an_rdt_error(tmp_path_f
             kept.unlink()
     pair.world.run(pair.world.now + 1)
     assert pair.back.state in (State.ESTABLISHED, State.CLOSING, State.DRAINING, State.CLOSED)
+
+
+# ---- casts ----------------------------------------------------------------------------------------------------------
+
+CAST_SIZE, CAST_PIECE = 5 * 65536 + 1000, 65536
+CAST_DATAGRAMS = st.builds(
+    lambda head, size: casting.encode_cast_header(head) + bytes(size),
+    st.builds(
+        casting.CastDatagram,
+        st.sampled_from((casting.SLICE, casting.SLICE, casting.PROBE, 0, 255)),
+        st.sampled_from((b"sessions", b"sessions", b"another!")),
+        st.one_of(st.integers(0, 300), st.integers(0, 2**32 - 1)),
+        st.one_of(st.integers(0, 6), st.integers(0, 2**32 - 1)),
+        st.one_of(st.integers(0, 46).map(lambda place: place * SLICE_SIZE), st.integers(0, 2**32 - 1)),
+        st.one_of(st.integers(0, 300), st.integers(0, 2**32 - 1)),
+    ),
+    st.sampled_from((SLICE_SIZE, SLICE_SIZE, 736, 1000, 0, 1, 2000)),
+)
+CAST_STEPS = st.one_of(CAST_DATAGRAMS, st.binary(min_size=1, max_size=60), st.floats(0.0, 2.0), st.just(None))
+
+
+@some
+@given(st.binary(min_size=1, max_size=1), st.lists(CAST_STEPS, max_size=60))
+def test_any_datagrams_of_a_cast_in_any_order(coming, steps):
+    receiver, now, events = casting.CastReceiver(b"sessions"), 0.0, []
+    for step in steps:
+        if isinstance(step, float):
+            now += step
+            receiver.on_timer(now)
+        elif step is None:
+            receiver.take(CastPlan(CAST_SIZE, CAST_PIECE, coming, 0.1), now)
+        else:
+            receiver.on_run(memoryview(step * 3), len(step), now)
+        events += receiver.events
+        receiver.events.clear()
+        assert receiver._parts_size == sum(len(part.data) for part in receiver._parts.values()) <= casting.PARTS_MAX
+        assert receiver._left == sum(receiver._coming) >= 0
+    for event in events:
+        if isinstance(event, CastPiece):
+            assert coming[0] & (0x80 >> event.index)
+            assert len(event.data) == min(CAST_PIECE, CAST_SIZE - event.index * CAST_PIECE)
+        elif isinstance(event, CastReport):
+            assert len(event.holes) <= HOLES_TOLD_MAX and event.received >= 0 and 0 <= event.lost < 2**32
+            assert all(first + count <= 6 * 46 for first, count in event.holes)
+            holes = tuple(Hole(*hole) for hole in event.holes)
+            messages.encode(CastTaken(bytes(32), b"sessions", *event[1:4], event.is_through, holes))
+    assert all(type(event) in (CastHeard, CastPiece, CastReport, CastOver) for event in events)
+
+
+class _Group:
+    """A network that takes what is cast, and keeps none of it waiting."""
+
+    def __init__(self):
+        self.sent = 0
+
+    def can_cast(self, towards):
+        return True
+
+    def cast_backlog(self, session):
+        return 0
+
+    def cast_send(self, session, piece, offset, data, front):
+        self.sent += len(data)
+
+    def cast_open(self, *_): ...
+
+    cast_rate = cast_end = cast_open
+
+
+class _Disk:
+    """Has read it all at once."""
+
+    def run(self, job, done):
+        done(job(), None, 0.0)
+
+
+class _Slots:
+    """Uploads that only count."""
+
+    def __init__(self):
+        self.limit = self
+
+    def set_rate(self, *_): ...
+
+    on_limit = count_cast = set_rate
+
+
+class _Zeroes:
+    """A library in which all is zero."""
+
+    def read(self, file_id, piece, offset, length):
+        return bytes(length)
+
+
+LINKS = st.integers(1, 4)
+MAPS = st.sampled_from((b"", b"\xff\xff", b"\x00\x00", b"\xff" * 512, b"\x01"))
+HOLES = st.lists(
+    st.builds(Hole, NUMBERS_32, st.integers(0, 65535)), max_size=8
+).map(tuple)
+SAYINGS = st.one_of(
+    st.tuples(LINKS, st.just("wanted")),
+    st.tuples(LINKS, st.just("ready"), MAPS),
+    st.tuples(LINKS, st.just("taken"), NUMBERS_32, NUMBERS_32, NUMBERS_32, st.booleans(), HOLES),
+    st.tuples(LINKS, st.just("end")),
+    st.tuples(LINKS, st.just("lost")),
+    st.tuples(LINKS, st.just("done")),
+    st.tuples(st.floats(0.0, 1.0), st.just("wait")),
+)
+
+
+@some
+@given(st.lists(SAYINGS, max_size=60), st.booleans())
+def test_any_words_of_takers_in_any_order_end_a_cast_at_most(sayings, is_begun):
+    size, file_id = 8 << 20, bytes(32)
+    network, sent, now = _Group(), [], 0.0
+    table = Casting(network, _Zeroes(), _Disk(), random.Random(1), lambda *told: sent.append(told), _Slots())
+    begun = [(link, "wanted") for link in (1, 2, 3)] + [(link, "ready", b"\xff\xff\xff\xff") for link in (1, 2, 3)]
+    for who, what, *values in [*(begun if is_begun else []), *sayings]:
+        cast = table._casts.get(file_id)
+        session = cast.session if cast is not None else b"sessions"
+        if what == "wait":
+            now += who
+            table.on_timer(now)
+        elif what in ("lost", "done"):
+            table.on_link_lost(who, now) if what == "lost" else table.on_done(who, file_id, now)
+        else:
+            kind = {"wanted": CastWanted, "ready": CastReady, "taken": CastTaken, "end": CastEnd}[what]
+            message = CastWanted(file_id) if what == "wanted" else kind(file_id, session, *values)
+            table.on_message(who, bytes([who]) * 8, ("10.0.0.1", 1), size, message, now)
+        for cast in table._casts.values():
+            assert len(cast.takers) <= 4 and len(cast.repairs) <= cast.count
+            assert cast._recent_size <= RECENT_MAX
+    assert network.sent <= 4 * size * (1 + sum(isinstance(message, CastOffer) for _, message in sent))
+    assert all(isinstance(message, (CastOffer, CastComing, CastEnd)) for _, message in sent)

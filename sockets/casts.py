@@ -61,8 +61,8 @@ class _Receiving:
         self._caster_ip = caster_ip
 
     def turn(self, now: float, is_readable: bool) -> None:
-        """Take in what there is: of others than the caster nothing."""
-        if is_readable or self.datagrams.has_read_ahead():
+        """Take in what there is: of others than the caster nothing. No silence is told before a last look."""
+        if is_readable or self.datagrams.has_read_ahead() or now >= self.receiver.next_deadline():
             for data, segment_size, address in self.datagrams.arrivals(READS_PER_TURN):
                 if address[0] == self._caster_ip:
                     self.receiver.on_run(data, segment_size, now)

@@ -19,7 +19,7 @@ from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 from protocol import mishaps
 from protocol.casts import CAST_PIECE_MAX, SLICE_SIZE, CastOver, CastRoom, slices_of
 from protocol.content.pieces import piece_length, piece_size_of
-from protocol.exchange.cast_rate import CastRate, Losses
+from protocol.exchange.cast_rate import RATE_MIN, CastRate, Losses
 from protocol.exchange.picking import bitmap_of, bits_of
 from protocol.exchange.uploads import Uploads
 from protocol.latest import Latest
@@ -155,10 +155,11 @@ class Cast:
         """Somebody has missed these slices, having seen all up to that number: what left later may still come."""
         for first, slices in holes:
             piece, start = divmod(first, self.slices_each)
-            if self._numbers.get(piece, math.inf) > highest or not slices:
+            if self._numbers.get(piece, math.inf) > highest:
                 continue
-            last = slices_of(piece_length(self.size, piece))
-            self.repairs.setdefault(piece, set()).update(range(start, min(start + slices, last)))
+            missing = range(start, min(start + slices, slices_of(piece_length(self.size, piece))))
+            if missing:
+                self.repairs.setdefault(piece, set()).update(missing)
 
 
 class Casting:
@@ -214,7 +215,8 @@ class Casting:
 
     def _on_wanted(self, link: int, node_id: bytes, place: Any, size: int, file_id: bytes, now: float) -> None:
         is_fit = size >= CAST_SIZE_MIN and piece_size_of(size) <= CAST_PIECE_MAX
-        can = self._is_on and place is not None and self._network.can_cast(place[0])
+        may = self._is_on and self._rate_max() >= RATE_MIN
+        can = may and place is not None and self._network.can_cast(place[0])
         if not (is_fit and can) or now < self._not_before.get(file_id, -math.inf):
             return
         cast = self._casts.get(file_id)
@@ -324,7 +326,11 @@ class Casting:
     # ---- sending
 
     def _rate(self, cast: Cast) -> float:
-        return min(cast.rate.rate, self.limit or math.inf)
+        return min(cast.rate.rate, self._rate_max())
+
+    def _rate_max(self) -> float:
+        """Bytes per second that a person lets leave."""
+        return self.limit if self.limit is not None else math.inf
 
     def set_limit(self, limit: Optional[float], now: float) -> None:
         """So many bytes of files may leave in a second, by casts and by links; None: as many as can."""

@@ -51,7 +51,11 @@ CATCH_UP = 0.01  # seconds that a late timer may make up for
 ROOM_SECONDS, ROOM_MIN = 0.05, 256 << 10  # worth of the rate, or bytes, below which the caster is asked for more
 UNREAD_MAX = 32 << 20  # bytes of whole pieces that are not verified yet: beyond, what comes is lost
 PARTS_MAX = 24 << 20  # bytes of pieces that lie half here: beyond, the oldest is given up, and fetched by links
-SILENCE_MAX = 1.0  # seconds without a datagram until a cast that had begun counts as over
+SILENCE_MAX = 0.6  # seconds without a datagram until a cast that had begun counts as over: twelve probes. A caster on a
+# machine that is full is away for 0.3 s and more, and when all leave it then, that fills the machine for good
+IDLE_MAX = 1.0  # seconds with probes alone, while something is missing
+WORTH_TIME, WORTH_SLICES = 3.0, 520  # who gets fewer in so many seconds (250 kB/s) has more of the others
+SLICES_MAX = 4  # slices that may come, in contents: a cast that goes on and on is none
 NUMBER_STEP_MAX = 1 << 20  # a number so far beyond the last is no loss but nonsense
 
 
@@ -196,7 +200,8 @@ class CastReceiver:
         self._left = 0  # pieces still to come
         self._parts: Dict[int, _Part] = {}
         self._parts_size = self._unread = 0
-        self._heard_at = math.inf
+        self._heard_at = self._slice_at = self._worth_at = math.inf
+        self._slices = self._slices_before = 0  # that came, ever and when it was last worth while
         self._highest = self._told_highest = self._front = self._received = 0
         self._report_at = math.inf
 
@@ -206,7 +211,8 @@ class CastReceiver:
         bits = ((plan.coming[index >> 3] >> (7 - (index & 7))) & 1 for index in range(count))
         self._plan, self._coming = plan, bytearray(bits)
         self._left = sum(self._coming)
-        self._heard_at, self._report_at = now, now + plan.interval
+        self._heard_at = self._slice_at = self._worth_at = now
+        self._report_at = now + plan.interval
         self._told_highest, self._received = self._highest, 0
 
     def done(self, size: int) -> None:
@@ -229,7 +235,9 @@ class CastReceiver:
         if head.session != self._session or not self._fits(head, len(data) - CAST_HEADER_SIZE):
             self.dropped += 1
             return
-        self._heard_at = now if self._plan is not None else self._heard_at
+        if self._plan is not None:
+            self._heard_at = now
+            self._slice_at = now if head.kind == SLICE else self._slice_at
         if not self._has_heard:
             self._has_heard = True
             self._highest = self._told_highest = max(0, head.number - (head.kind == SLICE))
@@ -252,7 +260,9 @@ class CastReceiver:
         return min(plan.piece_size, plan.size - piece * plan.piece_size)
 
     def _count(self, head: CastDatagram) -> None:
-        self._received += head.kind == SLICE
+        if head.kind == SLICE:
+            self._received += 1
+            self._slices += 1
         if self._highest < head.number < self._highest + NUMBER_STEP_MAX:
             self._highest = head.number
         if self._plan is not None and head.front > self._front:
@@ -294,25 +304,47 @@ class CastReceiver:
     # ---- what is told
 
     def next_deadline(self) -> float:
-        """When a report is due; the silence is looked at then, too."""
-        return self._report_at
+        """When a report is due, or the silence has lasted."""
+        return min(self._report_at, self._heard_at + SILENCE_MAX)
 
     def on_timer(self, now: float) -> None:
         """Report, if it is time; or say that it is over."""
-        if self._plan is None or now < self._report_at:
+        if self._plan is None or now < self.next_deadline():
             return
-        if now - self._heard_at >= SILENCE_MAX:
-            self._report_at = math.inf
-            self.events.append(CastOver(self._session, "nothing comes any more"))
-            return
-        self._report_at = now + self._plan.interval
+        trouble = self._trouble(self._plan, now)
+        if trouble:
+            self._fall_silent()
+            self.events.append(CastOver(self._session, trouble))
+        elif now >= self._report_at:
+            self._report(self._plan, now)
+
+    def _fall_silent(self) -> None:
+        """There is nothing more to tell."""
+        self._report_at = self._heard_at = math.inf
+        self._plan = None
+
+    def _trouble(self, plan: CastPlan, now: float) -> str:
+        """Why this node does better without it; empty: it goes on. Whoever sends to the group might be anybody."""
+        if now >= self._heard_at + SILENCE_MAX:
+            return "nothing comes any more"
+        if now - self._slice_at >= IDLE_MAX:
+            return "only probes come"
+        if self._slices > SLICES_MAX * len(self._coming) * plan.slices_each:
+            return "more comes than there is"
+        if now - self._worth_at >= WORTH_TIME:
+            came, self._slices_before, self._worth_at = self._slices - self._slices_before, self._slices, now
+            return "it is too slow" if came < WORTH_SLICES else ""
+        return ""
+
+    def _report(self, plan: CastPlan, now: float) -> None:
+        self._report_at = now + plan.interval
         expected, self._told_highest = self._highest - self._told_highest, self._highest
         received, self._received = self._received, 0
         lost, is_through = max(0, expected - received), not self._left
-        holes = tuple(self._holes(self._plan))
+        holes = tuple(self._holes(plan))
         self.events.append(CastReport(self._session, self._highest, received, lost, holes, is_through))
         if is_through:
-            self._report_at = math.inf
+            self._fall_silent()
 
     def _holes(self, plan: CastPlan) -> List[Tuple[int, int]]:
         """The missing slices of all that was sent once, as runs; the first so many."""
