@@ -1,7 +1,8 @@
 """The random networks of `test_network.py` made harder, or with faulty machines in them: what must hold is the same.
 
 `hard` has many more deaths, cuts and stops. `faulty` has these, pieces of 4 KiB that come in spans of 1.5 KiB, three
-persons of one name, and disks that refuse a part of what is written until the faults end.
+persons of one name, and disks that refuse a part of what is written until the faults end. `cast` has multicast: often
+several ask for one content at once, some switch ports drop what is sent to groups, and somebody may forge datagrams.
 
     python node_tests/test_hard_networks.py hard 20579       replays one story and prints what everybody is told
     python node_tests/test_hard_networks.py faulty 0-999     runs many, and tells which fail
@@ -25,12 +26,15 @@ from disk import parts, small
 from node_tests.stage.amounts import amount
 from node_tests.stage.usage import play_seeds
 from protocol.content import pieces as content
-from protocol.exchange import source, uploads
+from protocol.exchange import casting, catching, source, uploads
+from protocol.transport.casting import SLICE, CastDatagram, encode_cast_header
 
 SEEDS, PLAYED = amount(100, 10), 5
 PIECE_SIZE, SPAN_SIZE = 4096, 1536  # bytes: small files have several pieces, each of several spans
 NAMESAKES = ("bo", "cy", "ed")  # all of them are called bo
 DISK_TROUBLES = (errno.ENOSPC, errno.EIO, errno.EDQUOT)
+CAST_SIZE_MIN = 30_000  # bytes: these stories have small files
+CAST_SIZES = (700, 40_000, 120_000, 300_000, 900_000)
 
 
 class HardStory(test_network.Story):
@@ -81,7 +85,75 @@ class FaultyStory(HardStory):
             self.people[-1].peer.membership.name = "bo"
 
 
-KINDS = {"hard": HardStory, "faulty": FaultyStory}
+class CastStory(HardStory):
+    """A class: what one asks for, others ask for as well, and where three do, it is cast."""
+
+    command = "test_hard_networks.py cast"
+    sizes = CAST_SIZES
+
+    def run(self):
+        self.world.multicast = True
+        self.size = max(self.size, 5)
+        self.begun = 0  # casts that got to pieces
+        self.is_forged = self.rng.random() < 0.25
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(content, "PIECE_SIZE_MIN", PIECE_SIZE)
+            for module in (casting, catching):
+                patch.setattr(module, "CAST_SIZE_MIN", CAST_SIZE_MIN)
+            patch.setattr(casting.Cast, "choose", self._counting(casting.Cast.choose))
+            for _ in range(self.rng.randint(5, 12)):
+                self.world.at(self.rng.uniform(15.0, self.clear_at), self._rush)
+            if self.is_forged:
+                self._forge()
+            super().run()
+
+    def _counting(self, choose):
+        def counted(cast):
+            self.begun += 1
+            self.tell("a cast begins to %d" % len(cast.ready()))
+            return choose(cast)
+
+        return counted
+
+    def _sit_down(self, name):
+        super()._sit_down(name)
+        person = self.people[-1]
+        dice = self.rng.random()
+        self.world.deaf.discard(person.ip)
+        self.world.groupless.discard(person.ip)
+        if dice < 0.1:
+            self.world.deaf.add(person.ip)
+        elif dice < 0.15:
+            self.world.groupless.add(person.ip)
+        elif dice < 0.2:
+            person.peer.fetching.casts = False
+
+    def _rush(self):
+        """All who can be spoken to, or most of them, want the same."""
+        ruler = self._anyone(self.rulers())
+        if ruler is not None:
+            ruler.do("list_files", "", self.world.now, self._on_list)
+
+    def _on_list(self, rows):
+        if not rows:
+            return
+        row = max(self.rng.sample(rows, min(3, len(rows))), key=lambda one: one.size)
+        for person in self.members():
+            if self.rng.random() < 0.85:
+                self.world.after(self.rng.choice((0.0, 0.1, 0.5)) * self.rng.random(), lambda one=person: one.want(row))
+
+    def _forge(self):
+        """Somebody sends to the groups, in the casters' names, what looks right."""
+        for person in self.here():
+            casts = person.network.casts
+            for session, sender in list(casts.sending.items()):
+                head = CastDatagram(SLICE, session, self.rng.randrange(2**16), self.rng.randrange(300), 0, 0)
+                casts.cast(sender.group, encode_cast_header(head) + self.rng.randbytes(1440))
+        if self.world.now < self.clear_at:
+            self.world.after(0.01, self._forge)
+
+
+KINDS = {"hard": HardStory, "faulty": FaultyStory, "cast": CastStory}
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -121,8 +121,12 @@ class Person(Node):
         self.do("list_files", "", self.world.now, self._choose)
 
     def _choose(self, rows):
-        if rows and self.is_alive and not self.is_leaving:
-            self.peer.fetch(self.story.rng.choice(rows), self.world.now, self._on_answer)
+        if rows:
+            self.want(self.story.rng.choice(rows))
+
+    def want(self, row):
+        if self.is_alive and not self.is_leaving:
+            self.peer.fetch(row, self.world.now, self._on_answer)
 
     def _on_answer(self, answer):
         assert isinstance(answer, FetchAnswer)
@@ -186,6 +190,7 @@ class Story:
 
     command = "test_network.py"  # plays it again
     person = Person
+    sizes = SIZES  # bytes of what persons share
 
     def __init__(self, seed, folder, trace=None, machines=0):
         self.seed, self.trace, self.machines = seed, trace, machines
@@ -312,7 +317,7 @@ class Story:
     def _put_file(self, person, name=None):
         """Some contents lie under several names, some names stand for several contents."""
         which = self.rng.randrange(12)
-        data = random.Random(which).randbytes(SIZES[which % len(SIZES)])
+        data = random.Random(which).randbytes(self.sizes[which % len(self.sizes)])
         name = name or self.rng.choice(("f%d.bin" % which, "f%d.bin" % which, "copy%d.bin" % which, "notes.txt"))
         path = os.path.join(person.folder, *name.split("/"))
         if not os.path.exists(path):
