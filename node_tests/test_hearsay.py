@@ -8,7 +8,17 @@ from typing import Any, List
 
 from protocol.addresses import NETWORK_SHARE
 from protocol.credit import QUERY_SIZE
-from protocol.hearsay import ADDRESSES_MAX, DIAL_TIME, HOST_UNANSWERED_MAX, KEPT, MINUTE, PROVEN_TIME, Hearsay
+from protocol.hearsay import (
+    ADDRESSES_MAX,
+    DIAL_TIME,
+    HOST_UNANSWERED_MAX,
+    KEPT,
+    MINUTE,
+    OUTSIDE_MAX,
+    PROVEN_TIME,
+    UNANSWERED_MAX,
+    Hearsay,
+)
 from protocol.membership.queries import Prober
 from protocol.messages import Answer, decode
 
@@ -140,6 +150,30 @@ def test_only_an_answer_to_what_went_there_alone_proves_an_address():
     assert prober.match(VICTIM, answer_to(bytes(8)), 0.3) is None and not hearsay.is_proven(VICTIM, 0.3)
     asked = prober.match(VICTIM, answer_to(wire.nonces[-1]), 0.3)
     assert asked is not None and not asked.is_broadcast and hearsay.is_proven(VICTIM, 0.3)
+
+
+def test_of_addresses_beyond_the_house_that_messages_name_few_are_asked_at_a_time():
+    hearsay, wire = Hearsay(), Wire()
+    prober = Prober(wire, random.Random(1), hearsay)
+    far = [(f"203.0.113.{number}", 6020) for number in range(1, 51)]
+    for tenth in range(600):
+        for address in far:
+            prober.ask_hinted(address, "heal", ["10.0.0.1"], tenth / 10)
+    assert len(wire.nonces) == OUTSIDE_MAX * UNANSWERED_MAX
+    assert not prober.ask_hinted(("203.0.113.255", 6020), "heal", [], MINUTE), "no one host's"
+    assert not prober.ask_hinted(("203.0.113.60", 53), "heal", [], MINUTE), "a system service"
+    assert prober.ask_hinted(("10.0.0.9", 6020), "heal", [], 60.0), "one of the house takes no room there"
+    assert prober.ask_hinted(far[-1], "heal", [], 2 * MINUTE)
+
+
+def test_who_answers_beyond_the_house_makes_room_for_another():
+    wire = Wire()
+    prober = Prober(wire, random.Random(1), Hearsay())
+    far = [(f"203.0.113.{number}", 6020) for number in range(1, OUTSIDE_MAX + 3)]
+    assert [prober.ask_hinted(address, "heal", [], 0.0) for address in far] == [True] * OUTSIDE_MAX + [False] * 2
+    prober.match(far[0], answer_to(wire.nonces[0]), 0.1)
+    assert prober.ask_hinted(far[-1], "heal", [], 0.2) and not prober.ask_hinted(far[-2], "heal", [], 0.2)
+    assert prober.ask_hinted(far[0], "heal", [], 0.5), "who has answered is asked again"
 
 
 def test_what_is_asked_without_count_is_what_a_person_said():

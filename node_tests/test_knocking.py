@@ -9,8 +9,8 @@ from node_tests.stage.lab import Lab, content
 from node_tests.stage.nat import NatKind
 from node_tests.stage.simulator import Conditions
 from protocol import messages
-from protocol.hearsay import HOST_KNOCKS_MAX, KNOCKS_MAX, UNANSWERED_MAX
-from protocol.membership.knocking import CANDIDATES_MAX, INTRODUCED_MAX, KNOCK_TIME, OUTSIDE_MAX, Knocking
+from protocol.hearsay import HOST_KNOCKS_MAX, KNOCKS_MAX, OUTSIDE_MAX, UNANSWERED_MAX
+from protocol.membership.knocking import CANDIDATES_MAX, INTRODUCED_MAX, KNOCK_TIME, Knocking
 from protocol.messages import NOWHERE, Introduce, Knock, Knocked, Places, decode, encode
 from protocol.results import DownloadDone
 from protocol.ruling.introducing import INTRODUCE_INTERVAL, PAIRS_MAX, Introducing

@@ -22,7 +22,7 @@ from node_tests.stage.simulator import Conditions
 from node_tests.stage.usage import play_seeds
 from protocol.exchange.givers import CALL_PATIENCE
 from protocol.exchange.sources import UNREACHED_TIME
-from protocol.results import ChatReceived, DownloadDone, Notice, Outcome, Stopped
+from protocol.results import ChatReceived, DownloadDone, Notice, Outcome, Stopped, SupernodeChanged
 from protocol.ruling.reaching import ASKED_TIME, TRY_TIME
 
 INSIDE, OUTSIDE = ("192.168.1.2", 6020), "198.51.100.2"
@@ -106,9 +106,16 @@ class Internet:
 
     def again(self, name):
         """It ended, and is started again in its folder."""
+        return self.start(name, (HOSTS[name], PORT))
+
+    def start(self, name, target):
+        """It is started later than the others, with that address or, None, with Enter."""
         node = self.nodes[name] = Node(self.lab, name, 20 + len(self.lab.nodes), ip=HOSTS[name])
         self.lab.nodes.append(node)
-        return node.start((HOSTS[name], PORT))
+        node.do("start", target, PORT, self.world.now)
+        assert self.world.run_until(lambda: node.told(Outcome), self.world.now + 10)
+        node.scan()
+        return node
 
     def fetched(self, who, source):
         return self.nodes[who].fetched("%s-for-%s.bin" % (source, who), within=40)
@@ -290,6 +297,33 @@ def test_a_public_first_node_that_comes_back_has_its_network_again(internet, kin
     assert ["all here?" in [event.text for event in node.told(ChatReceived)] for node in (again, *others)] == [True] * 4
     net.lab.run(90.0)
     assert labels([again, *others]) == ["pub"] * 4
+
+
+@pytest.mark.parametrize("end", ["quit", "kill"])
+@pytest.mark.parametrize("kind", [NatKind.PORT_RESTRICTED, NatKind.SYMMETRIC])
+def test_who_joined_an_island_of_one_home_meanwhile_goes_with_it_to_the_first_node(internet, kind, end):
+    """It never was under that one, and has only the word of who ruled its island."""
+    net = internet((kind, kind), names=("pub", "bo", "cy"), packets=False)
+    net.lab.run(TIME_TO_TRY)
+    getattr(net.nodes["pub"], end)()
+    net.lab.run(60.0)
+    assert net.nodes["bo"].peer.is_supernode
+    di = net.start("di", None)
+    assert di.supernode_label() == "bo"
+    net.lab.run(5.0)
+    net.again("pub")
+    others = [net.nodes[name] for name in ("bo", "di", "cy")]
+    assert net.world.run_until(lambda: labels(others) == ["pub"] * 3, net.world.now + RETURN_TIME), labels(others)
+    assert [event.new_label for event in di.told(SupernodeChanged)] == ["pub"]
+
+
+@pytest.mark.parametrize("kind", NatKind)
+def test_who_looks_for_a_network_where_a_neighbour_is_in_one_beyond_the_router_joins_it(internet, kind):
+    net = internet((kind, kind), names=("pub", "bo", "cy"), packets=False)
+    began = net.world.now
+    di = net.start("di", None)
+    assert [(outcome.kind, outcome.address) for outcome in di.told(Outcome)] == [("joined", (HOSTS["pub"], PORT))]
+    assert net.world.now - began < 3.0
 
 
 # ---- random stories: the first node is open to all and stays, most others are in homes or walled, links are bad

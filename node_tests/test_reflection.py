@@ -18,6 +18,7 @@ from protocol.messages import NOWHERE, MemberEntry, encode
 from protocol.results import DownloadDone, ListEntry, Outcome
 
 VICTIM = ("10.0.0.99", 7000)
+FAR_VICTIM = ("203.0.113.66", 7000)  # nobody's neighbour
 NETWORK, SECRET, FILE = b"n" * 16, b"s" * 16, b"f" * 32
 PHANTOMS = 150  # members in the roster, all of them at the victim's address
 
@@ -118,6 +119,11 @@ def story(path, victims):
 def test_whoever_rules_brings_nobody_to_send_more_than_three_datagrams_a_minute_to_a_stranger(tmp_path):
     for watch in story(tmp_path, [VICTIM]):
         assert 0 < watch.most_in_a_minute() <= UNANSWERED_MAX
+
+
+def test_nor_to_one_far_away_which_is_asked_only_when_who_ruled_goes_there(tmp_path):
+    for watch in story(tmp_path, [FAR_VICTIM]):
+        assert 0 < len(watch.at) <= UNANSWERED_MAX
 
 
 def test_nor_many_more_to_all_ports_of_a_strangers_machine(tmp_path):

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from typing import List, Optional
+from typing import Dict, List, Optional
 
 from protocol.addresses import NETWORK_SHARE, is_loopback, network_of
 from protocol.fields import Address
@@ -33,6 +33,7 @@ TRIES_MAX = 2  # of 17 bytes, to one address in a minute: can others reach it? (
 MINUTE = 61.0  # seconds; one more, for what leaves or arrives late
 DIAL_TIME = 2.0  # seconds in which the first packets of a handshake leave (1.25: FEW_ASK_INTERVALS; and a late timer)
 PROVEN_TIME = 600.0  # seconds after an answer in which an address is no hearsay
+OUTSIDE_MAX = 8  # addresses that are nobody's private ones, and were tried in the last minute without an answer
 ADDRESSES_MAX = 2048  # hosts among them: a roster's 1,024 members and their hosts; who names more is not believed
 
 
@@ -168,3 +169,23 @@ class Hearsay:
             return False
         del self._places[address]
         return True
+
+
+class Outside:
+    """Addresses beyond the house, which only messages named: few are tried at a time, for who names them may lie."""
+
+    def __init__(self) -> None:
+        self._tried: Dict[Address, float] = {}  # that has not answered -> when it was first tried
+
+    def may_try(self, address: Address, now: float) -> bool:
+        """Is it one of these, or is there room for one more?"""
+        self._tried = {other: at for other, at in self._tried.items() if now - at < MINUTE}
+        return address in self._tried or len(self._tried) < OUTSIDE_MAX
+
+    def on_tried(self, address: Address, now: float) -> None:
+        """Something went there."""
+        self._tried.setdefault(address, now)
+
+    def on_answer(self, address: Address) -> None:
+        """Somebody is there: it takes no room from others."""
+        self._tried.pop(address, None)

@@ -23,7 +23,7 @@ import math
 from typing import Any, Callable, Dict, Optional, Protocol, Sequence, Tuple
 
 from protocol import messages
-from protocol.addresses import shown
+from protocol.addresses import is_of_one_host, shown
 from protocol.fields import Address
 from protocol.lateness import SLEPT_AFTER
 from protocol.membership.belonging import Bond, Silent
@@ -453,14 +453,18 @@ class Course:
         self._follow_to(place or NOWHERE, message.successor, message.term, now)
 
     def on_moved(self, message: messages.Moved, now: float) -> None:
-        """Our supernode steps down for another one, mostly of a later term; unless it is our own, a query checks it."""
+        """Our supernode steps down for another one, mostly of a later term; unless it is our own, a query checks it.
+
+        That one may be anywhere, as where who ruled behind a router goes back to the public node under which this one
+        never was: three small datagrams tell (protocol/hearsay.py), and who names a place rules nobody any more.
+        """
         view, place = self._view, message.supernode
         if view.is_ruler:  # it has ended, after a proven Answer from that place: nothing is left to doubt
             view.end_own_rule()
             self._owner.drop_supernode(now)
         else:
             place = view.seen_by_ruler(place)
-            if not view.is_believable(message.term) or not view.may_go_to(place):
+            if not view.is_believable(message.term) or not is_of_one_host(place):
                 view.drop()
                 return
         view.step_back_to(message.term)
@@ -481,7 +485,7 @@ class Course:
             self._phase.on_answer(address, answer, now)
 
     def _on_missed(self, missed: Missed, now: float) -> None:
-        self._view.lost_places.add(missed.address)  # whoever of us rules there, with those who did reach it
+        self._view.miss_supernode(missed.address)  # whoever of us rules there, with those who did reach it
         self._elect(now)
 
     # ---- suspicion and failover

@@ -19,7 +19,7 @@ from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence
 from protocol import mishaps
 from protocol.addresses import is_of_one_host, is_private, shown
 from protocol.fields import Address
-from protocol.hearsay import HOST_KNOCKS_MAX, KNOCKS_MAX, MINUTE, PROVEN_TIME, Hearsay
+from protocol.hearsay import HOST_KNOCKS_MAX, KNOCKS_MAX, PROVEN_TIME, Hearsay, Outside
 from protocol.membership.proofs import random_bytes
 from protocol.messages import NOWHERE, PLACES_MAX, Introduce, Knock, Knocked, encode
 
@@ -27,7 +27,6 @@ log = mishaps.logger("peer")
 
 KNOCK_INTERVAL = 0.1  # seconds
 CANDIDATES_MAX = PLACES_MAX + 4  # places of one member: those told, where it is seen, and where it knocked from
-OUTSIDE_MAX = 8  # addresses that are nobody's private ones, and were knocked at in the last minute without an answer
 INTRODUCED_MAX = 256  # members; the one introduced first is forgotten
 KNOCK_TIME = 5.0  # seconds in which a Knock or its answer is still taken
 
@@ -81,7 +80,7 @@ class Knocking:
         self._on_answer, self._on_reached = on_answer, on_reached
         self._on_port_changing = on_port_changing
         self._allowed = Hearsay(KNOCKS_MAX, HOST_KNOCKS_MAX)
-        self._outside: Dict[Address, float] = {}  # that has not answered -> when it was first knocked at
+        self._outside = Outside()
         self._by_node: OrderedDict[bytes, _Introduced] = OrderedDict()
         self._knock_at = math.inf
 
@@ -140,7 +139,7 @@ class Knocking:
             self.dropped += 1
             return
         self._on_answer(address, now)
-        self._outside.pop(address, None)
+        self._outside.on_answer(address)
         self._learn_port(introduced.own, knocked.seen, now)
         if address not in introduced.reached:
             introduced.reached.append(address)
@@ -188,14 +187,13 @@ class Knocking:
 
     def _may_knock(self, place: Address, now: float) -> bool:
         """Private addresses are in the house; of others there are few at a time, for who names them may lie."""
-        self._outside = {other: at for other, at in self._outside.items() if now - at < MINUTE}
         is_private_one = is_private(place[0])
-        if not is_private_one and place not in self._outside and len(self._outside) >= OUTSIDE_MAX:
+        if not is_private_one and not self._outside.may_try(place, now):
             return False
         if not self._allowed.may_send(place, now):
             return False
         if not is_private_one:
-            self._outside.setdefault(place, now)
+            self._outside.on_tried(place, now)
         return True
 
     def _forget_old(self, now: float) -> None:

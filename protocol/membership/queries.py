@@ -10,10 +10,10 @@ import random
 from typing import Any, Dict, NamedTuple, Optional, Sequence
 
 from protocol import messages
-from protocol.addresses import may_contact
+from protocol.addresses import is_of_one_host, may_contact
 from protocol.credit import QUERY_SIZE, Credit
 from protocol.fields import Address
-from protocol.hearsay import Hearsay
+from protocol.hearsay import Hearsay, Outside
 from protocol.membership.proofs import random_bytes
 from protocol.messages import NOWHERE, Answer, Query, Wanted
 
@@ -48,6 +48,7 @@ class Prober:
         self._network = network
         self._rng = rng
         self._hearsay = hearsay
+        self._outside = Outside()
         self._credit = Credit() if credit is None else credit
         self._pending: Dict[bytes, Asked] = {}
 
@@ -77,10 +78,19 @@ class Prober:
         self, address: Address, purpose: Any, near: Sequence[str], now: float, about: Optional[Address] = None,
         keep: int = 0,
     ) -> bool:  # fmt: skip
-        """Ask at an address that a message has just named: not everywhere, and not often."""
-        if address == NOWHERE or not may_contact(address, near):
+        """Ask at an address that a message has just named: not everywhere, and not often.
+
+        The supernode of one behind a router may be anywhere; few such addresses are asked at a time.
+        """
+        if address == NOWHERE:
             return False
-        return self.ask(address, purpose, now, HINT_INTERVAL, HINT_INTERVAL, keep, about)
+        is_outside = not may_contact(address, near) and not self._hearsay.is_proven(address, now)
+        if is_outside and not (is_of_one_host(address) and self._outside.may_try(address, now)):
+            return False
+        is_asked = self.ask(address, purpose, now, HINT_INTERVAL, HINT_INTERVAL, keep, about)
+        if is_asked and is_outside:
+            self._outside.on_tried(address, now)
+        return is_asked
 
     def earn(self, address: Address, size: int) -> None:
         """So many bytes more came from there than were sent back."""
@@ -118,4 +128,5 @@ class Prober:
             return asked._replace(address=source, is_broadcast=True)
         del self._pending[answer.nonce]
         self._hearsay.on_answer(asked.address, now)
+        self._outside.on_answer(asked.address)
         return asked

@@ -95,9 +95,10 @@ class View:
         entry = self.roster.get(node_id)
         return self.is_ruler and entry is not None and entry.present
 
-    def may_go_to(self, place: Address) -> bool:
-        """Where one says that another supernode is; where there was one is no hearsay."""
-        return may_contact(place, self.near()) or place in self.known_supernodes
+    def miss_supernode(self, place: Address) -> None:
+        """The one that was named did not answer there: should this node ever rule, it may be looked for again."""
+        if may_contact(place, self.near()) or place in self.known_supernodes:
+            self.lost_places.add(place)
 
     def seen_place(self, node_id: bytes) -> Optional[Address]:
         """Where the roster means this member to be, as seen from here; None when it is unknown."""
