@@ -264,6 +264,47 @@ def test_pieces_come_out_as_they_went_in_and_holes_are_known_exactly():
     assert report.holes == ((10, 2), (60, 1)) and report.lost == 3
 
 
+def told_by(runs):
+    """What a receiver tells of these (run, size of each datagram): pieces, and a report."""
+    receiver = receiver_of()
+    for run, size in runs:
+        receiver.on_run(memoryview(run), size, 0.01)
+    receiver.on_timer(0.2)
+    return [event._replace(data=bytes(event.data)) if isinstance(event, CastPiece) else event
+            for event in receiver.events], receiver.dropped  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_run_is_taken_as_its_datagrams_would_be_one_by_one(seed):
+    rng = random.Random(seed)
+    data = rng.randbytes(3 * 65536)
+    sender, datagrams = CastSender(b"sessions", 1e9, 0.0), []
+    for piece in [*range(3), rng.randrange(3)]:
+        sender.add(piece, 0, data[piece * 65536 : (piece + 1) * 65536], (piece + 1) * 46)
+    datagrams = [one for one in datagrams_of(sender) if rng.random() > 0.02]
+    for _ in range(3):
+        place = rng.randrange(len(datagrams))
+        kind = rng.randrange(4)
+        if kind == 0:
+            datagrams.insert(place, datagrams[rng.randrange(len(datagrams))])
+        elif kind == 1:
+            damaged = bytearray(datagrams[place])
+            damaged[rng.randrange(4, 30)] ^= 1 << rng.randrange(8)  # what the checksum covers
+            datagrams[place] = bytes(damaged)
+        elif kind == 2:
+            head = decode_cast_header(datagrams[place])._replace(session=b"another!")
+            datagrams[place] = encode_cast_header(head) + datagrams[place][30:]
+        else:
+            datagrams[place : place + 2] = reversed(datagrams[place : place + 2])
+    runs, left = [], list(datagrams)
+    while left:
+        count = next((at for at, one in enumerate(left) if len(one) != 1470), len(left)) + 1
+        count = min(count, rng.randint(1, 90))
+        runs.append((b"".join(left[:count]), len(left[0])))
+        del left[:count]
+    assert told_by(runs) == told_by([(one, len(one)) for one in datagrams])
+
+
 @pytest.mark.parametrize("change", [{"session": b"another!"}, {"piece": 3}, {"offset": 1}, {"offset": 65536}])
 def test_a_datagram_that_does_not_fit_is_dropped(change):
     receiver = receiver_of()

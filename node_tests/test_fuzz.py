@@ -599,7 +599,7 @@ def test_any_datagrams_of_a_cast_in_any_order(coming, steps):
             receiver.on_run(memoryview(step * 3), len(step), now)
         events += receiver.events
         receiver.events.clear()
-        assert receiver._parts_size == sum(len(part.data) for part in receiver._parts.values()) <= casting.PARTS_MAX
+        assert receiver._parts_size == sum(part.length for part in receiver._parts.values()) <= casting.PARTS_MAX
         assert receiver._left == sum(receiver._coming) >= 0
     for event in events:
         if isinstance(event, CastPiece):

@@ -20,7 +20,7 @@ import math
 import struct
 import zlib
 from collections import deque
-from typing import Any, Deque, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Deque, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from protocol.casts import (
     HOLE_SLICES_MAX,
@@ -57,6 +57,7 @@ IDLE_MAX = 1.0  # seconds with probes alone, while something is missing
 WORTH_TIME, WORTH_SLICES = 3.0, 520  # who gets fewer in so many seconds (250 kB/s) has more of the others
 SLICES_MAX = 4  # slices that may come, in contents: a cast that goes on and on is none
 NUMBER_STEP_MAX = 1 << 20  # a number so far beyond the last is no loss but nonsense
+RUN_MAX = 64  # datagrams that are looked at in one go
 
 
 class CastDatagram(NamedTuple):
@@ -173,15 +174,26 @@ class CastSender:
 # ---- a taker's end
 
 
+_RUNS = [struct.Struct(">" + "4x10s4I1440s" * count) for count in range(RUN_MAX + 1)]
+
+
 class _Part:
     """A piece of which some slices are here."""
 
-    __slots__ = ("data", "got", "missing")
+    __slots__ = ("got", "length", "missing", "slices")
 
     def __init__(self, length: int) -> None:
-        self.data = bytearray(length)
+        self.length = length
         self.missing = slices_of(length)
         self.got = bytearray(self.missing)
+        self.slices = [b""] * self.missing
+
+    def put(self, place: int, slices: Sequence[bytes]) -> None:
+        """These are here now, one behind the other; none of them was before."""
+        behind = place + len(slices)
+        self.slices[place:behind] = slices
+        self.got[place:behind] = b"\1" * len(slices)
+        self.missing -= len(slices)
 
 
 class CastReceiver:
@@ -223,8 +235,49 @@ class CastReceiver:
 
     def on_run(self, data: memoryview, segment_size: int, now: float) -> None:
         """Datagrams one behind the other, each but the last of that size."""
-        for start in range(0, len(data), segment_size):
-            self._on_datagram(data[start : start + segment_size], now)
+        start, size = 0, len(data)
+        while start < size:
+            count = min((size - start) // CAST_DATAGRAM_SIZE, RUN_MAX) if segment_size == CAST_DATAGRAM_SIZE else 0
+            if count < 2 or not self._on_slices(data[start:], count, now):
+                count = 1
+                self._on_datagram(data[start : start + segment_size], now)
+            start += count * segment_size
+
+    def _on_slices(self, data: memoryview, count: int, now: float) -> bool:
+        """So many datagrams, looked at in one go if they are what is usual: slices of one piece, in order.
+
+        The checksum of the first is looked at; those behind it can only be what they are if their headers are whole.
+        """
+        fields = _RUNS[count].unpack_from(data)
+        start, number, piece, offset, front = fields[:5]
+        plan, size = self._plan, count * SLICE_SIZE
+        is_usual = (
+            plan is not None
+            and fields[0::6].count(start) == count
+            and fields[1::6] == tuple(range(number, number + count))
+            and fields[2::6].count(piece) == count
+            and fields[3::6] == tuple(range(offset, offset + size, SLICE_SIZE))
+            and fields[4::6].count(front) == count
+        )
+        if plan is None or not is_usual or not self._is_ours(plan, data, size):
+            return False
+        self._heard_at = self._slice_at = now
+        self._count(SLICE, count, number + count - 1, front)
+        if self._coming[piece]:
+            self._add(plan, piece, offset, fields[5::6])
+        return True
+
+    def _is_ours(self, plan: CastPlan, data: memoryview, size: int) -> bool:
+        """Is this the header of so many bytes of slices that can be of this cast?"""
+        try:
+            head = decode_cast_header(data)
+        except WireError:
+            return False
+        is_place = head.piece < len(self._coming) and not head.offset % SLICE_SIZE
+        return (
+            self._has_heard and head.kind == SLICE and head.session == self._session and is_place
+            and head.offset + size <= self._length(plan, head.piece)
+        )  # fmt: skip
 
     def _on_datagram(self, data: memoryview, now: float) -> None:
         try:
@@ -242,9 +295,9 @@ class CastReceiver:
             self._has_heard = True
             self._highest = self._told_highest = max(0, head.number - (head.kind == SLICE))
             self.events.append(CastHeard(self._session))
-        self._count(head)
+        self._count(head.kind, 1, head.number, head.front)
         if head.kind == SLICE and self._plan is not None and self._coming[head.piece]:
-            self._add(self._plan, head, data[CAST_HEADER_SIZE:])
+            self._add(self._plan, head.piece, head.offset, (bytes(data[CAST_HEADER_SIZE:]),))
 
     def _fits(self, head: CastDatagram, size: int) -> bool:
         """Can a datagram of this cast be so?"""
@@ -259,31 +312,33 @@ class CastReceiver:
     def _length(plan: CastPlan, piece: int) -> int:
         return min(plan.piece_size, plan.size - piece * plan.piece_size)
 
-    def _count(self, head: CastDatagram) -> None:
-        if head.kind == SLICE:
-            self._received += 1
-            self._slices += 1
-        if self._highest < head.number < self._highest + NUMBER_STEP_MAX:
-            self._highest = head.number
-        if self._plan is not None and head.front > self._front:
-            self._front = min(head.front, len(self._coming) * self._plan.slices_each)
+    def _count(self, kind: int, count: int, number: int, front: int) -> None:
+        """Datagrams of that kind have come, the last with that number."""
+        if kind == SLICE:
+            self._received += count
+            self._slices += count
+        if self._highest < number < self._highest + NUMBER_STEP_MAX:
+            self._highest = number
+        if self._plan is not None and front > self._front:
+            self._front = min(front, len(self._coming) * self._plan.slices_each)
 
-    def _add(self, plan: CastPlan, head: CastDatagram, slice_: memoryview) -> None:
-        part = self._parts.get(head.piece)
+    def _add(self, plan: CastPlan, piece: int, offset: int, slices: Sequence[bytes]) -> None:
+        part = self._parts.get(piece)
         if part is None:
-            part = self._new_part(self._length(plan, head.piece), head.piece)
+            part = self._new_part(self._length(plan, piece), piece)
             if part is None:
                 return
-        place = head.offset // SLICE_SIZE
-        if part.got[place]:
-            return
-        part.data[head.offset : head.offset + len(slice_)] = slice_
-        part.got[place] = 1
-        part.missing -= 1
+        place = offset // SLICE_SIZE
+        if part.got.find(1, place, place + len(slices)) < 0:
+            part.put(place, slices)
+        else:
+            for index, slice_ in enumerate(slices, place):
+                if not part.got[index]:
+                    part.put(index, (slice_,))
         if not part.missing:
-            self._unread += len(part.data)
-            self.events.append(CastPiece(self._session, head.piece, part.data))
-            self._end_piece(head.piece)
+            self._unread += part.length
+            self.events.append(CastPiece(self._session, piece, b"".join(part.slices)))
+            self._end_piece(piece)
 
     def _new_part(self, length: int, piece: int) -> Optional[_Part]:
         if self._unread + length > UNREAD_MAX:
@@ -297,7 +352,7 @@ class CastReceiver:
     def _end_piece(self, piece: int) -> None:
         """It is here, or is given up: nothing of it is wanted of the cast any more."""
         part = self._parts.pop(piece, None)
-        self._parts_size -= len(part.data) if part is not None else 0
+        self._parts_size -= part.length if part is not None else 0
         self._coming[piece] = 0
         self._left -= 1
 
