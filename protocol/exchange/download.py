@@ -249,6 +249,8 @@ class Download:
 
     def fill_all(self, now: float) -> None:
         """Ask every source for as much as its window allows, the fastest first."""
+        if self.choice is None or not self.choice.has_something(now):
+            return
         sources = list(self.sources.values())
         if len(sources) > 1:  # all together have room for so much in flight: who gives it back soonest goes first
             sources.sort(key=lambda source: -source.per_second(now))
@@ -258,6 +260,8 @@ class Download:
     def _fill(self, source: Source, now: float) -> None:
         choice = self.choice
         if choice is None or not choice.missing or self.is_ended or not source.may_be_asked():
+            return
+        if not choice.has_something(now):
             return
         window = source.window(sum(one.may_be_asked() for one in self.sources.values()), self.piece_size, now)
         limit = in_flight_limit(self.piece_size)

@@ -308,7 +308,7 @@ class Fetch:
             self.wish.on_piece(self, size, now)
 
     def on_piece(self, index: int, now: float) -> None:
-        self._table.serving.tell_pieces(self.file_id, (index,), now)
+        self._table.serving.tell_pieces(self.file_id, (index,), now, self.catching.takers > 0)
 
     def on_strike(self, source: Source, why: str, is_proof: bool, now: float) -> None:
         """A source sent what is wrong; `is_proof`: nobody but it can be to blame. The person is told what follows."""

@@ -97,6 +97,7 @@ class PieceChoice:
         self._rarity = [0] * count  # how many incomplete sources have it; complete ones add the same to all
         self._place = self._places(rng)  # of each piece, among equally rare ones
         self._resort_interval = count * RESORT_SECONDS_EACH
+        self._due_at = -math.inf  # before it nobody is asked for what another one was asked for
 
     def _places(self, rng: random.Random) -> List[int]:
         if self._in_order:
@@ -168,6 +169,10 @@ class PieceChoice:
 
     # ---- asking
 
+    def has_something(self, now: float) -> bool:
+        """Might somebody be asked for a piece now?"""
+        return len(self.asked) < self.missing or now >= self._due_at
+
     def choose(self, source: Source, now: float) -> Optional[int]:
         """The piece to ask this source for now, marked as asked; None if there is none."""
         held = self._held.get(source)
@@ -179,8 +184,12 @@ class PieceChoice:
         if index is None:
             index = self._endgame(source, held, now)
         if index is not None:
-            self.asked.setdefault(index, []).append(Asked(source, now))
+            self._note_asked(self.asked.setdefault(index, []), source, now)
         return index
+
+    def _note_asked(self, asked: List[Asked], source: Source, now: float) -> None:
+        asked.append(Asked(source, now))
+        self._due_at = min(self._due_at, now + ENDGAME_AFTER)
 
     def _sort(self, held: _Held, now: float) -> None:
         place, rarity = self._place, self._rarity
@@ -203,13 +212,15 @@ class PieceChoice:
         return not self.is_verified[index] and index not in self.asked
 
     def _endgame(self, source: Source, held: _Held, now: float) -> Optional[int]:
-        if len(self.asked) < self.missing:
-            return None  # something is still unasked, though this source does not have it
+        if len(self.asked) < self.missing or now < self._due_at:
+            return None  # something is still unasked, though this source does not have it; or all was asked just now
         due: List[Tuple[float, int]] = []
         for index, asked in self.asked.items():
             is_due = len(asked) < ASKED_SOURCES_MAX and asked[0].at <= now - ENDGAME_AFTER
             if is_due and held.has[index] and all(one.source != source for one in asked):
                 due.append((asked[0].at, index))
+        if not due:
+            self._due_at = min((asked[0].at for asked in self.asked.values()), default=math.inf) + ENDGAME_AFTER
         return min(due)[1] if due else None
 
     def swap(self, source: Source, index: int, other: int, now: float) -> bool:
@@ -217,7 +228,8 @@ class PieceChoice:
         self.release(source, index)
         if not 0 <= other < self.count or not self._is_open(other):
             return False
-        self.asked[other] = [Asked(source, now)]
+        asked = self.asked[other] = []
+        self._note_asked(asked, source, now)
         return True
 
     def asked_of(self, source: Source) -> List[int]:

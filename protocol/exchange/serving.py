@@ -80,6 +80,7 @@ LOOK_AGAIN_INTERVAL = 1.0  # seconds between two looks at files of which a piece
 MESH_OFF_REASON = "its mesh is off"
 TICK = 0.5
 TELL_INTERVAL = 0.2  # seconds that new pieces wait to be told together
+TELL_INTERVAL_CAST = 1.0  # the same of those that a cast brings to nearly all who would be told
 
 
 class Serving:
@@ -218,11 +219,11 @@ class Serving:
         """Does anybody follow our download of it?"""
         return bool(self.uploads.subscribers(file_id))
 
-    def tell_pieces(self, file_id: bytes, indexes: Iterable[int], now: float) -> None:
+    def tell_pieces(self, file_id: bytes, indexes: Iterable[int], now: float, is_cast: bool = False) -> None:
         """More pieces can be had here; told together with others, soon."""
         if self.is_wanted(file_id):
             self._new_pieces.setdefault(file_id, []).extend(indexes)
-            self._tell_at = min(self._tell_at, now + TELL_INTERVAL)
+            self._tell_at = min(self._tell_at, now + (TELL_INTERVAL_CAST if is_cast else TELL_INTERVAL))
 
     def _tell_new_pieces(self) -> None:
         news, self._new_pieces, self._tell_at = self._new_pieces, {}, math.inf
