@@ -21,7 +21,14 @@ from protocol.ruling import index as index_room
 from protocol.ruling.alarm import WAITING_INTERVAL
 from protocol.ruling.catalogue import ROWS_PER_REQUEST_FITTED, WORK_PER_SECOND
 from protocol.ruling.index import CHANGES_ONE_BY_ONE, Index
-from protocol.ruling.newcomers import ADDRESSES_MAX, JOINS_PER_SECOND, JOINS_WAITING_MAX, Admission, Waiting
+from protocol.ruling.newcomers import (
+    ADDRESSES_MAX,
+    JOINS_BURST,
+    JOINS_PER_SECOND,
+    JOINS_WAITING_MAX,
+    Admission,
+    Waiting,
+)
 from protocol.ruling.register import SILENT_MAX
 from protocol.ruling.whereabouts import GIVERS_TOLD, SEEKERS_TOLD, TOLD_ALL_EACH, TOLD_ALL_UP_TO
 
@@ -567,7 +574,7 @@ def test_when_all_places_to_wait_are_taken_who_has_most_of_them_comes_again() ->
     def waiting(host: str, link: int) -> Waiting:
         return Waiting(link, (host, 1), None)
 
-    assert all(rates.has_turn("10.0.0.1", 0.0) for _ in range(int(JOINS_PER_SECOND)))
+    assert all(rates.has_turn("10.0.0.1", 0.0) for _ in range(int(JOINS_BURST)))
     assert not rates.has_turn("10.0.0.1", 0.0)
     assert not any(rates.put_off(waiting("10.0.0.1", link)) for link in range(JOINS_WAITING_MAX))
     assert rates.put_off(waiting("10.0.0.1", 9999)) == waiting("10.0.0.1", 9999)

@@ -105,18 +105,20 @@ class Roster:
         return changes + [Change(self.label_of(node_id), True, None) for node_id in came]
 
     def apply(self, update: messages.RosterUpdate, own_id: bytes) -> List[Change]:
-        """Take over an update of the next version; what it changes for a person."""
+        """Take over an update of the next version; what it changes for a person.
+
+        What they are called is found out once before it and once after it, however many it names.
+        """
         self.version = update.version
         changes = []
-        for departure in update.departed:
-            label = self.label_of(departure.node_id)  # before it is removed: then its label may pass to somebody else
+        # Before any is removed: then its label may pass to somebody else.
+        labels = [self.label_of(departure.node_id) for departure in update.departed]
+        for departure, label in zip(update.departed, labels):
             if departure.node_id != own_id and self.remove(departure.node_id) is not None:
                 silent = departure.silent_ms / 1000 if departure.how == messages.GONE else None
                 changes.append(Change(label, False, silent))
-        for entry in update.changed:
-            if self.put(entry) and entry.node_id != own_id:
-                changes.append(Change(self.label_of(entry.node_id), True, None))
-        return changes
+        came = [entry.node_id for entry in update.changed if self.put(entry) and entry.node_id != own_id]
+        return changes + [Change(self.label_of(node_id), True, None) for node_id in came]
 
     def label_of(self, node_id: bytes, name: str = "") -> str:
         """How a person sees this member; one who is not in the roster always carries digits of its id."""
