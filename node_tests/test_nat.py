@@ -20,7 +20,7 @@ from node_tests.stage.lab import PORT, Lab, Node, content
 from node_tests.stage.nat import MAPPING_TIME, Homes, NatBox, NatKind
 from node_tests.stage.simulator import Conditions
 from node_tests.stage.usage import play_seeds
-from protocol.exchange.givers import CALL_PATIENCE
+from protocol.exchange.givers import CALL_PATIENCE, KNOCK_PATIENCE
 from protocol.exchange.sources import UNREACHED_TIME
 from protocol.results import ChatReceived, DownloadDone, Notice, Outcome, Stopped, SupernodeChanged
 from protocol.ruling.reaching import ASKED_TIME, TRY_TIME
@@ -201,6 +201,7 @@ def test_a_member_that_was_called_in_vain_is_not_waited_for_again_by_the_next_fi
     first, second = bo.fetched("more0.bin"), bo.fetched("more1.bin")
     assert [each.by_way_of for each in (first, second)] == ["pub", "pub"]
     assert first.seconds > CALL_PATIENCE > 0.5 > second.seconds
+    assert first.seconds < KNOCK_PATIENCE + 0.7, "asked for elsewhere at once, not a tick later"
     links = bo.peer.fetching.links
     assert links.is_unreached(cy.peer.node_id, net.world.now)
     assert not links.is_unreached(cy.peer.node_id, net.world.now + UNREACHED_TIME)

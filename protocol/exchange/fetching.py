@@ -349,7 +349,7 @@ class Fetching:
             self._ask_on(now)
         if now < self._tick_at:
             return
-        late = now - self._tick_at
+        late, self._tick_at = now - self._tick_at, math.inf  # whoever wants a look before the next tick says so now
         if late > SLEPT_AFTER:  # what came meanwhile waits to be read
             for fetch in self.fetches.values():
                 fetch.on_slept(late, now)
@@ -359,7 +359,8 @@ class Fetching:
         self._check_served_on(now)
         self.links.on_tick(now)
         has_work = self.fetches or self.served_on or self.links.has_work()
-        self._tick_at = now + TICK if has_work else math.inf
+        if has_work:
+            self.wake(now + TICK)
 
     def end_all(self, now: float) -> None:
         """The node leaves: nothing is asked any more, parts stay."""

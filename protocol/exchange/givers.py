@@ -9,6 +9,7 @@ supernode meanwhile, and from itself as soon as a way is found.
 
 from __future__ import annotations
 
+import math
 import random
 from typing import Any, Callable, Dict, List, Optional, Protocol
 
@@ -48,6 +49,7 @@ FELLOWS_WANTED = 12  # of those who fetch the same: each of more is taken by lot
 MISSED_MAX = 64  # that offer one content, and cannot be reached
 # Seconds, or round trips to the supernode if those are more, until it is asked by way of the supernode, too.
 CALL_PATIENCE, CALL_ROUND_TRIPS = 1.0, 3.0
+KNOCK_PATIENCE = 0.5  # the same while both only knock, ten times a second: a way that there is shows after two or three
 UNREACHABLE_TIME = 10.0  # a node that could not be connected to is not tried again so long
 
 
@@ -169,7 +171,7 @@ class Givers:
             if place is None:
                 self._miss(provider, is_whole)
                 self._no_way_since = now if self._no_way_since is None else self._no_way_since
-                self._wake(now + self._patience())
+                self._wake(now + self._patience(KNOCK_PATIENCE))
                 return
             link = self._links.open(place, provider, now)
             if link is None and is_fellow:
@@ -302,20 +304,22 @@ class Givers:
 
         That begins while it is still being called, not when that has failed; should it answer, both give.
         """
-        patience = self._patience()
-        links = self._links.of(self.file_id)
-        late = [link.node_id for link in links if link.is_late(patience, now) and not link.is_fellow(self.file_id)]
-        if self._no_way_since is not None and now - self._no_way_since >= patience:
-            self._no_way_since = None
-            late += [node_id for node_id in self._offered if self._links.to(node_id) is None]
+        links = [link for link in self._links.of(self.file_id) if not link.is_fellow(self.file_id)]
+        late_at = {link.node_id: link.late_at(self._patience()) for link in links}
+        if self._no_way_since is not None:
+            at = self._no_way_since + self._patience(KNOCK_PATIENCE)
+            late_at.update((each, at) for each in self._offered if self._links.to(each) is None)
+            self._no_way_since = None if now >= at else self._no_way_since
+        late = [node_id for node_id, at in late_at.items() if now >= at]
         for node_id in late:
             self._links.note_unreached(node_id, now)
         if late:
-            self._go_via(now)
+            self._lookout.go_via(now)
+        self._wake(min((at for at in late_at.values() if at > now), default=math.inf))
 
-    def _patience(self) -> float:
+    def _patience(self, least: float = CALL_PATIENCE) -> float:
         """Seconds that a member is called alone."""
-        return max(CALL_PATIENCE, CALL_ROUND_TRIPS * (self._members.round_trip or 0.0))
+        return max(least, CALL_ROUND_TRIPS * (self._members.round_trip or 0.0))
 
     def _go_via(self, now: float) -> None:
         """By way of the supernode, then; the next look is at once."""

@@ -85,9 +85,9 @@ class SourceLink:
         self._opened_at = self._used_at = now
         self._dropped = 0
 
-    def is_late(self, patience: float, now: float) -> bool:
-        """Has it not come up in so many seconds?"""
-        return not self.is_up and now - self._opened_at >= patience
+    def late_at(self, patience: float) -> float:
+        """When so many seconds have gone by in which it did not come up."""
+        return math.inf if self.is_up else self._opened_at + patience
 
     def move(self, link: int, place: Address) -> None:
         """It leads to another place from now on."""
