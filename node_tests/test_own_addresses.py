@@ -1,10 +1,18 @@
 """A machine that gets another address sees it at its next look, and shows itself to those it is connected with."""
 
+import argparse
 import random
+import socket
+import sys
+
+import pytest
 
 import node_client
 from protocol.transport.endpoint import Endpoint
-from sockets.own_addresses import LOOK_INTERVAL, OwnAddresses
+from sockets import groups, own_addresses
+from sockets.groups import Link
+from sockets.interfaces import ANY_ROUTE_OF_SIX
+from sockets.own_addresses import LOOK_INTERVAL, OwnAddresses, addresses_now
 
 
 def watch_of(*looks, bound_to="0.0.0.0"):
@@ -33,6 +41,45 @@ def test_between_two_looks_nothing_is_asked():
 def test_a_socket_of_one_address_never_looks():
     watch = watch_of(bound_to="127.0.0.1")
     assert not watch.have_changed(1e9)
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Its IPv6 links may be set, and by which address it reaches far ones of each family."""
+    there = argparse.Namespace(links=[], towards={})
+    monkeypatch.setattr(groups, "_links_now", lambda: list(there.links))
+    monkeypatch.setattr(own_addresses, "interfaces", lambda: [("127.0.0.1", "127.0.0.1"), ("10.0.0.1", "10.0.0.255")])
+    monkeypatch.setattr(own_addresses, "address_towards", there.towards.get)
+    return there
+
+
+@pytest.mark.parametrize("after", [
+    [Link(2, "fd00::101", "fe80::1%eth0")], [Link(2, "fd00::1", "fe80::9%eth0")], [Link(2, "", "fe80::1%eth0")], [],
+    [Link(2, "fd00::1", "fe80::1%eth0"), Link(3, "fd01::1", "fe80::2%wlan0")]])  # fmt: skip
+def test_another_address_of_ipv6_is_seen_as_well(machine, after):
+    machine.links = [Link(2, "fd00::1", "fe80::1%eth0")]
+    watch = OwnAddresses("0.0.0.0", 10.0)
+    assert not watch.have_changed(10.0) and not watch.have_changed(11.0)
+    machine.links = after
+    assert watch.have_changed(12.0) and not watch.have_changed(13.0)
+    assert groups.links() == after, "and whoever asks meanwhile is told of them as they are now"
+
+
+def test_another_way_out_by_ipv6_is_seen_as_well(machine):
+    machine.links = [Link(2, "fd00::1", "fe80::1%eth0")]
+    watch = OwnAddresses("0.0.0.0", 10.0)
+    assert not watch.have_changed(10.0)
+    machine.towards[ANY_ROUTE_OF_SIX] = "fd00::1"
+    assert watch.have_changed(11.0)
+
+
+@pytest.mark.parametrize("missing", ["IPV6_MULTICAST_IF", "IPPROTO_IPV6", "AF_INET6", "if_nameindex"])
+def test_a_python_that_was_built_without_ipv6_has_no_such_addresses(monkeypatch, missing):
+    monkeypatch.delattr(socket, missing)
+    if missing == "if_nameindex":
+        monkeypatch.setattr(sys, "platform", "sunos5")  # Linux has it
+    assert groups.links_anew() == []
+    assert all(":" not in each for each in addresses_now() if not each.startswith("towards"))
 
 
 def test_who_has_no_connection_sends_nothing():

@@ -51,10 +51,13 @@ _kept: Tuple[float, List[Link]] = (0.0, [])  # until when, and which; replaced a
 
 def links() -> List[Link]:
     """The interfaces with IPv6, without loopback, as they were a second ago or are now; asks nobody."""
+    return _kept[1] if time.monotonic() < _kept[0] else links_anew()
+
+
+def links_anew() -> List[Link]:
+    """The same as they are now."""
     global _kept
-    now = time.monotonic()
-    if now >= _kept[0]:
-        _kept = now + KEPT_FOR, _links_now()
+    _kept = time.monotonic() + KEPT_FOR, _links_now()
     return _kept[1]
 
 
@@ -75,7 +78,8 @@ def _interfaces() -> List[Tuple[int, str]]:
 
 def _own_address(group: str, index: int) -> Optional[str]:
     """From which a datagram to that group would leave there; nothing is sent."""
-    with contextlib.suppress(OSError), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+    # AttributeError: this Python was built without IPv6.
+    with contextlib.suppress(OSError, AttributeError), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
         probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, index)
         probe.connect((group, 9, 0, index))
         ip = str(probe.getsockname()[0]).partition("%")[0]
@@ -86,7 +90,7 @@ def _own_address(group: str, index: int) -> Optional[str]:
 def join(sock: socket.socket) -> None:
     """Belong to the group on every link of the moment; those where it does already say so, and no harm is done."""
     for index, _ in _interfaces()[:LINKS_MAX]:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, AttributeError):
             member = socket.inet_pton(socket.AF_INET6, GROUP) + _INDEX.pack(index)
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, member)
 

@@ -73,10 +73,11 @@ def _in_order() -> List[Interface]:
 
 def address_towards(target: str) -> Optional[str]:
     """The own address that a datagram to `target` would leave from; nothing is sent."""
-    family = socket.AF_INET6 if ":" in target else socket.AF_INET
-    with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
-        probe.connect((target, 9))
-        return str(probe.getsockname()[0])
+    with contextlib.suppress(OSError, AttributeError):  # AttributeError: this Python was built without IPv6
+        family = socket.AF_INET6 if ":" in target else socket.AF_INET
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((target, 9))
+            return str(probe.getsockname()[0])
     return None
 
 

@@ -6,15 +6,21 @@ import math
 from typing import Callable, FrozenSet, Optional
 
 from protocol.addresses import EVERY_ADDRESS, is_loopback
-from sockets.interfaces import ANY_ROUTE, address_towards, interfaces
+from sockets import groups
+from sockets.interfaces import ANY_ROUTE, ANY_ROUTE_OF_SIX, address_towards, interfaces
 
 LOOK_INTERVAL = 1.0  # seconds: what is under way stands still until then
 
 
 def addresses_now() -> FrozenSet[str]:
-    """The addresses of this machine, and by which it reaches far ones; loopback aside."""
+    """The addresses of this machine, and by which it reaches far ones; loopback aside.
+
+    Of IPv6 those of each link by which something would leave there: others that it has besides change nothing.
+    """
     found = {ip for ip, _ in interfaces() if not is_loopback(ip)}
-    return frozenset(found | {f"towards {address_towards(ANY_ROUTE)}"})
+    for link in groups.links_anew():
+        found |= {link.ip, link.own}
+    return frozenset(found | {f"towards {address_towards(route)}" for route in (ANY_ROUTE, ANY_ROUTE_OF_SIX)})
 
 
 class OwnAddresses:
