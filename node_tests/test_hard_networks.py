@@ -26,6 +26,7 @@ from disk import parts, small
 from node_tests.stage.amounts import amount
 from node_tests.stage.usage import play_seeds
 from protocol.content import pieces as content
+from protocol.content.pieces import digests_of, identity_of
 from protocol.exchange import casting, catching, source, uploads
 from protocol.transport.casting import SLICE, CastDatagram, encode_cast_header
 
@@ -34,7 +35,7 @@ PIECE_SIZE, SPAN_SIZE = 4096, 1536  # bytes: small files have several pieces, ea
 NAMESAKES = ("bo", "cy", "ed")  # all of them are called bo
 DISK_TROUBLES = (errno.ENOSPC, errno.EIO, errno.EDQUOT)
 CAST_SIZE_MIN = 30_000  # bytes: these stories have small files
-CAST_SIZES = (700, 40_000, 120_000, 300_000, 900_000)
+CAST_SIZES, NEW_SIZES = (700, 40_000, 120_000), (40_000, 200_000, 900_000)
 
 
 class HardStory(test_network.Story):
@@ -85,7 +86,7 @@ class FaultyStory(HardStory):
             self.people[-1].peer.membership.name = "bo"
 
 
-class CastStory(HardStory):
+class CastStory(test_network.Story):
     """A class: what one asks for, others ask for as well, and where three do, it is cast."""
 
     command = "test_hard_networks.py cast"
@@ -93,8 +94,8 @@ class CastStory(HardStory):
 
     def run(self):
         self.world.multicast = True
-        self.size = max(self.size, 5)
-        self.begun = 0  # casts that got to pieces
+        self.size = max(self.size, 7)
+        self.begun = self.rushes = 0  # casts that got to pieces; times that many wanted something new
         self.is_forged = self.rng.random() < 0.25
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(content, "PIECE_SIZE_MIN", PIECE_SIZE)
@@ -118,6 +119,8 @@ class CastStory(HardStory):
     def _sit_down(self, name):
         super()._sit_down(name)
         person = self.people[-1]
+        if not person.peer.mesh and self.rng.random() < 0.7:
+            person.do("set_mesh", True, self.world.now)
         dice = self.rng.random()
         self.world.deaf.discard(person.ip)
         self.world.groupless.discard(person.ip)
@@ -129,18 +132,29 @@ class CastStory(HardStory):
             person.peer.fetching.casts = False
 
     def _rush(self):
-        """All who can be spoken to, or most of them, want the same."""
-        ruler = self._anyone(self.rulers())
-        if ruler is not None:
-            ruler.do("list_files", "", self.world.now, self._on_list)
+        """Somebody has something new, and all who can be spoken to, or most of them, want it."""
+        person = self._anyone()
+        if person is not None:
+            self.rushes += 1
+            name = "new%d.bin" % self.rushes
+            data = self.rng.randbytes(self.rng.choice(NEW_SIZES))
+            path = os.path.join(person.folder, name)
+            person.put(name, data)
+            self.put[path] = data
+            self.contents[identity_of(len(data), digests_of(data))] = data
+            person.look_into_folder()
+            self.world.after(2.0, lambda: self._all_want(name))
 
-    def _on_list(self, rows):
-        if not rows:
-            return
-        row = max(self.rng.sample(rows, min(3, len(rows))), key=lambda one: one.size)
+    def _all_want(self, name):
         for person in self.members():
             if self.rng.random() < 0.85:
-                self.world.after(self.rng.choice((0.0, 0.1, 0.5)) * self.rng.random(), lambda one=person: one.want(row))
+                delay = self.rng.choice((0.0, 0.1, 0.5)) * self.rng.random()
+                self.world.after(delay, lambda one=person: self._want(one, name))
+
+    @staticmethod
+    def _want(person, name):
+        if person.is_alive and not person.is_leaving:
+            person.do("list_files", name, person.world.now, lambda rows: person.want(rows[0]) if rows else None)
 
     def _forge(self):
         """Somebody sends to the groups, in the casters' names, what looks right."""
