@@ -208,7 +208,7 @@ def test_a_mesh_switch_thrown_between_join_and_roster_is_known_to_all() -> None:
     lab = Lab(71, 2, latency=0.05)
     cy = lab.add("cy")
     member = cy.membership
-    assert lab.wait(lambda: bool(member._course._attempt and member._course._attempt.link), 5.0) is not None
+    assert lab.wait(lambda: bool(member._way_in.attempt and member._way_in.attempt.link), 5.0) is not None
     lab.run(0.15)
     assert not member.is_joined
     cy._do(member.set_mesh, False, lab.world.now)

@@ -13,8 +13,10 @@ from typing import NamedTuple, Optional
 from protocol import messages
 from protocol.hearsay import KEPT
 from protocol.membership.contracts import Speaker
+from protocol.membership.local_link import LOCAL_LINK
 from protocol.membership.queries import Purpose
 from protocol.membership.view import Means
+from protocol.messages import encode_parts
 
 BEAT_INTERVAL = 2.0
 SUSPECT_AFTER = 4.0  # seconds of silence
@@ -57,6 +59,19 @@ class Bond:
     def go_on(self, at: float, now: float) -> None:
         """It was in doubt, and lives: look again at that instant, or a beat from now."""
         self._wake_at = min(at, now + BEAT_INTERVAL)
+
+    def say_goodbye(self) -> None:
+        """This node leaves the network; its own supernode is told nothing, it has handed over before."""
+        link = self._means.view.supernode_link
+        if link is not None and link != LOCAL_LINK:
+            self._means.network.send(link, *encode_parts(messages.Leave()))
+            self._means.network.disconnect(link, "leaving")
+
+    def cut(self, reason: str) -> None:
+        """There is no link to the supernode any more."""
+        link = self._means.view.lose_link()
+        if link is not None and link != LOCAL_LINK:
+            self._means.network.disconnect(link, reason)
 
     def next_deadline(self) -> float:
         return self._wake_at

@@ -18,45 +18,31 @@ where it came from. One who rules alone and tries another network stays JOINED m
 from __future__ import annotations
 
 import enum
-import hashlib
 import math
 from typing import Any, Callable, Dict, Optional, Protocol, Sequence, Tuple
 
 from protocol import messages
-from protocol.addresses import is_of_one_host, shown
+from protocol.addresses import is_of_one_host
 from protocol.fields import Address
 from protocol.lateness import SLEPT_AFTER
+from protocol.membership.applying import Applicant
 from protocol.membership.belonging import Bond, Silent
-from protocol.membership.claims import Claimant
-from protocol.membership.contracts import Audience, Machine, Owner, Speaker
+from protocol.membership.contracts import Machine, Owner, Speaker
 from protocol.membership.failover import Gone, Inquiry, Succession, Suspicion, TakeOver
 from protocol.membership.following import Following, Missed, Turn
+from protocol.membership.founding import Founder
 from protocol.membership.joining import Attempt, Elsewhere, Entered, Failed, PutOff
 from protocol.membership.local_link import LOCAL_LINK
-from protocol.membership.proofs import random_bytes
 from protocol.membership.queries import Purpose
 from protocol.membership.resuming import NO_RULED, Resuming, Ruled
 from protocol.membership.searching import Ask, Found, LastNetwork, Nobody, Search, Waits
 from protocol.membership.story import Story
-from protocol.membership.sweep import lans_of
-from protocol.membership.view import TERM_JOINED_MAX, Means
+from protocol.membership.view import Means
 from protocol.membership.voice import Voice
-from protocol.messages import NO_NETWORK, NOWHERE, ROLE_SUPERNODE, Answer, MemberEntry, encode_parts
+from protocol.membership.way_in import WayIn
+from protocol.messages import NO_NETWORK, NOWHERE, Answer
 
-WAITING = "the network is there, but its supernode gives no sign; waiting for who takes over ..."
 BUSY_WAIT_MAX = 4.0  # seconds, where others answered as well; who is honestly busy asks for no more
-WAITED_IN_VAIN = "The network is there, but its supernode gives no sign and nobody took over yet; try again soon."
-
-
-def why_in_vain(search: Search) -> str:
-    """What a person is told whose node was not taken in, though members have answered."""
-    place = search.beyond_reach()
-    if place is None:
-        return WAITED_IN_VAIN
-    return (
-        f"The network is there, but this machine cannot reach its supernode at {shown(place)}. "
-        "Let the first node be one that all can reach."
-    )
 
 
 class State(enum.Enum):
@@ -87,26 +73,18 @@ class Course:
     """The way of one node: search, join, belong, follow, doubt, succeed."""
 
     def __init__(
-        self,
-        means: Means,
-        owner: Owner,
-        audience: Audience,
-        machine: Machine,
-        speaker: Speaker,
-        opening: bytes,
-        chat: Voice,
-        story: Story,
-        claimant: Claimant,
-    ) -> None:
+        self, means: Means, owner: Owner, machine: Machine, speaker: Speaker, applicant: Applicant, way_in: WayIn,
+        founder: Founder, chat: Voice, story: Story,
+    ) -> None:  # fmt: skip
         self._means = means
         self._network, self._rng, self._prober, self._view = means
         self._owner = owner
-        self._audience = audience
         self._machine = machine
         self._speaker = speaker
-        self._opening = opening  # the secret that the node id opens
+        self._applicant = applicant
+        self._way_in = way_in
+        self._founder = founder
         self._chat = chat
-        self._claimant = claimant
         self._story = story
         self.bond = Bond(means, speaker)
         self._inquiry = Inquiry(means)
@@ -118,8 +96,7 @@ class Course:
         self._view.forget()
         if not keeps_chat:
             self._chat.forget_network()
-        self._search: Optional[Search] = None  # until this node is in a network
-        self._attempt: Optional[Attempt] = None
+        self._way_in.forget()
         self._came_from: Place = State.IDLE, None  # to the present attempt
         self._inquiry.forget()
         self._story.forget()
@@ -139,7 +116,8 @@ class Course:
         if purpose is Purpose.POLL:
             self._on_poll_answer(address, answer, now)
         elif purpose is Purpose.FOLLOW:
-            self._on_follow_answer(address, answer, now)
+            if isinstance(self._phase, Following) and self._view.is_trusted(answer):
+                self._phase.on_answer(address, answer, now)
         elif isinstance(purpose, Ask):
             self._on_search_answer(address, answer, purpose, now)
 
@@ -175,62 +153,50 @@ class Course:
         """
         self._forget_network()
         self._prober.hearsay.begin_anew()
-        self._search = Search(
+        search = Search(
             self._prober, self._rng, self._view.node_id, self._network.address, self._machine.own_addresses(),
             target, self._speaker.search_port, now, last, Resuming(ruled), others,
         )  # fmt: skip
-        self._set_state(State.SEARCHING, self._search)
-        self._act_on(self._search.on_timer(now), now)
+        self._way_in.begin_search(search)
+        self._set_state(State.SEARCHING, search)
+        self._act_on(search.on_timer(now), now)
 
     def _on_search_answer(self, address: Address, answer: Answer, purpose: Ask, now: float) -> None:
         if isinstance(self._phase, Search):
             self._phase.on_answer(address, answer, purpose, now)
             self._act_on(self._phase.on_timer(now), now)
-        elif self._search is not None and self._attempt is not None and self.state is State.JOINING:
-            # Who was quicker may take nobody in; if it has put this node off, the slower one is asked at once.
-            had_others = self._search.has_others(self._attempt.address)
-            self._search.on_answer(address, answer, purpose, now)
-            if self._attempt.link is None and not had_others and self._search.has_others(self._attempt.address):
-                self._on_put_off(PutOff(), now)
+        elif self.state is State.JOINING and self._way_in.on_late_answer(address, answer, purpose, now):
+            self._on_put_off(PutOff(), now)
 
     def _on_waits(self, waits: Waits, now: float) -> None:
-        self._audience.on_notice(WAITING)
+        self._story.on_waits()
 
     def _on_found(self, found: Found, now: float) -> None:
-        search = self._phase
-        if isinstance(search, Search) and search.target is not None:
-            nobody, other = f"nobody answers at {shown(search.target)}", shown(found.address)
-            if search.has_moved(found.address):
-                self._audience.on_notice(f"{nobody}; the network that was there is at {other} now")
-            elif search.is_elsewhere(found.address):
-                self._audience.on_notice(f"{nobody}; the network of last time is at {other}")
+        if isinstance(self._phase, Search):
+            self._story.on_found(self._phase, found.address)
         self._join(found.address, (self.state, self._phase), now)
 
     def _on_nobody(self, nobody: Nobody, now: float) -> None:
         """Nobody answered: this node founds a network, if it stands where people look for one."""
-        search = self._search
+        search = self._way_in.search
         assert search is not None
         if search.has_waited and self._network.address[1] != self._speaker.search_port:
-            self._end_search("refused", search.target, why_in_vain(search), now)  # a member has the port
+            self._end_search()
+            self._story.on_waited_in_vain(search, search.target, now)  # a member has the port
         elif self._speaker.may_rule and (search.target is None or self._machine.can_serve_at(search.target[0])):
             self._found_or_resume(search.resuming, now)
         else:
-            hint = search.hint
-            text = "" if hint is None else f"{hint.name}'s network is at {shown(hint.address)}"
-            self._end_search("nobody", search.target if hint is None else hint.address, text, now)
+            self._end_search()
+            self._story.on_nobody(search, now)
 
-    def _end_search(self, kind: str, address: Optional[Address], text: str, now: float) -> None:
+    def _end_search(self) -> None:
         self._forget_network()
         self._set_state(State.IDLE, None)
-        self._audience.on_outcome(kind, address, text, now)
 
     def leave(self, now: float) -> None:
         """Say good-bye and forget the network; a Supernode of this node has handed over before."""
-        link = self._view.supernode_link
-        if link is not None and link != LOCAL_LINK:
-            self._network.send(link, *encode_parts(messages.Leave()))
-            self._network.disconnect(link, "leaving")
-        self._drop_attempt("leaving")
+        self.bond.say_goodbye()
+        self._way_in.drop("leaving")
         self._forget_network()
         self._set_state(State.LEFT, None)
 
@@ -238,85 +204,43 @@ class Course:
 
     def _join(self, address: Address, origin: Place, now: float, hops: int = 0) -> None:
         """Try to join there; should it fail, this node goes back to the origin."""
-        self._drop_attempt("trying elsewhere")
-        self._drop_link("joining anew")
+        self._way_in.drop("trying elsewhere")
+        self.bond.cut("joining anew")
         is_search = origin[0] is State.SEARCHING
-        self._attempt = Attempt(self._means, address, now, self._since(), hops, is_search)
-        self._try(self._attempt, State.JOINING, origin, now)
+        since = self._way_in.since(self.bond.heard_at)
+        self._try(Attempt(self._means, address, now, since, hops, is_search), State.JOINING, origin, now)
 
     def go_over(self, address: Address, now: float) -> None:
         """This node rules, and nobody ever joined it: try the network there, and rule on until that has taken it in."""
-        if self._attempt is None and self._view.is_ruler and self.state is State.JOINED:
-            self._attempt = Attempt(self._means, address, now, now, is_to_another=True)
-            self._try(self._attempt, State.JOINED, (State.JOINED, None), now)
+        if self._way_in.attempt is None and self._view.is_ruler and self.state is State.JOINED:
+            attempt = Attempt(self._means, address, now, now, is_to_another=True)
+            self._try(attempt, State.JOINED, (State.JOINED, None), now)
 
     def _try(self, attempt: Attempt, state: State, origin: Place, now: float) -> None:
         self._came_from = origin
+        self._way_in.begin(attempt)
         self._set_state(state, attempt)
         self._act_on(attempt.dial(now), now)
 
-    def _since(self) -> float:
-        """Since when has this node had no supernode?"""
-        return self._search.since if self._search is not None else self.bond.heard_at
-
-    def is_attempt(self, link: int) -> bool:
-        return self._attempt is not None and link == self._attempt.link
-
-    def _drop_attempt(self, reason: str) -> None:
-        attempt, self._attempt = self._attempt, None
-        if attempt is not None:
-            attempt.give_up(reason)
-
-    def _drop_link(self, reason: str) -> None:
-        link = self._view.lose_link()
-        if link is not None and link != LOCAL_LINK:
-            self._network.disconnect(link, reason)
-
-    def on_attempt_up(self, now: float) -> None:
-        """The link of the present attempt is there: it begins with our Join."""
-        attempt = self._attempt
-        assert attempt is not None
-        self._prober.hearsay.on_answer(attempt.address, now)  # on this machine the link may show another one
-        self.send_join(attempt)
-
-    def send_join(self, attempt: Attempt) -> None:
-        """Ask the supernode at the other end of its link to take this node in."""
-        come_from, seen = (self._view.network_id, self._view.term), self._chat.sequence
-        if attempt.is_to_another:
-            come_from, seen = (NO_NETWORK, 0), 0
-        name, mesh = self._speaker.name, self._speaker.mesh
-        join = messages.Join(*come_from, self._view.node_id, self._opening, name, mesh, seen)
-        assert attempt.link is not None
-        self._network.send(attempt.link, *encode_parts(join))
-        self._network.send(attempt.link, *encode_parts(self._claim(attempt)))
-
-    def _claim(self, attempt: Attempt) -> messages.Claim:
-        """Behind the Join, and so heard before a label is given; a search may have been told which network it is."""
-        view = self._view
-        if view.network_id != NO_NETWORK and not attempt.is_to_another:
-            return self._claimant.claim(view.network_id, view.suffix())
-        network_id = NO_NETWORK if self._search is None else self._search.network_at(attempt.address)
-        return self._claimant.claim(network_id, None)
-
     def on_attempt_lost(self, reason: str, now: float) -> None:
         """The link of the present attempt is lost: it has failed."""
-        if self._attempt is not None:
-            self._on_failed(self._attempt.on_link_lost(reason), now)
+        if self._way_in.attempt is not None:
+            self._on_failed(self._way_in.attempt.on_link_lost(reason), now)
 
     def on_attempt_message(self, message: Any, now: float) -> None:
         """What comes by the link of the present attempt: a welcome and the roster, a refusal, or another place."""
         if type(message) is messages.Moved:
             if self._view.is_ruler:  # our own supernode has met a better one before this node had even joined it
                 self.on_moved(message, now)
-        elif self._attempt is not None:
-            self._act_on(self._attempt.on_message(message, now), now)
+        elif self._way_in.attempt is not None:
+            self._act_on(self._way_in.attempt.on_message(message, now), now)
 
     def _on_elsewhere(self, elsewhere: Elsewhere, now: float) -> None:
         self._join(elsewhere.address, self._came_from, now, elsewhere.hops)
 
     def _on_put_off(self, put_off: PutOff, now: float) -> None:
         """Who answered a search first, and is busy then, is not the only one that answered."""
-        search, attempt = self._search, self._attempt
+        search, attempt = self._way_in.search, self._way_in.attempt
         if attempt is None or search is None or search.target is not None or self._came_from[0] is not State.SEARCHING:
             return
         place = search.instead_of(attempt.address)
@@ -338,8 +262,8 @@ class Course:
         view.enter(
             entered.welcome, entered.link, entered.address, entered.entries, entered.version, entered.names, now
         )
-        self._claimant.enter(view.network_id)
-        self._attempt = self._search = None
+        self._applicant.enter()
+        self._way_in.forget()
         self._turn.drop()
         # One that died may have confirmed lines that it told to nobody; one that merges has told them all.
         is_other = old_id not in (None, view.supernode_id) and not story.is_merging
@@ -348,27 +272,24 @@ class Course:
         self._inquiry.on_entered(story.is_unplanned(old_id), now)
         self.bond.begin(now)
         story.on_entered(old_id, before, now)
-        if not is_first and view.lost_places and not view.is_ruler:  # it may heal what this node saw break
-            latest = view.lost_places.latest(messages.LOST_TOLD_MAX)
-            self._speaker.send_to_supernode(messages.Lost(tuple(latest)))
-        self._speaker.send_to_supernode(self._claimant.claim(view.network_id, view.suffix()))
+        self._applicant.speak_first(is_first)
         self._owner.on_joined(now)
         self._chat.speak(now)
 
     def _leave_own(self, now: float) -> None:
         """The other network has taken this node in: its own one, in which it was alone, is no more."""
-        self._audience.on_notice("a network was here before; nobody had joined this node, so it goes there")
+        self._story.on_goes_over()
         self._owner.drop_supernode(now)
         self._forget_network(keeps_chat=True)
         self._chat.go_over()
 
     def _on_failed(self, failed: Failed, now: float) -> None:
         """Back to where this attempt came from."""
-        attempt = self._attempt
+        attempt = self._way_in.attempt
         assert attempt is not None
         if failed.is_false:
             self._view.drop()
-        self._drop_attempt(failed.reason)
+        self._way_in.drop(failed.reason)
         if attempt.link == LOCAL_LINK:
             self._view.lose_link()
             self._owner.drop_supernode(now)
@@ -385,66 +306,54 @@ class Course:
 
     def _search_on(self, mute: Address, failed: Failed, now: float) -> None:
         """Who answered a search first, and then takes nobody in, is not the only one that answered."""
-        search = self._search
+        search = self._way_in.search
         assert search is not None
         place = search.after(mute) if search.target is None else None
         if place is not None:
             self._join(place, self._came_from, now)
         else:
-            self._end_search("refused", mute, why_in_vain(search) if search.has_waited else failed.reason, now)
+            self._end_search()
+            self._story.on_refused(search, mute, failed.reason, now)
 
     # ---- ruling
 
     def _found_or_resume(self, resuming: Resuming, now: float) -> None:
-        ruled = resuming.ruled
-        if ruled == NO_RULED or ruled.term > TERM_JOINED_MAX:
+        if self._founder.resume(resuming.ruled):
+            self._promote(resuming.next_term, now, resuming.ruled)
+        else:
             self._found_network(now)
-            return
-        self._view.found(ruled.network_id, ruled.secret, self._own_entry())
-        self._promote(resuming.next_term, now, ruled)
-
-    def _own_entry(self) -> MemberEntry:
-        return MemberEntry(self._view.node_id, self._speaker.name, NOWHERE, 0, self._speaker.mesh, True)
 
     def _found_network(self, now: float) -> None:
-        network_id, secret = random_bytes(self._rng, 16), random_bytes(self._rng, 16)
-        self._view.found(network_id, secret, self._own_entry())
+        self._founder.found()
         self._promote(1, now)
 
     def _promote(self, term: int, now: float, resumed: Ruled = NO_RULED) -> None:
         """Become the supernode: the owner makes one, and this node joins it as any other would."""
-        mesh, port = self._speaker.mesh, self._speaker.search_port
-        # Made while the supernode before is still the one that places are seen from.
-        seat = self._view.seat(term, self._opening, mesh, self._chat.recent(), port, now)
-        lans = tuple(lans_of(self._network.address[0], self._machine.own_addresses()))
-        seat = seat._replace(shut=resumed.shut, is_resumed=resumed != NO_RULED, lans=lans)
-        if self._view.is_shut and seat.awaited is not None:
-            gone = self._view.roster.label_of(self._view.supernode_id or b"")
-            self._audience.on_notice(f"{gone} is gone and nobody here can be reached by all; waiting for {gone}")
-        self._drop_attempt("taking over")
+        seat = self._founder.seat(term, resumed, now)
+        self._story.on_takes_over(seat)
+        self._way_in.drop("taking over")
         self._view.rule(term)
         self._came_from = self.state, self._phase
-        attempt = Attempt(self._means, self._network.address, now, self._since(), link=LOCAL_LINK)
-        self._attempt = attempt
+        since = self._way_in.since(self.bond.heard_at)
+        attempt = Attempt(self._means, self._network.address, now, since, link=LOCAL_LINK)
+        self._way_in.begin(attempt)
         self._set_state(State.JOINING, attempt)
         self._owner.become_supernode(seat, now)
-        self.send_join(attempt)
+        self._way_in.send_join(attempt)
 
     # ---- handover and step-down
 
     def on_handover(self, message: messages.Handover, now: float) -> None:
-        """Only from the present supernode (this is its link), who alone can open the commitment."""
+        """The present supernode (this is its link) says who rules next."""
         view = self._view
-        is_genuine = hashlib.sha256(message.opening).digest() == view.commitment
-        # The very next term: a handover that skipped some would burn the numbers that an election needs.
-        if not is_genuine or message.term != view.term + 1 or message.successor not in view.roster or view.is_ruler:
+        if not view.obeys(message):
             view.drop()
             return
         self._story.on_goodbye(is_merging=False)
         view.hear_term(message.term)
         if message.successor == view.node_id:
             if self._speaker.may_rule:
-                self._drop_link("following the handover")
+                self.bond.cut("following the handover")
                 self._promote(message.term, now)
             else:
                 self._elect(now)  # a guest rules nobody: it follows whom the others find
@@ -472,17 +381,13 @@ class Course:
         self._follow_to(place, message.node_id, message.term, now)
 
     def _follow_to(self, address: Address, node_id: bytes, term: int, now: float) -> None:
-        self._drop_attempt("following")
-        self._drop_link("following to the next supernode")
+        self._way_in.drop("following")
+        self.bond.cut("following to the next supernode")
         port = self._speaker.search_port
         following = Following(self._means, self._turn, address, node_id, term, port, now)
         self._set_state(State.FOLLOWING, following)
         self._story.on_lost(now)
         self._act_on(following.on_timer(now), now)
-
-    def _on_follow_answer(self, address: Address, answer: Answer, now: float) -> None:
-        if isinstance(self._phase, Following) and self._view.is_trusted(answer):
-            self._phase.on_answer(address, answer, now)
 
     def _on_missed(self, missed: Missed, now: float) -> None:
         self._view.miss_supernode(missed.address)  # whoever of us rules there, with those who did reach it
@@ -514,8 +419,8 @@ class Course:
     def _elect(self, now: float) -> None:
         """There is no supernode: find the one who takes over, or take over."""
         self._story.on_election()
-        self._drop_attempt("the supernode is gone")
-        self._drop_link("no sign of it")
+        self._way_in.drop("the supernode is gone")
+        self.bond.cut("no sign of it")
         succession = Succession(self._means, self._inquiry, self._turn, now, self._speaker.may_rule)
         self._set_state(State.ELECTING, succession)
         self._story.on_lost(now)
@@ -533,19 +438,15 @@ class Course:
         view = self._view
         if view.network_id == NO_NETWORK or view.is_ruler or not view.is_trusted(answer):
             return
-        view.hear_term(answer.term)
-        is_ruling = answer.role == ROLE_SUPERNODE and answer.term >= view.term
-        if is_ruling and answer.node_id == view.supernode_id:
-            self._on_supernode_lives(now)
-            return
-        self._inquiry.on_answer(address, answer, isinstance(self._phase, (Suspicion, Succession)), now)
-        if isinstance(self._phase, Succession):
+        is_in_doubt = isinstance(self._phase, (Suspicion, Succession))
+        if self._inquiry.is_alive(address, answer, is_in_doubt, now):
+            if is_in_doubt:
+                self._on_supernode_lives(now)
+        elif isinstance(self._phase, Succession):
             self._phase.on_answer(answer, now)
 
     def _on_supernode_lives(self, now: float) -> None:
         """It answered a probe: go on, or open a new link if ours is lost or stuck."""
-        if not isinstance(self._phase, (Suspicion, Succession)):
-            return
         self.bond.on_heard(now)
         self._inquiry.election.on_sign()
         address = self._view.supernode_address

@@ -21,7 +21,7 @@ from protocol.membership.following import Turn
 from protocol.membership.queries import Purpose
 from protocol.membership.searching import Found
 from protocol.membership.view import Means
-from protocol.messages import NO_NODE, ROLE_MEMBER, TERM_MAX, Answer, MemberEntry
+from protocol.messages import NO_NODE, ROLE_MEMBER, ROLE_SUPERNODE, TERM_MAX, Answer, MemberEntry
 
 GONE_AFTER = 6.0  # seconds of silence, three own probes among them
 GONE_AFTER_CHANGE = 12.0  # the same, soon after a change: a flapping link must not change the ruler each time
@@ -87,7 +87,17 @@ class Inquiry:
 
     # ---- hearing
 
-    def on_answer(self, address: Address, answer: Answer, is_in_doubt: bool, now: float) -> None:
+    def is_alive(self, address: Address, answer: Answer, is_in_doubt: bool, now: float) -> bool:
+        """Somebody of this network answered: was that the supernode itself, and does it still rule?"""
+        view = self._means.view
+        view.hear_term(answer.term)
+        is_ruling = answer.role == ROLE_SUPERNODE and answer.term >= view.term
+        if is_ruling and answer.node_id == view.supernode_id:
+            return True
+        self._on_answer(address, answer, is_in_doubt, now)
+        return False
+
+    def _on_answer(self, address: Address, answer: Answer, is_in_doubt: bool, now: float) -> None:
         """Another member than the supernode; whom it knows is asked, if there may be another one by now."""
         view = self._means.view
         is_door = speaks_at_door(answer)

@@ -20,24 +20,28 @@ from protocol.credit import Credit
 from protocol.fields import Address
 from protocol.hearsay import Hearsay
 from protocol.membership.answering import Answering
+from protocol.membership.applying import Applicant
 from protocol.membership.claims import NO_PAST, Claimant, Past
 from protocol.membership.contracts import Audience, Machine, Owner, Seat
 from protocol.membership.course import Course, State
 from protocol.membership.crossing import Crossed, Crossing
 from protocol.membership.door import Standing
+from protocol.membership.founding import Founder
 from protocol.membership.knocking import Knocking
 from protocol.membership.labels import name_fault
+from protocol.membership.learning import Learner
 from protocol.membership.local_link import LOCAL_LINK, LocalSide
 from protocol.membership.overhearing import Overhearing
 from protocol.membership.proofs import node_id_of, random_bytes, share_digest
 from protocol.membership.queries import Prober, Purpose
 from protocol.membership.reachable import Reachable
 from protocol.membership.resuming import NO_RULED, Ruled
-from protocol.membership.roster import PageError, Roster
+from protocol.membership.roster import Roster
 from protocol.membership.searching import NO_LAST_NETWORK, LastNetwork, Looks
 from protocol.membership.story import Story
 from protocol.membership.view import Means, View
 from protocol.membership.voice import Voice
+from protocol.membership.way_in import WayIn
 from protocol.messages import (
     NO_NETWORK,
     NO_NODE,
@@ -59,16 +63,9 @@ class Membership:
     """This node as a member: what it knows, does, says and answers."""
 
     def __init__(
-        self,
-        network: Network,
-        rng: random.Random,
-        owner: Owner,
-        audience: Audience,
-        machine: Machine,
-        name: str,
-        mesh: bool = True,
-        may_rule: bool = True,
-    ) -> None:
+        self, network: Network, rng: random.Random, owner: Owner, audience: Audience, machine: Machine, name: str,
+        mesh: bool = True, may_rule: bool = True,
+    ) -> None:  # fmt: skip
         fault = name_fault(name)
         if fault is not None:
             raise ValueError(fault)
@@ -98,8 +95,13 @@ class Membership:
         self._chat = Voice(audience, self._view, self)
         self._story = Story(owner, audience, self._view)
         self._claimant = Claimant(self.node_id)
-        self._course = Course(means, owner, audience, machine, self, opening, self._chat, self._story, self._claimant)
-        self._crossing = Crossing(means, self._course.send_join)
+        applicant = Applicant(means, self, opening, self._chat, self._claimant)
+        self._way_in = WayIn(means, applicant)
+        founder = Founder(means, machine, self, opening, self._chat)
+        self._course = Course(means, owner, machine, self, applicant, self._way_in, founder, self._chat, self._story)
+        self._crossing = Crossing(means, self._way_in.send_join)
+        self._learner = Learner(self._view, self._story, self)
+        self._handlers = self._supernode_says()
 
     # ---- questions
 
@@ -211,7 +213,7 @@ class Membership:
         return self._claimant.past
 
     def owns(self, link: int) -> bool:
-        return link == self.supernode_link or self._course.is_attempt(link) or self._crossing.owns(link)
+        return link == self.supernode_link or self._way_in.owns(link) or self._crossing.owns(link)
 
     # ---- verbs
 
@@ -316,8 +318,8 @@ class Membership:
     def on_link_up(self, link: int, address: Address, incoming: bool, now: float) -> None:
         if self._crossing.owns(link):
             self._crossing.on_link_up(now)
-        elif self._course.is_attempt(link):
-            self._course.on_attempt_up(now)
+        elif self._way_in.owns(link):
+            self._way_in.on_link_up(now)
 
     def on_link_moved(self, link: int, address: Address) -> None:
         """The supernode has another address; that of one which this node is about to join is of no interest."""
@@ -328,7 +330,7 @@ class Membership:
         self._course.watch_sleep(now)
         if self._crossing.owns(link):
             self._crossing.on_link_lost(reason, now)
-        elif self._course.is_attempt(link):
+        elif self._way_in.owns(link):
             self._course.on_attempt_lost(reason, now)
         elif link == self.supernode_link and link != LOCAL_LINK:
             self._course.on_link_lost(now)
@@ -341,12 +343,12 @@ class Membership:
         if self._crossing.owns(link):
             self._crossing.on_message(message, now)
             return True
-        if self._course.is_attempt(link):
+        if self._way_in.owns(link):
             self._course.on_attempt_message(message, now)
             return True
-        handler = _HANDLERS.get(type(message))
+        handler = self._handlers.get(type(message))
         if handler is not None:
-            handler(self, message, now)
+            handler(message, now)
         # While it is no member, nothing that comes is for its Peer.
         return handler is not None or type(message) in _NOT_FOR_PEER or not self.is_joined
 
@@ -417,15 +419,25 @@ class Membership:
 
     # ---- what the supernode tells
 
-    def _on_lost(self, lost: messages.Lost, now: float) -> None:
-        self._view.hear_of_lost(lost.places)
-
-    def _on_heirs(self, heirs: messages.Heirs, now: float) -> None:
-        for heirloom in heirs.heirlooms:
-            self._view.heirlooms.add(heirloom)
-
-    def _on_names(self, message: Any, now: float) -> None:
-        self._view.hear_names(message, now)
+    def _supernode_says(self) -> Dict[Any, Callable[[Any, float], None]]:
+        """To whom each of its messages goes."""
+        course, learner = self._course, self._learner
+        return {
+            messages.RosterPage: learner.on_roster_page,
+            messages.RosterUpdate: learner.on_roster_update,
+            messages.Ping: self._on_ping,
+            messages.Pong: self._on_pong,
+            messages.Handover: course.on_handover,
+            messages.Moved: course.on_moved,
+            messages.Chat: self._chat.on_chat,
+            messages.Lost: learner.on_lost,
+            messages.Heirs: learner.on_heirs,
+            messages.Called: learner.on_names,
+            messages.WasCalled: learner.on_names,
+            messages.Introduce: self._on_introduce,
+            messages.TryReach: self._on_try_reach,
+            messages.Reach: self._on_reach,
+        }
 
     def _on_introduce(self, introduce: messages.Introduce, now: float) -> None:
         if self.is_joined:
@@ -447,51 +459,6 @@ class Membership:
     def _on_ping(self, ping: messages.Ping, now: float) -> None:
         self.send_to_supernode(messages.Pong(ping.stamp, self.term))
 
-    def _on_roster_page(self, page: messages.RosterPage, now: float) -> None:
-        """A roster sent anew, because a version was missed."""
-        try:
-            changes = self._view.take_page(page)
-        except PageError:
-            self._view.drop()
-            return
-        if changes is not None:
-            self._story.on_changes(changes, now)
 
-    def _on_roster_update(self, update: messages.RosterUpdate, now: float) -> None:
-        if not self._view.is_news(update):
-            self._view.drop()
-            return
-        changes = self._view.take_update(update)
-        if changes is None:
-            self.send_to_supernode(messages.RosterRequest(self.roster.version))
-        else:
-            self._story.on_changes(changes, now)
-
-    def _on_chat(self, chat: messages.Chat, now: float) -> None:
-        self._chat.on_chat(chat, now)
-
-    def _on_handover(self, message: messages.Handover, now: float) -> None:
-        self._course.on_handover(message, now)
-
-    def _on_moved(self, message: messages.Moved, now: float) -> None:
-        self._course.on_moved(message, now)
-
-
-_HANDLERS: Dict[Any, Callable[[Membership, Any, float], None]] = {
-    messages.RosterPage: Membership._on_roster_page,
-    messages.RosterUpdate: Membership._on_roster_update,
-    messages.Ping: Membership._on_ping,
-    messages.Pong: Membership._on_pong,
-    messages.Handover: Membership._on_handover,
-    messages.Moved: Membership._on_moved,
-    messages.Chat: Membership._on_chat,
-    messages.Lost: Membership._on_lost,
-    messages.Heirs: Membership._on_heirs,
-    messages.Called: Membership._on_names,
-    messages.WasCalled: Membership._on_names,
-    messages.Introduce: Membership._on_introduce,
-    messages.TryReach: Membership._on_try_reach,
-    messages.Reach: Membership._on_reach,
-}
 # Said to newcomers or by them: out of place to a member, and dropped.
 _NOT_FOR_PEER = {messages.Join, messages.Welcome, messages.NotSupernode, messages.Busy, messages.Stale}

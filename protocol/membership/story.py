@@ -7,9 +7,26 @@ from __future__ import annotations
 
 from typing import Dict, List, Optional
 
-from protocol.membership.contracts import Audience, Owner
+from protocol.addresses import shown
+from protocol.fields import Address
+from protocol.membership.contracts import Audience, Owner, Seat
 from protocol.membership.roster import Change
+from protocol.membership.searching import Search
 from protocol.membership.view import View
+
+WAITING = "the network is there, but its supernode gives no sign; waiting for who takes over ..."
+WAITED_IN_VAIN = "The network is there, but its supernode gives no sign and nobody took over yet; try again soon."
+
+
+def why_in_vain(search: Search) -> str:
+    """What a person is told whose node was not taken in, though members have answered."""
+    place = search.beyond_reach()
+    if place is None:
+        return WAITED_IN_VAIN
+    return (
+        f"The network is there, but this machine cannot reach its supernode at {shown(place)}. "
+        "Let the first node be one that all can reach."
+    )
 
 
 class Story:
@@ -27,6 +44,51 @@ class Story:
         self._told_lost = False
         self._silent: Optional[float] = None  # how long the lost supernode was silent; None: it said good-bye
         self._last_label = ""  # of the last supernode
+
+    # ---- the search
+
+    def on_waits(self) -> None:
+        """Members have answered, and nobody rules them."""
+        self._audience.on_notice(WAITING)
+
+    def on_found(self, search: Search, address: Address) -> None:
+        """The network is at that address; where a person sent this node to another one, that is told."""
+        if search.target is None:
+            return
+        nobody, other = f"nobody answers at {shown(search.target)}", shown(address)
+        if search.has_moved(address):
+            self._audience.on_notice(f"{nobody}; the network that was there is at {other} now")
+        elif search.is_elsewhere(address):
+            self._audience.on_notice(f"{nobody}; the network of last time is at {other}")
+
+    def on_nobody(self, search: Search, now: float) -> None:
+        """It is over, and nobody answered; but this node may know where the network is."""
+        hint = search.hint
+        text = "" if hint is None else f"{hint.name}'s network is at {shown(hint.address)}"
+        self._audience.on_outcome("nobody", search.target if hint is None else hint.address, text, now)
+
+    def on_waited_in_vain(self, search: Search, address: Optional[Address], now: float) -> None:
+        """It is over; members have answered, and this node was not taken in."""
+        self._audience.on_outcome("refused", address, why_in_vain(search), now)
+
+    def on_refused(self, search: Search, address: Address, reason: str, now: float) -> None:
+        """It is over, and the supernode there takes nobody in, for that reason."""
+        if search.has_waited:
+            self.on_waited_in_vain(search, address, now)
+        else:
+            self._audience.on_outcome("refused", address, reason, now)
+
+    # ---- this node rules, or does so no more
+
+    def on_takes_over(self, seat: Seat) -> None:
+        """It begins to; one that all can reach may be missed."""
+        if self._view.is_shut and seat.awaited is not None:
+            gone = self._view.roster.label_of(self._view.supernode_id or b"")
+            self._audience.on_notice(f"{gone} is gone and nobody here can be reached by all; waiting for {gone}")
+
+    def on_goes_over(self) -> None:
+        """It was alone, and leaves its own network for another one."""
+        self._audience.on_notice("a network was here before; nobody had joined this node, so it goes there")
 
     # ---- the supernode goes
 

@@ -7,6 +7,7 @@ message names may not be contacted everywhere. Pure.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import random
 from typing import AbstractSet, Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
@@ -140,6 +141,13 @@ class View:
     def drop(self) -> None:
         """A message is not obeyed."""
         self.dropped += 1
+
+    def obeys(self, handover: messages.Handover) -> bool:
+        """Does this hand over our network? Whoever rules it alone can open the commitment."""
+        is_genuine = hashlib.sha256(handover.opening).digest() == self.commitment
+        # The very next term: a handover that skipped some would burn the numbers that an election needs.
+        is_next = handover.term == self.term + 1 and handover.successor in self.roster
+        return is_genuine and is_next and not self.is_ruler
 
     def is_believable(self, term: int) -> bool:
         return term <= self.term + TERM_STEP_MAX
