@@ -8,6 +8,7 @@ import contextlib
 import os
 import re
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -122,12 +123,17 @@ class Window:
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         control, self.control = os.pipe()
         drop = ("COLUMNS", "LINES", "NO_COLOR")
+
+        def begin() -> None:
+            fcntl.ioctl(1, termios.TIOCSCTTY, 0)
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)    # the tests may run under nohup, which all inherit
+
         env = {**{k: v for k, v in os.environ.items() if k not in drop}, "TERM": "xterm", "NODE_EDITOR": editor,
                "FAKE_CONTROL": str(control), "INPUTRC": "/dev/null", "LC_ALL": "C.UTF-8", **env}
         self.process = subprocess.Popen(
             [*before, *PROGRAM, *flags], stdin=stdin or slave, stdout=slave, stderr=slave, env=env,
             pass_fds=(control,), start_new_session=True, cwd=str(HOME),
-            preexec_fn=lambda: fcntl.ioctl(1, termios.TIOCSCTTY, 0))
+            preexec_fn=begin)
         os.close(slave)
         os.close(control)
         self.master = master
