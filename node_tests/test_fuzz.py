@@ -459,7 +459,7 @@ def test_any_packets_at_a_connection_in_each_state(state):
         pair.world.run(pair.world.now + 200)
         assert made.state is State.CLOSED and made not in driver.endpoint.connections
         assert state is State.CLOSED or isinstance(pair.lost.get(side), ConnectionLost)
-        assert driver.endpoint._windows == 0 and driver.endpoint.frames_waiting == 0
+        assert driver.endpoint.intake.windows == 0 and driver.endpoint.intake.unread == 0
         reached.append((len(received), pair.lost[side].reason))
 
     check()

@@ -269,7 +269,7 @@ def test_a_hundred_thousand_small_messages_wait_for_a_busy_reader():
     pair.world.run(pair.world.now + 20)
     assert len(pair.received["b"]) == 100_040
     assert not pair.lost
-    assert pair.b.endpoint.frames_waiting == 0
+    assert pair.b.endpoint.intake.unread == 0
 
 
 def test_a_window_that_small_messages_use_does_not_grow():

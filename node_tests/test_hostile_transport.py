@@ -670,7 +670,7 @@ def test_e06_connection_2049_is_refused_and_the_others_are_served():
         endpoint.on_timeout(now)
         for _ in endpoint.batches(now):
             pass
-    assert not endpoint.connections and not endpoint.admission.per_host and not endpoint._windows
+    assert not endpoint.connections and not endpoint.admission.per_host and not endpoint.intake.windows
 
 
 @pytest.mark.parametrize("loopback", [False, True], ids=["of one machine", "of this machine"])
@@ -698,7 +698,7 @@ def test_e07_half_open_at_each_step_of_the_handshake_is_gone_in_time():
         node.pump()
         assert world.run_until(lambda lost=lost: any(isinstance(one, ConnectionLost) for one in lost), limit + 1), step
         world.run(world.now + 10)
-        assert not node.endpoint.connections and not node.endpoint._deadlines, step
+        assert not node.endpoint.connections and not node.endpoint.turns.deadlines, step
         assert not other.endpoint.connections or step == "INIT_ACK"
 
 
@@ -811,9 +811,9 @@ def test_e09_a_flood_with_our_window_collapsed_makes_no_queue_grow(what):
             "INIT": lambda n: init(nonce=n.to_bytes(16, "big")),
         }[what](index + 1)
         endpoint.receive(memoryview(datagram), len(datagram), Pair.B, now + index * 1e-4)
-    assert len(endpoint._ready) <= 1
+    assert len(endpoint.turns.ready) <= 1
     assert len(endpoint._replies) <= endpoints.REPLIES_MAX
-    assert len(endpoint._deadlines._heap) < 100
+    assert len(endpoint.turns.deadlines._heap) < 100
     assert len(endpoint.events) < 5
     assert made.receiving.held_bytes() <= 2 * MIB
     assert len(made.recovery._records) < 2000
@@ -831,7 +831,7 @@ def test_e09_small_packets_at_the_worst_rhythm_leave_no_alarms_behind():
         datagram = data_packet(pair.there.local_id, remote.number, index, stream[index : index + 1], floor=1)
         arrive(pair.a, datagram, Pair.B)
         pair.world.run(pair.world.now + 0.0055)
-    assert len(pair.a.endpoint._deadlines._heap) <= 200
+    assert len(pair.a.endpoint.turns.deadlines._heap) <= 200
 
 
 def test_e09_connections_that_come_and_go_are_not_remembered_by_their_alarms():
@@ -842,7 +842,7 @@ def test_e09_connections_that_come_and_go_are_not_remembered_by_their_alarms():
         close = wire.encode_close(wire.ClosePacket(made.local_id, 0, 0, "bye"))
         answers_to(endpoint, close, made.address, now)
         endpoint.on_timeout(now)
-        assert len(endpoint._deadlines._heap) <= 2 * len(endpoint.connections) + 200
+        assert len(endpoint.turns.deadlines._heap) <= 2 * len(endpoint.connections) + 200
 
 
 def test_e10_loss_repetition_lateness_damage_and_a_shrinking_path_all_at_once():

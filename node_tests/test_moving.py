@@ -126,7 +126,7 @@ def test_a_connection_that_has_moved_is_forgotten_whole():
     assert pair.moves
     pair.finish()
     for endpoint in (pair.a.endpoint, pair.b.endpoint):
-        assert not endpoint._by_client and not endpoint._by_remote and not endpoint.admission.per_host
+        assert not endpoint.directory.by_client and not endpoint.directory.by_remote and not endpoint.admission.per_host
 
 
 def test_who_lost_its_memory_says_so_to_where_the_other_one_is_now():

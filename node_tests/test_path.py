@@ -241,7 +241,7 @@ def test_frames_before_a_violation_do_not_bend_the_count_of_unread_ones():
     pair.world.run(10)
     assert pair.lost["b"].reason == "announced a message over the limit"
     assert len(pair.received["b"]) == whole  # they had come whole, and in order
-    assert pair.b.endpoint.frames_waiting == 0
+    assert pair.b.endpoint.intake.unread == 0
 
 
 @pytest.mark.parametrize("is_bulk", [True, False])
@@ -270,14 +270,14 @@ def test_one_message_too_many_ends_its_connection_in_whatever_packets_it_comes(i
     pair.world.run_until(lambda: "b" in pair.lost, pair.world.now + 5)
     assert pair.lost["b"].reason == "sent more messages than anybody reads"
     pair.world.run(pair.world.now + 10)
-    assert pair.b.endpoint.frames_waiting == 0
+    assert pair.b.endpoint.intake.unread == 0
 
 
 # ---- a bug of ours in one connection ---------------------------------------------------------------------------------
 
 
 def alarmed(endpoint):
-    return all(each in endpoint._ready or each in endpoint._deadlines for each in endpoint.connections)
+    return all(each in endpoint.turns.ready or each in endpoint.turns.deadlines for each in endpoint.connections)
 
 
 @pytest.mark.parametrize("place", ["next_batch", "next_deadline", "on_timeout", "on_data", "on_ack"])

@@ -46,7 +46,7 @@ def opened(endpoint, address, now, client_id=b"c" * 8, used=True):
     answers = answers_to(endpoint, init(client_id=client_id, cookie=cookie), address, now)
     if kind_of(answers[0]) != PacketType.INIT_ACK:
         return None
-    made = endpoint._by_local[wire.decode_init_ack(memoryview(answers[0])).server_id]
+    made = endpoint.directory.by_local[wire.decode_init_ack(memoryview(answers[0])).server_id]
     if used:
         answers_to(endpoint, wire.encode_ping(made.local_id, 7, 0), address, now)
         assert made.state is State.ESTABLISHED

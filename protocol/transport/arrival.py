@@ -1,7 +1,8 @@
 """What one side of a connection takes in: packets by their numbers, bytes by their offsets, and whole frames out.
 
-It joins `Acknowledging` (which numbers came, when to say so) and `ReceiveStream` (order, credit); the counterpart of
-`Flight`. A packet whose bytes find no room is treated as lost, and not acknowledged: it comes again.
+It joins `Acknowledging` (which numbers came, when to say so), `ReceiveStream` (order, credit) and its share of the
+endpoint's `Intake`; the counterpart of `Flight`. A packet whose bytes find no room is treated as lost, and not
+acknowledged: it comes again.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from typing import Counter, List
 
 from protocol import fields
 from protocol.transport.acknowledging import Acknowledging
-from protocol.transport.frames import Frame
+from protocol.transport.frames import FRAME_HEADER_SIZE, Frame, StreamViolation
+from protocol.transport.intake import Intake
 from protocol.transport.liveness import Liveness
 from protocol.transport.packets import AckPacket, BulkRun, encode_ack
 from protocol.transport.receiving import ReceiveStream
@@ -18,34 +20,44 @@ from protocol.transport.recovery import RttEstimator
 
 
 class Arrival:
-    """The packets that one side gets. Whole frames are appended to the `frames` that its verbs are handed.
-
-    StreamViolation: the remote broke a rule; then `frames` holds what was whole before it.
-    """
+    """The packets that one side gets; whole frames wait for `take`, behind them the rule that the remote broke."""
 
     def __init__(
-        self, receiving: ReceiveStream, liveness: Liveness, rtt: RttEstimator, stats: Counter[str], now: float
+        self,
+        receiving: ReceiveStream,
+        intake: Intake,
+        liveness: Liveness,
+        rtt: RttEstimator,
+        stats: Counter[str],
+        now: float,
     ) -> None:
         self.acknowledging = Acknowledging(receiving.credit, rtt, now)
         self._receiving = receiving
+        self._intake = intake  # of the endpoint, where that stream was opened
+        self._unread = 0  # frames that are counted there
+        self.violation = ""  # the rule of the stream that the remote broke; nothing is taken in after it
+        self.frames: List[Frame] = []  # whole, and not taken from here yet
+        self._is_over = False
         self._liveness = liveness
         self._stats = stats  # of the endpoint: what was dropped, by cause
 
-    def on_run(self, run: BulkRun, payloads: List[memoryview], frames: List[Frame], now: float) -> bool:
+    def on_run(self, run: BulkRun, payloads: List[memoryview], now: float) -> bool:
         """A run of BULK packets, if it is just the next bytes of a frame's body; else False, and nothing happened."""
         head, first, numbers = run.head, run.head.first + run.start, self.acknowledging
         if not (numbers.largest < first and numbers.is_in_reach(first)):
             return False
         offset = head.offset + run.start * head.step
-        if not self._receiving.on_run(offset, run.size, payloads, head.step, frames):
-            return False
+        try:
+            if not self._receiving.on_run(offset, run.size, payloads, head.step, self.frames):
+                return False
+        except StreamViolation as violation:
+            self.violation = str(violation)
+            return True
         self._on_numbers(first, run.packets, head.first - head.floor, now)
         return True
 
-    def on_data(
-        self, number: int, oldest: int, offset: int, payload: memoryview, frames: List[Frame], now: float
-    ) -> bool:
-        """A DATA packet; was it new? `payload` is only valid during the call."""
+    def on_data(self, number: int, oldest: int, offset: int, payload: memoryview, now: float) -> bool:
+        """A DATA packet; was it new? `payload` is only valid during the call. WireError: it has no data."""
         if not self._is_new(number, now):
             return False
         if not len(payload):
@@ -53,7 +65,11 @@ class Arrival:
         if not self._receiving.would_fit(offset, len(payload)):
             self._stats["dropped: too many gaps"] += 1
             return False
-        self._receiving.on_data(offset, payload, frames)
+        try:
+            self._receiving.on_data(offset, payload, self.frames)
+        except StreamViolation as violation:
+            self.violation = str(violation)
+            return True
         self._on_numbers(number, 1, oldest, now)
         return True
 
@@ -80,6 +96,31 @@ class Arrival:
         self._liveness.heard(now)
         self.acknowledging.on_packets(first, count, oldest, now)
 
+    # ---- the reader, and the room that it leaves
+
+    def take(self) -> List[Frame]:
+        """The frames that are whole, to be handed to the reader; from now on they count as unread."""
+        frames, self.frames = self.frames, []
+        self._count_unread()
+        return frames
+
+    def consume(self, body_size: int) -> None:
+        """The reader has taken a frame with a body of so many bytes: there is room for others."""
+        self._receiving.consume(FRAME_HEADER_SIZE + body_size)
+        self._count_unread()
+
+    def _count_unread(self) -> None:
+        """Bring the endpoint's count up to date: it is the sum of what waits in all streams that are not over."""
+        unread = 0 if self._is_over else self._receiving.waiting
+        self._intake.count(unread - self._unread)
+        self._unread = unread
+
+    def end(self) -> None:
+        """The connection is over: its room is for others, though its reader may still have some of it to take."""
+        self._is_over = True
+        self._count_unread()
+        self._intake.close(self._receiving)
+
     def ack(self, remote_id: bytes, now: float) -> bytearray:
         """The ACK that goes out now."""
         credit = self._receiving.credit
@@ -89,5 +130,6 @@ class Arrival:
     def raise_credit(self, now: float) -> None:
         """Let the remote send as far as there is room, and say so when half of a window is news (RFC 9000 §4.2)."""
         receiving = self._receiving
+        self._intake.grow(receiving)
         receiving.raise_credit()
         self.acknowledging.on_credit(receiving.credit, receiving.window, now)

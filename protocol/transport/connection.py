@@ -2,7 +2,7 @@
 
 What it is made of are values that know one thing each, and are tested alone: `Handshake`, `Flight` (what goes out, with
 `SendStream`, `Recovery`, `Pacer` and `PathMtu`), `Arrival` (what comes in, with `ReceiveStream` and `Acknowledging`),
-`Liveness` and `Progress`, `Closing`.
+`Liveness` and `Progress`, `Paths` and `Closing`.
 
 Pure: takes packets and `now`, gives batches of datagrams, events and a next deadline. Only `Endpoint` makes
 connections and calls them; the endpoint's owner calls `send_frame`, `consume`, `shut_down` and `fail`.
@@ -30,7 +30,7 @@ from protocol.transport import packets as wire
 from protocol.transport.arrival import Arrival
 from protocol.transport.closing import Closing
 from protocol.transport.flight import Batch, Flight, lone_batch
-from protocol.transport.frames import FRAME_HEADER_SIZE, FRAME_SIZE_MAX, Frame, StreamViolation
+from protocol.transport.frames import FRAME_SIZE_MAX, Frame
 from protocol.transport.handshake import Handshake
 from protocol.transport.liveness import IDLE_TIMEOUT, NO_PROGRESS_TIMEOUT, Liveness, Progress
 from protocol.transport.mtu import PathMtu
@@ -43,7 +43,6 @@ from protocol.transport.sending import SEND_BACKLOG_MAX, SendStream
 log = mishaps.logger("transport")
 
 ACK_DELAY_BELIEVED = 1.0  # seconds: it may claim any
-FRAMES_WAITING_IN_ALL = 1 << 20  # unread frames of all connections: 256 MiB in the worst case
 
 
 class State(enum.Enum):
@@ -107,18 +106,18 @@ class Connection:
         self.is_client = is_client
         self.state = State.CONNECTING if is_client else State.HANDSHAKE
         self.sending = SendStream(endpoint.backlogs.memory)
-        self.receiving = ReceiveStream(endpoint.frames_waiting_max, endpoint.bodies)
+        self.receiving: ReceiveStream = endpoint.intake.open()
         self.recovery = self.recovery_class(first_number, endpoint.new_controller(DATAGRAM_SIZE_BASE))
         self.first_number = first_number
         self.mtu = PathMtu(is_loopback(address[0]))
         self.flight = Flight(address, self.sending, self.recovery, self.mtu, endpoint.rng, endpoint.header_views)
         self.liveness = Liveness(is_client, now)
-        self.arrival = Arrival(self.receiving, self.liveness, self.recovery.rtt, endpoint.stats, now)
+        rtt, intake = self.recovery.rtt, endpoint.intake
+        self.arrival = Arrival(self.receiving, intake, self.liveness, rtt, endpoint.stats, now)
         self.acknowledging = self.arrival.acknowledging
         self.progress = Progress(self.sending, now)
-        self.closing = Closing(self.sending, self.receiving, self.recovery.rtt)
+        self.closing = Closing(self.sending, self.receiving, rtt)
         self.handshake = Handshake(local_id if is_client else b"", now)
-        self._waiting_counted = 0  # of receiving.waiting, in the endpoint's count
         self.used_at = now  # when messages went or came last; keep-alives are no use
         self._lost_told = False
         self.paths = Paths(endpoint.rng)
@@ -183,8 +182,8 @@ class Connection:
         self.consume_bytes(len(frame.body))
 
     def consume_bytes(self, body_size: int) -> None:
-        self.receiving.consume(FRAME_HEADER_SIZE + body_size)
-        self._count_waiting()
+        """The same for who knows only how large the frame's body was."""
+        self.arrival.consume(body_size)
         self.endpoint.touch(self)
 
     def shut_down(self, reason: str) -> None:
@@ -228,7 +227,7 @@ class Connection:
             self.endpoint.events.append(Established(self))
             log.info("connected %s %s", "to" if self.is_client else "by", shown(self.address))
         elif state is State.CLOSED:
-            self._count_waiting()
+            self.arrival.end()
             self.endpoint.forget(self)
 
     def _tell_lost(self, reason: str, is_clean: bool) -> None:
@@ -301,52 +300,31 @@ class Connection:
 
     def on_run(self, run: wire.BulkRun, payloads: List[memoryview], now: float) -> None:
         """A run of BULK packets: at once when it is just the next bytes of a frame's body, else one by one."""
-        frames: List[Frame] = []
-        try:
-            is_taken = self.state is State.ESTABLISHED and self.arrival.on_run(run, payloads, frames, now)
-        except StreamViolation as violation:
-            self._on_violation(violation, frames, now)
-            return
-        if is_taken:
-            self._hand_out(frames, now)
+        if self.state is State.ESTABLISHED and self.arrival.on_run(run, payloads, now):
+            self._hand_out(now)
         else:
             for packet in run.one_by_one(payloads):
                 self.on_data(*packet, now)
 
     def on_data(self, number: int, oldest: int, offset: int, payload: memoryview, now: float) -> None:
-        """A DATA packet; `payload` is only valid during the call."""
+        """A DATA packet; `payload` is only valid during the call. WireError: it has no data."""
         if self.state in (State.CLOSING, State.DRAINING):
             self._answer_late(now)
-            return
-        frames: List[Frame] = []
-        try:
-            is_new = self.arrival.on_data(number, oldest, offset, payload, frames, now)
-        except StreamViolation as violation:
-            self._on_violation(violation, frames, now)
-            return
-        if is_new:
-            self._on_alive(now)
-            self._hand_out(frames, now)
+        elif self.arrival.on_data(number, oldest, offset, payload, now):
+            if self.state is State.HANDSHAKE and not self.arrival.violation:
+                self._establish(now)
+            self._hand_out(now)
 
-    def _on_violation(self, violation: StreamViolation, frames: List[Frame], now: float) -> None:
-        self._hand_out(frames, now)  # what was whole before it; each is counted as waiting
-        self.fail(CloseCode.PROTOCOL, str(violation), now)
-
-    def _hand_out(self, frames: List[Frame], now: float) -> None:
+    def _hand_out(self, now: float) -> None:
+        """Tell of the frames that are whole; of a violation, too, but first of what was whole before it."""
         self.used_at = now
-        if not frames:
-            return
-        self._count_waiting()
-        for frame in frames:
-            self.endpoint.events.append(FrameReceived(self, frame.kind, frame.body))
-        if self.endpoint.frames_waiting > FRAMES_WAITING_IN_ALL:
-            self.fail(CloseCode.LIMIT, "sent more messages than anybody reads", now)
-
-    def _count_waiting(self) -> None:
-        """Bring the endpoint's count of unread frames up to date: it is the sum of all that `receiving` counts."""
-        waiting = 0 if self.state is State.CLOSED else self.receiving.waiting
-        self.endpoint.count_waiting(waiting - self._waiting_counted)
-        self._waiting_counted = waiting
+        if self.arrival.frames:
+            for frame in self.arrival.take():
+                self.endpoint.events.append(FrameReceived(self, frame.kind, frame.body))
+            if self.endpoint.intake.is_full():
+                self.fail(CloseCode.LIMIT, "sent more messages than anybody reads", now)
+        if self.arrival.violation:
+            self.fail(CloseCode.PROTOCOL, self.arrival.violation, now)
 
     def on_ping(self, number: int, oldest: int, now: float) -> None:
         if self.state in (State.CLOSING, State.DRAINING):
@@ -497,7 +475,6 @@ class Connection:
         challenge = self.paths.next_challenge(self.address, now)
         if challenge is not None:
             return lone_batch(*challenge)
-        self.endpoint.grow_window(self.receiving)
         self.arrival.raise_credit(now)
         # Acknowledgements first: they are small, and somebody waits; before a CLOSE for all that came until then.
         is_leaving = self.closing.reason is not None and not self.sending.backlog

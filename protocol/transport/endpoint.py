@@ -7,6 +7,10 @@ Pure, like `connection.py`. Its owner (the network thread in `sockets/`, the sim
     for batch in endpoint.batches(now): ...                 after any of these and after any verb
     endpoint.events                                         a deque to be emptied
 
+It keeps the connections in a `Directory` (which of them a packet is for), in `Turns` (which of them is asked next),
+and within bounds for all together: `Admission`, `Intake` and `Backlogs`. What is left is what a packet of each type,
+and each of these verbs, does.
+
 Nothing is remembered of an address, and no more bytes go to it than came, before it has proved by a cookie that
 it can receive there (RFC 9000 §8; `admission.py`).
 """
@@ -17,11 +21,10 @@ import collections
 import hmac
 import math
 import random
-from typing import Callable, Counter, Deque, Dict, Iterator, List, NamedTuple, Optional, Tuple, Type, Union
+from typing import Callable, Counter, Deque, Iterator, List, NamedTuple, Optional, Type, Union
 
 from protocol import mishaps
 from protocol.addresses import shown
-from protocol.buffers import BufferPool
 from protocol.fields import Address, Buffer, WireError
 from protocol.rates import RateLimit
 from protocol.transport import packets as wire
@@ -38,23 +41,20 @@ from protocol.transport.connection import (
     State,
 )
 from protocol.transport.cubic import CubicQ
-from protocol.transport.deadlines import Deadlines
+from protocol.transport.directory import Directory
 from protocol.transport.flight import Batch, lone_batch
-from protocol.transport.frames import FRAMES_WAITING_MAX
+from protocol.transport.intake import Intake
 from protocol.transport.moves import Moves
 from protocol.transport.packets import CloseCode, PacketType
 from protocol.transport.paths import path_proof
-from protocol.transport.receiving import RECEIVE_WINDOW_INITIAL, RECEIVE_WINDOW_MAX, ReceiveStream
+from protocol.transport.turns import Turns
 
 log = mishaps.logger("transport")
 
 CONNECTIONS_MAX = 2048
-RECEIVE_WINDOWS_MAX = 256 << 20  # bytes of credit given to all remotes together
-BODIES_KEPT_MAX = 24 << 20  # bytes of message bodies that are used again
 RESETS_PER_SECOND = 100
 LONES_PER_SECOND = 5000  # messages outside connections that are handed on; a lab of 1,000 nodes probes with fewer
 REPLIES_MAX = 4096  # answers to strangers that wait for the socket
-TROUBLE_PAUSE = 0.1  # seconds that a connection rests after an exception in its code
 FIRST_NUMBER_BITS = 32  # a random first packet number; numbers have 64 bits and never wrap
 
 
@@ -86,38 +86,30 @@ class Endpoint:
         self.new_controller = new_controller  # of each connection, with its datagram size in bytes
         self.events: Deque[Event] = collections.deque()
         self.stats: Counter[str] = collections.Counter()
-        self.bodies = BufferPool(BODIES_KEPT_MAX)
         self._headers = memoryview(bytearray(wire.DATA_HEADER_SIZE * wire.BATCH_PACKETS_MAX))
         self._header_views = [
             self._headers[start : start + wire.DATA_HEADER_SIZE]
             for start in range(0, len(self._headers), wire.DATA_HEADER_SIZE)
         ]
-        self.frames_waiting_max = FRAMES_WAITING_MAX  # of a connection made from now on
-        self.frames_waiting = 0  # unread frames of all connections
         self.accepts = True  # takes connections from others
         self._secret = rng.getrandbits(256).to_bytes(32, "big")
         self.admission = Admission(self._secret, connections_max)
         self._moves = Moves(self.admission)
-        self._by_local: Dict[bytes, Connection] = {}
-        self.backlogs = Backlogs(self._by_local.values(), self.stats)
-        # A repeated INIT finds by its client's id what the first one made; a RESET names the remote's id alone, for who
-        # sends it has forgotten ours.
-        self._by_client: Dict[Tuple[Address, bytes], Connection] = {}
-        self._by_remote: Dict[Tuple[Address, bytes], Connection] = {}
-        self._windows = 0  # bytes of receive window in use by all
+        self.directory = Directory()
+        self.turns = Turns()
+        self.intake = Intake()
+        self.backlogs = Backlogs(self.directory.by_local.values(), self.stats)
         self._replies: Deque[Batch] = collections.deque()
-        self._ready: Dict[Connection, None] = {}  # in turn: those that may have something to send
-        self._deadlines: Deadlines[Connection] = Deadlines()
         self._resets = RateLimit(RESETS_PER_SECOND)
         self._lones = RateLimit(LONES_PER_SECOND)
 
     @property
     def connections(self) -> List[Connection]:
-        return list(self._by_local.values())
+        return list(self.directory.by_local.values())
 
     def has_connections(self) -> bool:
         """Is there any?"""
-        return bool(self._by_local)
+        return bool(self.directory.by_local)
 
     # ---- what the owner does
 
@@ -165,39 +157,19 @@ class Endpoint:
 
     def next_deadline(self) -> float:
         """When on_timeout wants to be called; it may come early, for nothing."""
-        if self._ready or self._replies:
-            return -math.inf
-        return self._deadlines.next()
+        return -math.inf if self._replies else self.turns.next_deadline()
 
     def on_timeout(self, now: float) -> None:
+        """Do what time asks of the connections whose deadline is over; packets come out of `batches`."""
         self.now = now
-        for connection in self._deadlines.due(now):
-            try:
-                if connection.next_deadline() <= now:
-                    connection.on_timeout(now)
-            except Exception:
-                self._arm_after_trouble(connection, now)
-                raise
-            self.touch(connection)
+        self.turns.call_due(now)
 
     def batches(self, now: float) -> Iterator[Batch]:
         """What is to be sent now, a batch of each connection in turn. The caller may stop early and come again."""
         self.now = now
         while self._replies:
             yield self._replies.popleft()
-        while self._ready:
-            connection = next(iter(self._ready))
-            del self._ready[connection]  # first: whatever `next_batch` does may put it in again
-            try:
-                batch = connection.next_batch(now)
-                if batch is None:
-                    self._deadlines.set(connection, connection.next_deadline())
-            except Exception:
-                self._arm_after_trouble(connection, now)
-                raise
-            if batch is not None:
-                self._ready[connection] = None
-                yield batch
+        yield from self.turns.batches(now)
 
     # ---- what connections call
 
@@ -208,57 +180,33 @@ class Endpoint:
         return self._header_views[: size // wire.DATA_HEADER_SIZE]
 
     def touch(self, connection: Connection) -> None:
-        """It may have something to send, or another deadline."""
+        """It may have something to send, or another deadline, if it is not over."""
         if connection.state is not State.CLOSED:
-            self._ready[connection] = None
-
-    def _arm_after_trouble(self, connection: Connection, now: float) -> None:
-        """A bug of ours stopped it half way: it goes on a little later, by its alarm, and not at once and for ever."""
-        self._ready.pop(connection, None)
-        if connection.state is not State.CLOSED:
-            self._deadlines.set(connection, now + TROUBLE_PAUSE)
+            self.turns.touch(connection)
 
     def know_remote(self, connection: Connection) -> None:
-        self._by_remote[connection.address, connection.remote_id] = connection
+        """The handshake told the remote's id."""
+        self.directory.know_remote(connection)
 
     def move(self, connection: Connection, address: Address, now: float) -> None:
         """The other end of this connection has shown that it is there now."""
-        before, client_id = connection.address, connection.handshake.client_id
+        before = connection.address
         log.info("connection to %s goes on with %s", shown(before), shown(address))
-        self._by_remote.pop((before, connection.remote_id), None)
-        self._by_client.pop((before, client_id), None)
-        self.admission.on_gone(before[0])
         connection.move(address, now)
+        self.directory.move(connection, before)
+        self.admission.on_gone(before[0])
         self.admission.on_made(address[0])
-        self._by_remote[address, connection.remote_id] = connection
-        if not connection.is_client:
-            self._by_client[address, client_id] = connection
         self.events.append(PathChanged(connection, before))
 
     def forget(self, connection: Connection) -> None:
         """The connection is over; only its late packets will ever come."""
-        self._by_local.pop(connection.local_id, None)
-        self._by_client.pop((connection.address, connection.handshake.client_id), None)
-        self._by_remote.pop((connection.address, connection.remote_id), None)
-        self._ready.pop(connection, None)
-        self._deadlines.drop(connection)
-        self._windows -= connection.receiving.window
+        self.directory.forget(connection)
+        self.turns.drop(connection)
         self.admission.on_gone(connection.address[0])
-
-    def grow_window(self, receiving: ReceiveStream) -> None:
-        """Double a receive window that was used up once more, as long as all of them together stay within bounds."""
-        window = receiving.window
-        if receiving.is_window_used() and window < RECEIVE_WINDOW_MAX and self._windows + window <= RECEIVE_WINDOWS_MAX:
-            self._windows += window
-            receiving.double_window()
-
-    def count_waiting(self, change: int) -> None:
-        """A connection has more, or fewer, unread frames."""
-        self.frames_waiting += change
 
     def bound_waiting(self, frames_max: int, held_max: int) -> None:
         """Bounds of this endpoint's user: unread frames of each connection made from now on, bytes held for all."""
-        self.frames_waiting_max = frames_max
+        self.intake.bound(frames_max)
         self.backlogs.bound(held_max)
 
     def count_before(self, held_before: Callable[[], int]) -> None:
@@ -278,9 +226,8 @@ class Endpoint:
         local_id = self._random_bytes(wire.CONNECTION_ID_SIZE)
         first_number = self.rng.getrandbits(FIRST_NUMBER_BITS)
         connection = self.connection_class(self, address, local_id, is_client, first_number, now)
-        self._by_local[local_id] = connection
+        self.directory.add(connection)
         self.admission.on_made(address[0])
-        self._windows += RECEIVE_WINDOW_INITIAL
         return connection
 
     def _random_bytes(self, count: int) -> bytes:
@@ -323,10 +270,10 @@ class Endpoint:
 
     def _receive_run(self, run: wire.BulkRun, payloads: List[memoryview], address: Address) -> bool:
         """Hand a run to its connection; False if there is none that takes it."""
-        connection = self._by_local.get(run.head.connection_id)
+        connection = self.directory.by_local.get(run.head.connection_id)
         if connection is None or connection.address != address or not connection.remote_id:
             return False
-        self._ready[connection] = None
+        self.turns.touch(connection)
         last_length = run.size - (run.packets - 1) * run.head.step
         payloads[-1] = payloads[-1][:last_length]
         connection.on_run(run, payloads, self.now)
@@ -342,34 +289,34 @@ class Endpoint:
             self.stats[f"malformed: {error}"] += 1
 
     def _find(self, connection_id: bytes, datagram: memoryview, address: Address, now: float) -> Optional[Connection]:
-        connection = self._by_local.get(connection_id)
+        connection = self.directory.by_local.get(connection_id)
         if connection is None:
             self._maybe_reset(connection_id, datagram, address, now)
         elif connection.address != address:  # nothing of it is taken in before that address has proved itself
             self.stats["dropped: other address"] += 1
             self._moves.on_elsewhere(connection, datagram, address, now)
-            self._ready[connection] = None
+            self.turns.touch(connection)
         elif not connection.remote_id:
             self.stats["dropped: before the handshake"] += 1
         else:
-            self._ready[connection] = None
+            self.turns.touch(connection)
             return connection
         return None
 
     def _on_path_challenge(self, datagram: memoryview, address: Address, now: float) -> None:
         """Answered where it came from, if the other end of the connection is there, in as many bytes."""
         packet = wire.decode_path(datagram)
-        connection = self._by_local.get(packet.connection_id)
+        connection = self.directory.by_local.get(packet.connection_id)
         if connection is not None and connection.address == address and connection.remote_id:
             proof = path_proof(self.reset_token(connection.local_id), packet.token)
             self._reply(address, wire.encode_path_response(wire.PathPacket(connection.remote_id, proof)))
 
     def _on_path_response(self, datagram: memoryview, address: Address, now: float) -> None:
         packet = wire.decode_path(datagram)
-        connection = self._by_local.get(packet.connection_id)
+        connection = self.directory.by_local.get(packet.connection_id)
         if connection is not None:
             connection.paths.on_answer(address, packet.token, connection.address, now)
-            self._ready[connection] = None
+            self.turns.touch(connection)
 
     def _maybe_reset(self, connection_id: bytes, datagram: memoryview, address: Address, now: float) -> None:
         """Tell a stranger that we do not know its connection, in fewer bytes than it sent: so no two can loop."""
@@ -415,7 +362,7 @@ class Endpoint:
 
     def _on_reset(self, datagram: memoryview, address: Address, now: float) -> None:
         packet = wire.decode_reset(datagram)
-        connection = self._by_remote.get((address, packet.connection_id))
+        connection = self.directory.of_remote(address, packet.connection_id)
         if connection is not None and hmac.compare_digest(packet.token, connection.handshake.remote_token):
             connection.on_reset(now)
 
@@ -429,7 +376,7 @@ class Endpoint:
 
     def _on_init(self, datagram: memoryview, address: Address, now: float) -> None:
         packet = wire.decode_init(datagram)
-        known = self._by_client.get((address, packet.client_id))
+        known = self.directory.of_client(address, packet.client_id)
         if known is not None:
             if known.handshake.nonce == packet.nonce and known.state is not State.CLOSED:
                 self._send_init_ack(known)  # the first answer was lost
@@ -444,7 +391,8 @@ class Endpoint:
             self.stats["dropped: too many handshakes"] += 1
 
     def _accept(self, packet: wire.InitPacket, address: Address, now: float) -> None:
-        refusal = self.admission.refusal(address, self._by_local.values(), now) if self.accepts else "it is leaving"
+        others = self.directory.by_local.values()
+        refusal = self.admission.refusal(address, others, now) if self.accepts else "it is leaving"
         if refusal:
             self.stats[f"refused: {refusal}"] += 1
             log.info("refused a connection from %s: %s", shown(address), refusal)
@@ -452,7 +400,7 @@ class Endpoint:
             return
         connection = self._new(address, False, now)
         connection.accept_init(packet)
-        self._by_client[address, packet.client_id] = connection
+        self.directory.know_client(connection)
         self._send_init_ack(connection)
         self.touch(connection)
 
@@ -463,10 +411,10 @@ class Endpoint:
         self._reply(connection.address, wire.encode_init_ack(packet))
 
     def _connecting(self, client_id: bytes, address: Address) -> Optional[Connection]:
-        connection = self._by_local.get(client_id)
+        connection = self.directory.by_local.get(client_id)
         if connection is None or connection.address != address or connection.state is not State.CONNECTING:
             return None
-        self._ready[connection] = None
+        self.turns.touch(connection)
         return connection
 
     def _on_cookie(self, datagram: memoryview, address: Address, now: float) -> None:

@@ -242,6 +242,6 @@ class TracedEndpoint(Endpoint):
 
     def _packet_line(self, now: float, event: str, address: Address, wire_id: bytes, fields: Fields) -> str:
         """By this side's id of the connection, whichever side's the packet carries."""
-        known = self._by_remote.get((address, wire_id))
+        known = self.directory.of_remote(address, wire_id)
         name = (known.local_id if known is not None else wire_id).hex() or "-"
         return encode_record(now, name, event, {"address": shown(address), **fields})

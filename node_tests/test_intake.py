@@ -1,0 +1,113 @@
+"""Room for what arrives, on all connections together, and whose turn it is: two parts of an endpoint, alone."""
+
+import random
+
+import pytest
+
+from protocol.transport import intake
+from protocol.transport.arrival import Arrival
+from protocol.transport.endpoint import Endpoint
+from protocol.transport.frames import FRAME_HEADER, FRAME_HEADER_SIZE
+from protocol.transport.intake import Intake
+from protocol.transport.liveness import Liveness
+from protocol.transport.receiving import RECEIVE_WINDOW_INITIAL, RECEIVE_WINDOW_MAX
+from protocol.transport.recovery import RttEstimator
+from protocol.transport.turns import TROUBLE_PAUSE
+
+
+def arriving(room):
+    """What a connection takes in, whose remote begins with packet number 0."""
+    arrival = Arrival(room.open(), room, Liveness(False, 0.0), RttEstimator(), {}, 0.0)
+    arrival.acknowledging.begin(0)
+    return arrival
+
+
+def take_in(arrival, count):
+    """So many empty frames, a packet each."""
+    for _ in range(count):
+        number, offset = arrival.acknowledging.largest + 1, (arrival.acknowledging.largest + 1) * FRAME_HEADER_SIZE
+        assert arrival.on_data(number, 0, offset, memoryview(FRAME_HEADER.pack(0, 0)), 0.0)
+    return arrival.take()
+
+
+def test_frames_count_until_they_are_read_or_their_connection_is_over():
+    room = Intake()
+    one, other = arriving(room), arriving(room)
+    assert len(take_in(one, 3)) == 3 and len(take_in(other, 4)) == 4 and room.unread == 7
+    one.consume(0)
+    assert room.unread == 6
+    other.end()
+    assert room.unread == 2
+    other.consume(0)  # its reader takes later what it has
+    assert room.unread == 2
+
+
+def test_it_is_full_with_all_frames_together(monkeypatch):
+    monkeypatch.setattr(intake, "FRAMES_WAITING_IN_ALL", 10)
+    room = Intake()
+    one, other = arriving(room), arriving(room)
+    take_in(one, 6), take_in(other, 4)
+    assert not room.is_full()
+    take_in(other, 1)
+    assert room.is_full()
+
+
+def test_what_was_whole_before_a_violation_is_handed_out():
+    room = Intake()
+    one = arriving(room)
+    too_large = FRAME_HEADER.pack(0, 0) + FRAME_HEADER.pack(0, 0xFFFFFFFF)
+    assert one.on_data(0, 0, 0, memoryview(too_large), 0.0)
+    assert one.violation and len(one.take()) == 1 and room.unread == 1
+
+
+def read_up(receiving):
+    """The reader takes half of what the window lets come, in four large frames."""
+    receiving.raise_credit()
+    size = receiving.window // 8
+    body = FRAME_HEADER.pack(0, size - FRAME_HEADER_SIZE) + bytes(size - FRAME_HEADER_SIZE)
+    for _ in range(4):
+        receiving.on_data(receiving.next_offset, memoryview(body), [])
+        receiving.consume(size)
+
+
+def test_windows_grow_while_all_of_them_together_stay_within_bounds(monkeypatch):
+    monkeypatch.setattr(intake, "RECEIVE_WINDOWS_MAX", 5 * RECEIVE_WINDOW_INITIAL)
+    room = Intake()
+    one, other = room.open(), room.open()
+    for receiving in (one, other):
+        read_up(receiving)
+        room.grow(receiving)
+    assert (one.window, other.window) == (2 * RECEIVE_WINDOW_INITIAL, 2 * RECEIVE_WINDOW_INITIAL)
+    read_up(one)
+    room.grow(one)
+    assert one.window == 2 * RECEIVE_WINDOW_INITIAL and room.windows == 4 * RECEIVE_WINDOW_INITIAL
+    room.close(other)
+    room.grow(one)
+    assert one.window == room.windows == 4 * RECEIVE_WINDOW_INITIAL
+
+
+def test_one_window_has_its_own_bound():
+    room = Intake()
+    one = room.open()
+    while one.window < RECEIVE_WINDOW_MAX:
+        read_up(one)
+        room.grow(one)
+    read_up(one)
+    room.grow(one)
+    assert one.window == room.windows == RECEIVE_WINDOW_MAX
+
+
+def test_who_failed_half_way_rests_and_comes_again(monkeypatch):
+    endpoint = Endpoint(random.Random(1))
+    made = endpoint.connect(("10.0.0.1", 1), 1.0)
+    turns = endpoint.turns
+    assert list(turns.ready) == [made]
+    with monkeypatch.context() as patch:
+        patch.setattr(made, "next_batch", lambda now: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            list(endpoint.batches(1.0))
+    assert not turns.ready and turns.next_deadline() == 1.0 + TROUBLE_PAUSE
+    endpoint.on_timeout(1.0 + TROUBLE_PAUSE)
+    assert list(turns.ready) == [made] and list(endpoint.batches(1.0 + TROUBLE_PAUSE))
+    made.drop("over")
+    assert made not in turns.ready and made not in turns.deadlines
