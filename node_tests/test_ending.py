@@ -91,3 +91,14 @@ def test_what_was_not_delivered_is_known_for_sure_by_the_others_last_word(receiv
     closing.drain(THEM, THEIRS, 1.0)
     assert (closing.undelivered, closing.is_undelivered_sure) == (undelivered, received is not None)
     assert closing.is_clean == is_clean and closing.missing == 0
+
+
+def test_an_answer_is_owed_until_it_is_known_what_was_taken():
+    closing, interval = ending()
+    assert not closing.owes_answer
+    closing.drain(THEM, THEIRS, 1.0)
+    closing.say_again(1.0)  # a late packet of theirs draws nothing before it
+    assert closing.owes_answer and said(closing, 1.0) == [] and not closing.has_answered
+    closing.answer(1.1)
+    assert not closing.owes_answer and not closing.has_answered
+    assert said(closing, 1.1) == [PacketType.FINAL, PacketType.CLOSE] and closing.has_answered

@@ -35,6 +35,7 @@ class Closing:
         self._ours: Optional[ClosePacket] = None
         self._count = 0  # CLOSEs said
         self._is_final_said = False  # since the last CLOSE
+        self._is_answered = False  # their CLOSE
 
     @property
     def is_done(self) -> bool:
@@ -62,6 +63,16 @@ class Closing:
         if self.theirs is None or self.undelivered:
             return False
         return self.theirs.code == CloseCode.DONE and self.theirs.final_size == self._receiving.next_offset
+
+    @property
+    def owes_answer(self) -> bool:
+        """The other side closes, and what it took in is not known yet."""
+        return self.theirs is not None and not self._is_answered
+
+    @property
+    def has_answered(self) -> bool:
+        """The other side closes, and there is nothing more to say to it."""
+        return self._is_answered and self.say_at == math.inf
 
     @property
     def _interval(self) -> float:
@@ -101,14 +112,15 @@ class Closing:
     def answer(self, now: float) -> str:
         """Once, and again only when asked; the reason that they gave."""
         assert self.theirs is not None
+        self._is_answered = True
         self.say_at = now
         self._count = CLOSE_TRIES - 1
         self.end_at = now + 3 * self._interval
         return self.theirs.reason
 
     def say_again(self, now: float) -> None:
-        """They did not get our CLOSE: once more, but not for every packet."""
-        if self.say_at == math.inf and self._count < LATE_ANSWERS_MAX:
+        """They did not get our CLOSE: once more, but not for every packet, nor before our answer is ready."""
+        if self.say_at == math.inf and self._count < LATE_ANSWERS_MAX and not self.owes_answer:
             self.say_at = now
 
     def next_packet(self, now: float) -> Optional[bytearray]:

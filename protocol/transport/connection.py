@@ -2,7 +2,7 @@
 
 What it is made of are values that know one thing each, and are tested alone: `Handshake`, `Flight` (what goes out, with
 `SendStream`, `Recovery`, `Pacer` and `PathMtu`), `Arrival` (what comes in, with `ReceiveStream` and `Acknowledging`),
-`Liveness` and `Progress`, `Paths` and `Closing`.
+`Vigil` (what is done while nothing comes, with `Liveness` and `Progress`), `Paths` and `Closing`.
 
 Pure: takes packets and `now`, gives batches of datagrams, events and a next deadline. Only `Endpoint` makes
 connections and calls them; the endpoint's owner calls `send_frame`, `consume`, `shut_down` and `fail`.
@@ -32,13 +32,14 @@ from protocol.transport.closing import Closing
 from protocol.transport.flight import Batch, Flight, lone_batch
 from protocol.transport.frames import FRAME_SIZE_MAX, Frame
 from protocol.transport.handshake import Handshake
-from protocol.transport.liveness import IDLE_TIMEOUT, NO_PROGRESS_TIMEOUT, Liveness, Progress
+from protocol.transport.liveness import Liveness
 from protocol.transport.mtu import PathMtu
 from protocol.transport.packets import CloseCode
 from protocol.transport.paths import Paths
 from protocol.transport.receiving import ReceiveStream
 from protocol.transport.recovery import DATAGRAM_SIZE_BASE, AckViolation, Outcome, Recovery
 from protocol.transport.sending import SEND_BACKLOG_MAX, SendStream
+from protocol.transport.vigil import Vigil
 
 log = mishaps.logger("transport")
 
@@ -115,7 +116,8 @@ class Connection:
         rtt, intake = self.recovery.rtt, endpoint.intake
         self.arrival = Arrival(self.receiving, intake, self.liveness, rtt, endpoint.stats, now)
         self.acknowledging = self.arrival.acknowledging
-        self.progress = Progress(self.sending, now)
+        self.vigil = Vigil(self.sending, self.receiving, self.recovery, self.liveness, now)
+        self.progress = self.vigil.progress
         self.closing = Closing(self.sending, self.receiving, rtt)
         self.handshake = Handshake(local_id if is_client else b"", now)
         self.used_at = now  # when messages went or came last; keep-alives are no use
@@ -145,8 +147,7 @@ class Connection:
     @property
     def is_settled(self) -> bool:
         """Is there nothing more to wait for before the socket closes?"""
-        has_answered = self.state is State.DRAINING and self._lost_told and self.closing.say_at == math.inf
-        return has_answered or self.state is State.CLOSED
+        return self.state is State.CLOSED or self.closing.has_answered
 
     def figures(self) -> PathFigures:
         """How the path does, for a person; from any thread."""
@@ -275,8 +276,7 @@ class Connection:
             self._establish(now)
 
     def _establish(self, now: float) -> None:
-        self.liveness.heard(now)
-        self.progress.begin(now)
+        self.vigil.begin(now)
         self._set_state(State.ESTABLISHED)
         self.flight.search_mtu(self.endpoint.datagram_size_max)
 
@@ -309,7 +309,7 @@ class Connection:
     def on_data(self, number: int, oldest: int, offset: int, payload: memoryview, now: float) -> None:
         """A DATA packet; `payload` is only valid during the call. WireError: it has no data."""
         if self.state in (State.CLOSING, State.DRAINING):
-            self._answer_late(now)
+            self.closing.say_again(now)
         elif self.arrival.on_data(number, oldest, offset, payload, now):
             if self.state is State.HANDSHAKE and not self.arrival.violation:
                 self._establish(now)
@@ -328,7 +328,7 @@ class Connection:
 
     def on_ping(self, number: int, oldest: int, now: float) -> None:
         if self.state in (State.CLOSING, State.DRAINING):
-            self._answer_late(now)
+            self.closing.say_again(now)
         elif self.arrival.on_ping(number, oldest, now):
             self._on_alive(now)
 
@@ -336,9 +336,7 @@ class Connection:
         if self.state in (State.DRAINING, State.CLOSED):
             return
         self._on_alive(now)
-        if packet.credit > self.sending.credit:
-            self.progress.on_allowed(packet.credit, now)
-            self.sending.allow(packet.credit)
+        self.vigil.on_credit(packet.credit, now)
         try:
             delay = min(packet.delay_us / 1e6, ACK_DELAY_BELIEVED)
             outcome = self.recovery.on_ack(packet.ranges, delay, now)
@@ -359,7 +357,7 @@ class Connection:
             self._end(self.closing.reason or packet.reason, self.closing.is_done)
             return
         if self.state in (State.DRAINING, State.CLOSED):
-            self._answer_late(now)
+            self.closing.say_again(now)
             return
         self.closing.drain(self.remote_id, packet, now)
         self._set_state(State.DRAINING)
@@ -377,7 +375,7 @@ class Connection:
         if self.state is State.CLOSED:
             return
         self.closing.on_final(packet.received)
-        if self.state is State.DRAINING and not self._lost_told:
+        if self.closing.owes_answer:
             self._answer_close(now)
 
     def on_reset(self, now: float) -> None:
@@ -386,11 +384,6 @@ class Connection:
             self._end(self.closing.reason or "", False)
         elif self.state is not State.CLOSED:
             self._end("it has lost its memory of us (restarted)", False)
-
-    def _answer_late(self, now: float) -> None:
-        """They did not get our CLOSE; but it is not said again before our answer is ready."""
-        if self.state is not State.DRAINING or self._lost_told:
-            self.closing.say_again(now)
 
     # ---- time
 
@@ -403,11 +396,9 @@ class Connection:
         if self.state is State.CLOSED:
             return math.inf
         deadline = min(self.recovery.next_deadline(), self.acknowledging.due_at, self.mtu.again_at)
-        deadline = min(deadline, self.progress.ask_at, self.progress.deadline)
+        deadline = min(deadline, self.vigil.next_deadline(), self.paths.next_deadline())
         if self.state is State.HANDSHAKE:
             deadline = min(deadline, self.handshake.deadline)
-        deadline = min(deadline, self.liveness.idle_at, self._sign_wanted_at())
-        deadline = min(deadline, self.paths.next_deadline())
         if self.state is State.ESTABLISHED and self.flight.may_send(-math.inf):  # it only waits for the pacer
             deadline = min(deadline, self.flight.pacer.next_at)
         return deadline
@@ -420,7 +411,7 @@ class Connection:
         elif self.state in (State.CLOSING, State.DRAINING):
             if now < self.closing.end_at:
                 return
-            if self.state is State.DRAINING and not self._lost_told:
+            if self.closing.owes_answer:
                 self._answer_close(now)
             else:
                 self._end(self.closing.reason or "", self.closing.is_done)
@@ -430,11 +421,9 @@ class Connection:
             self._on_live_timeout(now)
 
     def _on_live_timeout(self, now: float) -> None:
-        if now >= self.liveness.idle_at:
-            self.fail(CloseCode.GOING_AWAY, f"no sign of life for {IDLE_TIMEOUT:.0f} s", now)
-            return
-        if now >= self.progress.deadline:
-            self.fail(CloseCode.LIMIT, f"took nothing for {NO_PROGRESS_TIMEOUT:.0f} s", now)
+        failure = self.vigil.failure(now)
+        if failure is not None:
+            self.fail(*failure, now)
             return
         address = self.paths.found(now)
         if address is not None:
@@ -444,22 +433,14 @@ class Connection:
             self._on_outcome(outcome, now)
             if is_probe_time:
                 self.flight.owe_probes()
-        if now >= self._sign_wanted_at():
+        if self.vigil.is_silent(now):
             self.flight.owe_ping()
         if now >= self.mtu.again_at:
             self.flight.search_mtu(self.endpoint.datagram_size_max)
-        self._watch_credit(now)
+        self._ask_credit(now)
 
-    def _sign_wanted_at(self) -> float:
-        """When to ask the other side for a sign: seldom, or soon when it fell silent in the middle of a frame."""
-        spoke_at = self.recovery.last_sent_at
-        if self.receiving.is_awaiting and not self.recovery.has_outstanding():
-            return self.liveness.ask_at(spoke_at)
-        return self.liveness.keep_alive_at(spoke_at)
-
-    def _watch_credit(self, now: float) -> None:
-        """A remote that gave no credit is asked from time to time: its word that there is some may be lost."""
-        if self.progress.is_to_ask(self.recovery.has_outstanding(), self.recovery.rtt.probe_timeout, now):
+    def _ask_credit(self, now: float) -> None:
+        if self.vigil.is_credit_wanted(now):
             self.flight.owe_ping()
 
     # ---- what to send
@@ -488,7 +469,7 @@ class Connection:
         batch = self.flight.data_batch(now) or self.flight.ping_batch(now)
         if batch is None:
             batch = self.flight.mtu_batch(now)
-            self._watch_credit(now)
+            self._ask_credit(now)
         return batch
 
     def _init_batch(self, now: float) -> Optional[Batch]:
