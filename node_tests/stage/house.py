@@ -6,7 +6,7 @@ import ast
 import pathlib
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-WINGS = ("content", "transport", "membership", "ruling", "exchange")  # of protocol/; beside them: its ground
+WINGS = ("content", "keys", "transport", "membership", "ruling", "exchange")  # of protocol/; beside them: its ground
 PACKAGES = ("protocol", "sockets", "disk", "prompt")
 MODULES = {path.stem: path for path in ROOT.glob("*.py")}
 for package in PACKAGES:
