@@ -33,6 +33,7 @@ from disk.sequential import SequentialReader, SequentialWriter, path_text
 from disk.tracing import TraceFile
 from protocol.addresses import shown
 from protocol.content.troubles import LibraryError
+from protocol.credentials import Credentials
 from protocol.fields import Buffer
 from protocol.transport import controllers
 from protocol.transport.frames import FRAME_SIZE_MAX, MESSAGE_SIZE_MAX
@@ -63,11 +64,16 @@ class FileReceipt(NamedTuple):
     seconds: float
 
 
-def open(ip: str = "", port: int = 0, controller: str = controllers.DEFAULT) -> Transport:  # noqa: A001  the course's verb
+def open(  # noqa: A001  the course's verb
+    ip: str = "", port: int = 0, controller: str = controllers.DEFAULT, credentials: Optional[Credentials] = None
+) -> Transport:
     """Bind a socket at that address (empty: every interface; port 0: a free one) and start its network thread.
 
     `transport.address` is where it is. `controller` is the congestion controller of what this side sends: "cubicq", or
-    the plain "newreno". RdtError when the port is taken or the address is none of this machine; WrongUse when they are
+    the plain "newreno". With `credentials` (`protocol/credentials.py`) it speaks to transports of the same key only:
+    all is encrypted then, and who has not the key cannot connect.
+
+    RdtError when the port is taken or the address is none of this machine; WrongUse when they are
     no address and no port, or no controller has that name.
     """
     if not isinstance(ip, str):
@@ -75,7 +81,8 @@ def open(ip: str = "", port: int = 0, controller: str = controllers.DEFAULT) -> 
     if not isinstance(controller, str) or controller not in controllers.CONTROLLERS:
         names = ", ".join(controllers.CONTROLLERS)
         raise WrongUse(f"{controller!r} is no congestion controller; there are: {names}")
-    transport = Transport(ip, port_of(port, f"cannot open {shown((ip, port))}"), controller=controller)
+    number = port_of(port, f"cannot open {shown((ip, port))}")
+    transport = Transport(ip, number, controller=controller, credentials=credentials)
     transport.start()
     return transport
 
@@ -87,15 +94,17 @@ def open_network(
     rng: Optional[random.Random] = None,
     controller: str = controllers.DEFAULT,
     trace: str = "",
+    credentials: Optional[Credentials] = None,
 ) -> NetworkThread:
     """Bind a socket there, and make its thread, to be started by who has it: for a `Transport`, or for `Links`.
 
+    With `credentials` it speaks to those of the same key only (`protocol/credentials.py`), and to nobody else.
     It tells its packets to the file `trace`, or to the one that RDT_TRACE names. RdtError when the port is taken, the
     address is none of this machine, or that file cannot be written.
     """
     file = _open_trace(trace or os.environ.get(TRACE, ""))
     try:
-        return NetworkThread(ip, port, clock, rng, controller, file)
+        return NetworkThread(ip, port, clock, rng, controller, file, credentials)
     except BaseException:
         if file is not None:
             file.close()
@@ -123,8 +132,9 @@ class Transport:
         rng: Optional[random.Random] = None,
         controller: str = controllers.DEFAULT,
         trace: str = "",
+        credentials: Optional[Credentials] = None,
     ) -> None:
-        self._network = open_network(ip, port, clock, rng, controller, trace)
+        self._network = open_network(ip, port, clock, rng, controller, trace, credentials)
         self.address = self._network.address
         self._hub = Hub(self._network)
 

@@ -109,6 +109,9 @@ class Listener:
     def on_lone(self, address: Address, data: bytes) -> None:
         """A message without a link came from there."""
 
+    def on_key_wanted(self, address: Address, repeated: bytes) -> None:
+        """Somebody there answered that its network has a key; our question, or handshake, began with these bytes."""
+
     def on_cast(self, event: Any) -> None:
         """One of the events of `protocol/casts.py`."""
 

@@ -8,9 +8,11 @@ import secrets
 from typing import List, Optional
 
 from protocol import mishaps
+from protocol.credentials import Credentials
 from protocol.fields import Address
 from protocol.network import DoorListener
 from protocol.transport.endpoint import Endpoint, LoneReceived
+from protocol.transport.endpoints import new_endpoint
 from protocol.transport.links import LinkTable
 from sockets.udp import Datagrams, RdtError
 from sockets.watch import Watch
@@ -29,8 +31,11 @@ class Door:
     `on_door_lone`, and links have negative numbers.
     """
 
-    def __init__(self, ip: str, watch: Watch, listener: DoorListener) -> None:
+    def __init__(
+        self, ip: str, watch: Watch, listener: DoorListener, credentials: Optional[Credentials] = None
+    ) -> None:
         self._ip, self._port = ip, 0
+        self._credentials = credentials
         self._watch, self._listener = watch, listener
         self._try_at = math.inf
         self._numbers = itertools.count(-2, -2)  # go on when the door is opened once more
@@ -87,17 +92,19 @@ class Door:
             return
         log.info("the door at port %d is ours", self._port)
         self._watch.add(datagrams.fileno())
-        self._opened = _Opened(datagrams, self._listener, self._numbers)
+        endpoint = new_endpoint(secrets.SystemRandom(), self._credentials, connections_max=CONNECTIONS_MAX)
+        self._opened = _Opened(datagrams, endpoint, self._listener, self._numbers)
 
 
 class _Opened:
     """The socket that was got, with an endpoint of its own."""
 
-    def __init__(self, datagrams: Datagrams, listener: DoorListener, numbers: itertools.count[int]) -> None:
-        self.datagrams = datagrams
+    def __init__(
+        self, datagrams: Datagrams, endpoint: Endpoint, listener: DoorListener, numbers: itertools.count[int]
+    ) -> None:
+        self.datagrams, self.endpoint = datagrams, endpoint
         self._listener = listener
-        self.endpoint = Endpoint(secrets.SystemRandom(), CONNECTIONS_MAX)
-        self.table = LinkTable(self.endpoint, listener, numbers)
+        self.table = LinkTable(endpoint, listener, numbers)
 
     def turn(self, now: float, is_readable: bool) -> None:
         if is_readable:

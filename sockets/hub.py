@@ -11,7 +11,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 from protocol.addresses import shown
 from protocol.fields import Address
 from protocol.transport.connection import Connection, ConnectionLost, Established, State
-from protocol.transport.endpoint import LoneReceived
+from protocol.transport.endpoint import KeyWanted, LoneReceived
 from protocol.transport.frames import MESSAGE
 from protocol.transport.packets import CloseCode
 from sockets.channel import Channel, Room, Untold
@@ -118,7 +118,7 @@ class Hub(Face):
 
     def on_event(self, event: Any) -> None:
         """Hand it to its channel; whoever waits for a new one is told."""
-        if isinstance(event, LoneReceived):
+        if isinstance(event, (LoneReceived, KeyWanted)):
             return
         core = event.connection
         if isinstance(event, Established):

@@ -61,7 +61,7 @@ class Links(Face):
         self._network = network
         self._listener = listener
         self._table = LinkTable(network.endpoint, listener)
-        self._door = Door(self.address[0], network.watch, listener)
+        self._door = Door(self.address[0], network.watch, listener, network.credentials)
         self._casts = Casts(self.address[0], network.watch, listener)
         self._numbers = itertools.count(1, 2)
         self._posted = Posted()
@@ -119,7 +119,7 @@ class Links(Face):
 
     def send_fresh(self, address: Address, message: bytes) -> None:
         """Send a message without a connection from a port that nothing was sent from before."""
-        self._post(lambda: send_from_fresh_port(self.address[0], address, message, self._network.clock()))
+        self._post(lambda: self._send_fresh(address, message))
 
     def broadcast_lone(self, port: int, message: bytes) -> None:
         """To the broadcast address of every interface, and its group; nothing when the socket is bound to loopback."""
@@ -132,8 +132,8 @@ class Links(Face):
     # ---- casts, on the node thread too (`Network`)
 
     def can_cast(self, towards: str) -> bool:
-        """May a cast reach that address?"""
-        return self._casts.can_cast(towards)
+        """May a cast reach that address? None is sent where there is a key: for many takers nothing hides it."""
+        return self._network.credentials is None and self._casts.can_cast(towards)
 
     def cast_open(self, session: bytes, towards: str, rate: float) -> None:
         """Begin to send probes to its group."""
@@ -179,6 +179,10 @@ class Links(Face):
             self._network.inbox.post(action)
 
     # ---- on the network thread
+
+    def _send_fresh(self, address: Address, message: bytes) -> None:
+        datagram = self._network.endpoint.lone_datagram(message)
+        send_from_fresh_port(self.address[0], address, datagram, self._network.clock())
 
     def _ask_groups(self, port: int, message: bytes) -> None:
         self._door.join_groups()

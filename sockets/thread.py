@@ -20,11 +20,12 @@ from typing import Any, Callable, Dict, List, Optional, Protocol, Tuple
 
 from protocol import mishaps
 from protocol.addresses import shown
+from protocol.credentials import Credentials
 from protocol.transport import controllers
 from protocol.transport.endpoint import Endpoint
+from protocol.transport.endpoints import new_endpoint
 from protocol.transport.flight import Batch
 from protocol.transport.packets import DATAGRAM_SIZE_MAX
-from protocol.transport.trace import TracedEndpoint
 from sockets.own_addresses import OwnAddresses
 from sockets.udp import Datagrams, RdtError
 from sockets.watch import Watch
@@ -175,8 +176,10 @@ class NetworkThread:
         rng: Optional[random.Random] = None,
         controller: str = controllers.DEFAULT,
         trace: Optional[Trace] = None,
+        credentials: Optional[Credentials] = None,
     ) -> None:
         self.clock, self._trace = clock, trace
+        self.credentials = credentials  # of the network's key; None: it is open
         self.datagrams = Datagrams(ip, port)
         self.address = self.datagrams.address
         self._own_addresses = OwnAddresses(self.address[0], clock())
@@ -196,10 +199,9 @@ class NetworkThread:
         # A datagram that does not fit into a small receive buffer several times over is never used.
         size_max = min(DATAGRAM_SIZE_MAX, self.datagrams.receive_buffer_size() // 4)
         new_controller = controllers.CONTROLLERS[controller]
-        if self._trace is None:
-            return Endpoint(rng, datagram_size_max=size_max, new_controller=new_controller)
-        write = self._trace.write
-        return TracedEndpoint(write, rng, datagram_size_max=size_max, new_controller=new_controller)
+        write = self._trace.write if self._trace is not None else None
+        named = {"datagram_size_max": size_max, "new_controller": new_controller}
+        return new_endpoint(rng, self.credentials, write, **named)
 
     def attach(self, face: Face) -> None:
         """Have this face; before `start`, once."""

@@ -36,11 +36,10 @@ from protocol.network import DoorListener
 from protocol.transport import packets as wire
 from protocol.transport.connection import ConnectionLost, Established, FrameReceived
 from protocol.transport.controllers import CONTROLLERS, DEFAULT
-from protocol.transport.endpoint import Endpoint
+from protocol.transport.endpoints import new_endpoint
 from protocol.transport.flight import Batch
 from protocol.transport.frames import Frame
 from protocol.transport.links import LinkTable
-from protocol.transport.trace import TracedEndpoint
 from sockets.door import DOOR_INTERVAL
 
 SOCKET_BUFFER = 256  # datagrams that wait for a stopped process
@@ -83,6 +82,7 @@ class World:
         self.deaf: Set[str] = set()
         self.groupless: Set[str] = set()
         self.trace: Optional[Callable[[str], None]] = None
+        self.next_credentials: Callable[[], Any] = lambda: None  # of an endpoint made from now on; None: it has no key
         self.networks: Dict[Address, Any] = {}
         self.drivers: Dict[Address, EndpointDriver] = {}
         self._packet_links: Dict[Tuple[str, str], PacketLink] = {}
@@ -647,10 +647,6 @@ def _trace_of_environment() -> Optional[Callable[[str], None]]:
     return _trace_file(path).write if path else None
 
 
-def _new_endpoint(rng: random.Random, trace: Optional[Callable[[str], None]]) -> Endpoint:
-    return TracedEndpoint(trace, rng) if trace is not None else Endpoint(rng)
-
-
 class EndpointDriver:
     """An Endpoint in the simulator: its datagrams travel over the world's links, its deadlines are kept.
 
@@ -663,7 +659,8 @@ class EndpointDriver:
         self.world = world
         self.address = address
         self.alive = True
-        self.endpoint = _new_endpoint(random.Random(world.rng.getrandbits(64)), world.trace or _trace_of_environment())
+        rng, trace = random.Random(world.rng.getrandbits(64)), world.trace or _trace_of_environment()
+        self.endpoint = new_endpoint(rng, world.next_credentials(), trace)
         self.on_event = on_event
         self.filter: Optional[Callable[[bytes], Optional[bytes]]] = None
         self.sent = 0  # datagrams
@@ -842,14 +839,15 @@ class PacketNetwork(_Driven):
         self._pump_soon()
 
     def send_fresh(self, address: Address, message: bytes) -> None:
-        self.driver.send_from(self.fresh_place(), self.seen(address), wire.encode_lone(message))
+        self.driver.send_from(self.fresh_place(), self.seen(address), self.driver.endpoint.lone_datagram(message))
 
     def broadcast_lone(self, port: int, message: bytes) -> None:
         for address in list(self.world.drivers):
             if not self.world.hears_broadcast(self.address, address, port):
                 continue
             if self.world.homes.has_firewall(self.address[0]):
-                self.driver.send_from(self.address, address, wire.encode_lone(message), is_broadcast=True)
+                datagram = self.driver.endpoint.lone_datagram(message)
+                self.driver.send_from(self.address, address, datagram, is_broadcast=True)
             else:
                 self.driver.endpoint.send_lone(address, message)
         self._pump_soon()
@@ -905,6 +903,7 @@ class Pair:
         beside: Optional[Pair] = None,
         controller: str = DEFAULT,
         trace: Optional[Callable[[str], None]] = None,
+        credentials: Callable[[], Any] = lambda: None,
         **conditions: Any,
     ) -> None:
         values = {"latency": 0.015, "rate": 100e6 / 8, "queue": 25 * 1500 / (100e6 / 8), "mtu": 1500, **conditions}
@@ -912,6 +911,7 @@ class Pair:
         if beside is not None:  # another connection over the same link
             self.A, self.B = (self.A[0], beside.A[1] + 1), (self.B[0], beside.B[1] + 1)
         self.world.trace = trace or self.world.trace
+        self.world.next_credentials = credentials
         self.received: Dict[str, List[bytes]] = {"a": [], "b": []}
         self.streamed = 0  # bytes of `stream` that arrived
         self._streams = False

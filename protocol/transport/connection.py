@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import enum
 import math
-from typing import Any, List, NamedTuple, Optional, Type
+from typing import Any, List, NamedTuple, Optional, Tuple, Type
 
 from protocol import fields, mishaps
 from protocol.addresses import is_loopback, shown
@@ -96,6 +96,7 @@ class Connection:
     """One end of a connection."""
 
     recovery_class: Type[Recovery] = Recovery
+    datagram_reserved = 0  # bytes of each datagram that the endpoint adds
 
     def __init__(
         self, endpoint: Any, address: Address, local_id: bytes, is_client: bool, first_number: int, now: float
@@ -106,11 +107,10 @@ class Connection:
         self.remote_id = b""
         self.is_client = is_client
         self.state = State.CONNECTING if is_client else State.HANDSHAKE
-        self.sending = SendStream(endpoint.backlogs.memory)
-        self.receiving: ReceiveStream = endpoint.intake.open()
+        self.sending, self.receiving = self._new_streams()
         self.recovery = self.recovery_class(first_number, endpoint.new_controller(DATAGRAM_SIZE_BASE))
         self.first_number = first_number
-        self.mtu = PathMtu(is_loopback(address[0]))
+        self.mtu = PathMtu(is_loopback(address[0]), self.datagram_reserved)
         self.flight = Flight(address, self.sending, self.recovery, self.mtu, endpoint.rng, endpoint.header_views)
         self.liveness = Liveness(is_client, now)
         rtt, intake = self.recovery.rtt, endpoint.intake
@@ -123,6 +123,9 @@ class Connection:
         self.used_at = now  # when messages went or came last; keep-alives are no use
         self._lost_told = False
         self.paths = Paths(endpoint.rng)
+
+    def _new_streams(self) -> Tuple[SendStream, ReceiveStream]:
+        return SendStream(self.endpoint.backlogs.memory), self.endpoint.intake.open()
 
     def __repr__(self) -> str:
         return f"<Connection to {shown(self.address)} {self.state.value}>"

@@ -55,6 +55,7 @@ CONNECTIONS_MAX = 2048
 RESETS_PER_SECOND = 100
 LONES_PER_SECOND = 5000  # messages outside connections that are handed on; a lab of 1,000 nodes probes with fewer
 REPLIES_MAX = 4096  # answers to strangers that wait for the socket
+KEY_WANTED = "this network wants a key"  # why a connection to one did not come about
 FIRST_NUMBER_BITS = 32  # a random first packet number; numbers have 64 bits and never wrap
 
 
@@ -65,7 +66,14 @@ class LoneReceived(NamedTuple):
     message: bytes
 
 
-Event = Union[Established, FrameReceived, BacklogDrained, PathChanged, ConnectionLost, LoneReceived]
+class KeyWanted(NamedTuple):
+    """Somebody at that address answered that its network has a key; `repeated` is what our packet began with."""
+
+    address: Address
+    repeated: bytes
+
+
+Event = Union[Established, FrameReceived, BacklogDrained, PathChanged, ConnectionLost, LoneReceived, KeyWanted]
 
 
 class Endpoint:
@@ -127,6 +135,10 @@ class Endpoint:
     def send_lone(self, address: Address, message: Buffer) -> None:
         """One datagram outside any connection."""
         self._reply(address, wire.encode_lone(message))
+
+    def lone_datagram(self, message: Buffer) -> Buffer:
+        """The same datagram, for who sends it from elsewhere."""
+        return wire.encode_lone(message)
 
     def on_own_address_changed(self, now: float) -> None:
         """This machine has other addresses than before: the other ends shall see soon where it is."""
@@ -281,7 +293,7 @@ class Endpoint:
 
     def _receive_datagram(self, datagram: memoryview, address: Address, now: float) -> None:
         try:
-            handler = _HANDLERS.get(wire.decode_prefix(datagram))
+            handler = HANDLERS.get(wire.decode_prefix(datagram))
             if handler is None:
                 raise WireError("unknown packet type")
             handler(self, datagram, address, now)
@@ -436,8 +448,17 @@ class Endpoint:
         if connection is not None and packet.nonce == connection.handshake.nonce:
             connection.fail(CloseCode.LIMIT, packet.reason, now)
 
+    def _on_keyed(self, datagram: memoryview, address: Address, now: float) -> None:
+        """What asked without a key is told so: a connection that is being opened, and whoever sent a lone message."""
+        repeated = wire.decode_keyed(datagram)
+        connection = self._connecting(repeated[: wire.CONNECTION_ID_SIZE], address)
+        if connection is not None and repeated[wire.CONNECTION_ID_SIZE :] == connection.handshake.nonce:
+            connection.fail(CloseCode.LIMIT, KEY_WANTED, now)
+        if self._lones.allows("", now):
+            self.events.append(KeyWanted(address, repeated))
 
-_HANDLERS = {
+
+HANDLERS = {
     int(PacketType.INIT): Endpoint._on_init,
     int(PacketType.COOKIE): Endpoint._on_cookie,
     int(PacketType.INIT_ACK): Endpoint._on_init_ack,
@@ -452,5 +473,6 @@ _HANDLERS = {
     int(PacketType.REFUSED): Endpoint._on_refused,
     int(PacketType.PATH_CHALLENGE): Endpoint._on_path_challenge,
     int(PacketType.PATH_RESPONSE): Endpoint._on_path_response,
+    int(PacketType.KEYED): Endpoint._on_keyed,
 }
 _ANSWERED_BY_RESET = (PacketType.DATA, PacketType.BULK, PacketType.ACK, PacketType.PING)

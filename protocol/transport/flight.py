@@ -41,7 +41,7 @@ class Batch(NamedTuple):
     buffers: List[Buffer]
 
 
-def lone_batch(address: Address, datagram: bytearray) -> Batch:
+def lone_batch(address: Address, datagram: Buffer) -> Batch:
     """One datagram."""
     return Batch(address, len(datagram), 1, 1, [datagram])
 

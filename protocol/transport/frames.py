@@ -9,6 +9,7 @@ A *frame* is one byte of kind, four of length and the body. Nobody below the ver
     FILE_DATA      number, bytes                 FILE_DAMAGED   number: once more, with checksums over its bytes
     FILE_END       number, SHA-256               PART           number, bytes of a message too long for one frame
     PART_DROPPED   number: the rest won't come   LAST_PART      number, the last of them
+    BINDING        under a veil (`veil.py`)      GOODBYE        under a veil: why its sender closes
 
 The number (4 bytes) tells the transfers of a connection apart, or its long messages. Pure.
 """
@@ -33,6 +34,7 @@ FILE, FILE_DATA, FILE_END, FILE_RECEIPT, FILE_REFUSED = 1, 2, 3, 4, 5
 PART, LAST_PART = 6, 7
 FILE_DAMAGED = 8
 PART_DROPPED = 9
+BINDING, GOODBYE = 10, 11
 MESSAGE_KINDS = (MESSAGE, PART, LAST_PART, PART_DROPPED)
 FILE_CONTENT_KINDS = (FILE, FILE_DATA, FILE_END)
 FILE_ANSWER_KINDS = (FILE_RECEIPT, FILE_DAMAGED, FILE_REFUSED)  # a FILE_REFUSED may also be the sender's
@@ -161,6 +163,11 @@ class Framer:
         return len(self._header) + (FRAME_HEADER_SIZE + self._filled if self._in_body else 0)
 
     @property
+    def room(self) -> int:
+        """Bytes of the present body that are still to come and have their memory."""
+        return len(self._body) - self._filled if self._in_body else 0
+
+    @property
     def held_bytes(self) -> int:
         """Memory of what is here."""
         return len(self._body) + self.unconsumed
@@ -187,15 +194,18 @@ class Framer:
 
     def filled(self, size: int, frames: List[Frame]) -> None:
         """So many bytes were put into their place."""
-        self._filled += size
-        if self._filled == self._body_size:
-            self._end_body(frames)
+        self._advance(size, frames)
 
     def consume(self, size: int) -> None:
         """The reader has taken a frame of that size, header included."""
         self.unconsumed -= size
         self.waiting -= 1
         assert self.unconsumed >= 0
+
+    def _advance(self, size: int, frames: List[Frame]) -> None:
+        self._filled += size
+        if self._filled == self._body_size:
+            self._end_body(frames)
 
     def _begin_body(self, trusted_size: int, frames: List[Frame]) -> None:
         self._kind, self._body_size = FRAME_HEADER.unpack(self._header)
@@ -216,7 +226,7 @@ class Framer:
             grown = min(self._body_size - len(self._body), max(len(self._body), BODY_STEP))
             self._body.extend(bytes(grown))
         self._body[self._filled : end] = data[:count]
-        self.filled(count, frames)
+        self._advance(count, frames)
         return data[count:]
 
     def _end_body(self, frames: List[Frame]) -> None:

@@ -22,7 +22,7 @@ from protocol.transport.connection import (
     FrameReceived,
     PathChanged,
 )
-from protocol.transport.endpoint import Endpoint, LoneReceived
+from protocol.transport.endpoint import Endpoint, KeyWanted, LoneReceived
 from protocol.transport.frames import MESSAGE, Frame
 
 MESSAGES_WAITING_MAX = 1 << 14  # roles read at once: who has so many unread messages at a node floods it
@@ -80,6 +80,9 @@ class LinkTable:
         """Translate one of the endpoint's events."""
         if isinstance(event, LoneReceived):
             self._listener.on_lone(event.address, event.message)
+            return
+        if isinstance(event, KeyWanted):
+            self._listener.on_key_wanted(event.address, event.repeated)
             return
         connection = event.connection
         link = self._links.get(connection)

@@ -29,16 +29,21 @@ class PathMtu:
     where it rose meanwhile, a lost probe says little about its size.
     """
 
-    __slots__ = ("again_at", "size", "_candidates", "_pending", "_rest", "_sizes", "_tries", "_troubles", "_worked")
+    __slots__ = (
+        "again_at", "size", "_candidates", "_pending", "_reserved", "_rest", "_sizes", "_tries", "_troubles", "_worked",
+    )  # fmt: skip
 
-    def __init__(self, is_loopback: bool) -> None:
+    def __init__(self, is_loopback: bool, reserved: int = 0) -> None:
+        """`reserved`: bytes of each datagram that are not the connection's (a seal), and not counted here."""
+        self._reserved = reserved
         self.begin(is_loopback)
 
     def begin(self, is_loopback: bool) -> None:
         """Nothing is known of the path: neither of the first, nor of one that the connection has moved to."""
         self.size = DATAGRAM_SIZE_BASE
         self.again_at = math.inf  # when to search again
-        self._candidates: Sequence[int] = DATAGRAM_SIZES_LOOPBACK if is_loopback else DATAGRAM_SIZES_PROBED
+        sizes = DATAGRAM_SIZES_LOOPBACK if is_loopback else DATAGRAM_SIZES_PROBED
+        self._candidates: Sequence[int] = [size - self._reserved for size in sizes]
         self._sizes: List[int] = []  # still to be probed, ascending
         self._tries = 0  # of the present one that were lost
         self._pending = 0  # the size whose probe is under way; 0: none

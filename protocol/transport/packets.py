@@ -60,6 +60,7 @@ class PacketType(enum.IntEnum):
     FINAL = 12  # before each CLOSE: what its sender has taken in, and will not add to
     PATH_CHALLENGE = 13  # "are you there?": to an address at which the other end may be now, and to where it was
     PATH_RESPONSE = 14  # its answer, from where the challenge came to
+    KEYED = 15  # to an INIT or LONE without a seal: this network has a key (`sealing.py`)
 
 
 _BULK, _DATA = int(PacketType.BULK), int(PacketType.DATA)  # an enumeration's member costs as much as a call, each time
@@ -96,6 +97,7 @@ RESET = struct.Struct(">IBBH8s16s")
 PATH = struct.Struct(">IBBH8s16s")  # PATH_CHALLENGE, PATH_RESPONSE: prefix, connection id, challenge or its answer
 PATH_SIZE = PATH.size  # less than any packet that brings one about
 REFUSED = struct.Struct(">IBBH8s16s")  # prefix, client's connection id and nonce; then the reason
+KEYED = struct.Struct(">IBBH24s")  # prefix, what stood behind that of the packet that it answers
 NO_COOKIE = bytes(COOKIE_SIZE)
 
 
@@ -185,6 +187,16 @@ def decode_prefix(datagram: memoryview) -> int:
     if checksum != (_bulk_checksum(datagram) if packet_type == PacketType.BULK else zlib.crc32(datagram[4:])):
         raise WireError("checksum does not match")
     return packet_type
+
+
+def decode_sealed_prefix(datagram: memoryview) -> int:
+    """Check version and length of what had its seal checked before; return the packet's type."""
+    _, version, packet_type, length = PREFIX.unpack_from(datagram)
+    if version != VERSION:
+        raise WireError("unknown version")
+    if length != len(datagram):
+        raise WireError("length does not match")
+    return int(packet_type)
 
 
 def _built(
@@ -298,6 +310,17 @@ def encode_path_response(packet: PathPacket) -> bytearray:
 
 def decode_path(datagram: memoryview) -> PathPacket:
     return PathPacket(*_fields(PATH, datagram))
+
+
+def encode_keyed(answered: memoryview) -> bytearray:
+    """The answer to an INIT or a LONE, of which it repeats the first bytes: so it is of somebody who saw that."""
+    return _built(KEYED, PacketType.KEYED, (bytes(answered[PREFIX_SIZE : KEYED.size]),))
+
+
+def decode_keyed(datagram: memoryview) -> bytes:
+    """The first bytes of the packet that was answered, behind its prefix."""
+    (repeated,) = _fields(KEYED, datagram)
+    return bytes(repeated)
 
 
 def encode_lone(message: Buffer) -> bytearray:
@@ -447,11 +470,14 @@ def cuts_of(buffer: memoryview, segment_size: int) -> Cuts:
     )
 
 
-def decode_bulk_run(headers: bytes, last_length: int, segment_size: int) -> Optional[BulkRun]:
+def decode_bulk_run(
+    headers: bytes, last_length: int, segment_size: int, has_checksums: bool = True
+) -> Optional[BulkRun]:
     """What lies at the front of datagrams of one size, if it is a run; else None, as of a datagram alone.
 
     Their headers lie here, one behind the other; the last datagram has `last_length` bytes of payload. A run's headers
-    are the ones that its first header makes one expect: so no other is parsed or checked.
+    are the ones that its first header makes one expect: so no other is parsed or checked. Those of sealed datagrams,
+    which were checked before, have something else where others have their checksums.
     """
     total = len(headers) // DATA_HEADER_SIZE
     fields = DATA_HEADER.unpack_from(headers)
@@ -465,9 +491,22 @@ def decode_bulk_run(headers: bytes, last_length: int, segment_size: int) -> Opti
         return None
     if not head.floor <= head.first <= PACKET_NUMBER_MAX - BATCH_PACKETS_MAX:
         return None
-    if headers != bulk_headers(head, index, count, last_length):
+    expected = bulk_headers(head, index, count, last_length)
+    if headers != expected and (has_checksums or not _differ_in_checksums(headers, expected)):
         return None
     return BulkRun(head, index, count, (count - 1) * head.step + last_length)
+
+
+def _differ_in_checksums(headers: bytes, expected: bytes) -> bool:
+    """Are they the same but for their checksums?"""
+    differing = int.from_bytes(headers, "big") ^ int.from_bytes(expected, "big")
+    return not differing & _behind_checksums(len(headers) // DATA_HEADER_SIZE)
+
+
+@functools.lru_cache(maxsize=1024)
+def _behind_checksums(count: int) -> int:
+    """Ones for all bytes of so many headers but their checksums, as one large number."""
+    return int.from_bytes((bytes(CHECKSUM.size) + b"\xff" * (DATA_HEADER_SIZE - CHECKSUM.size)) * count, "big")
 
 
 def _alike(headers: bytes, total: int) -> int:

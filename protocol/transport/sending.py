@@ -120,6 +120,9 @@ class SendStream:
                 self.write(part)
             for part in parts[-1:]:
                 self.write(part, is_bulk and len(part) >= BULK_SIZE_LEAST)
+        self._note_backlog()
+
+    def _note_backlog(self) -> None:
         while self._lows_reached and self.backlog > BACKLOG_LOWS[self._lows_reached - 1]:
             self._lows_reached -= 1
 

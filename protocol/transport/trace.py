@@ -222,7 +222,7 @@ class TracedEndpoint(Endpoint):
     def _sent_lines(self, batch: Batch, now: float) -> Iterator[str]:
         for start in range(0, batch.count * batch.per_datagram, batch.per_datagram):
             parts = batch.buffers[start : start + batch.per_datagram]
-            wire_id, fields = packet_fields(parts[0], sum(map(len, parts)))
+            wire_id, fields = packet_fields(self._opened(parts[0]), sum(map(len, parts)))
             yield self._packet_line(now, "sent", batch.address, wire_id, fields)
 
     def receive(
@@ -234,11 +234,19 @@ class TracedEndpoint(Endpoint):
 
     def _received_line(self, datagram: memoryview, address: Address, now: float) -> str:
         try:
-            wire.decode_prefix(datagram)
-            wire_id, fields = packet_fields(datagram, len(datagram))
+            self._check(datagram)
+            wire_id, fields = packet_fields(self._opened(datagram), len(datagram))
         except (WireError, ValueError):  # ValueError: no such type
             wire_id, fields = b"", {"type": "malformed", "size": len(datagram)}
         return self._packet_line(now, "received", address, wire_id, fields)
+
+    def _opened(self, datagram: Buffer) -> Buffer:
+        """The packet that begins with these bytes, as an open network has it."""
+        return datagram
+
+    def _check(self, datagram: memoryview) -> None:
+        """WireError: it is none of this network's."""
+        wire.decode_prefix(datagram)
 
     def _packet_line(self, now: float, event: str, address: Address, wire_id: bytes, fields: Fields) -> str:
         """By this side's id of the connection, whichever side's the packet carries."""

@@ -1,0 +1,278 @@
+"""An endpoint and its connections in a network that has a key: sealed datagrams (`sealing.py`), TLS inside (`veil.py`).
+
+Subclasses, so that an open network pays nothing. They add to what an `Endpoint` does:
+
+    every datagram is sealed as it leaves, and one that is not sealed as it must be is dropped and counted
+    a connection is `Established` when the other side has been admitted by its certificate, and not before
+    whoever knocks without a seal is told, a few times a second, that there is a key; nothing else is said to strangers
+    the reason for an orderly end goes under the veil: outside of it only the transport's own words are said
+
+Pure.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from typing import Any, List, Optional, Tuple, Type
+
+from protocol.addresses import shown
+from protocol.fields import Address, Buffer, WireError
+from protocol.latest import Latest
+from protocol.rates import Bucket
+from protocol.transport import packets as wire
+from protocol.transport.admission import COOKIE_SLOT
+from protocol.transport.connection import Connection, State, log
+from protocol.transport.endpoint import HANDLERS, Endpoint
+from protocol.transport.flight import Batch
+from protocol.transport.frames import GOODBYE
+from protocol.transport.packets import CloseCode, PacketType
+from protocol.transport.receiving import ReceiveStream
+from protocol.transport.sealing import (
+    FRONT,
+    HELLO_TYPES,
+    ID_AT,
+    SEALED_SIZE_LEAST,
+    TYPE_AT,
+    Meeting,
+    SealKey,
+    connection_keys,
+    hello_key,
+)
+from protocol.transport.sending import SendStream
+from protocol.transport.veil import WORN_OUT, Veil, VeiledFramer, VeiledSendStream
+
+HINTS_PER_SECOND = 10  # answers to strangers who knock without a seal
+TAKEN_MAX = 4096  # INITs remembered, by nonce: none makes a second connection while its cookie is good (COOKIE_SLOT)
+WRONG_SEAL = "dropped: wrong seal"
+_INIT, _LONE, _BULK = int(PacketType.INIT), int(PacketType.LONE), int(PacketType.BULK)
+_OPEN_HEADER = slice(FRONT, FRONT + wire.DATA_HEADER_SIZE)
+_PAYLOAD = slice(FRONT + wire.DATA_HEADER_SIZE, None)
+
+
+class KeyedConnection(Connection):
+    """A connection whose datagrams are sealed, and whose bytes are TLS."""
+
+    datagram_reserved = FRONT
+
+    def _new_streams(self) -> Tuple[SendStream, ReceiveStream]:
+        endpoint = self.endpoint
+        credentials = endpoint.credentials
+        self.veil = Veil(credentials.client_context if self.is_client else credentials.server_context, self.is_client)
+        self.seals: Optional[SealKey] = None  # what is sent, once the other side is known
+        self.opens: Optional[SealKey] = None  # what comes
+        self._is_admitted = False
+        self._veiled = VeiledSendStream(endpoint.backlogs.memory, self.veil)
+        intake = endpoint.intake
+        receiving = intake.open()
+        receiving.framer = VeiledFramer(self.veil, intake.frames_max, intake.bodies, self._veiled.write_records)
+        return self._veiled, receiving
+
+    @property
+    def remote_fingerprint(self) -> Optional[bytes]:
+        """SHA-256 of the other side's certificate, once it has been admitted."""
+        certificate = self.veil.certificate
+        return hashlib.sha256(certificate).digest() if self._is_admitted and certificate is not None else None
+
+    # ---- the handshake
+
+    def _meet(self, remote_id: bytes, first_number: int, credit: int) -> None:
+        super()._meet(remote_id, first_number, credit)
+        secret, nonce = self.endpoint.credentials.seal_key, self.handshake.nonce
+        if self.is_client:
+            meeting = Meeting(self.local_id, remote_id, nonce, self.handshake.remote_token)
+            self.seals, self.opens = connection_keys(secret, meeting)
+        else:
+            meeting = Meeting(remote_id, self.local_id, nonce, self.endpoint.reset_token(self.local_id))
+            self.opens, self.seals = connection_keys(secret, meeting)
+        self.veil.meet(meeting.binding())
+
+    def _set_state(self, state: State) -> None:
+        if state is State.ESTABLISHED and not self._is_admitted:
+            self.state = state
+            self._veiled.write_records(self.veil.begin(self.endpoint.now))
+        else:
+            super()._set_state(state)
+
+    def _admit(self) -> None:
+        """The other side has shown that it is a member, and that it saw the same handshake."""
+        self._is_admitted = True
+        self._veiled.open()
+        if self.state is State.ESTABLISHED:
+            self._set_state(State.ESTABLISHED)  # and now it is told
+
+    def _hand_out(self, now: float) -> None:
+        if self.veil.is_open and not self._is_admitted:
+            self._admit()
+        super()._hand_out(now)
+        if self.veil.is_worn_out:
+            self.shut_down(WORN_OUT)
+
+    # ---- time, and what leaves
+
+    def next_deadline(self) -> float:
+        deadline = super().next_deadline()
+        return min(deadline, self.veil.deadline) if self.state is State.ESTABLISHED else deadline
+
+    def _on_live_timeout(self, now: float) -> None:
+        if now >= self.veil.deadline:
+            self.fail(CloseCode.LIMIT, "did not finish its handshake", now)
+        else:
+            super()._on_live_timeout(now)
+
+    def next_batch(self, now: float) -> Optional[Batch]:
+        batch = super().next_batch(now)
+        if batch is None:
+            return None
+        key = self.seals or self.endpoint.hello  # an INIT goes out before the other side is known
+        return key.seal_batch(batch)  # type: ignore[no-any-return]  # the endpoint is Any here
+
+    # ---- the end
+
+    def shut_down(self, reason: str) -> None:
+        if self.closing.reason is None and self.state in (State.CONNECTING, State.HANDSHAKE, State.ESTABLISHED):
+            self._veiled.write_frame(GOODBYE, reason.encode("utf-8", "replace")[: wire.REASON_SIZE_MAX])
+        super().shut_down(reason)
+
+    def _begin_closing(self, code: int, reason: str, now: float) -> None:
+        super()._begin_closing(code, "" if code == CloseCode.DONE else reason, now)
+
+    def on_close(self, packet: wire.ClosePacket, now: float) -> None:
+        super().on_close(packet._replace(reason=packet.reason or self.veil.goodbye or ""), now)
+
+    def _tell_lost(self, reason: str, is_clean: bool) -> None:
+        super()._tell_lost(reason, is_clean and not self._veiled.waiting_size)
+
+
+class KeyedEndpoint(Endpoint):
+    """Many connections on one socket of a network that has a key."""
+
+    connection_class: Type[Connection] = KeyedConnection
+
+    def __init__(self, credentials: Any, rng: random.Random, **named: Any) -> None:
+        super().__init__(rng, **named)
+        self.credentials = credentials
+        self.datagram_size_max -= FRONT
+        self.hello = hello_key(credentials.seal_key)
+        self._hints = Bucket(HINTS_PER_SECOND, HINTS_PER_SECOND, 0.0)
+        self._taken: Latest[bytes, float] = Latest(TAKEN_MAX)  # when, by the INIT's nonce
+
+    @property
+    def wrong_seals(self) -> int:
+        """Datagrams that were not sealed as they must be."""
+        return self.stats[WRONG_SEAL]
+
+    # ---- what leaves
+
+    def _reply(self, address: Address, datagram: bytearray) -> None:
+        key: Optional[SealKey] = self.hello
+        if datagram[5] not in HELLO_TYPES:  # a PATH_RESPONSE
+            connection: Any = self.directory.of_remote(address, bytes(datagram[wire.PREFIX_SIZE : wire.PREFIX_SIZE + 8]))
+            key = connection.seals if connection is not None else None
+        if key is not None:
+            super()._reply(address, _sealed(key, datagram))
+
+    def lone_datagram(self, message: Buffer) -> Buffer:
+        return _sealed(self.hello, wire.encode_lone(message))
+
+    # ---- what comes
+
+    def receive(
+        self, buffer: memoryview, segment_size: int, address: Address, now: float, cuts: Optional[wire.Cuts] = None
+    ) -> None:
+        self.now = now
+        if len(buffer) <= segment_size:
+            self._receive_datagram(buffer, address, now)
+            return
+        datagrams = [buffer[start : start + segment_size] for start in range(0, len(buffer), segment_size)]
+        count = self._good_bulk(datagrams)
+        at = 0
+        while at < count:
+            at += self._receive_good(datagrams[at:count], segment_size, address)
+        for datagram in datagrams[count:]:
+            self._receive_datagram(datagram, address, now)
+
+    def _good_bulk(self, datagrams: List[memoryview]) -> int:
+        """How many at the front are BULK of one connection, and sealed as they must be."""
+        first_id = bytes(datagrams[0][ID_AT])
+        connection: Any = self.directory.by_local.get(first_id)
+        key = connection.opens if connection is not None else None
+        if key is None:
+            return 0
+        for count, datagram in enumerate(datagrams):
+            is_bulk = len(datagram) > _PAYLOAD.start and datagram[TYPE_AT] == _BULK and datagram[ID_AT] == first_id
+            if not is_bulk or not key.is_good(datagram):
+                return count
+        return len(datagrams)
+
+    def _receive_good(self, datagrams: List[memoryview], segment_size: int, address: Address) -> int:
+        """Take in the run at the front of these good ones, or just the first; how many that are."""
+        headers = b"".join([datagram[_OPEN_HEADER] for datagram in datagrams])
+        last_length = len(datagrams[-1]) - _PAYLOAD.start
+        run = wire.decode_bulk_run(headers, last_length, segment_size - FRONT, has_checksums=False)
+        if run is not None:
+            payloads = [datagram[_PAYLOAD] for datagram in datagrams[: run.packets]]
+            if self._receive_run(run, payloads, address):
+                return run.packets
+        self._guarded(datagrams[0], address)
+        return 1
+
+    def _receive_datagram(self, datagram: memoryview, address: Address, now: float) -> None:
+        if self.is_sealed(datagram):
+            self._guarded(datagram, address)
+        else:
+            self._maybe_hint(datagram, address, now)
+
+    def is_sealed(self, datagram: memoryview) -> bool:
+        """Was it sealed by a member, for this connection if it is of one, and not changed since?"""
+        if len(datagram) < SEALED_SIZE_LEAST:
+            self.stats["malformed: shorter than a prefix"] += 1
+            return False
+        key: Optional[SealKey] = self.hello
+        if datagram[TYPE_AT] not in HELLO_TYPES:
+            connection: Any = self.directory.by_local.get(bytes(datagram[ID_AT]))
+            key = connection.opens if connection is not None else None
+        if key is None:
+            self.stats["dropped: unknown connection"] += 1
+            return False
+        if key.is_good(datagram):
+            return True
+        self.stats[WRONG_SEAL] += 1
+        return False
+
+    def _guarded(self, datagram: memoryview, address: Address) -> None:
+        """What is well sealed is handled as an open one: it may be malformed all the same."""
+        opened = datagram[FRONT:]
+        try:
+            handler = HANDLERS.get(wire.decode_sealed_prefix(opened))
+            if handler is None:
+                raise WireError("unknown packet type")
+            handler(self, opened, address, self.now)
+        except WireError as error:
+            self.stats[f"malformed: {error}"] += 1
+
+    # ---- strangers
+
+    def _maybe_hint(self, datagram: memoryview, address: Address, now: float) -> None:
+        """Who knocks in the clear reads that there is a key, in fewer bytes than it sent; nobody else hears a word."""
+        if len(datagram) <= wire.KEYED.size or datagram[5] not in (_INIT, _LONE):
+            return
+        try:
+            wire.decode_prefix(datagram)
+        except WireError:
+            return
+        if self._hints.take(now):
+            super()._reply(address, wire.encode_keyed(datagram))
+
+    def _accept(self, packet: wire.InitPacket, address: Address, now: float) -> None:
+        """An INIT that was heard on the way and is said once more makes no second connection."""
+        if self._taken.get(packet.nonce, -2 * COOKIE_SLOT) > now - 2 * COOKIE_SLOT:
+            self.stats["dropped: repeated handshake"] += 1
+            log.info("dropped a handshake of %s that was there before", shown(address))
+            return
+        self._taken.put(packet.nonce, now)
+        super()._accept(packet, address, now)
+
+
+def _sealed(key: SealKey, datagram: bytearray) -> bytearray:
+    return bytearray(b"".join(key.seal([datagram])))

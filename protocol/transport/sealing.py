@@ -1,0 +1,106 @@
+"""Sealed datagrams: the outer layer of a network that has a key.
+
+    open      checksum 4 | version, type, length, ...
+    sealed    tag 16     | the same bytes
+
+A tag is BLAKE2b with a key (RFC 7693 §2.9) over all bytes behind it: who has not the key can neither make one nor
+change a bit. It stands where the open network has its checksum, so that header and payload stay two pieces, and what
+lies FRONT bytes into a sealed datagram is laid out as an open one. `length` is that of the open one.
+
+Before a connection, and outside of any, the *hello* key seals, which all members share. Each connection has two keys
+of its own, one for each direction, made from the ids and nonces of both sides: so nothing can be played again to
+another connection, nor back to who said it. What a connection carries is hidden by TLS (`veil.py`); the tags alone hide
+nothing: so a lone message of such a network carries no name.
+
+Pure. The secret that all is made from is `Credentials.seal_key`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from typing import Any, List, NamedTuple, Tuple
+
+from protocol.fields import Buffer
+from protocol.transport.flight import Batch
+from protocol.transport.packets import CHECKSUM, PREFIX_SIZE, PacketType
+
+TAG_SIZE = 16
+FRONT = TAG_SIZE - CHECKSUM.size  # bytes that a sealed datagram has more than an open one
+SEALED_SIZE_LEAST = FRONT + PREFIX_SIZE
+KEY_SIZE = 32
+ID_AT = slice(FRONT + PREFIX_SIZE, FRONT + PREFIX_SIZE + 8)  # where the connection id stands in a sealed datagram
+TYPE_AT = FRONT + 5
+# No more than 16 bytes each: RFC 7693 calls it personalization. The number is the version of the sealing.
+HELLO, TO_SERVER, TO_CLIENT = b"hello 1", b"i->r 1", b"r->i 1"
+# Said before a connection is there, or outside of any. A RESET is not among them: who sends one has lost the keys of
+# the connection, and cannot tell a datagram of it from a stranger's, to whom nothing is said.
+HELLO_TYPES = frozenset(
+    map(int, (PacketType.INIT, PacketType.COOKIE, PacketType.INIT_ACK, PacketType.LONE, PacketType.REFUSED))
+)
+
+
+class SealKey:
+    """Makes and checks the tags of one direction."""
+
+    __slots__ = ("_begun",)
+
+    def __init__(self, key: bytes, purpose: bytes) -> None:
+        self._begun: Any = hashlib.blake2b(key=key, digest_size=TAG_SIZE, person=purpose)
+
+    def seal(self, parts: List[Buffer]) -> List[Buffer]:
+        """The parts of one open datagram, sealed; the first holds at least its checksum."""
+        state, covered = self._begun.copy(), parts[0][CHECKSUM.size :]
+        state.update(covered)
+        for part in parts[1:]:
+            state.update(part)
+        return [state.digest() + covered, *parts[1:]]
+
+    def is_good(self, sealed: memoryview) -> bool:
+        """Was all of it sealed with this key? Compared in constant time."""
+        state = self._begun.copy()
+        state.update(sealed[TAG_SIZE:])
+        return hmac.compare_digest(state.digest(), sealed[:TAG_SIZE])
+
+    def seal_batch(self, batch: Batch) -> Batch:
+        """All datagrams of a batch."""
+        step, buffers = batch.per_datagram, batch.buffers
+        if step != 2:
+            return batch._replace(segment_size=batch.segment_size + FRONT, buffers=self.seal(buffers))
+        begun, skipped = self._begun, CHECKSUM.size
+        sealed: List[Buffer] = list(buffers)
+        for at in range(0, len(buffers), 2):
+            state, covered = begun.copy(), buffers[at][skipped:]
+            state.update(covered)
+            state.update(buffers[at + 1])
+            sealed[at] = state.digest() + covered
+        return batch._replace(segment_size=batch.segment_size + FRONT, buffers=sealed)
+
+
+class Meeting(NamedTuple):
+    """What both sides of a connection said of themselves, in the clear, before it was there."""
+
+    client_id: bytes
+    server_id: bytes
+    client_nonce: bytes
+    server_nonce: bytes  # its reset token: made anew from its id and a secret of its run
+
+    def binding(self) -> bytes:
+        """All of it, one behind the other: each has a fixed length."""
+        return b"".join(self)
+
+
+def hello_key(secret: bytes) -> SealKey:
+    """Of what is said before a connection is there."""
+    return SealKey(_derived(secret, HELLO), HELLO)
+
+
+def connection_keys(secret: bytes, meeting: Meeting) -> Tuple[SealKey, SealKey]:
+    """(of what the client sends, of what the server sends)."""
+    data = meeting.binding()
+    client, server = (SealKey(_derived(secret, purpose, data), purpose) for purpose in (TO_SERVER, TO_CLIENT))
+    return client, server
+
+
+def _derived(secret: bytes, purpose: bytes, data: bytes = b"") -> bytes:
+    return hashlib.blake2b(data, key=secret, digest_size=KEY_SIZE, person=purpose).digest()
