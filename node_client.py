@@ -310,6 +310,9 @@ class NodeListener(DoorListener):
     def on_lone(self, address: Address, data: bytes) -> None:
         self._node.call(lambda now: self._node.peer.on_lone(address, data, now))
 
+    def on_key_wanted(self, address: Address, repeated: bytes) -> None:
+        self._node.call(lambda now: self._node.peer.on_key_wanted(address, repeated, now))
+
     def on_cast(self, event: Any) -> None:
         self._node.call(lambda now: self._node.peer.on_cast(event, now))
 
@@ -342,7 +345,8 @@ class Node:
         self.peer = peer.Peer(
             self._links, library, Preparing(library), self._disk, random.SystemRandom(), notify, supernode.Supernode,
             settings.name, scanner, functools.partial(own_addresses, settings.ip), may_rule=visit.may_found,
-            is_sharing=visit.is_sharing, casts=settings.casts)
+            is_sharing=visit.is_sharing, casts=settings.casts,
+            fingerprint=network.credentials.fingerprint if network.credentials is not None else None)
 
     @property
     def is_port_own(self) -> bool:

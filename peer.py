@@ -98,7 +98,9 @@ class Peer:
         may_rule: bool = True,
         is_sharing: bool = True,
         casts: bool = True,
+        fingerprint: Optional[bytes] = None,
     ) -> None:
+        """`fingerprint`: of this node's certificate, in a network that has a key."""
         self.network = network
         self.library = library
         self.notify = notify
@@ -106,7 +108,7 @@ class Peer:
         self._tidings = Tidings(notify, lambda: self._members)
         self._office = Office(network, rng, make_supernode, self._hear_supernode)
         self.membership = Membership(
-            self._office.peer_side, rng, self, self._tidings, self._home, name, mesh, may_rule
+            self._office.peer_side, rng, self, self._tidings, self._home, name, mesh, may_rule, fingerprint
         )
         self._members = Members(self.membership, self._office)
         self.disk = DiskJobs(disk, self._turn, lambda: self._now)
@@ -338,6 +340,12 @@ class Peer:
         """Somebody asks at the port that people know; nothing else is answered there."""
         with self._turn(now):
             self._switchboard.on_door_lone(address, data, now)
+
+    def on_key_wanted(self, address: Address, repeated: bytes, now: float) -> None:
+        """What this node asked there began with these bytes, and the answer is that the network has a key."""
+        with self._turn(now):
+            if self.membership.is_news_of_key(address, repeated):
+                self._tidings.on_key_wanted(address)
 
     def on_cast(self, event: Any, now: float) -> None:
         """A cast, of which this node is an end, goes on (protocol/casts.py)."""

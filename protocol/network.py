@@ -37,6 +37,9 @@ class Network(Protocol):
     def figures(self, link: int) -> Optional[PathFigures]:
         """How its path does; None where nothing is known of it."""
 
+    def fingerprint(self, link: int) -> Optional[bytes]:
+        """SHA-256 of the certificate at its other end, while it is up; None where the network has no key."""
+
     def disconnect(self, link: int, reason: str) -> None:
         """After what was sent is delivered."""
 

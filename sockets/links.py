@@ -93,6 +93,11 @@ class Links(Face):
         """Bytes sent on a link and not yet delivered, those on their way to the network thread included."""
         return self._posted.of(link) + self._table.backlog(link)
 
+    def fingerprint(self, link: int) -> Optional[bytes]:
+        """SHA-256 of the certificate at its other end; None: there is no such link, or the network has no key."""
+        table = self._table if link > 0 else self._door.table
+        return table.fingerprint(abs(link)) if table is not None else None
+
     def figures(self, link: int) -> Optional[PathFigures]:
         """How the path of that link does; None: there is no such link any more."""
         return self._table.figures(link)

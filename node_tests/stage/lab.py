@@ -11,7 +11,7 @@ import random
 from disk.library import Library
 from disk.preparing import Preparing
 from disk.scanner import Scanner
-from node_tests.stage.simulator import World
+from node_tests.stage.simulator import World, no_credentials
 from peer import Peer
 from protocol.results import DownloadDone, Outcome, Stopped
 from supernode import Supernode
@@ -37,9 +37,11 @@ class Node:
         self.scanner = Scanner(self.folder, clock=lambda: self.world.now)
         self.network = self.world.network((self.ip, port))
         rng = rng or random.Random(number * 1000 + lab.seed)
+        own = self.world.credentials((self.ip, port))
         self.peer = Peer(
             self.network, self.library, Preparing(self.library), self.disk, rng, self.notify, Supernode, name,
-            scanner=self.scanner, own_addresses=lambda: [self.ip, *also], mesh=mesh, **how,
+            scanner=self.scanner, own_addresses=lambda: [self.ip, *also], mesh=mesh,
+            fingerprint=own and own.fingerprint, **how,
         )  # fmt: skip
         self.world.attach(self.network, self.peer)
 
@@ -136,9 +138,9 @@ class Node:
 
 
 class Lab:
-    def __init__(self, path, seed=1, conditions=None, packets=False):
+    def __init__(self, path, seed=1, conditions=None, packets=False, credentials=no_credentials):
         self.path, self.seed = path, seed
-        self.world = World(seed, conditions, packets)
+        self.world = World(seed, conditions, packets, credentials)
         self.nodes = []
 
     def node(self, name, number=None, mesh=True, disk_delay=0.0002, shared=None, **how):

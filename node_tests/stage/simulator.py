@@ -11,8 +11,10 @@
 `world.nat(ip, inside_ips, kind)` puts hosts behind one address, `world.firewall(ip)` lets answers only in (`nat.py`);
 `network.stop()` and `network.go_on()` of a world of packets are SIGSTOP and SIGCONT. Several networks may have one IP
 and ports of their own: they are on one machine, where 127.0.0.1 leads to all of them.
-The same seed replays exactly. With RDT_TRACE=FILE in the environment every endpoint tells that file its packets, in
-virtual seconds (`protocol/transport/trace.py`); `world.trace` is a function that is handed them instead.
+`World(..., packets=True, credentials=keys.members())` is a network with a key (`stage/keys.py`). The same seed replays
+exactly, but for what OpenSSL takes from the system's randomness in such a network. With RDT_TRACE=FILE in the
+environment every endpoint tells that file its packets, in virtual seconds (`protocol/transport/trace.py`);
+`world.trace` is a function that is handed them instead.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from disk.tracing import TraceFile
 from node_tests.stage.casts import SimCasts
 from node_tests.stage.nat import Firewall, Homes, NatBox, NatKind
 from protocol.casts import CastPlan
+from protocol.credentials import Credentials
 from protocol.fields import Address, Buffer
 from protocol.figures import PathFigures
 from protocol.network import DoorListener
@@ -66,10 +69,24 @@ class Conditions:
     policed_burst: int = 30_000  # bytes that the bucket holds
 
 
+CredentialsOf = Callable[[Address], Optional[Credentials]]  # of the endpoint at that address
+
+
+def no_credentials(address: Address) -> Optional[Credentials]:
+    """An open network."""
+    return None
+
+
 class World:
     """Virtual time and everything that happens in it."""
 
-    def __init__(self, seed: int = 0, conditions: Optional[Conditions] = None, packets: bool = False) -> None:
+    def __init__(
+        self,
+        seed: int = 0,
+        conditions: Optional[Conditions] = None,
+        packets: bool = False,
+        credentials: CredentialsOf = no_credentials,
+    ) -> None:
         self.packets = packets  # the real transport below the roles, or whole messages
         self.rng = random.Random(seed)
         self.now = 0.0
@@ -82,7 +99,8 @@ class World:
         self.deaf: Set[str] = set()
         self.groupless: Set[str] = set()
         self.trace: Optional[Callable[[str], None]] = None
-        self.next_credentials: Callable[[], Any] = lambda: None  # of an endpoint made from now on; None: it has no key
+        self.credentials = credentials
+        self.tap: Optional[Callable[[Address, Address, bytes], None]] = None  # hears (from, to, datagram) of all
         self.networks: Dict[Address, Any] = {}
         self.drivers: Dict[Address, EndpointDriver] = {}
         self._packet_links: Dict[Tuple[str, str], PacketLink] = {}
@@ -265,8 +283,14 @@ class _Driven(DoorListener):
     def on_cast(self, event: Any) -> None:
         self._tell(lambda node, now: node.on_cast(event, now))
 
+    def on_key_wanted(self, address: Address, repeated: bytes) -> None:
+        self._tell(lambda node, now: node.on_key_wanted(address, repeated, now))
+
     def can_cast(self, towards: str) -> bool:
-        return self.casts.can_cast(towards)
+        return self.world.credentials(self.address) is None and self.casts.can_cast(towards)
+
+    def fingerprint(self, link: int) -> Optional[bytes]:
+        return None
 
     def cast_open(self, session: bytes, towards: str, rate: float) -> None:
         self.casts.open(session, rate)
@@ -660,7 +684,7 @@ class EndpointDriver:
         self.address = address
         self.alive = True
         rng, trace = random.Random(world.rng.getrandbits(64)), world.trace or _trace_of_environment()
-        self.endpoint = new_endpoint(rng, world.next_credentials(), trace)
+        self.endpoint = new_endpoint(rng, world.credentials(address), trace)
         self.on_event = on_event
         self.filter: Optional[Callable[[bytes], Optional[bytes]]] = None
         self.sent = 0  # datagrams
@@ -731,6 +755,8 @@ class EndpointDriver:
         self.sent += 1
         self.sent_bytes += len(datagram)
         world = self.world
+        if world.tap is not None:
+            world.tap(place, address, datagram)
         source = world.homes.leave(place, address, world.now, is_broadcast)
         if source is None or not world.is_place(address) or world.is_cut(self.address[0], address[0]):
             return
@@ -822,6 +848,11 @@ class PacketNetwork(_Driven):
     def backlog(self, link: int) -> int:
         return self.links.backlog(link)
 
+    def fingerprint(self, link: int) -> Optional[bytes]:
+        if link < 0:
+            return self.door.fingerprint(-link) if self.door is not None else None
+        return self.links.fingerprint(link)
+
     def figures(self, link: int) -> Optional[PathFigures]:
         return self.links.figures(link)
 
@@ -903,15 +934,14 @@ class Pair:
         beside: Optional[Pair] = None,
         controller: str = DEFAULT,
         trace: Optional[Callable[[str], None]] = None,
-        credentials: Callable[[], Any] = lambda: None,
+        credentials: CredentialsOf = no_credentials,
         **conditions: Any,
     ) -> None:
         values = {"latency": 0.015, "rate": 100e6 / 8, "queue": 25 * 1500 / (100e6 / 8), "mtu": 1500, **conditions}
-        self.world = beside.world if beside else World(seed, Conditions(**values))
+        self.world = beside.world if beside else World(seed, Conditions(**values), credentials=credentials)
         if beside is not None:  # another connection over the same link
             self.A, self.B = (self.A[0], beside.A[1] + 1), (self.B[0], beside.B[1] + 1)
         self.world.trace = trace or self.world.trace
-        self.world.next_credentials = credentials
         self.received: Dict[str, List[bytes]] = {"a": [], "b": []}
         self.streamed = 0  # bytes of `stream` that arrived
         self._streams = False

@@ -52,6 +52,9 @@ class LocalSide:
     def backlog(self, link: int) -> int:
         return self._network.backlog(link)
 
+    def fingerprint(self, link: int) -> Optional[bytes]:
+        return self._network.fingerprint(link)
+
     def figures(self, link: int) -> Optional[PathFigures]:
         return self._network.figures(link)
 

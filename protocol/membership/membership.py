@@ -19,6 +19,7 @@ from protocol import messages
 from protocol.credit import Credit
 from protocol.fields import Address
 from protocol.hearsay import Hearsay
+from protocol.latest import Latest
 from protocol.membership.answering import Answering
 from protocol.membership.applying import Applicant
 from protocol.membership.claims import NO_PAST, Claimant, Past
@@ -58,14 +59,17 @@ from protocol.results import NatKind, Reach
 
 __all__ = ["LOCAL_LINK", "LocalSide", "Membership", "Network", "Owner", "Roster", "Seat", "State", "share_digest"]
 
+KEYED_PLACES_MAX = 64  # addresses where a key is wanted, that the person was told of
+
 
 class Membership:
     """This node as a member: what it knows, does, says and answers."""
 
     def __init__(
         self, network: Network, rng: random.Random, owner: Owner, audience: Audience, machine: Machine, name: str,
-        mesh: bool = True, may_rule: bool = True,
+        mesh: bool = True, may_rule: bool = True, fingerprint: Optional[bytes] = None,
     ) -> None:  # fmt: skip
+        """`fingerprint`: of this node's certificate; with one the network has a key, and is not to be known outside."""
         fault = name_fault(name)
         if fault is not None:
             raise ValueError(fault)
@@ -74,6 +78,7 @@ class Membership:
         self.owner = owner
         self._audience = audience
         self.name = name
+        self._name_told = name if fingerprint is None else ""  # without a link, where nothing is hidden
         self.mesh = mesh
         self.may_rule = may_rule
         self.search_port = 0
@@ -86,6 +91,7 @@ class Membership:
         overhearing = Overhearing(self._view, self, machine.own_addresses)
         self._answering = Answering(means, machine.own_addresses, self._standing, overhearing.on_question)
         self._looks = Looks(self._prober)
+        self._keyed_places: Latest[Address, None] = Latest(KEYED_PLACES_MAX)
         self._knocking = Knocking(
             network, rng, self.node_id, machine.own_addresses,
             lambda address, now: self.hearsay.on_answer(address, now),
@@ -374,6 +380,13 @@ class Membership:
         """A guest without a supernode is silent: nobody shall wait for it to found a network, or to take one over."""
         return self.may_rule or self.is_joined
 
+    def is_news_of_key(self, address: Address, repeated: bytes) -> bool:
+        """Has this node asked there, in the message that began so, and did not yet know that a key is wanted there?"""
+        is_news = self._prober.is_own(_nonce_in(repeated)) and address not in self._keyed_places
+        if is_news:
+            self._keyed_places.put(address, None)
+        return is_news
+
     def on_door_lone(self, address: Address, message: Any, now: float) -> None:
         """A datagram that came to the door, the port at which people look for the network."""
         self._course.watch_sleep(now)
@@ -401,7 +414,7 @@ class Membership:
         place = self.supernode_address if is_known else None
         return Standing(
             self.network_id, self.term, self.node_id, role, obeys, place or NOWHERE,
-            now - self.heard_at, len(self.roster), self.name,
+            now - self.heard_at, len(self.roster), self._name_told,
         )  # fmt: skip
 
     def on_timer(self, now: float) -> None:
@@ -458,6 +471,11 @@ class Membership:
 
     def _on_ping(self, ping: messages.Ping, now: float) -> None:
         self.send_to_supernode(messages.Pong(ping.stamp, self.term))
+
+
+def _nonce_in(repeated: bytes) -> bytes:
+    """Of the Query, or Wanted, that began with these bytes: it stands behind the tag."""
+    return repeated[1:9]
 
 
 # Said to newcomers or by them: out of place to a member, and dropped.

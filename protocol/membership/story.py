@@ -64,7 +64,8 @@ class Story:
     def on_nobody(self, search: Search, now: float) -> None:
         """It is over, and nobody answered; but this node may know where the network is."""
         hint = search.hint
-        text = "" if hint is None else f"{hint.name}'s network is at {shown(hint.address)}"
+        whose = "" if hint is None else f"{hint.name}'s" if hint.name else "a"
+        text = "" if hint is None else f"{whose} network is at {shown(hint.address)}"
         self._audience.on_outcome("nobody", search.target if hint is None else hint.address, text, now)
 
     def on_waited_in_vain(self, search: Search, address: Optional[Address], now: float) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Callable, Optional, Set
 
+from protocol.addresses import shown
 from protocol.fields import Address
 from protocol.membership.members import Members
 from protocol.results import (
@@ -55,6 +56,10 @@ class Tidings:
     def on_member_left(self, label: str, silent_seconds: Optional[float], now: float) -> None:
         """Somebody left, or gave no sign for so many seconds."""
         self._notify(Left(label, self._members().member_count(), silent_seconds))
+
+    def on_key_wanted(self, address: Address) -> None:
+        """The network there has a key, and this node asked without one."""
+        self._notify(Notice(f"the network at {shown(address)} is private: it wants a key"))
 
     def on_reach_known(self, now: float) -> None:
         """Others can reach this node, or not: then its person hears it once, if there is something that may be done."""

@@ -115,4 +115,5 @@ class Neighbours:
             return
         if len(self._told) < OTHER_NETWORKS_TOLD_MAX:
             self._told.add(answer.network_id)
-            self._on_notice(f"another network is at {shown(address)} ({answer.name}, {answer.member_count} nodes)")
+            whose = f"{answer.name}, " if answer.name else ""  # none is told where there is a key
+            self._on_notice(f"another network is at {shown(address)} ({whose}{answer.member_count} nodes)")

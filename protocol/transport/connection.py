@@ -138,6 +138,11 @@ class Connection:
         return self.mtu.size
 
     @property
+    def remote_fingerprint(self) -> Optional[bytes]:
+        """SHA-256 of the certificate that the other side has shown; None: in an open network nobody shows one."""
+        return None
+
+    @property
     def backlog(self) -> int:
         """Bytes handed over that the other side has not acknowledged."""
         return self.sending.backlog

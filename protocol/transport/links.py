@@ -66,6 +66,11 @@ class LinkTable:
         connection = self._by_link.get(link)
         return connection.backlog if connection is not None else 0
 
+    def fingerprint(self, link: int) -> Optional[bytes]:
+        """SHA-256 of the certificate at the other end; None: this network has no key, or the link is gone."""
+        connection = self._by_link.get(link)
+        return connection.remote_fingerprint if connection is not None else None
+
     def figures(self, link: int) -> Optional[PathFigures]:
         """How the path of that link does; from any thread."""
         connection = self._by_link.get(link)

@@ -1,0 +1,70 @@
+"""A network with a key: what KEY.md's table says it must survive, row by row (K01 to K12).
+
+Here whole nodes and pairs of endpoints in the simulator; the key itself, certificates and phrases are in test_keys.py.
+"""
+
+from contextlib import closing
+
+from node_tests.stage.keys import members
+from node_tests.stage.lab import Lab, content
+from node_tests.stage.simulator import Conditions
+from protocol.results import ChatReceived, Whispered
+
+NICKS = ("zenobia", "yolanda", "xaviera")
+FILE_NAME, CHAT, WHISPER = "quixotic-report.pdf", "the password is swordfish", "meet me at dawn"
+MARKED = content(300_000, 5)
+PIECES = [MARKED[at : at + 16] for at in range(0, len(MARKED) - 16, 1009)]
+
+
+class Evening:
+    """Three nodes that do all that nodes do; every datagram of it is kept."""
+
+    def __init__(self, path, *credentials):
+        self.lab = Lab(path, 3, Conditions(mtu=1500), True, *credentials)
+        self.said = []
+        self.lab.world.tap = lambda source, target, datagram: self.said.append(bytes(datagram))
+        self.nodes = [self.come(nick, {FILE_NAME: MARKED} if nick == NICKS[1] else {}) for nick in NICKS]
+
+    def come(self, nick, shared):
+        node = self.lab.node(nick, shared=shared)
+        self.lab.run(2)
+        return node
+
+    def go_through(self):
+        """Join, chat, a private line, a list, a file by mesh and one by way of who rules, a handover, chat again."""
+        first, second, third = self.nodes
+        second.do("say", CHAT, self.lab.world.now)
+        second.do("whisper", f"{NICKS[2]} {WHISPER}", self.lab.world.now, second.answers.append)
+        self.lab.run(2)
+        assert CHAT in [event.text for event in third.told(ChatReceived)]
+        assert WHISPER in [event.text for event in third.told(Whispered)]
+        assert FILE_NAME in [entry.name for entry in third.list()]
+        assert third.fetched(FILE_NAME) and third.read(FILE_NAME) == MARKED
+        first.quit()
+        self.lab.run(8)
+        second.do("say", CHAT + " again", self.lab.world.now)
+        self.lab.run(2)
+        assert CHAT + " again" in [event.text for event in third.told(ChatReceived)]
+
+    def close(self):
+        self.lab.close()
+
+    def heard(self):
+        """Which of what nobody outside may know stands in some datagram as it is."""
+        words = [*NICKS, FILE_NAME, CHAT, WHISPER]
+        all_of_it = b"\0".join(self.said)
+        return {word for word in words if word.encode() in all_of_it} | {each for each in PIECES if each in all_of_it}
+
+
+def test_k01_with_the_key_an_evening_goes_as_ever_and_nothing_of_it_can_be_read(tmp_path):
+    with closing(Evening(tmp_path, members())) as evening:
+        evening.go_through()
+        assert len(evening.said) > 400 and evening.heard() == set()
+
+
+def test_k01_without_a_key_all_of_it_can_be_read(tmp_path):
+    """So that what the test above looks for is what there is to be found."""
+    with closing(Evening(tmp_path)) as evening:
+        evening.go_through()
+        heard = evening.heard()
+        assert heard >= {*NICKS, FILE_NAME, CHAT, WHISPER} and len(heard) > len(PIECES) - 10  # some were cut in two
