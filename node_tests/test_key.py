@@ -1,14 +1,16 @@
-"""A network with a key: what KEY.md's table says it must survive, row by row (K01 to K12).
+"""A network with a key, as its nodes and those outside see it: rows K01 and K02 of `THREATS.md`.
 
-Here whole nodes and pairs of endpoints in the simulator; the key itself, certificates and phrases are in test_keys.py.
+Whole nodes in the simulator. Attacks on the transport are in test_key_attacks.py, keys and certificates in test_keys.py.
 """
 
 from contextlib import closing
 
 from node_tests.stage.keys import members
-from node_tests.stage.lab import Lab, content
+from node_tests.stage.lab import PORT, Lab, content
 from node_tests.stage.simulator import Conditions
-from protocol.results import ChatReceived, Whispered
+from protocol.results import ChatReceived, Notice, Outcome, Whispered
+from protocol.transport import packets as wire
+from protocol.transport.sealing import hello_key
 
 NICKS = ("zenobia", "yolanda", "xaviera")
 FILE_NAME, CHAT, WHISPER = "quixotic-report.pdf", "the password is swordfish", "meet me at dawn"
@@ -68,3 +70,33 @@ def test_k01_without_a_key_all_of_it_can_be_read(tmp_path):
         evening.go_through()
         heard = evening.heard()
         assert heard >= {*NICKS, FILE_NAME, CHAT, WHISPER} and len(heard) > len(PIECES) - 10  # some were cut in two
+
+
+def mixed(path, first, others):
+    """A lab whose first node has credentials of the first kind, and all others of the second."""
+    return Lab(path, 4, None, True, lambda address: (first if address[0] == "10.0.0.1" else others)(address))
+
+
+def test_k02_who_comes_without_the_key_reads_that_it_needs_one_and_learns_nothing(tmp_path):
+    keyed = members()
+    said = []
+    with closing(mixed(tmp_path, keyed, lambda address: None)) as lab:
+        lab.node(NICKS[0], shared={FILE_NAME: MARKED})
+        lab.world.tap = lambda source, target, datagram: said.append((source[0], bytes(datagram)))
+        stranger = lab.node("stranger")
+        lab.run(5)
+        assert [event.kind for event in stranger.told(Outcome)] == ["nobody"]
+        notices = [event.text for event in stranger.told(Notice)]
+        assert notices == ["the network at 10.0.0.1:6020 is private: it wants a key"]
+        told = [datagram for source, datagram in said if source == "10.0.0.1"]
+        hello = hello_key(keyed(("10.0.0.1", PORT)).seal_key)
+        assert {len(each) for each in told if not hello.is_good(memoryview(each))} == {wire.KEYED.size}
+
+
+def test_k02_with_the_wrong_key_nobody_is_found(tmp_path):
+    with closing(mixed(tmp_path, members(1), members(2))) as lab:
+        first = lab.node(NICKS[0], shared={FILE_NAME: MARKED})
+        stranger = lab.node("stranger")
+        lab.run(5)
+        assert [event.kind for event in stranger.told(Outcome)] == ["nobody"] and not stranger.told(Notice)
+        assert first.network.driver.endpoint.wrong_seals > 0 and len(first.peer.members(lab.world.now)) == 1

@@ -16,13 +16,11 @@ import hashlib
 import random
 from typing import Any, List, Optional, Tuple, Type
 
-from protocol.addresses import shown
 from protocol.fields import Address, Buffer, WireError
 from protocol.latest import Latest
 from protocol.rates import Bucket
 from protocol.transport import packets as wire
-from protocol.transport.admission import COOKIE_SLOT
-from protocol.transport.connection import Connection, State, log
+from protocol.transport.connection import Connection, State
 from protocol.transport.endpoint import HANDLERS, Endpoint
 from protocol.transport.flight import Batch
 from protocol.transport.frames import GOODBYE
@@ -43,7 +41,7 @@ from protocol.transport.sending import SendStream
 from protocol.transport.veil import WORN_OUT, Veil, VeiledFramer, VeiledSendStream
 
 HINTS_PER_SECOND = 10  # answers to strangers who knock without a seal
-TAKEN_MAX = 4096  # INITs remembered, by nonce: none makes a second connection while its cookie is good (COOKIE_SLOT)
+TAKEN_MAX = 4096  # INITs remembered, by nonce: none makes a second connection
 WRONG_SEAL = "dropped: wrong seal"
 _INIT, _LONE, _BULK = int(PacketType.INIT), int(PacketType.LONE), int(PacketType.BULK)
 _OPEN_HEADER = slice(FRONT, FRONT + wire.DATA_HEADER_SIZE)
@@ -155,7 +153,7 @@ class KeyedEndpoint(Endpoint):
         self.datagram_size_max -= FRONT
         self.hello = hello_key(credentials.seal_key)
         self._hints = Bucket(HINTS_PER_SECOND, HINTS_PER_SECOND, 0.0)
-        self._taken: Latest[bytes, float] = Latest(TAKEN_MAX)  # when, by the INIT's nonce
+        self._taken: Latest[bytes, None] = Latest(TAKEN_MAX)  # nonces of INITs
 
     @property
     def wrong_seals(self) -> int:
@@ -244,7 +242,11 @@ class KeyedEndpoint(Endpoint):
         """What is well sealed is handled as an open one: it may be malformed all the same."""
         opened = datagram[FRONT:]
         try:
-            handler = HANDLERS.get(wire.decode_sealed_prefix(opened))
+            packet_type = wire.decode_sealed_prefix(opened)
+            if packet_type == _INIT and self._is_repeated(wire.decode_init(opened), address):
+                self.stats["dropped: repeated handshake"] += 1
+                return
+            handler = HANDLERS.get(packet_type)
             if handler is None:
                 raise WireError("unknown packet type")
             handler(self, opened, address, self.now)
@@ -264,13 +266,12 @@ class KeyedEndpoint(Endpoint):
         if self._hints.take(now):
             super()._reply(address, wire.encode_keyed(datagram))
 
+    def _is_repeated(self, packet: wire.InitPacket, address: Address) -> bool:
+        """Did it make a connection that is over? Somebody who has heard it says it again, and gets no answer."""
+        return packet.nonce in self._taken and (address, packet.client_id) not in self._by_client
+
     def _accept(self, packet: wire.InitPacket, address: Address, now: float) -> None:
-        """An INIT that was heard on the way and is said once more makes no second connection."""
-        if self._taken.get(packet.nonce, -2 * COOKIE_SLOT) > now - 2 * COOKIE_SLOT:
-            self.stats["dropped: repeated handshake"] += 1
-            log.info("dropped a handshake of %s that was there before", shown(address))
-            return
-        self._taken.put(packet.nonce, now)
+        self._taken.put(packet.nonce, None)
         super()._accept(packet, address, now)
 
 
