@@ -1,6 +1,6 @@
 """A network with a key, as its nodes and those outside see it: rows K01 and K02 of `THREATS.md`.
 
-Whole nodes in the simulator. Attacks on the transport are in test_key_attacks.py, keys and certificates in test_keys.py.
+Whole nodes in the simulator. Attacks on the transport are in test_key_attacks.py, keys in test_keys.py.
 """
 
 from contextlib import closing

@@ -13,7 +13,8 @@ and of one machine, so that those of two ends can be compared.
     echo                               sends every message back
     rest COUNT SECONDS [PORT]          opens or takes so many connections, and says what they cost while nothing is said
 
-KIND is "rdt" or "tcp"; a colon and the name of a congestion controller may follow.
+KIND is "rdt" or "tcp"; a colon and the name of a congestion controller may follow, or for give and take of rdt the
+layers of a network with a key (`layers.py`).
 """
 
 from __future__ import annotations
@@ -141,9 +142,19 @@ def tcp_socket(kind: str) -> socket.socket:
     return sock
 
 
+def opened(kind: str, ip: str) -> rdt.Transport:
+    """A transport of this process, with the layers that stand behind the colon."""
+    layers = kind.partition(":")[2]
+    if not layers:
+        return rdt.open(ip, 0)
+    from node_tests.bench.layers import credentials
+
+    return rdt.open(ip, 0, credentials=credentials(layers))
+
+
 def give(kind: str, ip: str, path: str, hashes: str) -> None:
-    if kind == "rdt":
-        with rdt.open(ip, 0) as transport:
+    if kind.startswith("rdt"):
+        with opened(kind, ip) as transport:
             say(port=transport.address[1])
             receipt = transport.accept(WAIT).send_file(path, timeout=WAIT)
         say(seconds=receipt.seconds, sha256=receipt.sha256, memory=resident_peak())
@@ -169,8 +180,8 @@ def give(kind: str, ip: str, path: str, hashes: str) -> None:
 
 
 def take(kind: str, ip: str, port: str, folder: str) -> None:
-    if kind == "rdt":
-        with rdt.open(ip if ip.startswith("127.") else "", 0) as transport:
+    if kind.startswith("rdt"):
+        with opened(kind, ip if ip.startswith("127.") else "") as transport:
             transport.connect((ip, int(port))).accept_file(folder, timeout=WAIT)
     else:
         _take_tcp(ip, int(port), os.path.join(folder, "tcp.bin"))

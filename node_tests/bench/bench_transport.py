@@ -34,11 +34,13 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 from node_tests.bench import bench_ends, bench_link, bench_peers, netlab
 from node_tests.bench.bench_ends import MIB, ROOT, WAIT, Process, rdt
+from node_tests.bench.layers import SAID
 from node_tests.stage.running import free_port
 
 NO_OFFLOAD = {"RDT_NO_OFFLOAD": "1"}  # read by rdt.open
 CHECKED = "SHA-256, flushed"
-LAYOUT = "%-44s %7s %7s %7s %10s %10s  %s"  # of the table
+OPEN_ROW = "send_file to accept_file"
+LAYOUT = "%-44s %7s %7s %7s %10s %10s %7s  %s"  # of the table
 MESSAGE_SIZE, EXCHANGES, WARM_UP = 20_000, 2000, 100
 IDLE_CONNECTIONS, IDLE_SECONDS = 2000, 20.0
 PICTURE = ROOT / "node_tests" / "pictures" / "goodput_loss.svg"
@@ -81,7 +83,7 @@ def run_pair(kind: str, hashes: int, place: Place, env: Dict[str, str], path: st
         port = giving.read()["port"]
         with Process("take", kind, place.ip, port, folder, on=place.take_on, env=env) as taking:
             told = giving.read()
-            if kind == "rdt":
+            if kind.startswith("rdt"):
                 note_memory("send_file", told["memory"])
                 note_memory("accept_file", taking.read()["memory"])
     assert told["sha256"] == digest_of(path).hex()
@@ -191,7 +193,8 @@ def pair_rows(place: Place, is_without_offload: bool) -> List[Row]:
     for peer, hashes, what in (("a", 0, "digest known"), ("b", 1, "sender hashes too")):
         for kind in bench_link.kinds()[:-1]:
             rows.append(row("%s, %s (%s)" % (bench_link.LABELS[kind], what, peer), peer, kind, hashes))
-    rows.append(row("send_file to accept_file", "b", "rdt"))
+    rows.append(row(OPEN_ROW, "b", "rdt"))
+    rows += [row("send_file, %s" % said, "b", "rdt:%s" % layers) for layers, said in SAID.items()]
     if is_without_offload:
         rows.append(row("send_file, no offload", "b", "rdt", env=NO_OFFLOAD))
     return rows
@@ -249,7 +252,7 @@ def measure(rows: Sequence[Row], size: int, runs: int, folder: Optional[str]) ->
 
 def table(results: Dict[Row, List[float]]) -> List[List[str]]:
     """The cells, header first; the ratio to the row's own peer is in bold type."""
-    lines = [["MB/s", "median", "least", "most", "x TCP (a)", "x TCP (b)", "verified by"]]
+    lines = [["MB/s", "median", "least", "most", "x TCP (a)", "x TCP (b)", "x open", "verified by"]]
     bests: Dict[Tuple[str, str], float] = {}
     for row, rates in results.items():
         if is_tcp(row):
@@ -264,8 +267,16 @@ def table(results: Dict[Row, List[float]]) -> List[List[str]]:
             ratios.append("**%s**" % ratio if ratio and row.peer == peer and not is_tcp(row) else ratio)
         speeds = ["%.0f" % (rate / 1e6) for rate in (median, min(rates), max(rates))]
         name = row.name if row.place == "loopback" else "%s: %s" % (row.place, row.name)
-        lines.append([name, *speeds, *ratios, row.checks])
+        lines.append([name, *speeds, *ratios, times_open(row, results), row.checks])
     return lines
+
+
+def times_open(row: Row, results: Dict[Row, List[float]]) -> str:
+    """What a network with a key, or one of its layers, leaves of the open one's speed at the same place."""
+    if row.name not in {"send_file, %s" % said for said in SAID.values()}:
+        return ""
+    rates = [rates for other, rates in results.items() if other[:2] == (OPEN_ROW, row.place)]
+    return "%.2f" % (statistics.median(results[row]) / statistics.median(rates[0])) if rates else ""
 
 
 def print_table(lines: Sequence[Sequence[str]], layout: str, is_markdown: bool) -> None:
