@@ -268,7 +268,7 @@ class KeyedEndpoint(Endpoint):
 
     def _is_repeated(self, packet: wire.InitPacket, address: Address) -> bool:
         """Did it make a connection that is over? Somebody who has heard it says it again, and gets no answer."""
-        return packet.nonce in self._taken and (address, packet.client_id) not in self._by_client
+        return packet.nonce in self._taken and self.directory.of_client(address, packet.client_id) is None
 
     def _accept(self, packet: wire.InitPacket, address: Address, now: float) -> None:
         self._taken.put(packet.nonce, None)
