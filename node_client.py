@@ -41,6 +41,7 @@ from typing import TYPE_CHECKING, Any, Callable, Iterator, List, Optional, Proto
 
 from prompt import machine
 from prompt.lines import line_for
+from prompt.network_key import print_new_key
 from prompt.paths import danger_of, relative_path
 from prompt.readers import next_of
 from prompt.session import Session
@@ -48,6 +49,8 @@ from prompt.settings import EXIT_FLAGS, NodeError, Settings, Visit, parse_flags
 from prompt.terminal import Terminal
 from protocol import mishaps, results
 from protocol.addresses import is_loopback, shown
+from protocol.content.names import HIDDEN
+from protocol.credentials import KEY_FILE, Credentials, KeyTrouble, KeyWish
 from protocol.facts import Clock, Facts, Health, Machine
 from protocol.fields import Address, Buffer
 from protocol.looks import safe_text
@@ -59,6 +62,7 @@ if TYPE_CHECKING:                       # `open_node` imports them, once the fir
     import rdt
     import supernode
     from disk.library import Library, open_folder
+    from disk.network_key import NetworkKey
     from disk.preparing import Preparing
     from disk.scanner import Scanner
     from disk.state import state_of
@@ -316,6 +320,9 @@ class NodeListener(DoorListener):
     def on_cast(self, event: Any) -> None:
         self._node.call(lambda now: self._node.peer.on_cast(event, now))
 
+    def on_key_wanted(self, address: Address, repeated: bytes) -> None:
+        self._node.key_wanted_at = address
+
     def on_door_lone(self, address: Address, data: bytes) -> None:
         self._node.call(lambda now: self._node.peer.on_door_lone(address, data, now))
 
@@ -324,7 +331,9 @@ class Node:
     """One node with all its threads; made stopped, and only ever used by the prompt thread."""
 
     def __init__(self, settings: Settings, notify: Callable[[Any], None], library: Library,
-                 network: rdt.NetworkThread, is_port_own: bool) -> None:
+                 network: rdt.NetworkThread, is_port_own: bool, key: Optional[NetworkKey] = None) -> None:
+        self._key = key
+        self.key_wanted_at: Optional[Address] = None    # a network there has a key, and this node has none
         self.folder, self._is_port_own = relative_path(library.folder), is_port_own
         towards = interfaces.address_towards(settings.ip or interfaces.ANY_ROUTE)
         self._ip = (towards if settings.ip else None) or interfaces.lan_address(towards) or "127.0.0.1"
@@ -347,6 +356,15 @@ class Node:
             settings.name, scanner, functools.partial(own_addresses, settings.ip), may_rule=visit.may_found,
             is_sharing=visit.is_sharing, casts=settings.casts,
             fingerprint=network.credentials.fingerprint if network.credentials is not None else None)
+
+    @property
+    def check_code(self) -> str:
+        """Of the network's key; nothing where it is open."""
+        return self._key.credentials.check_code if self._key else ""
+
+    def keep_key(self) -> str:
+        """Keeps the key that was typed for the next start, and says so."""
+        return self._key.keep() if self._key else ""
 
     @property
     def is_port_own(self) -> bool:
@@ -437,6 +455,19 @@ def _import_node() -> None:
     from protocol.membership.door import ports_behind
 
 
+def _key_of(wish: KeyWish) -> Optional[NetworkKey]:
+    """The key that is meant, if any; NodeError says why it cannot be used."""
+    if not wish.is_named and not os.path.lexists(os.path.join(wish.folder, HIDDEN, KEY_FILE)):
+        return None                     # who has none pays no more than this look
+    from disk import network_key
+    try:
+        if not wish.is_open:
+            machine.keep_no_traces()
+        return network_key.key_of(wish)
+    except KeyTrouble as error:
+        raise NodeError(str(error), EXIT_FLAGS, ("key",) if wish.is_asked else ()) from None
+
+
 def _tell(notify: Callable[[Any], None], folder: str, event: Any) -> None:
     """What a person is told stands in the log, too, but for chat and for how far a transfer is."""
     is_for_log = not isinstance(event, (results.ChatReceived, results.Whispered, results.Progress))
@@ -447,6 +478,7 @@ def _tell(notify: Callable[[Any], None], folder: str, event: Any) -> None:
 
 def open_node(settings: Settings, notify: Callable[[Any], None]) -> Node:
     """A node with all its threads, started; NodeError says why not."""
+    key = _key_of(settings.key)
     _import_node()
     try:
         hidden = [settings.visit.hidden] if settings.visit and settings.visit.hidden else []
@@ -454,13 +486,13 @@ def open_node(settings: Settings, notify: Callable[[Any], None]) -> Node:
     except LibraryError as error:
         raise NodeError(str(error), EXIT_FLAGS, ()) from error
     try:
-        network, is_port_own = _open_network(settings)
+        network, is_port_own = _open_network(settings, key and key.credentials)
     except rdt.RdtError as error:
         library.close()
         raise NodeError(f"No network can be used here: {safe_text(str(error))}.") from error
     log.info("node at %s, folder %s", shown(network.address), library.folder)
     tell = functools.partial(_tell, notify, library.folder)
-    node = Node(settings, tell, library, network, is_port_own)
+    node = Node(settings, tell, library, network, is_port_own, key)
     for sentence in (library.notice, *library.dropped):
         if sentence:
             tell(results.Notice(sentence))
@@ -468,7 +500,7 @@ def open_node(settings: Settings, notify: Callable[[Any], None]) -> Node:
     return node
 
 
-def _open_network(settings: Settings) -> Tuple[rdt.NetworkThread, bool]:
+def _open_network(settings: Settings, credentials: Optional[Credentials]) -> Tuple[rdt.NetworkThread, bool]:
     """A socket at the port asked for, or close behind it when it is taken: there newcomers look, too."""
     # An address of this machine alone is kept to it; any other is asked for from all interfaces.
     ip = settings.ip if settings.ip and is_loopback(settings.ip) else "0.0.0.0"
@@ -479,7 +511,8 @@ def _open_network(settings: Settings) -> Tuple[rdt.NetworkThread, bool]:
         ports = (settings.port, 0) if settings.visit.takes_port else (0,)
     for port in ports:
         try:
-            return rdt.open_network(ip, port, trace=settings.trace), port == settings.port
+            named: Any = {"credentials": credentials} if credentials else {}
+            return rdt.open_network(ip, port, trace=settings.trace, **named), port == settings.port
         except rdt.RdtError as error:
             if not port:
                 raise
@@ -562,6 +595,8 @@ def _run(argv: Optional[Sequence[str]], open_node: Callable[..., Any]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    if flags.new_key:
+        return print_new_key()
     trouble = _trouble_of(flags.log, flags.trace)
     if trouble:
         if sys.stderr is not None:

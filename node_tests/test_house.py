@@ -61,7 +61,7 @@ HOUSE = {  # what of the house each room may import, besides its own; the order 
     "exchange": {"ground", "content"},
     "sockets": {"ground", "transport"},
     "disk": {"ground", "content", "keys"},
-    "prompt": {"ground", "content"},
+    "prompt": {"ground", "content", "keys"},
     "peer": {"ground", "content", "membership", "exchange"},
     "supernode": {"ground", "content", "membership", "ruling"},
     "rdt": {"ground", "content", "transport", "sockets", "disk"},

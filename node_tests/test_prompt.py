@@ -32,7 +32,7 @@ from node_tests.stage.fake_prompt import (
 )
 from node_tests.stage.running import free_port
 from node_tests.stage.window import PROGRAM, QUIET, Screen, Window, both_editors, needs_pty, quiet_session, script
-from prompt import lines, settings
+from prompt import lines, network_key, settings
 from prompt.commands import help_lines, parse_command, show_help, unknown_line
 from prompt.console import Console, line_for
 from prompt.lines import format_size, place_of, progress_line, share_lines
@@ -244,8 +244,9 @@ def test_a_script_fetches_and_quits():
     lines, code = script("R notes.pdf\nQ\n", "--ip", "10.0.0.7")
     assert lines[0] == "Looking for a network ..."
     assert lines[1].startswith("* joined ana's network")
-    assert lines[2].startswith("OK notes.pdf  4.2 GB in 0:49")
-    assert (len(lines), code) == (3, 0)
+    assert lines[2].startswith("OPEN NETWORK (no key): anyone on this LAN can join,")
+    assert lines[3].startswith("OK notes.pdf  4.2 GB in 0:49")
+    assert (len(lines), code) == (4, 0)
 
 
 def test_the_end_of_input_waits_for_what_was_asked():
@@ -740,6 +741,7 @@ def test_two_programs_find_each_other_and_a_file_travels(tmp_path):
         lines = bo.stdout.decode().splitlines()
         assert (bo.returncode, bo.stderr) == (0, b"")
         assert lines[1] == f"* joined ana's network at 127.0.0.1:{port}: 2 nodes. Folder: shared"
+        assert lines[2] == network_key.OPEN_NETWORK
         assert "  1  lab.bin  300.0 kB  ana  1 source" in lines
         done = next(line for line in lines if line.startswith("OK lab.bin  300.0 kB in 0:0"))
         assert done.endswith(f"-> {os.path.join('shared', 'lab.bin')}")
@@ -747,7 +749,7 @@ def test_two_programs_find_each_other_and_a_file_travels(tmp_path):
         ana.send_signal(signal.SIGTERM)
         told = ana.stdout.read().splitlines()
         assert ana.wait(10) == 0
-    assert told[0] == "* bo joined (2 nodes)" and told[-1] == "* bo left (1 node)"
+    assert told[:2] == [network_key.OPEN_NETWORK, "* bo joined (2 nodes)"] and told[-1] == "* bo left (1 node)"
     assert "<bo> hello" in told
     assert any(line.startswith("OK sent lab.bin to bo  300.0 kB in 0:0") for line in told)
     assert re.findall("id ([0-9a-f]{8})", done) == re.findall("id ([0-9a-f]{8})", " ".join(told))

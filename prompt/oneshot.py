@@ -23,13 +23,14 @@ import tempfile
 import time
 from typing import Any, Callable, List, Optional, Set
 
-from prompt import json_lines, lines, signals, verbs
+from prompt import json_lines, lines, network_key, signals, verbs
 from prompt.console import line_for
 from prompt.output import Ended, Output, OutputLost
 from prompt.paths import danger_of, unasked_line
 from prompt.readers import IDLE_SECONDS, next_of
 from prompt.session import DOOR_SECONDS, JOIN_SECONDS, LEAVE_SECONDS
 from prompt.settings import (
+    DEFAULT_FOLDER,
     DEFAULT_PORT,
     EXIT_ADDRESS,
     EXIT_FAILED,
@@ -47,7 +48,7 @@ from protocol import mishaps, results
 from protocol.addresses import shown
 from protocol.content.names import HIDDEN
 from protocol.content.troubles import FolderInUse
-from protocol.looks import safe_text
+from protocol.looks import safe_label, safe_text
 from protocol.results import CHAT_BYTES_MAX
 
 log = mishaps.logger("node")
@@ -280,7 +281,8 @@ class OneShot:
             self._hidden = f"{HIDDEN}-get-{hashlib.sha256(name).hexdigest()[:12]}"
             visit = visit._replace(hidden=self._hidden, scans=self._temporary)
         return Settings(flags.ip or None, flags.port or DEFAULT_PORT, flags.name or default_name(), folder, True,
-                        flags.trace or "", flags.up, flags.down, visit, flags.others, not flags.no_cast)
+                        flags.trace or "", flags.up, flags.down, visit, flags.others, not flags.no_cast,
+                        network_key.wish_of(flags, DEFAULT_FOLDER))
 
     def _join(self, open_node: Callable[..., Any]) -> None:
         settings = self._settings()
@@ -296,14 +298,27 @@ class OneShot:
         self.wait(lambda: self.outcome is not None, JOIN_SECONDS)
         kind = self.outcome.kind if self.outcome else ""
         if kind == "supernode" and not self.wait(lambda: self.node.is_port_own, DOOR_SECONDS):
-            raise Ended(EXIT_ADDRESS, f"Port {settings.port} of this machine is in use by another program, "
-                                      "and no node answers there.")
+            raise Ended(EXIT_ADDRESS, self._why_taken(settings))
+        if kind == "supernode" and self.flags.verb == "share":
+            self.output.remark(network_key.start_line(self.node.check_code, safe_label(settings.name)))
         if kind not in ("joined", "supernode"):
             self.outside = self._why_outside(settings)
             if self.flags.verb != "doctor":
                 raise Ended(EXIT_ADDRESS, self.outside)
 
+    def _why_taken(self, settings: Settings) -> str:
+        if self.node.key_wanted_at is not None:
+            return network_key.KEY_WANTED
+        if self.node.check_code:
+            return network_key.no_answer(f"Port {settings.port} of this machine is in use")
+        return f"Port {settings.port} of this machine is in use by another program, and no node answers there."
+
     def _why_outside(self, settings: Settings) -> str:
+        if self.node.key_wanted_at is not None:
+            return network_key.KEY_WANTED
+        if self.node.check_code:
+            place = settings.ip and shown((settings.ip, settings.port))
+            return network_key.no_answer(place) if place else network_key.NO_NETWORK
         text = safe_text(self.outcome.text) if self.outcome else ""
         if text and self.outcome and self.outcome.kind == "refused":
             return text

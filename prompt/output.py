@@ -80,6 +80,11 @@ class Output:
         if told is not None:
             self._write(json_lines.line_of(told))
 
+    def remark(self, line: str) -> None:
+        """What is for a person alone."""
+        if not self.is_json:
+            self._remark(line)
+
     def fail(self, code: int, why: str) -> None:
         """Why it ends with this exit code."""
         if self.is_json and not self.lost:

@@ -413,6 +413,39 @@ class KeyReader:
         self._keys.wake()
 
 
+class HiddenReader(KeyReader):
+    """A line that is not shown while it is typed, and that no history keeps."""
+
+    def redraw(self) -> None:
+        """Draws the prompt alone."""
+        hidden, self._text, self._cursor = (self._text, self._cursor), "", 0
+        super().redraw()
+        self._text, self._cursor = hidden
+
+    def _entered(self) -> str:
+        self.erase()
+        self._write(self._prompt + "\r\n")
+        return self._text
+
+
+@contextlib.contextmanager
+def without_echo() -> Iterator[None]:
+    """Standard input is a terminal that does not show what is typed; nothing where it has no such mode."""
+    try:
+        import termios
+        descriptor = sys.stdin.fileno()
+        mode = termios.tcgetattr(descriptor)
+    except (ImportError, OSError, ValueError, AttributeError, termios.error):
+        yield
+        return
+    quiet = mode[:3] + [mode[3] & ~termios.ECHO | termios.ECHONL] + mode[4:]
+    termios.tcsetattr(descriptor, termios.TCSADRAIN, quiet)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, mode)
+
+
 class _Keys:
     """The keys of a terminal of Unix, which is in key-by-key mode while this is entered."""
 

@@ -18,15 +18,17 @@ import textwrap
 import time
 from typing import Any, Callable, List, Optional, Sequence
 
-from prompt import signals
+from prompt import network_key, signals
 from prompt.commands import LETTERS, SAYING, letter_of, parse_command, unknown_line
 from prompt.completion import Completion, choice_lines
 from prompt.console import SCRIPT_SAY_SECONDS, Console
+from prompt.network_key import wish_of
 from prompt.readers import IDLE_SECONDS, LINE_END, Interrupted, next_of
 from prompt.settings import (
     DEFAULT_FOLDER,
     DEFAULT_PORT,
     EXIT_FAILED,
+    EXIT_FLAGS,
     EXIT_INTERRUPTED,
     EXIT_OK,
     NodeError,
@@ -40,7 +42,8 @@ from prompt.terminal import Terminal
 from prompt.where import IP_HELP, NAME_HELP, PORT_HELP, Place, check_place, is_name
 from protocol import mishaps, results
 from protocol.addresses import shown
-from protocol.looks import safe_text
+from protocol.credentials import KeyTrouble
+from protocol.looks import safe_label, safe_text
 
 log = mishaps.logger("node")
 
@@ -73,6 +76,7 @@ class Session:
         self.is_over = self.is_leaving = self.is_joining = self.was_warned = False
         self.stays = self.was_told = False      # --stay; something was piped in
         self.trouble = ""                       # what ended it from below, for standard error
+        self._typed_key = ""                    # that a person was asked for
         self.signals: List[int] = []
         self.outcome: Optional[results.Outcome] = None
         self._held: List[Any] = []              # while joining, the outcome and what came behind it
@@ -206,6 +210,10 @@ class Session:
         return EXIT_SHORT if self.trouble else self.exit_code
 
     def _open(self, flags: argparse.Namespace, open_node: Callable[..., Any]) -> bool:
+        if getattr(flags, "ask_key", False) and not self.terminal.is_asking:
+            self.say(network_key.NOBODY_TO_ASK)
+            self.exit_code = EXIT_FLAGS
+            return False
         while True:
             settings = self._ask_settings(flags)
             self.say("Looking for a network ...")
@@ -224,22 +232,34 @@ class Session:
                 known = {"ip": settings.ip, "port": settings.port, "name": settings.name}
                 known.update({"ip": False} if "ip" in error.again else {}, port=None)
                 ip, port = error.hint or (None, settings.port)
+                if error.again == ("key",):
+                    known["port"] = settings.port
+                if "key" in error.again:
+                    self._typed_key, known["ask_key"] = "", True
                 flags = argparse.Namespace(**{**vars(flags), **known, "default_ip": ip, "default_port": port})
 
     def _ask_settings(self, flags: argparse.Namespace) -> Settings:
         hint = getattr(flags, "default_ip", None)
         ip, named_port, others = flags.ip, None, getattr(flags, "others", ())
         if ip is False:
-            ip, named_port, others = self._question("IP", hint or "search this network",
+            ip, named_port, others = self._question(f"IP [{hint or 'search this network'}]: ",
                                             lambda text: self._placed(text.strip() or hint or ""), IP_HELP)
         default = str(getattr(flags, "default_port", DEFAULT_PORT))
         port = named_port or flags.port or self._question(
-            "Port", default, lambda text: check_port(text.strip() or default), PORT_HELP)
-        name = flags.name or self._question("Name", default_name(), check_name, NAME_HELP)
+            f"Port [{default}]: ", lambda text: check_port(text.strip() or default), PORT_HELP)
+        name = flags.name or self._question(f"Name [{default_name()}]: ", check_name, NAME_HELP)
         folder = os.path.expanduser(flags.folder or DEFAULT_FOLDER)
+        if getattr(flags, "ask_key", False) and not self._typed_key:
+            self._typed_key = self._ask_key()
+        key = wish_of(flags, folder, self._typed_key)
         return Settings(ip, port, name, folder, bool(flags.folder), getattr(flags, "trace", None) or "",
                         getattr(flags, "up", None), getattr(flags, "down", None), others=others,
-                        casts=not getattr(flags, "no_cast", False))
+                        casts=not getattr(flags, "no_cast", False), key=key)
+
+    def _ask_key(self) -> str:
+        from protocol.keys.phrase import typed_key
+        key: str = self._question(network_key.KEY_QUESTION, typed_key, network_key.KEY_HELP, is_hidden=True)
+        return key
 
     def _placed(self, text: str) -> Place:
         """Where a person means; a name is looked up, which may take its time."""
@@ -248,24 +268,26 @@ class Session:
             self.terminal.flush()
         return check_place(text, lambda: self.signals)
 
-    def _question(self, what: str, default: str, check: Callable[[str], Any], explained: Sequence[str] = ()) -> Any:
+    def _question(self, question: str, check: Callable[[str], Any], explained: Sequence[str],
+                  is_hidden: bool = False) -> Any:
         """The checked answer; asked again until it is right, and not at all where nobody can be asked.
 
-        Where it is `explained`, `?` asks for that, and `q` ends the program.
+        `?` has it `explained`, and `q` ends the program.
         """
+        read = self.terminal.read_hidden if is_hidden else self.terminal.read_line
         while self.terminal.is_asking:
             try:
-                answer = self.terminal.read_line(f"{what} [{default}]: ", self.idle)
-                if explained and answer.strip().lower() in ("q", "quit", "exit"):
+                answer = read(question, self.idle)
+                if answer.strip().lower() in ("q", "quit", "exit"):
                     self.is_over = True
                     raise Interrupted
-                if explained and answer.strip() in ("?", "h", "H", "help"):
+                if answer.strip() in ("?", "h", "H", "help"):
                     for line in explained:
                         for row in textwrap.wrap(line, self.terminal.columns() - 1):
                             self.say(row)
                     continue
                 return check(answer)
-            except ValueError as error:
+            except (ValueError, KeyTrouble) as error:
                 self.say(str(error))
             except EOFError:
                 raise Interrupted from None
@@ -288,12 +310,20 @@ class Session:
             self.is_joining = False
             for event in self._held:
                 self.console.on_event(event)
+            self._tell_privacy(settings)
             if kind == "supernode" and not settings.ip and not self.node.has_network:
                 self.say(IN_NO_NETWORK)
             elif kind == "supernode" and not settings.ip and self.terminal.is_asking:
                 self.say(BEYOND_THIS_LAN)   # a search goes no farther, and nobody is told that a router stands between
             return
+        wants_key, has_key = self.node.key_wanted_at is not None, bool(self.node.check_code)
         self._leave_node()
+        if wants_key and (settings.ip or kind == "supernode"):
+            raise NodeError(network_key.KEY_WANTED, again=("key",))
+        again = ("key",) if settings.key.is_asked else ()
+        if kind == "supernode" and has_key:
+            raise NodeError(network_key.no_answer(f"Port {settings.port} of this machine is in use"),
+                            again=("port", *again))
         if kind == "supernode":
             raise NodeError(f"Port {settings.port} of this machine is in use by another program, "
                             "and no node answers there.", again=("port",))
@@ -303,8 +333,19 @@ class Session:
             hint = self.outcome.address if text and self.outcome else None
             place = shown((settings.ip, settings.port))
             text = f"Nobody answers at {place}, and this machine cannot be the supernode there."
-            text += other
-        raise NodeError(text or "No network was found, and none could be opened here.", hint=hint)
+            text = network_key.no_answer(place) if has_key else text + other
+        raise NodeError(text or "No network was found, and none could be opened here.", hint=hint,
+                        again=("ip", "port", *again))
+
+    def _tell_privacy(self, settings: Settings) -> None:
+        """Who may join here, at each start."""
+        assert self.outcome is not None
+        whose = settings.name if self.outcome.kind == "supernode" else self.outcome.supernode_label
+        self.say(network_key.start_line(self.node.check_code, safe_label(whose)))
+        if self.node.key_wanted_at is not None:
+            self.say(network_key.other_line(shown(self.node.key_wanted_at)))
+        if settings.key.is_asked:
+            self.say(self.node.keep_key())
 
     def _serve(self) -> None:
         self.terminal.reader.forget()

@@ -9,8 +9,9 @@ import getpass
 import socket
 from typing import Any, Callable, NamedTuple, Optional, Sequence, Tuple
 
-from prompt import arguments
+from prompt import arguments, network_key
 from prompt.where import DEFAULT_PORT, check_ip, check_place, check_port, check_targets
+from protocol.credentials import KeyWish
 from protocol.looks import safe_text
 
 __all__ = ["DEFAULT_PORT", "NodeError", "Settings", "check_ip", "check_name", "check_port", "check_targets",
@@ -36,6 +37,7 @@ class Settings(NamedTuple):
     visit: Optional[Visit] = None   # what is different in a one-shot
     others: Tuple[str, ...] = ()    # more addresses of the machine at `ip`
     casts: bool = True              # may this node send to many at once, and take such a send?
+    key: KeyWish = KeyWish()        # what was said about the network's key
 
 
 class Visit(NamedTuple):
@@ -84,7 +86,9 @@ def parse_flags(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     """The command line; wrong flags end the program with exit code 2, as argparse does."""
     parser = argparse.ArgumentParser(
         prog=arguments.program(), usage=arguments.USAGE.format(arguments.program()), epilog=arguments.EPILOG,
-        formatter_class=arguments.layout)
+        formatter_class=arguments.layout, add_help=False)
+    parser.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)
+    parser.add_argument("--new-key", action="store_true", help=argparse.SUPPRESS)
     _add_flags(parser, False, None)
     parser.add_argument("--folder", metavar="DIR",
                         help=f"for what is shared and what is fetched (default {DEFAULT_FOLDER})")
@@ -96,6 +100,9 @@ def parse_flags(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     _add_flags(shared, argparse.SUPPRESS, argparse.SUPPRESS)
     arguments.add_verbs(parser, shared)
     flags = parser.parse_args(argv)
+    flags.environment_key = network_key.from_environment()
+    if flags.verb and flags.ask_key:
+        parser.error("--ask-key is for the prompt, which keeps the key; a one-line form reads it by --key-file FILE")
     if flags.verb and flags.folder:
         parser.error("--folder is for the prompt; get has --to DIR, and share needs none")
     flags.others = ()
@@ -118,6 +125,7 @@ def _add_flags(parser: argparse.ArgumentParser, no_ip: Any, none: Any) -> None:
                             help=f"{does} files no faster than this: {arguments.LIMIT_HELP}")
     parser.add_argument("--no-cast", action="store_true", default=none or False,
                         help="without multicast, which sends once to many")
+    network_key.add_flags(parser, none)
     parser.add_argument("--log", metavar="FILE", default=none, help="write details here")
     parser.add_argument("--trace", metavar="FILE", default=none,
                         help="write every packet here, up to 64 MiB")

@@ -8,7 +8,7 @@ import sys
 from typing import Any, Callable, List, Optional
 
 from prompt.lines import place_of
-from prompt.readers import Interrupted, KeyReader, PipeReader, ReadlineReader
+from prompt.readers import HiddenReader, Interrupted, KeyReader, PipeReader, ReadlineReader, without_echo
 from prompt.shortage import output_trouble
 from prompt.stopping import Stops
 from prompt.table import WRAPPED_UP_TO, wrapped
@@ -189,6 +189,17 @@ class Terminal:
             self.write(f"\x1b[{up}A\r\x1b[J{entered}\n")
             self._drawn = ""
         return line
+
+    def read_hidden(self, prompt: str, idle: Callable[[], None]) -> str:
+        """The same of a line that is not shown while it is typed."""
+        if isinstance(self.reader, PipeReader):
+            with without_echo():
+                return self.read_line(prompt, idle)
+        usual, self.reader = self.reader, HiddenReader(self.write, self.columns)
+        try:
+            return self.read_line(prompt, idle)
+        finally:
+            self.reader = usual
 
     def typed(self) -> str:
         """What stood in the line when its reading was interrupted."""

@@ -191,6 +191,7 @@ class FakeNode:
     """A node thread with a fake peer on it; a line on the control descriptor is an event to tell."""
 
     def __init__(self, settings: Any, notify: Callable[[Any], None]) -> None:
+        self.check_code, self.key_wanted_at = os.environ.get("FAKE_CODE", ""), None
         self.folder, self.ip, self.is_port_own = "shared", "127.0.0.1", settings.port != 7777
         self.is_local, self.has_network = False, True
         self.thread = NodeThread(time.monotonic)
@@ -215,6 +216,9 @@ class FakeNode:
         wall = facts.Firewall("ufw", facts.FirewallState.UNKNOWN, "sudo ufw allow 6020/udp", 6020)
         machine = facts.Machine((), 6020, 6021, False, facts.Holder("nc", 812), wall, disk, clock)
         self.call(lambda now: then(facts.Facts(machine)))
+
+    def keep_key(self) -> str:
+        return "* the key is kept"
 
     def look_now(self, then: Callable[[], None]) -> None:
         then()
