@@ -320,9 +320,6 @@ class NodeListener(DoorListener):
     def on_cast(self, event: Any) -> None:
         self._node.call(lambda now: self._node.peer.on_cast(event, now))
 
-    def on_key_wanted(self, address: Address, repeated: bytes) -> None:
-        self._node.key_wanted_at = address
-
     def on_door_lone(self, address: Address, data: bytes) -> None:
         self._node.call(lambda now: self._node.peer.on_door_lone(address, data, now))
 
@@ -333,7 +330,6 @@ class Node:
     def __init__(self, settings: Settings, notify: Callable[[Any], None], library: Library,
                  network: rdt.NetworkThread, is_port_own: bool, key: Optional[NetworkKey] = None) -> None:
         self._key = key
-        self.key_wanted_at: Optional[Address] = None    # a network there has a key, and this node has none
         self.folder, self._is_port_own = relative_path(library.folder), is_port_own
         towards = interfaces.address_towards(settings.ip or interfaces.ANY_ROUTE)
         self._ip = (towards if settings.ip else None) or interfaces.lan_address(towards) or "127.0.0.1"
@@ -511,8 +507,7 @@ def _open_network(settings: Settings, credentials: Optional[Credentials]) -> Tup
         ports = (settings.port, 0) if settings.visit.takes_port else (0,)
     for port in ports:
         try:
-            named: Any = {"credentials": credentials} if credentials else {}
-            return rdt.open_network(ip, port, trace=settings.trace, **named), port == settings.port
+            return rdt.open_network(ip, port, trace=settings.trace, credentials=credentials), port == settings.port
         except rdt.RdtError as error:
             if not port:
                 raise

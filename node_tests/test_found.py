@@ -213,8 +213,7 @@ class Asked:
             notify(Outcome("joined", (settings.ip, settings.port), "zo", 3, ""))
         peer = argparse.Namespace(leave=lambda now, done: done())
         return argparse.Namespace(folder="shared", ip=LOOPBACK, is_port_own=True, peer=peer, close=lambda timeout: None,
-                                  call=lambda closure: closure(0.0), standing=lambda: None, check_code="",
-                                  key_wanted_at=None)
+                                  call=lambda closure: closure(0.0), standing=lambda: None, check_code="")
 
 
 def test_another_network_that_was_found_is_the_default_of_the_next_question() -> None:

@@ -8,7 +8,7 @@ from contextlib import closing
 from node_tests.stage.keys import members
 from node_tests.stage.lab import PORT, Lab, content
 from node_tests.stage.simulator import Conditions
-from protocol.results import ChatReceived, Notice, Outcome, Whispered
+from protocol.results import ChatReceived, KeyWanted, Notice, Outcome, Whispered
 from protocol.transport import packets as wire
 from protocol.transport.sealing import hello_key
 
@@ -86,8 +86,7 @@ def test_k02_who_comes_without_the_key_reads_that_it_needs_one_and_learns_nothin
         stranger = lab.node("stranger")
         lab.run(5)
         assert [event.kind for event in stranger.told(Outcome)] == ["nobody"]
-        notices = [event.text for event in stranger.told(Notice)]
-        assert notices == ["the network at 10.0.0.1:6020 is private: it wants a key"]
+        assert stranger.told(KeyWanted) == [KeyWanted(("10.0.0.1", PORT))]
         told = [datagram for source, datagram in said if source == "10.0.0.1"]
         hello = hello_key(keyed(("10.0.0.1", PORT)).seal_key)
         assert {len(each) for each in told if not hello.is_good(memoryview(each))} == {wire.KEYED.size}

@@ -86,7 +86,7 @@ class FakePeer:
 
 class FakeNode:
     is_port_own, is_closed = True, False
-    check_code, key_wanted_at = "", None
+    check_code = ""
     facts = test_doctor.FACTS
 
     def __init__(self, peer):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Optional, Sequence, Set, Tuple
 
 from prompt.firewall import unreachable_text
+from prompt.network_key import other_line
 from protocol import results
 from protocol.addresses import shown
 from protocol.figures import PathFigures
@@ -266,6 +267,7 @@ LINES: Dict[type, Callable[[Any, str], str]] = {
     results.Paused: _line_for_paused,
     results.Resumed: lambda event, folder: f"* {safe_text(event.name)} goes on: there is room again",
     results.Notice: lambda event, folder: f"* {safe_text(event.text, 1024)}",
+    results.KeyWanted: lambda event, folder: f"* {other_line(shown(event.address))}",
     results.Unreachable: _line_for_unreachable,
 }
 

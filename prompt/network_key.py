@@ -18,7 +18,7 @@ OPEN_NETWORK = ("OPEN NETWORK (no key): anyone on this LAN can join, read chat a
 NO_ANSWER = "no answer with this key (wrong key, old version, firewall, or nobody there)"
 NO_NETWORK = ("There is no network with this key here. The first one is opened by share, or by the program without "
               "such a word.")
-KEY_WANTED = "This network wants a key: --ask-key asks for it, --key-file FILE reads it."
+KEY_WANTED = "This network is private, it wants a key: --ask-key asks for it, --key-file FILE reads it."
 NOBODY_TO_ASK = "--ask-key asks at a terminal, and this is none: --key-file FILE reads the key, and so does " + VARIABLE
 SEEN = ("a key on the command line can be read by everybody on this machine, so it is asked for (--ask-key) or read "
         "from a file (--key-file FILE). If this was one, make a new one: --new-key")
@@ -88,8 +88,8 @@ def no_answer(where: str) -> str:
 
 
 def other_line(place: str) -> str:
-    """This node opened a network of its own, and met one with a key."""
-    return f"* the network at {place} wants a key: --ask-key asks for it"
+    """There is a network with a key, and this node is elsewhere."""
+    return f"the network at {place} is private: it wants a key (--ask-key asks for it)"
 
 
 def short_fingerprint(fingerprint: bytes) -> str:

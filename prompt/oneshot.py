@@ -67,6 +67,7 @@ class OneShot:
         self.node: Any = None
         self.signals: List[int] = []
         self.is_leaving = self.is_short = False     # is_short: of memory
+        self.is_key_wanted = False                  # a network has a key, and this node has none
         self.outcome: Optional[results.Outcome] = None
         self.outside = ""                           # why there is no network, for `doctor`, which goes on without
         self.ending: Optional[Any] = None           # DownloadDone or Stopped of what `get` fetches
@@ -99,6 +100,8 @@ class OneShot:
         """Remembers what is waited for, and tells what concerns this verb."""
         if isinstance(event, results.Outcome):
             self.outcome = event
+        elif isinstance(event, results.KeyWanted):
+            self.is_key_wanted = True
         elif isinstance(event, results.Progress):
             self.row = event.row
             self.output.progress(event)
@@ -307,14 +310,14 @@ class OneShot:
                 raise Ended(EXIT_ADDRESS, self.outside)
 
     def _why_taken(self, settings: Settings) -> str:
-        if self.node.key_wanted_at is not None:
+        if self.is_key_wanted:
             return network_key.KEY_WANTED
         if self.node.check_code:
             return network_key.no_answer(f"Port {settings.port} of this machine is in use")
         return f"Port {settings.port} of this machine is in use by another program, and no node answers there."
 
     def _why_outside(self, settings: Settings) -> str:
-        if self.node.key_wanted_at is not None:
+        if self.is_key_wanted:
             return network_key.KEY_WANTED
         if self.node.check_code:
             place = settings.ip and shown((settings.ip, settings.port))

@@ -43,6 +43,7 @@ from prompt.where import IP_HELP, NAME_HELP, PORT_HELP, Place, check_place, is_n
 from protocol import mishaps, results
 from protocol.addresses import shown
 from protocol.credentials import KeyTrouble
+from protocol.fields import Address
 from protocol.looks import safe_label, safe_text
 
 log = mishaps.logger("node")
@@ -79,6 +80,7 @@ class Session:
         self._typed_key = ""                    # that a person was asked for
         self.signals: List[int] = []
         self.outcome: Optional[results.Outcome] = None
+        self.key_wanted_at: Optional[Address] = None    # a network there has a key, and this node has none
         self._held: List[Any] = []              # while joining, the outcome and what came behind it
 
     # ---- waiting and drawing
@@ -136,7 +138,9 @@ class Session:
         """A notification: how joining ended is for `_join` to tell (or `_open` says why not, and asks again)."""
         if isinstance(event, results.Outcome):
             self.outcome = event
-        if self.is_joining and self.outcome is not None:
+        elif isinstance(event, results.KeyWanted):
+            self.key_wanted_at = event.address
+        if self.is_joining and (self.outcome is not None or isinstance(event, results.KeyWanted)):
             self._held.append(event)
         else:
             self.console.on_event(event)
@@ -295,7 +299,7 @@ class Session:
 
     def _join(self, settings: Settings, open_node: Callable[..., Any]) -> None:
         """Opens a node and waits for its outcome; NodeError says why not."""
-        self.outcome, self.is_joining, self._held = None, True, []
+        self.outcome, self.key_wanted_at, self.is_joining, self._held = None, None, True, []
         self.console.chatting.set_name(settings.name)
         is_new = not settings.is_folder_chosen and not os.path.exists(settings.folder)
         self.node = open_node(settings, self.notify)
@@ -316,9 +320,9 @@ class Session:
             elif kind == "supernode" and not settings.ip and self.terminal.is_asking:
                 self.say(BEYOND_THIS_LAN)   # a search goes no farther, and nobody is told that a router stands between
             return
-        wants_key, has_key = self.node.key_wanted_at is not None, bool(self.node.check_code)
+        has_key = bool(self.node.check_code)
         self._leave_node()
-        if wants_key and (settings.ip or kind == "supernode"):
+        if self.key_wanted_at and (settings.ip or kind == "supernode"):
             raise NodeError(network_key.KEY_WANTED, again=("key",))
         again = ("key",) if settings.key.is_asked else ()
         if kind == "supernode" and has_key:
@@ -342,8 +346,6 @@ class Session:
         assert self.outcome is not None
         whose = settings.name if self.outcome.kind == "supernode" else self.outcome.supernode_label
         self.say(network_key.start_line(self.node.check_code, safe_label(whose)))
-        if self.node.key_wanted_at is not None:
-            self.say(network_key.other_line(shown(self.node.key_wanted_at)))
         if settings.key.is_asked:
             self.say(self.node.keep_key())
 

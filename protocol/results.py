@@ -107,6 +107,12 @@ class Outcome(NamedTuple):
     text: str
 
 
+class KeyWanted(NamedTuple):
+    """The network there is private, and this node has no key."""
+
+    address: Address
+
+
 class Joined(NamedTuple):
     """A node came; so many are here now."""
 

@@ -191,7 +191,7 @@ class FakeNode:
     """A node thread with a fake peer on it; a line on the control descriptor is an event to tell."""
 
     def __init__(self, settings: Any, notify: Callable[[Any], None]) -> None:
-        self.check_code, self.key_wanted_at = os.environ.get("FAKE_CODE", ""), None
+        self.check_code = os.environ.get("FAKE_CODE", "")
         self.folder, self.ip, self.is_port_own = "shared", "127.0.0.1", settings.port != 7777
         self.is_local, self.has_network = False, True
         self.thread = NodeThread(time.monotonic)

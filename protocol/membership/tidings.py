@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import Any, Callable, Optional, Set
 
-from protocol.addresses import shown
 from protocol.fields import Address
 from protocol.membership.members import Members
 from protocol.results import (
     ChatReceived,
     Joined,
+    KeyWanted,
     Left,
     NatKind,
     Notice,
@@ -59,7 +59,7 @@ class Tidings:
 
     def on_key_wanted(self, address: Address) -> None:
         """The network there has a key, and this node asked without one."""
-        self._notify(Notice(f"the network at {shown(address)} is private: it wants a key"))
+        self._notify(KeyWanted(address))
 
     def on_reach_known(self, now: float) -> None:
         """Others can reach this node, or not: then its person hears it once, if there is something that may be done."""

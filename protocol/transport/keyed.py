@@ -165,7 +165,8 @@ class KeyedEndpoint(Endpoint):
     def _reply(self, address: Address, datagram: bytearray) -> None:
         key: Optional[SealKey] = self.hello
         if datagram[5] not in HELLO_TYPES:  # a PATH_RESPONSE
-            connection: Any = self.directory.of_remote(address, bytes(datagram[wire.PREFIX_SIZE : wire.PREFIX_SIZE + 8]))
+            connection_id = bytes(datagram[wire.PREFIX_SIZE : wire.PREFIX_SIZE + 8])
+            connection: Any = self.directory.of_remote(address, connection_id)
             key = connection.seals if connection is not None else None
         if key is not None:
             super()._reply(address, _sealed(key, datagram))
