@@ -341,7 +341,7 @@ class NetworkThread:
         size = 0
         for data, segment_size, address in self.datagrams.arrivals(READS_PER_TURN):
             # The clock is read after each read: a common one would spoil the round-trip samples.
-            cuts = self.datagrams.cuts(segment_size)
+            cuts = self.datagrams.cuts(segment_size, endpoint.cuts_of)
             endpoint.receive(data, segment_size, address, clock(), cuts)
             size += len(data)
             if size >= READ_PER_TURN_MAX:

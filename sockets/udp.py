@@ -11,13 +11,13 @@ import os
 import socket
 import struct
 import sys
-from typing import Any, Counter, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Counter, Dict, Iterator, List, Optional, Tuple
 
 from protocol import mishaps
 from protocol.addresses import EVERY_ADDRESS, shown
 from protocol.fields import Address, Buffer
 from protocol.transport.flight import Batch
-from protocol.transport.packets import DATAGRAM_SIZE_MAX, Cuts, cuts_of
+from protocol.transport.packets import DATAGRAM_SIZE_MAX, Cuts
 from protocol.transport.recovery import SEGMENTS_MAX
 from sockets import groups
 from sockets.border import Border, socket_at
@@ -280,7 +280,7 @@ class Datagrams:
                 break  # the last of a run may be shorter
         return self._view[start:stop], segment_size, address
 
-    def cuts(self, segment_size: int) -> Optional[Cuts]:
+    def cuts(self, segment_size: int, cuts_of: Callable[[memoryview, int], Cuts]) -> Optional[Cuts]:
         """Views of the buffer in which `receive` gives datagrams of that size: cut once, for all that will come."""
         if segment_size < MERGED_SIZE_LEAST:
             return None

@@ -80,6 +80,7 @@ class Endpoint:
     """Many connections on one socket. `rng` should be secrets.SystemRandom() outside of tests."""
 
     connection_class: Type[Connection] = Connection
+    cuts_of = staticmethod(wire.cuts_of)  # makes the `cuts` that `receive` may be given
 
     def __init__(
         self,

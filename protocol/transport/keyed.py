@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from typing import Any, List, Optional, Tuple, Type
+from typing import Any, Optional, Tuple, Type
 
 from protocol.fields import Address, Buffer, WireError
 from protocol.latest import Latest
@@ -36,6 +36,7 @@ from protocol.transport.sealing import (
     SealKey,
     connection_keys,
     hello_key,
+    sealed_cuts_of,
 )
 from protocol.transport.sending import SendStream
 from protocol.transport.veil import WORN_OUT, Veil, VeiledFramer, VeiledSendStream
@@ -44,8 +45,6 @@ HINTS_PER_SECOND = 10  # answers to strangers who knock without a seal
 TAKEN_MAX = 4096  # INITs remembered, by nonce: none makes a second connection
 WRONG_SEAL = "dropped: wrong seal"
 _INIT, _LONE, _BULK = int(PacketType.INIT), int(PacketType.LONE), int(PacketType.BULK)
-_OPEN_HEADER = slice(FRONT, FRONT + wire.DATA_HEADER_SIZE)
-_PAYLOAD = slice(FRONT + wire.DATA_HEADER_SIZE, None)
 
 
 class KeyedConnection(Connection):
@@ -63,7 +62,9 @@ class KeyedConnection(Connection):
         self._veiled = VeiledSendStream(endpoint.backlogs.memory, self.veil)
         intake = endpoint.intake
         receiving = intake.open()
-        receiving.framer = VeiledFramer(self.veil, intake.frames_max, intake.bodies, self._veiled.write_records)
+        receiving.framer = VeiledFramer(
+            self.veil, intake.frames_max, intake.bodies, self._veiled.write_records, lambda: receiving.window
+        )
         return self._veiled, receiving
 
     @property
@@ -146,6 +147,7 @@ class KeyedEndpoint(Endpoint):
     """Many connections on one socket of a network that has a key."""
 
     connection_class: Type[Connection] = KeyedConnection
+    cuts_of = staticmethod(sealed_cuts_of)
 
     def __init__(self, credentials: Any, rng: random.Random, **named: Any) -> None:
         super().__init__(rng, **named)
@@ -165,8 +167,8 @@ class KeyedEndpoint(Endpoint):
     def _reply(self, address: Address, datagram: bytearray) -> None:
         key: Optional[SealKey] = self.hello
         if datagram[5] not in HELLO_TYPES:  # a PATH_RESPONSE
-            connection_id = bytes(datagram[wire.PREFIX_SIZE : wire.PREFIX_SIZE + 8])
-            connection: Any = self.directory.of_remote(address, connection_id)
+            remote_id = bytes(datagram[wire.PREFIX_SIZE : wire.PREFIX_SIZE + wire.CONNECTION_ID_SIZE])
+            connection: Any = self.directory.of_remote(address, remote_id)
             key = connection.seals if connection is not None else None
         if key is not None:
             super()._reply(address, _sealed(key, datagram))
@@ -183,38 +185,36 @@ class KeyedEndpoint(Endpoint):
         if len(buffer) <= segment_size:
             self._receive_datagram(buffer, address, now)
             return
-        datagrams = [buffer[start : start + segment_size] for start in range(0, len(buffer), segment_size)]
-        count = self._good_bulk(datagrams)
-        at = 0
+        count = -(-len(buffer) // segment_size)
+        last_length = len(buffer) - (count - 1) * segment_size - FRONT - wire.DATA_HEADER_SIZE
+        if last_length > 0:
+            cuts = cuts or sealed_cuts_of(buffer, segment_size)
+            if self._are_sealed_bulk(buffer, cuts, count, last_length):
+                self._receive_good(buffer, segment_size, address, cuts, count, last_length)
+                return
+        for start in range(0, len(buffer), segment_size):
+            self._receive_datagram(buffer[start : start + segment_size], address, now)
+
+    def _are_sealed_bulk(self, buffer: memoryview, cuts: wire.Cuts, count: int, last_length: int) -> bool:
+        """Are all of so many sealed as those of the first one's connection must be, and is that one BULK?"""
+        connection: Any = self.directory.by_local.get(bytes(buffer[ID_AT]))
+        if connection is None or connection.opens is None or buffer[TYPE_AT] != _BULK:
+            return False
+        last = cuts.covered[count - 1][: last_length + wire.DATA_HEADER_SIZE - wire.CHECKSUM.size]
+        return bool(connection.opens.are_good(cuts.tags[:count], [*cuts.covered[: count - 1], last]))
+
+    def _receive_good(
+        self, buffer: memoryview, segment_size: int, address: Address, cuts: wire.Cuts, count: int, last_length: int
+    ) -> None:
+        """Take in the runs of what is well sealed, and what is in none of them one by one."""
+        headers, at = b"".join(cuts.headers[:count]), 0
         while at < count:
-            at += self._receive_good(datagrams[at:count], segment_size, address)
-        for datagram in datagrams[count:]:
-            self._receive_datagram(datagram, address, now)
-
-    def _good_bulk(self, datagrams: List[memoryview]) -> int:
-        """How many at the front are BULK of one connection, and sealed as they must be."""
-        first_id = bytes(datagrams[0][ID_AT])
-        connection: Any = self.directory.by_local.get(first_id)
-        key = connection.opens if connection is not None else None
-        if key is None:
-            return 0
-        for count, datagram in enumerate(datagrams):
-            is_bulk = len(datagram) > _PAYLOAD.start and datagram[TYPE_AT] == _BULK and datagram[ID_AT] == first_id
-            if not is_bulk or not key.is_good(datagram):
-                return count
-        return len(datagrams)
-
-    def _receive_good(self, datagrams: List[memoryview], segment_size: int, address: Address) -> int:
-        """Take in the run at the front of these good ones, or just the first; how many that are."""
-        headers = b"".join([datagram[_OPEN_HEADER] for datagram in datagrams])
-        last_length = len(datagrams[-1]) - _PAYLOAD.start
-        run = wire.decode_bulk_run(headers, last_length, segment_size - FRONT, has_checksums=False)
-        if run is not None:
-            payloads = [datagram[_PAYLOAD] for datagram in datagrams[: run.packets]]
-            if self._receive_run(run, payloads, address):
-                return run.packets
-        self._guarded(datagrams[0], address)
-        return 1
+            run = wire.decode_bulk_run(headers, last_length, segment_size - FRONT, has_checksums=False)
+            stop = at + (run.packets if run is not None else 1)
+            if run is None or not self._receive_run(run, cuts.payloads[at:stop], address):
+                for start in range(at * segment_size, stop * segment_size, segment_size):
+                    self._receive_datagram(buffer[start : start + segment_size], address, self.now)
+            headers, at = headers[(stop - at) * wire.DATA_HEADER_SIZE :], stop
 
     def _receive_datagram(self, datagram: memoryview, address: Address, now: float) -> None:
         if self.is_sealed(datagram):

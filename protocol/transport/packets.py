@@ -455,10 +455,12 @@ class BulkRun(NamedTuple):
 
 
 class Cuts(NamedTuple):
-    """Where in a buffer of datagrams of one size each one's header and payload lie."""
+    """Where in a buffer of datagrams of one size each one's header and payload lie; of sealed ones, its tag, too."""
 
     headers: List[memoryview]
     payloads: List[memoryview]
+    tags: Sequence[memoryview] = ()
+    covered: Sequence[memoryview] = ()  # by the tags: all behind them
 
 
 def cuts_of(buffer: memoryview, segment_size: int) -> Cuts:

@@ -19,11 +19,11 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from typing import Any, List, NamedTuple, Tuple
+from typing import Any, List, NamedTuple, Sequence, Tuple
 
 from protocol.fields import Buffer
 from protocol.transport.flight import Batch
-from protocol.transport.packets import CHECKSUM, PREFIX_SIZE, PacketType
+from protocol.transport.packets import CHECKSUM, DATA_HEADER_SIZE, PREFIX_SIZE, Cuts, PacketType
 
 TAG_SIZE = 16
 FRONT = TAG_SIZE - CHECKSUM.size  # bytes that a sealed datagram has more than an open one
@@ -62,6 +62,15 @@ class SealKey:
         state.update(sealed[TAG_SIZE:])
         return hmac.compare_digest(state.digest(), sealed[:TAG_SIZE])
 
+    def are_good(self, tags: Sequence[Buffer], covered: Sequence[Buffer]) -> bool:
+        """Do all of these tags belong to what they cover?"""
+        begun, found = self._begun, []
+        for each in covered:
+            state = begun.copy()
+            state.update(each)
+            found.append(state.digest())
+        return hmac.compare_digest(b"".join(found), b"".join(tags))
+
     def seal_batch(self, batch: Batch) -> Batch:
         """All datagrams of a batch."""
         step, buffers = batch.per_datagram, batch.buffers
@@ -75,6 +84,17 @@ class SealKey:
             state.update(buffers[at + 1])
             sealed[at] = state.digest() + covered
         return batch._replace(segment_size=batch.segment_size + FRONT, buffers=sealed)
+
+
+def sealed_cuts_of(buffer: memoryview, segment_size: int) -> Cuts:
+    """As `packets.cuts_of`, of sealed datagrams."""
+    starts = range(0, len(buffer) - FRONT - DATA_HEADER_SIZE, segment_size)
+    return Cuts(
+        [buffer[at + FRONT : at + FRONT + DATA_HEADER_SIZE] for at in starts],
+        [buffer[at + FRONT + DATA_HEADER_SIZE : at + segment_size] for at in starts],
+        [buffer[at : at + TAG_SIZE] for at in starts],
+        [buffer[at + TAG_SIZE : at + segment_size] for at in starts],
+    )
 
 
 class Meeting(NamedTuple):

@@ -27,7 +27,6 @@ from protocol.buffers import BufferPool
 from protocol.fields import Buffer
 from protocol.transport.frames import (
     BINDING,
-    BODY_STEP,
     FRAME_HEADER,
     FRAME_HEADER_SIZE,
     GOODBYE,
@@ -202,14 +201,16 @@ class VeiledSendStream(SendStream):
 class VeiledFramer(Framer):
     """Takes records where a `Framer` takes frames; the frames are in them."""
 
-    def __init__(self, veil: Veil, frames_max: int, pool: BufferPool, say: Callable[[bytes], None]) -> None:
-        """`say`: is handed what TLS has to say for what came."""
+    def __init__(
+        self, veil: Veil, frames_max: int, pool: BufferPool, say: Callable[[bytes], None], trusted: Callable[[], int]
+    ) -> None:
+        """`say`: is handed what TLS has to say for what came; `trusted`: the size as in `Framer.feed`, of a run."""
         super().__init__(frames_max, pool)
         self._veil, self._say = veil, say
         self._record_header = bytearray()
         self._record_left = 0  # bytes of the present record still to come
         self._fed = self._whole = 0  # bytes of records: all, and up to where the last whole frame ends
-        self._trusted_size = BODY_STEP
+        self._trusted, self._trusted_size = trusted, 0
         self._scratch = bytearray()  # of a run, on its way to TLS
 
     @property
@@ -238,7 +239,7 @@ class VeiledFramer(Framer):
 
     def filled(self, size: int, frames: List[Frame]) -> None:
         """So many bytes were put into their place."""
-        self.feed(memoryview(self._scratch)[:size], self._trusted_size, frames)
+        self.feed(memoryview(self._scratch)[:size], self._trusted(), frames)
 
     def _feed_one(self, data: memoryview, frames: List[Frame]) -> int:
         """Take in the rest of one record, or as much of it as there is; how many bytes that is."""
