@@ -405,7 +405,7 @@ class Node:
         clock = Clock(time.time(), time.time() - time.monotonic() - self._clock_offset)
         found = Machine(leading.addresses(ruler and ruler[0]), port, own_port, self.is_port_own, holder, wall,
                         state_of(folder or self.folder), clock, is_rulers)
-        return Facts(found, health, self._settings.ip or "", is_visit=is_guest)
+        return Facts(found, health, self._settings.ip or "", is_visit=is_guest, check_code=self.check_code)
 
     def hear(self, link: int, data: Buffer, now: float) -> None:
         """On the node thread: a message came."""

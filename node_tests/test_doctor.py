@@ -57,7 +57,7 @@ def row_of(facts, check):
 
 def test_where_all_is_well_the_screen_says_so():
     assert doctor.lines_of(doctor.find(FACTS)) == [
-        "   network   ana's, at 10.0.0.7:6020: 2 nodes",
+        "   network   ana's, at 10.0.0.7:6020: 2 nodes, open (no key)",
         "   addresses eth0 10.0.0.8 (to the supernode and out)",
         "   port      6020 leads to this node",
         "   firewall  none found, as far as this user may look",
@@ -136,7 +136,9 @@ def test_every_check_can_find_a_trouble_but_the_kind_of_nat():
 
 
 @pytest.mark.parametrize("facts, check, told", [
-    (ALONE, "network", "this node is the supernode: 1 node"),
+    (ALONE, "network", "this node is the supernode: 1 node, open (no key)"),
+    (ALONE._replace(check_code="4f1c"), "network", "this node is the supernode: 1 node, private (check 4f1c)"),
+    (FACTS._replace(check_code="4f1c"), "network", "ana's, at 10.0.0.7:6020: 2 nodes, private (check 4f1c)"),
     (ALONE, "path", "there is no other node"),
     (ALONE, "reached", "not known: nobody else is there who could try"),
     (ALONE._replace(health=ALONE.health._replace(reached=Reached())), "reached",
@@ -253,7 +255,7 @@ def test_nothing_from_another_node_reaches_the_terminal_as_it_is():
 # ---- for a script
 
 KEYS = {
-    "network": {"joined", "nodes", "supernode"},
+    "network": {"joined", "nodes", "supernode", "private", "code"},
     "addresses": {"addresses"},
     "port": {"port", "own", "holder", "pid"},
     "firewall": {"program", "state"},

@@ -48,7 +48,7 @@ COMMANDS = (
     Command(("C", "connect", "join"), "C port, C ip port", "go to the supernode there", "C 10.0.0.7:6020",
             Console.connect, "this network is left once that one has taken you in; Ctrl-C while it is tried stays"),
     Command(("D", "doctor", "check"), "D", "what is wrong here, and what to do", "D", Console.doctor,
-            "addresses, port, firewall, who got in, the path to the supernode, disk and clock: !! is a trouble"),
+            "open or private, addresses, port, firewall, who got in, path, disk and clock: !! is a trouble"),
     Command(("?", "H", "help"), "?, H, H R", "this list; an example for one command", "H R", show_help),
     Command(("Q", "quit", "exit", "bye"), "Q", "quit; hands over if supernode", "Q", Console.quit),
 )

@@ -80,9 +80,10 @@ def objects_of(findings: Sequence[Finding]) -> List[Dict[str, Any]]:
 
 def _network(facts: Facts) -> Finding:
     ruler, me = _ruler(facts), next((row for row in facts.health.members if row.is_me), None)
-    more = {"joined": facts.health.is_joined, "nodes": len(facts.health.members) if facts.health.is_joined else 0}
+    more = {"joined": facts.health.is_joined, "nodes": len(facts.health.members) if facts.health.is_joined else 0,
+            "private": bool(facts.check_code), "code": facts.check_code}
     if facts.health.is_joined and ruler is not None:
-        count = count_of(len(facts.health.members), "node")
+        count = f"{count_of(len(facts.health.members), 'node')}, {_privacy(facts)}"
         if ruler is me:
             return Finding("network", f"this node is the supernode: {count}", more=more)
         whose = f"{safe_label(ruler.label)}'s, at {shown(ruler.address)}: {count}"
@@ -91,6 +92,11 @@ def _network(facts: Facts) -> Finding:
         step = "wait: another node takes over within 15 s; else C and an address"
         return Finding("network", "its supernode is silent", True, step, more)
     return _outside(facts)._replace(more=more)
+
+
+def _privacy(facts: Facts) -> str:
+    """That a network is open is no trouble: each start says so."""
+    return f"private (check {facts.check_code})" if facts.check_code else "open (no key)"
 
 
 def _outside(facts: Facts) -> Finding:

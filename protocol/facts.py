@@ -124,3 +124,4 @@ class Facts(NamedTuple):
     target: str = ""  # the address that was asked for; "": the network was searched
     outside: str = ""  # why this node is in no network, as a sentence
     is_visit: bool = False  # this node is there for the answer only
+    check_code: str = ""  # of the network's key; "": it is open
