@@ -15,15 +15,16 @@ from typing import Any, Dict, List, Optional, Protocol, Sequence
 
 from protocol import mishaps
 from protocol.content.pieces import DIGEST_BYTES, PIECES_MAX
+from protocol.exchange.debts import DebtHands, Debts
 from protocol.exchange.manifest import Lie, ManifestHands, ManifestsAsked
+from protocol.exchange.patience import Patience, Verdict
 from protocol.exchange.picking import CAST, REQUESTS_PER_LINK_MAX, PieceChoice, in_flight_limit
-from protocol.exchange.source import ASK_OTHERS_AFTER, DROP_AFTER, SLOW_AFTER, Source, SourceState
+from protocol.exchange.source import Source, SourceState
 from protocol.messages import (
     NO_PIECE,
     AnyPieceRequest,
     CheckBulk,
     ManifestPage,
-    PieceCancel,
     PieceMap,
     PieceMapRequest,
     PieceRequest,
@@ -34,22 +35,17 @@ from protocol.rates import Rate
 log = mishaps.logger("transfer")
 
 
-class DownloadHands(ManifestHands, Protocol):
+class DownloadHands(ManifestHands, DebtHands, Protocol):
     """What a Download wants done, by whoever has it made."""
 
     def requests_on(self, link: int) -> int:
         """Pieces asked on this link, for whichever download."""
-
-    def count_requests(self, link: int, change: int) -> None: ...
 
     def has_room(self, size: int) -> bool:
         """May so many bytes more be in flight, all downloads together?"""
 
     def may_ask(self, now: float) -> bool:
         """Does the limit of what is fetched let more be asked for now? If not, `fill_all` comes when it does."""
-
-    def note_asked(self, size: int) -> None:
-        """So many bytes are asked for; a negative number will not come, after all."""
 
     def open_pieces(self, size: int, digests: bytes) -> None:
         """Make or resume the part file; answered by `on_opened`."""
@@ -79,7 +75,6 @@ class Download:
         self.piece_size = 0
         self.choice: Optional[PieceChoice] = None
         self.sources: Dict[int, Source] = {}
-        self.in_flight_bytes = 0  # asked, or received and not yet written
         self.verified_bytes = 0
         self.rate = Rate(now)
         self.is_opening = False
@@ -87,10 +82,16 @@ class Download:
         self.dropped = 0  # messages that nobody asked for
         self._in_order = False  # are the pieces to come one behind the other?
         self.asked_at = -math.inf  # when a piece was asked for last
-        self._held_back_at = -math.inf  # when the limit last let nothing be asked
         self._hands = hands
         self._rng = rng
         self._manifests = ManifestsAsked(file_id, hands)
+        self._debts = Debts(file_id, hands)
+        self._patience = Patience()
+
+    @property
+    def in_flight_bytes(self) -> int:
+        """Asked, or received and not yet written."""
+        return self._debts.in_flight_bytes
 
     @property
     def is_in_order(self) -> bool:
@@ -125,7 +126,7 @@ class Download:
         if source is None:
             return None
         log.info("id %s: %s is no source any more", self.file_id.hex()[:8], source.label)
-        self._release(source, cancel=not self.is_ended)
+        self._debts.release(source, self.choice, cancel=not self.is_ended)
         self._manifests.forget(link)
         if self.choice is not None:
             self.choice.remove_map(link)
@@ -134,36 +135,14 @@ class Download:
         return source
 
     def _want_manifest(self, now: float) -> None:
-        if self.choice is not None or self.is_opening or self._manifests:
-            return
-        source = min(self.sources.values(), key=lambda one: one.is_fellow, default=None)
-        if source is not None:
-            self._manifests.ask(source.link, now)
-
-    def _release(self, source: Source, cancel: bool) -> None:
-        """Take back everything that it owes."""
-        for index in list(source.owed):
-            self._take_back(source, index)
-            if cancel:
-                self._hands.send(source.link, PieceCancel(self.file_id, index))
-            if self.choice is not None:
-                self.choice.release(source.link, index)
-
-    def _take_back(self, source: Source, index: int) -> None:
-        """What is still to come of this piece will not."""
-        owed = source.owed[index]
-        self._hands.note_asked(owed.received - owed.length)
-        self._forgive(source, index)
-
-    def _forgive(self, source: Source, index: int) -> None:
-        self.in_flight_bytes -= source.forgive(index)
-        self._hands.count_requests(source.link, -1)
+        if self.choice is None and not self.is_opening:
+            self._manifests.ask_one(self.sources.values(), now)
 
     def end(self) -> None:
         """No more is wanted, of anyone."""
         self.is_ended = True
         for source in self.sources.values():
-            self._release(source, cancel=True)
+            self._debts.release(source, self.choice, cancel=True)
 
     # ---- manifest and map
 
@@ -271,7 +250,7 @@ class Download:
             if self.in_flight_bytes and not self._hands.has_room(self.piece_size):
                 return  # but one piece is allowed to each, so that none starves
             if not self._hands.may_ask(now):
-                self._held_back_at = now
+                self._patience.on_held_back(now)
                 return
             index = choice.choose(source.link, now)
             if index is None:
@@ -279,16 +258,10 @@ class Download:
             self._ask(source, index, now)
 
     def _ask(self, source: Source, index: int, now: float) -> None:
-        source.ask(index, self.length_of(index), now)
+        self._debts.ask(source, index, self.length_of(index), now)
         self.asked_at = now
-        self._hands.note_asked(self.length_of(index))
-        self._count_request(source, index)
         kind = AnyPieceRequest if self._may_be_other(source, index) else PieceRequest
         self._hands.send(source.link, kind(self.file_id, index))
-
-    def _count_request(self, source: Source, index: int) -> None:
-        self.in_flight_bytes += self.length_of(index)
-        self._hands.count_requests(source.link, 1)
 
     def _may_be_other(self, source: Source, index: int) -> bool:
         """Is this the only source of a piece that many want? Then it shall not give one twice before all once."""
@@ -309,25 +282,13 @@ class Download:
         if owed.is_coming:
             asked = NO_PIECE  # it comes for another one that was asked for, so this exchange costs nothing
         else:
-            self._forgive(source, asked)
+            self._debts.forgive(source, asked)
         if self.choice.swap(link, asked, given, now):
-            source.owe(given, self.length_of(given))
-            self._count_request(source, given)
+            self._debts.exchange(source, given, self.length_of(given))
             return
         source.refuse_others()
-        self._cancel_exchanged(source, given)
+        self._debts.refuse(source, self.choice, given)
         self._fill(source, now)
-
-    def _cancel_exchanged(self, source: Source, given: int) -> None:
-        """Nobody wants it, or it was asked of this source as well: then it comes once, by what is read already."""
-        self._hands.send(source.link, PieceCancel(self.file_id, given))
-        owed = source.owed.get(given)
-        if owed is None:
-            return
-        owed.exchange()
-        if not owed.is_coming:
-            self._take_back(source, given)
-            self._reopen_for(source, given)
 
     # ---- receiving
 
@@ -347,7 +308,7 @@ class Download:
             return
         source.note_sign(now)
         if not size or offset + size > owed.length:
-            self._forgive(source, index)
+            self._debts.forgive(source, index)
             self._reopen_for(source, index)
             self._hands.on_strike(source, "a piece of the wrong length", True, now)
             return
@@ -363,10 +324,10 @@ class Download:
     def _on_whole_piece(self, source: Source, index: int, data: Any, now: float) -> None:
         choice = self.choice
         assert choice is not None
-        self._forgive(source, index)
+        self._debts.forgive(source, index)
         if not choice.is_verified[index] and not choice.is_settled(index):
             choice.settle(index)
-            self.in_flight_bytes += self.length_of(index)  # until it is written
+            self._debts.on_write(self.length_of(index))
             self._hands.write(index, data, source.link)
         self._fill(source, now)
 
@@ -377,7 +338,7 @@ class Download:
             return []
         for source in self.sources.values():
             for index in set(indexes).intersection(source.owed):
-                self._cancel(source.link, index)
+                self._debts.cancel(source, index)
         return [index for index in indexes if choice.await_cast(index)]
 
     def hold(self, link: int, is_held: bool, now: float) -> None:
@@ -387,7 +348,7 @@ class Download:
             return
         source.hold(is_held)
         if is_held:
-            self._release(source, cancel=True)
+            self._debts.release(source, self.choice, cancel=True)
         else:
             self._fill(source, now)
 
@@ -397,7 +358,7 @@ class Download:
         if choice is None or self.is_ended or self.is_opening or choice.is_verified[index] or choice.is_settled(index):
             return False
         choice.settle_cast(index)
-        self.in_flight_bytes += self.length_of(index)  # until it is written
+        self._debts.on_write(self.length_of(index))
         self._hands.write(index, data, CAST)
         return True
 
@@ -409,7 +370,7 @@ class Download:
 
     def on_written(self, index: int, link: int, is_right: bool, now: float) -> None:
         """The store has verified and written a piece, or refused it."""
-        self.in_flight_bytes -= self.length_of(index)
+        self._debts.on_written(self.length_of(index))
         choice = self.choice
         if choice is None or self.is_ended:
             return
@@ -419,8 +380,9 @@ class Download:
         source = self.sources.get(link)
         if source is not None:
             source.note_right(index)
-        for other in choice.verify(index):
-            self._cancel(other, index)
+        others: List[Any] = choice.verify(index)  # by their links
+        for other in others:
+            self._debts.cancel(self.sources.get(other), index)
         self.verified_bytes += self.length_of(index)
         self.rate.add(self.length_of(index), now)
         self._hands.on_piece(index, now)
@@ -429,17 +391,11 @@ class Download:
         else:
             self._hands.on_all_pieces(now)
 
-    def _cancel(self, link: Any, index: int) -> None:
-        source = self.sources.get(link)
-        if source is not None and index in source.owed:
-            self._take_back(source, index)
-            self._hands.send(source.link, PieceCancel(self.file_id, index))
-
     def _on_wrong_piece(self, index: int, link: int, now: float) -> None:
         assert self.choice is not None
         for one in self.sources.values():
             if one.link != link:
-                self._cancel(one.link, index)
+                self._debts.cancel(one, index)
         source = self.sources.get(link)
         is_excused = source is not None and index in source.asked_unchecked
         # Their packets carry no checksum, for pieces have digests: so the first wrong one may be the path's fault.
@@ -462,7 +418,7 @@ class Download:
             return None
         was_owed = index in source.owed
         if was_owed:
-            self._take_back(source, index)
+            self._debts.take_back(source, index)
             if self.choice is not None:
                 self.choice.remove_piece(link, index)
                 self.choice.release(link, index)
@@ -478,7 +434,7 @@ class Download:
         if not source.on_queued(position, now):
             self.dropped += 1  # each time we would ask anew
         elif position:
-            self._release(source, cancel=False)  # who has us wait has forgotten what was asked
+            self._debts.release(source, self.choice, cancel=False)  # who has us wait has forgotten what was asked
             self.fill_all(now)
         elif was_queued:
             self._fill(source, now)
@@ -499,31 +455,13 @@ class Download:
             source.on_slept(seconds, now)
 
     def _check(self, source: Source, now: float) -> None:
-        if self._manifests.is_late(source.link, now):
-            self._ask_another_for_manifest(source, now)
-        silent = now - source.heard_at
-        if self.is_opening or not source.is_waited_for():
+        self._manifests.ask_instead(source.link, self.sources, now)
+        if self.is_opening:
             source.rest()
             return
-        if now - self._held_back_at < SLOW_AFTER:
-            source.rest()  # it is asked for no more than the limit lets pass
-        if silent >= DROP_AFTER:
-            self._hands.on_useless(source, "sends nothing", now)
-        elif silent >= ASK_OTHERS_AFTER and source.owed and self._has_others(source):
+        verdict = self._patience.judge(source, self.sources.values(), self.choice, now)
+        if verdict is Verdict.PASS_OVER:
             source.pass_over()
-            self._release(source, cancel=True)
-        elif source.owed and source.is_slow(now) and self._has_others(source):
-            self._hands.on_useless(source, "is too slow", now)
-
-    def _ask_another_for_manifest(self, source: Source, now: float) -> None:
-        other = next((link for link in self.sources if link not in self._manifests), None)
-        if other is not None:
-            self._manifests.ask(other, now)
-            self._manifests.put_off(source.link, now)
-
-    def _has_others(self, source: Source) -> bool:
-        """Is there another source that would serve us?"""
-        if self.choice is None:
-            return False
-        others = [one for one in self.sources.values() if one is not source and not one.is_passed_over]
-        return any(one.state is SourceState.READY and self.choice.is_useful(one.link) for one in others)
+            self._debts.release(source, self.choice, cancel=True)
+        elif verdict is not None:
+            self._hands.on_useless(source, verdict.value, now)

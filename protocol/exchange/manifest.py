@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional, Protocol, Tuple
+from typing import Any, Dict, Iterable, List, Optional, Protocol, Tuple
 
 from protocol.content.pieces import DIGEST_BYTES, FILE_SIZE_MAX, PIECES_MAX
+from protocol.exchange.source import Source
 from protocol.messages import DIGESTS_PER_PAGE, ManifestPage, ManifestRequest
 
 MANIFEST_AFTER = 3.0  # seconds until another source is asked for the manifest
@@ -62,14 +63,26 @@ class ManifestsAsked:
         self._hands = hands
         self._by_link: Dict[int, Manifest] = {}
 
-    def __bool__(self) -> bool:
-        return bool(self._by_link)
-
     def __contains__(self, link: int) -> bool:
         return link in self._by_link
 
-    def ask(self, link: int, now: float) -> None:
-        """The source there is asked for the digests; they come in pages."""
+    def ask_one(self, sources: Iterable[Source], now: float) -> None:
+        """The first of them is asked for the digests, if nobody is; rather one that has something of the content."""
+        source = None if self._by_link else min(sources, key=lambda one: one.is_fellow, default=None)
+        if source is not None:
+            self._ask(source.link, now)
+
+    def ask_instead(self, late: int, links: Iterable[int], now: float) -> None:
+        """If the source there has kept us waiting, another one is asked, too, and this one has its time again."""
+        if not self._is_late(late, now):
+            return
+        other = next((link for link in links if link not in self._by_link), None)
+        if other is not None:
+            self._ask(other, now)
+            self._by_link[late].put_off(now)
+
+    def _ask(self, link: int, now: float) -> None:
+        """The source there is asked; they come in pages."""
         self._by_link[link] = Manifest(now)
         self._hands.send(link, ManifestRequest(self._file_id))
 
@@ -102,13 +115,9 @@ class ManifestsAsked:
 
     # ---- time
 
-    def is_late(self, link: int, now: float) -> bool:
+    def _is_late(self, link: int, now: float) -> bool:
         """Has the source there kept us waiting for it?"""
         return link in self._by_link and now - self._by_link[link].asked_at >= MANIFEST_AFTER
-
-    def put_off(self, link: int, now: float) -> None:
-        """Another source is asked, too: this one has its time again."""
-        self._by_link[link].put_off(now)
 
     def on_slept(self, seconds: float, now: float) -> None:
         """This node was not awake for so long: nobody was silent meanwhile."""
