@@ -98,6 +98,39 @@ def test_a_file_under_way_ends_right_with_at_most_five_seconds_lost(lab, who):
     nobody_left(nodes)
 
 
+@pytest.mark.parametrize("pause", [0.0, 0.3, 1.5])
+@pytest.mark.parametrize("who", [("bo", "cy"), ("ana", "bo"), ("ana", "cy")], ids="-".join)
+def test_a_file_under_way_ends_right_when_both_ends_of_a_link_move(lab, who, pause):
+    """Neither can be asked where it was: the roster tells where both are, and a new link leads there."""
+    nodes = _, bo, cy = trio(lab)
+    began = lab.world.now
+    assert cy.fetch("big.bin").kind == "started"
+    lab.run(2.0)
+    for number, name in enumerate(who):
+        move(next(node for node in nodes if node.name == name), "10.0.0.%d" % (101 + number))
+        lab.run(pause)
+    assert lab.world.run_until(lambda: cy.told((DownloadDone, Stopped)), began + 60)
+    took = lab.world.now - began
+    assert cy.told(DownloadDone) and cy.read("big.bin") == content(SIZE)
+    assert took < SIZE / LINE.rate + 1.0 + 5.0, took
+    assert cy.told(DownloadDone)[0].sources == ("bo",) and cy.told(DownloadDone)[0].moved < SIZE + 2 * MIB
+    for speaker in nodes:
+        heard(lab, speaker, nodes, speaker.name + " is still here", 12.0)  # where neither knows: silence first
+    nobody_left(nodes)
+
+
+def test_a_link_that_follows_by_itself_is_not_closed(lab):
+    nodes = _, bo, cy = trio(lab)
+    assert cy.fetch("big.bin").kind == "started"
+    lab.run(2.0)
+    (before,) = [link.link for link in cy.peer.fetching.links._by_link.values() if link.node_id == bo.peer.node_id]
+    move(bo, "10.0.0.102")
+    lab.run(4.5)
+    (after,) = [link for link in cy.peer.fetching.links._by_link.values() if link.node_id == bo.peer.node_id]
+    assert (after.link, after.place) == (before, ("10.0.0.102", bo.port))
+    nobody_left(nodes)
+
+
 def test_who_comes_after_the_supernode_moved_finds_it_and_the_members_by_their_new_places(lab):
     ana, bo, cy = trio(lab)
     move(ana, "10.0.0.101")

@@ -240,6 +240,7 @@ class Fetching:
 
     def on_roster_changed(self, now: float) -> None:
         """Some who were called in vain may be elsewhere by now: what belongs to the old place is over."""
+        self.links.mean_all(now)
         for node_id in self.links.moved():
             self.on_reached(node_id, now)
 

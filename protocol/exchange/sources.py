@@ -51,6 +51,8 @@ TOLD_MAX = 256  # sources that are still to be told
 LABELS_KEPT = 1024  # of nodes that gave something and may have left since
 UNREACHED_TIME = 60.0  # seconds in which a member that was called in vain is not called again
 UNREACHED_MAX = 1024  # members of whom that is remembered
+ASTRAY_TIME = 2.0  # seconds in which a link follows to another address of its other end, if it can
+ELSEWHERE = "the other end is elsewhere by now"
 TICK = 0.5  # seconds between two looks at all contents and links
 
 ABOUT_ONE_CONTENT = (
@@ -84,6 +86,8 @@ class SourceLink:
         self._fellows: Set[bytes] = set()  # contents that the node there fetches itself, and may have nothing of
         self._opened_at = self._used_at = now
         self._dropped = 0
+        self._meant: Optional[Address] = None  # where the roster means that node to be, since it came up
+        self._astray_since = math.inf
 
     def late_at(self, patience: float) -> float:
         """When so many seconds have gone by in which it did not come up."""
@@ -92,6 +96,17 @@ class SourceLink:
     def move(self, link: int, place: Address) -> None:
         """It leads to another place from now on."""
         self.link, self.place = link, place
+        self._astray_since = math.inf
+
+    def mean(self, place: Optional[Address], now: float) -> None:
+        """The roster means that node to be there now: does the link lead to where it was?"""
+        if self._meant not in (None, place) and place not in (None, self.place):
+            self._astray_since = now
+        self._meant = place
+
+    def is_astray(self, now: float) -> bool:
+        """Did it neither follow to the new place, nor bring anything since? So it is when both ends have moved."""
+        return now - self._astray_since >= ASTRAY_TIME
 
     def take(self, taker: Taker, is_fellow: bool) -> None:
         """This content comes by it from now on; offered, or (`is_fellow`) only fetched at the other end, too."""
@@ -121,6 +136,7 @@ class SourceLink:
 
     def on_message(self, message: Any, now: float) -> bool:
         """From the node there; False if nobody asked for it."""
+        self._astray_since = math.inf
         if isinstance(message, Queued):
             for each in list(self.takers.values()):
                 each.on_queued(self, message.position, now)
@@ -257,6 +273,12 @@ class SourceLinks:
             self.note_reached(node_id)
         return found
 
+    def mean_all(self, now: float) -> None:
+        """The roster has changed: where are those to whom a link is up?"""
+        for link in self._by_link.values():
+            if link.is_up:
+                link.mean(self._around.members.place_of(link.node_id), now)
+
     def unreached(self, now: float) -> Set[bytes]:
         """All who were."""
         return {node_id for node_id in self._unreached if self.is_unreached(node_id, now)}
@@ -297,6 +319,7 @@ class SourceLinks:
         if link is None:
             return
         link.on_up(now)
+        link.mean(self._around.members.place_of(link.node_id), now)
         self.note_reached(link.node_id)
         self.send(number, LinkHello(PURPOSE_BULK, self._around.members.network_id, self._around.members.node_id))
         words = self._last_words.get(link.node_id)
@@ -414,6 +437,9 @@ class SourceLinks:
         for link in list(self._by_link.values()):
             if link.is_idle(link.node_id in self._mates, now):
                 self._network.disconnect(link.link, "no longer needed")
+            elif link.is_astray(now):
+                self._network.disconnect(link.link, ELSEWHERE)
+                self.on_lost(link.link, ELSEWHERE, now)
 
     def end_all(self) -> None:
         """The node leaves: nobody is told anything more, nothing stands by."""
