@@ -11,9 +11,10 @@ import pytest
 
 from node_tests.stage.amounts import amount
 from node_tests.stage.simulator import EndpointDriver, Pair, PlainFlow
-from protocol.transport.connection import Connection
+from protocol.transport.connection import BacklogDrained, Connection
 from protocol.transport.frames import FRAME_SIZE_MAX
 from protocol.transport.receiving import RECEIVE_WINDOW_MAX
+from sockets.channel import BACKLOG_HIGH
 
 MEGABYTE = 1_000_000
 LINK = 100e6 / 8  # bytes per second
@@ -63,6 +64,23 @@ def test_transfer_loss(loss, least):
 @pytest.mark.parametrize(("loss", "least"), [(0.0, 0.9), (0.01, 0.88), (0.05, 0.75)], ids=["none", "1 %", "5 %"])
 def test_transfer_loss_at_50_ms_with_a_queue_of_100_ms(loss, least):
     assert share(loss=loss, latency=0.025, queue=0.1, seconds=FAR_SHARE_SECONDS)[0] >= least
+
+
+def test_who_goes_on_when_told_to_always_has_something_on_a_far_path_that_loses():
+    """As the verbs and the giver of a file do: 4 MiB wait at most, and it is the transport that says when to go on."""
+    pair = Pair(seed=3, loss=0.05, latency=0.025, queue=0.1)
+    pair.stream()
+    pair.stream = lambda: None  # from here on no more by the clock
+    tell = pair.a.on_event
+
+    def on_event(event):
+        tell(event)
+        while isinstance(event, BacklogDrained) and pair.there.backlog < BACKLOG_HIGH:
+            pair.there.send_frame(0, bytes(1 << 20))
+
+    pair.a.on_event = on_event
+    pair.world.run(2.0)
+    assert pair.rate_over(FAR_SHARE_SECONDS) >= 0.85 * LINK
 
 
 def test_transfer_loss_of_30_percent_ends():

@@ -14,8 +14,11 @@ SMALL_PART_MAX = 4 << 10  # bytes: smaller parts are copied one behind the other
 TAIL_SIZE_LEAST, TAIL_SIZE_MAX = 256, 16 << 10  # bytes that small parts share; twice as many each time, while some wait
 VIEW_COST = 512  # bytes that a waiting view costs beside what it shows (measured: 370, on CPython 3.9, 3.11 and 3.13)
 # Bytes not yet delivered, at which the owner is told, each time the backlog falls so far: who feeds one link goes on at
-# the first, while there is still something to send; who takes turns among many goes to the next at the last.
-BACKLOG_LOWS = (1 << 20, 64 << 10)
+# the first, while there is still something to send; who takes turns among many goes to the next at the last. For the
+# first no more than UNSENT_LOW may be left that was not sent once: on a near path that comes later, and costs the
+# owner fewer turns; on a far or lossy one most of a backlog is on its way, or waits behind what is missing.
+BACKLOG_LOWS = (3 << 20, 64 << 10)
+UNSENT_LOW = 1 << 20
 SEND_BACKLOG_MAX = 64 << 20  # bytes that may wait in one connection; the verbs block long before, at BACKLOG_HIGH
 
 
@@ -123,15 +126,19 @@ class SendStream:
         self._note_backlog()
 
     def _note_backlog(self) -> None:
-        while self._lows_reached and self.backlog > BACKLOG_LOWS[self._lows_reached - 1]:
-            self._lows_reached -= 1
+        self._lows_reached = min(self._lows_reached, self._lows())
 
     def has_drained(self) -> bool:
         """Did the backlog fall to one of BACKLOG_LOWS since this was asked last?"""
-        before = self._lows_reached
-        while self._lows_reached < len(BACKLOG_LOWS) and self.backlog <= BACKLOG_LOWS[self._lows_reached]:
-            self._lows_reached += 1
+        before, self._lows_reached = self._lows_reached, self._lows()
         return self._lows_reached > before
+
+    def _lows(self) -> int:
+        """At how many of BACKLOG_LOWS it is, or below."""
+        first, last = BACKLOG_LOWS
+        if self.backlog <= last:
+            return 2
+        return int(self.backlog <= first and self.end - self.sent_to <= UNSENT_LOW)
 
     def allow(self, credit: int) -> None:
         """The remote lets us go as far as there (flow control)."""
