@@ -1,12 +1,13 @@
-"""A class fetches one file at once: so many hosts on a switch, 100 Mbit/s each, beside libtorrent and http.server.
+"""A class fetches one file at once: so many hosts on a switch, 100 Mbit/s each, beside other programs that can.
 
     python node_tests/bench/bench_class.py [--scenes NAME,NAME...] [--hosts N] [--size MB] [--rate MBIT] [--runs N]
-                                           [--no-peers] [--peers-python PYTHON] [--svg FILE] [--markdown]
+                                           [--no-cast] [--no-peers] [--peers-python PYTHON] [--svg FILE] [--markdown]
 
 Needs root: every host is a network namespace (`lanlab.py`), every node a `node_client.py` that is typed to. A scene's
 time goes from the request, typed at all at once, to the `OK` line of the last, after which the file is compared. What
 the first source sent is counted by its interface. All hosts share this machine's cores: the table tells how busy they
-were, for on few of them it is they, not the links, that set the pace. --svg draws whose pieces came when.
+were, for on few of them it is they, not the links, that set the pace. --svg draws whose pieces came when. The scenes
+with trouble, from `slow` on, are played when they are named: some take a minute.
 """
 
 from __future__ import annotations
@@ -37,287 +38,32 @@ from node_tests.bench import (  # noqa: E402
     bench_link,
     bench_peers,
     bench_transport,
+    class_casters,
+    class_troubles,
     drawing,
     lanlab,
     netlab,
 )
+from node_tests.bench.classroom import (  # noqa: E402
+    NAME,
+    ROUND_MB,
+    SCENE_BOUND,
+    START_BOUND,
+    Class,
+    Meter,
+    Result,
+    Settings,
+    digest_of,
+)
 from node_tests.stage.usage import run_end  # noqa: E402
 
-PORT, TORRENT_PORT, HTTP_PORT = 6020, 6881, 8000
-NAME = "image.bin"
-START_BOUND, SCENE_BOUND, STOP_BOUND = 60.0, 180.0, 10.0  # seconds; bounds, not expectations
-LOOK_INTERVAL = 0.02  # seconds between two looks at the counters
-LIST_INTERVAL = 0.3  # seconds between two looks whether all see the file
-ROUND_MB = 1_000_000
+TORRENT_PORT, HTTP_PORT = 6881, 8000
 FREEZE_SECONDS = 20.0
 RESTART_AFTER = 1.0  # seconds that a killed supernode is away
 LIE_EVERY = 10  # pieces
 TORRENT_PIECE, TORRENT_SLOTS = 256 << 10, 20
 PICTURE_STEPS, PICTURE_SOURCES = 12, 3
 TROUBLES = (AssertionError, RuntimeError, OSError, subprocess.SubprocessError)
-
-
-class Settings(NamedTuple):
-    """What the flags say."""
-
-    hosts: int
-    size: int  # bytes
-    rate: float  # Mbit/s
-    folder: str
-    settle: float
-    python: str  # that has libtorrent
-    is_traced: bool
-
-
-class Result(NamedTuple):
-    """What one run of a scene showed."""
-
-    seconds: List[float]  # of each that got it, sorted
-    sent: float  # by the first source, in files
-    taken: float  # by all that got it, in files for each
-    busy: float  # share of this machine's cores, whatever keeps them busy
-    cpu: float  # seconds of CPU that the nodes used
-    note: str = ""
-
-
-# ---- counters of the kernel ------------------------------------------------------------------------------------------
-
-
-def traffic(pid: int) -> Tuple[int, int]:
-    """Bytes (received, sent) by eth0 of the host on which that process runs."""
-    for line in pathlib.Path("/proc/%d/net/dev" % pid).read_text().splitlines():
-        name, _, numbers = line.partition(":")
-        if name.strip() == "eth0":
-            columns = numbers.split()
-            return int(columns[0]), int(columns[8])
-    raise RuntimeError("the host has no eth0")
-
-
-def cpu_times() -> Tuple[float, float]:
-    """Seconds of all cores (busy, in all) since the machine started."""
-    columns = [int(column) for column in pathlib.Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
-    ticks = os.sysconf("SC_CLK_TCK")
-    return (sum(columns) - columns[3] - columns[4]) / ticks, sum(columns) / ticks
-
-
-def cpu_of(pid: int) -> float:
-    """Seconds of CPU that a process has used."""
-    with contextlib.suppress(OSError):
-        columns = pathlib.Path("/proc/%d/stat" % pid).read_text().rpartition(")")[2].split()
-        return (int(columns[11]) + int(columns[12])) / os.sysconf("SC_CLK_TCK")
-    return 0.0
-
-
-class Meter:
-    """CPU of the machine and bytes of each host, from its making on."""
-
-    def __init__(self, pids: Sequence[int]) -> None:
-        self._pids = list(pids)
-        self._began = [traffic(pid) for pid in pids]
-        self._used = sum(map(cpu_of, pids))
-        self._cpu = cpu_times()
-        self.cpu = self.busy = 0.0
-
-    def stop(self) -> None:
-        busy, total = (after - before for before, after in zip(self._cpu, cpu_times()))
-        self.busy = busy / max(total, 1e-9)
-        self.cpu = sum(map(cpu_of, self._pids)) - self._used
-
-    def received(self, number: int) -> int:
-        return traffic(self._pids[number])[0] - self._began[number][0]
-
-    def sent(self, number: int) -> int:
-        return traffic(self._pids[number])[1] - self._began[number][1]
-
-
-# ---- nodes -----------------------------------------------------------------------------------------------------------
-
-
-class Node:
-    """A node_client.py on a host, typed to; leaving the `with` stops it."""
-
-    def __init__(self, lan: lanlab.Lan, host: int, folder: str, flags: Sequence[str] = (), first: int = 1) -> None:
-        self.host = host
-        self.folder = os.path.join(folder, "h%d" % host)
-        os.makedirs(self.folder, exist_ok=True)
-        program = [str(HERE / "bench_class.py"), "node", *flags] if flags else [str(ROOT / "node_client.py")]
-        where = ["--ip", lan.ip(first), "--port", str(PORT), "--name", "h%d" % host, "--folder", self.folder]
-        self.process = subprocess.Popen(
-            [*lan.on(host), sys.executable, *program, *where], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, bufsize=0, env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        )  # fmt: skip
-        self.lines: List[Tuple[float, str]] = []
-        self._has_more = threading.Condition()
-        self._is_at_end = False
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
-
-    @property
-    def pid(self) -> int:
-        return self.process.pid  # `ip netns exec` becomes the program
-
-    @property
-    def path(self) -> str:
-        return os.path.join(self.folder, NAME)
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for data in iter(self.process.stdout.readline, b""):
-            with self._has_more:
-                self.lines.append((time.monotonic(), data.decode("utf-8", "replace").lstrip("> ").rstrip()))
-                self._has_more.notify_all()
-        with self._has_more:
-            self._is_at_end = True
-            self._has_more.notify_all()
-
-    def type(self, line: str) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(line.encode() + b"\n")
-
-    def expect(self, *starts: str, since: int = 0, bound: float = START_BOUND) -> Tuple[float, str]:
-        """When it said the first line that begins so, and the line."""
-        deadline = time.monotonic() + bound
-        with self._has_more:
-            while True:
-                for at, line in self.lines[since:]:
-                    if line.startswith(starts):
-                        return at, line
-                left = deadline - time.monotonic()
-                if self._is_at_end or left <= 0:
-                    said = "\n  ".join(line for _, line in self.lines[-12:])
-                    raise RuntimeError("h%d did not say %r in %.0f s:\n  %s" % (self.host, starts, bound, said))
-                self._has_more.wait(left)
-
-    def count(self, text: str) -> int:
-        return sum(text in line for _, line in self.lines)
-
-    def stop(self) -> None:
-        """Ask it to leave, or end it."""
-        if self.process.poll() is None:
-            with contextlib.suppress(OSError):
-                self.process.send_signal(signal.SIGCONT)
-                self.type("Q")
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(STOP_BOUND)
-        self.kill()
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        self._thread.join(STOP_BOUND)
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                pipe.close()
-
-
-class Class:
-    """The nodes of a scene: the first host's is the supernode, the holders have the file."""
-
-    def __init__(self, settings: Settings, path: str, home: str, holders: Sequence[int], mesh: bool = True,
-                 liar: int = 0, hosts: int = 0) -> None:  # fmt: skip
-        self.settings, self.path, self.home = settings, path, home
-        self.holders, self.mesh, self.liar = list(holders), mesh, liar
-        self.hosts = hosts or settings.hosts
-        self.nodes: Dict[int, Node] = {}
-        self._stack = contextlib.ExitStack()
-
-    def __enter__(self) -> Class:
-        try:
-            self.lan = self._stack.enter_context(lanlab.Lan(self.hosts, self.settings.rate))
-            for host in self.holders:
-                os.makedirs(os.path.join(self.home, "h%d" % host))
-                os.link(self.path, os.path.join(self.home, "h%d" % host, NAME))
-            for host in range(1, self.hosts + 1):
-                self.start(host)
-                if host == 1:
-                    self.nodes[1].expect("* supernode at")
-            for node in self.nodes.values():
-                node.expect("* supernode at", "* joined")
-            self._wait_until_listed()
-            if not self.mesh:
-                for node in self.nodes.values():
-                    node.type("M off")
-            time.sleep(self.settings.settle)
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        threads = [threading.Thread(target=node.stop) for node in self.nodes.values()]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        self._stack.close()
-
-    def start(self, host: int) -> Node:
-        flags: List[str] = []
-        if self.settings.is_traced or host == self.liar:
-            flags = [self.trace_of(host), str(int(host == self.liar))]
-        node = self.nodes[host] = Node(self.lan, host, self.home, flags)
-        return node
-
-    def trace_of(self, host: int) -> str:
-        return os.path.join(self.home, "trace-%d" % host)
-
-    def _wait_until_listed(self) -> None:
-        deadline = time.monotonic() + START_BOUND
-        for node in self.nodes.values():
-            while True:
-                since = len(node.lines)
-                node.type("G")
-                with contextlib.suppress(RuntimeError):
-                    _, line = node.expect("1  " + NAME, since=since, bound=LIST_INTERVAL)
-                    if "%d source" % len(self.holders) in line:
-                        break
-                if time.monotonic() > deadline:
-                    raise RuntimeError("h%d never listed the file" % node.host)
-
-    def askers(self) -> List[Node]:
-        return [node for host, node in self.nodes.items() if host not in self.holders]
-
-    def meter(self) -> Meter:
-        return Meter([node.pid for node in self.nodes.values()])
-
-    def ask(self) -> float:
-        """All that have it not ask for it now; when."""
-        began = time.monotonic()
-        for node in self.askers():
-            node.type("R " + NAME)
-        return began
-
-    def await_part(self, meter: Meter, part: float) -> None:
-        """Wait until so large a part of all that is asked for has come."""
-        hosts = [number - 1 for number in self.nodes if number not in self.holders]
-        deadline = time.monotonic() + SCENE_BOUND
-        while sum(map(meter.received, hosts)) < part * len(hosts) * self.settings.size:
-            if time.monotonic() > deadline:
-                raise RuntimeError("too little came")
-            time.sleep(LOOK_INTERVAL)
-
-    def await_done(self, nodes: Sequence[Node], began: float, meter: Meter, note: str = "",
-                   first: int = 0) -> Result:  # fmt: skip
-        """Wait for their OK, and see that they have the right file."""
-        times = sorted(node.expect("OK " + NAME, "!!", bound=SCENE_BOUND)[0] - began for node in nodes)
-        meter.stop()
-        for node in nodes:
-            node.expect("OK " + NAME)
-            same = bench_ends.hash_file(node.path) == digest_of(self.path)
-            assert same, "h%d kept another file" % node.host
-        size = self.settings.size
-        sent = meter.sent((first or self.holders[0]) - 1) / size
-        taken = statistics.mean(meter.received(node.host - 1) for node in nodes) / size
-        return Result(times, sent, taken, meter.busy, meter.cpu, note)
-
-
-_digests: Dict[str, bytes] = {}
-
-
-def digest_of(path: str) -> bytes:
-    if path not in _digests:
-        _digests[path] = bench_ends.hash_file(path)
-    return _digests[path]
 
 
 # ---- scenes ----------------------------------------------------------------------------------------------------------
@@ -532,10 +278,15 @@ SCENES = [
     Scene("liar", "one of the three lies", liar),
     Scene("restart", "supernode killed and restarted", restart),
 ]
+TROUBLED = [Scene(*each) for each in class_troubles.SCENES]
 PEERS = [
     Scene("torrent", "libtorrent, TCP", torrent, bench_peers._lacks_module("libtorrent")),
     Scene("torrent30", "libtorrent, thirty ask at once", torrent_thirty, bench_peers._lacks_module("libtorrent")),
     Scene("http", "http.server + curl", http, bench_peers._lacks("curl")),
+    Scene("udpcast", "udp-sender, udp-receiver", class_casters.udpcast, bench_peers._lacks("udp-sender")),
+    Scene("udpcast30", "udpcast, thirty receive", class_casters.udpcast_thirty, bench_peers._lacks("udp-sender")),
+    Scene("uftp", "uftp, uftpd", class_casters.uftp, bench_peers._lacks("uftp")),
+    Scene("uftp30", "uftp, thirty receive", class_casters.uftp_thirty, bench_peers._lacks("uftp")),
 ]
 
 
@@ -630,7 +381,7 @@ def draw(path: str, settings: Settings, began: float) -> None:
 
 def picked(names: Optional[str], has_peers: bool) -> List[Scene]:
     """The scenes of these names, or all."""
-    known = {scene.name: scene for scene in [*SCENES, *PEERS]}
+    known = {scene.name: scene for scene in [*SCENES, *TROUBLED, *PEERS]}
     unknown = set((names or "").split(",")) - set(known) - {""}
     if unknown:
         sys.exit("no scene is called %s; there are: %s" % (", ".join(sorted(unknown)), ", ".join(known)))
@@ -641,13 +392,15 @@ def picked(names: Optional[str], has_peers: bool) -> List[Scene]:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scenes", metavar="NAMES", help=",".join(scene.name for scene in [*SCENES, *PEERS]))
+    every = [*SCENES, *TROUBLED, *PEERS]
+    parser.add_argument("--scenes", metavar="NAMES", help=",".join(scene.name for scene in every))
     parser.add_argument("--hosts", type=int, default=11, help="one that has the file included (default 11)")
     parser.add_argument("--size", type=int, default=50, help="MB of the file (default 50)")
     parser.add_argument("--rate", type=float, default=100, help="Mbit/s of each host, each way (default 100)")
     parser.add_argument("--runs", type=int, default=1, help="of each scene (default 1)")
     parser.add_argument("--settle", type=float, default=2.0, help="seconds between start and request (default 2)")
     parser.add_argument("--folder", default=bench_link.default_folder(), help="where files lie")
+    parser.add_argument("--no-cast", action="store_true", help="all nodes without casts: the swarm alone")
     parser.add_argument("--no-peers", action="store_true", help="without other programs")
     parser.add_argument("--peers-python", default=sys.executable, help="interpreter that has libtorrent")
     parser.add_argument("--svg", metavar="FILE", help="draw whose pieces came when, in the first scene's last run")
@@ -663,7 +416,8 @@ def main() -> None:
         sys.exit("the class needs a lab of namespaces: " + trouble)
     netlab.end_well()
     settings = Settings(arguments.hosts, arguments.size * ROUND_MB, arguments.rate, arguments.folder,
-                        arguments.settle, arguments.peers_python, False)  # fmt: skip
+                        arguments.settle, arguments.peers_python, False,
+                        ("--no-cast",) if arguments.no_cast else ())  # fmt: skip
     load, absent, scenes = os.getloadavg()[0], [], []
     for scene in picked(arguments.scenes, not arguments.no_peers):
         lacking = scene.missing(settings.python)
@@ -705,7 +459,7 @@ def watched(scene: Scene, settings: Settings, arguments: argparse.Namespace) -> 
 
 
 ENDS: Dict[str, Callable[..., None]] = {
-    "node": run_node, "torrent": torrent_end, "torrent-make": bench_peers.torrent_make,
+    **class_troubles.ENDS, "node": run_node, "torrent": torrent_end, "torrent-make": bench_peers.torrent_make,
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -62,9 +62,13 @@ class Lan:
         run_tool("ip", "-n", host, "addr", "add", self.ip(number) + "/24", "brd", "+", "dev", "eth0")
         run_tool("ip", "-n", host, "link", "set", "eth0", "up")
         if self.rate:
-            for where, device in ((host, "eth0"), (switch, port)):
-                run_tool("tc", "-n", where, "qdisc", "add", "dev", device, "root", "tbf", "rate", "%gmbit" % self.rate,
-                         "burst", BURST, "latency", "%gms" % self.queue)  # fmt: skip
+            self.limit(number, self.rate)
+
+    def limit(self, number: int, rate: float) -> None:
+        """Give that host so many Mbit/s each way."""
+        for where, device in ((self.names[number - 1], "eth0"), (self.switch, "p%d" % number)):
+            run_tool("tc", "-n", where, "qdisc", "replace", "dev", device, "root", "tbf", "rate", "%gmbit" % rate,
+                     "burst", BURST, "latency", "%gms" % self.queue)  # fmt: skip
 
     def ip(self, number: int) -> str:
         return "198.18.0.%d" % number
