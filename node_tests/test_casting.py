@@ -28,6 +28,7 @@ from protocol.transport.casting import (
 )
 from sockets.casts import Casts
 from sockets.thread import Inbox
+from sockets.udp import casting_socket
 from sockets.watch import Watch
 
 ENDS = (DownloadDone, Stopped)
@@ -470,6 +471,32 @@ def test_pieces_travel_by_real_multicast_on_one_machine(ends):
     assert b"".join(pieces[piece] for piece in range(4)) == data
     assert turn_until(lambda: any(report.is_through for report in taker._listener.of(CastReport)), caster, taker)
     assert not caster.backlog(session)
+
+
+def test_ten_thousand_forged_datagrams_over_real_sockets_end_the_cast_and_fill_no_memory(ends):
+    own, caster, taker = ends
+    session, data = bytes(range(8)), random.Random(8).randbytes(4 * 65536)
+    taker.join(session, own)
+    caster.open(session, own, 20e6, time.monotonic())
+    if not turn_until(lambda: taker._listener.of(CastHeard), caster, taker, seconds=2.0):
+        pytest.skip("no multicast on this machine")
+    taker.take(session, CastPlan(len(data), 65536, b"\xf0", 0.05), time.monotonic())
+    rng, receiver, group = random.Random(9), taker._receiving[session].receiver, caster._sending[session].sender.group
+    forger = casting_socket(own)
+    for burst in range(100):
+        for number in range(100):
+            head = CastDatagram(SLICE, session, number, rng.randrange(4), 1440 * rng.randrange(45), rng.randrange(184))
+            with contextlib.suppress(BlockingIOError):
+                forger.sendto(encode_cast_header(head) + bytes(1440), group)
+        if burst == 5:
+            caster.send(session, 0, 0, data[:65536], 46)
+        caster.turn(time.monotonic(), [])
+        taker.turn(time.monotonic(), [taker._receiving[session].datagrams.fileno()])
+        assert receiver._parts_size + receiver._unread <= len(data)
+    forger.close()
+    assert turn_until(lambda: taker._listener.of(CastOver), taker)
+    assert taker._listener.of(CastOver)[0].reason == "more comes than there is"
+    assert all(len(event.data) == 65536 for event in taker._listener.of(CastPiece))
 
 
 def test_what_comes_from_another_address_than_the_casters_is_not_read(ends):
