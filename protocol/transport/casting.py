@@ -16,6 +16,7 @@ A datagram of a cast is a header and one slice (`protocol/casts.py`), all number
 
 from __future__ import annotations
 
+import functools
 import math
 import struct
 import zlib
@@ -174,7 +175,10 @@ class CastSender:
 # ---- a taker's end
 
 
-_RUNS = [struct.Struct(">" + "4x10s4I1440s" * count) for count in range(RUN_MAX + 1)]
+@functools.lru_cache(RUN_MAX)
+def _run_of(count: int) -> struct.Struct:
+    """Of each of so many datagrams: what its header begins with, number, piece, offset, front, and the slice."""
+    return struct.Struct(">" + f"4x10s4I{SLICE_SIZE}s" * count)
 
 
 class _Part:
@@ -248,7 +252,7 @@ class CastReceiver:
 
         The checksum of the first is looked at; those behind it can only be what they are if their headers are whole.
         """
-        fields = _RUNS[count].unpack_from(data)
+        fields = _run_of(count).unpack_from(data)
         start, number, piece, offset, front = fields[:5]
         plan, size = self._plan, count * SLICE_SIZE
         is_usual = (
