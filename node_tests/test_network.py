@@ -532,7 +532,14 @@ class Story:
                     raise Broken("%s announces what is not there: %s" % (one.name, missing))
 
     def _is_kept_back(self, person, file_id):
-        """Have all who have it cancelled sending it to this one, or to its supernode? They do not begin again soon."""
+        """Have all who have it cancelled sending it to this one, or to its supernode? They do not begin again soon.
+
+        Nor does the supernode, if it cancelled passing it on to one that nothing else reaches.
+        """
+        for ruler in self.rulers():
+            is_only_way = not person.peer.mesh and ruler.peer.node_id == person.peer.supernode_id
+            if is_only_way and person.peer.node_id in ruler.kept_back.get(file_id, ()):
+                return True
         takers = {person.peer.node_id, person.peer.supernode_id}
         holders = [one for one in self.here() if one.peer.holdings.size_of(file_id) is not None]
         return holders != [] and all(takers & one.kept_back.get(file_id, set()) for one in holders)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import resource
 import subprocess
 import threading
 import time
@@ -71,25 +72,36 @@ def _cast(settings: Settings, path: str, home: str, send: List[str], take: Comma
     with lanlab.Lan(settings.hosts, settings.rate) as lan, contextlib.ExitStack() as stack:
         ends: queue.SimpleQueue[float] = queue.SimpleQueue()
         processes = []
+        counter = subprocess.Popen([*lan.on(1), "sleep", str(int(2 * SCENE_BOUND))], **quiet)  # type: ignore[call-overload]
+        stack.callback(counter.wait)  # it stays, so that what its host has sent can be read
+        stack.callback(counter.kill)
         for host in range(2, settings.hosts + 1):
             process = subprocess.Popen([*lan.on(host), *take(host)], **quiet)  # type: ignore[call-overload]
             stack.callback(process.wait)
             stack.callback(process.kill)
             processes.append(process)
         time.sleep(RECEIVERS_READY)
-        began = time.monotonic()
+        meter, used, began = Meter([counter.pid]), _used(), time.monotonic()
         sender = subprocess.Popen([*lan.on(1), *send], **quiet)  # type: ignore[call-overload]
         stack.callback(sender.wait)
         stack.callback(sender.kill)
-        meter = Meter([sender.pid, *[process.pid for process in processes]])
         watched = [sender] if is_daemon else processes
         for process in watched:
             threading.Thread(target=lambda one=process: ends.put(_ended(one)), daemon=True).start()  # type: ignore[misc]
         times = sorted(ends.get(timeout=SCENE_BOUND) - began for _ in watched)
-        sent = meter.sent(0) / settings.size if sender.poll() is None else 0.0
+        sent = meter.sent(0) / settings.size
         meter.stop()
+        for process in (sender, *processes):
+            process.kill()
+            process.wait()
         right = sum(_is_right(_copy(home, host), path) for host in range(2, settings.hosts + 1))
-        return Result(times, sent, 1.0, meter.busy, meter.cpu, "%d of %d have it" % (right, settings.hosts - 1))
+        return Result(times, sent, 1.0, meter.busy, _used() - used, "%d of %d have it" % (right, settings.hosts - 1))
+
+
+def _used() -> float:
+    """Seconds of CPU of all processes that were begun here and have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def _ended(process: subprocess.Popen[bytes]) -> float:
