@@ -438,15 +438,18 @@ class Course:
         view = self._view
         if view.network_id == NO_NETWORK or view.is_ruler or not view.is_trusted(answer):
             return
-        is_in_doubt = isinstance(self._phase, (Suspicion, Succession))
-        if self._inquiry.is_alive(address, answer, is_in_doubt, now):
+        is_given_up = isinstance(self._phase, Succession)
+        is_in_doubt = is_given_up or isinstance(self._phase, Suspicion)
+        if self._inquiry.is_alive(address, answer, is_in_doubt, is_given_up, now):
             if is_in_doubt:
-                self._on_supernode_lives(now)
+                self._on_supernode_lives(address, now)
         elif isinstance(self._phase, Succession):
             self._phase.on_answer(answer, now)
 
-    def _on_supernode_lives(self, now: float) -> None:
-        """It answered a probe: go on, or open a new link if ours is lost or stuck."""
+    def _on_supernode_lives(self, place: Address, now: float) -> None:
+        """It answered a probe: go on, or open a new link if ours is lost or stuck, or where it is by now."""
+        if isinstance(self._phase, Succession) and self._view.supernode_address not in (None, place):
+            self._view.move_supernode(place)
         self.bond.on_heard(now)
         self._inquiry.election.on_sign()
         address = self._view.supernode_address

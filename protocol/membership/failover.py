@@ -87,18 +87,21 @@ class Inquiry:
 
     # ---- hearing
 
-    def is_alive(self, address: Address, answer: Answer, is_in_doubt: bool, now: float) -> bool:
+    def is_alive(self, address: Address, answer: Answer, is_in_doubt: bool, is_given_up: bool, now: float) -> bool:
         """Somebody of this network answered: was that the supernode itself, and does it still rule?"""
         view = self._means.view
         view.hear_term(answer.term)
         is_ruling = answer.role == ROLE_SUPERNODE and answer.term >= view.term
         if is_ruling and answer.node_id == view.supernode_id:
             return True
-        self._on_answer(address, answer, is_in_doubt, now)
+        self._on_answer(address, answer, is_in_doubt, is_given_up, now)
         return False
 
-    def _on_answer(self, address: Address, answer: Answer, is_in_doubt: bool, now: float) -> None:
-        """Another member than the supernode; whom it knows is asked, if there may be another one by now."""
+    def _on_answer(self, address: Address, answer: Answer, is_in_doubt: bool, is_given_up: bool, now: float) -> None:
+        """Another member than the supernode; whom it knows is asked, if there may be another one by now.
+
+        Or the same one elsewhere, where it was given up: its address and ours may have changed together.
+        """
         view = self._means.view
         is_door = speaks_at_door(answer)
         if not is_door:
@@ -106,8 +109,9 @@ class Inquiry:
         # Equal terms, too: after a partition both sides may have elected (Election.best_claim).
         obeys_another = answer.term == view.term and answer.supernode_id not in (NO_NODE, view.supernode_id)
         is_ahead = is_door or (answer.role == ROLE_MEMBER and (answer.term > view.term or obeys_another))
-        if is_in_doubt and is_ahead:
-            place = seen_from(answer.supernode, address)
+        place = seen_from(answer.supernode, address)
+        has_moved = is_given_up and answer.supernode_id == view.supernode_id and place != view.supernode_address
+        if (is_in_doubt and is_ahead) or has_moved:
             near = [*view.near(), address[0], *(known[0] for known in view.known_supernodes)]
             self._means.prober.ask_hinted(place, Purpose.POLL, near, now)
 
