@@ -403,6 +403,22 @@ def test_a_cast_that_was_fast_and_is_slow_for_long_is_left_to_the_swarm():
     assert rate.is_hopeless(4.0)
 
 
+def worst_of(losses_told):
+    """What counts of the last round, where one of three takers told these."""
+    losses, worst = Losses(), 0.0
+    for loss in losses_told:
+        for taker, told in (("a", loss), ("b", 0.0), ("c", 0.0)):
+            losses.note(taker, told)
+        worst = losses.worst(losses.of_round())
+    return worst
+
+
+def test_a_little_loss_that_comes_in_bursts_is_no_queue_and_one_that_stays_is():
+    assert worst_of([0.0, 0.0, 0.04, 0.04]) == 0.0
+    assert worst_of([0.0, 0.0, 0.1, 0.1]) == 0.1
+    assert worst_of([0.0, *[0.04] * 8]) == 0.04
+
+
 def test_loss_counts_when_it_lasts_or_many_have_it_at_once():
     losses = Losses()
     losses.note("a", 0.5)  # it was busy

@@ -19,6 +19,7 @@ GIVING_WAY, GIVING_WAY_MOST = 0.8, 0.5
 GROWTH_FIRST, GROWTH_BACK, GROWTH = 1.5, 1.15, 1.04  # a round; back to BACK of where it gave way
 BACK = 0.9
 WORTH_PART, WORTH_TIME = 0.25, 3.0  # of its best rate: what is slower for so many seconds leaves it to the swarm
+REMEMBERED = 0.75  # part of what its earlier reports said that a taker's mean loss keeps with each new one
 TOGETHER = 1 / 3  # of the takers: who lose at once have a queue in common
 HOLD = 0.3  # seconds after giving way in which it does not rise: until reports tell of the new rate
 SENT_AHEAD = 1.5  # no more than so many times what really leaves: the socket may be what holds it
@@ -30,16 +31,19 @@ class Losses:
     def __init__(self) -> None:
         self._in_a_row: Dict[Hashable, int] = {}  # reports of this taker with more loss than is borne
         self._of_round: Dict[Hashable, float] = {}
+        self._mean: Dict[Hashable, float] = {}  # of its last reports: one in a hundred, lost in bursts, is no queue
 
     def note(self, taker: Hashable, loss: float) -> None:
         """It lost this part of what was sent since its last report."""
         self._of_round[taker] = max(loss, self._of_round.get(taker, 0.0))
+        self._mean[taker] = REMEMBERED * self._mean.get(taker, 0.0) + (1 - REMEMBERED) * loss
         self._in_a_row[taker] = self._in_a_row.get(taker, 0) + 1 if loss > LOSS_BORNE else 0
 
     def forget(self, taker: Hashable) -> None:
         """It takes part no more."""
         self._in_a_row.pop(taker, None)
         self._of_round.pop(taker, None)
+        self._mean.pop(taker, None)
 
     def of_round(self) -> Optional[Dict[Hashable, float]]:
         """What each lost that told something since the last round."""
@@ -51,8 +55,10 @@ class Losses:
         lossy = [loss for loss in losses.values() if loss > LOSS_BORNE]
         if len(lossy) > TOGETHER * len(losses):
             return max(lossy)
-        lasting = [loss for taker, loss in losses.items() if self._in_a_row.get(taker, 0) >= 2]
-        return max(lasting, default=0.0)
+        return max((loss for taker, loss in losses.items() if self._lasts(taker)), default=0.0)
+
+    def _lasts(self, taker: Hashable) -> bool:
+        return self._in_a_row.get(taker, 0) >= 2 and self._mean[taker] > LOSS_BORNE
 
 
 class CastRate:
