@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import math
 import random
-from typing import Dict
+from typing import Dict, List
 
+import pytest
+
+from node_tests.stage.simulator import Pair
+from protocol.transport.connection import Connection
 from protocol.transport.deadlines import STALE_DEADLINES_MAX, Deadlines
 
 
@@ -42,3 +46,20 @@ def test_one_may_set_its_next_deadline_while_it_is_called_and_the_heap_stays_sma
             assert wanted.pop(called) <= step
         assert all(at > step for at in wanted.values()), "nobody is forgotten"
         assert len(deadlines._heap) <= 2 * len(deadlines) + STALE_DEADLINES_MAX + 1
+
+
+def test_an_alarm_whose_reason_has_come_meanwhile_asks_no_connection_for_packets(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A message costs its sender three looks: for the packet, for one behind it, and when it is acknowledged."""
+    looks: List[Connection] = []
+    next_batch = Connection.next_batch
+    monkeypatch.setattr(Connection, "next_batch", lambda one, now: looks.append(one) or next_batch(one, now))
+    pair = Pair(seed=5)
+    assert pair.connected()
+    pair.world.run(pair.world.now + 3.0)
+    del looks[:]
+    for _ in range(20):
+        pair.send(70)
+        pair.world.run(pair.world.now + 1.0)
+    assert len(pair.received["b"]) == 20 and looks.count(pair.there) <= 3 * 20

@@ -40,8 +40,11 @@ class Turns:
         """Call those whose time has come; they may have something to send then."""
         for connection in self.deadlines.due(now):
             try:
-                if connection.next_deadline() <= now:
-                    connection.on_timeout(now)
+                deadline = connection.next_deadline()
+                if deadline > now:  # as a rule: what it waited for when the alarm was set has come
+                    self.deadlines.set(connection, deadline)
+                    continue
+                connection.on_timeout(now)
             except Exception:
                 self._rest(connection, now)
                 raise
