@@ -138,6 +138,10 @@ class Drain:
         self.stop()
         self.ended_at = now
 
+    def recall(self, ended_at: float) -> None:
+        """The last one was broken off for nothing, and has shown nothing: the one before it counts, that ended then."""
+        self.ended_at = ended_at
+
     def stop(self) -> None:
         """There is none under way."""
         self._until = None

@@ -457,7 +457,7 @@ class CubicQ:
             self.window = max(self.window, self._undo.window)
             self.ssthresh, self._window_max, self._epoch_start = self._undo[1:4]
             self._delivery.recall_rates(self._undo.known_rates)
-            self.drain.ended_at = self._undo.drain_ended_at  # one that was broken off has shown nothing
+            self.drain.recall(self._undo.drain_ended_at)
             self._undo = None
 
     def on_persistent_congestion(self) -> None:

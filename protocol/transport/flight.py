@@ -89,7 +89,7 @@ class Flight:
             self._sending.on_lost(start, stop)
             self.resent += stop - start
         self._probes_owed = 0
-        self.pacer.next_at = now
+        self.pacer.begin(now)
         self.owe_ping()
         if controller is not None:
             self._mtu.begin(is_loopback(address[0]))

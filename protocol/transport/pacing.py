@@ -35,6 +35,10 @@ class Pacer:
         self._rtt = rtt
         self._was_held = False  # by the congestion window, since the last batch: then there is no time to make up for
 
+    def begin(self, now: float) -> None:
+        """On a path of which nothing is known yet, the next batch may leave at once."""
+        self.next_at = now
+
     def room_wanted(self, size: int, window: float, unsent: int) -> int:
         """Bytes of the congestion window that must be free for a batch of datagrams of that size.
 
