@@ -53,7 +53,7 @@ class Accounts:
 
     def gives_way(self, person: bytes, cost: int, quota: int) -> Optional[bytes]:
         """Whose content has to go before this person has so much kept, of `quota` for all; None: there is room."""
-        self._shares.limit = quota
+        self._shares.set_limit(quota)
         loser = self._shares.gives_way(person, cost)
         assert loser is None or isinstance(loser, bytes)
         return loser

@@ -97,22 +97,23 @@ class Passing:
 
     def add(self, *shared: SharedFile) -> None:
         """These are shared from now on."""
-        self._step.added += shared
+        self._step.added.extend(shared)
 
     def remove(self, *shared: SharedFile) -> None:
         """These are shared no longer."""
-        self._step.removed += shared
+        self._step.removed.extend(shared)
 
     def warn(self, *sentences: str) -> None:
         """The person is told this."""
-        self._step.warnings += sentences
+        self._step.warnings.extend(sentences)
 
     def end_with(self, troubles: Troubles) -> None:
         """What could not be shared: told where the person does not know it."""
         self.warn(*troubles.sentences(self._warned))
         self._warned = troubles.kinds()
         if not self.is_unfinished and troubles.left_out != self._left_out:
-            self._step.left_out = self._left_out = troubles.left_out
+            self._left_out = troubles.left_out
+            self._step.take(ScanResult(left_out=self._left_out))
 
     def end_short(self, cause: str) -> None:
         """Nothing was seen to be changed: what is known stays shared, and a later pass looks again."""
@@ -124,10 +125,7 @@ class Passing:
     def flush(self) -> None:
         """Tell what was found since it was told last."""
         step, self._step, self._reported_at = self._step, ScanResult(), self.clock()
-        self.whole.added += step.added
-        self.whole.removed += step.removed
-        self.whole.warnings += step.warnings
-        self.whole.left_out = step.left_out if step.left_out is not None else self.whole.left_out
+        self.whole.take(step)
         if step and self._report is not None:
             self._report(step)
         if len(step.added) >= REPORT_LONG:

@@ -164,7 +164,7 @@ class Scanner:
             for _, path in top.members:
                 if path in are_new:
                     tops_of[path].append(top_path)
-                    top.waiting += 1
+                    top.wait()
             if not top.waiting:
                 self.folders.show(top_path, top, walk.troubles)
         for number, path in enumerate(pending, 1):
@@ -173,7 +173,7 @@ class Scanner:
             self._hash_file(path, walk.files[path], walk)
             self._hashing.set_waiting(len(pending) - number, left)
             for top_path in tops_of.get(path, ()):
-                walk.tops[top_path].waiting -= 1
+                walk.tops[top_path].on_hashed()
                 if not walk.tops[top_path].waiting:
                     self.folders.show(top_path, walk.tops[top_path], walk.troubles)
             self._passing.end_in_time()

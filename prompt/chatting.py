@@ -34,6 +34,10 @@ class Chatting:
         self._bells = Bucket(1 / BELLS_INTERVAL, BELLS_BURST, now)
         self._own_name = re.compile(r"(?!)")
 
+    def show_with(self, has_times: bool, has_bell: bool) -> None:
+        """Shall the time stand before each line, and shall it ring where this node is called by name?"""
+        self.has_times, self.has_bell = has_times, has_bell
+
     def set_name(self, name: str) -> None:
         """What rings, if that is wanted."""
         self._own_name = re.compile(rf"(?<!\w){re.escape(name)}(?!\w)", re.IGNORECASE)

@@ -54,7 +54,7 @@ class Console:
     """What a person can ask for: commands become closures for the node thread, notifications become lines."""
 
     def __init__(self, life: Life) -> None:
-        self.made_folder = ""  # the whole path of the folder, if it was made just now
+        self._made_folder = ""  # the whole path of the folder, if it was made just now
         self._life = life
         self._asking = Asking(life)
         self.awaited = Awaited(life, self._asking)
@@ -139,11 +139,15 @@ class Console:
         if isinstance(event, (results.DownloadDone, results.Stopped)):
             self.awaited.tell_batches(event.number, event.size if isinstance(event, results.DownloadDone) else None)
 
+    def on_made(self, path: str) -> None:
+        """The folder was made just now: its whole path is told, for it may not be where it was meant to be."""
+        self._made_folder = path
+
     def _folder(self) -> str:
         """The folder, and how much is shared there."""
         if not self._life.node:
             return DEFAULT_FOLDER
-        return folder_text(self.made_folder or self._life.node.folder, self._life.node.standing())
+        return folder_text(self._made_folder or self._life.node.folder, self._life.node.standing())
 
     # ---- commands, one method each
 

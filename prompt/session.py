@@ -199,8 +199,7 @@ class Session:
     def run(self, flags: argparse.Namespace, open_node: Callable[[Settings, Callable[[Any], None]], Any]) -> int:
         """From the questions to the exit code."""
         self.stays = getattr(flags, "stay", False)
-        chatting = self.console.chatting
-        chatting.has_times, chatting.has_bell = not getattr(flags, "no_times", False), getattr(flags, "bell", False)
+        self.console.chatting.show_with(not getattr(flags, "no_times", False), getattr(flags, "bell", False))
         try:
             if self._open(flags, open_node):
                 self._serve()
@@ -304,7 +303,7 @@ class Session:
         is_new = not settings.is_folder_chosen and not os.path.exists(settings.folder)
         self.node = open_node(settings, self.notify)
         if is_new and (self.terminal.is_asking or self.stays) and os.path.isdir(settings.folder):
-            self.console.made_folder = os.path.abspath(settings.folder)     # perhaps not where it was meant to be
+            self.console.on_made(os.path.abspath(settings.folder))
         if not settings.is_folder_chosen and settings.folder != self.node.folder:
             self.say(f"* {settings.folder} is in use by another node here; this one uses {self.node.folder}")
         self.wait_until(lambda: self.outcome is not None, JOIN_SECONDS)

@@ -50,6 +50,10 @@ class FairShares:
         """How many persons hold something."""
         return len(self._held)
 
+    def set_limit(self, limit: int) -> None:
+        """So much there is from now on; who holds more than there is keeps it until somebody else wants some."""
+        self.limit = limit
+
     def held(self, person: Hashable) -> int:
         """What this person holds."""
         return self._held.get(person, 0)

@@ -22,9 +22,9 @@ class WireError(ValueError):
 class Reader:
     """Takes fields off the front of a message; running past the end raises WireError."""
 
-    def __init__(self, data: Buffer) -> None:
+    def __init__(self, data: Buffer, at: int = 0) -> None:
         self.data = memoryview(data)
-        self.at = 0
+        self.at = at  # bytes, from the front, that are taken already
 
     def take(self, size: int) -> memoryview:
         """The next bytes, exactly so many; a view, nothing is copied."""

@@ -956,8 +956,7 @@ def decode(data: Buffer) -> Any:
     entry = _BY_TAG.get(data[0])
     if entry is None:
         raise WireError("unknown message")
-    reader = Reader(data)
-    reader.at = 1
+    reader = Reader(data, 1)
     message = entry[1].decode(reader)
     if reader.left():
         raise WireError("bytes left over behind the message")

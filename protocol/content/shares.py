@@ -175,6 +175,13 @@ class ScanResult:
     def __bool__(self) -> bool:
         return bool(self.added or self.removed or self.warnings or self.left_out is not None)
 
+    def take(self, step: ScanResult) -> None:
+        """What a further step found; of what is not shared, the last one that says so knows all."""
+        self.added.extend(step.added)
+        self.removed.extend(step.removed)
+        self.warnings.extend(step.warnings)
+        self.left_out = step.left_out if step.left_out is not None else self.left_out
+
     def slices(self, size: int) -> Iterator[ScanResult]:
         """The same in steps of so many contents at most, to be applied in this order; one at least."""
         before = len(self.removed)
@@ -203,6 +210,14 @@ class Top:
     empty: List[str] = field(default_factory=list)
     waiting: int = 0                                                 # members that are still to be hashed
     left_out: Dict[str, LeftOut] = field(default_factory=dict)       # what of it is not shared, by kind
+
+    def wait(self) -> None:
+        """One more member is still to be hashed."""
+        self.waiting += 1
+
+    def on_hashed(self) -> None:
+        """One less is, whether it is shared now or not."""
+        self.waiting -= 1
 
     def leave_out(self, kind: str, path: str) -> None:
         """One more of it is not shared."""
