@@ -396,6 +396,7 @@ class Supernode:
     def _yield_to(self, successor: Line, now: float) -> None:
         """As in a planned leave, but this node stays a member: its own peer follows as to a part of the network."""
         self._flush(now)
+        self.register.broadcast(messages.Stays())
         self.register.broadcast(messages.Handover(self.term + 1, successor.node_id, self._opening), self.register.own)
         assert self.register.own is not None
         self.register.send(

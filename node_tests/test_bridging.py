@@ -8,7 +8,7 @@ from node_tests.stage.lab import PORT, Lab, Node, content
 from node_tests.stage.simulator import Conditions
 from protocol.membership.overhearing import ASKED_TIMES, ASKED_WITHIN, TELL_INTERVAL, Overhearing
 from protocol.messages import NOWHERE, Beyond
-from protocol.results import ChatReceived, DownloadDone, Outcome
+from protocol.results import ChatReceived, DownloadDone, Joined, Left, Outcome, SupernodeChanged
 from protocol.ruling.bridging import is_bridge
 
 ONE, TWO = "10.9.1.%d", "10.9.2.%d"
@@ -50,6 +50,21 @@ def test_who_is_on_the_second_lan_gets_in_by_the_member_that_is_on_both(lab):
     assert [[event.text for event in node.told(ChatReceived)] for node in (x, host, y)] == [["here I am"]] * 3
     done = x.fetched("y.bin")
     assert isinstance(done, DownloadDone) and done.by_way_of == "host"
+
+
+def test_all_read_that_who_hands_over_to_the_bridge_stays(lab):
+    x = search(lab, "x", ONE % 2)
+    host, bo = search(lab, "host", ONE % 1, TWO % 1), search(lab, "bo", ONE % 3)
+    lab.run(10.0)
+    lab.world.cut([ONE % 2, ONE % 3], [TWO % 2])
+    search(lab, "y", TWO % 2)
+    lab.run(20.0)
+    told = [node.told((SupernodeChanged, Left, Joined))[-2:] for node in (host, bo, x)]
+    assert told == [
+        [SupernodeChanged("x", "host", True, None, is_staying=True), Joined("y", 4)],
+        [SupernodeChanged("x", "host", False, None, is_staying=True), Joined("y", 4)],
+        [SupernodeChanged("x", "host", False, None, is_merger=True, is_staying=True), Joined("y", 4)],
+    ]
 
 
 def test_nobody_yields_where_all_get_to_the_supernode(lab):

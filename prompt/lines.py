@@ -149,6 +149,11 @@ def _line_for_left(event: results.Left, folder: str) -> str:
 
 def _line_for_supernode(event: results.SupernodeChanged, folder: str) -> str:
     old = safe_label(event.old_label)
+    if event.is_staying and event.is_merger:
+        return f"* {safe_label(event.new_label)} reaches more of the network than this node; it is the supernode now"
+    if event.is_staying:
+        ruler = "you are now the supernode" if event.is_me else f"the supernode is now {safe_label(event.new_label)}"
+        return f"* {old} hands over and stays; {ruler}"
     if event.is_merger:
         return f"* two parts of the network are one again; the supernode is now {safe_label(event.new_label)}"
     why = f"is gone (no sign for {event.silent_seconds:.0f} s)" if event.silent_seconds else "left"

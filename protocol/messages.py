@@ -545,6 +545,11 @@ class Beyond(NamedTuple):
     place: Place
 
 
+@_message(28)
+class Stays(NamedTuple):
+    """The supernode to all, before it names who rules next: it does not leave, but is a member under that one."""
+
+
 @_message(27)
 class Heirs(NamedTuple):
     """The supernode to its members: its own heirloom, and those that it has of earlier rulers."""

@@ -136,6 +136,7 @@ class SupernodeChanged(NamedTuple):
     is_me: bool
     silent_seconds: Optional[float]
     is_merger: bool = False  # nobody left: two parts of the network met, and one supernode rules on
+    is_staying: bool = False  # the old one is a member now; with `is_merger`, it is this node itself
 
 
 class ChatReceived(NamedTuple):

@@ -64,6 +64,11 @@ class Members:
         return self._membership.is_merging
 
     @property
+    def is_staying(self) -> bool:
+        """Does the supernode rule no more, but stay a member?"""
+        return self._membership.is_staying
+
+    @property
     def has_supernode(self) -> bool:
         """Is there one to speak to? (This node's own counts.)"""
         return self._membership.is_joined

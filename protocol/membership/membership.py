@@ -180,6 +180,11 @@ class Membership:
         return self._story.is_merging
 
     @property
+    def is_staying(self) -> bool:
+        """Does the supernode rule no more, but stay a member?"""
+        return self._story.is_staying
+
+    @property
     def reach(self) -> Reach:
         """Can others reach this node where it did not speak first?"""
         known = self._reachable.known
@@ -442,6 +447,7 @@ class Membership:
             messages.Pong: self._on_pong,
             messages.Handover: course.on_handover,
             messages.Moved: course.on_moved,
+            messages.Stays: self._on_stays,
             messages.Chat: self._chat.on_chat,
             messages.Lost: learner.on_lost,
             messages.Heirs: learner.on_heirs,
@@ -451,6 +457,9 @@ class Membership:
             messages.TryReach: self._on_try_reach,
             messages.Reach: self._on_reach,
         }
+
+    def _on_stays(self, stays: messages.Stays, now: float) -> None:
+        self._story.on_stays()
 
     def _on_introduce(self, introduce: messages.Introduce, now: float) -> None:
         if self.is_joined:

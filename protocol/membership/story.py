@@ -41,9 +41,11 @@ class Story:
     def forget(self) -> None:
         self.was_joined = False
         self.is_merging = False  # the supernode stepped down for another one of our network
+        self.is_staying = False  # it rules no more, and stays a member
         self._told_lost = False
         self._silent: Optional[float] = None  # how long the lost supernode was silent; None: it said good-bye
         self._last_label = ""  # of the last supernode
+        self._stays = ""  # label of the one before who rules now, as long as it is not back as a member
 
     # ---- the search
 
@@ -98,13 +100,17 @@ class Story:
         self._silent = None
         self.is_merging = self.is_merging or is_merging
 
+    def on_stays(self) -> None:
+        """It will name who rules next, and be a member under that one."""
+        self.is_staying = True
+
     def on_gone(self, silent: float) -> None:
         """It gave no sign for so many seconds."""
         self._silent = silent
 
     def on_election(self) -> None:
         """Whoever was named does not rule."""
-        self.is_merging = False
+        self.is_merging = self.is_staying = False
 
     def on_lost(self, now: float) -> None:
         """From now on there is none."""
@@ -128,14 +134,17 @@ class Story:
             audience.on_outcome("supernode" if view.is_ruler else "joined", view.supernode_address, "", now)
         elif old_id != view.supernode_id:
             audience.on_supernode_changed(self._last_label, label, view.is_ruler, self._silent, now)
-        self._silent, self.is_merging, self._last_label = None, False, label
+            self._stays = self._last_label if self.is_staying else ""
+        self._silent, self.is_merging, self.is_staying, self._last_label = None, False, False, label
         changes = [] if is_first else view.roster.difference(before, [old_id, view.supernode_id])
         self.on_changes(changes, now)
 
     def on_changes(self, changes: List[Change], now: float) -> None:
         """Who came and who left; the lines of others may have changed as well."""
         for change in changes:
-            if change.has_joined:
+            if change.has_joined and change.label == self._stays:
+                self._stays = ""  # nobody was told that it left
+            elif change.has_joined:
                 self._audience.on_member_joined(change.label, now)
             else:
                 self._audience.on_member_left(change.label, change.silent, now)

@@ -47,7 +47,9 @@ class Tidings:
         self, old_label: str, new_label: str, is_me: bool, silent_seconds: Optional[float], now: float
     ) -> None:
         """Another one rules; `silent_seconds`: of the one before, None if that one had said so."""
-        self._notify(SupernodeChanged(old_label, new_label, is_me, silent_seconds, self._members().is_merging))
+        members = self._members()
+        how = members.is_merging, members.is_staying
+        self._notify(SupernodeChanged(old_label, new_label, is_me, silent_seconds, *how))
 
     def on_member_joined(self, label: str, now: float) -> None:
         """Somebody came."""
