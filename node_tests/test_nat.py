@@ -20,8 +20,10 @@ from node_tests.stage.lab import PORT, Lab, Node, content
 from node_tests.stage.nat import MAPPING_TIME, Homes, NatBox, NatKind
 from node_tests.stage.simulator import Conditions
 from node_tests.stage.usage import play_seeds
+from prompt.lines import member_cells
 from protocol.exchange.givers import CALL_PATIENCE, KNOCK_PATIENCE
 from protocol.exchange.sources import UNREACHED_TIME
+from protocol.messages import NOWHERE
 from protocol.results import ChatReceived, DownloadDone, Notice, Outcome, Stopped, SupernodeChanged
 from protocol.ruling.reaching import ASKED_TIME, TRY_TIME
 
@@ -262,6 +264,21 @@ def test_who_hears_members_but_cannot_reach_their_supernode_is_told_so(tmp_path)
     assert [(outcome.kind, outcome.text) for outcome in dan.told(Outcome)] == [("refused", UNREACHABLE)]
     dan.kill()
     lab.close()
+
+
+def test_w_does_not_call_those_direct_who_have_not_come_to_the_new_supernode(internet):
+    net = internet((NatKind.PORT_RESTRICTED,) * 2, names=("pub", "bo", "cy"), packets=False)
+    net.lab.run(TIME_TO_TRY)
+    net.nodes["pub"].quit()
+    bo = net.nodes["bo"]
+    assert net.world.run_until(lambda: bo.peer.is_supernode, net.world.now + 60)
+    (cy,) = [row for row in bo.peer.members(net.world.now) if row.label == "cy"]
+    assert cy.way == "not back yet"
+    assert "0.0.0.0" not in " ".join(member_cells(cy._replace(address=NOWHERE)))
+    net.again("pub")
+    net.lab.run(RETURN_TIME)
+    ways = {row.label: row.way for row in net.nodes["pub"].peer.members(net.world.now)}
+    assert ways == {"pub": "", "bo": "direct", "cy": "direct"}
 
 
 # ---- the first node, which all could reach, quits and comes back

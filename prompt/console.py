@@ -234,8 +234,9 @@ class Console:
         self._asking.ask(lambda peer, now, done: done(peer.members(now)), self._show_members)
 
     def _show_members(self, rows: Any) -> None:
+        own = self._life.node.ip
         rows = [
-            row._replace(address=(self._life.node.ip, row.address[1])) if row.address[0] == "0.0.0.0" else row
+            row._replace(address=(own, row.address[1])) if row.is_me and row.address[0] == "0.0.0.0" else row
             for row in rows or ()
         ]
         self._show_table([member_cells(row) for row in rows], (), (0,), "Nobody is here: there is no network.")

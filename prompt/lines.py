@@ -334,7 +334,8 @@ def member_cells(row: results.MemberRow) -> Sequence[str]:
     heard = "this is you" if row.is_me else "" if row.heard_ago is None else f"heard {row.heard_ago:.0f} s ago"
     role = row.role + ("" if row.mesh else ", mesh off")
     links = "" if row.links is None else count_of(row.links, "link")
-    return safe_label(row.label), shown(row.address), role, links, trip, heard, safe_text(row.way)
+    place = shown(row.address) if row.address[1] else ""  # of who is not back yet none may be known
+    return safe_label(row.label), place, role, links, trip, heard, safe_text(row.way)
 
 
 def transfer_cells(row: results.TransferRow) -> Sequence[str]:

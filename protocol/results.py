@@ -49,7 +49,7 @@ class MemberRow(NamedTuple):
     round_trip: Optional[float]  # seconds
     heard_ago: Optional[float]  # seconds
     mesh: bool
-    way: str = ""  # "direct", or by whom and why; empty as long as nothing was tried
+    way: str = ""  # "direct", by whom and why, or "not back yet"; empty as long as nothing was tried
 
 
 class NatKind(enum.Enum):

@@ -167,6 +167,8 @@ class Members:
         """How what this member has comes here, and why not directly; nothing as long as it was not tried."""
         if entry.node_id == self.node_id:
             return ""
+        if not entry.present and not is_reached:  # it was under the supernode before, and did not come to the new one
+            return "not back yet"
         if is_reached or (self.has_supernode and (self.is_supernode or entry.node_id == self.supernode_id)):
             return "direct"
         is_open = self.mesh and entry.mesh
