@@ -53,6 +53,7 @@ from protocol.content.names import HIDDEN
 from protocol.credentials import KEY_FILE, Credentials, KeyTrouble, KeyWish
 from protocol.facts import Clock, Facts, Health, Machine
 from protocol.fields import Address, Buffer
+from protocol.lanes import Lanes, may_wait
 from protocol.looks import safe_text
 from protocol.network import DoorListener
 from sockets import firewall, holders, interfaces, leading
@@ -92,8 +93,9 @@ class NodeThread:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
-        self.inbox: queue.SimpleQueue[Optional[Callable[[float], None]]] = queue.SimpleQueue()
+        self.inbox: Lanes[Optional[Callable[[float], None]]] = Lanes()
         self.failures = 0
+        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()   # rung once for each that is in the inbox
         self._roles: Optional[Roles] = None     # from `start` on
         self._deadline = 0.0                # of the roles, as they told it after the last turn
         self._thread = threading.Thread(target=self._run, name="node", daemon=True)
@@ -103,13 +105,15 @@ class NodeThread:
         self._roles = roles
         self._thread.start()
 
-    def call(self, closure: Callable[[float], None]) -> None:
-        """From any thread: has `closure(now)` run on the node thread."""
-        self.inbox.put(closure)
+    def call(self, closure: Callable[[float], None], may_wait: bool = False) -> None:
+        """From any thread: has `closure(now)` run on the node thread, behind others if it may wait."""
+        self.inbox.put(closure, may_wait)
+        self._bell.put(None)
 
     def stop(self) -> None:
-        """From any thread: ends it after what is in the inbox."""
+        """From any thread: ends it after what is in the inbox and may not wait."""
         self.inbox.put(None)
+        self._bell.put(None)
         self._thread.join(1.0)
 
     def _run(self) -> None:
@@ -119,9 +123,10 @@ class NodeThread:
     def _turn(self) -> bool:
         for count in range(EVENTS_PER_TURN):
             try:
-                closure = next_of(self.inbox, self._patience() if count == 0 else 0.0)
+                next_of(self._bell, self._patience() if count == 0 else 0.0)
             except queue.Empty:
                 break
+            closure = self.inbox.take()
             if closure is None:
                 return False
             self._guarded(closure)
@@ -306,7 +311,7 @@ class NodeListener(DoorListener):
         self._node.call(lambda now: self._node.peer.on_own_address_changed(now))
 
     def on_message(self, link: int, data: Buffer) -> None:
-        self._node.call(lambda now: self._node.hear(link, data, now))
+        self._node.call(lambda now: self._node.hear(link, data, now), may_wait(data))
 
     def on_writable(self, link: int) -> None:
         self._node.call(lambda now: self._node.peer.on_writable(link, now))

@@ -85,7 +85,7 @@ class Supernode:
         self._prober = prober = Prober(network, rng, self._hearsay, credit)
         self._waiting = alarm = Alarm()
         self.register = register = Register(network, seat, self._hearsay, self._departing, now)
-        self.chat = ChatOrder(seat.recent_chat, register.broadcast, alarm.set)
+        self.chat = ChatOrder(seat.recent_chat, register.gather, alarm.set)
         for line in register.lines():
             self.chat.enter(line.entry, now)
         self.naming = Naming(seat, register, self.chat.has_spoken, now)
@@ -250,6 +250,7 @@ class Supernode:
             self.doubt.on_timer(now)
             return
         self._release(now)
+        self.register.tell_gathered(now)
         if now >= self._next_tick:
             self._next_tick = now + TICK
             self._look_at_members(now)
@@ -272,7 +273,11 @@ class Supernode:
             return self._leave_by
         if self.doubt.next_deadline() < math.inf:
             return self.doubt.next_deadline()
-        return min(self._next_tick, self.rivals.next_deadline(), self.register.next_deadline(), self._waiting.at)
+        register = self.register
+        return min(
+            self._next_tick, self.rivals.next_deadline(), register.next_deadline(), register.gathered_deadline(),
+            self._waiting.at,
+        )  # fmt: skip
 
     def _wake(self, now: float) -> None:
         """Something happens; it may be the first after a sleep."""
@@ -320,6 +325,7 @@ class Supernode:
     def _on_say(self, line: Line, say: messages.Say, now: float) -> None:
         echo = self.chat.on_say(line.node_id, say, now)
         if echo is not None and line.link is not None and self.register.may_ask(line, now):
+            self.register.tell_waiting()  # by the echo's place it counts all before it as heard
             self.register.send(line, echo)
 
     def _on_say_refused(self, line: Line, say: messages.Say, now: float) -> None:

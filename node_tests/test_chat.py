@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Sequence
 
 import pytest
 
@@ -44,8 +44,16 @@ class Table:
     def send(self, link: int, *parts: Any) -> None:
         self.sent.setdefault(link, []).append(decode(b"".join(bytes(part) for part in parts)))
 
+    def send_to_all(self, links: Sequence[int], *said: bytes) -> None:
+        for link in links:
+            for message in said:
+                self.send(link, message)
+
     def backlog(self, link: int) -> int:
         return 0
+
+    def has_unread(self, link: int) -> bool:
+        return False
 
     def disconnect(self, link: int, reason: str) -> None: ...
 

@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any, List
+from typing import Any, List, Set, Tuple
 
 import pytest
 
+import node_client
+from node_tests.test_chat import Table
+from protocol import messages
+from protocol.lanes import PATIENT_EACH, Lanes, may_wait
 from protocol.membership import roster as roster_module
 from protocol.membership.labels import Labels
 from protocol.membership.roster import Change, Roster
-from protocol.messages import GONE, LEFT, Departure, MemberEntry, RosterUpdate
+from protocol.messages import (
+    GONE,
+    LEFT,
+    NO_NODE,
+    NOWHERE,
+    Chat,
+    Departure,
+    Handover,
+    MemberEntry,
+    RosterRequest,
+    RosterUpdate,
+)
+from protocol.network import Listener
+from protocol.ruling.gathering import APART_MAX, AT_ONCE_UP_TO, Gathering
+from protocol.ruling.register import SILENT_MAX
+from sockets.links import Links, Posted
 
 
 def entry(number: int, name: str = "") -> MemberEntry:
@@ -55,3 +74,197 @@ def test_an_update_tells_what_they_were_called_before_it_and_are_called_after_it
     changes = roster.apply(RosterUpdate(1, 2, (third,), departed), entry(0).node_id)
     left = [Change("ana", False, None), Change(labels[second.node_id], False, 8.0)]
     assert changes == [*left, Change("ana", True, None)]
+
+
+# ---- what all are told --------------------------------------------------------------------------------------------
+
+
+class Hall(Table):
+    """A supernode and so many members, all with the whole roster; who is told what in one go is kept."""
+
+    def __init__(self, members: int) -> None:
+        super().__init__()
+        self.unread: Set[int] = set()  # links of those whose words lie unread
+        self.told_together: List[Tuple[int, int]] = []  # to how many, how many messages
+        for link in range(1, members + 1):
+            self.join(link, f"m{link:04d}", 0.02 * link)
+            self.role.on_timer(0.02 * link)
+        self.now = 0.02 * members + 1.0
+        self.role.on_timer(self.now)
+        self.sent.clear()
+        del self.told_together[:]
+
+    def send_to_all(self, links: Any, *said: bytes) -> None:
+        if hasattr(self, "told_together"):
+            self.told_together.append((len(links), len(said)))
+        super().send_to_all(links, *said)
+
+    def has_unread(self, link: int) -> bool:
+        return link in self.unread
+
+    def lines(self, link: int) -> List[str]:
+        return [chat.text for chat in self.told(link)]
+
+
+def test_a_class_hears_each_line_at_once() -> None:
+    hall = Hall(AT_ONCE_UP_TO)
+    for counter in (1, 2, 3):
+        hall.say(5, counter, hall.now)
+        assert len(hall.lines(1)) == counter
+
+
+def test_in_a_lecture_hall_the_first_line_is_told_at_once_and_what_follows_together() -> None:
+    hall = Hall(200)
+    hall.say(5, 1, hall.now)
+    assert hall.role.next_deadline() <= hall.now
+    hall.role.on_timer(hall.now)
+    assert hall.lines(1) == ["line 1"]
+    for link in range(10, 16):
+        hall.say(link, 1, hall.now + 0.01)
+    hall.role.on_timer(hall.now + 0.01)
+    assert hall.lines(1) == ["line 1"] and hall.role.next_deadline() <= hall.now + APART_MAX
+    hall.role.on_timer(hall.now + APART_MAX)
+    assert hall.lines(1) == hall.lines(200) == ["line 1"] * 7
+    assert hall.told_together == [(200, 1), (200, 6)], "each time one thing to hand over, for all members"
+
+
+@pytest.mark.parametrize("what", ["a member leaves", "one missed a version", "it hands over", "an echo"])
+def test_what_waits_to_be_told_is_told_before_anything_changes(what: str) -> None:
+    hall = Hall(100)
+    hall.say(5, 1, hall.now)
+    hall.role.on_timer(hall.now)
+    hall.say(6, 1, hall.now)
+    assert len(hall.lines(7)) == 1
+    if what == "a member leaves":
+        hall.role.register.on_leave(hall.role.register.on_link(6), None, hall.now)
+        hall.role.on_timer(hall.now + 0.5)
+    elif what == "one missed a version":
+        hall.role.on_message(7, RosterRequest(1), hall.now)
+    elif what == "it hands over":
+        hall.role.hand_over(hall.now, lambda: None)
+    else:
+        hall.say(5, 1, hall.now)
+    kinds = [type(message) for message in hall.sent[7] if type(message) in (Chat, RosterUpdate, Handover)]
+    assert kinds[:2] == [Chat, Chat]
+    counters = {(chat.node_id, chat.counter) for chat in hall.told(5)}
+    assert len(counters) == 2
+
+
+def test_who_comes_meanwhile_is_told_each_line_once_and_none_from_before() -> None:
+    hall = Hall(100)
+    hall.say(5, 1, hall.now)
+    hall.role.on_timer(hall.now)
+    hall.say(6, 1, hall.now)
+    hall.join(101, "late", hall.now)
+    hall.role.on_timer(hall.now + 0.5)
+    assert not hall.told(101)
+    hall.say(7, 1, hall.now + 0.6)
+    hall.role.on_timer(hall.now + 1.0)
+    assert len(hall.told(101)) == 1
+
+
+def test_what_is_told_to_a_thousand_waits_once_and_no_longer_than_a_quarter_of_a_second() -> None:
+    gathering, now = Gathering(), 0.0
+    assert gathering.add(b"one", 1000) and gathering.next_deadline() < now
+    assert gathering.tell(now) == [b"one"]
+    assert gathering.add(b"two", 1000) and gathering.next_deadline() == now + APART_MAX
+    assert gathering.add(b"three", 100_000) and gathering.next_deadline() == now + APART_MAX
+    assert gathering.take() == [b"two", b"three"] and gathering.next_deadline() > 1e9
+    assert not gathering.add(b"one", AT_ONCE_UP_TO)
+
+
+class _Thread:
+    """A network thread whose inbox is a list."""
+
+    def __init__(self) -> None:
+        self.address, self.endpoint, self.watch = ("127.0.0.1", 1), self, None
+        self.inbox, self.posted = self, []  # type: Any, List[Any]
+
+    def post(self, action: Any) -> None:
+        self.posted.append(action)
+
+    def bound_waiting(self, *bounds: int) -> None: ...
+
+    def attach(self, face: Any) -> None: ...
+
+
+def test_a_message_to_all_is_one_entry_of_the_queue_and_is_held_once() -> None:
+    thread, sent = _Thread(), []  # type: _Thread, List[Any]
+    links = Links(thread, Listener())  # type: ignore[arg-type, misc]
+    links._table.send = lambda link, *parts, **kind: sent.append((link, parts))  # type: ignore[method-assign]
+    links.send_to_all(range(1, 2001, 2), b"hello", b"all")
+    assert len(thread.posted) == 1 and links.held_before() == len(b"helloall") + Posted.COST
+    assert links.backlog(7) == links.backlog(1999) == len(b"helloall")
+    thread.posted.pop()()
+    assert sent[:3] == [(1, (b"hello",)), (1, (b"all",)), (3, (b"hello",))] and len(sent) == 2000
+    assert links.held_before() == links.backlog(7) == 0
+
+
+# ---- what is heard first ------------------------------------------------------------------------------------------
+
+SEARCH = messages.encode(messages.Search(1, bytes(32), 1000, "lab.iso", False, NO_NODE, NOWHERE, False))
+PING = messages.encode(messages.Ping(1, 3, 0))
+SAY = messages.encode(messages.Say(1, "hello"))
+
+
+def test_searches_offers_and_requests_for_lists_may_wait_and_nothing_else() -> None:
+    waiting = [kind for tag, kind in messages.all_messages() if may_wait(bytes([tag]))]
+    assert set(waiting) == {messages.Search, messages.Offer, messages.ListRequest}
+    assert not may_wait(b"") and may_wait(SEARCH) and not may_wait(PING) and not may_wait(SAY)
+
+
+def test_each_lane_stays_in_order_and_the_patient_one_gets_on_however_much_else_there_is() -> None:
+    lanes: Lanes[Tuple[str, int]] = Lanes()
+    for number in range(100):
+        lanes.put(("search", number), may_wait=True)
+        lanes.put(("ping", number))
+    taken = [lanes.take() for _ in range(len(lanes))]
+    assert [number for kind, number in taken if kind == "search"] == list(range(100))
+    assert [number for kind, number in taken if kind == "ping"] == list(range(100))
+    assert [kind for kind, _ in taken[:PATIENT_EACH]] == ["ping"] * (PATIENT_EACH - 1) + ["search"]
+    assert taken[-1] == ("search", 99)
+    with pytest.raises(IndexError):
+        lanes.take()
+
+
+def test_a_ping_behind_ten_thousand_searches_is_heard_next() -> None:
+    """By the program's own listener and thread, before this is started; each turn hears a few."""
+    thread, heard = node_client.NodeThread(lambda: 0.0), []  # type: node_client.NodeThread, List[bytes]
+    node = Roles()
+    node.call, node.hear = thread.call, lambda link, data, now: heard.append(data)
+    thread._roles = node
+    listener = node_client.NodeListener(node)  # type: ignore[arg-type]
+    for _ in range(10_000):
+        listener.on_message(2, SEARCH)
+    listener.on_message(4, PING)
+    listener.on_message(6, SAY)
+    assert thread._turn() and heard[:2] == [PING, SAY] and set(heard[2:]) == {SEARCH}
+    while len(heard) < 10_002:
+        assert thread._turn()
+    assert not len(thread.inbox) and thread.failures == 0
+
+
+class Roles:
+    """A node without any."""
+
+    call: Any
+    hear: Any
+
+    def on_timer(self, now: float) -> None: ...
+
+    def next_deadline(self) -> float:
+        return 1e9
+
+
+def test_nobody_is_judged_silent_while_his_words_lie_unread() -> None:
+    hall = Hall(3)
+    hall.unread = {2}
+    until = hall.now + 2 * SILENT_MAX
+    while hall.now < until:
+        hall.now += 0.25
+        hall.role.on_message(1, messages.Pong(0, 3), hall.now)
+        hall.role.on_timer(hall.now)
+    assert [hall.role.register.on_link(link) is not None for link in (1, 2, 3)] == [True, True, False]
+    hall.unread = set()
+    hall.role.on_timer(hall.now + 0.5)
+    assert hall.role.register.on_link(2) is None, "he has said nothing else"

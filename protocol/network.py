@@ -6,7 +6,7 @@ and a call where it happens.
 
 from __future__ import annotations
 
-from typing import Any, Optional, Protocol
+from typing import Any, Optional, Protocol, Sequence
 
 from protocol.casts import CastPlan
 from protocol.fields import Address, Buffer
@@ -28,11 +28,17 @@ class Network(Protocol):
     def send(self, link: int, *parts: Any, is_bulk: bool = False) -> None:
         """The parts make one message; dropped when the link is gone. `is_bulk`: the last carries its own digest."""
 
+    def send_to_all(self, links: Sequence[int], *said: bytes) -> None:
+        """Each of these whole, short messages to each of these links."""
+
     def check_bulk(self, link: int) -> None:
         """A piece arrived damaged there: from now on checksums cover bulk, too."""
 
     def backlog(self, link: int) -> int:
         """Bytes not yet delivered to the other side."""
+
+    def has_unread(self, link: int) -> bool:
+        """Did something come by it that the node has not heard yet?"""
 
     def figures(self, link: int) -> Optional[PathFigures]:
         """How its path does; None where nothing is known of it."""

@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import math
 import threading
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from protocol.addresses import EVERY_ADDRESS, is_loopback
 from protocol.casts import CastPlan
@@ -20,6 +20,8 @@ from sockets.fresh import send_from_fresh_port
 from sockets.interfaces import interfaces
 from sockets.thread import Face, NetworkThread
 from sockets.udp import RdtError
+
+EVERYBODY = object()  # to whom something goes that many links are sent
 
 
 class Posted:
@@ -81,6 +83,13 @@ class Links(Face):
         self._posted.add(link, size)
         self._post(lambda: self._take(link, parts, size, is_bulk))
 
+    def send_to_all(self, links: Sequence[int], *said: bytes) -> None:
+        """Send each of these messages on each of these links: one thing to hand over, however many they are."""
+        size = sum(map(len, said))
+        if links and size:
+            self._posted.add(EVERYBODY, size)
+            self._post(lambda: self._take_for_all(links, said, size))
+
     def check_bulk(self, link: int) -> None:
         """Let checksums cover bulk, too, from now on."""
         self._post(lambda: self._table.check_bulk(link))
@@ -91,7 +100,12 @@ class Links(Face):
 
     def backlog(self, link: int) -> int:
         """Bytes sent on a link and not yet delivered, those on their way to the network thread included."""
-        return self._posted.of(link) + self._table.backlog(link)
+        return self._posted.of(link) + self._posted.of(EVERYBODY) + self._table.backlog(link)
+
+    def has_unread(self, link: int) -> bool:
+        """Did something come by it that the node has not heard yet?"""
+        table = self._table if link > 0 else self._door.table
+        return table is not None and table.has_unread(link)
 
     def fingerprint(self, link: int) -> Optional[bytes]:
         """SHA-256 of the certificate at its other end; None: there is no such link, or the network has no key."""
@@ -199,6 +213,14 @@ class Links(Face):
             self._with(link, lambda table: table.send(link, *parts, is_bulk=is_bulk))
         finally:
             self._posted.add(link, -size)
+
+    def _take_for_all(self, links: Sequence[int], said: Tuple[bytes, ...], size: int) -> None:
+        try:
+            self._table.send_to_all([link for link in links if link > 0], *said)
+            if self._door.table is not None:
+                self._door.table.send_to_all([link for link in links if link < 0], *said)
+        finally:
+            self._posted.add(EVERYBODY, -size)
 
     def _with(self, link: int, action: Callable[[LinkTable], None]) -> None:
         """Do it with the table that has this link: the door's has the negative ones, while it is open."""

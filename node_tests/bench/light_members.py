@@ -126,11 +126,17 @@ class LightNetwork:
     def send(self, link: int, *parts: Buffer, is_bulk: bool = False) -> None:
         self._table.send(link, *parts, is_bulk=is_bulk)
 
+    def send_to_all(self, links: Sequence[int], *said: bytes) -> None:
+        self._table.send_to_all(links, *said)
+
     def check_bulk(self, link: int) -> None:
         self._table.check_bulk(link)
 
     def backlog(self, link: int) -> int:
         return self._table.backlog(link)
+
+    def has_unread(self, link: int) -> bool:
+        return self._table.has_unread(link)
 
     def figures(self, link: int) -> Optional[PathFigures]:
         return self._table.figures(link)

@@ -26,7 +26,7 @@ import itertools
 import math
 import os
 import random
-from typing import Any, Callable, Dict, List, Optional, Set, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Tuple
 
 from disk.tracing import TraceFile
 from node_tests.stage.casts import SimCasts
@@ -230,6 +230,14 @@ class _Driven(DoorListener):
     def seen(self, address: Address) -> Address:
         """Loopback is this machine."""
         return (self.address[0], address[1]) if address[0].startswith("127.") else address
+
+    def send_to_all(self, links: Sequence[int], *said: bytes) -> None:
+        for link in links:
+            for message in said:
+                self.send(link, message)
+
+    def send(self, link: int, *parts: Any, is_bulk: bool = False) -> None:
+        raise NotImplementedError
 
     def hold_door(self, port: int) -> None:
         """As `rdt.Links`: a second network at that port of this machine, as soon as it is free."""
@@ -479,6 +487,9 @@ class MessageNetwork(_Driven):
 
     def backlog(self, link: int) -> int:
         return 0
+
+    def has_unread(self, link: int) -> bool:
+        return False  # all that came was heard
 
     def figures(self, link: int) -> Optional[PathFigures]:
         return None
@@ -852,6 +863,9 @@ class PacketNetwork(_Driven):
         if link < 0:
             return self.door.fingerprint(-link) if self.door is not None else None
         return self.links.fingerprint(link)
+
+    def has_unread(self, link: int) -> bool:
+        return link > 0 and self.links.has_unread(link)
 
     def figures(self, link: int) -> Optional[PathFigures]:
         return self.links.figures(link)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import Any, Callable, Deque, Optional
+from typing import Any, Callable, Deque, Optional, Sequence
 
 from protocol.fields import Address
 from protocol.figures import PathFigures
@@ -42,6 +42,11 @@ class LocalSide:
         else:
             self._network.send(link, *parts, is_bulk=is_bulk)
 
+    def send_to_all(self, links: Sequence[int], *said: bytes) -> None:
+        if LOCAL_LINK in links:
+            self._outbox.extend(said)
+        self._network.send_to_all([link for link in links if link != LOCAL_LINK], *said)
+
     def disconnect(self, link: int, reason: str) -> None:
         if link != LOCAL_LINK:
             self._network.disconnect(link, reason)
@@ -54,6 +59,9 @@ class LocalSide:
 
     def fingerprint(self, link: int) -> Optional[bytes]:
         return self._network.fingerprint(link)
+
+    def has_unread(self, link: int) -> bool:
+        return link != LOCAL_LINK and self._network.has_unread(link)
 
     def figures(self, link: int) -> Optional[PathFigures]:
         return self._network.figures(link)

@@ -29,10 +29,12 @@ from protocol.messages import (
     SHUT_ORDER,
     Departure,
     MemberEntry,
+    encode,
     encode_parts,
 )
 from protocol.network import Network
 from protocol.rates import Bucket
+from protocol.ruling.gathering import Gathering
 
 log = mishaps.logger("supernode")
 
@@ -175,6 +177,7 @@ class Register:
         self._newcomers: List[Line] = []
         self._flush_at = math.inf
         self._accompanied_at = now  # when it last had a member other than itself
+        self._gathering = Gathering()
 
     # ---- questions
 
@@ -252,11 +255,25 @@ class Register:
         self._network.send(line.link, *encode_parts(message))
 
     def broadcast(self, message: Any, without: Optional[Line] = None) -> None:
-        """To all who have the roster."""
-        parts = encode_parts(message)
-        for link, line in list(self._by_link.items()):
-            if line.is_ready and line is not without:
-                self._network.send(link, *parts)
+        """To all who have the roster, behind what waits to be told to them."""
+        self.tell_waiting()
+        self._tell_all([encode(message)], without)
+
+    def gather(self, message: Any) -> None:
+        """To all who have the roster, in a moment: in a large network together with what else is said meanwhile."""
+        data = encode(message)
+        if not self._gathering.add(data, len(self._by_link)):
+            self._tell_all([data])
+
+    def tell_waiting(self) -> None:
+        """What was gathered is told before anything changes: who is here, who has the roster, who rules."""
+        waiting = self._gathering.take()
+        if waiting:
+            self._tell_all(waiting)
+
+    def _tell_all(self, said: List[bytes], without: Optional[Line] = None) -> None:
+        links = [link for link, line in self._by_link.items() if line.is_ready and line is not without]
+        self._network.send_to_all(links, *said)
 
     # ---- who comes
 
@@ -388,6 +405,7 @@ class Register:
         """It missed a version, and is sent the whole of it soon; False if it is to be sent it anyway, or asks a lot."""
         if not self.may_ask(line, now) or line in self._newcomers or not line.is_ready:
             return False
+        self.tell_waiting()
         line.await_roster()
         self._newcomers.append(line)
         self._flush_at = min(self._flush_at, now + UPDATE_DELAY_MAX)
@@ -420,8 +438,12 @@ class Register:
                 self._depart(line, GONE, now)
         elif line.is_own:
             line.hear(now)
-        elif line.is_silent(now) or self._network.backlog(line.link) > BACKLOG_MAX:
+        elif self._is_silent(line, now) or self._network.backlog(line.link) > BACKLOG_MAX:
             self._depart(line, GONE, now)
+
+    def _is_silent(self, line: Line, now: float) -> bool:
+        """Nobody is judged while his words lie unread: it is this node then that is late."""
+        return line.link is not None and line.is_silent(now) and not self._network.has_unread(line.link)
 
     def _depart(self, line: Line, how: int, now: float) -> None:
         node_id = line.node_id
@@ -446,6 +468,15 @@ class Register:
         """When `flush` is due."""
         return self._flush_at
 
+    def gathered_deadline(self) -> float:
+        """When `tell_gathered` is due."""
+        return self._gathering.next_deadline()
+
+    def tell_gathered(self, now: float) -> None:
+        """Tell what was gathered, if it is time."""
+        if now >= self._gathering.next_deadline():
+            self._tell_all(self._gathering.tell(now))
+
     def mark(self, line: Line, now: float) -> None:
         """This line changed: tell everyone soon, together with what else changes meanwhile."""
         self._changed[line.node_id] = None
@@ -459,6 +490,7 @@ class Register:
         `news`: what else one of these is to know; `before`: what all of these are to know before the roster.
         """
         self._flush_at = math.inf
+        self.tell_waiting()  # who just came has heard it, or is told it below
         self._send_update()
         newcomers, self._newcomers = self._newcomers, []
         pages = [encode_parts(page) for page in (*before(), *self._pages())] if newcomers else []

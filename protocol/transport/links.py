@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Any, Dict, Iterator, Optional
+from typing import Any, Dict, Iterator, Optional, Sequence
 
 from protocol.fields import Address, Buffer
 from protocol.figures import PathFigures
@@ -50,6 +50,12 @@ class LinkTable:
         if connection is not None:
             connection.send_frame(MESSAGE, *parts, is_bulk=is_bulk)
 
+    def send_to_all(self, links: Sequence[int], *said: bytes) -> None:
+        """Send each of these messages on each of these links; those of one link go out together."""
+        for link in links:
+            for message in said:
+                self.send(link, message)
+
     def check_bulk(self, link: int) -> None:
         """Let checksums cover bulk, too, from now on."""
         connection = self._by_link.get(link)
@@ -70,6 +76,11 @@ class LinkTable:
         """SHA-256 of the certificate at the other end; None: this network has no key, or the link is gone."""
         connection = self._by_link.get(link)
         return connection.remote_fingerprint if connection is not None else None
+
+    def has_unread(self, link: int) -> bool:
+        """Are there messages that the node has not consumed? From any thread."""
+        connection = self._by_link.get(link)
+        return connection is not None and connection.receiving.waiting > 0
 
     def figures(self, link: int) -> Optional[PathFigures]:
         """How the path of that link does; from any thread."""
