@@ -26,6 +26,7 @@ from protocol.messages import (
     RosterUpdate,
 )
 from protocol.network import Listener
+from protocol.ruling import reaching
 from protocol.ruling.gathering import APART_MAX, AT_ONCE_UP_TO, Gathering
 from protocol.ruling.register import SILENT_MAX
 from sockets.links import Links, Posted
@@ -268,3 +269,27 @@ def test_nobody_is_judged_silent_while_his_words_lie_unread() -> None:
     hall.unread = set()
     hall.role.on_timer(hall.now + 0.5)
     assert hall.role.register.on_link(2) is None, "he has said nothing else"
+
+
+# ---- who can be reached -------------------------------------------------------------------------------------------
+
+
+def test_whose_turn_it_is_to_try_another_is_found_without_a_look_at_each_members_address(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It was asked of every pair of a member that waits and one that could try it: a third of a core at 300."""
+    looked: List[str] = []
+    is_private = reaching.is_private
+    monkeypatch.setattr(reaching, "is_private", lambda ip: looked.append(ip) or is_private(ip))
+    reaching._kind_of.cache_clear()
+    hall = Hall(200)
+    for link in range(1, 201):
+        hall.role.on_message(link, messages.ReachWanted(), hall.now)
+    for _ in range(60):
+        hall.now += 0.5
+        for link in range(1, 201):
+            hall.role.on_message(link, messages.Pong(0, 3), hall.now)
+        hall.role.on_timer(hall.now)
+    asked = sum(len(hall.told(link, messages.TryReach)) for link in range(1, 201))
+    assert asked >= 200 and len(looked) <= 200
+    reaching._kind_of.cache_clear()

@@ -7,9 +7,10 @@ port. Only who received what was sent can tell its nonce. What came of it is kep
 
 from __future__ import annotations
 
+import functools
 import random
 from collections import OrderedDict
-from typing import Dict, Iterable, List, NamedTuple, Optional
+from typing import Dict, Iterable, List, NamedTuple, Optional, Tuple
 
 from protocol import mishaps
 from protocol.addresses import is_loopback, is_private
@@ -25,7 +26,14 @@ ASKED_TIME = 3.0  # seconds until who was asked to try has said that it did
 TRY_TIME = 3.0  # seconds, from then on, until what it sent has come in
 TRIES_MAX = 2  # by different nodes, before a member counts as one that cannot be reached
 TRIES_PER_SECOND, TRIES_BURST = 20.0, 20.0  # of all
+KINDS_CACHED_MAX = 2 * MEMBERS_MAX  # addresses
 MUTE_TIME = 60.0  # seconds in which nobody is asked again that did not say that it tried: it may be of an older program
+
+
+@functools.lru_cache(KINDS_CACHED_MAX)
+def _kind_of(ip: str) -> Tuple[bool, bool, bool]:
+    """Of which sort of network it is; for each that is tried, all members are asked for it."""
+    return is_private(ip), is_loopback(ip), ":" in ip
 
 
 class _Trial(NamedTuple):
@@ -127,7 +135,7 @@ class Reaching:
         """Who tries it now: another member first, and this node where no member says enough."""
         if len(tried) >= TRIES_MAX:
             return None
-        own, is_inside = self._register.own, not line.is_own and is_private(line.entry.place[0])
+        own, is_inside = self._register.own, not line.is_own and _kind_of(line.entry.place[0])[0]
         others = [] if tried and is_inside else [
             one for one in self._register.lines()
             if one.node_id not in tried and self._can_try(one, line) and self._mute.get(one.node_id, 0.0) <= now
@@ -144,8 +152,7 @@ class Reaching:
         if line.is_own:
             return True
         host, other = line.entry.place[0], one.entry.place[0]
-        kinds = [(is_private(ip), is_loopback(ip), ":" in ip) for ip in (host, other)]
-        return host != other and kinds[0] == kinds[1]
+        return host != other and _kind_of(host) == _kind_of(other)
 
     def _conclude(self, line: Line, by: bytes, is_open: bool, now: float) -> None:
         log.info("node %s %s be reached, tried by %s", line.node_id.hex(), "can" if is_open else "cannot", by.hex())
