@@ -356,7 +356,8 @@ class Node:
             self._links, library, Preparing(library), self._disk, random.SystemRandom(), notify, supernode.Supernode,
             settings.name, scanner, functools.partial(own_addresses, settings.ip), may_rule=visit.may_found,
             is_sharing=visit.is_sharing, casts=settings.casts,
-            fingerprint=network.credentials.fingerprint if network.credentials is not None else None)
+            fingerprint=key and key.credentials.fingerprint,
+            has_lasting_key=bool(settings.key.identity))
 
     @property
     def check_code(self) -> str:

@@ -99,8 +99,9 @@ class Peer:
         is_sharing: bool = True,
         casts: bool = True,
         fingerprint: Optional[bytes] = None,
+        has_lasting_key: bool = False,
     ) -> None:
-        """`fingerprint`: of this node's certificate, in a network that has a key."""
+        """`fingerprint`: of this node's certificate, in a network that has a key; lasting: it outlives this run."""
         self.network = network
         self.library = library
         self.notify = notify
@@ -108,7 +109,8 @@ class Peer:
         self._tidings = Tidings(notify, lambda: self._members)
         self._office = Office(network, rng, make_supernode, self._hear_supernode)
         self.membership = Membership(
-            self._office.peer_side, rng, self, self._tidings, self._home, name, mesh, may_rule, fingerprint
+            self._office.peer_side, rng, self, self._tidings, self._home, name, mesh, may_rule, fingerprint,
+            has_lasting_key,
         )
         self._members = Members(self.membership, self._office)
         self.disk = DiskJobs(disk, self._turn, lambda: self._now)
@@ -397,6 +399,9 @@ class Peer:
     def on_joined(self, now: float) -> None:
         """There is a supernode, the first or another: it learns what is shared here, and is asked what waited."""
         self._home.on_joined(self.membership, now)
+        own = self.membership.identities.own()
+        if own is not None:
+            self._members.send_to_supernode(own)
         entries = self.holdings.announce_anew()
         self._members.send_to_supernode(ShareDigest(share_digest(entries), len(entries)))
         self._lists.on_joined()

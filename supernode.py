@@ -35,6 +35,7 @@ from protocol.ruling.alarm import TICK, Alarm
 from protocol.ruling.bridging import is_bridge
 from protocol.ruling.catalogue import Catalogue
 from protocol.ruling.doubt import Doubt
+from protocol.ruling.identifying import Identifying
 from protocol.ruling.introducing import Introducing
 from protocol.ruling.naming import Naming
 from protocol.ruling.neighbours import Neighbours
@@ -90,6 +91,7 @@ class Supernode:
             self.chat.enter(line.entry, now)
         self.naming = Naming(seat, register, self.chat.has_spoken, now)
         self.whispering = Whispering(register, self.chat)
+        self.identifying = Identifying(network, register)
         self.reaching = Reaching(register, rng, seat.shut, now)
         self.introducing = Introducing(register, rng, self.reaching.is_shut)
         self.catalogue = Catalogue(register, self.introducing, alarm, now)
@@ -126,6 +128,7 @@ class Supernode:
             messages.SetMesh: self.register.on_set_mesh,
             messages.Guest: self.register.on_guest,
             messages.Claim: self.naming.on_claim,
+            messages.Fingerprints: self.identifying.on_fingerprints,
             messages.RosterRequest: self._on_roster_request,
             messages.Say: self._on_say,
             messages.Whisper: self.whispering.on_whisper,
@@ -350,6 +353,7 @@ class Supernode:
     def _departing(self, line: Line, how: int, now: float) -> None:
         """The register is about to take out this line: the other desks let go of its member, too."""
         self.naming.depart(line, how, now)
+        self.identifying.forget(line.node_id)
         self.chat.leave(line.node_id)
         self.catalogue.forget(line.node_id)
         self.introducing.forget(line.node_id)

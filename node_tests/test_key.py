@@ -8,7 +8,7 @@ from contextlib import closing
 from node_tests.stage.keys import members
 from node_tests.stage.lab import PORT, Lab, content
 from node_tests.stage.simulator import Conditions
-from protocol.results import ChatReceived, KeyWanted, Notice, Outcome, Whispered
+from protocol.results import ChatReceived, KeyWanted, Outcome, Whispered
 from protocol.transport import packets as wire
 from protocol.transport.sealing import hello_key
 
@@ -97,5 +97,5 @@ def test_k02_with_the_wrong_key_nobody_is_found(tmp_path):
         first = lab.node(NICKS[0], shared={FILE_NAME: MARKED})
         stranger = lab.node("stranger")
         lab.run(5)
-        assert [event.kind for event in stranger.told(Outcome)] == ["nobody"] and not stranger.told(Notice)
+        assert [event.kind for event in stranger.told(Outcome)] == ["nobody"] and not stranger.told(KeyWanted)
         assert first.network.driver.endpoint.wrong_seals > 0 and len(first.peer.members(lab.world.now)) == 1

@@ -41,7 +41,9 @@ from protocol.looks import safe_text, text_width
 from protocol.results import (
     FetchAnswer,
     Joined,
+    KeyWanted,
     Left,
+    OtherKey,
     Paused,
     Progress,
     Resumed,
@@ -101,6 +103,10 @@ LINES = [
     (UploadEnded("lab.iso", 120_000_000, 300_000_000, "bo", ID),
      "* bo takes no more of lab.iso: 120.0 MB of 300.0 MB sent  id 9f3c11ab"),
     (Resumed(1, "lab.iso"), "* lab.iso goes on: there is room again"),
+    (KeyWanted(("10.0.0.7", 6020)),
+     "* the network at 10.0.0.7:6020 is private: it wants a key (--ask-key asks for it)"),
+    (OtherKey("bo"),
+     "!! bo has a NEW key: ask bo by another way whether that is so; until then it may be somebody else"),
     (stopped(), "!! lab.iso  stopped at 41%: ana left and nobody else has it. 1.7 GB kept; R lab.iso goes on"),
     (stopped(kept=False, reason="the disk is full"), "!! lab.iso  stopped at 41%: the disk is full"),
 ]

@@ -31,7 +31,8 @@ def member_object(row: results.MemberRow) -> Object:
     """A row of `who`."""
     heard = None if row.heard_ago is None else round(row.heard_ago, 1)
     return {"name": row.label, "ip": row.address[0], "port": row.address[1], "role": row.role, "mesh": row.mesh,
-            "links": row.links, "round_trip": row.round_trip, "heard_ago": heard, "way": row.way}
+            "links": row.links, "round_trip": row.round_trip, "heard_ago": heard, "way": row.way,
+            "fingerprint": row.fingerprint.hex()}
 
 
 def _progress(event: results.Progress) -> Object:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Optional, Sequence, Set, Tuple
 
 from prompt.firewall import unreachable_text
-from prompt.network_key import other_line
+from prompt.network_key import other_key_line, other_line, short_fingerprint
 from protocol import results
 from protocol.addresses import shown
 from protocol.figures import PathFigures
@@ -272,6 +272,7 @@ LINES: Dict[type, Callable[[Any, str], str]] = {
     results.Paused: _line_for_paused,
     results.Resumed: lambda event, folder: f"* {safe_text(event.name)} goes on: there is room again",
     results.Notice: lambda event, folder: f"* {safe_text(event.text, 1024)}",
+    results.OtherKey: lambda event, folder: f"!! {other_key_line(safe_label(event.name))}",
     results.KeyWanted: lambda event, folder: f"* {other_line(shown(event.address))}",
     results.Unreachable: _line_for_unreachable,
 }
@@ -334,8 +335,9 @@ def member_cells(row: results.MemberRow) -> Sequence[str]:
     heard = "this is you" if row.is_me else "" if row.heard_ago is None else f"heard {row.heard_ago:.0f} s ago"
     role = row.role + ("" if row.mesh else ", mesh off")
     links = "" if row.links is None else count_of(row.links, "link")
+    key = f"key {short_fingerprint(row.fingerprint)}" if row.fingerprint else ""
     place = shown(row.address) if row.address[1] else ""  # of who is not back yet none may be known
-    return safe_label(row.label), place, role, links, trip, heard, safe_text(row.way)
+    return safe_label(row.label), place, role, links, trip, heard, safe_text(row.way), key
 
 
 def transfer_cells(row: results.TransferRow) -> Sequence[str]:

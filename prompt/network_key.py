@@ -92,6 +92,11 @@ def other_line(place: str) -> str:
     return f"the network at {place} is private: it wants a key (--ask-key asks for it)"
 
 
+def other_key_line(name: str) -> str:
+    """Somebody of this name has another lasting key than who was called so before."""
+    return f"{name} has a NEW key: ask {name} by another way whether that is so; until then it may be somebody else"
+
+
 def short_fingerprint(fingerprint: bytes) -> str:
     """So much of it as two persons compare: `9f3c-11ab`."""
     digits = fingerprint.hex()[:8]

@@ -160,6 +160,15 @@ class Bearer(NamedTuple):
     claim: Secret  # the digest of what it shows when it comes back as another node (membership/claims.py)
 
 
+class Identity(NamedTuple):
+    """Whose certificate has which fingerprint, in a network with a key."""
+
+    node_id: NodeId
+    name: Name  # said by who rules; a member leaves it out
+    fingerprint: Digest
+    is_lasting: Bool  # it outlives the run
+
+
 class FormerBearer(NamedTuple):
     """What somebody was called who is no longer here: nobody else is, for an hour."""
 
@@ -215,6 +224,7 @@ Departures = Annotated[Tuple[Departure, ...], Many(record_of(Departure), MEMBERS
 Heirlooms = Annotated[Tuple[Heirloom, ...], Many(record_of(Heirloom), HEIRLOOMS_MAX)]
 Bearers = Annotated[Tuple[Bearer, ...], Many(record_of(Bearer), MEMBERS_PER_PAGE)]
 FormerBearers = Annotated[Tuple[FormerBearer, ...], Many(record_of(FormerBearer), MEMBERS_PER_PAGE)]
+Identities = Annotated[Tuple[Identity, ...], Many(record_of(Identity), MEMBERS_PER_PAGE)]
 Openings = Annotated[Tuple[Opening, ...], Many(record_of(Opening), OPENINGS_MAX)]
 Shares = Annotated[Tuple[ShareEntry, ...], Many(record_of(ShareEntry), SHARES_PER_PAGE)]
 Rows = Annotated[Tuple[ListRow, ...], Many(record_of(ListRow), LIST_PER_PAGE)]
@@ -941,6 +951,16 @@ class CastEnd(NamedTuple):
 
     file_id: FileId
     session: Nonce
+
+
+# ---- who is who, in a network with a key
+
+
+@_message(94)
+class Fingerprints(NamedTuple):
+    """A member to its supernode: its own alone. The supernode to its members: those of others."""
+
+    identities: Identities
 
 
 def encode_parts(message: Any) -> List[Buffer]:

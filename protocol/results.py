@@ -50,6 +50,7 @@ class MemberRow(NamedTuple):
     heard_ago: Optional[float]  # seconds
     mesh: bool
     way: str = ""  # "direct", by whom and why, or "not back yet"; empty as long as nothing was tried
+    fingerprint: bytes = b""  # of its certificate, in a network with a key
 
 
 class NatKind(enum.Enum):
@@ -105,6 +106,12 @@ class Outcome(NamedTuple):
     supernode_label: str
     count: int  # type: ignore[assignment]
     text: str
+
+
+class OtherKey(NamedTuple):
+    """Who has this name has another lasting key than who had it before."""
+
+    name: str
 
 
 class KeyWanted(NamedTuple):

@@ -82,6 +82,9 @@ class Audience(Protocol):
 
     def on_member_joined(self, label: str, now: float) -> None: ...
 
+    def on_other_key(self, name: str, now: float) -> None:
+        """Somebody of this name has another lasting key than who was called so before."""
+
     def on_member_left(self, label: str, silent_seconds: Optional[float], now: float) -> None: ...
 
     def on_reach_known(self, now: float) -> None:

@@ -152,7 +152,8 @@ class Members:
         rows = []
         for entry in self._membership.roster:
             way = self._way_to(entry, entry.node_id in reached, entry.node_id in unreached)
-            rows.append(self._row(entry, links, now)._replace(way=way))
+            fingerprint = self._membership.identities.fingerprint(entry.node_id)
+            rows.append(self._row(entry, links, now)._replace(way=way, fingerprint=fingerprint))
         return rows
 
     def health(self, rows: List[MemberRow], now: float) -> Health:

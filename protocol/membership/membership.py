@@ -28,6 +28,7 @@ from protocol.membership.course import Course, State
 from protocol.membership.crossing import Crossed, Crossing
 from protocol.membership.door import Standing
 from protocol.membership.founding import Founder
+from protocol.membership.identities import Identities
 from protocol.membership.knocking import Knocking
 from protocol.membership.labels import name_fault
 from protocol.membership.learning import Learner
@@ -67,7 +68,7 @@ class Membership:
 
     def __init__(
         self, network: Network, rng: random.Random, owner: Owner, audience: Audience, machine: Machine, name: str,
-        mesh: bool = True, may_rule: bool = True, fingerprint: Optional[bytes] = None,
+        mesh: bool = True, may_rule: bool = True, fingerprint: Optional[bytes] = None, has_lasting_key: bool = False,
     ) -> None:  # fmt: skip
         """`fingerprint`: of this node's certificate; with one the network has a key, and is not to be known outside."""
         fault = name_fault(name)
@@ -90,6 +91,7 @@ class Membership:
         means = Means(network, rng, self._prober, self._view)
         overhearing = Overhearing(self._view, self, machine.own_addresses)
         self._answering = Answering(means, machine.own_addresses, self._standing, overhearing.on_question)
+        self.identities = Identities(self.node_id, fingerprint, has_lasting_key)
         self._looks = Looks(self._prober)
         self._keyed_places: Latest[Address, None] = Latest(KEYED_PLACES_MAX)
         self._knocking = Knocking(
@@ -392,6 +394,10 @@ class Membership:
             self._keyed_places.put(address, None)
         return is_news
 
+    def _on_fingerprints(self, message: messages.Fingerprints, now: float) -> None:
+        for name in self.identities.hear(message.identities, (entry.node_id for entry in self.roster)):
+            self._audience.on_other_key(name, now)
+
     def on_door_lone(self, address: Address, message: Any, now: float) -> None:
         """A datagram that came to the door, the port at which people look for the network."""
         self._course.watch_sleep(now)
@@ -453,6 +459,7 @@ class Membership:
             messages.Heirs: learner.on_heirs,
             messages.Called: learner.on_names,
             messages.WasCalled: learner.on_names,
+            messages.Fingerprints: self._on_fingerprints,
             messages.Introduce: self._on_introduce,
             messages.TryReach: self._on_try_reach,
             messages.Reach: self._on_reach,

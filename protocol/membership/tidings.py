@@ -17,6 +17,7 @@ from protocol.results import (
     Left,
     NatKind,
     Notice,
+    OtherKey,
     Outcome,
     SupernodeChanged,
     Unreachable,
@@ -58,6 +59,10 @@ class Tidings:
     def on_member_left(self, label: str, silent_seconds: Optional[float], now: float) -> None:
         """Somebody left, or gave no sign for so many seconds."""
         self._notify(Left(label, self._members().member_count(), silent_seconds))
+
+    def on_other_key(self, name: str, now: float) -> None:
+        """Somebody of this name has another lasting key than who was called so before."""
+        self._notify(OtherKey(name))
 
     def on_key_wanted(self, address: Address) -> None:
         """The network there has a key, and this node asked without one."""
