@@ -172,6 +172,8 @@ class Supernode:
         self._wake(now)
         if self.has_ended:
             self.register.refuse(link, self._farewell())
+        elif self.identifying.is_anothers(join.node_id, link):
+            self.register.refuse(link, messages.Busy(0, "this node id is not yours"))
         else:
             self.reception.on_join(link, address, join, now)
 

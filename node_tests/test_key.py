@@ -5,6 +5,8 @@ Whole nodes in the simulator. Attacks on the transport are in test_key_attacks.p
 
 from contextlib import closing
 
+import pytest
+
 from node_tests.stage.keys import members
 from node_tests.stage.lab import PORT, Lab, content
 from node_tests.stage.simulator import Conditions
@@ -99,3 +101,70 @@ def test_k02_with_the_wrong_key_nobody_is_found(tmp_path):
         lab.run(5)
         assert [event.kind for event in stranger.told(Outcome)] == ["nobody"] and not stranger.told(KeyWanted)
         assert first.network.driver.endpoint.wrong_seals > 0 and len(first.peer.members(lab.world.now)) == 1
+
+
+# ---- whose certificate is whose
+
+
+@pytest.fixture
+def private(tmp_path):
+    """Three members of a network with a key: ana rules, bo shares, cy looks on."""
+    with closing(Lab(tmp_path, 5, Conditions(mtu=1500), True, members())) as lab:
+        lab.node("ana")
+        lab.node("bo", shared={FILE_NAME: MARKED})
+        lab.node("cy")
+        lab.run(3)
+        yield lab
+
+
+def misled(node, other):
+    """From now on this node takes the other's certificate for a wrong one; links between them are cut."""
+    known, node_id = node.peer.membership.identities._known, other.peer.membership.node_id
+    known[node_id] = known[node_id]._replace(fingerprint=bytes(32))
+    for one, two in ((node, other), (other, node)):
+        for link in links_up(one, two):
+            one.network.disconnect(link.link, "")
+    node.lab.run(0.1)
+
+
+def links_up(node, other):
+    """Do links with the other one stand, as this node sees it?"""
+    node_id = other.peer.membership.node_id
+    return [link for link in node.peer.fetching.links._by_link.values() if link.node_id == node_id and link.is_up]
+
+
+def test_who_answers_with_another_certificate_than_the_members_is_asked_for_nothing(private):
+    _, bo, cy = private.nodes
+    misled(cy, bo)
+    cy.fetch(FILE_NAME)
+    for _ in range(100):
+        private.run(0.05)
+        assert not links_up(cy, bo)
+
+
+def test_who_calls_with_another_certificate_than_the_members_is_not_served(private):
+    _, bo, cy = private.nodes
+    misled(bo, cy)
+    before = bo.peer._hellos.dropped
+    cy.fetch(FILE_NAME)
+    private.run(5)
+    assert bo.peer._hellos.dropped > before
+
+
+def test_who_rules_with_another_certificate_than_it_had_is_not_obeyed(private):
+    ana, _, cy = private.nodes
+    link = cy.peer.membership.supernode_link
+    misled(cy, ana)
+    cy.network.disconnect(link, "")
+    private.run(3)
+    assert cy.peer.membership.supernode_link is None
+
+
+def test_nobody_joins_under_the_id_of_one_that_has_another_certificate(private):
+    """Whoever got at a member's opening has not its private key."""
+    ana, bo, cy = private.nodes
+    known, node_id = ana.peer.supernode.identifying._known, cy.peer.membership.node_id
+    known[node_id] = known[node_id]._replace(fingerprint=bytes(32))
+    cy.network.disconnect(cy.peer.membership.supernode_link, "")
+    private.run(4)
+    assert ana.peer.supernode.register.get(cy.peer.membership.node_id).link is None

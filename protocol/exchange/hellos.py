@@ -81,7 +81,7 @@ class Hellos:
         verdict = self._judge(hello, caller.address)
         if hello.network_id != self._members.network_id:
             self._refuse(caller.link, "not of this network")
-        elif verdict is Verdict.LIE:
+        elif verdict is Verdict.LIE or not self._members.is_certificate_of(hello.node_id, caller.link):
             self._refuse(caller.link, NOT_A_MEMBER_REASON)
         elif verdict is Verdict.UNKNOWN:
             self._callers.wait(caller.link, hello, now)

@@ -318,6 +318,9 @@ class SourceLinks:
         link = self._by_link.get(number)
         if link is None:
             return
+        if not self._around.members.is_certificate_of(link.node_id, number):
+            self._network.disconnect(number, "it is another node")
+            return
         link.on_up(now)
         link.mean(self._around.members.place_of(link.node_id), now)
         self.note_reached(link.node_id)

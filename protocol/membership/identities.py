@@ -1,9 +1,9 @@
 """Who is who in a private network: the certificates of its members, as who rules tells them.
 
 A member says what its own certificate is, and who rules holds that against the one it sees at the other end of the
-link (`protocol/ruling/identifying.py`). A lasting one (`--identity`) is remembered by the name of who has it, the first
-time that it is seen in this run; whoever has that name with another one is told of, once. In an open network nothing of
-this is said or heard. Pure.
+link (`protocol/ruling/identifying.py`). A link counts as a member's only if it shows the certificate that is known as
+its own. A lasting one (`--identity`) is remembered by the name of who has it, the first time that it is seen in this
+run; whoever has that name with another one is told of, once. In an open network nothing of this is said or heard. Pure.
 """
 
 from __future__ import annotations
@@ -36,6 +36,11 @@ class Identities:
         """Of a member's certificate; nothing where it is not known."""
         known = self._own if self._own and node_id == self._own.node_id else self._known.get(node_id)
         return b"" if known is None else known.fingerprint
+
+    def fits(self, node_id: bytes, shown: Optional[bytes]) -> bool:
+        """May who has shown that certificate be this member? None: the link is gone, or leads to this node itself."""
+        known = self._known.get(node_id)
+        return known is None or shown is None or shown == known.fingerprint
 
     def hear(self, identities: Iterable[Identity], is_here: Iterable[bytes]) -> List[str]:
         """Who rules tells these; the names that have another key than before."""

@@ -119,6 +119,10 @@ class Members:
         """Has this member, introduced by the supernode, shown that it receives there?"""
         return self._membership.is_at(node_id, address)
 
+    def is_certificate_of(self, node_id: bytes, link: int) -> bool:
+        """May who is at the other end of this link be that member, by the certificate that it has shown?"""
+        return self._membership.is_certificate_of(node_id, link)
+
     def is_out_of_reach(self, node_id: bytes) -> bool:
         """Is it known beforehand that nothing leads directly to this member?"""
         return self._membership.is_out_of_reach(node_id)

@@ -321,6 +321,10 @@ class Membership:
         self.network.send(self.supernode_link, *encode_parts(message))
         return True
 
+    def is_certificate_of(self, node_id: bytes, link: int) -> bool:
+        """May who is at the other end of this link be that member, by the certificate that it has shown?"""
+        return self.identities.fits(node_id, self.network.fingerprint(link))
+
     # ---- events
 
     def on_proven(self, address: Address, now: float) -> None:
@@ -357,7 +361,11 @@ class Membership:
             self._crossing.on_message(message, now)
             return True
         if self._way_in.owns(link):
-            self._course.on_attempt_message(message, now)
+            if type(message) is messages.Welcome and not self.is_certificate_of(message.supernode_id, link):
+                self.network.disconnect(link, "another certificate")
+                self._course.on_attempt_lost("it has another certificate than that supernode", now)
+            else:
+                self._course.on_attempt_message(message, now)
             return True
         handler = self._handlers.get(type(message))
         if handler is not None:

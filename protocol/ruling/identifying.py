@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Dict
 
+from protocol.membership.local_link import LOCAL_LINK
 from protocol.messages import MEMBERS_PER_PAGE, Fingerprints, Identity
 from protocol.network import Network
 from protocol.ruling.register import Line, Register
@@ -36,6 +37,11 @@ class Identifying:
         if not line.is_guest and self._known.get(line.node_id) != known:
             self._known[line.node_id] = known
             self._register.broadcast(Fingerprints((known,)))
+
+    def is_anothers(self, node_id: bytes, link: int) -> bool:
+        """Has the member of that id another certificate than the one who comes by this link?"""
+        known = self._known.get(node_id)
+        return known is not None and link != LOCAL_LINK and known.fingerprint != self._network.fingerprint(link)
 
     def forget(self, node_id: bytes) -> None:
         """It has left."""
