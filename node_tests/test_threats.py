@@ -40,7 +40,7 @@ except ImportError:  # Windows
 TESTS = Path(__file__).resolve().parent
 ROWS = {"A": 12, "B": 9, "C": 8, "D": 13, "E": 13, "F": 17, "G": 8, "H": 8, "K": 12}  # the last number of each letter
 NO_ROWS = {"A08", "B02", "B03", "B06", "C06", "D06", "E11", "F05", "F15", "H02"}  # numbers that mean nothing
-NO_ROWS |= {"K05", "K07", "K11"}
+NO_ROWS |= {"K05", "K07"}
 WALL_CLOCK = {"time.time", "time.time_ns", "time.localtime", "time.gmtime", "datetime.now", "datetime.datetime.now"}
 JOIN_TAG = messages.encode(messages.Join(bytes(16), 0, bytes(8), bytes(16), "", True, 0))[:1]
 CITED = re.compile(r"\bTHREATS:? ([^)\n]+)")
