@@ -412,6 +412,7 @@ class Peer:
         self.fetching.on_supernode_lost(now)
 
     def on_reached(self, node_id: bytes, now: float) -> None:
+        """Who calls from there may be known by now, and what it has can be asked for."""
         self._hellos.judge_again(now)
         self.fetching.on_reached(node_id, now)
 

@@ -58,6 +58,7 @@ class BackgroundDigest:
             self._waiting.popleft().result()
 
     def hexdigest(self) -> str:
+        """Of all that was given, in hexadecimal digits; waits until it is hashed."""
         while self._waiting:
             self._waiting.popleft().result()
         return self._hasher.hexdigest()

@@ -42,5 +42,6 @@ class TraceFile:
             self.close()
 
     def close(self) -> None:
+        """What was told is on the disk, or lost: nobody is bothered with it."""
         with contextlib.suppress(OSError):
             self._file.close()

@@ -66,6 +66,7 @@ HOUSE = {  # what of the house each room may import, besides its own; the order 
     "supernode": {"ground", "content", "membership", "ruling"},
     "rdt": {"ground", "content", "transport", "sockets", "disk"},
 }
+DOCUMENTED = {"ground", "content", "membership", "exchange", "disk", "prompt", "peer", "supernode"}
 HOUSE["node_client"] = {*HOUSE, "node_client"}
 NEVER = {  # what a wing has no part in, though its room is allowed
     "content": {"protocol.messages"},
@@ -175,6 +176,35 @@ def test_an_assignment_from_outside_is_found_however_it_is_written():
         assert len(list(assigned_from_outside(own + line))) == 1, line
     for line in ("row.at = 1", "limit = 1", "b[0] = 1", "b.limit()"):
         assert not list(assigned_from_outside(own + line)), line
+
+
+TIMERS = {"on_timer", "next_deadline"}  # as `Part` in peer.py has them, and every phase and table
+
+
+def without_a_docstring(source):
+    """Public functions and methods of more than one line that do not say what they do; contracts aside."""
+    tree = ast.parse(source)
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
+    rooms = [one for one in classes if not any("Protocol" in ast.unparse(base) for base in one.bases)]
+    for node in (node for room in (tree, *rooms) for node in room.body if isinstance(node, ast.FunctionDef)):
+        is_told = node.name.startswith("_") or node.name in TIMERS or ast.get_docstring(node) is not None
+        if not is_told and node.end_lineno > node.body[0].lineno:
+            yield node.name
+
+
+@pytest.mark.parametrize("name", [name for name in sorted(MODULES) if room_of(name) in DOCUMENTED])
+def test_what_others_call_says_what_it_does(name):
+    """With its units, and what it raises; what is one line says it by itself."""
+    assert not list(without_a_docstring(MODULES[name].read_text(encoding="utf-8")))
+
+
+def test_a_missing_docstring_is_found():
+    body = "        a()\n        b()\n"
+    names = ("add", "_take", "on_timer")
+    silent = "class Row:\n" + "".join(f"    def {name}(self):\n{body}" for name in names)
+    assert list(without_a_docstring(silent)) == ["add"]
+    assert not list(without_a_docstring(silent.replace("add(self):\n", "add(self):\n        'One more.'\n")))
+    assert not list(without_a_docstring(silent.replace("Row", "Row(Protocol)")))
 
 
 def test_top_level_holds_what_the_design_names():

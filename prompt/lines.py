@@ -324,6 +324,7 @@ def file_rows(entries: Sequence[results.ListEntry]) -> List[Sequence[str]]:
 
 
 def file_cells(entry: results.ListEntry, with_id: bool = False) -> Sequence[str]:
+    """Number, name, size, holders and sources of a row of `G`."""
     name = safe_text(entry.name) + (f"/ ({count_of(entry.file_count, 'file')})" if entry.is_folder else "")
     name += f" (id {short_id(entry.file_id)})" if with_id else ""
     holders = ", ".join(map(safe_label, entry.holders))
@@ -331,6 +332,7 @@ def file_cells(entry: results.ListEntry, with_id: bool = False) -> Sequence[str]
 
 
 def member_cells(row: results.MemberRow) -> Sequence[str]:
+    """Label, address, role, links, round trip, sign of life and way of a row of `W`."""
     trip = "" if row.round_trip is None else f"{row.round_trip * 1000:.1f} ms"
     heard = "this is you" if row.is_me else "" if row.heard_ago is None else f"heard {row.heard_ago:.0f} s ago"
     role = row.role + ("" if row.mesh else ", mesh off")

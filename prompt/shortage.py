@@ -68,6 +68,7 @@ class MemoryWatch(logging.Handler):
         self._on_short = on_short
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Called by `logging`: a traceback says that memory is short."""
         error = record.exc_info[1] if record.exc_info else None
         if is_memory_short(error) and not isinstance(error, OSError):   # a call that is refused is tried again
             self._on_short()

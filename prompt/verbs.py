@@ -233,6 +233,7 @@ def _await_end(run: Run) -> None:
 
 
 def code_of_ending(run: Run) -> int:
+    """The exit code of `get` by how its transfer ended."""
     if isinstance(run.ending, results.Stopped):
         return EXIT_SHORT if run.ending.is_full else EXIT_FAILED
     return EXIT_INCOMPLETE if run.ending and run.ending.left_out else EXIT_OK

@@ -141,12 +141,14 @@ class FairHosts:
         return is_great and (network not in self._hosts or self._hosts[network].holds_its_share(host))
 
     def take(self, host: Hashable, cost: int = 1) -> None:
+        """As `FairShares.take`, for the host and for its network."""
         network = _network_of(host)
         self._networks.take(network, cost)
         if network != host:
             self._hosts.setdefault(network, FairShares(0)).take(host, cost)
 
     def give_back(self, host: Hashable, cost: int = 1) -> None:
+        """As `FairShares.give_back`, for the host and for its network."""
         network = _network_of(host)
         self._networks.give_back(network, cost)
         if network != host:

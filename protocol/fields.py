@@ -48,12 +48,14 @@ class Number:
         self.most = 256**size - 1 if most is None else most
 
     def encode(self, value: int) -> bytes:
+        """So many bytes, most significant first; ValueError if it does not fit."""
         try:
             return value.to_bytes(self.size, "big")
         except OverflowError:
             raise ValueError(f"{value} does not fit into {self.size} bytes") from None
 
     def decode(self, reader: Reader) -> int:
+        """The same back; WireError above the limit."""
         value = int.from_bytes(reader.take(self.size), "big")
         if value > self.most:
             raise WireError("number is over its limit")
@@ -67,6 +69,7 @@ class Flag:
         return b"\x01" if value else b"\x00"
 
     def decode(self, reader: Reader) -> bool:
+        """True or false; WireError for any other byte than 1 or 0."""
         value = reader.take(1)[0]
         if value > 1:
             raise WireError("flag is neither 0 nor 1")
@@ -80,6 +83,7 @@ class Fixed:
         self.size = size
 
     def encode(self, value: bytes) -> bytes:
+        """As they are; ValueError for another length."""
         if len(value) != self.size:
             raise ValueError(f"expected {self.size} bytes, got {len(value)}")
         return bytes(value)
@@ -95,11 +99,13 @@ class Blob:
         self.most = most
 
     def encode(self, value: Buffer) -> bytes:
+        """Their number in four bytes, then they; ValueError for too many."""
         if len(value) > self.most:
             raise ValueError(f"{len(value)} bytes, at most {self.most} fit")
         return len(value).to_bytes(4, "big") + bytes(value)
 
     def decode(self, reader: Reader) -> bytes:
+        """The same back, copied; WireError for too many."""
         size = int.from_bytes(reader.take(4), "big")
         if size > self.most:
             raise WireError("field is over its limit")
@@ -113,12 +119,14 @@ class Text:
         self.most = most
 
     def encode(self, value: str) -> bytes:
+        """Its UTF-8, the length of that in two bytes before it; ValueError for too much."""
         data = value.encode("utf-8")
         if len(data) > self.most:
             raise ValueError(f"text of {len(data)} bytes, at most {self.most} fit")
         return len(data).to_bytes(2, "big") + data
 
     def decode(self, reader: Reader) -> str:
+        """The same back; WireError for too much, and for what is not UTF-8."""
         size = int.from_bytes(reader.take(2), "big")
         if size > self.most:
             raise WireError("text is over its limit")
@@ -135,11 +143,13 @@ class Rest:
         self.most = most
 
     def encode(self, value: Buffer) -> Buffer:
+        """As it is, not copied; ValueError for too much."""
         if len(value) > self.most:
             raise ValueError(f"{len(value)} bytes, at most {self.most} fit")
         return value
 
     def decode(self, reader: Reader) -> memoryview:
+        """All that is left of the message, not copied; WireError for too much."""
         if reader.left() > self.most:
             raise WireError("field is over its limit")
         return reader.take(reader.left())
@@ -153,10 +163,12 @@ class AddressField:
     """
 
     def encode(self, value: Address) -> bytes:
+        """4 or 6, the IP (an interface is not told), the port in two bytes."""
         packed = ipaddress.ip_address(value[0].partition("%")[0]).packed
         return bytes([4 if len(packed) == 4 else 6]) + packed + value[1].to_bytes(2, "big")
 
     def decode(self, reader: Reader) -> Address:
+        """The same back, an IPv4 address mapped into IPv6 as IPv4; WireError for another family."""
         family = reader.take(1)[0]
         if family not in (4, 6):
             raise WireError("unknown address family")
@@ -199,11 +211,13 @@ class Many:
         self.most = most
 
     def encode(self, values: Sequence[Any]) -> bytes:
+        """Their number in two bytes, then each; ValueError for too many."""
         if len(values) > self.most:
             raise ValueError(f"{len(values)} entries, at most {self.most} fit")
         return len(values).to_bytes(2, "big") + b"".join(self.item.encode(value) for value in values)
 
     def decode(self, reader: Reader) -> Tuple[Any, ...]:
+        """The same back; WireError for too many, before any is read."""
         count = int.from_bytes(reader.take(2), "big")
         if count > self.most:
             raise WireError("list is over its limit")

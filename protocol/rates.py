@@ -16,11 +16,13 @@ class Bucket:
         self.at = now
 
     def has(self, now: float, count: float = 1.0) -> bool:
+        """Is there room for so many just now? Nothing is taken."""
         self.level = min(self.burst, self.level + max(0.0, now - self.at) * self.rate)
         self.at = max(self.at, now)
         return self.level >= count
 
     def take(self, now: float, count: float = 1.0) -> bool:
+        """The same, and they are taken; False: nothing is."""
         if not self.has(now, count):
             return False
         self.level -= count
@@ -50,6 +52,7 @@ class Limit:
         self.rate, self._level, self._at = rate, 0.0, now
 
     def is_open(self, now: float) -> bool:
+        """May more go on its way? As much as it likes: what is too much is waited for afterwards."""
         if self.rate is None:
             return True
         self._level = min(self.rate * LIMIT_BURST_SECONDS, self._level + max(0.0, now - self._at) * self.rate)
@@ -84,10 +87,12 @@ class Rate:
         self._weight = 0.0
 
     def add(self, size: int, now: float) -> None:
+        """So many bytes came."""
         self._weight = self._weight * math.exp((self._at - now) * self._decay) + size
         self._at = now
 
     def per_second(self, now: float) -> float:
+        """Bytes a second over the last few, weighted so that the latest count most."""
         # Before the window is full, divide by the part of it that exists, so that a start is not shown as slow.
         age = max(now - self._started_at, RATE_FIRST_SECONDS)
         covered = 1.0 - math.exp(-age * self._decay)

@@ -158,6 +158,7 @@ class Content:
 
 
 def encode_map(content: Content) -> bytes:
+    """The map of a content that is here in part, as it stands in its file."""
     label = content.label.encode("utf-8")
     header = MAP_HEADER.pack(MAP_MAGIC, content.destination.value, content.is_folder, len(label), content.size)
     indexes = (index for index in range(piece_count_of(content.size)) if has_piece(content.verified, index))

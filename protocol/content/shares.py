@@ -58,6 +58,7 @@ def traits_of(shared: SharedFile) -> Traits:
 
 def shared_file(name: str, path: str, fingerprint: Fingerprint, digests: bytes, listed: bool,
                 is_executable: bool = False) -> SharedFile:
+    """One that lies at `path`; its id follows from its size and digests."""
     size, mtime_ns, inode = fingerprint
     return SharedFile(name, path, size, mtime_ns, inode, digests, identity_of(size, digests), listed=listed,
                       total_size=size, is_executable=is_executable)
@@ -65,6 +66,7 @@ def shared_file(name: str, path: str, fingerprint: Fingerprint, digests: bytes, 
 
 def shared_pack(name: str, path: str, pack: Pack, digests: bytes,
                 members: Tuple[Tuple[str, Fingerprint], ...]) -> SharedFile:
+    """Many small files as one content, with the state in which each of them was read."""
     return SharedFile(name, path, pack.size, 0, 0, digests, identity_of(pack.size, digests), listed=False,
                       file_count=len(members), total_size=pack.size, members=members)
 

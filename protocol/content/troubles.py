@@ -98,6 +98,7 @@ GONE_KINDS = (ErrorKind.GONE, ErrorKind.LINK)      # another thing stands there,
 
 
 def meaning(error: OSError) -> Tuple[ErrorKind, str]:
+    """The kind of an error of the system, and its cause in words."""
     if isinstance(error, NoMoreFiles):
         return ErrorKind.FULL, NO_MORE_FILES
     return ERRNO_MEANING.get(error.errno, (ErrorKind.DISK, (error.strerror or "the system refused").lower()))
@@ -114,6 +115,7 @@ def is_changed(error: OSError) -> bool:
 
 
 def trouble(error: OSError, doing: str) -> LibraryError:
+    """The same as a sentence; `doing`: what could not be done, as in "write to the disk"."""
     kind, cause = meaning(error)
     return LibraryError(kind, f"Cannot {doing}: {cause}.")
 
@@ -132,5 +134,6 @@ def called(label: str) -> str:
 
 
 def no_room(label: str, needed: int, free: int) -> LibraryError:
+    """`needed` and `free` in bytes."""
     sentence = f"No room for {called(label)}: needs {size_text(needed)}, {size_text(free)} free."
     return LibraryError(ErrorKind.FULL, sentence)

@@ -160,6 +160,7 @@ class Catching:
     # ---- the end
 
     def on_link_lost(self, link: int, now: float) -> None:
+        """If the one that casts was there, nothing more comes by its cast."""
         self._asked.discard(link)
         if link == self._link:
             self.end(now)

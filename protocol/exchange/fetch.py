@@ -227,6 +227,7 @@ class Fetch:
         self._table.note_asked(size)
 
     def open_pieces(self, size: int, digests: bytes) -> None:
+        """The manifest is known: the store makes room, unless the size is another one than was announced."""
         if self.is_ended or self._is_size_lie(size):
             return
         is_relay = self.wish is None
@@ -322,12 +323,14 @@ class Fetch:
             self.givers.leave(source, now + BAN_TIME, now)
 
     def on_useless(self, source: Source, why: str, now: float) -> None:
+        """It is left alone for a while, and the person sees why."""
         if not self.is_ended:
             self.lookout.note_trouble(f"{source.label} {why}")
             log.info("%s: %s", self.name, self.lookout.trouble)
             self.givers.leave(source, now + USELESS_TIME, now)
 
     def on_all_pieces(self, now: float) -> None:
+        """Whoever wished it is told; a relay is kept in the cache for others."""
         self.is_complete = True
         self.catching.leave(now)
         if self.wish is not None:

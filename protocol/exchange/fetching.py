@@ -105,6 +105,7 @@ class Fetching:
         return sum(fetch.download.in_flight_bytes for fetch in self.fetches.values()) + size <= ALL_IN_FLIGHT_MAX
 
     def may_ask(self, now: float) -> bool:
+        """Does the limit let more be asked for now? If not, those who wait are called when it does."""
         is_open = self.limit.is_open(now)
         if not is_open:
             self._held_until = min(self._held_until, self.limit.open_at())
@@ -133,6 +134,7 @@ class Fetching:
         return self.relays.on_offered(fetch, now)
 
     def on_ended(self, fetch: Fetch, now: float) -> None:
+        """It is out of the table; who waits for its end is told."""
         self.relays.remove(fetch)
         self.fetches.pop(fetch.file_id, None)
         self._by_query.pop(fetch.query_id, None)
@@ -210,6 +212,7 @@ class Fetching:
             fetch.lookout.on_joined(not fetch.is_complete, now)
 
     def on_supernode_lost(self, now: float) -> None:
+        """Nobody can be searched for: how long each has had no source counts anew from now."""
         for fetch in self.fetches.values():
             fetch.lookout.be_patient(now)
 
@@ -324,6 +327,7 @@ class Fetching:
         self.links.on_moved(link, address)
 
     def on_link_lost(self, link: int, reason: str, now: float) -> None:
+        """Whoever was served there, or gave something, is gone."""
         self.serving.on_link_lost(link, reason, now)
         self.links.on_lost(link, reason, now)
 

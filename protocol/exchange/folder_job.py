@@ -385,6 +385,7 @@ class FolderJob(Job):
         self.done(self.path, not self.new_files and bool(self.size), now)
 
     def stop(self, reason: str, now: float, tell: bool = True, keep: bool = True, is_full: bool = False) -> None:
+        """As any job; the listing that it keeps in memory is let go of, too."""
         super().stop(reason, now, tell, keep, is_full)
         self._fetching.let_go(self)
         self._release()

@@ -238,6 +238,7 @@ class Givers:
     # ---- what comes by links (Taker)
 
     def on_link_up(self, link: SourceLink, now: float) -> None:
+        """The link to one that was called is there: it is a source from now on."""
         self._lookout.on_reached()
         self._add_source(link, now)
 

@@ -44,6 +44,7 @@ class Hellos:
         return self._callers.get(link).hello is None
 
     def on_link_up(self, link: int, address: Address, now: float) -> None:
+        """Somebody has called, and is to say who it is; where too many are, one of them is refused."""
         too_many = self._callers.add(link, address, now)
         if too_many is not None:
             self._network.disconnect(too_many, "too many links at once")

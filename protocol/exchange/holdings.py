@@ -178,6 +178,7 @@ class Holdings:
             self._scanner.hold(name)
 
     def release(self, name: str) -> None:
+        """The scanner may share what has this name again; see `hold`."""
         if self._scanner is not None:
             self._scanner.release(name)
 

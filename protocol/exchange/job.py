@@ -87,6 +87,7 @@ class Job:
         self.verified_at_end = 0
 
     def verified(self) -> int:
+        """Bytes that are here, of all that it fetches; what is kept in memory does not count."""
         if self.end_state:
             return self.verified_at_end
         verified = dict(self.kept)
@@ -152,10 +153,12 @@ class Job:
     def want(
         self, file_id: bytes, size: int, name: str, in_memory: bool, now: float, providers: Tuple[bytes, ...] = ()
     ) -> None:
+        """Have it fetched; `providers`: nodes that are known to have it."""
         fetch = self._fetching.want(self, file_id, size, name, in_memory, now, list(providers))
         self.fetches[fetch] = None
 
     def on_piece(self, fetch: Fetch, size: int, now: float) -> None:
+        """So many bytes more are verified."""
         if not fetch.store.is_in_memory:
             self.rate.add(size, now)
             if not self.pause:  # else it is one that had begun, and says nothing of those that wait
@@ -166,6 +169,7 @@ class Job:
         raise NotImplementedError
 
     def on_failed(self, fetch: Fetch, reason: str, now: float) -> None:
+        """It cannot be had: the job ends with that reason, and keeps what may still be of use."""
         self.discard_gone(fetch)
         self.stop(reason, now, keep=fetch.cause not in (Cause.GONE, Cause.LOST), is_full=fetch.cause is Cause.FULL)
 
@@ -191,6 +195,7 @@ class Job:
             self.look_for_room(True, short_of)
 
     def look_for_room(self, is_news: bool = False, short_of: str = "") -> None:
+        """Ask the disk how much there is; `short_of`: what else is missing, if not bytes."""
         self.look_at = math.inf
         self.short_of = short_of
         self._around.disk.run(self._library.room_left, partial(self._on_room_seen, is_news))
@@ -302,6 +307,7 @@ class Job:
     # ---- what a person sees
 
     def tell_progress(self, now: float) -> None:
+        """The person sees how far it is, a few times a second."""
         if now - self.told_at >= PROGRESS_INTERVAL and not self.end_state:
             self.told_at = now
             self._around.notify(Progress(self.row(now)))
@@ -340,6 +346,7 @@ class Job:
 
     @staticmethod
     def state_of(source: Any, now: float) -> str:
+        """What a person sees beside a source that gives nothing just now."""
         if source.state is SourceState.QUEUED:
             return f"queued {ordinal(source.position)}"
         if source.owed and now - source.heard_at >= ASK_OTHERS_AFTER:
@@ -387,6 +394,7 @@ class FileJob(Job):
         return "copying on this disk" if self.is_copying and not self.pause else super().state_in_words(now)
 
     def on_failed(self, fetch: Fetch, reason: str, now: float) -> None:
+        """Where only room is missing it waits for that, if there is anything that is worth it."""
         if fetch.cause is Cause.SHORT and not self.end_state:
             self.wait_for_room(fetch, now, reason)
         elif fetch.cause is Cause.FULL and not self.end_state and (fetch.download.verified_bytes or self.kept):
@@ -423,6 +431,7 @@ class FileJob(Job):
             self.done(here.path, here.was_there, now)
 
     def on_all_pieces(self, fetch: Fetch, now: float) -> None:
+        """The library verifies it once more and gives it its final name."""
         self._expect(fetch.name, fetch.hearing.told)
         finish = partial(self._library.finish, fetch.file_id, fetch.name, True, self.origin)
         in_slices(self._around.disk, finish, partial(self._on_finished, fetch), is_over=lambda: self.end_state)

@@ -155,6 +155,7 @@ class Lookout:
             self.trouble, self._changed_at, self._short_times = "", None, 0
 
     def on_source_lost(self, source: Optional[Source], now: float) -> None:
+        """Without any source it is searched for soon."""
         if source is not None:
             self.last_source = source.label
         if not self._download.sources:

@@ -126,6 +126,7 @@ class ManifestsAsked:
 
 
 def manifest_pages(file_id: bytes, size: int, digests: bytes) -> List[ManifestPage]:
+    """All digests in pages of DIGESTS_PER_PAGE; one page, an empty one, for an empty content."""
     step = DIGESTS_PER_PAGE * DIGEST_BYTES
     return [
         ManifestPage(file_id, size, start // DIGEST_BYTES, digests[start : start + step])

@@ -148,6 +148,7 @@ class PieceChoice:
                 self._rarity[index] -= 1
 
     def remove_map(self, source: Source) -> None:
+        """The source is gone: what it had is as rare as without it."""
         held = self._held.pop(source, None)
         if held is not None and not held.is_complete:
             for index in range(self.count):
@@ -274,6 +275,7 @@ class PieceChoice:
         self.asked[index] = [Asked(CAST, math.inf), *self.asked.get(index, ())]
 
     def is_settled(self, index: int) -> bool:
+        """Is the piece here, and on its way to the disk?"""
         asked = self.asked.get(index)
         return bool(asked) and asked[0].at == math.inf  # type: ignore[index]
 

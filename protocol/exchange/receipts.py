@@ -50,6 +50,7 @@ class Names:
         self._asked.put(requester, file_id, name)
 
     def of(self, upload: UploadLink, file_id: bytes) -> str:
+        """As the one that asks for it has called it, else as this node does; its id where nobody does."""
         asked = self._asked.get(upload.node_id, file_id)
         return asked or self._holdings.name_of(file_id) or self._name_of_wanted(file_id) or file_id.hex()[:8]
 
@@ -169,6 +170,7 @@ class Receipts:
         return bool(self._unthanked or self._untold)
 
     def on_tick(self, now: float) -> None:
+        """About once a second: what is over by now, and what of it the person is told."""
         self._check(now)
         self._tell_done(now)
 

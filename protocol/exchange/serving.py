@@ -352,6 +352,7 @@ class Serving:
     # ---- what Uploads want done (UploadHands)
 
     def send(self, link: int, message: Any) -> None:
+        """A message to one that is served; a refusal is logged."""
         if isinstance(message, PieceRefused):
             label, what = self._label_at(link), message.file_id.hex()[:8]
             log.info("id %s, piece %d: refused to %s, reason %d", what, message.index, label, message.reason)

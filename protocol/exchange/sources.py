@@ -300,6 +300,7 @@ class SourceLinks:
         return self._by_link[link].requests if link in self._by_link else 0
 
     def count_requests(self, link: int, change: int) -> None:
+        """So many pieces more are asked for on this link, or less."""
         if link in self._by_link:
             self._by_link[link].count_requests(change)
 
@@ -436,6 +437,7 @@ class SourceLinks:
             self._open_mesh_link(now)
 
     def on_tick(self, now: float) -> None:
+        """About once a second: links that nobody needs any more are closed."""
         self._check_last_words(now)
         for link in list(self._by_link.values()):
             if link.is_idle(link.node_id in self._mates, now):

@@ -32,11 +32,13 @@ class StreamJob(FileJob):
         self._fetch: Optional[Fetch] = None  # another one after a wait for room
 
     def on_piece(self, fetch: Fetch, size: int, now: float) -> None:
+        """What is next in order is handed over as far as it is here."""
         super().on_piece(fetch, size, now)
         self._fetch = fetch
         self._pour(now)
 
     def on_all_pieces(self, fetch: Fetch, now: float) -> None:
+        """The rest is handed over, at the pace of who takes it."""
         self._fetch = fetch
         self._pour(now)
 

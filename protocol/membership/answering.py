@@ -44,6 +44,7 @@ class Answering:
         return is_ours and self._view.network_id != NO_NETWORK
 
     def answer(self, address: Address, question: Any, now: float) -> None:
+        """Say what this node is, if the one who asks may be answered now."""
         if self._may_answer(question, now):
             answer = encode(answer_of(self._standing(now), question.nonce, self._view.secret, self._rng))
             self._network.send_lone(address, answer)

@@ -43,6 +43,7 @@ class Bond:
         self.forget()
 
     def forget(self) -> None:
+        """This node leaves the network: nothing is due."""
         self.next_beat = 0.0
         self._link_heard_at = 0.0
         self._wake_at = math.inf
@@ -84,6 +85,7 @@ class Bond:
         return None
 
     def beat_if_due(self, now: float) -> None:
+        """Every BEAT_INTERVAL: a Ping, and what had no effect before is said again."""
         if now < self.next_beat:
             return
         round_trip_us = int(1e6 * (self.round_trip or 0.0))
@@ -106,6 +108,7 @@ class Bond:
         return self._means.view.supernode_link is None or now - self._link_heard_at > LINK_STUCK_AFTER
 
     def on_pong(self, pong: messages.Pong, now: float) -> None:
+        """It tells how long the way there and back takes; a time that cannot be is ignored."""
         round_trip = now - pong.stamp / 1e6
         if 0.0 <= round_trip <= ROUND_TRIP_MAX:
             self.round_trip = round_trip

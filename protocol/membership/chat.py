@@ -161,6 +161,7 @@ class Farewells:
         self._waiting.append(farewell)
 
     def on_confirmed(self, unconfirmed: int, now: float) -> None:
+        """So many lines are still on their way."""
         for farewell in self._waiting:
             farewell.on_confirmed(unconfirmed, now)
 

@@ -84,11 +84,13 @@ class Crossing:
     # ---- events of its link, and time
 
     def on_link_up(self, now: float) -> None:
+        """The link of the attempt is there: it begins with our Join."""
         assert self._attempt is not None
         self._means.prober.hearsay.on_answer(self._attempt.address, now)
         self._send_join(self._attempt)
 
     def on_link_lost(self, reason: str, now: float) -> None:
+        """The link there is lost, before this node was taken in or while it leaves its own network."""
         assert self._attempt is not None
         if self._entered is None:
             self._act_on(self._attempt.on_link_lost(reason), now)
@@ -96,6 +98,7 @@ class Crossing:
             self._attempt = self._entered = None
 
     def on_message(self, message: Any, now: float) -> None:
+        """What comes by it; once this node is taken in, that is kept until it has left the other network."""
         assert self._attempt is not None
         if self._entered is None:
             self._act_on(self._attempt.on_message(message, now), now)

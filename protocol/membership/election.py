@@ -76,6 +76,7 @@ class Election:
         return now - self._asked_at <= CLAIM_WAIT + 1e-6
 
     def hear(self, address: Address, answer: Answer, lost_id: Optional[bytes], now: float) -> None:
+        """What a member has answered: whom it obeys, and whether it still hears the one who is silent here."""
         if len(self._heard) < MEMBERS_MAX or answer.node_id in self._heard:
             self._heard[answer.node_id] = Heard(now, answer, address)
         is_vouching = answer.role == ROLE_MEMBER and answer.supernode_id == lost_id
@@ -125,6 +126,7 @@ class Election:
     # ---- when to take over
 
     def is_my_turn(self, now: float) -> bool:
+        """Is it for this node to rule now, as far as it knows?"""
         turn_at = self.my_turn_at()
         if now < max(turn_at, self.gone_at + CLAIM_WAIT) or self._is_vouched(now):
             return False

@@ -69,11 +69,13 @@ class Inquiry:
     # ---- asking
 
     def ask_supernode(self, now: float) -> None:
+        """Is it there? Nothing is asked while its place is not known."""
         address = self._means.view.supernode_address
         if address is not None:
             self._means.prober.ask(address, Purpose.POLL, now)
 
     def ask_member(self, node_id: bytes, now: float, keep: int) -> None:
+        """The same of a member about it; so many datagrams to its place are kept for later (protocol/hearsay.py)."""
         place = self._means.view.place_of(node_id)
         if place is not None:
             self._means.prober.ask(place, Purpose.POLL, now, RANK_TIME if keep else 0.0, keep=keep)

@@ -49,6 +49,7 @@ class Heirlooms:
             self.add(heirloom)
 
     def add(self, heirloom: Optional[Heirloom]) -> None:
+        """Those of one member; the oldest are forgotten where there are too many."""
         if heirloom is not None:
             self._by_id.put(heirloom.node_id, heirloom)
 

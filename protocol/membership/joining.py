@@ -85,6 +85,7 @@ class Attempt:
         self._names: List[Any] = []
 
     def dial(self, now: float) -> Optional[Failed]:
+        """Open the link there, if anything may be sent to that place."""
         tries = self._means.prober.hearsay.may_dial(self.address, now)
         if not tries:
             return Failed("nobody answers there")
@@ -107,10 +108,12 @@ class Attempt:
         return Failed("no answer")
 
     def on_link_lost(self, reason: str) -> Failed:
+        """The link is closed: the attempt has failed."""
         self.link = None
         return Failed(reason)
 
     def on_message(self, message: Any, now: float) -> Finding:
+        """What comes by the link; what has no place in a joining is ignored."""
         handler = _HANDLERS.get(type(message))
         return None if handler is None else handler(self, message, now)
 

@@ -123,6 +123,7 @@ class Knocking:
         self._knock_at = now
 
     def on_knock(self, address: Address, knock: Knock, now: float) -> None:
+        """One that was introduced has got through to this node: it is told so, and knocked at there."""
         introduced = self._waiting(knock.node_id, knock.nonce, now)
         if introduced is None:
             return

@@ -37,6 +37,7 @@ class LocalSide:
         return self._network.connect(address, tries)
 
     def send(self, link: int, *parts: Any, is_bulk: bool = False) -> None:
+        """As the network; on LOCAL_LINK it waits, encoded, until the turn of the node ends."""
         if link == LOCAL_LINK:
             self._outbox.append(b"".join(bytes(part) for part in parts))
         else:
@@ -48,6 +49,7 @@ class LocalSide:
         self._network.send_to_all([link for link in links if link != LOCAL_LINK], *said)
 
     def disconnect(self, link: int, reason: str) -> None:
+        """As the network; LOCAL_LINK is cut by who drops the supernode (`LocalLink.cut`)."""
         if link != LOCAL_LINK:
             self._network.disconnect(link, reason)
 

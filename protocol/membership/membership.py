@@ -306,6 +306,7 @@ class Membership:
         self._chat.finish(patience, at_most, now, then, left)
 
     def set_mesh(self, on: bool, now: float) -> None:
+        """Does this node open links to other members from now on? The supernode tells them."""
         self.mesh = on
         self.send_to_supernode(messages.SetMesh(on))
 
@@ -333,6 +334,7 @@ class Membership:
         self._view.see(address[0])
 
     def on_link_up(self, link: int, address: Address, incoming: bool, now: float) -> None:
+        """A link that this node dialled in order to join is there."""
         if self._crossing.owns(link):
             self._crossing.on_link_up(now)
         elif self._way_in.owns(link):
@@ -344,6 +346,7 @@ class Membership:
             self._view.move_supernode(address)
 
     def on_link_lost(self, link: int, reason: str, now: float) -> None:
+        """The supernode is gone, or one that this node was about to join."""
         self._course.watch_sleep(now)
         if self._crossing.owns(link):
             self._crossing.on_link_lost(reason, now)
@@ -388,12 +391,9 @@ class Membership:
             self._knocking.on_knocked(address, message, now)
         elif type(message) is messages.Unasked:
             self._reachable.on_unasked(message, now)
-        elif self._may_answer() and self._answering.is_question(address, message, self.search_port):
+        # A guest without a supernode is silent: nobody shall wait for it to found a network, or to take one over.
+        elif (self.may_rule or self.is_joined) and self._answering.is_question(address, message, self.search_port):
             self._answering.answer(address, message, now)
-
-    def _may_answer(self) -> bool:
-        """A guest without a supernode is silent: nobody shall wait for it to found a network, or to take one over."""
-        return self.may_rule or self.is_joined
 
     def is_news_of_key(self, address: Address, repeated: bytes) -> bool:
         """Has this node asked there, in the message that began so, and did not yet know that a key is wanted there?"""

@@ -71,6 +71,7 @@ class Reachable:
             self.dropped += 1
 
     def on_reach(self, reach: Reach, now: float) -> None:
+        """What the supernode has found out; while it is no good news, it is asked again."""
         self.known = Known(reach.is_open, self._view.roster.label_of(reach.by), now, self._nat(reach.seen))
         self._ask_at = math.inf if reach.is_open else now + ASK_INTERVAL
         self._seen = reach.seen

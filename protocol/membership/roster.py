@@ -78,11 +78,13 @@ class Roster:
         return is_new
 
     def remove(self, node_id: bytes) -> Optional[MemberEntry]:
+        """It left; its line, if there was one."""
         entry = self._entries.pop(node_id, None)
         self._changed()
         return entry
 
     def replace(self, entries: Iterable[MemberEntry], version: int) -> None:
+        """All of it is another one, of that version."""
         self._entries = {entry.node_id: entry for entry in entries}
         self.version = version
         self._changed()

@@ -411,6 +411,7 @@ class Looks:
         self._waiting = []
 
     def on_answer(self, address: Address, answer: Answer) -> None:
+        """Somebody there answered: all who wait for that address know, unless it is alone and in no network."""
         if answer.role != ROLE_ALONE:
             self._end([look for look in self._waiting if address in look.asked], address, answer)
 

@@ -39,6 +39,7 @@ class Story:
         self.forget()
 
     def forget(self) -> None:
+        """This node leaves its network: the next one is a new story."""
         self.was_joined = False
         self.is_merging = False  # the supernode stepped down for another one of our network
         self.is_staying = False  # it rules no more, and stays a member

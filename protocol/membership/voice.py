@@ -43,6 +43,7 @@ class Voice:
     # ---- what the person says
 
     def say(self, text: str, now: float) -> bool:
+        """Take a line of chat; False when it is empty, too long, or too much waits already."""
         data = text.encode("utf-8", "replace")
         is_taken = 0 < len(data) <= CHAT_BYTES_MAX and self._desk.say(data.decode("utf-8"))
         if is_taken:
@@ -73,6 +74,7 @@ class Voice:
     # ---- what it hears
 
     def on_chat(self, chat: Chat, now: float) -> None:
+        """A line that the supernode has told: it is shown once, and confirms one of this node's own."""
         unconfirmed = self._desk.unconfirmed
         if self._desk.on_chat(chat, self._view.node_id, now):
             label = self._view.roster.label_of(chat.node_id, chat.name)
@@ -92,6 +94,7 @@ class Voice:
         self._desk.go_over(self._view.node_id)
 
     def forget_network(self) -> None:
+        """This node leaves it: of what nobody there has confirmed its person is told."""
         unsaid = self._desk.forget_network()
         if unsaid:
             self._audience.on_unsaid(unsaid)
