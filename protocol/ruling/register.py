@@ -148,6 +148,10 @@ class Line:
             self.entry = self.entry._replace(mesh=self._wished_mesh)
         return has_switched
 
+    def rule_nobody(self) -> None:
+        """It says of itself that it is a guest, who takes over from nobody."""
+        self.is_guest = True
+
     def say_good_bye(self) -> None:
         self.says_good_bye = True
 
@@ -381,7 +385,7 @@ class Register:
         self.switch_mesh(line, now)
 
     def on_guest(self, line: Line, message: messages.Guest, now: float) -> None:
-        line.is_guest = True
+        line.rule_nobody()
 
     def on_tried(self, line: Line, is_open: bool, now: float) -> None:
         """Others can reach this member, or not: then it takes over only when none of them is left.

@@ -31,6 +31,10 @@ class _Content:
         self.givers: Latest[bytes, None] = Latest(GIVERS_MAX)  # who offered it
         self.seekers: Latest[bytes, int] = Latest(SEEKERS_MAX)  # who asked for it, and how often
 
+    def tell_all(self, now: float) -> None:
+        """Everybody is told that it is looked for; for a while nobody needs to be told again."""
+        self.told_all_at = now
+
 
 class Whereabouts:
     """Who may have what, and who looks for it."""
@@ -66,7 +70,7 @@ class Whereabouts:
         seekers = self._present(content.seekers, line)
         content.seekers.put(line.node_id, times + 1)
         if are_all:
-            content.told_all_at = now
+            content.tell_all(now)
             return None
         givers = _some(self._givers(content, line, search), GIVERS_TOLD, times)
         return list({one.node_id: one for one in (*givers, *_some(seekers, SEEKERS_TOLD, times))}.values())

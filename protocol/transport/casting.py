@@ -104,6 +104,17 @@ class _Span:
         self.front = front  # how far the cast has come when these are sent; None: as far as before
         self.at = 0  # bytes of it that are sent
 
+    def take(self) -> memoryview:
+        """The next slice, which is sent now."""
+        payload = self.data[self.at : self.at + SLICE_SIZE]
+        self.at += len(payload)
+        return payload
+
+    @property
+    def is_sent(self) -> bool:
+        """Is there no slice left?"""
+        return self.at >= len(self.data)
+
 
 class CastSender:
     """Cuts what it is given into datagrams and says when each batch of them may leave."""
@@ -154,13 +165,11 @@ class CastSender:
         size = SLICE_SIZE
         while self._spans and size == SLICE_SIZE and len(buffers) < 2 * BATCH_SLICES:
             span = self._spans[0]
-            payload = span.data[span.at : span.at + SLICE_SIZE]
             self._number += 1
-            buffers += self._header(SLICE, span.piece, span.offset + span.at), payload
-            size = len(payload)
-            span.at += size
+            buffers += self._header(SLICE, span.piece, span.offset + span.at), span.take()
+            size = len(buffers[-1])
             self.backlog -= size
-            if span.at >= len(span.data):
+            if span.is_sent:
                 self._spans.popleft()
                 self._front = self._front if span.front is None else span.front
         return Batch(self.group, CAST_HEADER_SIZE + len(buffers[1]), len(buffers) // 2, 2, buffers)

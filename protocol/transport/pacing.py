@@ -35,10 +35,6 @@ class Pacer:
         self._rtt = rtt
         self._was_held = False  # by the congestion window, since the last batch: then there is no time to make up for
 
-    def begin(self, now: float) -> None:
-        """On a path of which nothing is known yet, the next batch may leave at once."""
-        self.next_at = now
-
     def room_wanted(self, size: int, window: float, unsent: int) -> int:
         """Bytes of the congestion window that must be free for a batch of datagrams of that size.
 
@@ -48,6 +44,10 @@ class Pacer:
         if self._rtt.minimum >= NEAR_RTT:
             return size
         return max(size, min(ROOM_NEAR * size, int(BURST_NEAR_PART * window), unsent))
+
+    def begin(self, now: float) -> None:
+        """The packets take another path: nothing is owed to the one before, and the next batch may leave now."""
+        self.next_at = now
 
     def hold(self) -> None:
         """The congestion window lets nothing go."""

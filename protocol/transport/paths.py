@@ -58,6 +58,33 @@ class _Candidate:
         """Did enough come from there for one challenge more?"""
         return self.sent + PATH_SIZE <= AMPLIFICATION * self.received
 
+    def ask_anew(self, now: float) -> None:
+        """Another round begins: it is asked as often as before, from now on."""
+        self.count, self.say_at = 0, now
+
+    def ask(self, pause: float, now: float) -> bytes:
+        """The challenge, which is sent now, and again after a pause until all were sent."""
+        self.count += 1
+        self.sent += PATH_SIZE
+        self.say_at = now + pause if self.count < CHALLENGES else math.inf
+        return self.challenge
+
+    def settled_at(self, pause: float) -> float:
+        """When it is settled whether the connection goes on there."""
+        return self.since + (ROUND if self.is_proven else ROUND + SPARE) * pause
+
+    def wait(self, pause: float, now: float) -> None:
+        """Nobody looked for a while, so answers may lie unread: it is settled a pause from now."""
+        self.since += now + pause - self.settled_at(pause)
+
+    def hear(self, size: int) -> None:
+        """So many bytes came from there."""
+        self.received += size
+
+    def prove(self, answer: bytes) -> None:
+        """An answer came from there; the right one proves that the other end is there."""
+        self.is_proven = self.is_proven or hmac.compare_digest(answer, self.answer)
+
 
 class Paths:
     """The addresses at which the other end of one connection may be now: mostly none."""
@@ -93,7 +120,7 @@ class Paths:
             self._pause = min(max(probe_timeout, PAUSE_LEAST), PAUSE_MOST)
         if self._old is None:
             self._old = self._new(now)
-        self._old.count, self._old.say_at = 0, now
+        self._old.ask_anew(now)
         self._candidates[address] = self._new(now)
 
     def _new(self, now: float) -> _Candidate:
@@ -104,7 +131,7 @@ class Paths:
         """So much came from there."""
         candidate = self._candidates.get(address)
         if candidate is not None:
-            candidate.received += size
+            candidate.hear(size)
 
     def on_answer(self, address: Address, answer: bytes, here: Address, now: float) -> None:
         """An answer to a challenge came; `here` is where the connection is at present."""
@@ -115,8 +142,8 @@ class Paths:
                 self._settle(now)
             return
         candidate = self._candidates.get(address)
-        if candidate is not None and hmac.compare_digest(answer, candidate.answer):
-            candidate.is_proven = True
+        if candidate is not None:
+            candidate.prove(answer)
 
     def _settle(self, now: float) -> None:
         """The other end is where it was."""
@@ -137,11 +164,8 @@ class Paths:
             return math.inf
         at = self._old.say_at
         for each in self._candidates.values():
-            at = min(at, self._settled_at(each), each.say_at if each.has_room() else math.inf)
+            at = min(at, each.settled_at(self._pause), each.say_at if each.has_room() else math.inf)
         return at
-
-    def _settled_at(self, candidate: _Candidate) -> float:
-        return candidate.since + (ROUND if candidate.is_proven else ROUND + SPARE) * self._pause
 
     def next_challenge(self, here: Address, now: float) -> Optional[Tuple[Address, bytearray]]:
         """To whom a challenge is to be sent now, and its bytes."""
@@ -155,19 +179,16 @@ class Paths:
         return None
 
     def _challenge(self, asked: _Candidate, now: float) -> bytearray:
-        asked.count += 1
-        asked.sent += PATH_SIZE
-        asked.say_at = now + self._pause if asked.count < CHALLENGES else math.inf
-        return encode_path_challenge(PathPacket(self._remote_id, asked.challenge))
+        return encode_path_challenge(PathPacket(self._remote_id, asked.ask(self._pause, now)))
 
     def found(self, now: float) -> Optional[Address]:
         """The address at which the connection goes on, once that is settled."""
         if self._old is None:
             return None
         for each in self._candidates.values():
-            if now > self._settled_at(each) + LATE:  # answers may lie unread since then
-                each.since += now + self._pause - self._settled_at(each)
-        due = [address for address, each in self._candidates.items() if now >= self._settled_at(each)]
+            if now > each.settled_at(self._pause) + LATE:
+                each.wait(self._pause, now)
+        due = [address for address, each in self._candidates.items() if now >= each.settled_at(self._pause)]
         proven = [address for address in due if self._candidates[address].is_proven]
         for address in due:
             del self._candidates[address]

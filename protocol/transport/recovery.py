@@ -72,6 +72,10 @@ class RttEstimator:
         self.variance = 3 / 4 * self.variance + 1 / 4 * abs(self.smoothed - adjusted_rtt)
         self.smoothed = 7 / 8 * self.smoothed + 1 / 8 * adjusted_rtt
 
+    def restart_minimum(self) -> None:
+        """After persistent congestion the path may be another: its least round trip is looked for anew (§5.2)."""
+        self.minimum = self.latest
+
     @property
     def probe_timeout(self) -> float:
         """RFC 9002 §6.2.1, without the backoff."""
@@ -129,6 +133,27 @@ class SentBatch:
         self.delivered_at = sent_at
         self.first_sent_at = sent_at
 
+    def send(self, delivered: int, delivered_at: float, first_sent_at: float) -> None:
+        """It leaves now; what a rate is reckoned from when it is acknowledged (see `_tell_congestion`)."""
+        self.delivered, self.delivered_at, self.first_sent_at = delivered, delivered_at, first_sent_at
+
+    def settle(self, mask: int) -> int:
+        """The packets in the mask are acknowledged, or nothing will be heard of them any more; their datagram bytes.
+
+        The last, shorter one is counted as a whole one.
+        """
+        self.outstanding &= ~mask
+        return bin(mask).count("1") * self.datagram_size
+
+    def lose(self, mask: int) -> int:
+        """The packets in the mask are declared lost; their datagram bytes, as `settle` counts them."""
+        self.lost |= mask
+        return self.settle(mask)
+
+    def find(self, mask: int) -> None:
+        """The packets in the mask were declared lost, and are acknowledged after all."""
+        self.lost &= ~mask
+
     def stream_ranges(self, mask: int) -> Iterator[Tuple[int, int]]:
         """The stream bytes [start, stop) of the packets in the mask, neighbours together."""
         if not self.length:
@@ -141,10 +166,6 @@ class SentBatch:
             start = self.offset + low * self.payload_size
             yield start, min(start + width * self.payload_size, end)
             mask &= ~(((1 << width) - 1) << low)
-
-    def size_of(self, mask: int) -> int:
-        """Datagram bytes of the packets in the mask; the last, shorter one is counted as a whole one."""
-        return bin(mask).count("1") * self.datagram_size
 
     def whole(self, mask: int) -> int:
         """The packets in the mask that are of `datagram_size`: the last of several may be shorter."""
@@ -208,6 +229,42 @@ class Outcome(NamedTuple):
     progressed: bool  # anything newly acknowledged
 
 
+class _News:
+    """What one acknowledgement says that was not known."""
+
+    __slots__ = ("acknowledged", "late", "mtu", "newest", "overtaken", "packets", "size", "spurious", "_before")
+
+    def __init__(self, acknowledged: List[Tuple[int, int]], largest_before: int) -> None:
+        self.acknowledged = acknowledged  # stream byte ranges
+        self.packets = self.size = 0  # newly acknowledged, and their datagram bytes
+        self.spurious = 0  # packets that had been declared lost
+        self.mtu = 0  # size of the largest MTU probe that came through
+        self.newest: Optional[SentBatch] = None
+        self.overtaken: Optional[SentBatch] = None  # the newest of those that others overtook
+        self.late = math.inf  # when the oldest of those, or of the spurious ones, was sent
+        self._before = largest_before  # largest number acknowledged before
+
+    def on_new(self, record: SentBatch, mask: int) -> None:
+        """These packets of the record are acknowledged now."""
+        size = record.settle(mask)
+        self.size += size
+        self.packets += size // record.datagram_size
+        self.acknowledged.extend(record.stream_ranges(mask))
+        if record.mtu_probe and record.datagram_size > DATAGRAM_SIZE_BASE:
+            self.mtu = max(self.mtu, record.datagram_size)
+        if self.newest is None or record.first > self.newest.first:
+            self.newest = record
+        if record.first + mask.bit_length() - 1 < self._before:
+            self.late = min(self.late, record.sent_at)
+            if self.overtaken is None or record.first > self.overtaken.first:
+                self.overtaken = record
+
+    def on_spurious(self, record: SentBatch, mask: int) -> None:
+        """These packets of the record had been declared lost, and were only late."""
+        self.spurious += bin(mask).count("1")
+        self.late = min(self.late, record.sent_at)
+
+
 class Recovery:
     """The records of one connection's sent packets, and what acknowledgements and time say about them (RFC 9002)."""
 
@@ -261,8 +318,7 @@ class Recovery:
         assert batch.first == self.next_packet_number
         if not self.bytes_in_flight:
             self._delivered_at = self._first_sent_at = batch.sent_at
-        batch.delivered, batch.delivered_at = self.delivered, self._delivered_at
-        batch.first_sent_at = self._first_sent_at
+        batch.send(self.delivered, self._delivered_at, self._first_sent_at)
         self.next_packet_number += batch.count
         self.bytes_in_flight += batch.count * batch.datagram_size
         self.last_sent_at = batch.sent_at
@@ -275,10 +331,11 @@ class Recovery:
         """
         lost: List[Tuple[int, int]] = []
         for record in self._records[self._head :]:
-            if not record.mtu_probe:
-                record.lost |= record.outstanding
+            if record.mtu_probe:
+                record.settle(record.outstanding)
+            else:
                 lost.extend(record.stream_ranges(record.outstanding))
-            record.outstanding = 0
+                record.lose(record.outstanding)
         self.bytes_in_flight = self.probe_count = 0
         self.loss_time = math.inf
         self._path_from = self.next_packet_number
@@ -291,72 +348,65 @@ class Recovery:
     # ---- acknowledgements
 
     def on_ack(self, ranges: List[Tuple[int, int]], ack_delay: float, now: float) -> Outcome:
-        """Take in (first, last) ranges, newest first. Raises AckViolation for numbers never sent."""
+        """Take in (first, last) ranges, newest first; `ack_delay` in seconds. AckViolation: numbers never sent."""
         outcome = Outcome([], [], 0, 0, False)
         if not ranges:
             return outcome
         self._check(ranges)
         in_flight_before = self.bytes_in_flight
         deadline = self.next_deadline() if now - self.last_sent_at > STOOD_STILL else math.inf
-        newly_packets = newly_size = spurious = mtu = 0
-        newest: Optional[SentBatch] = None
-        overtaken: Optional[SentBatch] = None  # the newest of those that others overtook
-        before, late = self.largest_acknowledged, math.inf
-        seen = self._seen
-        for packet_range in ranges:
-            if packet_range in seen:
-                continue
-            for record, mask in self._touched(*packet_range):
-                was_lost = record.lost & mask
-                mask &= record.outstanding
-                if was_lost:  # declared lost, and here after all: its bytes are, whatever was sent again meanwhile
-                    record.lost &= ~was_lost
-                    outcome.acknowledged.extend(record.stream_ranges(was_lost))
-                    if record.first >= self._path_from:
-                        spurious += bin(was_lost).count("1")
-                        late = min(late, record.sent_at)
-                        self._on_arrived(record, was_lost)
-                if not mask:
-                    continue
-                record.outstanding &= ~mask
-                newly_packets += bin(mask).count("1")
-                newly_size += record.size_of(mask)
-                outcome.acknowledged.extend(record.stream_ranges(mask))
-                if record.datagram_size > DATAGRAM_SIZE_BASE:
-                    self._on_arrived(record, mask)
-                    if record.mtu_probe:
-                        mtu = max(mtu, record.datagram_size)
-                if newest is None or record.first > newest.first:
-                    newest = record
-                if record.first + mask.bit_length() - 1 < before:
-                    late = min(late, record.sent_at)
-                    if overtaken is None or record.first > overtaken.first:
-                        overtaken = record
-        self._seen = set(ranges)
-        largest = ranges[0][1]
-        rtt_sample = None
-        if newest is not None and self._tells_rtt(newest, largest):
-            rtt_sample = self._sample_rtt(newest, ack_delay, deadline, now)
-        # Without those that others overtook, only the lucky ones would count on such a path.
-        if rtt_sample is None and overtaken is not None and not overtaken.mtu_probe:
-            rtt_sample = self._sample_rtt(overtaken, 0.0, deadline, now)
-        if late < math.inf and late >= self._still_until:
-            self.reordering.note(now, now - late)
-        self.largest_acknowledged = max(self.largest_acknowledged, largest)
-        self.bytes_in_flight -= newly_size
-        if spurious:
-            self.packets_spurious += spurious
-            self.congestion.on_spurious(spurious)
+        news = _News(outcome.acknowledged, self.largest_acknowledged)
+        self._take(ranges, news)
+        rtt_sample = self._sample(news, ranges[0][1], ack_delay, deadline, now)
+        if news.late < math.inf and news.late >= self._still_until:
+            self.reordering.note(now, now - news.late)
+        self.largest_acknowledged = max(self.largest_acknowledged, ranges[0][1])
+        self.bytes_in_flight -= news.size
+        if news.spurious:
+            self.packets_spurious += news.spurious
+            self.congestion.on_spurious(news.spurious)
         probes = self.probe_count
-        if newly_packets:
+        if news.newest is not None:
             self.probe_count = 0
-            self.delivered += newly_size
+            self.delivered += news.size
             self._delivered_at = now
-            assert newest is not None
-            self._tell_congestion(newest, newly_packets, newly_size, rtt_sample, in_flight_before, now)
+            self._tell_congestion(news.newest, news.packets, news.size, rtt_sample, in_flight_before, now)
         mtu_lost = self._detect_loss(now, outcome.lost, probes)
         self._settle(now)
-        return outcome._replace(mtu_acknowledged=mtu, mtu_lost=mtu_lost, progressed=bool(newly_packets))
+        return outcome._replace(mtu_acknowledged=news.mtu, mtu_lost=mtu_lost, progressed=news.packets > 0)
+
+    def _take(self, ranges: List[Tuple[int, int]], news: _News) -> None:
+        """Tell apart what in the ranges is new, what was given up and is here after all, and what is known."""
+        for packet_range in ranges:
+            if packet_range in self._seen:
+                continue
+            for record, mask in self._touched(*packet_range):
+                if record.lost & mask:
+                    self._take_back(record, record.lost & mask, news)
+                mask &= record.outstanding
+                if mask:
+                    news.on_new(record, mask)
+                    if record.datagram_size > DATAGRAM_SIZE_BASE:
+                        self._on_arrived(record, mask)
+        self._seen = set(ranges)
+
+    def _take_back(self, record: SentBatch, mask: int, news: _News) -> None:
+        """Declared lost, and here after all: its bytes are, whatever was sent again meanwhile."""
+        record.find(mask)
+        news.acknowledged.extend(record.stream_ranges(mask))
+        if record.first >= self._path_from:
+            news.on_spurious(record, mask)
+            self._on_arrived(record, mask)
+
+    def _sample(self, news: _News, largest: int, ack_delay: float, deadline: float, now: float) -> Optional[float]:
+        """The round trip in seconds, if this acknowledgement tells one."""
+        sample = None
+        if news.newest is not None and self._tells_rtt(news.newest, largest):
+            sample = self._sample_rtt(news.newest, ack_delay, deadline, now)
+        # Without those that others overtook, only the lucky ones would count on such a path.
+        if sample is None and news.overtaken is not None and not news.overtaken.mtu_probe:
+            sample = self._sample_rtt(news.overtaken, 0.0, deadline, now)
+        return sample
 
     def _tells_rtt(self, newest: SentBatch, largest: int) -> bool:
         # RFC 9002 §5.1: only the largest number, and only if it is new, tells how long the way was; what was sent
@@ -470,12 +520,11 @@ class Recovery:
             top = self.largest_acknowledged - 1 if by_time else below
             mask = record.outstanding & ((1 << max(0, min(top - record.first + 1, record.count))) - 1)
             if mask:
-                record.outstanding &= ~mask
-                self.bytes_in_flight -= record.size_of(mask)
                 if record.mtu_probe:  # RFC 8899 §3: it tells of its size, and is no sign of congestion
+                    self.bytes_in_flight -= record.settle(mask)
                     mtu_lost = record.datagram_size
                     continue
-                record.lost |= mask
+                self.bytes_in_flight -= record.lose(mask)
                 self._on_vanished(record, mask)
                 packets += bin(mask).count("1")
                 before = len(lost)
@@ -489,7 +538,7 @@ class Recovery:
             self.congestion.on_lost(now, packets, ranges, largest_lost, self.next_packet_number)
             span = PERSISTENT_CONGESTION_THRESHOLD * self.rtt.probe_timeout
             if probes >= PERSISTENT_CONGESTION_THRESHOLD and self._lost_span() >= span:
-                self.rtt.minimum = self.rtt.latest  # RFC 9002 §5.2
+                self.rtt.restart_minimum()
                 self.congestion.on_persistent_congestion()
         return mtu_lost
 
@@ -559,7 +608,6 @@ class Recovery:
         lost = 0
         for record in self._records[self._head :]:
             if record.mtu_probe and record.outstanding:
-                record.outstanding = 0
-                self.bytes_in_flight -= record.datagram_size
+                self.bytes_in_flight -= record.settle(record.outstanding)
                 lost = record.datagram_size
         return lost
