@@ -46,6 +46,8 @@ class BadRanges(WireError):
 
 
 class PacketType(enum.IntEnum):
+    """The byte behind the version; a number once given never means another packet."""
+
     INIT = 1  # first packet, with an empty cookie or the one that COOKIE brought
     COOKIE = 2  # the only answer to an address that has not proved itself
     INIT_ACK = 3  # the connection exists
@@ -102,6 +104,8 @@ NO_COOKIE = bytes(COOKIE_SIZE)
 
 
 class CloseCode(enum.IntEnum):
+    """Why a connection ends, for the program at the other end; the words beside it are for its person."""
+
     DONE = 0  # orderly: everything up to the final size was delivered
     GOING_AWAY = 1
     PROTOCOL = 2  # the other side broke a rule of the transport
@@ -110,6 +114,8 @@ class CloseCode(enum.IntEnum):
 
 
 class InitPacket(NamedTuple):
+    """A client asks to be taken in, with the cookie that it was given, if it has one."""
+
     client_id: bytes
     nonce: bytes
     first_packet_number: int
@@ -119,12 +125,16 @@ class InitPacket(NamedTuple):
 
 
 class CookiePacket(NamedTuple):
+    """The answer to an INIT without a good cookie: say it again with this one (RFC 9000 §8.1)."""
+
     client_id: bytes
     nonce: bytes
     cookie: bytes
 
 
 class InitAckPacket(NamedTuple):
+    """The client is taken in: by which id, with which packet number the server begins."""
+
     client_id: bytes
     server_id: bytes
     first_packet_number: int
@@ -133,6 +143,8 @@ class InitAckPacket(NamedTuple):
 
 
 class AckPacket(NamedTuple):
+    """What arrived (RFC 9000 §19.3), and up to which offset of the stream more may be sent (§4.1)."""
+
     connection_id: bytes
     largest: int
     delay_us: int
@@ -141,6 +153,8 @@ class AckPacket(NamedTuple):
 
 
 class ClosePacket(NamedTuple):
+    """One side closes, having sent `final_size` bytes of its stream; the reason is for a person."""
+
     connection_id: bytes
     code: int
     final_size: int
@@ -148,21 +162,29 @@ class ClosePacket(NamedTuple):
 
 
 class FinalPacket(NamedTuple):
+    """What its sender has taken in, as an offset of the stream: its last word."""
+
     connection_id: bytes
     received: int
 
 
 class ResetPacket(NamedTuple):
+    """That connection is not known here (any more); the token proves who says so (RFC 9000 §10.3)."""
+
     connection_id: bytes
     token: bytes
 
 
 class PathPacket(NamedTuple):
+    """A challenge to an address, or the answer from there (RFC 9000 §8.2)."""
+
     connection_id: bytes
     token: bytes
 
 
 class RefusedPacket(NamedTuple):
+    """The client is not taken in; why, for a person."""
+
     client_id: bytes
     nonce: bytes
     reason: str
@@ -227,10 +249,12 @@ def _check_credit(credit: int) -> None:
 
 
 def encode_init(packet: InitPacket) -> bytearray:
+    """Padded, so that no answer to it has more bytes than it (RFC 9000 §8.1)."""
     return _built(INIT, PacketType.INIT, packet, size=INIT_SIZE)
 
 
 def decode_init(datagram: memoryview) -> InitPacket:
+    """WireError: it is not padded, or a number is out of range."""
     if len(datagram) < INIT_SIZE:
         raise WireError("INIT is not padded")
     packet = InitPacket(*_fields(INIT, datagram))
@@ -240,18 +264,22 @@ def decode_init(datagram: memoryview) -> InitPacket:
 
 
 def encode_cookie(packet: CookiePacket) -> bytearray:
+    """The answer to an INIT without a good cookie, in a third of its bytes."""
     return _built(COOKIE, PacketType.COOKIE, packet)
 
 
 def decode_cookie(datagram: memoryview) -> CookiePacket:
+    """WireError: it is too short."""
     return CookiePacket(*_fields(COOKIE, datagram))
 
 
 def encode_init_ack(packet: InitAckPacket) -> bytearray:
+    """The answer to an INIT with a good cookie, and to each repetition of it."""
     return _built(INIT_ACK, PacketType.INIT_ACK, packet)
 
 
 def decode_init_ack(datagram: memoryview) -> InitAckPacket:
+    """WireError: it is too short, or a number is out of range."""
     packet = InitAckPacket(*_fields(INIT_ACK, datagram))
     _check_number(packet.first_packet_number)
     _check_credit(packet.credit)
@@ -267,48 +295,59 @@ def _reason_text(tail: memoryview) -> str:
 
 
 def encode_close(packet: ClosePacket) -> bytearray:
+    """What is longer than REASON_SIZE_MAX of the reason is cut."""
     return _built(CLOSE, PacketType.CLOSE, packet[:3], _reason_bytes(packet.reason))
 
 
 def decode_close(datagram: memoryview) -> ClosePacket:
+    """WireError: it is too short. The code may be one that this version does not know."""
     connection_id, code, final_size = _fields(CLOSE, datagram)
     return ClosePacket(connection_id, code, final_size, _reason_text(datagram[CLOSE.size :]))
 
 
 def encode_refused(packet: RefusedPacket) -> bytearray:
+    """Of the reason no more than 60 bytes go out: with them it is still shorter than the INIT."""
     return _built(REFUSED, PacketType.REFUSED, packet[:2], _reason_bytes(packet.reason)[:60])
 
 
 def decode_refused(datagram: memoryview) -> RefusedPacket:
+    """WireError: it is too short."""
     client_id, nonce = _fields(REFUSED, datagram)
     return RefusedPacket(client_id, nonce, _reason_text(datagram[REFUSED.size :]))
 
 
 def encode_final(packet: FinalPacket) -> bytearray:
+    """It goes before each CLOSE; neither is acknowledged by a packet of its own."""
     return _built(FINAL, PacketType.FINAL, packet)
 
 
 def decode_final(datagram: memoryview) -> FinalPacket:
+    """WireError: it is too short. Whether so much was sent is for its connection to see."""
     return FinalPacket(*_fields(FINAL, datagram))
 
 
 def encode_reset(packet: ResetPacket) -> bytearray:
+    """Shorter than any packet that draws one: two who both forgot cannot answer each other for ever."""
     return _built(RESET, PacketType.RESET, packet)
 
 
 def decode_reset(datagram: memoryview) -> ResetPacket:
+    """WireError: it is too short."""
     return ResetPacket(*_fields(RESET, datagram))
 
 
 def encode_path_challenge(packet: PathPacket) -> bytearray:
+    """As long as its answer: no address gets more than it sends."""
     return _built(PATH, PacketType.PATH_CHALLENGE, packet)
 
 
 def encode_path_response(packet: PathPacket) -> bytearray:
+    """As long as the challenge."""
     return _built(PATH, PacketType.PATH_RESPONSE, packet)
 
 
 def decode_path(datagram: memoryview) -> PathPacket:
+    """A challenge or its answer. WireError: it is too short."""
     return PathPacket(*_fields(PATH, datagram))
 
 
@@ -324,10 +363,12 @@ def decode_keyed(datagram: memoryview) -> bytes:
 
 
 def encode_lone(message: Buffer) -> bytearray:
+    """A message outside any connection."""
     return _built(PREFIX, PacketType.LONE, (), message)
 
 
 def decode_lone(datagram: memoryview) -> bytes:
+    """Its bytes, whoever sent them."""
     return bytes(datagram[PREFIX_SIZE:])
 
 
