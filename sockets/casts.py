@@ -105,6 +105,7 @@ class Casts:
             self._sending[session].sender.add(piece, offset, data, front)
 
     def set_rate(self, session: bytes, rate: float) -> None:
+        """Send a cast at so many bytes a second from now on."""
         if session in self._sending:
             self._sending[session].sender.set_rate(rate)
 
@@ -121,10 +122,12 @@ class Casts:
         self._watch.add(receiving.datagrams.fileno())
 
     def take(self, session: bytes, plan: CastPlan, now: float) -> None:
+        """What is cast is known now: put its pieces together."""
         if session in self._receiving:
             self._receiving[session].receiver.take(plan, now)
 
     def done(self, session: bytes, size: int) -> None:
+        """The node is done with so many bytes of pieces: there is room for others."""
         if session in self._receiving:
             self._receiving[session].receiver.done(size)
 
@@ -141,6 +144,7 @@ class Casts:
             receiving.datagrams.close()
 
     def end_all(self) -> None:
+        """The network thread ends."""
         for session in [*self._sending, *self._receiving]:
             self.end(session)
 

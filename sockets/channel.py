@@ -73,6 +73,7 @@ class Untold:
         self._more = 0
 
     def remember(self, connection_id: bytes, said: str) -> None:
+        """This was not delivered; of too many it is only counted."""
         if len(self._said) < UNTOLD_MAX:
             self._said[connection_id] = said
         else:
@@ -83,6 +84,7 @@ class Untold:
         self._said.pop(connection_id, None)
 
     def sentences(self) -> List[str]:
+        """What is to be said of it all, for a person."""
         more = [f"and more to {self._more} others"] if self._more else []
         return [*self._said.values(), *more]
 

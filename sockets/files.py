@@ -43,22 +43,28 @@ class Reader(Protocol):
     """A file that is read from its beginning to its end."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Without its folder: a hint for who receives it."""
 
     @property
-    def size(self) -> int: ...
+    def size(self) -> int:
+        """Bytes in all."""
 
-    def read(self, size: int) -> Buffer: ...
+    def read(self, size: int) -> Buffer:
+        """The next bytes, so many or the rest; what goes wrong with the file is its own error."""
 
-    def hexdigest(self) -> str: ...
+    def hexdigest(self) -> str:
+        """The SHA-256 of all that was read."""
 
 
 class Writer(Protocol):
     """A file that is written from its beginning to its end."""
 
-    def write(self, data: memoryview) -> None: ...
+    def write(self, data: memoryview) -> None:
+        """The next bytes; what goes wrong with the file is its own error."""
 
-    def hexdigest(self) -> str: ...
+    def hexdigest(self) -> str:
+        """The SHA-256 of all that was written."""
 
 
 class Files:

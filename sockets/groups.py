@@ -33,6 +33,7 @@ class Link(NamedTuple):
 
     @property
     def name(self) -> str:
+        """The interface's name, as a person knows it."""
         return name_of(self.number)
 
     @property

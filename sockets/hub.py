@@ -154,6 +154,7 @@ class Hub(Face):
             dial.on_failed(core, reason, self._network.clock())
 
     def turn(self, now: float, readable: List[int]) -> None:
+        """Call further addresses of those who dial; let those who wait for room to send look again."""
         if self._dials:
             self._call_those_due(now)
         self._room.wake()
@@ -162,6 +163,7 @@ class Hub(Face):
         return min((dial.next_at for dial in self._dials), default=math.inf)
 
     def held_before(self) -> int:
+        """Bytes that callers handed over and no connection has yet."""
         return self._room.held_before()
 
     def on_closing(self) -> None:
@@ -172,6 +174,7 @@ class Hub(Face):
         self._call_no_more()
 
     def on_over(self) -> None:
+        """Whoever waits for a connection learns that none will come."""
         self._accepted.finish()
         self._call_no_more()
 

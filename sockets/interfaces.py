@@ -26,6 +26,7 @@ class Interface(NamedTuple):
 
     @property
     def is_detour(self) -> bool:
+        """Does it lead to virtual machines, containers or a tunnel, by its name?"""
         return self.name.startswith(DETOURS)
 
 

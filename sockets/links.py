@@ -48,6 +48,7 @@ class Posted:
                 self._sizes[key] = size
 
     def of(self, key: Any) -> int:
+        """Bytes that are on their way to that link's connection."""
         return self._sizes.get(key, 0)
 
 
@@ -229,23 +230,29 @@ class Links(Face):
             action(table)
 
     def on_event(self, event: Any) -> None:
+        """The transport tells of one of its connections, or of a lone message."""
         self._table.on_event(event)
 
     def on_own_address_changed(self) -> None:
+        """The node may have to say where it is now."""
         self._listener.on_own_address_changed()
 
     def turn(self, now: float, readable: List[int]) -> None:
+        """Let casts and the door do what they have to."""
         self._casts.turn(now, readable)
         self._door.turn(now, readable)
 
     def next_deadline(self) -> float:
+        """When casts or the door want a turn; at once while a cast has read more than it could hand on."""
         if self._casts.has_read_ahead():
             return -math.inf
         return min(self._door.next_deadline(), self._casts.next_deadline())
 
     def held_before(self) -> int:
+        """Bytes that the node handed over and no connection has yet."""
         return self._posted.total
 
     def on_over(self) -> None:
+        """The door and all casts close their sockets."""
         self._door.close()
         self._casts.end_all()

@@ -76,9 +76,11 @@ class Face:
 class Trace(Protocol):
     """Where a trace is written to; the thread closes it."""
 
-    def write(self, text: str) -> None: ...
+    def write(self, text: str) -> None:
+        """Append whole lines."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Nothing comes any more."""
 
 
 class Inbox:
@@ -156,6 +158,7 @@ class Inbox:
             self._actions.get_nowait()()
 
     def close(self) -> None:
+        """Nobody reads it any more: its sockets are closed."""
         self.is_over = True  # should the rest have failed
         self._waker.close()
         self._wakened.close()

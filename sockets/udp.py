@@ -174,6 +174,7 @@ class Datagrams:
         self.join_groups()
 
     def fileno(self) -> int:
+        """The socket's, for who waits until it can be read."""
         return self.socket.fileno()
 
     def join_groups(self) -> List[str]:
@@ -188,6 +189,7 @@ class Datagrams:
         return self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
 
     def close(self) -> None:
+        """Close the socket; what comes afterwards is refused by the system."""
         self.socket.close()
 
     def send(self, batch: Batch, now: float, start: int = 0) -> int:

@@ -41,6 +41,7 @@ class Waiting:
         self._is_over = False
 
     def put(self, thing: Any) -> None:
+        """It came: all who wait look whether it is for them."""
         with self._changed:
             if self._things is None:
                 self._things = collections.deque()

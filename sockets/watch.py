@@ -51,5 +51,6 @@ class Watch:
         return [key.fd for key, events in self._selector.select(timeout) if events & selectors.EVENT_READ]
 
     def close(self) -> None:
+        """Give the selector's descriptor back, where there is one."""
         if self._selector is not None:
             self._selector.close()

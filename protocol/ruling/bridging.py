@@ -16,6 +16,7 @@ from protocol.messages import NOWHERE
 
 
 def lans_of_places(places: Iterable[Address]) -> FrozenSet[str]:
+    """The networks that machines are on who have these places; loopback is none."""
     return frozenset(lan_of(ip) for ip, _ in places if ip != NOWHERE[0] and not is_loopback(ip))
 
 

@@ -56,9 +56,11 @@ class Sharing:
         return self._digest == message.digest
 
     def begin_list(self) -> None:
+        """All that it shares is told anew."""
         self.pages = []
 
     def add_page(self, entries: Sequence[ShareEntry]) -> None:
+        """A page of that list."""
         self.pages.extend(entries)
 
     def end_list(self) -> None:
@@ -71,12 +73,15 @@ class Sharing:
         self._digest = None
 
     def want(self, at: float) -> None:
+        """It is to be asked for its list at that instant."""
         self._want_at = at
 
     def is_wanted(self, now: float) -> bool:
+        """Is it time to ask it for its list?"""
         return now >= self._want_at
 
     def has_been_asked(self) -> None:
+        """Its list is on its way, or will be."""
         self._want_at = math.inf
 
 

@@ -51,6 +51,7 @@ class Doubt:
     # ---- sleep
 
     def is_on(self, now: float) -> bool:
+        """Is it not known whether this node still rules?"""
         return now < self._until
 
     def has_slept(self, now: float) -> bool:
@@ -66,6 +67,7 @@ class Doubt:
             self._until = now + DOUBT_TIME
 
     def on_timer(self, now: float) -> None:
+        """Ask those again who have not answered."""
         if now >= self._next_query:
             self._ask(now)
 
@@ -92,6 +94,7 @@ class Doubt:
     # ---- what members say meanwhile
 
     def has_held(self) -> bool:
+        """Does anything wait for the end of the doubt?"""
         return bool(self._held)
 
     def hold(self, line: Line, message: Any) -> List[Held]:

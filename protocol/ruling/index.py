@@ -50,6 +50,7 @@ def _place_of(row: _Row) -> Tuple[str, _Key]:
 
 
 def has_wildcard(pattern: str) -> bool:
+    """Does it mean all names that fit, and not one?"""
     return any(sign in pattern for sign in "*?[")
 
 
@@ -95,6 +96,7 @@ class Index:
         return node_id
 
     def shares_of(self, node_id: bytes) -> List[ShareEntry]:
+        """What this member shares, in the order in which it announced it."""
         return list(self._shares.get(node_id, {}).values())
 
     def holders_of(self, file_id: bytes, size: int) -> List[bytes]:
@@ -102,6 +104,7 @@ class Index:
         return list(self._holders.get((file_id, size), ()))
 
     def replace(self, node_id: bytes, entries: Iterable[ShareEntry]) -> int:
+        """It shares these and nothing else; how many found no room, as `add`."""
         self.forget(node_id)
         return self.add(node_id, entries)
 
@@ -137,6 +140,7 @@ class Index:
         return True
 
     def remove(self, node_id: bytes, entries: Iterable[ShareEntry]) -> None:
+        """It shares these no longer; what is not here is passed over."""
         shares = self._shares.get(node_id, {})
         for entry in entries:
             known = shares.pop(_key_of(entry), None)

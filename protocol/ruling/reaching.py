@@ -64,10 +64,12 @@ class Reaching:
     # ---- what members say
 
     def on_wanted(self, line: Line, message: ReachWanted, now: float) -> None:
+        """It wants to know whether others can reach it; it waits for its turn."""
         if self._register.may_ask(line, now):
             self._tried.setdefault(line.node_id, [])
 
     def on_tried(self, line: Line, message: Tried, now: float) -> None:
+        """It has sent what it was asked to send; from now on the other one must have heard it soon."""
         trial = self._trials.get(message.nonce)
         if trial is None:
             return  # it was reached before this came

@@ -67,6 +67,7 @@ class Line:
 
     @property
     def node_id(self) -> bytes:
+        """Of the member."""
         return self.entry.node_id
 
     @property
@@ -79,6 +80,7 @@ class Line:
         return now - self.heard_at <= FRESH
 
     def is_silent(self, now: float) -> bool:
+        """Did it give no sign for so long that it counts as gone?"""
         return now - self.heard_at > SILENT_MAX
 
     def has_expired(self, now: float) -> bool:
@@ -101,6 +103,7 @@ class Line:
         self.was_lost, self.heirloom = was_lost, heirloom
 
     def connect(self, link: int) -> None:
+        """It is at the end of that link."""
         self.link = link
 
     def disconnect(self) -> Optional[int]:
@@ -129,9 +132,11 @@ class Line:
             self.round_trip = round_trip_us / 1e6
 
     def await_roster(self) -> None:
+        """It is to be sent the whole roster before anything else."""
         self.is_ready = False
 
     def have_roster(self) -> None:
+        """It was sent the roster: whatever is for all is for it, too."""
         self.is_ready = True
 
     def take_order(self, order: int) -> None:
@@ -139,6 +144,7 @@ class Line:
         self.entry = self.entry._replace(order=order)
 
     def wish_mesh(self, mesh: bool) -> None:
+        """It wants links to other members, or none; see `switch_mesh`."""
         self._wished_mesh = mesh
 
     def switch_mesh(self, now: float) -> bool:
@@ -153,6 +159,7 @@ class Line:
         self.is_guest = True
 
     def say_good_bye(self) -> None:
+        """It left while it was in doubt whether this node rules: it goes when that is over."""
         self.says_good_bye = True
 
 
@@ -196,6 +203,7 @@ class Register:
         return node_id in self._lines or node_id in self._gone
 
     def get(self, node_id: Optional[bytes]) -> Optional[Line]:
+        """The line of that member; None for one who is not here, or for nobody."""
         return None if node_id is None else self._lines.get(node_id)
 
     def ready(self, node_id: bytes) -> Optional[Line]:
@@ -204,6 +212,7 @@ class Register:
         return line if line is not None and line.link is not None and line.is_ready else None
 
     def on_link(self, link: int) -> Optional[Line]:
+        """The line of the member at the end of that link, if it is one."""
         return self._by_link.get(link)
 
     @property
@@ -212,6 +221,7 @@ class Register:
         return self._by_link.get(LOCAL_LINK)
 
     def lines(self) -> List[Line]:
+        """All, in the order in which they came, as they are now."""
         return list(self._lines.values())
 
     def in_order(self) -> List[Line]:
@@ -255,6 +265,7 @@ class Register:
     # ---- sending
 
     def send(self, line: Line, message: Any) -> None:
+        """To one member that has a link."""
         assert line.link is not None
         self._network.send(line.link, *encode_parts(message))
 
@@ -366,6 +377,7 @@ class Register:
         return False
 
     def on_ping(self, line: Line, ping: messages.Ping, now: float) -> None:
+        """It is told the term; an older one than ours shows that it missed who rules."""
         line.measure(ping.round_trip_us)
         if not line.is_own:
             self._hearsay.on_answer(line.entry.place, now)
@@ -377,14 +389,17 @@ class Register:
         """Its arrival was the sign of life."""
 
     def on_leave(self, line: Line, leave: messages.Leave, now: float) -> None:
+        """It says good-bye; the own peer is only gone with its supernode."""
         if not line.is_own:
             self._depart(line, LEFT, now)
 
     def on_set_mesh(self, line: Line, message: messages.SetMesh, now: float) -> None:
+        """It wants links to other members, or none from now on."""
         self.wish_mesh(line, message, now)
         self.switch_mesh(line, now)
 
     def on_guest(self, line: Line, message: messages.Guest, now: float) -> None:
+        """It takes over from nobody."""
         line.rule_nobody()
 
     def on_tried(self, line: Line, is_open: bool, now: float) -> None:
@@ -402,6 +417,7 @@ class Register:
         line.wish_mesh(message.mesh)
 
     def switch_mesh(self, line: Line, now: float) -> None:
+        """All are told of what it wished, if it may wish again so soon."""
         if line.switch_mesh(now):
             self.mark(line, now)
 
@@ -418,6 +434,7 @@ class Register:
     # ---- who goes
 
     def lose_link(self, link: int, now: float) -> None:
+        """It has a while to come again by another link."""
         line = self._by_link.pop(link, None)
         if line is not None and line.link == link:
             line.lose_link(now)

@@ -52,6 +52,7 @@ class Admission:
         self.per_host[host] += 1
 
     def on_gone(self, host: str) -> None:
+        """A connection from or to there is over: another may have its place."""
         self.per_host[host] -= 1
         if not self.per_host[host]:
             del self.per_host[host]
@@ -71,6 +72,7 @@ class Admission:
         return is_few and (network == host or self._cookies_per_network.allows(network, now))
 
     def is_cookie_good(self, packet: InitPacket, address: Address, now: float) -> bool:
+        """Was the INIT's cookie made for it, in this slot of time or the one before? (RFC 9000 §8.1.4)"""
         slot = self._slot(now)
         said = int.from_bytes(packet.cookie[:4], "big")
         return said in (slot, slot - 1) and hmac.compare_digest(packet.cookie, self._cookie(packet, address, said))

@@ -137,6 +137,7 @@ class CastSender:
         self._wants_more = True
 
     def set_rate(self, rate: float) -> None:
+        """Send so many bytes a second from now on."""
         self.rate = rate
 
     def next_deadline(self) -> float:

@@ -28,14 +28,23 @@ class CongestionController(Protocol):
 
     window: float  # bytes
 
-    def on_acknowledged(self, ack: Acknowledged) -> None: ...
+    def on_acknowledged(self, ack: Acknowledged) -> None:
+        """Packets arrived: here a window grows (RFC 9002 §7.3.1, §7.3.3)."""
 
-    def on_lost(self, now: float, packets: int, ranges: int, largest_lost: int, next_packet_number: int) -> None: ...
+    def on_lost(self, now: float, packets: int, ranges: int, largest_lost: int, next_packet_number: int) -> None:
+        """So many packets, in so many runs, were declared lost (§7.3.2).
 
-    def on_spurious(self, packets: int) -> None: ...
+        What was sent before `next_packet_number` knew nothing of it yet: its losses are of the same event.
+        """
 
-    def on_persistent_congestion(self) -> None: ...
+    def on_spurious(self, packets: int) -> None:
+        """So many of those that were declared lost were only late: an answer to their loss may be taken back."""
 
-    def on_datagram_size(self, size: int) -> None: ...
+    def on_persistent_congestion(self) -> None:
+        """All was lost for so long that the path may be another one: begin with the least window (§7.6)."""
 
-    def pacing_rate(self, smoothed_rtt: float) -> float: ...
+    def on_datagram_size(self, size: int) -> None:
+        """Datagrams are of so many bytes from now on; the least window is counted in them (§7.2)."""
+
+    def pacing_rate(self, smoothed_rtt: float) -> float:
+        """Bytes per second at which batches leave (§7.7): a little more than window and round trip allow."""

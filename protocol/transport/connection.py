@@ -258,6 +258,7 @@ class Connection:
     # ---- handshake
 
     def on_init_ack(self, packet: wire.InitAckPacket, now: float) -> None:
+        """The other side has taken us; its INIT_ACK is also the first sample of the round trip."""
         round_trip = self.handshake.on_init_ack(packet.reset_token, now)
         if round_trip is not None:
             self.recovery.rtt.on_sample(round_trip, 0.0)
@@ -335,12 +336,14 @@ class Connection:
             self.fail(CloseCode.PROTOCOL, self.arrival.violation, now)
 
     def on_ping(self, number: int, oldest: int, now: float) -> None:
+        """A PING, which is answered by an acknowledgement at once."""
         if self.state in (State.CLOSING, State.DRAINING):
             self.closing.say_again(now)
         elif self.arrival.on_ping(number, oldest, now):
             self._on_alive(now)
 
     def on_ack(self, packet: wire.AckPacket, now: float) -> None:
+        """What arrived there, and how far we may send (RFC 9002 §5 to §7). A lie about it ends the connection."""
         if self.state in (State.DRAINING, State.CLOSED):
             return
         self._on_alive(now)
@@ -360,6 +363,7 @@ class Connection:
             self.endpoint.events.append(BacklogDrained(self))
 
     def on_close(self, packet: wire.ClosePacket, now: float) -> None:
+        """The other side closes: an answer to our own CLOSE, or the first word of it (RFC 9000 §10.2)."""
         if self.state is State.CLOSING:
             self.closing.on_close(packet)
             self._end(self.closing.reason or packet.reason, self.closing.is_done)

@@ -114,6 +114,7 @@ class Endpoint:
 
     @property
     def connections(self) -> List[Connection]:
+        """All that are not over, as they are now."""
         return list(self.directory.by_local.values())
 
     def has_connections(self) -> bool:

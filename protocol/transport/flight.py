@@ -78,6 +78,7 @@ class Flight:
         self._sending.allow(credit)
 
     def check_bulk(self) -> None:
+        """Let checksums cover bulk, too, from now on."""
         self.checks_bulk = True
 
     def move(self, address: Address, controller: Optional[CongestionController], size_max: int, now: float) -> None:
@@ -166,6 +167,7 @@ class Flight:
         return int(recovery.congestion.window) - recovery.bytes_in_flight
 
     def data_batch(self, now: float) -> Optional[Batch]:
+        """The next packets with stream bytes, or a probe; None: nothing waits, or window or pacer hold it."""
         # RFC 9002 §7.5: a probe is never held back by the congestion window.
         if self._probes_owed:
             return self._probe_batch(now)

@@ -51,6 +51,8 @@ class StreamViolation(Exception):
 
 
 class Frame(NamedTuple):
+    """A whole frame, as the reader gets it."""
+
     kind: int
     body: bytearray
 
@@ -67,6 +69,7 @@ class FileOffer(NamedTuple):
 
 
 def encode_offer(transfer: int, size: int, name: str) -> bytes:
+    """The body of a FILE: the number of the transfer, the size in bytes, the name."""
     return _OFFER.pack(transfer, size) + name.encode("utf-8", "replace")
 
 
@@ -97,10 +100,12 @@ def behind_number(body: Buffer) -> memoryview:
 
 
 def encode_reason(reason: str) -> bytes:
+    """Words for a person; what is longer than REASON_SIZE_MAX is cut."""
     return reason.encode("utf-8", "replace")[:REASON_SIZE_MAX]
 
 
 def decode_reason(said: Buffer) -> str:
+    """The same words; what is no UTF-8 is replaced by signs that say so."""
     return bytes(said).decode("utf-8", "replace")[:REASON_SIZE_MAX]
 
 

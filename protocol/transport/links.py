@@ -69,6 +69,7 @@ class LinkTable:
             connection.consume_bytes(size)
 
     def backlog(self, link: int) -> int:
+        """Bytes of that link that the other side has not acknowledged; 0 for one that is over."""
         connection = self._by_link.get(link)
         return connection.backlog if connection is not None else 0
 
@@ -88,6 +89,7 @@ class LinkTable:
         return connection.figures() if connection is not None else None
 
     def disconnect(self, link: int, reason: str) -> None:
+        """Orderly end: what was sent is delivered first."""
         connection = self._by_link.get(link)
         if connection is not None:
             connection.shut_down(reason)

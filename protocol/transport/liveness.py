@@ -33,6 +33,7 @@ class Liveness:
         self._heard_at = now
 
     def heard(self, now: float) -> None:
+        """A packet of the other side came, whatever stands in it."""
         self._heard_at = now
 
     @property
@@ -71,6 +72,7 @@ class Progress:
         self._goal = min(self._sending.acknowledged_to + PROGRESS_LEAST, self._sending.end)
 
     def on_acknowledged(self, now: float) -> None:
+        """Something was acknowledged: was it enough to count?"""
         if self._sending.acknowledged_to >= self._goal:
             self.note(now)
 

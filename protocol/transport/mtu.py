@@ -66,6 +66,7 @@ class PathMtu:
         return self._pending
 
     def on_probe_arrived(self, size: int) -> bool:
+        """Datagrams of that size get through; is it larger than what is used so far? It is used then."""
         self._pending = 0
         self._tries = 0
         return size > self.size and self.use(size)

@@ -38,6 +38,7 @@ class NewReno:
 
     @property
     def minimum_window(self) -> int:
+        """Bytes: with two datagrams in flight acknowledgements keep coming (RFC 9002 §7.2)."""
         return MINIMUM_WINDOW_PACKETS * self.datagram_size
 
     def on_acknowledged(self, ack: Acknowledged) -> None:

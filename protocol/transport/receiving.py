@@ -129,6 +129,7 @@ class ReceiveStream:
         return self.next_offset - self.framer.unconsumed - self._small
 
     def double_window(self) -> None:
+        """The reader may be behind by twice as much from now on."""
         self._doubled_at = self._taken()
         self.window *= 2
 

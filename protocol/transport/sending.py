@@ -82,6 +82,7 @@ class SendStream:
         return self.backlog + VIEW_COST * len(self._buffers) if self._buffers else 0
 
     def write(self, part: Buffer, is_bulk: bool = False) -> None:
+        """Append bytes; a part of SMALL_PART_MAX or more is not copied, and must not change until acknowledged."""
         size = len(part)
         if size >= SMALL_PART_MAX:
             self._append(memoryview(part), is_bulk)

@@ -185,6 +185,7 @@ class TracedConnection(Connection):
         self.endpoint.tell(now, self.local_id, "window", window)
 
     def move(self, address: Address, now: float) -> None:
+        """As `Connection`, and tells it."""
         super().move(address, now)
         self.endpoint.tell(now, self.local_id, "moved", {"address": shown(address)})
 
@@ -206,15 +207,18 @@ class TracedEndpoint(Endpoint):
         self._write = write
 
     def tell(self, now: float, connection_id: bytes, event: str, fields: Fields) -> None:
+        """Write one line of this connection, or of none."""
         self._write(encode_record(now, connection_id.hex() or "-", event, fields))
 
     def know_remote(self, connection: Connection) -> None:
+        """As `Endpoint`; with both ids known the connection counts as opened."""
         super().know_remote(connection)
         side = "client" if connection.is_client else "server"
         fields: Fields = {"remote": connection.remote_id.hex(), "address": shown(connection.address), "side": side}
         self.tell(self.now, connection.local_id, "opened", fields)
 
     def batches(self, now: float) -> Iterator[Batch]:
+        """As `Endpoint`, each batch once it was told."""
         for batch in super().batches(now):
             self._write("".join(self._sent_lines(batch, now)))
             yield batch
@@ -228,6 +232,7 @@ class TracedEndpoint(Endpoint):
     def receive(
         self, buffer: memoryview, segment_size: int, address: Address, now: float, cuts: Optional[wire.Cuts] = None
     ) -> None:
+        """As `Endpoint`; what cannot be decoded is told, too."""
         datagrams = [buffer[start : start + segment_size] for start in range(0, len(buffer), segment_size)]
         self._write("".join(self._received_line(datagram, address, now) for datagram in datagrams))
         super().receive(buffer, segment_size, address, now, cuts)
