@@ -105,10 +105,10 @@ def open_regular(path: str, write: bool = False, dir_fd: Optional[int] = None) -
     return descriptor
 
 
-def create(path: str, dir_fd: Optional[int] = None) -> int:
+def create(path: str, dir_fd: Optional[int] = None, mode: int = 0o644) -> int:
     """Create a file that was not there; the system applies the umask, and no execute bit is ever set."""
     with making(path if dir_fd is None else dir_fd):
-        return os.open(path, OPEN_FLAGS | os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644, dir_fd=dir_fd)
+        return os.open(path, OPEN_FLAGS | os.O_RDWR | os.O_CREAT | os.O_EXCL, mode, dir_fd=dir_fd)
 
 
 @contextlib.contextmanager
@@ -234,14 +234,14 @@ def remove(path: str) -> None:
         os.unlink(path)
 
 
-def write_anew(path: str, data: bytes, is_flushed: bool = False) -> None:
+def write_anew(path: str, data: bytes, is_flushed: bool = False, is_secret: bool = False) -> None:
     """Write a small file beside the old one, then replace that one; `is_flushed`: a power cut leaves one or the other.
 
-    Where that fails, nothing is left beside the old one.
+    `is_secret`: it is this user's alone from its first byte on. Where that fails, nothing is left beside the old one.
     """
     remove(path + "~")
     try:
-        _write_new(path + "~", data, is_flushed)
+        _write_new(path + "~", data, is_flushed, 0o600 if is_secret else 0o644)
         os.replace(path + "~", path)
     except BaseException:
         remove(path + "~")
@@ -250,8 +250,8 @@ def write_anew(path: str, data: bytes, is_flushed: bool = False) -> None:
         flush_folder(os.path.dirname(path))
 
 
-def _write_new(path: str, data: bytes, is_flushed: bool) -> None:
-    descriptor = create(path)
+def _write_new(path: str, data: bytes, is_flushed: bool, mode: int) -> None:
+    descriptor = create(path, mode=mode)
     try:
         write_at(descriptor, data, 0)
         if is_flushed:

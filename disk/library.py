@@ -218,8 +218,7 @@ class Library:
         """Keep what a later run needs in order to be called as this one; only a help, so it may fail."""
         path = os.path.join(self._hidden, PAST_FILE)
         with contextlib.suppress(OSError):
-            write_anew(path, data)
-            os.chmod(path, 0o600)  # the folder is this user's alone, as long as nobody changes that
+            write_anew(path, data, is_secret=True)  # the folder is this user's alone, as long as nobody changes that
 
     def past(self) -> bytes:
         """What was kept; else nothing."""
@@ -236,8 +235,7 @@ class Library:
         path = os.path.join(self._hidden, RULED_FILE)
         with contextlib.suppress(OSError):
             if data:
-                write_anew(path, data)
-                os.chmod(path, 0o600)
+                write_anew(path, data, is_secret=True)
             else:
                 remove(path)
 

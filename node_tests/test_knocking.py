@@ -9,7 +9,7 @@ from node_tests.stage.lab import Lab, content
 from node_tests.stage.nat import NatKind
 from node_tests.stage.simulator import Conditions
 from protocol import messages
-from protocol.hearsay import HOST_KNOCKS_MAX, KNOCKS_MAX, OUTSIDE_MAX, UNANSWERED_MAX
+from protocol.hearsay import HOST_KNOCKS_MAX, KNOCKS_MAX, OUTSIDE_MAX, PROVEN_TIME, UNANSWERED_MAX
 from protocol.membership.knocking import CANDIDATES_MAX, INTRODUCED_MAX, KNOCK_TIME, Knocking
 from protocol.messages import NOWHERE, Introduce, Knock, Knocked, Places, decode, encode
 from protocol.results import DownloadDone
@@ -71,6 +71,18 @@ def test_a_member_is_reached_where_it_gives_back_the_token_and_then_nobody_knock
     assert not net.knocking.is_at(CY, OUTSIDE, INSIDE)
     net.run(60.0)
     assert len(net.places()) == 8
+
+
+def test_a_way_that_was_found_holds_for_ten_minutes_whether_anybody_else_is_introduced_or_not():
+    net = Wire()
+    net.introduce()
+    net.introduce(CY, places=[("10.0.0.9", 6020)], nonce=OTHER_NONCE)
+    net.run(0.35)
+    net.answer(INSIDE)
+    net.run(PROVEN_TIME - 1.0)
+    assert net.place_of(BO) == INSIDE and len(net.knocking) == 1, "who never answered is forgotten sooner"
+    net.run(1.0)
+    assert net.place_of(BO) is None and len(net.knocking) == 0 and net.knocking.next_deadline() == math.inf
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from disk import library, parts, places, proven, room
+from disk import access, library, parts, places, proven, room
 from disk.access import OPEN_FILES_MAX, write_at
 from disk.library import Library
 from disk.parts import Parts
@@ -265,6 +265,25 @@ def test_finished_file_has_plain_mode_and_the_time_of_this_machine(lib):
     assert stat.S_IMODE(status.st_mode) == 0o640
     assert abs(status.st_mtime - os.stat(lib.folder).st_mtime) < 60
     assert stat.S_IMODE(os.stat(Path(lib.folder, ".node")).st_mode) == 0o700
+
+
+@needs_posix
+@pytest.mark.parametrize("keep, name", [("keep_past", "name"), ("keep_ruled", "ruled")])
+def test_what_only_this_user_may_know_is_so_from_its_first_byte_on(lib, monkeypatch, keep, name):
+    written = []
+    write_at = access.write_at
+
+    def watched(descriptor, data, offset):
+        written.append(stat.S_IMODE(os.fstat(descriptor).st_mode))
+        write_at(descriptor, data, offset)
+
+    monkeypatch.setattr(access, "write_at", watched)
+    umask = os.umask(0)
+    try:
+        getattr(lib, keep)(b"secret")
+    finally:
+        os.umask(umask)
+    assert written == [0o600] and stat.S_IMODE(os.stat(Path(lib.folder, ".node", name)).st_mode) == 0o600
 
 
 def test_wrong_piece_is_not_written(lib):

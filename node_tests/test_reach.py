@@ -324,6 +324,23 @@ def test_a_member_counts_as_shut_when_another_one_and_this_node_have_tried():
     assert not desk.reaching.is_shut(desk.all[2].node_id)
 
 
+def test_who_tried_in_vain_is_not_asked_to_try_that_member_again_while_there_are_others():
+    """It may be a liar who says that it tried: what it costs is over when the member asks again (ASK_INTERVAL)."""
+    desk = Desk([NOWHERE, ("11.0.0.2", 6020), ("11.0.0.3", 6020)])
+    member, liar = desk.all[1:3]
+    by, asked = desk.want(member)
+    assert by is liar
+    desk.reaching.on_tried(liar, Tried(asked.nonce), desk.now)
+    desk.tick(10.0)
+    assert [reach.is_open for reach in desk.told(member)] == [False]
+    desk.all += [Row(number, (f"11.0.0.{number}", 6020)) for number in (7, 8)]
+    for _ in range(12):
+        by, asked = desk.want(member)
+        assert isinstance(asked, TryReach) and by in desk.all[3:]
+        desk.reaching.on_reached(member, Reached(asked.nonce), desk.now)
+    assert desk.reaching.is_open(member.node_id)
+
+
 def test_a_thousand_who_ask_are_tried_at_a_pace():
     desk = Desk([NOWHERE, *[("10.0.%d.%d" % (index // 200, 1 + index % 200), 6020) for index in range(1000)]])
     for line in desk.all[1:]:

@@ -56,8 +56,10 @@ class _Introduced:
         """Are its Knocks and answers still taken?"""
         return now - self.since <= KNOCK_TIME
 
-    def is_over(self, now: float) -> bool:
-        return now - self.since > (PROVEN_TIME if self.reached else KNOCK_TIME)
+    @property
+    def over_at(self) -> float:
+        """From when on nothing of it holds any more."""
+        return self.since + (PROVEN_TIME if self.reached else KNOCK_TIME)
 
 
 class Knocking:
@@ -82,7 +84,7 @@ class Knocking:
         self._allowed = Hearsay(KNOCKS_MAX, HOST_KNOCKS_MAX)
         self._outside = Outside()
         self._by_node: OrderedDict[bytes, _Introduced] = OrderedDict()
-        self._knock_at = math.inf
+        self._knock_at = self._over_at = math.inf
 
     def __len__(self) -> int:
         return len(self._by_node)
@@ -107,7 +109,7 @@ class Knocking:
     def forget(self) -> None:
         """This node is in another network, or in none."""
         self._by_node.clear()
-        self._knock_at = math.inf
+        self._knock_at = self._over_at = math.inf
 
     def on_introduce(self, introduce: Introduce, seen: Address, now: float) -> None:
         """The supernode introduces a member; `seen`: where it sees that one, as seen from here."""
@@ -121,6 +123,7 @@ class Knocking:
         if len(self._by_node) > INTRODUCED_MAX:
             self._by_node.popitem(last=False)
         self._knock_at = now
+        self._over_at = min(self._over_at, now + KNOCK_TIME)
 
     def on_knock(self, address: Address, knock: Knock, now: float) -> None:
         """One that was introduced has got through to this node: it is told so, and knocked at there."""
@@ -166,10 +169,12 @@ class Knocking:
     # ---- time
 
     def next_deadline(self) -> float:
-        return self._knock_at
+        return min(self._knock_at, self._over_at)
 
     def on_timer(self, now: float) -> None:
-        """Knock once more at each place of those who have not answered."""
+        """Knock once more at each place of those who have not answered; what holds no more is forgotten."""
+        if now >= self._over_at:
+            self._forget_old(now)
         if now < self._knock_at:
             return
         self._knock_at = math.inf
@@ -198,5 +203,6 @@ class Knocking:
         return True
 
     def _forget_old(self, now: float) -> None:
-        for node_id in [node_id for node_id, introduced in self._by_node.items() if introduced.is_over(now)]:
+        for node_id in [node_id for node_id, introduced in self._by_node.items() if now >= introduced.over_at]:
             del self._by_node[node_id]
+        self._over_at = min((each.over_at for each in self._by_node.values()), default=math.inf)

@@ -59,6 +59,7 @@ class Reaching:
         self._tried: OrderedDict[bytes, List[bytes]] = OrderedDict()  # who waits or is tried -> who did so in vain
         self._trials: Dict[bytes, _Trial] = {}  # by nonce; at most one of each member
         self._mute: Latest[bytes, float] = Latest(MEMBERS_MAX)
+        self._in_vain: Latest[bytes, bytes] = Latest(MEMBERS_MAX)  # node -> who tried it last, when it counted as shut
         self._paces = Bucket(TRIES_PER_SECOND, TRIES_BURST, now)
 
     # ---- what members say
@@ -124,6 +125,7 @@ class Reaching:
         by = self._next(line, tried, now)
         if by is None:
             if tried:
+                self._in_vain.put(line.node_id, tried[0])
                 self._conclude(line, tried[-1], False, now)
             return True  # else somebody may come who can try it
         if not self._paces.take(now):
@@ -142,8 +144,9 @@ class Reaching:
             one for one in self._register.lines()
             if one.node_id not in tried and self._can_try(one, line) and self._mute.get(one.node_id, 0.0) <= now
         ]  # fmt: skip
-        if others:
-            return self._rng.choice(others)
+        if others:  # a member asks again after some minutes: then not the same one, who may be a liar
+            in_vain = self._in_vain.get(line.node_id)
+            return self._rng.choice([one for one in others if one.node_id != in_vain] or others)
         is_own_turn = own is not None and own is not line and own.node_id not in tried and (is_inside or not tried)
         return own if is_own_turn else None
 
