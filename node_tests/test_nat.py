@@ -362,14 +362,15 @@ class NatPerson(test_network.Person):
 class NatStory(test_network.Story):
     command = "test_nat.py nat"
     person = NatPerson
+    homes, walled = HOMES, WALLED
 
     def __init__(self, *args, **how):
         super().__init__(*args, **how)
         kinds = NatKind.FULL_CONE, NatKind.PORT_RESTRICTED
-        for ip, numbers in HOMES:
+        for ip, numbers in self.homes:
             inside = ["10.0.0.%d" % number for number in numbers]
             self.world.nat(ip, inside, self.rng.choice(kinds), keeps_ports=self.rng.random() < 0.5)
-        for number in WALLED:
+        for number in self.walled:
             self.world.firewall("10.0.0.%d" % number)
 
     def _something(self):

@@ -1,19 +1,31 @@
-"""IPv6 alone and beside IPv4, and the border where addresses are translated. Real sockets on ::1 where there is one."""
+"""IPv6 alone and beside IPv4, and the border where addresses are translated. Real sockets on ::1 where there is one.
+
+    python node_tests/test_six.py families 7          replays one random story and prints what everybody is told
+    python node_tests/test_six.py families 0-999      runs many, and tells which fail
+"""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import ipaddress
+import os
 import random
 import socket
 import sys
 import threading
 
+if __name__ == "__main__":
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
 import pytest
+import test_nat
+import test_network
 
 import rdt
+from node_tests.stage.amounts import amount
 from node_tests.stage.lab import MIB, Lab, Node, content
+from node_tests.stage.usage import play_seeds
 from protocol.addresses import is_loopback, is_of_link, may_contact, network_of, seen_from, shown
 from protocol.fields import AddressField, Reader
 from protocol.hearsay import Hearsay
@@ -427,6 +439,35 @@ def test_one_who_has_both_families_rules_instead_of_one_who_lost_those_of_the_ot
     lab.close()
 
 
+# ---- random stories: the first node has both families, of the others some have one alone
+
+
+SIX_ALONE, FOUR_ALONE = (2, 5, 8), (3, 6, 9)
+STORIES, PLAYED = amount(40, 4), 2
+
+
+class FamilyPerson(test_nat.NatPerson):
+    def ip_of(self, number):
+        return "fd00::%d" % number if number in SIX_ALONE else None
+
+
+class FamilyStory(test_nat.NatStory):
+    command = "test_six.py families"
+    person = FamilyPerson
+    homes = walled = ()
+
+    def __init__(self, *args, **how):
+        super().__init__(*args, **how)
+        self.world.cut(["10.0.0.%d" % number for number in FOUR_ALONE], ["fd00::%d" % number for number in SIX_ALONE])
+
+
+@pytest.mark.parametrize("first", range(0, STORIES, PLAYED))
+def test_random_networks_of_two_families_end_well(first):
+    for seed in range(first, first + PLAYED):
+        story = test_network.play(seed, kind=FamilyStory)
+        assert {":" in person.ip for person in story.people} == {True, False}
+
+
 def test_where_there_are_addresses_of_one_link_only_each_adds_its_own_interface(tmp_path):
     lab = Lab(tmp_path, seed=4)
     ana = lab.node("ana", ip="fe80::1%eth0")
@@ -457,3 +498,7 @@ def test_what_another_machine_names_is_meant_on_its_own_link():
     assert seen_from(("fe80::3", 7), ("fe80::1%eth0", 9)) == ("fe80::3%eth0", 7)
     for place, teller in ((("fe80::3", 7), ("fd00::1", 9)), (("fe80::3%eth1", 7), ("fe80::1%eth0", 9))):
         assert seen_from(place, teller) == place
+
+
+if __name__ == "__main__":
+    sys.exit(play_seeds(test_network.play, __doc__, {"families": FamilyStory}))

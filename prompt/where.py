@@ -139,7 +139,8 @@ def look_up(host: str, is_unwanted: Callable[[], Any] = bool, seconds: float = L
     def ask() -> None:
         found: Sequence[str] = ()
         try:
-            infos = socket.getaddrinfo(host, None, socket.AF_UNSPEC, socket.SOCK_DGRAM, 0, socket.AI_ADDRCONFIG)
+            flags = getattr(socket, "AI_ADDRCONFIG", 0)
+            infos = socket.getaddrinfo(host, None, socket.AF_UNSPEC, socket.SOCK_DGRAM, 0, flags)
             ips = dict.fromkeys(filter(None, (_ip_of(info[4]) for info in infos)))
             found = sorted(ips, key=lambda ip: (is_of_link(ip), ":" in ip))
         except (OSError, UnicodeError):
