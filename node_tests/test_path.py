@@ -327,7 +327,7 @@ class Flow:
         self.now, self.number = 0.0, 0
         self.controller = controller = CubicQ(1472)
         controller.base_rtt = self.RTT
-        controller.window, controller._window_max = 400 * 1472.0, 500 * 1472.0
+        controller.window, controller.curve.window_max = 400 * 1472.0, 500 * 1472.0
         controller.ssthresh = 0.9 * controller.window
         controller.drain.ended_at = controller.climb.after = 1e9  # CUBIC alone is looked at
 

@@ -308,7 +308,7 @@ def test_where_packets_overtake_each_other_a_queue_must_be_longer_to_be_seen():
 def test_cubic_reaches_its_old_window_after_k_seconds():
     # RFC 9438 §4.2: K = cbrt((Wmax - cwnd) / C); from 70 to 100 packets that is cbrt(30 / 0.4) = 4.217 s.
     controller = CubicQ(1000)
-    controller.window, controller._window_max, controller.ssthresh = 70_000.0, 100_000.0, 70_000.0
+    controller.window, controller.curve.window_max, controller.ssthresh = 70_000.0, 100_000.0, 70_000.0
     now = 0.0
     while now < math.pow(30 / 0.4, 1 / 3):
         now += 0.01

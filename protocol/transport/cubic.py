@@ -26,7 +26,8 @@ It finds the rate of the path in three ways: by slow start, which ends where a q
 full, with the window that this pipe holds; by CUBIC; and, while there is no queue, by climbs: the window grows from
 round to round as long as the delivery grows with it, and goes back to where it was when it no longer does.
 
-Climbs and drains are in `climbing.py`, what may be concluded from in `evidence.py`, the contract in `congestion.py`.
+CUBIC itself is in `curve.py`, climbs and drains in `climbing.py`, what may be concluded from in `evidence.py`, the
+contract in `congestion.py`.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from typing import NamedTuple, Optional, Tuple
 
 from protocol.transport.climbing import Climb, Drain
 from protocol.transport.congestion import Acknowledged
+from protocol.transport.curve import CubicCurve, Epoch
 from protocol.transport.evidence import HEAVY_SAMPLE, Delivery, LinkNoise, RecentRtt
 
 INITIAL_WINDOW_PACKETS = 10  # RFC 9002 §7.2
@@ -48,8 +50,7 @@ class _Saved(NamedTuple):
 
     window: float
     ssthresh: float
-    window_max: float
-    epoch_start: Optional[float]
+    epoch: Epoch
     known_rates: Tuple[float, float]
     drain_ended_at: float
 
@@ -57,10 +58,7 @@ class _Saved(NamedTuple):
 class CubicQ:
     """CUBIC that asks for evidence of a queue before it slows down for a loss."""
 
-    BETA = 0.7  # RFC 9438 §4.6
     CONSERVATIVE_ROUNDS = 5  # of slow start at a quarter of its speed, once there is a queue (RFC 9406 §4.2)
-    C = 0.4  # packets per second cubed, RFC 9438 §5.1
-    FAST_CONVERGENCE = 0.85  # (1 + BETA) / 2, RFC 9438 §4.7
     BLIND_RTT = 0.002  # seconds: below, every loss counts
     HEAVY_LOSS = 0.03  # of the packets of the last HEAVY_ROUNDS rounds
     OVERSHOOT_LOSS = 0.15  # the same in slow start, while the delivery still grows
@@ -84,11 +82,7 @@ class CubicQ:
         self.jitter = 0.0  # seconds that the path adds to it on the average, without a queue
         self.is_alone = False
         self._base_at = 0.0
-        self._window_max = 0.0  # Wmax, bytes
-        self._epoch_start: Optional[float] = None
-        self._grown_at = 0.0  # when CUBIC last let the window grow
-        self._k = 0.0  # seconds
-        self._window_estimate = 0.0  # West, bytes: what Reno would have
+        self.curve = CubicCurve()
         self._recent_rtt = RecentRtt()
         self._latest_rtt = math.inf
         self._delivery = Delivery()
@@ -218,38 +212,15 @@ class CubicQ:
                 self.window += ack.size / 4
             elif self.climb.is_on:
                 self.window += ack.size * self.climb.step
-            self._grow_cubic(ack)
+            self.window = self.curve.grown(self.window, min(self.datagram_size, 1472), ack)
         self._hold_to_cap(ack)
 
     def _leave_slow_start(self, now: float, least: float) -> None:
         """On with the window that fills the pipe, but with that part of the present one; a climb may follow."""
         pipe = self._delivery.rate_of(2) * self.path_rtt
-        self._window_max = self.window
-        self.window = max(min(pipe, self.window), least * self.window, self.minimum_window)
-        self.ssthresh = self.window
-        self._epoch_start = None
+        self.curve.window_max = self.window
+        self._reduce_to(max(min(pipe, self.window), least * self.window))
         self.climb.put_off(now + self.base_rtt)
-
-    def _grow_cubic(self, ack: Acknowledged) -> None:
-        """RFC 9438 §4.2-4.5."""
-        size = min(self.datagram_size, 1472)
-        if self._epoch_start is None:
-            self._epoch_start = ack.now
-            self._window_estimate = self.window
-            self._window_max = max(self._window_max, self.window)
-            self._k = ((self._window_max - self.window) / size / self.C) ** (1 / 3)
-        else:
-            # RFC 9438 §5.8: time in which the window was not in use does not count. Where it is, growth is never
-            # further apart than a round trip.
-            self._epoch_start += max(0.0, ack.now - self._grown_at - ack.smoothed_rtt)
-        self._grown_at = ack.now
-        elapsed = ack.now - self._epoch_start + ack.smoothed_rtt
-        target = self.C * (elapsed - self._k) ** 3 * size + self._window_max
-        target = min(max(target, self.window), 1.5 * self.window)
-        alpha = 3 * (1 - self.BETA) / (1 + self.BETA) if self._window_estimate < self._window_max else 1.0
-        self._window_estimate += alpha * size * ack.size / self.window
-        self.window += (target - self.window) * ack.size / self.window
-        self.window = max(self.window, min(self._window_estimate, 1.5 * self.window))
 
     # ---- climbs
 
@@ -272,7 +243,7 @@ class CubicQ:
             self._end_climb(ack.now, ack.next_packet_number)
         elif climb.is_step_over:
             climb.hold(self.window if climb.is_in_queue else min(self.window, rate * self.path_rtt), rate)
-            self._epoch_start = None
+            self.curve.restart()
 
     def _end_climb(self, now: float, next_packet_number: int) -> None:
         """It found nothing, or the end: back to the window that the path is known to hold."""
@@ -283,7 +254,7 @@ class CubicQ:
 
     def _rest_from_climbing(self, now: float) -> None:
         self.climb.rest(now, self.base_rtt)
-        self._epoch_start = None
+        self.curve.restart()
 
     # ---- alone with a deep queue
 
@@ -318,7 +289,7 @@ class CubicQ:
 
     def _stop_drain(self, now: float) -> None:
         self.drain.end(now)
-        self._epoch_start = None
+        self.curve.restart()
 
     def _look_for_others(self) -> None:
         """Three rounds with a queue that the cap cannot explain: somebody else is there."""
@@ -331,10 +302,8 @@ class CubicQ:
         if self._crowded_rounds >= 3:
             self.is_alone = False
             self._forget_rates(1)
-            self._window_max = self.window
-            self.window = max(self.BETA * self.window, self.minimum_window)
-            self.ssthresh = self.window
-            self._epoch_start = None
+            self.curve.window_max = self.window
+            self._reduce_to(self.curve.BETA * self.window)
 
     def _forget_rates(self, rounds: int) -> None:
         """The share of before is history; what the last rounds showed counts."""
@@ -356,9 +325,7 @@ class CubicQ:
         if self._fits and not self._link.trial_rounds:
             self._link.count(self._delivery.round)
         known_rates, drain_ended_at = self._delivery.known_rates, self.drain.ended_at
-        self._undo = _Saved(
-            self.window, self.ssthresh, self._window_max, self._epoch_start, known_rates, drain_ended_at
-        )
+        self._undo = _Saved(self.window, self.ssthresh, self.curve.epoch, known_rates, drain_ended_at)
         self._undo_packets = packets
         if self.drain.is_on:
             self.window = self.drain.window_before
@@ -393,21 +360,19 @@ class CubicQ:
     def _reduce_for_queue(self) -> None:
         if self.queue_delay > self.base_rtt / 4:
             self._forget_rates(3)  # a real, shared queue
-        shrinking = self.window < self._window_max
-        self._window_max = self.window * (self.FAST_CONVERGENCE if shrinking else 1.0)
-        self.window = max(self.BETA * self.window, self.minimum_window)
-        self.ssthresh = self.window
-        self._epoch_start = None
+        self._reduce_to(self.curve.reduced(self.window))
+
+    def _reduce_to(self, window: float) -> None:
+        self.window = self.ssthresh = max(window, self.minimum_window)
+        self.curve.restart()
 
     def _reduce_for_heavy_loss(self) -> None:
         self._suspect()
         rate = self._delivery.rate_of(3)
         pipe = self.BELOW_DELIVERY * rate * self.path_rtt
-        self._window_max = min(self.window, rate * self.path_rtt) if rate else self.window
+        self.curve.window_max = min(self.window, rate * self.path_rtt) if rate else self.window
         self._forget_rates(3)
-        self.window = max(min(self.window, pipe) if pipe else self.BETA * self.window, self.minimum_window)
-        self.ssthresh = self.window
-        self._epoch_start = None
+        self._reduce_to(min(self.window, pipe) if pipe else self.curve.BETA * self.window)
 
     @property
     def _fits(self) -> bool:
@@ -424,7 +389,7 @@ class CubicQ:
     def _suspect(self) -> None:
         """Begin to measure whether the loss goes away with the rate."""
         self._link.begin_trial(self._delivery)
-        self._before_trial = (self.window, self.ssthresh, self._window_max)
+        self._before_trial = (self.window, self.ssthresh, self.curve.window_max)
 
     def _is_heavy(self) -> bool:
         if self._link.trial_rounds:
@@ -445,8 +410,8 @@ class CubicQ:
                 self.window, self.ssthresh = max(self.window, window), ssthresh
             else:
                 self.ssthresh = math.inf  # slow start goes on, and knows the noise
-            self._window_max = max(self._window_max, window_max)
-            self._epoch_start = None
+            self.curve.window_max = max(self.curve.window_max, window_max)
+            self.curve.restart()
         self._delivery.forget_losses()
 
     def on_spurious(self, packets: int) -> None:
@@ -455,7 +420,8 @@ class CubicQ:
         self._undo_packets -= packets
         if self._undo is not None and self._undo_packets <= 0:
             self.window = max(self.window, self._undo.window)
-            self.ssthresh, self._window_max, self._epoch_start = self._undo[1:4]
+            self.ssthresh = self._undo.ssthresh
+            self.curve.recall(self._undo.epoch)
             self._delivery.recall_rates(self._undo.known_rates)
             self.drain.recall(self._undo.drain_ended_at)
             self._undo = None
@@ -465,9 +431,9 @@ class CubicQ:
         self.base_rtt = self._latest_rtt
         self._recent_rtt = RecentRtt()
         self.jitter = 0.0
-        self.ssthresh = max(self.window * self.BETA, self.minimum_window)
+        self.ssthresh = max(self.window * self.curve.BETA, self.minimum_window)
         self.window = self.minimum_window
-        self._epoch_start = None
+        self.curve.restart()
         self.drain.stop()
         self.climb.stop()
         self._undo = None
