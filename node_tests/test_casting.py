@@ -116,6 +116,24 @@ def test_what_is_lost_is_sent_once_more(make_class):
     assert len(lab.data) < ana.network.casts.sent * 1440 < 1.6 * len(lab.data)
 
 
+def test_the_packs_of_a_folder_are_cast_as_any_content(make_class):
+    lab, ana, takers = make_class(4, size=10)
+    rng = random.Random(2)
+    photos = {f"photos/{number:03}.jpg": rng.randbytes(20_000) for number in range(300)}
+    for name, data in photos.items():
+        ana.put(name, data)
+    for _ in range(2):
+        ana.scan()
+        lab.run(2.0)
+    for taker in takers:
+        taker.do("fetch_name", "photos", lab.world.now, taker.answers.append)
+    assert lab.world.run_until(lambda: all(taker.told(ENDS) for taker in takers), lab.world.now + 60)
+    for taker in takers:
+        assert isinstance(taker.told(ENDS)[0], DownloadDone)
+        assert all(taker.read(name) == data for name, data in photos.items())
+    assert 0.5 * 6e6 < ana.network.casts.sent * 1440 < 2 * 6e6
+
+
 def test_one_whose_port_drops_multicast_is_served_as_ever(make_class):
     lab, ana, takers = make_class(4)
     lab.world.deaf.add(takers[2].ip)

@@ -321,7 +321,7 @@ def photos(settings: Settings, path: str, home: str) -> Result:
         (folder / ("%04d.jpg" % number)).write_bytes(os.urandom(PHOTO_SIZE))
     size, right = PHOTOS * PHOTO_SIZE, _digest(folder)
     sized = settings._replace(size=size, hosts=31)
-    with Class(sized, path, home, [1], name="photos/") as room:
+    with Class(sized, path, home, [1], name="photos") as room:
         meter, began = room.meter(), room.ask()
         result = room.await_done(
             room.askers(), began, meter, is_right=lambda node: _digest(pathlib.Path(node.folder, "photos")) == right
