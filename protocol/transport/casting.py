@@ -54,7 +54,7 @@ UNREAD_MAX = 32 << 20  # bytes of whole pieces that are not verified yet: beyond
 PARTS_MAX = 24 << 20  # bytes of pieces that lie half here: beyond, the oldest is given up, and fetched by links
 SILENCE_MAX = 0.6  # seconds without a datagram until a cast that had begun counts as over: twelve probes. A caster on a
 # machine that is full is away for 0.3 s and more, and when all leave it then, that fills the machine for good
-IDLE_MAX = 1.0  # seconds with probes alone, while something is missing
+IDLE_MAX = 2.0  # seconds with probes alone, while something is missing: a disk may be slow
 WORTH_TIME, WORTH_SLICES = 3.0, 520  # who gets fewer in so many seconds (250 kB/s) has more of the others
 SLICES_MAX = 4  # slices that may come, in contents: a cast that goes on and on is none
 NUMBER_STEP_MAX = 1 << 20  # a number so far beyond the last is no loss but nonsense
