@@ -55,6 +55,7 @@ DECODERS = {
     PacketType.REFUSED: wire.decode_refused,
     PacketType.PATH_CHALLENGE: wire.decode_path,
     PacketType.PATH_RESPONSE: wire.decode_path,
+    PacketType.KEYED: wire.decode_keyed,
 }
 SAMPLES = {
     PacketType.INIT: wire.encode_init(wire.InitPacket(b"a" * 8, b"b" * 16, 5, 6, b"c" * 16, b"d" * 20)),
@@ -69,6 +70,7 @@ SAMPLES = {
     PacketType.PATH_CHALLENGE: wire.encode_path_challenge(wire.PathPacket(b"a" * 8, b"c" * 16)),
     PacketType.PATH_RESPONSE: wire.encode_path_response(wire.PathPacket(b"a" * 8, b"c" * 16)),
     PacketType.LONE: wire.encode_lone(b"who is there?"),
+    PacketType.KEYED: wire.encode_keyed(memoryview(b"who is there? nobody that has a key")),
     PacketType.REFUSED: wire.encode_refused(wire.RefusedPacket(b"a" * 8, b"c" * 16, "no")),
     PacketType.BULK: wire.bulk_headers(wire.BatchHead(b"a" * 8, 5, 0, 70, 9), 2, 1, 0),
 }
@@ -419,6 +421,7 @@ def built(shape, made):
         ),
         PacketType.REFUSED: lambda: wire.encode_refused(wire.RefusedPacket(client, nonce, "no")),
         PacketType.LONE: lambda: wire.encode_lone(payload[:40]),
+        PacketType.KEYED: lambda: wire.encode_keyed(memoryview(bytes(8) + nonce + client)),
     }[shape.kind]()
     if shape.damage is None or shape.kind in (PacketType.DATA, PacketType.BULK):  # a false byte would pass
         return bytes(datagram)

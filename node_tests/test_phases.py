@@ -235,6 +235,6 @@ def test_a_claim_of_one_that_ranks_before_is_followed() -> None:
     inquiry = Inquiry(tools)
     succession = Succession(tools, inquiry, Turn(tools), 0.0)
     answer = claim(OTHER_ID, 2)
-    inquiry.on_answer(OTHER, answer, True, CLAIM_WAIT)
+    assert not inquiry.is_alive(OTHER, answer, True, True, CLAIM_WAIT)
     succession.on_answer(answer, CLAIM_WAIT)
     assert succession.on_timer(succession.next_deadline()) == Found(OTHER)

@@ -225,7 +225,7 @@ def test_the_first_line_says_how_much_is_shared():
     assert folder_text("shared", Standing(12, 1_200_000_000, 3, 9)) == "shared (12 files, 1.2 GB; hashing 3)"
     assert folder_text("shared", Standing(1, 5, 0, 0)) == "shared (1 file, 5 B)"
     lines, code = script("Q\n", FAKE_STANDING="12 1200000000 3 5")
-    assert lines[-1].endswith("you are the first). Folder: shared (12 files, 1.2 GB; hashing 3)") and code == 0
+    assert lines[-2].endswith("you are the first). Folder: shared (12 files, 1.2 GB; hashing 3)") and code == 0
 
 
 def test_long_hashing_shows_how_far_it_is_and_when_it_is_over():
