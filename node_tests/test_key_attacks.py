@@ -176,6 +176,38 @@ def test_k03_one_datagram_in_a_hundred_is_flipped_and_the_transfer_is_right():
     assert pair.b.endpoint.wrong_seals > 5
 
 
+class Merging:
+    """Delivers each batch as one read of a socket gives it, with bits flipped in one datagram of every third."""
+
+    def __init__(self, pair, flips):
+        self.pair, self.flips, self.rng = pair, flips, random.Random(3)
+        self.largest = self.batches = self.flipped = 0
+        pair.a._send = self.send
+
+    def send(self, batch):
+        buffer = bytearray(b"".join(bytes(part) for part in batch.buffers))
+        self.batches, self.largest = self.batches + 1, max(self.largest, batch.count)
+        if self.flips and not self.batches % 3:
+            place = self.rng.randrange(8 * len(buffer))
+            buffer[place // 8] ^= 1 << place % 8
+            self.flipped += 1
+        self.pair.world.after(0.0005, lambda: self.arrive(buffer, batch.segment_size))
+
+    def arrive(self, buffer, segment_size):
+        self.pair.b.endpoint.receive(memoryview(buffer), segment_size, A, self.pair.world.now)
+        self.pair.b.pump()
+
+
+@pytest.mark.parametrize("flips", [False, True])
+def test_k03_datagrams_that_the_kernel_merged_are_checked_each(flips):
+    pair = keyed(4, latency=0.0005, rate=1e9)
+    merging = Merging(pair, flips)
+    assert pair.connected()
+    pair.transfer(2_000_000, 60)
+    assert merging.largest > 10 and bool(merging.flipped) == flips
+    assert sum(pair.b.endpoint.stats.values()) - pair.b.endpoint.stats["dropped: duplicate"] == merging.flipped
+
+
 # ---- K04: what was heard is said again
 
 
