@@ -108,6 +108,31 @@ def test_another_host_begins_anew_with_window_and_datagrams():
     assert pair.there.mtu.size == DATAGRAM_SIZE_BASE
 
 
+@pytest.mark.parametrize("has_other_addresses", [True, False], ids=["another network", "a router's other port"])
+def test_who_moves_to_another_network_begins_anew_as_well(has_other_addresses):
+    """The program sees that its machine has other addresses; where only a router's port changed, it does not."""
+    pair = moving_pair()
+    pair.stream()
+    pair.world.run(pair.world.now + 3)
+    sender = pair.there.recovery
+    size, window = pair.there.mtu.size, sender.congestion.window
+    new_controllers = []
+    new_controller = pair.a.endpoint.new_controller
+    pair.a.endpoint.new_controller = lambda size: new_controllers.append(pair.world.now) or new_controller(size)
+    if has_other_addresses:
+        pair.world.between(ELSEWHERE[0], Pair.B[0]).mtu = 1280
+    pair.a.move(ELSEWHERE if has_other_addresses else (Pair.A[0], 4321), NOTICED if has_other_addresses else math.inf)
+    assert pair.world.run_until(lambda: pair.moves, pair.world.now + 8)
+    moved_at = pair.world.now
+    pair.world.run(moved_at + 1.0)
+    if has_other_addresses:
+        assert len(new_controllers) == 1 and moved_at <= new_controllers[0] < moved_at + NOTICED
+        assert pair.there.mtu.size == DATAGRAM_SIZE_BASE < size
+    else:
+        assert not new_controllers and pair.there.mtu.size == size and sender.congestion.window > window / 3
+    assert pair.rate_over(5.0) > 5e6
+
+
 def test_it_moves_again_and_again_and_comes_back():
     pair = moving_pair()
     for address in (ELSEWHERE, ("10.0.0.78", 1000), Pair.A):

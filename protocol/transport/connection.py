@@ -299,9 +299,10 @@ class Connection:
         self.acknowledging.hasten(now)  # what was said last may have gone to where nobody is any more
         self.liveness.heard(now)
 
-    def give_sign(self) -> None:
+    def give_sign(self, now: float) -> None:
         """This side may have another address: the other one shall see something of it soon."""
         if self.state is State.ESTABLISHED:
+            self.paths.on_own_address_changed(now)
             self.flight.owe_ping()
             self.endpoint.touch(self)
 
@@ -355,6 +356,9 @@ class Connection:
             self.fail(CloseCode.PROTOCOL, str(violation), now)
             return
         self._on_outcome(outcome, now)
+        if self.paths.take_new():  # the other end has seen that it is there, and takes in what comes from there
+            new_controller = self.endpoint.new_controller(DATAGRAM_SIZE_BASE)
+            self.flight.move(self.address, new_controller, self.endpoint.datagram_size_max, now)
 
     def _on_outcome(self, outcome: Outcome, now: float) -> None:
         self.flight.on_outcome(outcome, self.endpoint.datagram_size_max, now)

@@ -146,7 +146,7 @@ class Endpoint:
         """This machine has other addresses than before: the other ends shall see soon where it is."""
         self.now = now
         for connection in self.connections:
-            connection.give_sign()
+            connection.give_sign(now)
 
     def close_all(self, reason: str) -> None:
         """Orderly end of every connection; no new ones are taken."""
@@ -322,6 +322,7 @@ class Endpoint:
         packet = wire.decode_path(datagram)
         connection = self.directory.by_local.get(packet.connection_id)
         if connection is not None and connection.address == address and connection.remote_id:
+            connection.paths.on_challenged(now)
             proof = path_proof(self.reset_token(connection.local_id), packet.token)
             self._reply(address, wire.encode_path_response(wire.PathPacket(connection.remote_id, proof)))
 

@@ -34,6 +34,7 @@ LATE = 0.05  # seconds: who looks so much later did not run meanwhile
 AMPLIFICATION = 3  # RFC 9000 §8.1
 CANDIDATES_MAX = 4  # addresses of one connection that are looked at together
 REST = 3.0  # seconds in which an address that was not moved to is not looked at again
+OWN_CHANGE_TIME = 5.0  # seconds between a change of own addresses and a challenge that shows it: the path is another
 RESTING_MAX = 16  # of one connection, beyond which none is looked at
 
 
@@ -89,7 +90,10 @@ class _Candidate:
 class Paths:
     """The addresses at which the other end of one connection may be now: mostly none."""
 
-    __slots__ = ("_candidates", "_old", "_pause", "_remote_id", "_remote_token", "_resting", "_rng")
+    __slots__ = (
+        "_candidates", "_challenged_at", "_is_new", "_old", "_own_changed_at", "_pause", "_remote_id",
+        "_remote_token", "_resting", "_rng",
+    )  # fmt: skip
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
@@ -98,6 +102,8 @@ class Paths:
         self._resting: Latest[Address, float] = Latest(RESTING_MAX)
         self._old: Optional[_Candidate] = None  # the present address, asked in this round
         self._pause = PAUSE_LEAST
+        self._own_changed_at = self._challenged_at = -math.inf
+        self._is_new = False
 
     def meet(self, remote_id: bytes, remote_token: bytes) -> None:
         """Now the other end is known: by which id, and what it told in the handshake for its answers."""
@@ -155,6 +161,31 @@ class Paths:
         """Look at none any more."""
         self._candidates.clear()
         self._old = None
+
+    # ---- this end moves
+
+    def on_own_address_changed(self, now: float) -> None:
+        """This machine has other addresses; whether that is so on this path, the other end will show."""
+        self._own_changed_at = now
+        self._compare()
+
+    def on_challenged(self, now: float) -> None:
+        """The other end asks where this one is: from there, then, something came that it did not know."""
+        self._challenged_at = now
+        self._compare()
+
+    def _compare(self) -> None:
+        """Did both happen? Either may be seen first."""
+        if abs(self._challenged_at - self._own_changed_at) < OWN_CHANGE_TIME:
+            self._own_changed_at, self._is_new = -math.inf, True
+
+    def take_new(self) -> bool:
+        """The other end acknowledges something: is that the first time by another network? (RFC 9000 §9.4)
+
+        Where only a router's port changed, this machine has the addresses that it had.
+        """
+        is_new, self._is_new = self._is_new, False
+        return is_new
 
     # ---- time
 
