@@ -4,7 +4,7 @@
                                              [--files N] [--rates LINES,LINES] [--seconds S] [--markdown]
 
     join     all come at once: when all have the whole roster, what they were sent, and chat meanwhile
-    idle     nobody does anything: share of a core, datagrams a second; then ten lines of chat
+    idle     nobody does anything, once it is known who can be reached: share of a core, datagrams; then ten lines of chat
     churn    one leaves and comes again: what that costs the supernode, and what all are told
     shares   each member announces so many files; then lists and searches
     talk     so many lines of chat a second, all members together
@@ -50,6 +50,7 @@ CALM = 0.33  # of a core: below it a supernode has done what there was to do
 CALM_TIME = 1.0  # seconds
 ENDS_WITHIN = 20.0  # seconds until it is calm
 WATCHED_LINES = 10
+TRIES_PER_SECOND = 20.0  # so fast a supernode finds out who can be reached; before that it does not rest
 
 
 class Figure(NamedTuple):
@@ -214,7 +215,7 @@ class Hall:
         before.tell(self._note)
 
     def idle(self) -> None:
-        time.sleep(3.0)
+        time.sleep(3.0 + self.members / TRIES_PER_SECOND)
         before, used, began = Counts(self._light), cpu_of(self._ana), time.monotonic()
         time.sleep(self._arguments.seconds)
         took = time.monotonic() - began
