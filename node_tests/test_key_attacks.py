@@ -3,16 +3,20 @@
 What is asked is always the same: nothing but loss. K02 to K08 are rows of `THREATS.md`.
 """
 
+import contextlib
 import dataclasses
 import random
 import ssl
+import threading
 
 import pytest
 
+import rdt
 from node_tests.stage.amounts import amount
 from node_tests.stage.keys import member, members
 from node_tests.stage.simulator import Pair, flip_bit
 from protocol.transport import packets as wire
+from protocol.transport import trace
 from protocol.transport.connection import State
 from protocol.transport.frames import FRAME_HEADER, GOODBYE
 from protocol.transport.keyed import HINTS_PER_SECOND, KeyedConnection
@@ -444,3 +448,40 @@ def test_a_tag_is_what_it_always_was():
     """So that a change of the sealing is seen: it needs another version in the purposes."""
     sealed = SealKey(bytes(range(32)), b"hello 1").seal([b"\0\0\0\0behind", b" the tag"])
     assert sealed[0][:16].hex() == "3afb477e6409a605007f1af302d1603e"
+
+
+# ---- beside it: traces, real sockets
+
+
+def test_a_trace_tells_the_packets_inside_the_seals_and_what_was_not_sealed():
+    said = []
+    pair = Pair(7, credentials=members(), trace=said.append, corrupt=0.02)
+    assert pair.connected()
+    pair.transfer(200_000, 30)
+    pair.finish()
+    records = [trace.decode_record(line + "\n") for line in "".join(said).splitlines()]
+    told = {(record.event, record.fields.get("type")) for record in records}
+    kinds = ("INIT", "COOKIE", "INIT_ACK", "DATA", "BULK", "ACK", "CLOSE")
+    assert told >= {(event, kind) for kind in kinds for event in ("sent", "received")}
+    assert ("received", "malformed") in told and ("sent", "malformed") not in told
+    assert max(int(record.fields["size"]) for record in records if record.event == "sent") in (1472, 8972)
+
+
+def test_over_real_sockets_members_talk_and_strangers_do_not(tmp_path):
+    content = random.Random(1).randbytes(3_000_000)
+    (tmp_path / "given.bin").write_bytes(content)
+    (tmp_path / "taken").mkdir()
+    with contextlib.ExitStack() as stack:
+        one, other = (stack.enter_context(rdt.open("127.0.0.1", 0, credentials=member(number))) for number in (0, 1))
+        stranger = stack.enter_context(rdt.open("127.0.0.1", 0))
+        there = other.connect(one.address)
+        back = one.accept(10)
+        there.send(b"x" * 200_000)
+        assert back.receive(10) == b"x" * 200_000
+        taking = threading.Thread(target=back.accept_file, args=(str(tmp_path / "taken"),), kwargs={"timeout": 60})
+        taking.start()
+        there.send_file(str(tmp_path / "given.bin"), timeout=60)
+        taking.join()
+        assert (tmp_path / "taken" / "given.bin").read_bytes() == content
+        with pytest.raises(rdt.RdtError, match="this network wants a key"):
+            stranger.connect(one.address)
