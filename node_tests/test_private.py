@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from disk import network_key as files
 from node_tests.stage.running import PATIENCE, ROOT, Running, free_port
 from prompt import network_key
 from protocol.keys import phrase
@@ -76,6 +77,21 @@ def test_who_has_no_key_or_another_one_stays_outside_and_reads_why(tmp_path):
         out, error, code = run(tmp_path / "bo", port, "get", "lab.bin", key=OTHER_KEY)
         assert (out, error, code) == ([], [f"!! 127.0.0.1:{port}: {NO_ANSWER}"], 3)
         assert ana.count(" joined ") == 0, ana.story()
+
+
+def test_a_key_that_is_kept_serves_the_next_start_and_the_one_line_forms(tmp_path):
+    port = free_port()
+    with node(tmp_path, port, "ana", KEY) as ana:
+        assert files.keep(str(tmp_path / "ana" / "shared"), KEY)
+        out, _, code = run(tmp_path / "ana", port, "--name", "bo")
+        assert (out[3], code) == (f"* ana's network (private, check {CODE})", 0) and "Folder: shared-2" in out[2]
+        out, _, code = run(tmp_path / "ana", port, "who")
+        assert [line.split()[0] for line in out] == ["ana"] and code == 0
+        ana.expect("^\\* bo joined")
+    out, _, code = run(tmp_path / "ana", port, "--no-key")
+    assert (out[2], code) == (network_key.OPEN_NETWORK, 0)
+    out, _, code = run(tmp_path / "ana", port)
+    assert (out[2], code) == (network_key.OPEN_NETWORK, 0)
 
 
 def test_a_key_opens_no_open_network(tmp_path):

@@ -105,6 +105,8 @@ def makes_one_file(command, on, tmp_path):
 
 RUN = {  # the first that fits a command runs it
     r"node_client\.py$": starts_and_is_the_first,
+    r"node_client\.py --new-key$": ends_well,
+    r"node_client\.py --ask-key$": None,  # at a terminal: test_key_files.py
     r"\| python node_client\.py --ip ": fetches_from_a_script,
     r"node_client\.py --trace FILE$": fetches_and_draws_its_packets,
     r"stage/timeline\.py --demo$": ends_well,

@@ -19,6 +19,7 @@ NO_ANSWER = "no answer with this key (wrong key, old version, firewall, or nobod
 NO_NETWORK = ("There is no network with this key here. The first one is opened by share, or by the program without "
               "such a word.")
 KEY_WANTED = "This network is private, it wants a key: --ask-key asks for it, --key-file FILE reads it."
+KEY_ASKED = "This network is private: it wants a key."
 NOBODY_TO_ASK = "--ask-key asks at a terminal, and this is none: --key-file FILE reads the key, and so does " + VARIABLE
 SEEN = ("a key on the command line can be read by everybody on this machine, so it is asked for (--ask-key) or read "
         "from a file (--key-file FILE). If this was one, make a new one: --new-key")

@@ -322,7 +322,8 @@ class Session:
         has_key = bool(self.node.check_code)
         self._leave_node()
         if self.key_wanted_at and (settings.ip or kind == "supernode"):
-            raise NodeError(network_key.KEY_WANTED, again=("key",))
+            is_asking = self.terminal.is_asking
+            raise NodeError(network_key.KEY_ASKED if is_asking else network_key.KEY_WANTED, again=("key",))
         again = ("key",) if settings.key.is_asked else ()
         if kind == "supernode" and has_key:
             raise NodeError(network_key.no_answer(f"Port {settings.port} of this machine is in use"),
