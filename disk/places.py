@@ -12,7 +12,7 @@ import stat
 import time
 from typing import Callable, Iterator, List, Optional, Tuple
 
-from disk.access import create, fingerprint_of, flush_names, is_link, making, open_regular, os_flags
+from disk.access import create, fingerprint_of, flush_names, is_link, making, os_flags
 from protocol.content.troubles import ErrorKind, LibraryError, shown
 
 CANDIDATES_MAX = 1000          # "name (2)" ... before giving up
@@ -69,10 +69,6 @@ class Folder:
         if is_link(status) or not stat.S_ISDIR(status.st_mode):
             raise OSError(errno.ENOTDIR, "not a folder", path)
         return Folder(path, None)
-
-    def open_file(self, name: str) -> int:
-        """Open a regular file in this folder for reading."""
-        return open_regular(self._at(name), dir_fd=self._descriptor)
 
     def create(self, name: str) -> int:
         """Create a file in this folder."""

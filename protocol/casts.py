@@ -14,7 +14,6 @@ from typing import Any, NamedTuple, Tuple
 
 from protocol.fields import Address
 
-SESSION_SIZE = 8
 SLICE_SIZE = 1440  # bytes; with its header, and those of UDP and IP, within 1,500, so that none is ever fragmented
 CAST_PIECE_MAX = 1 << 20  # bytes: of larger pieces too much would lie half here
 HOLES_TOLD_MAX = 512  # runs of missing slices in one report

@@ -66,7 +66,6 @@ class Result(NamedTuple):
 def alone(seed: int, controller: str, conditions: Air, seconds: float = 9.0) -> Result:
     """One flow: its goodput."""
     pair = Pair(seed=seed, controller=controller, **conditions)
-    pair.there.handshake_deadline = 30.0
     pair.connected(limit=30)
     pair.stream()
     pair.world.run(pair.world.now + WARM)

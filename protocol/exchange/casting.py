@@ -24,6 +24,7 @@ from protocol.exchange.picking import bitmap_of, bits_of
 from protocol.exchange.uploads import Uploads
 from protocol.latest import Latest
 from protocol.messages import CastComing, CastEnd, CastOffer, CastReady, CastTaken, CastWanted
+from protocol.network import CastNetwork
 
 log = mishaps.logger("transfer")
 
@@ -167,7 +168,7 @@ class Casting:
 
     def __init__(
         self,
-        network: Any,
+        network: CastNetwork,
         library: Any,
         disk: Any,
         rng: Any,
@@ -189,11 +190,6 @@ class Casting:
         self._wanted: Latest[bytes, Dict[int, bytes]] = Latest(WANTED_MAX)  # content -> link -> node
         self._not_before: Latest[bytes, float] = Latest(WANTED_MAX)
         self._tick_at = math.inf
-
-    def takers_of(self, file_id: bytes) -> int:
-        """To how many it is cast now."""
-        cast = self._casts.get(file_id)
-        return len(cast.ready()) if cast is not None and cast.is_begun else 0
 
     # ---- what takers say
 

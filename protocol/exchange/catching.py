@@ -17,6 +17,7 @@ from protocol.exchange.casting import CAST_SIZE_MIN, INTERVAL_MIN
 from protocol.exchange.download import Download
 from protocol.exchange.picking import bitmap_of
 from protocol.messages import CastComing, CastEnd, CastOffer, CastReady, CastTaken, CastWanted, Hole
+from protocol.network import CastNetwork
 
 log = mishaps.logger("transfer")
 
@@ -30,7 +31,7 @@ class Catching:
     """What comes of one content by a cast."""
 
     def __init__(
-        self, download: Download, network: Any, send: Callable[[int, Any], None], may: Callable[[], bool]
+        self, download: Download, network: CastNetwork, send: Callable[[int, Any], None], may: Callable[[], bool]
     ) -> None:
         self.takers = 0  # at once, as the caster told when it began; 0: none is on its way here
         self.node_id = b""  # the caster's
