@@ -13,9 +13,9 @@ from typing import Any, Dict, Hashable, Mapping, Optional
 
 RATE_FIRST = 6e6  # bytes per second
 RATE_MIN = 500e3  # below it casting is no gain
-RATE_MAX = 1.2e9
+RATE_MAX = 1.2e9  # bytes per second, as 10 Gbit/s carry
 LOSS_BORNE = 0.03  # of the datagrams of a round, at the worst of the takers
-GIVING_WAY, GIVING_WAY_MOST = 0.8, 0.5
+GIVING_WAY, GIVING_WAY_MOST = 0.8, 0.5  # by as much as was lost goes the rate down, within these parts of it
 GROWTH_FIRST, GROWTH_BACK, GROWTH = 1.5, 1.15, 1.04  # a round; back to BACK of where it gave way
 BACK = 0.9
 WORTH_PART, WORTH_TIME = 0.25, 3.0  # of its best rate: what is slower for so many seconds leaves it to the swarm

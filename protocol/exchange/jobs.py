@@ -14,7 +14,7 @@ from protocol.exchange.job import FileJob, Job, JobHands
 from protocol.exchange.stream_job import StreamJob, Taker
 from protocol.results import ListEntry, TransferRow
 
-TICK = 0.5
+TICK = 0.5  # seconds between two lines of progress, while anything is fetched
 ENDED_KEPT = 20  # ended jobs that are still shown
 RUNNING_MAX = 6  # jobs at once; the others wait for their turn
 

@@ -32,7 +32,7 @@ from protocol.results import Notice
 SEARCH_INTERVAL, SEARCH_INTERVAL_MAX = 3.0, 30.0  # doubled while there are sources, for more of them
 SOURCES_WANTED = 4  # fewer: search again
 NOBODY_AFTER = 10.0  # seconds without a source while there is a supernode
-NOBODY_AFTER_WITHOUT_SUPERNODE = 60.0
+NOBODY_AFTER_WITHOUT_SUPERNODE = 60.0  # until one has taken over, and the others have announced what they share
 NOBODY_AFTER_PUT_OFF = 90.0  # while one that was offered may not be tried: a minute, and the next search
 NOBODY_AFTER_CHANGE = 2.0  # the same when the last source has just said that it has it no more
 USELESS_TIME = 60.0  # a source that sent nothing or was too slow is left alone so long

@@ -78,7 +78,7 @@ REASONS: Dict[Optional[ErrorKind], int] = {
 }
 LOOK_AGAIN_INTERVAL = 1.0  # seconds between two looks at files of which a piece was reported wrong
 MESH_OFF_REASON = "its mesh is off"
-TICK = 0.5
+TICK = 0.5  # seconds between two looks at what stands still, while anything is to be sent
 TELL_INTERVAL = 0.2  # seconds that new pieces wait to be told together
 TELL_INTERVAL_CAST = 1.0  # the same of those that a cast brings to nearly all who would be told
 

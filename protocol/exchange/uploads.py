@@ -36,7 +36,7 @@ GIVEN_MAX = 64  # contents whose given pieces are counted
 SUBSCRIPTIONS_MAX = 256  # contents whose new pieces are told on one link ...
 SUBSCRIPTIONS_IN_ALL_MAX = 16_384  # ... and on all together, of 250 bytes each; the node that has most gives way
 SENT_RECORDS_MAX = 16_384  # of all links together, about 1 KB each: who got which content of us
-FOLDERS_COUNTED_MAX = 16
+FOLDERS_COUNTED_MAX = 16  # of one link, the latest: their files are many uploads, and one for a person
 DONE_LINES_PER_SECOND, DONE_LINES_BURST = 2.0, 50.0  # that a person is told of one link
 
 

@@ -15,8 +15,8 @@ from protocol.membership.searching import Found
 from protocol.membership.view import Means
 from protocol.messages import NOWHERE, ROLE_SUPERNODE, Answer
 
-FOLLOW_TIME = 5.0
-FOLLOW_INTERVAL = 0.15
+FOLLOW_TIME = 5.0  # seconds until the named one is missed: then another is elected
+FOLLOW_INTERVAL = 0.15  # seconds between two questions there: it needs a moment to take over
 FOLLOW_INTERVAL_EACH = 0.001  # seconds for each member: it is asked a thousand times a second at most
 # What goes to a place that only messages named, and that has not answered lately (protocol/hearsay.py): the few
 # datagrams that it may get are spread over the time in which an answer helps.

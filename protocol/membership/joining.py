@@ -20,7 +20,7 @@ from protocol.messages import NOWHERE, MemberEntry
 
 NAMES_PAGES_MAX = 32  # of what members are called; more than the largest network needs
 HOPS_MAX = 3  # redirections from one node to the next
-JOIN_TIMEOUT = 5.0
+JOIN_TIMEOUT = 5.0  # seconds of one try, from the call to the whole roster
 JOIN_TIME_MAX = 60.0  # for all attempts at a busy supernode
 
 

@@ -18,7 +18,7 @@ from protocol.membership.proofs import random_bytes
 from protocol.messages import NOWHERE, Answer, Query, Wanted
 
 QUERY_LIFETIME = 5.0  # seconds in which an Answer is still taken
-QUERIES_PENDING_MAX = 2048
+QUERIES_PENDING_MAX = 2048  # without an answer so far; of more the oldest are forgotten
 HINT_INTERVAL = 0.2  # seconds between two to one address: who answers may name another one, and that one the first
 
 

@@ -22,9 +22,9 @@ from protocol.ruling.alarm import TICK
 from protocol.ruling.register import Line, Register
 
 DOUBT_TIME = 3.0  # seconds to find out whether somebody took over meanwhile
-DOUBT_QUERY_INTERVAL = 0.5
+DOUBT_QUERY_INTERVAL = 0.5  # seconds between two rounds of questions: an answer may be lost
 DOUBT_APART = 1.0  # seconds, at a place that has not answered lately (protocol/hearsay.py)
-SUCCESSORS_ASKED = 3
+SUCCESSORS_ASKED = 3  # in the order in which they take over: of whoever did, these know first
 HELD_MAX = 10_000  # messages kept while in doubt, and files that they announce: 1 KB each, and 12 MB at worst
 
 Held = Tuple[Line, Any]  # a member, and what it said

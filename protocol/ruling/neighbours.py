@@ -24,7 +24,7 @@ ASK_BACK_AFTER = 2.0  # seconds: who asks may be about to join
 GO_OVER_TIME = 6.0  # seconds for the other network to take this node in; who wants to join comes again after it
 GO_OVER_AGAIN = 10.0  # until the next try, doubled with each: a stranger's empty promise keeps nobody away for long
 SWEEP_AGAIN, SWEEP_AGAIN_MAX = 20.0, 640.0  # seconds until its neighbours are asked again, doubled with each round
-OTHER_NETWORKS_TOLD_MAX = 16
+OTHER_NETWORKS_TOLD_MAX = 16  # that a person is told of: whoever answers may make up a new one each time
 
 
 class Neighbours:

@@ -129,6 +129,7 @@ class Reception:
 
     def _fault(self, join: messages.Join) -> Optional[str]:
         """Why nobody takes it in, now or later."""
+        # An id is the hash of an opening that nobody shows but to join: who only saw an id cannot come under it.
         if join.node_id != node_id_of(join.opening) or join.node_id == self._seat.node_id:
             return "this node id is not yours"
         return name_fault(join.name)

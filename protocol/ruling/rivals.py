@@ -42,8 +42,8 @@ from protocol.ruling.witnesses import Witnesses
 ALONE_AFTER = 12.0  # seconds without a member: those who are cut off have another supernode by then (6 s, 3 s a rank)
 STANDS_AFTER = 8.0  # seconds that an older one rules on beside us: time enough to be hinted, to ask twice and to go
 FORGOTTEN_AFTER = 30.0  # seconds without a meeting (there is one each 10 s)
-RIVALS_MAX = 16
-HEAL_INTERVAL = 10.0
+RIVALS_MAX = 16  # other supernodes of this network, the latest met
+HEAL_INTERVAL = 10.0  # seconds between two looks for one
 HEAL_APART = 15.0  # seconds, at a place that has not answered lately (protocol/hearsay.py)
 FIRST_HEAL = 1.0  # seconds from taking office to the first look at the latest: another may have taken it as well
 LATEST_LOST, OTHER_LOST_ASKED = 16, 4  # places where another supernode is looked for, among these, and of all others

@@ -18,7 +18,7 @@ from protocol.ruling.register import Line, Register
 TOLD_ALL_UP_TO = 32  # links: in a small network all are told each search
 TOLD_ALL_EACH = 10.0  # seconds, of one content
 TOLD_ALL_EACH_TIMES = 3  # of one member's searches for it
-GIVERS_TOLD, SEEKERS_TOLD = 12, 8
+GIVERS_TOLD, SEEKERS_TOLD = 12, 8  # of each search; the next one of the same member goes to the next of them
 CONTENTS_MAX = 512  # those that were searched last
 GIVERS_MAX, SEEKERS_MAX = 32, 64  # of one content, the latest
 

@@ -24,7 +24,7 @@ CONNECTIONS_PER_HOST_MAX = 64  # loopback is exempt
 UNUSED_TIME = 60.0  # seconds without a message, after which a connection makes room for another if there is none
 EVICTIONS_PER_SECOND = 20  # looks through all connections for one that may go
 COOKIE_SLOT = 10.0  # seconds; a cookie lives for its slot and the next
-COOKIES_PER_SECOND = 2000
+COOKIES_PER_SECOND = 2000  # each is an HMAC and 52 bytes out: what a flood of INITs from anywhere costs at most
 COOKIES_PER_HOST_PER_SECOND = 50  # loopback is exempt
 
 _SHARE = "another needs its place, and you have most"  # the reason for who gives way

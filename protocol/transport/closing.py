@@ -15,7 +15,7 @@ from protocol.transport.receiving import ReceiveStream
 from protocol.transport.recovery import PROBE_TIMEOUT_MAX, RttEstimator
 from protocol.transport.sending import SendStream
 
-CLOSE_TRIES = 3
+CLOSE_TRIES = 3  # a probe timeout apart; then the other side counts as gone
 LATE_ANSWERS_MAX = 4 * CLOSE_TRIES  # CLOSEs that packets of a remote that did not get ours can draw
 
 

@@ -51,8 +51,8 @@ from protocol.transport.turns import Turns
 
 log = mishaps.logger("transport")
 
-CONNECTIONS_MAX = 2048
-RESETS_PER_SECOND = 100
+CONNECTIONS_MAX = 2048  # two with each of a thousand nodes; idle ones cost less than 20 KB each
+RESETS_PER_SECOND = 100  # to all: a restart is soon known to all who were there, and a flood draws no more
 LONES_PER_SECOND = 5000  # messages outside connections that are handed on; a lab of 1,000 nodes probes with fewer
 REPLIES_MAX = 4096  # answers to strangers that wait for the socket
 KEY_WANTED = "this network wants a key"  # why a connection to one did not come about
@@ -478,4 +478,5 @@ HANDLERS = {
     int(PacketType.PATH_RESPONSE): Endpoint._on_path_response,
     int(PacketType.KEYED): Endpoint._on_keyed,
 }
+# INIT and LONE need no connection; and on CLOSE, FINAL or RESET two who both forgot would go on for ever.
 _ANSWERED_BY_RESET = (PacketType.DATA, PacketType.BULK, PacketType.ACK, PacketType.PING)

@@ -11,7 +11,7 @@ import math
 from protocol.transport.sending import SendStream
 
 IDLE_TIMEOUT = 30.0  # seconds without any packet
-KEEP_ALIVE_INTERVAL = 10.0
+KEEP_ALIVE_INTERVAL = 10.0  # seconds: one may be lost, and the next still comes before IDLE_TIMEOUT
 KEEP_ALIVE_GRID = 0.25  # seconds: at whose multiples the connections of an endpoint wake it together
 # Seconds of silence in the middle of a frame, until the rest is asked for: a router may have forgotten this side, and
 # who speaks shows where he is.

@@ -16,8 +16,8 @@ from typing import List, Sequence
 from protocol.transport.recovery import DATAGRAM_SIZE_BASE
 
 DATAGRAM_SIZES_PROBED = (1452, 1472, 8972)  # IPv6 on Ethernet, IPv4 on Ethernet, jumbo frames
-DATAGRAM_SIZES_LOOPBACK = (1472, 16_356, 65_507)
-MTU_PROBE_TRIES = 3
+DATAGRAM_SIZES_LOOPBACK = (1472, 16_356, 65_507)  # as Ethernet, macOS's loopback (16,384 bytes), the most of IPv4
+MTU_PROBE_TRIES = 3  # MAX_PROBES, RFC 8899 §5.1.2
 MTU_PROBE_AGAIN_MAX = 600.0  # seconds, RFC 8899 §5.1.1
 MTU_PROBE_AGAIN = 2.0  # seconds, doubled each time: for a size that worked before, or when other packets were lost, too
 

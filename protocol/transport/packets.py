@@ -21,12 +21,12 @@ from typing import Any, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from protocol.fields import Buffer, WireError
 
-VERSION = 1
+VERSION = 1  # a packet of another one is dropped: what is new comes as new types, which old programs drop as well
 DATAGRAM_SIZE_MAX = 65_507  # the largest UDP payload over IPv4
 ACK_RANGES_MAX = 64  # ranges in one acknowledgement, newest first (THREATS: E01)
-CONNECTION_ID_SIZE = 8
+CONNECTION_ID_SIZE = 8  # random: who does not see the packets cannot guess it (RFC 9000 §21.3)
 COOKIE_SIZE = 20  # 4 bytes of slot, 16 of HMAC
-RESET_TOKEN_SIZE = 16
+RESET_TOKEN_SIZE = 16  # RFC 9000 §10.3
 PATH_TOKEN_SIZE = 16  # of a challenge and of its answer
 REASON_SIZE_MAX = 200  # bytes of UTF-8 that a CLOSE may say
 # Numbers that become an endpoint's state are refused where they are decoded: up to half of what 8 bytes hold, whatever
@@ -77,7 +77,7 @@ CHECKSUM = struct.Struct(">I")
 # packet lies whose fate still interests the sender: ranges below it are forgotten.
 DATA_HEADER = struct.Struct(">IBBH8sQIQHH")
 DATA_HEADER_SIZE = DATA_HEADER.size
-BATCH_PACKETS_MAX = 176
+BATCH_PACKETS_MAX = 176  # four times 44, the most that one segmented send takes
 _COVERED = slice(4, DATA_HEADER_SIZE - 2)  # what a BULK packet's checksum is over, beside its index
 _HEAD = slice(PREFIX_SIZE, DATA_HEADER_SIZE - 2)  # the same in all headers of a batch, whatever their length
 
