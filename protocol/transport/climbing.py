@@ -35,6 +35,7 @@ class Climb:
 
     @property
     def is_on(self) -> bool:
+        """Is a climb under way?"""
         return self._round >= 0
 
     @property
@@ -44,9 +45,11 @@ class Climb:
 
     @property
     def is_step_over(self) -> bool:
+        """Has the window grown for the STEP_ROUNDS after which what it brought is judged?"""
         return self._round % self.STEP_ROUNDS == 0
 
     def begin(self, window: float, rate: float, is_in_queue: bool) -> None:
+        """From that window (bytes), at that rate (bytes per second); the queue is there already if it is another's."""
         self._round, self._from, self._rate = 0, window, rate
         self.is_in_queue = is_in_queue
 
@@ -78,6 +81,7 @@ class Climb:
         self.after = now + max(self._rest, self.AGAIN_ROUNDS * base_rtt)
 
     def put_off(self, until: float) -> None:
+        """None begins before that instant."""
         self.after = until
 
     def forget_failures(self) -> None:
@@ -102,6 +106,7 @@ class Drain:
 
     @property
     def is_on(self) -> bool:
+        """Is a drain under way?"""
         return self._until is not None
 
     @property
@@ -115,9 +120,11 @@ class Drain:
         return self.lowest_rtt <= base_rtt + 0.1 * standing + queue_threshold
 
     def is_due(self, now: float) -> bool:
+        """Has the last one ended long enough ago?"""
         return now - self.ended_at > self.AGAIN
 
     def begin(self, window: float, smoothed_rtt: float, now: float) -> None:
+        """The window is about to be made smaller than that one (bytes), until the queue should be gone."""
         self.window_before, self._rtt_before = window, smoothed_rtt
         self._until = math.inf
         self._began_at = now
@@ -135,6 +142,7 @@ class Drain:
         return ack.now >= self._until
 
     def end(self, now: float) -> None:
+        """The queue had its time to go; the next drain comes some seconds later."""
         self.stop()
         self.ended_at = now
 

@@ -59,6 +59,7 @@ class RttEstimator:
         self.samples = 0
 
     def on_sample(self, latest_rtt: float, ack_delay: float) -> None:
+        """A round trip in seconds, and how long the other side held its acknowledgement back (RFC 9002 §5.3)."""
         self.latest = latest_rtt
         self.samples += 1
         if self.samples == 1:
@@ -192,6 +193,7 @@ class BlackHole:
         self._ignored_below = -1  # older packets arrived before the path changed
 
     def on_arrived(self, size: int, number: int) -> None:
+        """Packets of that size came through, the last with this number."""
         if number < self._ignored_below:
             return
         if size > self.arrived_size:
@@ -210,6 +212,7 @@ class BlackHole:
 
     @property
     def is_found(self) -> bool:
+        """Did BLACK_HOLE_FLIGHTS flights lose packets of a size of which none has come through since?"""
         return len(self._flights) >= BLACK_HOLE_FLIGHTS
 
     def forget(self) -> None:
@@ -312,9 +315,11 @@ class Recovery:
         return self.packets_lost + self.probe_timeouts
 
     def has_outstanding(self) -> bool:
+        """Is anything on its way of which it is not known what became of it?"""
         return self.bytes_in_flight > 0
 
     def on_sent(self, batch: SentBatch) -> None:
+        """These packets leave now, with the next numbers."""
         assert batch.first == self.next_packet_number
         if not self.bytes_in_flight:
             self._delivered_at = self._first_sent_at = batch.sent_at
