@@ -102,6 +102,7 @@ class CubicQ:
 
     @property
     def minimum_window(self) -> int:
+        """Bytes. Of jumbo datagrams it has as few: four of them would be more than a slow path's share."""
         return MINIMUM_WINDOW_PACKETS * min(self.datagram_size, 1472)
 
     @property
@@ -154,6 +155,7 @@ class CubicQ:
     # ---- acknowledgements
 
     def on_acknowledged(self, ack: Acknowledged) -> None:
+        """Note what it shows; then drain, climb or grow, and judge the round that ends with it."""
         if ack.largest >= self._reacted_below:  # as losses are counted
             self._delivery.round.note_arrivals(ack.packets)
         self._lateness = max(0.0, ack.overtaken_rtt - self.base_rtt)
@@ -313,6 +315,7 @@ class CubicQ:
     # ---- loss
 
     def on_lost(self, now: float, packets: int, ranges: int, largest_lost: int, next_packet_number: int) -> None:
+        """Slow down once for all that was sent before (RFC 9002 §7.3.2), and only for more than the link's own loss."""
         if self._undo_packets > 0:
             self._undo_packets += packets
         if largest_lost < self._reacted_below:

@@ -33,17 +33,21 @@ class Round:
         self.samples = 0
 
     def note_arrivals(self, packets: int) -> None:
+        """So many packets more were acknowledged in it."""
         self.delivered += packets
 
     def note_rtt(self, rtt: float) -> None:
+        """A sample of the round trip, in seconds."""
         self.min_rtt = min(self.min_rtt, rtt)
         self.rtts += rtt
         self.samples += 1
 
     def note_rate(self, rate: float) -> None:
+        """A rate of delivery, in bytes per second: the highest counts, for others were held up."""
         self.rate = max(self.rate, rate)
 
     def note_loss(self, packets: int, ranges: int) -> None:
+        """So many packets more were lost in it, in so many runs."""
         self.lost += packets
         self.loss_ranges += ranges
 
@@ -70,6 +74,7 @@ class RecentRtt:
         self._since = -math.inf
 
     def add(self, now: float, rtt: float, span: float) -> None:
+        """A sample in seconds; a span ends after so many seconds, once it has SAMPLES."""
         if now - self._since > span and self._samples >= self.SAMPLES:
             self._before, self._lowest = self._lowest, math.inf
             self._samples, self._since = 0, now
@@ -78,6 +83,7 @@ class RecentRtt:
 
     @property
     def lowest(self) -> float:
+        """Seconds; infinite before the first sample."""
         return min(self._before, self._lowest)
 
 
@@ -128,6 +134,7 @@ class Delivery:
         return lost, lost + sum(each.delivered for each in rounds), sum(each.loss_ranges for each in rounds)
 
     def note_rate(self, now: float, rate: float) -> None:
+        """The path has shown this rate now, in bytes per second."""
         self.round.note_rate(rate)
         self._known.note(now, rate)
 
@@ -140,6 +147,7 @@ class Delivery:
         self._round_end, self._round_until = next_packet_number, until
 
     def next_round(self) -> None:
+        """The present round is over."""
         if self.round.rate:
             self._rates.append(self.round.rate)
             self._past_rate = max(self._rates)
@@ -155,6 +163,7 @@ class Delivery:
         self._known.recall(known_rates)
 
     def forget_losses(self) -> None:
+        """What was lost in the last rounds was answered, or judged."""
         for each in self._rounds:
             each.forget_losses()
 
