@@ -148,5 +148,6 @@ class Story:
             elif change.has_joined:
                 self._audience.on_member_joined(change.label, now)
             else:
+                self._stays = "" if change.label == self._stays else self._stays
                 self._audience.on_member_left(change.label, change.silent, now)
         self._owner.on_roster_changed(now)
