@@ -4,7 +4,7 @@
                                              [--files N] [--rates LINES,LINES] [--seconds S] [--markdown]
 
     join     all come at once: when all have the whole roster, what they were sent, and chat meanwhile
-    idle     nobody does anything, once it is known who can be reached: share of a core, datagrams; then ten lines of chat
+    idle     nobody does anything, once it is known who can be reached: share of a core; then ten lines of chat
     churn    one leaves and comes again: what that costs the supernode, and what all are told
     shares   each member announces so many files; then lists and searches
     talk     so many lines of chat a second, all members together
