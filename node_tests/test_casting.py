@@ -365,6 +365,14 @@ def test_silence_ends_a_cast_in_the_time_of_twelve_probes():
     assert receiver.next_deadline() > 1e9
 
 
+def test_who_was_late_itself_listens_once_more_before_it_calls_that_silence():
+    receiver = receiver_of()
+    receiver.on_timer(5.0)  # it stood still
+    assert isinstance(receiver.events[-1], CastReport) and receiver.next_deadline() <= 5.3
+    receiver.on_timer(5.31)
+    assert receiver.events[-1] == CastOver(b"sessions", "nothing comes any more")
+
+
 def test_nobody_waits_for_a_caster_that_sends_probes_alone():
     reason, at = overs_of(receiver_of(), PROBE, 0.05, 10.0)
     assert reason == "only probes come" and at < 2.3
@@ -419,6 +427,15 @@ def test_a_cast_that_was_fast_and_is_slow_for_long_is_left_to_the_swarm():
         assert not rate.is_hopeless(step * 0.1) or step > 29
         rate.on_round(0.0, 2e6, step * 0.1)
     assert rate.is_hopeless(4.0)
+
+
+def test_a_cast_to_many_goes_on_at_a_rate_that_to_few_is_not_worth_while():
+    few, many = CastRate(), CastRate()
+    few.takers, many.takers = 5, 60
+    for rate in (few, many):
+        for step in range(40):
+            rate.on_round(0.0, 12e6 if step < 5 else 1e6, step * 0.1)
+    assert few.is_hopeless(4.0) and not many.is_hopeless(4.0)
 
 
 def worst_of(losses_told):

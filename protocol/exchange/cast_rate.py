@@ -18,7 +18,8 @@ LOSS_BORNE = 0.03  # of the datagrams of a round, at the worst of the takers
 GIVING_WAY, GIVING_WAY_MOST = 0.8, 0.5  # by as much as was lost goes the rate down, within these parts of it
 GROWTH_FIRST, GROWTH_BACK, GROWTH = 1.5, 1.15, 1.04  # a round; back to BACK of where it gave way
 BACK = 0.9
-WORTH_PART, WORTH_TIME = 0.25, 3.0  # of its best rate: what is slower for so many seconds leaves it to the swarm
+WORTH_PART, WORTH_TIME = 0.25, 3.0  # of its best rate: what is slower for so many seconds leaves it to the swarm;
+WORTH_ALL = 1.5  # but not while all takers together get so many times that best rate: no swarm on one medium does
 REMEMBERED = 0.75  # part of what its earlier reports said that a taker's mean loss keeps with each new one
 TOGETHER = 1 / 3  # of the takers: who lose at once have a queue in common
 HOLD = 0.3  # seconds after giving way in which it does not rise: until reports tell of the new rate
@@ -66,6 +67,7 @@ class CastRate:
 
     def __init__(self) -> None:
         self.rate = RATE_FIRST
+        self.takers = 1
         self._is_starting = True
         self._back_to = 0.0  # below it, it rises fast
         self._held_until = -math.inf
@@ -78,7 +80,8 @@ class CastRate:
         None: there was not always something to send, so that this says nothing of the rate.
         """
         self._best = max(self._best, sent or 0.0)
-        if sent is None or sent >= WORTH_PART * self._best or self._worth_at == math.inf:
+        worth = max(min(WORTH_PART, WORTH_ALL / self.takers) * self._best, RATE_MIN)
+        if sent is None or min(sent, self.rate) > worth or self._worth_at == math.inf:
             self._worth_at = now
         if loss > LOSS_BORNE:
             self._give_way(loss, now)
@@ -100,5 +103,5 @@ class CastRate:
         self.rate = max(RATE_MIN, self.rate * max(GIVING_WAY_MOST, min(GIVING_WAY, 1.0 - loss)))
 
     def is_hopeless(self, now: float) -> bool:
-        """Can it go no slower, or has it been far below its best for long?"""
-        return self.rate <= RATE_MIN or now - self._worth_at >= WORTH_TIME
+        """Has it been as slow as it can be, or far below its best, for long?"""
+        return now - self._worth_at >= WORTH_TIME

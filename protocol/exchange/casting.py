@@ -461,6 +461,7 @@ class Casting:
         cast.looked_at, cast.looked_sent = now, sent
         if not counted:
             return
+        cast.rate.takers = len(counted)
         cast.rate.on_round(cast.losses.worst(counted), per_second if backlog else None, now)
         self._network.cast_rate(cast.session, self._rate(cast))
         too_much = cast.repaired > REPAIRS_MAX * cast.count * cast.slices_each

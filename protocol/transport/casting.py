@@ -54,6 +54,8 @@ UNREAD_MAX = 32 << 20  # bytes of whole pieces that are not verified yet: beyond
 PARTS_MAX = 24 << 20  # bytes of pieces that lie half here: beyond, the oldest is given up, and fetched by links
 SILENCE_MAX = 0.6  # seconds without a datagram until a cast that had begun counts as over: twelve probes. A caster on a
 # machine that is full is away for 0.3 s and more, and when all leave it then, that fills the machine for good
+LATE_MAX, LATE_TIMES = 0.1, 20  # seconds; who looks so much later than it wanted has not listened: it listens again,
+# so many times in all
 IDLE_MAX = 2.0  # seconds with probes alone, while something is missing: a disk may be slow
 WORTH_TIME, WORTH_SLICES = 3.0, 520  # who gets fewer in so many seconds (250 kB/s) has more of the others
 SLICES_MAX = 4  # slices that may come, in contents: a cast that goes on and on is none
@@ -227,6 +229,7 @@ class CastReceiver:
         self._parts: Dict[int, _Part] = {}
         self._parts_size = self._unread = 0
         self._heard_at = self._slice_at = self._worth_at = math.inf
+        self._late_left = LATE_TIMES
         self._slices = self._slices_before = 0  # that came, ever and when it was last worth while
         self._highest = self._told_highest = self._front = self._received = 0
         self._report_at = math.inf
@@ -394,6 +397,10 @@ class CastReceiver:
 
     def _trouble(self, plan: CastPlan, now: float) -> str:
         """Why this node does better without it; empty: it goes on. Whoever sends to the group might be anybody."""
+        if now >= self._heard_at + SILENCE_MAX + LATE_MAX and self._late_left:
+            self._late_left -= 1
+            self._heard_at = now - SILENCE_MAX / 2
+            self._slice_at = self._worth_at = now
         if now >= self._heard_at + SILENCE_MAX:
             return "nothing comes any more"
         if now - self._slice_at >= IDLE_MAX:
