@@ -60,7 +60,7 @@ IDLE_MAX = 2.0  # seconds with probes alone, while something is missing: a disk 
 WORTH_TIME, WORTH_SLICES = 3.0, 520  # who gets fewer in so many seconds (250 kB/s) has more of the others
 SLICES_MAX = 4  # slices that may come, in contents: a cast that goes on and on is none
 NUMBER_STEP_MAX = 1 << 20  # a number so far beyond the last is no loss but nonsense
-RUN_MAX = 64  # datagrams that are looked at in one go
+RUN_MAX = 16  # datagrams that are looked at in one go: as many leave in one
 
 
 class CastDatagram(NamedTuple):
@@ -252,13 +252,12 @@ class CastReceiver:
 
     def on_run(self, data: memoryview, segment_size: int, now: float) -> None:
         """Datagrams one behind the other, each but the last of that size."""
-        start, size = 0, len(data)
-        while start < size:
-            count = min((size - start) // CAST_DATAGRAM_SIZE, RUN_MAX) if segment_size == CAST_DATAGRAM_SIZE else 0
-            if count < 2 or not self._on_slices(data[start:], count, now):
-                count = 1
-                self._on_datagram(data[start : start + segment_size], now)
-            start += count * segment_size
+        for start in range(0, len(data), RUN_MAX * segment_size):
+            some = data[start : start + RUN_MAX * segment_size]
+            count = len(some) // CAST_DATAGRAM_SIZE if segment_size == CAST_DATAGRAM_SIZE else 0
+            whole = count * CAST_DATAGRAM_SIZE if count > 1 and self._on_slices(some, count, now) else 0
+            for place in range(whole, len(some), segment_size):
+                self._on_datagram(some[place : place + segment_size], now)
 
     def _on_slices(self, data: memoryview, count: int, now: float) -> bool:
         """So many datagrams, looked at in one go if they are what is usual: slices of one piece, in order.
