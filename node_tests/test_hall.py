@@ -178,7 +178,7 @@ class _Thread:
     """A network thread whose inbox is a list."""
 
     def __init__(self) -> None:
-        self.address, self.endpoint, self.watch = ("127.0.0.1", 1), self, None
+        self.address, self.endpoint, self.watch, self.credentials = ("127.0.0.1", 1), self, None, None
         self.inbox, self.posted = self, []  # type: Any, List[Any]
 
     def post(self, action: Any) -> None:

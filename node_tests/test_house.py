@@ -138,6 +138,8 @@ def test_no_method_is_found_by_a_string(name):
 
 # What a file may assign though no class of it declares that name, by the file and the target, each with its reason.
 ASSIGNED = {
+    "disk.credentials": {  # how `ssl` wants its contexts to be set
+        "context.check_hostname", "context.verify_mode", "context.minimum_version", "server.num_tickets"},
     "node_client": {"logging.raiseExceptions", "sys.unraisablehook", "threading.excepthook"},  # Python's own hooks
     "prompt.shortage": {"sys.excepthook"},  # the same
     "prompt.readers": {"self._hook_pointer.value", "self._point.value", "self._erase_empty.value"},  # C variables

@@ -99,8 +99,8 @@ def parse_flags(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     shared = argparse.ArgumentParser(add_help=False)
     _add_flags(shared, argparse.SUPPRESS, argparse.SUPPRESS)
     arguments.add_verbs(parser, shared)
+    parser.set_defaults(environment_key=network_key.from_environment())
     flags = parser.parse_args(argv)
-    flags.environment_key = network_key.from_environment()
     if flags.verb and flags.ask_key:
         parser.error("--ask-key is for the prompt, which keeps the key; a one-line form reads it by --key-file FILE")
     if flags.verb and flags.folder:

@@ -44,6 +44,7 @@ class LocalSide:
             self._network.send(link, *parts, is_bulk=is_bulk)
 
     def send_to_all(self, links: Sequence[int], *said: bytes) -> None:
+        """As the network; LOCAL_LINK may be among them."""
         if LOCAL_LINK in links:
             self._outbox.extend(said)
         self._network.send_to_all([link for link in links if link != LOCAL_LINK], *said)

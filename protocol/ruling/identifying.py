@@ -28,7 +28,7 @@ class Identifying:
         said = message.identities[0]
         is_shown = line.is_own or self._network.fingerprint(line.link) == said.fingerprint
         if not is_shown or said.node_id != line.node_id:
-            self._register.dropped += 1
+            self._register.drop()
             return
         others = [known for known in self._known.values() if known.node_id != line.node_id]
         for first in range(0, len(others), MEMBERS_PER_PAGE):

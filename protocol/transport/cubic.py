@@ -220,7 +220,7 @@ class CubicQ:
     def _leave_slow_start(self, now: float, least: float) -> None:
         """On with the window that fills the pipe, but with that part of the present one; a climb may follow."""
         pipe = self._delivery.rate_of(2) * self.path_rtt
-        self.curve.window_max = self.window
+        self.curve.aim(self.window)
         self._reduce_to(max(min(pipe, self.window), least * self.window))
         self.climb.put_off(now + self.base_rtt)
 
@@ -304,7 +304,7 @@ class CubicQ:
         if self._crowded_rounds >= 3:
             self.is_alone = False
             self._forget_rates(1)
-            self.curve.window_max = self.window
+            self.curve.aim(self.window)
             self._reduce_to(self.curve.BETA * self.window)
 
     def _forget_rates(self, rounds: int) -> None:
@@ -373,7 +373,7 @@ class CubicQ:
         self._suspect()
         rate = self._delivery.rate_of(3)
         pipe = self.BELOW_DELIVERY * rate * self.path_rtt
-        self.curve.window_max = min(self.window, rate * self.path_rtt) if rate else self.window
+        self.curve.aim(min(self.window, rate * self.path_rtt) if rate else self.window)
         self._forget_rates(3)
         self._reduce_to(min(self.window, pipe) if pipe else self.curve.BETA * self.window)
 
@@ -413,7 +413,7 @@ class CubicQ:
                 self.window, self.ssthresh = max(self.window, window), ssthresh
             else:
                 self.ssthresh = math.inf  # slow start goes on, and knows the noise
-            self.curve.window_max = max(self.curve.window_max, window_max)
+            self.curve.aim(max(self.curve.window_max, window_max))
             self.curve.restart()
         self._delivery.forget_losses()
 

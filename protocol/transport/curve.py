@@ -35,6 +35,10 @@ class CubicCurve:
         """The reduction since was a mistake."""
         self.window_max, self._epoch_start = epoch
 
+    def aim(self, window_max: float) -> None:
+        """The growth heads for this window: so much was there before."""
+        self.window_max = window_max
+
     def restart(self) -> None:
         """The window became another one: the growth begins from there."""
         self._epoch_start = None

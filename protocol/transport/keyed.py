@@ -62,9 +62,8 @@ class KeyedConnection(Connection):
         self._veiled = VeiledSendStream(endpoint.backlogs.memory, self.veil)
         intake = endpoint.intake
         receiving = intake.open()
-        receiving.framer = VeiledFramer(
-            self.veil, intake.frames_max, intake.bodies, self._veiled.write_records, lambda: receiving.window
-        )
+        say = self._veiled.write_records
+        receiving.read_by(VeiledFramer(self.veil, intake.frames_max, intake.bodies, say, lambda: receiving.window))
         return self._veiled, receiving
 
     @property

@@ -32,6 +32,11 @@ class ReceiveStream:
         self._held = RangeSet()  # above next_offset
         self._runs: Dict[int, bytes] = {}  # offset -> bytes, one for each piece of _held's ranges as it came
 
+    def read_by(self, framer: Framer) -> None:
+        """Before anything has come: its bytes are something else than plain frames."""
+        assert not self.next_offset
+        self.framer = framer
+
     @property
     def whole_to(self) -> int:
         """Offset behind the last whole frame: what lies above is of no use to the reader."""
