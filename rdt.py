@@ -70,7 +70,7 @@ def open(  # noqa: A001  the course's verb
     """Bind a socket at that address (empty: every interface; port 0: a free one) and start its network thread.
 
     `transport.address` is where it is. `controller` is the congestion controller of what this side sends: "cubicq", or
-    the plain "newreno". With `credentials` (`protocol/credentials.py`) it speaks to transports of the same key only:
+    the plain "newreno". With `credentials` (of `disk/credentials.py`) it speaks to transports of the same key only:
     all is encrypted then, and who has not the key cannot connect.
 
     RdtError when the port is taken or the address is none of this machine; WrongUse when they are

@@ -16,13 +16,13 @@ from node_tests.stage.amounts import amount
 from node_tests.stage.keys import member, members
 from node_tests.stage.simulator import Pair, flip_bit
 from protocol.transport import packets as wire
-from protocol.transport import trace
+from protocol.transport import trace, veil
 from protocol.transport.connection import State
 from protocol.transport.frames import FRAME_HEADER, GOODBYE
 from protocol.transport.keyed import HINTS_PER_SECOND, KeyedConnection
 from protocol.transport.packets import PacketType
 from protocol.transport.sealing import FRONT, Meeting, SealKey, connection_keys, hello_key
-from protocol.transport.veil import HANDSHAKE_SIZE_MAX, VEIL_TIMEOUT
+from protocol.transport.veil import HANDSHAKE_SIZE_MAX, VEIL_TIMEOUT, Veil
 
 A, B = Pair.A, Pair.B
 
@@ -90,6 +90,33 @@ def test_the_sizes_that_are_probed_leave_room_for_the_tag():
     assert pair.connected()
     pair.transfer(500_000, 60)
     assert max(sizes) <= 9000 - 28 and pair.there.datagram_size == 1472 - FRONT and 1472 in sizes
+
+
+@pytest.mark.parametrize("limit", [{"COVERED_SIZE_MAX": 300_000}, {"RECORDS_MAX": 40}])
+def test_a_connection_that_has_carried_as_much_as_its_keys_are_good_for_ends_in_order(limit, monkeypatch):
+    for name, value in limit.items():
+        monkeypatch.setattr(veil, name, value)
+    pair = keyed()
+    assert pair.connected() and pair.world.run_until(lambda: pair.there.remote_fingerprint, 5)
+    taken = 0
+    while pair.there.send_frame(0, bytes(10_000)):
+        taken += 1
+    pair.a.pump()
+    assert pair.world.run_until(lambda: len(pair.lost) == 2, pair.world.now + 30)
+    assert 15 < taken < 45 and len(pair.received["b"]) == taken
+    assert pair.lost["b"].is_clean and pair.lost["b"].reason == veil.WORN_OUT
+
+
+def test_one_who_goes_on_beyond_that_is_cut_off(monkeypatch):
+    pair = keyed()
+    assert pair.connected()
+    monkeypatch.setattr(veil, "RECORDS_MAX", 10)
+    monkeypatch.setattr(Veil, "is_worn_out", False)
+    for _ in range(30):
+        pair.there.send_frame(0, bytes(10_000))
+    pair.a.pump()
+    assert pair.world.run_until(lambda: "b" in pair.lost, pair.world.now + 5)
+    assert pair.lost["b"].reason == "sends more than one key is good for"
 
 
 # ---- K02: another key, none, or one where none is wanted

@@ -103,8 +103,12 @@ class KeyedConnection(Connection):
         if self.veil.is_open and not self._is_admitted:
             self._admit()
         super()._hand_out(now)
-        if self.veil.is_worn_out:
+
+    def send_frame(self, kind: int, *parts: Buffer, is_bulk: bool = False) -> bool:
+        is_taken = super().send_frame(kind, *parts, is_bulk=is_bulk)
+        if is_taken and self.veil.is_worn_out:
             self.shut_down(WORN_OUT)
+        return is_taken
 
     # ---- time, and what leaves
 

@@ -44,7 +44,9 @@ RECORD_SIZE_MAX = (1 << 14) + 256  # RFC 8446 section 5.2
 RECORD_TYPES = (20, 21, 22, 23)  # change_cipher_spec, alert, handshake, application_data
 PLAIN_SIZE_MAX = 1 << 14  # bytes that a record carries
 DIRECT_READ_LEAST = 4 << 10  # of a frame's body still to come: fewer are read together with what follows
-COVERED_SIZE_MAX = 64 << 30  # bytes each way: AES-GCM is good for 2^24.5 full records (RFC 8446 section 5.5)
+# AES-GCM is good for 2^24.5 records (RFC 8446 section 5.5): who sends ends the connection long before, in order; who
+# receives more than that from one who does not, at once.
+RECORDS_MAX, COVERED_SIZE_MAX = 1 << 23, 64 << 30  # records, bytes; one way
 JOINED_BELOW = 8 << 10  # bytes of a frame: smaller parts share a record
 WORN_OUT = "this connection has carried as much as its keys are good for"
 
@@ -63,11 +65,12 @@ class Veil:
         self._meeting = b""
         self.is_up = False  # TLS is
         self._covered = self._fed = 0  # bytes of records, each way
+        self._records = self._records_fed = 0
 
     @property
     def is_worn_out(self) -> bool:
-        """Is it time for another connection, with keys of its own?"""
-        return max(self._covered, self._fed) >= COVERED_SIZE_MAX
+        """Has this side sent as much as one key is good for?"""
+        return self._covered >= COVERED_SIZE_MAX or self._records >= RECORDS_MAX
 
     def meet(self, meeting: bytes) -> None:
         """Both sides said this of themselves, in the clear."""
@@ -83,6 +86,7 @@ class Veil:
         for part in parts:
             if len(part):
                 self._tls.write(part)  # type: ignore[arg-type]  # any buffer will do
+                self._records += -(-len(part) // PLAIN_SIZE_MAX)
         return self._take_records()
 
     def _take_records(self) -> bytes:
@@ -101,6 +105,9 @@ class Veil:
 
     def on_record(self) -> bytes:
         """A record is whole: what is to be said for it. StreamViolation."""
+        self._records_fed += 1
+        if self._records_fed > 2 * RECORDS_MAX or self._fed > 2 * COVERED_SIZE_MAX:
+            raise StreamViolation("sends more than one key is good for")
         return b"" if self.is_up else self._shake_hands()
 
     def has_more(self) -> bool:
