@@ -346,7 +346,7 @@ class Peer:
     def on_key_wanted(self, address: Address, repeated: bytes, now: float) -> None:
         """What this node asked there began with these bytes, and the answer is that the network has a key."""
         with self._turn(now):
-            if self.membership.is_news_of_key(address, repeated):
+            if self.membership.key_hints.is_news(address, repeated):
                 self._tidings.on_key_wanted(address)
 
     def on_cast(self, event: Any, now: float) -> None:

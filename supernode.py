@@ -306,7 +306,10 @@ class Supernode:
     @property
     def dropped(self) -> int:
         """Messages refused: over a limit, or not the sender's to say."""
-        desks = self.register, self.chat, self.whispering, self.catalogue, self.witnesses, self.rivals, self.reaching
+        desks = (
+            self.register, self.chat, self.whispering, self.catalogue, self.witnesses, self.rivals, self.reaching,
+            self.identifying,
+        )  # fmt: skip
         return self._dropped + sum(desk.dropped for desk in desks)
 
     def owns(self, link: int) -> bool:

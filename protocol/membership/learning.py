@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Union
 
 from protocol import messages
-from protocol.membership.contracts import Speaker
+from protocol.membership.contracts import Audience, Speaker
+from protocol.membership.identities import Identities
 from protocol.membership.roster import PageError
 from protocol.membership.story import Story
 from protocol.membership.view import View
@@ -17,10 +18,14 @@ from protocol.membership.view import View
 class Learner:
     """This node, as a member that is told what its supernode knows."""
 
-    def __init__(self, view: View, story: Story, speaker: Speaker) -> None:
+    def __init__(
+        self, view: View, story: Story, speaker: Speaker, identities: Identities, audience: Audience
+    ) -> None:
         self._view = view
         self._story = story
         self._speaker = speaker
+        self._identities = identities
+        self._audience = audience
 
     def on_roster_page(self, page: messages.RosterPage, now: float) -> None:
         """A roster sent anew, because a version was missed."""
@@ -55,3 +60,17 @@ class Learner:
     def on_names(self, message: Union[messages.Called, messages.WasCalled], now: float) -> None:
         """What members are called, or were."""
         self._view.hear_names(message, now)
+
+    def on_fingerprints(self, message: messages.Fingerprints, now: float) -> None:
+        """Which certificates members have."""
+        here = (entry.node_id for entry in self._view.roster)
+        for name in self._identities.hear(message.identities, here):
+            self._audience.on_other_key(name, now)
+
+    def on_stays(self, stays: messages.Stays, now: float) -> None:
+        """It will name another one, and be a member under that one."""
+        self._story.on_stays()
+
+    def on_ping(self, ping: messages.Ping, now: float) -> None:
+        """It asks for a sign of life."""
+        self._speaker.send_to_supernode(messages.Pong(ping.stamp, self._view.term))

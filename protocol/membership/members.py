@@ -61,12 +61,12 @@ class Members:
     @property
     def is_merging(self) -> bool:
         """Did the supernode step down for another one of this network?"""
-        return self._membership.is_merging
+        return self._membership.story.is_merging
 
     @property
     def is_staying(self) -> bool:
         """Does the supernode rule no more, but stay a member?"""
-        return self._membership.is_staying
+        return self._membership.story.is_staying
 
     @property
     def has_supernode(self) -> bool:
@@ -121,7 +121,8 @@ class Members:
 
     def is_certificate_of(self, node_id: bytes, link: int) -> bool:
         """May who is at the other end of this link be that member, by the certificate that it has shown?"""
-        return self._membership.is_certificate_of(node_id, link)
+        membership = self._membership
+        return membership.identities.fits(node_id, membership.network.fingerprint(link))
 
     def is_out_of_reach(self, node_id: bytes) -> bool:
         """Is it known beforehand that nothing leads directly to this member?"""

@@ -19,7 +19,6 @@ from protocol import messages
 from protocol.credit import Credit
 from protocol.fields import Address
 from protocol.hearsay import Hearsay
-from protocol.latest import Latest
 from protocol.membership.answering import Answering
 from protocol.membership.applying import Applicant
 from protocol.membership.claims import NO_PAST, Claimant, Past
@@ -29,6 +28,7 @@ from protocol.membership.crossing import Crossed, Crossing
 from protocol.membership.door import Standing
 from protocol.membership.founding import Founder
 from protocol.membership.identities import Identities
+from protocol.membership.key_hints import KeyHints
 from protocol.membership.knocking import Knocking
 from protocol.membership.labels import name_fault
 from protocol.membership.learning import Learner
@@ -60,7 +60,6 @@ from protocol.results import NatKind, Reach
 
 __all__ = ["LOCAL_LINK", "LocalSide", "Membership", "Network", "Owner", "Roster", "Seat", "State", "share_digest"]
 
-KEYED_PLACES_MAX = 64  # addresses where a key is wanted, that the person was told of
 
 
 class Membership:
@@ -93,7 +92,7 @@ class Membership:
         self._answering = Answering(means, machine.own_addresses, self._standing, overhearing.on_question)
         self.identities = Identities(self.node_id, fingerprint, has_lasting_key)
         self._looks = Looks(self._prober)
-        self._keyed_places: Latest[Address, None] = Latest(KEYED_PLACES_MAX)
+        self.key_hints = KeyHints(self._prober)
         self._knocking = Knocking(
             network, rng, self.node_id, machine.own_addresses,
             lambda address, now: self.hearsay.on_answer(address, now),
@@ -101,14 +100,15 @@ class Membership:
         )  # fmt: skip
         self._reachable = Reachable(means, self, machine.own_addresses)
         self._chat = Voice(audience, self._view, self)
-        self._story = Story(owner, audience, self._view)
+        self.story = Story(owner, audience, self._view)
         self._claimant = Claimant(self.node_id)
         applicant = Applicant(means, self, opening, self._chat, self._claimant)
         self._way_in = WayIn(means, applicant)
         founder = Founder(means, machine, self, opening, self._chat)
-        self._course = Course(means, owner, machine, self, applicant, self._way_in, founder, self._chat, self._story)
+        self._course = Course(means, owner, machine, self, applicant, self._way_in, founder, self._chat, self.story)
         self._crossing = Crossing(means, self._way_in.send_join)
-        self._learner = Learner(self._view, self._story, self)
+        self._learner = Learner(self._view, self.story, self, self.identities, audience)
+        self._timed = self._looks, self._knocking, self._reachable, self._crossing, self._course, self._chat
         self._handlers = self._supernode_says()
 
     # ---- questions
@@ -175,16 +175,6 @@ class Membership:
     def dropped(self) -> int:
         """Messages that were not obeyed."""
         return self._view.dropped
-
-    @property
-    def is_merging(self) -> bool:
-        """Did the supernode step down for another one of our network?"""
-        return self._story.is_merging
-
-    @property
-    def is_staying(self) -> bool:
-        """Does the supernode rule no more, but stay a member?"""
-        return self._story.is_staying
 
     @property
     def reach(self) -> Reach:
@@ -322,10 +312,6 @@ class Membership:
         self.network.send(self.supernode_link, *encode_parts(message))
         return True
 
-    def is_certificate_of(self, node_id: bytes, link: int) -> bool:
-        """May who is at the other end of this link be that member, by the certificate that it has shown?"""
-        return self.identities.fits(node_id, self.network.fingerprint(link))
-
     # ---- events
 
     def on_proven(self, address: Address, now: float) -> None:
@@ -364,7 +350,8 @@ class Membership:
             self._crossing.on_message(message, now)
             return True
         if self._way_in.owns(link):
-            if type(message) is messages.Welcome and not self.is_certificate_of(message.supernode_id, link):
+            shown = self.network.fingerprint(link)
+            if type(message) is messages.Welcome and not self.identities.fits(message.supernode_id, shown):
                 self.network.disconnect(link, "another certificate")
                 self._course.on_attempt_lost("it has another certificate than that supernode", now)
             else:
@@ -394,17 +381,6 @@ class Membership:
         # A guest without a supernode is silent: nobody shall wait for it to found a network, or to take one over.
         elif (self.may_rule or self.is_joined) and self._answering.is_question(address, message, self.search_port):
             self._answering.answer(address, message, now)
-
-    def is_news_of_key(self, address: Address, repeated: bytes) -> bool:
-        """Has this node asked there, in the message that began so, and did not yet know that a key is wanted there?"""
-        is_news = self._prober.is_own(_nonce_in(repeated)) and address not in self._keyed_places
-        if is_news:
-            self._keyed_places.put(address, None)
-        return is_news
-
-    def _on_fingerprints(self, message: messages.Fingerprints, now: float) -> None:
-        for name in self.identities.hear(message.identities, (entry.node_id for entry in self.roster)):
-            self._audience.on_other_key(name, now)
 
     def on_door_lone(self, address: Address, message: Any, now: float) -> None:
         """A datagram that came to the door, the port at which people look for the network."""
@@ -438,16 +414,11 @@ class Membership:
 
     def on_timer(self, now: float) -> None:
         self._course.watch_sleep(now)
-        self._looks.on_timer(now)
-        self._knocking.on_timer(now)
-        self._reachable.on_timer(now)
-        self._crossing.on_timer(now)
-        self._course.on_timer(now)
-        self._chat.on_timer(now)
+        for part in self._timed:
+            part.on_timer(now)
 
     def next_deadline(self) -> float:
-        parts = self._course, self._chat, self._looks, self._knocking, self._reachable, self._crossing
-        return min(part.next_deadline() for part in parts)
+        return min(part.next_deadline() for part in self._timed)
 
     # ---- what the supernode tells
 
@@ -457,24 +428,21 @@ class Membership:
         return {
             messages.RosterPage: learner.on_roster_page,
             messages.RosterUpdate: learner.on_roster_update,
-            messages.Ping: self._on_ping,
+            messages.Ping: learner.on_ping,
             messages.Pong: self._on_pong,
             messages.Handover: course.on_handover,
             messages.Moved: course.on_moved,
-            messages.Stays: self._on_stays,
+            messages.Stays: learner.on_stays,
             messages.Chat: self._chat.on_chat,
             messages.Lost: learner.on_lost,
             messages.Heirs: learner.on_heirs,
             messages.Called: learner.on_names,
             messages.WasCalled: learner.on_names,
-            messages.Fingerprints: self._on_fingerprints,
+            messages.Fingerprints: learner.on_fingerprints,
             messages.Introduce: self._on_introduce,
             messages.TryReach: self._on_try_reach,
             messages.Reach: self._on_reach,
         }
-
-    def _on_stays(self, stays: messages.Stays, now: float) -> None:
-        self._story.on_stays()
 
     def _on_introduce(self, introduce: messages.Introduce, now: float) -> None:
         if self.is_joined:
@@ -492,14 +460,6 @@ class Membership:
         self._course.bond.on_pong(pong, now)
         if self.supernode_address is not None:  # it answered what was sent there, so it can be dialled there as well
             self.hearsay.on_answer(self.supernode_address, now)
-
-    def _on_ping(self, ping: messages.Ping, now: float) -> None:
-        self.send_to_supernode(messages.Pong(ping.stamp, self.term))
-
-
-def _nonce_in(repeated: bytes) -> bytes:
-    """Of the Query, or Wanted, that began with these bytes: it stands behind the tag."""
-    return repeated[1:9]
 
 
 # Said to newcomers or by them: out of place to a member, and dropped.

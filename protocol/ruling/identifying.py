@@ -20,6 +20,7 @@ class Identifying:
     def __init__(self, network: Network, register: Register) -> None:
         self._network, self._register = network, register
         self._known: Dict[bytes, Identity] = {}
+        self.dropped = 0  # messages refused
 
     def on_fingerprints(self, line: Line, message: Fingerprints, now: float) -> None:
         """A member says who it is, after it has come in or followed here."""
@@ -28,7 +29,7 @@ class Identifying:
         said = message.identities[0]
         is_shown = line.is_own or self._network.fingerprint(line.link) == said.fingerprint
         if not is_shown or said.node_id != line.node_id:
-            self._register.drop()
+            self.dropped += 1
             return
         others = [known for known in self._known.values() if known.node_id != line.node_id]
         for first in range(0, len(others), MEMBERS_PER_PAGE):

@@ -369,15 +369,11 @@ class Register:
 
     # ---- what members say of themselves
 
-    def drop(self) -> None:
-        """A message that a member may not send, or not now, is refused and counted."""
-        self.dropped += 1
-
     def may_ask(self, line: Line, now: float) -> bool:
         """One request more of this member."""
         if line.requests.take(now):
             return True
-        self.drop()
+        self.dropped += 1
         return False
 
     def on_ping(self, line: Line, ping: messages.Ping, now: float) -> None:
