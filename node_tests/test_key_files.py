@@ -104,6 +104,8 @@ def test_what_was_said_last_is_meant(tmp_path, monkeypatch):
     assert _key_of(wish("--no-key", "who", folder=folder)) is None and files.key_in(files.kept_at(folder))
     assert _key_of(wish("--no-key", folder=folder)) is None
     assert _key_of(wish(folder=folder)) is None
+    asked = _key_of(wish("--no-key", folder=folder, typed="the phrase that was typed"))  # the network wanted one
+    assert asked.phrase == "the phrase that was typed"
 
 
 def test_an_identity_needs_a_key(tmp_path):

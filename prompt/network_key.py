@@ -70,10 +70,10 @@ def wish_of(flags: argparse.Namespace, folder: str, typed: str = "") -> KeyWish:
     """What the flags say, and a person who was asked, and the environment (`from_environment`)."""
     file = getattr(flags, "key_file", None) or ""
     identity = getattr(flags, "identity", None) or ""
+    if typed:                           # also behind --no-key, when the network that was found wants one
+        return KeyWish(typed, True, identity=identity, folder=folder)
     if getattr(flags, "no_key", False):
         return KeyWish(is_open=True, is_forgotten=not flags.verb, folder=folder)
-    if typed:
-        return KeyWish(typed, True, identity=identity, folder=folder)
     in_environment = "" if file else getattr(flags, "environment_key", "")
     return KeyWish(in_environment, file=file, identity=identity, folder=folder)
 
