@@ -21,7 +21,7 @@ from node_tests.stage.nat import MAPPING_TIME, Homes, NatBox, NatKind
 from node_tests.stage.simulator import Conditions
 from node_tests.stage.usage import play_seeds
 from prompt.lines import member_cells
-from protocol.exchange.givers import CALL_PATIENCE, KNOCK_PATIENCE
+from protocol.exchange.givers import CALL_PATIENCE, KNOCK_PATIENCE, SILENT_PATIENCE
 from protocol.exchange.sources import UNREACHED_TIME
 from protocol.messages import NOWHERE
 from protocol.results import ChatReceived, DownloadDone, Notice, Outcome, Stopped, SupernodeChanged
@@ -249,6 +249,21 @@ def test_who_answers_late_gives_directly_from_then_on(tmp_path):
     lab.world.heal()
     assert lab.world.run_until(lambda: cy.told((DownloadDone, Stopped)), lab.world.now + 300)
     assert cy.told(DownloadDone) and cy.read("big.bin") == content(4_000_000)
+    lab.close()
+
+
+def test_where_the_way_is_cut_in_mid_transfer_it_goes_on_by_way_of_the_supernode(tmp_path):
+    lab = Lab(tmp_path, 4, Conditions(latency=0.005, rate=1e6), packets=True)
+    _, bo = lab.node("ana"), lab.node("bo", shared={"big.bin": content(4_000_000)})
+    cy = lab.node("cy")
+    assert cy.fetch("big.bin").kind == "started"
+    lab.run(1.5)
+    assert 0 < cy.row().verified < 4_000_000
+    lab.world.cut([bo.ip], [cy.ip])
+    assert lab.world.run_until(lambda: cy.told((DownloadDone, Stopped)), lab.world.now + 60)
+    (done,) = cy.told((DownloadDone, Stopped))
+    assert isinstance(done, DownloadDone) and done.by_way_of == "ana" and done.seconds < 4.0 + SILENT_PATIENCE + 8.0
+    assert cy.read("big.bin") == content(4_000_000)
     lab.close()
 
 

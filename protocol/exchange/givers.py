@@ -50,6 +50,7 @@ MISSED_MAX = 64  # that offer one content, and cannot be reached
 # Seconds, or round trips to the supernode if those are more, until it is asked by way of the supernode, too.
 CALL_PATIENCE, CALL_ROUND_TRIPS = 1.0, 3.0
 KNOCK_PATIENCE = 0.5  # the same while both only knock, ten times a second: a way that there is shows after two or three
+SILENT_PATIENCE = 5.0  # seconds in which a source sends nothing of what it owes, until the supernode is asked as well
 UNREACHABLE_TIME = 10.0  # a node that could not be connected to is not tried again so long
 
 
@@ -314,9 +315,14 @@ class Givers:
         late = [node_id for node_id, at in late_at.items() if now >= at]
         for node_id in late:
             self._links.note_unreached(node_id, now)
-        if late:
+        if late or self._is_waiting_in_vain(now):
             self._lookout.go_via(now)
         self._wake(min((at for at in late_at.values() if at > now), default=math.inf))
+
+    def _is_waiting_in_vain(self, now: float) -> bool:
+        """Has a source fallen silent? What lies between may be cut, and both still be with the supernode."""
+        owing = [each for each in self._download.sources.values() if each.owed and not each.is_fellow]
+        return any(now - each.heard_at >= SILENT_PATIENCE for each in owing)
 
     def _patience(self, least: float = CALL_PATIENCE) -> float:
         """Seconds that a member is called alone."""
