@@ -454,6 +454,13 @@ def test_a_little_loss_that_comes_in_bursts_is_no_queue_and_one_that_stays_is():
     assert worst_of([0.0, *[0.04] * 8]) == 0.04
 
 
+def test_bursts_that_a_few_lose_in_one_round_are_no_queue_in_common():
+    losses = Losses()
+    for taker, loss in enumerate((0.037, 0.037, 0.037, 0.0, 0.0, 0.0, 0.0)):  # a run of 44 of 1,190 datagrams
+        losses.note(taker, loss)
+    assert losses.worst(losses.of_round()) == 0.0
+
+
 def test_loss_counts_when_it_lasts_or_many_have_it_at_once():
     losses = Losses()
     losses.note("a", 0.5)  # it was busy

@@ -52,9 +52,9 @@ class Losses:
         return losses or None
 
     def worst(self, losses: Mapping[Any, float]) -> float:
-        """Of those that show a queue: it lasts, or many have it at once."""
+        """Of those that show a queue: it lasts, or many have it at once, and so much that all would share it."""
         lossy = [loss for loss in losses.values() if loss > LOSS_BORNE]
-        if len(lossy) > TOGETHER * len(losses):
+        if len(lossy) > TOGETHER * len(losses) and sum(losses.values()) > LOSS_BORNE * len(losses):
             return max(lossy)
         return max((loss for taker, loss in losses.items() if self._lasts(taker)), default=0.0)
 
