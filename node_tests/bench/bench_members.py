@@ -282,9 +282,11 @@ class Hall:
                         said += 1
                     time.sleep(0.01)
                 took, used = time.monotonic() - began, cpu_of(self._ana) - used
+                datagrams = before.datagrams() / took
                 self._calm()
             heard = before.messages().get("Chat", (0, 0))[0] / self.members
             self._note(f"{rate:g} lines a second: of a core", f"{used / took:.0%}", "under 50 %" if rate == 20 else "")
+            self._note("datagrams to and from members a second", f"{datagrams:.0f}")
             all_said = said + len(chat.seconds) + chat.lost
             self._note("heard of the lines said; of them typed", f"{heard:.1f} of {all_said}; {chat}")
 
