@@ -49,7 +49,7 @@ class Climb:
         return self._round % self.STEP_ROUNDS == 0
 
     def begin(self, window: float, rate: float, is_in_queue: bool) -> None:
-        """From that window (bytes), at that rate (bytes per second); the queue is there already if it is another's."""
+        """From that window (bytes), at that rate (bytes per second); `is_in_queue`: others fill the queue already."""
         self._round, self._from, self._rate = 0, window, rate
         self.is_in_queue = is_in_queue
 
