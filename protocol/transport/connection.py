@@ -97,6 +97,7 @@ class Connection:
 
     recovery_class: Type[Recovery] = Recovery
     datagram_reserved = 0  # bytes of each datagram that the endpoint adds
+    remote_fingerprint: Optional[bytes] = None  # SHA-256 of its certificate; in an open network nobody shows one
 
     def __init__(
         self, endpoint: Any, address: Address, local_id: bytes, is_client: bool, first_number: int, now: float
@@ -136,11 +137,6 @@ class Connection:
     def datagram_size(self) -> int:
         """Bytes of UDP payload in the largest datagrams that this side sends now."""
         return self.mtu.size
-
-    @property
-    def remote_fingerprint(self) -> Optional[bytes]:
-        """SHA-256 of the certificate that the other side has shown; None: in an open network nobody shows one."""
-        return None
 
     @property
     def backlog(self) -> int:
@@ -453,9 +449,6 @@ class Connection:
             self.flight.owe_ping()
         if now >= self.mtu.again_at:
             self.flight.search_mtu(self.endpoint.datagram_size_max)
-        self._ask_credit(now)
-
-    def _ask_credit(self, now: float) -> None:
         if self.vigil.is_credit_wanted(now):
             self.flight.owe_ping()
 
@@ -485,7 +478,8 @@ class Connection:
         batch = self.flight.data_batch(now) or self.flight.ping_batch(now)
         if batch is None:
             batch = self.flight.mtu_batch(now)
-            self._ask_credit(now)
+            if self.vigil.is_credit_wanted(now):
+                self.flight.owe_ping()
         return batch
 
     def _init_batch(self, now: float) -> Optional[Batch]:

@@ -66,12 +66,6 @@ class KeyedConnection(Connection):
         receiving.read_by(VeiledFramer(self.veil, intake.frames_max, intake.bodies, say, lambda: receiving.window))
         return self._veiled, receiving
 
-    @property
-    def remote_fingerprint(self) -> Optional[bytes]:
-        """SHA-256 of the other side's certificate, once it has been admitted."""
-        certificate = self.veil.certificate
-        return hashlib.sha256(certificate).digest() if self._is_admitted and certificate is not None else None
-
     # ---- the handshake
 
     def _meet(self, remote_id: bytes, first_number: int, credit: int) -> None:
@@ -95,6 +89,8 @@ class KeyedConnection(Connection):
     def _admit(self) -> None:
         """The other side has shown that it is a member, and that it saw the same handshake."""
         self._is_admitted = True
+        if self.veil.certificate is not None:
+            self.remote_fingerprint = hashlib.sha256(self.veil.certificate).digest()
         self._veiled.open()
         if self.state is State.ESTABLISHED:
             self._set_state(State.ESTABLISHED)  # and now it is told
