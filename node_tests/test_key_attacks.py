@@ -92,6 +92,16 @@ def test_the_sizes_that_are_probed_leave_room_for_the_tag():
     assert max(sizes) <= 9000 - 28 and pair.there.datagram_size == 1472 - FRONT and 1472 in sizes
 
 
+def test_a_connection_goes_on_where_its_other_end_has_moved_to():
+    pair = keyed(4)
+    assert pair.connected()
+    pair.transfer(50_000, 20)
+    pair.a.move(("10.0.0.9", 1000), told_after=0.5)
+    pair.transfer(50_000, 30)
+    assert pair.back.address == ("10.0.0.9", 1000)
+    pair.finish()
+
+
 @pytest.mark.parametrize("limit", [{"COVERED_SIZE_MAX": 300_000}, {"RECORDS_MAX": 40}])
 def test_a_connection_that_has_carried_as_much_as_its_keys_are_good_for_ends_in_order(limit, monkeypatch):
     for name, value in limit.items():
