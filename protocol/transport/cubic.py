@@ -38,7 +38,7 @@ from typing import NamedTuple, Optional, Tuple
 from protocol.transport.climbing import Climb, Drain
 from protocol.transport.congestion import Acknowledged
 from protocol.transport.curve import CubicCurve, Epoch
-from protocol.transport.evidence import HEAVY_SAMPLE, Delivery, LinkNoise, RecentRtt
+from protocol.transport.evidence import HEAVY_SAMPLE, Delivery, LinkNoise, RecentRtt, is_beyond
 
 INITIAL_WINDOW_PACKETS = 10  # RFC 9002 §7.2
 INITIAL_WINDOW_MAX = 14_720  # bytes
@@ -119,6 +119,11 @@ class CubicQ:
     def noise(self) -> float:
         """The part of the packets that the link loses at any rate."""
         return self._link.noise
+
+    @property
+    def _noise_limit(self) -> float:
+        """More than this part of the packets is not lost by a link of that noise, which is not known well."""
+        return 1.5 * self.noise + 0.02
 
     @property
     def known_rate(self) -> float:
@@ -232,7 +237,7 @@ class CubicQ:
         if self.window < self.ssthresh or link.trial_rounds:
             return
         is_calm = last.min_rtt - self.base_rtt < self.queue_threshold and last.samples >= 4
-        has_loss = last.lost > 3 + (1.5 * self.noise + 0.02) * (last.delivered + last.lost)
+        has_loss = is_beyond(last.lost, last.lost + last.delivered, self._noise_limit, 2)
         if not climb.is_on:
             may_climb = is_calm or (not self.is_alone and self.base_rtt >= self.BLIND_RTT)
             if may_climb and last.rate and not has_loss and ack.is_window_limited and ack.now >= climb.after:
@@ -387,7 +392,7 @@ class CubicQ:
         lost, total, _ = self._delivery.losses()
         if self.noise <= self.NOISE_LEAST or self.base_rtt < self.BLIND_RTT:
             return lost > 0
-        return math.sqrt(lost) > math.sqrt(self.noise * total) + 1.5  # that is three of them, also of a small count
+        return is_beyond(lost, total, self.noise, 3)
 
     def _suspect(self) -> None:
         """Begin to measure whether the loss goes away with the rate."""
@@ -399,11 +404,11 @@ class CubicQ:
             return False  # the last answer is still being weighed
         delivery = self._delivery
         lost, total, ranges = delivery.losses()
-        limit = max(self.HEAVY_LOSS, 1.5 * self.noise + 0.02)
+        limit = max(self.HEAVY_LOSS, self._noise_limit)
         if self.window < self.ssthresh and delivery.round.rate > 1.25 * delivery.rate_before(3):
             limit = max(limit, self.OVERSHOOT_LOSS)  # the delivery grows with the window: the pipe may not be full
-        chance = 2 * math.sqrt(limit * total)  # two standard deviations: 6 of 100 are lost at 3 % often enough
-        return total >= HEAVY_SAMPLE and ranges >= self.HEAVY_RANGES and lost > limit * total + chance
+        # By two standard deviations: 6 of 100 are lost at 3 % often enough.
+        return total >= HEAVY_SAMPLE and ranges >= self.HEAVY_RANGES and is_beyond(lost, total, limit, 2)
 
     def _judge_suspicion(self) -> None:
         """The rate came down for a heavy loss: if that did not help, the link is to blame, and it goes back up."""

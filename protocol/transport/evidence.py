@@ -18,6 +18,14 @@ from protocol.rates import RecentMaximum
 HEAVY_SAMPLE = 100  # packets: of fewer, no rate of loss is believed
 
 
+def is_beyond(lost: int, total: int, part: float, deviations: float) -> bool:
+    """Were more of the packets lost than that part, by so many standard deviations, also of a small count?
+
+    The root of a count varies by 1/2, however large the count is.
+    """
+    return math.sqrt(lost) > math.sqrt(part * total) + deviations / 2
+
+
 class Round:
     """What happened while one window of packets was on its way."""
 
