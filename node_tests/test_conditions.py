@@ -193,6 +193,16 @@ def test_shallow_queue():
     assert share(queue=10 * PACKET)[0] >= 0.8
 
 
+def test_what_a_shallow_queue_drops_is_not_taken_for_the_noise_of_the_link():
+    pair = Pair(seed=1, latency=0.005, rate=20e6 / 8, queue=0.01)
+    pair.stream()
+    pair.world.run(3.0)
+    link = pair.world.link(Pair.A, Pair.B)
+    dropped, carried = link.dropped, link.carried
+    assert pair.rate_over(5.0) >= 0.94 * 20e6 / 8
+    assert link.dropped - dropped <= 0.01 * (link.carried - carried)
+
+
 @pytest.mark.parametrize("packets", [25, 10, 100][: amount(3, 1)])
 def test_near_path_is_full_and_costs_few_batches(packets):
     """A switch between two machines: 0.2 ms there and back, and whatever queue it has."""

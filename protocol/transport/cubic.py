@@ -340,12 +340,14 @@ class CubicQ:
             self._stop_drain(now)
         self._conservative_rounds = 0
         self._rest_from_climbing(now)
-        before, did_fit = self.window, self._fits
+        before, did_fit, was_starting = self.window, self._fits, self.window < self.ssthresh
         self._react(now, is_queue, next_packet_number)
         if not is_queue:
             self._fits_to = 0.0  # the trial tells
         elif not did_fit:
             self._fits_to = min(self.FITS * before, self.window / self.FITS)
+            if was_starting:  # it may be twice too large still: what came through tells what fits
+                self._fits_to = min(self._fits_to, self._delivery.rate_of(2) * self.path_rtt)
         self.climb.stop()
         self._delivery.forget_losses()
 
