@@ -107,19 +107,20 @@ def beside_tcp(seed: int, controller: str, conditions: Air, is_ours_first: bool 
 
 
 def queue(seed: int, controller: str, conditions: Air) -> Result:
-    """How long one flow's queue is, and how much it loses of it."""
+    """How long one flow's queue is, and what part of its packets it had no room for, in percent."""
     pair = Pair(seed=seed, controller=controller, **conditions)
     pair.stream()
     pair.world.run(4.0)
     link, delays, before = pair.world.link(Pair.A, Pair.B), [], pair.streamed
-    lost = pair.there.recovery.packets_lost
+    dropped, carried = link.overflowed, link.carried
     for _ in range(200):
         pair.world.run(pair.world.now + 0.05)
         delays.append(link.queue_delay * 1e3)
     mean, late = statistics.mean(delays), sorted(delays)[190]
     rate = (pair.streamed - before) / 10.0 / MBIT
-    lost = pair.there.recovery.packets_lost - lost
-    return Result(mean, "%.1f q=%.0f/%.0f lost=%d" % (rate, mean, late, lost))
+    dropped, carried = link.overflowed - dropped, link.carried - carried
+    part = 100 * dropped / (dropped + carried)
+    return Result(mean, "%.1f q=%.0f/%.0f drops=%d=%.1f%%" % (rate, mean, late, dropped, part))
 
 
 def turns_bad(seed: int, controller: str, conditions: Air, bad: Air) -> Result:

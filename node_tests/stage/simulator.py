@@ -521,6 +521,7 @@ class PacketLink:
         self._tokens = 0.0  # bytes
         self._tokens_at = -math.inf
         self.dropped = 0  # datagrams, whatever the reason
+        self.overflowed = 0  # of these, what the queue had no room for
         self.carried = 0
 
     @property
@@ -542,6 +543,7 @@ class PacketLink:
         start = max(world.now, self._free_at)
         if conditions.rate < math.inf:
             if start - world.now > conditions.queue:
+                self.overflowed += 1
                 return []
             self._free_at = start + size / conditions.rate
             start = self._free_at
