@@ -13,6 +13,7 @@ from protocol.lanes import PATIENT_EACH, Lanes, may_wait
 from protocol.membership import roster as roster_module
 from protocol.membership.labels import Labels
 from protocol.membership.roster import Change, Roster
+from protocol.membership.view import View
 from protocol.messages import (
     GONE,
     LEFT,
@@ -75,6 +76,20 @@ def test_an_update_tells_what_they_were_called_before_it_and_are_called_after_it
     changes = roster.apply(RosterUpdate(1, 2, (third,), departed), entry(0).node_id)
     left = [Change("ana", False, None), Change(labels[second.node_id], False, 8.0)]
     assert changes == [*left, Change("ana", True, None)]
+
+
+def test_an_update_that_loses_nobody_does_not_walk_over_the_roster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To walk over it sorts it anew, at each of a thousand members with each update."""
+    walks: List[int] = []
+    walk = Roster.__iter__
+    monkeypatch.setattr(Roster, "__iter__", lambda roster: walks.append(len(roster)) or walk(roster))
+    view = View(Hall(2), entry(0).node_id, lambda: ())  # type: ignore[arg-type]
+    view.found(bytes(8), bytes(16), entry(0))
+    view.roster.replace([entry(number) for number in range(300)], 1)
+    assert view.take_update(RosterUpdate(0, 2, (entry(7)._replace(mesh=False),), ())) == [] and not walks
+    gone = tuple(Departure(entry(number).node_id, GONE, 8000) for number in (9, 8))
+    assert len(view.take_update(RosterUpdate(0, 3, (), gone)) or ()) == 2
+    assert list(view.lost_places) == [entry(8).place, entry(9).place], "in the order of the roster"
 
 
 # ---- what all are told --------------------------------------------------------------------------------------------
