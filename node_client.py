@@ -34,12 +34,11 @@ import functools
 import logging
 import queue
 import random
-import signal
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Callable, Iterator, List, Optional, Protocol, Sequence, Tuple, runtime_checkable
 
-from prompt import machine
+from prompt import machine, signals
 from prompt.lines import line_for
 from prompt.network_key import print_new_key
 from prompt.paths import danger_of, relative_path
@@ -75,7 +74,6 @@ log = mishaps.logger("node")
 
 SCANNER_STOP_SECONDS = 1.0          # it looks at its flag after every MiB
 EVENTS_PER_TURN = 64                # of the node thread before it looks at its deadline
-LOG_BYTES_MAX = 16 << 20            # of the log, and of the one before it
 
 
 # ---- threads
@@ -262,34 +260,17 @@ def own_addresses(ip: Optional[str] = None) -> List[str]:
     return [own for own in dict.fromkeys(found) if not is_loopback(own)]
 
 
-def log_handler(path: str) -> logging.FileHandler:
-    """Writes the log, of which others can make any number of lines: it turns over into `path`.1, which it replaces."""
-    from logging.handlers import RotatingFileHandler  # which imports much that who wants no log does not wait for
-    if os.path.exists(path) and not os.path.isfile(path):   # a pipe, a device: it keeps nothing
-        return logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
-    return RotatingFileHandler(path, maxBytes=LOG_BYTES_MAX, backupCount=1, encoding="utf-8", errors="backslashreplace")
-
-
 def set_up_logging(path: Optional[str]) -> None:
     """Details go to the file, if one is wanted, and never to the screen."""
     logging.raiseExceptions = False         # nor does it say there that a line could not be written
     root = logging.getLogger()
     root.addHandler(logging.NullHandler())
     if path:
-        handler = log_handler(path)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(threadName)s %(name)s: %(message)s"))
-        root.addHandler(handler)
+        from disk import logs
+        root.addHandler(logs.log_handler(path))
         root.setLevel(logging.DEBUG)
     sys.unraisablehook = lambda details: log.error("ignored: %r", details.exc_value)
     threading.excepthook = lambda details: log.error("a thread ended", exc_info=details.exc_value)
-
-
-def set_up_signals(on_signal: Callable[[int, Any], None]) -> None:
-    """Ctrl-C, a closed terminal and SIGTERM end things properly; SIGALRM is what ReadlineReader wakes select() by."""
-    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGALRM"):
-        number = getattr(signal, name, None)
-        if number is not None and not (name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN):   # nohup
-            signal.signal(number, on_signal)
 
 
 class NodeListener(DoorListener):
@@ -558,7 +539,7 @@ def _run_once(flags: argparse.Namespace, open_node: Callable[..., Any]) -> Tuple
     """A one-line form: the exit code, and whether standard output takes no more."""
     from prompt.oneshot import OneShot  # whose JSON nobody waits for who has a prompt
     once = OneShot(flags)
-    set_up_signals(once.on_signal)
+    signals.set_up(once.on_signal)
     with _heard(once.on_memory_short):
         return once.run(open_node), once.output.is_lost
 
@@ -566,7 +547,7 @@ def _run_once(flags: argparse.Namespace, open_node: Callable[..., Any]) -> Tuple
 def _run_session(flags: argparse.Namespace, open_node: Callable[..., Any]) -> Tuple[int, bool]:
     """The prompt: the exit code, and whether standard output takes no more."""
     session = Session(Terminal())
-    set_up_signals(session.on_signal)
+    signals.set_up(session.on_signal)
     if session.terminal.is_asking and session.terminal.can_redraw:
         session.terminal.stops.hear()
     with _heard(session.on_memory_short):

@@ -35,12 +35,12 @@ import itertools
 import random
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Callable, Iterator, List, Optional, Protocol, Sequence, Tuple
+from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple
 
 from protocol import messages
 from protocol.content.parts import PartInfo
 from protocol.content.shares import ScanResult
-from protocol.exchange.contracts import Preparing, Surroundings
+from protocol.exchange.contracts import Part, Preparing, Surroundings
 from protocol.exchange.disk_jobs import DiskJobs, Submit
 from protocol.exchange.fetching import Fetching
 from protocol.exchange.hellos import Hellos
@@ -69,14 +69,6 @@ from protocol.membership.whispers import Whispers
 from protocol.messages import NO_NETWORK, Join, ShareDigest, decode
 from protocol.network import Network
 from protocol.results import FetchAnswer, ListEntry, MemberRow, Reach, TransferRow, WhisperAnswer
-
-
-class Part(Protocol):
-    """What of a role does something by the clock."""
-
-    def on_timer(self, now: float) -> None: ...
-
-    def next_deadline(self) -> float: ...
 
 
 class Peer:

@@ -209,7 +209,7 @@ def test_where_a_thread_has_no_memory_nobody_waits_for_it(capsys, monkeypatch):
         return node
 
     monkeypatch.setattr("prompt.oneshot.LEAVE_SECONDS", 0.0)
-    monkeypatch.setattr("node_client.set_up_signals", lambda on_signal: None)
+    monkeypatch.setattr("prompt.signals.set_up", lambda on_signal: None)
     assert main(["list"], open_node) == 6
     assert "Too little memory" in capsys.readouterr().err
 

@@ -17,7 +17,7 @@ from typing import Iterator
 
 import pytest
 
-import node_client
+from disk import logs
 from node_tests.stage import scenario
 from node_tests.stage.amounts import amount
 from node_tests.stage.running import PATIENCE, ROOT, Running, free_port
@@ -301,14 +301,14 @@ def test_sigterm_ends_it_as_q_does(tmp_path):
 
 def test_a_log_turns_over_into_one_other_file_and_what_is_no_file_stays_where_it_is(tmp_path, monkeypatch):
     """Whoever makes a node write lines without end shall not fill its disk."""
-    monkeypatch.setattr(node_client, "LOG_BYTES_MAX", 2000)
-    with contextlib.closing(node_client.log_handler(str(tmp_path / "log"))) as handler:
+    monkeypatch.setattr(logs, "LOG_BYTES_MAX", 2000)
+    with contextlib.closing(logs.log_handler(str(tmp_path / "log"))) as handler:
         for number in range(1000):
             handler.emit(logging.LogRecord("x", logging.INFO, "x.py", 1, "line %d", (number,), None))
     assert sorted(os.listdir(tmp_path)) == ["log", "log.1"]
     assert all((tmp_path / name).stat().st_size <= 2000 for name in os.listdir(tmp_path))
     assert (tmp_path / "log").read_text().endswith("line 999\n")
-    with contextlib.closing(node_client.log_handler(os.devnull)) as handler:
+    with contextlib.closing(logs.log_handler(os.devnull)) as handler:
         assert type(handler) is logging.FileHandler
 
 

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import Iterable, List
+from typing import Any, Callable, Iterable, List
 
 from prompt.settings import EXIT_INTERRUPTED
+
+
+def set_up(on_signal: Callable[[int, Any], None]) -> None:
+    """Ctrl-C, a closed terminal and SIGTERM end things properly; SIGALRM is what ReadlineReader wakes select() by."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGALRM"):
+        number = getattr(signal, name, None)
+        if number is not None and not (name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN):   # nohup
+            signal.signal(number, on_signal)
 
 
 def names_of(came: Iterable[int]) -> str:

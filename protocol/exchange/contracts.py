@@ -123,3 +123,11 @@ def sentence_of(error: Exception) -> str:
 def kind_of(error: Exception) -> Optional[ErrorKind]:
     """What went wrong in the library; None for a mistake in the program."""
     return error.kind if isinstance(error, LibraryError) else None
+
+
+class Part(Protocol):
+    """What of a role does something by the clock."""
+
+    def on_timer(self, now: float) -> None: ...
+
+    def next_deadline(self) -> float: ...
