@@ -67,13 +67,10 @@ _CLASSES: Dict[str, Callable[..., Endpoint]] = {"tags": TagsEndpoint, "tls": Tls
 
 def credentials(layers: str) -> Optional[Credentials]:
     """What this process opens its transports with; from now on they have these layers."""
-    if layers == "open":
-        return None
+    thread.new_endpoint = new_endpoint
     if layers in _CLASSES:
         thread.new_endpoint = functools.partial(_endpoint, _CLASSES[layers])  # type: ignore[assignment]
-    else:
-        thread.new_endpoint = new_endpoint
-    return member(0)
+    return None if layers == "open" else member(0)
 
 
 def _endpoint(made: Callable[..., Endpoint], rng: random.Random, known: Any, trace: Any, **named: Any) -> Endpoint:
