@@ -35,6 +35,7 @@ VERSIONS = [
     Earlier("419e1fc", "the last before the program moved into wings"),
     Earlier("944b035", "the last that knew no private lines"),
     Earlier("f8b6fe6", "the last that had IPv4 alone, and whose connections stayed where they were"),
+    Earlier("166309b", "the last that knew no key"),
 ]
 
 
