@@ -11,7 +11,7 @@ from protocol.transport.acknowledging import (
     PACKET_NUMBER_JUMP_MAX,
     Acknowledging,
 )
-from protocol.transport.recovery import RttEstimator
+from protocol.transport.rtt import RttEstimator
 
 FIRST = 1000
 CREDIT, WINDOW = 100_000, 64 << 10

@@ -9,7 +9,7 @@ from protocol.transport.closing import CLOSE_TRIES, LATE_ANSWERS_MAX, Closing
 from protocol.transport.frames import FRAME_HEADER, FRAME_HEADER_SIZE
 from protocol.transport.packets import CloseCode, ClosePacket, PacketType
 from protocol.transport.receiving import ReceiveStream
-from protocol.transport.recovery import RttEstimator
+from protocol.transport.rtt import RttEstimator
 from protocol.transport.sending import SendStream
 
 THEM, US = b"them-id!", b"ours-id!"

@@ -11,7 +11,7 @@ from protocol.transport.frames import FRAME_HEADER, FRAME_HEADER_SIZE
 from protocol.transport.intake import Intake
 from protocol.transport.liveness import Liveness
 from protocol.transport.receiving import RECEIVE_WINDOW_INITIAL, RECEIVE_WINDOW_MAX
-from protocol.transport.recovery import RttEstimator
+from protocol.transport.rtt import RttEstimator
 from protocol.transport.turns import TROUBLE_PAUSE
 
 

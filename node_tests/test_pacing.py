@@ -5,7 +5,8 @@ import math
 import pytest
 
 from protocol.transport.pacing import BURST_NEAR_PART, PACING_CATCH_UP, PACING_QUANTUM, ROOM_NEAR, Pacer
-from protocol.transport.recovery import SEGMENTS_MAX, RttEstimator
+from protocol.transport.recovery import SEGMENTS_MAX
+from protocol.transport.rtt import RttEstimator
 
 FAR, NEAR, LOOPBACK = 0.05, 0.005, 0.0002  # round trips, seconds
 RATE = 1e7  # bytes per second

@@ -11,7 +11,8 @@ from protocol.transport.cubic import CubicQ
 from protocol.transport.frames import FRAME_SIZE_MAX, StreamViolation
 from protocol.transport.ranges import RangeSet
 from protocol.transport.receiving import GAPS_MAX, ReceiveStream
-from protocol.transport.recovery import MAX_ACK_DELAY, REORDERING_KEPT, AckViolation, Recovery, RttEstimator, SentBatch
+from protocol.transport.recovery import REORDERING_KEPT, AckViolation, Recovery, SentBatch
+from protocol.transport.rtt import MAX_ACK_DELAY, RttEstimator
 from protocol.transport.sending import SendStream
 
 # ---- ranges -------------------------------------------------------------------------------------------------------

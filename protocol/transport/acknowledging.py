@@ -12,7 +12,7 @@ from typing import List, NamedTuple, Tuple
 
 from protocol.transport.packets import ACK_RANGES_MAX
 from protocol.transport.ranges import RangeSet
-from protocol.transport.recovery import RttEstimator
+from protocol.transport.rtt import RttEstimator
 
 ACK_DELAY = 0.005  # a lone packet is acknowledged after this, or together with the next
 ACK_EVERY = 2  # ack-eliciting packets

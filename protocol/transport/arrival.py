@@ -16,7 +16,7 @@ from protocol.transport.intake import Intake
 from protocol.transport.liveness import Liveness
 from protocol.transport.packets import AckPacket, BulkRun, encode_ack
 from protocol.transport.receiving import ReceiveStream
-from protocol.transport.recovery import RttEstimator
+from protocol.transport.rtt import RttEstimator
 
 
 class Arrival:

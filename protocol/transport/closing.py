@@ -12,7 +12,8 @@ from typing import Optional
 
 from protocol.transport.packets import CloseCode, ClosePacket, FinalPacket, encode_close, encode_final
 from protocol.transport.receiving import ReceiveStream
-from protocol.transport.recovery import PROBE_TIMEOUT_MAX, RttEstimator
+from protocol.transport.recovery import PROBE_TIMEOUT_MAX
+from protocol.transport.rtt import RttEstimator
 from protocol.transport.sending import SendStream
 
 CLOSE_TRIES = 3  # a probe timeout apart; then the other side counts as gone

@@ -13,7 +13,8 @@ from __future__ import annotations
 import math
 
 from protocol.transport.packets import BATCH_PACKETS_MAX, DATAGRAM_SIZE_MAX
-from protocol.transport.recovery import SEGMENTS_MAX, RttEstimator
+from protocol.transport.recovery import SEGMENTS_MAX
+from protocol.transport.rtt import RttEstimator
 
 PACING_QUANTUM = 0.0005  # seconds of sending that leave in one batch
 NEAR_RTT = 0.012  # seconds: on a shorter path most of what is in flight stands in a queue anyway, or in a busy machine

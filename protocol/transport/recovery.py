@@ -1,8 +1,7 @@
-"""What a sender needs to know about its packets: the round-trip time, what arrived, and what was lost.
+"""What a sender needs to know about its packets: what arrived, and what was lost.
 
 Pure numbers: bytes, packet numbers and `now` (seconds, monotonic). Nothing here knows what the bytes mean.
 
-    RttEstimator    RFC 9002 §5
     SentBatch       one record for up to a batch of packets that left together
     BlackHole       does the path lose what is large, and only that? (RFC 8899 §4.3)
     Recovery        acknowledgements, loss detection and probe timeout (RFC 9002 §6) over those records
@@ -17,6 +16,7 @@ from typing import Deque, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 from protocol.rates import RecentMaximum
 from protocol.transport.congestion import Acknowledged, CongestionController
+from protocol.transport.rtt import GRANULARITY, MAX_ACK_DELAY, RttEstimator
 
 # 44 datagrams of 1,472 bytes are the most that one segmented send takes (65,507 bytes). With their headers these are
 # more than a token bucket of 64 KB lets pass whole, and what it cuts apart comes packet by packet.
@@ -24,9 +24,6 @@ SEGMENTS_MAX = 42
 
 PACKET_THRESHOLD = 3  # RFC 9002 §6.1.1
 TIME_THRESHOLD = 9 / 8  # RFC 9002 §6.1.2
-GRANULARITY = 0.001  # seconds, RFC 9002 §6.1.2
-INITIAL_RTT = 0.1  # seconds; RFC 9002 says 0.333, a lab is a LAN
-MAX_ACK_DELAY = 0.005  # seconds that the receiver may hold an acknowledgement back
 PROBE_TIMEOUT_MAX = 2.0  # the backoff's cap: uncapped, a 10 s black hole costs 6.5 s more
 STOOD_STILL = 1.0  # seconds that an alarm may be late; beyond, this process did not run, and its waits tell nothing
 PERSISTENT_CONGESTION_THRESHOLD = 3  # probe timeouts, RFC 9002 §7.6.1
@@ -40,47 +37,6 @@ REORDERING_MAX_RTTS = 3  # more than so many round trips of an overtaken packet 
 
 class AckViolation(Exception):
     """The remote acknowledged what was never sent: it is broken or lies."""
-
-
-class RttEstimator:
-    """Smoothed round-trip time and its variance, in seconds (RFC 9002 §5)."""
-
-    __slots__ = ("latest", "minimum", "smoothed", "variance", "samples")
-
-    def __init__(self) -> None:
-        self.begin()
-
-    def begin(self) -> None:
-        """Nothing is known of the path."""
-        self.latest = INITIAL_RTT
-        self.minimum = math.inf
-        self.smoothed = INITIAL_RTT
-        self.variance = INITIAL_RTT / 2
-        self.samples = 0
-
-    def on_sample(self, latest_rtt: float, ack_delay: float) -> None:
-        """A round trip in seconds, and how long the other side held its acknowledgement back (RFC 9002 §5.3)."""
-        self.latest = latest_rtt
-        self.samples += 1
-        if self.samples == 1:
-            self.minimum = self.smoothed = latest_rtt
-            self.variance = latest_rtt / 2
-            return
-        self.minimum = min(self.minimum, latest_rtt)
-        adjusted_rtt = latest_rtt
-        if latest_rtt >= self.minimum + ack_delay:
-            adjusted_rtt = latest_rtt - ack_delay
-        self.variance = 3 / 4 * self.variance + 1 / 4 * abs(self.smoothed - adjusted_rtt)
-        self.smoothed = 7 / 8 * self.smoothed + 1 / 8 * adjusted_rtt
-
-    def restart_minimum(self) -> None:
-        """After persistent congestion the path may be another: its least round trip is looked for anew (§5.2)."""
-        self.minimum = self.latest
-
-    @property
-    def probe_timeout(self) -> float:
-        """RFC 9002 §6.2.1, without the backoff."""
-        return self.smoothed + max(4 * self.variance, GRANULARITY) + MAX_ACK_DELAY
 
 
 class SentBatch:
