@@ -66,7 +66,10 @@ HOUSE = {  # what of the house each room may import, besides its own; the order 
     "supernode": {"ground", "content", "membership", "ruling"},
     "rdt": {"ground", "content", "transport", "sockets", "disk"},
 }
-DOCUMENTED = {"ground", "content", "membership", "ruling", "exchange", "disk", "prompt", "peer", "supernode"}
+DOCUMENTED = {
+    "ground", "content", "keys", "transport", "membership", "ruling", "exchange", "sockets", "disk", "prompt", "peer",
+    "supernode", "rdt",
+}
 HOUSE["node_client"] = {*HOUSE, "node_client"}
 NEVER = {  # what a wing has no part in, though its room is allowed
     "content": {"protocol.messages"},

@@ -101,6 +101,7 @@ class KeyedConnection(Connection):
         super()._hand_out(now)
 
     def send_frame(self, kind: int, *parts: Buffer, is_bulk: bool = False) -> bool:
+        """As in an open network; the bytes go under the veil, and wait there until the other side is admitted."""
         is_taken = super().send_frame(kind, *parts, is_bulk=is_bulk)
         if is_taken and self.veil.is_worn_out:
             self.shut_down(WORN_OUT)
@@ -119,6 +120,7 @@ class KeyedConnection(Connection):
             super()._on_live_timeout(now)
 
     def next_batch(self, now: float) -> Optional[Batch]:
+        """As in an open network, sealed."""
         batch = super().next_batch(now)
         if batch is None:
             return None
@@ -128,6 +130,7 @@ class KeyedConnection(Connection):
     # ---- the end
 
     def shut_down(self, reason: str) -> None:
+        """As in an open network; the reason goes under the veil."""
         if self.closing.reason is None and self.state in (State.CONNECTING, State.HANDSHAKE, State.ESTABLISHED):
             self._veiled.write_frame(GOODBYE, reason.encode("utf-8", "replace")[: wire.REASON_SIZE_MAX])
         super().shut_down(reason)
@@ -180,6 +183,7 @@ class KeyedEndpoint(Endpoint):
     def receive(
         self, buffer: memoryview, segment_size: int, address: Address, now: float, cuts: Optional[wire.Cuts] = None
     ) -> None:
+        """As in an open network; what is not sealed as it must be is dropped and counted."""
         self.now = now
         if len(buffer) <= segment_size:
             self._receive_datagram(buffer, address, now)
