@@ -94,9 +94,10 @@ def test_burst_loss_of_20_in_a_row_every_200():
 
 
 def test_acks_lost():
-    got, pair = share(back={"loss": 0.3})
-    assert got >= 0.85
-    assert pair.there.recovery.packets_spurious < 0.01 * pair.a.sent
+    """In the mean: one seed gets .84 to .88, by which acknowledgements in a row are lost just then."""
+    runs = [share(seconds=amount(4.0, 2.0), seed=seed, back={"loss": 0.3}) for seed in range(1, 1 + amount(6, 3))]
+    assert statistics.mean(got for got, _ in runs) >= 0.85
+    assert all(pair.there.recovery.packets_spurious < 0.01 * pair.a.sent for _, pair in runs)
 
 
 def test_acks_lost_and_data_too():
