@@ -173,7 +173,8 @@ KINDS = {"hard": HardStory, "faulty": FaultyStory, "cast": CastStory}
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("first", range(0, SEEDS, PLAYED))
 def test_hard_and_faulty_networks_end_well(kind, first):
-    for seed in range(first, first + PLAYED):
+    played = amount(PLAYED, 1) if kind == "cast" else PLAYED  # one with casts takes as long as five others
+    for seed in range(first, first + played):
         test_network.play(seed, kind=KINDS[kind])
 
 
