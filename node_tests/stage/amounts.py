@@ -1,4 +1,4 @@
-"""How much of a long test is played: what fits into three minutes, or with `python -m pytest --full` all of it."""
+"""How much of a long test is played: what fits into some minutes, or with `python -m pytest --full` all of it."""
 
 from __future__ import annotations
 
