@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any, List, Set, Tuple
 
 import pytest
 
 import node_client
+from node_tests.stage.house import ROOT
 from node_tests.test_chat import Table
 from protocol import messages
 from protocol.lanes import PATIENT_EACH, Lanes, may_wait
@@ -308,3 +311,13 @@ def test_whose_turn_it_is_to_try_another_is_found_without_a_look_at_each_members
     asked = sum(len(hall.told(link, messages.TryReach)) for link in range(1, 201))
     assert asked >= 200 and len(looked) <= 200
     reaching._kind_of.cache_clear()
+
+
+# ---- the bench ----------------------------------------------------------------------------------------------------
+
+
+def test_a_small_hall_joins_in_the_bench() -> None:
+    """Its light members do what the program's do: they are kept up with it."""
+    command = [sys.executable, "node_tests/bench/bench_members.py", "--members", "10", "--phases", "join"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "10 members joined" in done.stdout, done.stdout + done.stderr

@@ -42,7 +42,6 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 from node_tests.bench.bench_files import cpu_of
 from node_tests.stage.running import Running, free_port, status_of
 
-FIRST_PORT = 27000  # of the light members: below those that the system gives out itself
 PATIENCE = 60.0  # seconds for an answer; a bound, not an expectation
 CHAT_EVERY = 0.5  # seconds between two lines while something else goes on
 LOOK_EVERY = 0.5  # seconds between two looks at the members
@@ -408,7 +407,7 @@ def hall_of(arguments: argparse.Namespace, home: Path) -> Iterator[Hall]:
             program = stack.enter_context(Timed(str(root / "node_client.py"), *flags, cwd=home / name, core=core))
             program.expect(r"^\* (joined|supernode at)")
             programs.append(program)
-        flags = ["--members", arguments.members, "--port", port, "--first-port", FIRST_PORT]
+        flags = ["--members", arguments.members, "--port", port]
         light = stack.enter_context(Timed("node_tests/bench/light_members.py", *flags, core=1))
         yield Hall(arguments, programs[0], programs[1], Light(light))
 

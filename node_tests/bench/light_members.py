@@ -1,6 +1,6 @@
 """Light members: so many in one process, each with a socket of its own, in the network of a real supernode.
 
-    python node_tests/bench/light_members.py --members N --port PORT --first-port PORT [--limit SECONDS]
+    python node_tests/bench/light_members.py --members N --port PORT [--limit SECONDS]
 
 `bench_members.py` starts it and gives it orders, one JSON object a line; it answers in the same form. A light member
 has a UDP socket, an endpoint, a table of links and a `Membership` of its own, and no files, only their names. What a
@@ -135,6 +135,10 @@ class LightNetwork:
     def backlog(self, link: int) -> int:
         return self._table.backlog(link)
 
+    def fingerprint(self, link: int) -> Optional[bytes]:
+        """This hall has no key."""
+        return None
+
     def has_unread(self, link: int) -> bool:
         return self._table.has_unread(link)
 
@@ -169,7 +173,7 @@ class Member:
         self.hall = hall
         self.rng = random.Random(hall.rng.random())
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.socket.bind((LOOPBACK, hall.first_port + number))
+        self.socket.bind((LOOPBACK, 0))
         self.socket.setblocking(False)
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
             self.socket.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
@@ -190,7 +194,8 @@ class Member:
         address = self.socket.getsockname()
         self.network = LightNetwork(address, self.endpoint, self.table)
         self._outbox: Deque[bytes] = collections.deque()
-        self.membership = Membership(LocalSide(self.network, self._outbox), self.rng, self, self.name, mesh=False)
+        side = LocalSide(self.network, self._outbox)
+        self.membership = Membership(side, self.rng, self, self, self, self.name, mesh=False)
         self.joined_at = 0.0
 
     def start(self, now: float) -> None:
@@ -375,6 +380,9 @@ class Member:
     def on_member_joined(self, label: str, now: float) -> None:
         pass
 
+    def on_other_key(self, name: str, now: float) -> None:
+        """As `on_member_joined`."""
+
     def on_member_left(self, label: str, silent: Optional[float], now: float) -> None:
         self.hall.tally.events["told that a member left" if silent is None else "told that a member is gone"] += 1
 
@@ -402,7 +410,7 @@ class Hall:
     """All light members, their one clock, and who gives them orders."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
-        self.port, self.first_port = arguments.port, arguments.first_port
+        self.port = arguments.port
         self.rng = random.Random(arguments.seed)
         self.tally, self.decode = Tally(), Decoder()
         self.buffer = memoryview(bytearray(1 << 16))
@@ -545,7 +553,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--members", type=int, required=True)
     parser.add_argument("--port", type=int, required=True, help="of the supernode, on loopback")
-    parser.add_argument("--first-port", type=int, required=True, help="of the members, one behind the other")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--limit", type=float, default=900.0, help="seconds until it ends whatever happens")
     arguments = parser.parse_args()
