@@ -107,6 +107,7 @@ class _Opened:
         self.table = LinkTable(endpoint, listener, numbers)
 
     def turn(self, now: float, is_readable: bool) -> None:
+        """Take in what has come, do what time asks for, and send; on the network thread."""
         if is_readable:
             for data, segment_size, address in self.datagrams.arrivals(READS_PER_TURN):
                 self.endpoint.receive(data, segment_size, address, now)
