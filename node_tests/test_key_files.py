@@ -123,6 +123,13 @@ def test_who_has_no_key_imports_nothing_for_one(tmp_path):
     assert done.stdout == "[]\n"
 
 
+def test_the_first_line_waits_for_no_table_of_messages_and_no_inspection():
+    """Each of them takes as long as a third of the rest of the start."""
+    told = "import sys, node_client; print([name for name in ('protocol.messages', 'inspect') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", told], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
 def test_a_python_without_ssl_is_told(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ssl", None)
     monkeypatch.delitem(sys.modules, "disk.credentials", raising=False)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:                       # a node of an open network never imports it
     import ssl
@@ -17,28 +16,32 @@ class KeyTrouble(Exception):
     """The network key cannot be used as it is: a sentence for a person, in which the key itself never stands."""
 
 
-@dataclass(frozen=True)
-class Credentials:
+class Credentials(NamedTuple):
     """Made once, at the start; the same for all connections of a node."""
 
-    seal_key: bytes = field(repr=False)             # seals every datagram; all members have the same
+    seal_key: bytes                                 # seals every datagram; all members have the same
     check_code: str                                 # four hex digits: two persons see that they have one key
-    server_context: ssl.SSLContext = field(repr=False)
-    client_context: ssl.SSLContext = field(repr=False)
+    server_context: ssl.SSLContext
+    client_context: ssl.SSLContext
     fingerprint: bytes                              # SHA-256 of the own certificate: who this node is
 
+    def __repr__(self) -> str:
+        return f"<Credentials, check {self.check_code}>"
 
-@dataclass(frozen=True)
-class KeyWish:
+
+class KeyWish(NamedTuple):
     """What a person said about the key; nothing of it is secret where it is shown."""
 
-    typed: str = field(default="", repr=False)      # asked for, or in the environment
+    typed: str = ""                                 # asked for, or in the environment
     is_asked: bool = False                          # a person typed it, who is asked again, and whose key is kept
     file: str = ""
     identity: str = ""                              # a file with the node's own lasting key
     is_open: bool = False                           # an open network, whatever is kept ...
     is_forgotten: bool = False                      # ... and nothing is kept any more
     folder: str = ""                                # whose kept key serves, if nothing else is said
+
+    def __repr__(self) -> str:
+        return f"<KeyWish for {self.folder!r}>"
 
     @property
     def is_named(self) -> bool:

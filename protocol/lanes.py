@@ -9,24 +9,27 @@ one thread and emptied by another (deques are).
 
 from __future__ import annotations
 
+import functools
 from collections import deque
-from typing import Any, Deque, Generic, TypeVar
+from typing import Any, Deque, FrozenSet, Generic, TypeVar
 
-from protocol import messages
 from protocol.fields import Buffer
 
 PATIENT_EACH = 16  # turns: however much else there is, searches get on
 
-_PATIENT = frozenset(
-    tag for tag, kind in messages.all_messages() if kind in (messages.Search, messages.Offer, messages.ListRequest)
-)
-
 Item = TypeVar("Item")
+
+
+@functools.cache
+def _patient() -> FrozenSet[int]:
+    """Tags of those messages. A person sees the first line before the table of all of them is made."""
+    from protocol.messages import ListRequest, Offer, Search, all_messages
+    return frozenset(tag for tag, kind in all_messages() if kind in (Search, Offer, ListRequest))
 
 
 def may_wait(data: Buffer) -> bool:
     """Is this message one of those that come by thousands, and that nobody counts as a sign of life?"""
-    return len(data) > 0 and data[0] in _PATIENT
+    return len(data) > 0 and data[0] in _patient()
 
 
 class Lanes(Generic[Item]):
