@@ -9,16 +9,19 @@ import signal
 import socket
 import time
 from pathlib import Path
-from typing import Any, Iterator, List, Tuple
+from typing import Any, Iterator, List, Optional, Tuple
 
 import pytest
 
 import rdt
+from node_tests.stage.keys import member
+from node_tests.stage.lab import MIB
 from node_tests.stage.recorder import Recorder
 from node_tests.stage.running import PATIENCE, Running, free_port
 from prompt.session import Session
 from prompt.settings import NodeError
 from prompt.stopping import Stops
+from protocol.credentials import Credentials
 from protocol.membership.door import ports_behind
 from protocol.messages import Answer, Query, Wanted, encode
 from protocol.results import Outcome
@@ -29,9 +32,9 @@ LOOPBACK = "127.0.0.1"
 class Ends:
     """A transport as the roles have it, and what it is told."""
 
-    def __init__(self) -> None:
+    def __init__(self, credentials: Optional[Credentials] = None) -> None:
         self.events = Recorder()
-        self.network = rdt.open_network(LOOPBACK, 0)
+        self.network = rdt.open_network(LOOPBACK, 0, credentials=credentials)
         self.links = rdt.Links(self.network, self.events)
         self.network.start()
 
@@ -43,12 +46,18 @@ class Ends:
                 return event[1:]
 
 
-@pytest.fixture
-def pair() -> Iterator[List[Ends]]:
-    ends = [Ends(), Ends()]
+@contextlib.contextmanager
+def open_ends(*credentials: Optional[Credentials]) -> Iterator[List[Ends]]:
+    ends = [Ends(each) for each in credentials]
     yield ends
     for one in ends:
         one.network.close(1.0)
+
+
+@pytest.fixture
+def pair() -> Iterator[List[Ends]]:
+    with open_ends(None, None) as ends:
+        yield ends
 
 
 def wait_until(is_met: Any) -> None:
@@ -105,6 +114,29 @@ def test_a_link_by_the_door_has_a_negative_number_and_is_a_link_like_any_other(p
     here.links.send(link, b"to nobody")
     there.links.send_lone(here.network.address, b"still here?")
     assert here.next("on_lone")[1] == b"still here?"
+
+
+def test_of_a_link_by_the_door_is_known_what_is_known_of_any() -> None:
+    """Whose certificate it shows, what waits for it or was not heard yet, and how its path does."""
+    with open_ends(member(0), member(1)) as (here, there):
+        port = free_port()
+        here.links.hold_door(port)
+        wait_until(here.links.has_door)
+        out = there.links.connect((LOOPBACK, port))
+        link = here.next("on_link_up")[0]
+        assert link < 0 and here.links.fingerprint(link) == member(1).fingerprint
+        assert there.next("on_link_up")[0] == out and there.links.fingerprint(out) == member(0).fingerprint
+        there.links.send(out, b"may I join?")
+        message = here.next("on_message")[1]
+        assert here.links.has_unread(link) and here.links.figures(link) is not None
+        here.links.consumed(link, len(message))
+        wait_until(lambda: not here.links.has_unread(link))
+        for _ in range(8):  # nobody there takes them out of its window
+            here.links.send(link, bytes(MIB))
+        assert here.links.backlog(link) > 0
+        here.links.hold_door(0)
+        wait_until(lambda: here.links.figures(link) is None)
+        assert here.links.fingerprint(link) is None and not here.links.has_unread(link)
 
 
 def test_a_door_opens_in_a_program_that_has_a_thousand_descriptors_open(pair: List[Ends]) -> None:

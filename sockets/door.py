@@ -47,8 +47,9 @@ class Door:
 
     @property
     def table(self) -> Optional[LinkTable]:
-        """Those who came by the door, while it is open."""
-        return self._opened.table if self._opened is not None else None
+        """Those who came by the door, while it is open; from any thread."""
+        opened = self._opened
+        return opened.table if opened is not None else None
 
     def hold(self, port: int, now: float) -> None:
         """From now on try to have that port; 0: let go of it."""

@@ -101,21 +101,24 @@ class Links(Face):
 
     def backlog(self, link: int) -> int:
         """Bytes sent on a link and not yet delivered, those on their way to the network thread included."""
-        return self._posted.of(link) + self._posted.of(EVERYBODY) + self._table.backlog(link)
+        table = self._table_of(link)
+        waiting = self._posted.of(link) + self._posted.of(EVERYBODY)
+        return waiting + (table.backlog(link) if table is not None else 0)
 
     def has_unread(self, link: int) -> bool:
         """Did something come by it that the node has not heard yet?"""
-        table = self._table if link > 0 else self._door.table
+        table = self._table_of(link)
         return table is not None and table.has_unread(link)
 
     def fingerprint(self, link: int) -> Optional[bytes]:
         """SHA-256 of the certificate at its other end; None: there is no such link, or the network has no key."""
-        table = self._table if link > 0 else self._door.table
-        return table.fingerprint(abs(link)) if table is not None else None
+        table = self._table_of(link)
+        return table.fingerprint(link) if table is not None else None
 
     def figures(self, link: int) -> Optional[PathFigures]:
         """How the path of that link does; None: there is no such link any more."""
-        return self._table.figures(link)
+        table = self._table_of(link)
+        return table.figures(link) if table is not None else None
 
     def disconnect(self, link: int, reason: str) -> None:
         """Close a link once everything sent is delivered."""
@@ -223,9 +226,12 @@ class Links(Face):
         finally:
             self._posted.add(EVERYBODY, -size)
 
+    def _table_of(self, link: int) -> Optional[LinkTable]:
+        """The table that has this link, under this number: the door's has the negative ones, while it is open."""
+        return self._table if link > 0 else self._door.table
+
     def _with(self, link: int, action: Callable[[LinkTable], None]) -> None:
-        """Do it with the table that has this link: the door's has the negative ones, while it is open."""
-        table = self._table if link > 0 else self._door.table
+        table = self._table_of(link)
         if table is not None:
             action(table)
 
