@@ -11,7 +11,7 @@ import os
 import stat
 from typing import Callable, NamedTuple, Optional
 
-from disk.access import OPEN_FLAGS, open_regular, read_at, remove
+from disk.access import open_regular, read_at, write_anew
 from disk.shelf import make_private
 from protocol.content.names import HIDDEN
 from protocol.content.troubles import shown
@@ -130,17 +130,7 @@ def _read(path: str, what: str) -> str:
 
 def _write(path: str, line: str) -> None:
     """All of it or nothing, and readable by nobody else at any moment."""
-    remove(path + "~")
-    descriptor = os.open(path + "~", OPEN_FLAGS | os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with open(descriptor, "w", encoding="utf-8") as file:
-            file.write(line + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(path + "~", path)
-    except BaseException:
-        remove(path + "~")
-        raise
+    write_anew(path, f"{line}\n".encode(), is_flushed=True, is_secret=True)
 
 
 def _cannot(do: str, path: str, what: str, error: OSError) -> KeyTrouble:
