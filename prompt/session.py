@@ -22,7 +22,6 @@ from prompt import network_key, signals
 from prompt.commands import LETTERS, SAYING, letter_of, parse_command, unknown_line
 from prompt.completion import Completion, choice_lines
 from prompt.console import SCRIPT_SAY_SECONDS, Console
-from prompt.network_key import wish_of
 from prompt.readers import IDLE_SECONDS, LINE_END, Interrupted, next_of
 from prompt.settings import (
     DEFAULT_FOLDER,
@@ -254,7 +253,7 @@ class Session:
         folder = os.path.expanduser(flags.folder or DEFAULT_FOLDER)
         if getattr(flags, "ask_key", False) and not self._typed_key:
             self._typed_key = self._ask_key()
-        key = wish_of(flags, folder, self._typed_key)
+        key = network_key.wish_of(flags, folder, self._typed_key)
         return Settings(ip, port, name, folder, bool(flags.folder), getattr(flags, "trace", None) or "",
                         getattr(flags, "up", None), getattr(flags, "down", None), others=others,
                         casts=not getattr(flags, "no_cast", False), key=key)

@@ -61,7 +61,6 @@ from protocol.results import NatKind, Reach
 __all__ = ["LOCAL_LINK", "LocalSide", "Membership", "Network", "Owner", "Roster", "Seat", "State", "share_digest"]
 
 
-
 class Membership:
     """This node as a member: what it knows, does, says and answers."""
 

@@ -320,8 +320,7 @@ class View:
 
     def _remember_lost(self, node_ids: AbstractSet[bytes]) -> None:
         """Should this node ever rule: they may be in the other half of a parted network."""
-        lost = filter(None, map(self.roster.get, node_ids))
-        for entry in sorted(lost, key=lambda entry: (entry.order, entry.node_id)):
+        for entry in self.roster.those(node_ids):
             self.lost_places.add(self.place_of(entry.node_id) or NOWHERE)
 
     def lose_supernode(self) -> None:
