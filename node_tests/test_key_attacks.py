@@ -4,7 +4,6 @@ What is asked is always the same: nothing but loss. K02 to K08 are rows of `THRE
 """
 
 import contextlib
-import dataclasses
 import random
 import ssl
 import threading
@@ -378,7 +377,7 @@ def test_k06_a_byte_a_second_is_not_waited_for():
 @pytest.mark.parametrize("is_client", [True, False])
 def test_k06_a_certificate_of_another_key_is_refused_by_either_side(is_client):
     """Somebody who got at the key of the seals, and at no more, is no member."""
-    half = dataclasses.replace(member(0), seal_key=member(0, key=2).seal_key)
+    half = member(0)._replace(seal_key=member(0, key=2).seal_key)
     pair = apart(half, member(1, key=2)) if is_client else apart(member(1, key=2), half)
     assert not pair.connected(8) and pair.there.remote_fingerprint is None
     assert not any(each.veil.is_open for driver in (pair.a, pair.b) for each in driver.endpoint.connections)
