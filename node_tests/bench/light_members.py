@@ -27,6 +27,7 @@ from typing import Any, Callable, Counter, Deque, Dict, Iterable, List, Optional
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
+from node_tests.stage.quiet import Quiet
 from protocol import messages
 from protocol.fields import Address, Buffer
 from protocol.figures import PathFigures
@@ -165,7 +166,7 @@ class LightNetwork:
         pass
 
 
-class Member:
+class Member(Quiet):
     """One light member: it drives its endpoint, and is what its Membership asks and tells (`Owner`)."""
 
     def __init__(self, number: int, hall: Hall) -> None:
@@ -377,23 +378,8 @@ class Member:
     def on_supernode_changed(self, old: str, new: str, is_me: bool, silent: Optional[float], now: float) -> None:
         self.hall.tally.events["supernode changed"] += 1
 
-    def on_member_joined(self, label: str, now: float) -> None:
-        pass
-
-    def on_other_key(self, name: str, now: float) -> None:
-        """As `on_member_joined`."""
-
     def on_member_left(self, label: str, silent: Optional[float], now: float) -> None:
         self.hall.tally.events["told that a member left" if silent is None else "told that a member is gone"] += 1
-
-    def on_reached(self, node_id: bytes, now: float) -> None:
-        pass
-
-    def on_reach_known(self, now: float) -> None:
-        pass
-
-    def on_roster_changed(self, now: float) -> None:
-        pass
 
     def on_chat(self, label: str, text: str, is_me: bool, now: float) -> None:
         if self.number < WATCHERS:

@@ -7,6 +7,7 @@ from collections import deque
 from functools import partial
 from typing import Any, Callable, Deque, List, Optional, Tuple
 
+from node_tests.stage.quiet import Quiet
 from node_tests.stage.simulator import World
 from protocol import messages
 from protocol.fields import WireError
@@ -21,7 +22,7 @@ from supernode import Supernode
 PORT = 6020
 
 
-class StubNode:
+class StubNode(Quiet):
     """One process, as far as membership goes; `events` is what its person would have seen."""
 
     def __init__(self, world: World, ip: str, name: str, port: int = PORT, seed: Optional[int] = None) -> None:
@@ -242,15 +243,6 @@ class StubNode:
 
     def on_member_left(self, label: str, silent: Optional[float], now: float) -> None:
         self.events.append(("left", label, silent))
-
-    def on_reached(self, node_id: bytes, now: float) -> None:
-        pass
-
-    def on_reach_known(self, now: float) -> None:
-        pass
-
-    def on_roster_changed(self, now: float) -> None:
-        pass
 
     def on_chat(self, label: str, text: str, is_me: bool, now: float) -> None:
         self.chat.append((label, text))
