@@ -33,6 +33,7 @@ from protocol.transport.frames import (
     Frame,
     Framer,
     StreamViolation,
+    decode_reason,
 )
 from protocol.transport.sending import HeldMemory, SendStream
 
@@ -160,7 +161,7 @@ class Veil:
             self.deadline = math.inf
             return True
         if frame.kind == GOODBYE:
-            self.goodbye = bytes(frame.body).decode("utf-8", "replace")
+            self.goodbye = decode_reason(frame.body)
         return frame.kind in (BINDING, GOODBYE)
 
 
