@@ -151,12 +151,15 @@ class Window:
             self.read()
         return self.screen.lines()
 
-    def read(self) -> None:
-        if select.select([self.master], [], [], 0.05)[0]:
-            with contextlib.suppress(OSError):
+    def read(self, patience: float = 0.05) -> bool:
+        """Take in what has come, or comes in so many seconds; was there anything?"""
+        data = b""
+        if select.select([self.master], [], [], patience)[0]:
+            with contextlib.suppress(OSError):  # nobody has the other end any more
                 data = os.read(self.master, 65536)
                 self.raw += data
                 self.screen.feed(self.decoder.decode(data))
+        return bool(data)
 
     def shows(self, *texts: str) -> list:
         return self.until(lambda lines: all(text in "".join(lines) for text in texts))
@@ -166,6 +169,8 @@ class Window:
 
     def end(self) -> int:
         self.until(lambda lines: self.process.poll() is not None)
+        while self.read(0.0):
+            pass  # what it said last
         return self.process.returncode
 
     def __enter__(self) -> Window:
