@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import pathlib
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -14,10 +15,17 @@ for package in PACKAGES:
     MODULES.update({".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in inner})
 
 
+@functools.lru_cache(maxsize=None)  # several laws look at each file
+def nodes_of(path):
+    """All of the syntax of a file, node by node."""
+    return tuple(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+@functools.lru_cache(maxsize=None)
 def imports_of(path):
     """Every module that a file imports, wherever in it."""
     names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -25,11 +33,10 @@ def imports_of(path):
             names.update(
                 f"{node.module}.{alias.name}" for alias in node.names if f"{node.module}.{alias.name}" in MODULES
             )
-    return names
+    return frozenset(names)
 
 
+@functools.lru_cache(maxsize=None)
 def calls_of(path):
     """Names of the functions that a file calls."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Call):
-            yield ast.unparse(node.func)
+    return frozenset(ast.unparse(node.func) for node in nodes_of(path) if isinstance(node, ast.Call))
