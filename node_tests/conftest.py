@@ -6,6 +6,7 @@ import math
 import os
 import shlex
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -48,6 +49,18 @@ def _keep_compiled(config):
     os.environ["PYTHONPYCACHEPREFIX"] = folder
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    if config.getoption("numprocesses", None) and config.args == config.getini("testpaths"):
+        _compile_in_halves(config)
+
+
+def _compile_in_halves(config):
+    """Before the workers begin: each would compile all tests and the whole program, all of them at the same time."""
+    files = sorted(str(path) for path in Path(__file__).parent.glob("test_*.py"))
+    collect = [sys.executable, "-m", "pytest", "-n", "0", "--collect-only", "-q", "-p", "no:cacheprovider"]
+    halves = [subprocess.Popen([*collect, *half], cwd=config.rootpath, stdout=subprocess.DEVNULL)
+              for half in (files[::2], files[1::2])]
+    for half in halves:
+        half.wait()  # what fails there fails in the workers, too, and is told by them
 
 
 def _endpoints_made():
