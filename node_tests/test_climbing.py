@@ -116,12 +116,24 @@ def test_loss_that_stays_at_a_lower_rate_is_the_links_and_loss_that_goes_away_is
         assert noise.noise == lost / (100 + lost)
 
 
-def test_a_trial_of_a_few_packets_says_nothing():
+def test_a_trial_goes_on_until_there_are_packets_to_judge_by():
     noise, delivery = LinkNoise(), Delivery()
-    rounds_of(noise, delivery, 1, 1, delivered=5)
+    rounds_of(noise, delivery, 1, 10, delivered=90)
     noise.begin_trial(delivery)
-    rounds_of(noise, delivery, 4, 1, delivered=5)
+    assert not rounds_of(noise, delivery, 2 + 19, 0, delivered=5)
+    assert rounds_of(noise, delivery, 1, 0, delivered=5)
     assert not noise.is_link_to_blame() and noise.noise == 0
+
+
+@pytest.mark.parametrize(("lost", "is_to_blame"), [(4, True), (2, False)])
+def test_what_may_be_chance_does_not_say_that_the_loss_went_away(lost, is_to_blame):
+    """A trial begins where more was lost than usual: a hundred packets at the usual rate of loss lose fewer."""
+    noise, delivery = LinkNoise(), Delivery()
+    rounds_of(noise, delivery, 1, 10, delivered=90)
+    noise.begin_trial(delivery)
+    rounds_of(noise, delivery, 2, 0)
+    rounds_of(noise, delivery, 2, lost // 2, delivered=50 - lost // 2)
+    assert noise.is_link_to_blame() == is_to_blame
 
 
 def test_loss_at_a_rate_that_fits_is_learnt_in_blocks_and_within_bounds():

@@ -16,8 +16,9 @@ is measured where the rate certainly fits: from a cut for a queue until the wind
     nothing: a path under BLIND_RTT    any packet                              0.7 of it
     a queue that is its own            nothing                                 at most the cap
 
-A policer's loss, or that of a very shallow queue, goes away at the lower rate; random loss stays. Where packets
-overtake each other, the luckiest of a few is late, too: by as much a queue must be longer to be seen (LUCK).
+A policer's loss, or that of a very shallow queue, goes away at the lower rate; random loss stays: a slow start whose
+delivery still grew with its window then goes on. Where packets overtake each other, the luckiest of a few is late, too:
+by as much a queue must be longer to be seen (LUCK).
 
 Alone on a link with a deep queue it does not fill the queue: the window is capped, after a short drain has shown that
 the queue was its own. When the queue stays in spite of the cap, others are there, and it is plain CUBIC again.
@@ -61,7 +62,7 @@ class CubicQ:
     CONSERVATIVE_ROUNDS = 5  # of slow start at a quarter of its speed, once there is a queue (RFC 9406 §4.2)
     BLIND_RTT = 0.002  # seconds: below, every loss counts
     HEAVY_LOSS = 0.03  # of the packets of the last HEAVY_ROUNDS rounds
-    OVERSHOOT_LOSS = 0.15  # the same in slow start, while the delivery still grows
+    HEAVY_LOSS_OF_START = 2 * HEAVY_LOSS  # slow start sends soon twice what fits, and then loses far more
     HEAVY_RANGES = 6  # one burst is not heavy loss
     NOISE_LEAST = 0.003  # below, the link is taken to lose nothing by itself
     FITS = 0.84  # of the window that made a queue: so much fits, and what is lost of it the link loses by itself
@@ -353,10 +354,11 @@ class CubicQ:
 
     def _react(self, now: float, is_queue: bool, next_packet_number: int) -> None:
         if self.window < self.ssthresh:
-            if not is_queue:
-                self._suspect()
+            delivery = self._delivery
+            is_growing = delivery.rate_of(2) > 1.25 * delivery.rate_before(3)
             self._leave_slow_start(now, 0.5 if is_queue else 1 / 3)
             if not is_queue:
+                self._suspect(math.inf if is_growing else self.ssthresh)  # inf: then slow start goes on
                 self.window *= self.BELOW_DELIVERY
         elif self.climb.is_on:
             self._end_climb(now, next_packet_number)  # that is where the loss came from
@@ -377,7 +379,7 @@ class CubicQ:
         self.curve.restart()
 
     def _reduce_for_heavy_loss(self) -> None:
-        self._suspect()
+        self._suspect(self.ssthresh)
         rate = self._delivery.rate_of(3)
         pipe = self.BELOW_DELIVERY * rate * self.path_rtt
         self.curve.aim(min(self.window, rate * self.path_rtt) if rate else self.window)
@@ -396,19 +398,18 @@ class CubicQ:
             return lost > 0
         return is_beyond(lost, total, self.noise, 3)
 
-    def _suspect(self) -> None:
-        """Begin to measure whether the loss goes away with the rate."""
+    def _suspect(self, ssthresh: float) -> None:
+        """Begin to measure whether the loss goes away with the rate. If not: on with this window and that ssthresh."""
         self._link.begin_trial(self._delivery)
-        self._before_trial = (self.window, self.ssthresh, self.curve.window_max)
+        self._before_trial = (self.window, ssthresh, self.curve.window_max)
 
     def _is_heavy(self) -> bool:
         if self._link.trial_rounds:
             return False  # the last answer is still being weighed
         delivery = self._delivery
         lost, total, ranges = delivery.losses()
-        limit = max(self.HEAVY_LOSS, self._noise_limit)
-        if self.window < self.ssthresh and delivery.round.rate > 1.25 * delivery.rate_before(3):
-            limit = max(limit, self.OVERSHOOT_LOSS)  # the delivery grows with the window: the pipe may not be full
+        least = self.HEAVY_LOSS if self.window >= self.ssthresh else self.HEAVY_LOSS_OF_START
+        limit = max(least, self._noise_limit)
         # By two standard deviations: 6 of 100 are lost at 3 % often enough.
         return total >= HEAVY_SAMPLE and ranges >= self.HEAVY_RANGES and is_beyond(lost, total, limit, 2)
 
@@ -416,12 +417,10 @@ class CubicQ:
         """The rate came down for a heavy loss: if that did not help, the link is to blame, and it goes back up."""
         if self._link.is_link_to_blame():
             window, ssthresh, window_max = self._before_trial
-            if ssthresh < math.inf:
-                self.window, self.ssthresh = max(self.window, window), ssthresh
-            else:
-                self.ssthresh = math.inf  # slow start goes on, and knows the noise
+            self.window, self.ssthresh = max(self.window, window), ssthresh
             self.curve.aim(max(self.curve.window_max, window_max))
             self.curve.restart()
+            self.climb.put_off(0.0)
         self._delivery.forget_losses()
 
     def on_spurious(self, packets: int) -> None:

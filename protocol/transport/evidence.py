@@ -26,6 +26,11 @@ def is_beyond(lost: int, total: int, part: float, deviations: float) -> bool:
     return math.sqrt(lost) > math.sqrt(part * total) + deviations / 2
 
 
+def is_below(lost: int, total: int, part: float, deviations: float) -> bool:
+    """The same the other way: were fewer lost?"""
+    return math.sqrt(lost) < math.sqrt(part * total) - deviations / 2
+
+
 class Round:
     """What happened while one window of packets was on its way."""
 
@@ -187,8 +192,7 @@ class LinkNoise:
     GAIN = 1 / 4  # of a block
     MOST_OF_BLOCK = 0.1  # a cut takes away more than that: who has too much in flight by more does not pass for noise
     MOST = 0.5
-    TRIAL_ROUNDS = 4
-    TRIAL_SAMPLE = 30  # packets
+    TRIAL_ROUNDS = 4  # and more, until there are HEAVY_SAMPLE packets to judge by
 
     def __init__(self) -> None:
         self.noise = 0.0  # part of the packets
@@ -219,6 +223,7 @@ class LinkNoise:
             if self.trial_rounds < 2:  # the first two rounds still tell of what was sent before the cut
                 self._lost += told.lost
                 self._total += told.lost + told.delivered
+                self.trial_rounds = max(self.trial_rounds, int(self._total < HEAVY_SAMPLE))
             return not self.trial_rounds
         if fits:
             self.count(told)
@@ -229,9 +234,7 @@ class LinkNoise:
         return False
 
     def is_link_to_blame(self) -> bool:
-        """The trial is over: did the loss stay, although the rate came down?"""
+        """The trial is over: did the loss stay, although the rate came down? Of a few packets it may only seem less."""
         lost, total, self._lost, self._total = self._lost, self._total, 0, 0
-        if total < self.TRIAL_SAMPLE:
-            return False
         self.noise = min(lost / total, self.MOST)
-        return self.noise >= 0.5 * self._suspected
+        return not is_below(lost, total, 0.5 * self._suspected, 1)
