@@ -257,6 +257,17 @@ def test_cross_traffic(kind, first):
     assert theirs >= (0.2 if kind == "newreno" else 0.3)
 
 
+def test_who_was_alone_with_a_deep_queue_sees_a_tcp_that_comes():
+    """Else it would hold its window down until the next drain, 20 s later, and starve."""
+    pair = Pair(seed=1, rate=20e6 / 8, queue=1.0)
+    PlainFlow(pair.world, ("10.0.0.1", 9), ("10.0.0.2", 9), "cubic", 3.0)
+    pair.stream()
+    pair.world.run(3.0)
+    assert pair.there.recovery.congestion.is_alone
+    pair.world.run(6.0)
+    assert not pair.there.recovery.congestion.is_alone
+
+
 @pytest.mark.parametrize(("count", "least"), [(2, 0.95), (5, 0.9)][: amount(2, 1)])
 def test_own_siblings(count, least):
     pairs = [Pair(seed=3, queue=0.03, rate=SIBLING_LINK)]

@@ -160,6 +160,7 @@ CASES: Dict[str, Tuple[Callable[..., Result], Dict[str, Any]]] = {
             "jitter": AIRS["jitter"],
             "5 ms": air(latency=0.010, jitter=0.005, keeps_order=True),
             "100 Mbit/s": air(100, queue=0.05, latency=0.015),
+            "deep": air(queue=0.4, latency=0.015),
         }.items()
         for order in ("after", "before")
     },

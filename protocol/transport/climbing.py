@@ -19,8 +19,7 @@ class Climb:
 
     STEPS = (1 / 16, 1 / 16, 1 / 8, 1 / 8, 1 / 4)  # of the window in each round of a climb; the last goes on
     STEP_ROUNDS = 3  # after which the delivery must have grown
-    GAIN = 1.08  # by so much
-    CROWDED_GAIN = 1.08  # where others fill the queue: only who has less than half gains so much by a fifth more window
+    GAIN = 1.08  # by so much; where others fill the queue only who has less than half gains it by a fifth more window
     AGAIN = 1.0  # seconds, and as many as AGAIN_ROUNDS last, from a reaction or a climb to the next
     AGAIN_MAX = 8.0  # seconds, when climb after climb finds nothing
     AGAIN_ROUNDS = 8
@@ -56,8 +55,7 @@ class Climb:
     def goes_on(self, rate: float, is_calm: bool, has_loss: bool) -> bool:
         """A round is over: did the delivery grow, with no queue and no loss?"""
         self._round += 1
-        gain = self.CROWDED_GAIN if self.is_in_queue else self.GAIN
-        is_in_vain = self.is_step_over and rate <= gain * self._rate
+        is_in_vain = self.is_step_over and rate <= self.GAIN * self._rate
         return (is_calm or self.is_in_queue) and not has_loss and not is_in_vain
 
     def hold(self, window: float, rate: float) -> None:
