@@ -227,10 +227,11 @@ class LinkNoise:
             return not self.trial_rounds
         if fits:
             self.count(told)
-        lost, total, _ = delivery.losses()
-        expected = self.noise * total
-        if total >= HEAVY_SAMPLE and lost < expected - 2 * math.sqrt(expected):
-            self.noise = 0.75 * self.noise + 0.25 * lost / total
+        if self.noise:  # it may be less by now
+            lost, total, _ = delivery.losses()
+            expected = self.noise * total
+            if total >= HEAVY_SAMPLE and lost < expected - 2 * math.sqrt(expected):
+                self.noise = 0.75 * self.noise + 0.25 * lost / total
         return False
 
     def is_link_to_blame(self) -> bool:
