@@ -16,11 +16,12 @@ import types
 from typing import Any, Callable, Dict, Optional, Tuple
 
 from node_tests.stage.keys import member
+from protocol.buffers import BufferPool
 from protocol.credentials import Credentials
 from protocol.transport.connection import Connection
 from protocol.transport.endpoint import Endpoint
 from protocol.transport.endpoints import new_endpoint
-from protocol.transport.keyed import KeyedConnection, KeyedEndpoint
+from protocol.transport.keyed import RECORDS_KEPT_MAX, KeyedConnection, KeyedEndpoint
 from protocol.transport.receiving import ReceiveStream
 from protocol.transport.sending import SendStream
 from sockets import thread
@@ -60,6 +61,7 @@ class TlsEndpoint(Endpoint):
     def __init__(self, credentials: Credentials, rng: random.Random, **named: Any) -> None:
         super().__init__(rng, **named)
         self.credentials = credentials
+        self.records = BufferPool(RECORDS_KEPT_MAX)
 
 
 _CLASSES: Dict[str, Callable[..., Endpoint]] = {"tags": TagsEndpoint, "tls": TlsEndpoint}

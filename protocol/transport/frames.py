@@ -27,6 +27,7 @@ FRAME_HEADER_SIZE = FRAME_HEADER.size
 FRAME_SIZE_MAX = (1 << 20) + (1 << 16)  # a span of 1 MiB and what goes before it; a longer message is refused
 FRAME_COST = 256  # bytes that a waiting frame costs beside its own
 FRAMES_WAITING_MAX = 1 << 18  # whole frames that the reader has not taken: 64 MiB in the worst case
+JOINED_BELOW = 8 << 10  # bytes: to join smaller payloads and copy them once more costs less than to assign each
 BODY_STEP = 64 << 10  # a body's memory grows with what has arrived, not with what its header claims
 
 MESSAGE = 0
@@ -200,6 +201,19 @@ class Framer:
     def filled(self, size: int, frames: List[Frame]) -> None:
         """So many bytes were put into their place."""
         self._advance(size, frames)
+
+    def take_run(self, payloads: List[memoryview], size: int, step: int, frames: List[Frame]) -> bool:
+        """Take in payloads of `step` bytes, the last of the rest, if they are the next bytes of a body; else False."""
+        body = self.place(size)
+        if body is None:
+            return False
+        if step < JOINED_BELOW:
+            body[:] = b"".join(payloads)
+        else:
+            for at, payload in zip(range(0, size, step), payloads):
+                body[at : at + step] = payload
+        self._advance(size, frames)
+        return True
 
     def consume(self, size: int) -> None:
         """The reader has taken a frame of that size, header included."""

@@ -16,6 +16,7 @@ import hashlib
 import random
 from typing import Any, Optional, Tuple, Type
 
+from protocol.buffers import BufferPool
 from protocol.fields import Address, Buffer, WireError
 from protocol.latest import Latest
 from protocol.rates import Bucket
@@ -43,6 +44,7 @@ from protocol.transport.veil import WORN_OUT, Veil, VeiledFramer, VeiledSendStre
 
 HINTS_PER_SECOND = 10  # answers to strangers who knock without a seal
 TAKEN_MAX = 4096  # INITs remembered, by nonce: none makes a second connection
+RECORDS_KEPT_MAX = 8 << 20  # bytes of large records, sent and acknowledged, whose memory is used again
 WRONG_SEAL = "dropped: wrong seal"
 _INIT, _LONE, _BULK = int(PacketType.INIT), int(PacketType.LONE), int(PacketType.BULK)
 
@@ -59,7 +61,7 @@ class KeyedConnection(Connection):
         self.seals: Optional[SealKey] = None  # what is sent, once the other side is known
         self.opens: Optional[SealKey] = None  # what comes
         self._is_admitted = False
-        self._veiled = VeiledSendStream(endpoint.backlogs.memory, self.veil)
+        self._veiled = VeiledSendStream(endpoint.backlogs.memory, self.veil, endpoint.records)
         intake = endpoint.intake
         receiving = intake.open()
         say = self._veiled.write_records
@@ -156,6 +158,7 @@ class KeyedEndpoint(Endpoint):
         self.credentials = credentials
         self.datagram_size_max -= FRONT
         self.hello = hello_key(credentials.seal_key)
+        self.records = BufferPool(RECORDS_KEPT_MAX)
         self._hints = Bucket(HINTS_PER_SECOND, HINTS_PER_SECOND, 0.0)
         self._taken: Latest[bytes, None] = Latest(TAKEN_MAX)  # nonces of INITs
 

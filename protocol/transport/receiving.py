@@ -14,7 +14,6 @@ from protocol.transport.ranges import RangeSet
 RECEIVE_WINDOW_INITIAL = 64 << 10  # 2,048 strangers then hold 128 MiB at most
 RECEIVE_WINDOW_MAX = 4 << 20  # one reader that stopped holds no more
 GAPS_MAX = 1024  # runs of bytes that may wait for what is missing before them
-JOINED_BELOW = 8 << 10  # bytes: to join smaller payloads and copy them once more costs less than to assign each
 RUN_SIZE_LEAST = 512  # bytes that a waiting run has on average, or there may be only GAPS_MAX of them
 
 
@@ -95,16 +94,9 @@ class ReceiveStream:
         """Take in payloads of so many bytes, the last of the rest, if they are the next bytes of a body; else False."""
         if offset != self.next_offset or self._held or offset + size > self.credit:
             return False
-        body = self.framer.place(size)
-        if body is None:
+        if not self.framer.take_run(payloads, size, step, frames):
             return False
-        if step < JOINED_BELOW:
-            body[:] = b"".join(payloads)
-        else:
-            for at, payload in zip(range(0, size, step), payloads):
-                body[at : at + step] = payload
         self.next_offset += size
-        self.framer.filled(size, frames)
         return True
 
     def _drain(self, frames: List[Frame]) -> None:

@@ -10,7 +10,8 @@ an attack on the handshake, and ends the connection. What is to be sent waits un
     fresh --begin--> shaking hands --TLS is up: our BINDING goes out--> bound --their BINDING fits--> open
     any   --a false record, too many bytes, another BINDING--> StreamViolation, and the connection ends
 
-Nothing is fed to TLS but one record at a time, so that no garbage piles up in it, and nothing that could be no record.
+Nothing is fed to TLS that could be no record; one at a time until the other side is admitted, then FED_AT_ONCE at most,
+and each that is whole is read at once: so no garbage piles up in it.
 
 Pure: bytes in, bytes out. This is the only file of `protocol/` that may import `ssl`, whose OpenSSL takes randomness
 from the system, whatever `rng` a test has.
@@ -21,7 +22,7 @@ from __future__ import annotations
 import math
 import ssl
 import struct
-from typing import Any, Callable, List, Optional, Sequence
+from typing import Any, Callable, List, Optional, Sequence, Tuple
 
 from protocol.buffers import BufferPool
 from protocol.fields import Buffer
@@ -49,6 +50,8 @@ DIRECT_READ_LEAST = 4 << 10  # of a frame's body still to come: fewer are read t
 # receives more than that from one who does not, at once.
 RECORDS_MAX, COVERED_SIZE_MAX = 1 << 23, 64 << 30  # records, bytes; one way
 JOINED_BELOW = 8 << 10  # bytes of a frame: smaller parts share a record
+# Bytes: what OpenSSL holds on its way in and out is copied, and copies in the processor's cache cost little.
+COVERED_AT_ONCE = FED_AT_ONCE = 64 << 10
 WORN_OUT = "this connection has carried as much as its keys are good for"
 
 
@@ -90,6 +93,16 @@ class Veil:
                 self._records += -(-len(part) // PLAIN_SIZE_MAX)
         return self._take_records()
 
+    def cover_into(self, place: memoryview, part: Buffer) -> int:
+        """The records that carry these bytes, put there; how many bytes they are, no more than `covered_max` says."""
+        filled = 0
+        with memoryview(part) as plain:
+            for at in range(0, len(plain), COVERED_AT_ONCE):
+                records = self.cover([plain[at : at + COVERED_AT_ONCE]])
+                place[filled : filled + len(records)] = records
+                filled += len(records)
+        return filled
+
     def _take_records(self) -> bytes:
         records = self._outgoing.read()
         self._covered += len(records)
@@ -117,25 +130,27 @@ class Veil:
 
     def read(self) -> bytes:
         """Bytes of one record; none: there are none in it. StreamViolation."""
-        place = bytearray(PLAIN_SIZE_MAX)
-        size = self.read_into(memoryview(place))
-        return bytes(place[:size])
+        return self._read(PLAIN_SIZE_MAX) or b""
 
     def read_into(self, place: memoryview) -> int:
         """The same, into that place; how many."""
+        return int(self._read(len(place), place))
+
+    def _read(self, *wanted: Any) -> Any:
+        found: Any = 0
         try:
-            size: Any = self._tls.read(len(place), place)  # type: ignore[arg-type]  # any buffer will do
+            found = self._tls.read(*wanted)
         except ssl.SSLWantReadError:
-            size = 0
+            pass
         except ssl.SSLError as error:
             raise _violation("sent a false record", error) from None
         else:
-            if not size:
+            if not found:
                 raise StreamViolation("ended its TLS")
         # Once TLS is up it has nothing to say of its own: other keys, which it would answer, nobody asks for.
         if self._outgoing.pending:
             raise StreamViolation("wants other keys")
-        return int(size)
+        return found
 
     def _shake_hands(self) -> bytes:
         try:
@@ -165,6 +180,11 @@ class Veil:
         return frame.kind in (BINDING, GOODBYE)
 
 
+def covered_max(size: int) -> int:
+    """Bytes of the records that carry so many, at most."""
+    return size + -(-size // PLAIN_SIZE_MAX) * (RECORD_HEADER.size + RECORD_SIZE_MAX - PLAIN_SIZE_MAX)
+
+
 def _violation(what: str, error: ssl.SSLError) -> StreamViolation:
     return StreamViolation(f"{what} ({error.reason or 'no reason'})")
 
@@ -172,9 +192,10 @@ def _violation(what: str, error: ssl.SSLError) -> StreamViolation:
 class VeiledSendStream(SendStream):
     """Sends frames as records; they wait until the other side is admitted."""
 
-    def __init__(self, memory: HeldMemory, veil: Veil) -> None:
+    def __init__(self, memory: HeldMemory, veil: Veil, pool: BufferPool) -> None:
+        """`pool`: where large records lie until they are acknowledged."""
         super().__init__(memory)
-        self._veil = veil
+        self._veil, self._pool = veil, pool
         self._waiting: List[bytes] = []
         self.waiting_size = 0  # bytes of frames that wait for the other side to be admitted
 
@@ -190,11 +211,21 @@ class VeiledSendStream(SendStream):
         if not self._veil.is_open:
             self._waiting += [header, *map(bytes, parts)]
             self.waiting_size += len(header) + size
-            return
-        joined = [b"".join((header, *parts))] if size < JOINED_BELOW else [b"".join((header, *parts[:-1])), parts[-1]]
-        self.write_records(self._veil.cover(joined))
+        elif size < JOINED_BELOW:
+            self.write_records(self._veil.cover([b"".join((header, *parts))]))
+        elif size < BufferPool.SIZE_LEAST:
+            self.write_records(self._veil.cover([b"".join((header, *parts[:-1])), parts[-1]]))
+        else:
+            self._write_large(b"".join((header, *parts[:-1])), parts[-1])
 
-    def write_records(self, records: bytes) -> None:
+    def _write_large(self, front: bytes, last: Buffer) -> None:
+        """Into memory that is used again: fresh from the system it costs nearly as much as the encryption."""
+        place = memoryview(self._pool.take(covered_max(len(front)) + covered_max(len(last))))
+        filled = self._veil.cover_into(place, front)
+        filled += self._veil.cover_into(place[filled:], last)
+        self.write_records(place[:filled])
+
+    def write_records(self, records: Buffer) -> None:
         """What TLS made."""
         self.write(records, is_bulk=True)
         self._note_backlog()
@@ -219,57 +250,69 @@ class VeiledFramer(Framer):
         self._record_left = 0  # bytes of the present record still to come
         self._fed = self._whole = 0  # bytes of records: all, and up to where the last whole frame ends
         self._trusted, self._trusted_size = trusted, 0
-        self._scratch = bytearray()  # of a run, on its way to TLS
 
     @property
     def begun(self) -> int:
         """Bytes behind the record that ended the last whole frame."""
         return self._fed - self._whole
 
-    @property
-    def held_bytes(self) -> int:
-        """Memory of what is here."""
-        return super().held_bytes + len(self._scratch)
-
     def feed(self, data: memoryview, trusted_size: int, frames: List[Frame]) -> None:
         """Take in the next bytes of the stream; whole frames are appended to `frames`."""
         self._trusted_size = trusted_size
         while len(data):
-            data = data[self._feed_one(data, frames) :]
+            data = data[self._feed_some(data[:FED_AT_ONCE], frames) :]
 
-    def place(self, size: int) -> Optional[memoryview]:
-        """Where so many bytes go, to be followed by `filled`; None: they shall come by `feed`."""
+    def take_run(self, payloads: List[memoryview], size: int, step: int, frames: List[Frame]) -> bool:
+        """Take in payloads, one behind the other."""
         if not self._veil.is_open:
-            return None
-        if len(self._scratch) < size:
-            self._scratch = bytearray(size)
-        return memoryview(self._scratch)[:size]
+            return False
+        for data in payloads if step >= JOINED_BELOW else [memoryview(b"".join(payloads))]:
+            self.feed(data, self._trusted(), frames)
+        return True
 
-    def filled(self, size: int, frames: List[Frame]) -> None:
-        """So many bytes were put into their place."""
-        self.feed(memoryview(self._scratch)[:size], self._trusted(), frames)
-
-    def _feed_one(self, data: memoryview, frames: List[Frame]) -> int:
-        """Take in the rest of one record, or as much of it as there is; how many bytes that is."""
-        taken = 0
-        if not self._record_left:
-            taken = min(len(data), RECORD_HEADER.size - len(self._record_header))
-            self._begin_record(data[:taken])
-        part = min(len(data) - taken, self._record_left)
-        self._record_left -= part
-        taken += part
-        self._fed += taken
+    def _feed_some(self, data: memoryview, frames: List[Frame]) -> int:
+        """Take in some records, but one at a time before the other side is admitted; how many bytes that is."""
+        ends, taken = self._ends_in(data)
         self._veil.feed(data[:taken])
-        if not self._record_left and not self._record_header:
+        before = self._fed
+        for end in ends:
+            self._fed = before + end
             self._end_record(frames)
+        self._fed = before + taken
         return taken
+
+    def _ends_in(self, data: memoryview) -> Tuple[List[int], int]:
+        """Where records end in what can be taken in at once, and how much that is."""
+        ends: List[int] = []
+        at = 0
+        while at < len(data) and (self._veil.is_open or not ends):
+            try:
+                at = self._behind_record(data, at)
+            except StreamViolation:
+                if not ends:
+                    raise
+                break  # first what came before it
+            if not self._record_left and not self._record_header:
+                ends.append(at)
+        return ends, at
+
+    def _behind_record(self, data: memoryview, at: int) -> int:
+        """Where the rest of the present record ends, or the data does."""
+        if not self._record_left:
+            stop = min(len(data), at + RECORD_HEADER.size - len(self._record_header))
+            self._begin_record(data[at:stop])
+            at = stop
+        part = min(len(data) - at, self._record_left)
+        self._record_left -= part
+        return at + part
 
     def _begin_record(self, data: memoryview) -> None:
         self._record_header += data
         if len(self._record_header) == RECORD_HEADER.size:
-            kind, version, self._record_left = RECORD_HEADER.unpack(self._record_header)
-            if kind not in RECORD_TYPES or version >> 8 != 3 or not 0 < self._record_left <= RECORD_SIZE_MAX:
+            kind, version, size = RECORD_HEADER.unpack(self._record_header)
+            if kind not in RECORD_TYPES or version >> 8 != 3 or not 0 < size <= RECORD_SIZE_MAX:
                 raise StreamViolation("sent what is no record of TLS")
+            self._record_left = size
             self._record_header.clear()
 
     def _end_record(self, frames: List[Frame]) -> None:
@@ -286,7 +329,8 @@ class VeiledFramer(Framer):
         self._read_some(frames)
         while self._veil.has_more():
             self._read_some(frames)
-        frames[before:] = [frame for frame in frames[before:] if not self._is_taken(frame)]
+        if len(frames) > before:
+            frames[before:] = [frame for frame in frames[before:] if not self._is_taken(frame)]
 
     def _is_taken(self, frame: Frame) -> bool:
         is_taken = self._veil.takes(frame)
