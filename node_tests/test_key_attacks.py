@@ -4,6 +4,8 @@ What is asked is always the same: nothing but loss. K02 to K08 are rows of `THRE
 """
 
 import contextlib
+import hashlib
+import hmac
 import random
 import ssl
 import threading
@@ -17,10 +19,11 @@ from node_tests.stage.simulator import Pair, flip_bit
 from protocol.transport import packets as wire
 from protocol.transport import trace, veil
 from protocol.transport.connection import State
+from protocol.transport.flight import Batch
 from protocol.transport.frames import FRAME_HEADER, GOODBYE
 from protocol.transport.keyed import HINTS_PER_SECOND, KeyedConnection
 from protocol.transport.packets import PacketType
-from protocol.transport.sealing import FRONT, Meeting, SealKey, connection_keys, hello_key
+from protocol.transport.sealing import FRONT, LARGE_SIZE_LEAST, Meeting, SealKey, connection_keys, hello_key
 from protocol.transport.veil import HANDSHAKE_SIZE_MAX, VEIL_TIMEOUT, Veil
 
 A, B = Pair.A, Pair.B
@@ -484,6 +487,65 @@ def test_a_tag_is_what_it_always_was():
     """So that a change of the sealing is seen: it needs another version in the purposes."""
     sealed = SealKey(bytes(range(32)), b"hello 1").seal([b"\0\0\0\0behind", b" the tag"])
     assert sealed[0][:16].hex() == "3afb477e6409a605007f1af302d1603e"
+    assert large_tag(bytes(60_000)).hex() == "e22d9185d9005526ca165b9c36f50b90"
+
+
+def large_tag(covered):
+    """Of what is large: by RFC 2104, in one piece."""
+    key = hashlib.blake2b(b"hello 1", key=bytes(range(32)), digest_size=32, person=b"large 1").digest()
+    return hmac.digest(key, covered, "sha256")[:16]
+
+
+@pytest.mark.parametrize("payload_size", [0, LARGE_SIZE_LEAST - 7, LARGE_SIZE_LEAST - 6, 60_000])
+def test_the_length_alone_decides_how_a_datagram_is_sealed(payload_size):
+    key, payload = SealKey(bytes(range(32)), b"hello 1"), random.Random(1).randbytes(payload_size)
+    sealed = b"".join(key.seal([b"\0\0\0\0header", payload]))
+    covered = b"header" + payload
+    small = hashlib.blake2b(covered, key=bytes(range(32)), digest_size=16, person=b"hello 1").digest()
+    right, wrong = (large_tag(covered), small) if len(covered) >= LARGE_SIZE_LEAST else (small, large_tag(covered))
+    assert sealed == right + covered and key.is_good(memoryview(sealed))
+    assert key.are_good([right], [covered]) and not key.are_good([wrong], [covered])
+    assert not key.is_good(memoryview(wrong + covered))
+
+
+def test_the_last_of_a_batch_is_sealed_by_its_own_length():
+    key = SealKey(bytes(range(32)), b"hello 1")
+    buffers = [b"\0\0\0\0header", bytes(20_000)] * 2 + [b"\0\0\0\0header", b"the rest"]
+    batch = key.seal_batch(Batch(B, 20_010, 3, 2, buffers))
+    datagrams = [b"".join(batch.buffers[at : at + 2]) for at in range(0, 6, 2)]
+    assert [len(each) for each in datagrams] == [20_022, 20_022, 30] and batch.segment_size == 20_022
+    assert datagrams == [b"".join(key.seal(buffers[at : at + 2])) for at in range(0, 6, 2)]
+    assert key.are_good([each[:16] for each in datagrams], [each[16:] for each in datagrams])
+
+
+def test_who_seals_large_datagrams_otherwise_is_spoken_to_in_small_ones(monkeypatch):
+    """As every program before HMAC-SHA-256 did: the probes of the path's MTU are lost, and nothing else is."""
+    pair = keyed(mtu=65_535)
+    monkeypatch.setattr(KeyedConnection, "_meet", meet_as_before(pair.a.endpoint))
+    assert used_sizes(pair) == {1472 - FRONT}
+    monkeypatch.undo()
+    assert used_sizes(keyed(mtu=65_535)) == {8972 - FRONT}
+
+
+def used_sizes(pair):
+    """Of the datagrams of both ends, once they have sent each other something."""
+    assert pair.connected()
+    pair.transfer(500_000, 60)
+    pair.finish()
+    return {pair.there.datagram_size, pair.back.datagram_size}
+
+
+def meet_as_before(earlier):
+    """For connections of this endpoint: all is sealed by BLAKE2b, whatever its length."""
+    meet = KeyedConnection._meet
+
+    def met(connection, *words):
+        meet(connection, *words)
+        if connection.endpoint is earlier:
+            for key in (connection.seals, connection.opens):
+                key._large = key._small
+
+    return met
 
 
 # ---- beside it: traces, real sockets

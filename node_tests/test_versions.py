@@ -38,6 +38,9 @@ VERSIONS = [
     Earlier("166309b", "the last that knew no key"),
 ]
 
+PRIVATE_VERSIONS = [Earlier("93b374f", "the last that sealed large datagrams, too, by BLAKE2b")]
+KEY = "h6xog-xq3vg-46brm-qtkkp-m5y4s-lzt7k"
+
 
 def unpack(commit: str, folder: Path) -> Path:
     """The program of a commit; skips where there is no such history."""
@@ -57,8 +60,8 @@ def unpack(commit: str, folder: Path) -> Path:
 class Pair:
     """Two programs on loopback, each with a file to share; the first one opens the network."""
 
-    def __init__(self, stack: ExitStack, home: Path, first: Path, second: Path) -> None:
-        self.port, self.home, self._stack = free_port(), home, stack
+    def __init__(self, stack: ExitStack, home: Path, first: Path, second: Path, key: str = "") -> None:
+        self.port, self.home, self._stack, self._key = free_port(), home, stack, key
         self.ana = self._start(first, "ana", r"^\* supernode at ")
         self.bo = self._start(second, "bo", "")
 
@@ -67,7 +70,7 @@ class Pair:
         shared.mkdir(parents=True)
         (shared / ("of_%s.bin" % name)).write_bytes(os.urandom(CONTENT_SIZE))
         flags = ("--ip", "127.0.0.1", "--port", self.port, "--name", name)
-        one = self._stack.enter_context(Running(str(program), *flags, cwd=self.home / name))
+        one = self._stack.enter_context(Running(str(program), *flags, cwd=self.home / name, LAB_SHARE_KEY=self._key))
         one.expect(pattern)
         return one
 
@@ -108,6 +111,17 @@ def test_an_earlier_program_and_this_one_share_a_network_or_say_why_not(tmp_path
             work_together(pair)
         else:
             (pair.bo if supernode == "earlier" else pair.ana).expect(earlier.parting)
+
+
+@pytest.mark.parametrize("supernode", ["earlier", "this"])
+@pytest.mark.parametrize("earlier", PRIVATE_VERSIONS, ids=[version.commit for version in PRIVATE_VERSIONS])
+def test_an_earlier_program_and_this_one_share_a_private_network(tmp_path, earlier, supernode):
+    old = unpack(earlier.commit, tmp_path / "earlier")
+    with ExitStack() as stack:
+        pair = Pair(stack, tmp_path, *((old, THIS) if supernode == "earlier" else (THIS, old)), key=KEY)
+        for one in (pair.ana, pair.bo):
+            one.expect(r"^\* ana's network \(private, check cdf5\)$")
+        work_together(pair)
 
 
 def test_one_line_fetches_from_an_earlier_program_which_hears_what_it_does_not_know(tmp_path):
