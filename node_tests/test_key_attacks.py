@@ -251,6 +251,70 @@ def test_k03_datagrams_that_the_kernel_merged_are_checked_each(flips):
     assert sum(pair.b.endpoint.stats.values()) - pair.b.endpoint.stats["dropped: duplicate"] == merging.flipped
 
 
+def test_the_seal_of_what_the_kernel_merged_is_checked_once(monkeypatch):
+    """Also where two batches meet, or a datagram is in none: with large ones that doubled the cost."""
+    checked, is_good, are_good = [], SealKey.is_good, SealKey.are_good
+
+    def alone(key, sealed):
+        checked.append(len(sealed))
+        return is_good(key, sealed)
+
+    def together(key, tags, covered):
+        checked.extend(len(tag) + len(each) for tag, each in zip(tags, covered))
+        return are_good(key, tags, covered)
+
+    pair = keyed()
+    assert pair.connected()
+    monkeypatch.setattr(SealKey, "is_good", alone)
+    monkeypatch.setattr(SealKey, "are_good", together)
+    buffer = merged(pair.there, pair.there.remote_id)
+    pair.b.endpoint.receive(buffer, len(buffer) // 2, A, pair.world.now)
+    assert sum(checked) == len(buffer) and not pair.b.endpoint.wrong_seals
+
+
+@pytest.mark.parametrize("claims", ["another connection", "to be of none"])
+def test_k08_what_a_member_merges_with_its_own_is_not_taken_for_anothers(claims):
+    pair = keyed()
+    assert pair.connected()
+    there, other = pair.there, pair.a.endpoint.connect(B, pair.world.now)
+    pair.a.pump()
+    assert pair.world.run_until(lambda: other.remote_fingerprint, 5)
+    buffer = merged(there, other.remote_id if claims == "another connection" else None)
+    before = pair.b.endpoint.wrong_seals
+    pair.b.endpoint.receive(buffer, len(buffer) // 2, A, pair.world.now)
+    assert pair.b.endpoint.wrong_seals == before + 1
+
+
+def test_k08_a_run_that_a_member_merges_behind_its_own_packet_is_not_taken_for_anothers(monkeypatch):
+    pair = keyed()
+    assert pair.connected()
+    there, other = pair.there, pair.a.endpoint.connect(B, pair.world.now)
+    pair.a.pump()
+    assert pair.world.run_until(lambda: other.remote_fingerprint, 5)
+    taken, before = [], pair.b.endpoint.wrong_seals
+    monkeypatch.setattr(KeyedConnection, "on_run", lambda connection, run, *rest: taken.append(run.head.connection_id))
+    buffer = b"".join(sealed_bulk(there, there, 1) + sealed_bulk(there, other, 2))
+    pair.b.endpoint.receive(memoryview(buffer), len(buffer) // 3, A, pair.world.now)
+    assert set(taken) <= {there.remote_id} and pair.b.endpoint.wrong_seals == before + 2
+
+
+def sealed_bulk(sealer, connection, count):
+    """BULK packets of one connection under the seals of another, or of the same."""
+    headers = wire.bulk_headers(wire.BatchHead(connection.remote_id, 1 << 40, 0, 0, 1000), 0, count, 1000)
+    cut = [headers[at : at + wire.DATA_HEADER_SIZE] for at in range(0, len(headers), wire.DATA_HEADER_SIZE)]
+    return [part for header in cut for part in sealer.seals.seal([header, bytes(1000)])]
+
+
+def merged(connection, second_of):
+    """A BULK packet of a connection and another packet, of the same size and under the same seals."""
+    head = wire.BatchHead(connection.remote_id, 1 << 40, 0, 0, 1000)
+    bulk = bytearray(wire.bulk_headers(head, 0, 1, 1000) + bytes(1000))
+    second = wire.encode_ping(second_of, 1 << 40, 0, len(bulk)) if second_of else wire.encode_lone(bytes(1000))
+    second += bytes(len(bulk) - len(second))
+    wire.PREFIX.pack_into(second, 0, 0, wire.VERSION, second[5], len(second))
+    return memoryview(b"".join(b"".join(connection.seals.seal([each])) for each in (bulk, second)))
+
+
 # ---- K04: what was heard is said again
 
 
