@@ -36,7 +36,7 @@ import queue
 import random
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Callable, Iterator, List, Optional, Protocol, Sequence, Tuple, runtime_checkable
+from typing import TYPE_CHECKING, Any, Callable, Iterator, List, NamedTuple, Optional, Protocol, Sequence, Tuple
 
 from prompt import machine, signals
 from prompt.lines import line_for
@@ -73,6 +73,8 @@ if TYPE_CHECKING:                       # `open_node` imports them, once the fir
 log = mishaps.logger("node")
 
 SCANNER_STOP_SECONDS = 1.0          # it looks at its flag after every MiB
+JOBS_AHEAD = 2                      # that wait for the disk when the next one is begun beside it
+RESULTS_AT_ONCE = 16                # of written pieces, told to the node together
 EVENTS_PER_TURN = 64                # of the node thread before it looks at its deadline
 
 
@@ -134,9 +136,11 @@ class NodeThread:
     def _on_time(self, now: float) -> None:
         assert self._roles is not None
         self._deadline = now                    # should the roles fail to tell theirs
-        if now >= self._roles.next_deadline():
+        deadline = self._roles.next_deadline()  # asks all that live there: never twice for nothing
+        if now >= deadline:
             self._roles.on_timer(now)
-        self._deadline = self._roles.next_deadline()
+            deadline = self._roles.next_deadline()
+        self._deadline = deadline
 
     def _patience(self) -> float:
         # After a failed timer the deadline may stay in the past: never spin on it.
@@ -151,13 +155,13 @@ class NodeThread:
             log.exception("an event on the node thread was dropped")
 
 
-@runtime_checkable
-class PreparedJob(Protocol):
-    """A disk job of which a part is done beside the disk thread, before its turn comes."""
+class _Job(NamedTuple):
+    """What the disk thread is to do, and who hears what came of it."""
 
-    def ahead(self) -> None: ...
-
-    def __call__(self) -> Any: ...
+    run: Callable[[], Any]
+    done: Callable[[Any, Optional[Exception], float], None]
+    is_common: bool                     # one of many alike, of which the node hears several at once
+    ahead: Any                          # the part of it that is done beside, if it is
 
 
 class DiskThread:
@@ -165,7 +169,7 @@ class DiskThread:
 
     def __init__(self, node: NodeThread) -> None:
         self._node = node
-        self._jobs: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Optional[_Job]] = queue.SimpleQueue()
         self._digests = concurrent.futures.ThreadPoolExecutor(1, "digest")
         self._flushes = concurrent.futures.ThreadPoolExecutor(1, "flush")
         self.submits = self._flushes.submit, self._digests.submit
@@ -179,10 +183,13 @@ class DiskThread:
     def __call__(self, job: Callable[[], Any], done: Callable[[Any, Optional[Exception], float], None]) -> None:
         """From any thread: `job()` here, then `done(result, error, now)` on the node thread.
 
-        The `ahead` of a `PreparedJob` is begun at once on a thread beside this one, and done before the job.
+        A job may have an `ahead`: what can be done before its turn comes, beside this thread. That is worth its while
+        when others wait. What comes of such a job is told together with what comes of the like behind it.
         """
-        ahead = self._digests.submit(job.ahead) if isinstance(job, PreparedJob) else None
-        self._jobs.put((job, done, ahead))
+        prepare = getattr(job, "ahead", None)
+        is_late = self._jobs.qsize() >= JOBS_AHEAD
+        ahead = self._digests.submit(prepare) if prepare is not None and is_late else None
+        self._jobs.put(_Job(job, done, prepare is not None, ahead))
 
     def stop(self, timeout: float) -> None:
         """Ends it after the jobs that wait."""
@@ -192,15 +199,35 @@ class DiskThread:
         self._flushes.shutdown(wait=False)
 
     def _run(self) -> None:
-        for job, done, ahead in iter(self._jobs.get, None):
+        told: List[Callable[[float], None]] = []    # what came of the last jobs, and the node has yet to hear
+        for job in iter(functools.partial(self._next_job, told), None):
             result, error = None, None
             try:
-                if ahead is not None:
-                    ahead.result()
-                result = job()
+                if job.ahead is not None:
+                    job.ahead.result()
+                result = job.run()
             except Exception as caught:
                 error = caught
-            self._node.call(functools.partial(_finish_job, done, result, error))
+            told.append(functools.partial(_finish_job, job.done, result, error))
+            if not job.is_common or len(told) >= RESULTS_AT_ONCE:
+                self._tell(told)
+
+    def _next_job(self, told: List[Callable[[float], None]]) -> Optional[_Job]:
+        """Before it is waited for, or takes longer than those before it, the node hears of these."""
+        try:
+            job = self._jobs.get_nowait()
+        except queue.Empty:
+            self._tell(told)
+            return self._jobs.get()
+        if job is None or not job.is_common:
+            self._tell(told)
+        return job
+
+    def _tell(self, told: List[Callable[[float], None]]) -> None:
+        """The node thread wakes once for all of them."""
+        for closure in told:
+            self._node.call(closure)
+        told.clear()
 
 
 def _finish_job(done: Callable[[Any, Optional[Exception], float], None], result: Any, error: Optional[Exception],

@@ -248,6 +248,42 @@ def test_a_disk_job_hands_its_result_or_its_error_to_the_node_thread():
     thread.stop()
 
 
+class PieceJob:
+    """A disk job of which a part may be done beside."""
+
+    def __init__(self, number, begins=None):
+        self.number, self.begins, self.prepared = number, begins, []
+
+    def ahead(self):
+        self.prepared.append(threading.current_thread().name)
+
+    def __call__(self):
+        if self.begins is not None:
+            self.begins.wait(5)
+        return self.number
+
+
+def test_what_came_of_several_pieces_is_told_together_and_what_waits_is_prepared_beside():
+    thread = NodeThread(time.monotonic)
+    disk, begins, seen, over = DiskThread(thread), threading.Event(), [], threading.Event()
+    jobs = [PieceJob(0, begins), *map(PieceJob, range(1, 6))]
+    called, call = [], thread.call
+    thread.call = lambda closure: (called.append(len(seen)), call(closure))
+    thread.start(FakePeer(lambda event: None))
+    disk.start()
+    for job in jobs:
+        disk(job, lambda result, error, now: seen.append(result))
+    disk(lambda: 9, lambda result, error, now: (seen.append(result), over.set()))
+    begins.set()
+    assert over.wait(5) and seen == [0, 1, 2, 3, 4, 5, 9]
+    assert called[:6] == [0] * 6, "nothing of the six was told before all were done"
+    prepared = [job.number for job in jobs if job.prepared]
+    assert prepared and prepared == list(range(prepared[0], 6)) and prepared[0] >= 2
+    assert all("digest" in name for job in jobs for name in job.prepared)
+    disk.stop(1.0)
+    thread.stop()
+
+
 # ---------------------------------------------------------------- scripts: no terminal
 
 def test_a_script_fetches_and_quits():
