@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+import socket
 import time
 
 import pytest
@@ -26,7 +27,7 @@ from protocol.transport.casting import (
     decode_cast_header,
     encode_cast_header,
 )
-from sockets.casts import Casts
+from sockets.casts import REST_MAX, Casts
 from sockets.thread import Inbox
 from sockets.udp import casting_socket
 from sockets.watch import Watch
@@ -275,12 +276,45 @@ def test_pieces_come_out_as_they_went_in_and_holes_are_known_exactly():
     sender.add(2, 45 * 1440, data[2 * 65536 + 45 * 1440 :], None)  # once more, and with it how far the pass has come
     for datagram in datagrams_of(sender):
         receiver.on_run(memoryview(datagram), len(datagram), 0.02)
+    receiver.on_timer(0.2)
     whole = {event.index: bytes(event.data) for event in receiver.events if isinstance(event, CastPiece)}
     assert whole == {2: data[2 * 65536 :]}
-    receiver.on_timer(0.2)
     report = receiver.events[-1]
     assert isinstance(report, CastReport) and not report.is_through
     assert report.holes == ((10, 2), (60, 1)) and report.lost == 3
+
+
+def test_whole_pieces_are_handed_on_together_and_none_for_long():
+    data = random.Random(3).randbytes(65536)
+    sender, receiver = CastSender(b"sessions", 1e9, 0.0), receiver_of(24 * 65536)
+
+    def send(*pieces, now):
+        for piece in pieces:
+            sender.add(piece, 0, data, (piece + 1) * 46)
+        for datagram in datagrams_of(sender):
+            receiver.on_run(memoryview(datagram), len(datagram), now)
+        receiver.on_timer(now)
+        told = [event.index for event in receiver.events if isinstance(event, CastPiece)]
+        receiver.events.clear()
+        return told
+
+    assert send(0, 1, now=0.01) == [] and receiver.next_deadline() <= 0.11
+    assert send(2, now=0.11) == [0, 1, 2]
+    assert send(*range(3, 20), now=0.12) == list(range(3, 19))  # a megabyte
+    assert send(20, 21, now=0.13) == [] and send(22, now=0.3) == [19, 20, 21, 22]
+    assert send(23, now=0.31) == [23]  # the last
+
+
+def test_what_is_whole_is_handed_on_before_a_cast_is_over():
+    data = random.Random(3).randbytes(65536)
+    sender, receiver = CastSender(b"sessions", 1e9, 0.0), receiver_of()
+    sender.add(1, 0, data, 92)
+    for datagram in datagrams_of(sender):
+        receiver.on_run(memoryview(datagram), len(datagram), 0.0)
+    receiver.events.clear()
+    receiver._late_left = 0
+    receiver.on_timer(3.0)
+    assert [type(event) for event in receiver.events] == [CastPiece, CastOver]
 
 
 def told_by(runs):
@@ -529,6 +563,44 @@ def test_pieces_travel_by_real_multicast_on_one_machine(ends):
     assert b"".join(pieces[piece] for piece in range(4)) == data
     assert turn_until(lambda: any(report.is_through for report in taker._listener.of(CastReport)), caster, taker)
     assert not caster.backlog(session)
+
+
+def test_a_taker_rests_between_two_looks_and_is_watched_when_nothing_comes(ends):
+    own, caster, taker = ends
+    session, now = bytes(range(8)), time.monotonic()
+    taker.join(session, own)
+    receiving = taker._receiving[session]
+    watched = [receiving.datagrams.fileno()]
+    caster.open(session, own, 20e6, now)
+    if not turn_until(lambda: taker._listener.of(CastHeard), caster, taker, seconds=2.0):
+        pytest.skip("no multicast on this machine")
+    assert receiving.is_watched and not receiving.is_resting(time.monotonic()), "a probe is no stream"
+    now = time.monotonic()
+    taker.take(session, CastPlan(1 << 20, 65536, b"\xff" * 2, 10.0), now)
+    receiving._looked_at = now - 1.0
+    for at in (now, now + REST_MAX / 2):  # what comes while it rests is not looked at
+        caster.send(session, 0, 0, bytes(1440), None)
+        caster.turn(time.monotonic() + 1.0, [])
+        assert receiving.datagrams.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        taker.turn(at, watched)
+        assert not receiving.is_watched and receiving.is_resting(at) and taker.next_deadline() <= now + REST_MAX
+    slices = receiving.receiver._slices
+    taker.turn(now + REST_MAX, [])
+    assert receiving.receiver._slices == slices + 1 and not receiving.is_watched
+    taker.turn(now + 2 * REST_MAX, [])
+    assert receiving.is_watched and not receiving.is_resting(now + 2 * REST_MAX)
+
+
+def test_a_taker_with_a_small_buffer_looks_before_it_is_full(ends):
+    own, _, taker = ends
+    session = bytes(range(8))
+    taker.join(session, own)
+    receiving = taker._receiving[session]
+    receiving.receiver.take(CastPlan(1 << 20, 65536, b"\xff" * 2, 10.0), 0.0)
+    room = receiving.datagrams.receive_buffer_size()
+    receiving._looked_at = 0.0
+    receiving._rest(room // 2, 0.01)  # half of it in 10 ms: a quarter comes in 5
+    assert receiving.is_resting(0.0149) and not receiving.is_resting(0.0151)
 
 
 def test_ten_thousand_forged_datagrams_over_real_sockets_end_the_cast_and_fill_no_memory(ends):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from typing import List
 
 import pytest
 
@@ -35,6 +36,25 @@ def test_who_posts_wakes_the_thread_only_while_it_sleeps() -> None:
     inbox.run()
     assert not inbox.begin_sleep()
     inbox.close()
+
+
+def test_what_is_left_wakes_nobody_and_is_done_in_order_when_the_thread_comes_round() -> None:
+    inbox, done = Inbox("it is closed"), []  # type: Inbox, List[int]
+    assert not inbox.begin_sleep()
+    inbox.leave(lambda: done.append(1))
+    with pytest.raises(BlockingIOError):
+        inbox._wakened.recv(1)
+    inbox.post(lambda: done.append(2))
+    assert inbox._wakened.recv(1)
+    inbox.run()
+    assert done == [1, 2]
+    inbox.leave(lambda: done.append(3))
+    assert inbox.begin_sleep(), "it never sleeps with something left"
+    inbox.finish()
+    with pytest.raises(rdt.RdtError, match="it is closed"):
+        inbox.leave(lambda: done.append(4))
+    inbox.close()
+    assert done == [1, 2, 3]
 
 
 def test_a_thread_without_a_face_does_what_is_posted_and_frees_its_port() -> None:

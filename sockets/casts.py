@@ -25,6 +25,8 @@ log = mishaps.logger("rdt")
 READS_PER_TURN = 64  # runs of datagrams of one cast; the transport is served in between
 SENT_PER_TURN_MAX = 512 << 10  # bytes
 FULL_PAUSE = 0.002  # seconds until the next try where the socket is full
+REST_MAX = 0.04  # seconds in which what comes is left to the socket: to wake for each batch costs more than all else
+REST_PART = 4  # the rest is over, by what came in the last one, when so large a part of the socket's buffer is full
 
 
 class _Sending:
@@ -58,15 +60,41 @@ class _Receiving:
     def __init__(self, session: bytes, caster_ip: str, own_ip: str) -> None:
         self.datagrams = Datagrams(own_ip, 0, group_socket(group_of(session), own_ip))
         self.receiver = CastReceiver(session)
+        self.is_watched = False
         self._caster_ip = caster_ip
+        self._rests_until = math.inf  # inf: it does not rest, and is to be watched
+        self._looked_at = -math.inf
+
+    def is_resting(self, now: float) -> bool:
+        """Is what comes to be read together with what will come in the next milliseconds?"""
+        return now < self._rests_until < math.inf
+
+    def next_deadline(self) -> float:
+        """When a rest is over, a report is due, or the silence has lasted."""
+        return min(self._rests_until, self.receiver.next_deadline())
 
     def turn(self, now: float, is_readable: bool) -> None:
         """Take in what there is: of others than the caster nothing. No silence is told before a last look."""
-        if is_readable or self.datagrams.has_read_ahead() or now >= self.receiver.next_deadline():
-            for data, segment_size, address in self.datagrams.arrivals(READS_PER_TURN):
-                if address[0] == self._caster_ip:
-                    self.receiver.on_run(data, segment_size, now)
+        is_wanted = is_readable and not self.is_resting(now)
+        if is_wanted or self.datagrams.has_read_ahead() or now >= self.next_deadline():
+            self._rest(self._read(now), now)
         self.receiver.on_timer(now)
+
+    def _read(self, now: float) -> int:
+        size = 0
+        for data, segment_size, address in self.datagrams.arrivals(READS_PER_TURN):
+            size += len(data)
+            if address[0] == self._caster_ip:
+                self.receiver.on_run(data, segment_size, now)
+        return size
+
+    def _rest(self, size: int, now: float) -> None:
+        """So much was read: look again when there will be more, and long before the socket's buffer is full."""
+        since, self._looked_at = now - self._looked_at, now
+        self._rests_until = math.inf
+        if size and self.receiver.is_taking:
+            most = self.datagrams.receive_buffer_size() / REST_PART
+            self._rests_until = now + min(REST_MAX, since * most / size)
 
 
 class Casts:
@@ -119,7 +147,7 @@ class Casts:
             self._fail(session, error)
             return
         self._receiving[session] = receiving
-        self._watch.add(receiving.datagrams.fileno())
+        self._watch_only(receiving, True)
 
     def take(self, session: bytes, plan: CastPlan, now: float) -> None:
         """What is cast is known now: put its pieces together."""
@@ -140,7 +168,7 @@ class Casts:
             sending.datagrams.close()
         receiving = self._receiving.pop(session, None)
         if receiving is not None:
-            self._watch.drop(receiving.datagrams.fileno())
+            self._watch_only(receiving, False)
             receiving.datagrams.close()
 
     def end_all(self) -> None:
@@ -157,7 +185,7 @@ class Casts:
     def next_deadline(self) -> float:
         """When `turn` is to be called even if nothing comes."""
         sending = [one.next_deadline() for one in self._sending.values()]
-        receiving = [one.receiver.next_deadline() for one in self._receiving.values()]
+        receiving = [one.next_deadline() for one in self._receiving.values()]
         return min([*sending, *receiving], default=math.inf)
 
     def has_read_ahead(self) -> bool:
@@ -171,7 +199,13 @@ class Casts:
             self._tell(sending.sender.events)
         for receiving in self._receiving.values():
             receiving.turn(now, receiving.datagrams.fileno() in readable)
+            self._watch_only(receiving, not receiving.is_resting(now))
             self._tell(receiving.receiver.events)
+
+    def _watch_only(self, receiving: _Receiving, is_awake: bool) -> None:
+        if is_awake != receiving.is_watched:
+            receiving.is_watched = is_awake
+            (self._watch.add if is_awake else self._watch.drop)(receiving.datagrams.fileno())
 
     def _tell(self, events: List[Any]) -> None:
         for event in events:

@@ -21,6 +21,7 @@ from sockets.interfaces import interfaces
 from sockets.thread import Face, NetworkThread
 from sockets.udp import RdtError
 
+CONSUMED_QUIETLY = 16 << 10  # bytes of messages heard for which nobody is woken: a quarter of a new link's window
 EVERYBODY = object()  # to whom something goes that many links are sent
 
 
@@ -68,6 +69,7 @@ class Links(Face):
         self._casts = Casts(self.address[0], network.watch, listener)
         self._numbers = itertools.count(1, 2)
         self._posted = Posted()
+        self._consumed = 0  # bytes since the network thread was last woken for that
         network.attach(self)
 
     # ---- verbs of the node thread
@@ -97,7 +99,11 @@ class Links(Face):
 
     def consumed(self, link: int, size: int) -> None:
         """The node is done with a message of that size: the other side may send as much more."""
-        self._post(lambda: self._with(link, lambda table: table.consume(link, size)))
+        self._consumed += size
+        is_much = self._consumed >= CONSUMED_QUIETLY
+        if is_much:
+            self._consumed = 0
+        self._post(lambda: self._with(link, lambda table: table.consume(link, size)), not is_much)
 
     def backlog(self, link: int) -> int:
         """Bytes sent on a link and not yet delivered, those on their way to the network thread included."""
@@ -165,7 +171,8 @@ class Links(Face):
     def cast_send(self, session: bytes, piece: int, offset: int, data: Buffer, front: Optional[int]) -> None:
         """Slices of a piece; `front`: all slices below it were sent once then."""
         self._posted.add(session, len(data))
-        self._post(lambda: self._cast(session, piece, offset, data, front))
+        is_awake = self._casts.backlog(session) > 0  # it comes round to send what waits
+        self._post(lambda: self._cast(session, piece, offset, data, front), is_awake)
 
     def _cast(self, session: bytes, piece: int, offset: int, data: Buffer, front: Optional[int]) -> None:
         try:
@@ -191,15 +198,17 @@ class Links(Face):
 
     def cast_done(self, session: bytes, size: int) -> None:
         """A piece that came needs no room any more."""
-        self._post(lambda: self._casts.done(session, size))
+        self._post(lambda: self._casts.done(session, size), True)
 
     def cast_end(self, session: bytes) -> None:
         """Nothing more of it, at either end."""
         self._post(lambda: self._casts.end(session))
 
-    def _post(self, action: Callable[[], Any]) -> None:
+    def _post(self, action: Callable[[], Any], is_quiet: bool = False) -> None:
+        """Quiet: nobody wakes the network thread for it."""
+        inbox = self._network.inbox
         with contextlib.suppress(RdtError):  # closed: the process is about to end
-            self._network.inbox.post(action)
+            (inbox.leave if is_quiet else inbox.post)(action)
 
     # ---- on the network thread
 

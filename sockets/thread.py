@@ -102,11 +102,15 @@ class Inbox:
 
     def post(self, action: Callable[[], Any]) -> None:
         """From any thread: run this on the network thread, soon. RdtError when that has ended."""
+        self.leave(action)
+        self.wake_up()
+
+    def leave(self, action: Callable[[], Any]) -> None:
+        """The same, when something else wakes the thread: many small things cost less so."""
         with self.gate:
             if self.is_over:
                 raise self.closed()
             self._actions.put(action)
-        self.wake_up()
 
     def closed(self) -> RdtError:
         """What is said to whom comes too late."""
@@ -314,6 +318,7 @@ class NetworkThread:
         self._face.turn(now, self._readable)
         self._readable = self._sleep()
         if self.datagrams.fileno() in self._readable or self.datagrams.has_read_ahead():
+            self.inbox.run()  # whoever closes now is told of all that was taken, for which nobody was woken
             self._receive()
             self._hand_out_events()  # whoever waits for a message goes on while it is acknowledged
 

@@ -52,6 +52,8 @@ CATCH_UP = 0.01  # seconds that a late timer may make up for
 ROOM_SECONDS, ROOM_MIN = 0.05, 256 << 10  # worth of the rate, or bytes, below which the caster is asked for more
 UNREAD_MAX = 32 << 20  # bytes of whole pieces that are not verified yet: beyond, what comes is lost
 PARTS_MAX = 24 << 20  # bytes of pieces that lie half here: beyond, the oldest is given up, and fetched by links
+WHOLE_MAX, WHOLE_TIME = 1 << 20, 0.1  # bytes of whole pieces, and seconds, until they are handed on: one that comes
+# alone wakes three threads as well as several do
 SILENCE_MAX = 0.6  # seconds without a datagram until a cast that had begun counts as over: twelve probes. A caster on a
 # machine that is full is away for 0.3 s and more, and when all leave it then, that fills the machine for good
 LATE_MAX, LATE_TIMES = 0.1, 20  # seconds; who looks so much later than it wanted has not listened: it listens again,
@@ -228,6 +230,8 @@ class CastReceiver:
         self._left = 0  # pieces still to come
         self._parts: Dict[int, _Part] = {}
         self._parts_size = self._unread = 0
+        self._whole: List[CastPiece] = []  # that are to be handed on,
+        self._whole_size, self._whole_at = 0, math.inf  # and by when
         self._heard_at = self._slice_at = self._worth_at = math.inf
         self._late_left = LATE_TIMES
         self._slices = self._slices_before = 0  # that came, ever and when it was last worth while
@@ -247,6 +251,11 @@ class CastReceiver:
     def done(self, size: int) -> None:
         """A piece of that size is verified and written, or thrown away."""
         self._unread -= size
+
+    @property
+    def is_taking(self) -> bool:
+        """Are pieces put together?"""
+        return self._plan is not None
 
     # ---- what comes
 
@@ -352,9 +361,22 @@ class CastReceiver:
                 if not part.got[index]:
                     part.put(index, (slice_,))
         if not part.missing:
-            self._unread += part.length
-            self.events.append(CastPiece(self._session, piece, b"".join(part.slices)))
             self._end_piece(piece)
+            self._on_whole(CastPiece(self._session, piece, b"".join(part.slices)))
+
+    def _on_whole(self, piece: CastPiece) -> None:
+        """It is handed on when it has waited for others, or with them when they are enough, or it was the last."""
+        self._whole.append(piece)
+        self._whole_size += len(piece.data)
+        self._unread += len(piece.data)
+        self._whole_at = min(self._whole_at, self._heard_at + WHOLE_TIME)
+        if self._whole_size >= WHOLE_MAX or not self._left:
+            self._hand_on()
+
+    def _hand_on(self) -> None:
+        self.events += self._whole
+        self._whole.clear()
+        self._whole_size, self._whole_at = 0, math.inf
 
     def _new_part(self, length: int, piece: int) -> Optional[_Part]:
         if self._unread + length > UNREAD_MAX:
@@ -375,11 +397,13 @@ class CastReceiver:
     # ---- what is told
 
     def next_deadline(self) -> float:
-        """When a report is due, or the silence has lasted."""
-        return min(self._report_at, self._heard_at + SILENCE_MAX)
+        """When whole pieces are to be handed on, a report is due, or the silence has lasted."""
+        return min(self._whole_at, self._report_at, self._heard_at + SILENCE_MAX)
 
     def on_timer(self, now: float) -> None:
-        """Report, if it is time; or say that it is over."""
+        """Hand on what is whole, and report, if it is time; or say that it is over."""
+        if now >= self._whole_at:
+            self._hand_on()
         if self._plan is None or now < self.next_deadline():
             return
         trouble = self._trouble(self._plan, now)
@@ -391,6 +415,7 @@ class CastReceiver:
 
     def _fall_silent(self) -> None:
         """There is nothing more to tell."""
+        self._hand_on()
         self._report_at = self._heard_at = math.inf
         self._plan = None
 
