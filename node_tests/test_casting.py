@@ -101,6 +101,40 @@ def test_two_who_ask_take_no_cast(make_class):
     assert not ana.network.casts.sent
 
 
+def fellows_called(takers):
+    """How many times one of them has taken another as a fellow."""
+    all_links = ((fetch.file_id, taker.peer.fetching.links.of(fetch.file_id))
+                 for taker in takers for fetch in taker.peer.fetching.fetches.values())  # fmt: skip
+    return sum(link.is_fellow(file_id) for file_id, links in all_links for link in links)
+
+
+def test_fellows_do_not_call_each_other_while_a_cast_comes(make_class):
+    lab, ana, takers = make_class(6)
+    begin(lab, takers, 6)
+    lab.run(1.2)
+    assert len(on_way(takers)) == 6 and not fellows_called(takers)
+    wait_for_all(lab, takers)
+
+
+def test_fellows_call_each_other_when_the_cast_they_waited_for_has_ended(make_class):
+    lab, ana, takers = make_class(6, size=24 * MIB)
+    begin(lab, takers, 6)
+    lab.run(0.5)
+    ana.peer.serving.casting.end_all(lab.world.now)
+    assert lab.world.run_until(lambda: fellows_called(takers) >= 6, lab.world.now + 1.0)
+    wait_for_all(lab, takers)
+
+
+@pytest.mark.parametrize("count, is_cast", [(2, True), (6, False)])
+def test_fellows_too_few_for_a_cast_or_that_want_none_call_each_other_soon(make_class, count, is_cast):
+    lab, ana, takers = make_class(count)
+    for taker in takers:
+        taker.peer.fetching.casts = is_cast
+    ask_all(lab, takers)
+    assert lab.world.run_until(lambda: fellows_called(takers) >= count, lab.world.now + 1.5)
+    wait_for_all(lab, takers)
+
+
 def test_who_wants_no_cast_takes_none_and_the_others_do(make_class):
     lab, ana, takers = make_class(4)
     takers[0].peer.fetching.casts = False

@@ -337,6 +337,23 @@ def test_a_download_asks_for_manifest_and_map_and_ends_with_every_piece_written(
     assert download.in_flight_bytes == 0 and hands.requests[1] == 0
 
 
+def test_fellows_who_are_not_called_yet_make_windows_as_small_as_those_who_are():
+    """What a source is asked for alone, before a cast, would hold up the words that belong to the cast."""
+    asked = []
+    for fellows in (0, 7):
+        hands = Hands(random.Random(5).randbytes(40 * 65536), 65536)
+        download = hands.download = Download(FILE, hands, random.Random(1), 0.0)
+        download.expect_fellows(fellows)
+        download.add_source(1, bytes(8), "ana", 0.0)
+        for page in manifest_pages(FILE, len(hands.content), hands.digests):
+            download.on_manifest_page(1, page, 0.0)
+        download.on_opened(bytes(5), 0.0)
+        download.on_piece_map(1, PieceMap(FILE, True, b""), 0.0)
+        asked.append(len(hands.requested(1)))
+    hands, download = started(links=range(1, 9))
+    assert asked[0] > asked[1] == len(hands.requested(8)) > 0
+
+
 def test_a_piece_that_comes_whole_is_handed_to_the_disk_without_a_copy():
     hands, download = started()
     index = hands.requested(1)[0]

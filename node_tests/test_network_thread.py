@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-from typing import List
 
 import pytest
 
@@ -39,7 +38,7 @@ def test_who_posts_wakes_the_thread_only_while_it_sleeps() -> None:
 
 
 def test_what_is_left_wakes_nobody_and_is_done_in_order_when_the_thread_comes_round() -> None:
-    inbox, done = Inbox("it is closed"), []  # type: Inbox, List[int]
+    inbox, done = Inbox("it is closed"), []
     assert not inbox.begin_sleep()
     inbox.leave(lambda: done.append(1))
     with pytest.raises(BlockingIOError):

@@ -8,6 +8,7 @@ At its end, whatever the reason, what is missing is asked for by links. Each `Ca
 
 from __future__ import annotations
 
+import math
 from typing import Any, Callable, Optional, Set
 
 from protocol import mishaps
@@ -25,6 +26,7 @@ WRONG_MAX = 3  # pieces of a cast that were not what their digests say: somebody
 INTERVAL_MAX = 10.0  # seconds between two reports
 HELD_MAX = 0.5  # seconds in which a caster that was heard is not asked for pieces, until the cast begins
 OFFERS_MAX = 4  # casts of one content that are tried
+HOPE_TIME = 1.5  # seconds from each step towards a cast in which the next one may be hoped for
 
 
 class Catching:
@@ -46,6 +48,8 @@ class Catching:
         self._held_at = 0.0  # when the caster was asked for nothing more
         self._wrong = 0
         self._offers = 0
+        self._steps = -1  # towards a cast, when they were last looked at,
+        self._hoped_until = -math.inf  # and how long that lets hope
 
     @property
     def session(self) -> Optional[bytes]:
@@ -69,6 +73,17 @@ class Catching:
         if source is not None and source.link not in self._asked and place and self._network.can_cast(place[0]):
             self._asked.add(source.link)
             self._send(source.link, CastWanted(download.file_id))
+
+    def is_hoped_for(self, size: int, now: float) -> bool:
+        """Does this content, of that size, come by a cast, or may it yet? One that has ended lets hope for no other."""
+        if self.takers:
+            return True
+        if self._offers and self._session is None:
+            return False
+        steps = len(self._asked) + (self._session is not None)
+        if steps > self._steps:
+            self._steps, self._hoped_until = steps, now + HOPE_TIME
+        return now < self._hoped_until and size >= CAST_SIZE_MIN and not self._download.is_in_order and self._may()
 
     # ---- what the caster says
 

@@ -75,6 +75,7 @@ class Download:
         self.piece_size = 0
         self.choice: Optional[PieceChoice] = None
         self.sources: Dict[int, Source] = {}
+        self._fellows_to_come = 0
         self.verified_bytes = 0
         self.rate = Rate(now)
         self.is_opening = False
@@ -113,6 +114,10 @@ class Download:
         if not is_fellow:
             self._want_manifest(now)
         self._hands.send(link, PieceMapRequest(self.file_id))
+
+    def expect_fellows(self, count: int) -> None:
+        """So many are not called yet, and will give their part: windows are as if they gave it already."""
+        self._fellows_to_come = count
 
     def take_as_giver(self, link: int, now: float) -> None:
         """It has something of the content, and so the manifest, too."""
@@ -242,7 +247,8 @@ class Download:
             return
         if not choice.has_something(now):
             return
-        window = source.window(sum(one.may_be_asked() for one in self.sources.values()), self.piece_size, now)
+        sources = sum(one.may_be_asked() for one in self.sources.values()) + self._fellows_to_come
+        window = source.window(sources, self.piece_size, now)
         limit = in_flight_limit(self.piece_size)
         while source.owed_bytes + self.piece_size <= window and self.in_flight_bytes + self.piece_size <= limit:
             if self._hands.requests_on(source.link) >= REQUESTS_PER_LINK_MAX:

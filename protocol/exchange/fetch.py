@@ -359,7 +359,8 @@ class Fetch:
         if self.is_ended or self.is_complete:
             return
         self.givers.look_for_ways(now)
-        prospect = self.lookout.look(now)
+        self.givers.call_fellows(now)
+        prospect = self.lookout.look(now, self.catching.takers > 0)
         if prospect is not Prospect.HOPE:
             self.fail(self.lookout.why_alone(), now, Cause.GONE if prospect is Prospect.GONE else Cause.OTHER)
 

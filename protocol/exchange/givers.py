@@ -15,6 +15,7 @@ from typing import Any, Callable, Dict, List, Optional, Protocol
 
 from protocol import mishaps
 from protocol.exchange.callers import NOT_A_MEMBER_REASON
+from protocol.exchange.casting import TAKERS_MIN
 from protocol.exchange.catching import Catching
 from protocol.exchange.contracts import Members
 from protocol.exchange.download import Download
@@ -46,6 +47,8 @@ log = mishaps.logger("transfer")
 SOURCES_MAX = 10  # of one content at once
 WHOLE_SOURCES_MORE = 4  # that have it all, beyond those
 FELLOWS_WANTED = 12  # of those who fetch the same: each of more is taken by lot, so that no few serve all
+FELLOWS_KEPT_MAX = 64  # drawn, and not called yet because a cast may come: by it each gets what a fellow could give
+FEW_PATIENCE = 0.3  # seconds from the first of them; by then they are as many as a cast takes, or are called
 MISSED_MAX = 64  # that offer one content, and cannot be reached
 # Seconds, or round trips to the supernode if those are more, until it is asked by way of the supernode, too.
 CALL_PATIENCE, CALL_ROUND_TRIPS = 1.0, 3.0
@@ -98,6 +101,7 @@ class Givers:
         self._rng = rng
         self._wake = wake  # look at all fetches by then
         self._no_way_since: Optional[float] = None  # who offers it is nowhere that may be called
+        self._fellows: Dict[bytes, float] = {}  # who are yet to be called, and when they were met
         self._offered: Dict[bytes, bool] = {}  # by whom, though there is no way to it; has it all?
 
     # ---- sources
@@ -139,7 +143,25 @@ class Givers:
         is_open = self._members.mesh and self._members.has_mesh(node_id)
         is_left_alone = self._links.standing.is_left_alone(node_id, self.file_id, now)
         if is_open and not is_left_alone and self._is_drawn():
-            self.use(node_id, now, is_fellow=True)
+            self._fellows[node_id] = now
+            self._download.expect_fellows(len(self._fellows))
+            self.call_fellows(now)
+
+    def call_fellows(self, now: float) -> None:
+        """Those who were met and not called: not while a cast comes or may come, for that brings all that they have."""
+        if not self._fellows or self._is_cast_hoped_for(now):
+            return
+        fellows, self._fellows = self._fellows, {}
+        self._download.expect_fellows(0)
+        for node_id in fellows:
+            if not self._links.standing.is_left_alone(node_id, self.file_id, now):
+                self.use(node_id, now, is_fellow=True)
+
+    def _is_cast_hoped_for(self, now: float) -> bool:
+        are_few = len(self._fellows) < TAKERS_MIN - 1 and now - min(self._fellows.values()) >= FEW_PATIENCE
+        if len(self._fellows) > FELLOWS_KEPT_MAX or (are_few and self._catching.session is None):
+            return False
+        return self._catching.is_hoped_for(self._lookout.content.size, now)
 
     def _is_drawn(self) -> bool:
         """By lot, so that FELLOWS_WANTED of all members are, and no few serve all."""

@@ -191,13 +191,17 @@ class Lookout:
 
     # ---- hope
 
-    def look(self, now: float) -> Prospect:
-        """With each tick: search if there are too few sources, and say what may be expected."""
+    def look(self, now: float, is_cast: bool = False) -> Prospect:
+        """With each tick: search if there are too few sources, and say what may be expected.
+
+        While it is cast to this node, further sources are not needed.
+        """
         if self._has_hope(now):
             self._lonely_since = None
         elif self._lonely_since is None:
             self._lonely_since = now
-        if now >= self.search_at and self._count_ready() < SOURCES_WANTED and self._around.members.has_supernode:
+        are_few = not is_cast and self._count_ready() < SOURCES_WANTED
+        if now >= self.search_at and are_few and self._around.members.has_supernode:
             self.search(now)
         if self._is_gone(now):
             return Prospect.GONE
