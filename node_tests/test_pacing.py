@@ -33,6 +33,16 @@ def test_a_batch_is_a_quantum_far_a_part_of_the_window_near_and_the_most_on_loop
     assert pacer(round_trip).burst(SIZE, RATE, window, room=500 * SIZE) == packets
 
 
+@pytest.mark.parametrize(("window", "packets"), [(WINDOW, BURST_NEAR_PART * WINDOW / SIZE), (10**7, 4 * SEGMENTS_MAX)])
+def test_a_short_path_behind_a_queue_gets_a_part_of_the_window_in_several_sends(window, packets):
+    one = pacer(LOOPBACK)
+    for _ in range(50):
+        one._rtt.on_sample(NEAR, 0.0)
+    assert one.burst(SIZE, RATE, window, room=500 * SIZE) == packets
+    one.on_sent(100_000, RATE, now=1.0)
+    assert one.next_at > 1.0  # and is paced
+
+
 def test_one_packet_goes_even_where_there_is_less_room():
     assert pacer(FAR).burst(SIZE, RATE, WINDOW, room=0) == 1
 

@@ -1,10 +1,13 @@
 """When the next batch may leave, and how large it is: pacing (RFC 9002 §7.7).
 
 A value with `now`. A batch costs its ends as much as twenty packets in it, so a pacer that sends packet by packet is
-exact and slow. Here three kinds of path get three kinds of batch:
+exact and slow. Here each kind of path gets its kind of batch:
 
     round trip under UNPACED_RTT   whatever the window lets go: timers are coarser than the path
-    under NEAR_RTT                 a part of the window: most of what is in flight stands in a queue anyway
+    least of them under that       a part of the window, at most as large a batch: the rest of the round trip is a
+                                   queue, or a machine that is busy, which large batches relieve
+    least under NEAR_RTT           a part of the window, at most one segmented send: most of what is in flight stands
+                                   in a queue anyway
     else                           PACING_QUANTUM of the pacing rate
 """
 
@@ -59,11 +62,13 @@ class Pacer:
 
         A batch costs its ends as much as twenty packets in it: thirty nodes of a class on one machine need large ones.
         """
-        if self._rtt.smoothed < UNPACED_RTT:
+        if self._rtt.minimum < UNPACED_RTT:
             burst = min(UNPACED_SIZE // size, UNPACED_PACKETS_MAX)
         else:
+            burst = min(SEGMENTS_MAX, DATAGRAM_SIZE_MAX // size)
+        if self._rtt.smoothed >= UNPACED_RTT:
             share = BURST_NEAR_PART * window if self._rtt.minimum < NEAR_RTT else rate * PACING_QUANTUM
-            burst = min(max(2, int(share / size)), SEGMENTS_MAX, DATAGRAM_SIZE_MAX // size)
+            burst = min(max(2, int(share / size)), burst)
         return max(1, min(burst, room // size))
 
     def on_sent(self, size: int, rate: float, now: float) -> None:
