@@ -42,6 +42,7 @@ SILENT_MAX = 2.5  # seconds without a report, beside its interval, until a taker
 SLOW_PART, SLOW_REPORTS = 0.5, 4  # who takes less than this part of what the others take, so many times in a row
 AHEAD_SECONDS, AHEAD_MIN, AHEAD_MAX = 0.15, 768 << 10, 8 << 20  # worth of the rate, or bytes, read before they leave
 RECENT_MAX = 12 << 20  # bytes of pieces kept in memory to send parts of them again
+AGAIN_MAX = 1 << 16  # slices of which is remembered when they were sent again: more than are ever on their way
 REPAIRS_MAX = 2.0  # slices sent again, in contents: beyond, reports lie or casting is no gain
 BESIDE_PART, BESIDE_MIN, BESIDE_STEP = 0.2, 500e3, 1.5  # of its rate, or bytes a second, that leave by links meanwhile
 NOT_AGAIN_TIME = 60.0  # seconds after a cast that failed, in which the content is not cast
@@ -87,7 +88,8 @@ class Cast:
         self.looked_at = now  # and what had left by then
         self.looked_sent = 0
         self._number = 0  # of the last slice handed over
-        self._numbers: Dict[int, int] = {}  # piece -> number of the last slice of it that was handed over
+        self._numbers: Dict[int, int] = {}  # piece -> number of the last slice of it, when it was sent whole
+        self._again: Latest[int, int] = Latest(AGAIN_MAX)  # slice -> the number by which it was sent again last
         self._recent: OrderedDict[int, bytes] = OrderedDict()
         self._recent_size = 0
 
@@ -147,10 +149,18 @@ class Cast:
         return self._recent.get(piece)
 
     def note_handed(self, piece: int, size: int) -> None:
-        """So many bytes of that piece are on their way."""
+        """That piece of so many bytes is on its way."""
         self.handed += size
         self._number += slices_of(size)
         self._numbers[piece] = self._number
+
+    def note_again(self, piece: int, start: int, size: int) -> None:
+        """So many bytes of that piece, from that slice on, are on their way once more."""
+        self.handed += size
+        first, slices = piece * self.slices_each + start, slices_of(size)
+        for index in range(first, first + slices):
+            self._number += 1
+            self._again.put(index, self._number)
 
     def add_holes(self, highest: int, holes: Tuple[Any, ...]) -> None:
         """Somebody has missed these slices, having seen all up to that number: what left later may still come."""
@@ -158,7 +168,9 @@ class Cast:
             piece, start = divmod(first, self.slices_each)
             if self._numbers.get(piece, math.inf) > highest:
                 continue
-            missing = range(start, min(start + slices, slices_of(piece_length(self.size, piece))))
+            behind = min(start + slices, slices_of(piece_length(self.size, piece)))
+            base = first - start
+            missing = [index for index in range(start, behind) if self._again.get(base + index, 0) <= highest]
             if missing:
                 self.repairs.setdefault(piece, set()).update(missing)
 
@@ -399,7 +411,7 @@ class Casting:
         for start, end in runs_of(slices):
             part = view[start * SLICE_SIZE : end * SLICE_SIZE]
             self._network.cast_send(cast.session, piece, start * SLICE_SIZE, part, None)
-            cast.note_handed(piece, len(part))
+            cast.note_again(piece, start, len(part))
 
     def on_event(self, event: Any, now: float) -> None:
         """What the network tells of a cast of ours."""
