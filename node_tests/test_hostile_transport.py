@@ -404,7 +404,7 @@ def sent_in_steps(pair, seconds, step=0.1):
     return counts
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def most_of_an_honest_one(mtu):
     """Bytes in a tenth of a second, on the path of those who lie."""
     honest = connected_pair(seed=8, mtu=mtu, queue=0.02)

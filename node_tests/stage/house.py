@@ -15,13 +15,13 @@ for package in PACKAGES:
     MODULES.update({".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in inner})
 
 
-@functools.lru_cache(maxsize=None)  # several laws look at each file
+@functools.cache  # several laws look at each file
 def nodes_of(path):
     """All of the syntax of a file, node by node."""
     return tuple(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def imports_of(path):
     """Every module that a file imports, wherever in it."""
     names = set()
@@ -36,7 +36,7 @@ def imports_of(path):
     return frozenset(names)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def calls_of(path):
     """Names of the functions that a file calls."""
     return frozenset(ast.unparse(node.func) for node in nodes_of(path) if isinstance(node, ast.Call))
