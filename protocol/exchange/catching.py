@@ -26,7 +26,7 @@ WRONG_MAX = 3  # pieces of a cast that were not what their digests say: somebody
 INTERVAL_MAX = 10.0  # seconds between two reports
 HELD_MAX = 0.5  # seconds in which a caster that was heard is not asked for pieces, until the cast begins
 OFFERS_MAX = 4  # casts of one content that are tried
-HOPE_TIME = 1.5  # seconds from each step towards a cast in which the next one may be hoped for
+HOPES = (0.1, 0.5, 1.5)  # seconds in which a source that could cast, an offer, and then the cast itself may come
 
 
 class Catching:
@@ -82,7 +82,8 @@ class Catching:
             return False
         steps = len(self._asked) + (self._session is not None)
         if steps > self._steps:
-            self._steps, self._hoped_until = steps, now + HOPE_TIME
+            hope = HOPES[2 if self._session is not None else min(steps, 1)]
+            self._steps, self._hoped_until = steps, now + hope
         return now < self._hoped_until and size >= CAST_SIZE_MIN and not self._download.is_in_order and self._may()
 
     # ---- what the caster says

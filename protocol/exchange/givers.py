@@ -49,6 +49,7 @@ WHOLE_SOURCES_MORE = 4  # that have it all, beyond those
 FELLOWS_WANTED = 12  # of those who fetch the same: each of more is taken by lot, so that no few serve all
 FELLOWS_KEPT_MAX = 64  # drawn, and not called yet because a cast may come: by it each gets what a fellow could give
 FEW_PATIENCE = 0.3  # seconds from the first of them; by then they are as many as a cast takes, or are called
+HOPE_LOOK = 0.15  # seconds until it is looked whether there is still hope of a cast
 MISSED_MAX = 64  # that offer one content, and cannot be reached
 # Seconds, or round trips to the supernode if those are more, until it is asked by way of the supernode, too.
 CALL_PATIENCE, CALL_ROUND_TRIPS = 1.0, 3.0
@@ -146,6 +147,7 @@ class Givers:
             self._fellows[node_id] = now
             self._download.expect_fellows(len(self._fellows))
             self.call_fellows(now)
+            self._wake(now + HOPE_LOOK)
 
     def call_fellows(self, now: float) -> None:
         """Those who were met and not called: not while a cast comes or may come, for that brings all that they have."""
