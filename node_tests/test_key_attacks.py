@@ -6,6 +6,7 @@ What is asked is always the same: nothing but loss. K02 to K08 are rows of `THRE
 import contextlib
 import hashlib
 import hmac
+import logging
 import random
 import ssl
 import threading
@@ -533,6 +534,20 @@ def test_noise_of_strangers_is_not_answered_and_makes_no_state():
     pair.b.pump()
     assert pair.b.sent == sent and len(pair.b.endpoint.connections) == 1
     pair.transfer(10_000, 10)
+
+
+def test_the_log_tells_of_wrong_seals_in_few_lines(caplog):
+    caplog.set_level(logging.INFO)
+    pair = keyed()
+    assert pair.connected()
+    true = pair.there.seals.seal([wire.encode_ping(pair.there.remote_id, 1 << 40, 0)])
+    false = bytearray(b"".join(true))
+    false[-1] ^= 1
+    for _ in range(250):
+        deliver(pair.b, A, false)
+    told = [record.getMessage() for record in caplog.records if "wrong seal" in record.getMessage()]
+    why = "the last from 10.0.0.1:1000 (another key, an older program, or changed on the way)"
+    assert told == [f"dropped for a wrong seal so far: {count}, {why}" for count in (1, 10, 100)]
 
 
 # ---- the keys themselves

@@ -16,6 +16,8 @@ import hashlib
 import random
 from typing import Any, Optional, Tuple, Type
 
+from protocol import mishaps
+from protocol.addresses import shown
 from protocol.buffers import BufferPool
 from protocol.fields import Address, Buffer, WireError
 from protocol.latest import Latest
@@ -42,10 +44,13 @@ from protocol.transport.sealing import (
 from protocol.transport.sending import SendStream
 from protocol.transport.veil import WORN_OUT, Veil, VeiledFramer, VeiledSendStream
 
+log = mishaps.logger("transport")
+
 HINTS_PER_SECOND = 10  # answers to strangers who knock without a seal
 TAKEN_MAX = 4096  # INITs remembered, by nonce: none makes a second connection
 RECORDS_KEPT_MAX = 8 << 20  # bytes of large records, sent and acknowledged, whose memory is used again
 WRONG_SEAL = "dropped: wrong seal"
+WHY = "another key, an older program, or changed on the way"
 _INIT, _LONE, _BULK = int(PacketType.INIT), int(PacketType.LONE), int(PacketType.BULK)
 
 
@@ -159,6 +164,7 @@ class KeyedEndpoint(Endpoint):
         self.datagram_size_max -= FRONT
         self.hello = hello_key(credentials.seal_key)
         self.records = BufferPool(RECORDS_KEPT_MAX)
+        self._told_at = 1  # wrong seals, of which the log tells next
         self._hints = Bucket(HINTS_PER_SECOND, HINTS_PER_SECOND, 0.0)
         self._taken: Latest[bytes, None] = Latest(TAKEN_MAX)  # nonces of INITs
 
@@ -234,7 +240,15 @@ class KeyedEndpoint(Endpoint):
         if self.is_sealed(datagram):
             self._guarded(datagram, address)
         else:
+            self._maybe_tell(address)
             self._maybe_hint(datagram, address, now)
+
+    def _maybe_tell(self, address: Address) -> None:
+        """In the log, at the first wrong seal, the tenth, the hundredth: a flood of them writes few lines."""
+        if self.wrong_seals >= self._told_at:
+            self._told_at *= 10
+            seals = self.wrong_seals
+            log.info("dropped for a wrong seal so far: %d, the last from %s (%s)", seals, shown(address), WHY)
 
     def is_sealed(self, datagram: memoryview) -> bool:
         """Was it sealed by a member, for this connection if it is of one, and not changed since?"""
