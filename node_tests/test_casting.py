@@ -41,7 +41,7 @@ def make_class(tmp_path):
     """A node that has a file, and so many that have not."""
     labs = []
 
-    def make(count, size=8 * MIB, seed=1, **conditions):
+    def make(count, size=5 * MIB, seed=1, **conditions):
         lab = Lab(tmp_path, seed, Conditions(**{"rate": 4e6, "mtu": 1500, **conditions}), packets=True)
         labs.append(lab)
         lab.world.multicast = True
@@ -118,7 +118,7 @@ def test_fellows_do_not_call_each_other_while_a_cast_comes(make_class):
 
 
 def test_fellows_call_each_other_when_the_cast_they_waited_for_has_ended(make_class):
-    lab, ana, takers = make_class(6, size=24 * MIB)
+    lab, ana, takers = make_class(6, size=12 * MIB)
     begin(lab, takers, 6)
     lab.run(0.5)
     ana.peer.serving.casting.end_all(lab.world.now)
@@ -206,7 +206,7 @@ def test_where_nobody_hears_the_group_all_is_as_ever(make_class):
 
 
 def test_a_slow_one_leaves_the_cast_and_holds_nobody_up(make_class):
-    lab, ana, takers = make_class(5, size=16 * MIB)
+    lab, ana, takers = make_class(5, size=10 * MIB)
     for source in [ana, *takers]:
         lab.world.between(source.ip, takers[0].ip).rate = 4e5
     begin(lab, takers, 4)
@@ -217,7 +217,7 @@ def test_a_slow_one_leaves_the_cast_and_holds_nobody_up(make_class):
 
 
 def test_one_who_comes_late_takes_the_rest_of_it(make_class):
-    lab, ana, takers = make_class(4, size=16 * MIB)
+    lab, ana, takers = make_class(4, size=10 * MIB)
     begin(lab, takers[:3])
     lab.run(1.5)
     ask_all(lab, takers[3:])
@@ -226,7 +226,7 @@ def test_one_who_comes_late_takes_the_rest_of_it(make_class):
 
 
 def test_a_cast_lives_on_when_takers_stand_still_or_die(make_class):
-    lab, ana, takers = make_class(5, size=16 * MIB)
+    lab, ana, takers = make_class(5, size=10 * MIB)
     begin(lab, takers, 5)
     lab.run(0.5)
     takers[0].kill()
@@ -237,7 +237,7 @@ def test_a_cast_lives_on_when_takers_stand_still_or_die(make_class):
 
 
 def test_the_caster_dies_and_the_others_have_it_from_each_other(make_class):
-    lab, ana, takers = make_class(4, size=8 * MIB)
+    lab, ana, takers = make_class(4, size=5 * MIB)
     bo = lab.node("bo", shared={"lab.iso": lab.data})
     begin(lab, takers, 3)
     casters = [node for node in (ana, bo) if node.network.casts.sending]
@@ -264,7 +264,7 @@ def forge(lab, caster, change, seconds, every=0.0005):
 
 
 def test_forged_datagrams_cost_the_cast_and_no_byte(make_class):
-    lab, ana, takers = make_class(4, size=8 * MIB, rate=1e8)
+    lab, ana, takers = make_class(4, size=5 * MIB, rate=1e8)
     rng = random.Random(5)
 
     def forged(session):
@@ -278,7 +278,7 @@ def test_forged_datagrams_cost_the_cast_and_no_byte(make_class):
 
 
 def test_nonsense_in_the_group_is_dropped_and_counted(make_class):
-    lab, ana, takers = make_class(4, size=8 * MIB, rate=1e8)
+    lab, ana, takers = make_class(4, size=5 * MIB, rate=1e8)
     rng = random.Random(5)
     begin(lab, takers, 4)
     forge(lab, ana, lambda session: rng.randbytes(rng.randrange(1, 1480)), 5.0)
