@@ -274,7 +274,7 @@ def test_a_second_start_knows_what_the_first_has_hashed_and_names_of_all_kinds_d
     with open(os.fsencode(shared) + b"/\xff\xfe", "wb"), open(shared / ("x" * 255), "wb"):
         pass
     os.mkfifo(shared / "fifo")
-    huge_from = amount(0, 2)                # what cannot be shared is told after a look with ten seconds of its hashing
+    huge_from = amount(0, 1)                # what cannot be shared is told after a look with ten seconds of its hashing
     for start in range(2):
         if start >= huge_from:
             with open(shared / "huge.bin", "wb") as file:

@@ -10,9 +10,9 @@ is measured where the rate certainly fits: from a cut for a queue until the wind
     a queue: the lowest recent one     more than the noise, by three           0.7 of it (RFC 9438 §4.6)
     is above the path's own by more    standard deviations; where there is
     than `queue_threshold`             no noise, any packet
-    no queue                           heavily: HEAVY_LOSS, and 1.5 times the  below what came through, for a trial; if
-                                       noise, by two deviations                the loss stays it is noise, and the
-                                                                               window is what it was
+    no queue                           heavily: HEAVY_LOSS (slow start: twice  below what came through, for a trial; if
+                                       it), and 1.5 times the noise, by two    the loss stays it is noise, and the
+                                       deviations                              window is what it was
     nothing: a path under BLIND_RTT    any packet                              0.7 of it
     a queue that is its own            nothing                                 at most the cap
 
