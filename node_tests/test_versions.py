@@ -36,6 +36,7 @@ VERSIONS = [
     Earlier("944b035", "the last that knew no private lines"),
     Earlier("f8b6fe6", "the last that had IPv4 alone, and whose connections stayed where they were"),
     Earlier("166309b", "the last that knew no key"),
+    Earlier("93b374f", "the last whose takers of a cast called each other meanwhile"),
 ]
 
 PRIVATE_VERSIONS = [Earlier("93b374f", "the last that sealed large datagrams, too, by BLAKE2b")]
