@@ -273,13 +273,20 @@ def test_the_seal_of_what_the_kernel_merged_is_checked_once(monkeypatch):
     assert sum(checked) == len(buffer) and not pair.b.endpoint.wrong_seals
 
 
-@pytest.mark.parametrize("claims", ["another connection", "to be of none"])
-def test_k08_what_a_member_merges_with_its_own_is_not_taken_for_anothers(claims):
+def keyed_twice():
+    """A pair, and a second connection between the same two addresses."""
     pair = keyed()
     assert pair.connected()
-    there, other = pair.there, pair.a.endpoint.connect(B, pair.world.now)
+    other = pair.a.endpoint.connect(B, pair.world.now)
     pair.a.pump()
     assert pair.world.run_until(lambda: other.remote_fingerprint, 5)
+    return pair, other
+
+
+@pytest.mark.parametrize("claims", ["another connection", "to be of none"])
+def test_k08_what_a_member_merges_with_its_own_is_not_taken_for_anothers(claims):
+    pair, other = keyed_twice()
+    there = pair.there
     buffer = merged(there, other.remote_id if claims == "another connection" else None)
     before = pair.b.endpoint.wrong_seals
     pair.b.endpoint.receive(buffer, len(buffer) // 2, A, pair.world.now)
@@ -287,11 +294,8 @@ def test_k08_what_a_member_merges_with_its_own_is_not_taken_for_anothers(claims)
 
 
 def test_k08_a_run_that_a_member_merges_behind_its_own_packet_is_not_taken_for_anothers(monkeypatch):
-    pair = keyed()
-    assert pair.connected()
-    there, other = pair.there, pair.a.endpoint.connect(B, pair.world.now)
-    pair.a.pump()
-    assert pair.world.run_until(lambda: other.remote_fingerprint, 5)
+    pair, other = keyed_twice()
+    there = pair.there
     taken, before = [], pair.b.endpoint.wrong_seals
     monkeypatch.setattr(KeyedConnection, "on_run", lambda connection, run, *rest: taken.append(run.head.connection_id))
     buffer = b"".join(sealed_bulk(there, there, 1) + sealed_bulk(there, other, 2))
