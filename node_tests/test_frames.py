@@ -86,8 +86,7 @@ def test_the_next_bytes_of_a_body_can_be_put_into_their_place():
     framer, found = Framer(), []
     framer.feed(memoryview(frame(bytes(10)))[:7], 1 << 16, found)
     assert framer.place(9) is None and framer.begun == 7
-    framer.place(8)[:] = b"12345678"
-    framer.filled(8, found)
+    assert framer.take_run([memoryview(b"12345"), memoryview(b"678")], 8, 5, found)
     assert bytes(found[0].body) == b"\x00\x0012345678"
     assert framer.place(1) is None  # no body has begun
 

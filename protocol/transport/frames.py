@@ -194,13 +194,9 @@ class Framer:
                     self._begin_body(trusted_size, frames)
 
     def place(self, size: int) -> Optional[memoryview]:
-        """Where the next bytes of the body go, to be followed by `filled`; None: there is no body with so much room."""
+        """Where the next bytes of the body go, to be told to `_advance`; None: there is no body with so much room."""
         end = self._filled + size
         return memoryview(self._body)[self._filled : end] if self._in_body and end <= len(self._body) else None
-
-    def filled(self, size: int, frames: List[Frame]) -> None:
-        """So many bytes were put into their place."""
-        self._advance(size, frames)
 
     def take_run(self, payloads: List[memoryview], size: int, step: int, frames: List[Frame]) -> bool:
         """Take in payloads of `step` bytes, the last of the rest, if they are the next bytes of a body; else False."""
