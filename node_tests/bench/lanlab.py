@@ -24,6 +24,8 @@ from node_tests.bench.netlab import run_tool
 
 BURST = "64kb"  # of the token bucket: a batch of datagrams that travels whole
 HOSTS_MAX = 250
+NEIGHBOURS = {"gc_thresh1": 128, "gc_thresh2": 512, "gc_thresh3": 1024}  # that one host's table has room for, by the kernel
+NEIGHBOUR_FOLDERS = [pathlib.Path("/proc/sys/net/%s/neigh/default" % family) for family in ("ipv4", "ipv6")]
 
 
 class Lan:
@@ -34,9 +36,11 @@ class Lan:
         self.queue = queue  # ms
         self.switch = "sw-%d" % os.getpid()
         self.names = ["h%d-%d" % (number, os.getpid()) for number in range(1, hosts + 1)]
+        self._before: Dict[pathlib.Path, str] = {}  # what was changed of the kernel
 
     def __enter__(self) -> Lan:
         try:
+            self._make_room_for_neighbours()
             run_tool("ip", "netns", "add", self.switch)
             run_tool("ip", "-n", self.switch, "link", "add", "br0", "type", "bridge")
             for device in ("lo", "br0"):
@@ -51,6 +55,17 @@ class Lan:
     def __exit__(self, *_: object) -> None:
         for name in [*self.names, self.switch]:
             subprocess.run(["ip", "netns", "del", name], stderr=subprocess.DEVNULL)
+        for setting, value in self._before.items():
+            setting.write_text(value)
+
+    def _make_room_for_neighbours(self) -> None:
+        """Hosts have a table of neighbours each, but all namespaces share one: full, it has packets dropped untold."""
+        for folder in NEIGHBOUR_FOLDERS:
+            for name, each in reversed(NEIGHBOURS.items()):
+                setting, wanted = folder / name, each * len(self.names)
+                if setting.exists() and int(setting.read_text()) < wanted:
+                    self._before.setdefault(setting, setting.read_text())
+                    setting.write_text(str(wanted))
 
     def _add_host(self, number: int) -> None:
         host, switch, port = self.names[number - 1], self.switch, "p%d" % number
