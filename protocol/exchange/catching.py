@@ -26,7 +26,7 @@ WRONG_MAX = 3  # pieces of a cast that were not what their digests say: somebody
 INTERVAL_MAX = 10.0  # seconds between two reports
 HELD_MAX = 0.5  # seconds in which a caster that was heard is not asked for pieces, until the cast begins
 OFFERS_MAX = 4  # casts of one content that are tried
-HOPES = (0.1, 0.5, 1.5)  # seconds in which a source that could cast, an offer, and then the cast itself may come
+HOPES = (0.1, 1.0, 0.5, 1.5)  # seconds in which a source may be called, be there, offer a cast, and begin it
 
 
 class Catching:
@@ -42,6 +42,7 @@ class Catching:
         self._send = send
         self._may = may  # is a cast wanted here at all?
         self._asked: Set[int] = set()  # links of sources that were told that a cast is wanted
+        self._is_in_vain = False  # there is a source that has it all, and cannot cast
         self._session: Optional[bytes] = None
         self._link = 0  # the caster's
         self._begun: Optional[CastOffer] = None  # an offer of one that had begun before
@@ -70,19 +71,25 @@ class Catching:
         whole = [source for source in download.sources.values() if source.is_complete]
         source = min(whole, key=lambda one: one.node_id, default=None)
         place = place_of(source.link) if source is not None else None
-        if source is not None and source.link not in self._asked and place and self._network.can_cast(place[0]):
+        can_cast = bool(place and self._network.can_cast(place[0]))
+        self._is_in_vain = source is not None and not can_cast
+        if source is not None and source.link not in self._asked and can_cast:
             self._asked.add(source.link)
             self._send(source.link, CastWanted(download.file_id))
 
-    def is_hoped_for(self, size: int, now: float) -> bool:
-        """Does this content, of that size, come by a cast, or may it yet? One that has ended lets hope for no other."""
+    def is_hoped_for(self, size: int, is_called: bool, now: float) -> bool:
+        """Does this content, of that size, come by a cast, or may it yet? One that has ended lets hope for no other.
+
+        `is_called`: a source is there, or is called and may be there soon. On a machine that is full that takes long,
+        and it would be fuller yet if all called each other meanwhile.
+        """
         if self.takers:
             return True
-        if self._offers and self._session is None:
+        if self._is_in_vain or (self._offers and self._session is None):
             return False
-        steps = len(self._asked) + (self._session is not None)
+        steps = is_called + len(self._asked) + (self._session is not None)
         if steps > self._steps:
-            hope = HOPES[2 if self._session is not None else min(steps, 1)]
+            hope = HOPES[3 if self._session is not None else min(steps, 2)]
             self._steps, self._hoped_until = steps, now + hope
         return now < self._hoped_until and size >= CAST_SIZE_MIN and not self._download.is_in_order and self._may()
 

@@ -163,7 +163,8 @@ class Givers:
         are_few = len(self._fellows) < TAKERS_MIN - 1 and now - min(self._fellows.values()) >= FEW_PATIENCE
         if len(self._fellows) > FELLOWS_KEPT_MAX or (are_few and self._catching.session is None):
             return False
-        return self._catching.is_hoped_for(self._lookout.content.size, now)
+        is_called = any(not link.is_fellow(self.file_id) for link in self._links.of(self.file_id))
+        return self._catching.is_hoped_for(self._lookout.content.size, is_called, now)
 
     def _is_drawn(self) -> bool:
         """By lot, so that FELLOWS_WANTED of all members are, and no few serve all."""

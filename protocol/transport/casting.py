@@ -38,6 +38,7 @@ from protocol.casts import (
 )
 from protocol.fields import Buffer, WireError
 from protocol.transport.flight import Batch
+from protocol.transport.recovery import SEGMENTS_MAX
 
 VERSION = 1
 SLICE, PROBE = 1, 2
@@ -46,7 +47,8 @@ CAST_HEADER_SIZE = CAST_HEADER.size
 CAST_DATAGRAM_SIZE = CAST_HEADER_SIZE + SLICE_SIZE
 _CHECKSUM = struct.Struct(">I")
 
-BATCH_SLICES = 16  # in one system call, and never more in a burst
+BATCH_SLICES = 16  # in one system call, and never more in a burst; but as many more as fit into
+BATCH_TIME = 0.005  # seconds at the rate: each batch costs every taker a read, and every switch's queue its length
 PROBE_INTERVAL = 0.05  # seconds without a slice until a probe is sent
 CATCH_UP = 0.01  # seconds that a late timer may make up for
 ROOM_SECONDS, ROOM_MIN = 0.05, 256 << 10  # worth of the rate, or bytes, below which the caster is asked for more
@@ -62,7 +64,7 @@ IDLE_MAX = 2.0  # seconds with probes alone, while something is missing: a disk 
 WORTH_TIME, WORTH_SLICES = 3.0, 520  # who gets fewer in so many seconds (250 kB/s) has more of the others
 SLICES_MAX = 4  # slices that may come, in contents: a cast that goes on and on is none
 NUMBER_STEP_MAX = 1 << 20  # a number so far beyond the last is no loss but nonsense
-RUN_MAX = 16  # datagrams that are looked at in one go: as many leave in one
+RUN_MAX = SEGMENTS_MAX  # datagrams that are looked at in one go: as many leave in one at most
 
 
 class CastDatagram(NamedTuple):
@@ -168,7 +170,8 @@ class CastSender:
         """Slices of equal length, but for the last; of one piece or several."""
         buffers: List[Buffer] = []
         size = SLICE_SIZE
-        while self._spans and size == SLICE_SIZE and len(buffers) < 2 * BATCH_SLICES:
+        most = min(max(BATCH_SLICES, int(self.rate * BATCH_TIME / CAST_DATAGRAM_SIZE)), SEGMENTS_MAX)
+        while self._spans and size == SLICE_SIZE and len(buffers) < 2 * most:
             span = self._spans[0]
             self._number += 1
             buffers += self._header(SLICE, span.piece, span.offset + span.at), span.take()
@@ -256,6 +259,11 @@ class CastReceiver:
     def is_taking(self) -> bool:
         """Are pieces put together?"""
         return self._plan is not None
+
+    @property
+    def interval(self) -> float:
+        """Seconds between two reports."""
+        return self._plan.interval if self._plan is not None else 0.0
 
     # ---- what comes
 
