@@ -24,7 +24,7 @@ from node_tests.bench.netlab import run_tool
 
 BURST = "64kb"  # of the token bucket: a batch of datagrams that travels whole
 HOSTS_MAX = 250
-NEIGHBOURS = {"gc_thresh1": 128, "gc_thresh2": 512, "gc_thresh3": 1024}  # that one host's table has room for, by the kernel
+NEIGHBOURS = {"gc_thresh1": 128, "gc_thresh2": 512, "gc_thresh3": 1024}  # the room in one host's table
 NEIGHBOUR_FOLDERS = [pathlib.Path("/proc/sys/net/%s/neigh/default" % family) for family in ("ipv4", "ipv6")]
 
 
