@@ -44,7 +44,7 @@ AHEAD_SECONDS, AHEAD_MIN, AHEAD_MAX = 0.15, 768 << 10, 8 << 20  # worth of the r
 RECENT_MAX = 12 << 20  # bytes of pieces kept in memory to send parts of them again
 AGAIN_MAX = 1 << 16  # slices of which is remembered when they were sent again: more than are ever on their way
 REPAIRS_MAX = 2.0  # slices sent again, in contents: beyond, reports lie or casting is no gain
-BESIDE_PART, BESIDE_MIN, BESIDE_STEP = 0.2, 500e3, 1.5  # of its rate, or bytes a second, that leave by links meanwhile
+BESIDE_PART, BESIDE_MIN, BESIDE_STEP = 0.1, 500e3, 1.5  # of its rate, or bytes a second, that leave by links meanwhile
 NOT_AGAIN_TIME = 60.0  # seconds after a cast that failed, in which the content is not cast
 
 

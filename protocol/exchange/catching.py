@@ -26,6 +26,8 @@ WRONG_MAX = 3  # pieces of a cast that were not what their digests say: somebody
 INTERVAL_MAX = 10.0  # seconds between two reports
 HELD_MAX = 0.5  # seconds in which a caster that was heard is not asked for pieces, until the cast begins
 OFFERS_MAX = 4  # casts of one content that are tried
+BESIDE_FIRST, BESIDE_MAX = 1.0, 30.0  # seconds until something is asked for beside the cast; the double each time that
+BESIDE_LOSS = 0.03  # more than this part of the cast was lost meanwhile: there was no room for it
 HOPES = (0.1, 1.0, 0.5, 1.5)  # seconds in which a source may be called, be there, offer a cast, and begin it
 
 
@@ -48,6 +50,8 @@ class Catching:
         self._begun: Optional[CastOffer] = None  # an offer of one that had begun before
         self._held_at = 0.0  # when the caster was asked for nothing more
         self._wrong = 0
+        self._beside_pause = BESIDE_FIRST  # until the next try whether there is room for more than the cast
+        self._beside_at = math.inf
         self._offers = 0
         self._steps = -1  # towards a cast, when they were last looked at,
         self._hoped_until = -math.inf  # and how long that lets hope
@@ -125,6 +129,7 @@ class Catching:
         download.hold(self._link, False, now)
         interval = min(max(message.interval_ms / 1000, INTERVAL_MIN), INTERVAL_MAX)
         self.takers = max(1, message.takers)
+        self._beside_at = now + self._beside_pause
         self._network.cast_take(message.session, CastPlan(download.size, download.piece_size, coming, interval))
         return True
 
@@ -169,6 +174,15 @@ class Catching:
         self._send(self._link, CastTaken(*about, event.is_through, holes))
         if event.is_through:
             self.end(now)
+        else:
+            self._look_beside(event, now)
+
+    def _look_beside(self, event: CastReport, now: float) -> None:
+        """Who came late needs what was cast before, too: of others, if the link carries more than the cast."""
+        if event.lost > BESIDE_LOSS * (event.lost + event.received):
+            self._beside_pause = min(2 * self._beside_pause, BESIDE_MAX)
+            self._beside_at = now + self._beside_pause
+        self._download.ask_beside(now >= self._beside_at, now)
 
     def on_written(self, size: int, is_right: bool, now: float) -> None:
         """A piece of it was verified and written, or thrown away."""

@@ -82,6 +82,8 @@ class Download:
         self.is_ended = False
         self.dropped = 0  # messages that nobody asked for
         self._in_order = False  # are the pieces to come one behind the other?
+        self._is_cast = False  # do pieces come by a cast?
+        self._may_ask_beside = False  # may others be asked for by links meanwhile?
         self.asked_at = -math.inf  # when a piece was asked for last
         self._hands = hands
         self._rng = rng
@@ -245,7 +247,7 @@ class Download:
         choice = self.choice
         if choice is None or not choice.missing or self.is_ended or not source.may_be_asked():
             return
-        if not choice.has_something(now):
+        if not choice.has_something(now) or (self._is_cast and self._is_full_beside()):
             return
         sources = sum(one.may_be_asked() for one in self.sources.values()) + self._fellows_to_come
         window = source.window(sources, self.piece_size, now)
@@ -262,6 +264,12 @@ class Download:
             if index is None:
                 return
             self._ask(source, index, now)
+            if self._is_cast:
+                return
+
+    def _is_full_beside(self) -> bool:
+        """Beside a cast one piece at a time comes by links, if any: what a link loses by it, all takers wait for."""
+        return not self._may_ask_beside or any(source.owed for source in self.sources.values())
 
     def _ask(self, source: Source, index: int, now: float) -> None:
         self._debts.ask(source, index, self.length_of(index), now)
@@ -342,10 +350,17 @@ class Download:
         choice = self.choice
         if choice is None or self.is_ended:
             return []
+        self._is_cast, self._may_ask_beside = True, False
         for source in self.sources.values():
             for index in set(indexes).intersection(source.owed):
                 self._debts.cancel(source, index)
         return [index for index in indexes if choice.await_cast(index)]
+
+    def ask_beside(self, may: bool, now: float) -> None:
+        """While a cast comes: is there room for what it does not bring?"""
+        if may != self._may_ask_beside:
+            self._may_ask_beside = may
+            self.fill_all(now)
 
     def hold(self, link: int, is_held: bool, now: float) -> None:
         """Ask this source for nothing, nor wait for what it owes; or ask it again."""
@@ -370,6 +385,7 @@ class Download:
 
     def end_cast(self, now: float) -> None:
         """Nothing more comes by it: what is missing is asked for."""
+        self._is_cast = False
         if self.choice is not None and not self.is_ended:
             self.choice.end_cast()
             self.fill_all(now)
