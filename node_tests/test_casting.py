@@ -15,11 +15,13 @@ from prompt.lines import progress_line
 from protocol.casts import CastHeard, CastOver, CastPiece, CastPlan, CastReport
 from protocol.exchange.cast_rate import RATE_FIRST, RATE_MIN, CastRate, Losses
 from protocol.exchange.casting import Cast
+from protocol.exchange.catching import BESIDE_FIRST
 from protocol.fields import WireError
 from protocol.messages import CastTaken, Hole
 from protocol.network import DoorListener
 from protocol.results import DownloadDone, Stopped
 from protocol.transport.casting import (
+    CATCH_UP,
     PROBE,
     SLICE,
     CastDatagram,
@@ -114,6 +116,26 @@ def test_fellows_do_not_call_each_other_while_a_cast_comes(make_class):
     begin(lab, takers, 6)
     lab.run(1.2)
     assert len(on_way(takers)) == 6 and not fellows_called(takers)
+    wait_for_all(lab, takers)
+
+
+def test_fellows_do_not_call_each_other_while_the_source_of_a_cast_is_yet_called(make_class):
+    lab, ana, takers = make_class(6, latency=0.1)
+    ask_all(lab, takers)
+    called = 0
+    while len(on_way(takers)) < 6 and lab.world.now < 30.0:
+        lab.run(0.05)
+        called = max(called, fellows_called(takers))
+    assert len(on_way(takers)) == 6 and not called
+    wait_for_all(lab, takers)
+
+
+def test_fellows_call_each_other_soon_where_the_source_cannot_cast(make_class):
+    lab, ana, takers = make_class(6)
+    for taker in takers:
+        taker.network.casts.can_cast = lambda towards: False
+    ask_all(lab, takers)
+    assert lab.world.run_until(lambda: fellows_called(takers) >= 6, lab.world.now + 0.8)
     wait_for_all(lab, takers)
 
 
@@ -222,6 +244,48 @@ def test_one_who_comes_late_takes_the_rest_of_it(make_class):
     lab.run(1.5)
     ask_all(lab, takers[3:])
     assert lab.world.run_until(lambda: on_way(takers[3:]), lab.world.now + 1)
+    wait_for_all(lab, takers)
+
+
+def download_of(taker):
+    """The one that it has."""
+    (fetch,) = taker.peer.fetching.fetches.values()
+    return fetch.download
+
+
+def owed_by_links(taker):
+    """Pieces that others are asked for."""
+    return sum(len(source.owed) for source in download_of(taker).sources.values())
+
+
+def test_who_comes_late_asks_for_nothing_beside_a_cast_that_fills_its_link(make_class):
+    lab, ana, takers = make_class(4, size=16 * MIB)
+    begin(lab, takers[:3])
+    lab.run(1.5)
+    late = takers[3]
+    ask_all(lab, [late])
+    assert lab.world.run_until(lambda: on_way([late]), lab.world.now + 1)
+    lab.run(0.2)  # what was asked before has come
+    most, joined = 0, lab.world.now
+    while on_way([late]):
+        most = max(most, owed_by_links(late))
+        lab.run(0.02)
+    assert lab.world.now > joined + BESIDE_FIRST and most <= 1
+    wait_for_all(lab, takers)
+
+
+def test_who_comes_late_asks_others_beside_a_cast_that_leaves_room_for_it(make_class):
+    lab, ana, takers = make_class(4, size=16 * MIB)
+    ana.peer.set_limits(1e6, None, lab.world.now)
+    begin(lab, takers[:3])
+    lab.run(6.0)
+    late = takers[3]
+    ask_all(lab, [late])
+    assert lab.world.run_until(lambda: on_way([late]), lab.world.now + 1)
+    lab.run(BESIDE_FIRST / 2)
+    before = download_of(late).verified_bytes
+    lab.run(BESIDE_FIRST / 2 + 3.0)
+    assert on_way([late]) and download_of(late).verified_bytes - before > 2 * 3.5e6
     wait_for_all(lab, takers)
 
 
@@ -334,6 +398,15 @@ def test_pieces_come_out_as_they_went_in_and_holes_are_known_exactly():
     report = receiver.events[-1]
     assert isinstance(report, CastReport) and not report.is_through
     assert report.holes == ((10, 2), (60, 1)) and report.lost == 3
+
+
+@pytest.mark.parametrize("rate, count", [(RATE_MIN, 16), (6e6, 20), (12.5e6, 42), (1e9, 42)])
+def test_a_batch_is_what_leaves_in_five_milliseconds_but_never_short(rate, count):
+    sender = CastSender(b"sessions", rate, 0.0)
+    sender.add(0, 0, bytes(65536 * 4), None)
+    batch = sender.next_batch(0.1)
+    assert (batch.count, len(batch.buffers)) == (count, 2 * count)
+    assert sender.next_deadline() >= 0.1 + count * 1440 / rate - CATCH_UP
 
 
 def test_whole_pieces_are_handed_on_together_and_none_for_long():
