@@ -130,6 +130,21 @@ def test_fellows_do_not_call_each_other_while_the_source_of_a_cast_is_yet_called
     wait_for_all(lab, takers)
 
 
+def test_links_that_stand_by_are_opened_when_the_cast_is_over(make_class):
+    lab, ana, takers = make_class(6, size=12 * MIB)
+    begin(lab, takers, 6)
+
+    def links():
+        return sum(len(taker.peer.fetching.links._by_link) for taker in takers)
+
+    before = links()
+    while len(on_way(takers)) == 6:
+        assert links() == before
+        lab.run(0.05)
+    wait_for_all(lab, takers)
+    assert lab.world.run_until(lambda: links() > before, lab.world.now + 10)
+
+
 def test_fellows_call_each_other_soon_where_the_source_cannot_cast(make_class):
     lab, ana, takers = make_class(6)
     for taker in takers:

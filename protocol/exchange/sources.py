@@ -46,6 +46,7 @@ BULK_IDLE = 10.0  # seconds until a link that nothing comes by is closed
 DROPPED_MAX = 1000  # senseless messages on one link before it is closed
 MESH_LINKS_MAX = 8  # members to stand by with; a link each, so a transfer begins at once
 MESH_DELAY, MESH_RETRY = (0.5, 3.0), (10.0, 30.0)  # seconds, drawn by lot: many may have joined at once
+MESH_PATIENCE = 20.0  # seconds that the first of these links waits while something comes: it has more use for the time
 LAST_WORDS_TIME = 30.0  # seconds in which a source whose link was lost is still told that it is over
 TOLD_MAX = 256  # sources that are still to be told
 LABELS_KEPT = 1024  # of nodes that gave something and may have left since
@@ -209,7 +210,8 @@ class SourceLinks:
         self._unreached: Latest[bytes, Tuple[float, Optional[Address]]] = Latest(UNREACHED_MAX)
         self._last_words: Latest[bytes, LastWords] = Latest(TOLD_MAX)  # node -> what it is still to be told
         self._mates: List[bytes] = []
-        self._mesh_at = math.inf  # when the next link to a mate is opened
+        self._mesh_at = math.inf  # when the next link to a mate is opened,
+        self._mesh_due = math.inf  # and when it is whatever comes
 
     # ---- links
 
@@ -361,9 +363,12 @@ class SourceLinks:
             self._mesh_at = min(self._mesh_at, now + self._rng.uniform(*MESH_DELAY))
 
     def _open_mesh_link(self, now: float) -> None:
-        """One at a time."""
+        """One at a time; and not now, if something comes."""
         missing = [mate for mate in self._mates if mate not in self._by_node]
-        if missing:
+        self._mesh_due = min(self._mesh_due, now + MESH_PATIENCE)
+        if missing and now < self._mesh_due and any(link.takers for link in self._by_link.values()):
+            self._mesh_at = now + self._rng.uniform(*MESH_DELAY)
+        elif missing:
             self._mesh_at = now + self._rng.uniform(*MESH_DELAY)
             place = self._around.members.place_of(missing[0])
             if place is None:
@@ -371,7 +376,7 @@ class SourceLinks:
             elif self.open(place, missing[0], now, KEPT) is None:
                 self._mates.append(self._mates.pop(self._mates.index(missing[0])))  # the others first
         else:
-            self._mesh_at = math.inf
+            self._mesh_at = self._mesh_due = math.inf
 
     # ---- who gave something: how it was called, and what it is still to be told
 
