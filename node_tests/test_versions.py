@@ -37,6 +37,7 @@ VERSIONS = [
     Earlier("f8b6fe6", "the last that had IPv4 alone, and whose connections stayed where they were"),
     Earlier("166309b", "the last that knew no key"),
     Earlier("93b374f", "the last whose takers of a cast called each other meanwhile"),
+    Earlier("5c1654e", "the last that asked others beside a cast that filled its link"),
 ]
 
 PRIVATE_VERSIONS = [Earlier("93b374f", "the last that sealed large datagrams, too, by BLAKE2b")]
