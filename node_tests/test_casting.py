@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from node_tests.stage.amounts import amount
 from node_tests.stage.lab import MIB, Lab, content
 from node_tests.stage.simulator import Conditions
 from prompt.lines import progress_line
@@ -36,6 +37,7 @@ from sockets.udp import casting_socket
 from sockets.watch import Watch
 
 ENDS = (DownloadDone, Stopped)
+SIZE, RATE = amount(5 * MIB, 7 * MIB // 2), amount(4e6, 2.8e6)  # of the file and the links of a class
 
 
 @pytest.fixture
@@ -43,8 +45,8 @@ def make_class(tmp_path):
     """A node that has a file, and so many that have not."""
     labs = []
 
-    def make(count, size=5 * MIB, seed=1, **conditions):
-        lab = Lab(tmp_path, seed, Conditions(**{"rate": 4e6, "mtu": 1500, **conditions}), packets=True)
+    def make(count, size=SIZE, seed=1, rate=RATE, **conditions):
+        lab = Lab(tmp_path, seed, Conditions(rate=rate, mtu=1500, **conditions), packets=True)
         labs.append(lab)
         lab.world.multicast = True
         lab.data = content(size)
@@ -155,7 +157,7 @@ def test_fellows_call_each_other_soon_where_the_source_cannot_cast(make_class):
 
 
 def test_fellows_call_each_other_when_the_cast_they_waited_for_has_ended(make_class):
-    lab, ana, takers = make_class(6, size=12 * MIB)
+    lab, ana, takers = make_class(6, size=SIZE + MIB)
     begin(lab, takers, 6)
     lab.run(0.5)
     ana.peer.serving.casting.end_all(lab.world.now)
@@ -243,18 +245,18 @@ def test_where_nobody_hears_the_group_all_is_as_ever(make_class):
 
 
 def test_a_slow_one_leaves_the_cast_and_holds_nobody_up(make_class):
-    lab, ana, takers = make_class(5, size=10 * MIB)
+    lab, ana, takers = make_class(5, size=2 * SIZE)
     for source in [ana, *takers]:
-        lab.world.between(source.ip, takers[0].ip).rate = 4e5
+        lab.world.between(source.ip, takers[0].ip).rate = RATE / 10
     begin(lab, takers, 4)
     began = lab.world.now
     wait_for_all(lab, takers[1:])
-    assert lab.world.now - began < 3.0 * len(lab.data) / 4e6
+    assert lab.world.now - began < 3.0 * len(lab.data) / RATE
     wait_for_all(lab, takers, 120.0)
 
 
 def test_one_who_comes_late_takes_the_rest_of_it(make_class):
-    lab, ana, takers = make_class(4, size=10 * MIB)
+    lab, ana, takers = make_class(4, size=2 * SIZE)
     begin(lab, takers[:3])
     lab.run(1.5)
     ask_all(lab, takers[3:])
@@ -305,7 +307,7 @@ def test_who_comes_late_asks_others_beside_a_cast_that_leaves_room_for_it(make_c
 
 
 def test_a_cast_lives_on_when_takers_stand_still_or_die(make_class):
-    lab, ana, takers = make_class(5, size=10 * MIB)
+    lab, ana, takers = make_class(5, size=2 * SIZE)
     begin(lab, takers, 5)
     lab.run(0.5)
     takers[0].kill()
@@ -316,7 +318,7 @@ def test_a_cast_lives_on_when_takers_stand_still_or_die(make_class):
 
 
 def test_the_caster_dies_and_the_others_have_it_from_each_other(make_class):
-    lab, ana, takers = make_class(4, size=5 * MIB)
+    lab, ana, takers = make_class(4)
     bo = lab.node("bo", shared={"lab.iso": lab.data})
     begin(lab, takers, 3)
     casters = [node for node in (ana, bo) if node.network.casts.sending]
@@ -564,7 +566,7 @@ def test_nobody_listens_for_ever_to_what_is_sent_again_and_again():
 
 
 def test_who_may_send_little_casts_nothing(make_class):
-    lab, ana, takers = make_class(3, size=4 * MIB)
+    lab, ana, takers = make_class(3)
     ana.peer.fetching.set_limits(400e3, None, lab.world.now)
     ask_all(lab, takers)
     wait_for_all(lab, takers)
