@@ -266,6 +266,12 @@ def test_a_shared_folder_that_is_taken_away_empties_the_list_and_back_it_refills
         assert bo.end() == 0 and ana.end() == 0
 
 
+def put_huge_file(folder):
+    """Hours of hashing, behind everything else."""
+    with open(folder / "huge.bin", "wb") as file:
+        file.truncate(1 << 40)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="such names cannot be made there")
 def test_a_second_start_knows_what_the_first_has_hashed_and_names_of_all_kinds_do_no_harm(tmp_path):
     """B04, B07: what cannot be shared is told by one line of each kind, and the rest is shared, twice."""
@@ -276,19 +282,19 @@ def test_a_second_start_knows_what_the_first_has_hashed_and_names_of_all_kinds_d
     with open(os.fsencode(shared) + b"/\xff\xfe", "wb"), open(shared / ("x" * 255), "wb"):
         pass
     os.mkfifo(shared / "fifo")
-    huge_from = amount(0, 1)                # what cannot be shared is told after a look with ten seconds of its hashing
     for start in range(2):
-        if start >= huge_from:
-            with open(shared / "huge.bin", "wb") as file:
-                file.truncate(1 << 40)      # hours of hashing, behind everything else
+        if amount(1, 0):                    # what cannot be shared is told after a look with ten seconds of its hashing
+            put_huge_file(shared)
         port = free_port()
         with node(tmp_path, port, "ana") as ana:
             ana.ask_until("G", r"many/ \(300 files\)")
             ana.expect(r"has a name that other systems cannot keep and is not shared\.$")
             ana.expect(r"has too long a name, or lies too deep, and is not shared\.$")
             ana.expect(r"is no ordinary file and is not shared\.$")
+            put_huge_file(shared)
             ana.ask("T hello %d" % start, "^<ana> hello %d$" % start)
             assert ana.end() == 0 and ana.count("Traceback") == 0, ana.story()
+        (shared / "huge.bin").unlink()
     assert (shared / ".node" / "digests.db").stat().st_size > 0
 
 
