@@ -36,7 +36,8 @@ from sockets.channel import Channel, Room, Untold
 from sockets.files import Sending
 
 QUIET = {"deadline": None, "derandomize": True, "suppress_health_check": list(HealthCheck)}
-few, some, many = (settings(max_examples=count, **QUIET) for count in (amount(40, 25), 100, amount(500, 250)))
+COUNTS = amount(40, 15), amount(100, 60), amount(500, 150)
+few, some, many = (settings(max_examples=count, **QUIET) for count in COUNTS)
 
 EDGES_64 = (0, 1, 2**31, 2**32 - 1, 2**32, 2**63 - 1, 2**63, 2**64 - 2, 2**64 - 1)
 NUMBERS = st.one_of(st.sampled_from(EDGES_64), st.integers(0, 2**64 - 1))

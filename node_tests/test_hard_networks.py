@@ -30,7 +30,7 @@ from protocol.content.pieces import digests_of, identity_of
 from protocol.exchange import casting, catching, source, uploads
 from protocol.transport.casting import SLICE, CastDatagram, encode_cast_header
 
-SEEDS, PLAYED = amount(100, 10), 5
+SEEDS, PLAYED = amount(100, 6), amount(5, 3)
 PIECE_SIZE, SPAN_SIZE = 4096, 1536  # bytes: small files have several pieces, each of several spans
 NAMESAKES = ("bo", "cy", "ed")  # all of them are called bo
 DISK_TROUBLES = (errno.ENOSPC, errno.EIO, errno.EDQUOT)

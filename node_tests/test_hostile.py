@@ -547,7 +547,7 @@ def test_who_asks_for_lists_of_pieces_and_does_not_read_is_left(tmp_path):
     link, file_id = x.link_to(ana), next(iter(ana.peer.holdings._shared))
     x.network.links._listener = Listener()  # it never takes anything any more
     most = 0
-    for _ in range(3000):
+    for _ in range(amount(3000, 1200)):
         for _ in range(10):
             x.say(link, messages.ManifestRequest(file_id))
         lab.run(0.01)

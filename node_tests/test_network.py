@@ -37,9 +37,9 @@ from protocol.content.pieces import digests_of, identity_of
 from protocol.membership.door import ports_behind
 from protocol.results import ChatReceived, DownloadDone, FetchAnswer, Outcome, Progress, Stopped, SupernodeChanged
 
-SEEDS, BLOCK = 500, 25
+SEEDS, BLOCK = 500, amount(25, 50)
 PLAYED = amount(BLOCK, 1)  # of each block
-MACHINE_SEEDS = amount(40, 4)  # for each number of machines that all share
+MACHINE_SEEDS = amount(40, 2)  # for each number of machines that all share
 NAMES = ("ana", "bo", "cy", "di", "ed", "fay", "gus", "hal", "ivy", "jo", "kim", "lou")
 AGREED_AFTER = 30.0  # seconds from the end of the faults until all obey one supernode
 QUIET_AFTER = 90.0  # until the lines of those who died are gone, too

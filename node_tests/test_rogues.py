@@ -40,7 +40,7 @@ from node_tests.stage.simulator import Conditions, World
 from protocol.content.pieces import digests_of, identity_of
 from protocol.results import ChatReceived, DownloadDone, Joined, Left, Outcome, Progress, Stopped, UploadDone
 
-SEEDS = amount(100, 3)
+SEEDS = amount(100, 2)
 NAMES = ("ana", "bo", "cy", "di", "ed", "fay", "gus", "hal", "ivy", "jo")
 GREEDY, LIAR = 66, 77  # numbers of their hosts
 JOIN_MAX = 2.0  # seconds

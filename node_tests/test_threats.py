@@ -281,7 +281,7 @@ class Soak(test_network.Story):
 
     def __init__(self, *fields):
         super().__init__(*fields)
-        self.clear_at = amount(7200.0, 900.0)
+        self.clear_at = amount(7200.0, 600.0)
         self.early = self.late = None  # (bytes that one holds, descriptors), see `held`
 
     def run(self):
