@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import shlex
@@ -40,6 +41,15 @@ def pytest_configure(config):
     amounts.is_full = config.getoption("--full")
     if config.getoption("--packets"):
         usage.begin_packets(config.getoption("--packets"))
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_collection():
+    """What it makes stays to the end: to look for garbage in it, again and again, takes a fifth of its time."""
+    gc.disable()
+    yield
+    gc.freeze()
+    gc.enable()
 
 
 def _keep_compiled(config):
