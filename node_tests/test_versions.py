@@ -6,6 +6,7 @@ changes what nodes say to each other adds a row to VERSIONS: the commit before t
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import subprocess
@@ -59,6 +60,12 @@ def unpack(commit: str, folder: Path) -> Path:
     return folder / THIS.name
 
 
+@pytest.fixture(scope="session")
+def program_of(tmp_path_factory):
+    """The same by the commit, but unpacked once in this process: what Python compiles of it serves the next test."""
+    return functools.cache(lambda commit: unpack(commit, tmp_path_factory.mktemp(commit)))
+
+
 class Pair:
     """Two programs on loopback, each with a file to share; the first one opens the network."""
 
@@ -105,8 +112,8 @@ def work_together(pair: Pair) -> None:
 
 @pytest.mark.parametrize("supernode", ["earlier", "this"])
 @pytest.mark.parametrize("earlier", VERSIONS, ids=[version.commit for version in VERSIONS])
-def test_an_earlier_program_and_this_one_share_a_network_or_say_why_not(tmp_path, earlier, supernode):
-    old = unpack(earlier.commit, tmp_path / "earlier")
+def test_an_earlier_program_and_this_one_share_a_network_or_say_why_not(tmp_path, program_of, earlier, supernode):
+    old = program_of(earlier.commit)
     with ExitStack() as stack:
         pair = Pair(stack, tmp_path, *((old, THIS) if supernode == "earlier" else (THIS, old)))
         if earlier.parting is None:
@@ -117,8 +124,8 @@ def test_an_earlier_program_and_this_one_share_a_network_or_say_why_not(tmp_path
 
 @pytest.mark.parametrize("supernode", ["earlier", "this"])
 @pytest.mark.parametrize("earlier", PRIVATE_VERSIONS, ids=[version.commit for version in PRIVATE_VERSIONS])
-def test_an_earlier_program_and_this_one_share_a_private_network(tmp_path, earlier, supernode):
-    old = unpack(earlier.commit, tmp_path / "earlier")
+def test_an_earlier_program_and_this_one_share_a_private_network(tmp_path, program_of, earlier, supernode):
+    old = program_of(earlier.commit)
     with ExitStack() as stack:
         pair = Pair(stack, tmp_path, *((old, THIS) if supernode == "earlier" else (THIS, old)), key=KEY)
         for one in (pair.ana, pair.bo):
@@ -126,9 +133,9 @@ def test_an_earlier_program_and_this_one_share_a_private_network(tmp_path, earli
         work_together(pair)
 
 
-def test_one_line_fetches_from_an_earlier_program_which_hears_what_it_does_not_know(tmp_path):
+def test_one_line_fetches_from_an_earlier_program_which_hears_what_it_does_not_know(tmp_path, program_of):
     """A guest tells its supernode that it is one; an earlier one lets that pass."""
-    old, port = unpack(VERSIONS[-1].commit, tmp_path / "earlier"), free_port()
+    old, port = program_of(VERSIONS[-1].commit), free_port()
     shared, here = tmp_path / "ana" / "shared", tmp_path / "here"
     shared.mkdir(parents=True)
     here.mkdir()
