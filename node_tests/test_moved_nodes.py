@@ -188,7 +188,7 @@ def test_when_the_moved_supernode_dies_the_members_still_find_each_other(lab):
 # ---- random stories: as elsewhere, and hosts get other addresses, or routers forget
 
 
-STORIES, PLAYED = amount(40, 4), 2
+STORIES, PLAYED = amount(40, 2), amount(2, 1)
 
 
 class MovingStory(test_network.Story):
