@@ -156,7 +156,7 @@ def test_jitter_of_30_ms():
     assert share(jitter=0.03, seconds=amount(5.0, 1.0))[0] >= 0.6  # 0.7 is the aim; it gets 0.63 to 0.71, by the seed
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, 2][: amount(2, 1)])
 def test_packets_that_are_late_by_up_to_50_ms_are_not_lost(seed):
     pair = Pair(seed=seed, latency=0.002, jitter=0.050, rate=20e6 / 8, queue=0.1)
     pair.stream()
