@@ -49,6 +49,7 @@ CALM = 0.33  # of a core: below it a supernode has done what there was to do
 CALM_TIME = 1.0  # seconds
 ENDS_WITHIN = 20.0  # seconds until it is calm
 WATCHED_LINES = 10
+RULERS_CORE, MEMBERS_CORE = 0, 1  # where there are two
 TRIES_PER_SECOND = 20.0  # so fast a supernode finds out who can be reached; before that it does not rest
 
 
@@ -67,8 +68,14 @@ class Timed(Running):
     def __init__(self, *words: object, core: Optional[int] = None, **more: Any) -> None:
         self.times: List[float] = []
         super().__init__(*words, **more)  # type: ignore[arg-type]
-        if core is not None and hasattr(os, "sched_setaffinity") and (os.cpu_count() or 1) > 1:
-            os.sched_setaffinity(self.process.pid, {core})
+        if core is not None:
+            self.move_to(core)
+
+    def move_to(self, core: int) -> None:
+        """It runs on this core from now on, where there are two, with all threads that it has."""
+        if hasattr(os, "sched_setaffinity") and (os.cpu_count() or 1) > 1:
+            for thread in os.listdir(f"/proc/{self.process.pid}/task"):
+                os.sched_setaffinity(int(thread), {core})
 
     def _keep(self, lines: Sequence[str], is_at_end: bool = False) -> None:
         self.times += [time.monotonic()] * len(lines)
@@ -311,6 +318,7 @@ class Hall:
         old, before, used = self._light.state()["ruler"], Counts(self._light), cpu_of(self._bo)
         since, began = len(self._bo.lines), time.monotonic()
         self._ana.kill()
+        self._bo.move_to(RULERS_CORE)  # it shared the other one with the members: else they measure themselves
         took_over = self._bo.time_of("you are now the supernode", since)
         with Chat(self._bo).beside() as chat:
             joined, whole = self._until_whole(began, 90.0, lambda ruler: bool(ruler) and ruler[0][0] != old[0][0])
@@ -401,14 +409,14 @@ def hall_of(arguments: argparse.Namespace, home: Path) -> Iterator[Hall]:
     port = free_port()
     with contextlib.ExitStack() as stack:
         programs = []
-        for name, core in (("ana", 0), ("bo", 1)):
+        for name, core in (("ana", RULERS_CORE), ("bo", MEMBERS_CORE)):
             (home / name / "shared").mkdir(parents=True)
             flags = ["--ip", "127.0.0.1", "--port", port, "--name", name, "--folder", home / name / "shared"]
             program = stack.enter_context(Timed(str(root / "node_client.py"), *flags, cwd=home / name, core=core))
             program.expect(r"^\* (joined|supernode at)")
             programs.append(program)
         flags = ["--members", arguments.members, "--port", port]
-        light = stack.enter_context(Timed("node_tests/bench/light_members.py", *flags, core=1))
+        light = stack.enter_context(Timed("node_tests/bench/light_members.py", *flags, core=MEMBERS_CORE))
         yield Hall(arguments, programs[0], programs[1], Light(light))
 
 
