@@ -104,6 +104,22 @@ def test_an_attempt_without_an_answer_fails_at_its_deadline_and_not_before() -> 
     assert tried.on_timer(JOIN_TIMEOUT) == Failed("no answer")
 
 
+def test_an_attempt_that_gets_on_is_not_given_up_but_no_step_makes_it_last_for_ever() -> None:
+    """A thousand are sent the roster at once: whoever gives up after five seconds begins anew behind all others."""
+    tried, page = attempt(), messages.RosterPage(1, 5, 0, 3, tuple(ENTRIES[:2]))
+    for step, message in enumerate((WELCOME, messages.Called(()), page), 1):
+        now = step * (JOIN_TIMEOUT - 0.01)
+        assert tried.on_timer(now) is None and tried.on_message(message, now) is None
+        assert tried.next_deadline() == now + JOIN_TIMEOUT
+    assert tried.on_timer(tried.next_deadline()) == Failed("no answer")
+    assert attempt().on_message(page, JOIN_TIME_MAX - 1.0) is None
+    endless, now = attempt(), 0.0
+    while endless.on_timer(now) is None:
+        now += 1.0
+        endless.on_message(page, now)
+    assert now == JOIN_TIME_MAX
+
+
 def test_a_second_welcome_is_false() -> None:
     tried = attempt()
     assert tried.on_message(WELCOME, 0.1) is None

@@ -20,8 +20,8 @@ from protocol.messages import NOWHERE, MemberEntry
 
 NAMES_PAGES_MAX = 32  # of what members are called; more than the largest network needs
 HOPS_MAX = 3  # redirections from one node to the next
-JOIN_TIMEOUT = 5.0  # seconds of one try, from the call to the whole roster
-JOIN_TIME_MAX = 60.0  # for all attempts at a busy supernode
+JOIN_TIMEOUT = 5.0  # seconds of one try without a step on the way: call, link, welcome, each page of the roster
+JOIN_TIME_MAX = 60.0  # for all attempts at a busy supernode, and for the longest
 
 
 class Entered(NamedTuple):
@@ -97,6 +97,10 @@ class Attempt:
         if self.link is not None and self.link != LOCAL_LINK:
             self._means.network.disconnect(self.link, reason)
 
+    def on_step(self, now: float) -> None:
+        """It gets on: a thousand are welcomed at once, and who gives up a slow one begins anew behind all others."""
+        self._deadline = max(self._deadline, min(now + JOIN_TIMEOUT, self._gives_up_at))
+
     def next_deadline(self) -> float:
         return self._again_at if self.link is None else self._deadline
 
@@ -123,6 +127,7 @@ class Attempt:
         if not is_right or self._welcome is not None:
             return Failed("it belongs to another network", is_false=True)
         self._welcome = welcome
+        self.on_step(now)
         return None
 
     def _on_page(self, page: messages.RosterPage, now: float) -> Finding:
@@ -130,6 +135,7 @@ class Attempt:
             is_complete = self._pages.add(page)
         except PageError as error:
             return Failed(str(error))
+        self.on_step(now)
         if not is_complete or self._welcome is None or self.link is None:
             return None
         entries = self._pages.entries
@@ -138,6 +144,7 @@ class Attempt:
     def _on_names(self, message: Any, now: float) -> None:
         if len(self._names) < NAMES_PAGES_MAX:
             self._names.append(message)
+            self.on_step(now)
 
     def _on_not_supernode(self, message: messages.NotSupernode, now: float) -> Finding:
         place = seen_from(message.supernode, self.address)

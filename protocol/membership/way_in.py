@@ -55,6 +55,7 @@ class WayIn:
         """The link of the present attempt is there: it begins with our Join."""
         attempt = self.attempt
         assert attempt is not None
+        attempt.on_step(now)
         self._means.prober.hearsay.on_answer(attempt.address, now)  # on this machine the link may show another one
         self.send_join(attempt)
 
