@@ -10,10 +10,12 @@ import pytest
 
 import node_client
 from node_tests.stage.house import ROOT
+from node_tests.stage.stub_node import Lab
 from node_tests.test_chat import Table
 from protocol import messages
 from protocol.lanes import PATIENT_EACH, Lanes, may_wait
 from protocol.membership import roster as roster_module
+from protocol.membership.failover import HALL
 from protocol.membership.labels import Labels
 from protocol.membership.roster import Change, Roster
 from protocol.membership.view import View
@@ -32,7 +34,7 @@ from protocol.messages import (
 from protocol.network import Listener
 from protocol.ruling import reaching
 from protocol.ruling.gathering import APART_MAX, AT_ONCE_UP_TO, Gathering
-from protocol.ruling.register import SILENT_MAX
+from protocol.ruling.register import ARRIVES_EACH, RETURN_TIME, SILENT_MAX, Line
 from sockets.links import Links, Posted
 
 
@@ -287,6 +289,88 @@ def test_nobody_is_judged_silent_while_his_words_lie_unread() -> None:
     hall.unread = set()
     hall.role.on_timer(hall.now + 0.5)
     assert hall.role.register.on_link(2) is None, "he has said nothing else"
+
+
+# ---- when the supernode dies --------------------------------------------------------------------------------------
+
+SLOW_HALL, SLOW_ONES, PAGE_TIME = 130, 20, 3.0  # members; of these, far away; seconds that a page takes to them
+
+
+def fill(lab: Lab, members: int) -> None:
+    for _ in range(members):
+        lab.add()
+        lab.run(0.02)
+    assert agree_within(lab, 20)
+
+
+def agree_within(lab: Lab, seconds: int) -> bool:
+    """Looked at once a second: among so many a look is dear."""
+    for _ in range(seconds):
+        lab.run(1.0)
+        if lab.agree():
+            return True
+    return False
+
+
+def slow_down(network: Any, hosts: Set[str]) -> None:
+    """Each long message from this one to those hosts takes a while, one after the other."""
+    send = network.send
+
+    def send_slowly(link: int, *parts: Any, **kind: Any) -> None:
+        target = network._links.get(link)
+        if target is not None and target[0].address[0] in hosts and sum(map(len, parts)) > 1500:
+            network._last_at[link] = max(network.world.now, network._last_at.get(link, 0.0)) + PAGE_TIME
+        send(link, *parts, **kind)
+
+    network.send = send_slowly
+
+
+def test_the_slow_ones_of_a_hall_come_to_the_next_supernode_and_nobody_is_told_that_they_are_gone() -> None:
+    lab = Lab(5, 3)
+    fill(lab, SLOW_HALL - 3)
+    slow, heir = lab.nodes[-SLOW_ONES:], lab.nodes[1]
+    slow_down(heir.network, {node.network.address[0] for node in slow})
+    told = {node: len(node.events) for node in lab.nodes}
+    lab.nodes[0].kill()
+    assert agree_within(lab, 60) and lab.rulers() == [heir]
+    names = {node.membership.name for node in lab.living()}
+    gone = [each for node in lab.living() for each in node.events[told[node] :] if each[0] == "left"]
+    assert [each for each in gone if each[1] in names] == []
+
+
+def test_who_comes_back_after_a_failover_and_loses_its_link_before_it_speaks_has_all_the_time_there_was() -> None:
+    here = entry(1)
+    returning, newcomer = Line(here._replace(present=False), 0.0), Line(here, 0.0)
+    for line in (returning, newcomer):
+        line.connect(7)
+        line.lose_link(3.0)
+    assert newcomer.has_expired(SILENT_MAX) and not returning.has_expired(RETURN_TIME - 0.1)
+    assert returning.has_expired(RETURN_TIME)
+    returning.hear(4.0)
+    returning.lose_link(5.0)
+    assert returning.has_expired(4.0 + SILENT_MAX), "it had come, and spoken"
+
+
+@pytest.mark.parametrize("members", [3, 200])
+def test_who_is_being_sent_the_roster_is_waited_for_longer_the_more_are_sent_it(members: int) -> None:
+    hall = Hall(members)
+    line = hall.role.register.on_link(members)
+    assert line is not None
+    until = line.heard_at + SILENT_MAX + ARRIVES_EACH * members
+    assert not line.is_silent(until - 0.1, members) and line.is_silent(until + 0.1, members)
+    line.hear(line.heard_at)
+    assert line.is_silent(line.heard_at + SILENT_MAX + 0.1, members)
+
+
+def test_the_members_of_a_hall_ask_each_other_little_while_they_elect_and_agree_as_soon() -> None:
+    """It is they who answer: at a thousand, what all asked in each second took more than a core of one machine."""
+    lab = Lab(9, 3)
+    fill(lab, HALL + 7)
+    before = set(lab.world.lones)
+    lab.nodes[0].kill()
+    assert agree_within(lab, 20) and lab.rulers() == [lab.nodes[1]]
+    peak = max(count for second, count in lab.world.lones.items() if second not in before)
+    assert peak <= 16 * len(lab.nodes), "it was 21 for each"
 
 
 # ---- who can be reached -------------------------------------------------------------------------------------------

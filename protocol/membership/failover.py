@@ -28,9 +28,10 @@ GONE_AFTER_CHANGE = 12.0  # the same, soon after a change: a flapping link must 
 CHANGE_SETTLES = 20.0  # seconds that "soon" lasts (THREATS: F08)
 PROBES = 3
 PROBE_INTERVAL, PROBE_JITTER = 0.5, 0.2  # seconds; the second one at most more
-POLL_INTERVAL = 1.0
+POLL_INTERVAL, POLL_INTERVAL_EACH = 1.0, 0.002  # seconds; for each member: they ask and answer each other
 ASKED_BESIDES, ASKED_AFTER_SLEEP = 2, 16  # members asked beside those who rank before us
 ASKED_AHEAD = 4  # ranks asked before their turn comes: not all at once, a thousand members ask, too
+HALL, AHEAD_IN_HALL = 200, 1  # members from which on each asks fewer: it is they who answer each other
 
 
 class Gone(NamedTuple):
@@ -158,8 +159,9 @@ class Succession:
         self._may_rule = may_rule
         self._inquiry = inquiry
         self._turn = turn
-        self._wake_at = now
+        self._wake_at = self._poll_at = now
         view = means.view
+        self._is_hall = len(view.roster) >= HALL
         order = [entry.node_id for entry in view.roster.succession(without=view.supernode_id)]
         if not may_rule:  # whoever else takes over has a right to it
             order.sort(key=lambda node_id: node_id == view.node_id)
@@ -184,9 +186,9 @@ class Succession:
         if is_my_turn and election.knows(now):
             term_seen = self._means.view.term_seen
             return TakeOver(term_seen + 1 if term_seen < TERM_MAX else None)
-        self._poll(now)
-        if is_my_turn:
-            self._wake_at = now + LAST_LOOK
+        if now >= self._poll_at or not self._is_hall or now >= election.my_turn_at() - LAST_LOOK - 1e-6:
+            self._poll(now)
+        self._wake_at = now + LAST_LOOK if is_my_turn else self._next_moment(now)
         return None
 
     def on_answer(self, answer: Answer, now: float) -> None:
@@ -207,7 +209,8 @@ class Succession:
         inquiry, election, roster = self._inquiry, self._inquiry.election, self._means.view.roster
         inquiry.ask_supernode(now)
         election.ask(now)
-        turn = int((now - election.gone_at) / RANK_TIME) + ASKED_AHEAD
+        self._poll_at = now + max(POLL_INTERVAL, POLL_INTERVAL_EACH * len(roster))
+        turn = int((now - election.gone_at) / RANK_TIME) + (AHEAD_IN_HALL if self._is_hall else ASKED_AHEAD)
         before = [roster.get(node_id) for node_id in election.before_me()[:turn]]
         asked = [entry.node_id for entry in [*before, *inquiry.others(ASKED_BESIDES)] if entry is not None]
         keep = KEPT if now < election.my_turn_at() - LAST_LOOK - 1e-6 else 0
@@ -215,6 +218,10 @@ class Succession:
             inquiry.ask_member(node_id, now, keep)
         for claim in election.claims(PATIENCE, now):
             self._means.prober.ask(claim.address, Purpose.POLL, now)
+
+    def _next_moment(self, now: float) -> float:
+        """When there may be something to decide, or to ask."""
+        election = self._inquiry.election
         turn_at = election.my_turn_at()
-        moments = [election.gone_at + CLAIM_WAIT, turn_at - LAST_LOOK, turn_at, now + POLL_INTERVAL]
-        self._wake_at = min(moment for moment in moments if moment > now)
+        moments = [election.gone_at + CLAIM_WAIT, turn_at - LAST_LOOK, turn_at, self._poll_at]
+        return min(moment for moment in moments if moment > now)

@@ -39,6 +39,7 @@ from protocol.ruling.gathering import Gathering
 log = mishaps.logger("supernode")
 
 SILENT_MAX = 8.0  # seconds without a sign (four beats) until a member is gone
+ARRIVES_EACH = 0.02  # seconds more, for each member, until one speaks that is still being sent the roster
 FRESH = 4.0  # seconds in which a member counts as surely alive
 RETURN_TIME = 60.0  # seconds that a line is kept for its member, after a failover or when it was lost
 REQUESTS_PER_SECOND, REQUESTS_BURST = 200.0, 400.0  # lists and searches from one member
@@ -63,6 +64,8 @@ class Line:
         self.says_good_bye = False  # as soon as the doubt is over
         self.requests = Bucket(REQUESTS_PER_SECOND, REQUESTS_BURST, now)
         self._expires_at = now + RETURN_TIME  # when it has no link
+        self._returns_by = -math.inf if entry.present else self._expires_at  # after a failover, until it has spoken
+        self._has_spoken = False  # since it came: then it has the roster
         self._wished_mesh = entry.mesh
 
     @property
@@ -79,9 +82,9 @@ class Line:
         """Is it surely alive?"""
         return now - self.heard_at <= FRESH
 
-    def is_silent(self, now: float) -> bool:
-        """Did it give no sign for so long that it counts as gone?"""
-        return now - self.heard_at > SILENT_MAX
+    def is_silent(self, now: float, members: int = 0) -> bool:
+        """Did it give no sign for so long that it counts as gone? Among so many, the roster takes a while to arrive."""
+        return now - self.heard_at > SILENT_MAX + (0.0 if self._has_spoken else ARRIVES_EACH * members)
 
     def has_expired(self, now: float) -> bool:
         """Is it time to give up a member that has no link?"""
@@ -92,7 +95,7 @@ class Line:
         self.entry = self.entry._replace(name=join.name, place=place, order=order, mesh=join.mesh, present=True)
         self._wished_mesh = join.mesh
         self.heard_at, self.round_trip = now, None
-        self.is_ready = False
+        self.is_ready = self._has_spoken = False
 
     def move(self, place: Address) -> None:
         """It is there from now on; the roster follows."""
@@ -112,14 +115,16 @@ class Line:
         return link
 
     def lose_link(self, now: float) -> None:
-        """Its link broke: it has time to come again by a new one."""
+        """Its link broke: it has time to come again by a new one; all of it, if it was only on its way back."""
         self.link = None
         self.is_ready = False
-        self._expires_at = max(now, self.heard_at + SILENT_MAX)
+        returns_by = -math.inf if self._has_spoken else self._returns_by
+        self._expires_at = max(now, self.heard_at + SILENT_MAX, returns_by)
 
     def hear(self, now: float) -> None:
         """A sign of life."""
         self.heard_at = now
+        self._has_spoken = True
 
     def forgive(self, now: float) -> None:
         """It was not silent: nobody listened."""
@@ -464,7 +469,9 @@ class Register:
 
     def _is_silent(self, line: Line, now: float) -> bool:
         """Nobody is judged while his words lie unread: it is this node then that is late."""
-        return line.link is not None and line.is_silent(now) and not self._network.has_unread(line.link)
+        if line.link is None or not line.is_silent(now, len(self._lines)):
+            return False
+        return not self._network.has_unread(line.link)
 
     def _depart(self, line: Line, how: int, now: float) -> None:
         node_id = line.node_id
