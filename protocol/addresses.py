@@ -58,6 +58,7 @@ def may_contact(address: Address, near: Sequence[str]) -> bool:
     return is_private(address[0]) or any(_is_near(address[0], other) for other in near)
 
 
+@functools.lru_cache(4096)  # a member asks it of those who would take over, at each beat; to parse a text is dear
 def is_of_one_host(address: Address) -> bool:
     """Is this one host's address, with a port of a program? A few small datagrams may be sent to it on hearsay."""
     try:
@@ -78,6 +79,7 @@ def lan_of(ip: str) -> str:
     return str(ipaddress.ip_network((ip, 24 if parsed.version == 4 else 64), strict=False))
 
 
+@functools.lru_cache(4096)
 def is_private(ip: str) -> bool:
     """An address that leads to another host in each house; `ip` is one."""
     parsed = ipaddress.ip_address(ip)

@@ -7,6 +7,7 @@ message makes a reader hold more than its own bytes.
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from typing import Any, List, Optional, Sequence, Tuple, Union
 
@@ -164,8 +165,7 @@ class AddressField:
 
     def encode(self, value: Address) -> bytes:
         """4 or 6, the IP (an interface is not told), the port in two bytes."""
-        packed = ipaddress.ip_address(value[0].partition("%")[0]).packed
-        return bytes([4 if len(packed) == 4 else 6]) + packed + value[1].to_bytes(2, "big")
+        return _packed(value[0]) + value[1].to_bytes(2, "big")
 
     def decode(self, reader: Reader) -> Address:
         """The same back, an IPv4 address mapped into IPv6 as IPv4; WireError for another family."""
@@ -173,8 +173,18 @@ class AddressField:
         if family not in (4, 6):
             raise WireError("unknown address family")
         packed = bytes(reader.take(4 if family == 4 else 16))
-        host = ipaddress.ip_address(packed[len(MAPPED) :] if packed.startswith(MAPPED) else packed)
-        return str(host), int.from_bytes(reader.take(2), "big")
+        if packed.startswith(MAPPED):
+            packed = packed[len(MAPPED) :]
+        # By hand where that is simple: a roster of a thousand has as many addresses.
+        host = "%d.%d.%d.%d" % tuple(packed) if len(packed) == 4 else str(ipaddress.IPv6Address(packed))
+        return host, int.from_bytes(reader.take(2), "big")
+
+
+@functools.lru_cache(4096)
+def _packed(ip: str) -> bytes:
+    """4 or 6, and the address; a roster is encoded again and again, and to parse a text is dear."""
+    packed = ipaddress.ip_address(ip.partition("%")[0]).packed
+    return bytes([4 if len(packed) == 4 else 6]) + packed
 
 
 class Record:
