@@ -133,7 +133,7 @@ class Bond:
         if view.is_ruler:
             return
         left = MET_AT_ONCE
-        here = (entry for entry in view.roster.succession(without=view.supernode_id) if entry.present)
+        here = (entry for entry in view.roster if entry.present and entry.node_id != view.supernode_id)
         for entry in itertools.islice(here, HEIRS_MET):
             place = view.place_of(entry.node_id) if entry.node_id != view.node_id else None
             if left and place is not None and not prober.hearsay.has_answered(place, MEET_AGAIN, now):
