@@ -273,7 +273,22 @@ def test_who_was_alone_with_a_deep_queue_sees_a_tcp_that_comes():
 
 @pytest.mark.parametrize(("count", "least"), [(2, 0.95), (5, 0.9)][: amount(2, 1)])
 def test_own_siblings(count, least):
-    pairs = [Pair(seed=3, queue=0.03, rate=SIBLING_LINK)]
+    total, index = shares_of_siblings(count, seed=3, queue=0.03, rate=SIBLING_LINK)
+    assert total >= 0.9 * SIBLING_LINK
+    assert index >= least
+
+
+@pytest.mark.parametrize("seed", [3, 1, 2][: amount(3, 1)])
+def test_a_latecomer_starves_no_elder_where_packets_are_late_and_lost(seed):
+    rate = 20e6 / 8
+    total, index = shares_of_siblings(3, amount(20.0, 10.0), seed=seed, queue=0.1, rate=rate, loss=0.05, **LATE)
+    assert total >= 0.8 * rate
+    assert index >= 0.85
+
+
+def shares_of_siblings(count, seconds=8.0, **conditions):
+    """So many come two seconds apart; ten seconds later: what they get together, and Jain's index of it."""
+    pairs = [Pair(**conditions)]
     pairs[0].stream()
     for index in range(1, count):
         pairs[0].world.run(2.0 * index)
@@ -281,10 +296,9 @@ def test_own_siblings(count, least):
         pairs[-1].stream()
     pairs[0].world.run(2.0 * (count - 1) + 10.0)
     before = [pair.streamed for pair in pairs]
-    pairs[0].world.run(pairs[0].world.now + 8.0)
-    rates = [pair.streamed - start for pair, start in zip(pairs, before)]
-    assert sum(rates) / 8.0 >= 0.9 * SIBLING_LINK
-    assert sum(rates) ** 2 / count / sum(rate * rate for rate in rates) >= least
+    pairs[0].world.run(pairs[0].world.now + seconds)
+    rates = [(pair.streamed - start) / seconds for pair, start in zip(pairs, before)]
+    return sum(rates), sum(rates) ** 2 / count / sum(rate * rate for rate in rates)
 
 
 # ---- a path that changes ------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from protocol.rates import RecentMaximum
 from protocol.transport.pacing import BURST_NEAR_PART, PACING_CATCH_UP, PACING_QUANTUM, ROOM_NEAR, Pacer
 from protocol.transport.recovery import SEGMENTS_MAX
 from protocol.transport.rtt import RttEstimator
@@ -14,10 +15,11 @@ WINDOW = RATE * FAR
 SIZE = 1000
 
 
-def pacer(round_trip):
-    rtt = RttEstimator()
+def pacer(round_trip, overtaken=0.0):
+    rtt, reordering = RttEstimator(), RecentMaximum(10.0)
     rtt.on_sample(round_trip, 0.0)
-    return Pacer(rtt)
+    reordering.note(0.0, overtaken)
+    return Pacer(rtt, reordering)
 
 
 @pytest.mark.parametrize(
@@ -41,6 +43,16 @@ def test_a_short_path_behind_a_queue_gets_a_part_of_the_window_in_several_sends(
     assert one.burst(SIZE, RATE, window, room=500 * SIZE) == packets
     one.on_sent(100_000, RATE, now=1.0)
     assert one.next_at > 1.0  # and is paced
+
+
+@pytest.mark.parametrize("round_trip", [NEAR, LOOPBACK])
+def test_where_packets_overtake_each_other_the_least_round_trip_is_luck_and_the_path_is_not_near(round_trip):
+    late = pacer(round_trip, overtaken=FAR)
+    late._rtt.on_sample(FAR, 0.0)
+    assert late.burst(SIZE, RATE, WINDOW, room=500 * SIZE) == RATE * PACING_QUANTUM / SIZE
+    assert late.room_wanted(SIZE, WINDOW, unsent=10**6) == SIZE
+    barely = pacer(NEAR, overtaken=NEAR * 1.5)
+    assert barely.burst(SIZE, RATE, 100_000, room=500 * SIZE) == BURST_NEAR_PART * 100_000 / SIZE
 
 
 def test_one_packet_goes_even_where_there_is_less_room():

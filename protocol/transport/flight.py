@@ -58,7 +58,7 @@ class Flight:
         rng: random.Random,
         header_views: Callable[[Buffer], List[memoryview]],
     ) -> None:
-        self.pacer = Pacer(recovery.rtt)
+        self.pacer = Pacer(recovery.rtt, recovery.reordering)
         self.checks_bulk = False  # checksums cover bulk, too: what arrived once was damaged
         self.resent = 0  # bytes that were lost, and are or were sent again
         self._address = address

@@ -9,12 +9,16 @@ exact and slow. Here each kind of path gets its kind of batch:
     least under NEAR_RTT           a part of the window, at most one segmented send: most of what is in flight stands
                                    in a queue anyway
     else                           PACING_QUANTUM of the pacing rate
+
+Where packets overtake each other the least is luck, and what an overtaken one took counts (`Recovery.reordering`): a
+part of the window at once was more than the queue took, and only who had come while it was empty sent, and lost, so.
 """
 
 from __future__ import annotations
 
 import math
 
+from protocol.rates import RecentMaximum
 from protocol.transport.packets import BATCH_PACKETS_MAX, DATAGRAM_SIZE_MAX
 from protocol.transport.recovery import SEGMENTS_MAX
 from protocol.transport.rtt import RttEstimator
@@ -32,12 +36,18 @@ UNPACED_RTT = 0.002  # seconds: on a shorter path timers are too coarse, and the
 class Pacer:
     """The pacer of one connection; it looks at the round trip that `Recovery` measures."""
 
-    __slots__ = ("next_at", "_rtt", "_was_held")
+    __slots__ = ("next_at", "_rtt", "_reordering", "_was_held")
 
-    def __init__(self, rtt: RttEstimator) -> None:
+    def __init__(self, rtt: RttEstimator, reordering: RecentMaximum) -> None:
         self.next_at = -math.inf  # the next batch may leave then
         self._rtt = rtt
+        self._reordering = reordering
         self._was_held = False  # by the congestion window, since the last batch: then there is no time to make up for
+
+    @property
+    def _least(self) -> float:
+        """The least round trip in seconds; where packets overtake each other that is luck, and the late ones count."""
+        return max(self._rtt.minimum, self._reordering.value)
 
     def room_wanted(self, size: int, window: float, unsent: int) -> int:
         """Bytes of the congestion window that must be free for a batch of datagrams of that size.
@@ -45,7 +55,7 @@ class Pacer:
         On a near path, where the next acknowledgement comes soon, enough for a good one; else acknowledgements of two
         packets would make batches of two for ever.
         """
-        if self._rtt.minimum >= NEAR_RTT:
+        if self._least >= NEAR_RTT:
             return size
         return max(size, min(ROOM_NEAR * size, int(BURST_NEAR_PART * window), unsent))
 
@@ -62,12 +72,12 @@ class Pacer:
 
         A batch costs its ends as much as twenty packets in it: thirty nodes of a class on one machine need large ones.
         """
-        if self._rtt.minimum < UNPACED_RTT:
+        if self._least < UNPACED_RTT:
             burst = min(UNPACED_SIZE // size, UNPACED_PACKETS_MAX)
         else:
             burst = min(SEGMENTS_MAX, DATAGRAM_SIZE_MAX // size)
         if self._rtt.smoothed >= UNPACED_RTT:
-            share = BURST_NEAR_PART * window if self._rtt.minimum < NEAR_RTT else rate * PACING_QUANTUM
+            share = BURST_NEAR_PART * window if self._least < NEAR_RTT else rate * PACING_QUANTUM
             burst = min(max(2, int(share / size)), burst)
         return max(1, min(burst, room // size))
 

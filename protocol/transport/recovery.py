@@ -302,7 +302,7 @@ class Recovery:
         self._path_from = self.next_packet_number
         if congestion is not None:
             self.congestion, self.black_hole = congestion, BlackHole()
-            self.reordering = RecentMaximum(REORDERING_KEPT)
+            self.reordering.begin_with(0.0)
             self.rtt.begin()
         return lost
 
