@@ -122,7 +122,7 @@ def test_fellows_do_not_call_each_other_while_a_cast_comes(make_class):
 
 
 def test_fellows_do_not_call_each_other_while_the_source_of_a_cast_is_yet_called(make_class):
-    lab, ana, takers = make_class(6, latency=0.1)
+    lab, ana, takers = make_class(6, size=6 * MIB, latency=0.1)
     ask_all(lab, takers)
     called = 0
     while len(on_way(takers)) < 6 and lab.world.now < 30.0:
