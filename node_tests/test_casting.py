@@ -133,7 +133,7 @@ def test_fellows_do_not_call_each_other_while_the_source_of_a_cast_is_yet_called
 
 
 def test_links_that_stand_by_are_opened_when_the_cast_is_over(make_class):
-    lab, ana, takers = make_class(6, size=12 * MIB)
+    lab, ana, takers = make_class(6, size=6 * MIB)
     begin(lab, takers, 6)
 
     def links():
@@ -276,24 +276,26 @@ def owed_by_links(taker):
 
 
 def test_who_comes_late_asks_for_nothing_beside_a_cast_that_fills_its_link(make_class):
-    lab, ana, takers = make_class(4, size=16 * MIB)
+    lab, ana, takers = make_class(4, size=8 * MIB, rate=2e6)
     begin(lab, takers[:3])
     lab.run(1.5)
     late = takers[3]
     ask_all(lab, [late])
     assert lab.world.run_until(lambda: on_way([late]), lab.world.now + 1)
-    lab.run(0.2)  # what was asked before has come
     most, joined = 0, lab.world.now
     while on_way([late]):
-        most = max(most, owed_by_links(late))
+        if lab.world.now < joined + BESIDE_FIRST:
+            assert download_of(late).asked_at <= joined
+        else:  # what was asked before has come
+            most = max(most, owed_by_links(late))
         lab.run(0.02)
     assert lab.world.now > joined + BESIDE_FIRST and most <= 1
     wait_for_all(lab, takers)
 
 
 def test_who_comes_late_asks_others_beside_a_cast_that_leaves_room_for_it(make_class):
-    lab, ana, takers = make_class(4, size=16 * MIB)
-    ana.peer.set_limits(1e6, None, lab.world.now)
+    lab, ana, takers = make_class(4, size=9 * MIB)
+    ana.peer.set_limits(6e5, None, lab.world.now)
     begin(lab, takers[:3])
     lab.run(6.0)
     late = takers[3]
@@ -302,7 +304,7 @@ def test_who_comes_late_asks_others_beside_a_cast_that_leaves_room_for_it(make_c
     lab.run(BESIDE_FIRST / 2)
     before = download_of(late).verified_bytes
     lab.run(BESIDE_FIRST / 2 + 3.0)
-    assert on_way([late]) and download_of(late).verified_bytes - before > 2 * 3.5e6
+    assert on_way([late]) and download_of(late).verified_bytes - before > 2 * 3.5 * 6e5
     wait_for_all(lab, takers)
 
 

@@ -27,7 +27,7 @@ FAR_SHARE_SECONDS = amount(6.0, 2.0)  # at 50 ms
 CROSS_SECONDS = amount(20.0, 16.0)
 CROSS_LINK = amount(LINK, LINK / 2)
 SIBLING_LINK = amount(LINK, LINK / 4)
-AIR_SECONDS = amount(6.0, 3.0)
+AIR_SECONDS = amount(6.0, 2.0)
 
 
 def median_share(**conditions):
@@ -281,20 +281,21 @@ def test_own_siblings(count, least):
 @pytest.mark.parametrize("seed", [3, 1, 2][: amount(3, 1)])
 def test_a_latecomer_starves_no_elder_where_packets_are_late_and_lost(seed):
     rate = 20e6 / 8
-    total, index = shares_of_siblings(3, amount(20.0, 10.0), seed=seed, queue=0.1, rate=rate, loss=0.05, **LATE)
+    seconds, settled = amount(20.0, 6.0), amount(10.0, 4.0)
+    total, index = shares_of_siblings(3, seconds, settled, seed=seed, queue=0.1, rate=rate, loss=0.05, **LATE)
     assert total >= 0.8 * rate
     assert index >= 0.85
 
 
-def shares_of_siblings(count, seconds=8.0, **conditions):
-    """So many come two seconds apart; ten seconds later: what they get together, and Jain's index of it."""
+def shares_of_siblings(count, seconds=8.0, settled=10.0, **conditions):
+    """So many come two seconds apart; some time later: what they get together, and Jain's index of it."""
     pairs = [Pair(**conditions)]
     pairs[0].stream()
     for index in range(1, count):
         pairs[0].world.run(2.0 * index)
         pairs.append(Pair(beside=pairs[-1]))
         pairs[-1].stream()
-    pairs[0].world.run(2.0 * (count - 1) + 10.0)
+    pairs[0].world.run(2.0 * (count - 1) + settled)
     before = [pair.streamed for pair in pairs]
     pairs[0].world.run(pairs[0].world.now + seconds)
     rates = [(pair.streamed - start) / seconds for pair, start in zip(pairs, before)]

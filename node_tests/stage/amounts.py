@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-Number = TypeVar("Number", int, float)
+Amount = TypeVar("Amount")
 
 is_full = False  # conftest.py sets it from the flag, before any test is collected
 
 
-def amount(full: Number, quick: Number) -> Number:
-    """How many seeds, examples, datagrams or virtual seconds: `full` of them with `--full`, else `quick`."""
+def amount(full: Amount, quick: Amount) -> Amount:
+    """How many seeds, examples, datagrams or virtual seconds, or which: `full` with `--full`, else `quick`."""
     return full if is_full else quick
