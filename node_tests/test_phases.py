@@ -11,6 +11,7 @@ from node_tests.stage.simulator import World
 from protocol import messages
 from protocol.hearsay import Hearsay
 from protocol.membership.belonging import SUSPECT_AFTER, Bond, Silent
+from protocol.membership.crossing import Crossing
 from protocol.membership.door import Standing, answer_of
 from protocol.membership.election import CLAIM_WAIT, RANK_TIME
 from protocol.membership.failover import (
@@ -118,6 +119,15 @@ def test_an_attempt_that_gets_on_is_not_given_up_but_no_step_makes_it_last_for_e
         now += 1.0
         endless.on_message(page, now)
     assert now == JOIN_TIME_MAX
+
+
+def test_a_link_that_is_up_late_is_a_step_on_the_way_into_another_network_too() -> None:
+    sent: List[Attempt] = []
+    crossing = Crossing(means(), sent.append)
+    crossing.begin(OTHER, 0.0, lambda why, now: None)
+    assert crossing.next_deadline() == JOIN_TIMEOUT
+    crossing.on_link_up(JOIN_TIMEOUT - 0.1)
+    assert len(sent) == 1 and crossing.next_deadline() == 2 * JOIN_TIMEOUT - 0.1
 
 
 def test_a_second_welcome_is_false() -> None:
