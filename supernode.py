@@ -183,7 +183,7 @@ class Supernode:
         line = self.register.on_link(link)
         if line is None or self.has_ended:
             return
-        line.hear(now)
+        line.hear(now, has_roster=type(message) is not messages.Claim)
         if self.doubt.has_held() and not self.doubt.is_on(now):
             self._release(now)  # nothing overtakes what was said before it
         handler = self._handlers.get(type(message))

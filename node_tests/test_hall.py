@@ -358,7 +358,9 @@ def test_who_is_being_sent_the_roster_is_waited_for_longer_the_more_are_sent_it(
     assert line is not None
     until = line.heard_at + SILENT_MAX + ARRIVES_EACH * members
     assert not line.is_silent(until - 0.1, members) and line.is_silent(until + 0.1, members)
-    line.hear(line.heard_at)
+    hall.role.on_message(members, messages.Claim(messages.NO_CLAIM, False, "", ()), line.heard_at)
+    assert not line.is_silent(until - 0.1, members), "each says so right behind its Join, long before it has the roster"
+    hall.role.on_message(members, messages.Ping(1, 3, 0), line.heard_at)
     assert line.is_silent(line.heard_at + SILENT_MAX + 0.1, members)
 
 

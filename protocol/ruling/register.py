@@ -65,7 +65,7 @@ class Line:
         self.requests = Bucket(REQUESTS_PER_SECOND, REQUESTS_BURST, now)
         self._expires_at = now + RETURN_TIME  # when it has no link
         self._returns_by = -math.inf if entry.present else self._expires_at  # after a failover, until it has spoken
-        self._has_spoken = False  # since it came: then it has the roster
+        self._has_spoken = False  # since it came, as one who has the roster
         self._wished_mesh = entry.mesh
 
     @property
@@ -121,10 +121,10 @@ class Line:
         returns_by = -math.inf if self._has_spoken else self._returns_by
         self._expires_at = max(now, self.heard_at + SILENT_MAX, returns_by)
 
-    def hear(self, now: float) -> None:
-        """A sign of life."""
+    def hear(self, now: float, has_roster: bool = True) -> None:
+        """A sign of life; and of having the roster, but for the Claim that comes right behind a Join."""
         self.heard_at = now
-        self._has_spoken = True
+        self._has_spoken = self._has_spoken or has_roster
 
     def forgive(self, now: float) -> None:
         """It was not silent: nobody listened."""
