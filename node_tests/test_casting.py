@@ -1,9 +1,11 @@
 """One send for many: the datagrams of a cast, its rate, and whole nodes in the simulator that take one."""
 
 import contextlib
+import itertools
 import random
 import socket
 import time
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -17,6 +19,7 @@ from protocol.casts import CastHeard, CastOver, CastPiece, CastPlan, CastReport
 from protocol.exchange.cast_rate import RATE_FIRST, RATE_MIN, CastRate, Losses
 from protocol.exchange.casting import Cast
 from protocol.exchange.catching import BESIDE_FIRST
+from protocol.exchange.sources import MESH_PATIENCE, SourceLinks
 from protocol.fields import WireError
 from protocol.messages import CastTaken, Hole
 from protocol.network import DoorListener
@@ -145,6 +148,26 @@ def test_links_that_stand_by_are_opened_when_the_cast_is_over(make_class):
         lab.run(0.05)
     wait_for_all(lab, takers)
     assert lab.world.run_until(lambda: links() > before, lab.world.now + 10)
+
+
+def test_a_mate_that_nobody_reaches_does_not_let_links_be_opened_while_the_next_content_comes():
+    dialled, numbers = [], itertools.count(2)
+    members = SimpleNamespace(may_dial=lambda place, now, keep=0: 0.0 if place == "dead" else 3.0)
+    members.place_of = {b"source": "source", b"dead": "dead", b"mate": "mate"}.get
+    network = SimpleNamespace(connect=lambda place, tries: dialled.append(place) or next(numbers))
+    links = SourceLinks(network, SimpleNamespace(members=members), random.Random(1), lambda at: None)
+    source = links.open("source", b"source", 0.0)
+    for begins, mates in ((0, [b"dead"]), (100, [b"dead", b"mate"])):
+        source.take(SimpleNamespace(file_id=b"content"), False)
+        links.set_mates(mates, begins)
+        for now in range(begins, begins + int(MESH_PATIENCE)):
+            links.on_timer(now)
+        assert dialled == ["source"]
+        for now in range(begins + int(MESH_PATIENCE), begins + 50):
+            links.on_timer(now)
+        source.let_go(b"content", begins + 50)
+        links.on_timer(begins + 60)
+    assert dialled == ["source", "mate"], "it waits for so long, and no longer"
 
 
 def test_fellows_call_each_other_soon_where_the_source_cannot_cast(make_class):

@@ -365,8 +365,9 @@ class SourceLinks:
     def _open_mesh_link(self, now: float) -> None:
         """One at a time; and not now, if something comes."""
         missing = [mate for mate in self._mates if mate not in self._by_node]
-        self._mesh_due = min(self._mesh_due, now + MESH_PATIENCE)
-        if missing and now < self._mesh_due and any(link.takers for link in self._by_link.values()):
+        is_busy = any(link.takers for link in self._by_link.values())
+        self._mesh_due = min(self._mesh_due, now + MESH_PATIENCE) if is_busy else math.inf
+        if missing and is_busy and now < self._mesh_due:
             self._mesh_at = now + self._rng.uniform(*MESH_DELAY)
         elif missing:
             self._mesh_at = now + self._rng.uniform(*MESH_DELAY)
@@ -454,6 +455,6 @@ class SourceLinks:
     def end_all(self) -> None:
         """The node leaves: nobody is told anything more, nothing stands by."""
         self._last_words.clear()
-        self._mates, self._mesh_at = [], math.inf
+        self._mates, self._mesh_at, self._mesh_due = [], math.inf, math.inf
         for link in self._by_link:
             self._network.disconnect(link, "left")
