@@ -75,7 +75,8 @@ class Timed(Running):
         """It runs on this core from now on, where there are two, with all threads that it has."""
         if hasattr(os, "sched_setaffinity") and (os.cpu_count() or 1) > 1:
             for thread in os.listdir(f"/proc/{self.process.pid}/task"):
-                os.sched_setaffinity(int(thread), {core})
+                with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+                    os.sched_setaffinity(int(thread), {core})
 
     def _keep(self, lines: Sequence[str], is_at_end: bool = False) -> None:
         self.times += [time.monotonic()] * len(lines)

@@ -11,6 +11,7 @@ that host (`$H3 CMD`), IP1 .. IPN to the addresses, and SW to the same for the s
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import pathlib
 import subprocess
@@ -63,9 +64,11 @@ class Lan:
         for folder in NEIGHBOUR_FOLDERS:
             for name, each in reversed(NEIGHBOURS.items()):
                 setting, wanted = folder / name, each * len(self.names)
-                if setting.exists() and int(setting.read_text()) < wanted:
-                    self._before.setdefault(setting, setting.read_text())
-                    setting.write_text(str(wanted))
+                before = setting.read_text() if setting.exists() else str(wanted)
+                if int(before) < wanted:
+                    with contextlib.suppress(OSError):  # in a container it may be for reading only: few need no more
+                        setting.write_text(str(wanted))
+                        self._before[setting] = before
 
     def _add_host(self, number: int) -> None:
         host, switch, port = self.names[number - 1], self.switch, "p%d" % number
