@@ -383,6 +383,16 @@ def test_forged_datagrams_cost_the_cast_and_no_byte(make_class):
     assert has_ended(lab, takers)
 
 
+def test_a_caster_that_names_pieces_of_another_content_is_left(make_class, monkeypatch):
+    lab, ana, takers = make_class(3)
+    monkeypatch.setattr(Cast, "coming_to", lambda cast, taker: b"\xff" * 9)
+    ask_all(lab, takers)
+    assert lab.world.run_until(lambda: any(taker.network.casts.receiving for taker in takers), lab.world.now + 2)
+    lab.run(1.0)
+    assert not any(taker.network.casts.receiving for taker in takers)
+    wait_for_all(lab, takers)
+
+
 def test_nonsense_in_the_group_is_dropped_and_counted(make_class):
     lab, ana, takers = make_class(4, size=5 * MIB, rate=1e8)
     rng = random.Random(5)

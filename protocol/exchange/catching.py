@@ -122,7 +122,10 @@ class Catching:
 
     def _on_coming(self, message: Any, now: float) -> bool:
         download, choice = self._download, self._download.choice
-        if self.takers or choice is None or len(message.coming) != (choice.count + 7) // 8:
+        if self.takers or choice is None:
+            return False
+        if len(message.coming) != (choice.count + 7) // 8:  # of another content: nothing would ever end it
+            self.leave(now)
             return False
         is_awaited = [index for index in range(choice.count) if has_piece(message.coming, index)]
         coming = bitmap_of(download.await_cast(is_awaited, now), choice.count)
