@@ -156,6 +156,16 @@ def test_how_late_packets_were_is_forgotten_after_a_while():
     assert reordering.value == 0.020
 
 
+def test_a_path_on_which_one_packet_was_late_is_as_before_when_none_was_for_long():
+    recovery = recovery_with([1, 1, 1, 1])
+    recovery.on_ack([(101, 101)], 0.0, 0.010)
+    recovery.on_ack([(100, 101)], 0.0, 0.050)
+    recovery.on_ack([(100, 102)], 0.0, 2 * REORDERING_KEPT)
+    assert recovery.reordering.value == pytest.approx(0.050)
+    recovery.on_ack([(100, 103)], 0.0, 2 * REORDERING_KEPT + 0.1)
+    assert recovery.reordering.value == 0.0
+
+
 def test_without_an_answer_the_probe_timeout_doubles_up_to_its_cap():
     recovery = recovery_with([1])
     recovery.rtt.on_sample(0.1, 0.0)

@@ -123,6 +123,11 @@ class RecentMaximum:
             highest, before, self._since = 0.0, highest, now
         self.buckets = (max(highest, value), before)
 
+    def forget_old(self, now: float) -> None:
+        """There is nothing to note: what is older than two spans counts no more all the same."""
+        if now - self._since > 2 * self._span:
+            self.buckets = (0.0, 0.0)
+
     def begin_with(self, value: float) -> None:
         """All before is history; this counts."""
         self.buckets = (value, 0.0)

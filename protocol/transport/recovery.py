@@ -321,6 +321,8 @@ class Recovery:
         rtt_sample = self._sample(news, ranges[0][1], ack_delay, deadline, now)
         if news.late < math.inf and news.late >= self._still_until:
             self.reordering.note(now, now - news.late)
+        else:
+            self.reordering.forget_old(now)
         self.largest_acknowledged = max(self.largest_acknowledged, ranges[0][1])
         self.bytes_in_flight -= news.size
         if news.spurious:
