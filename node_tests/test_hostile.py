@@ -125,7 +125,7 @@ def test_noise_and_damage_during_a_transfer(tmp_path):
     seed = random.SystemRandom().randrange(10**6)
     print("seed", seed)
     rng, port = random.Random(seed), free_port()
-    content = os.urandom(amount(60_000_000, 15_000_000))
+    content = os.urandom(amount(60_000_000, 8_000_000))
     logs = [tmp_path / "ana.log", tmp_path / "bo.log"]
     for name in ("ana", "bo"):
         (tmp_path / name / "shared").mkdir(parents=True)
@@ -149,7 +149,7 @@ def test_noise_and_damage_during_a_transfer(tmp_path):
             threads = [status_of(pid, "Threads") for pid in nodes]
             memory = [status_of(pid, "VmRSS") for pid in nodes]
             began = time.monotonic()
-            for number in range(amount(200_000, 20_000)):
+            for number in range(amount(200_000, 8_000)):
                 target = bo_at if number % 3 == 0 else ana_at
                 if number % 2:
                     strangers.send(number, random_datagram(rng), target)
@@ -261,26 +261,26 @@ def test_a_hundred_thousand_small_messages_wait_for_a_busy_reader():
     pair.a.pump()
     pair.world.run(pair.world.now + 20)
     assert pair.back.receiving.window == streams.RECEIVE_WINDOW_MAX
-    pair.reading = False
-    for _ in range(100_000):
+    pair.reading, count = False, amount(100_000, 40_000)
+    for _ in range(count):
         pair.there.send_frame(0, b"hello")
     pair.a.pump()
     pair.world.run(pair.world.now + 5)
     pair.read()
     pair.world.run(pair.world.now + 20)
-    assert len(pair.received["b"]) == 100_010
+    assert len(pair.received["b"]) == 10 + count
     assert not pair.lost
     assert pair.b.endpoint.intake.unread == 0
 
 
 def test_a_window_that_small_messages_use_does_not_grow():
     pair = connected_pair()
-    for _ in range(4):
+    for _ in range(amount(4, 2)):
         for _ in range(20_000):
             pair.there.send_frame(0, b"hello")
         pair.a.pump()
         pair.world.run(pair.world.now + 5)
-    assert len(pair.received["b"]) == 80_000
+    assert len(pair.received["b"]) == amount(80_000, 40_000)
     assert pair.back.receiving.window == streams.RECEIVE_WINDOW_INITIAL
 
 
@@ -548,7 +548,7 @@ def test_who_asks_for_lists_of_pieces_and_does_not_read_is_left(tmp_path):
     link, file_id = x.link_to(ana), next(iter(ana.peer.holdings._shared))
     x.network.links._listener = Listener()  # it never takes anything any more
     most = 0
-    for _ in range(amount(3000, 1200)):
+    for _ in range(amount(3000, 600)):
         for _ in range(10):
             x.say(link, messages.ManifestRequest(file_id))
         lab.run(0.01)
@@ -629,7 +629,7 @@ def test_places_in_a_lying_roster_are_never_sent_to(lab):
 def test_a_welcome_that_makes_no_sense_is_told_and_leaves_nothing(lab, what):
     tyrant = Tyrant(lab)
     lines = tuple(MemberEntry(number.to_bytes(8, "big"), "m", NOWHERE, 5, True, True) for number in range(100))
-    pages = [messages.RosterPage(1, 1, 100 * number, 1024, lines) for number in range(600)]
+    pages = [messages.RosterPage(1, 1, 100 * number, 1024, lines) for number in range(amount(600, 60))]
     bo, _ = subject_of(lab, tyrant, *{
         "two welcomes": [tyrant.welcome(), tyrant.welcome(), lambda me: tyrant.roster(me)],
         "pages without end": [tyrant.welcome(), *pages],
@@ -688,7 +688,7 @@ def test_forged_lines_silence_nobody_for_longer_than_the_forger_rules():
 # ---- anything at all ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(amount(4, 1)))
 @pytest.mark.parametrize("where", ["the supernode", "a link for pieces", "a strange link", "a downloader", "the ruler"])
 def test_no_message_by_anybody_at_any_place_raises(lab, where, seed):
     """C05, H07: in the simulator an exception ends the test; in the program it would be a logged traceback."""
@@ -769,7 +769,7 @@ def test_an_outlaw_in_the_network_of_two_programs(tmp_path):
         bo.expect(r"^<.*> \\u\{0\}\\u\{7f\}$")
         bo.expect(r"^<\uff21NA[^<>]*> <ana> not me$")
         known = [me, welcome.network_id, welcome.supernode_id, 2, 3]
-        for _ in range(3000):
+        for _ in range(amount(3000, 1000)):
             for connection in (link, bulk):
                 connection.send(nonsense(rng, known))
         for _, kind in messages.all_messages():
@@ -778,7 +778,7 @@ def test_an_outlaw_in_the_network_of_two_programs(tmp_path):
                 for size in range(min(len(whole), 300)):
                     link.send(whole[:size])
         link.send(encode(messages.ShareAdd(tuple(entry_of(name) for name in (*NASTY[:4], "G\u00fcnther.txt")))))
-        for number in range(10_000):
+        for number in range(amount(10_000, 3_000)):
             link.send(encode(messages.Say(2**40 + number, "flood %d" % number)))
         began = time.monotonic()
         bo.ask("T hello", "^<bo> hello$")
