@@ -28,7 +28,7 @@ if __name__ == "__main__":
 
 import pytest
 
-from node_tests.stage.amounts import amount
+from node_tests.stage.amounts import amount, only_in_full
 from node_tests.stage.folders import entries_of
 from node_tests.stage.lab import PORT, Lab, Node
 from node_tests.stage.simulator import Conditions
@@ -37,9 +37,9 @@ from protocol.content.pieces import digests_of, identity_of
 from protocol.membership.door import ports_behind
 from protocol.results import ChatReceived, DownloadDone, FetchAnswer, Outcome, Progress, Stopped, SupernodeChanged
 
-SEEDS, BLOCK = 500, amount(25, 50)
+SEEDS, BLOCK = 500, amount(25, 100)
 PLAYED = amount(BLOCK, 1)  # of each block
-MACHINE_SEEDS = amount(40, 2)  # for each number of machines that all share
+MACHINE_SEEDS = amount(40, 1)  # for each number of machines that all share
 NAMES = ("ana", "bo", "cy", "di", "ed", "fay", "gus", "hal", "ivy", "jo", "kim", "lou")
 AGREED_AFTER = 30.0  # seconds from the end of the faults until all obey one supernode
 QUIET_AFTER = 90.0  # until the lines of those who died are gone, too
@@ -667,22 +667,27 @@ def test_random_networks_on_few_machines_end_well(machines):
 # ---- seeds with a story: each failed until the program was made better (a change of the dice above makes new stories)
 
 
+@only_in_full
 def test_seed_12_the_halves_of_a_network_find_each_other_though_the_one_supernode_that_both_knew_is_dead():
     play(12)
 
 
+@only_in_full  # it is also the one that is replayed below
 def test_seed_41_three_lost_queries_to_the_supernode_that_a_member_names_keep_nobody_out():
     play(41)
 
 
+@only_in_full
 def test_seed_216_one_who_comes_from_the_other_half_misses_no_chat_when_its_link_breaks_afterwards():
     play(216)
 
 
+@only_in_full
 def test_seed_368_a_cached_file_stays_listed_when_it_comes_again_inside_a_folder():
     play(368)
 
 
+@only_in_full
 def test_seed_3478_the_supernode_wants_a_file_itself_in_the_moment_in_which_it_moves_into_the_cache():
     play(3478)
 

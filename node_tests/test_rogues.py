@@ -31,7 +31,7 @@ if __name__ == "__main__":
 
 import pytest
 
-from node_tests.stage.amounts import amount
+from node_tests.stage.amounts import amount, only_in_full
 from node_tests.stage.held import held, held_bytes
 from node_tests.stage.lab import MIB, PORT, Lab, Node, content
 from node_tests.stage.outlaw import BAD_PLACES
@@ -40,7 +40,7 @@ from node_tests.stage.simulator import Conditions, World
 from protocol.content.pieces import digests_of, identity_of
 from protocol.results import ChatReceived, DownloadDone, Joined, Left, Outcome, Progress, Stopped, UploadDone
 
-SEEDS = amount(100, 2)
+SEEDS = amount(100, 1)
 NAMES = ("ana", "bo", "cy", "di", "ed", "fay", "gus", "hal", "ivy", "jo")
 GREEDY, LIAR = 66, 77  # numbers of their hosts
 JOIN_MAX = 2.0  # seconds
@@ -350,6 +350,7 @@ def test_a_greedy_and_a_lying_member_harm_nobody(seed):
     play(seed)
 
 
+@only_in_full
 @pytest.mark.parametrize("seed", [246, 395], ids=["it has no piece", "it has all and gives none"])
 def test_a_liar_alone_has_its_mesh_on_and_those_who_have_the_file_have_it_off(seed):
     play(seed)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, Callable, TypeVar
+
+import pytest
 
 Amount = TypeVar("Amount")
 
@@ -12,3 +14,8 @@ is_full = False  # conftest.py sets it from the flag, before any test is collect
 def amount(full: Amount, quick: Amount) -> Amount:
     """How many seeds, examples, datagrams or virtual seconds, or which: `full` with `--full`, else `quick`."""
     return full if is_full else quick
+
+
+def only_in_full(test: Callable[..., Any]) -> Callable[..., Any]:
+    """A seed that once failed, or a story that others tell in short: it takes long and is played with `--full`."""
+    return pytest.mark.skipif(not is_full, reason="it is played with --full")(test)
