@@ -10,6 +10,7 @@ from typing import Iterator, List
 
 import pytest
 
+from node_tests.stage.amounts import amount
 from node_tests.stage.running import PATIENCE, ROOT, Running, free_port
 
 GENEROUS = ["--follow-within", 30, "--list-within", 40]  # a busy machine; the scripts have the rules' own
@@ -37,7 +38,7 @@ def assert_pass(running: List[Running]) -> None:
 
 
 def test_a_file_is_shared_and_fetched_while_a_supernode_watches_them_come_and_go():
-    port, file = ["--port", free_port()], ["--seed", 11, "--size", 5_000_000]
+    port, file = ["--port", free_port()], ["--seed", 11, "--size", amount(5_000_000, 1_000_000)]
     with side_by_side(["node_supernode.py", *port, "--members", 3],
                       ["node_share.py", *port, *file, "--times", 2],
                       ["node_request.py", *port, *file, "--name", "bo"],
@@ -54,7 +55,7 @@ def test_a_file_comes_by_way_of_the_supernode_when_the_mesh_is_off():
         assert "by way of supernode" in running[2].expect("^OK seed-12").string
 
 
-@pytest.mark.parametrize("size", [1, 1 << 18])
+@pytest.mark.parametrize("size", [1, 1 << 18][: amount(2, 1)])
 def test_small_files_are_fetched_as_well(size):
     port, file = ["--port", free_port()], ["--seed", 13, "--size", size]
     with side_by_side(["node_share.py", *port, *file], ["node_request.py", *port, *file]) as running:
@@ -62,7 +63,7 @@ def test_small_files_are_fetched_as_well(size):
 
 
 def test_four_chat_in_one_order():
-    flags = ["--port", free_port(), "--speakers", 4, "--lines", 15]
+    flags = ["--port", free_port(), "--speakers", 4, "--lines", amount(15, 6)]
     with side_by_side(*[["node_chat.py", *flags, "--name", name] for name in ("ana", "bo", "cy", "cy")]) as running:
         assert_pass(running)
         digests = {one.expect("one order: digest (.*)").group(1) for one in running}
@@ -70,11 +71,11 @@ def test_four_chat_in_one_order():
 
 
 def test_chat_loses_nothing_when_the_supernode_is_killed_in_the_midst_of_it(tmp_path):
-    flags, lines = ["--port", free_port()], 60
-    chat = ["node_chat.py", *flags, "--speakers", 3, "--lines", lines]
+    flags, lines, speakers = ["--port", free_port()], amount(60, 20), amount(3, 2)
+    chat = ["node_chat.py", *flags, "--speakers", speakers, "--lines", lines]
     with Running("node_client.py", *flags, "--ip", "127.0.0.1", "--folder", tmp_path) as supernode:
         supernode.expect(r"^\* supernode at")
-        with side_by_side(chat, chat, chat) as running:
+        with side_by_side(*speakers * [chat]) as running:
             running[0].expect("line %d of" % (lines // 2))
             supernode.kill()
             assert_pass(running)
@@ -82,9 +83,10 @@ def test_chat_loses_nothing_when_the_supernode_is_killed_in_the_midst_of_it(tmp_
 
 
 def test_the_others_go_on_when_the_supernode_quits():
-    flags = ["--port", free_port(), "--nodes", 4]
+    others = amount(3, 2)
+    flags = ["--port", free_port(), "--nodes", 1 + others]
     with side_by_side(["node_handover.py", *flags, "--leave"],
-                      *[["node_handover.py", *flags, *GENEROUS] for _ in range(3)]) as running:
+                      *[["node_handover.py", *flags, *GENEROUS] for _ in range(others)]) as running:
         assert_pass(running)
         assert {one.count("no sign") for one in running} == {0}
 
@@ -103,13 +105,13 @@ def test_the_courses_verbs_between_three_ends():
 
 
 def test_messages_and_a_file_over_a_bad_path():
-    with side_by_side(["node_lossy.py", "--loss", 0.05, "--size", 2_000_000]) as running:
+    with side_by_side(["node_lossy.py", "--loss", 0.05, "--size", amount(2_000_000, 500_000)]) as running:
         assert_pass(running)
         assert running[0].count(r"\d lost") == 1, running[0].story()
 
 
 def test_two_ends_with_a_bad_path_between_two_processes():
-    flags = ["--port", free_port(), "--size", 1_000_000, "--seed", 3]
+    flags = ["--port", free_port(), "--size", amount(1_000_000, 300_000), "--seed", 3]
     with side_by_side(["node_lossy.py", *flags], ["node_lossy.py", *flags, "--loss", 0.1]) as running:
         assert_pass(running)
 
