@@ -9,13 +9,14 @@ from typing import Any, List, Set, Tuple
 import pytest
 
 import node_client
+from node_tests.stage.amounts import amount
 from node_tests.stage.house import ROOT
 from node_tests.stage.stub_node import Lab
 from node_tests.test_chat import Table
 from protocol import messages
 from protocol.lanes import PATIENT_EACH, Lanes, may_wait
+from protocol.membership import failover
 from protocol.membership import roster as roster_module
-from protocol.membership.failover import HALL
 from protocol.membership.labels import Labels
 from protocol.membership.roster import Change, Roster
 from protocol.membership.view import View
@@ -293,7 +294,8 @@ def test_nobody_is_judged_silent_while_his_words_lie_unread() -> None:
 
 # ---- when the supernode dies --------------------------------------------------------------------------------------
 
-SLOW_HALL, SLOW_ONES, PAGE_TIME = 130, 20, 3.0  # members; of these, far away; seconds that a page takes to them
+SLOW_HALL, SLOW_ONES = amount(130, 80), 20  # members; of these, far away
+PAGE_TIME = 3.0  # seconds that a page takes to them
 
 
 def fill(lab: Lab, members: int) -> None:
@@ -364,10 +366,13 @@ def test_who_is_being_sent_the_roster_is_waited_for_longer_the_more_are_sent_it(
     assert line.is_silent(line.heard_at + SILENT_MAX + 0.1, members)
 
 
-def test_the_members_of_a_hall_ask_each_other_little_while_they_elect_and_agree_as_soon() -> None:
+def test_the_members_of_a_hall_ask_each_other_little_while_they_elect_and_agree_as_soon(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """It is they who answer: at a thousand, what all asked in each second took more than a core of one machine."""
-    lab = Lab(9, 3)
-    fill(lab, HALL + 7)
+    hall, lab = amount(failover.HALL, failover.HALL // 2), Lab(9, 3)
+    monkeypatch.setattr(failover, "HALL", hall)
+    fill(lab, hall + 7)
     before = set(lab.world.lones)
     lab.nodes[0].kill()
     assert agree_within(lab, 20) and lab.rulers() == [lab.nodes[1]]
@@ -389,7 +394,7 @@ def test_whose_turn_it_is_to_try_another_is_found_without_a_look_at_each_members
     hall = Hall(200)
     for link in range(1, 201):
         hall.role.on_message(link, messages.ReachWanted(), hall.now)
-    for _ in range(60):
+    for _ in range(amount(60, 30)):
         hall.now += 0.5
         for link in range(1, 201):
             hall.role.on_message(link, messages.Pong(0, 3), hall.now)
