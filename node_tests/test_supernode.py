@@ -251,10 +251,11 @@ def test_lists_and_searches_of_all_together_have_a_bound_and_who_asked_least_has
     lab = Lab(21, 6)
     ruler, *greedy, modest = lab.nodes
     assert ruler.supernode is not None
+    rows = amount(10_000, 4_000)
     for number in range(10):
-        shares = [share(10_000 * number + each) for each in range(10_000)]
+        shares = [share(rows * number + each) for each in range(rows)]
         ruler.supernode.catalogue.index.add(bytes([number]) * 8, shares)
-    cost_of_each = 1 + 100_000 / ROWS_PER_REQUEST_FITTED
+    cost_of_each = 1 + 10 * rows / ROWS_PER_REQUEST_FITTED
     for second in range(4):
         for number in range(16 * len(greedy)):
             greedy[number % len(greedy)].send(ListRequest(number, "*%d?*%d" % (number, second), 0))
@@ -533,11 +534,11 @@ def test_who_comes_and_goes_without_end_on_this_machine_fills_the_roster_for_som
     assert newcomer.membership.is_joined and lab.agree() and len(ruler) == 3
 
 
-def flooded() -> Tuple[Lab, Stranger]:
-    """Somebody joins as often at once as two and a half seconds have room for."""
+def flooded(count: int) -> Tuple[Lab, Stranger]:
+    """Somebody joins as often at once as some seconds have room for: 500 as two and a half."""
     lab = Lab(19, 2)
     flood = Stranger(lab.world, "127.0.0.1")
-    for fields in itertools.islice(openings(random.Random(19)), 500):
+    for fields in itertools.islice(openings(random.Random(19)), count):
         flood.join(("10.0.0.1", PORT), **fields)
     lab.run(0.12)
     return lab, flood
@@ -545,18 +546,19 @@ def flooded() -> Tuple[Lab, Stranger]:
 
 def test_who_joins_during_a_flood_from_elsewhere_is_next() -> None:
     """It was told to come again later, and then once more: four seconds until it was in."""
-    lab, flood = flooded()
+    count = amount(500, 400)
+    lab, flood = flooded(count)
     other = Stranger(lab.world, "10.1.0.2")
     other.join(("10.0.0.1", PORT))
     lab.run(2 * WAITING_INTERVAL)
     assert other.last(messages.Welcome) and not any(type(message) is messages.Busy for message in other.messages)
     lab.run(2.0)
     kinds = Counter(type(message) for message in flood.messages)
-    assert kinds[messages.Welcome] == 500 and not kinds[messages.Busy]
+    assert kinds[messages.Welcome] == count and not kinds[messages.Busy]
 
 
 def test_a_join_that_waits_is_answered_when_the_supernode_leaves_and_forgotten_when_its_link_is_lost() -> None:
-    lab, flood = flooded()
+    lab, flood = flooded(500)
     ruler = lab.nodes[0].supernode
     waiting = len(ruler.reception._admission)
     gone = ruler.reception._admission.all()[0]
@@ -722,7 +724,7 @@ def test_in_doubt_a_member_who_says_very_much_leaves_the_others_their_room(monke
     assert not ruler.supernode.doubt._held and not ruler.supernode.doubt._shares.total
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(amount(3, 1)))
 def test_no_message_of_a_member_breaks_the_supernode(seed: int) -> None:
     print("seed", seed)
     lab = Lab(20 + seed, 3)
@@ -758,7 +760,7 @@ def random_message(rng: random.Random, kind: Any) -> Any:
     return None
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(amount(3, 1)))
 def test_no_message_of_a_supernode_breaks_a_member(seed: int) -> None:
     print("seed", seed)
     lab = Lab(30 + seed, 3)
