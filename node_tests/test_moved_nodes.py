@@ -98,7 +98,7 @@ def test_a_file_under_way_ends_right_with_at_most_five_seconds_lost(lab, who):
     nobody_left(nodes)
 
 
-@pytest.mark.parametrize("pause", [0.0, 0.3, 1.5])
+@pytest.mark.parametrize("pause", [0.0, 0.3, 1.5][: amount(3, 1)])
 @pytest.mark.parametrize("who", [("bo", "cy"), ("ana", "bo"), ("ana", "cy")], ids="-".join)
 def test_a_file_under_way_ends_right_when_both_ends_of_a_link_move(lab, who, pause):
     """Neither can be asked where it was: the roster tells where both are, and a new link leads there."""
@@ -188,7 +188,7 @@ def test_when_the_moved_supernode_dies_the_members_still_find_each_other(lab):
 # ---- random stories: as elsewhere, and hosts get other addresses, or routers forget
 
 
-STORIES, PLAYED = amount(40, 2), amount(2, 1)
+STORIES, PLAYED = amount(40, 1), amount(2, 1)
 
 
 class MovingStory(test_network.Story):
