@@ -24,6 +24,7 @@ from disk.grown import EARLIER_TIME, GROWN_INTERVAL
 from disk.library import Library
 from disk.passing import BREATH_TIME, PASS_INTERVAL_MIN
 from disk.scanner import Scanner
+from node_tests.stage.amounts import amount
 from node_tests.stage.folders import (
     GIB,
     MIB,
@@ -38,7 +39,7 @@ from node_tests.stage.folders import (
     world_readable,
 )
 from protocol.content import names
-from protocol.content.pieces import digests_of, identity_of, piece_count_of
+from protocol.content.pieces import digests_of, identity_of, piece_count_of, piece_size_of
 from protocol.content.shares import ScanResult, SharedFile, SharesById
 from protocol.content.troubles import LibraryError
 
@@ -140,7 +141,7 @@ def test_terabyte_of_nothing_keeps_no_other_file_waiting(tmp_path):
     """B07: a sparse file of 1 TiB, which takes no room and hours to hash."""
     fill(tmp_path, **{"small%d" % number: b"%d" % number for number in range(10)})
     with open(tmp_path / "huge", "wb") as file:
-        file.truncate(1 << 40)
+        file.truncate(amount(1 << 40, 1 << 36))
     ticks = iter(range(1_000_000))
     scanner = Scanner(str(tmp_path), clock=lambda: next(ticks) / 2)
     assert len(scanner.run_once().added) == 10 and scanner.next_pass_in() == 0
@@ -392,17 +393,20 @@ def memory_folder(tmp_path):
 @needs_posix
 def test_sparse_file_beyond_4_gib_is_hashed_and_served_at_its_end(memory_folder):
     tmp_path = memory_folder
-    size = 4 * GIB + 5 * MIB
+    size = amount(4 * GIB, GIB // 4) + 5 * MIB
+    piece, last = piece_size_of(size), piece_count_of(size) - 1
+    rest = size - last * piece
     with open(tmp_path / "sparse", "wb") as file:
         file.truncate(size)
         file.seek(size - 3)
         file.write(b"end")
     shared = Scanner(str(tmp_path), clock=lambda: 0.0).run_once().added[0]
-    zero, last = hashlib.sha256(bytes(2 * MIB)).digest(), hashlib.sha256(bytes(MIB - 3) + b"end").digest()
-    assert shared.digests == zero * 2050 + last
+    zeros = hashlib.sha256(bytes(piece)).digest()
+    assert shared.digests == zeros * last + hashlib.sha256(bytes(rest - 3) + b"end").digest()
     with Library(str(tmp_path)) as lib:
         lib.adopt([shared])
-        assert lib.read(shared.file_id, 2050, MIB - 4, 4) == b"\0end"
+        assert lib.read(shared.file_id, last, rest - 4, 4) == b"\0end"
+
 
 
 # ---- Digests kept between runs ---------------------------------------------------------------------------------------
