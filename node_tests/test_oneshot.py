@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from node_tests import test_doctor
+from node_tests.stage.amounts import amount
 from node_tests.stage.running import PATIENCE, ROOT, Running, free_port
 from prompt import json_lines, verbs
 from prompt.arguments import check_limit, limits_of
@@ -488,13 +489,14 @@ def call(port, *words, **how):
 
 
 def test_a_lab_in_single_lines(tmp_path):
-    port, data = free_port(), os.urandom(40_000_000)
+    port, megabytes = free_port(), amount(40, 16)
+    data = os.urandom(megabytes * 1_000_000)
     (tmp_path / "lab.iso").write_bytes(data)
     bo = tmp_path / "bo"
     bo.mkdir()
     flags = ("--ip", "127.0.0.1", "--port", port, "--name", "ana")
     with Running("node_client.py", *flags, "share", "lab.iso", "--stay", cwd=tmp_path) as ana:
-        ana.expect(r"^\* lab\.iso  40\.0 MB is shared")
+        ana.expect(r"^\* lab\.iso  %d\.0 MB is shared" % megabytes)
         listed = call(port, "list", "--json", cwd=bo)
         assert listed.returncode == 0, listed
         told = json.loads(listed.stdout)
@@ -502,7 +504,7 @@ def test_a_lab_in_single_lines(tmp_path):
         stream = call(port, "get", "lab.iso", "-", cwd=bo)
         assert (stream.returncode, stream.stdout == data) == (0, True) and os.listdir(bo) == []
 
-        broken_off_is_gone_on_with(port, bo, ana)
+        broken_off_is_gone_on_with(port, bo, ana, "%dM" % (megabytes // 2))
         assert (bo / "lab.iso").read_bytes() == data and os.listdir(bo) == ["lab.iso"]
         again = call(port, "get", "lab.iso", cwd=bo)
         assert again.returncode == 0 and b"was here already" in again.stdout and b"B shares" not in again.stderr
@@ -513,10 +515,10 @@ def test_a_lab_in_single_lines(tmp_path):
             assert ana.end() == 0, ana.story()
 
 
-def broken_off_is_gone_on_with(port: int, folder: Path, sharer: Running) -> None:
+def broken_off_is_gone_on_with(port: int, folder: Path, sharer: Running, rate: str) -> None:
     """Ctrl-C in the middle; the same line fetches the rest, and no more."""
     flags = ("--ip", "127.0.0.1", "--port", port, "--json", "--down")
-    with Running("node_client.py", "get", "lab.iso", *flags, "20M", cwd=folder) as getting:
+    with Running("node_client.py", "get", "lab.iso", *flags, rate, cwd=folder) as getting:
         getting.expect(r'"verified": [1-9]')
         getting.signal(signal.SIGINT)
         assert getting.end() == 130, getting.story()

@@ -24,7 +24,7 @@ from node_tests.stage.running import PATIENCE, ROOT, Running, free_port
 from protocol.content.parts import decode_map
 from protocol.content.pieces import piece_length, piece_size_of
 
-BIG = amount(300_000_000, 60_000_000)  # bytes, three seconds on the way: long enough to be killed at part of it
+BIG = amount(300_000_000, 36_000_000)  # bytes, three seconds on the way: long enough to be killed at part of it
 
 
 def sha256(path: Path) -> str:
@@ -104,14 +104,15 @@ def by_relay_is_fetched(home: Path, ana: Running, bo: Running, cy: Running) -> N
 def test_piped_commands_wait_for_the_join_and_for_their_transfers(tmp_path):
     port = free_port()
     with node(tmp_path, port, "ana") as ana:
-        content = os.urandom(30_000_000)
+        megabytes = amount(30, 10)
+        content = os.urandom(megabytes * 1_000_000)
         (tmp_path / "ana" / "shared" / "lab.iso").write_bytes(content)
         (tmp_path / "ana" / "shared" / "empty.txt").write_bytes(b"")
         ana.ask_until("G", "lab.iso")
         ana.ask_until("G", "empty.txt")
         done = script(tmp_path / "bo", port, "R lab.iso\nR empty.txt\nQ\n", "--name", "bo")
         assert done.returncode == 0, done.stdout
-        assert re.search(r"^OK lab\.iso  30\.0 MB .*, from ana ", done.stdout, re.M), done.stdout
+        assert re.search(r"^OK lab\.iso  %d\.0 MB .*, from ana " % megabytes, done.stdout, re.M), done.stdout
         assert re.search(r"^OK empty\.txt  0 B ", done.stdout, re.M), done.stdout
         assert (tmp_path / "bo" / "shared" / "lab.iso").read_bytes() == content
         assert (tmp_path / "bo" / "shared" / "empty.txt").read_bytes() == b""
