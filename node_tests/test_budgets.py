@@ -12,6 +12,7 @@ import tracemalloc
 import pytest
 
 import rdt
+from node_tests.stage.amounts import amount
 from node_tests.stage.forged import opened
 from node_tests.stage.simulator import EndpointDriver, World
 from protocol.messages import Offer, encode
@@ -77,7 +78,7 @@ def bytes_for_each(count, take, *args):
 @pytest.mark.skipif(sys.implementation.name != "cpython", reason="measured there")
 def test_what_is_counted_for_what_waits_is_no_less_than_it_takes():
     whole, message = memoryview(bytes(MIB)), [bytes(SMALL)]
-    for count in (5_000, 11_000, 22_000):  # tables of all sizes, just grown and nearly full
+    for count in (5_000, 11_000, 22_000)[: amount(3, 2)]:  # tables of all sizes, just grown and nearly full
         assert bytes_for_each(count, SendStream().write, whole[:5000]) <= VIEW_COST
         alone = SendStream()
         assert bytes_for_each(count, lambda stream=alone: stream.write(bytes(5000))) <= VIEW_COST + 5000

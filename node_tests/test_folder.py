@@ -20,6 +20,7 @@ from disk.library import Library
 from disk.places import Folder
 from disk.room import RoomLeft
 from disk.scanner import Scanner
+from node_tests.stage.amounts import amount
 from node_tests.stage.lab import MIB, content
 from prompt.lines import line_for
 from protocol.content import listing
@@ -502,7 +503,7 @@ def test_the_memory_of_a_pack_is_let_go_some_time_after_its_end(lab, monkeypatch
 
 
 @pytest.mark.parametrize("end", ["cancelled", "its source left", "it left"])
-@pytest.mark.parametrize("is_late", [True, False])
+@pytest.mark.parametrize("is_late", [True, False][: amount(2, 1)])
 def test_the_memory_of_packs_is_let_go_at_once_when_their_job_does_not_succeed(lab, monkeypatch, end, is_late):
     monkeypatch.setattr(listing, "PACK_BYTES_MAX", 2 * MIB)
     kept = memories(monkeypatch)

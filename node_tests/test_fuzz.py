@@ -36,7 +36,7 @@ from sockets.channel import Channel, Room, Untold
 from sockets.files import Sending
 
 QUIET = {"deadline": None, "derandomize": True, "suppress_health_check": list(HealthCheck)}
-COUNTS = amount(40, 15), amount(100, 60), amount(500, 150)
+COUNTS = amount(40, 10), amount(100, 50), amount(500, 150)
 few, some, many = (settings(max_examples=count, **QUIET) for count in COUNTS)
 
 EDGES_64 = (0, 1, 2**31, 2**32 - 1, 2**32, 2**63 - 1, 2**63, 2**64 - 2, 2**64 - 1)

@@ -308,7 +308,7 @@ def labels(nodes):
 
 @pytest.mark.parametrize("packets", [False, True], ids=["messages", "packets"])
 @pytest.mark.parametrize("end", ["quit", "kill"])
-@pytest.mark.parametrize("kind", [NatKind.PORT_RESTRICTED, NatKind.SYMMETRIC])
+@pytest.mark.parametrize("kind", [NatKind.SYMMETRIC, NatKind.PORT_RESTRICTED][: amount(2, 1)])
 def test_a_public_first_node_that_comes_back_has_its_network_again(internet, kind, end, packets):
     net = internet((kind, kind), names=("pub", "bo", "di", "cy"), packets=packets)
     net.lab.run(TIME_TO_TRY)
@@ -362,7 +362,7 @@ def test_who_looks_for_a_network_where_a_neighbour_is_in_one_beyond_the_router_j
 # ---- random stories: the first node is open to all and stays, most others are in homes or walled, links are bad
 
 
-STORIES, PLAYED = amount(40, 2), amount(2, 1)
+STORIES, PLAYED = amount(40, 1), amount(2, 1)
 WALLED = (7, 8, 9)  # hosts that let in answers only, one of them in a home
 HOMES = (("11.2.0.2", (2, 3, 4)), ("11.3.0.2", (5, 6)), ("11.4.0.2", (7,)))
 

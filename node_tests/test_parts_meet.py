@@ -23,7 +23,7 @@ from node_tests.stage.stub_node import StubNode
 from node_tests.stage.usage import Tell, play_seeds
 from protocol.membership.membership import State
 
-SEEDS, BLOCK = amount(400, 20), amount(20, 10)
+SEEDS, BLOCK = amount(400, 10), amount(20, 10)
 AGREED_AFTER = 35.0  # seconds from the end of the faults until each network has one supernode, and all obey it
 WALLED = (0, 1, 2)  # hosts that let in answers only
 START_AGAIN = 3.0  # seconds until who found no network tries the next place

@@ -16,6 +16,7 @@ import unicodedata
 import pytest
 
 from node_client import DiskThread, NodeThread
+from node_tests.stage.amounts import amount
 from node_tests.stage.fake_prompt import (
     HOME,
     ID,
@@ -546,7 +547,7 @@ def cursor_after(lines: list, text: str, columns: int) -> tuple:
 
 @needs_pty
 @both_editors
-@pytest.mark.parametrize("columns", [80, 40])
+@pytest.mark.parametrize("columns", [40, 80][: amount(2, 1)])
 def test_a_typed_line_stays_whole_with_its_cursor(editor, columns):
     with Window(columns, *QUIET, editor=editor) as window:
         window.ready()
@@ -651,7 +652,7 @@ def test_every_way_to_quit_is_exit_code_0(editor, how):
 
 @needs_pty
 @both_editors
-@pytest.mark.parametrize("is_typing", [False, True])
+@pytest.mark.parametrize("is_typing", [True, False][: amount(2, 1)])
 def test_a_closed_terminal_ends_it_as_q_does(editor, is_typing, tmp_path):
     told = tmp_path / "left"
     with Window(80, *QUIET, editor=editor, FAKE_LEAVE=str(told)) as window:

@@ -443,7 +443,7 @@ def test_one_who_has_both_families_rules_instead_of_one_who_lost_those_of_the_ot
 
 
 SIX_ALONE, FOUR_ALONE = (2, 5, 8), (3, 6, 9)
-STORIES, PLAYED = amount(40, 2), amount(2, 1)
+STORIES, PLAYED = amount(40, 1), amount(2, 1)
 
 
 class FamilyPerson(test_nat.NatPerson):

@@ -263,7 +263,7 @@ def test_a_node_with_little_memory_outlives_two_floods(tmp_path):
         resource.prlimit(ana.process.pid, resource.RLIMIT_AS, (most, most))
         made = outlaw.connect(("127.0.0.1", port)).channel.core
         strangers = Strangers(16)
-        for number in range(amount(200_000, 20_000)):
+        for number in range(amount(200_000, 8_000)):
             packet = data_packet(made.remote_id, 10_000 + 2 * number, 1000 + 2 * number, b"x")
             outlaw._network.datagrams.socket.sendto(packet, ("127.0.0.1", port))
             strangers.send(number, init(number.to_bytes(16, "big")), ("127.0.0.1", port))
@@ -281,7 +281,7 @@ class Soak(test_network.Story):
 
     def __init__(self, *fields):
         super().__init__(*fields)
-        self.clear_at = amount(7200.0, 600.0)
+        self.clear_at = amount(7200.0, 450.0)
         self.early = self.late = None  # (bytes that one holds, descriptors), see `held`
 
     def run(self):
