@@ -28,13 +28,15 @@ def called(place: Path, *words: str, **environment: str) -> subprocess.Completed
                           env={**os.environ, "PYTHONPATH": "", **environment})
 
 
-def says_its_usage_and_keeps_its_exit_codes(place: Path, *start: str, **environment: str) -> None:
+def says_its_usage_and_keeps_its_exit_codes(place: Path, *start: str, **environment: str) -> str:
+    """What it says of itself."""
     told = called(place, *start, "--help", **environment)
     assert told.returncode == 0 and "get NAME" in told.stdout, told
     assert called(place, *start, "fly", **environment).returncode == 2
     # This one is what `main` returns.
     returned = called(place, *start, "list", "--log", "no/such/folder", **environment)
     assert returned.returncode == 2 and returned.stderr.startswith("The log cannot be written"), returned
+    return told.stdout
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +47,8 @@ def packed(tmp_path_factory):
 
 
 def test_one_file_runs_by_itself(packed, tmp_path):
-    says_its_usage_and_keeps_its_exit_codes(tmp_path, str(packed))
-    assert "usage: lab-share.pyz " in called(tmp_path, str(packed), "--help").stdout
+    told = says_its_usage_and_keeps_its_exit_codes(tmp_path, str(packed))
+    assert "usage: lab-share.pyz " in told
     assert packed.stat().st_size < SIZE_MAX
     if os.name != "nt":
         assert os.access(packed, os.X_OK)
