@@ -63,7 +63,7 @@ def test_small_files_are_fetched_as_well(size):
 
 
 def test_four_chat_in_one_order():
-    flags = ["--port", free_port(), "--speakers", 4, "--lines", amount(15, 6)]
+    flags = ["--port", free_port(), "--speakers", 4, "--lines", 15]
     with side_by_side(*[["node_chat.py", *flags, "--name", name] for name in ("ana", "bo", "cy", "cy")]) as running:
         assert_pass(running)
         digests = {one.expect("one order: digest (.*)").group(1) for one in running}
@@ -71,7 +71,7 @@ def test_four_chat_in_one_order():
 
 
 def test_chat_loses_nothing_when_the_supernode_is_killed_in_the_midst_of_it(tmp_path):
-    flags, lines, speakers = ["--port", free_port()], amount(60, 20), amount(3, 2)
+    flags, lines, speakers = ["--port", free_port()], 60, amount(3, 2)
     chat = ["node_chat.py", *flags, "--speakers", speakers, "--lines", lines]
     with Running("node_client.py", *flags, "--ip", "127.0.0.1", "--folder", tmp_path) as supernode:
         supernode.expect(r"^\* supernode at")
