@@ -18,7 +18,7 @@ from disk.library import Library
 from node_tests.stage import amounts, usage
 from node_tests.stage.lab import Lab
 
-WORKERS = 4  # processes that share the tests: two cores are busy while two wait for a program; `-n` says otherwise
+WORKERS = 5  # processes that share the tests: two cores are busy while some wait for a program; `-n` says otherwise
 
 
 def pytest_addoption(parser):
