@@ -407,10 +407,8 @@ class Connection:
             return min(self.closing.say_at, self.closing.end_at)
         if self.state is State.CLOSED:
             return math.inf
-        deadline = min(
-            self.recovery.next_deadline(), self.acknowledging.due_at, self.mtu.again_at, self.vigil.next_deadline(),
-            self.paths.next_deadline(),
-        )  # fmt: skip
+        deadline = min(self.recovery.next_deadline(), self.acknowledging.due_at, self.mtu.again_at)
+        deadline = min(deadline, self.vigil.next_deadline(), self.paths.next_deadline())
         if self.state is State.HANDSHAKE:
             deadline = min(deadline, self.handshake.deadline)
         if self.state is State.ESTABLISHED and self.flight.may_send(-math.inf):  # it only waits for the pacer

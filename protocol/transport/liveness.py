@@ -95,17 +95,13 @@ class Progress:
         self.ask_at = math.inf
         self._ask_interval = 0.0
 
-    def rest(self) -> None:
-        """There is nothing to ask for now."""
-        self.ask_at = math.inf
-
     def is_to_ask(self, is_under_way: bool, probe_timeout: float, now: float) -> bool:
         """Ask it for credit now? While it gives none it is asked from time to time: its word may have been lost.
 
         `is_under_way`: something is, whose acknowledgement will tell the credit, too.
         """
         if is_under_way or not self._sending.is_blocked():
-            self.rest()
+            self.ask_at = math.inf
         elif self.ask_at == math.inf:
             self._ask_interval = min(max(2 * self._ask_interval, probe_timeout), BLOCKED_PROBE_MAX)
             self.ask_at = now + self._ask_interval

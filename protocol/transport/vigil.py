@@ -64,8 +64,5 @@ class Vigil:
 
     def is_credit_wanted(self, now: float) -> bool:
         """Shall it say now how far we may go? While it gives no credit it is asked ever again: its word may be lost."""
-        if not self._sending.is_blocked():  # as a rule, and after every packet
-            self.progress.rest()
-            return False
         recovery = self._recovery
         return self.progress.is_to_ask(recovery.has_outstanding(), recovery.rtt.probe_timeout, now)
