@@ -365,19 +365,19 @@ class SourceLinks:
     def _open_mesh_link(self, now: float) -> None:
         """One at a time; and not now, if something comes."""
         missing = [mate for mate in self._mates if mate not in self._by_node]
+        if not missing:
+            self._mesh_at = self._mesh_due = math.inf
+            return
+        self._mesh_at = now + self._rng.uniform(*MESH_DELAY)
         is_busy = any(link.takers for link in self._by_link.values())
         self._mesh_due = min(self._mesh_due, now + MESH_PATIENCE) if is_busy else math.inf
-        if missing and is_busy and now < self._mesh_due:
-            self._mesh_at = now + self._rng.uniform(*MESH_DELAY)
-        elif missing:
-            self._mesh_at = now + self._rng.uniform(*MESH_DELAY)
-            place = self._around.members.place_of(missing[0])
-            if place is None:
-                self._mates.remove(missing[0])
-            elif self.open(place, missing[0], now, KEPT) is None:
-                self._mates.append(self._mates.pop(self._mates.index(missing[0])))  # the others first
-        else:
-            self._mesh_at = self._mesh_due = math.inf
+        if is_busy and now < self._mesh_due:
+            return
+        place = self._around.members.place_of(missing[0])
+        if place is None:
+            self._mates.remove(missing[0])
+        elif self.open(place, missing[0], now, KEPT) is None:
+            self._mates.append(self._mates.pop(self._mates.index(missing[0])))  # the others first
 
     # ---- who gave something: how it was called, and what it is still to be told
 
