@@ -247,12 +247,14 @@ class Download:
         choice = self.choice
         if choice is None or not choice.missing or self.is_ended or not source.may_be_asked():
             return
-        if not choice.has_something(now) or (self._is_cast and self._is_full_beside()):
+        if not choice.has_something(now):
             return
         sources = sum(one.may_be_asked() for one in self.sources.values()) + self._fellows_to_come
         window = source.window(sources, self.piece_size, now)
         limit = in_flight_limit(self.piece_size)
         while source.owed_bytes + self.piece_size <= window and self.in_flight_bytes + self.piece_size <= limit:
+            if self._is_cast and self._is_full_beside():
+                return
             if self._hands.requests_on(source.link) >= REQUESTS_PER_LINK_MAX:
                 return
             if self.in_flight_bytes and not self._hands.has_room(self.piece_size):
@@ -264,8 +266,6 @@ class Download:
             if index is None:
                 return
             self._ask(source, index, now)
-            if self._is_cast:
-                return
 
     def _is_full_beside(self) -> bool:
         """Beside a cast one piece at a time comes by links, if any: what a link loses by it, all takers wait for."""
