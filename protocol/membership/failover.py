@@ -186,7 +186,7 @@ class Succession:
         if is_my_turn and election.knows(now):
             term_seen = self._means.view.term_seen
             return TakeOver(term_seen + 1 if term_seen < TERM_MAX else None)
-        if now >= self._poll_at or not self._is_hall or now >= election.my_turn_at() - LAST_LOOK - 1e-6:
+        if now >= self._poll_at or not self._is_hall or self._is_last_look(now):
             self._poll(now)
         self._wake_at = now + LAST_LOOK if is_my_turn else self._next_moment(now)
         return None
@@ -213,11 +213,15 @@ class Succession:
         turn = int((now - election.gone_at) / RANK_TIME) + (AHEAD_IN_HALL if self._is_hall else ASKED_AHEAD)
         before = [roster.get(node_id) for node_id in election.before_me()[:turn]]
         asked = [entry.node_id for entry in [*before, *inquiry.others(ASKED_BESIDES)] if entry is not None]
-        keep = KEPT if now < election.my_turn_at() - LAST_LOOK - 1e-6 else 0
+        keep = 0 if self._is_last_look(now) else KEPT
         for node_id in dict.fromkeys(asked):
             inquiry.ask_member(node_id, now, keep)
         for claim in election.claims(PATIENCE, now):
             self._means.prober.ask(claim.address, Purpose.POLL, now)
+
+    def _is_last_look(self, now: float) -> bool:
+        """Is it about to be our turn?"""
+        return now >= self._inquiry.election.my_turn_at() - LAST_LOOK - 1e-6
 
     def _next_moment(self, now: float) -> float:
         """When there may be something to decide, or to ask."""
