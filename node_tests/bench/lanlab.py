@@ -64,9 +64,10 @@ class Lan:
         for folder in NEIGHBOUR_FOLDERS:
             for name, each in reversed(NEIGHBOURS.items()):
                 setting, wanted = folder / name, each * len(self.names)
-                before = setting.read_text() if setting.exists() else str(wanted)
-                if int(before) < wanted:
-                    with contextlib.suppress(OSError):  # in a container it may be for reading only: few need no more
+                # Not there, or in a container for reading only: few hosts need no more.
+                with contextlib.suppress(OSError):
+                    before = setting.read_text()
+                    if int(before) < wanted:
                         setting.write_text(str(wanted))
                         self._before[setting] = before
 
