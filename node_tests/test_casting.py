@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import os
 import random
 import socket
 import time
@@ -717,6 +718,11 @@ def ends():
     inbox.close()
 
 
+def own_session():
+    """Drawn: from it follows the group, and what another test casts on this machine meanwhile is not for this one."""
+    return os.urandom(8)
+
+
 def turn_until(condition, *all_casts, seconds=5.0):
     end = time.monotonic() + seconds
     while not condition() and time.monotonic() < end:
@@ -727,7 +733,7 @@ def turn_until(condition, *all_casts, seconds=5.0):
 
 def test_pieces_travel_by_real_multicast_on_one_machine(ends):
     own, caster, taker = ends
-    session, data = bytes(range(8)), random.Random(8).randbytes(3 * 65536 + 1000)
+    session, data = own_session(), random.Random(8).randbytes(3 * 65536 + 1000)
     taker.join(session, own)
     caster.open(session, own, 20e6, time.monotonic())
     if not turn_until(lambda: taker._listener.of(CastHeard), caster, taker, seconds=2.0):
@@ -744,7 +750,7 @@ def test_pieces_travel_by_real_multicast_on_one_machine(ends):
 
 def test_a_taker_rests_between_two_looks_and_is_watched_when_nothing_comes(ends):
     own, caster, taker = ends
-    session, now = bytes(range(8)), time.monotonic()
+    session, now = own_session(), time.monotonic()
     taker.join(session, own)
     receiving = taker._receiving[session]
     watched = [receiving.datagrams.fileno()]
@@ -770,7 +776,7 @@ def test_a_taker_rests_between_two_looks_and_is_watched_when_nothing_comes(ends)
 
 def test_a_taker_with_a_small_buffer_looks_before_it_is_full(ends):
     own, _, taker = ends
-    session = bytes(range(8))
+    session = own_session()
     taker.join(session, own)
     receiving = taker._receiving[session]
     receiving.receiver.take(CastPlan(1 << 20, 65536, b"\xff" * 2, 10.0), 0.0)
@@ -782,7 +788,7 @@ def test_a_taker_with_a_small_buffer_looks_before_it_is_full(ends):
 
 def test_ten_thousand_forged_datagrams_over_real_sockets_end_the_cast_and_fill_no_memory(ends):
     own, caster, taker = ends
-    session, data = bytes(range(8)), random.Random(8).randbytes(4 * 65536)
+    session, data = own_session(), random.Random(8).randbytes(4 * 65536)
     taker.join(session, own)
     caster.open(session, own, 20e6, time.monotonic())
     if not turn_until(lambda: taker._listener.of(CastHeard), caster, taker, seconds=2.0):
@@ -808,7 +814,7 @@ def test_ten_thousand_forged_datagrams_over_real_sockets_end_the_cast_and_fill_n
 
 def test_what_comes_from_another_address_than_the_casters_is_not_read(ends):
     own, caster, taker = ends
-    session = bytes(range(8))
+    session = own_session()
     taker.join(session, own)
     taker._receiving[session]._caster_ip = "198.51.100.7"
     caster.open(session, own, 20e6, time.monotonic())
