@@ -29,6 +29,8 @@ from protocol.transport.casting import (
     CATCH_UP,
     PROBE,
     SLICE,
+    WHOLE_MAX,
+    WHOLE_TIME,
     CastDatagram,
     CastReceiver,
     CastSender,
@@ -445,7 +447,7 @@ def test_pieces_come_out_as_they_went_in_and_holes_are_known_exactly():
     sender.add(2, 45 * 1440, data[2 * 65536 + 45 * 1440 :], None)  # once more, and with it how far the pass has come
     for datagram in datagrams_of(sender):
         receiver.on_run(memoryview(datagram), len(datagram), 0.02)
-    receiver.on_timer(0.2)
+    receiver.on_timer(0.02 + WHOLE_TIME)
     whole = {event.index: bytes(event.data) for event in receiver.events if isinstance(event, CastPiece)}
     assert whole == {2: data[2 * 65536 :]}
     report = receiver.events[-1]
@@ -464,7 +466,8 @@ def test_a_batch_is_what_leaves_in_five_milliseconds_but_never_short(rate, count
 
 def test_whole_pieces_are_handed_on_together_and_none_for_long():
     data = random.Random(3).randbytes(65536)
-    sender, receiver = CastSender(b"sessions", 1e9, 0.0), receiver_of(24 * 65536)
+    sender, receiver = CastSender(b"sessions", 1e9, 0.0), receiver_of(56 * 65536)
+    each = WHOLE_MAX // 65536
 
     def send(*pieces, now):
         for piece in pieces:
@@ -476,11 +479,12 @@ def test_whole_pieces_are_handed_on_together_and_none_for_long():
         receiver.events.clear()
         return told
 
-    assert send(0, 1, now=0.01) == [] and receiver.next_deadline() <= 0.11
-    assert send(2, now=0.11) == [0, 1, 2]
-    assert send(*range(3, 20), now=0.12) == list(range(3, 19))  # a megabyte
-    assert send(20, 21, now=0.13) == [] and send(22, now=0.3) == [19, 20, 21, 22]
-    assert send(23, now=0.31) == [23]  # the last
+    assert send(0, 1, now=0.01) == [] and receiver.next_deadline() <= 0.01 + WHOLE_TIME
+    assert send(2, now=0.01 + WHOLE_TIME) == [0, 1, 2]
+    assert send(*range(3, 4 + each), now=0.3) == list(range(3, 3 + each))  # enough of them
+    assert send(*range(4 + each, 54), now=0.31) == []
+    assert send(54, now=0.3 + WHOLE_TIME) == list(range(3 + each, 55))
+    assert send(55, now=0.31 + WHOLE_TIME) == [55]  # the last
 
 
 def test_what_is_whole_is_handed_on_before_a_cast_is_over():

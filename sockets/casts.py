@@ -25,8 +25,8 @@ log = mishaps.logger("rdt")
 READS_PER_TURN = 64  # runs of datagrams of one cast; the transport is served in between
 SENT_PER_TURN_MAX = 512 << 10  # bytes
 FULL_PAUSE = 0.002  # seconds until the next try where the socket is full
-REST_MAX = 0.1  # seconds in which what comes is left to the socket: to wake for each batch costs more than all else
-REST_INTERVAL = 4  # no longer than such a part of the time between two reports: they tell what came by then
+REST_MAX = 0.2  # seconds in which what comes is left to the socket: to wake for each batch costs more than all else
+REST_INTERVAL = 2  # no longer than such a part of the time between two reports: they tell what came by then
 REST_PART = 4  # the rest is over, by what came in the last one, when so large a part of the socket's buffer is full
 
 

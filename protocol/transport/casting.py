@@ -54,7 +54,7 @@ CATCH_UP = 0.01  # seconds that a late timer may make up for
 ROOM_SECONDS, ROOM_MIN = 0.05, 256 << 10  # worth of the rate, or bytes, below which the caster is asked for more
 UNREAD_MAX = 32 << 20  # bytes of whole pieces that are not verified yet: beyond, what comes is lost
 PARTS_MAX = 24 << 20  # bytes of pieces that lie half here: beyond, the oldest is given up, and fetched by links
-WHOLE_MAX, WHOLE_TIME = 1 << 20, 0.1  # bytes of whole pieces, and seconds, until they are handed on: one that comes
+WHOLE_MAX, WHOLE_TIME = 2 << 20, 0.2  # bytes of whole pieces, and seconds, until they are handed on: one that comes
 # alone wakes three threads as well as several do
 SILENCE_MAX = 0.6  # seconds without a datagram until a cast that had begun counts as over: twelve probes. A caster on a
 # machine that is full is away for 0.3 s and more, and when all leave it then, that fills the machine for good
