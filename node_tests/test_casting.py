@@ -1,6 +1,7 @@
 """One send for many: the datagrams of a cast, its rate, and whole nodes in the simulator that take one."""
 
 import contextlib
+import ipaddress
 import itertools
 import os
 import random
@@ -16,13 +17,24 @@ from node_tests.stage.amounts import amount
 from node_tests.stage.lab import MIB, Lab, content
 from node_tests.stage.simulator import Conditions
 from prompt.lines import progress_line
-from protocol.casts import CastHeard, CastOver, CastPiece, CastPlan, CastReport
+from protocol.addresses import is_of_link
+from protocol.casts import (
+    SLICE_SIZE,
+    CastHeard,
+    CastOver,
+    CastPiece,
+    CastPlan,
+    CastReport,
+    group_of,
+    slice_size_of,
+    slices_of,
+)
 from protocol.exchange.cast_rate import RATE_FIRST, RATE_MIN, CastRate, Losses
-from protocol.exchange.casting import Cast
+from protocol.exchange.casting import Cast, Casting
 from protocol.exchange.catching import BESIDE_FIRST
 from protocol.exchange.sources import MESH_PATIENCE, SourceLinks
 from protocol.fields import WireError
-from protocol.messages import CastTaken, Hole
+from protocol.messages import CastSixWanted, CastTaken, CastWanted, Hole
 from protocol.network import DoorListener
 from protocol.results import DownloadDone, Stopped
 from protocol.transport.casting import (
@@ -37,9 +49,11 @@ from protocol.transport.casting import (
     decode_cast_header,
     encode_cast_header,
 )
+from sockets import groups, multicast
 from sockets.casts import REST_MAX, Casts
+from sockets.interfaces import address_towards
+from sockets.multicast import HAS_SIX, casting_socket, own_towards
 from sockets.thread import Inbox
-from sockets.udp import casting_socket
 from sockets.watch import Watch
 
 ENDS = (DownloadDone, Stopped)
@@ -51,13 +65,14 @@ def make_class(tmp_path):
     """A node that has a file, and so many that have not."""
     labs = []
 
-    def make(count, size=SIZE, seed=1, rate=RATE, **conditions):
+    def make(count, size=SIZE, seed=1, rate=RATE, is_six=False, **conditions):
         lab = Lab(tmp_path, seed, Conditions(rate=rate, mtu=1500, **conditions), packets=True)
         labs.append(lab)
         lab.world.multicast = True
         lab.data = content(size)
-        ana = lab.node("ana", shared={"lab.iso": lab.data})
-        return lab, ana, [lab.node(f"n{number}") for number in range(count)]
+        six = [f"fd00::{number + 1}" if is_six else None for number in range(count + 1)]
+        ana = lab.node("ana", shared={"lab.iso": lab.data}, ip=six[0])
+        return lab, ana, [lab.node(f"n{number}", ip=ip) for number, ip in enumerate(six[1:])]
 
     yield make
     for lab in labs:
@@ -103,6 +118,47 @@ def test_a_class_takes_one_cast(make_class):
     assert len(lab.data) < ana.network.casts.sent * 1440 < 1.3 * len(lab.data)
     assert has_ended(lab, [ana, *takers])
     assert all(taker.told(ENDS)[0].sources == ("ana",) for taker in takers if len(taker.told(ENDS)[0].sources) == 1)
+
+
+def test_a_class_that_has_ipv6_alone_takes_one_cast_by_it(make_class):
+    lab, ana, takers = make_class(5, is_six=True, loss=0.005)
+    begin(lab, takers, 5)
+    ((group, _),) = lab.world.groups
+    assert ipaddress.ip_address(group) in ipaddress.ip_network("ff12::/16")
+    wait_for_all(lab, takers)
+    assert len(lab.data) < ana.network.casts.sent * 1200 < 1.5 * len(lab.data)
+    assert has_ended(lab, [ana, *takers])
+
+
+@pytest.mark.parametrize("place, kind, is_offered", [
+    ("10.0.0.7", CastWanted, True), ("fd00::7", CastSixWanted, True),  # as who sends it sees the caster
+    ("fd00::7", CastWanted, False), ("10.0.0.7", CastSixWanted, False),
+])  # fmt: skip
+def test_who_asks_for_a_cast_by_one_family_and_is_reached_by_the_other_is_offered_none(place, kind, is_offered):
+    sent, network = [], SimpleNamespace(can_cast=lambda towards: True, cast_open=lambda *_: None)
+    uploads = SimpleNamespace()
+    casting = Casting(network, None, None, random.Random(1), lambda link, message: sent.append(link), uploads)
+    for link in (1, 3, 5):
+        casting.on_message(link, b"node%d" % link, (place, 6020), 8 * MIB, kind(bytes(32)), 0.0)
+    assert sent == ([1, 3, 5] if is_offered else [])
+
+
+def test_who_wants_it_by_the_other_family_is_not_offered_a_cast_that_runs():
+    sent, network = [], SimpleNamespace(can_cast=lambda towards: True, cast_open=lambda *_: None)
+    casting = Casting(network, None, None, random.Random(1), lambda link, message: sent.append(link), SimpleNamespace())
+    told = [(1, "fd00::1"), (3, "fd00::2"), (5, "10.0.0.3"), (7, "10.0.0.4"), (9, "fd00::5"), (11, "10.0.0.6")]
+    for link, ip in told:
+        kind = CastSixWanted if ":" in ip else CastWanted
+        casting.on_message(link, b"node%d" % link, (ip, 6020), 8 * MIB, kind(bytes(32)), 0.0)
+    assert sent == [1, 3, 9]
+
+
+def test_a_group_of_ipv6_is_nobodys_stays_on_its_link_and_tells_half_of_the_session():
+    for session in (bytes(8), b"\xff" * 8, os.urandom(8)):
+        ip, port = group_of(session, is_six=True)
+        packed = ipaddress.IPv6Address(ip).packed
+        assert packed[:2] == b"\xff\x12" and packed[12] & 0x80 and 49152 <= port < 65536
+        assert group_of(session[:4] + b"else", is_six=True) == (ip, port)
 
 
 def test_two_who_ask_take_no_cast(make_class):
@@ -419,10 +475,10 @@ def test_a_forged_report_can_at_most_end_the_cast(make_class):
 # ---- the parts
 
 
-def receiver_of(size=3 * 65536, piece=65536):
+def receiver_of(size=3 * 65536, piece=65536, slice_size=SLICE_SIZE):
     receiver = CastReceiver(b"sessions")
     count = -(-size // piece)
-    receiver.take(CastPlan(size, piece, bytes([0xFF] * ((count + 7) // 8)), 0.1), 0.0)
+    receiver.take(CastPlan(size, piece, bytes([0xFF] * ((count + 7) // 8)), 0.1, slice_size), 0.0)
     return receiver
 
 
@@ -499,9 +555,9 @@ def test_what_is_whole_is_handed_on_before_a_cast_is_over():
     assert [type(event) for event in receiver.events] == [CastPiece, CastOver]
 
 
-def told_by(runs):
+def told_by(runs, slice_size):
     """What a receiver tells of these (run, size of each datagram): pieces, and a report."""
-    receiver = receiver_of()
+    receiver = receiver_of(slice_size=slice_size)
     for run, size in runs:
         receiver.on_run(memoryview(run), size, 0.01)
     receiver.on_timer(0.2)
@@ -511,11 +567,12 @@ def told_by(runs):
 
 @pytest.mark.parametrize("seed", range(20))
 def test_a_run_is_taken_as_its_datagrams_would_be_one_by_one(seed):
-    rng = random.Random(seed)
-    data = rng.randbytes(3 * 65536)
-    sender, datagrams = CastSender(b"sessions", 1e9, 0.0), []
+    rng, is_six = random.Random(seed), bool(seed % 4 == 3)
+    data, slice_size = rng.randbytes(3 * 65536), slice_size_of(is_six)
+    sender, datagrams = CastSender(b"sessions", 1e9, 0.0, is_six), []
     for piece in [*range(3), rng.randrange(3)]:
-        sender.add(piece, 0, data[piece * 65536 : (piece + 1) * 65536], (piece + 1) * 46)
+        front = (piece + 1) * slices_of(65536, slice_size)
+        sender.add(piece, 0, data[piece * 65536 : (piece + 1) * 65536], front)
     datagrams = [one for one in datagrams_of(sender) if rng.random() > 0.02]
     for _ in range(3):
         place = rng.randrange(len(datagrams))
@@ -533,11 +590,19 @@ def test_a_run_is_taken_as_its_datagrams_would_be_one_by_one(seed):
             datagrams[place : place + 2] = reversed(datagrams[place : place + 2])
     runs, left = [], list(datagrams)
     while left:
-        count = next((at for at, one in enumerate(left) if len(one) != 1470), len(left)) + 1
+        count = next((at for at, one in enumerate(left) if len(one) != slice_size + 30), len(left)) + 1
         count = min(count, rng.randint(1, 90))
         runs.append((b"".join(left[:count]), len(left[0])))
         del left[:count]
-    assert told_by(runs) == told_by([(one, len(one)) for one in datagrams])
+    assert told_by(runs, slice_size) == told_by([(one, len(one)) for one in datagrams], slice_size)
+
+
+def test_no_datagram_of_a_cast_is_larger_than_every_path_takes():
+    for is_six, headers, most in ((False, 28, 1500), (True, 48, 1280)):
+        sender = CastSender(b"sessions", 1e9, 0.0, is_six)
+        probe = sender.next_batch(1.0).segment_size
+        sender.add(0, 0, bytes(65536), 46)
+        assert max(map(len, datagrams_of(sender, 2.0))) == probe <= most - headers
 
 
 @pytest.mark.parametrize("change", [{"session": b"another!"}, {"piece": 3}, {"offset": 1}, {"offset": 65536}])
@@ -710,16 +775,29 @@ class Heard(DoorListener):
         return [event for event in self.events if isinstance(event, kind)]
 
 
-@pytest.fixture
-def ends():
-    """A caster and a taker on the loopback interface, which no real cast takes."""
-    own, inbox = "127.0.0.1", Inbox("closed")
+def own_of_six():
+    """An address of this machine with its interface, as `own_towards` has them; None: it has no IPv6."""
+    link = next(iter(groups.links()), None) if HAS_SIX else None
+    return link and f"{link.ip or link.own.partition('%')[0]}%{link.number}"
+
+
+@contextlib.contextmanager
+def ends_at(own):
+    """A caster and a taker that have this address."""
+    inbox = Inbox("closed")
     watch = Watch(inbox.fileno(), inbox.fileno())
     made = [Casts("0.0.0.0", watch, Heard(), lambda towards: own) for _ in range(2)]
     yield own, made[0], made[1]
     for casts in made:
         casts.end_all()
     inbox.close()
+
+
+@pytest.fixture
+def ends():
+    """Both on the loopback interface, which no real cast takes."""
+    with ends_at("127.0.0.1") as made:
+        yield made
 
 
 def own_session():
@@ -736,15 +814,30 @@ def turn_until(condition, *all_casts, seconds=5.0):
 
 
 def test_pieces_travel_by_real_multicast_on_one_machine(ends):
-    own, caster, taker = ends
+    cast_all(*ends)
+
+
+def test_pieces_travel_by_real_multicast_of_ipv6_on_one_machine():
+    own = own_of_six()
+    if own is None:
+        pytest.skip("no IPv6 on this machine")
+    with ends_at(own) as made:
+        cast_all(*made)
+
+
+def cast_all(own, caster, taker):
+    """Four pieces, the last of which is short."""
+    is_six = ":" in own
     session, data = own_session(), random.Random(8).randbytes(3 * 65536 + 1000)
     taker.join(session, own)
     caster.open(session, own, 20e6, time.monotonic())
     if not turn_until(lambda: taker._listener.of(CastHeard), caster, taker, seconds=2.0):
         pytest.skip("no multicast on this machine")
-    taker.take(session, CastPlan(len(data), 65536, b"\xf0", 0.05), time.monotonic())
+    plan = CastPlan(len(data), 65536, b"\xf0", 0.05, slice_size_of(is_six))
+    taker.take(session, plan, time.monotonic())
     for piece in range(4):
-        caster.send(session, piece, 0, data[piece * 65536 : (piece + 1) * 65536], (piece + 1) * 46)
+        front = (piece + 1) * plan.slices_each
+        caster.send(session, piece, 0, data[piece * 65536 : (piece + 1) * 65536], front)
     turn_until(lambda: len(taker._listener.of(CastPiece)) == 4, caster, taker)
     pieces = {event.index: bytes(event.data) for event in taker._listener.of(CastPiece)}
     assert b"".join(pieces[piece] for piece in range(4)) == data
@@ -824,6 +917,37 @@ def test_what_comes_from_another_address_than_the_casters_is_not_read(ends):
     caster.open(session, own, 20e6, time.monotonic())
     turn_until(lambda: False, caster, taker, seconds=0.3)
     assert not taker._listener.events
+
+
+@pytest.mark.parametrize("own, found", [
+    ("fd00::7", "fd00::7%3"), ("fd01::8", "fd01::8%2"),  # an interface's own, or one of its network
+    ("fd07::9", None), ("fe80::7", "fe80::7%eth0"), ("10.0.0.7", "10.0.0.7"), ("::1", None), (None, None),
+])  # fmt: skip
+def test_a_cast_leaves_by_the_interface_that_leads_to_its_takers(own, found, monkeypatch):
+    links = [groups.Link(2, "fd01::7", "fe80::1%eth1"), groups.Link(3, "fd00::7", "fe80::2%eth0"),
+             groups.Link(4, "fd00::9", "fe80::3%wlan0"), groups.Link(5, "", "fe80::4%docker0")]  # fmt: skip
+    monkeypatch.setattr(multicast, "address_towards", lambda towards: own)
+    monkeypatch.setattr(groups, "links", lambda: links)
+    with pytest.raises(OSError) if found is None else contextlib.nullcontext():
+        assert own_towards("fe80::99%eth0" if own == "fe80::7" else "fd00::99") == found
+    monkeypatch.setattr(groups, "links", lambda: links[:1] + links[3:])
+    assert own != "fd07::9" or own_towards("fd00::99") == "fd07::9%2", "there is but one that leads anywhere"
+
+
+def test_the_own_address_towards_one_of_a_link_is_found_with_its_interface():
+    link = next((link for link in groups.links() if is_of_link(link.own)), None)
+    if link is None:
+        pytest.skip("no address of a link on this machine")
+    assert f"{address_towards(link.own)}%{link.name}" == link.own
+
+
+def test_where_the_system_has_no_multicast_of_ipv6_there_is_no_cast_by_it(monkeypatch):
+    inbox = Inbox("closed")
+    casts = Casts("0.0.0.0", Watch(inbox.fileno(), inbox.fileno()), Heard())
+    for has_six in (True, False):
+        monkeypatch.setattr("sockets.casts.HAS_SIX", has_six)
+        assert casts.can_cast("fd00::7") == has_six and casts.can_cast("10.0.0.7") and not casts.can_cast("::1")
+    inbox.close()
 
 
 def test_on_loopback_there_is_no_cast():

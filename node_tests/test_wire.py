@@ -274,9 +274,10 @@ def test_the_bytes_of_casts_stay_as_they_are():
         (messages.CastTaken(*about, 9, 8, 1, True, (messages.Hole(5, 2),)), 104,
          "00000009000000080000000101" "0001" "000000050002"),
         (messages.CastEnd(*about), 105, ""),
+        (messages.CastSixWanted(about[0]), 106, ""),
     ]  # fmt: skip
     for message, tag, rest in told:
-        session = about[1] if tag != 100 else b""
+        session = about[1] if tag not in (100, 106) else b""
         assert messages.encode(message) == bytes([tag]) + about[0] + session + bytes.fromhex(rest)
     header = casting.encode_cast_header(CAST_HEAD)
     assert header[4:] == bytes.fromhex("0101" + b"sessions".hex() + "00000007" "00000003" "00000b40" "00000228")

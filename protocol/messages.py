@@ -898,6 +898,13 @@ class CastWanted(NamedTuple):
     file_id: FileId
 
 
+@_message(106)
+class CastSixWanted(NamedTuple):
+    """The same of a cast by IPv6, to a source that is reached so; what is offered then is one."""
+
+    file_id: FileId
+
+
 @_message(101)
 class CastOffer(NamedTuple):
     """From the source: listen to this cast's group, which follows from the session (protocol/casts.py).

@@ -47,7 +47,7 @@ def _bound(family: int, ip: str, port: int) -> socket.socket:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if ip == "::" else 1)
-        sock.bind(_split(ip, port) if family == socket.AF_INET6 else (ip, port))
+        sock.bind(split(ip, port) if family == socket.AF_INET6 else (ip, port))
     except OSError:
         sock.close()
         raise
@@ -99,7 +99,7 @@ class Border:
 
     def _outside_of(self, ip: str, port: int) -> Tuple[Any, ...]:
         if ":" in ip:
-            return _split(ip, port)
+            return split(ip, port)
         if not self.has_both:
             raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
         return (MAPPED + ip, port, 0, 0)
@@ -114,7 +114,7 @@ def inside_of(found: Any) -> Address:
     return (f"{host}%{name_of(of_six[1])}" if of_six and of_six[1] else host), port
 
 
-def _split(ip: str, port: int) -> Tuple[str, int, int, int]:
+def split(ip: str, port: int) -> Tuple[str, int, int, int]:
     """The scope apart, as a number: with it in the text, each send would ask the resolver."""
     host, _, scope = ip.partition("%")
     return host, port, 0, index_of(scope)

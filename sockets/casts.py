@@ -16,8 +16,8 @@ from protocol.fields import Buffer
 from protocol.network import DoorListener
 from protocol.transport.casting import CastReceiver, CastSender
 from protocol.transport.flight import Batch
-from sockets.interfaces import address_towards
-from sockets.udp import Datagrams, casting_socket, group_socket
+from sockets.multicast import HAS_SIX, casting_socket, group_socket, own_towards
+from sockets.udp import Datagrams
 from sockets.watch import Watch
 
 log = mishaps.logger("rdt")
@@ -33,8 +33,8 @@ REST_PART = 4  # the rest is over, by what came in the last one, when so large a
 class _Sending:
     """A cast of this node's."""
 
-    def __init__(self, own_ip: str, sender: CastSender) -> None:
-        self.datagrams = Datagrams(own_ip, 0, casting_socket(own_ip))
+    def __init__(self, own: str, sender: CastSender) -> None:
+        self.datagrams = Datagrams("", 0, casting_socket(own))
         self.sender = sender
         self._unsent: Optional[Tuple[Batch, int]] = None
         self._try_at = -math.inf
@@ -58,11 +58,11 @@ class _Sending:
 class _Receiving:
     """A cast that this node takes."""
 
-    def __init__(self, session: bytes, caster_ip: str, own_ip: str) -> None:
-        self.datagrams = Datagrams(own_ip, 0, group_socket(group_of(session), own_ip))
+    def __init__(self, session: bytes, caster_ip: str, own: str) -> None:
+        self.datagrams = Datagrams("", 0, group_socket(group_of(session, ":" in caster_ip), own))
         self.receiver = CastReceiver(session)
         self.is_watched = False
-        self._caster_ip = caster_ip
+        self._caster_ip = _without_interface(caster_ip)
         self._rests_until = math.inf  # inf: it does not rest, and is to be watched
         self._looked_at = -math.inf
 
@@ -85,7 +85,7 @@ class _Receiving:
         size = 0
         for data, segment_size, address in self.datagrams.arrivals(READS_PER_TURN):
             size += len(data)
-            if address[0] == self._caster_ip:
+            if _without_interface(address[0]) == self._caster_ip:
                 self.receiver.on_run(data, segment_size, now)
         return size
 
@@ -103,17 +103,18 @@ class Casts:
     """All casts of this node, by session. `can_cast` and `backlog` may be asked from any thread."""
 
     def __init__(
-        self, own_ip: str, watch: Watch, listener: DoorListener, own_towards: Optional[Callable[[str], str]] = None
+        self, own_ip: str, watch: Watch, listener: DoorListener, own_towards: Callable[[str], str] = own_towards
     ) -> None:
         self._own_ip = own_ip
-        self._own_towards = own_towards or _own_towards  # the own address by which another one is reached
+        self._own_towards = own_towards  # the own address by which another one is reached
         self._watch, self._listener = watch, listener
         self._sending: Dict[bytes, _Sending] = {}
         self._receiving: Dict[bytes, _Receiving] = {}
 
     def can_cast(self, towards: str) -> bool:
         """Is that address one of a LAN, for all that is known here? On loopback there is no multicast."""
-        return not is_loopback(self._own_ip) and not is_loopback(towards) and ":" not in towards
+        is_loop = is_loopback(self._own_ip) or is_loopback(towards)
+        return not is_loop and (HAS_SIX or ":" not in towards)
 
     def backlog(self, session: bytes) -> int:
         """Bytes of it that are not sent yet."""
@@ -125,7 +126,8 @@ class Casts:
     def open(self, session: bytes, towards: str, rate: float, now: float) -> None:
         """Begin to send probes, by the interface that leads to that address."""
         try:
-            self._sending[session] = _Sending(self._own_towards(towards), CastSender(session, rate, now))
+            sender = CastSender(session, rate, now, ":" in towards)
+            self._sending[session] = _Sending(self._own_towards(towards), sender)
         except OSError as error:
             self._fail(session, error)
 
@@ -215,9 +217,6 @@ class Casts:
         events.clear()
 
 
-def _own_towards(towards: str) -> str:
-    """The own address from which that one is reached; OSError when there is none."""
-    own = address_towards(towards)
-    if own is None or is_loopback(own):
-        raise OSError(f"no way to {towards}")
-    return own
+def _without_interface(ip: str) -> str:
+    """The socket is of one interface alone, which others may call otherwise."""
+    return ip.partition("%")[0]

@@ -9,6 +9,7 @@ import sys
 from typing import List, NamedTuple, Optional, Tuple
 
 from sockets import groups
+from sockets.border import split
 
 ANY_ROUTE, ANY_ROUTE_OF_SIX = "198.51.100.1", "2001:db8::1"  # nobody's addresses: the default routes lead there
 # One of each private range and one that is nobody's: whatever route leads there starts at an address of this machine.
@@ -77,7 +78,7 @@ def address_towards(target: str) -> Optional[str]:
     with contextlib.suppress(OSError, AttributeError):  # AttributeError: this Python was built without IPv6
         family = socket.AF_INET6 if ":" in target else socket.AF_INET
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.connect((target, 9))
+            probe.connect(split(target, 9) if ":" in target else (target, 9))
             return str(probe.getsockname()[0])
     return None
 

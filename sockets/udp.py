@@ -25,7 +25,6 @@ from sockets.border import Border, socket_at
 log = mishaps.logger("rdt")
 
 SOCKET_BUFFER_SIZE = 4 << 20  # asked for; a machine may give 208 KiB, and that works too
-CASTING_BUFFER_SIZE = 192 << 10  # less than a queue behind it holds, so that this is full before that loses anything
 READ_SIZE_MAX = 1 << 16  # bytes that one read may bring
 MERGED_MAX = 128 << 10  # bytes of a run that is handed on at once
 MERGED_SIZE_LEAST = 1000  # bytes: smaller datagrams are no data
@@ -64,11 +63,11 @@ def _bound_socket(ip: str, port: int) -> socket.socket:
     except OSError as error:
         raise RdtError(_bind_trouble(ip, port, error)) from error
     _set(sock, socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-    _prepare(sock)
+    prepare(sock)
     return sock
 
 
-def _prepare(sock: socket.socket) -> None:
+def prepare(sock: socket.socket) -> None:
     """What all our sockets have alike."""
     sock.setblocking(False)
     for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
@@ -82,42 +81,6 @@ def _prepare(sock: socket.socket) -> None:
                 _set(sock, socket.IPPROTO_IPV6, option_six, value)
     if sys.platform == "win32":
         _ignore_port_unreachable(sock)
-
-
-def group_socket(group: Address, own_ip: str) -> socket.socket:
-    """A socket that has joined that group on the interface with that address; OSError when that is not to be had.
-
-    Several programs of one machine may join one group: this is the only kind of port that they share.
-    """
-    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if sys.platform == "darwin":
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        sock.bind(group if sys.platform != "win32" else ("", group[1]))  # Linux: nothing but what is for the group
-        membership = socket.inet_aton(group[0]) + socket.inet_aton(own_ip)
-        sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
-        _prepare(sock)
-    except OSError:
-        sock.close()
-        raise
-    return sock
-
-
-def casting_socket(own_ip: str) -> socket.socket:
-    """A socket whose datagrams to a group leave by the interface with that address, and stay in its LAN; or OSError."""
-    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    try:
-        sock.bind((own_ip, 0))
-        sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(own_ip))
-        sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 1)
-        sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 1)
-        _prepare(sock)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, CASTING_BUFFER_SIZE)
-    except OSError:
-        sock.close()
-        raise
-    return sock
 
 
 def _bind_trouble(ip: str, port: int, error: OSError) -> str:

@@ -28,8 +28,8 @@ class SimCasts:
     def can_cast(self, towards: str) -> bool:
         return self.world.multicast and not towards.startswith("127.")
 
-    def open(self, session: bytes, rate: float) -> None:
-        self.sending[session] = CastSender(session, rate, self.world.now)
+    def open(self, session: bytes, towards: str, rate: float) -> None:
+        self.sending[session] = CastSender(session, rate, self.world.now, ":" in towards)
         self._arm(session)
 
     def send(self, session: bytes, *span: Any) -> None:
@@ -50,7 +50,7 @@ class SimCasts:
             return
         self.receiving[session] = CastReceiver(session)
         self._casters[session] = caster_ip
-        self.world.groups.setdefault(group_of(session), []).append(self)
+        self.world.groups.setdefault(group_of(session, ":" in caster_ip), []).append(self)
 
     def take(self, session: bytes, plan: CastPlan) -> None:
         if session in self.receiving:
@@ -64,7 +64,7 @@ class SimCasts:
     def end(self, session: bytes) -> None:
         self.sending.pop(session, None)
         if self.receiving.pop(session, None) is not None:
-            self.world.groups[group_of(session)].remove(self)
+            self.world.groups[group_of(session, ":" in self._casters[session])].remove(self)
 
     def end_all(self) -> None:
         for session in [*self.sending, *self.receiving]:

@@ -301,7 +301,7 @@ class _Driven(DoorListener):
         return None
 
     def cast_open(self, session: bytes, towards: str, rate: float) -> None:
-        self.casts.open(session, rate)
+        self.casts.open(session, towards, rate)
 
     def cast_send(self, session: bytes, piece: int, offset: int, data: Buffer, front: Optional[int]) -> None:
         self.casts.send(session, piece, offset, bytes(data), front)

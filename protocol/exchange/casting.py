@@ -17,13 +17,13 @@ from functools import partial
 from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
 from protocol import mishaps
-from protocol.casts import CAST_PIECE_MAX, SLICE_SIZE, CastOver, CastRoom, slices_of
+from protocol.casts import CAST_PIECE_MAX, CastOver, CastRoom, slice_size_of, slices_of
 from protocol.content.pieces import piece_length, piece_size_of
 from protocol.exchange.cast_rate import RATE_MIN, CastRate, Losses
 from protocol.exchange.picking import bitmap_of, bits_of
 from protocol.exchange.uploads import Uploads
 from protocol.latest import Latest
-from protocol.messages import CastComing, CastEnd, CastOffer, CastReady, CastTaken, CastWanted
+from protocol.messages import CastComing, CastEnd, CastOffer, CastReady, CastSixWanted, CastTaken, CastWanted
 from protocol.network import CastNetwork
 
 log = mishaps.logger("transfer")
@@ -66,7 +66,7 @@ class _Taker:
 class Cast:
     """One content on its way to many."""
 
-    def __init__(self, session: bytes, file_id: bytes, size: int, now: float) -> None:
+    def __init__(self, session: bytes, file_id: bytes, size: int, now: float, is_six: bool = False) -> None:
         self.session = session
         self.file_id = file_id
         self.size = size
@@ -80,7 +80,9 @@ class Cast:
         self.repaired = 0  # slices sent again
         self.piece_size = piece_size_of(size)
         self.count = -(-size // self.piece_size)
-        self.slices_each = slices_of(self.piece_size)
+        self.is_six = is_six
+        self.slice_size = slice_size_of(is_six)
+        self.slices_each = slices_of(self.piece_size, self.slice_size)
         self.coming = bytearray(self.count)  # 1: this piece is wanted, and yet to be sent
         self.repairs: OrderedDict[int, Set[int]] = OrderedDict()  # piece -> slices to be sent again
         self.began_at = now
@@ -151,13 +153,13 @@ class Cast:
     def note_handed(self, piece: int, size: int) -> None:
         """That piece of so many bytes is on its way."""
         self.handed += size
-        self._number += slices_of(size)
+        self._number += slices_of(size, self.slice_size)
         self._numbers[piece] = self._number
 
     def note_again(self, piece: int, start: int, size: int) -> None:
         """So many bytes of that piece, from that slice on, are on their way once more."""
         self.handed += size
-        first, slices = piece * self.slices_each + start, slices_of(size)
+        first, slices = piece * self.slices_each + start, slices_of(size, self.slice_size)
         for index in range(first, first + slices):
             self._number += 1
             self._again.put(index, self._number)
@@ -168,7 +170,7 @@ class Cast:
             piece, start = divmod(first, self.slices_each)
             if self._numbers.get(piece, math.inf) > highest:
                 continue
-            behind = min(start + slices, slices_of(piece_length(self.size, piece)))
+            behind = min(start + slices, slices_of(piece_length(self.size, piece), self.slice_size))
             base = first - start
             missing = [index for index in range(start, behind) if self._again.get(base + index, 0) <= highest]
             if missing:
@@ -199,7 +201,7 @@ class Casting:
         self.limit: Optional[float] = None  # bytes per second of files that may leave this node, as a person has said
         self._beside: Optional[float] = None  # of these by links, while it casts
         self._casts: Dict[bytes, Cast] = {}
-        self._wanted: Latest[bytes, Dict[int, bytes]] = Latest(WANTED_MAX)  # content -> link -> node
+        self._wanted: Latest[Tuple[bytes, bool], Dict[int, bytes]] = Latest(WANTED_MAX)  # (content, by IPv6?) -> link
         self._not_before: Latest[bytes, float] = Latest(WANTED_MAX)
         self._tick_at = math.inf
 
@@ -208,8 +210,9 @@ class Casting:
     def on_message(self, link: int, node_id: bytes, place: Any, size: int, message: Any, now: float) -> None:
         """From one who fetches this content of that size, which is here whole, and is seen at that place."""
         cast = self._casts.get(message.file_id)
-        if isinstance(message, CastWanted):
-            self._on_wanted(link, node_id, place, size, message.file_id, now)
+        if isinstance(message, (CastWanted, CastSixWanted)):
+            if place is not None and (":" in place[0]) == isinstance(message, CastSixWanted):
+                self._on_wanted(link, node_id, place[0], size, message.file_id, now)
             return
         taker = cast.takers.get(link) if cast is not None and cast.session == message.session else None
         if cast is None or taker is None:
@@ -221,28 +224,29 @@ class Casting:
         else:
             self._drop(cast, taker, False, now)
 
-    def _on_wanted(self, link: int, node_id: bytes, place: Any, size: int, file_id: bytes, now: float) -> None:
+    def _on_wanted(self, link: int, node_id: bytes, towards: str, size: int, file_id: bytes, now: float) -> None:
         is_fit = size >= CAST_SIZE_MIN and piece_size_of(size) <= CAST_PIECE_MAX
         may = self._is_on and self._rate_max() >= RATE_MIN
-        can = may and place is not None and self._network.can_cast(place[0])
+        can = may and self._network.can_cast(towards)
         if not (is_fit and can) or now < self._not_before.get(file_id, -math.inf):
             return
-        cast = self._casts.get(file_id)
+        cast, is_six = self._casts.get(file_id), ":" in towards
         if cast is not None:
-            self._offer(cast, link, node_id, now)
+            if cast.is_six == is_six:
+                self._offer(cast, link, node_id, now)
             return
-        wanted = self._wanted.get(file_id, {})
+        wanted = self._wanted.get((file_id, is_six), {})
         if len(wanted) < TAKERS_MAX:
             wanted[link] = node_id
-        self._wanted.put(file_id, wanted)
+        self._wanted.put((file_id, is_six), wanted)
         if len(set(wanted.values())) >= TAKERS_MIN and len(self._casts) < CASTS_MAX:
-            self._begin(file_id, size, place[0], wanted, now)
+            self._wanted.pop((file_id, is_six), None)
+            self._begin(file_id, size, towards, wanted, now)
 
     def _begin(self, file_id: bytes, size: int, towards: str, wanted: Dict[int, bytes], now: float) -> None:
         session = self._rng.getrandbits(64).to_bytes(8, "big")
         log.info("id %s: a cast is offered to %d", file_id.hex()[:8], len(wanted))
-        cast = self._casts[file_id] = Cast(session, file_id, size, now)
-        self._wanted.pop(file_id, None)
+        cast = self._casts[file_id] = Cast(session, file_id, size, now, ":" in towards)
         self._network.cast_open(session, towards, self._rate(cast))
         for link, node_id in wanted.items():
             self._offer(cast, link, node_id, now)
@@ -318,9 +322,8 @@ class Casting:
         cast = self._casts.get(file_id)
         if cast is not None and link in cast.takers:
             self._drop(cast, cast.takers[link], False, now)
-        wanted = self._wanted.get(file_id)
-        if wanted is not None:
-            wanted.pop(link, None)
+        for is_six in (False, True):
+            self._wanted.get((file_id, is_six), {}).pop(link, None)
 
     def _drop(self, cast: Cast, taker: _Taker, is_told: bool, now: float) -> None:
         """It takes part no more; `is_told`: it thinks it does."""
@@ -409,8 +412,8 @@ class Casting:
         view = memoryview(data)
         cast.repaired += len(slices)
         for start, end in runs_of(slices):
-            part = view[start * SLICE_SIZE : end * SLICE_SIZE]
-            self._network.cast_send(cast.session, piece, start * SLICE_SIZE, part, None)
+            part = view[start * cast.slice_size : end * cast.slice_size]
+            self._network.cast_send(cast.session, piece, start * cast.slice_size, part, None)
             cast.note_again(piece, start, len(part))
 
     def on_event(self, event: Any, now: float) -> None:

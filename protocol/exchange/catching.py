@@ -9,15 +9,15 @@ At its end, whatever the reason, what is missing is asked for by links. Each `Ca
 from __future__ import annotations
 
 import math
-from typing import Any, Callable, Optional, Set
+from typing import Any, Callable, Dict, Optional
 
 from protocol import mishaps
-from protocol.casts import CAST_PIECE_MAX, CastHeard, CastOver, CastPiece, CastPlan, CastReport
+from protocol.casts import CAST_PIECE_MAX, CastHeard, CastOver, CastPiece, CastPlan, CastReport, slice_size_of
 from protocol.content.pieces import has_piece
 from protocol.exchange.casting import CAST_SIZE_MIN, INTERVAL_MIN
 from protocol.exchange.download import Download
 from protocol.exchange.picking import bitmap_of
-from protocol.messages import CastComing, CastEnd, CastOffer, CastReady, CastTaken, CastWanted, Hole
+from protocol.messages import CastComing, CastEnd, CastOffer, CastReady, CastSixWanted, CastTaken, CastWanted, Hole
 from protocol.network import CastNetwork
 
 log = mishaps.logger("transfer")
@@ -43,10 +43,11 @@ class Catching:
         self._network = network
         self._send = send
         self._may = may  # is a cast wanted here at all?
-        self._asked: Set[int] = set()  # links of sources that were told that a cast is wanted
+        self._asked: Dict[int, bool] = {}  # links of sources that were told that a cast is wanted; by IPv6?
         self._is_in_vain = False  # there is a source that has it all, and cannot cast
         self._session: Optional[bytes] = None
         self._link = 0  # the caster's
+        self._is_six = False  # does it go by IPv6?
         self._begun: Optional[CastOffer] = None  # an offer of one that had begun before
         self._held_at = 0.0  # when the caster was asked for nothing more
         self._wrong = 0
@@ -75,11 +76,12 @@ class Catching:
         whole = [source for source in download.sources.values() if source.is_complete]
         source = min(whole, key=lambda one: one.node_id, default=None)
         place = place_of(source.link) if source is not None else None
-        can_cast = bool(place and self._network.can_cast(place[0]))
+        ip = place[0] if place else ""
+        can_cast = bool(ip) and self._network.can_cast(ip)
         self._is_in_vain = source is not None and not can_cast
         if source is not None and source.link not in self._asked and can_cast:
-            self._asked.add(source.link)
-            self._send(source.link, CastWanted(download.file_id))
+            is_six = self._asked[source.link] = ":" in ip
+            self._send(source.link, (CastSixWanted if is_six else CastWanted)(download.file_id))
 
     def is_hoped_for(self, size: int, is_called: bool, now: float) -> bool:
         """Does this content, of that size, come by a cast, or may it yet? One that has ended lets hope for no other.
@@ -113,9 +115,11 @@ class Catching:
     def _on_offer(self, link: int, node_id: bytes, place: Any, message: CastOffer) -> bool:
         if link not in self._asked or place is None:
             return False
-        if self._session is None and self._offers < OFFERS_MAX:
+        is_six = ":" in place[0]  # the link may have moved since
+        if self._session is None and self._offers < OFFERS_MAX and self._asked[link] == is_six:
             self._offers += 1
             self._session, self._link, self.node_id = message.session, link, node_id
+            self._is_six = is_six
             self._begun = message if message.coming else None
             self._network.cast_join(message.session, place[0])
         return True
@@ -133,7 +137,8 @@ class Catching:
         interval = min(max(message.interval_ms / 1000, INTERVAL_MIN), INTERVAL_MAX)
         self.takers = max(1, message.takers)
         self._beside_at = now + self._beside_pause
-        self._network.cast_take(message.session, CastPlan(download.size, download.piece_size, coming, interval))
+        slices = slice_size_of(self._is_six)
+        self._network.cast_take(message.session, CastPlan(download.size, download.piece_size, coming, interval, slices))
         return True
 
     # ---- what the network tells
@@ -202,7 +207,7 @@ class Catching:
 
     def on_link_lost(self, link: int, now: float) -> None:
         """If the one that casts was there, nothing more comes by its cast."""
-        self._asked.discard(link)
+        self._asked.pop(link, None)
         if link == self._link:
             self.end(now)
 

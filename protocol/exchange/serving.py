@@ -37,6 +37,7 @@ from protocol.messages import (
     AnyPieceRequest,
     CastEnd,
     CastReady,
+    CastSixWanted,
     CastTaken,
     CastWanted,
     CheckBulk,
@@ -133,7 +134,7 @@ class Serving:
             PieceCancel: self._on_cancel,
             WrongPiece: self._on_wrong_piece,
             TransferDone: self._on_transfer_done,
-            **dict.fromkeys((CastWanted, CastReady, CastTaken, CastEnd), self._on_cast_message),
+            **dict.fromkeys((CastWanted, CastSixWanted, CastReady, CastTaken, CastEnd), self._on_cast_message),
             CheckBulk: lambda link, message, now: self.network.check_bulk(link),
         }
 

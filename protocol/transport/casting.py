@@ -34,6 +34,7 @@ from protocol.casts import (
     CastReport,
     CastRoom,
     group_of,
+    slice_size_of,
     slices_of,
 )
 from protocol.fields import Buffer, WireError
@@ -44,7 +45,6 @@ VERSION = 1
 SLICE, PROBE = 1, 2
 CAST_HEADER = struct.Struct(">IBB8sIIII")
 CAST_HEADER_SIZE = CAST_HEADER.size
-CAST_DATAGRAM_SIZE = CAST_HEADER_SIZE + SLICE_SIZE
 _CHECKSUM = struct.Struct(">I")
 
 BATCH_SLICES = 16  # in one system call, and never more in a burst; but as many more as fit into
@@ -110,9 +110,9 @@ class _Span:
         self.front = front  # how far the cast has come when these are sent; None: as far as before
         self.at = 0  # bytes of it that are sent
 
-    def take(self) -> memoryview:
+    def take(self, slice_size: int) -> memoryview:
         """The next slice, which is sent now."""
-        payload = self.data[self.at : self.at + SLICE_SIZE]
+        payload = self.data[self.at : self.at + slice_size]
         self.at += len(payload)
         return payload
 
@@ -125,12 +125,14 @@ class _Span:
 class CastSender:
     """Cuts what it is given into datagrams and says when each batch of them may leave."""
 
-    def __init__(self, session: bytes, rate: float, now: float) -> None:
-        self.group = group_of(session)
+    def __init__(self, session: bytes, rate: float, now: float, is_six: bool = False) -> None:
+        self.group = group_of(session, is_six)
         self.rate = rate  # bytes per second
         self.backlog = 0  # bytes given and not sent
         self.events: List[Any] = []
         self._session = session
+        self._slice_size = slice_size_of(is_six)
+        self._datagram_size = CAST_HEADER_SIZE + self._slice_size
         self._spans: Deque[_Span] = deque()
         self._number = self._front = 0
         self._paced_at = self._probe_at = now
@@ -155,7 +157,7 @@ class CastSender:
         if now < self.next_deadline():
             return None
         batch = self._batch() if self._spans else self._probe()
-        size = batch.count * CAST_DATAGRAM_SIZE
+        size = batch.count * self._datagram_size
         self._paced_at = max(self._paced_at, now - CATCH_UP) + size / self.rate
         self._probe_at = now + PROBE_INTERVAL
         self._ask_for_more()
@@ -169,12 +171,12 @@ class CastSender:
     def _batch(self) -> Batch:
         """Slices of equal length, but for the last; of one piece or several."""
         buffers: List[Buffer] = []
-        size = SLICE_SIZE
-        most = min(max(BATCH_SLICES, int(self.rate * BATCH_TIME / CAST_DATAGRAM_SIZE)), SEGMENTS_MAX)
-        while self._spans and size == SLICE_SIZE and len(buffers) < 2 * most:
+        size = self._slice_size
+        most = min(max(BATCH_SLICES, int(self.rate * BATCH_TIME / self._datagram_size)), SEGMENTS_MAX)
+        while self._spans and size == self._slice_size and len(buffers) < 2 * most:
             span = self._spans[0]
             self._number += 1
-            buffers += self._header(SLICE, span.piece, span.offset + span.at), span.take()
+            buffers += self._header(SLICE, span.piece, span.offset + span.at), span.take(self._slice_size)
             size = len(buffers[-1])
             self.backlog -= size
             if span.is_sent:
@@ -183,7 +185,7 @@ class CastSender:
         return Batch(self.group, CAST_HEADER_SIZE + len(buffers[1]), len(buffers) // 2, 2, buffers)
 
     def _probe(self) -> Batch:
-        return Batch(self.group, CAST_DATAGRAM_SIZE, 1, 2, [self._header(PROBE, 0, 0), bytes(SLICE_SIZE)])
+        return Batch(self.group, self._datagram_size, 1, 2, [self._header(PROBE, 0, 0), bytes(self._slice_size)])
 
     def _header(self, kind: int, piece: int, offset: int) -> bytes:
         return encode_cast_header(CastDatagram(kind, self._session, self._number, piece, offset, self._front))
@@ -193,9 +195,9 @@ class CastSender:
 
 
 @functools.lru_cache(RUN_MAX)
-def _run_of(count: int) -> struct.Struct:
+def _run_of(count: int, slice_size: int) -> struct.Struct:
     """Of each of so many datagrams: what its header begins with, number, piece, offset, front, and the slice."""
-    return struct.Struct(">" + f"4x10s4I{SLICE_SIZE}s" * count)
+    return struct.Struct(">" + f"4x10s4I{slice_size}s" * count)
 
 
 class _Part:
@@ -203,9 +205,9 @@ class _Part:
 
     __slots__ = ("got", "length", "missing", "slices")
 
-    def __init__(self, length: int) -> None:
+    def __init__(self, length: int, slices: int) -> None:
         self.length = length
-        self.missing = slices_of(length)
+        self.missing = slices
         self.got = bytearray(self.missing)
         self.slices = [b""] * self.missing
 
@@ -228,6 +230,7 @@ class CastReceiver:
         self.dropped = 0  # datagrams that did not fit
         self._session = session
         self._plan: Optional[CastPlan] = None
+        self._slice_size, self._datagram_size = SLICE_SIZE, CAST_HEADER_SIZE + SLICE_SIZE  # until that tells
         self._has_heard = False
         self._coming = bytearray()  # for each piece: is it still to come?
         self._left = 0  # pieces still to come
@@ -246,6 +249,7 @@ class CastReceiver:
         count = -(-plan.size // plan.piece_size)
         bits = ((plan.coming[index >> 3] >> (7 - (index & 7))) & 1 for index in range(count))
         self._plan, self._coming = plan, bytearray(bits)
+        self._slice_size, self._datagram_size = plan.slice_size, CAST_HEADER_SIZE + plan.slice_size
         self._left = sum(self._coming)
         self._heard_at = self._slice_at = self._worth_at = now
         self._report_at = now + plan.interval
@@ -271,8 +275,8 @@ class CastReceiver:
         """Datagrams one behind the other, each but the last of that size."""
         for start in range(0, len(data), RUN_MAX * segment_size):
             some = data[start : start + RUN_MAX * segment_size]
-            count = len(some) // CAST_DATAGRAM_SIZE if segment_size == CAST_DATAGRAM_SIZE else 0
-            whole = count * CAST_DATAGRAM_SIZE if count > 1 and self._on_slices(some, count, now) else 0
+            count = len(some) // segment_size if segment_size == self._datagram_size else 0
+            whole = count * segment_size if count > 1 and self._on_slices(some, count, now) else 0
             for place in range(whole, len(some), segment_size):
                 self._on_datagram(some[place : place + segment_size], now)
 
@@ -281,15 +285,15 @@ class CastReceiver:
 
         The checksum of the first is looked at; those behind it can only be what they are if their headers are whole.
         """
-        fields = _run_of(count).unpack_from(data)
+        fields = _run_of(count, self._slice_size).unpack_from(data)
         start, number, piece, offset, front = fields[:5]
-        plan, size = self._plan, count * SLICE_SIZE
+        plan, size = self._plan, count * self._slice_size
         is_usual = (
             plan is not None
             and fields[0::6].count(start) == count
             and fields[1::6] == tuple(range(number, number + count))
             and fields[2::6].count(piece) == count
-            and fields[3::6] == tuple(range(offset, offset + size, SLICE_SIZE))
+            and fields[3::6] == tuple(range(offset, offset + size, self._slice_size))
             and fields[4::6].count(front) == count
         )
         if plan is None or not is_usual or not self._is_ours(plan, data, size):
@@ -306,7 +310,7 @@ class CastReceiver:
             head = decode_cast_header(data)
         except WireError:
             return False
-        is_place = head.piece < len(self._coming) and not head.offset % SLICE_SIZE
+        is_place = head.piece < len(self._coming) and not head.offset % self._slice_size
         return (
             self._has_heard and head.kind == SLICE and head.session == self._session and is_place
             and head.offset + size <= self._length(plan, head.piece)
@@ -336,10 +340,10 @@ class CastReceiver:
         """Can a datagram of this cast be so?"""
         plan = self._plan
         if head.kind == PROBE or plan is None:
-            return size <= SLICE_SIZE
+            return size <= self._slice_size
         length = self._length(plan, head.piece)
-        is_place = head.kind == SLICE and not head.offset % SLICE_SIZE and head.offset < length
-        return is_place and size == min(SLICE_SIZE, length - head.offset)
+        is_place = head.kind == SLICE and not head.offset % self._slice_size and head.offset < length
+        return is_place and size == min(self._slice_size, length - head.offset)
 
     @staticmethod
     def _length(plan: CastPlan, piece: int) -> int:
@@ -361,7 +365,7 @@ class CastReceiver:
             part = self._new_part(self._length(plan, piece), piece)
             if part is None:
                 return
-        place = offset // SLICE_SIZE
+        place = offset // self._slice_size
         if part.got.find(1, place, place + len(slices)) < 0:
             part.put(place, slices)
         else:
@@ -392,7 +396,7 @@ class CastReceiver:
         if self._parts_size + length > PARTS_MAX:
             self._end_piece(next(iter(self._parts)))
         self._parts_size += length
-        part = self._parts[piece] = _Part(length)
+        part = self._parts[piece] = _Part(length, slices_of(length, self._slice_size))
         return part
 
     def _end_piece(self, piece: int) -> None:
@@ -466,7 +470,7 @@ class CastReceiver:
 
     def _holes_of(self, plan: CastPlan, piece: int, holes: List[Tuple[int, int]]) -> None:
         part, first = self._parts.get(piece), piece * plan.slices_each
-        count = slices_of(self._length(plan, piece))
+        count = slices_of(self._length(plan, piece), self._slice_size)
         got = part.got if part is not None else bytearray(count)
         start = got.find(0)
         while start >= 0 and len(holes) < HOLES_TOLD_MAX:
