@@ -865,10 +865,10 @@ def test_a_taker_rests_between_two_looks_and_is_watched_when_nothing_comes(ends)
         taker.turn(at, watched)
         assert not receiving.is_watched and receiving.is_resting(at) and taker.next_deadline() <= now + REST_MAX
     slices = receiving.receiver._slices
-    taker.turn(now + REST_MAX, [])
+    taker.turn(now + 1.01 * REST_MAX, [])
     assert receiving.receiver._slices == slices + 1 and not receiving.is_watched
-    taker.turn(now + 2 * REST_MAX, [])
-    assert receiving.is_watched and not receiving.is_resting(now + 2 * REST_MAX)
+    taker.turn(now + 2.02 * REST_MAX, [])
+    assert receiving.is_watched and not receiving.is_resting(now + 2.02 * REST_MAX)
 
 
 def test_a_taker_with_a_small_buffer_looks_before_it_is_full(ends):
