@@ -486,6 +486,33 @@ def test_a_silent_source_is_passed_over_after_three_seconds_and_dropped_after_tw
     assert hands.useless == [(1, "sends nothing")]
 
 
+@pytest.mark.parametrize("is_useful", [False, True])
+def test_bytes_that_nobody_asked_for_are_no_sign_of_a_source(is_useful):
+    hands, download = started(links=(1, 2))
+    asked = set(hands.requested(1))
+    other = next(index for index in range(40) if index not in asked)
+    for step in range(1, 9):
+        now = step * 0.5
+        if is_useful:
+            download.on_piece_data(1, min(asked), step - 1, b"x", now)
+        else:
+            download.on_piece_data(1, other, 0, hands.pieces[other], now)
+        download.on_timer(now)
+    assert download.sources[1].is_passed_over != is_useful
+
+
+def test_what_comes_of_a_piece_that_was_taken_back_is_a_sign_once():
+    hands, download = started(links=(1, 2))
+    asked = hands.requested(1)
+    for step in range(1, 4):
+        download.on_timer(float(step))
+    source = download.sources[1]
+    assert source.is_passed_over and not source.owed
+    for at, heard_at in ((3.5, 3.5), (9.0, 3.5)):
+        download.on_piece_data(1, asked[0], 0, hands.pieces[asked[0]], at)
+        assert source.heard_at == heard_at and not source.is_passed_over
+
+
 def test_the_only_source_is_not_passed_over():
     hands, download = started(links=(1,))
     asked = hands.requested(1)

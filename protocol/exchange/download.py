@@ -313,7 +313,7 @@ class Download:
         if source is None or owed is None:
             self.dropped += 1  # never asked for, or cancelled meanwhile
             if source is not None:
-                source.note_sign(now)
+                source.note_late(index, now)
             return
         size = len(data)
         if offset != owed.received:

@@ -14,6 +14,7 @@ MEASURED_AFTER = 2.0  # seconds until a source's rate is believed
 ASK_OTHERS_AFTER = 3.0  # seconds without a byte: its pieces are asked elsewhere
 SLOT_TAKEN_BACK_AFTER = 0.2  # seconds; who really serves keeps a slot for us longer
 DROP_AFTER = 20.0  # seconds without a byte: the source is dropped
+LATE_MAX = 64  # pieces that were taken back and may come all the same
 SLOW_RATE, SLOW_AFTER = 64 * 1024, 15.0  # bytes per second; a source so slow for so long is dropped if there are others
 
 
@@ -63,6 +64,7 @@ class Source:
         self.slot_at = -math.inf  # when it last gave us one
         self.owed: Dict[int, Owed] = {}
         self.owed_bytes = 0
+        self.late: Set[int] = set()  # pieces that it owes no more, and that may come all the same
         self.rate: Optional[Rate] = None
         self.heard_at = now  # or when it last owed nothing
         self.slow_since: Optional[float] = None
@@ -141,13 +143,16 @@ class Source:
     def owe(self, index: int, length: int) -> None:
         """It is to send this piece, asked for or in exchange."""
         self.owed[index] = Owed(length)
+        self.late.discard(index)
         self.owed_bytes += length
 
     def forgive(self, index: int) -> int:
         """It owes this piece no more; the bytes of it."""
-        length = self.owed.pop(index).length
-        self.owed_bytes -= length
-        return length
+        owed = self.owed.pop(index)
+        self.owed_bytes -= owed.length
+        if owed.received < owed.length and len(self.late) < LATE_MAX:
+            self.late.add(index)
+        return owed.length
 
     def refuse_others(self) -> None:
         """It gave one that is not wanted: from now on it is asked for what it shall give, and nothing else."""
@@ -160,9 +165,15 @@ class Source:
         self.heard_at = now
 
     def note_sign(self, now: float) -> None:
-        """Bytes came, wanted or not."""
+        """Bytes came that were asked for."""
         self.heard_at = self.news_at = now
         self.is_passed_over = False
+
+    def note_late(self, index: int, now: float) -> None:
+        """Bytes came that it does not owe: once a sign of life if it did, for else it could have us wait for ever."""
+        if index in self.late:
+            self.late.remove(index)
+            self.note_sign(now)
 
     def count(self, size: int, now: float) -> None:
         """So many bytes of what it owes."""
