@@ -10,6 +10,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
+import test_fuzz
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +20,7 @@ from node_tests.stage.simulator import Conditions
 from prompt.lines import progress_line
 from protocol.addresses import is_of_link
 from protocol.casts import (
+    BRINGS_NOTHING,
     SLICE_SIZE,
     CastHeard,
     CastOver,
@@ -30,15 +32,16 @@ from protocol.casts import (
     slices_of,
 )
 from protocol.exchange.cast_rate import RATE_FIRST, RATE_MIN, CastRate, Losses
-from protocol.exchange.casting import Cast, Casting
+from protocol.exchange.casting import AFTER_MIN, ROUND, Cast, Casting
 from protocol.exchange.catching import BESIDE_FIRST
 from protocol.exchange.sources import MESH_PATIENCE, SourceLinks
 from protocol.fields import WireError
-from protocol.messages import CastSixWanted, CastTaken, CastWanted, Hole
+from protocol.messages import CastEnd, CastOffer, CastReady, CastSixWanted, CastTaken, CastWanted, Hole
 from protocol.network import DoorListener
 from protocol.results import DownloadDone, Stopped
 from protocol.transport.casting import (
     CATCH_UP,
+    NEWS_TIME,
     PROBE,
     SLICE,
     WHOLE_MAX,
@@ -662,6 +665,68 @@ def test_nobody_waits_for_a_caster_that_sends_probes_alone():
 def test_nobody_waits_for_a_cast_that_trickles():
     reason, at = overs_of(receiver_of(), SLICE, 0.01, 10.0)
     assert reason == "it is too slow" and 2.9 < at < 3.3
+
+
+@pytest.mark.parametrize("slices", [1, 600])
+def test_nobody_waits_for_a_cast_that_brings_what_is_here_already(slices):
+    receiver, now, number = receiver_of(64 * MIB, MIB), 0.0, 0
+    while not any(isinstance(event, CastOver) for event in receiver.events) and now < 60.0:
+        now, number = now + 0.002, number + 1  # 500 a second, all of one piece
+        head = CastDatagram(SLICE, b"sessions", number, 0, 1440 * (number % slices), 0)
+        receiver.on_run(memoryview(encode_cast_header(head) + bytes(1440)), 1470, now)
+        receiver.on_timer(now)
+    assert receiver.events[-1] == CastOver(b"sessions", BRINGS_NOTHING) and now <= NEWS_TIME + 0.2
+
+
+def test_a_cast_that_brings_something_new_is_taken_though_most_of_it_is_for_others():
+    receiver, now, number = receiver_of(64 * MIB, MIB), 0.0, 0
+    receiver._coming[1:32] = bytes(31)
+    receiver._left -= 31
+    for piece in [0] * 30 + [32 + piece for piece in range(32)]:
+        for offset in range(0, MIB - 1440, 1440):
+            now, number = now + 0.0005, number + 1
+            head = CastDatagram(SLICE, b"sessions", number, piece, offset, 0)
+            receiver.on_run(memoryview(encode_cast_header(head) + bytes(1440)), 1470, now)
+            receiver.on_timer(now)
+    assert now > NEWS_TIME and not any(isinstance(event, CastOver) for event in receiver.events)
+
+
+@pytest.mark.parametrize("reason, is_last", [(BRINGS_NOTHING, True), ("nothing comes any more", False)])
+def test_who_left_a_cast_that_brought_nothing_takes_no_other_of_that_content(make_class, reason, is_last):
+    lab, ana, takers = make_class(3)
+    begin(lab, takers)
+    (fetch,) = takers[0].peer.fetching.fetches.values()
+    takers[0].do("on_cast", CastOver(fetch.catching.session, reason), lab.world.now)
+    assert fetch.catching.session is None
+    offer = CastOffer(fetch.file_id, b"another!", b"", 3, 100)
+    link = next(iter(fetch.catching._asked))
+    assert fetch.catching.on_message(link, b"ana", (ana.ip, 6020), offer, lab.world.now)
+    assert (fetch.catching.session is None) == is_last
+    fetch.catching.leave(lab.world.now)
+    wait_for_all(lab, takers)
+
+
+@pytest.mark.parametrize("holes", [(), (Hole(0, 1),)])
+def test_takers_that_report_for_ever_hold_neither_the_cast_nor_the_uploads_beside_it(holes):
+    size, network, now = 8 * MIB, test_fuzz._Group(), 0.0
+    sent, disk = [], test_fuzz._Disk()
+    casting = Casting(network, test_fuzz._Zeroes(), disk, random.Random(1), lambda link, message: sent.append(message),
+                      test_fuzz._Slots())  # fmt: skip
+    for kind in (CastWanted, CastReady):
+        for link in (1, 2, 3):
+            session = next((cast.session for cast in casting._casts.values()), b"")
+            message = kind(bytes(32)) if kind is CastWanted else kind(bytes(32), session, b"\xff" * 16)
+            casting.on_message(link, bytes([link]), ("10.0.0.1", 1), size, message, now)
+    (cast,) = casting._casts.values()
+    assert cast.is_begun and casting._beside is not None
+    while casting._casts and now < 60.0:
+        now += ROUND
+        report = CastTaken(bytes(32), session, 2**32 - 1, 0, 0, False, holes)
+        for link in (1, 2, 3):
+            casting.on_message(link, bytes([link]), ("10.0.0.1", 1), size, report, now)
+        casting.on_timer(now)
+    assert now < AFTER_MIN + 1.0 and casting._beside is None
+    assert sum(isinstance(message, CastEnd) for message in sent) == 3
 
 
 def test_nobody_listens_for_ever_to_what_is_sent_again_and_again():

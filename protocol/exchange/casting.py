@@ -45,6 +45,8 @@ RECENT_MAX = 12 << 20  # bytes of pieces kept in memory to send parts of them ag
 AGAIN_MAX = 1 << 16  # slices of which is remembered when they were sent again: more than are ever on their way
 REPAIRS_MAX = 2.0  # slices sent again, in contents: beyond, reports lie or casting is no gain
 BESIDE_PART, BESIDE_MIN, BESIDE_STEP = 0.1, 500e3, 1.5  # of its rate, or bytes a second, that leave by links meanwhile
+AFTER_MIN = 5.0  # seconds, or as long as the pass took, in which what was missed is sent again: who reports for ever
+# that something is missing would hold a cast, and all uploads beside it, for ever
 NOT_AGAIN_TIME = 60.0  # seconds after a cast that failed, in which the content is not cast
 
 
@@ -87,6 +89,7 @@ class Cast:
         self.repairs: OrderedDict[int, Set[int]] = OrderedDict()  # piece -> slices to be sent again
         self.began_at = now
         self.third_at: Optional[float] = None  # when the third was ready
+        self.begun_at = self.passed_at = math.inf  # when the one pass began, and when all of it was handed over
         self.looked_at = now  # and what had left by then
         self.looked_sent = 0
         self._number = 0  # of the last slice handed over
@@ -118,6 +121,10 @@ class Cast:
     def bitmap(self) -> bytes:
         """The pieces that are yet to be sent."""
         return bitmap_of((index for index in range(self.count) if self.coming[index]), self.count)
+
+    def is_over(self, now: float) -> bool:
+        """Was there time enough behind the pass for all that was missed?"""
+        return now - self.passed_at >= max(AFTER_MIN, self.passed_at - self.begun_at)
 
     def interval_ms(self) -> int:
         """Between two reports of a taker."""
@@ -283,7 +290,7 @@ class Casting:
         log.info("id %s: cast to %d begins", cast.file_id.hex()[:8], len(cast.ready()))
         for taker in cast.ready():
             self._tell_coming(cast, taker, now)
-        cast.looked_at = now
+        cast.looked_at = cast.begun_at = now
         self._set_beside(now)
         self._pump(cast, now)
 
@@ -374,6 +381,7 @@ class Casting:
             else:
                 next_piece = cast.take_next()
                 if next_piece is None:
+                    cast.passed_at = min(cast.passed_at, now)
                     return
                 front = cast.front_behind(next_piece)
                 self._with_piece(cast, next_piece, partial(self._send_first, cast, next_piece, front), now)
@@ -444,6 +452,9 @@ class Casting:
             self._maybe_start(cast, now)
             if not cast.is_begun and now - cast.began_at >= PROBE_TIME:
                 self._end(cast, "too few hear it", now)
+            return
+        if cast.is_over(now):
+            self._end(cast, "", now)
             return
         patience = SILENT_MAX + cast.interval_ms() / 1000
         for taker in [one for one in cast.ready() if now - one.heard_at >= patience]:

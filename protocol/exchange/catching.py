@@ -12,7 +12,16 @@ import math
 from typing import Any, Callable, Dict, Optional
 
 from protocol import mishaps
-from protocol.casts import CAST_PIECE_MAX, CastHeard, CastOver, CastPiece, CastPlan, CastReport, slice_size_of
+from protocol.casts import (
+    BRINGS_NOTHING,
+    CAST_PIECE_MAX,
+    CastHeard,
+    CastOver,
+    CastPiece,
+    CastPlan,
+    CastReport,
+    slice_size_of,
+)
 from protocol.content.pieces import has_piece
 from protocol.exchange.casting import CAST_SIZE_MIN, INTERVAL_MIN
 from protocol.exchange.download import Download
@@ -154,6 +163,8 @@ class Catching:
             self._on_report(event, now)
         elif isinstance(event, CastOver):
             log.info("id %s: no cast here any more: %s", self._download.file_id.hex()[:8], event.reason)
+            if event.reason == BRINGS_NOTHING:  # with one after the other a source could have us wait for minutes
+                self._offers = OFFERS_MAX
             self.leave(now)
 
     def _on_heard(self, event: CastHeard, now: float) -> None:

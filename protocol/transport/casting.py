@@ -24,6 +24,7 @@ from collections import deque
 from typing import Any, Deque, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from protocol.casts import (
+    BRINGS_NOTHING,
     HOLE_SLICES_MAX,
     HOLES_TOLD_MAX,
     SLICE_SIZE,
@@ -62,6 +63,7 @@ LATE_MAX, LATE_TIMES = 0.1, 20  # seconds; who looks so much later than it wante
 # so many times in all
 IDLE_MAX = 2.0  # seconds with probes alone, while something is missing: a disk may be slow
 WORTH_TIME, WORTH_SLICES = 3.0, 520  # who gets fewer in so many seconds (250 kB/s) has more of the others
+NEWS_TIME, NEWS_SLICES = 15.0, 690  # and so has who gets fewer that it had not yet (64 KiB/s): others come for others
 SLICES_MAX = 4  # slices that may come, in contents: a cast that goes on and on is none
 NUMBER_STEP_MAX = 1 << 20  # a number so far beyond the last is no loss but nonsense
 RUN_MAX = SEGMENTS_MAX  # datagrams that are looked at in one go: as many leave in one at most
@@ -238,9 +240,10 @@ class CastReceiver:
         self._parts_size = self._unread = 0
         self._whole: List[CastPiece] = []  # that are to be handed on,
         self._whole_size, self._whole_at = 0, math.inf  # and by when
-        self._heard_at = self._slice_at = self._worth_at = math.inf
+        self._heard_at = self._slice_at = self._worth_at = self._news_at = math.inf
         self._late_left = LATE_TIMES
         self._slices = self._slices_before = 0  # that came, ever and when it was last worth while
+        self._news = self._news_before = 0  # of them those that were not here yet
         self._highest = self._told_highest = self._front = self._received = 0
         self._report_at = math.inf
 
@@ -251,7 +254,7 @@ class CastReceiver:
         self._plan, self._coming = plan, bytearray(bits)
         self._slice_size, self._datagram_size = plan.slice_size, CAST_HEADER_SIZE + plan.slice_size
         self._left = sum(self._coming)
-        self._heard_at = self._slice_at = self._worth_at = now
+        self._heard_at = self._slice_at = self._worth_at = self._news_at = now
         self._report_at = now + plan.interval
         self._told_highest, self._received = self._highest, 0
 
@@ -365,13 +368,14 @@ class CastReceiver:
             part = self._new_part(self._length(plan, piece), piece)
             if part is None:
                 return
-        place = offset // self._slice_size
+        place, missing = offset // self._slice_size, part.missing
         if part.got.find(1, place, place + len(slices)) < 0:
             part.put(place, slices)
         else:
             for index, slice_ in enumerate(slices, place):
                 if not part.got[index]:
                     part.put(index, (slice_,))
+        self._news += missing - part.missing
         if not part.missing:
             self._end_piece(piece)
             self._on_whole(CastPiece(self._session, piece, b"".join(part.slices)))
@@ -437,6 +441,7 @@ class CastReceiver:
             self._late_left -= 1
             self._heard_at = now - SILENCE_MAX / 2
             self._slice_at = self._worth_at = now
+            self._news_at = max(self._news_at, now - NEWS_TIME / 2)
         if now >= self._heard_at + SILENCE_MAX:
             return "nothing comes any more"
         if now - self._slice_at >= IDLE_MAX:
@@ -445,7 +450,11 @@ class CastReceiver:
             return "more comes than there is"
         if now - self._worth_at >= WORTH_TIME:
             came, self._slices_before, self._worth_at = self._slices - self._slices_before, self._slices, now
-            return "it is too slow" if came < WORTH_SLICES else ""
+            if came < WORTH_SLICES:
+                return "it is too slow"
+        if now - self._news_at >= NEWS_TIME:
+            came, self._news_before, self._news_at = self._news - self._news_before, self._news, now
+            return BRINGS_NOTHING if came < NEWS_SLICES else ""
         return ""
 
     def _report(self, plan: CastPlan, now: float) -> None:
