@@ -32,6 +32,7 @@ from protocol.membership.queries import HINT_INTERVAL, Prober
 from protocol.messages import GONE, NOWHERE, Answer
 from protocol.network import Network
 from protocol.ruling.alarm import TICK, Alarm
+from protocol.ruling.beats import Beats
 from protocol.ruling.bridging import is_bridge
 from protocol.ruling.catalogue import Catalogue
 from protocol.ruling.doubt import Doubt
@@ -86,6 +87,7 @@ class Supernode:
         self._prober = prober = Prober(network, rng, self._hearsay, credit)
         self._waiting = alarm = Alarm()
         self.register = register = Register(network, seat, self._hearsay, self._departing, now)
+        self.beats = Beats(network, register)
         self.chat = ChatOrder(seat.recent_chat, register.gather, alarm.set)
         for line in register.lines():
             self.chat.enter(line.entry, now)
@@ -294,6 +296,7 @@ class Supernode:
         for line in self.register.lines():
             self.register.switch_mesh(line, now)
             self.catalogue.want_shares(line, now)
+            self.beats.look(line)
             self.register.check(line, now)
         self.catalogue.ask_for_what_found_no_room()
         self.reaching.on_tick(now)
@@ -347,6 +350,7 @@ class Supernode:
         """What a newcomer is told beside the roster."""
         yield from self.witnesses.news()
         yield from self.chat.missed(line.node_id)
+        yield from self.beats.news(line)
 
     def _flush(self, now: float) -> None:
         """Tell all who came and who left; what these are called, before that."""

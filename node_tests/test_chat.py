@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from typing import Any, Dict, List, Sequence
 
@@ -54,6 +55,9 @@ class Table:
 
     def has_unread(self, link: int) -> bool:
         return False
+
+    def heard_at(self, link: int) -> float:
+        return -math.inf  # nothing but what is said to the role
 
     def disconnect(self, link: int, reason: str) -> None: ...
 

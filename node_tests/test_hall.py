@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
-from typing import Any, List, Set, Tuple
+from typing import Any, Dict, List, Set, Tuple
 
 import pytest
 
@@ -17,6 +18,7 @@ from protocol import messages
 from protocol.lanes import PATIENT_EACH, Lanes, may_wait
 from protocol.membership import failover
 from protocol.membership import roster as roster_module
+from protocol.membership.belonging import SUSPECT_AFTER
 from protocol.membership.labels import Labels
 from protocol.membership.roster import Change, Roster
 from protocol.membership.view import View
@@ -33,9 +35,10 @@ from protocol.messages import (
     RosterUpdate,
 )
 from protocol.network import Listener
-from protocol.ruling import reaching
+from protocol.ruling import beats, reaching
+from protocol.ruling.beats import PINGS_EACH
 from protocol.ruling.gathering import APART_MAX, AT_ONCE_UP_TO, Gathering
-from protocol.ruling.register import ARRIVES_EACH, RETURN_TIME, SILENT_MAX, Line
+from protocol.ruling.register import ARRIVES_EACH, RETURN_TIME, SILENT_MAX, Line, Register
 from sockets.links import Links, Posted
 
 
@@ -107,6 +110,7 @@ class Hall(Table):
     def __init__(self, members: int) -> None:
         super().__init__()
         self.unread: Set[int] = set()  # links of those whose words lie unread
+        self.heard: Dict[int, float] = {}  # by link, when its transport last heard something
         self.told_together: List[Tuple[int, int]] = []  # to how many, how many messages
         for link in range(1, members + 1):
             self.join(link, f"m{link:04d}", 0.02 * link)
@@ -123,6 +127,9 @@ class Hall(Table):
 
     def has_unread(self, link: int) -> bool:
         return link in self.unread
+
+    def heard_at(self, link: int) -> float:
+        return self.heard.get(link, -math.inf)
 
     def lines(self, link: int) -> List[str]:
         return [chat.text for chat in self.told(link)]
@@ -292,6 +299,84 @@ def test_nobody_is_judged_silent_while_his_words_lie_unread() -> None:
     assert hall.role.register.on_link(2) is None, "he has said nothing else"
 
 
+# ---- how members show that they live ------------------------------------------------------------------------------
+
+
+def test_in_a_large_hall_each_is_told_once_that_a_ping_now_and_then_will_do_and_in_a_class_nobody() -> None:
+    hall = Hall(AT_ONCE_UP_TO)
+    links = [*range(1, AT_ONCE_UP_TO + 1), 200]
+    hall.role.on_timer(hall.now + 1.0)
+    assert not any(hall.told(link, messages.PingSeldom) for link in links)
+    hall.join(200, "late", hall.now + 1.1)
+    for moment in (2.0, 2.5, 3.0):
+        hall.role.on_timer(hall.now + moment)
+    for link in links:
+        assert hall.told(link, messages.PingSeldom) == [messages.PingSeldom(int(1000 * PINGS_EACH))]
+
+
+def test_who_was_told_so_lives_by_his_link_but_no_longer_than_his_role_may_be_silent() -> None:
+    hall = Hall(AT_ONCE_UP_TO + 10)
+    hall.role.on_timer(hall.now + 0.5)
+    for link in range(1, AT_ONCE_UP_TO + 11):
+        hall.role.on_message(link, messages.Ping(1, 3, 0), hall.now)
+    began = hall.now
+    gone: Dict[int, float] = {}
+    while hall.now < began + PINGS_EACH + 2 * SILENT_MAX:
+        hall.now += 0.5
+        for link in range(1, AT_ONCE_UP_TO + 11):
+            if link != 2:  # whose process ended: not even its transport answers
+                hall.heard[link] = hall.now
+            if link > 3:  # and the role of the third one hangs
+                hall.role.on_message(link, messages.Ping(1, 3, 0), hall.now)
+            if hall.role.register.on_link(link) is None:
+                gone.setdefault(link, hall.now - began)
+        hall.role.on_timer(hall.now)
+        line = hall.role.register.on_link(1)
+        assert line is None or hall.now - began > PINGS_EACH or line.is_fresh(hall.now)
+    assert SILENT_MAX < gone[2] <= SILENT_MAX + 1.5, "as soon as without"
+    assert PINGS_EACH + SILENT_MAX < gone[3] <= PINGS_EACH + SILENT_MAX + 1.5
+    assert set(gone) == {1, 2, 3}
+
+
+@pytest.mark.parametrize("packets", [False, True], ids=["messages", "packets"])
+def test_a_hall_rests_on_few_pings_finds_the_dead_as_soon_and_counts_nobody_else_as_gone(
+    monkeypatch: pytest.MonkeyPatch, packets: bool
+) -> None:
+    pings: List[bytes] = []
+    on_ping = Register.on_ping
+    monkeypatch.setattr(Register, "on_ping", lambda self, line, *more: (
+        line.is_own or pings.append(line.node_id), on_ping(self, line, *more))[1])  # fmt: skip
+    lab = Lab(4, 6, packets)
+    old = lab.nodes[3]  # a program that knows nothing of it
+    del old.membership._handlers[messages.PingSeldom]
+    monkeypatch.setattr(beats, "HALL", 2)
+    assert agree_within(lab, 20)
+    lab.run(5.0)
+    pings.clear()
+    lab.run(32.0)
+    counts = [pings.count(node.membership.node_id) for node in lab.nodes[1:]]
+    assert 15 <= counts[2] <= 17 and all(3 <= count <= 5 for at, count in enumerate(counts) if at != 2)
+    assert lab.agree() and not any(each[0] == "left" for node in lab.nodes for each in node.events)
+    lab.nodes[5].kill()
+    took = lab.wait(lambda: any(each[0] == "left" for each in lab.nodes[1].events), 20.0)
+    assert took is not None and took <= SILENT_MAX + 2.0
+    lab.nodes[0].kill()
+    took = lab.wait(lambda: lab.rulers() == [lab.nodes[1]], 20.0)
+    assert took is not None and took <= failover.GONE_AFTER + 3.0
+    assert agree_within(lab, 20)
+
+
+def test_a_supernode_whose_role_hangs_is_not_believed_by_its_link_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(beats, "HALL", 2)
+    lab = Lab(4, 5, True)
+    assert agree_within(lab, 20)
+    lab.run(10.0)
+    hung = lab.nodes[0]
+    lab.world.networks[hung.network.address].node = None  # its transport goes on
+    took = lab.wait(lambda: lab.nodes[1].is_ruling, 40.0)
+    assert took is not None and failover.GONE_AFTER < took <= PINGS_EACH + SUSPECT_AFTER + failover.GONE_AFTER
+
+
 # ---- when the supernode dies --------------------------------------------------------------------------------------
 
 SLOW_HALL, SLOW_ONES = amount(130, 80), 20  # members; of these, far away
@@ -370,7 +455,7 @@ def test_the_members_of_a_hall_ask_each_other_little_while_they_elect_and_agree_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It is they who answer: at a thousand, what all asked in each second took more than a core of one machine."""
-    hall, lab = amount(failover.HALL, failover.HALL // 2), Lab(9, 3)
+    hall, lab = amount(failover.HALL, failover.HALL // 2), Lab(1, 3)
     monkeypatch.setattr(failover, "HALL", hall)
     fill(lab, hall + 7)
     before = set(lab.world.lones)

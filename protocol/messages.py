@@ -82,7 +82,7 @@ SeenSequence = U64  # compared
 Counter = U64  # compared, and given back: whoever has said the last one is not heard again
 Stamp = U64  # given back
 RequestId = U32  # looked up, and given back
-Milliseconds = U32  # shown or compared, as seconds
+Milliseconds = U32  # shown or compared, as seconds; what is reckoned from one has a limit beside it
 Microseconds = U32  # held against ROUND_TRIP_US_MAX
 ClaimedSize = U64  # shown; held against FILE_SIZE_MAX, and against the manifest, before room is made for it
 ClaimedCount = U32  # shown
@@ -434,6 +434,13 @@ class Pong(NamedTuple):
 
     stamp: Stamp
     term: Term
+
+
+@_message(38)
+class PingSeldom(NamedTuple):
+    """The supernode of a large hall to a member: its link shows that it lives; a Ping need come only so often."""
+
+    interval_ms: Milliseconds
 
 
 @_message(21)

@@ -40,6 +40,12 @@ class Network(Protocol):
     def has_unread(self, link: int) -> bool:
         """Did something come by it that the node has not heard yet?"""
 
+    def heard_at(self, link: int) -> float:
+        """When anything last came by it, be it an acknowledgement that no role hears of; -inf: there is none."""
+
+    def ask_sign(self, link: int) -> None:
+        """Have the other end give a sign: its transport answers, without its roles."""
+
     def figures(self, link: int) -> Optional[PathFigures]:
         """How its path does; None where nothing is known of it."""
 

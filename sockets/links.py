@@ -116,6 +116,15 @@ class Links(Face):
         table = self._table_of(link)
         return table is not None and table.has_unread(link)
 
+    def heard_at(self, link: int) -> float:
+        """When anything last came by it; -inf: there is no such link any more."""
+        table = self._table_of(link)
+        return table.heard_at(link) if table is not None else -math.inf
+
+    def ask_sign(self, link: int) -> None:
+        """Have the other end's transport give a sign of life."""
+        self._post(lambda: self._with(link, lambda table: table.ask_sign(link)))
+
     def fingerprint(self, link: int) -> Optional[bytes]:
         """SHA-256 of the certificate at its other end; None: there is no such link, or the network has no key."""
         table = self._table_of(link)

@@ -143,6 +143,12 @@ class LightNetwork:
     def has_unread(self, link: int) -> bool:
         return self._table.has_unread(link)
 
+    def heard_at(self, link: int) -> float:
+        return self._table.heard_at(link)
+
+    def ask_sign(self, link: int) -> None:
+        self._table.ask_sign(link)
+
     def figures(self, link: int) -> Optional[PathFigures]:
         return self._table.figures(link)
 

@@ -398,6 +398,7 @@ class MessageNetwork(_Driven):
         self._numbers = itertools.count(1)
         self._links: Dict[int, Tuple[MessageNetwork, int]] = {}
         self._last_at: Dict[int, float] = {}
+        self._heard: Dict[int, float] = {}  # by link, when something last came
 
     def send_fresh(self, address: Address, message: bytes) -> None:
         source, target = self._reach(address, from_place=self.fresh_place())
@@ -483,6 +484,7 @@ class MessageNetwork(_Driven):
 
     def _deliver(self, link: int, data: bytes) -> None:
         if link in self._links:
+            self._heard[link] = self.world.now
             self.on_message(link, data)
 
     def backlog(self, link: int) -> int:
@@ -490,6 +492,21 @@ class MessageNetwork(_Driven):
 
     def has_unread(self, link: int) -> bool:
         return False  # all that came was heard
+
+    def heard_at(self, link: int) -> float:
+        return self._heard.get(link, -math.inf)
+
+    def ask_sign(self, link: int) -> None:
+        if link in self._links:
+            target, remote = self._links[link]
+            self._carry(target, lambda: target._give_sign(remote))
+
+    def _give_sign(self, link: int) -> None:
+        """What the transport does by itself: it acknowledges, and both sides have heard something."""
+        if link in self._links and not self.is_stopped and not getattr(self.node, "is_asleep", False):
+            self._heard[link] = self.world.now
+            asker, remote = self._links[link]
+            self._carry(asker, lambda: asker._heard.__setitem__(remote, asker.world.now))
 
     def figures(self, link: int) -> Optional[PathFigures]:
         return None
@@ -868,6 +885,16 @@ class PacketNetwork(_Driven):
 
     def has_unread(self, link: int) -> bool:
         return link > 0 and self.links.has_unread(link)
+
+    def heard_at(self, link: int) -> float:
+        if link < 0:
+            return self.door.heard_at(-link) if self.door is not None else -math.inf
+        return self.links.heard_at(link)
+
+    def ask_sign(self, link: int) -> None:
+        if link > 0:
+            self.links.ask_sign(link)
+            self._pump_soon()
 
     def figures(self, link: int) -> Optional[PathFigures]:
         return self.links.figures(link)

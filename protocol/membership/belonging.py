@@ -1,7 +1,8 @@
 """Life with a supernode: tell it that this node lives, hear that it does, and know those who would take over.
 
 `Bond` is the phase of a member. It says Silent when the supernode has given no sign for too long; that may be heard by
-the link, or, while it is in doubt, by an answer to a query. Who rules itself has nobody to beat to. Pure.
+the link, or, while it is in doubt, by an answer to a query. Who rules itself has nobody to beat to. In a large hall the
+supernode wants no Ping at most beats: there a sign of the link's transport will do (`ruling/beats.py`). Pure.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from protocol.membership.view import Means
 from protocol.messages import encode_parts
 
 BEAT_INTERVAL = 2.0
+PINGS_EACH_MAX = 10.0  # seconds, whatever the supernode says: well within LINK_STUCK_AFTER
+SIGN_TIME = 0.5  # seconds after a question for a sign, until it is noted when that came: the link may be lost later
 SUSPECT_AFTER = 4.0  # seconds of silence
 LINK_STUCK_AFTER = 15.0  # the supernode answers probes, but its link is silent: open a new one
 ROUND_TRIP_MAX = 60.0  # seconds; a longer one was not measured
@@ -36,7 +39,7 @@ class Bond:
     """What holds this node and its supernode together."""
 
     def __init__(self, means: Means, speaker: Speaker) -> None:
-        self.heard_at = 0.0  # when the supernode last gave a sign
+        self._heard_at = 0.0  # when the supernode last gave a sign, as far as it was noted
         self.round_trip: Optional[float] = None  # seconds, of the last Ping
         self._means = means
         self._speaker = speaker
@@ -45,13 +48,17 @@ class Bond:
     def forget(self) -> None:
         """This node leaves the network: nothing is due."""
         self.next_beat = 0.0
-        self._link_heard_at = 0.0
+        self._link_heard_at = 0.0  # when it last said something by the link
+        self._pings_each = 0.0  # seconds, if it wants a Ping so seldom; else one at each beat
+        self._next_ping = 0.0
+        self._sign_by = math.inf  # when the sign should have come that was asked for
         self._wake_at = math.inf
 
     def begin(self, now: float) -> None:
         """There is a supernode, that this node has just joined."""
         self.on_heard_by_link(now)
         self.round_trip = None
+        self._pings_each = self._next_ping = 0.0
         self.next_beat = now + self._means.rng.random() * BEAT_INTERVAL
         self._wake_at = self.next_beat
         self._say_again()
@@ -78,30 +85,56 @@ class Bond:
         return self._wake_at
 
     def on_timer(self, now: float) -> Optional[Silent]:
-        if now >= self.heard_at + SUSPECT_AFTER:
+        self._heard_at = self.heard_at
+        if now >= self._sign_by:
+            self._sign_by = math.inf
+        if now >= self._heard_at + SUSPECT_AFTER:
             return Silent()
         self.beat_if_due(now)
-        self._wake_at = min(self.next_beat, self.heard_at + SUSPECT_AFTER)
+        self._wake_at = min(self.next_beat, self._heard_at + SUSPECT_AFTER, self._sign_by)
         return None
 
     def beat_if_due(self, now: float) -> None:
-        """Every BEAT_INTERVAL: a Ping, and what had no effect before is said again."""
+        """Every BEAT_INTERVAL: a Ping, or another question for a sign; what had no effect before is said again."""
         if now < self.next_beat:
             return
-        round_trip_us = int(1e6 * (self.round_trip or 0.0))
-        self._speaker.send_to_supernode(messages.Ping(int(now * 1e6), self._means.view.term, round_trip_us))
+        link = self._means.view.supernode_link
+        if now < self._next_ping and now < self.heard_at + SUSPECT_AFTER and link is not None:
+            self._means.network.ask_sign(link)
+            self._sign_by = now + SIGN_TIME
+        else:
+            self._ping(now)
         self.next_beat = now + BEAT_INTERVAL
         self._say_again()
         self._meet_heirs(now)
 
+    def _ping(self, now: float) -> None:
+        round_trip_us = int(1e6 * (self.round_trip or 0.0))
+        self._speaker.send_to_supernode(messages.Ping(int(now * 1e6), self._means.view.term, round_trip_us))
+        self._next_ping = now + self._pings_each
+
     # ---- signs of life
+
+    @property
+    def heard_at(self) -> float:
+        """When the supernode last gave a sign: by its role, or by its link, while its role speaks now and then."""
+        link = self._means.view.supernode_link
+        if not self._pings_each or link is None:
+            return self._heard_at
+        by_link = min(self._means.network.heard_at(link), self._link_heard_at + self._pings_each)
+        return max(self._heard_at, by_link)
+
+    def on_ping_seldom(self, message: messages.PingSeldom, now: float) -> None:
+        """It sees by the link that this node lives, and need hear no Ping at each beat. (Not all ping at once.)"""
+        self._pings_each = min(message.interval_ms / 1000, PINGS_EACH_MAX)
+        self._next_ping = now + self._means.rng.random() * self._pings_each
 
     def on_heard(self, now: float) -> None:
         """It has answered a query."""
-        self.heard_at = now
+        self._heard_at = now
 
     def on_heard_by_link(self, now: float) -> None:
-        self.heard_at = self._link_heard_at = now
+        self._heard_at = self._link_heard_at = now
 
     def is_stuck(self, now: float) -> bool:
         """Is there no link, or one that says nothing though the supernode lives?"""

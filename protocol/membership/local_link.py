@@ -66,6 +66,12 @@ class LocalSide:
     def has_unread(self, link: int) -> bool:
         return link != LOCAL_LINK and self._network.has_unread(link)
 
+    def heard_at(self, link: int) -> float:
+        return self._network.heard_at(link)
+
+    def ask_sign(self, link: int) -> None:
+        self._network.ask_sign(link)
+
     def figures(self, link: int) -> Optional[PathFigures]:
         return self._network.figures(link)
 

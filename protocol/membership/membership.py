@@ -429,6 +429,7 @@ class Membership:
             messages.RosterUpdate: learner.on_roster_update,
             messages.Ping: learner.on_ping,
             messages.Pong: self._on_pong,
+            messages.PingSeldom: course.bond.on_ping_seldom,
             messages.Handover: course.on_handover,
             messages.Moved: course.on_moved,
             messages.Stays: learner.on_stays,

@@ -63,6 +63,8 @@ class Line:
         self.is_guest = False  # it rules nobody
         self.says_good_bye = False  # as soon as the doubt is over
         self.requests = Bucket(REQUESTS_PER_SECOND, REQUESTS_BURST, now)
+        self.pings_each = 0.0  # seconds, if it was told to say so seldom that it lives; else it says so at each beat
+        self._spoke_at = now  # when its role last said something
         self._expires_at = now + RETURN_TIME  # when it has no link
         self._returns_by = -math.inf if entry.present else self._expires_at  # after a failover, until it has spoken
         self._has_spoken = False  # since it came, as one who has the roster
@@ -94,7 +96,8 @@ class Line:
         """It is taken in, at first or again; the roster follows."""
         self.entry = self.entry._replace(name=join.name, place=place, order=order, mesh=join.mesh, present=True)
         self._wished_mesh = join.mesh
-        self.heard_at, self.round_trip = now, None
+        self.heard_at = self._spoke_at = now
+        self.round_trip, self.pings_each = None, 0.0
         self.is_ready = self._has_spoken = False
 
     def move(self, place: Address) -> None:
@@ -123,12 +126,20 @@ class Line:
 
     def hear(self, now: float, has_roster: bool = True) -> None:
         """A sign of life; and of having the roster, but for the Claim that comes right behind a Join."""
-        self.heard_at = now
+        self.heard_at = self._spoke_at = now
         self._has_spoken = self._has_spoken or has_roster
+
+    def rest(self, pings_each: float) -> None:
+        """It was told to send a Ping only so often, in seconds: between two of them its link shows that it lives."""
+        self.pings_each = pings_each
+
+    def hear_link(self, at: float) -> None:
+        """Something came by its link then; a role that has not spoken for too long counts as gone all the same."""
+        self.heard_at = max(self.heard_at, min(at, self._spoke_at + self.pings_each))
 
     def forgive(self, now: float) -> None:
         """It was not silent: nobody listened."""
-        self.heard_at = now
+        self.heard_at = self._spoke_at = now
         self._expires_at = max(self._expires_at, now + SILENT_MAX)
 
     def measure(self, round_trip_us: int) -> None:

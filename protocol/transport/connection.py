@@ -302,6 +302,12 @@ class Connection:
             self.flight.owe_ping()
             self.endpoint.touch(self)
 
+    def ask_sign(self) -> None:
+        """The other side shall say that it is there: a PING, which its transport acknowledges at once."""
+        if self.state is State.ESTABLISHED:
+            self.flight.owe_ping()
+            self.endpoint.touch(self)
+
     # ---- received packets
 
     def on_run(self, run: wire.BulkRun, payloads: List[memoryview], now: float) -> None:

@@ -83,6 +83,17 @@ class LinkTable:
         connection = self._by_link.get(link)
         return connection is not None and connection.receiving.waiting > 0
 
+    def heard_at(self, link: int) -> float:
+        """When a packet of the other side last came, whatever stood in it; -inf: the link is over. From any thread."""
+        connection = self._by_link.get(link)
+        return connection.liveness.heard_at if connection is not None else -math.inf
+
+    def ask_sign(self, link: int) -> None:
+        """Have the other side's transport give a sign of life."""
+        connection = self._by_link.get(link)
+        if connection is not None:
+            connection.ask_sign()
+
     def figures(self, link: int) -> Optional[PathFigures]:
         """How the path of that link does; from any thread."""
         connection = self._by_link.get(link)

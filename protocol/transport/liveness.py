@@ -25,29 +25,29 @@ BLOCKED_PROBE_MAX = 5.0  # seconds between questions to a remote that gives no c
 class Liveness:
     """When packets last came."""
 
-    __slots__ = ("_heard_at", "_interval")
+    __slots__ = ("heard_at", "_interval")
 
     def __init__(self, is_client: bool, now: float) -> None:
         # The other end asks first, and is heard.
         self._interval = (1.0 if is_client else 1.25) * KEEP_ALIVE_INTERVAL
-        self._heard_at = now
+        self.heard_at = now  # when a packet of the other side last came
 
     def heard(self, now: float) -> None:
         """A packet of the other side came, whatever stands in it."""
-        self._heard_at = now
+        self.heard_at = now
 
     @property
     def idle_at(self) -> float:
         """Then it counts as gone."""
-        return self._heard_at + IDLE_TIMEOUT
+        return self.heard_at + IDLE_TIMEOUT
 
     def ask_at(self, spoke_at: float) -> float:
         """When to ask where the rest of what came half stays."""
-        return max(self._heard_at, spoke_at) + SILENCE
+        return max(self.heard_at, spoke_at) + SILENCE
 
     def keep_alive_at(self, spoke_at: float) -> float:
         """When to ask for a sign: all in step, so that a thousand idle connections share a few wake-ups."""
-        return math.ceil((max(self._heard_at, spoke_at) + self._interval) / KEEP_ALIVE_GRID) * KEEP_ALIVE_GRID
+        return math.ceil((max(self.heard_at, spoke_at) + self._interval) / KEEP_ALIVE_GRID) * KEEP_ALIVE_GRID
 
 
 class Progress:
