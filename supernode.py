@@ -296,7 +296,7 @@ class Supernode:
         for line in self.register.lines():
             self.register.switch_mesh(line, now)
             self.catalogue.want_shares(line, now)
-            self.beats.look(line)
+            self.beats.look(line, now)
             self.register.check(line, now)
         self.catalogue.ask_for_what_found_no_room()
         self.reaching.on_tick(now)

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 import rdt
-from sockets.thread import Face, Inbox
+from sockets.thread import GATHERING_CONNECTIONS, GATHERING_SIZE_MAX, GATHERING_TIME, Face, Inbox
 
 WAIT = 20.0  # seconds; a bound for a busy machine, not an expectation
 
@@ -98,3 +98,49 @@ def test_a_trace_is_closed_when_there_is_no_socket_to_trace(tmp_path, monkeypatc
         with pytest.raises(rdt.RdtError, match="is taken by another program"):
             rdt.open_network("127.0.0.1", other.getsockname()[1], trace=str(tmp_path / "trace"))
     assert len(opened) == 1
+
+
+class _Watch:
+    """What the thread waits for, without waiting."""
+
+    def __init__(self) -> None:
+        self.waits: list[str] = []
+        self.found: list[int] = []
+
+    def wait_for_others(self, timeout: float) -> list[int]:
+        assert 0 < timeout <= GATHERING_TIME
+        self.waits.append("others")
+        return self.found
+
+    def wait(self, timeout: float, is_full: bool) -> list[int]:
+        self.waits.append("all")
+        return []
+
+    def close(self) -> None: ...
+
+
+def test_where_very_many_are_connected_what_comes_in_a_moment_is_taken_together_unless_there_is_more_to_do() -> None:
+    thread = rdt.NetworkThread("127.0.0.1", 0)
+    thread.watch.close()
+    thread.watch = watch = _Watch()  # type: ignore[assignment]
+    connected = [0]
+    thread.endpoint.connection_count = lambda: connected[0]  # type: ignore[method-assign]
+
+    def waits(moved: int = 100) -> list[str]:
+        watch.waits.clear()
+        thread._moved = moved
+        thread._sleep()
+        return list(watch.waits)
+
+    try:
+        assert waits() == ["all"]
+        connected[0] = GATHERING_CONNECTIONS
+        assert waits() == ["others", "all"]
+        assert waits(GATHERING_SIZE_MAX + 1) == ["all"], "a transfer is under way"
+        watch.found = [thread.inbox.fileno()]
+        assert waits() == ["others"], "somebody has woken it"
+        thread.inbox.post(lambda: None)
+        assert waits() == ["all"], "something is there already"
+    finally:
+        thread.watch.close()
+        thread.release()

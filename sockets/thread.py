@@ -38,6 +38,11 @@ READ_PER_TURN_MAX = 512 << 10  # bytes taken before acknowledging and sending
 TURN_SIZE_MAX = 1 << 20  # bytes sent before looking for acknowledgements again
 FULL_PAUSE = 0.01  # seconds until the next try where no event tells that there is room
 SLEEP_MAX = 60.0  # seconds
+# Where so many connections are open, what comes in a moment is taken together: mostly signs of life, one by one, and to
+# wake for each costs more than all else that is done for it. Not while more is moved than such signs.
+GATHERING_CONNECTIONS = 200
+GATHERING_TIME = 0.004  # seconds
+GATHERING_SIZE_MAX = 4 << 10  # bytes that came and went since the last sleep
 CONFIRM_TIME = 0.5  # seconds, when a timeout is over, in which the other side may still say what it took
 STOP_TIME = 5.0  # seconds for the last turn
 CLOSED_BY_THIS = "closed by this side"
@@ -197,6 +202,7 @@ class NetworkThread:
         self._face = Face()  # until one is attached
         self._readable: List[int] = []  # what the watch found last
         self._unsent: Optional[Tuple[Batch, int]] = None  # and how many of it were sent
+        self._moved = 0  # bytes that came and went since the last sleep
         self._is_stopping = False
         self._all_settled: Optional[threading.Event] = None  # what `close` waits for
         self._has_closed = threading.Event()
@@ -332,9 +338,22 @@ class NetworkThread:
         """Until there is something to do; what can be read."""
         is_busy = self.inbox.begin_sleep() or self.endpoint.events or self.datagrams.has_read_ahead()
         timeout = 0.0 if is_busy else self._idle_time()
-        readable = self.watch.wait(timeout, self._unsent is not None and self.datagrams.is_full)
+        readable = self._gather(timeout) if timeout > 0 and self._is_gathering() else []
+        if not readable:
+            timeout = min(timeout, self._idle_time())
+            readable = self.watch.wait(timeout, self._unsent is not None and self.datagrams.is_full)
+        self._moved = 0
         self.inbox.end_sleep(readable)
         return readable
+
+    def _is_gathering(self) -> bool:
+        """Do so many wait that nobody minds a moment, and is little moved?"""
+        is_hall = self.endpoint.connection_count() >= GATHERING_CONNECTIONS
+        return is_hall and self._moved <= GATHERING_SIZE_MAX and self._unsent is None
+
+    def _gather(self, timeout: float) -> List[int]:
+        """Let datagrams come for a moment; whatever else there is to do ends it."""
+        return self.watch.wait_for_others(min(timeout, GATHERING_TIME))
 
     def _idle_time(self) -> float:
         if self._unsent is not None:
@@ -353,7 +372,8 @@ class NetworkThread:
             endpoint.receive(data, segment_size, address, clock(), cuts)
             size += len(data)
             if size >= READ_PER_TURN_MAX:
-                return
+                break
+        self._moved += size
 
     def _send(self, now: float) -> None:
         if self._unsent is not None:
@@ -371,7 +391,8 @@ class NetworkThread:
                 return
             size += batch.count * batch.segment_size
             if size >= TURN_SIZE_MAX:
-                return
+                break
+        self._moved += size
 
     def _hand_out_events(self) -> None:
         events = self.endpoint.events

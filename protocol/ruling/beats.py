@@ -19,6 +19,7 @@ from protocol.ruling.gathering import AT_ONCE_UP_TO
 from protocol.ruling.register import Line, Register
 
 PINGS_EACH = 8.0  # seconds from one Ping of a member to the next, in a large hall: every fourth beat
+LOOK_AFTER = 1.0  # seconds from a sign until its link is looked at for another
 HALL = AT_ONCE_UP_TO  # members; of fewer the Pings cost nothing
 
 
@@ -35,11 +36,13 @@ class Beats:
             line.rest(PINGS_EACH)
             yield messages.PingSeldom(int(1000 * PINGS_EACH))
 
-    def look(self, line: Line) -> None:
+    def look(self, line: Line, now: float) -> None:
         """Before this member is judged: did its link show that it lives? If it came when there were few, tell it."""
-        if line.link is None or not line.is_ready:
+        if line.link is None:
             return
         if line.pings_each:
-            line.hear_link(self._network.heard_at(line.link))
-        for message in self.news(line):
-            self._register.send(line, message)
+            if now - line.heard_at > LOOK_AFTER:
+                line.hear_link(self._network.heard_at(line.link))
+        elif line.is_ready:
+            for message in self.news(line):
+                self._register.send(line, message)

@@ -121,6 +121,10 @@ class Endpoint:
         """Is there any?"""
         return bool(self.directory.by_local)
 
+    def connection_count(self) -> int:
+        """How many there are."""
+        return len(self.directory.by_local)
+
     # ---- what the owner does
 
     def connect(self, address: Address, now: float, timeout: float = 5.0, tries: float = math.inf) -> Connection:
