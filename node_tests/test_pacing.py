@@ -85,3 +85,30 @@ def test_on_the_shortest_paths_nothing_is_put_off():
     one = pacer(LOOPBACK)
     one.on_sent(10**6, RATE, now=1.0)
     assert one.next_at == -math.inf
+
+
+def test_what_a_late_timer_may_make_up_for_leaves_in_one_batch_and_not_a_quantum_after_the_other():
+    rate = 4e6
+    together, one_by_one = pacer(FAR), pacer(FAR)
+    for one in (together, one_by_one):
+        one.on_sent(SIZE, rate, now=0.5)
+    late = together.late(1.0)
+    assert late == PACING_CATCH_UP
+    packets = together.burst(SIZE, rate, WINDOW, 500 * SIZE, late)
+    assert packets == pytest.approx((PACING_QUANTUM + PACING_CATCH_UP) * rate / SIZE, abs=1e-6)
+    together.on_sent(packets * SIZE, rate, now=1.0)
+    assert together.next_at > 1.0
+    sent = 0
+    while one_by_one.next_at <= 1.0 + 1e-9:
+        more = one_by_one.burst(SIZE, rate, WINDOW, 500 * SIZE)
+        one_by_one.on_sent(more * SIZE, rate, now=1.0)
+        sent += more
+    assert sent == packets
+    assert one_by_one.next_at == pytest.approx(together.next_at)
+
+
+def test_a_batch_makes_up_for_no_time_in_which_the_window_held_everything():
+    one = pacer(FAR)
+    one.on_sent(SIZE, RATE, now=0.5)
+    one.hold()
+    assert one.late(1.0) == 0.0

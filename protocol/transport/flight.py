@@ -175,7 +175,7 @@ class Flight:
             return None
         size, congestion = self._mtu.size, self._recovery.congestion
         rate = congestion.pacing_rate(self._recovery.rtt.smoothed)
-        packets = self.pacer.burst(size, rate, congestion.window, self._window_room())
+        packets = self.pacer.burst(size, rate, congestion.window, self._window_room(), self.pacer.late(now))
         found = self._sending.next_range(packets * (size - DATA_HEADER_SIZE))
         if found is None:
             return None

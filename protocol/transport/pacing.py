@@ -8,7 +8,7 @@ exact and slow. Here each kind of path gets its kind of batch:
                                    queue, or a machine that is busy, which large batches relieve
     least under NEAR_RTT           a part of the window, at most one segmented send: most of what is in flight stands
                                    in a queue anyway
-    else                           PACING_QUANTUM of the pacing rate
+    else                           PACING_QUANTUM of the pacing rate, and what a late timer may make up for
 
 Where packets overtake each other the least is luck, and what an overtaken one took counts (`Recovery.reordering`): a
 part of the window at once was more than the queue took, and only who had come while it was empty sent, and lost, so.
@@ -67,8 +67,12 @@ class Pacer:
         """The congestion window lets nothing go."""
         self._was_held = True
 
-    def burst(self, size: int, rate: float, window: float, room: int) -> int:
-        """Packets for one batch: a quantum's worth, within window, batch and datagram limits.
+    def late(self, now: float) -> float:
+        """Seconds that the next batch may make up for: they would leave now in any case, one quantum after another."""
+        return 0.0 if self._was_held else min(max(0.0, now - self.next_at), PACING_CATCH_UP)
+
+    def burst(self, size: int, rate: float, window: float, room: int, late: float = 0.0) -> int:
+        """Packets for one batch: a quantum's worth and what it is late, within window, batch and datagram limits.
 
         A batch costs its ends as much as twenty packets in it: thirty nodes of a class on one machine need large ones.
         """
@@ -77,7 +81,7 @@ class Pacer:
         else:
             burst = min(SEGMENTS_MAX, DATAGRAM_SIZE_MAX // size)
         if self._rtt.smoothed >= UNPACED_RTT:
-            share = BURST_NEAR_PART * window if self._least < NEAR_RTT else rate * PACING_QUANTUM
+            share = BURST_NEAR_PART * window if self._least < NEAR_RTT else rate * (PACING_QUANTUM + late)
             burst = min(max(2, int(share / size)), burst)
         return max(1, min(burst, room // size))
 
