@@ -195,6 +195,10 @@ class Download:
             return
         self.fill_all(now)
 
+    def verified_count(self) -> int:
+        """How many pieces are here."""
+        return self.choice.count - self.choice.missing if self.choice is not None else 0
+
     def length_of(self, index: int) -> int:
         """Bytes of a piece: the last one is shorter, as a rule."""
         return min(self.piece_size, self.size - index * self.piece_size)

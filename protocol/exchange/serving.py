@@ -55,6 +55,7 @@ from protocol.messages import (
     TraitsRequest,
     TransferDone,
     WrongPiece,
+    encode,
     encode_parts,
 )
 from protocol.results import Share, TransferRow
@@ -80,8 +81,9 @@ REASONS: Dict[Optional[ErrorKind], int] = {
 LOOK_AGAIN_INTERVAL = 1.0  # seconds between two looks at files of which a piece was reported wrong
 MESH_OFF_REASON = "its mesh is off"
 TICK = 0.5  # seconds between two looks at what stands still, while anything is to be sent
-TELL_INTERVAL = 0.2  # seconds that new pieces wait to be told together
-TELL_INTERVAL_CAST = 1.0  # the same of those that a cast brings to nearly all who would be told
+TELL_INTERVAL = 0.2  # seconds that new pieces wait to be told together,
+TELL_PART = 1 / 12  # if they add so much to what was told before;
+TELL_INTERVAL_MAX = 1.0  # else so long, as those do that a cast brings to nearly all who would be told
 
 
 class Serving:
@@ -223,16 +225,22 @@ class Serving:
     def tell_pieces(self, file_id: bytes, indexes: Iterable[int], now: float, is_cast: bool = False) -> None:
         """More pieces can be had here; told together with others, soon."""
         if self.is_wanted(file_id):
-            self._new_pieces.setdefault(file_id, []).extend(indexes)
-            self._tell_at = min(self._tell_at, now + (TELL_INTERVAL_CAST if is_cast else TELL_INTERVAL))
+            news = self._new_pieces.setdefault(file_id, [])
+            news.extend(indexes)
+            is_due_soon = not is_cast and self._is_much_news(file_id, len(news))
+            self._tell_at = min(self._tell_at, now + (TELL_INTERVAL if is_due_soon else TELL_INTERVAL_MAX))
+
+    def _is_much_news(self, file_id: bytes, count: int) -> bool:
+        """Is it worth a message to each? Who knows of many pieces here has enough to ask for."""
+        download = self._partial_of(file_id)
+        return download is None or count >= TELL_PART * (download.verified_count() - count)
 
     def _tell_new_pieces(self) -> None:
         news, self._new_pieces, self._tell_at = self._new_pieces, {}, math.inf
         for file_id, indexes in news.items():
             for start in range(0, len(indexes), PIECES_TOLD_MAX):
                 told = NewPieces(file_id, tuple(indexes[start : start + PIECES_TOLD_MAX]))
-                for link in self.uploads.subscribers(file_id):
-                    self.send(link, told)
+                self.network.send_to_all(self.uploads.subscribers(file_id), encode(told))
 
     def tell_ended(self, file_id: bytes) -> None:
         """Our own download ended without the whole: who follows it shall look elsewhere."""
