@@ -182,6 +182,33 @@ def test_what_is_late_is_not_lost_and_what_is_lost_was_no_queue(air, least):
     assert pair.rate_over(AIR_SECONDS) >= least * 1e6 / 8
 
 
+@pytest.mark.parametrize("seed", [1, 2, 3][: amount(3, 1)])
+def test_where_packets_overtake_each_other_the_round_trip_is_that_of_all_and_not_of_the_luckiest(seed):
+    """By the luckiest it would be 15 ms, and of 300 packets a second it would say that they were lost."""
+    pair = Pair(seed=seed, rate=50e6 / 8, queue=0.1, **LATE)
+    pair.stream()
+    pair.world.run(2.0)
+    recovery, smoothed = pair.there.recovery, []
+    spurious = recovery.packets_spurious
+    for _ in range(amount(50, 25)):
+        pair.world.run(pair.world.now + 0.02)
+        smoothed.append(recovery.rtt.smoothed)
+    assert recovery.packets_spurious - spurious <= 5
+    assert 0.025 < statistics.mean(smoothed) < 0.054 + 0.1  # the mean of two ways, and a whole queue
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3][: amount(3, 1)])
+def test_a_short_queue_where_packets_are_late_is_neither_left_empty_nor_run_over(seed):
+    """Paced by the luckiest's round trip it had 10 of 20 Mbit/s, and lost 2 to 3 % to the queue."""
+    pair = Pair(seed=seed, rate=20e6 / 8, queue=0.01, **LATE)
+    pair.stream()
+    pair.world.run(3.0)
+    link = pair.world.link(Pair.A, Pair.B)
+    dropped, carried = link.dropped, link.carried
+    assert pair.rate_over(4.0) >= 14e6 / 8
+    assert link.dropped - dropped <= 0.01 * (link.carried - carried)
+
+
 def test_bufferbloat():
     got, pair = share(queue=1.0, rate=FAST)
     assert got >= 0.9

@@ -147,6 +147,17 @@ def test_where_packets_overtake_each_other_the_overtaken_tell_the_round_trip_too
     assert (recovery.rtt.samples, recovery.rtt.latest) == (3, pytest.approx(0.050))
 
 
+def test_an_acknowledgement_of_overtaken_packets_tells_the_mean_of_all_and_not_the_luckiest():
+    recovery = Recovery(100, CubicQ(1000))
+    for number in range(4):
+        recovery.on_sent(SentBatch(100 + number, 1, 1000 * number, 1000, 1000, 1000, 0.010 * number))
+    recovery.rtt.on_sample(0.1, 0.0)
+    recovery.on_ack([(102, 102)], 0.0, 0.030)
+    assert recovery.rtt.latest == pytest.approx(0.010)  # nobody knows yet that it overtook others
+    recovery.on_ack([(100, 103)], 0.0, 0.050)
+    assert recovery.rtt.latest == pytest.approx((0.020 + 0.040 + 0.050) / 3)
+
+
 def test_how_late_packets_were_is_forgotten_after_a_while():
     reordering = RecentMaximum(REORDERING_KEPT)
     reordering.note(1.0, 0.050)

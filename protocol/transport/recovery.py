@@ -191,7 +191,8 @@ class Outcome(NamedTuple):
 class _News:
     """What one acknowledgement says that was not known."""
 
-    __slots__ = ("acknowledged", "late", "mtu", "newest", "overtaken", "packets", "size", "spurious", "_before")
+    __slots__ = ("acknowledged", "is_overtaken", "late", "mtu", "newest", "packets", "size", "spurious", "_before",
+                 "_sent_sum", "_timed")  # fmt: skip
 
     def __init__(self, acknowledged: List[Tuple[int, int]], largest_before: int) -> None:
         self.acknowledged = acknowledged  # stream byte ranges
@@ -199,24 +200,34 @@ class _News:
         self.spurious = 0  # packets that had been declared lost
         self.mtu = 0  # size of the largest MTU probe that came through
         self.newest: Optional[SentBatch] = None
-        self.overtaken: Optional[SentBatch] = None  # the newest of those that others overtook
+        self.is_overtaken = False  # some of them were, by others
         self.late = math.inf  # when the oldest of those, or of the spurious ones, was sent
         self._before = largest_before  # largest number acknowledged before
+        self._timed = 0  # packets of those newly acknowledged that are no MTU probes,
+        self._sent_sum = 0.0  # and the sum of the instants at which they left
 
     def on_new(self, record: SentBatch, mask: int) -> None:
         """These packets of the record are acknowledged now."""
         size = record.settle(mask)
+        packets = size // record.datagram_size
         self.size += size
-        self.packets += size // record.datagram_size
+        self.packets += packets
         self.acknowledged.extend(record.stream_ranges(mask))
+        if not record.mtu_probe:
+            self._timed += packets
+            self._sent_sum += packets * record.sent_at
         if record.mtu_probe and record.datagram_size > DATAGRAM_SIZE_BASE:
             self.mtu = max(self.mtu, record.datagram_size)
         if self.newest is None or record.first > self.newest.first:
             self.newest = record
         if record.first + mask.bit_length() - 1 < self._before:
             self.late = min(self.late, record.sent_at)
-            if self.overtaken is None or record.first > self.overtaken.first:
-                self.overtaken = record
+            self.is_overtaken |= not record.mtu_probe
+
+    @property
+    def mean_sent_at(self) -> float:
+        """The instant at which those newly acknowledged left, in the mean; MTU probes left aside."""
+        return self._sent_sum / self._timed
 
     def on_spurious(self, record: SentBatch, mask: int) -> None:
         """These packets of the record had been declared lost, and were only late."""
@@ -363,23 +374,23 @@ class Recovery:
 
     def _sample(self, news: _News, largest: int, ack_delay: float, deadline: float, now: float) -> Optional[float]:
         """The round trip in seconds, if this acknowledgement tells one."""
-        sample = None
+        # The newest is the luckiest of those that it tells of: on a path where they overtake each other the round trip
+        # would seem to be a quarter of what it is, and what is paced, and given up, by it would be far too early.
+        if news.is_overtaken:
+            return self._sample_rtt(news.mean_sent_at, 0.0, deadline, now)
         if news.newest is not None and self._tells_rtt(news.newest, largest):
-            sample = self._sample_rtt(news.newest, ack_delay, deadline, now)
-        # Without those that others overtook, only the lucky ones would count on such a path.
-        if sample is None and news.overtaken is not None and not news.overtaken.mtu_probe:
-            sample = self._sample_rtt(news.overtaken, 0.0, deadline, now)
-        return sample
+            return self._sample_rtt(news.newest.sent_at, ack_delay, deadline, now)
+        return None
 
     def _tells_rtt(self, newest: SentBatch, largest: int) -> bool:
         # RFC 9002 §5.1: only the largest number, and only if it is new, tells how long the way was; what was sent
         # before it may have arrived long ago, its acknowledgement lost.
         return largest > self.largest_acknowledged and newest.first <= largest < newest.first + newest.count
 
-    def _sample_rtt(self, record: SentBatch, ack_delay: float, deadline: float, now: float) -> Optional[float]:
-        """How long it took until this was acknowledged, in seconds; None if nobody knows whose time that was."""
-        sample = max(now - record.sent_at, 1e-6)
-        if sample > STOOD_STILL and self._was_still_since(record.sent_at, deadline, now):
+    def _sample_rtt(self, sent_at: float, ack_delay: float, deadline: float, now: float) -> Optional[float]:
+        """How long what left then was on its way, in seconds; None if nobody knows whose time that was."""
+        sample = max(now - sent_at, 1e-6)
+        if sample > STOOD_STILL and self._was_still_since(sent_at, deadline, now):
             return None
         self.rtt.on_sample(sample, ack_delay)
         return sample
