@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from typing import Any, List, Sequence
 
@@ -29,6 +30,7 @@ from protocol.membership.joining import (
     HOPS_MAX,
     JOIN_TIME_MAX,
     JOIN_TIMEOUT,
+    ROSTER_TIME,
     Attempt,
     Elsewhere,
     Entered,
@@ -105,20 +107,47 @@ def test_an_attempt_without_an_answer_fails_at_its_deadline_and_not_before() -> 
     assert tried.on_timer(JOIN_TIMEOUT) == Failed("no answer")
 
 
-def test_an_attempt_that_gets_on_is_not_given_up_but_no_step_makes_it_last_for_ever() -> None:
+def lines(first: int, count: int, total: int) -> messages.RosterPage:
+    """A page of so many lines of a large roster."""
+    entries = [ENTRIES[0]._replace(node_id=index.to_bytes(8, "big")) for index in range(first, first + count)]
+    return messages.RosterPage(1, 5, first, total, tuple(entries))
+
+
+def test_an_attempt_that_gets_on_is_not_given_up() -> None:
     """A thousand are sent the roster at once: whoever gives up after five seconds begins anew behind all others."""
-    tried, page = attempt(), messages.RosterPage(1, 5, 0, 3, tuple(ENTRIES[:2]))
-    for step, message in enumerate((WELCOME, messages.Called(()), page), 1):
+    tried = attempt()
+    tried.on_step(JOIN_TIMEOUT - 0.01)  # the link is up
+    for step, message in enumerate((WELCOME, messages.Called(())), 2):
         now = step * (JOIN_TIMEOUT - 0.01)
         assert tried.on_timer(now) is None and tried.on_message(message, now) is None
         assert tried.next_deadline() == now + JOIN_TIMEOUT
-    assert tried.on_timer(tried.next_deadline()) == Failed("no answer")
-    assert attempt().on_message(page, JOIN_TIME_MAX - 1.0) is None
-    endless, now = attempt(), 0.0
-    while endless.on_timer(now) is None:
+    for first in range(0, 900, 100):
+        now += 0.9 if first else 4.9
+        assert tried.on_timer(now) is None and tried.on_message(lines(first, 100, 1000), now) is None
+    assert isinstance(tried.on_message(lines(900, 100, 1000), now + 0.5), Entered)
+
+
+@pytest.mark.parametrize("trickle", [
+    [messages.RosterPage(1, 5, 0, 3, tuple(ENTRIES[:2]))],  # again and again from its beginning
+    [messages.Called(()), messages.WasCalled(())],
+    [lines(index, 1, 1000) for index in range(1000)],
+])  # fmt: skip
+def test_who_sends_the_roster_drop_by_drop_is_given_up_soon(trickle: List[Any]) -> None:
+    tried, now = attempt(), 0.1
+    tried.on_message(WELCOME, now)
+    for message in itertools.cycle(trickle):
         now += 1.0
-        endless.on_message(page, now)
-    assert now == JOIN_TIME_MAX
+        if tried.on_timer(now) is not None:
+            break
+        tried.on_message(message, now)
+    assert ROSTER_TIME <= now <= ROSTER_TIME + 2.0
+
+
+def test_no_step_makes_an_attempt_last_for_ever() -> None:
+    tried = attempt()
+    assert tried.on_message(lines(0, 100, 1000), JOIN_TIME_MAX - 1.0) is None
+    tried.on_step(JOIN_TIME_MAX - 0.5)
+    assert tried.next_deadline() == JOIN_TIME_MAX
 
 
 def test_a_link_that_is_up_late_is_a_step_on_the_way_into_another_network_too() -> None:

@@ -20,7 +20,9 @@ from protocol.messages import NOWHERE, MemberEntry
 
 NAMES_PAGES_MAX = 32  # of what members are called; more than the largest network needs
 HOPS_MAX = 3  # redirections from one node to the next
-JOIN_TIMEOUT = 5.0  # seconds of one try without a step on the way: call, link, welcome, each page of the roster
+JOIN_TIMEOUT = 5.0  # seconds of one try without a step on the way: call, link, welcome, lines of the roster
+ROSTER_TIME, ROSTER_RATE = 10.0, 100  # seconds from the welcome for names and the roster, of which so many
+# lines are to come in each second more: a thousand welcomed at once get theirs late, but not drop by drop
 JOIN_TIME_MAX = 60.0  # for all attempts at a busy supernode, and for the longest
 
 
@@ -78,6 +80,8 @@ class Attempt:
         self._hops = hops
         self._is_search = is_search  # a newcomer goes where it is sent
         self._deadline = now + JOIN_TIMEOUT
+        self._stepped_at = now
+        self._lines = 0  # of the roster that have come; its pages may begin anew
         self._gives_up_at = since + JOIN_TIME_MAX  # `since` it has no supernode, however often one was busy
         self._again_at = now
         self._welcome: Optional[messages.Welcome] = None
@@ -99,7 +103,13 @@ class Attempt:
 
     def on_step(self, now: float) -> None:
         """It gets on: a thousand are welcomed at once, and who gives up a slow one begins anew behind all others."""
-        self._deadline = max(self._deadline, min(now + JOIN_TIMEOUT, self._gives_up_at))
+        self._stepped_at = now
+        self._wait(now)
+
+    def _wait(self, now: float) -> None:
+        """Something came behind the last step: whoever has it come drop by drop is waited for no longer."""
+        until = min(now + JOIN_TIMEOUT, self._stepped_at + ROSTER_TIME + self._lines / ROSTER_RATE, self._gives_up_at)
+        self._deadline = max(self._deadline, until)
 
     def next_deadline(self) -> float:
         return self._again_at if self.link is None else self._deadline
@@ -135,7 +145,8 @@ class Attempt:
             is_complete = self._pages.add(page)
         except PageError as error:
             return Failed(str(error))
-        self.on_step(now)
+        self._lines = max(self._lines, len(self._pages.entries))
+        self._wait(now)
         if not is_complete or self._welcome is None or self.link is None:
             return None
         entries = self._pages.entries
@@ -144,7 +155,7 @@ class Attempt:
     def _on_names(self, message: Any, now: float) -> None:
         if len(self._names) < NAMES_PAGES_MAX:
             self._names.append(message)
-            self.on_step(now)
+            self._wait(now)
 
     def _on_not_supernode(self, message: messages.NotSupernode, now: float) -> Finding:
         place = seen_from(message.supernode, self.address)
