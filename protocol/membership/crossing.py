@@ -86,8 +86,7 @@ class Crossing:
     def on_link_up(self, now: float) -> None:
         """The link of the attempt is there: it begins with our Join."""
         assert self._attempt is not None
-        self._attempt.on_step(now)
-        self._means.prober.hearsay.on_answer(self._attempt.address, now)
+        self._attempt.on_link_up(now)
         self._send_join(self._attempt)
 
     def on_link_lost(self, reason: str, now: float) -> None:

@@ -101,6 +101,11 @@ class Attempt:
         if self.link is not None and self.link != LOCAL_LINK:
             self._means.network.disconnect(self.link, reason)
 
+    def on_link_up(self, now: float) -> None:
+        """The link is there; it begins with our Join."""
+        self.on_step(now)
+        self._means.prober.hearsay.on_answer(self.address, now)  # on this machine the link may show another one
+
     def on_step(self, now: float) -> None:
         """It gets on: a thousand are welcomed at once, and who gives up a slow one begins anew behind all others."""
         self._stepped_at = now

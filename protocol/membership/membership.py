@@ -102,7 +102,7 @@ class Membership:
         self.story = Story(owner, audience, self._view)
         self._claimant = Claimant(self.node_id)
         applicant = Applicant(means, self, opening, self._chat, self._claimant)
-        self._way_in = WayIn(means, applicant)
+        self._way_in = WayIn(applicant)
         founder = Founder(means, machine, self, opening, self._chat)
         self._course = Course(means, owner, machine, self, applicant, self._way_in, founder, self._chat, self.story)
         self._crossing = Crossing(means, self._way_in.send_join)

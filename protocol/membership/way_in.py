@@ -12,15 +12,13 @@ from protocol.fields import Address
 from protocol.membership.applying import Applicant
 from protocol.membership.joining import Attempt
 from protocol.membership.searching import Search
-from protocol.membership.view import Means
 from protocol.messages import NO_NETWORK, Answer
 
 
 class WayIn:
     """At most one search, and at most one attempt."""
 
-    def __init__(self, means: Means, applicant: Applicant) -> None:
-        self._means = means
+    def __init__(self, applicant: Applicant) -> None:
         self._applicant = applicant
         self.forget()
 
@@ -55,8 +53,7 @@ class WayIn:
         """The link of the present attempt is there: it begins with our Join."""
         attempt = self.attempt
         assert attempt is not None
-        attempt.on_step(now)
-        self._means.prober.hearsay.on_answer(attempt.address, now)  # on this machine the link may show another one
+        attempt.on_link_up(now)
         self.send_join(attempt)
 
     def send_join(self, attempt: Attempt) -> None:
