@@ -46,6 +46,7 @@ def find(facts: Facts) -> List[Finding]:
 
 
 def has_trouble(findings: Sequence[Finding]) -> bool:
+    """Is anything of it a trouble?"""
     return any(finding.is_trouble for finding in findings)
 
 

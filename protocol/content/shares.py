@@ -53,6 +53,7 @@ class SharedFile:
 
 
 def traits_of(shared: SharedFile) -> Traits:
+    """What is told beside this file."""
     return Traits(shared.is_executable, shared.mtime_ns)
 
 
@@ -73,6 +74,7 @@ def shared_pack(name: str, path: str, pack: Pack, digests: bytes,
 
 def shared_folder(name: str, path: str, entries: List[FolderEntry], packs: Sequence[SharedFile] = (),
                   traits: bytes = b"") -> SharedFile:
+    """The listing of a shared folder of that name, with its packs."""
     return _listed(name, path, encode_folder(entries, [pack.file_id for pack in packs]), entries, True, traits)
 
 

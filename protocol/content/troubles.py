@@ -130,6 +130,7 @@ def speaking(doing: str) -> Iterator[None]:
 
 
 def called(label: str) -> str:
+    """What a person calls that file; some have no name here."""
     return shown(label) if label else "the file"
 
 

@@ -39,6 +39,7 @@ _PAST = record_of(Past)
 
 
 def encode_past(past: Past) -> bytes:
+    """As it is kept in the folder."""
     return _PAST.encode(past)
 
 

@@ -71,6 +71,7 @@ def ports_behind(port: int) -> range:
 
 
 def places_behind(place: Address) -> List[Address]:
+    """Where on that host further nodes are, when its port is taken."""
     return [(place[0], port) for port in ports_behind(place[1])]
 
 

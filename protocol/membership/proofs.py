@@ -25,6 +25,7 @@ def with_proof(answer: Answer, secret: bytes) -> Answer:
 
 
 def is_proven(answer: Answer, secret: bytes) -> bool:
+    """Does who gave this answer know the secret of its network?"""
     return bool(secret) and hmac.compare_digest(with_proof(answer, secret).proof, answer.proof)
 
 
@@ -37,4 +38,5 @@ def share_digest(entries: Iterable[ShareEntry]) -> bytes:
 
 
 def random_bytes(rng: random.Random, size: int) -> bytes:
+    """So many drawn bytes."""
     return rng.getrandbits(8 * size).to_bytes(size, "big")

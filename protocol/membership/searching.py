@@ -93,6 +93,7 @@ _LAST_NETWORK = Record(LastNetwork, (Fixed(16), Many(AddressField(), PLACES_KEPT
 
 
 def encode_last_network(last: LastNetwork) -> bytes:
+    """As it is kept in the folder."""
     return _LAST_NETWORK.encode(last)
 
 
