@@ -197,6 +197,18 @@ def test_where_packets_overtake_each_other_the_round_trip_is_that_of_all_and_not
     assert 0.025 < statistics.mean(smoothed) < 0.054 + 0.1  # the mean of two ways, and a whole queue
 
 
+@pytest.mark.parametrize("seed", [3, 4][: amount(2, 1)])
+def test_who_is_alone_knows_how_late_packets_are_and_does_not_take_that_for_a_queue_of_its_own(seed):
+    """Else the cap is too low, and keeps its window below the threshold where the lateness was measured: for ever."""
+    pair = Pair(seed=seed, rate=FAST, queue=0.1, **LATE)
+    pair.stream()
+    pair.world.run(2.5)
+    controller = pair.there.recovery.congestion
+    assert controller.is_alone
+    assert controller.jitter >= 0.010
+    assert pair.rate_over(1.0) >= 0.9 * FAST
+
+
 @pytest.mark.parametrize("seed", [1, 2, 3][: amount(3, 1)])
 def test_a_short_queue_where_packets_are_late_is_neither_left_empty_nor_run_over(seed):
     """Paced by the luckiest's round trip it had 10 of 20 Mbit/s, and lost 2 to 3 % to the queue."""

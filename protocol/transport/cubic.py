@@ -200,7 +200,8 @@ class CubicQ:
 
     def _measure_jitter(self) -> None:
         last = self._delivery.round
-        if last.samples >= RecentRtt.SAMPLES and self.window >= self.ssthresh:
+        # Not in slow start, whose queue grows; but who is alone may be held below ssthresh by the cap that this lifts.
+        if last.samples >= RecentRtt.SAMPLES and (self.window >= self.ssthresh or self.is_alone):
             spread = last.rtts / last.samples - last.min_rtt
             self.jitter += (min(spread, max(self.base_rtt, self._lateness)) - self.jitter) / 8
 
