@@ -32,7 +32,7 @@ from protocol.casts import (
     slices_of,
 )
 from protocol.exchange.cast_rate import RATE_FIRST, RATE_MIN, CastRate, Losses
-from protocol.exchange.casting import AFTER_MIN, ROUND, Cast, Casting
+from protocol.exchange.casting import AFTER_MIN, LOOKS, ROUND, Cast, Casting, _Taker
 from protocol.exchange.catching import BESIDE_FIRST
 from protocol.exchange.sources import MESH_PATIENCE, SourceLinks
 from protocol.fields import WireError
@@ -727,6 +727,21 @@ def test_takers_that_report_for_ever_hold_neither_the_cast_nor_the_uploads_besid
         casting.on_timer(now)
     assert now < AFTER_MIN + 1.0 and casting._beside is None
     assert sum(isinstance(message, CastEnd) for message in sent) == 3
+
+
+def test_a_taker_that_misses_all_again_and_again_has_little_of_it_looked_up():
+    """One message of 3 kB named 370,000 slices: 13 of them a second kept a core busy."""
+    size, now = 512 * MIB, 10.0
+    cast, taker = Cast(b"session!", bytes(32), size, 0.0), _Taker(1, b"liar", now)
+    holes = tuple(Hole(piece * cast.slices_each, 65535) for piece in range(512))
+    looked = 0
+    for _ in range(100):
+        now += 0.01
+        looked += len(taker.missed(holes, cast.slices_each, now)) * cast.slices_each
+    assert LOOKS / 2 < looked < 2.1 * LOOKS
+    honest = _Taker(3, b"honest", now)
+    few = tuple(Hole(piece * cast.slices_each, 30) for piece in range(512))
+    assert tuple(honest.missed(few, cast.slices_each, now)) == few
 
 
 def test_nobody_listens_for_ever_to_what_is_sent_again_and_again():

@@ -14,7 +14,7 @@ import math
 import statistics
 from collections import OrderedDict
 from functools import partial
-from typing import Any, Callable, Dict, List, Optional, Set, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Optional, Set, Tuple
 
 from protocol import mishaps
 from protocol.casts import CAST_PIECE_MAX, CastOver, CastRoom, slice_size_of, slices_of
@@ -25,6 +25,7 @@ from protocol.exchange.uploads import Uploads
 from protocol.latest import Latest
 from protocol.messages import CastComing, CastEnd, CastOffer, CastReady, CastSixWanted, CastTaken, CastWanted
 from protocol.network import CastNetwork
+from protocol.rates import Bucket
 
 log = mishaps.logger("transfer")
 
@@ -43,6 +44,8 @@ SLOW_PART, SLOW_REPORTS = 0.5, 4  # who takes less than this part of what the ot
 AHEAD_SECONDS, AHEAD_MIN, AHEAD_MAX = 0.15, 768 << 10, 8 << 20  # worth of the rate, or bytes, read before they leave
 RECENT_MAX = 12 << 20  # bytes of pieces kept in memory to send parts of them again
 AGAIN_MAX = 1 << 16  # slices of which is remembered when they were sent again: more than are ever on their way
+LOOKS = 20_000  # slices a second that one taker may have missed, and at once: each is looked up, and one message may
+# name 370,000, again and again
 REPAIRS_MAX = 2.0  # slices sent again, in contents: beyond, reports lie or casting is no gain
 BESIDE_PART, BESIDE_MIN, BESIDE_STEP = 0.1, 500e3, 1.5  # of its rate, or bytes a second, that leave by links meanwhile
 AFTER_MIN = 5.0  # seconds, or as long as the pass took, in which what was missed is sent again: who reports for ever
@@ -59,10 +62,15 @@ class _Taker:
         self.missing: Optional[bytes] = None  # from when it is ready on
         self.heard_at = now
         self.slow = 0  # reports in a row by which it took much less than the others
+        self._looks = Bucket(LOOKS, LOOKS, now)
 
     @property
     def is_ready(self) -> bool:
         return self.missing is not None
+
+    def missed(self, holes: Tuple[Any, ...], slices_each: int, now: float) -> List[Any]:
+        """Those of these that it may have looked up by now; what else it misses it tells again by its next report."""
+        return [hole for hole in holes if self._looks.take(now, max(1, min(hole.slices, slices_each)))]
 
 
 class Cast:
@@ -171,7 +179,7 @@ class Cast:
             self._number += 1
             self._again.put(index, self._number)
 
-    def add_holes(self, highest: int, holes: Tuple[Any, ...]) -> None:
+    def add_holes(self, highest: int, holes: Iterable[Any]) -> None:
         """Somebody has missed these slices, having seen all up to that number: what left later may still come."""
         for first, slices in holes:
             piece, start = divmod(first, self.slices_each)
@@ -313,7 +321,7 @@ class Casting:
         came = message.received + message.lost
         if came:
             cast.losses.note(taker.link, message.lost / came)
-        cast.add_holes(message.highest, message.holes)
+        cast.add_holes(message.highest, taker.missed(message.holes, cast.slices_each, now))
         self._pump(cast, now)
 
     def on_link_lost(self, link: int, now: float) -> None:
