@@ -320,7 +320,7 @@ def test_own_siblings(count, least):
 @pytest.mark.parametrize("seed", [3, 1, 2][: amount(3, 1)])
 def test_a_latecomer_starves_no_elder_where_packets_are_late_and_lost(seed):
     rate = 20e6 / 8
-    seconds, settled = amount(20.0, 6.0), amount(10.0, 4.0)
+    seconds, settled = amount(20.0, 10.0), amount(10.0, 8.0)
     total, index = shares_of_siblings(3, seconds, settled, seed=seed, queue=0.1, rate=rate, loss=0.05, **LATE)
     assert total >= 0.8 * rate
     assert index >= 0.85
