@@ -22,8 +22,8 @@ FOLLOW_INTERVAL_EACH = 0.001  # seconds for each member: it is asked a thousand 
 # datagrams that it may get are spread over the time in which an answer helps.
 FOLLOW_APART = 1.0  # seconds
 LOOK_AROUND_EACH = 0.005  # seconds for each member: all who hear it answer
-REJOIN_JITTER_MAX = 5.0  # seconds
-REJOIN_JITTER_EACH = 0.005  # seconds for each member: 200 come in a second (THREATS: F13)
+REJOIN_JITTER_MAX = 3.0  # seconds; their questions, by which they hear of it, are spread over two more
+REJOIN_JITTER_EACH = 0.003  # seconds for each member: with those 200 come in a second (THREATS: F13)
 
 
 class Missed(NamedTuple):
