@@ -206,7 +206,8 @@ def test_who_is_alone_knows_how_late_packets_are_and_does_not_take_that_for_a_qu
     controller = pair.there.recovery.congestion
     assert controller.is_alone
     assert controller.jitter >= 0.010
-    assert pair.rate_over(1.0) >= 0.9 * FAST
+    if amount(True, False):  # what it is good for; a second of it costs many
+        assert pair.rate_over(1.0) >= 0.9 * FAST
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3][: amount(3, 1)])

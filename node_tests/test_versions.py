@@ -40,6 +40,7 @@ VERSIONS = [
     Earlier("166309b", "the last that knew no key"),
     Earlier("93b374f", "the last whose takers of a cast called each other meanwhile"),
     Earlier("5c1654e", "the last that asked others beside a cast that filled its link"),
+    Earlier("90cc99b", "the last that pinged at each beat in a large hall, and cast by IPv4 alone"),
 ]
 
 PLAYED = amount(VERSIONS, [VERSIONS[0], VERSIONS[4], VERSIONS[-1]])  # the others with --full
