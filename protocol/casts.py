@@ -26,7 +26,7 @@ Holes = Tuple[Tuple[int, int], ...]  # (first slice, how many), slices numbered 
 
 
 def group_of(session: bytes, is_six: bool = False) -> Address:
-    """Where the datagrams of that session go, and half of it is told by that: the other half only members know.
+    """Where the datagrams of that session go; half of it shows there, the other half only members know.
 
     A group of 239.255.0.0/16, which switches do not flood as 224.0.0.x; or one of ff12::/16: that nobody assigned, and
     that no router lets out of the link (RFC 4291 §2.7), with an id as drawn ones have it (RFC 3307 §4.3).
