@@ -299,8 +299,7 @@ class Connection:
         """This side may have another address: the other one shall see something of it soon."""
         if self.state is State.ESTABLISHED:
             self.paths.on_own_address_changed(now)
-            self.flight.owe_ping()
-            self.endpoint.touch(self)
+            self.ask_sign()
 
     def ask_sign(self) -> None:
         """The other side shall say that it is there: a PING, which its transport acknowledges at once."""
