@@ -221,6 +221,29 @@ class _Part:
         self.missing -= len(slices)
 
 
+class _Yield:
+    """Does so much come, in each time, that it is worth while?"""
+
+    def __init__(self, each: float, least: int) -> None:
+        self._each, self._least = each, least  # seconds, and how many in them
+        self._at, self._before = math.inf, 0  # when it was last looked at, and how many had come by then
+
+    def begin(self, now: float) -> None:
+        """Look again in that time from now."""
+        self._at = now
+
+    def spare(self, now: float) -> None:
+        """Half of the time at most counts: it may not have listened."""
+        self._at = max(self._at, now - self._each / 2)
+
+    def is_poor(self, total: int, now: float) -> bool:
+        """That many have come, ever: were there too few since the last look? Looks only when it is time."""
+        if now - self._at < self._each:
+            return False
+        came, self._before, self._at = total - self._before, total, now
+        return came < self._least
+
+
 class CastReceiver:
     """Puts the pieces of one cast together, knows what is missing, and says so in reports.
 
@@ -240,10 +263,10 @@ class CastReceiver:
         self._parts_size = self._unread = 0
         self._whole: List[CastPiece] = []  # that are to be handed on,
         self._whole_size, self._whole_at = 0, math.inf  # and by when
-        self._heard_at = self._slice_at = self._worth_at = self._news_at = math.inf
+        self._heard_at = self._slice_at = math.inf
         self._late_left = LATE_TIMES
-        self._slices = self._slices_before = 0  # that came, ever and when it was last worth while
-        self._news = self._news_before = 0  # of them those that were not here yet
+        self._slices = self._news = 0  # that came, and of them those that were not here yet
+        self._worth, self._worth_of_news = _Yield(WORTH_TIME, WORTH_SLICES), _Yield(NEWS_TIME, NEWS_SLICES)
         self._highest = self._told_highest = self._front = self._received = 0
         self._report_at = math.inf
 
@@ -254,7 +277,9 @@ class CastReceiver:
         self._plan, self._coming = plan, bytearray(bits)
         self._slice_size, self._datagram_size = plan.slice_size, CAST_HEADER_SIZE + plan.slice_size
         self._left = sum(self._coming)
-        self._heard_at = self._slice_at = self._worth_at = self._news_at = now
+        self._heard_at = self._slice_at = now
+        self._worth.begin(now)
+        self._worth_of_news.begin(now)
         self._report_at = now + plan.interval
         self._told_highest, self._received = self._highest, 0
 
@@ -440,22 +465,18 @@ class CastReceiver:
         if now >= self._heard_at + SILENCE_MAX + LATE_MAX and self._late_left:
             self._late_left -= 1
             self._heard_at = now - SILENCE_MAX / 2
-            self._slice_at = self._worth_at = now
-            self._news_at = max(self._news_at, now - NEWS_TIME / 2)
+            self._slice_at = now
+            self._worth.begin(now)
+            self._worth_of_news.spare(now)
         if now >= self._heard_at + SILENCE_MAX:
             return "nothing comes any more"
         if now - self._slice_at >= IDLE_MAX:
             return "only probes come"
         if self._slices > SLICES_MAX * len(self._coming) * plan.slices_each:
             return "more comes than there is"
-        if now - self._worth_at >= WORTH_TIME:
-            came, self._slices_before, self._worth_at = self._slices - self._slices_before, self._slices, now
-            if came < WORTH_SLICES:
-                return "it is too slow"
-        if now - self._news_at >= NEWS_TIME:
-            came, self._news_before, self._news_at = self._news - self._news_before, self._news, now
-            return BRINGS_NOTHING if came < NEWS_SLICES else ""
-        return ""
+        if self._worth.is_poor(self._slices, now):
+            return "it is too slow"
+        return BRINGS_NOTHING if self._worth_of_news.is_poor(self._news, now) else ""
 
     def _report(self, plan: CastPlan, now: float) -> None:
         self._report_at = now + plan.interval
