@@ -32,7 +32,8 @@ from node_tests.stage.outlaw import (
 )
 from node_tests.stage.running import Running, free_port, status_of
 from node_tests.stage.simulator import Pair, data_packet
-from prompt.session import WAITING_LINES_MAX, Session
+from node_tests.stage.window import quiet_session
+from prompt.session import WAITING_LINES_MAX
 from protocol import messages
 from protocol.content import names
 from protocol.content.pieces import digests_of, identity_of
@@ -725,7 +726,7 @@ def test_no_message_by_anybody_at_any_place_raises(lab, where, seed):
 
 def test_a_screen_that_stands_still_does_not_collect_chat_for_ever():
     """C03: the person has stopped the terminal; what is said meanwhile is bounded, the end of a download is kept."""
-    session = Session(None)
+    session = quiet_session()
     for number in range(3 * WAITING_LINES_MAX):
         session.notify(ChatReceived("bo", "flood %d" % number, False))
     session.notify(Stopped(1, "lab.iso", 0, 9, "nobody here has it", False))

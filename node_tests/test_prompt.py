@@ -33,7 +33,7 @@ from node_tests.stage.fake_prompt import (
 )
 from node_tests.stage.running import free_port
 from node_tests.stage.window import PROGRAM, QUIET, Screen, Window, both_editors, needs_pty, quiet_session, script
-from prompt import lines, network_key, settings
+from prompt import lines, network_key, readers, settings
 from prompt.commands import help_lines, parse_command, show_help, unknown_line
 from prompt.console import Console, line_for
 from prompt.lines import format_size, place_of, progress_line, share_lines
@@ -44,6 +44,7 @@ from protocol.results import (
     Joined,
     KeyWanted,
     Left,
+    Notice,
     OtherKey,
     Paused,
     Progress,
@@ -286,6 +287,29 @@ def test_what_came_of_several_pieces_is_told_together_and_what_waits_is_prepared
 
 
 # ---------------------------------------------------------------- scripts: no terminal
+
+def test_who_waits_for_a_piped_line_looks_as_soon_as_something_arrives(monkeypatch):
+    """By the word of other threads and of a signal's handler alone: here it would look again after an hour."""
+    monkeypatch.setattr(readers, "PIPED_SECONDS", 3600.0)
+    reading, writing = os.pipe()
+    reader, session, looks = readers.PipeReader(reading), quiet_session(), []
+    session.terminal.look_soon = reader.look_soon
+    arrivals = [
+        lambda: session.notify(Notice("from the node")),
+        lambda: session.on_signal(signal.SIGTERM, None),
+        lambda: session.on_memory_short(),
+        lambda: os.write(writing, b"Q\n"),
+    ]
+
+    def idle():
+        looks.append(session.inbox.qsize())
+        threading.Thread(target=arrivals[len(looks) - 1]).start()
+    assert reader.read("", idle) == "Q"
+    assert looks == [0, 1, 1, 1] and len(session.signals) == 2
+    os.close(writing)
+    reader.thread.join(5)
+    os.close(reading)
+
 
 def test_a_script_fetches_and_quits():
     lines, code = script("R notes.pdf\nQ\n", "--ip", "10.0.0.7")

@@ -24,8 +24,10 @@ from protocol.looks import UNPRINTABLE
 log = mishaps.logger("node")
 
 IDLE_SECONDS = 0.1                  # how often a waiting prompt looks for what arrived
+PIPED_SECONDS = 0.5                 # the same where nothing is drawn, and whatever arrives says so
 LINE_END = "\u23ce"                 # how the end of a line looks within a paste of several
 PASTE_BYTES_MAX = 1 << 20           # of a paste as keys
+NO_LINE = object()
 
 
 def next_of(inbox: queue.SimpleQueue[Any], wait: float) -> Any:
@@ -69,8 +71,9 @@ class PipeReader:
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
-        self.lines: queue.SimpleQueue[Optional[str]] = queue.SimpleQueue()
+        self.lines: queue.SimpleQueue[Any] = queue.SimpleQueue()    # None at their end, NO_LINE for `look_soon`
         self.thread: Optional[threading.Thread] = None
+        self._is_waiting = False
 
     def read(self, prompt: str, idle: Callable[[], None]) -> str:
         """The next line; EOFError at the end of input."""
@@ -78,13 +81,21 @@ class PipeReader:
             self.thread = threading.Thread(target=self._run, name="input", daemon=True)
             self.thread.start()
         while True:
+            self._is_waiting = True         # before it looks: what arrives from now on ends the waiting
             idle()
             with contextlib.suppress(queue.Empty):
-                line = next_of(self.lines, IDLE_SECONDS)
+                line = next_of(self.lines, PIPED_SECONDS)
                 if line is None:
                     self.lines.put(None)
                     raise EOFError
-                return line
+                if line is not NO_LINE:
+                    return str(line)
+
+    def look_soon(self) -> None:
+        """From any thread, or a signal's handler: something arrived for whoever waits in `read`."""
+        if self._is_waiting:
+            self._is_waiting = False        # one is enough
+            self.lines.put(NO_LINE)
 
     def _run(self) -> None:
         # os.read, because sys.stdin's own lock, held by a waiting thread, aborts the interpreter at exit.

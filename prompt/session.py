@@ -88,11 +88,14 @@ class Session:
         """From the node thread: something to tell; but not more and more to a screen that stands still."""
         if isinstance(event, DISPENSABLE) and self.inbox.qsize() >= WAITING_LINES_MAX:
             return
-        self.later(functools.partial(self.on_event, event))
+        self.inbox.put(functools.partial(self.on_event, event))
+        if not isinstance(event, results.Progress):     # for which a look now and then is enough
+            self.terminal.look_soon()
 
     def later(self, closure: Callable[[], None]) -> None:
         """From any thread: have this done by the prompt, soon."""
         self.inbox.put(closure)
+        self.terminal.look_soon()
 
     def pump(self, wait: float = 0.0) -> None:
         """Does what is in the inbox, waiting for the first up to `wait` seconds, and draws."""
@@ -110,7 +113,7 @@ class Session:
         self.is_over = self.is_over or self.terminal.is_broken
 
     def idle(self) -> None:
-        """What a waiting prompt does ten times a second."""
+        """What a waiting prompt does ten times a second, or where nothing is drawn, when something arrived."""
         self.pump()
         while self.terminal.stops.is_away and not (self.signals or self.is_over):
             self.pump(IDLE_SECONDS)
@@ -164,6 +167,7 @@ class Session:
     def on_signal(self, number: int, frame: Any) -> None:
         """A signal handler: only remembers."""
         signals.note(number, self.signals, self.is_leaving)
+        self.terminal.look_soon()
 
     def on_memory_short(self) -> None:
         """From any thread: one could not go on without memory. What can be left properly is."""
@@ -171,6 +175,7 @@ class Session:
             end_at_once()
         self.trouble = self.trouble or NO_MEMORY
         self.signals.append(signal.SIGTERM)     # ends whatever is waited for
+        self.terminal.look_soon()
 
     def _on_failure(self, error: Exception) -> None:
         if is_memory_short(error):

@@ -1,4 +1,4 @@
-"""What a signal leaves behind: a note, for whoever waits looks ten times a second."""
+"""What a signal leaves behind: a note, for whoever waits looks often enough, or is told to."""
 
 from __future__ import annotations
 

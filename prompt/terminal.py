@@ -190,6 +190,11 @@ class Terminal:
             self._drawn = ""
         return line
 
+    def look_soon(self) -> None:
+        """From any thread: something arrived. Who waits for keys looks ten times a second anyway."""
+        if isinstance(self.reader, PipeReader):
+            self.reader.look_soon()
+
     def read_hidden(self, prompt: str, idle: Callable[[], None]) -> str:
         """The same of a line that is not shown while it is typed."""
         if isinstance(self.reader, PipeReader):

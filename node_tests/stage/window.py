@@ -192,7 +192,7 @@ def script(text: str, *flags: str, **env: str) -> tuple:
 
 def quiet_session(**options: Any) -> Any:
     """A session whose lines are kept in `said`."""
-    terminal = argparse.Namespace(can_redraw=False, is_asking=False)
+    terminal = argparse.Namespace(can_redraw=False, is_asking=False, look_soon=lambda: None)
     session: Any = Session(terminal, **options)     # type: ignore[arg-type]
     session.said = []
     terminal.say = session.said.append
