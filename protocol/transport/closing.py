@@ -26,6 +26,7 @@ class Closing:
     def __init__(self, sending: SendStream, receiving: ReceiveStream, rtt: RttEstimator) -> None:
         self.reason: Optional[str] = None  # this side wants it to end; None: it does not
         self.is_begun_here = False  # this side ended it, whether or not the other side did, too
+        self.is_told = False  # whoever has the connection here knows of its end
         self.theirs: Optional[ClosePacket] = None
         self.received: Optional[int] = None  # what the other side has taken in, by its own last word
         self.say_at = math.inf  # when to say FINAL and CLOSE
@@ -92,8 +93,13 @@ class Closing:
         self.is_begun_here = True
 
     def abandon(self) -> None:
-        """This side ends it without a word: its socket is gone."""
-        self.is_begun_here = True
+        """This side ends it without a word, unless it was over: its socket is gone."""
+        self.is_begun_here = self.is_begun_here or not self.is_told
+
+    def tell(self) -> bool:
+        """Its end is to be told here; False if it was."""
+        was_told, self.is_told = self.is_told, True
+        return not was_told
 
     def on_close(self, theirs: ClosePacket) -> None:
         """The other side's CLOSE, while we close."""

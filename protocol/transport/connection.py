@@ -112,7 +112,7 @@ class Connection:
         self.recovery = self.recovery_class(first_number, endpoint.new_controller(DATAGRAM_SIZE_BASE))
         self.first_number = first_number
         self.mtu = PathMtu(is_loopback(address[0]), self.datagram_reserved)
-        self.flight = Flight(address, self.sending, self.recovery, self.mtu, endpoint.rng, endpoint.header_views)
+        self.flight = Flight(address, self.sending, self.recovery, self.mtu, endpoint)
         self.liveness = Liveness(is_client, now)
         rtt, intake = self.recovery.rtt, endpoint.intake
         self.arrival = Arrival(self.receiving, intake, self.liveness, rtt, endpoint.stats, now)
@@ -122,7 +122,6 @@ class Connection:
         self.closing = Closing(self.sending, self.receiving, rtt)
         self.handshake = Handshake(local_id if is_client else b"", now)
         self.used_at = now  # when messages went or came last; keep-alives are no use
-        self._lost_told = False
         self.paths = Paths(endpoint.rng)
 
     def _new_streams(self) -> Tuple[SendStream, ReceiveStream]:
@@ -218,8 +217,7 @@ class Connection:
     def drop(self, reason: str) -> None:
         """The socket is gone: over at once, and nobody is told but the owner."""
         if self.state is not State.CLOSED:
-            if not self._lost_told:
-                self.closing.abandon()
+            self.closing.abandon()
             self._end(self.closing.reason or reason, False)
 
     # ---- state
@@ -236,8 +234,7 @@ class Connection:
             self.endpoint.forget(self)
 
     def _tell_lost(self, reason: str, is_clean: bool) -> None:
-        if not self._lost_told:
-            self._lost_told = True
+        if self.closing.tell():
             self.endpoint.events.append(ConnectionLost(self, reason, is_clean))
             ended = "closed" if is_clean else "NOT cleanly closed"
             log.info("connection to %s %s: %s (%s)", shown(self.address), ended, reason or "no reason", self.figures())
@@ -283,15 +280,14 @@ class Connection:
     def _establish(self, now: float) -> None:
         self.vigil.begin(now)
         self._set_state(State.ESTABLISHED)
-        self.flight.search_mtu(self.endpoint.datagram_size_max)
+        self.flight.search_mtu()
 
     # ---- another address
 
     def move(self, address: Address, now: float) -> None:
         """The other side has shown that it is there, and no more where it was; only its port may be another."""
-        is_other_host, self.address = address[0] != self.address[0], address
-        controller = self.endpoint.new_controller(DATAGRAM_SIZE_BASE) if is_other_host else None
-        self.flight.move(address, controller, self.endpoint.datagram_size_max, now)
+        self.address = address
+        self.flight.move(address, now)
         self.acknowledging.hasten(now)  # what was said last may have gone to where nobody is any more
         self.liveness.heard(now)
 
@@ -358,11 +354,10 @@ class Connection:
             return
         self._on_outcome(outcome, now)
         if self.paths.take_new():  # the other end has seen that it is there, and takes in what comes from there
-            new_controller = self.endpoint.new_controller(DATAGRAM_SIZE_BASE)
-            self.flight.move(self.address, new_controller, self.endpoint.datagram_size_max, now)
+            self.flight.begin_path(now)
 
     def _on_outcome(self, outcome: Outcome, now: float) -> None:
-        self.flight.on_outcome(outcome, self.endpoint.datagram_size_max, now)
+        self.flight.on_outcome(outcome, now)
         self.progress.on_acknowledged(now)
         if self.sending.has_drained():
             self.endpoint.events.append(BacklogDrained(self))
@@ -453,7 +448,7 @@ class Connection:
         if self.vigil.is_silent(now):
             self.flight.owe_ping()
         if now >= self.mtu.again_at:
-            self.flight.search_mtu(self.endpoint.datagram_size_max)
+            self.flight.search_mtu()
         if self.vigil.is_credit_wanted(now):
             self.flight.owe_ping()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import random
-from typing import Callable, List, NamedTuple, Optional
+from typing import Callable, List, NamedTuple, Optional, Protocol
 
 from protocol.addresses import is_loopback
 from protocol.fields import Address, Buffer
@@ -46,17 +46,22 @@ def lone_batch(address: Address, datagram: Buffer) -> Batch:
     return Batch(address, len(datagram), 1, 1, [datagram])
 
 
+class Outlet(Protocol):
+    """Where the packets of all connections leave this machine: the `Endpoint`, and what it has for each of them."""
+
+    rng: random.Random
+    datagram_size_max: int  # bytes: what this machine's socket takes
+    new_controller: Callable[[int], CongestionController]  # for a path of which nothing is known; by its datagram size
+
+    def header_views(self, headers: Buffer) -> List[memoryview]:
+        """The headers of a batch, cut apart in memory that is used again."""
+
+
 class Flight:
     """The packets of one side of a connection."""
 
     def __init__(
-        self,
-        address: Address,
-        sending: SendStream,
-        recovery: Recovery,
-        mtu: PathMtu,
-        rng: random.Random,
-        header_views: Callable[[Buffer], List[memoryview]],
+        self, address: Address, sending: SendStream, recovery: Recovery, mtu: PathMtu, outlet: Outlet
     ) -> None:
         self.pacer = Pacer(recovery.rtt, recovery.reordering)
         self.checks_bulk = False  # checksums cover bulk, too: what arrived once was damaged
@@ -66,8 +71,8 @@ class Flight:
         self._sending = sending
         self._recovery = recovery
         self._mtu = mtu
-        self._rng = rng
-        self._header_views = header_views  # of the endpoint: cuts headers apart in memory that is used again
+        self._outlet = outlet
+        self._header_views = outlet.header_views
         self._probes_owed = 0
         self._ping_owed = False
         self._skip_at = self._next_skip()
@@ -81,20 +86,28 @@ class Flight:
         """Let checksums cover bulk, too, from now on."""
         self.checks_bulk = True
 
-    def move(self, address: Address, controller: Optional[CongestionController], size_max: int, now: float) -> None:
-        """The other side is there now: what was on its way goes once more, and of another path (then there is another
-        controller, too) nothing is known. `size_max`: see `search_mtu`.
+    def move(self, address: Address, now: float) -> None:
+        """The other side is there now: what was on its way goes once more. On another host it is at another path's end.
         """
-        self._address = address
+        is_other_host, self._address = address[0] != self._address[0], address
+        if is_other_host:
+            self.begin_path(now)
+        else:
+            self._send_anew(None, now)
+
+    def begin_path(self, now: float) -> None:
+        """From now on packets take a path of which nothing is known; what was on its way goes once more."""
+        self._send_anew(self._outlet.new_controller(DATAGRAM_SIZE_BASE), now)
+        self._mtu.begin(is_loopback(self._address[0]))
+        self.search_mtu()
+
+    def _send_anew(self, controller: Optional[CongestionController], now: float) -> None:
         for start, stop in self._recovery.begin_path(controller):
             self._sending.on_lost(start, stop)
             self.resent += stop - start
         self._probes_owed = 0
         self.pacer.begin(now)
         self.owe_ping()
-        if controller is not None:
-            self._mtu.begin(is_loopback(address[0]))
-            self.search_mtu(size_max)
 
     def figures(self, first_number: int, receiving: ReceiveStream) -> PathFigures:
         """How the path does; packets are counted from this number on, and beside it stands what came the other way."""
@@ -107,8 +120,8 @@ class Flight:
 
     # ---- what became of it
 
-    def on_outcome(self, outcome: Outcome, size_max: int, now: float) -> None:
-        """An acknowledgement, or time, told of earlier packets. `size_max`: see `search_mtu`."""
+    def on_outcome(self, outcome: Outcome, now: float) -> None:
+        """An acknowledgement, or time, told of earlier packets."""
         for start, stop in outcome.acknowledged:
             self._sending.on_acknowledged(start, stop)
         for start, stop in outcome.lost:
@@ -116,7 +129,7 @@ class Flight:
             self.resent += stop - start
         if outcome.progressed:
             self._probes_owed = 0
-        self._on_sizes(outcome, size_max, now)
+        self._on_sizes(outcome, now)
 
     def owe_probes(self) -> None:
         """A probe timeout: nothing was heard of what is in flight."""
@@ -128,11 +141,11 @@ class Flight:
 
     # ---- path MTU (RFC 8899)
 
-    def search_mtu(self, size_max: int) -> None:
+    def search_mtu(self) -> None:
         """Probe for larger datagrams, up to what this machine's socket takes."""
-        self._mtu.search(size_max, self._recovery.troubles)
+        self._mtu.search(self._outlet.datagram_size_max, self._recovery.troubles)
 
-    def _on_sizes(self, outcome: Outcome, size_max: int, now: float) -> None:
+    def _on_sizes(self, outcome: Outcome, now: float) -> None:
         """What arrived and what was lost tells how large a datagram may be."""
         recovery, mtu = self._recovery, self._mtu
         if outcome.mtu_acknowledged:
@@ -141,7 +154,7 @@ class Flight:
             mtu.on_probe_lost(outcome.mtu_lost, recovery.troubles, now)
         if outcome.lost and recovery.black_hole.is_found:
             recovery.black_hole.forget()
-            self._tell_size(mtu.on_black_hole(size_max, recovery.troubles, now))
+            self._tell_size(mtu.on_black_hole(self._outlet.datagram_size_max, recovery.troubles, now))
         elif recovery.black_hole.arrived_size > mtu.size:
             self._tell_size(mtu.use(recovery.black_hole.arrived_size))
 
@@ -240,5 +253,5 @@ class Flight:
     def _next_skip(self) -> int:
         """The packet number to leave out next: at random, so that nobody knows it who did not see what came."""
         window = min(self._recovery.congestion.window, SKIP_BYTES_MAX)
-        packets = window / self._mtu.size * self._rng.uniform(*SKIP_EVERY)
+        packets = window / self._mtu.size * self._outlet.rng.uniform(*SKIP_EVERY)
         return self._recovery.next_packet_number + max(2, int(packets))

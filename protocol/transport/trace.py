@@ -190,7 +190,7 @@ class TracedConnection(Connection):
         self.endpoint.tell(now, self.local_id, "moved", {"address": shown(address)})
 
     def _tell_lost(self, reason: str, is_clean: bool) -> None:
-        if not self._lost_told:
+        if not self.closing.is_told:
             fields: Fields = {"clean": int(is_clean), "lost": self.recovery.packets_lost}
             fields.update(spurious=self.recovery.packets_spurious, reason=plain(reason))
             self.endpoint.tell(self.endpoint.now, self.local_id, "over", fields)
