@@ -141,7 +141,7 @@ class Catching:
             self.leave(now)
             return False
         is_awaited = [index for index in range(choice.count) if has_piece(message.coming, index)]
-        coming = bitmap_of(download.await_cast(is_awaited, now), choice.count)
+        coming = bitmap_of(download.cast.expect(is_awaited), choice.count)
         download.hold(self._link, False, now)
         interval = min(max(message.interval_ms / 1000, INTERVAL_MIN), INTERVAL_MAX)
         self.takers = max(1, message.takers)
@@ -157,7 +157,7 @@ class Catching:
         if isinstance(event, CastHeard):
             self._on_heard(event, now)
         elif isinstance(event, CastPiece):
-            if not self._download.on_cast_piece(event.index, event.data, now):
+            if not self._download.cast.on_piece(event.index, event.data):
                 self._network.cast_done(event.session, len(event.data))
         elif isinstance(event, CastReport):
             self._on_report(event, now)
@@ -201,7 +201,7 @@ class Catching:
         if event.lost > BESIDE_LOSS * (event.lost + event.received):
             self._beside_pause = min(2 * self._beside_pause, BESIDE_MAX)
             self._beside_at = now + self._beside_pause
-        self._download.ask_beside(now >= self._beside_at, now)
+        self._download.cast.ask_beside(now >= self._beside_at, now)
 
     def on_written(self, size: int, is_right: bool, now: float) -> None:
         """A piece of it was verified and written, or thrown away."""
@@ -235,4 +235,4 @@ class Catching:
         self._network.cast_end(self._session)
         self._download.hold(self._link, False, now)
         self._session, self._link, self.takers = None, 0, 0
-        self._download.end_cast(now)
+        self._download.cast.end(now)

@@ -15,10 +15,11 @@ from typing import Any, Dict, List, Optional, Protocol, Sequence
 
 from protocol import mishaps
 from protocol.content.pieces import DIGEST_BYTES, PIECES_MAX
+from protocol.exchange.cast_source import CastHands, CastSource
 from protocol.exchange.debts import DebtHands, Debts
 from protocol.exchange.manifest import Lie, ManifestHands, ManifestsAsked
 from protocol.exchange.patience import Patience, Verdict
-from protocol.exchange.picking import CAST, REQUESTS_PER_LINK_MAX, PieceChoice, in_flight_limit
+from protocol.exchange.picking import REQUESTS_PER_LINK_MAX, PieceChoice, in_flight_limit
 from protocol.exchange.source import Source, SourceState
 from protocol.messages import (
     NO_PIECE,
@@ -35,7 +36,7 @@ from protocol.rates import Rate
 log = mishaps.logger("transfer")
 
 
-class DownloadHands(ManifestHands, DebtHands, Protocol):
+class DownloadHands(ManifestHands, DebtHands, CastHands, Protocol):
     """What a Download wants done, by whoever has it made."""
 
     def requests_on(self, link: int) -> int:
@@ -49,9 +50,6 @@ class DownloadHands(ManifestHands, DebtHands, Protocol):
 
     def open_pieces(self, size: int, digests: bytes) -> None:
         """Make or resume the part file; answered by `on_opened`."""
-
-    def write(self, index: int, data: Any, link: int) -> None:
-        """Verify and write; answered by `on_written`."""
 
     def on_piece(self, index: int, now: float) -> None:
         """One piece more is verified."""
@@ -82,13 +80,12 @@ class Download:
         self.is_ended = False
         self.dropped = 0  # messages that nobody asked for
         self._in_order = False  # are the pieces to come one behind the other?
-        self._is_cast = False  # do pieces come by a cast?
-        self._may_ask_beside = False  # may others be asked for by links meanwhile?
         self.asked_at = -math.inf  # when a piece was asked for last
         self._hands = hands
         self._rng = rng
         self._manifests = ManifestsAsked(file_id, hands)
         self._debts = Debts(file_id, hands)
+        self.cast = CastSource(self, self._debts, hands)
         self._patience = Patience()
 
     @property
@@ -257,7 +254,7 @@ class Download:
         window = source.window(sources, self.piece_size, now)
         limit = in_flight_limit(self.piece_size)
         while source.owed_bytes + self.piece_size <= window and self.in_flight_bytes + self.piece_size <= limit:
-            if self._is_cast and self._is_full_beside():
+            if not self.cast.lets_ask():
                 return
             if self._hands.requests_on(source.link) >= REQUESTS_PER_LINK_MAX:
                 return
@@ -270,10 +267,6 @@ class Download:
             if index is None:
                 return
             self._ask(source, index, now)
-
-    def _is_full_beside(self) -> bool:
-        """Beside a cast one piece at a time comes by links, if any: what a link loses by it, all takers wait for."""
-        return not self._may_ask_beside or any(source.owed for source in self.sources.values())
 
     def _ask(self, source: Source, index: int, now: float) -> None:
         self._debts.ask(source, index, self.length_of(index), now)
@@ -349,23 +342,6 @@ class Download:
             self._hands.write(index, data, source.link)
         self._fill(source, now)
 
-    def await_cast(self, indexes: Sequence[int], now: float) -> List[int]:
-        """These pieces come by a cast: whoever was asked for one need not send it. Those that do come so."""
-        choice = self.choice
-        if choice is None or self.is_ended:
-            return []
-        self._is_cast, self._may_ask_beside = True, False
-        for source in self.sources.values():
-            for index in set(indexes).intersection(source.owed):
-                self._debts.cancel(source, index)
-        return [index for index in indexes if choice.await_cast(index)]
-
-    def ask_beside(self, may: bool, now: float) -> None:
-        """While a cast comes: is there room for what it does not bring?"""
-        if may != self._may_ask_beside:
-            self._may_ask_beside = may
-            self.fill_all(now)
-
     def hold(self, link: int, is_held: bool, now: float) -> None:
         """Ask this source for nothing, nor wait for what it owes; or ask it again."""
         source = self.sources.get(link)
@@ -376,23 +352,6 @@ class Download:
             self._debts.release(source, self.choice, cancel=True)
         else:
             self._fill(source, now)
-
-    def on_cast_piece(self, index: int, data: Any, now: float) -> bool:
-        """A cast brought a piece; False if it is not wanted."""
-        choice = self.choice
-        if choice is None or self.is_ended or self.is_opening or choice.is_verified[index] or choice.is_settled(index):
-            return False
-        choice.settle_cast(index)
-        self._debts.on_write(self.length_of(index))
-        self._hands.write(index, data, CAST)
-        return True
-
-    def end_cast(self, now: float) -> None:
-        """Nothing more comes by it: what is missing is asked for."""
-        self._is_cast = False
-        if self.choice is not None and not self.is_ended:
-            self.choice.end_cast()
-            self.fill_all(now)
 
     def on_written(self, index: int, link: int, is_right: bool, now: float) -> None:
         """The store has verified and written a piece, or refused it."""
