@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-from typing import Any, Callable, Dict, Iterator, Optional, Set
+from typing import Any, Callable, Dict, Iterator, Optional
 
 from protocol import messages
 from protocol.credit import Credit
@@ -29,7 +29,7 @@ from protocol.membership.contracts import Seat
 from protocol.membership.promises import Promises
 from protocol.membership.proofs import random_bytes
 from protocol.membership.queries import HINT_INTERVAL, Prober
-from protocol.messages import GONE, NOWHERE, Answer
+from protocol.messages import GONE, Answer
 from protocol.network import Network
 from protocol.ruling.alarm import TICK, Alarm
 from protocol.ruling.beats import Beats
@@ -40,6 +40,7 @@ from protocol.ruling.identifying import Identifying
 from protocol.ruling.introducing import Introducing
 from protocol.ruling.naming import Naming
 from protocol.ruling.neighbours import Neighbours
+from protocol.ruling.parting import Parting
 from protocol.ruling.reaching import Reaching
 from protocol.ruling.reception import Reception
 from protocol.ruling.register import Line, Register
@@ -49,7 +50,6 @@ from protocol.ruling.whispering import Whispering
 from protocol.ruling.witnesses import Witnesses
 
 YIELDS_AFTER, YIELDS_UNTIL = 9.0, 120.0  # seconds from taking office: who has not come back by then may be unable to
-HANDOVER_TIME = 2.0  # seconds for the last messages to be delivered
 
 _Handler = Callable[[Line, Any, float], None]
 
@@ -75,7 +75,6 @@ class Supernode:
         """
         self.seat = seat
         self.term = seat.term
-        self.has_ended = False
         self._network = network
         self._opening = random_bytes(rng, 32)  # shown only in the Handover
         commitment = hashlib.sha256(self._opening).digest()
@@ -115,10 +114,7 @@ class Supernode:
         self._dropped = 0
         self._next_tick = now + TICK
         self._began, self._seen_by_six = now, seat.seen_by_six
-        self._successor: Optional[Address] = None  # where this one's members are sent when it no longer rules
-        self._done: Optional[Callable[[], None]] = None
-        self._leaving: Set[int] = set()  # links on which the last messages are on their way
-        self._leave_by = math.inf
+        self._parting = Parting()
 
     # ---- contents: what is said
 
@@ -173,7 +169,7 @@ class Supernode:
         """A Join, the first message on a link (or again on the same)."""
         self._wake(now)
         if self.has_ended:
-            self.register.refuse(link, self._farewell())
+            self.register.refuse(link, self._parting.farewell(self.term))
         elif self.identifying.is_anothers(join.node_id, link):
             self.register.refuse(link, messages.Busy(0, "this node id is not yours"))
         else:
@@ -205,8 +201,8 @@ class Supernode:
     def on_link_lost(self, link: int, reason: str, now: float) -> None:
         """The link of a member, or of one who was about to become one; it has time to come back."""
         self._wake(now)
-        self._leaving.discard(link)
-        self._check_leaving(now)
+        self._parting.lose_link(link)
+        self._parting.check(now)
         self.reception.forget(link)
         self.register.lose_link(link, now)
 
@@ -250,7 +246,7 @@ class Supernode:
     def on_timer(self, now: float) -> None:
         """What is due: in doubt after a sleep nothing but who is here, else silence, rivals, updates, and who waits."""
         self._wake(now)
-        self._check_leaving(now)
+        self._parting.check(now)
         if self.has_ended:
             return
         if self.doubt.is_on(now):
@@ -277,7 +273,7 @@ class Supernode:
     def next_deadline(self) -> float:
         """When `on_timer` wants to be called."""
         if self.has_ended:
-            return self._leave_by
+            return self._parting.next_deadline()
         if self.doubt.next_deadline() < math.inf:
             return self.doubt.next_deadline()
         register = self.register
@@ -307,6 +303,11 @@ class Supernode:
         return len(self.register)
 
     @property
+    def has_ended(self) -> bool:
+        """Does it rule no longer?"""
+        return self._parting.has_begun
+
+    @property
     def dropped(self) -> int:
         """Messages refused: over a limit, or not the sender's to say."""
         desks = (
@@ -317,7 +318,7 @@ class Supernode:
 
     def owns(self, link: int) -> bool:
         """Is this the link of a member (LOCAL_LINK included once its peer joined), or was it until just now?"""
-        return self.register.on_link(link) is not None or link in self._leaving or link in self.reception
+        return self.register.on_link(link) is not None or self._parting.is_awaiting(link) or link in self.reception
 
     def linked_count(self) -> int:
         """Links with members; the own peer is none."""
@@ -387,14 +388,14 @@ class Supernode:
 
     def hand_over(self, now: float, done: Callable[[], None]) -> None:
         """Planned leave: Handover to all; done() when it is delivered to everyone, at the latest after 2 s."""
-        self._done = done
+        self._parting.when_over(done)
         if not self.has_ended:
             self._flush(now)
             successor = None if self.doubt.is_on(now) else successor_of(self.register, self.introducing, now)
             if successor is not None:
                 self.register.broadcast(messages.Handover(self.term + 1, successor.node_id, self._opening))
             self._end(successor.entry.place if successor is not None else None, now)
-        self._check_leaving(now)
+        self._parting.check(now)
 
     def _yield_to_who_reaches_more(self, now: float) -> bool:
         """Does another one rule from now on, whom also those reach that this node misses?"""
@@ -430,24 +431,10 @@ class Supernode:
 
     def _end(self, successor: Optional[Address], now: float) -> None:
         """Rule no longer: close all links, each after what was sent on it."""
-        self.has_ended = True
-        self._successor = successor
-        self.reception.close(self._farewell())
+        self._parting.begin(successor, now)
+        self.reception.close(self._parting.farewell(self.term))
         self.doubt.drop_held()
         links = self.register.close()
-        self._leaving = set(links)
-        self._leave_by = now + HANDOVER_TIME
+        self._parting.await_end_of(links)
         for link in links:
             self._network.disconnect(link, "the supernode leaves")
-
-    def _farewell(self) -> messages.NotSupernode:
-        """What those are told who come now."""
-        return messages.NotSupernode(self.term, self._successor or NOWHERE)
-
-    def _check_leaving(self, now: float) -> None:
-        if self.has_ended and (not self._leaving or now >= self._leave_by):
-            self._leaving.clear()
-            self._leave_by = math.inf
-            done, self._done = self._done, None
-            if done is not None:
-                done()
