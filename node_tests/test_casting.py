@@ -33,7 +33,7 @@ from protocol.casts import (
 )
 from protocol.exchange.cast_rate import RATE_FIRST, RATE_MIN, CastRate, Losses
 from protocol.exchange.casting import AFTER_MIN, LOOKS, ROUND, Cast, Casting, _Taker
-from protocol.exchange.catching import BESIDE_FIRST
+from protocol.exchange.catching import BEGIN_PATIENCE, BESIDE_FIRST, OFFER_PATIENCE, Catching
 from protocol.exchange.sources import MESH_PATIENCE, SourceLinks
 from protocol.fields import WireError
 from protocol.messages import CastEnd, CastOffer, CastReady, CastSixWanted, CastTaken, CastWanted, Hole
@@ -416,6 +416,143 @@ def test_the_caster_dies_and_the_others_have_it_from_each_other(make_class):
     else:
         bo.kill()
     wait_for_all(lab, takers, 90.0)
+
+
+@pytest.fixture
+def make_class_with_a_liar(make_class):
+    """Two whole sources; first the one with the lesser id, which is asked for a cast before the other."""
+
+    def make(count=4, **conditions):
+        lab, ana, takers = make_class(count, **conditions)
+        bo = lab.node("bo", shared={"lab.iso": lab.data})
+        liar, other = sorted((ana, bo), key=lambda node: node.peer.node_id)
+        return lab, liar, other, takers
+
+    return make
+
+
+def never_offers(casting):
+    casting.on_message = lambda *_: None
+
+
+def offers_and_sends_no_probe(casting):
+    can_cast, nothing = casting._network.can_cast, lambda *_: None
+    casting._network = SimpleNamespace(can_cast=can_cast, cast_open=nothing, cast_end=nothing)
+    casting._look = lambda cast, now: None
+
+
+def never_begins(casting):
+    casting._maybe_start = casting._look = lambda cast, now: None
+
+
+def ends_at_once(casting):
+    casting._maybe_start = lambda cast, now: casting._end(cast, "", now)
+
+
+def begins_and_sends_probes_alone(casting):
+    casting._pump = lambda cast, now: None
+
+
+def sends_what_nobody_needs(casting):
+    casting._pump = lambda cast, now: casting._network.cast_send(cast.session, 0, 0, bytes(65536), 1)
+
+
+LIES = [never_offers, begins_and_sends_probes_alone, never_begins, offers_and_sends_no_probe, ends_at_once,
+        sends_what_nobody_needs]  # fmt: skip
+
+
+@pytest.mark.parametrize("lie", LIES[: amount(6, 0)])
+def test_a_source_that_does_not_cast_keeps_no_other_from_it_for_long(make_class_with_a_liar, lie):
+    lab, liar, other, takers = make_class_with_a_liar(size=24 * MIB, rate=1e6)
+    lie(liar.peer.serving.casting)
+    ask_all(lab, takers)
+    assert lab.world.run_until(lambda: other.network.casts.sending, lab.world.now + 20)
+    assert lab.world.run_until(lambda: len(on_way(takers)) == 4, lab.world.now + 2)
+    assert all(fetch.catching.node_id == other.peer.node_id
+               for taker in takers for fetch in taker.peer.fetching.fetches.values())  # fmt: skip
+
+
+def test_whole_nodes_ask_the_next_source_when_the_first_offers_nothing(make_class_with_a_liar):
+    lab, liar, other, takers = make_class_with_a_liar(3, size=12 * MIB, rate=4e5)
+    never_offers(liar.peer.serving.casting)
+    ask_all(lab, takers)
+    wanted = other.peer.serving.casting._wanted
+    assert lab.world.run_until(lambda: len(wanted) or other.network.casts.sending, lab.world.now + OFFER_PATIENCE + 2)
+
+
+class Wanting:
+    """A Catching of a content that so many sources have, each a host with one link; what it says, and to whom."""
+
+    def __init__(self, count):
+        self.said, self.joined, self.now = [], [], 10.0
+        choice = SimpleNamespace(missing=100, count=100, is_verified=[False] * 100, is_settled=lambda index: False)
+        self.sources = {link: SimpleNamespace(link=link, node_id=bytes([link]), is_complete=True)
+                        for link in range(1, count + 1)}  # fmt: skip
+        cast = SimpleNamespace(expect=lambda indexes: indexes, end=lambda now: None)
+        download = SimpleNamespace(choice=choice, sources=self.sources, piece_size=1 << 16, size=100 << 16,
+                                   file_id=bytes(32), is_in_order=False, hold=lambda *_: None, cast=cast)
+        network = SimpleNamespace(can_cast=lambda towards: True, cast_end=lambda session: None,
+                                  cast_take=lambda session, plan: None, cast_done=lambda session, size: None,
+                                  cast_join=lambda session, ip: self.joined.append(ip))  # fmt: skip
+        self.hosts = {link: f"10.0.0.{link}" for link in self.sources}
+        self.catching = Catching(download, network, lambda *told: self.said.append(told), lambda: True)
+
+    def place_of(self, link):
+        return self.hosts[link], 6020
+
+    def look_for(self, seconds):
+        """Whom it asks for a cast meanwhile."""
+        before, until = len(self.said), self.now + seconds
+        while self.now < until:
+            self.catching.look(self.place_of, self.now)
+            self.now += 0.1
+        return [link for link, message in self.said[before:] if isinstance(message, CastWanted)]
+
+    def offer(self, link, session):
+        """That source offers one; is it taken?"""
+        message = CastOffer(bytes(32), session, b"", 3, 100)
+        assert self.catching.on_message(link, bytes([link]), self.place_of(link), message, self.now)
+        return self.catching.session == session
+
+
+def test_the_next_source_is_asked_when_one_offers_nothing_in_its_time_and_none_twice():
+    wanting = Wanting(3)
+    assert wanting.look_for(OFFER_PATIENCE - 0.2) == [1]
+    assert wanting.look_for(OFFER_PATIENCE) == [2]
+    assert wanting.look_for(100.0) == [3]
+    assert wanting.offer(1, b"at last!"), "the first may have had too few that want it"
+
+
+def test_several_sources_of_one_host_have_their_time_together_and_a_new_link_gives_it_no_other():
+    wanting = Wanting(5)
+    wanting.hosts.update(dict.fromkeys(range(1, 5), "10.0.0.66"))
+    asked = wanting.look_for(OFFER_PATIENCE - 0.2)
+    wanting.catching.on_link_lost(1, wanting.now)
+    del wanting.sources[1]
+    wanting.sources[9] = SimpleNamespace(link=9, node_id=b"0", is_complete=True)
+    wanting.hosts[9] = "10.0.0.66"
+    asked += wanting.look_for(1.0)
+    assert asked[0] == 1 and asked[-1] == 5
+
+
+def test_an_offer_that_does_not_begin_gives_way_to_another_ones():
+    wanting = Wanting(2)
+    wanting.look_for(0.5)
+    assert wanting.offer(1, b"session1")
+    assert not wanting.look_for(BEGIN_PATIENCE - 0.2), "while that one may begin, nobody else is asked"
+    assert wanting.look_for(1.0) == [2] and wanting.catching.session == b"session1"
+    assert wanting.offer(2, b"session2")
+    assert wanting.joined == ["10.0.0.1", "10.0.0.2"] and (1, CastEnd(bytes(32), b"session1")) in wanting.said
+
+
+def test_one_host_has_so_many_casts_to_try_and_one_that_brought_nothing_is_the_last():
+    wanting, tried = Wanting(3), []
+    for link in (1, 1, 1, 2, 2, 2, 3):
+        wanting.look_for(2 * OFFER_PATIENCE)
+        session = b"session%d" % len(tried)
+        tried.append(wanting.offer(link, session))
+        wanting.catching.on_event(CastOver(session, BRINGS_NOTHING if link == 2 else "too slow"), wanting.now)
+    assert tried == [True, True, False, True, False, False, False]
 
 
 def forge(lab, caster, change, seconds, every=0.0005):

@@ -9,7 +9,7 @@ At its end, whatever the reason, what is missing is asked for by links. Each `Ca
 from __future__ import annotations
 
 import math
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
 from protocol import mishaps
 from protocol.casts import (
@@ -26,6 +26,7 @@ from protocol.content.pieces import has_piece
 from protocol.exchange.casting import CAST_SIZE_MIN, INTERVAL_MIN
 from protocol.exchange.download import Download
 from protocol.exchange.picking import bitmap_of
+from protocol.exchange.source import Source
 from protocol.messages import CastComing, CastEnd, CastOffer, CastReady, CastSixWanted, CastTaken, CastWanted, Hole
 from protocol.network import CastNetwork
 
@@ -34,10 +35,20 @@ log = mishaps.logger("transfer")
 WRONG_MAX = 3  # pieces of a cast that were not what their digests say: somebody sends to the group who should not
 INTERVAL_MAX = 10.0  # seconds between two reports
 HELD_MAX = 0.5  # seconds in which a caster that was heard is not asked for pieces, until the cast begins
-OFFERS_MAX = 4  # casts of one content that are tried
+OFFERS_MAX, OFFERS_EACH = 4, 2  # casts of one content that are tried, and of them by one host
+ASKED_MAX = 8  # hosts that are asked for one, one after the other
+OFFER_PATIENCE = 3.0  # seconds from the question until the next one is asked, too: this one may be a liar or too old
+BEGIN_PATIENCE = 5.0  # seconds from an offer until it is worth no more than another one: it was to begin within three
 BESIDE_FIRST, BESIDE_MAX = 1.0, 30.0  # seconds until something is asked for beside the cast; the double each time that
 BESIDE_LOSS = 0.03  # more than this part of the cast was lost meanwhile: there was no room for it
 HOPES = (0.1, 1.0, 0.5, 1.5)  # seconds in which a source may be called, be there, offer a cast, and begin it
+
+
+class _Asked(NamedTuple):
+    """A source that was told that a cast is wanted."""
+
+    host: str
+    is_six: bool
 
 
 class Catching:
@@ -52,17 +63,19 @@ class Catching:
         self._network = network
         self._send = send
         self._may = may  # is a cast wanted here at all?
-        self._asked: Dict[int, bool] = {}  # links of sources that were told that a cast is wanted; by IPv6?
+        self._asked: Dict[int, _Asked] = {}  # by link
+        self._asked_at: Dict[str, float] = {}  # when each host was first
         self._is_in_vain = False  # there is a source that has it all, and cannot cast
         self._session: Optional[bytes] = None
         self._link = 0  # the caster's
         self._is_six = False  # does it go by IPv6?
         self._begun: Optional[CastOffer] = None  # an offer of one that had begun before
+        self._offered_at = -math.inf  # when the cast that is listened to was
         self._held_at = 0.0  # when the caster was asked for nothing more
         self._wrong = 0
         self._beside_pause = BESIDE_FIRST  # until the next try whether there is room for more than the cast
         self._beside_at = math.inf
-        self._offers = 0
+        self._offers: Dict[str, int] = {}  # that were taken, by host
         self._steps = -1  # towards a cast, when they were last looked at,
         self._hoped_until = -math.inf  # and how long that lets hope
 
@@ -73,24 +86,42 @@ class Catching:
 
     # ---- wanting
 
-    def look(self, place_of: Callable[[int], Any]) -> None:
-        """Is there a source, among those that have it all, that could cast it? The same one for all: the least id."""
+    def look(self, place_of: Callable[[int], Any], now: float) -> None:
+        """Is there a source, among those that have it all, that could cast it? The same one for all: the least id.
+
+        When nothing comes of that in its time, it is the next, and so on.
+        """
+        if self._may_look(now):
+            download = self._download
+            whole = sorted((one for one in download.sources.values() if one.is_complete), key=lambda one: one.node_id)
+            self._ask_first(whole, place_of, now)
+
+    def _may_look(self, now: float) -> bool:
         download, choice = self._download, self._download.choice
-        if choice is None or self._session is not None or self._offers >= OFFERS_MAX:
-            return
-        if download.is_in_order or not self._may():
-            return
-        if choice.missing * download.piece_size < CAST_SIZE_MIN or download.piece_size > CAST_PIECE_MAX:
-            return
-        whole = [source for source in download.sources.values() if source.is_complete]
-        source = min(whole, key=lambda one: one.node_id, default=None)
-        place = place_of(source.link) if source is not None else None
-        ip = place[0] if place else ""
-        can_cast = bool(ip) and self._network.can_cast(ip)
-        self._is_in_vain = source is not None and not can_cast
-        if source is not None and source.link not in self._asked and can_cast:
-            is_six = self._asked[source.link] = ":" in ip
-            self._send(source.link, (CastSixWanted if is_six else CastWanted)(download.file_id))
+        if choice is None or self._is_taken_up(now) or not self._may_try():
+            return False
+        is_much = choice.missing * download.piece_size >= CAST_SIZE_MIN and download.piece_size <= CAST_PIECE_MAX
+        return is_much and not download.is_in_order and self._may()
+
+    def _is_taken_up(self, now: float) -> bool:
+        """Does one come, or was one offered a moment ago?"""
+        return self._session is not None and (self.takers > 0 or now - self._offered_at < BEGIN_PATIENCE)
+
+    def _may_try(self) -> bool:
+        return sum(self._offers.values()) < OFFERS_MAX
+
+    def _ask_first(self, whole: List[Source], place_of: Callable[[int], Any], now: float) -> None:
+        """One after the other, each that was not; until one has its time for an offer, which its host has but once."""
+        places = [(source.link, (place_of(source.link) or ("",))[0]) for source in whole]
+        able = [(link, ip) for link, ip in places if ip and self._network.can_cast(ip)]
+        self._is_in_vain = bool(places) and not able
+        for link, ip in able:
+            asked_at = self._asked_at.get(ip, now)
+            if link not in self._asked and (ip in self._asked_at or len(self._asked_at) < ASKED_MAX):
+                self._asked[link], self._asked_at[ip] = _Asked(ip, ":" in ip), asked_at
+                self._send(link, (CastSixWanted if ":" in ip else CastWanted)(self._download.file_id))
+            if now - asked_at < OFFER_PATIENCE:
+                return
 
     def is_hoped_for(self, size: int, is_called: bool, now: float) -> bool:
         """Does this content, of that size, come by a cast, or may it yet? One that has ended lets hope for no other.
@@ -113,7 +144,7 @@ class Catching:
     def on_message(self, link: int, node_id: bytes, place: Any, message: Any, now: float) -> bool:
         """From a source; False if it was not asked for."""
         if isinstance(message, CastOffer):
-            return self._on_offer(link, node_id, place, message)
+            return self._on_offer(link, node_id, place, message, now)
         if self._session is None or link != self._link or message.session != self._session:
             return isinstance(message, CastEnd)  # of one that has ended here
         if isinstance(message, CastComing):
@@ -121,14 +152,17 @@ class Catching:
         self.end(now)
         return True
 
-    def _on_offer(self, link: int, node_id: bytes, place: Any, message: CastOffer) -> bool:
-        if link not in self._asked or place is None:
+    def _on_offer(self, link: int, node_id: bytes, place: Any, message: CastOffer, now: float) -> bool:
+        asked = self._asked.get(link)
+        if asked is None or place is None:
             return False
-        is_six = ":" in place[0]  # the link may have moved since
-        if self._session is None and self._offers < OFFERS_MAX and self._asked[link] == is_six:
-            self._offers += 1
-            self._session, self._link, self.node_id = message.session, link, node_id
-            self._is_six = is_six
+        offers = self._offers.get(asked.host, 0)
+        is_same = (":" in place[0]) == asked.is_six  # the link may have moved since
+        if is_same and offers < OFFERS_EACH and self._may_try() and not self._is_taken_up(now):
+            self.leave(now)
+            self._offers[asked.host] = offers + 1
+            self._session, self._link, self.node_id, self._wrong = message.session, link, node_id, 0
+            self._is_six, self._offered_at = asked.is_six, now
             self._begun = message if message.coming else None
             self._network.cast_join(message.session, place[0])
         return True
@@ -163,8 +197,8 @@ class Catching:
             self._on_report(event, now)
         elif isinstance(event, CastOver):
             log.info("id %s: no cast here any more: %s", self._download.file_id.hex()[:8], event.reason)
-            if event.reason == BRINGS_NOTHING:  # with one after the other a source could have us wait for minutes
-                self._offers = OFFERS_MAX
+            if event.reason == BRINGS_NOTHING:
+                self._take_no_more_of_it()
             self.leave(now)
 
     def _on_heard(self, event: CastHeard, now: float) -> None:
@@ -211,8 +245,14 @@ class Catching:
         self._wrong += not is_right
         if self._wrong >= WRONG_MAX:
             log.info("id %s: the cast brings wrong pieces; it is left", self._download.file_id.hex()[:8])
-            self._offers = OFFERS_MAX
+            self._take_no_more_of_it()
             self.leave(now)
+
+    def _take_no_more_of_it(self) -> None:
+        """With one such cast after the other its host could have us wait for minutes."""
+        asked = self._asked.get(self._link)
+        if asked is not None:
+            self._offers[asked.host] = OFFERS_EACH
 
     # ---- the end
 

@@ -260,7 +260,7 @@ class Fetch:
             self.download.on_opened(bytes(bitmap), now)
             self._table.serving.tell_pieces(self.file_id, bits_of(bytes(bitmap), len(bitmap) * 8), now)
             self.waiting.offer()
-            self.givers.look_for_cast()
+            self.givers.look_for_cast(now)
 
     def goes_on_after(self, error: Exception) -> bool:
         """Has another program been at what is here of it? What of that is still right stays, the rest is fetched again.
@@ -360,6 +360,7 @@ class Fetch:
             return
         self.givers.look_for_ways(now)
         self.givers.call_fellows(now)
+        self.givers.look_for_cast(now)
         prospect = self.lookout.look(now, self.catching.takers > 0)
         if prospect is not Prospect.HOPE:
             self.fail(self.lookout.why_alone(), now, Cause.GONE if prospect is Prospect.GONE else Cause.OTHER)

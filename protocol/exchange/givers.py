@@ -252,10 +252,10 @@ class Givers:
 
     # ---- casts
 
-    def look_for_cast(self) -> None:
+    def look_for_cast(self, now: float) -> None:
         """Is there one who could cast it? By way of the supernode there is none."""
         if not (self._lookout.is_via or self._wanted.is_ended or self._wanted.is_complete):
-            self._catching.look(self._place_of)
+            self._catching.look(self._place_of, now)
 
     def _place_of(self, number: int) -> Any:
         """Where a link leads."""
@@ -300,7 +300,7 @@ class Givers:
             download.on_other_piece(link.link, message.asked, message.given, now)
         elif isinstance(message, PieceMap):
             download.on_piece_map(link.link, message, now)
-            self.look_for_cast()
+            self.look_for_cast(now)
         elif isinstance(message, ManifestPage):
             download.on_manifest_page(link.link, message, now)
         elif isinstance(message, TraitsPage):
