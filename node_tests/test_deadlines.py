@@ -32,6 +32,7 @@ def test_who_is_over_is_not_called_and_who_never_wants_to_be_waits_for_nothing()
     deadlines.drop("ana")
     deadlines.drop("cy")
     assert "ana" not in deadlines and "bo" not in deadlines
+    assert deadlines.next() == math.inf, "nobody is woken for who is over"
     assert list(deadlines.due(2.0)) == []
 
 
@@ -63,3 +64,18 @@ def test_an_alarm_whose_reason_has_come_meanwhile_asks_no_connection_for_packets
         pair.send(70)
         pair.world.run(pair.world.now + 1.0)
     assert len(pair.received["b"]) == 20 and looks.count(pair.there) <= 3 * 20
+
+
+def test_who_waits_for_the_pacer_has_its_turn_without_a_look_at_its_timers(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = Pair(seed=5)
+    assert pair.connected()
+    pair.world.run(pair.world.now + 3.0)
+    made, endpoint, now = pair.there, pair.a.endpoint, pair.world.now
+    list(endpoint.batches(now))
+    timers = made.next_deadline()
+    made.flight.pacer.next_at = now + 0.001
+    made.send_frame(1, b"hello")
+    assert list(endpoint.batches(now)) == [] and endpoint.next_deadline() == now + 0.001 < timers
+    monkeypatch.setattr(made, "on_timeout", lambda now: 1 / 0)
+    endpoint.on_timeout(now + 0.001)
+    assert list(endpoint.batches(now + 0.001)), "it is sent"

@@ -400,20 +400,21 @@ class Connection:
     # ---- time
 
     def next_deadline(self) -> float:
-        """When on_timeout, or next_batch, wants to be called."""
+        """When on_timeout wants to be called, and next_batch behind it."""
         if self.state is State.CONNECTING:
             return min(self.handshake.init_at, self.handshake.deadline)
         if self.state in (State.CLOSING, State.DRAINING):
             return min(self.closing.say_at, self.closing.end_at)
         if self.state is State.CLOSED:
             return math.inf
-        deadline = min(self.recovery.next_deadline(), self.acknowledging.due_at, self.mtu.again_at)
-        deadline = min(deadline, self.vigil.next_deadline(), self.paths.next_deadline())
-        if self.state is State.HANDSHAKE:
-            deadline = min(deadline, self.handshake.deadline)
-        if self.state is State.ESTABLISHED and self.flight.may_send(-math.inf):  # it only waits for the pacer
-            deadline = min(deadline, self.flight.pacer.next_at)
-        return deadline
+        deadline = self.handshake.deadline if self.state is State.HANDSHAKE else self.mtu.again_at
+        return min(deadline, self.recovery.next_deadline(), self.vigil.next_deadline(), self.paths.next_deadline())
+
+    def next_turn(self) -> float:
+        """When next_batch alone wants to be called: an acknowledgement is due, or data waits for the pacer only."""
+        if self.state is State.ESTABLISHED and self.flight.may_send(-math.inf):
+            return min(self.acknowledging.due_at, self.flight.pacer.next_at)
+        return self.acknowledging.due_at if self.state in (State.ESTABLISHED, State.HANDSHAKE) else math.inf
 
     def on_timeout(self, now: float) -> None:
         """Do what time asks for; packets come out of next_batch."""

@@ -27,7 +27,9 @@ class Deadlines(Generic[Whose]):
         return len(self._armed)
 
     def next(self) -> float:
-        """The earliest of all; it may be one that is over, and come for nothing."""
+        """The earliest of all."""
+        while self._heap and self._armed.get(self._heap[0][2]) != self._heap[0][0]:
+            heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else math.inf
 
     def set(self, one: Whose, deadline: float) -> None:

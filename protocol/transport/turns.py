@@ -1,7 +1,8 @@
 """Whose turn it is: which connections may have something to send now, and when each of the others wants to be called.
 
 Every connection that lives is `ready` or has one of the `deadlines`, whatever exception came between: none is forgotten
-in silence, and none is asked at once and for ever.
+in silence, and none is asked at once and for ever. Whoever waits to send (for the pacer, as a rule) has one of the
+`pauses`, too: at its end it has its turn, and no timer is looked at for that.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ class Turns:
     def __init__(self) -> None:
         self.ready: Dict[Connection, None] = {}  # in turn: those that may have something to send
         self.deadlines: Deadlines[Connection] = Deadlines()
+        self.pauses: Deadlines[Connection] = Deadlines()
 
     def touch(self, connection: Connection) -> None:
         """It lives, and may have something to send, or another deadline."""
@@ -31,13 +33,16 @@ class Turns:
         """It is over."""
         self.ready.pop(connection, None)
         self.deadlines.drop(connection)
+        self.pauses.drop(connection)
 
     def next_deadline(self) -> float:
         """When `call_due` or `batches` wants to be called; it may come early, for nothing."""
-        return -math.inf if self.ready else self.deadlines.next()
+        return -math.inf if self.ready else min(self.deadlines.next(), self.pauses.next())
 
     def call_due(self, now: float) -> None:
         """Call those whose time has come; they may have something to send then."""
+        for connection in self.pauses.due(now):
+            self.ready[connection] = None
         for connection in self.deadlines.due(now):
             try:
                 deadline = connection.next_deadline()
@@ -56,10 +61,12 @@ class Turns:
         while self.ready:
             connection = next(iter(self.ready))
             del self.ready[connection]  # first: whatever `next_batch` does may put it in again
+            self.pauses.drop(connection)
             try:
                 batch = connection.next_batch(now)
                 if batch is None:
                     self.deadlines.set(connection, connection.next_deadline())
+                    self.pauses.set(connection, connection.next_turn())
             except Exception:
                 self._rest(connection, now)
                 raise
