@@ -105,37 +105,37 @@ class Rate:
 class RecentMaximum:
     """The highest value of the last one to two spans of time, in two buckets: O(1) in time and memory; 0 of none."""
 
-    __slots__ = ("_since", "_span", "buckets")
+    __slots__ = ("_since", "_span", "buckets", "value")
 
     def __init__(self, span: float) -> None:
-        self.buckets = (0.0, 0.0)  # the highest of the present span and of the one before
+        self._keep(0.0, 0.0)
         self._span = span  # seconds
         self._since = 0.0
 
-    @property
-    def value(self) -> float:
-        return max(self.buckets)
+    def _keep(self, highest: float, before: float) -> None:
+        self.buckets = (highest, before)  # the highest of the present span and of the one before
+        self.value = max(highest, before)  # of both: it is asked for at each packet
 
     def note(self, now: float, value: float) -> None:
         """There was such a value."""
         highest, before = self.buckets
         if now - self._since > self._span:
             highest, before, self._since = 0.0, highest, now
-        self.buckets = (max(highest, value), before)
+        self._keep(max(highest, value), before)
 
     def forget_old(self, now: float) -> None:
         """There is nothing to note: what is older than two spans counts no more all the same."""
         if now - self._since > 2 * self._span:
-            self.buckets = (0.0, 0.0)
+            self._keep(0.0, 0.0)
 
     def begin_with(self, value: float) -> None:
         """All before is history; this counts."""
-        self.buckets = (value, 0.0)
+        self._keep(value, 0.0)
 
     def recall(self, buckets: Tuple[float, float]) -> None:
         """What these held was forgotten by mistake."""
         (highest, before), (was_highest, was_before) = self.buckets, buckets
-        self.buckets = (max(highest, was_highest), max(before, was_before))
+        self._keep(max(highest, was_highest), max(before, was_before))
 
 
 HOSTS_COUNTED_MAX = 1024

@@ -130,6 +130,8 @@ class Arrival:
     def raise_credit(self, now: float) -> None:
         """Let the remote send as far as there is room, and say so when half of a window is news (RFC 9000 §4.2)."""
         receiving = self._receiving
+        if not receiving.raise_credit():
+            return
         self._intake.grow(receiving)
         receiving.raise_credit()
         self.acknowledging.on_credit(receiving.credit, receiving.window, now)

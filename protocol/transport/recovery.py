@@ -556,8 +556,10 @@ class Recovery:
         """When on_timeout wants to be called (RFC 9002 §6.2.1)."""
         if self.loss_time < math.inf:
             return self.loss_time
-        if not self.has_outstanding():
+        if not self.bytes_in_flight:
             return math.inf
+        if not self.probe_count:
+            return self.last_sent_at + self.rtt.probe_timeout
         backoff = self.rtt.probe_timeout * (1 << min(self.probe_count, 16))
         return self.last_sent_at + min(backoff, max(PROBE_TIMEOUT_MAX, self.rtt.probe_timeout))
 

@@ -151,7 +151,7 @@ class SendStream:
 
     def has_something(self) -> bool:
         """Is there anything that may be sent now, as far as credit goes?"""
-        return bool(self._lost) or self.sent_to < min(self.end, self.credit)
+        return self.sent_to < min(self.end, self.credit) or bool(self._lost)
 
     @property
     def unsent(self) -> int:

@@ -57,10 +57,10 @@ class Vigil:
 
     def _sign_wanted_at(self) -> float:
         """When to ask the other side for a sign: seldom, or soon when it fell silent in the middle of a frame."""
-        spoke_at = self._recovery.last_sent_at
-        if self._receiving.is_awaiting and not self._recovery.has_outstanding():
-            return self._liveness.ask_at(spoke_at)
-        return self._liveness.keep_alive_at(spoke_at)
+        recovery = self._recovery
+        if self._receiving.is_awaiting and not recovery.bytes_in_flight:
+            return self._liveness.ask_at(recovery.last_sent_at)
+        return self._liveness.keep_alive_at(recovery.last_sent_at)
 
     def is_credit_wanted(self, now: float) -> bool:
         """Shall it say now how far we may go? While it gives no credit it is asked ever again: its word may be lost."""
