@@ -7,6 +7,8 @@ import pytest
 from protocol.transport.acknowledging import (
     ACK_DELAY,
     ACK_SPACING,
+    FLOW_PAUSE,
+    FLOW_RTT,
     NUMBER_RANGES_MAX,
     PACKET_NUMBER_JUMP_MAX,
     Acknowledging,
@@ -18,16 +20,16 @@ CREDIT, WINDOW = 100_000, 64 << 10
 
 
 class Side:
-    """Packets by hand, on a path of 50 ms."""
+    """Packets by hand, on a path of 50 ms or as long as is said."""
 
-    def __init__(self):
+    def __init__(self, round_trip=0.05):
         self.rtt = RttEstimator()
-        self.rtt.on_sample(0.05, 0.0)
+        self.rtt.on_sample(round_trip, 0.0)
         self.numbers = Acknowledging(CREDIT, self.rtt, 0.0)
         self.numbers.begin(FIRST)
 
-    def get(self, first, count=1, now=1.0, oldest=0):
-        self.numbers.on_packets(first, count, oldest, now)
+    def get(self, first, count=1, now=1.0, oldest=0, size=1400):
+        self.numbers.on_packets(first, count, oldest, size, now)
         return self.numbers.due_at
 
 
@@ -67,6 +69,58 @@ def test_acknowledgements_of_a_stream_keep_their_distance(side):
     side.numbers.take(CREDIT, 1.0)
     assert side.numbers.due_at == math.inf
     assert side.get(FIRST + 2, 2, now=1.0001) == pytest.approx(1.0 + ACK_SPACING * (1 + 1 / 8))
+
+
+@pytest.fixture
+def flow():
+    """A short path, on which 1,000 packets are in flight; the acknowledgement of those before has just left."""
+    side = Side(FLOW_RTT / 10)
+    side.get(FIRST, 1000)
+    side.numbers.take(CREDIT, 1.0)
+    return side
+
+
+def get_more(flow, count, now, in_flight=1000, size=1400):
+    first = flow.numbers.largest + 1
+    return flow.get(first, count, now, first + count - 1 - in_flight, size)
+
+
+def test_what_flows_is_told_when_it_pauses(flow):
+    assert get_more(flow, 100, 1.001) == 1.001 + FLOW_PAUSE
+    assert get_more(flow, 100, 1.0012) == 1.0012 + FLOW_PAUSE
+
+
+def test_what_flows_is_told_when_it_is_half_of_what_is_in_flight(flow):
+    assert get_more(flow, 499, 1.001) > 1.001
+    assert get_more(flow, 1, 1.0011) == 1.0011
+
+
+def test_what_flows_slowly_is_told_in_time(flow):
+    for step in range(14):
+        get_more(flow, 2, 1.001 + 0.0004 * step)
+    assert flow.numbers.due_at == pytest.approx(1.001 + ACK_DELAY)
+
+
+def test_what_flows_is_told_at_once_with_a_gap_or_with_credit(flow):
+    get_more(flow, 100, 1.001)
+    flow.get(flow.numbers.largest + 2, 10, 1.0011, flow.numbers.largest - 1000)
+    assert get_more(flow, 10, 1.0012) == 1.0011  # a gap: what flows on does not put it off
+    flow.numbers.take(CREDIT, 1.0013)
+    get_more(flow, 100, 1.002)
+    flow.numbers.on_credit(CREDIT + WINDOW, WINDOW, 1.0021)
+    assert get_more(flow, 10, 1.0022) == 1.0021
+
+
+@pytest.mark.parametrize("in_flight, size", [(300, 1400), (1000, 100)])
+def test_with_little_in_flight_it_is_told_as_ever(flow, in_flight, size):
+    assert get_more(flow, 100, 1.001, in_flight, size) == 1.001
+
+
+def test_on_a_longer_path_what_flows_is_told_as_ever():
+    side = Side(FLOW_RTT)
+    side.get(FIRST, 1000)
+    side.numbers.take(CREDIT, 1.0)
+    assert get_more(side, 100, 1.001) == 1.001
 
 
 def test_what_is_said_has_the_newest_ranges_first_and_the_largest_packets_delay(side):

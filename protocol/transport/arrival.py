@@ -53,7 +53,7 @@ class Arrival:
         except StreamViolation as violation:
             self.violation = str(violation)
             return True
-        self._on_numbers(first, run.packets, head.first - head.floor, now)
+        self._on_numbers(first, run.packets, head.first - head.floor, head.step, now)
         return True
 
     def on_data(self, number: int, oldest: int, offset: int, payload: memoryview, now: float) -> bool:
@@ -70,14 +70,14 @@ class Arrival:
         except StreamViolation as violation:
             self.violation = str(violation)
             return True
-        self._on_numbers(number, 1, oldest, now)
+        self._on_numbers(number, 1, oldest, len(payload), now)
         return True
 
     def on_ping(self, number: int, oldest: int, now: float) -> bool:
         """A PING, which is answered at once; was it new?"""
         if not self._is_new(number, now):
             return False
-        self._on_numbers(number, 1, oldest, now)
+        self._on_numbers(number, 1, oldest, 0, now)
         self.acknowledging.hasten(now)
         return True
 
@@ -92,9 +92,9 @@ class Arrival:
             return False
         return True
 
-    def _on_numbers(self, first: int, count: int, oldest: int, now: float) -> None:
+    def _on_numbers(self, first: int, count: int, oldest: int, size: int, now: float) -> None:
         self._liveness.heard(now)
-        self.acknowledging.on_packets(first, count, oldest, now)
+        self.acknowledging.on_packets(first, count, oldest, size, now)
 
     # ---- the reader, and the room that it leaves
 
