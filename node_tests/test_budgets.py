@@ -36,7 +36,7 @@ def delivered(stream, size_max=1400):
     stream.credit = stream.end
     found = b""
     while stream.has_something():
-        offset, length, _ = stream.next_range(size_max)
+        offset, length, _ = stream.next_range(size_max, 700)
         found += b"".join(bytes(part) for part in stream.payloads(offset, length, 700))
     return found
 

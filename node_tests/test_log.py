@@ -54,7 +54,7 @@ def test_the_log_tells_who_came_and_rules_what_was_fetched_from_whom_and_how_eac
     line_with(log, "S ", " begins: id ", " to bo")
     line_with(log, "connected to 10.0.0.1:6020")
     line_with(log, "bo, node ", ", left")
-    line_with(log, "connection to 10.0.0.2:6020 closed: left (round trip ", " packets, 67396 bytes sent again; ")
+    line_with(log, "connection to 10.0.0.2:6020 closed: left (round trip ", " packets, 67164 bytes sent again; ")
     line_with(log, "connection to 10.0.0.1:6020 closed: left (round trip ", "; 3003745 bytes here, 67396 late)")
 
 

@@ -157,12 +157,12 @@ def test_a_probe_repeats_the_bytes_that_the_receiver_waits_for():
     sending = SendStream()
     sending.credit = 10_000
     sending.write(bytes(5000))
-    sending.next_range(5000)
+    sending.next_range(5000, 1000)
     sending.on_acknowledged(0, 1000)
     sending.on_acknowledged(1200, 2000)
     sending.on_lost(1000, 1200)
     assert sending.first_missing(100) == (1000, 100)
-    assert sending.next_range(1000) == (1100, 100, False)  # what the probe took is on its way
+    assert sending.next_range(1000, 1000) == (1100, 100, 1)  # what the probe took is on its way
     assert sending.first_missing(1000) == (1000, 200)
     sending.on_acknowledged(1000, 5000)
     assert sending.first_missing(1000) is None

@@ -360,13 +360,13 @@ def test_frames_come_out_whole_and_in_order_whatever_the_order_of_packets(seed):
         cut = rng.randrange(len(body) + 1)
         sending.write_frame(3, body[:cut], body[cut:])
     packets = []
-    found = sending.next_range(700)
+    found = sending.next_range(700, 100)
     while found:
         offset = found[0]
         for payload in sending.payloads(*found[:2], 100):
             packets.append((offset, bytes(payload)))
             offset += len(payload)
-        found = sending.next_range(700)
+        found = sending.next_range(700, 100)
     rng.shuffle(packets)
     frames = []
     for offset, payload in packets + packets[:10]:
@@ -382,12 +382,12 @@ def test_lost_bytes_are_sent_again_unless_they_were_acknowledged_meanwhile():
     sending = SendStream()
     sending.credit = 10_000
     sending.write(bytes(1000))
-    assert sending.next_range(1000) == (0, 1000, False)
+    assert sending.next_range(1000, 100) == (0, 1000, 10)
     sending.on_acknowledged(200, 400)
     sending.on_lost(0, 500)
-    assert sending.next_range(1000) == (0, 200, False)
-    assert sending.next_range(1000) == (400, 100, False)
-    assert sending.next_range(1000) is None
+    assert sending.next_range(1000, 100) == (0, 200, 2)
+    assert sending.next_range(1000, 100) == (400, 100, 1)
+    assert sending.next_range(1000, 100) is None
 
 
 def test_credit_follows_what_the_reader_took():

@@ -11,6 +11,7 @@ from protocol.transport.connection import ConnectionLost, Established, State
 from protocol.transport.endpoint import LONES_PER_SECOND, Endpoint
 from protocol.transport.handshake import HANDSHAKE_TIMEOUT
 from protocol.transport.liveness import IDLE_TIMEOUT
+from protocol.transport.sending import SMALL_PART_MAX, SendStream
 
 MEGABYTE = 1_000_000
 LINK = 100e6 / 8  # bytes per second
@@ -572,6 +573,52 @@ def test_the_header_of_bulk_is_always_covered():
         assert sum(count for cause, count in pair.b.endpoint.stats.items() if cause.startswith("malformed")) > 3
 
 
+def test_a_header_shares_a_packet_with_the_bulk_behind_it():
+    seen = []
+    pair = Pair(seed=93, filters=(lambda datagram: seen.append(datagram) or datagram, None))
+    assert pair.connected()
+    pair.world.run(3.0)  # the datagrams have their size
+    seen.clear()
+    bodies = [bytes([number]) * 100_000 for number in range(1, 4)]
+    for body in bodies:
+        pair.there.send_frame(0, b"head", body, is_bulk=True)
+    pair.a.pump()
+    assert pair.world.run_until(lambda: len(pair.received["b"]) == 3, pair.world.now + 5)
+    assert pair.received["b"] == [b"head" + body for body in bodies]
+    plain = [datagram for datagram in seen if datagram[5] == wire.PacketType.DATA]
+    bulk = [datagram for datagram in seen if datagram[5] == wire.PacketType.BULK]
+    assert [len(datagram) for datagram in plain] == 3 * [pair.there.datagram_size]
+    assert all(b"head" + body[:1000] in bytes(datagram) for datagram, body in zip(plain, bodies))
+    assert len([datagram for datagram in bulk if len(datagram) < pair.there.datagram_size]) == 3  # the end of each
+
+
+def test_every_range_to_send_is_of_one_kind_behind_its_front():
+    """Whatever is written, in packets of whatever size: its bytes, and only what is all bulk goes without checksum."""
+    rng = random.Random(94)
+    for _ in range(200):
+        sending, content, kinds = SendStream(), b"", b""
+        for _ in range(rng.randrange(1, 8)):
+            size, is_bulk = rng.choice([1, 13, 700, 5000, 20_000]), rng.random() < 0.5
+            is_bulk = is_bulk and size >= SMALL_PART_MAX
+            part = rng.randbytes(size)
+            sending.write(part, is_bulk)
+            content, kinds = content + part, kinds + bytes([is_bulk]) * size
+        sending.allow(rng.randrange(len(content) + 1))
+        payload_size, found = rng.choice([100, 1432, 9000, 65_467]), b""
+        while len(found) < len(content):
+            chosen = sending.next_range(rng.randrange(1, 20) * payload_size, payload_size)
+            if chosen is None:
+                sending.allow(len(content))
+                continue
+            offset, length, plain = chosen
+            payloads = sending.payloads(offset, length, payload_size)
+            assert offset == len(found) and len(payloads) >= plain
+            assert all(len(payload) == payload_size for payload in payloads[:-1])
+            assert b"\0" not in kinds[offset + plain * payload_size : offset + length]
+            found += b"".join(payloads)
+        assert found == content
+
+
 @pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 1, 0), (0, 0, 2, 1)], ids=str)
 def test_runs_that_were_merged_arrive_in_whatever_order(order):
     held = []
@@ -588,11 +635,13 @@ def test_runs_that_were_merged_arrive_in_whatever_order(order):
     content = bytes(range(256)) * 100
     pair.there.send_frame(0, b"head", content, is_bulk=True)
     pair.a.pump()
-    assert pair.world.run_until(lambda: len(held) >= 8 and pair.back.receiving.next_offset == 5 + 4, 2)
+    assert pair.world.run_until(lambda: len(held) >= 8 and pair.back.receiving.next_offset, 2)
+    payload_size = len(held[0]) - wire.DATA_HEADER_SIZE
+    assert pair.back.receiving.next_offset == payload_size  # the header, and what fills up its packet
     runs = [b"".join(held[0:2]), b"".join(held[2:5]), b"".join(held[5:8])]
     for number in order:
         pair.b.endpoint.receive(memoryview(runs[number]), len(held[0]), Pair.A, pair.world.now)
-    assert pair.back.receiving.next_offset == 5 + 4 + 8 * (len(held[0]) - wire.DATA_HEADER_SIZE)
+    assert pair.back.receiving.next_offset == 9 * payload_size
     pair.a.filter = None
     pair.b.pump()
     assert pair.world.run_until(lambda: pair.received["b"], 10)

@@ -189,7 +189,8 @@ class Flight:
         size, congestion = self._mtu.size, self._recovery.congestion
         rate = congestion.pacing_rate(self._recovery.rtt.smoothed)
         packets = self.pacer.burst(size, rate, congestion.window, self._window_room(), self.pacer.late(now))
-        found = self._sending.next_range(packets * (size - DATA_HEADER_SIZE))
+        payload_size = size - DATA_HEADER_SIZE
+        found = self._sending.next_range(packets * payload_size, payload_size)
         if found is None:
             return None
         self.pacer.on_sent(found[1], rate, now)
@@ -202,22 +203,22 @@ class Flight:
         payload_size = size - DATA_HEADER_SIZE
         missing = self._sending.first_missing(payload_size)
         if missing is not None:
-            return self._stream_batch(now, *missing, False)
-        found = self._sending.next_range(payload_size)
+            return self._stream_batch(now, *missing, 1)
+        found = self._sending.next_range(payload_size, payload_size)
         return self._stream_batch(now, *found) if found else self._ping_batch(now, 0)
 
-    def _stream_batch(self, now: float, offset: int, length: int, is_bulk: bool) -> Batch:
+    def _stream_batch(self, now: float, offset: int, length: int, plain: int) -> Batch:
+        """`plain`: so many packets at the front are not all bulk; a checksum covers them whole."""
         self._ping_owed = False  # they will give a sign
         sending, recovery, size = self._sending, self._recovery, self._mtu.size
         payload_size = size - DATA_HEADER_SIZE
         payloads = sending.payloads(offset, length, payload_size)
         count, number = len(payloads), recovery.next_packet_number
         head = BatchHead(self._remote_id, number, number - recovery.floor(), offset, payload_size)
-        headers: Buffer
-        if is_bulk and not self.checks_bulk:
-            headers = bulk_headers(head, 0, count, len(payloads[-1]))
-        else:
-            headers = data_headers(head, payloads)
+        plain = count if self.checks_bulk else plain
+        headers = data_headers(head, payloads[:plain])
+        if plain < count:
+            headers += bulk_headers(head, plain, count - plain, len(payloads[-1]))
         buffers: List[Buffer] = [b""] * (2 * count)
         buffers[0::2] = self._header_views(headers)
         buffers[1::2] = payloads

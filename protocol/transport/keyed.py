@@ -51,7 +51,8 @@ TAKEN_MAX = 4096  # INITs remembered, by nonce: none makes a second connection
 RECORDS_KEPT_MAX = 8 << 20  # bytes of large records, sent and acknowledged, whose memory is used again
 WRONG_SEAL = "dropped: wrong seal"
 WHY = "another key, an older program, or changed on the way"
-_INIT, _LONE, _BULK = int(PacketType.INIT), int(PacketType.LONE), int(PacketType.BULK)
+_INIT, _LONE = int(PacketType.INIT), int(PacketType.LONE)
+_STREAM_TYPES = (int(PacketType.DATA), int(PacketType.BULK))
 
 
 class KeyedConnection(Connection):
@@ -208,9 +209,9 @@ class KeyedEndpoint(Endpoint):
             self._receive_datagram(buffer[start : start + segment_size], address, now)
 
     def _are_sealed_bulk(self, buffer: memoryview, cuts: wire.Cuts, count: int, last_length: int) -> bool:
-        """Are all of so many sealed as those of the first one's connection must be, and is that one BULK?"""
+        """Are all of so many sealed as those of the first one's connection must be, and is that one of its stream?"""
         connection: Any = self.directory.by_local.get(bytes(buffer[ID_AT]))
-        if connection is None or connection.opens is None or buffer[TYPE_AT] != _BULK:
+        if connection is None or connection.opens is None or buffer[TYPE_AT] not in _STREAM_TYPES:
             return False
         last = cuts.covered[count - 1][: last_length + wire.DATA_HEADER_SIZE - wire.CHECKSUM.size]
         return bool(connection.opens.are_good(cuts.tags[:count], [*cuts.covered[: count - 1], last]))

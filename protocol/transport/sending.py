@@ -162,22 +162,21 @@ class SendStream:
         """Everything that credit allows was sent, and there is more."""
         return self.sent_to >= self.credit and self.sent_to < self.end and not self._lost
 
-    def next_range(self, size_max: int) -> Optional[Tuple[int, int, bool]]:
-        """(offset, length, is it bulk) of what to send next: lost bytes first, then new ones within the credit.
-
-        What is bulk goes in packets of its own, so that they hold one buffer's bytes alone, from its beginning.
+    def next_range(self, size_max: int, payload_size: int) -> Optional[Tuple[int, int, int]]:
+        """(offset, length, packets at its front that are not all bulk) of what to send next, in packets of that size:
+        lost bytes first, then new ones within the credit.
         """
         if self._lost:
             start = self._lost.starts[0]
-            stop, is_bulk = self._until(start, min(self._lost.stops[0], start + size_max))
+            stop, plain = self._until(start, min(self._lost.stops[0], start + size_max), payload_size)
             self._lost.subtract(start, stop)
-            return start, stop - start, is_bulk
+            return start, stop - start, plain
         start = self.sent_to
         stop = min(self.end, self.credit, start + size_max)
         if stop <= start:
             return None
-        self.sent_to, is_bulk = self._until(start, stop)
-        return start, self.sent_to - start, is_bulk
+        self.sent_to, plain = self._until(start, stop, payload_size)
+        return start, self.sent_to - start, plain
 
     def first_missing(self, size_max: int) -> Optional[Tuple[int, int]]:
         """(offset, length) of the sent bytes that the receiver needs next, to be sent again; None: it has them all.
@@ -191,36 +190,42 @@ class SendStream:
         self._lost.subtract(start, stop)
         return start, stop - start
 
-    def _until(self, start: int, stop: int) -> Tuple[int, bool]:
-        """How far from `start`, at most to `stop`, the bytes are all bulk or all not; and which."""
+    def _until(self, start: int, stop: int, payload_size: int) -> Tuple[int, int]:
+        """How far from `start`, at most to `stop`, one batch reaches; how many packets at its front are not all bulk.
+
+        What lies before a large part, a frame's header as a rule, shares a packet with its beginning: a packet of its
+        own would be a batch of its own, and costs as much as twenty.
+        """
         index = bisect.bisect_right(self._starts, start) - 1
-        is_bulk = self._are_bulk[index]
-        index += 1
-        while index < len(self._starts) and self._starts[index] < stop:
-            if is_bulk or self._are_bulk[index]:
-                return self._starts[index], is_bulk
-            index += 1
-        return stop, is_bulk
+        if self._are_bulk[index]:
+            return min(self._stop_of(index), stop), 0
+        bulk = next((at for at in range(index, len(self._starts)) if self._are_bulk[at]), len(self._starts))
+        plain = min(self._stop_of(bulk - 1), stop) - start
+        if start + plain == stop:
+            return stop, -(-plain // payload_size)
+        if plain >= payload_size:
+            return start + plain - plain % payload_size, plain // payload_size
+        return min(self._stop_of(bulk), stop), 1
+
+    def _stop_of(self, index: int) -> int:
+        return self._starts[index] + len(self._buffers[index])
 
     def payloads(self, offset: int, length: int, payload_size: int) -> List[Buffer]:
         """The stream bytes of a range, cut into payloads; views into what was handed over where possible."""
         found: List[Buffer] = []
         end = offset + length
-        index = bisect.bisect_right(self._starts, offset) - 1
-        buffer, start = self._buffers[index], self._starts[index]
-        if end <= start + len(buffer):  # as all bulk does
-            view = buffer[offset - start : end - start]
-            return [view[at : at + payload_size] for at in range(0, length, payload_size)]
         while offset < end:
-            stop = min(offset + payload_size, end)
-            if stop <= start + len(buffer):
-                found.append(buffer[offset - start : stop - start])
+            index = bisect.bisect_right(self._starts, offset) - 1
+            start, stop = self._starts[index], min(end, self._stop_of(index))
+            if stop < end:
+                stop -= (stop - offset) % payload_size  # the rest of it shares a payload with what follows
+            if stop > offset:
+                view = self._buffers[index][offset - start : stop - start]
+                found += [view[at : at + payload_size] for at in range(0, stop - offset, payload_size)]
             else:
+                stop = min(offset + payload_size, end)
                 found.append(self._joined(index, offset, stop))
             offset = stop
-            while offset < end and offset >= start + len(buffer):
-                index += 1
-                buffer, start = self._buffers[index], self._starts[index]
         return found
 
     def _joined(self, index: int, offset: int, stop: int) -> bytes:
