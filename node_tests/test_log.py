@@ -55,7 +55,7 @@ def test_the_log_tells_who_came_and_rules_what_was_fetched_from_whom_and_how_eac
     line_with(log, "connected to 10.0.0.1:6020")
     line_with(log, "bo, node ", ", left")
     line_with(log, "connection to 10.0.0.2:6020 closed: left (round trip ", " packets, 67164 bytes sent again; ")
-    line_with(log, "connection to 10.0.0.1:6020 closed: left (round trip ", "; 3003745 bytes here, 67396 late)")
+    line_with(log, "connection to 10.0.0.1:6020 closed: left (round trip ", "; 3003745 bytes here, 65732 late)")
 
 
 def test_each_refusal_is_told(packet_lab, log):
