@@ -31,8 +31,9 @@ from protocol.casts import (
     slice_size_of,
     slices_of,
 )
+from protocol.exchange import casting, catching
 from protocol.exchange.cast_rate import RATE_FIRST, RATE_MIN, CastRate, Losses
-from protocol.exchange.casting import AFTER_MIN, LOOKS, ROUND, Cast, Casting, _Taker
+from protocol.exchange.casting import AFTER_MIN, CAST_SIZE_MIN, LOOKS, ROUND, Cast, Casting, _Taker
 from protocol.exchange.catching import BEGIN_PATIENCE, BESIDE_FIRST, OFFER_PATIENCE, Catching
 from protocol.exchange.sources import MESH_PATIENCE, SourceLinks
 from protocol.fields import WireError
@@ -61,10 +62,11 @@ from sockets.watch import Watch
 
 ENDS = (DownloadDone, Stopped)
 SIZE, RATE = amount(5 * MIB, 7 * MIB // 2), amount(4e6, 2.8e6)  # of the file and the links of a class
+SMALL = amount(SIZE, SIZE // 2)  # of a file that comes by links for the most part
 
 
 @pytest.fixture
-def make_class(tmp_path):
+def make_class(tmp_path, monkeypatch):
     """A node that has a file, and so many that have not."""
     labs = []
 
@@ -73,6 +75,8 @@ def make_class(tmp_path):
         labs.append(lab)
         lab.world.multicast = True
         lab.data = content(size)
+        for module in (casting, catching):
+            monkeypatch.setattr(module, "CAST_SIZE_MIN", min(CAST_SIZE_MIN, size))
         six = [f"fd00::{number + 1}" if is_six else None for number in range(count + 1)]
         ana = lab.node("ana", shared={"lab.iso": lab.data}, ip=six[0])
         return lab, ana, [lab.node(f"n{number}", ip=ip) for number, ip in enumerate(six[1:])]
@@ -198,7 +202,7 @@ def test_fellows_do_not_call_each_other_while_the_source_of_a_cast_is_yet_called
 
 
 def test_links_that_stand_by_are_opened_when_the_cast_is_over(make_class):
-    lab, ana, takers = make_class(6, size=6 * MIB)
+    lab, ana, takers = make_class(6, size=amount(6 * MIB, SIZE))
     begin(lab, takers, 6)
 
     def links():
@@ -233,7 +237,7 @@ def test_a_mate_that_nobody_reaches_does_not_let_links_be_opened_while_the_next_
 
 
 def test_fellows_call_each_other_soon_where_the_source_cannot_cast(make_class):
-    lab, ana, takers = make_class(6)
+    lab, ana, takers = make_class(6, size=SMALL)
     for taker in takers:
         taker.network.casts.can_cast = lambda towards: False
     ask_all(lab, takers)
@@ -242,7 +246,7 @@ def test_fellows_call_each_other_soon_where_the_source_cannot_cast(make_class):
 
 
 def test_fellows_call_each_other_when_the_cast_they_waited_for_has_ended(make_class):
-    lab, ana, takers = make_class(6, size=SIZE + MIB)
+    lab, ana, takers = make_class(6, size=SMALL + MIB)
     begin(lab, takers, 6)
     lab.run(0.5)
     ana.peer.serving.casting.end_all(lab.world.now)
@@ -252,7 +256,7 @@ def test_fellows_call_each_other_when_the_cast_they_waited_for_has_ended(make_cl
 
 @pytest.mark.parametrize("count, is_cast", [(2, True), (6, False)][: amount(2, 1)])
 def test_fellows_too_few_for_a_cast_or_that_want_none_call_each_other_soon(make_class, count, is_cast):
-    lab, ana, takers = make_class(count)
+    lab, ana, takers = make_class(count, size=SMALL)
     for taker in takers:
         taker.peer.fetching.casts = is_cast
     ask_all(lab, takers)
@@ -270,7 +274,7 @@ def test_who_wants_no_cast_takes_none_and_the_others_do(make_class):
 
 
 def test_what_is_lost_is_sent_once_more(make_class):
-    lab, ana, takers = make_class(4, loss=0.01)
+    lab, ana, takers = make_class(4, size=8 * MIB, loss=0.01)  # of less the end is much: nobody knows yet what it misses
     begin(lab, takers)
     wait_for_all(lab, takers)
     assert len(lab.data) < ana.network.casts.sent * 1440 < 1.6 * len(lab.data)
@@ -322,7 +326,7 @@ def test_one_whose_port_drops_multicast_is_served_as_ever(make_class):
 
 
 def test_where_nobody_hears_the_group_all_is_as_ever(make_class):
-    lab, ana, takers = make_class(4)
+    lab, ana, takers = make_class(4, size=SMALL)
     lab.world.deaf.update(taker.ip for taker in takers)
     ask_all(lab, takers)
     wait_for_all(lab, takers)
@@ -888,7 +892,7 @@ def test_nobody_listens_for_ever_to_what_is_sent_again_and_again():
 
 
 def test_who_may_send_little_casts_nothing(make_class):
-    lab, ana, takers = make_class(3)
+    lab, ana, takers = make_class(3, size=SMALL)
     ana.peer.fetching.set_limits(400e3, None, lab.world.now)
     ask_all(lab, takers)
     wait_for_all(lab, takers)

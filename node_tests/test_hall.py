@@ -479,7 +479,7 @@ def test_whose_turn_it_is_to_try_another_is_found_without_a_look_at_each_members
     hall = Hall(200)
     for link in range(1, 201):
         hall.role.on_message(link, messages.ReachWanted(), hall.now)
-    for _ in range(amount(60, 30)):
+    for _ in range(amount(60, 20)):
         hall.now += 0.5
         for link in range(1, 201):
             hall.role.on_message(link, messages.Pong(0, 3), hall.now)

@@ -262,7 +262,7 @@ def test_a_hundred_thousand_small_messages_wait_for_a_busy_reader():
     pair.a.pump()
     pair.world.run(pair.world.now + 20)
     assert pair.back.receiving.window == streams.RECEIVE_WINDOW_MAX
-    pair.reading, count = False, amount(100_000, 40_000)
+    pair.reading, count = False, amount(100_000, 20_000)
     for _ in range(count):
         pair.there.send_frame(0, b"hello")
     pair.a.pump()
@@ -549,7 +549,7 @@ def test_who_asks_for_lists_of_pieces_and_does_not_read_is_left(tmp_path):
     link, file_id = x.link_to(ana), next(iter(ana.peer.holdings._shared))
     x.network.links._listener = Listener()  # it never takes anything any more
     most = 0
-    for _ in range(amount(3000, 600)):
+    for _ in range(amount(3000, 300)):
         for _ in range(10):
             x.say(link, messages.ManifestRequest(file_id))
         lab.run(0.01)
@@ -770,7 +770,7 @@ def test_an_outlaw_in_the_network_of_two_programs(tmp_path):
         bo.expect(r"^<.*> \\u\{0\}\\u\{7f\}$")
         bo.expect(r"^<\uff21NA[^<>]*> <ana> not me$")
         known = [me, welcome.network_id, welcome.supernode_id, 2, 3]
-        for _ in range(amount(3000, 1000)):
+        for _ in range(amount(3000, 500)):
             for connection in (link, bulk):
                 connection.send(nonsense(rng, known))
         for _, kind in messages.all_messages():
@@ -779,7 +779,7 @@ def test_an_outlaw_in_the_network_of_two_programs(tmp_path):
                 for size in range(min(len(whole), 300)):
                     link.send(whole[:size])
         link.send(encode(messages.ShareAdd(tuple(entry_of(name) for name in (*NASTY[:4], "G\u00fcnther.txt")))))
-        for number in range(amount(10_000, 3_000)):
+        for number in range(amount(10_000, 1_500)):
             link.send(encode(messages.Say(2**40 + number, "flood %d" % number)))
         began = time.monotonic()
         bo.ask("T hello", "^<bo> hello$")

@@ -141,7 +141,7 @@ def test_terabyte_of_nothing_keeps_no_other_file_waiting(tmp_path):
     """B07: a sparse file of 1 TiB, which takes no room and hours to hash."""
     fill(tmp_path, **{"small%d" % number: b"%d" % number for number in range(10)})
     with open(tmp_path / "huge", "wb") as file:
-        file.truncate(amount(1 << 40, 1 << 36))
+        file.truncate(amount(1 << 40, 1 << 34))
     ticks = iter(range(1_000_000))
     scanner = Scanner(str(tmp_path), clock=lambda: next(ticks) / 2)
     assert len(scanner.run_once().added) == 10 and scanner.next_pass_in() == 0
@@ -393,7 +393,7 @@ def memory_folder(tmp_path):
 @needs_posix
 def test_sparse_file_beyond_4_gib_is_hashed_and_served_at_its_end(memory_folder):
     tmp_path = memory_folder
-    size = amount(4 * GIB, GIB // 4) + 5 * MIB
+    size = amount(4 * GIB, GIB // 16) + 5 * MIB
     piece, last = piece_size_of(size), piece_count_of(size) - 1
     rest = size - last * piece
     with open(tmp_path / "sparse", "wb") as file:

@@ -251,7 +251,7 @@ def test_lists_and_searches_of_all_together_have_a_bound_and_who_asked_least_has
     lab = Lab(21, 6)
     ruler, *greedy, modest = lab.nodes
     assert ruler.supernode is not None
-    rows = amount(10_000, 4_000)
+    rows = amount(10_000, 2_000)
     for number in range(10):
         shares = [share(rows * number + each) for each in range(rows)]
         ruler.supernode.catalogue.index.add(bytes([number]) * 8, shares)
@@ -546,7 +546,7 @@ def flooded(count: int) -> Tuple[Lab, Stranger]:
 
 def test_who_joins_during_a_flood_from_elsewhere_is_next() -> None:
     """It was told to come again later, and then once more: four seconds until it was in."""
-    count = amount(500, 400)
+    count = amount(500, 300)
     lab, flood = flooded(count)
     other = Stranger(lab.world, "10.1.0.2")
     other.join(("10.0.0.1", PORT))
