@@ -21,8 +21,8 @@ from node_tests.stage.simulator import Conditions
 from node_tests.stage.usage import play_seeds
 from protocol.results import ChatReceived, DownloadDone, Left, Outcome, Stopped, SupernodeChanged
 
-SIZE = amount(10, 4) * MIB
-LINE = Conditions(latency=0.002, rate=amount(1.5e6, 0.6e6), queue=0.05, mtu=1500)  # the file takes seven seconds
+SIZE = amount(10, 2) * MIB
+LINE = Conditions(latency=0.002, rate=amount(1.5e6, 0.3e6), queue=0.05, mtu=1500)  # the file takes seven seconds
 
 
 @pytest.fixture

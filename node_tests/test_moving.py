@@ -16,7 +16,7 @@ from protocol.transport.packets import PacketType
 from protocol.transport.paths import PAUSE_LEAST, REST, Paths, path_proof
 
 MEGABYTE = 1_000_000
-RATE = amount(25e6, 12.5e6) / 8  # bytes a second of the link: four times as many packets show nothing more
+RATE = amount(25e6, 6e6) / 8  # bytes a second of the link: four times as many packets show nothing more
 NOTICED = 1.0  # seconds until a machine sees that its own address is another
 ELSEWHERE = ("10.0.0.77", 1000)
 PATHS = (PacketType.PATH_CHALLENGE, PacketType.PATH_RESPONSE)
@@ -73,7 +73,7 @@ def test_an_idle_connection_goes_on_from_the_new_address(speaker):
 @pytest.mark.parametrize("mover", ["source", "requester"])
 @pytest.mark.parametrize("loss", [0.05, 0.0][: amount(2, 1)])
 def test_a_transfer_goes_on_and_ends_right(mover, loss):
-    size = amount(5, 3) * MEGABYTE
+    size = amount(5, 2) * MEGABYTE
     still = moving_pair(seed=6, loss=loss)
     usual = still.transfer(size, 60)
     pair = moving_pair(seed=6, loss=loss)
@@ -232,7 +232,7 @@ def test_who_copies_datagrams_gets_nothing_but_challenges(answers, passes_on):
     pair.world.between("10.6.6.6", Pair.B[0]).latency = 0.001
     pair.world.between(Pair.B[0], "10.6.6.6").latency = 0.001
     copier = Copier(pair, answers, passes_on)
-    assert pair.transfer(amount(5, 3) * MEGABYTE, 60) < 10
+    assert pair.transfer(amount(5, 2) * MEGABYTE, 60) < 10
     pair.world.run(pair.world.now + 10)
     assert not pair.moves and not pair.lost
     assert {datagram[5] for datagram in copier.got} == {PacketType.PATH_CHALLENGE}

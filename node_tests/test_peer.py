@@ -51,7 +51,7 @@ def test_a_file_travels_directly_and_both_ends_are_told(lab):
 
 
 def test_several_sources_share_the_work_and_all_are_named(lab):
-    data = content(amount(40, 20) * MIB)
+    data = content(amount(40, 12) * MIB)
     lab.node("ana")
     for name in ("bo", "cy", "di"):
         lab.node(name, shared={"lab.iso": data}, disk_delay=0.01)
@@ -67,7 +67,7 @@ def test_several_sources_share_the_work_and_all_are_named(lab):
 
 
 def test_a_downloader_is_a_source_for_what_it_has(lab):
-    data = content(amount(60, 24) * MIB)
+    data = content(amount(60, 14) * MIB)
     lab.node("ana")
     lab.node("bo", shared={"lab.iso": data}, disk_delay=0.02)
     cy, di = lab.node("cy"), lab.node("di")
@@ -403,7 +403,7 @@ def test_a_folder_too_comes_by_way_of_the_supernode_and_from_its_cache(lab):
 
 
 def test_the_supernode_fetches_for_itself_what_it_relays_at_the_same_time(lab):
-    data = content(amount(30, 15) * MIB)
+    data = content(amount(30, 9) * MIB)
     ana = lab.node("ana")
     lab.node("bo", mesh=False, shared={"lab.iso": data}, disk_delay=0.02)
     cy = lab.node("cy", mesh=False)
@@ -471,7 +471,7 @@ def test_the_supernode_takes_what_it_wants_itself_from_its_own_cache(lab):
 
 def test_a_relay_that_nobody_waits_for_ends(lab):
     ana = lab.node("ana")
-    bo = lab.node("bo", mesh=False, shared={"lab.iso": content(amount(100, 50) * MIB)}, disk_delay=0.2)
+    bo = lab.node("bo", mesh=False, shared={"lab.iso": content(amount(100, 30) * MIB)}, disk_delay=0.2)
     cy = lab.node("cy", mesh=False)
     number = cy.fetch("lab.iso").transfer
     lab.run(3)
@@ -483,7 +483,7 @@ def test_a_relay_that_nobody_waits_for_ends(lab):
 
 
 def test_the_mesh_switched_off_in_the_middle_sends_the_rest_by_way_of_the_supernode(lab):
-    data = content(amount(30, 15) * MIB)
+    data = content(amount(30, 9) * MIB)
     lab.node("ana")
     bo = lab.node("bo", shared={"lab.iso": data}, disk_delay=0.03)
     cy = lab.node("cy")
@@ -592,7 +592,7 @@ def test_a_damaged_cache_is_not_served_and_the_holder_is_asked_instead(lab):
 
 
 def test_a_frozen_source_is_left_and_another_one_ends_the_file(lab):
-    data = content(amount(40, 24) * MIB)
+    data = content(amount(40, 14) * MIB)
     lab.node("ana")
     bo = lab.node("bo", shared={"lab.iso": data}, disk_delay=0.02)
     lab.node("cy", shared={"lab.iso": data}, disk_delay=0.03)
@@ -721,7 +721,7 @@ def test_the_only_source_leaves_and_what_is_verified_is_kept(lab):
 
 
 def test_of_many_who_ask_at_once_each_gets_most_from_the_others(lab):
-    data = content(amount(24, 16) * MIB)
+    data = content(amount(24, 12) * MIB)
     lab.node("ana")
     bo = lab.node("bo", shared={"lab.iso": data}, disk_delay=0.05)
     many = [lab.node("n%d" % number, disk_delay=0.005) for number in range(7)]
@@ -765,7 +765,7 @@ def test_more_downloaders_than_upload_slots_are_all_served(lab):
 
 
 def test_losing_the_supernode_interrupts_no_direct_transfer(lab):
-    data = content(amount(60, 40) * MIB)
+    data = content(amount(60, 24) * MIB)
     ana = lab.node("ana")
     lab.node("bo", shared={"lab.iso": data}, disk_delay=0.03)
     cy = lab.node("cy")
@@ -782,8 +782,8 @@ def test_losing_the_supernode_interrupts_no_direct_transfer(lab):
 
 
 def test_a_relayed_transfer_resumes_by_way_of_the_new_supernode(lab):
-    data = content(amount(60, 30) * MIB)
-    most = amount(20, 10) * MIB
+    data = content(amount(60, 18) * MIB)
+    most = amount(20, 6) * MIB
     ana = lab.node("ana")
     lab.node("di")  # the next in order, neither holder nor requester
     bo = lab.node("bo", mesh=False, shared={"lab.iso": data}, disk_delay=0.05)
