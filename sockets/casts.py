@@ -188,9 +188,10 @@ class Casts:
 
     def next_deadline(self) -> float:
         """When `turn` is to be called even if nothing comes."""
+        if not (self._sending or self._receiving):  # as a rule, and it is asked at each turn
+            return math.inf
         sending = [one.next_deadline() for one in self._sending.values()]
-        receiving = [one.next_deadline() for one in self._receiving.values()]
-        return min([*sending, *receiving], default=math.inf)
+        return min(sending + [one.next_deadline() for one in self._receiving.values()])
 
     def has_read_ahead(self) -> bool:
         """Is there something that the watch does not know of?"""

@@ -238,20 +238,24 @@ class Download:
         """Ask every source for as much as its window allows, the fastest first."""
         if self.choice is None or not self.choice.has_something(now):
             return
-        sources = list(self.sources.values())
+        sources = self._askable()
         if len(sources) > 1:  # all together have room for so much in flight: who gives it back soonest goes first
             sources.sort(key=lambda source: -source.per_second(now))
         for source in sources:
-            self._fill(source, now)
+            self._fill_as_one_of(len(sources), source, now)
+
+    def _askable(self) -> List[Source]:
+        return [source for source in self.sources.values() if source.may_be_asked()]
 
     def _fill(self, source: Source, now: float) -> None:
+        if source.may_be_asked():
+            self._fill_as_one_of(len(self._askable()), source, now)
+
+    def _fill_as_one_of(self, sources: int, source: Source, now: float) -> None:
         choice = self.choice
-        if choice is None or not choice.missing or self.is_ended or not source.may_be_asked():
+        if choice is None or not choice.missing or self.is_ended or not choice.has_something(now):
             return
-        if not choice.has_something(now):
-            return
-        sources = sum(one.may_be_asked() for one in self.sources.values()) + self._fellows_to_come
-        window = source.window(sources, self.piece_size, now)
+        window = source.window(sources + self._fellows_to_come, self.piece_size, now)
         limit = in_flight_limit(self.piece_size)
         while source.owed_bytes + self.piece_size <= window and self.in_flight_bytes + self.piece_size <= limit:
             if not self.cast.lets_ask():

@@ -8,6 +8,7 @@ except in the endgame: when nothing is left to ask, a source with room is asked 
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from typing import Dict, Hashable, Iterable, Iterator, List, NamedTuple, Optional, Tuple
@@ -193,12 +194,15 @@ class PieceChoice:
         self._due_at = min(self._due_at, now + ENDGAME_AFTER)
 
     def _sort(self, held: _Held, now: float) -> None:
-        place, rarity = self._place, self._rarity
-        held.order = [index for index in range(self.count) if held.has[index] and self._is_open(index)]
+        # For each piece that is asked for, as a rule: so the loops are those of the interpreter.
+        is_verified, asked = self.is_verified, self.asked
+        has = itertools.compress(range(self.count), held.has)
+        held.order = [index for index in has if not is_verified[index] and index not in asked]
         if self._in_order:
             held.order.reverse()
         else:
-            held.order.sort(key=lambda index: (rarity[index], place[index]), reverse=True)
+            ranks = [rarity * self.count + place for rarity, place in zip(self._rarity, self._place)]
+            held.order.sort(key=ranks.__getitem__, reverse=True)
         held.is_stale = False
         held.sorted_at = now
 

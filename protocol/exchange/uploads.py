@@ -236,10 +236,12 @@ class Uploads:
     def _next_turn(self, now: float) -> Optional[UploadLink]:
         """The link to read something for: the one whose node had its last turn longest ago."""
         wanting = [upload for upload in self.links.values() if upload.jobs]
+        if not wanting:
+            return None
         loaded = [upload for upload in self.links.values() if self._is_loaded(upload, now)]
         if len(wanting) == 1 and (not loaded or loaded == wanting):
             return wanting[0] if self._on_way(wanting[0], now) < UPLOAD_BACKLOG_MAX else None
-        if not wanting or len(loaded) >= LINKS_AT_ONCE:
+        if len(loaded) >= LINKS_AT_ONCE:
             return None
         served = {upload.node_id for upload in loaded}  # one turn at a time for each
         ready = [one for one in wanting if one.node_id not in served and self._on_way(one, now) <= LINK_LOW]
