@@ -20,7 +20,7 @@ import sys
 import tempfile
 import threading
 import time
-from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
@@ -43,6 +43,8 @@ TRANSFER_SIZE, TRANSFER_BOUND = 100_000_000, 60.0  # bytes, seconds: of the tran
 LOSSES = (0.0, 0.001, 0.01, 0.02, 0.05, 0.10)
 
 USUAL = Conditions(rate=100e6, delay=0.025, queue=0.1)
+SHARED = dataclasses.replace(USUAL, queue=0.05)
+AIR = Conditions(rate=20e6, queue=0.1)  # as a radio has it
 
 
 class Arrivals(NamedTuple):
@@ -165,12 +167,12 @@ def _bulk(name: str, title: str, conditions: Conditions, since: float = 0.0) -> 
     return Case(name, title, run, lambda s: (s.seconds + 2 * OVERHEAD) * len(s.kinds) * s.runs)
 
 
-def _shared(name: str, title: str, flows: Sequence[Tuple[str, float]], seconds: float, since: float) -> Case:
-    """Several flows at once; goodput of each from `since` on, with our share, or Jain's index when all are alike."""
+def _shared(name: str, title: str, flows: Sequence[Tuple[str, float]], conditions: Conditions = SHARED) -> Case:
+    """Several flows at once; goodput of each after a while, with our share, or Jain's index when all are alike."""
+    seconds, since = SHARED_SECONDS, SHARED_FROM
 
     def run(settings: Settings) -> Dict[str, str]:
-        conditions = dataclasses.replace(USUAL, queue=0.05)
-        with Link(conditions) as link:
+        with Link(dataclasses.replace(conditions)) as link:
             size = conditions.rate / 8 * seconds * FILE_ROOM
             began = time.monotonic()
             told = run_flows(link, flows, seconds + OVERHEAD, size, settings)
@@ -190,21 +192,26 @@ def _told_shares(kinds: Sequence[str], rates: Sequence[float]) -> Dict[str, str]
     return {kind: "%.1f; share %.2f" % (rate, rate / total) for kind, rate in zip(kinds, rates)}
 
 
-def standing_queue(settings: Settings) -> Dict[str, str]:
-    """Goodput, and the delay in the bottleneck's queue after start-up: mean and 95th percentile."""
-    told = {}
-    for kind in settings.kinds:
-        conditions = dataclasses.replace(USUAL, queue=1.0)
-        delays: List[float] = []
-        with Link(conditions) as link:
-            watch = _QueueWatch(link, delays, min(DEEP_FROM, settings.seconds / 2))
-            size = conditions.rate / 8 * settings.seconds * FILE_ROOM
-            flow = run_flows(link, [(kind, 0.0)], settings.seconds + OVERHEAD, size, settings, watch.run)[0]
-            watch.stop()
-        rate = flow.goodput(flow.began, flow.began + settings.seconds) if flow.notes else 0.0
-        p95 = statistics.quantiles(delays, n=20)[-1]
-        told[kind] = "%.1f; %.0f / %.0f ms" % (rate, statistics.mean(delays) * 1e3, p95 * 1e3)
-    return told
+def _queued(name: str, title: str, conditions: Conditions) -> Case:
+    """Goodput; the delay in the bottleneck's queue after start-up, mean and 95th percentile; what found it full."""
+
+    def run(settings: Settings) -> Dict[str, str]:
+        return {kind: _standing_queue(dataclasses.replace(conditions), kind, settings) for kind in settings.kinds}
+
+    return Case(name, title, run, lambda s: (s.seconds + 2 * OVERHEAD) * len(s.kinds))
+
+
+def _standing_queue(conditions: Conditions, kind: str, settings: Settings) -> str:
+    delays: List[float] = []
+    with Link(conditions) as link:
+        watch = _QueueWatch(link, delays, min(DEEP_FROM, settings.seconds / 2))
+        size = conditions.rate / 8 * settings.seconds * FILE_ROOM
+        flow = run_flows(link, [(kind, 0.0)], settings.seconds + OVERHEAD, size, settings, watch.run)[0]
+        watch.stop()
+        drops = watch.drops
+    rate = flow.goodput(flow.began, flow.began + settings.seconds) if flow.notes else 0.0
+    p95 = statistics.quantiles(delays, n=20)[-1]
+    return "%.1f; %.0f / %.0f ms; %.1f %%" % (rate, statistics.mean(delays) * 1e3, p95 * 1e3, 100 * drops)
 
 
 class _QueueWatch:
@@ -212,10 +219,21 @@ class _QueueWatch:
 
     def __init__(self, link: Link, delays: List[float], start_up: float) -> None:
         self._link, self._delays, self._start_up, self._stop = link, delays, start_up, threading.Event()
+        self._before = (0, 0)
+
+    @property
+    def drops(self) -> float:
+        """The part of the packets that found the queue full since the start-up."""
+        carried, dropped = (now - before for now, before in zip(self._counts(), self._before))
+        return dropped / max(1, carried + dropped)
+
+    def _counts(self) -> Tuple[int, int]:
+        return self._link.ways[0].carried, self._link.ways[0].queue_drops
 
     def run(self) -> None:
         if self._stop.wait(self._start_up):
             return
+        self._before = self._counts()
         while not self._stop.wait(QUEUE_SAMPLE_INTERVAL):
             self._delays.append(self._link.ways[0].queue_delay(time.monotonic()))
 
@@ -270,15 +288,19 @@ def _told_fault(flow: Arrivals, over_at: float) -> str:
     return "on after %.1f s; %.1f s in all" % (went_on - over_at, flow.notes[-1][0] - flow.began)
 
 
-def _air(name: str, title: str, loss: float = 0.0, **conditions: float) -> Case:
+def _air(name: str, title: str, loss: float = 0.0, **conditions: Any) -> Case:
     """A bad air of 20 Mbit/s, as a radio has it; without the first seconds, in which one may learn it."""
-    air = Conditions(rate=20e6, queue=0.1, loss=loss, loss_back=loss, **conditions)
+    air = dataclasses.replace(AIR, loss=loss, loss_back=loss, **conditions)
     return _bulk(name, "air of 20 Mbit/s, " + title, air, AIR_SINCE)
 
 
 LOSS = "100 Mbit/s, 50 ms, %s"
-IN_ORDER = {"delay": 0.002, "jitter": 0.030}
-LATE = {"delay": 0.002, "late": 0.050}
+QUEUED = "%s: Mbit/s; its delay, mean / p95; dropped"
+IN_ORDER: Dict[str, Any] = {"delay": 0.002, "jitter": 0.030}
+LATE: Dict[str, Any] = {"delay": 0.002, "late": 0.050}
+AIR_IN_ORDER, AIR_LATE = dataclasses.replace(AIR, **IN_ORDER), dataclasses.replace(AIR, **LATE)
+TCP_FIRST = [("tcp:cubic", 0.0), (RDT, SECOND_STARTS)]
+TCP_SECOND = [(RDT, 0.0), ("tcp:cubic", SECOND_STARTS)]
 CASES = [
     _bulk("clean", LOSS % "no loss", USUAL),
     _bulk("loss1", LOSS % "1 % loss", dataclasses.replace(USUAL, loss=0.01, loss_back=0.01)),
@@ -294,15 +316,21 @@ CASES = [
     _air("late10", "so late, 10 % lost", 0.10, **LATE),
     _air("late30", "so late, 30 % lost", 0.30, **LATE),
     _air("loss30", "30 ms, 30 % lost", 0.30, delay=0.015),
-    _shared("tcp-first", "shared, TCP first", [("tcp:cubic", 0.0), (RDT, SECOND_STARTS)], SHARED_SECONDS, SHARED_FROM),
-    _shared("tcp-second", "shared, TCP second", [(RDT, 0.0), ("tcp:cubic", SECOND_STARTS)], SHARED_SECONDS,
-            SHARED_FROM),
-    _shared("tcp-two", "two of TCP CUBIC", [("tcp:cubic", 0.0), ("tcp:cubic", SECOND_STARTS)], SHARED_SECONDS,
-            SHARED_FROM),
-    _shared("two", "two of ours", [(RDT, 0.0), (RDT, SECOND_STARTS)], SHARED_SECONDS, SHARED_FROM),
-    _shared("five", "five of ours", [(RDT, 0.5 * n) for n in range(5)], SHARED_SECONDS, SHARED_FROM),
-    Case("deep", "queue of 1 s: Mbit/s; queue's delay, mean / p95", standing_queue,
-         lambda s: (s.seconds + 2 * OVERHEAD) * len(s.kinds)),
+    _shared("tcp-first", "shared, TCP first", TCP_FIRST),
+    _shared("tcp-second", "shared, TCP second", TCP_SECOND),
+    _shared("tcp-two", "two of TCP CUBIC", [("tcp:cubic", 0.0), ("tcp:cubic", SECOND_STARTS)]),
+    _shared("tcp-first-jitter", "air with jitter, shared, TCP first", TCP_FIRST, AIR_IN_ORDER),
+    _shared("tcp-second-jitter", "air with jitter, shared, TCP second", TCP_SECOND, AIR_IN_ORDER),
+    _shared("two", "two of ours", [(RDT, 0.0), (RDT, SECOND_STARTS)]),
+    _shared("five", "five of ours", [(RDT, 0.5 * n) for n in range(5)]),
+    _queued("deep", QUEUED % "queue of 1 s", dataclasses.replace(USUAL, queue=1.0)),
+    _queued("deep-jitter", QUEUED % "air with jitter, queue of 1 s", dataclasses.replace(AIR_IN_ORDER, queue=1.0)),
+    _queued("deep-late", QUEUED % "late air, queue of 1 s", dataclasses.replace(AIR_LATE, queue=1.0)),
+    _queued("deep-late5", QUEUED % "late, 5 % lost, queue of 1 s",
+            dataclasses.replace(AIR_LATE, loss=0.05, loss_back=0.05, queue=1.0)),
+    _queued("short-late", QUEUED % "late air, queue of 10 ms", dataclasses.replace(AIR_LATE, queue=0.01)),
+    _queued("short-late5", QUEUED % "late, 5 % lost, queue of 10 ms",
+            dataclasses.replace(AIR_LATE, loss=0.05, loss_back=0.05, queue=0.01)),
     Case("cut", "100 MB, cut for 10 s in the middle", cut, lambda s: 25.0 * len(s.kinds)),
     Case("mtu", "100 MB, path MTU falls to 1,280 in the middle", mtu, lambda s: 15.0 * len(s.kinds)),
 ]  # fmt: skip
