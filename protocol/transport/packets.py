@@ -448,36 +448,43 @@ def data_headers(head: BatchHead, payloads: Sequence[Buffer]) -> bytearray:
     return headers
 
 
-def bulk_headers(head: BatchHead, index: int, count: int, last_length: int) -> bytes:
+def bulk_headers(head: BatchHead, index: int, count: int, last_length: int) -> bytearray:
     """The headers of `count` BULK packets from that index on; the last of them has `last_length` bytes of payload.
 
-    Each has for checksum the CRC-32 of what is the same in all (less checksum and index), xor that of its index; so a
-    batch costs one CRC, and one xor of large numbers.
+    Each has for checksum the CRC-32 of what is the same in all (less checksum and index), xor that of its index. So a
+    batch costs one CRC, and is written a column of bytes at a time.
     """
     same = count if last_length == head.step else count - 1
-    found = b""
-    if same:
-        block = _bulk_header(head, DATA_HEADER_SIZE + head.step) * same
-        number = int.from_bytes(block, "big") ^ _bulk_series(index, same)
-        found = number.to_bytes(len(block), "big")
+    headers = _numbered(_bulk_header(head, DATA_HEADER_SIZE + head.step), index, same) if same else bytearray()
     if same < count:
-        last = int.from_bytes(_bulk_header(head, DATA_HEADER_SIZE + last_length), "big")
-        found += (last ^ _bulk_series(index + count - 1, 1)).to_bytes(DATA_HEADER_SIZE, "big")
-    return found
+        headers += _numbered(_bulk_header(head, DATA_HEADER_SIZE + last_length), index + same, 1)
+    return headers
 
 
 def _bulk_header(head: BatchHead, length: int) -> bytes:
-    """Of a packet with no index: to be combined with `_bulk_series`."""
+    """Of a packet with no index: to be combined with `_bulk_columns`."""
     header = DATA_HEADER.pack(0, VERSION, _BULK, length, *head, 0)
     return CHECKSUM.pack(zlib.crc32(header[_COVERED])) + header[4:]
 
 
+def _numbered(header: bytes, index: int, count: int) -> bytearray:
+    """This header so many times, with the indices from that one on."""
+    headers = bytearray(header * count)
+    for at, column in _bulk_columns(index, count):
+        headers[at::DATA_HEADER_SIZE] = column.translate(_XOR[header[at]])
+    return headers
+
+
+_XOR = [bytes(byte ^ other for byte in range(256)) for other in range(256)]  # tables for bytes.translate
+
+
 @functools.lru_cache(maxsize=1024)
-def _bulk_series(index: int, count: int) -> int:
-    """What `count` headers from that index on differ by from one without index, as one large number."""
-    zeros = bytes(DATA_HEADER_SIZE - 6)
+def _bulk_columns(index: int, count: int) -> List[Tuple[int, bytes]]:
+    """What `count` headers from that index on differ by from one without index: (place in a header, a byte of each)."""
     numbers = [each.to_bytes(2, "big") for each in range(index, index + count)]
-    return int.from_bytes(b"".join(CHECKSUM.pack(zlib.crc32(each)) + zeros + each for each in numbers), "big")
+    checksums = b"".join(CHECKSUM.pack(zlib.crc32(each)) for each in numbers)
+    columns = [(at, checksums[at :: CHECKSUM.size]) for at in range(CHECKSUM.size)]
+    return [*columns, *((DATA_HEADER_SIZE - 2 + at, b"".join(numbers)[at::2]) for at in (0, 1))]
 
 
 class BulkRun(NamedTuple):
@@ -540,7 +547,7 @@ def decode_bulk_run(
     return BulkRun(head, index, count, (count - 1) * head.step + last_length)
 
 
-def _differ_in_checksums(headers: bytes, expected: bytes) -> bool:
+def _differ_in_checksums(headers: bytes, expected: bytearray) -> bool:
     """Are they the same but for their checksums?"""
     differing = int.from_bytes(headers, "big") ^ int.from_bytes(expected, "big")
     return not differing & _behind_checksums(len(headers) // DATA_HEADER_SIZE)
