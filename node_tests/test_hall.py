@@ -14,6 +14,7 @@ from node_tests.stage.amounts import amount
 from node_tests.stage.house import ROOT
 from node_tests.stage.stub_node import Lab
 from node_tests.test_chat import Table
+from prompt import threads
 from protocol import messages
 from protocol.lanes import PATIENT_EACH, Lanes, may_wait
 from protocol.membership import failover
@@ -258,7 +259,7 @@ def test_each_lane_stays_in_order_and_the_patient_one_gets_on_however_much_else_
 
 def test_a_ping_behind_ten_thousand_searches_is_heard_next() -> None:
     """By the program's own listener and thread, before this is started; each turn hears a few."""
-    thread, heard = node_client.NodeThread(lambda: 0.0), []  # type: node_client.NodeThread, List[bytes]
+    thread, heard = threads.NodeThread(lambda: 0.0), []  # type: threads.NodeThread, List[bytes]
     node = Roles()
     node.call, node.hear = thread.call, lambda link, data, now: heard.append(data)
     thread._roles = node

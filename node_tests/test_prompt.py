@@ -15,7 +15,6 @@ import unicodedata
 
 import pytest
 
-from node_client import DiskThread, NodeThread
 from node_tests.stage.amounts import amount
 from node_tests.stage.fake_prompt import (
     HOME,
@@ -38,6 +37,7 @@ from prompt.commands import help_lines, parse_command, show_help, unknown_line
 from prompt.console import Console, line_for
 from prompt.lines import format_size, place_of, progress_line, share_lines
 from prompt.session import LEAVE_SECONDS
+from prompt.threads import DiskThread, NodeThread
 from protocol.looks import safe_text, text_width
 from protocol.results import (
     FetchAnswer,

@@ -17,7 +17,7 @@ if str(HOME) not in sys.path:
     sys.path.insert(0, str(HOME))
 
 import node_client  # noqa: E402
-from node_client import NodeThread  # noqa: E402
+from prompt.threads import NodeThread  # noqa: E402
 from protocol import facts, results  # noqa: E402
 from protocol.content.shares import Standing  # noqa: E402
 from protocol.fields import Address  # noqa: E402
