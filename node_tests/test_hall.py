@@ -452,18 +452,33 @@ def test_who_is_being_sent_the_roster_is_waited_for_longer_the_more_are_sent_it(
     assert line.is_silent(line.heard_at + SILENT_MAX + 0.1, members)
 
 
-def test_the_members_of_a_hall_ask_each_other_little_while_they_elect_and_agree_as_soon(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """It is they who answer: at a thousand, what all asked in each second took more than a core of one machine."""
-    hall, lab = amount(failover.HALL, failover.HALL // 2), Lab(1, 3)
-    monkeypatch.setattr(failover, "HALL", hall)
-    fill(lab, hall + 7)
+def election_in(seed: int, members: int) -> Tuple[float, float]:
+    """A supernode of so many dies: the lone messages for each until all agree, and in the fullest second of that."""
+    lab = Lab(seed, 3)
+    fill(lab, members)
     before = set(lab.world.lones)
     lab.nodes[0].kill()
     assert agree_within(lab, 20) and lab.rulers() == [lab.nodes[1]]
-    peak = max(count for second, count in lab.world.lones.items() if second not in before)
-    assert peak <= 16 * len(lab.nodes), "it was 21 for each"
+    counts = [count for second, count in lab.world.lones.items() if second not in before]
+    return sum(counts) / len(lab.nodes), max(counts) / len(lab.nodes)
+
+
+@pytest.mark.parametrize("seed", [3, 1, 2, 4, 5, 6][: amount(6, 1)])
+def test_the_members_of_a_hall_ask_each_other_little_while_they_elect_and_agree_as_soon(
+    monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """It is they who answer: at a thousand, what all asked in each second took more than a core of one machine.
+
+    How much falls into the fullest second is a matter of the seed (14 to 20 messages for each, and 17 to 26 if they ask
+    as in a small network): the one who takes over tells all of it there. So it is compared with the same hall.
+    """
+    hall = amount(failover.HALL, failover.HALL // 2)
+    monkeypatch.setattr(failover, "HALL", hall)
+    in_all, at_most = election_in(seed, hall + 7)
+    monkeypatch.setattr(failover, "HALL", 2 * hall)
+    in_all_if_small, at_most_if_small = election_in(seed, hall + 7)
+    assert in_all < 0.82 * in_all_if_small and at_most < 0.92 * at_most_if_small
+    assert in_all < 60 and at_most < 21
 
 
 # ---- who can be reached -------------------------------------------------------------------------------------------
