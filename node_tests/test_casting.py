@@ -137,16 +137,16 @@ def test_a_class_that_has_ipv6_alone_takes_one_cast_by_it(make_class):
     assert has_ended(lab, [ana, *takers])
 
 
-@pytest.mark.parametrize("place, kind, is_offered", [
-    ("10.0.0.7", CastWanted, True), ("fd00::7", CastSixWanted, True),  # as who sends it sees the caster
-    ("fd00::7", CastWanted, False), ("10.0.0.7", CastSixWanted, False),
+@pytest.mark.parametrize("lan, kind, is_offered", [
+    ("10.0.0.", CastWanted, True), ("fd00::", CastSixWanted, True),  # as who sends it sees the caster
+    ("fd00::", CastWanted, False), ("10.0.0.", CastSixWanted, False),
 ])  # fmt: skip
-def test_who_asks_for_a_cast_by_one_family_and_is_reached_by_the_other_is_offered_none(place, kind, is_offered):
+def test_who_asks_for_a_cast_by_one_family_and_is_reached_by_the_other_is_offered_none(lan, kind, is_offered):
     sent, network = [], SimpleNamespace(can_cast=lambda towards: True, cast_open=lambda *_: None)
     uploads = SimpleNamespace()
     casting = Casting(network, None, None, random.Random(1), lambda link, message: sent.append(link), uploads)
     for link in (1, 3, 5):
-        casting.on_message(link, b"node%d" % link, (place, 6020), 8 * MIB, kind(bytes(32)), 0.0)
+        casting.on_message(link, b"node%d" % link, (f"{lan}{link}", 6020), 8 * MIB, kind(bytes(32)), 0.0)
     assert sent == ([1, 3, 5] if is_offered else [])
 
 
@@ -857,30 +857,98 @@ def test_takers_that_report_for_ever_hold_neither_the_cast_nor_the_uploads_besid
         for link in (1, 2, 3):
             session = next((cast.session for cast in casting._casts.values()), b"")
             message = kind(bytes(32)) if kind is CastWanted else kind(bytes(32), session, b"\xff" * 16)
-            casting.on_message(link, bytes([link]), ("10.0.0.1", 1), size, message, now)
+            casting.on_message(link, bytes([link]), (f"10.0.0.{link}", 1), size, message, now)
     (cast,) = casting._casts.values()
     assert cast.is_begun and casting._beside is not None
     while casting._casts and now < 60.0:
         now += ROUND
         report = CastTaken(bytes(32), session, 2**32 - 1, 0, 0, False, holes)
         for link in (1, 2, 3):
-            casting.on_message(link, bytes([link]), ("10.0.0.1", 1), size, report, now)
+            casting.on_message(link, bytes([link]), (f"10.0.0.{link}", 1), size, report, now)
         casting.on_timer(now)
     assert now < AFTER_MIN + 1.0 and casting._beside is None
     assert sum(isinstance(message, CastEnd) for message in sent) == 3
 
 
+class OwnCasts:
+    """The casts of one node, with takers that do what a test says: each is a link of a host."""
+
+    def __init__(self, size=8 * MIB):
+        self.sent, self.size, self.now, self.others = [], size, 0.0, 0
+        uploads = test_fuzz._Slots()
+        uploads.served = lambda beside: self.others
+        network = test_fuzz._Group()
+        network.cast_backlog = lambda session: 1 << 30  # so that nothing more is handed over
+        self.casting = Casting(network, test_fuzz._Zeroes(), test_fuzz._Disk(), random.Random(1),
+                               lambda link, message: self.sent.append((link, message)), uploads)  # fmt: skip
+
+    @property
+    def cast(self):
+        return next(iter(self.casting._casts.values()), None)
+
+    def say(self, link, message, host=None):
+        place = (f"10.0.0.{host or link}", 6020)
+        self.casting.on_message(link, b"node%d" % link, place, self.size, message, self.now)
+
+    def want(self, links, host=None):
+        for link in links:
+            self.say(link, CastWanted(bytes(32)), host)
+
+    def ready(self, links, host=None, missing=b"\xff" * 512):
+        for link in links:
+            self.say(link, CastReady(bytes(32), self.cast.session, missing), host)
+
+    def offers(self):
+        return [link for link, message in self.sent if isinstance(message, CastOffer)]
+
+
+def test_many_nodes_of_one_host_are_one_that_wants_a_cast():
+    """Three node ids of one machine had a cast of their own, beside which all others got a tenth."""
+    casts = OwnCasts()
+    casts.want([1, 2, 3, 4], host=66)
+    casts.want([5], host=7)
+    assert not casts.offers()
+    casts.want([6], host=8)
+    assert casts.offers() == [1, 2, 3, 4, 5, 6]
+    casts.ready([1, 2, 3, 4], host=66)
+    casts.now = 0.5
+    casts.casting.on_timer(casts.now)
+    assert not casts.cast.is_begun, "they are not three who hear it"
+    casts.ready([5, 6])
+    assert casts.cast.is_begun
+
+
+def test_what_one_host_alone_lacks_is_not_cast_whatever_its_nodes_say():
+    casts = OwnCasts(size=16 * MIB)
+    casts.want([1, 3, 4])
+    casts.want([2], host=1)
+    eighth = casts.cast.count // 8
+    casts.ready([1, 2], missing=b"\xff" * eighth)
+    casts.ready([3, 4], missing=b"\xff" * (eighth // 2) + bytes(eighth // 2))
+    assert casts.cast.is_begun and casts.cast.bitmap() == b"\xff" * (eighth // 2) + bytes(eighth // 2)
+
+
+@pytest.mark.parametrize("others, takers, part", [(0, 10, 0.1), (1, 10, 0.1), (3, 3, 1.0), (6, 3, 2.0), (8, 32, 0.25)])
+def test_beside_a_cast_each_has_by_its_link_what_one_who_takes_it_has(others, takers, part):
+    casts = OwnCasts(size=64 * MIB)
+    casts.others = others
+    casts.want(range(1, takers + 1))
+    casts.ready(range(1, takers + 1))
+    assert casts.cast.is_begun
+    assert casts.casting._beside == pytest.approx(max(500e3, part * RATE_FIRST))
+
+
 def test_a_taker_that_misses_all_again_and_again_has_little_of_it_looked_up():
     """One message of 3 kB named 370,000 slices: 13 of them a second kept a core busy."""
     size, now = 512 * MIB, 10.0
-    cast, taker = Cast(b"session!", bytes(32), size, 0.0), _Taker(1, b"liar", now)
+    cast, taker = Cast(b"session!", bytes(32), size, 0.0), _Taker(1, b"liar", "10.0.0.1", now)
     holes = tuple(Hole(piece * cast.slices_each, 65535) for piece in range(512))
     looked = 0
     for _ in range(100):
         now += 0.01
         looked += len(taker.missed(holes, cast.slices_each, now)) * cast.slices_each
     assert LOOKS / 2 < looked < 2.1 * LOOKS
-    honest = _Taker(3, b"honest", now)
+    honest = _Taker(3, b"honest", "10.0.0.3", now)
     few = tuple(Hole(piece * cast.slices_each, 30) for piece in range(512))
     assert tuple(honest.missed(few, cast.slices_each, now)) == few
 

@@ -654,6 +654,10 @@ class _Slots:
 
     on_limit = count_cast = set_rate
 
+    def served(self, beside):
+        """Nobody is by links."""
+        return 0
+
 
 class _Zeroes:
     """A library in which all is zero."""
@@ -696,7 +700,7 @@ def test_any_words_of_takers_in_any_order_end_a_cast_at_most(sayings, is_begun):
         else:
             kind = {"wanted": CastWanted, "ready": CastReady, "taken": CastTaken, "end": CastEnd}[what]
             message = CastWanted(file_id) if what == "wanted" else kind(file_id, session, *values)
-            table.on_message(who, bytes([who]) * 8, ("10.0.0.1", 1), size, message, now)
+            table.on_message(who, bytes([who]) * 8, (f"10.0.0.{who}", 1), size, message, now)
         for cast in table._casts.values():
             assert len(cast.takers) <= 4 and len(cast.repairs) <= cast.count
             assert cast._recent_size <= RECENT_MAX

@@ -30,7 +30,7 @@ from protocol.rates import Bucket
 log = mishaps.logger("transfer")
 
 CAST_SIZE_MIN = 3 << 20  # bytes: less is there before a cast has begun
-TAKERS_MIN = 3  # nodes that want it at once
+TAKERS_MIN = 3  # hosts that want it at once: one of them can have as many node ids as it likes
 CASTS_MAX = 2  # of this node at once: they share its link
 TAKERS_MAX = 512  # of one cast
 WANTED_MAX = 64  # contents for which is remembered who wants them
@@ -47,7 +47,8 @@ AGAIN_MAX = 1 << 16  # slices of which is remembered when they were sent again: 
 LOOKS = 20_000  # slices a second that one taker may have missed, and at once: each is looked up, and one message may
 # name 370,000, again and again
 REPAIRS_MAX = 2.0  # slices sent again, in contents: beyond, reports lie or casting is no gain
-BESIDE_PART, BESIDE_MIN, BESIDE_STEP = 0.1, 500e3, 1.5  # of its rate, or bytes a second, that leave by links meanwhile
+BESIDE_PART, BESIDE_MIN, BESIDE_STEP = 0.1, 500e3, 1.5  # of its rate, or bytes a second, that leave by links meanwhile;
+# more where more are served by links than a tenth of those who take it: else three could push all others aside
 AFTER_MIN = 5.0  # seconds, or as long as the pass took, in which what was missed is sent again: who reports for ever
 # that something is missing would hold a cast, and all uploads beside it, for ever
 NOT_AGAIN_TIME = 60.0  # seconds after a cast that failed, in which the content is not cast
@@ -56,9 +57,10 @@ NOT_AGAIN_TIME = 60.0  # seconds after a cast that failed, in which the content 
 class _Taker:
     """One who takes part, or was offered to."""
 
-    def __init__(self, link: int, node_id: bytes, now: float) -> None:
+    def __init__(self, link: int, node_id: bytes, host: str, now: float) -> None:
         self.link = link
         self.node_id = node_id
+        self.host = host
         self.missing: Optional[bytes] = None  # from when it is ready on
         self.heard_at = now
         self.slow = 0  # reports in a row by which it took much less than the others
@@ -111,14 +113,18 @@ class Cast:
     def ready(self) -> List[_Taker]:
         return [taker for taker in self.takers.values() if taker.is_ready]
 
+    def hosts(self) -> Set[str]:
+        """Of those who take part."""
+        return {taker.host for taker in self.ready()}
+
     def choose(self) -> int:
-        """Mark what two or more want; the bytes of it."""
-        wants = [0] * self.count
+        """Mark what two hosts or more want; the bytes of it."""
+        wants: List[Set[str]] = [set() for _ in range(self.count)]
         for taker in self.ready():
             for index in bits_of(taker.missing or b"", self.count):
-                wants[index] += 1
+                wants[index].add(taker.host)
         for index, wanted in enumerate(wants):
-            self.coming[index] = wanted >= 2
+            self.coming[index] = len(wanted) >= 2
         return sum(self.coming) * self.piece_size
 
     def coming_to(self, taker: _Taker) -> bytes:
@@ -216,7 +222,8 @@ class Casting:
         self.limit: Optional[float] = None  # bytes per second of files that may leave this node, as a person has said
         self._beside: Optional[float] = None  # of these by links, while it casts
         self._casts: Dict[bytes, Cast] = {}
-        self._wanted: Latest[Tuple[bytes, bool], Dict[int, bytes]] = Latest(WANTED_MAX)  # (content, by IPv6?) -> link
+        # (content, by IPv6?) -> link -> node and host
+        self._wanted: Latest[Tuple[bytes, bool], Dict[int, Tuple[bytes, str]]] = Latest(WANTED_MAX)
         self._not_before: Latest[bytes, float] = Latest(WANTED_MAX)
         self._tick_at = math.inf
 
@@ -248,28 +255,30 @@ class Casting:
         cast, is_six = self._casts.get(file_id), ":" in towards
         if cast is not None:
             if cast.is_six == is_six:
-                self._offer(cast, link, node_id, now)
+                self._offer(cast, link, node_id, towards, now)
             return
         wanted = self._wanted.get((file_id, is_six), {})
         if len(wanted) < TAKERS_MAX:
-            wanted[link] = node_id
+            wanted[link] = node_id, towards
         self._wanted.put((file_id, is_six), wanted)
-        if len(set(wanted.values())) >= TAKERS_MIN and len(self._casts) < CASTS_MAX:
+        if len({host for _, host in wanted.values()}) >= TAKERS_MIN and len(self._casts) < CASTS_MAX:
             self._wanted.pop((file_id, is_six), None)
             self._begin(file_id, size, towards, wanted, now)
 
-    def _begin(self, file_id: bytes, size: int, towards: str, wanted: Dict[int, bytes], now: float) -> None:
+    def _begin(
+        self, file_id: bytes, size: int, towards: str, wanted: Dict[int, Tuple[bytes, str]], now: float
+    ) -> None:
         session = self._rng.getrandbits(64).to_bytes(8, "big")
         log.info("id %s: a cast is offered to %d", file_id.hex()[:8], len(wanted))
         cast = self._casts[file_id] = Cast(session, file_id, size, now, ":" in towards)
         self._network.cast_open(session, towards, self._rate(cast))
-        for link, node_id in wanted.items():
-            self._offer(cast, link, node_id, now)
+        for link, (node_id, host) in wanted.items():
+            self._offer(cast, link, node_id, host, now)
         self._tick_at = min(self._tick_at, now + ROUND)
 
-    def _offer(self, cast: Cast, link: int, node_id: bytes, now: float) -> None:
+    def _offer(self, cast: Cast, link: int, node_id: bytes, host: str, now: float) -> None:
         if len(cast.takers) < TAKERS_MAX and link not in cast.takers:
-            cast.takers[link] = _Taker(link, node_id, now)
+            cast.takers[link] = _Taker(link, node_id, host, now)
             coming = cast.bitmap() if cast.is_begun else b""
             self._send(link, CastOffer(cast.file_id, cast.session, coming, len(cast.ready()) + 1, cast.interval_ms()))
 
@@ -281,7 +290,7 @@ class Casting:
         if cast.is_begun:
             if not any(cast.coming_to(taker)):
                 self._drop(cast, taker, True, now)
-        elif len(cast.ready()) == TAKERS_MIN:
+        elif cast.third_at is None and len(cast.hosts()) >= TAKERS_MIN:
             cast.third_at = now
         self._maybe_start(cast, now)
 
@@ -370,14 +379,20 @@ class Casting:
         self._uploads.on_limit(now)
 
     def _set_beside(self, now: float) -> None:
-        """A part of the rate of what is cast now."""
-        rates = [self._rate(cast) for cast in self._casts.values() if cast.is_begun]
-        beside = max(BESIDE_MIN, BESIDE_PART * min(rates)) if rates else None
+        """A part of the rate of what is cast now; what is fair, where that is more."""
+        begun = [cast for cast in self._casts.values() if cast.is_begun]
+        beside = max(BESIDE_MIN, self._part_beside(begun) * min(map(self._rate, begun))) if begun else None
         before = self._beside
         if beside is None or before is None or not before / BESIDE_STEP < beside < before * BESIDE_STEP:
             self._beside = beside
             if beside != before:
                 self._limit_uploads(now)
+
+    def _part_beside(self, begun: List[Cast]) -> float:
+        """What each of those beside has, that a host has which takes these casts, but never less than some."""
+        takers = [taker for cast in begun for taker in cast.ready()]
+        others = self._uploads.served({taker.node_id for taker in takers})
+        return max(BESIDE_PART, others / max(1, len({taker.host for taker in takers})))
 
     def _pump(self, cast: Cast, now: float) -> None:
         """Hand over what is to be sent, until enough waits: first what was missed, then the next pieces."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import Any, Deque, Dict, List, NamedTuple, Optional, Protocol, Sequence, Tuple
+from typing import Any, Deque, Dict, List, NamedTuple, Optional, Protocol, Sequence, Set, Tuple
 
 from protocol import mishaps
 from protocol.exchange.picking import REQUESTS_PER_LINK_MAX
@@ -461,6 +461,11 @@ class Uploads:
     def has_work(self) -> bool:
         """Is there something that time may bring on?"""
         return bool(self.waiting) or any(upload.jobs for upload in self.links.values())
+
+    def served(self, beside: Set[bytes]) -> int:
+        """How many nodes are given something by links now, beside these."""
+        held = [one for one in self.links.values() if one.has_slot and (one.jobs or one.reading_bytes)]
+        return len({one.node_id for one in held} - beside)
 
     def subscribers(self, file_id: bytes) -> List[int]:
         """The links on which new pieces of it are told."""
