@@ -6,6 +6,7 @@ import itertools
 import os
 import random
 import socket
+import sys
 import time
 from types import SimpleNamespace
 
@@ -55,7 +56,7 @@ from protocol.transport.casting import (
 )
 from sockets import groups, multicast
 from sockets.casts import REST_MAX, Casts
-from sockets.interfaces import address_towards
+from sockets.interfaces import address_towards, interfaces
 from sockets.multicast import HAS_SIX, casting_socket, own_towards
 from sockets.thread import Inbox
 from sockets.watch import Watch
@@ -1215,12 +1216,32 @@ def test_what_comes_from_another_address_than_the_casters_is_not_read(ends):
 def test_a_cast_leaves_by_the_interface_that_leads_to_its_takers(own, found, monkeypatch):
     links = [groups.Link(2, "fd01::7", "fe80::1%eth1"), groups.Link(3, "fd00::7", "fe80::2%eth0"),
              groups.Link(4, "fd00::9", "fe80::3%wlan0"), groups.Link(5, "", "fe80::4%docker0")]  # fmt: skip
-    monkeypatch.setattr(multicast, "address_towards", lambda towards: own)
+    monkeypatch.setattr(multicast, "address_towards", lambda towards, number=0: None if number else own)
     monkeypatch.setattr(groups, "links", lambda: links)
     with pytest.raises(OSError) if found is None else contextlib.nullcontext():
         assert own_towards("fe80::99%eth0" if own == "fe80::7" else "fd00::99") == found
     monkeypatch.setattr(groups, "links", lambda: links[:1] + links[3:])
     assert own != "fd07::9" or own_towards("fd00::99") == "fd07::9%2", "there is but one that leads anywhere"
+
+
+def test_of_several_links_with_several_networks_it_is_the_one_by_which_that_address_leads_there(monkeypatch):
+    """What the system tells of each goes before what its one known address lets guess."""
+    links = [groups.Link(2, "fd00::7", "fe80::1%eth1"), groups.Link(3, "fd01::7", "fe80::2%eth0")]
+    towards = {0: "fd02::7", 2: "fd00::7", 3: "fd02::7"}
+    monkeypatch.setattr(multicast, "address_towards", lambda target, number=0: towards[number])
+    monkeypatch.setattr(groups, "links", lambda: links)
+    assert own_towards("fd02::99") == "fd02::7%3"
+    towards.update({0: "fd00::7", 2: None, 3: "fd00::7"})
+    assert own_towards("fd02::99") == "fd00::7%3", "by the route, though another link has that address"
+
+
+def test_the_way_there_by_one_interface_has_the_same_address_or_there_is_none():
+    own = address_towards("198.51.100.1")
+    if own is None or not hasattr(socket, "if_nameindex"):
+        pytest.skip("no way out of this machine")
+    ways = [address_towards("198.51.100.1", number) for number, _ in socket.if_nameindex()]
+    assert set(ways) <= {own, None} | {ip for ip, _ in interfaces()}
+    assert sys.platform != "linux" or own in ways
 
 
 def test_the_own_address_towards_one_of_a_link_is_found_with_its_interface():

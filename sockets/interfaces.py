@@ -17,6 +17,8 @@ ROUTES_TRIED = (ANY_ROUTE, "10.255.255.255", "172.31.255.255", "192.168.255.255"
 # What interfaces are called that lead to virtual machines, containers and tunnels: hardly anybody in the room is there.
 DETOURS = ("docker", "br-", "virbr", "veth", "vmnet", "vboxnet", "lxc", "tun", "tap", "wg", "zt", "tailscale", "ppp")
 
+IPV6_UNICAST_IF, IPV6_BOUND_IF = 31, 125  # of Windows and macOS: options that Python has no names for
+
 
 class Interface(NamedTuple):
     """One IPv4 address of this machine, with the interface that has it."""
@@ -73,14 +75,28 @@ def _in_order() -> List[Interface]:
     return sorted(found, key=lambda each: each.is_detour)
 
 
-def address_towards(target: str) -> Optional[str]:
-    """The own address that a datagram to `target` would leave from; nothing is sent."""
+def address_towards(target: str, number: int = 0) -> Optional[str]:
+    """The own address that a datagram to `target` would leave from; nothing is sent.
+
+    With the `number` of an interface: if it left by that one, and None where nothing leads there by it, or where the
+    system lets no program choose. IPv6 alone is asked so.
+    """
     with contextlib.suppress(OSError, AttributeError):  # AttributeError: this Python was built without IPv6
         family = socket.AF_INET6 if ":" in target else socket.AF_INET
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            if number:
+                _leave_by(probe, number)
             probe.connect(split(target, 9) if ":" in target else (target, 9))
             return str(probe.getsockname()[0])
     return None
+
+
+def _leave_by(probe: socket.socket, number: int) -> None:
+    """Whatever is sent leaves by that interface; OSError where that cannot be said."""
+    if sys.platform == "linux":  # without any right since 5.7
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, socket.if_indextoname(number).encode() + b"\0")
+    else:
+        probe.setsockopt(socket.IPPROTO_IPV6, IPV6_UNICAST_IF if sys.platform == "win32" else IPV6_BOUND_IF, number)
 
 
 def _interfaces_by_ioctl() -> List[Interface]:

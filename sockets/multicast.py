@@ -34,18 +34,24 @@ def own_towards(towards: str) -> str:
         raise OSError(f"no way to {towards}")
     if ":" not in own:
         return own
-    interface = towards.partition("%")[2] if is_of_link(own) else _interface_of(own)
+    interface = towards.partition("%")[2] if is_of_link(own) else _interface_of(own, towards)
     if not interface:
         raise OSError(f"no known interface to {towards}")
     return f"{own}%{interface}"
 
 
-def _interface_of(own: str) -> Optional[int]:
-    """That which has this lasting address of IPv6, or one of its network, or is the only one that has any."""
-    found = [link for link in groups.links() if link.ip]
-    same = [link for link in found if link.ip == own] or [
-        link for link in found if network_of(link.ip) == network_of(own)
-    ]
+def _interface_of(own: str, towards: str) -> Optional[int]:
+    """That by which this lasting address of IPv6 leads there: of several links each may have several networks.
+
+    Where the system does not tell: that which has the address, or one of its network, or is the only one that has any.
+    """
+    every = groups.links()
+    found = [link for link in every if link.ip]
+    same = (
+        [link for link in every if address_towards(towards, link.number) == own]
+        or [link for link in found if link.ip == own]
+        or [link for link in found if network_of(link.ip) == network_of(own)]
+    )
     return same[0].number if same else found[0].number if len(found) == 1 else None
 
 
