@@ -275,7 +275,7 @@ def test_who_wants_no_cast_takes_none_and_the_others_do(make_class):
 
 
 def test_what_is_lost_is_sent_once_more(make_class):
-    lab, ana, takers = make_class(4, size=8 * MIB, loss=0.01)  # of less the end is much: nobody knows yet what it misses
+    lab, ana, takers = make_class(4, size=8 * MIB, loss=0.01)  # of less, the end would be much
     begin(lab, takers)
     wait_for_all(lab, takers)
     assert len(lab.data) < ana.network.casts.sent * 1440 < 1.6 * len(lab.data)

@@ -92,7 +92,8 @@ def test_transfer_loss_of_30_percent_ends():
 
 
 def test_burst_loss_of_20_in_a_row_every_200():
-    assert median_share(burst_every=200, burst_size=20) >= 0.5
+    """On a fast link: on a slower one the end of a flight may be lost together with ten pairs of probes behind it."""
+    assert median_share(rate=FAST, burst_every=200, burst_size=20) >= 0.5
 
 
 def test_acks_lost():
@@ -386,8 +387,10 @@ def test_blackhole_of_ten_seconds(ways):
 
     def next_range(*sizes):
         found = taken(*sizes)
-        if found is not None and sending._acknowledged.missing(found[0], sum(found[:2])) != [(found[0], sum(found[:2]))]:
-            again.append(found)
+        if found is not None:
+            start, stop = found[0], found[0] + found[1]
+            if sending._acknowledged.missing(start, stop) != [(start, stop)]:
+                again.append(found)
         return found
 
     sending.next_range = next_range
