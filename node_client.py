@@ -202,6 +202,7 @@ class Node:
         self.call(look)
 
     def _facts(self, health: Health, folder: str) -> Facts:
+        """On the doctor's thread: look at addresses, port, firewall, folder and clock, which may take a while."""
         ruler = next((row.address for row in health.members if row.role == "supernode" and not row.is_me), None)
         is_guest = self._settings.visit is not None
         port, own_port, run = self._settings.port, self._network.address[1], machine.runner()
@@ -387,6 +388,7 @@ def main(argv: Optional[Sequence[str]] = None, open_node: Callable[..., Any] = o
 
 
 def _run(argv: Optional[Sequence[str]], open_node: Callable[..., Any]) -> int:
+    """Flags, logging, then the one-line form or the prompt; the exit code."""
     try:
         flags = parse_flags(argv)
     except (SystemExit, OSError) as end:        # the help was shown, or could not be; or the flags were wrong

@@ -119,6 +119,7 @@ class Supernode:
     # ---- contents: what is said
 
     def _members_say(self) -> Dict[Any, _Handler]:
+        """What a member may say, and the desk that sees to it."""
         return {
             messages.Ping: self.register.on_ping,
             messages.Pong: self.register.on_pong,

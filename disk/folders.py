@@ -149,6 +149,7 @@ class Folders:
         return packs
 
     def _digests_of_pack(self, pack: Pack, members: Tuple[Tuple[str, Fingerprint], ...]) -> bytes:
+        """Digests of the pieces of a pack, hashed once and kept."""
         # The files are known by now, so what they are together depends on nothing but their ids.
         place = ":pack " + hashlib.sha256(b"".join(entry.file_id for entry in pack.members)).hexdigest()
         fingerprint = (pack.size, 0, 0)

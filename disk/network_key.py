@@ -108,6 +108,7 @@ def identity_in(path: str, new: Callable[[], int]) -> int:
 
 
 def _read(path: str, what: str) -> str:
+    """A key or an identity from a file that nobody else can get at; KeyTrouble says why not."""
     try:
         descriptor = open_regular(path)
     except OSError as error:

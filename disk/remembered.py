@@ -71,6 +71,7 @@ class Remembered:
         return True
 
     def _read(self, refused: List[str]) -> List[str]:
+        """The paths that are kept; none where the file is not there, not ours or damaged, which `refused` is told."""
         try:
             descriptor = open_regular(self._path)
         except OSError:

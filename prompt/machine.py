@@ -50,6 +50,7 @@ def runner(clock: Callable[[], float] = time.monotonic, seconds: float = ALL_SEC
     environment = {**os.environ, "LC_ALL": "C", "PATH": os.pathsep.join([os.environ.get("PATH", ""), *TOOLS])}
 
     def run(words: Sequence[str]) -> Optional[str]:
+        """What the program prints; None if it fails, or there is no time left for it."""
         left = min(RUN_SECONDS, deadline - clock())
         if left <= 0:
             return None

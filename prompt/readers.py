@@ -336,6 +336,7 @@ class KeyReader:
         return False
 
     def _edit(self, move: str, key: str) -> None:
+        """One key: move the cursor, change the text at it, go through the past, or complete a word."""
         before, after = self._text[:self._cursor], self._text[self._cursor:]
         if move in ("left", "right", "home", "end"):
             step = {"left": self._cursor - 1, "right": self._cursor + 1, "home": 0, "end": len(self._text)}[move]

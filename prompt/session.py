@@ -186,6 +186,7 @@ class Session:
         self.exit_code = EXIT_FAILED
 
     def _on_interrupt(self, is_starting: bool = False) -> None:
+        """Ctrl-C, or another signal: clear the line, stop what goes on, warn, or leave."""
         came, self.signals = self.signals or [signal.SIGINT], []
         if self.is_over:
             return
@@ -217,6 +218,7 @@ class Session:
         return EXIT_SHORT if self.trouble else self.exit_code
 
     def _open(self, flags: argparse.Namespace, open_node: Callable[..., Any]) -> bool:
+        """Ask, and join; ask again what was wrong, as long as somebody is there to answer. False: it is over."""
         if getattr(flags, "ask_key", False) and not self.terminal.is_asking:
             self.say(network_key.NOBODY_TO_ASK)
             self.exit_code = EXIT_FLAGS
@@ -246,6 +248,7 @@ class Session:
                 flags = argparse.Namespace(**{**vars(flags), **known, "default_ip": ip, "default_port": port})
 
     def _ask_settings(self, flags: argparse.Namespace) -> Settings:
+        """What the flags leave open is asked of the person."""
         hint = getattr(flags, "default_ip", None)
         ip, named_port, others = flags.ip, None, getattr(flags, "others", ())
         if ip is False:
@@ -354,6 +357,7 @@ class Session:
             self.say(self.node.keep_key())
 
     def _serve(self) -> None:
+        """Lines are read and done until the end."""
         self.terminal.reader.forget()
         self.terminal.reader.complete_by(Completion(LETTERS, self.console.sources()), self._show_choices)
         if self.terminal.is_asking:

@@ -64,6 +64,7 @@ class Sharing:
         )
 
     def _show_shares(self, found: Any) -> None:
+        """B alone: what is shared from elsewhere, and where it lies."""
         rows, left_out = found or ((), ())
         cells = [
             (safe_text(row.name), format_size(row.size), f"id {short_id(row.file_id)}", short_path(row.path))

@@ -137,6 +137,7 @@ def look_up(host: str, is_unwanted: Callable[[], Any] = bool, seconds: float = L
     answer: queue.SimpleQueue[Sequence[str]] = queue.SimpleQueue()
 
     def ask() -> None:
+        """On a thread of its own: the system may take as long as it likes."""
         found: Sequence[str] = ()
         try:
             flags = getattr(socket, "AI_ADDRCONFIG", 0)

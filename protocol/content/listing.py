@@ -218,6 +218,7 @@ def ids_of(entries: Iterable[FolderEntry], packs: Iterable[Pack]) -> FrozenSet[b
 
 def _decode_entries(listing: bytes, count: int, check: Callable[[str], str] = check_portable
                     ) -> Tuple[List[FolderEntry], int]:
+    """So many entries, in the order of their paths, and where the next byte stands; ValueError if one is malformed."""
     entries, paths, position, last = [], PathSet(), _LISTING_HEADER.size, b""
     for _ in range(count):
         kind, path_bytes, size = _LISTING_ENTRY.unpack_from(listing, position)

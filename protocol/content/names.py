@@ -68,6 +68,7 @@ def _checked(name: str, is_strict: bool, components_max: int) -> str:
 
 
 def _name_fault(name: str, is_strict: bool, components_max: int) -> str:
+    """What is wrong with a path below a shared folder, in words; nothing if it is allowed."""
     if len(name) <= COMPONENT_BYTES_MAX and name.count("/") < components_max and _PLAIN.fullmatch(name):
         return ""
     if len(name) > NAME_BYTES_MAX:
@@ -83,6 +84,7 @@ def _name_fault(name: str, is_strict: bool, components_max: int) -> str:
 
 
 def _component_fault(component: str, is_strict: bool) -> str:
+    """The same of one part between two slashes. With `is_strict` it must be allowed on every system."""
     if component in ("", ".", ".."):
         return "it does not stay inside the folder"
     if len(component.encode("utf-8")) > COMPONENT_BYTES_MAX:

@@ -247,6 +247,7 @@ class Casting:
             self._drop(cast, taker, False, now)
 
     def _on_wanted(self, link: int, node_id: bytes, towards: str, size: int, file_id: bytes, now: float) -> None:
+        """Somebody would take a cast: one that runs is offered, or one begins when enough want it."""
         is_fit = size >= CAST_SIZE_MIN and piece_size_of(size) <= CAST_PIECE_MAX
         may = self._is_on and self._rate_max() >= RATE_MIN
         can = may and self._network.can_cast(towards)
@@ -320,6 +321,7 @@ class Casting:
         self._send(taker.link, told)
 
     def _on_taken(self, cast: Cast, taker: _Taker, message: CastTaken, now: float) -> None:
+        """A taker reports how it comes: what it misses is sent once more, and who has it all is let go."""
         if not cast.is_begun or not taker.is_ready:
             self.dropped += 1
             return
@@ -423,6 +425,7 @@ class Casting:
         self, cast: Cast, piece: int, length: int, then: Callable[[bytes, float], None], data: Any,
         error: Optional[Exception], now: float,
     ) -> None:  # fmt: skip
+        """A piece comes from the disk, to be cast."""
         cast.reading -= length
         if self._casts.get(cast.file_id) is not cast:
             return
@@ -471,6 +474,7 @@ class Casting:
         self._tick_at = now + ROUND if self._casts else math.inf
 
     def _look(self, cast: Cast, now: float) -> None:
+        """About once a round: has it begun, is it over, who is silent or too slow, and how fast does it go on?"""
         if not cast.is_begun:
             self._maybe_start(cast, now)
             if not cast.is_begun and now - cast.began_at >= PROBE_TIME:

@@ -168,6 +168,7 @@ class Catching:
         return True
 
     def _on_coming(self, message: Any, now: float) -> bool:
+        """The cast begins: what it brings is asked of nobody, and the network told to take it. False: not of ours."""
         download, choice = self._download, self._download.choice
         if self.takers or choice is None:
             return False

@@ -248,6 +248,7 @@ class Fetch:
         return True
 
     def _on_store_open(self, bitmap: Any, error: Optional[Exception], now: float) -> None:
+        """The store knows what is here already; after another program was at it, what that cost is told."""
         if self.is_ended:
             return
         before = self.download.verified_bytes
@@ -296,6 +297,7 @@ class Fetch:
         self.download.on_written(index, link, bool(is_right), now)
 
     def _count_piece(self, index: int, link: int, now: float) -> None:
+        """Note who gave a verified piece: for the lookout, for thanks, and for the person."""
         size, source = self.download.length_of(index), self.download.sources.get(link)
         self.lookout.on_piece(source is not None or link == CAST)
         if link == CAST and self.catching.node_id:

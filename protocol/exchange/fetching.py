@@ -280,6 +280,7 @@ class Fetching:
         self.serving.offer(relay.file_id, relay.query_id, relay.requester, True)
 
     def _new_relay(self, relay: Relay, now: float) -> Optional[Fetch]:
+        """Begin to fetch it for one who cannot; None, and the requester is told, where there is no room for it."""
         try:
             check_any(relay.name)
         except BadName:  # a name that could not even be kept in the cache

@@ -197,6 +197,7 @@ class FolderJob(Job):
     # ---- packs of small files
 
     def _begin_pack(self, pack: Pack, now: float) -> None:
+        """Get the small files of a pack: none to fetch, read where they are here, else wished for."""
         if self.end_state:
             return
         name = f"{self.entry.name}/small files"
@@ -213,6 +214,7 @@ class FolderJob(Job):
     def _on_pack_read(
         self, pack: Pack, fetch: Optional[Fetch], data: Any, error: Optional[Exception], now: float
     ) -> None:
+        """A pack is here in one piece, to be cut into its files; or it could not be read."""
         if fetch is not None and fetch.store.memory is None:
             self._around.holdings.on_cache_changed(lambda: None)
         if self.end_state:

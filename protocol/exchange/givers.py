@@ -312,6 +312,7 @@ class Givers:
         return download.dropped == dropped
 
     def _on_refused(self, link: SourceLink, refused: PieceRefused, now: float) -> None:
+        """A source does not give what it was asked for: it is left for a while, and others are looked for."""
         source, name = self._download.on_piece_refused(link.link, refused.index, now), self._wanted.name
         log.info("%s, piece %d: link %d refused it, reason %d", name, refused.index, link.link, refused.reason)
         pause = self._lookout.on_refused(source, refused.reason, name) if source is not None else None

@@ -170,6 +170,7 @@ class Lookout:
         return self._pause_after(source, reason, name) if reason in GIVING_UP else None
 
     def _pause_after(self, source: Source, reason: int, name: str) -> float:
+        """Seconds for which a source that gave this reason is left alone; the person is told where it is worth it."""
         if reason == FILE_CHANGED:
             self.trouble = f"it was changed or removed at {source.label}"
             told = f"{name} was changed or removed at {source.label}; that source is not used"

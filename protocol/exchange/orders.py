@@ -43,6 +43,7 @@ class Orders:
         """The files of the network, numbered; `done` gets them, or None when nobody answered."""
 
         def listed(rows: Optional[List[ListRow]], total: int, now: float) -> None:
+            """The rows have come; None: nobody answered."""
             if rows is not None and len(rows) < total:
                 self._notify(Notice(CUT_SHORT % (len(rows), total)))
             done(None if rows is None else entries_of(rows, self._members.label_of))
@@ -93,6 +94,7 @@ class Orders:
         """Fetch what this name means, if it means one content; see `best_of`."""
 
         def listed(rows: Optional[List[ListRow]], total: int, now: float) -> None:
+            """The rows have come; None: nobody answered."""
             if rows is None:
                 done(FetchAnswer("no network"))
                 return

@@ -252,9 +252,11 @@ class Serving:
     # ---- requests
 
     def _on_manifest_request(self, link: int, message: ManifestRequest, now: float) -> None:
+        """The digests of all pieces, read on the disk once for a link at a time."""
         asked = self._manifests_asked.setdefault(link, set())
 
         def answer(manifest: Any, error: Optional[Exception], now: float) -> None:
+            """They are read, or cannot be."""
             asked.discard(message.file_id)
             if error is not None:
                 self.send(link, PieceRefused(message.file_id, NO_PIECE, UNKNOWN_FILE))
@@ -282,6 +284,7 @@ class Serving:
             self.send(link, page)
 
     def _on_piece_map_request(self, link: int, message: PieceMapRequest, now: float) -> None:
+        """What is here of it; of what is being fetched the asker is told each further piece, too."""
         file_id, download = message.file_id, self._partial_of(message.file_id)
         is_fetched = self._on_asker(file_id, self.uploads.links[link].node_id, now)
         if self.holdings.size_of(file_id) is not None:
@@ -296,6 +299,7 @@ class Serving:
             self.send(link, PieceRefused(file_id, NO_PIECE, UNKNOWN_FILE))
 
     def _on_piece_request(self, link: int, message: Any, now: float) -> None:
+        """A piece that is here waits for its turn in the uploads; else it is refused, with the reason."""
         file_id, index = message.file_id, message.index
         size = self.size_of(file_id)
         if size is None or self._refused.get((self.uploads.links[link].node_id, file_id), -math.inf) > now:
@@ -392,6 +396,7 @@ class Serving:
     def _on_read(
         self, span: Tuple[int, bytes, int, int, int], data: Any, error: Optional[Exception], now: float
     ) -> None:
+        """A span comes from the disk, on its way to whoever asked; an error becomes the reason why it is not given."""
         if error is None:
             self._short.pop(span, None)
             self.uploads.on_read(*span, data, now)

@@ -66,6 +66,7 @@ class Store:
     def _on_begun(
         self, destination: Destination, then: After, bitmap: Any, error: Optional[Exception], now: float
     ) -> None:
+        """The place for the pieces is there, or not: then it is begun anew, or the content only passes through."""
         if error is None and bitmap is None:  # what is here from an earlier time is not all hashed yet
             if not self._is_closed:
                 self._begin(destination, then)

@@ -258,6 +258,7 @@ class Uploads:
         return self._on_way(upload, now) > LINK_LOW and now - upload.seen_at < STUCK_AFTER
 
     def _read_next(self, upload: UploadLink, now: float) -> None:
+        """Have the next span of the first piece that this link waits for read; its node has had its turn."""
         job = upload.jobs[0]
         if not job.offset:
             self._begin_job(upload, job)

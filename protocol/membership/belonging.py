@@ -85,6 +85,7 @@ class Bond:
         return self._wake_at
 
     def on_timer(self, now: float) -> Optional[Silent]:
+        """Look at who rules: silent for too long, or to be asked for a sign."""
         self._heard_at = self.heard_at
         if now >= self._sign_by:
             self._sign_by = math.inf

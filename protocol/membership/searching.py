@@ -176,6 +176,7 @@ class Search:
         return Waits() if finding is None and self._begins_to_wait(now) else finding
 
     def _found_so_far(self, now: float) -> Union[Found, Nobody, None]:
+        """Where to knock, or that nobody is there; None: ask on, which is done here when it is time."""
         if self._candidate is not None and now >= self._candidate_at:
             return Found(self._candidate)
         if self._former is not None and not self._is_answered and now >= self.since + SEARCH_TIME:
@@ -246,6 +247,7 @@ class Search:
         self._ends_at = self._next_round + 2 * LAN_GRACE
 
     def _ask_all(self, now: float) -> None:
+        """A round of queries: to the LAN or the target, to who is expected, and to the ports behind."""
         self._next_round = now + QUERY_INTERVAL
         self._rounds += 1
         if self.target is None:

@@ -166,6 +166,7 @@ class Index:
         self._fair.take(node_id)
 
     def _take_out(self, node_id: bytes, key: _Key, entry: ShareEntry) -> None:
+        """This node shares the content under this name no longer; a row that nobody shares goes with it."""
         self._count(key, entry, None)
         self._row_uses[key] -= 1
         if not self._row_uses[key]:

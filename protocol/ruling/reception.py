@@ -135,6 +135,7 @@ class Reception:
         return name_fault(join.name)
 
     def _take_in(self, link: int, address: Address, join: messages.Join, now: float) -> None:
+        """Enter it at every desk that must know of it, and welcome it."""
         if link != LOCAL_LINK:
             self._neighbours.come()
         # Both are asked before it is in the register, which then knows it.

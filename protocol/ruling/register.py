@@ -485,6 +485,7 @@ class Register:
         return not self._network.has_unread(line.link)
 
     def _depart(self, line: Line, how: int, now: float) -> None:
+        """Take this line out; `how`: it said good-bye, or it is gone and may come back."""
         node_id = line.node_id
         log.info("%s, node %s, %s", line.entry.name, node_id.hex(), "is gone" if how == GONE else "left")
         self._departing(line, how, now)
@@ -494,8 +495,7 @@ class Register:
             self._by_link.pop(link, None)
             self._network.disconnect(link, "gone" if how == GONE else "left")
         if how == GONE:
-            # It may come back, to its old place in the order.
-            self._gone.put(node_id, (line.entry, now + RETURN_TIME))
+            self._gone.put(node_id, (line.entry, now + RETURN_TIME))  # to its old place, should it come back
         self.mark(line, now)
         self._changed.pop(node_id, None)
         silent_ms = int(1000 * min(1e6, max(0.0, now - line.heard_at)))
@@ -543,6 +543,7 @@ class Register:
                 self.send(line, message)
 
     def _send_update(self) -> None:
+        """Tell all who came, changed and went since the last version, in as many pages as it takes."""
         changed = [self._lines[node_id].entry for node_id in self._changed if node_id in self._lines]
         departed = list(self._departed.values())
         self._changed.clear()

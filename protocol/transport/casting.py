@@ -345,6 +345,7 @@ class CastReceiver:
         )  # fmt: skip
 
     def _on_datagram(self, data: memoryview, now: float) -> None:
+        """Take in one datagram of the group, if it is of this cast."""
         try:
             head = decode_cast_header(data)
         except WireError:
@@ -388,6 +389,7 @@ class CastReceiver:
             self._front = min(front, len(self._coming) * self._plan.slices_each)
 
     def _add(self, plan: CastPlan, piece: int, offset: int, slices: Sequence[bytes]) -> None:
+        """Slices of one piece, from `offset` on; those that are here already are left out."""
         part = self._parts.get(piece)
         if part is None:
             part = self._new_part(self._length(plan, piece), piece)

@@ -418,9 +418,8 @@ class Connection:
 
     def on_timeout(self, now: float) -> None:
         """Do what time asks for; packets come out of next_batch."""
-        if self.state is State.CONNECTING:
-            if now >= self.handshake.deadline:
-                self._end("timed out", False)
+        if self.state in (State.CONNECTING, State.HANDSHAKE) and now >= self.handshake.deadline:
+            self._end("timed out" if self.is_client else "did not finish its handshake", False)
         elif self.state in (State.CLOSING, State.DRAINING):
             if now < self.closing.end_at:
                 return
@@ -428,12 +427,11 @@ class Connection:
                 self._answer_close(now)
             else:
                 self._end(self.closing.reason or "", self.closing.is_done)
-        elif self.state is State.HANDSHAKE and now >= self.handshake.deadline:
-            self._end("did not finish its handshake", False)
-        elif self.state is not State.CLOSED:
+        elif self.state in (State.HANDSHAKE, State.ESTABLISHED):
             self._on_live_timeout(now)
 
     def _on_live_timeout(self, now: float) -> None:
+        """Between handshake and end: give the other side up, or do what is due on the way to it."""
         failure = self.vigil.failure(now)
         if failure is not None:
             self.fail(*failure, now)

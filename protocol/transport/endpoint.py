@@ -307,6 +307,7 @@ class Endpoint:
             self.stats[f"malformed: {error}"] += 1
 
     def _find(self, connection_id: bytes, datagram: memoryview, address: Address, now: float) -> Optional[Connection]:
+        """The connection that a packet is for; None where it proves nothing, which is counted."""
         connection = self.directory.by_local.get(connection_id)
         if connection is None:
             self._maybe_reset(connection_id, datagram, address, now)
@@ -394,6 +395,7 @@ class Endpoint:
     # ---- handshake
 
     def _on_init(self, datagram: memoryview, address: Address, now: float) -> None:
+        """Somebody would connect: a cookie to a stranger, a place to who brings one back."""
         packet = wire.decode_init(datagram)
         known = self.directory.of_client(address, packet.client_id)
         if known is not None:
@@ -410,6 +412,7 @@ class Endpoint:
             self.stats["dropped: too many handshakes"] += 1
 
     def _accept(self, packet: wire.InitPacket, address: Address, now: float) -> None:
+        """Make the connection, or say why not."""
         others = self.directory.by_local.values()
         refusal = self.admission.refusal(address, others, now) if self.accepts else "it is leaving"
         if refusal:

@@ -208,7 +208,10 @@ class Flight:
         return self._stream_batch(now, *found) if found else self._ping_batch(now, 0)
 
     def _stream_batch(self, now: float, offset: int, length: int, plain: int) -> Batch:
-        """`plain`: so many packets at the front are not all bulk; a checksum covers them whole."""
+        """These bytes of the stream as packets, and their record.
+
+        `plain`: so many packets at the front are not all bulk; a checksum covers them whole.
+        """
         self._ping_owed = False  # they will give a sign
         sending, recovery, size = self._sending, self._recovery, self._mtu.size
         payload_size = size - DATA_HEADER_SIZE

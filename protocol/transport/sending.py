@@ -112,6 +112,7 @@ class SendStream:
         self._are_bulk.append(is_bulk)
 
     def _write_small(self, part: Buffer, size: int) -> None:
+        """Copy it behind the last small part: many small ones leave in one buffer."""
         start, stop = self._tail_stop, self._tail_stop + size
         if stop > len(self._tail):
             self._tail = memoryview(bytearray(max(TAIL_SIZE_LEAST, min(2 * len(self._tail), TAIL_SIZE_MAX), size)))

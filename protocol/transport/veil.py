@@ -137,6 +137,7 @@ class Veil:
         return int(self._read(len(place), place))
 
     def _read(self, *wanted: Any) -> Any:
+        """What whole records hold, by `SSLObject.read`; 0 where none is. StreamViolation: what came is no TLS."""
         found: Any = 0
         try:
             found = self._tls.read(*wanted)
