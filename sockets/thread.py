@@ -313,6 +313,7 @@ class NetworkThread:
                 handle.close()
 
     def _turn(self) -> None:
+        """Once around: what others hand over, what time asks for, what leaves, what has come."""
         self.inbox.run()
         now = self.clock()
         if now >= self._own_addresses.look_at and self.endpoint.has_connections():
@@ -376,6 +377,7 @@ class NetworkThread:
         self._moved += size
 
     def _send(self, now: float) -> None:
+        """All that may leave now, or as much as the system takes; the rest waits for room."""
         if self._unsent is not None:
             batch, sent = self._unsent
             self._unsent = None  # should this raise, it is lost, and not tried for ever

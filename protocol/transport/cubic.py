@@ -186,6 +186,7 @@ class CubicQ:
         self._delivery.round.note_rtt(rtt)
 
     def _end_round(self, ack: Acknowledged) -> None:
+        """Once a round trip: what the link gave meanwhile, whether others are there, and how to go on."""
         delivery = self._delivery
         delivery.begin_round_end(ack.next_packet_number, ack.now + ack.overtaken_rtt)
         if self._link.on_round(delivery, self._fits):
@@ -206,6 +207,7 @@ class CubicQ:
             self.jitter += (min(spread, max(self.base_rtt, self._lateness)) - self.jitter) / 8
 
     def _grow(self, ack: Acknowledged) -> None:
+        """The window after an acknowledgement: slow start, refill after a mistake, climb, or CUBIC."""
         if self.window < self.ssthresh:
             self.window += ack.size
             # HyStart++ (RFC 9406 §4.2): a queue that stays for a while means that the pipe is full.
@@ -354,6 +356,7 @@ class CubicQ:
         self._delivery.forget_losses()
 
     def _react(self, now: float, is_queue: bool, next_packet_number: int) -> None:
+        """Something was lost: who drove it into that, slow start, a climb or others, decides what is given up."""
         if self.window < self.ssthresh:
             delivery = self._delivery
             is_growing = delivery.rate_of(2) > 1.25 * delivery.rate_before(3)

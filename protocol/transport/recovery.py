@@ -404,6 +404,7 @@ class Recovery:
     def _tell_congestion(
         self, newest: SentBatch, packets: int, size: int, rtt: Optional[float], in_flight_before: int, now: float
     ) -> None:
+        """What an acknowledgement says of the path: its round trip, and the rate at which packets were delivered."""
         # As in draft-cheng-iccrg-delivery-rate-estimation §3: neither faster than it was sent, nor than it arrived.
         interval = max(now - newest.delivered_at, newest.sent_at - newest.first_sent_at)
         self._first_sent_at = newest.sent_at
