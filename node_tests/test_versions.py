@@ -41,10 +41,11 @@ VERSIONS = [
     Earlier("93b374f", "the last whose takers of a cast called each other meanwhile"),
     Earlier("5c1654e", "the last that asked others beside a cast that filled its link"),
     Earlier("90cc99b", "the last that pinged at each beat in a large hall, and cast by IPv4 alone"),
+    Earlier("a9274b2", "the last that sent a frame's header in packets of its own"),
 ]
 
 PLAYED = amount(VERSIONS, [VERSIONS[0], VERSIONS[4], VERSIONS[-1]])  # the others with --full
-PRIVATE_VERSIONS = [Earlier("93b374f", "the last that sealed large datagrams, too, by BLAKE2b")]
+PRIVATE_VERSIONS = [Earlier("93b374f", "the last that sealed large datagrams, too, by BLAKE2b"), VERSIONS[-1]]
 KEY = "h6xog-xq3vg-46brm-qtkkp-m5y4s-lzt7k"
 
 
