@@ -3,6 +3,7 @@
 import contextlib
 import ipaddress
 import itertools
+import math
 import os
 import random
 import socket
@@ -28,6 +29,7 @@ from protocol.casts import (
     CastPiece,
     CastPlan,
     CastReport,
+    CastRoom,
     group_of,
     slice_size_of,
     slices_of,
@@ -937,6 +939,79 @@ def test_beside_a_cast_each_has_by_its_link_what_one_who_takes_it_has(others, ta
     casts.ready(range(1, takers + 1))
     assert casts.cast.is_begun
     assert casts.casting._beside == pytest.approx(max(500e3, part * RATE_FIRST))
+
+
+class Stream(OwnCasts):
+    """The same of a cast that is on its way: each taker gets all of it, up to 12 MB a second, and reports so."""
+
+    LINK, STEP = 12e6, 0.02  # bytes a second, seconds
+
+    def __init__(self, size, takers):
+        super().__init__(size)
+        self.backlog, self.handed, self.number = 0.0, 0, 0.0
+        self.rate = RATE_FIRST
+        network = self.casting._network
+        network.cast_backlog = lambda session: int(self.backlog)
+        network.cast_send, network.cast_rate = self._send, self._set_rate
+        self.links = range(1, takers + 1)
+        self.want(self.links)
+        self.ready(self.links)
+        self._told = dict.fromkeys(self.links, (0.0, 0.0, 0.0))  # when, and of that what came and what was lost since
+
+    def _send(self, session, piece, offset, data, front):
+        self.backlog += len(data)
+        self.handed += len(data)
+
+    def _set_rate(self, session, rate):
+        self.rate = rate
+
+    def run(self, lie=lambda link, came, lost: (came, lost, ())):
+        """Until all has left once, or the cast has ended: the seconds, and how many contents were sent."""
+        while self.cast and (self.cast.passed_at == math.inf or self.backlog):
+            self.now += self.STEP
+            leaves = min(self.backlog, self.rate * self.STEP)
+            self.backlog -= leaves
+            self.number += leaves / SLICE_SIZE
+            part = min(1.0, self.LINK * self.STEP / leaves) if leaves else 1.0
+            self.casting.on_event(CastRoom(self.cast.session), self.now)
+            for link in self.links:
+                at, came, lost = self._told[link]
+                self._told[link] = at, came + part * leaves / SLICE_SIZE, lost + (1 - part) * leaves / SLICE_SIZE
+                if self.cast and self.now - at >= self.cast.interval_ms() / 1000:
+                    came, lost, holes = lie(link, *self._told[link][1:])
+                    self._told[link] = self.now, 0.0, 0.0
+                    about = bytes(32), self.cast.session, int(self.number), int(came), int(lost)
+                    self.say(link, CastTaken(*about, False, holes))
+            self.casting.on_timer(self.now)
+        return self.now, self.handed / self.size
+
+
+def test_a_cast_whose_takers_lose_what_its_link_does_not_carry_is_as_fast_as_that_and_loses_none_of_them():
+    stream = Stream(50 * MIB, 10)
+    seconds, sent = stream.run()
+    assert stream.cast and len(stream.cast.takers) == 10 and sent == pytest.approx(1.0, abs=0.01)
+    assert seconds < 1.2 * 50 * MIB / Stream.LINK
+
+
+@pytest.mark.parametrize("part", [0.05, 0.2, 0.45])
+def test_one_who_loses_alone_is_soon_served_by_itself(part):
+    """By the air, or by lies: it slowed the cast to all down until that was of no use, in six seconds."""
+    stream = Stream(50 * MIB, 10)
+    seconds, _ = stream.run(lambda link, came, lost: (came, lost, ()) if link > 1 else
+                            (came * (1 - part), lost + came * part, ()))  # fmt: skip
+    assert stream.cast and stream.cast.passed_at < math.inf and set(stream.cast.takers) == set(range(2, 11))
+    assert (1, CastEnd(bytes(32), stream.cast.session)) in stream.sent
+    assert seconds < 1.6 * 50 * MIB / Stream.LINK
+
+
+@pytest.mark.parametrize("told", [None, (2**32 - 1, 2**26)])
+def test_one_who_has_all_sent_again_that_it_cannot_have_lost_is_served_by_itself(told):
+    """As it says nothing was lost, or more than was sent, but a small part of what came."""
+    stream = Stream(50 * MIB, 10)
+    holes = tuple(Hole(piece * stream.cast.slices_each, 65535) for piece in range(512))
+    seconds, sent = stream.run(lambda link, *got: (*got, ()) if link > 1 else (*(told or got), holes))
+    assert stream.cast and set(stream.cast.takers) == set(range(2, 11)) and sent < 1.25
+    assert seconds < 1.6 * 50 * MIB / Stream.LINK
 
 
 def test_a_taker_that_misses_all_again_and_again_has_little_of_it_looked_up():

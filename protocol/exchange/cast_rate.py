@@ -9,7 +9,8 @@ Loss that is over with the next report was no queue but a busy taker, and slows 
 from __future__ import annotations
 
 import math
-from typing import Any, Dict, Hashable, Mapping, Optional
+import statistics
+from typing import Any, Dict, Hashable, List, Mapping, Optional
 
 RATE_FIRST = 6e6  # bytes per second
 RATE_MIN = 500e3  # below it casting is no gain
@@ -23,6 +24,9 @@ WORTH_ALL = 1.5  # but not while all takers together get so many times that best
 REMEMBERED = 0.75  # part of what its earlier reports said that a taker's mean loss keeps with each new one
 TOGETHER = 1 / 3  # of the takers: who lose at once have a queue in common
 HOLD = 0.3  # seconds after giving way in which it does not rise: until reports tell of the new rate
+PULLED_PART, PULL_TIME, PULL_REPORTS = 0.5, 1.0, 8  # a cast so far below what most of its takers took, for so many
+# seconds, is not slowed down any longer for few that lost more than is borne in the mean of so many reports in a row
+RESUMED = 0.75  # part of that from which it goes on without them
 SENT_AHEAD = 1.5  # no more than so many times what really leaves: the socket may be what holds it
 
 
@@ -33,16 +37,20 @@ class Losses:
         self._in_a_row: Dict[Hashable, int] = {}  # reports of this taker with more loss than is borne
         self._of_round: Dict[Hashable, float] = {}
         self._mean: Dict[Hashable, float] = {}  # of its last reports: one in a hundred, lost in bursts, is no queue
+        self._mean_in_a_row: Dict[Hashable, int] = {}  # reports by which that was more than is borne
 
     def note(self, taker: Hashable, loss: float) -> None:
         """It lost this part of what was sent since its last report."""
         self._of_round[taker] = max(loss, self._of_round.get(taker, 0.0))
         self._mean[taker] = REMEMBERED * self._mean.get(taker, 0.0) + (1 - REMEMBERED) * loss
         self._in_a_row[taker] = self._in_a_row.get(taker, 0) + 1 if loss > LOSS_BORNE else 0
+        is_much = self._mean[taker] > LOSS_BORNE
+        self._mean_in_a_row[taker] = self._mean_in_a_row.get(taker, 0) + 1 if is_much else 0
 
     def forget(self, taker: Hashable) -> None:
         """It takes part no more."""
         self._in_a_row.pop(taker, None)
+        self._mean_in_a_row.pop(taker, None)
         self._of_round.pop(taker, None)
         self._mean.pop(taker, None)
 
@@ -58,8 +66,37 @@ class Losses:
             return max(lossy)
         return max((loss for taker, loss in losses.items() if self._lasts(taker)), default=0.0)
 
+    def alone(self) -> List[Any]:
+        """Those who have lost much for long; none of them where they are many: that is a queue in common."""
+        long = [taker for taker, reports in self._mean_in_a_row.items() if reports >= PULL_REPORTS]
+        return long if len(long) <= TOGETHER * len(self._mean_in_a_row) else []
+
     def _lasts(self, taker: Hashable) -> bool:
         return self._in_a_row.get(taker, 0) >= 2 and self._mean[taker] > LOSS_BORNE
+
+
+class Pull:
+    """Is the cast held far below what most of its takers can take? Then a few do it: with a queue, or with lies."""
+
+    def __init__(self) -> None:
+        self._took: Dict[Hashable, float] = {}  # bytes a second, by the last report of each
+        self.best = 0.0  # that the median of them was
+        self._low_since = math.inf
+
+    def note(self, taker: Hashable, per_second: float) -> None:
+        """It took so much since its last report."""
+        self._took[taker] = per_second
+
+    def forget(self, taker: Hashable) -> None:
+        """It takes part no more."""
+        self._took.pop(taker, None)
+
+    def is_long(self, rate: float, now: float) -> bool:
+        """Was the rate so low for long? To be asked once a round."""
+        if self._took:
+            self.best = max(self.best, statistics.median(self._took.values()))
+        self._low_since = min(self._low_since, now) if rate < PULLED_PART * self.best else math.inf
+        return now - self._low_since >= PULL_TIME
 
 
 class CastRate:
@@ -88,6 +125,11 @@ class CastRate:
         elif sent is not None and now >= self._held_until:
             most = min(sent * SENT_AHEAD, RATE_MAX)
             self.rate = max(self.rate, min(self.rate * self._growth(), most))
+
+    def resume(self, taken: float, now: float) -> None:
+        """Those who slowed it down alone take part no more; the others took so many bytes a second."""
+        self._back_to, self._worth_at = taken, now
+        self.rate = max(self.rate, RESUMED * taken)
 
     def _growth(self) -> float:
         if self._is_starting:

@@ -19,7 +19,7 @@ from typing import Any, Callable, Dict, Iterable, List, Optional, Set, Tuple
 from protocol import mishaps
 from protocol.casts import CAST_PIECE_MAX, CastOver, CastRoom, slice_size_of, slices_of
 from protocol.content.pieces import piece_length, piece_size_of
-from protocol.exchange.cast_rate import RATE_MIN, CastRate, Losses
+from protocol.exchange.cast_rate import RATE_MIN, CastRate, Losses, Pull
 from protocol.exchange.picking import bitmap_of, bits_of
 from protocol.exchange.uploads import Uploads
 from protocol.latest import Latest
@@ -46,6 +46,8 @@ RECENT_MAX = 12 << 20  # bytes of pieces kept in memory to send parts of them ag
 AGAIN_MAX = 1 << 16  # slices of which is remembered when they were sent again: more than are ever on their way
 LOOKS = 20_000  # slices a second that one taker may have missed, and at once: each is looked up, and one message may
 # name 370,000, again and again
+ASKED_MORE_MAX = 6144  # slices that a taker may miss beyond what it says was lost: what came before it took part, or
+# found no room with it. For more it is not sent anew to all
 REPAIRS_MAX = 2.0  # slices sent again, in contents: beyond, reports lie or casting is no gain
 BESIDE_PART, BESIDE_MIN, BESIDE_STEP = 0.1, 500e3, 1.5  # of its rate, or bytes a second, that leave by links meanwhile;
 # more where more are served by links than a tenth of those who take it: else three could push all others aside
@@ -65,10 +67,25 @@ class _Taker:
         self.heard_at = now
         self.slow = 0  # reports in a row by which it took much less than the others
         self._looks = Bucket(LOOKS, LOOKS, now)
+        self._highest = 0  # number of a slice that it has seen
+        self._owed = ASKED_MORE_MAX  # slices that may be sent again for it
 
     @property
     def is_ready(self) -> bool:
         return self.missing is not None
+
+    def lost_of(self, message: CastTaken, sent: int) -> float:
+        """The part that it lost of what came since its last report, of `sent` in all; that may be sent again for it."""
+        came = max(0, min(message.highest, sent) - self._highest)
+        self._highest += came
+        lost = min(message.lost, came)
+        self._owed += lost
+        return lost / max(1, lost + min(message.received, came))
+
+    def owe(self, slices: int) -> bool:
+        """So many are sent again for it; False when these are more than it can have lost."""
+        self._owed -= slices
+        return self._owed >= 0
 
     def missed(self, holes: Tuple[Any, ...], slices_each: int, now: float) -> List[Any]:
         """Those of these that it may have looked up by now; what else it misses it tells again by its next report."""
@@ -85,6 +102,7 @@ class Cast:
         self.takers: Dict[int, _Taker] = {}  # by link
         self.rate = CastRate()
         self.losses = Losses()
+        self.pull = Pull()
         self.is_begun = False
         self.handed = 0  # bytes given to the network
         self.reading = 0  # bytes asked of the disk
@@ -185,8 +203,17 @@ class Cast:
             self._number += 1
             self._again.put(index, self._number)
 
-    def add_holes(self, highest: int, holes: Iterable[Any]) -> None:
-        """Somebody has missed these slices, having seen all up to that number: what left later may still come."""
+    @property
+    def sent(self) -> int:
+        """Slices handed over so far: the number of the last one."""
+        return self._number
+
+    def add_holes(self, highest: int, holes: Iterable[Any]) -> int:
+        """Somebody has missed these slices, having seen all up to that number: what left later may still come.
+
+        How many of them are sent again just for that.
+        """
+        added = 0
         for first, slices in holes:
             piece, start = divmod(first, self.slices_each)
             if self._numbers.get(piece, math.inf) > highest:
@@ -195,7 +222,10 @@ class Cast:
             base = first - start
             missing = [index for index in range(start, behind) if self._again.get(base + index, 0) <= highest]
             if missing:
-                self.repairs.setdefault(piece, set()).update(missing)
+                slices = self.repairs.setdefault(piece, set())
+                added += len(set(missing) - slices)
+                slices.update(missing)
+        return added
 
 
 class Casting:
@@ -325,15 +355,18 @@ class Casting:
         if not cast.is_begun or not taker.is_ready:
             self.dropped += 1
             return
-        taker.heard_at = now
+        seconds, taker.heard_at = max(now - taker.heard_at, cast.interval_ms() / 2000), now
         if message.is_through:
             self._drop(cast, taker, False, now)
             return
-        came = message.received + message.lost
-        if came:
-            cast.losses.note(taker.link, message.lost / came)
-        cast.add_holes(message.highest, taker.missed(message.holes, cast.slices_each, now))
-        self._pump(cast, now)
+        if message.received + message.lost:
+            cast.losses.note(taker.link, taker.lost_of(message, cast.sent))
+            cast.pull.note(taker.link, message.received * cast.slice_size / seconds)
+        if not taker.owe(cast.add_holes(message.highest, taker.missed(message.holes, cast.slices_each, now))):
+            log.info("a taker of the cast misses more than was lost")
+            self._drop(cast, taker, True, now)
+        if self._casts.get(cast.file_id) is cast:
+            self._pump(cast, now)
 
     def on_link_lost(self, link: int, now: float) -> None:
         """Whoever was there takes part no more."""
@@ -355,6 +388,7 @@ class Casting:
         """It takes part no more; `is_told`: it thinks it does."""
         cast.takers.pop(taker.link, None)
         cast.losses.forget(taker.link)
+        cast.pull.forget(taker.link)
         if is_told:
             self._send(taker.link, CastEnd(cast.file_id, cast.session))
         if not cast.takers or (cast.is_begun and not cast.ready()):
@@ -491,10 +525,20 @@ class Casting:
         for taker in self._slow(cast, losses):
             log.info("a taker of the cast is too slow for the others")
             self._drop(cast, taker, True, now)
+        self._drop_who_pulls(cast, now)
         if self._casts.get(cast.file_id) is cast:
             self._set_rate(cast, losses, now)
         if self._casts.get(cast.file_id) is cast:
             self._pump(cast, now)
+
+    def _drop_who_pulls(self, cast: Cast, now: float) -> None:
+        """Those who alone hold it under half of what the others take, and so slowly that they are not too slow."""
+        if not cast.pull.is_long(cast.rate.rate, now):
+            return
+        for taker in [cast.takers[link] for link in cast.losses.alone() if link in cast.takers]:
+            log.info("a taker of the cast holds it far below what the others take")
+            self._drop(cast, taker, True, now)
+            cast.rate.resume(cast.pull.best, now)
 
     def _slow(self, cast: Cast, losses: Dict[Any, float]) -> List[_Taker]:
         """Those who would pull the rate under half of what the others can take."""
