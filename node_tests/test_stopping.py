@@ -47,6 +47,26 @@ def test_ctrl_z_gives_the_terminal_back_and_fg_shows_the_line_that_was_being_typ
 
 @needs_pty
 @both_editors
+def test_ctrl_z_works_and_news_are_shown_while_the_editor_waits_for_one_key_more(editor):
+    """As readline does in a paste that has not ended, or when the terminal threw away the key that it was to read."""
+    with Window(80, *QUIET, "--no-times", editor=editor, before=UNDER_A_SHELL) as window:
+        window.ready()
+        window.type("\x1b[200~pasted")
+        window.tell(chat("bo", "hello"))
+        window.until(lambda lines: "<bo> hello" in lines)
+        window.type(CTRL_Z)
+        window.until(lambda lines: "STOPPED" in lines and "icanon echo" in lines)
+        window.type("seen\r")
+        window.shows("the shell read seen")
+        window.until(lambda lines: lines[-1] == ">")
+        window.type(" text\x1b[201~")
+        window.until(lambda lines: lines[-1].startswith("> ") and lines[-1].endswith(" text"))
+        window.type("\x15" + "Q\r")
+        window.end()
+
+
+@needs_pty
+@both_editors
 def test_started_in_the_background_it_leaves_the_terminal_alone_until_fg(editor):
     with Window(80, *QUIET, "--no-times", editor=editor, before=BEHIND_A_SHELL) as window:
         window.until(lambda lines: "* in the background: fg brings the prompt" in lines

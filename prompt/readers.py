@@ -25,6 +25,7 @@ log = mishaps.logger("node")
 
 IDLE_SECONDS = 0.1                  # how often a waiting prompt looks for what arrived
 PIPED_SECONDS = 0.5                 # the same where nothing is drawn, and whatever arrives says so
+STUCK_SECONDS = 0.7                 # without such a look: readline waits for a key that the terminal has thrown away
 LINE_END = "\u23ce"                 # how the end of a line looks within a paste of several
 PASTE_BYTES_MAX = 1 << 20           # of a paste as keys
 NO_LINE = object()
@@ -149,8 +150,14 @@ class ReadlineReader:
         self._flush_c = ctypes.PyDLL(None).fflush
         self._hook_pointer = ctypes.c_void_p.in_dll(ctypes.pythonapi, "PyOS_InputHook")
         self._hook = ctypes.PYFUNCTYPE(ctypes.c_int)(self._on_idle)
+        # Ctrl-Z has the terminal throw away what nobody has read. If readline was just about to read it, it waits there
+        # for the next key and calls no hook but this one, at a signal: SIGALRM, when it was not idle for so long.
+        self._woken = ctypes.PYFUNCTYPE(ctypes.c_int)(self._on_woken)
+        self._signal_hook = ctypes.c_void_p()
+        with contextlib.suppress(ValueError):   # before readline 6.3
+            self._signal_hook = ctypes.c_void_p.in_dll(library, "rl_signal_event_hook")
         self._idle: Callable[[], None] = lambda: None
-        self._is_left = False
+        self._is_left = self._is_to_leave = False
         self._get_line, self._forget, self._typed = readline.get_line_buffer, readline.clear_history, ""
         self._history_length, self._remove = readline.get_current_history_length, readline.remove_history_item
         self._history_item = readline.get_history_item
@@ -165,23 +172,40 @@ class ReadlineReader:
 
     def read(self, prompt: str, idle: Callable[[], None]) -> str:
         """The next line; EOFError for Ctrl-D; when `idle` raises Interrupted, that, with the line cleared."""
-        self._idle, self._is_left, self._is_pasted = idle, False, False
+        self._idle, self._is_left, self._is_pasted, self._is_to_leave = idle, False, False, False
         self._hook_pointer.value = ctypes.cast(self._hook, ctypes.c_void_p).value
+        self._signal_hook.value = ctypes.cast(self._woken, ctypes.c_void_p).value
         try:
             line = input(prompt)
         finally:
-            self._hook_pointer.value, self._erase_empty.value = None, 0
+            self._hook_pointer.value = self._signal_hook.value = None
+            self._erase_empty.value = 0
             signal.setitimer(signal.ITIMER_REAL, 0.0)
         if self._is_left:
             raise Interrupted
         self.entered = line
         return (line.replace(self._mark, "\n") if self._is_pasted else line).rstrip("\n")
 
+    def _on_woken(self) -> int:
+        """As idle, but the line cannot be left from here: who wants that says so again in a moment."""
+        signal.setitimer(signal.ITIMER_REAL, STUCK_SECONDS)
+        try:
+            if not self._is_left:
+                self._idle()
+        except Interrupted:
+            self._is_to_leave = True
+        except Exception:
+            log.exception("while drawing")
+        return 0
+
     def _on_idle(self) -> int:
         try:
             if not self._is_left:
+                signal.setitimer(signal.ITIMER_REAL, STUCK_SECONDS)
                 self._fold_paste()
                 self._idle()
+                if self._is_to_leave:
+                    raise Interrupted
         except Interrupted:
             self._leave()
         except Exception:
