@@ -822,6 +822,22 @@ def test_nobody_waits_for_a_cast_that_brings_what_is_here_already(slices):
     assert receiver.events[-1] == CastOver(b"sessions", BRINGS_NOTHING) and now <= NEWS_TIME + 0.2
 
 
+@pytest.mark.parametrize("each, is_left", [(200e3, True), (300e3, False)])
+def test_no_caster_holds_those_who_take_it_at_a_trickle_of_what_is_new(each, is_left):
+    """It sends much, which all others would have to wait for, of which as little is new as a true one never sends."""
+    receiver, now, number, new = receiver_of(64 * MIB, MIB), 0.0, 0, 0
+    while not any(isinstance(event, CastOver) for event in receiver.events) and now < 40.0:
+        now, number = now + 0.002, number + 1  # 720 kB/s
+        is_new = new * SLICE_SIZE < each * now
+        new += is_new
+        piece, slice_ = divmod(new, MIB // SLICE_SIZE) if is_new else (0, 0)
+        head = CastDatagram(SLICE, b"sessions", number, piece, SLICE_SIZE * slice_, 0)
+        receiver.on_run(memoryview(encode_cast_header(head) + bytes(SLICE_SIZE)), SLICE_SIZE + 30, now)
+        receiver.on_timer(now)
+    assert (receiver.events[-1] == CastOver(b"sessions", BRINGS_NOTHING)) == is_left
+    assert not is_left or now <= NEWS_TIME + 0.2
+
+
 def test_a_cast_that_brings_something_new_is_taken_though_most_of_it_is_for_others():
     receiver, now, number = receiver_of(64 * MIB, MIB), 0.0, 0
     receiver._coming[1:32] = bytes(31)

@@ -20,7 +20,7 @@ SLICE_SIZE_SIX = 1200  # bytes, of a cast by IPv6: within the 1,280 that each of
 CAST_PIECE_MAX = 1 << 20  # bytes: of larger pieces too much would lie half here
 HOLES_TOLD_MAX = 512  # runs of missing slices in one report
 HOLE_SLICES_MAX = 0xFFFF  # in one run
-BRINGS_NOTHING = "it brings nothing new"  # why a taker leaves one, and tries no other of that content
+BRINGS_NOTHING = "it brings little that is new"  # why a taker leaves one, and tries no other of that content
 
 Holes = Tuple[Tuple[int, int], ...]  # (first slice, how many), slices numbered through the content
 

@@ -63,7 +63,8 @@ LATE_MAX, LATE_TIMES = 0.1, 20  # seconds; who looks so much later than it wante
 # so many times in all
 IDLE_MAX = 2.0  # seconds with probes alone, while something is missing: a disk may be slow
 WORTH_TIME, WORTH_SLICES = 3.0, 520  # who gets fewer in so many seconds (250 kB/s) has more of the others
-NEWS_TIME, NEWS_SLICES = 15.0, 690  # and so has who gets fewer that it had not yet (64 KiB/s): others come for others
+NEWS_TIME, NEWS_SLICES = 15.0, 2600  # and so has who gets fewer that it had not yet (250 kB/s): others come for others,
+# and no true cast is slower; one that was could hold a class by it for a quarter of an hour
 SLICES_MAX = 4  # slices that may come, in contents: a cast that goes on and on is none
 NUMBER_STEP_MAX = 1 << 20  # a number so far beyond the last is no loss but nonsense
 RUN_MAX = SEGMENTS_MAX  # datagrams that are looked at in one go: as many leave in one at most
