@@ -18,7 +18,7 @@ import pytest
 
 from node_tests.stage.running import PATIENCE, ROOT
 
-SIZE_MAX = 460_000  # bytes, of the one file
+SIZE_MAX = 455_000  # bytes, of the one file
 PACK = runpy.run_path(str(ROOT / ".ci" / "pack.py"))
 
 
@@ -107,6 +107,11 @@ def f(a):
 class C: ""
 x = "\u00e9"
 '''
+
+
+def test_code_moves_to_the_left_and_what_stands_inside_a_string_stays():
+    wide = 'def f(a):\n    if a:\n        return ("""\n    b""",\n                \'c\')\n'
+    assert PACK["narrow"](wide.encode()).decode() == 'def f(a):\n if a:\n  return ("""\n    b""",\n    \'c\')\n'
 
 
 # ---- a package
