@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from node_tests.stage.keys import members
 from node_tests.stage.simulator import Pair, data_packet
 from protocol.transport import packets as wire
 from protocol.transport.connection import State
@@ -37,6 +38,34 @@ def test_a_message_that_was_read_counts_as_delivered_though_every_acknowledgemen
     told_at_both_ends(pair)
     assert pair.lost["b"].is_clean
     assert pair.back.closing.undelivered == pair.back.backlog == 0
+
+
+@pytest.mark.parametrize("conditions", [{}, {"credentials": members()}], ids=["open", "with a key"])
+def test_nothing_is_missed_when_both_close_at_once(conditions):
+    """With a key each tells by its stream, too, why it closes, and who has closed does not take that in any more."""
+    pair = connected(**conditions)
+    pair.back.shut_down("closed")
+    pair.b.pump()
+    assert pair.world.run_until(lambda: pair.back.state is State.CLOSING, pair.world.now + 1)
+    pair.there.shut_down("closed")
+    pair.a.pump()
+    told_at_both_ends(pair)
+    assert pair.there.closing.undelivered == pair.back.closing.undelivered == 0
+    assert pair.lost["a"].is_clean and pair.lost["b"].is_clean
+
+
+def test_with_a_key_what_was_not_delivered_is_told_without_the_word_of_the_end():
+    pair = connected(credentials=members())
+    pair.b.filter = lambda datagram: None if len(datagram) > 1000 else datagram
+    pair.back.send_frame(0, bytes(10_000))
+    left = pair.back.sending.end - pair.back.sending.acknowledged_to
+    pair.b.pump()
+    pair.back.shut_down("closed")
+    pair.b.pump()
+    pair.there.shut_down("closed")
+    pair.a.pump()
+    told_at_both_ends(pair)
+    assert pair.back.closing.undelivered == left > 10_000
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -38,6 +38,7 @@ class Closing:
         self._count = 0  # CLOSEs said
         self._is_final_said = False  # since the last CLOSE
         self._is_answered = False  # their CLOSE
+        self._worth_to = math.inf  # offset: what is sent behind it need not arrive
 
     @property
     def is_done(self) -> bool:
@@ -47,7 +48,8 @@ class Closing:
     @property
     def undelivered(self) -> int:
         """Once it is over: bytes handed over that are not delivered, as far as `is_undelivered_sure` goes."""
-        return self._sending.end - (self._sending.acknowledged_to if self.received is None else self.received)
+        delivered = self._sending.acknowledged_to if self.received is None else self.received
+        return max(0, int(min(self._sending.end, self._worth_to)) - delivered)
 
     @property
     def is_undelivered_sure(self) -> bool:
@@ -84,6 +86,10 @@ class Closing:
     def want(self, reason: str) -> None:
         """This side wants it to end, once everything is delivered or given up."""
         self.reason = reason
+
+    def begin_last_word(self) -> None:
+        """Whatever is sent from now on says only why it ends; if both ends close at once, neither takes that in."""
+        self._worth_to = self._sending.end
 
     def begin(self, remote_id: bytes, code: int, reason: str, now: float) -> None:
         """This side closes first."""

@@ -140,6 +140,8 @@ class KeyedConnection(Connection):
     def shut_down(self, reason: str) -> None:
         """As in an open network; the reason goes under the veil."""
         if self.closing.reason is None and self.state in (State.CONNECTING, State.HANDSHAKE, State.ESTABLISHED):
+            if self.veil.is_open:
+                self.closing.begin_last_word()
             self._veiled.write_frame(GOODBYE, reason.encode("utf-8", "replace")[: wire.REASON_SIZE_MAX])
         super().shut_down(reason)
 
