@@ -214,7 +214,8 @@ class SendStream:
         index = bisect.bisect_right(self._starts, start) - 1
         if self._are_bulk[index]:
             return min(self._stop_of(index), stop), 0
-        bulk = next((at for at in range(index, len(self._starts)) if self._are_bulk[at]), len(self._starts))
+        starts, are_bulk = self._starts, self._are_bulk
+        bulk = next((at for at in range(index, len(starts)) if are_bulk[at] or starts[at] >= stop), len(starts))
         plain = min(self._stop_of(bulk - 1), stop) - start
         if start + plain == stop:
             return stop, -(-plain // payload_size)
