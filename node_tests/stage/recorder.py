@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 from typing import Any
 
+from prompt.readers import next_of
 from protocol.fields import Address, Buffer
 from protocol.network import DoorListener
 
@@ -17,7 +18,7 @@ class Recorder(DoorListener):
 
     def next(self, timeout: float) -> Any:
         """The oldest that was not taken yet; queue.Empty when none came in so many seconds."""
-        return self._events.get(timeout=timeout)
+        return next_of(self._events, timeout)
 
     def on_link_up(self, link: int, address: Address, incoming: bool) -> None:
         self._events.put(("on_link_up", link, address, incoming))

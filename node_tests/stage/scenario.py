@@ -30,6 +30,7 @@ sys.path.insert(0, str(ROOT))
 import node_client  # noqa: E402
 import rdt  # noqa: E402, F401
 from prompt.console import line_for  # noqa: E402
+from prompt.readers import next_of  # noqa: E402
 from prompt.settings import DEFAULT_PORT, NodeError, Settings, check_ip, check_port  # noqa: E402
 from protocol import results  # noqa: E402, F401
 from protocol.membership import election, failover  # noqa: E402, F401
@@ -232,7 +233,7 @@ class Member:
         deadline = time.monotonic() + timeout
         while not is_met():
             try:
-                event = self._inbox.get(timeout=max(0.0, deadline - time.monotonic()))
+                event = next_of(self._inbox, deadline - time.monotonic())
             except queue.Empty:
                 return bool(is_met())
             if isinstance(event, _Answer):
