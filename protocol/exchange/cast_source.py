@@ -51,8 +51,9 @@ class CastSource:
         if choice is None or self._download.is_ended:
             return []
         self._is_coming, self._may_ask_beside = True, False
+        awaited = set(indexes)
         for source in self._download.sources.values():
-            for index in set(indexes).intersection(source.owed):
+            for index in awaited.intersection(source.owed):
                 self._debts.cancel(source, index)
         return [index for index in indexes if choice.await_cast(index)]
 

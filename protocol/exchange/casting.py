@@ -120,7 +120,7 @@ class Cast:
         self.begun_at = self.passed_at = math.inf  # when the one pass began, and when all of it was handed over
         self.looked_at = now  # and what had left by then
         self.looked_sent = 0
-        self._number = 0  # of the last slice handed over
+        self.sent = 0  # slices handed over so far: the number of the last one
         self._numbers: Dict[int, int] = {}  # piece -> number of the last slice of it, when it was sent whole
         self._again: Latest[int, int] = Latest(AGAIN_MAX)  # slice -> the number by which it was sent again last
         self._recent: OrderedDict[int, bytes] = OrderedDict()
@@ -192,21 +192,16 @@ class Cast:
     def note_handed(self, piece: int, size: int) -> None:
         """That piece of so many bytes is on its way."""
         self.handed += size
-        self._number += slices_of(size, self.slice_size)
-        self._numbers[piece] = self._number
+        self.sent += slices_of(size, self.slice_size)
+        self._numbers[piece] = self.sent
 
     def note_again(self, piece: int, start: int, size: int) -> None:
         """So many bytes of that piece, from that slice on, are on their way once more."""
         self.handed += size
         first, slices = piece * self.slices_each + start, slices_of(size, self.slice_size)
         for index in range(first, first + slices):
-            self._number += 1
-            self._again.put(index, self._number)
-
-    @property
-    def sent(self) -> int:
-        """Slices handed over so far: the number of the last one."""
-        return self._number
+            self.sent += 1
+            self._again.put(index, self.sent)
 
     def add_holes(self, highest: int, holes: Iterable[Any]) -> int:
         """Somebody has missed these slices, having seen all up to that number: what left later may still come.
@@ -222,9 +217,10 @@ class Cast:
             base = first - start
             missing = [index for index in range(start, behind) if self._again.get(base + index, 0) <= highest]
             if missing:
-                slices = self.repairs.setdefault(piece, set())
-                added += len(set(missing) - slices)
-                slices.update(missing)
+                repairs = self.repairs.setdefault(piece, set())
+                known = len(repairs)
+                repairs.update(missing)
+                added += len(repairs) - known
         return added
 
 
