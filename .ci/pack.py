@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Makes one file of the program that runs by itself: python .ci/pack.py [FILE].
 
-Python's own `zipapp`, compressed, without the tests, without comments and docstrings, which are half of the program,
-and indented by less: who reads it reads the tree. Line numbers stay what they are there, so a log says the same.
+As Python's own `zipapp` makes them, but compressed as far as it goes. Without the tests, without comments and
+docstrings, which are half of the program, and indented by less: who reads it reads the tree. Line numbers stay what
+they are there, so a log says the same.
 """
 
 from __future__ import annotations
@@ -11,17 +12,18 @@ import argparse
 import ast
 import io
 import shutil
+import stat
 import sys
 import tempfile
 import tokenize
-import zipapp
+import zipfile
 from pathlib import Path
 from typing import Optional, Sequence
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = ("node_client.py", "peer.py", "rdt.py", "supernode.py")
 FOLDERS = ("disk", "prompt", "protocol", "sockets")
-# Not zipapp's own `main="node_client:main"`: that forgets the exit code.
+# Not as zipapp's own `main="node_client:main"` does it: that forgets the exit code.
 MAIN = """import sys
 
 from node_client import main
@@ -77,7 +79,17 @@ def pack(target: Path) -> None:
         for module in tree.rglob("*.py"):
             module.write_bytes(narrow(bare(module.read_bytes())))
         (tree / "__main__.py").write_text(MAIN, encoding="utf-8")
-        zipapp.create_archive(tree, target, "/usr/bin/env python3", compressed=True)
+        archive(tree, target)
+    target.chmod(target.stat().st_mode | stat.S_IXUSR)
+
+
+def archive(tree: Path, target: Path) -> None:
+    """All modules below a folder, behind the line that says what runs them."""
+    with open(target, "wb") as file:
+        file.write(b"#!/usr/bin/env python3\n")
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as packed:
+            for module in sorted(tree.rglob("*.py")):
+                packed.write(module, module.relative_to(tree).as_posix())
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
