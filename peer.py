@@ -24,7 +24,7 @@ alarm comes in here and is passed on to whom it concerns:
 
 To follow one: a command goes from `Command.run` (prompt/commands.py) to its method here; an event from `Listener`
 (protocol/network.py) by way of `NodeListener` (node_client.py) to the `on_...` of its name; a message from its class
-(protocol/messages.py) to `Switchboard.on_message` and what that calls; an alarm from `_parts`.
+(protocol/messages/) to `Switchboard.on_message` and what that calls; an alarm from `_parts`.
 
 Everything here runs on the node thread. The library's methods run as disk jobs only.
 """

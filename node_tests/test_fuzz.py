@@ -217,7 +217,7 @@ def message_or_malformed(data):
         return None
 
 
-KINDS = messages.all_messages()
+KINDS = messages.TABLE.items()
 by_kind = pytest.mark.parametrize(("tag", "kind"), KINDS, ids=[kind.__name__ for _, kind in KINDS])
 
 

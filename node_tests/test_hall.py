@@ -238,7 +238,7 @@ SAY = messages.encode(messages.Say(1, "hello"))
 
 
 def test_searches_offers_and_requests_for_lists_may_wait_and_nothing_else() -> None:
-    waiting = [kind for tag, kind in messages.all_messages() if may_wait(bytes([tag]))]
+    waiting = [kind for tag, kind in messages.TABLE.items() if may_wait(bytes([tag]))]
     assert set(waiting) == {messages.Search, messages.Offer, messages.ListRequest}
     assert not may_wait(b"") and may_wait(SEARCH) and not may_wait(PING) and not may_wait(SAY)
 

@@ -156,7 +156,7 @@ class Sense:
 
 def cases(sense):
     """Every message with every number in it at its edges, one at a time."""
-    for _, kind in messages.all_messages():
+    for kind in messages.TABLE.values():
         codec = messages.record_of(kind)
         for path, number in numbers_in(codec):
             for value in edges(number.size, number.most):
@@ -227,5 +227,5 @@ def test_a_number_over_its_limit_is_malformed(message):
 
 def test_no_field_holds_enough_numbers_of_one_hash_to_slow_a_dict_down():
     """C07: an integer's hash is its remainder by 2^61 - 1, which has some thousand multiples in longer numbers only."""
-    widest = max(codec.size for _, kind in messages.all_messages() for _, codec in numbers_in(messages.record_of(kind)))
+    widest = max(codec.size for kind in messages.TABLE.values() for _, codec in numbers_in(messages.record_of(kind)))
     assert (256**widest - 1) // sys.hash_info.modulus <= 8

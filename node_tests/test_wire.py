@@ -306,7 +306,7 @@ def example_of(codec, rng):
     return rng.getrandbits(80).to_bytes(10, "big")
 
 
-KINDS = messages.all_messages()
+KINDS = messages.TABLE.items()
 
 
 @pytest.mark.parametrize(("tag", "kind"), KINDS, ids=[kind.__name__ for _, kind in KINDS])

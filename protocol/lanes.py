@@ -23,8 +23,8 @@ Item = TypeVar("Item")
 @functools.cache
 def _patient() -> FrozenSet[int]:
     """Tags of those messages. A person sees the first line before the table of all of them is made."""
-    from protocol.messages import ListRequest, Offer, Search, all_messages
-    return frozenset(tag for tag, kind in all_messages() if kind in (Search, Offer, ListRequest))
+    from protocol.messages import TABLE, ListRequest, Offer, Search
+    return frozenset(tag for tag, kind in TABLE.items() if kind in (Search, Offer, ListRequest))
 
 
 def may_wait(data: Buffer) -> bool:

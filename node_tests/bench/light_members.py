@@ -51,7 +51,7 @@ START_AGAIN_AFTER = 2.0  # seconds: so soon a person would try again
 WATCHERS = 3  # members who note when they hear a line
 SEARCHED_FILE = 7  # of a member's files
 
-TAG_NAMES = {tag: kind.__name__ for tag, kind in messages.all_messages()}
+TAG_NAMES = {tag: kind.__name__ for tag, kind in messages.TABLE.items()}
 
 
 class LightRoster(Roster):

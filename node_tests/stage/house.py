@@ -13,6 +13,8 @@ MODULES = {path.stem: path for path in ROOT.glob("*.py")}
 for package in PACKAGES:
     inner = [path for path in (ROOT / package).rglob("*.py") if path.stem != "__init__"]
     MODULES.update({".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in inner})
+    faces = [path for path in (ROOT / package).rglob("__init__.py") if path.read_bytes().count(b"\n") > 1]
+    MODULES.update({".".join(path.relative_to(ROOT).parent.parts): path for path in faces})
 
 
 @functools.cache  # several laws look at each file

@@ -169,7 +169,7 @@ def value_for(codec, rng, known):
 
 def nonsense(rng, known):
     """A well-formed message that makes no sense, or the head of one."""
-    kind = rng.choice([kind for _, kind in messages.all_messages() if kind not in (messages.Join, messages.Leave)])
+    kind = rng.choice([kind for kind in messages.TABLE.values() if kind not in (messages.Join, messages.Leave)])
     data = encode(value_for(messages.record_of(kind), rng, known))
     return data if rng.random() < 0.9 else data[: rng.randrange(len(data))]
 

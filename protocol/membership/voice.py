@@ -11,7 +11,8 @@ from typing import Callable, Tuple
 from protocol.membership.chat import ChatDesk, Farewell, Farewells
 from protocol.membership.contracts import Audience, Speaker
 from protocol.membership.view import View
-from protocol.messages import CHAT_BYTES_MAX, Chat, Welcome
+from protocol.messages import Chat, Welcome
+from protocol.results import CHAT_BYTES_MAX
 
 SAID_LATELY = 5.0  # seconds before a supernode's last sign: what it took then it may not have told to everybody
 

@@ -16,9 +16,9 @@ from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Tu
 from protocol.latest import Latest
 from protocol.membership.chat import SAYS_BURST, SAYS_PER_SECOND, SHOWN_MAX
 from protocol.membership.membership import Membership
-from protocol.messages import CHAT_BYTES_MAX, HEARD_GONE, HEARD_SHOWN, Heard, Whisper, Whispered
+from protocol.messages import HEARD_GONE, HEARD_SHOWN, Heard, Whisper, Whispered
 from protocol.rates import Bucket
-from protocol.results import WhisperAnswer
+from protocol.results import CHAT_BYTES_MAX, WhisperAnswer
 
 WHISPERS_MAX = 50  # private lines on their way
 AGAIN_AFTER = 4.0  # seconds without a sign: said again
