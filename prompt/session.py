@@ -14,36 +14,21 @@ import functools
 import os
 import queue
 import signal
-import textwrap
 import time
-from typing import Any, Callable, List, Optional, Sequence
+from typing import Any, Callable, List, Optional
 
 from prompt import network_key, signals
 from prompt.commands import LETTERS, SAYING, letter_of, parse_command, unknown_line
 from prompt.completion import Completion, choice_lines
 from prompt.console import SCRIPT_SAY_SECONDS, Console
+from prompt.questions import Questions, Quit, why_not
 from prompt.readers import IDLE_SECONDS, LINE_END, Interrupted, next_of
-from prompt.settings import (
-    DEFAULT_FOLDER,
-    DEFAULT_PORT,
-    EXIT_FAILED,
-    EXIT_FLAGS,
-    EXIT_INTERRUPTED,
-    EXIT_OK,
-    NodeError,
-    Settings,
-    check_name,
-    check_port,
-    default_name,
-)
+from prompt.settings import EXIT_FAILED, EXIT_FLAGS, EXIT_INTERRUPTED, EXIT_OK, NodeError, Settings
 from prompt.shortage import EXIT_SHORT, NO_MEMORY, end_at_once, is_memory_short
 from prompt.terminal import Terminal
-from prompt.where import IP_HELP, NAME_HELP, PORT_HELP, Place, check_place, is_name
 from protocol import mishaps, results
-from protocol.addresses import shown
-from protocol.credentials import KeyTrouble
 from protocol.fields import Address
-from protocol.looks import safe_label, safe_text
+from protocol.looks import safe_label
 
 log = mishaps.logger("node")
 
@@ -70,13 +55,13 @@ class Session:
     def __init__(self, terminal: Terminal, clock: Callable[[], float] = time.monotonic) -> None:
         self.terminal, self.clock = terminal, clock
         self.console = Console(self)
+        self._questions = Questions(terminal, self.idle, lambda: self.signals)
         self.inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self.node: Any = None
         self.exit_code = EXIT_OK
         self.is_over = self.is_leaving = self.is_joining = self.was_warned = False
         self.stays = self.was_told = False      # --stay; something was piped in
         self.trouble = ""                       # what ended it from below, for standard error
-        self._typed_key = ""                    # that a person was asked for
         self.signals: List[int] = []
         self.outcome: Optional[results.Outcome] = None
         self.key_wanted_at: Optional[Address] = None    # a network there has a key, and this node has none
@@ -208,6 +193,8 @@ class Session:
         try:
             if self._open(flags, open_node):
                 self._serve()
+        except Quit:
+            self.is_over = True
         except Interrupted:
             self._on_interrupt(is_starting=True)
         except Exception as error:
@@ -224,7 +211,7 @@ class Session:
             self.exit_code = EXIT_FLAGS
             return False
         while True:
-            settings = self._ask_settings(flags)
+            settings = self._questions.settings(flags)
             self.say("Looking for a network ...")
             self.terminal.flush()
             try:
@@ -238,70 +225,7 @@ class Session:
                 if not (self.terminal.is_asking and error.again):
                     self.exit_code = error.code
                     return False
-                known = {"ip": settings.ip, "port": settings.port, "name": settings.name}
-                known.update({"ip": False} if "ip" in error.again else {}, port=None)
-                ip, port = error.hint or (None, settings.port)
-                if error.again == ("key",):
-                    known["port"] = settings.port
-                if "key" in error.again:
-                    self._typed_key, known["ask_key"] = "", True
-                flags = argparse.Namespace(**{**vars(flags), **known, "default_ip": ip, "default_port": port})
-
-    def _ask_settings(self, flags: argparse.Namespace) -> Settings:
-        """What the flags leave open is asked of the person."""
-        hint = getattr(flags, "default_ip", None)
-        ip, named_port, others = flags.ip, None, getattr(flags, "others", ())
-        if ip is False:
-            ip, named_port, others = self._question(f"IP [{hint or 'search this network'}]: ",
-                                            lambda text: self._placed(text.strip() or hint or ""), IP_HELP)
-        default = str(getattr(flags, "default_port", DEFAULT_PORT))
-        port = named_port or flags.port or self._question(
-            f"Port [{default}]: ", lambda text: check_port(text.strip() or default), PORT_HELP)
-        name = flags.name or self._question(f"Name [{default_name()}]: ", check_name, NAME_HELP)
-        folder = os.path.expanduser(flags.folder or DEFAULT_FOLDER)
-        if getattr(flags, "ask_key", False) and not self._typed_key:
-            self._typed_key = self._ask_key()
-        key = network_key.wish_of(flags, folder, self._typed_key)
-        return Settings(ip, port, name, folder, bool(flags.folder), getattr(flags, "trace", None) or "",
-                        getattr(flags, "up", None), getattr(flags, "down", None), others=others,
-                        casts=not getattr(flags, "no_cast", False), key=key)
-
-    def _ask_key(self) -> str:
-        from protocol.keys.phrase import typed_key
-        key: str = self._question(network_key.KEY_QUESTION, typed_key, network_key.KEY_HELP, is_hidden=True)
-        return key
-
-    def _placed(self, text: str) -> Place:
-        """Where a person means; a name is looked up, which may take its time."""
-        if is_name(text.rpartition(":")[0] or text):
-            self.say(f"Looking up {safe_text(text, 60)} ...")
-            self.terminal.flush()
-        return check_place(text, lambda: self.signals)
-
-    def _question(self, question: str, check: Callable[[str], Any], explained: Sequence[str],
-                  is_hidden: bool = False) -> Any:
-        """The checked answer; asked again until it is right, and not at all where nobody can be asked.
-
-        `?` has it `explained`, and `q` ends the program.
-        """
-        read = self.terminal.read_hidden if is_hidden else self.terminal.read_line
-        while self.terminal.is_asking:
-            try:
-                answer = read(question, self.idle)
-                if answer.strip().lower() in ("q", "quit", "exit"):
-                    self.is_over = True
-                    raise Interrupted
-                if answer.strip() in ("?", "h", "H", "help"):
-                    for line in explained:
-                        for row in textwrap.wrap(line, self.terminal.columns() - 1):
-                            self.say(row)
-                    continue
-                return check(answer)
-            except (ValueError, KeyTrouble) as error:
-                self.say(str(error))
-            except EOFError:
-                raise Interrupted from None
-        return check("")
+                flags = self._questions.once_more(flags, settings, error)
 
     def _join(self, settings: Settings, open_node: Callable[..., Any]) -> None:
         """Opens a node and waits for its outcome; NodeError says why not."""
@@ -328,25 +252,7 @@ class Session:
             return
         has_key = bool(self.node.check_code)
         self._leave_node()
-        if self.key_wanted_at and (settings.ip or kind == "supernode"):
-            is_asking = self.terminal.is_asking
-            raise NodeError(network_key.KEY_ASKED if is_asking else network_key.KEY_WANTED, again=("key",))
-        again = ("key",) if settings.key.is_asked else ()
-        if kind == "supernode" and has_key:
-            raise NodeError(network_key.no_answer(f"Port {settings.port} of this machine is in use"),
-                            again=("port", *again))
-        if kind == "supernode":
-            raise NodeError(f"Port {settings.port} of this machine is in use by another program, "
-                            "and no node answers there.", again=("port",))
-        text, hint = safe_text(getattr(self.outcome, "text", "")), None
-        if kind == "nobody" and settings.ip:
-            other = f" {text}." if text else ""
-            hint = self.outcome.address if text and self.outcome else None
-            place = shown((settings.ip, settings.port))
-            text = f"Nobody answers at {place}, and this machine cannot be the supernode there."
-            text = network_key.no_answer(place) if has_key else text + other
-        raise NodeError(text or "No network was found, and none could be opened here.", hint=hint,
-                        again=("ip", "port", *again))
+        raise why_not(settings, self.outcome, bool(self.key_wanted_at), has_key, self.terminal.is_asking)
 
     def _tell_privacy(self, settings: Settings) -> None:
         """Who may join here, at each start."""
