@@ -2,8 +2,8 @@
 """Makes one file of the program that runs by itself: python .ci/pack.py [FILE].
 
 As Python's own `zipapp` makes them, but compressed as far as it goes. Without the tests, without comments and
-docstrings, which are half of the program, and indented by less: who reads it reads the tree. Line numbers stay what
-they are there, so a log says the same.
+docstrings, which are half of the program, without types that Python never looks at, and indented by less: who reads it
+reads the tree. Line numbers stay what they are there, so a log says the same.
 """
 
 from __future__ import annotations
@@ -49,6 +49,18 @@ def bare(source: bytes) -> bytes:
     return b"".join(lines)
 
 
+def unannotated(source: bytes) -> bytes:
+    """A module without the types of what functions assign, of which Python itself takes no notice."""
+    lines = source.splitlines(keepends=True)
+    functions = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]
+    for node in {node for function in functions for node in ast.walk(function) if isinstance(node, ast.AnnAssign)}:
+        row, said = int(node.target.end_lineno or 0), node.annotation
+        if node.value is not None and row == said.end_lineno:
+            line = lines[row - 1]
+            lines[row - 1] = line[: node.target.end_col_offset] + line[said.end_col_offset :]
+    return b"".join(lines)
+
+
 def narrow(source: bytes) -> bytes:
     """A module indented by one column for each four, but for the inside of long strings."""
     kept = set()
@@ -77,7 +89,7 @@ def pack(target: Path) -> None:
         for name in FOLDERS:
             shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
         for module in tree.rglob("*.py"):
-            module.write_bytes(narrow(bare(module.read_bytes())))
+            module.write_bytes(narrow(unannotated(bare(module.read_bytes()))))
         (tree / "__main__.py").write_text(MAIN, encoding="utf-8")
         archive(tree, target)
     target.chmod(target.stat().st_mode | stat.S_IXUSR)
