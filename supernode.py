@@ -38,12 +38,13 @@ from protocol.ruling.catalogue import Catalogue
 from protocol.ruling.doubt import Doubt
 from protocol.ruling.identifying import Identifying
 from protocol.ruling.introducing import Introducing
+from protocol.ruling.line import Line
 from protocol.ruling.naming import Naming
 from protocol.ruling.neighbours import Neighbours
 from protocol.ruling.parting import Parting
 from protocol.ruling.reaching import Reaching
 from protocol.ruling.reception import Reception
-from protocol.ruling.register import Line, Register
+from protocol.ruling.register import Register
 from protocol.ruling.rivals import Rivals
 from protocol.ruling.succession import better_one, successor_of
 from protocol.ruling.whispering import Whispering

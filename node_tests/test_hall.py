@@ -39,7 +39,8 @@ from protocol.network import Listener
 from protocol.ruling import beats, reaching
 from protocol.ruling.beats import PINGS_EACH
 from protocol.ruling.gathering import APART_MAX, AT_ONCE_UP_TO, Gathering
-from protocol.ruling.register import ARRIVES_EACH, RETURN_TIME, SILENT_MAX, Line, Register
+from protocol.ruling.line import ARRIVES_EACH, RETURN_TIME, SILENT_MAX, Line
+from protocol.ruling.register import Register
 from sockets.links import Links, Posted
 
 

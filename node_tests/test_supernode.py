@@ -21,6 +21,7 @@ from protocol.ruling import index as index_room
 from protocol.ruling.alarm import WAITING_INTERVAL
 from protocol.ruling.catalogue import ROWS_PER_REQUEST_FITTED, WORK_PER_SECOND
 from protocol.ruling.index import CHANGES_ONE_BY_ONE, Index
+from protocol.ruling.line import SILENT_MAX
 from protocol.ruling.newcomers import (
     ADDRESSES_MAX,
     JOINS_BURST,
@@ -29,7 +30,6 @@ from protocol.ruling.newcomers import (
     Admission,
     Waiting,
 )
-from protocol.ruling.register import SILENT_MAX
 from protocol.ruling.whereabouts import GIVERS_TOLD, SEEKERS_TOLD, TOLD_ALL_EACH, TOLD_ALL_UP_TO
 
 

@@ -16,7 +16,8 @@ from typing import Iterator
 from protocol import messages
 from protocol.network import Network
 from protocol.ruling.gathering import AT_ONCE_UP_TO
-from protocol.ruling.register import Line, Register
+from protocol.ruling.line import Line
+from protocol.ruling.register import Register
 
 PINGS_EACH = 8.0  # seconds from one Ping of a member to the next, in a large hall: every fourth beat
 LOOK_AFTER = 1.0  # seconds from a sign until its link is looked at for another

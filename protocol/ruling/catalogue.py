@@ -23,7 +23,8 @@ from protocol.rates import Bucket
 from protocol.ruling.alarm import Alarm
 from protocol.ruling.index import Index, has_wildcard
 from protocol.ruling.introducing import Introducing
-from protocol.ruling.register import Line, Register
+from protocol.ruling.line import Line
+from protocol.ruling.register import Register
 from protocol.ruling.whereabouts import Whereabouts
 
 WORK_PER_SECOND = 500.0  # requests of all together, with as much at once: a quarter of a core

@@ -19,7 +19,8 @@ from protocol.lateness import SLEPT_AFTER
 from protocol.membership.queries import Prober
 from protocol.messages import NOWHERE
 from protocol.ruling.alarm import TICK
-from protocol.ruling.register import Line, Register
+from protocol.ruling.line import Line
+from protocol.ruling.register import Register
 
 DOUBT_TIME = 3.0  # seconds to find out whether somebody took over meanwhile
 DOUBT_QUERY_INTERVAL = 0.5  # seconds between two rounds of questions: an answer may be lost

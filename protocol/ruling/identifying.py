@@ -11,7 +11,8 @@ from typing import Dict
 from protocol.membership.local_link import LOCAL_LINK
 from protocol.messages import MEMBERS_PER_PAGE, Fingerprints, Identity
 from protocol.network import Network
-from protocol.ruling.register import Line, Register
+from protocol.ruling.line import Line
+from protocol.ruling.register import Register
 
 
 class Identifying:

@@ -16,7 +16,8 @@ from protocol.addresses import is_loopback, is_of_one_host
 from protocol.fields import Address
 from protocol.membership.proofs import random_bytes
 from protocol.messages import Introduce, Places
-from protocol.ruling.register import Line, Register
+from protocol.ruling.line import Line
+from protocol.ruling.register import Register
 
 INTRODUCE_INTERVAL = 20.0  # seconds from one introduction of two members to the next
 PAIRS_MAX = 4096  # that are remembered; then the oldest is forgotten, and may be introduced again

@@ -30,7 +30,8 @@ from protocol.messages import (
     MemberEntry,
     WasCalled,
 )
-from protocol.ruling.register import Line, Register
+from protocol.ruling.line import Line
+from protocol.ruling.register import Register
 
 
 class _Label(NamedTuple):

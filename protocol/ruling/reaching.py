@@ -18,7 +18,8 @@ from protocol.latest import Latest
 from protocol.membership.proofs import random_bytes
 from protocol.messages import MEMBERS_MAX, Reach, Reached, ReachWanted, Tried, TryReach
 from protocol.rates import Bucket
-from protocol.ruling.register import Line, Register
+from protocol.ruling.line import Line
+from protocol.ruling.register import Register
 
 log = mishaps.logger("supernode")
 

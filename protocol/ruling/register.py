@@ -1,15 +1,14 @@
 """The supernode's register: a line for each member, the link that it is on, and what all members are told of it.
 
-A line is kept while its member gives signs of life, and for a while when its link was lost or a failover has brought it
-here without one; then its member is gone. What changes is told to all together, a moment later, as the roster's next
-version; who just came is sent the whole of it, and only then anything else.
+A line (line.py) is kept while its member may be here or come back; then its member is gone. What changes (news.py) is
+told to all together, a moment later, as the roster's next version; who just came is sent the whole of it, and only then
+anything else.
 
 Pure: `now` is monotonic seconds.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
 
 from protocol import messages, mishaps
@@ -23,7 +22,6 @@ from protocol.messages import (
     GONE,
     LEFT,
     MEMBERS_MAX,
-    MEMBERS_PER_PAGE,
     NAME_BYTES_MAX,
     NOWHERE,
     SHUT_ORDER,
@@ -33,150 +31,14 @@ from protocol.messages import (
     encode_parts,
 )
 from protocol.network import Network
-from protocol.rates import Bucket
 from protocol.ruling.gathering import Gathering
+from protocol.ruling.line import RETURN_TIME, Line
+from protocol.ruling.news import News
 
 log = mishaps.logger("supernode")
 
-SILENT_MAX = 8.0  # seconds without a sign (four beats) until a member is gone
-ARRIVES_EACH = 0.02  # seconds more, for each member, until one speaks that is still being sent the roster
-FRESH = 4.0  # seconds in which a member counts as surely alive
-RETURN_TIME = 60.0  # seconds that a line is kept for its member, after a failover or when it was lost
-REQUESTS_PER_SECOND, REQUESTS_BURST = 200.0, 400.0  # lists and searches from one member
 AWAY_PER_HOST_MAX = 64  # members at one address, loopback aside, with lost links; else a host's comings fill the roster
-UPDATE_DELAY_EACH, UPDATE_DELAY_MAX = 0.001, 0.5  # seconds a roster update waits for more, for each member and at most
 BACKLOG_MAX = 8 << 20  # bytes queued for a member who does not read, until it is given up
-ROUND_TRIP_US_MAX = 60_000_000  # that a member may claim
-
-
-class Line:
-    """One member, as the supernode knows it."""
-
-    def __init__(self, entry: MemberEntry, now: float) -> None:
-        self.entry = entry
-        self.link: Optional[int] = None
-        self.is_ready = False  # it has been sent the roster; only then anything else
-        self.heard_at = now
-        self.heirloom: Optional[messages.Heirloom] = None  # what it gives to its own members, should it ever rule
-        self.was_lost = False  # it comes back from where it gave no sign for a while
-        self.round_trip: Optional[float] = None  # seconds, as the member measured it
-        self.is_guest = False  # it rules nobody
-        self.says_good_bye = False  # as soon as the doubt is over
-        self.requests = Bucket(REQUESTS_PER_SECOND, REQUESTS_BURST, now)
-        self.pings_each = 0.0  # seconds, if it was told to say so seldom that it lives; else it says so at each beat
-        self._spoke_at = now  # when its role last said something
-        self._expires_at = now + RETURN_TIME  # when it has no link
-        self._returns_by = -math.inf if entry.present else self._expires_at  # after a failover, until it has spoken
-        self._has_spoken = False  # since it came, as one who has the roster
-        self._wished_mesh = entry.mesh
-
-    @property
-    def node_id(self) -> bytes:
-        """Of the member."""
-        return self.entry.node_id
-
-    @property
-    def is_own(self) -> bool:
-        """Is this the peer of the supernode's own node?"""
-        return self.link == LOCAL_LINK
-
-    def is_fresh(self, now: float) -> bool:
-        """Is it surely alive?"""
-        return now - self.heard_at <= FRESH
-
-    def is_silent(self, now: float, members: int = 0) -> bool:
-        """Did it give no sign for so long that it counts as gone? Among so many, the roster takes a while to arrive."""
-        return now - self.heard_at > SILENT_MAX + (0.0 if self._has_spoken else ARRIVES_EACH * members)
-
-    def has_expired(self, now: float) -> bool:
-        """Is it time to give up a member that has no link?"""
-        return now >= self._expires_at
-
-    def come(self, join: messages.Join, place: Address, order: int, now: float) -> None:
-        """It is taken in, at first or again; the roster follows."""
-        self.entry = self.entry._replace(name=join.name, place=place, order=order, mesh=join.mesh, present=True)
-        self._wished_mesh = join.mesh
-        self.heard_at = self._spoke_at = now
-        self.round_trip, self.pings_each = None, 0.0
-        self.is_ready = self._has_spoken = False
-
-    def move(self, place: Address) -> None:
-        """It is there from now on; the roster follows."""
-        self.entry = self.entry._replace(place=place)
-
-    def recall(self, was_lost: bool, heirloom: messages.Heirloom) -> None:
-        """What it is to those who look for members that were lost."""
-        self.was_lost, self.heirloom = was_lost, heirloom
-
-    def connect(self, link: int) -> None:
-        """It is at the end of that link."""
-        self.link = link
-
-    def disconnect(self) -> Optional[int]:
-        """It has no link from now on; which one had it?"""
-        link, self.link = self.link, None
-        return link
-
-    def lose_link(self, now: float) -> None:
-        """Its link broke: it has time to come again by a new one; all of it, if it was only on its way back."""
-        self.link = None
-        self.is_ready = False
-        returns_by = -math.inf if self._has_spoken else self._returns_by
-        self._expires_at = max(now, self.heard_at + SILENT_MAX, returns_by)
-
-    def hear(self, now: float, has_roster: bool = True) -> None:
-        """A sign of life; and of having the roster, but for the Claim that comes right behind a Join."""
-        self.heard_at = self._spoke_at = now
-        self._has_spoken = self._has_spoken or has_roster
-
-    def rest(self, pings_each: float) -> None:
-        """It was told to send a Ping only so often, in seconds: between two of them its link shows that it lives."""
-        self.pings_each = pings_each
-
-    def hear_link(self, at: float) -> None:
-        """Something came by its link then; a role that has not spoken for too long counts as gone all the same."""
-        self.heard_at = max(self.heard_at, min(at, self._spoke_at + self.pings_each))
-
-    def forgive(self, now: float) -> None:
-        """It was not silent: nobody listened."""
-        self.heard_at = self._spoke_at = now
-        self._expires_at = max(self._expires_at, now + SILENT_MAX)
-
-    def measure(self, round_trip_us: int) -> None:
-        """The member says how long its Pings take; 0: it does not know yet."""
-        if 0 < round_trip_us <= ROUND_TRIP_US_MAX:
-            self.round_trip = round_trip_us / 1e6
-
-    def await_roster(self) -> None:
-        """It is to be sent the whole roster before anything else."""
-        self.is_ready = False
-
-    def have_roster(self) -> None:
-        """It was sent the roster: whatever is for all is for it, too."""
-        self.is_ready = True
-
-    def take_order(self, order: int) -> None:
-        """Its place among those who would take over is this one from now on."""
-        self.entry = self.entry._replace(order=order)
-
-    def wish_mesh(self, mesh: bool) -> None:
-        """It wants links to other members, or none; see `switch_mesh`."""
-        self._wished_mesh = mesh
-
-    def switch_mesh(self, now: float) -> bool:
-        """As it wishes, if its requests have room; somebody who switches without end has its last wish soon."""
-        has_switched = self.entry.mesh != self._wished_mesh and self.requests.take(now)
-        if has_switched:
-            self.entry = self.entry._replace(mesh=self._wished_mesh)
-        return has_switched
-
-    def rule_nobody(self) -> None:
-        """It says of itself that it is a guest, who takes over from nobody."""
-        self.is_guest = True
-
-    def say_good_bye(self) -> None:
-        """It left while it was in doubt whether this node rules: it goes when that is over."""
-        self.says_good_bye = True
 
 
 class Register:
@@ -186,7 +48,6 @@ class Register:
         self, network: Network, seat: Seat, hearsay: Hearsay, departing: Callable[[Line, int, float], None], now: float
     ) -> None:
         """`departing`: told of a line, and how (LEFT or GONE), before it is taken out."""
-        self.version = 1  # everyone gets the whole roster when it comes back
         self.dropped = 0  # messages refused
         self._network = network
         self._hearsay = hearsay
@@ -199,14 +60,16 @@ class Register:
         self._next_order = len(self._lines)
         self._by_link: Dict[int, Line] = {}
         self._gone: Latest[bytes, Tuple[MemberEntry, float]] = Latest(MEMBERS_MAX)  # node id -> its entry, until when
-        self._changed: Dict[bytes, None] = {}  # ordered, unlike a set: a test's seed replays exactly
-        self._departed: Dict[bytes, Departure] = {}
-        self._newcomers: List[Line] = []
-        self._flush_at = math.inf
+        self._news = News(seat.term)
         self._accompanied_at = now  # when it last had a member other than itself
         self._gathering = Gathering()
 
     # ---- questions
+
+    @property
+    def version(self) -> int:
+        """Of the roster, as all are told it."""
+        return self._news.version
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -344,7 +207,7 @@ class Register:
         if line.entry.name != join.name:  # as one who comes now: who came before it under that name has the first right
             order = self._new_order()
         line.come(join, NOWHERE if link == LOCAL_LINK else address, order, now)
-        self._newcomers.append(line)
+        self._news.await_roster(line)
         who, where = join.node_id.hex(), shown(address)
         log.info("took in %s, node %s at %s; %d are here", join.name, who, where, len(self._lines))
         self.mark(line, now)
@@ -355,7 +218,7 @@ class Register:
         if entry is None:
             entry = MemberEntry(join.node_id, join.name, NOWHERE, self._new_order(), join.mesh, True)
         line = self._lines[join.node_id] = Line(entry, now)
-        self._departed.pop(join.node_id, None)
+        self._news.is_back(join.node_id)
         return line
 
     def _new_order(self) -> int:
@@ -439,12 +302,12 @@ class Register:
 
     def wants_roster(self, line: Line, now: float) -> bool:
         """It missed a version, and is sent the whole of it soon; False if it is to be sent it anyway, or asks a lot."""
-        if not self.may_ask(line, now) or line in self._newcomers or not line.is_ready:
+        if not self.may_ask(line, now) or self._news.is_awaited_by(line) or not line.is_ready:
             return False
         self.tell_waiting()
         line.await_roster()
-        self._newcomers.append(line)
-        self._flush_at = min(self._flush_at, now + UPDATE_DELAY_MAX)
+        self._news.await_roster(line)
+        self._news.hasten(now)
         return True
 
     # ---- who goes
@@ -497,15 +360,14 @@ class Register:
         if how == GONE:
             self._gone.put(node_id, (line.entry, now + RETURN_TIME))  # to its old place, should it come back
         self.mark(line, now)
-        self._changed.pop(node_id, None)
         silent_ms = int(1000 * min(1e6, max(0.0, now - line.heard_at)))
-        self._departed[node_id] = Departure(node_id, how, silent_ms)
+        self._news.depart(Departure(node_id, how, silent_ms))
 
     # ---- updates
 
     def next_deadline(self) -> float:
         """When `flush` is due."""
-        return self._flush_at
+        return self._news.next_deadline()
 
     def gathered_deadline(self) -> float:
         """When `tell_gathered` is due."""
@@ -518,8 +380,7 @@ class Register:
 
     def mark(self, line: Line, now: float) -> None:
         """This line changed: tell everyone soon, together with what else changes meanwhile."""
-        self._changed[line.node_id] = None
-        self._flush_at = min(self._flush_at, now + min(UPDATE_DELAY_MAX, UPDATE_DELAY_EACH * len(self._lines)))
+        self._news.change(line.node_id, len(self._lines), now)
 
     def flush(
         self, now: float, news: Callable[[Line], Iterable[Any]], before: Callable[[], Iterable[Any]] = tuple
@@ -528,10 +389,10 @@ class Register:
 
         `news`: what else one of these is to know; `before`: what all of these are to know before the roster.
         """
-        self._flush_at = math.inf
         self.tell_waiting()  # who just came has heard it, or is told it below
-        self._send_update()
-        newcomers, self._newcomers = self._newcomers, []
+        for update in self._news.take_updates(self._lines):
+            self.broadcast(update)
+        newcomers = self._news.take_newcomers()
         pages = [encode_parts(page) for page in (*before(), *self._pages())] if newcomers else []
         for line in newcomers:
             if line.link is None or line.is_ready:
@@ -542,26 +403,8 @@ class Register:
             for message in news(line):
                 self.send(line, message)
 
-    def _send_update(self) -> None:
-        """Tell all who came, changed and went since the last version, in as many pages as it takes."""
-        changed = [self._lines[node_id].entry for node_id in self._changed if node_id in self._lines]
-        departed = list(self._departed.values())
-        self._changed.clear()
-        self._departed.clear()
-        while changed or departed:
-            self.version += 1
-            update = messages.RosterUpdate(
-                self._term, self.version, tuple(changed[:MEMBERS_PER_PAGE]), tuple(departed[:MEMBERS_PER_PAGE])
-            )
-            del changed[:MEMBERS_PER_PAGE], departed[:MEMBERS_PER_PAGE]
-            self.broadcast(update)
-
     def _pages(self) -> List[messages.RosterPage]:
-        entries = tuple(line.entry for line in self.in_order())
-        return [
-            messages.RosterPage(self._term, self.version, first, len(entries), entries[first:][:MEMBERS_PER_PAGE])
-            for first in range(0, len(entries), MEMBERS_PER_PAGE)
-        ]
+        return self._news.pages(tuple(line.entry for line in self.in_order()))
 
     # ---- the end
 

@@ -36,7 +36,8 @@ from protocol.membership.roster import TERM_STEP_MAX
 from protocol.messages import NO_NODE, NOWHERE, ROLE_MEMBER, ROLE_SUPERNODE, Answer
 from protocol.network import Network
 from protocol.ruling.doubt import Doubt
-from protocol.ruling.register import Line, Register
+from protocol.ruling.line import Line
+from protocol.ruling.register import Register
 from protocol.ruling.witnesses import Witnesses
 
 ALONE_AFTER = 12.0  # seconds without a member: those who are cut off have another supernode by then (6 s, 3 s a rank)

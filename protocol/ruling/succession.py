@@ -14,7 +14,8 @@ from typing import Counter, FrozenSet, Iterable, Mapping, Optional
 from protocol.addresses import is_loopback
 from protocol.fields import Address
 from protocol.ruling.introducing import Introducing
-from protocol.ruling.register import Line, Register
+from protocol.ruling.line import Line
+from protocol.ruling.register import Register
 
 Families = FrozenSet[bool]  # IPv6?
 BOTH: Families = frozenset((False, True))

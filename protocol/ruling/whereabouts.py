@@ -13,7 +13,8 @@ from typing import Dict, Iterable, List, Optional
 from protocol import messages
 from protocol.latest import Latest
 from protocol.ruling.index import Index
-from protocol.ruling.register import Line, Register
+from protocol.ruling.line import Line
+from protocol.ruling.register import Register
 
 TOLD_ALL_UP_TO = 32  # links: in a small network all are told each search
 TOLD_ALL_EACH = 10.0  # seconds, of one content

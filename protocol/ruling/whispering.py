@@ -13,7 +13,8 @@ from typing import Tuple
 from protocol.latest import Latest
 from protocol.membership.chat import ChatOrder
 from protocol.messages import HEARD_GONE, Heard, Whisper, Whispered
-from protocol.ruling.register import Line, Register
+from protocol.ruling.line import Line
+from protocol.ruling.register import Register
 
 GIVEN_MAX = 4096  # private lines of which a sign is still carried back; the oldest is forgotten
 

@@ -24,7 +24,8 @@ from protocol.messages import MEMBERS_MAX, NO_NODE, NOWHERE, Answer
 from protocol.network import Network
 from protocol.rates import Bucket
 from protocol.ruling.doubt import Doubt
-from protocol.ruling.register import Line, Register
+from protocol.ruling.line import Line
+from protocol.ruling.register import Register
 
 WITNESS_TIME = 15.0  # seconds that the word of a lost member counts; it is asked each 10
 WITNESSED_MAX = 16  # other supernodes of the same network
