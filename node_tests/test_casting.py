@@ -1020,6 +1020,25 @@ def test_one_who_loses_alone_is_soon_served_by_itself(part):
     assert seconds < 1.6 * 50 * MIB / Stream.LINK
 
 
+@pytest.mark.parametrize("takers, liars", [(3, 2), (10, 7)])
+def test_takers_that_say_they_took_more_than_was_sent_make_no_cast_faster(takers, liars):
+    """Most of them said so, and when one who lost much had left it, it went on at terabytes a second."""
+    stream, rates = Stream(50 * MIB, takers), []
+    stream.casting._network.cast_rate = lambda session, rate: (rates.append(rate), stream._set_rate(session, rate))
+    stream.run(lambda link, came, lost: (came * 0.9, lost + came * 0.1, ()) if link == 1 else
+               (2**32 - 1, 0, ()) if link <= 1 + liars else (came, lost, ()))  # fmt: skip
+    assert max(rates) < 4 * Stream.LINK
+    assert stream.casting._beside is None or stream.casting._beside < 4 * Stream.LINK
+
+
+def test_a_cast_goes_on_no_faster_than_it_ever_left_whatever_its_takers_took():
+    rate = CastRate()
+    rate.on_round(0.0, 5e6, 0.1)
+    rate.on_round(0.2, 5e6, 0.2)
+    rate.resume(1e13, 0.3)
+    assert rate.rate < 10e6
+
+
 @pytest.mark.parametrize("told", [None, (2**32 - 1, 2**26)])
 def test_one_who_has_all_sent_again_that_it_cannot_have_lost_is_served_by_itself(told):
     """As it says nothing was lost, or more than was sent, but a small part of what came."""

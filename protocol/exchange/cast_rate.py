@@ -127,9 +127,12 @@ class CastRate:
             self.rate = max(self.rate, min(self.rate * self._growth(), most))
 
     def resume(self, taken: float, now: float) -> None:
-        """Those who slowed it down alone take part no more; the others took so many bytes a second."""
-        self._back_to, self._worth_at = taken, now
-        self.rate = max(self.rate, RESUMED * taken)
+        """Those who slowed it down alone take part no more; the others took so many bytes a second.
+
+        Or they say so: nobody can have taken more than ever left.
+        """
+        self._back_to, self._worth_at = min(taken, self._best), now
+        self.rate = max(self.rate, RESUMED * self._back_to)
 
     def _growth(self) -> float:
         if self._is_starting:

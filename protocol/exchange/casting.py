@@ -74,13 +74,16 @@ class _Taker:
     def is_ready(self) -> bool:
         return self.missing is not None
 
-    def lost_of(self, message: CastTaken, sent: int) -> float:
-        """The part that it lost of what came since its last report, of `sent` in all; that may be sent again for it."""
+    def told_by(self, message: CastTaken, sent: int) -> Tuple[int, int]:
+        """Slices that it took and lost since its last report, no more than there were; `sent`: of all so far.
+
+        What was lost may be sent again for it.
+        """
         came = max(0, min(message.highest, sent) - self._highest)
         self._highest += came
         lost = min(message.lost, came)
         self._owed += lost
-        return lost / max(1, lost + min(message.received, came))
+        return min(message.received, came), lost
 
     def owe(self, slices: int) -> bool:
         """So many are sent again for it; False when these are more than it can have lost."""
@@ -356,8 +359,9 @@ class Casting:
             self._drop(cast, taker, False, now)
             return
         if message.received + message.lost:
-            cast.losses.note(taker.link, taker.lost_of(message, cast.sent))
-            cast.pull.note(taker.link, message.received * cast.slice_size / seconds)
+            received, lost = taker.told_by(message, cast.sent)
+            cast.losses.note(taker.link, lost / max(1, lost + received))
+            cast.pull.note(taker.link, received * cast.slice_size / seconds)
         if not taker.owe(cast.add_holes(message.highest, taker.missed(message.holes, cast.slices_each, now))):
             log.info("a taker of the cast misses more than was lost")
             self._drop(cast, taker, True, now)
