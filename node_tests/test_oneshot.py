@@ -20,6 +20,7 @@ from node_tests.stage.running import PATIENCE, ROOT, Running, free_port
 from prompt import json_lines, verbs
 from prompt.arguments import check_limit, limits_of
 from prompt.oneshot import OneShot
+from prompt.output import Output
 from prompt.settings import NodeError, parse_flags
 from protocol import results
 from protocol.content.troubles import FolderInUse
@@ -289,6 +290,21 @@ def test_output_that_takes_no_more_is_told(capsys, monkeypatch):
     monkeypatch.setattr(sys, "stdout", Full())
     ended = Play(capsys, "list")
     assert ended.code == 6 and "Standard output takes no more: no space left on device." in ended.err
+
+
+@pytest.mark.parametrize("columns, width", [(0, None), (3, 9), (80, 79)])
+def test_a_terminal_that_does_not_say_how_wide_it_is_shows_whole_rows(columns, width, monkeypatch):
+    """In one of no size, as `script` and containers make them, every row was cut to nothing."""
+    class Terminal:
+        def fileno(self):
+            return 1
+
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    monkeypatch.setattr(os, "get_terminal_size", lambda descriptor: os.terminal_size((columns, 24)))
+    assert Output(False, False).width() == width
 
 
 # ---- what is told

@@ -112,11 +112,12 @@ class Output:
         self._clear()
 
     def width(self) -> Optional[int]:
-        """Where to cut a row; nowhere if nobody's window is concerned."""
+        """Where to cut a row; nowhere if nobody's window is concerned, or it does not say how wide it is."""
         try:
-            return os.get_terminal_size(sys.stdout.fileno()).columns - 1 if _is_terminal(sys.stdout) else None
+            columns = os.get_terminal_size(sys.stdout.fileno()).columns if _is_terminal(sys.stdout) else 0
         except (OSError, ValueError, AttributeError):
             return None
+        return max(columns, 10) - 1 if columns else None
 
     def _columns(self) -> int:
         try:
