@@ -260,6 +260,8 @@ class OneShot:
     def _check(self) -> None:
         """What is wrong with the words, before anything is begun."""
         flags = self.flags
+        if flags.verb == "get" and not flags.wanted.strip():  # it would fit every name, and so the only one
+            raise Ended(EXIT_FLAGS, "get needs a name as list shows it, and this one is empty.")
         if flags.verb == "get" and self.output.is_stream and self.output.is_json:
             raise Ended(EXIT_FLAGS, "get NAME - writes the file itself to standard output, so --json has no place.")
         if flags.verb == "say":
@@ -267,6 +269,8 @@ class OneShot:
             if not 0 < size <= CHAT_BYTES_MAX:
                 raise Ended(EXIT_FLAGS, f"A text has 1 to {CHAT_BYTES_MAX} bytes; this one has {size}.")
         for path in flags.paths if flags.verb == "share" else ():
+            if not path:
+                raise Ended(EXIT_FLAGS, "share needs a path, and this one is empty.")
             if not os.path.lexists(path):
                 raise Ended(EXIT_NOT_FOUND, f"{safe_text(path)}  there is no such file or folder")
             danger = danger_of(path)
