@@ -195,3 +195,24 @@ def test_a_key_is_asked_for_without_echo(editor, term):
         assert window.end() == 0
         for part in (KEY, KEY[:5], KEY[-5:]):
             assert part.encode() not in window.raw
+
+
+@needs_pty
+def test_where_nobody_answers_with_a_key_it_is_asked_for_again_first_and_unseen():
+    """The first question was for the IP: who had mistyped the key typed it there, for all to see."""
+    again = network_key.KEY_AGAIN.strip()
+    with Window(80, "--ip", "10.9.9.9", "--port", "6020", "--name", "me", "--ask-key", FAKE_CODE=CODE) as window:
+        window.until(lambda lines: lines and lines[-1] == "Key (not shown):")
+        for asked in (1, 2):
+            window.type(KEY + "\r")
+            window.until(lambda lines, asked=asked: lines[-1] == again and lines.count(again) == asked)
+        window.shows("10.9.9.9:6020: no answer with this key")
+        window.type("\r")
+        window.until(lambda lines: lines[-1] == "IP [search this network]:")
+        window.type("127.0.0.1\r")
+        window.until(lambda lines: lines[-1] == "Port [6020]:")
+        window.type("\r")
+        window.shows(f"* ana's network (private, check {CODE})", "* the key is kept")
+        window.until(lambda lines: lines[-1] == ">")
+        window.type("Q\r")
+        assert window.end() == 0 and KEY[:5].encode() not in window.raw

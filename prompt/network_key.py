@@ -24,6 +24,7 @@ NOBODY_TO_ASK = "--ask-key asks at a terminal, and this is none: --key-file FILE
 SEEN = ("a key on the command line can be read by everybody on this machine, so it is asked for (--ask-key) or read "
         "from a file (--key-file FILE). If this was one, make a new one: --new-key")
 KEY_QUESTION = "Key (not shown): "
+KEY_AGAIN = "Key again (not shown; Enter: another place): "
 KEY_HELP = ("The network's key, as --new-key printed it: six groups of five, of which hyphens and capitals do not "
             "matter; or the phrase that its members agreed on. It is not shown while you type. q ends the program.",)
 AFTER_NEW_KEY = """\

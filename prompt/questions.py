@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import textwrap
-from typing import Any, Callable, Optional, Sequence
+from typing import Any, Callable, Dict, Optional, Sequence
 
 from prompt import network_key
 from prompt.readers import Interrupted
@@ -53,19 +53,30 @@ class Questions:
                         casts=not getattr(flags, "no_cast", False), key=key)
 
     def once_more(self, flags: argparse.Namespace, settings: Settings, trouble: NodeError) -> argparse.Namespace:
-        """Flags that leave open what this trouble calls for; the other answers are known by now."""
-        known = {"ip": settings.ip, "port": settings.port, "name": settings.name}
-        known.update({"ip": False} if "ip" in trouble.again else {}, port=None)
-        ip, port = trouble.hint or (None, settings.port)
-        if trouble.again == ("key",):
-            known["port"] = settings.port
-        if "key" in trouble.again:
-            self._typed_key, known["ask_key"] = "", True
-        return argparse.Namespace(**{**vars(flags), **known, "default_ip": ip, "default_port": port})
+        """Flags that leave open what this trouble calls for; the other answers are known by now.
 
-    def _ask_key(self) -> str:
+        A key that was typed is asked for first of all, where nobody sees it; none: the place may be another one.
+        """
+        known = {"ip": settings.ip, "port": settings.port, "name": settings.name}
+        if trouble.again == ("key",):
+            self._typed_key = ""
+            return _with(flags, known, ask_key=True)
+        if "key" in trouble.again:
+            again = self._ask_key(network_key.KEY_AGAIN, may_be_empty=True)
+            if again:
+                self._typed_key = again
+                return _with(flags, known)
+        ip, port = trouble.hint or (None, settings.port)
+        known.update({"ip": False} if "ip" in trouble.again else {}, port=None)
+        return _with(flags, known, default_ip=ip, default_port=port)
+
+    def _ask_key(self, question: str = network_key.KEY_QUESTION, may_be_empty: bool = False) -> str:
         from protocol.keys.phrase import typed_key
-        key: str = self._ask(network_key.KEY_QUESTION, typed_key, network_key.KEY_HELP, is_hidden=True)
+
+        def check(text: str) -> str:
+            return typed_key(text) if text.strip() or not may_be_empty else ""
+
+        key: str = self._ask(question, check, network_key.KEY_HELP, is_hidden=True)
         return key
 
     def _placed(self, text: str) -> Place:
@@ -101,6 +112,10 @@ class Questions:
         for line in lines:
             for row in textwrap.wrap(line, self._terminal.columns() - 1):
                 self._terminal.say(row)
+
+
+def _with(flags: argparse.Namespace, known: Dict[str, Any], **others: Any) -> argparse.Namespace:
+    return argparse.Namespace(**{**vars(flags), **known, **others})
 
 
 def why_not(settings: Settings, outcome: Optional[Outcome], wants_key: bool, has_key: bool,
