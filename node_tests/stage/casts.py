@@ -7,6 +7,7 @@ delay and queue of its own path.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any, Dict, List
 
@@ -115,7 +116,7 @@ class SimCasts:
                 continue
             link, conditions = world.link((source, 0), (target, 0)), world.conditions_of(source, target)
             for arrival in link.carry(len(datagram), conditions):
-                world.at(arrival, lambda one=one: one.hear(source, datagram))
+                world.at(arrival, functools.partial(one.hear, source, datagram))
 
     def hear(self, source: str, datagram: bytes) -> None:
         if not self.network.alive or self.network.is_stopped:
@@ -123,7 +124,8 @@ class SimCasts:
         for session, receiver in list(self.receiving.items()):
             if self._casters[session] == source:
                 receiver.on_run(memoryview(datagram), len(datagram), self.world.now)
-                self._tell(receiver.events)
+                if receiver.events:
+                    self._tell(receiver.events)
                 self._arm(session)
 
     def _tell(self, events: List[Any]) -> None:

@@ -124,11 +124,13 @@ class Homes:
     """Which hosts are behind which box, which have a firewall, and how what one host sends gets to another."""
 
     def __init__(self) -> None:
+        self.are_any = False  # else all that is sent arrives where it was sent to
         self._by_inside_ip: Dict[str, NatBox] = {}
         self._by_outside_ip: Dict[str, NatBox] = {}
         self._firewalls: Dict[str, Firewall] = {}
 
     def add_firewall(self, ip: str) -> Firewall:
+        self.are_any = True
         return self._firewalls.setdefault(ip, Firewall())
 
     def open_firewall(self, ip: str) -> None:
@@ -139,6 +141,7 @@ class Homes:
         return ip in self._firewalls
 
     def add(self, box: NatBox) -> None:
+        self.are_any = True
         self._by_outside_ip[box.outside_ip] = box
         for ip in box.inside_ips:
             self._by_inside_ip[ip] = box

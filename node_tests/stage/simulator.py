@@ -111,29 +111,29 @@ class World:
 
     def at(self, when: float, action: Callable[[], None]) -> None:
         """Run the action at that instant."""
-        heapq.heappush(self._heap, (max(when, self.now), next(self._ties), action))
+        heapq.heappush(self._heap, (when if when > self.now else self.now, next(self._ties), action))
 
     def after(self, delay: float, action: Callable[[], None]) -> None:
         self.at(self.now + delay, action)
 
     def run(self, until: float) -> None:
         """Let time pass to that instant."""
-        while self._heap and self._heap[0][0] <= until:
-            self._step()
+        heap = self._heap
+        while heap and heap[0][0] <= until:
+            self.now, _, action = heapq.heappop(heap)
+            action()
         self.now = max(self.now, until)
 
     def run_until(self, condition: Callable[[], bool], limit: float) -> bool:
         """Let time pass until the condition holds, at most to `limit`; did it hold?"""
+        heap = self._heap
         while not condition():
-            if not self._heap or self._heap[0][0] > limit:
+            if not heap or heap[0][0] > limit:
                 self.now = max(self.now, limit)
                 return condition()
-            self._step()
+            self.now, _, action = heapq.heappop(heap)
+            action()
         return True
-
-    def _step(self) -> None:
-        self.now, _, action = heapq.heappop(self._heap)
-        action()
 
     def between(self, source_ip: str, target_ip: str) -> Conditions:
         """The conditions from one host to another, made its own on first use."""
@@ -155,7 +155,8 @@ class World:
     def is_cut(self, source_ip: str, target_ip: str) -> bool:
         if source_ip == target_ip:
             return False
-        return (source_ip, target_ip) in self._cuts or self.conditions_of(source_ip, target_ip).cut
+        key = source_ip, target_ip
+        return key in self._cuts or self._special.get(key, self.conditions).cut
 
     def network(self, address: Address) -> Any:
         """A node's place in this world."""
@@ -549,22 +550,25 @@ class PacketLink:
     def carry(self, size: int, conditions: Conditions) -> List[float]:
         """When a datagram of that size arrives: no, one or two instants."""
         arrivals = self._carry(size + 28, conditions)  # IP and UDP headers
-        self.carried += bool(arrivals)
-        self.dropped += not arrivals
+        if arrivals:
+            self.carried += 1
+        else:
+            self.dropped += 1
         return arrivals
 
     def _carry(self, size: int, conditions: Conditions) -> List[float]:
-        world, rng = self.world, self.world.rng
-        if size > conditions.mtu or not self._has_tokens(size, conditions):
+        now, rng = self.world.now, self.world.rng
+        if size > conditions.mtu or (conditions.policed_rate < math.inf and not self._has_tokens(size, conditions)):
             return []
-        start = max(world.now, self._free_at)
+        start = self._free_at if self._free_at > now else now
         if conditions.rate < math.inf:
-            if start - world.now > conditions.queue:
+            if start - now > conditions.queue:
                 self.overflowed += 1
                 return []
-            self._free_at = start + size / conditions.rate
-            start = self._free_at
-        if (conditions.loss and rng.random() < conditions.loss) or self._is_in_burst(conditions):
+            self._free_at = start = start + size / conditions.rate
+        if conditions.loss and rng.random() < conditions.loss:
+            return []
+        if conditions.burst_every and self._is_in_burst(conditions):
             return []
         arrival = start + conditions.latency + (rng.random() * conditions.jitter if conditions.jitter else 0.0)
         if conditions.reorder and rng.random() < conditions.reorder:
@@ -575,8 +579,6 @@ class PacketLink:
         return [arrival, arrival] if twice else [arrival]
 
     def _has_tokens(self, size: int, conditions: Conditions) -> bool:
-        if conditions.policed_rate == math.inf:
-            return True
         gained = (self.world.now - self._tokens_at) * conditions.policed_rate
         self._tokens = min(conditions.policed_burst, self._tokens + gained)
         self._tokens_at = self.world.now
@@ -586,8 +588,6 @@ class PacketLink:
         return True
 
     def _is_in_burst(self, conditions: Conditions) -> bool:
-        if not conditions.burst_every:
-            return False
         self._count += 1
         return self._count % conditions.burst_every >= conditions.burst_every - conditions.burst_size
 
@@ -746,7 +746,7 @@ class EndpointDriver:
         deadline = endpoint.next_deadline()
         if deadline < self._armed - 1e-9:
             self._armed = max(deadline, now)
-            self.world.at(self._armed, lambda at=self._armed: self._alarm(at))
+            self.world.at(self._armed, functools.partial(self._alarm, self._armed))
 
     def _alarm(self, at: float) -> None:
         if at != self._armed or self.is_stopped:
@@ -767,9 +767,9 @@ class EndpointDriver:
 
     def _send(self, batch: Batch) -> None:
         self.batches += 1
-        for index in range(batch.count):
-            parts = batch.buffers[index * batch.per_datagram : (index + 1) * batch.per_datagram]
-            self.send_raw(batch.address, b"".join(parts))
+        buffers, step = batch.buffers, batch.per_datagram
+        for start in range(0, batch.count * step, step):
+            self.send_raw(batch.address, b"".join(buffers[start : start + step]))
 
     def send_raw(self, address: Address, datagram: bytes) -> None:
         """Any bytes at all, as from this address."""
@@ -787,7 +787,7 @@ class EndpointDriver:
         world = self.world
         if world.tap is not None:
             world.tap(place, address, datagram)
-        source = world.homes.leave(place, address, world.now, is_broadcast)
+        source = world.homes.leave(place, address, world.now, is_broadcast) if world.homes.are_any else place
         if source is None or not world.is_place(address) or world.is_cut(self.address[0], address[0]):
             return
         conditions = world.conditions_of(self.address[0], address[0])
@@ -795,19 +795,23 @@ class EndpointDriver:
             arrived = datagram
             if conditions.corrupt and world.rng.random() < conditions.corrupt:
                 arrived = flip_bit(datagram, world.rng)
-            world.at(arrival, lambda data=arrived: self._arrive(source, address, data))
+            world.at(arrival, functools.partial(self._arrive, source, address, arrived))
 
     def _arrive(self, source: Address, address: Address, datagram: bytes) -> None:
-        place = self.world.homes.enter(source, address, self.world.now)
-        target = self.world.drivers.get(place) if place is not None else None
-        if target is not None and place != address and self.world.is_cut(self.address[0], target.address[0]):
+        world, place = self.world, self._place(source, address)
+        target = world.drivers.get(place) if place is not None else None
+        if target is None or (place != address and world.is_cut(self.address[0], target.address[0])):
             return
-        if target is not None and target.is_stopped:
+        if target.is_stopped:
             if len(target._waiting) < SOCKET_BUFFER:
                 target._waiting.append((source, datagram))
-        elif target is not None and target.alive:
-            target.endpoint.receive(memoryview(datagram), len(datagram), source, self.world.now)
+        elif target.alive:
+            target.endpoint.receive(memoryview(datagram), len(datagram), source, world.now)
             target.pump()
+
+    def _place(self, source: Address, address: Address) -> Optional[Address]:
+        homes = self.world.homes
+        return homes.enter(source, address, self.world.now) if homes.are_any else address
 
     def move(self, address: Address, told_after: float = math.inf) -> None:
         """The host has another address from now on (or its router another port); the program learns of it then."""
