@@ -18,7 +18,7 @@ import tempfile
 import tokenize
 import zipfile
 from pathlib import Path
-from typing import Optional, Sequence
+from typing import Optional, Sequence, Set
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = ("node_client.py", "peer.py", "rdt.py", "supernode.py")
@@ -63,15 +63,21 @@ def unannotated(source: bytes) -> bytes:
 
 def narrow(source: bytes) -> bytes:
     """A module indented by one column for each four, but for the inside of long strings."""
-    kept = set()
-    for _, _, (first, _), (last, _), _ in tokenize.tokenize(io.BytesIO(source).readline):
-        kept.update(range(first, last))  # of a token over several rows, the rows behind the first
+    kept = rows_inside_strings(source) if b'"""' in source or b"'''" in source or b"\\\n" in source else set()
     lines = source.splitlines(keepends=True)
     for row, line in enumerate(lines):
         if row not in kept:
             code = line.lstrip(b" ")
             lines[row] = b" " * -(-(len(line) - len(code)) // 4) + code
     return b"".join(lines)
+
+
+def rows_inside_strings(source: bytes) -> Set[int]:
+    """Of each token over several rows, those behind its first, counted from 0."""
+    rows: Set[int] = set()
+    for _, _, (first, _), (last, _), _ in tokenize.tokenize(io.BytesIO(source).readline):
+        rows.update(range(first, last))
+    return rows
 
 
 def text_before(line: bytes, column: int) -> bytes:

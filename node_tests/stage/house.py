@@ -19,8 +19,13 @@ for package in PACKAGES:
 
 @functools.cache  # several laws look at each file
 def nodes_of(path):
-    """All of the syntax of a file, node by node."""
-    return tuple(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    """All of the syntax of a file, node by node; the module itself is the first."""
+    return nodes_in(path.read_text(encoding="utf-8"))
+
+
+def nodes_in(source):
+    """The same of a text."""
+    return tuple(ast.walk(ast.parse(source)))
 
 
 @functools.cache
