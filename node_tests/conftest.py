@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import math
 import os
@@ -18,6 +19,8 @@ from disk.library import Library
 from node_tests.stage import amounts, usage
 from node_tests.stage.lab import Lab
 
+ROOT = Path(__file__).resolve().parent.parent
+FOLDERS = ("disk", "prompt", "protocol", "sockets", "node_tests")
 WORKERS = 5  # processes that share the tests: two cores are busy while some wait for a program; `-n` says otherwise
 
 
@@ -53,24 +56,46 @@ def pytest_collection():
 
 
 def _keep_compiled(config):
-    """What the hundreds of started programs have compiled lies in one folder as long as the tests run: where nothing
-    may be written beside the sources, each start would compile the whole program, which costs four times the rest."""
-    folder = tempfile.mkdtemp(prefix="lab-share-compiled-")
-    os.environ["PYTHONPYCACHEPREFIX"] = folder
+    """What the hundreds of started programs have compiled lies in one folder: where nothing may be written beside the
+    sources, each start would compile the whole program, which costs four times the rest. pytest's cache keeps it for
+    the next run, but for what was compiled of trees that are gone then; without that cache it is gone as well. A run
+    inside of a test uses the folder of the run that the test belongs to."""
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    if os.environ.get("PYTHONPYCACHEPREFIX"):
+        return
+    kept = getattr(config, "cache", None)
+    folder = Path(kept.mkdir("compiled") if kept is not None else tempfile.mkdtemp(prefix="lab-share-compiled-"))
+    os.environ["PYTHONPYCACHEPREFIX"] = str(folder)
+    config.add_cleanup(functools.partial(_drop_compiled, folder, is_all=kept is None))
     if config.getoption("numprocesses", None) and config.args == config.getini("testpaths"):
-        _compile_in_halves(config)
+        _compile_in_halves(config, folder / "newest-source")
 
 
-def _compile_in_halves(config):
-    """Before the workers begin: each would compile all tests and the whole program, all of them at the same time."""
+def _drop_compiled(folder, is_all):
+    """All of it, or what belongs to temporary folders; not this tree, should it stand among them."""
+    if is_all:
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    temporary = Path(tempfile.gettempdir())
+    for path in folder.joinpath(*temporary.parts[1:]).glob("*"):
+        if temporary / path.name not in ROOT.parents:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _compile_in_halves(config, marker):
+    """Before the workers begin: each would compile all tests and the whole program, all of them at the same time.
+    `marker` tells for which state of the sources that is done."""
+    sources = [*ROOT.glob("*.py"), *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))]
+    newest = "%s %r" % (sys.version, max(path.stat().st_mtime for path in sources))
+    if marker.exists() and marker.read_text() == newest:
+        return
     files = sorted(str(path) for path in Path(__file__).parent.glob("test_*.py"))
     collect = [sys.executable, "-m", "pytest", "-n", "0", "--collect-only", "-q", "-p", "no:cacheprovider"]
     halves = [subprocess.Popen([*collect, *half], cwd=config.rootpath, stdout=subprocess.DEVNULL)
               for half in (files[::2], files[1::2])]
     for half in halves:
         half.wait()  # what fails there fails in the workers, too, and is told by them
+    marker.write_text(newest)
 
 
 def _endpoints_made():
