@@ -44,8 +44,13 @@ VERSIONS = [
     Earlier("a9274b2", "the last that sent a frame's header in packets of its own"),
 ]
 
-PLAYED = amount(VERSIONS, [VERSIONS[0], VERSIONS[4], VERSIONS[-1]])  # the others with --full
 PRIVATE_VERSIONS = [Earlier("93b374f", "the last that sealed large datagrams, too, by BLAKE2b"), VERSIONS[-1]]
+ROLES = ("earlier", "this")  # which of the two is the supernode
+# The others with --full: each start costs, and what an earlier program compiles.
+PLAYED = amount([(version, role) for version in VERSIONS for role in ROLES],
+                [(VERSIONS[0], "earlier"), (VERSIONS[0], "this"), (VERSIONS[4], "earlier"), (VERSIONS[-1], "this")])
+PRIVATE_PLAYED = amount([(version, role) for version in PRIVATE_VERSIONS for role in ROLES],
+                        [(PRIVATE_VERSIONS[0], "this"), (PRIVATE_VERSIONS[1], "earlier")])
 KEY = "h6xog-xq3vg-46brm-qtkkp-m5y4s-lzt7k"
 
 
@@ -95,6 +100,12 @@ class Pair:
         assert (self.home / name / "shared" / file).read_bytes() == (self.home / sharer / "shared" / file).read_bytes()
 
 
+def named(played) -> str:
+    """Of a test, behind its name."""
+    version, supernode = played
+    return f"{version.commit}-{supernode}"
+
+
 def work_together(pair: Pair) -> None:
     """Join, chat and fetch both ways; the member outlives its supernode."""
     ana, bo = pair.ana, pair.bo
@@ -114,8 +125,7 @@ def work_together(pair: Pair) -> None:
         assert one.count("Traceback|^!!") == 0, one.story()
 
 
-@pytest.mark.parametrize("supernode", ["earlier", "this"])
-@pytest.mark.parametrize("earlier", PLAYED, ids=[version.commit for version in PLAYED])
+@pytest.mark.parametrize("earlier, supernode", PLAYED, ids=map(named, PLAYED))
 def test_an_earlier_program_and_this_one_share_a_network_or_say_why_not(tmp_path, program_of, earlier, supernode):
     old = program_of(earlier.commit)
     with ExitStack() as stack:
@@ -126,8 +136,7 @@ def test_an_earlier_program_and_this_one_share_a_network_or_say_why_not(tmp_path
             (pair.bo if supernode == "earlier" else pair.ana).expect(earlier.parting)
 
 
-@pytest.mark.parametrize("supernode", ["earlier", "this"])
-@pytest.mark.parametrize("earlier", PRIVATE_VERSIONS, ids=[version.commit for version in PRIVATE_VERSIONS])
+@pytest.mark.parametrize("earlier, supernode", PRIVATE_PLAYED, ids=map(named, PRIVATE_PLAYED))
 def test_an_earlier_program_and_this_one_share_a_private_network(tmp_path, program_of, earlier, supernode):
     old = program_of(earlier.commit)
     with ExitStack() as stack:
