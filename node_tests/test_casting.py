@@ -39,6 +39,7 @@ from protocol.exchange.cast_rate import RATE_FIRST, RATE_MIN, CastRate, Losses
 from protocol.exchange.casting import AFTER_MIN, CAST_SIZE_MIN, LOOKS, ROUND, Cast, Casting, _Taker
 from protocol.exchange.catching import BEGIN_PATIENCE, BESIDE_FIRST, OFFER_PATIENCE, Catching
 from protocol.exchange.sources import MESH_PATIENCE, SourceLinks
+from protocol.exchange.wants import WANTS_MAX, Wants
 from protocol.fields import WireError
 from protocol.messages import CastEnd, CastOffer, CastReady, CastSixWanted, CastTaken, CastWanted, Hole
 from protocol.network import DoorListener
@@ -161,6 +162,37 @@ def test_who_wants_it_by_the_other_family_is_not_offered_a_cast_that_runs():
         kind = CastSixWanted if ":" in ip else CastWanted
         casting.on_message(link, b"node%d" % link, (ip, 6020), 8 * MIB, kind(bytes(32)), 0.0)
     assert sent == [1, 3, 9]
+
+
+def test_who_wants_many_contents_pushes_out_nobody_elses_want():
+    """G06. One link that would take all that is here, again and again, between those who want one thing each."""
+    sent, network = [], SimpleNamespace(can_cast=lambda towards: True, cast_open=lambda *_: None)
+    casting = Casting(network, None, None, random.Random(1), lambda link, message: sent.append(link), SimpleNamespace())
+    lab = bytes(32)
+    for link in (1, 3):
+        casting.on_message(link, b"node%d" % link, (f"10.0.0.{link}", 6020), 8 * MIB, CastWanted(lab), 0.0)
+        for number in range(1, WANTS_MAX + 100):
+            other = CastWanted(number.to_bytes(32, "big"))
+            casting.on_message(99, b"greedy", ("10.0.0.99", 6020), 8 * MIB, other, 0.0)
+    assert len(casting.wants) <= WANTS_MAX
+    casting.on_message(5, b"node5", ("10.0.0.5", 6020), 8 * MIB, CastWanted(lab), 0.0)
+    assert sent == [1, 3, 5]
+    casting.on_link_lost(99, 0.0)
+    assert not len(casting.wants)
+
+
+def test_who_has_got_it_or_comes_from_elsewhere_now_wants_it_once_or_not_at_all():
+    wants = Wants()
+    content, other = (bytes(32), False), (bytes(32), True)
+    wants.add(content, 1, b"a", "10.0.0.1")
+    wants.add(other, 1, b"a", "10.0.0.1")
+    assert wants.add(content, 1, b"a", "10.0.0.7") == {1: (b"a", "10.0.0.7")} and len(wants) == 2
+    assert wants.add(content, 3, b"b", "10.0.0.2") == {1: (b"a", "10.0.0.7"), 3: (b"b", "10.0.0.2")}
+    wants.drop(content, 1)
+    wants.drop(content, 1)
+    assert wants.take(content) == {3: (b"b", "10.0.0.2")} and not wants.take(content) and len(wants) == 1
+    wants.drop_link(1)
+    assert not len(wants)
 
 
 def test_a_group_of_ipv6_is_nobodys_stays_on_its_link_and_tells_half_of_the_session():

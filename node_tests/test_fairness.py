@@ -192,7 +192,7 @@ def test_who_has_most_records_loses_what_it_used_longest_ago_and_nobody_else_any
         records.put("greedy", 0, "used again")
     assert len(records) == 10 and records.of("modest") == [(0, "kept")]
     assert records.of("greedy") == [*((number, number) for number in range(92, 100)), (0, "used again")]
-    records.put("late", 1, "x")
+    assert records.put("late", 1, "x") == 92 and records.put("late", 1, "x") is None
     assert len(records) == 10 and records.get("late", 1) == "x" and records.get("greedy", 92) is None
     assert records.pop("late", 1) == "x" and records.pop("late", 1) is None and len(records) == len(list(records.all()))
 

@@ -185,12 +185,19 @@ class FairRecords:
         """All that is remembered."""
         return ((person, key, value) for person, held in self._by_person.items() for key, value in held.items())
 
-    def put(self, person: Hashable, key: Hashable, value: Any) -> None:
-        """Remember it, in place of what was there under the key; nothing where all have one and no more."""
-        if self.pop(person, key) is None and not self._make_room(person):
-            return
+    def put(self, person: Hashable, key: Hashable, value: Any) -> Optional[Any]:
+        """Remember it, in place of what was there under the key; nothing where all have one and no more.
+
+        The key of what was forgotten for it; None if nothing was.
+        """
+        pushed_out = None
+        if self.pop(person, key) is None:
+            is_room, pushed_out = self._make_room(person)
+            if not is_room:
+                return None
         self._shares.take(person)
         self._by_person.setdefault(person, {})[key] = value
+        return pushed_out
 
     def pop(self, person: Hashable, key: Hashable) -> Any:
         """Forget it; None if it was not there."""
@@ -203,12 +210,14 @@ class FairRecords:
             del self._by_person[person]
         return value
 
-    def _make_room(self, person: Hashable) -> bool:
+    def _make_room(self, person: Hashable) -> Tuple[bool, Optional[Any]]:
+        """Is there room for one more, and the key of what had to go for it."""
         who = self._shares.gives_way(person)
-        if who is not None and who in self._by_person:
-            self.pop(who, next(iter(self._by_person[who])))
-            who = None
-        return who is None
+        if who is None or who not in self._by_person:
+            return who is None, None
+        oldest = next(iter(self._by_person[who]))
+        self.pop(who, oldest)
+        return True, oldest
 
 
 class FairTurns:

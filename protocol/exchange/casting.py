@@ -22,6 +22,7 @@ from protocol.content.pieces import piece_length, piece_size_of
 from protocol.exchange.cast_rate import RATE_MIN, CastRate, Losses, Pull
 from protocol.exchange.picking import bitmap_of, bits_of
 from protocol.exchange.uploads import Uploads
+from protocol.exchange.wants import Takers, Wants
 from protocol.latest import Latest
 from protocol.messages import CastComing, CastEnd, CastOffer, CastReady, CastSixWanted, CastTaken, CastWanted
 from protocol.network import CastNetwork
@@ -33,7 +34,6 @@ CAST_SIZE_MIN = 3 << 20  # bytes: less is there before a cast has begun
 TAKERS_MIN = 3  # hosts that want it at once: one of them can have as many node ids as it likes
 CASTS_MAX = 2  # of this node at once: they share its link
 TAKERS_MAX = 512  # of one cast
-WANTED_MAX = 64  # contents for which is remembered who wants them
 READY_PATIENCE = 0.3  # seconds from the third who hears it until the pieces begin without those who do not
 PROBE_TIME = 3.0  # seconds in which three must have heard it
 ROUND = 0.1  # seconds between two looks at what the takers report
@@ -54,6 +54,7 @@ BESIDE_PART, BESIDE_MIN, BESIDE_STEP = 0.1, 500e3, 1.5  # of its rate, or bytes 
 AFTER_MIN = 5.0  # seconds, or as long as the pass took, in which what was missed is sent again: who reports for ever
 # that something is missing would hold a cast, and all uploads beside it, for ever
 NOT_AGAIN_TIME = 60.0  # seconds after a cast that failed, in which the content is not cast
+FAILED_MAX = 64  # contents for which that is remembered
 
 
 class _Taker:
@@ -251,9 +252,8 @@ class Casting:
         self.limit: Optional[float] = None  # bytes per second of files that may leave this node, as a person has said
         self._beside: Optional[float] = None  # of these by links, while it casts
         self._casts: Dict[bytes, Cast] = {}
-        # (content, by IPv6?) -> link -> node and host
-        self._wanted: Latest[Tuple[bytes, bool], Dict[int, Tuple[bytes, str]]] = Latest(WANTED_MAX)
-        self._not_before: Latest[bytes, float] = Latest(WANTED_MAX)
+        self.wants = Wants()
+        self._not_before: Latest[bytes, float] = Latest(FAILED_MAX)
         self._tick_at = math.inf
 
     # ---- what takers say
@@ -287,17 +287,11 @@ class Casting:
             if cast.is_six == is_six:
                 self._offer(cast, link, node_id, towards, now)
             return
-        wanted = self._wanted.get((file_id, is_six), {})
-        if len(wanted) < TAKERS_MAX:
-            wanted[link] = node_id, towards
-        self._wanted.put((file_id, is_six), wanted)
+        wanted = self.wants.add((file_id, is_six), link, node_id, towards)
         if len({host for _, host in wanted.values()}) >= TAKERS_MIN and len(self._casts) < CASTS_MAX:
-            self._wanted.pop((file_id, is_six), None)
-            self._begin(file_id, size, towards, wanted, now)
+            self._begin(file_id, size, towards, self.wants.take((file_id, is_six)), now)
 
-    def _begin(
-        self, file_id: bytes, size: int, towards: str, wanted: Dict[int, Tuple[bytes, str]], now: float
-    ) -> None:
+    def _begin(self, file_id: bytes, size: int, towards: str, wanted: Takers, now: float) -> None:
         session = self._rng.getrandbits(64).to_bytes(8, "big")
         log.info("id %s: a cast is offered to %d", file_id.hex()[:8], len(wanted))
         cast = self._casts[file_id] = Cast(session, file_id, size, now, ":" in towards)
@@ -370,8 +364,7 @@ class Casting:
 
     def on_link_lost(self, link: int, now: float) -> None:
         """Whoever was there takes part no more."""
-        for wanted in self._wanted.values():
-            wanted.pop(link, None)
+        self.wants.drop_link(link)
         for cast in list(self._casts.values()):
             if link in cast.takers:
                 self._drop(cast, cast.takers[link], False, now)
@@ -382,7 +375,7 @@ class Casting:
         if cast is not None and link in cast.takers:
             self._drop(cast, cast.takers[link], False, now)
         for is_six in (False, True):
-            self._wanted.get((file_id, is_six), {}).pop(link, None)
+            self.wants.drop((file_id, is_six), link)
 
     def _drop(self, cast: Cast, taker: _Taker, is_told: bool, now: float) -> None:
         """It takes part no more; `is_told`: it thinks it does."""
