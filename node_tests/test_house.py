@@ -155,7 +155,7 @@ ASSIGNED = {
         "context.check_hostname", "context.verify_mode", "context.minimum_version", "server.num_tickets"},
     "node_client": {"logging.raiseExceptions", "sys.unraisablehook", "threading.excepthook"},  # Python's own hooks
     "prompt.shortage": {"sys.excepthook"},  # the same
-    "prompt.readers": {"self._hook_pointer.value", "self._signal_hook.value", "self._point.value",
+    "prompt.editing": {"self._hook_pointer.value", "self._signal_hook.value", "self._point.value",
                        "self._erase_empty.value"},  # C variables
     "protocol.mishaps": {"record.msg", "record.args"},  # a filter of `logging` may change what it lets pass
 }

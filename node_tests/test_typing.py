@@ -11,7 +11,8 @@ from node_tests.stage.fake_prompt import chat
 from node_tests.stage.window import QUIET, Window, both_editors, needs_pty
 from prompt.commands import LETTERS, letter_of
 from prompt.completion import Completion, choice_lines, local_paths
-from prompt.readers import LINE_END, KeyReader, split_keys
+from prompt.keyboard import KeyReader, split_keys
+from prompt.readers import LINE_END
 
 COMPLETE = Completion(LETTERS, {"R": lambda _: ["lab.iso", "Lab notes.pdf", "evil\x1b[2J", "hid\u202eden"],
                                 "M": lambda _: ["on", "off"], "P": lambda _: ["ana "]})

@@ -1,4 +1,4 @@
-"""The terminal: how lines and progress are drawn, around the one that is being typed (read by `prompt/readers.py`)."""
+"""The terminal: how lines and progress are drawn, around the one that is being typed (read as readers.py has it)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import os
 import sys
 from typing import Any, Callable, List, Optional
 
+from prompt.editing import ReadlineReader
+from prompt.keyboard import HiddenReader, KeyReader, without_echo
 from prompt.lines import place_of
-from prompt.readers import HiddenReader, Interrupted, KeyReader, PipeReader, ReadlineReader, without_echo
+from prompt.readers import Interrupted, PipeReader
 from prompt.shortage import output_trouble
 from prompt.stopping import Stops
 from prompt.table import WRAPPED_UP_TO, wrapped
