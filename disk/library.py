@@ -61,13 +61,12 @@ from protocol.content.shares import SharedFile
 from protocol.content.troubles import ErrorKind, FolderInUse, LibraryError, shown, size_text, speaking
 from protocol.fields import Buffer
 
+KEPT_BYTES_MAX = 4096          # of each of these
 NETWORK_FILE = "network"       # below the hidden folder
-NETWORK_BYTES_MAX = 4096
 NETWORK_AGE_MAX = 3600.0       # seconds: later, its members' addresses may be anybody's
 RULED_FILE = "ruled"           # likewise: the network that this node ruled
 RULED_AGE_MAX = 86_400.0       # seconds
 PAST_FILE = "name"             # likewise: who this node was, and the key by which it shows that
-PAST_BYTES_MAX = 4096
 PAST_KEY_SIZE = 16
 BUSY_TIME = 0.3                # seconds after a piece was read or written in which transfers have the disk
 
@@ -194,20 +193,19 @@ class Library:
 
     def keep_network(self, data: bytes) -> None:
         """Keep what a later run needs in order to find the present network again; only a help, so it may fail."""
-        path = os.path.join(self._hidden, NETWORK_FILE)
         with contextlib.suppress(OSError):
-            write_anew(path, data)
+            write_anew(os.path.join(self._hidden, NETWORK_FILE), data)
 
     def last_network(self) -> bytes:
         """What was kept, if that is not long ago; else nothing."""
-        return self._recent(NETWORK_FILE, NETWORK_AGE_MAX)
+        return self._kept(NETWORK_FILE, NETWORK_AGE_MAX)
 
-    def _recent(self, name: str, age_max: float) -> bytes:
+    def _kept(self, name: str, age_max: float = math.inf) -> bytes:
         with contextlib.suppress(OSError):
             descriptor = open_regular(os.path.join(self._hidden, name))
             try:
                 if abs(time.time() - os.fstat(descriptor).st_mtime) <= age_max:
-                    return read_at(descriptor, NETWORK_BYTES_MAX, 0)
+                    return read_at(descriptor, KEPT_BYTES_MAX, 0)
             finally:
                 os.close(descriptor)
         return b""
@@ -216,19 +214,12 @@ class Library:
 
     def keep_past(self, data: bytes) -> None:
         """Keep what a later run needs in order to be called as this one; only a help, so it may fail."""
-        path = os.path.join(self._hidden, PAST_FILE)
-        with contextlib.suppress(OSError):
-            write_anew(path, data, is_secret=True)  # the folder is this user's alone, as long as nobody changes that
+        with contextlib.suppress(OSError):  # the folder is this user's alone, as long as nobody changes that
+            write_anew(os.path.join(self._hidden, PAST_FILE), data, is_secret=True)
 
     def past(self) -> bytes:
         """What was kept; else nothing."""
-        with contextlib.suppress(OSError):
-            descriptor = open_regular(os.path.join(self._hidden, PAST_FILE))
-            try:
-                return read_at(descriptor, PAST_BYTES_MAX, 0)
-            finally:
-                os.close(descriptor)
-        return b""
+        return self._kept(PAST_FILE)
 
     def keep_ruled(self, data: bytes) -> None:
         """Keep what a later run needs in order to resume the network that this one rules; nothing: it rules none."""
@@ -241,7 +232,7 @@ class Library:
 
     def ruled(self) -> bytes:
         """What was kept, if that is not long ago; else nothing."""
-        return self._recent(RULED_FILE, RULED_AGE_MAX)
+        return self._kept(RULED_FILE, RULED_AGE_MAX)
 
     def memory(self) -> Tuple[bytes, bytes, bytes, bytes]:
         """What this node knows of its earlier runs.
