@@ -63,7 +63,8 @@ def test_three_nodes_share_list_fetch_chat_and_outlive_their_supernode(tmp_path)
         sent = bo.expect(r"^OK sent notes\.pdf to cy  2\.0 MB in 0:\d\d  id ([0-9a-f]{8})$")
         assert done.group(1) == sent.group(1)
         assert sha256(tmp_path / "cy" / "shared" / "notes.pdf") == sha256(elsewhere)
-        cy.ask("R notes.pdf", r"^\* notes\.pdf is here already: shared[/\\]notes\.pdf$")
+        again = cy.ask("R notes.pdf", r"^OK notes\.pdf  2\.0 MB was here already  id (\w{8}) -> shared[/\\]notes\.pdf$")
+        assert again.group(1) == done.group(1)
 
         cy.type("T hello everyone \u2603")
         for one in (ana, bo, cy):

@@ -373,7 +373,8 @@ def test_nothing_but_plain_lines_goes_into_a_pipe():
     for said in ("<me> hi", "ana  10.0.0.7:6020  supernode", "queued 3rd", "mine.txt",
                  '* "d/link" is a link and is not shared', "mesh is off", "cancelled",
                  "for example: R lab.iso", "* joined cy's network at 127.0.0.1:7000",
-                 "* here is here already: shared/here", 'Unknown: "X". Did you mean R? (? for help)',
+                 "OK here  4.2 GB was here already  id 9f3c11ab -> shared/here",
+                 'Unknown: "X". Did you mean R? (? for help)',
                  "K needs the number", "T needs a text", "hands over if supernode"):
         assert said in text, said
 

@@ -212,7 +212,7 @@ class Files:
             if kind == "running":
                 self._show_running(name, answer.transfer)
         elif kind == "already here":
-            self._asking.say(f"* {name} is here already: {short_path(answer.path or '')}")
+            self._asking.say(lines.here_line(answer.entries[0], short_path(answer.path or "")))
         elif kind == "several":
             self._life.fail()
             self._asking.say(f'Several files match "{safe_text(what, 60)}"; R number takes one:')

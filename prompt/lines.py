@@ -210,6 +210,12 @@ def _line_for_download(event: results.DownloadDone, folder: str) -> str:
     return f"OK {name}  {told}{', from ' + sources if sources else ''}  {end}"
 
 
+def here_line(entry: Any, path: str) -> str:
+    """What was asked for is here already: the same words as where that is found later, or by a one-line form."""
+    event = results.DownloadDone(0, entry.name, entry.size, 0.0, (), entry.file_id, path, None, True, 0)
+    return _line_for_download(event, "")
+
+
 def _line_for_upload(event: results.UploadDone, folder: str) -> str:
     what = f"sent {safe_text(event.name)} to {safe_label(event.to_label)}"
     part = share_of(event.size, event.whole)

@@ -145,7 +145,7 @@ class FakePeer:
             self.ending, self.deadline = [downloaded(name=name)], now + 0.2
             return done(FetchAnswer("running", (entry(1, name),), 1))
         if name == "here":
-            return done(FetchAnswer("already here", (), None, "shared/here"))
+            return done(FetchAnswer("already here", (entry(1, name),), None, "shared/here"))
         done(FetchAnswer("started", (entry(1, name),), 1))
         if name != "slow":
             done_so = downloaded(name=name, **(FEWER if name == "fewer" else {}))
