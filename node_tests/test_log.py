@@ -1,10 +1,12 @@
 """What stands in the log of a node, and what V shows of the paths of its transfers."""
 
+import contextlib
 import logging
 
 import pytest
 
 import node_client
+from disk import logs
 from node_tests.stage.lab import Lab, content
 from node_tests.stage.simulator import Conditions, Pair
 from prompt.lines import share_lines
@@ -67,6 +69,31 @@ def test_each_refusal_is_told(packet_lab, log):
     pair.b.endpoint.accepts = False
     pair.world.run(1.0)
     assert line_with(log, "refused a connection") == "refused a connection from 10.0.0.1:1000: it is leaving"
+
+
+def test_words_of_others_are_one_harmless_line_in_the_file_of_the_log(tmp_path, log):
+    """Any stranger could write lines of its own into it by why it closes, and steer the terminal that shows it."""
+    hostile = "\x1b[2J\x9b\u202e\n2026-11-28 12:00:00,000 INFO node node: took in root"
+    with contextlib.closing(logs.log_handler(str(tmp_path / "log"))) as handler:
+        logging.getLogger().addHandler(handler)
+        try:
+            pair = Pair()
+            assert pair.connected()
+            pair.there.shut_down(hostile)
+            pair.a.pump()
+            pair.world.run(pair.world.now + 3.0)
+        finally:
+            logging.getLogger().removeHandler(handler)
+        lone = logging.Logger("node")
+        lone.addHandler(handler)
+        try:
+            raise ValueError(hostile)
+        except ValueError:
+            lone.exception("a mistake")
+    text = (tmp_path / "log").read_text(encoding="utf-8")
+    assert "closed: \\u{1b}[2J" in text and "ValueError: \\u{1b}[2J" in text
+    assert all(line.isprintable() for line in text.split("\n"))
+    assert "\n2026-11-28 12:00:00,000" not in text
 
 
 def test_a_transfer_writes_no_line_for_each_packet(log):
