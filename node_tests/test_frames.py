@@ -34,6 +34,7 @@ def test_a_number_stands_before_what_it_is_about():
 def test_a_reason_has_its_limit_whoever_wrote_it():
     assert len(frames.encode_reason("x" * 1000)) == len(frames.decode_reason(b"y" * 1000)) == frames.REASON_SIZE_MAX
     assert frames.decode_reason(b"\xff!") == "\ufffd!"
+    assert frames.decode_reason("\x1b[2J\nOK \u202e\x9b".encode()) == "\ufffd[2J\ufffdOK \ufffd\ufffd"
 
 
 # ---- long messages ------------------------------------------------------------------------------------------------

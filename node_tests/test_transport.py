@@ -124,6 +124,18 @@ def test_the_last_packet_lost_is_probed_for():
     assert pair.world.run_until(lambda: pair.received["b"], 1.5)
 
 
+def test_why_the_other_side_closes_is_one_line_that_steers_no_terminal():
+    """An RdtError says it, which programs print and Python does."""
+    pair = Pair()
+    assert pair.connected()
+    pair.there.shut_down("\x1b[2Jdone\n\u202eOK")
+    pair.a.pump()
+    assert pair.world.run_until(lambda: "b" in pair.lost, pair.world.now + 5.0)
+    assert pair.lost["b"].reason == "\ufffd[2Jdone\ufffd\ufffdOK"
+    refused = wire.encode_refused(wire.RefusedPacket(bytes(8), bytes(16), "\x9b2J"))
+    assert wire.decode_refused(memoryview(refused)).reason == "\ufffd2J"
+
+
 def test_a_close_that_is_lost_is_said_again():
     pair = Pair(seed=13)
     pair.transfer(1000, limit=2)

@@ -20,7 +20,7 @@ import struct
 from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 from protocol.buffers import BufferPool
-from protocol.fields import Buffer
+from protocol.fields import Buffer, words_of
 
 FRAME_HEADER = struct.Struct(">BI")
 FRAME_HEADER_SIZE = FRAME_HEADER.size
@@ -106,8 +106,8 @@ def encode_reason(reason: str) -> bytes:
 
 
 def decode_reason(said: Buffer) -> str:
-    """The same words; what is no UTF-8 is replaced by signs that say so."""
-    return bytes(said).decode("utf-8", "replace")[:REASON_SIZE_MAX]
+    """The same words; what is no UTF-8, or would steer a terminal, is replaced by signs that say so."""
+    return words_of(said)[:REASON_SIZE_MAX]
 
 
 # ---- long messages
