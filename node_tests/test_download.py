@@ -239,6 +239,7 @@ class Hands:
         self.digests = b"".join(hashlib.sha256(piece).digest() for piece in self.pieces)
         self.sent = []
         self.requests = Counter()
+        self.arrived = Counter()
         self.writes = []
         self.strikes = []
         self.useless = []
@@ -259,6 +260,9 @@ class Hands:
 
     def count_requests(self, link, change):
         self.requests[link] += change
+
+    def arrived_on(self, link):
+        return self.arrived[link]
 
     def has_room(self, size):
         return sum(self.requests.values()) < 1000
@@ -511,6 +515,68 @@ def test_what_comes_of_a_piece_that_was_taken_back_is_a_sign_once():
     for at, heard_at in ((3.5, 3.5), (9.0, 3.5)):
         download.on_piece_data(1, asked[0], 0, hands.pieces[asked[0]], at)
         assert source.heard_at == heard_at and not source.is_passed_over
+
+
+@pytest.mark.parametrize("each, is_waited_for", [(16 << 10, True), (100, False)])
+def test_who_brings_bytes_of_a_piece_is_waited_for_though_no_piece_is_whole(each, is_waited_for):
+    hands, download = started(size=20 * MIB, piece_size=MIB, links=(1, 2))
+    for step in range(1, 20):
+        hands.arrived[1] += each
+        serve(hands, download, 2, step * 0.5)
+        download.on_timer(step * 0.5)
+    assert download.sources[1].is_passed_over != is_waited_for
+    cancelled = [to for to, message in hands.sent if isinstance(message, PieceCancel)]
+    assert (1 in cancelled) != is_waited_for
+
+
+def test_bytes_that_nobody_asked_for_are_no_part_of_a_piece_either():
+    hands, download = started(links=(1, 2))
+    asked = set(hands.requested(1))
+    other = next(index for index in range(40) if index not in asked)
+    for step in range(1, 9):
+        hands.arrived[1] += len(hands.pieces[other])
+        download.on_piece_data(1, other, 0, hands.pieces[other], step * 0.5)
+        download.on_timer(step * 0.5)
+    assert download.sources[1].is_passed_over and not hands.writes
+
+
+def passed_over(links=(1, 2)):
+    """A download whose first source was silent for too long, what that owed, and when."""
+    hands, download = started(links=links)
+    asked = hands.requested(1)
+    for step in range(1, 4):
+        download.on_timer(float(step))
+    assert download.sources[1].is_passed_over and not hands.writes
+    return hands, download, asked
+
+
+def test_a_piece_that_was_taken_back_and_comes_all_the_same_is_kept_and_comes_from_nobody_else():
+    hands, download, asked = passed_over()
+    index = asked[0]
+    while index not in download.sources[2].owed:  # it is asked of the other one meanwhile
+        first = min(download.sources[2].owed)
+        download.on_piece_data(2, first, 0, hands.pieces[first], 3.1)
+        hands.write_all(download, 3.1)
+    in_flight = download.in_flight_bytes
+    download.on_piece_data(1, index, 0, hands.pieces[index], 3.2)
+    assert hands.writes == [(index, hands.pieces[index], 1)] and not download.dropped
+    hands.write_all(download, 3.2)
+    assert download.choice.is_verified[index] and (2, PieceCancel(FILE, index)) in hands.sent
+    assert index not in download.sources[2].owed and download.in_flight_bytes <= in_flight
+    finish_from(hands, download, 2)
+    assert len(hands.verified) == len(set(hands.verified)) == 40 and not download.in_flight_bytes
+
+
+def test_of_a_piece_that_was_taken_back_only_the_whole_is_kept_and_only_once():
+    hands, download, asked = passed_over()
+    download.on_piece_data(1, asked[0], 0, hands.pieces[asked[0]][:-1], 3.1)
+    download.on_piece_data(1, asked[0], 0, hands.pieces[asked[0]], 3.1)
+    download.on_piece_data(1, asked[1], 1, hands.pieces[asked[1]], 3.1)
+    assert not hands.writes and download.dropped == 3
+    download.on_piece_data(1, asked[2], 0, b"x" * 65536, 3.2)
+    hands.write_all(download, 3.2)
+    assert hands.strikes == [(1, "a wrong piece")] and not download.choice.is_verified[asked[2]]
+    finish_from(hands, download, 2)
 
 
 def test_the_only_source_is_not_passed_over():

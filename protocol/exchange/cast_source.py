@@ -74,9 +74,9 @@ class CastSource:
         download, choice = self._download, self._download.choice
         if choice is None or download.is_ended or download.is_opening:
             return False
-        if choice.is_verified[index] or choice.is_settled(index):
+        if not choice.is_wanted(index):
             return False
-        choice.settle_cast(index)
+        choice.settle_from(CAST, index)
         self._debts.on_write(download.length_of(index))
         self._hands.write(index, data, CAST)
         return True

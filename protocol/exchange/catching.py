@@ -208,7 +208,7 @@ class Catching:
         if choice is None:
             return
         pieces = range(choice.count)
-        missing = (index for index in pieces if not choice.is_verified[index] and not choice.is_settled(index))
+        missing = filter(choice.is_wanted, pieces)
         told = CastReady(self._download.file_id, event.session, bitmap_of(missing, choice.count))
         self._send(self._link, told)
         if self._begun is not None:

@@ -42,6 +42,9 @@ class DownloadHands(ManifestHands, DebtHands, CastHands, Protocol):
     def requests_on(self, link: int) -> int:
         """Pieces asked on this link, for whichever download."""
 
+    def arrived_on(self, link: int) -> int:
+        """Bytes that have come by this link, of whole messages and of the one that is on its way; 0: not known."""
+
     def has_room(self, size: int) -> bool:
         """May so many bytes more be in flight, all downloads together?"""
 
@@ -312,9 +315,8 @@ class Download:
         source = self.sources.get(link)
         owed = source.owed.get(index) if source is not None else None
         if source is None or owed is None:
-            self.dropped += 1  # never asked for, or cancelled meanwhile
-            if source is not None:
-                source.note_late(index, now)
+            if source is None or not self._take_late(source, index, offset, data, now):
+                self.dropped += 1  # never asked for, or cancelled meanwhile
             return
         size = len(data)
         if offset != owed.received:
@@ -332,6 +334,19 @@ class Download:
         if whole is not None:
             self._on_whole_piece(source, index, whole, now)
 
+    def _take_late(self, source: Source, index: int, offset: int, data: Any, now: float) -> bool:
+        """It brings what was taken back from it: welcome all the same, if it is whole and has not come from another."""
+        choice, was_owed = self.choice, source.note_late(index, len(data), now)
+        if choice is None or self.is_ended or self.is_opening or not was_owed or not choice.is_wanted(index):
+            return False
+        if offset or len(data) != self.length_of(index):
+            return False
+        choice.settle_from(source.link, index)
+        self._hands.note_asked(len(data))
+        self._debts.on_write(len(data))
+        self._hands.write(index, data, source.link)
+        return True
+
     def _reopen_for(self, source: Source, index: int) -> None:
         if self.choice is not None:
             self.choice.release(source.link, index)
@@ -340,7 +355,7 @@ class Download:
         choice = self.choice
         assert choice is not None
         self._debts.forgive(source, index)
-        if not choice.is_verified[index] and not choice.is_settled(index):
+        if choice.is_wanted(index):
             choice.settle(index)
             self._debts.on_write(self.length_of(index))
             self._hands.write(index, data, source.link)
@@ -445,6 +460,7 @@ class Download:
 
     def _check(self, source: Source, now: float) -> None:
         self._manifests.ask_instead(source.link, self.sources, now)
+        source.note_arrived(self._hands.arrived_on(source.link), now)
         if self.is_opening:
             source.rest()
             return

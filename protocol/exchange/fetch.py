@@ -217,6 +217,11 @@ class Fetch:
     def count_requests(self, link: int, change: int) -> None:
         self._links.count_requests(link, change)
 
+    def arrived_on(self, link: int) -> int:
+        """Bytes that have come by this link; 0: there is none, or nothing is known of it."""
+        figures = self._table.network.figures(link)
+        return figures.received if figures is not None else 0
+
     def has_room(self, size: int) -> bool:
         return self._table.has_room(size)
 

@@ -1,7 +1,8 @@
 """How long a download waits for a source that it has asked: who is silent, who is slow, and what follows from it.
 
-Who sends nothing for three seconds is asked for nothing more, if another one can be; after twenty it is dropped, and so
-is who crawls while others have what it owes. Nobody is slow while the person's own limit holds the asking back. Pure.
+Who brings no piece and no bytes of one for three seconds is asked for nothing more, if another one can be; who brings
+no piece for twenty is dropped, and so is who crawls while others have what it owes. Nobody is slow while the person's
+own limit holds the asking back. Pure.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ class Patience:
             source.rest()  # it is asked for no more than the limit lets pass
         if silent >= DROP_AFTER:
             return Verdict.SILENT
-        if silent >= ASK_OTHERS_AFTER and source.owed and has_others(source, sources, choice):
+        still = min(silent, now - source.bringing_at)
+        if still >= ASK_OTHERS_AFTER and source.owed and has_others(source, sources, choice):
             return Verdict.PASS_OVER
         if source.owed and source.is_slow(now) and has_others(source, sources, choice):
             return Verdict.SLOW

@@ -258,7 +258,7 @@ class PieceChoice:
 
     def await_cast(self, index: int) -> bool:
         """It comes by a cast: nobody is asked for it, until that is over. False if it is here, or about to be."""
-        if self.is_verified[index] or self.is_settled(index):
+        if not self.is_wanted(index):
             return False
         self.asked[index] = [Asked(CAST, NOT_DUE)]
         return True
@@ -274,9 +274,13 @@ class PieceChoice:
         if asked:
             asked[0] = Asked(asked[0].source, math.inf)
 
-    def settle_cast(self, index: int) -> None:
-        """The same, of one that came by a cast, whoever is asked for it."""
-        self.asked[index] = [Asked(CAST, math.inf), *self.asked.get(index, ())]
+    def settle_from(self, source: Source, index: int) -> None:
+        """The same, of one that came from there unasked, whoever is asked for it."""
+        self.asked[index] = [Asked(source, math.inf), *self.asked.get(index, ())]
+
+    def is_wanted(self, index: int) -> bool:
+        """Is it neither here nor on its way to the disk?"""
+        return not self.is_verified[index] and not self.is_settled(index)
 
     def is_settled(self, index: int) -> bool:
         """Is the piece here, and on its way to the disk?"""

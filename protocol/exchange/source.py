@@ -14,6 +14,8 @@ MEASURED_AFTER = 2.0  # seconds until a source's rate is believed
 ASK_OTHERS_AFTER = 3.0  # seconds without a byte: its pieces are asked elsewhere
 SLOT_TAKEN_BACK_AFTER = 0.2  # seconds; who really serves keeps a slot for us longer
 DROP_AFTER = 20.0  # seconds without a byte: the source is dropped
+BRINGING_MIN = 8 << 10  # bytes between two looks, of a piece that is not whole yet: many sources of one who has a slow
+# link need longer for a piece each than anybody is waited for
 LATE_MAX = 64  # pieces that were taken back and may come all the same
 SLOW_RATE, SLOW_AFTER = 64 * 1024, 15.0  # bytes per second; a source so slow for so long is dropped if there are others
 
@@ -67,6 +69,8 @@ class Source:
         self.late: Set[int] = set()  # pieces that it owes no more, and that may come all the same
         self.rate: Optional[Rate] = None
         self.heard_at = now  # or when it last owed nothing
+        self.bringing_at = -math.inf  # when bytes of a piece that is not whole were last seen to have come
+        self._arrived = self._unasked = 0  # bytes of its link at the last look, and since then of what it did not owe
         self.slow_since: Optional[float] = None
         self.is_passed_over = False
         self.is_held = False  # it is about to cast
@@ -169,11 +173,20 @@ class Source:
         self.heard_at = self.news_at = now
         self.is_passed_over = False
 
-    def note_late(self, index: int, now: float) -> None:
-        """Bytes came that it does not owe: once a sign of life if it did, for else it could have us wait for ever."""
-        if index in self.late:
-            self.late.remove(index)
-            self.note_sign(now)
+    def note_late(self, index: int, size: int, now: float) -> bool:
+        """Bytes came that it does not owe; did it, once? Then they are a sign, but no more: it could have us wait."""
+        self._unasked += size
+        if index not in self.late:
+            return False
+        self.late.remove(index)
+        self.note_sign(now)
+        return True
+
+    def note_arrived(self, total: int, now: float) -> None:
+        """To be told at each look: so many bytes have come by its link, ever."""
+        if total - self._arrived - self._unasked >= BRINGING_MIN and self.owed:
+            self.bringing_at = now
+        self._arrived, self._unasked = total, 0
 
     def count(self, size: int, now: float) -> None:
         """So many bytes of what it owes."""
