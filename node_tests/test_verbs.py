@@ -579,6 +579,21 @@ def test_who_takes_nothing_does_not_keep_the_room_of_all_from_who_does(opened):
         full.send(b"more", timeout=WAIT)
 
 
+def test_a_reader_wakes_the_network_thread_only_when_the_sender_is_to_hear_of_it(ends, monkeypatch):
+    """It was woken for each message that was read, and had nothing to say."""
+    near, far = ends
+    inbox, woken = far.transport._network.inbox, []
+    monkeypatch.setattr(inbox, "wake_up", lambda: woken.append(True) or inbox.wake())
+    for number in range(100):
+        near.send(b"%d" % number)
+        assert far.receive(WAIT) == b"%d" % number
+    assert not woken
+    for _ in range(20):  # five windows
+        near.send(bytes(MIB), timeout=WAIT)
+        assert far.receive(WAIT) == bytes(MIB)
+    assert woken
+
+
 def test_what_came_of_a_long_message_that_was_given_up_is_dropped(ends):
     """It once lay at the receiver for ever, and at 64 MiB of such the connection was ended."""
     near, far = ends

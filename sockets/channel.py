@@ -104,6 +104,7 @@ class Channel:
         self._is_end_told = False  # some verb has said how much was not delivered
         self._is_leaving = False  # this side closes it
         self._posted_size = 0  # bytes on their way to the network thread
+        self._consumed_size = 0  # bytes that were taken here, and not yet there
         self._dropped_size = 0  # bytes that came there behind the end
 
     # ---- on the network thread
@@ -141,6 +142,11 @@ class Channel:
             with self._network.inbox.gate:
                 self._add_posted(-size)
                 self._dropped_size += 0 if is_taken else size
+
+    def _consume(self, size: int) -> None:
+        self.core.consume_bytes(size)
+        with self._network.inbox.gate:
+            self._consumed_size -= size
 
     def _check_room(self, backlog_max: int, size: int) -> None:
         if self.core.backlog > backlog_max or self._end is not None:
@@ -217,9 +223,16 @@ class Channel:
             raise self._lost() from None
 
     def consume(self, frame: Frame) -> None:
-        """The other side may send as much more."""
-        with contextlib.suppress(RdtError):
-            self.post(lambda: self.core.consume(frame))
+        """The other side may send as much more; the network thread is woken only if that is to be said now."""
+        size, inbox = len(frame.body), self._network.inbox
+        with inbox.gate:
+            if inbox.is_over:
+                return
+            self._consumed_size += size
+            inbox.put(lambda: self._consume(size))
+            is_news = self.core.arrival.is_news(self._consumed_size)
+        if is_news:
+            inbox.wake_up()
 
     @contextlib.contextmanager
     def turn(self, lock: threading.Lock, deadline: float, what: str) -> Iterator[None]:

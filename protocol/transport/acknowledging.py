@@ -118,8 +118,12 @@ class Acknowledging:
 
     def on_credit(self, credit: int, window: int, now: float) -> None:
         """The remote may send so far: that is told when half of the receive window is news (RFC 9000 §4.2)."""
-        if credit - self._credit_told >= window // 2:
+        if self.is_news(credit, window):
             self.hasten(now)
+
+    def is_news(self, credit: int, window: int) -> bool:
+        """Is that so much farther than what was told that the remote may soon wait for it?"""
+        return credit - self._credit_told >= window // 2
 
     def take(self, credit: int, now: float) -> Acknowledgement:
         """The acknowledgement that goes out now, with that credit."""

@@ -109,6 +109,10 @@ class Arrival:
         self._receiving.consume(FRAME_HEADER_SIZE + body_size)
         self._count_unread()
 
+    def is_news(self, size: int) -> bool:
+        """Would the remote be told at once that the reader has taken so many bytes more? From any thread."""
+        return self.acknowledging.is_news(self._receiving.limit(size), self._receiving.window)
+
     def _count_unread(self) -> None:
         """Bring the endpoint's count up to date: it is the sum of what waits in all streams that are not over."""
         unread = 0 if self._is_over else self._receiving.waiting

@@ -130,9 +130,12 @@ class ReceiveStream:
         self._doubled_at = self._taken()
         self.window *= 2
 
+    def limit(self, more: int = 0) -> int:
+        """How far there is room, once the reader has taken so many bytes more."""
+        return self.next_offset - self.framer.unconsumed + more + self.window
+
     def raise_credit(self) -> int:
         """Let the remote send as far as the reader has room for; by how much did the credit grow?"""
-        limit = self.next_offset - self.framer.unconsumed + self.window
-        grown = max(0, limit - self.credit)
+        grown = max(0, self.limit() - self.credit)
         self.credit += grown
         return grown
