@@ -240,7 +240,7 @@ class Framer:
         while end > len(self._body):
             grown = min(self._body_size - len(self._body), max(len(self._body), BODY_STEP))
             self._body.extend(bytes(grown))
-        self._body[self._filled : end] = data[:count]
+        memoryview(self._body)[self._filled : end] = data[:count]  # to a bytearray it would be copied twice
         self._advance(count, frames)
         return data[count:]
 
