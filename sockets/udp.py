@@ -26,7 +26,7 @@ log = mishaps.logger("rdt")
 
 SOCKET_BUFFER_SIZE = 4 << 20  # asked for; a machine may give 208 KiB, and that works too
 READ_SIZE_MAX = 1 << 16  # bytes that one read may bring
-MERGED_MAX = 192 << 10  # bytes of a run that is handed on at once, or more by one read: four whole sends, as they leave
+MERGED_MAX = 512 << 10  # bytes of a run that is handed on at once, or more by one read: eight of the largest datagrams
 MERGED_SIZE_LEAST = 1000  # bytes: smaller datagrams are no data
 CUTS_MAX = 4  # sizes of datagrams for which the views of the buffer are kept
 NO_OFFLOAD = "RDT_NO_OFFLOAD"  # set in the environment: one datagram a system call, as where there is no offload
