@@ -481,6 +481,13 @@ class Connection:
                 self.flight.owe_ping()
         return batch
 
+    def may_have_more(self, now: float) -> bool:
+        """Behind a batch: is next_batch to be asked again at once? As a rule nothing waits, and it is slow to tell."""
+        if self.state is not State.ESTABLISHED or self.closing.reason is not None or now >= self.acknowledging.due_at:
+            return True
+        is_asking = self.progress.ask_at < math.inf or self.sending.is_blocked() or self.paths.next_deadline() <= now
+        return is_asking or self.flight.may_have_more(now)
+
     def _init_batch(self, now: float) -> Optional[Batch]:
         if now < self.handshake.init_at:
             return None

@@ -252,6 +252,10 @@ class Flight:
         self._record(SentBatch(number, count, offset, length, payload_size, sent_size, now, is_app_limited=is_last))
         return Batch(self._address, size, count, 2, buffers)
 
+    def may_have_more(self, now: float) -> bool:
+        """Is there one of the batches below, or data that may leave?"""
+        return bool(self._probes_owed) or self._ping_owed or self._mtu.wants_probe or self.may_send(now)
+
     def ping_batch(self, now: float) -> Optional[Batch]:
         """The PING that is owed; None: none is."""
         if not self._ping_owed:

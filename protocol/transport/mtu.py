@@ -58,9 +58,14 @@ class PathMtu:
         self._troubles = troubles
         self.again_at = math.inf
 
+    @property
+    def wants_probe(self) -> bool:
+        """Would `next_probe` give one?"""
+        return bool(self._sizes) and not self._pending
+
     def next_probe(self) -> int:
         """The size of the probe to send now; 0: none. It counts as under way until one of the next two is called."""
-        if self._pending or not self._sizes:
+        if not self.wants_probe:
             return 0
         self._pending = self._sizes[0]
         return self._pending

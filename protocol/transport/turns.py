@@ -64,14 +64,15 @@ class Turns:
             self.pauses.drop(connection)
             try:
                 batch = connection.next_batch(now)
-                if batch is None:
+                if batch is not None and connection.may_have_more(now):
+                    self.ready[connection] = None
+                else:
                     self.deadlines.set(connection, connection.next_deadline())
                     self.pauses.set(connection, connection.next_turn())
             except Exception:
                 self._rest(connection, now)
                 raise
             if batch is not None:
-                self.ready[connection] = None
                 yield batch
 
     def _rest(self, connection: Connection, now: float) -> None:
