@@ -454,7 +454,7 @@ class Peer:
     @property
     def reach(self) -> Reach:
         """Can others reach this node, as far as is known by now?"""
-        return self.membership.reach
+        return self.membership.ways.reach
 
     def label_of(self, node_id: bytes) -> str:
         return self._members.label_of(node_id)

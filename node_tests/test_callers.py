@@ -175,7 +175,7 @@ def test_a_member_that_comes_back_from_elsewhere_is_served_there(lab):
 def test_one_whose_address_is_not_known_gets_it_by_way_of_the_supernode(lab):
     """As behind a box that gives each of its connections another port: bo does not know cy, the supernode does."""
     _, bo, cy = lab.node("ana"), lab.node("bo", shared={"bo.bin": content(SIZE)}), lab.node("cy")
-    seen_place = bo.peer.membership.seen_place
-    bo.peer.membership.seen_place = lambda node_id: None if node_id == cy.peer.node_id else seen_place(node_id)
+    seen_place = bo.peer.membership.ways.seen_place
+    bo.peer.membership.ways.seen_place = lambda node_id: None if node_id == cy.peer.node_id else seen_place(node_id)
     done = cy.fetched("bo.bin")
     assert isinstance(done, DownloadDone) and done.by_way_of == "ana"

@@ -367,5 +367,5 @@ def test_a_member_of_an_older_program_is_left_as_it_is(tmp_path):
     cy = lab.node("cy")
     del ana.peer.supernode.introducing._places[cy.peer.node_id]
     assert isinstance(cy.fetched("bo.bin"), DownloadDone)
-    assert len(bo.peer.membership._knocking) == len(cy.peer.membership._knocking) == 0
+    assert bo.peer.membership.ways.introduced_count() == cy.peer.membership.ways.introduced_count() == 0
     lab.close()

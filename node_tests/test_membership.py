@@ -510,7 +510,7 @@ def test_nobody_takes_another_members_line() -> None:
     stranger.join(("10.0.0.1", PORT), node_id=lab.nodes[1].membership.node_id)
     lab.run(2.0)
     assert stranger.last(messages.Busy).retry_after_ms == 0
-    assert lab.nodes[2].membership.place_of(lab.nodes[1].membership.node_id) == ("10.0.0.2", PORT)
+    assert lab.nodes[2].membership.ways.place_of(lab.nodes[1].membership.node_id) == ("10.0.0.2", PORT)
 
 
 def test_handover_without_the_opening_of_the_commitment_is_not_obeyed() -> None:
@@ -569,7 +569,7 @@ def test_lying_supernode_cannot_send_members_to_foreign_addresses() -> None:
     entries.append(MemberEntry(bytes([9] * 8), "low", ("10.0.0.3", 80), 60, True, True))
     update = messages.RosterUpdate(1, victim.roster.version + 1, tuple(entries), ())
     lab.nodes[1]._do(victim.on_message, victim.supernode_link, update, lab.world.now)
-    assert all(victim.place_of(entry.node_id) is None for entry in entries)
+    assert all(victim.ways.place_of(entry.node_id) is None for entry in entries)
     sent: List[Any] = []
     send_lone = lab.nodes[1].network.send_lone
     lab.nodes[1].network.send_lone = lambda address, data: (sent.append(address[0]), send_lone(address, data))

@@ -49,7 +49,7 @@ def move(node, ip):
 
 
 def place_of(node, other):
-    return node.peer.membership.place_of(other.peer.node_id)
+    return node.peer.membership.ways.place_of(other.peer.node_id)
 
 
 def nobody_left(nodes):

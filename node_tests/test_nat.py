@@ -124,7 +124,7 @@ class Internet:
 
     def place_of(self, who, other):
         """Where `who` reaches `other`."""
-        return self.nodes[who].peer.membership.place_of(self.nodes[other].peer.node_id)
+        return self.nodes[who].peer.membership.ways.place_of(self.nodes[other].peer.node_id)
 
 
 @pytest.fixture

@@ -474,7 +474,7 @@ def test_where_there_are_addresses_of_one_link_only_each_adds_its_own_interface(
     bo, cy = lab.node("bo", ip="fe80::2%eth0", shared={"lab.iso": content(MIB)}), lab.node("cy", ip="fe80::3%eth0")
     assert not any("%" in entry.place[0] for entry in cy.peer.membership.roster)
     for node in (cy, ana):
-        assert node.peer.membership.place_of(bo.peer.node_id) == ("fe80::2%eth0", 6020)
+        assert node.peer.membership.ways.place_of(bo.peer.node_id) == ("fe80::2%eth0", 6020)
         assert node.fetched("lab.iso").sources[0] in ("bo", "cy")
     ana.quit()
     lab.run(3)

@@ -323,7 +323,7 @@ def test_a_search_reaches_all_others_with_the_true_requester_and_the_offer_comes
     lab.run(0.1)
     (offer,) = received(asker, Offer)
     assert offer.provider == holder.membership.node_id
-    assert asker.membership.place_of(offer.provider) == holder.network.address
+    assert asker.membership.ways.place_of(offer.provider) == holder.network.address
 
 
 def found_by(lab: Lab, asker: StubNode, file_id: bytes) -> List[StubNode]:
@@ -382,7 +382,7 @@ def test_a_search_by_way_of_the_supernode_goes_to_its_own_peer_alone() -> None:
     lab.nodes[0].send(Offer(5, bytes(32), relay.requester, NO_NODE, False, True))
     lab.run(0.1)
     assert received(lab.nodes[1], Offer)[0].provider == lab.nodes[0].membership.node_id
-    assert lab.nodes[1].membership.place_of(lab.nodes[0].membership.node_id) == ("10.0.0.1", PORT)
+    assert lab.nodes[1].membership.ways.place_of(lab.nodes[0].membership.node_id) == ("10.0.0.1", PORT)
 
 
 def test_an_offer_to_nobody_is_dropped() -> None:
@@ -423,7 +423,7 @@ def test_a_loopback_address_means_the_supernodes_machine() -> None:
     member = far.membership
     update = messages.RosterUpdate(1, member.roster.version + 1, (entry,), ())
     far._do(member.on_message, member.supernode_link, update, lab.world.now)
-    assert member.place_of(b"same mac") == ("10.0.0.1", 7001)
+    assert member.ways.place_of(b"same mac") == ("10.0.0.1", 7001)
 
 
 def test_names_that_are_no_names_are_refused_for_good() -> None:

@@ -375,7 +375,7 @@ class Member(Quiet):
     def on_joined(self, now: float) -> None:
         self.joined_at = now
         self.membership.send_to_supernode(messages.Places(()))
-        self.membership.ask_reach(now)
+        self.membership.ways.ask_reach(now)
         self._announce()
 
     def on_supernode_lost(self, now: float) -> None:

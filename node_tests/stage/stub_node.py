@@ -228,7 +228,7 @@ class StubNode(Quiet):
         self.network.hold_door(0 if known_port == self.network.address[1] else known_port)
         self.obeyed.append((self.membership.network_id, self.membership.term, self.membership.supernode_id))
         if self.asks_reach:
-            self.membership.ask_reach(now)
+            self.membership.ways.ask_reach(now)
         self.membership.send_to_supernode(messages.ShareDigest(share_digest(self.shares), len(self.shares)))
 
     def on_supernode_lost(self, now: float) -> None:

@@ -88,7 +88,7 @@ class Audience(Protocol):
     def on_member_left(self, label: str, silent_seconds: Optional[float], now: float) -> None: ...
 
     def on_reach_known(self, now: float) -> None:
-        """`Membership.reach` may have changed."""
+        """`Ways.reach` may have changed."""
 
     def on_chat(self, label: str, text: str, is_me: bool, now: float) -> None: ...
 

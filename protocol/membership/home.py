@@ -37,7 +37,7 @@ class Home:
         if not may_rule:
             membership.send_to_supernode(Guest())
         self.tell(membership)
-        membership.ask_reach(now)
+        membership.ways.ask_reach(now)
 
     def tell(self, membership: Membership) -> None:
         """The supernode learns which addresses this machine has."""

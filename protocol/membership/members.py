@@ -56,7 +56,7 @@ class Members:
     @property
     def reach(self) -> Reach:
         """Can others reach this node, as far as is known by now?"""
-        return self._membership.reach
+        return self._membership.ways.reach
 
     @property
     def is_merging(self) -> bool:
@@ -109,15 +109,15 @@ class Members:
 
     def place_of(self, node_id: bytes) -> Optional[Address]:
         """Where to contact this member, or None when it is unknown or must not be contacted."""
-        return self._membership.place_of(node_id)
+        return self._membership.ways.place_of(node_id)
 
     def seen_place(self, node_id: bytes) -> Optional[Address]:
         """Where the roster means this member to be, as seen from here; None when it is unknown."""
-        return self._membership.seen_place(node_id)
+        return self._membership.ways.seen_place(node_id)
 
     def is_at(self, node_id: bytes, address: Address) -> bool:
         """Has this member, introduced by the supernode, shown that it receives there?"""
-        return self._membership.is_at(node_id, address)
+        return self._membership.ways.is_at(node_id, address)
 
     def is_certificate_of(self, node_id: bytes, link: int) -> bool:
         """May who is at the other end of this link be that member, by the certificate that it has shown?"""
@@ -126,7 +126,7 @@ class Members:
 
     def is_out_of_reach(self, node_id: bytes) -> bool:
         """Is it known beforehand that nothing leads directly to this member?"""
-        return self._membership.is_out_of_reach(node_id)
+        return self._membership.ways.is_out_of_reach(node_id)
 
     def may_dial(self, place: Address, now: float, keep: int = 0) -> float:
         """How many datagrams may try to connect there, so that `keep` are left? (protocol/hearsay.py; 0: not now)"""

@@ -1,8 +1,8 @@
 """The member's side of the network of nodes, as the Peer of this node has it.
 
 `Membership` is what Peer asks and tells. It is made of the `View` of the network, the `Course` of this node through its
-states, the `Voice` in the chat, the `Story` that its person was told, and what it is `Answering` to others; each is in
-a file of its own name beside this one.
+states, its `Ways` to the other members, the `Voice` in the chat, the `Story` that its person was told, and what it is
+`Answering` to others; each is in a file of its own name beside this one.
 
 Peer owns one Membership, hands it the events of the links that it `owns`, all lone datagrams, and its timer.
 The supernode of this very node is reached over LOCAL_LINK with the same messages as any other.
@@ -29,14 +29,12 @@ from protocol.membership.door import Standing
 from protocol.membership.founding import Founder
 from protocol.membership.identities import Identities
 from protocol.membership.key_hints import KeyHints
-from protocol.membership.knocking import Knocking
 from protocol.membership.labels import name_fault
 from protocol.membership.learning import Learner
 from protocol.membership.local_link import LOCAL_LINK, LocalSide
 from protocol.membership.overhearing import Overhearing
 from protocol.membership.proofs import node_id_of, random_bytes, share_digest
 from protocol.membership.queries import Prober, Purpose
-from protocol.membership.reachable import Reachable
 from protocol.membership.resuming import NO_RULED, Ruled
 from protocol.membership.roster import Roster
 from protocol.membership.searching import NO_LAST_NETWORK, LastNetwork, Looks
@@ -44,6 +42,7 @@ from protocol.membership.story import Story
 from protocol.membership.view import Means, View
 from protocol.membership.voice import Voice
 from protocol.membership.way_in import WayIn
+from protocol.membership.ways import Ways
 from protocol.messages import (
     NO_NETWORK,
     NO_NODE,
@@ -51,12 +50,10 @@ from protocol.messages import (
     ROLE_ALONE,
     ROLE_MEMBER,
     ROLE_SUPERNODE,
-    SHUT_ORDER,
     Answer,
     encode_parts,
 )
 from protocol.network import Network
-from protocol.results import NatKind, Reach
 
 __all__ = ["LOCAL_LINK", "LocalSide", "Membership", "Network", "Owner", "Roster", "Seat", "State", "share_digest"]
 
@@ -75,7 +72,6 @@ class Membership:
         self.network = network
         self.rng = rng
         self.owner = owner
-        self._audience = audience
         self.name = name
         self._name_told = name if fingerprint is None else ""  # without a link, where nothing is hidden
         self.mesh = mesh
@@ -92,12 +88,7 @@ class Membership:
         self.identities = Identities(self.node_id, fingerprint, has_lasting_key)
         self._looks = Looks(self._prober)
         self.key_hints = KeyHints(self._prober)
-        self._knocking = Knocking(
-            network, rng, self.node_id, machine.own_addresses,
-            lambda address, now: self.hearsay.on_answer(address, now),
-            lambda node_id, now: owner.on_reached(node_id, now), audience.on_reach_known,
-        )  # fmt: skip
-        self._reachable = Reachable(means, self, machine.own_addresses)
+        self.ways = Ways(means, owner, audience, self, machine.own_addresses)
         self._chat = Voice(audience, self._view, self)
         self.story = Story(owner, audience, self._view)
         self._claimant = Claimant(self.node_id)
@@ -107,7 +98,7 @@ class Membership:
         self._course = Course(means, owner, machine, self, applicant, self._way_in, founder, self._chat, self.story)
         self._crossing = Crossing(means, self._way_in.send_join)
         self._learner = Learner(self._view, self.story, self, self.identities, audience)
-        self._timed = self._looks, self._knocking, self._reachable, self._crossing, self._course, self._chat
+        self._timed = self._looks, self.ways, self._crossing, self._course, self._chat
         self._handlers = self._supernode_says()
 
     # ---- questions
@@ -175,32 +166,8 @@ class Membership:
         """Messages that were not obeyed."""
         return self._view.dropped
 
-    @property
-    def reach(self) -> Reach:
-        """Can others reach this node where it did not speak first?"""
-        known = self._reachable.known
-        return known._replace(nat=NatKind.SYMMETRIC) if self._knocking.is_port_changing else known
-
     def label_of(self, node_id: bytes, name: str = "") -> str:
         return self.roster.label_of(node_id, name)
-
-    def place_of(self, node_id: bytes) -> Optional[Address]:
-        """Where to contact this member, or None when it is unknown or must not be contacted."""
-        return self._knocking.place_of(node_id, self.seen_place(node_id)) or self._view.place_of(node_id)
-
-    def is_at(self, node_id: bytes, address: Address) -> bool:
-        """Has this member, introduced by the supernode, shown that it receives there?"""
-        return self._knocking.is_at(node_id, self.seen_place(node_id), address)
-
-    def is_out_of_reach(self, node_id: bytes) -> bool:
-        """Is it known beforehand that nothing leads directly to this member?"""
-        entry, seen = self.roster.get(node_id), self.seen_place(node_id)
-        is_shut = entry is not None and entry.order >= SHUT_ORDER and seen is not None
-        return is_shut and self._knocking.is_port_changing and self._reachable.is_elsewhere(seen)
-
-    def seen_place(self, node_id: bytes) -> Optional[Address]:
-        """Where the roster means this member to be, as seen from here; None when it is unknown."""
-        return self._view.seen_place(node_id)
 
     def last_network(self) -> LastNetwork:
         """What a later run of this node needs in order to find this network again."""
@@ -274,8 +241,7 @@ class Membership:
     def leave(self, now: float) -> None:
         """Say good-bye and forget the network; a Supernode of this node has handed over before."""
         self._course.leave(now)
-        self._knocking.forget()
-        self._reachable.forget()
+        self.ways.forget()
 
     def go_over(self, address: Address, now: float) -> None:
         """This node rules, and nobody ever joined it: try the network there, and rule on until that has taken it in."""
@@ -298,10 +264,6 @@ class Membership:
         """Does this node open links to other members from now on? The supernode tells them."""
         self.mesh = on
         self.send_to_supernode(messages.SetMesh(on))
-
-    def ask_reach(self, now: float) -> None:
-        """Have the supernode find out whether others can reach this node; `reach` tells it a few seconds later."""
-        self._reachable.ask(now)
 
     def send_to_supernode(self, message: Any) -> bool:
         """False when there is none at present; then ask again at on_joined."""
@@ -371,14 +333,12 @@ class Membership:
         self._course.watch_sleep(now)
         if type(message) is Answer:
             self._on_answer(address, message, now)
-        elif type(message) is messages.Knock:
-            self._knocking.on_knock(address, message, now)
-        elif type(message) is messages.Knocked:
-            self._knocking.on_knocked(address, message, now)
-        elif type(message) is messages.Unasked:
-            self._reachable.on_unasked(message, now)
-        # A guest without a supernode is silent: nobody shall wait for it to found a network, or to take one over.
-        elif (self.may_rule or self.is_joined) and self._answering.is_question(address, message, self.search_port):
+        elif not self.ways.on_lone(address, message, now):
+            self._on_question(address, message, now)
+
+    def _on_question(self, address: Address, message: Any, now: float) -> None:
+        """A guest without a supernode is silent: nobody shall wait for it to found a network, or to take one over."""
+        if (self.may_rule or self.is_joined) and self._answering.is_question(address, message, self.search_port):
             self._answering.answer(address, message, now)
 
     def on_door_lone(self, address: Address, message: Any, now: float) -> None:
@@ -439,22 +399,10 @@ class Membership:
             messages.Called: learner.on_names,
             messages.WasCalled: learner.on_names,
             messages.Fingerprints: learner.on_fingerprints,
-            messages.Introduce: self._on_introduce,
-            messages.TryReach: self._on_try_reach,
-            messages.Reach: self._on_reach,
+            messages.Introduce: self.ways.on_introduce,
+            messages.TryReach: self.ways.on_try_reach,
+            messages.Reach: self.ways.on_reach,
         }
-
-    def _on_introduce(self, introduce: messages.Introduce, now: float) -> None:
-        if self.is_joined:
-            self._knocking.on_introduce(introduce, self._view.seen_by_ruler(introduce.seen), now)
-
-    def _on_try_reach(self, message: messages.TryReach, now: float) -> None:
-        if self.is_joined:
-            self._reachable.on_try(message, now)
-
-    def _on_reach(self, reach: messages.Reach, now: float) -> None:
-        self._reachable.on_reach(reach, now)
-        self._audience.on_reach_known(now)
 
     def _on_pong(self, pong: messages.Pong, now: float) -> None:
         self._course.bond.on_pong(pong, now)
