@@ -13,11 +13,11 @@ from node_tests.stage.stub_node import PORT, Lab, StubNode, share
 from protocol import messages
 from protocol.addresses import may_contact, seen_from
 from protocol.membership.chat import ChatDesk
-from protocol.membership.course import BUSY_WAIT_MAX
 from protocol.membership.labels import name_fault
 from protocol.membership.membership import State
 from protocol.membership.proofs import is_proven, random_bytes, share_digest, with_proof
 from protocol.membership.roster import Roster
+from protocol.membership.way_in import BUSY_WAIT_MAX
 from protocol.messages import NOWHERE, ROLE_SUPERNODE, Answer, MemberEntry, decode, encode
 
 

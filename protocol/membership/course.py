@@ -28,6 +28,7 @@ from protocol.lateness import SLEPT_AFTER
 from protocol.membership.applying import Applicant
 from protocol.membership.belonging import Bond, Silent
 from protocol.membership.contracts import Machine, Owner, Speaker
+from protocol.membership.entering import Entrance
 from protocol.membership.failover import Gone, Inquiry, Succession, Suspicion, TakeOver
 from protocol.membership.following import Following, Missed, Turn
 from protocol.membership.founding import Founder
@@ -41,8 +42,6 @@ from protocol.membership.view import Means
 from protocol.membership.voice import Voice
 from protocol.membership.way_in import WayIn
 from protocol.messages import NO_NETWORK, NOWHERE, Answer
-
-BUSY_WAIT_MAX = 4.0  # seconds, where others answered as well; who is honestly busy asks for no more
 
 
 class State(enum.Enum):
@@ -81,13 +80,13 @@ class Course:
         self._owner = owner
         self._machine = machine
         self._speaker = speaker
-        self._applicant = applicant
         self._way_in = way_in
         self._founder = founder
         self._chat = chat
         self._story = story
         self.bond = Bond(means, speaker)
         self._inquiry = Inquiry(means)
+        self._entrance = Entrance(means.view, owner, applicant, self.bond, self._inquiry, chat, story)
         self._turn = Turn(means)
         self._forget_network()
         self._set_state(State.IDLE, None)
@@ -240,14 +239,10 @@ class Course:
 
     def _on_put_off(self, put_off: PutOff, now: float) -> None:
         """Who answered a search first, and is busy then, is not the only one that answered."""
-        search, attempt = self._way_in.search, self._way_in.attempt
-        if attempt is None or search is None or search.target is not None or self._came_from[0] is not State.SEARCHING:
-            return
-        place = search.instead_of(attempt.address)
-        if place is not None:
-            self._join(place, self._came_from, now)
-        elif search.has_others(attempt.address):
-            attempt.wait_at_most(now + BUSY_WAIT_MAX)
+        if self._came_from[0] is State.SEARCHING:
+            place = self._way_in.instead(now)
+            if place is not None:
+                self._join(place, self._came_from, now)
 
     def enter(self, entered: Entered, now: float) -> None:
         """This node, which is in no network, was taken in by that one while it was in another."""
@@ -257,24 +252,11 @@ class Course:
         """Welcome and roster are here: this node is a member."""
         if entered.is_other:
             self._leave_own(now)
-        view, story = self._view, self._story
-        old_id, before, is_first = view.supernode_id, view.roster.labels(), not story.was_joined
-        view.enter(
-            entered.welcome, entered.link, entered.address, entered.entries, entered.version, entered.names, now
-        )
-        self._applicant.enter()
+        before = self._entrance.arrive(entered, now)
         self._way_in.forget()
         self._turn.drop()
-        # One that died may have confirmed lines that it told to nobody; one that merges has told them all.
-        is_other = old_id not in (None, view.supernode_id) and not story.is_merging
-        self._chat.on_entered(entered.welcome, is_first, self.bond.heard_at if is_other else math.inf)
-        self._set_state(State.JOINED, None if view.is_ruler else self.bond)
-        self._inquiry.on_entered(story.is_unplanned(old_id), now)
-        self.bond.begin(now)
-        story.on_entered(old_id, before, now)
-        self._applicant.speak_first(is_first)
-        self._owner.on_joined(now)
-        self._chat.speak(now)
+        self._set_state(State.JOINED, None if self._view.is_ruler else self.bond)
+        self._entrance.settle(before, now)
 
     def _leave_own(self, now: float) -> None:
         """The other network has taken this node in: its own one, in which it was alone, is no more."""
@@ -306,9 +288,8 @@ class Course:
 
     def _search_on(self, mute: Address, failed: Failed, now: float) -> None:
         """Who answered a search first, and then takes nobody in, is not the only one that answered."""
-        search = self._way_in.search
+        search, place = self._way_in.search, self._way_in.after(mute)
         assert search is not None
-        place = search.after(mute) if search.target is None else None
         if place is not None:
             self._join(place, self._came_from, now)
         else:

@@ -14,6 +14,8 @@ from protocol.membership.joining import Attempt
 from protocol.membership.searching import Search
 from protocol.messages import NO_NETWORK, Answer
 
+BUSY_WAIT_MAX = 4.0  # seconds, where others answered as well; who is honestly busy asks for no more
+
 
 class WayIn:
     """At most one search, and at most one attempt."""
@@ -60,6 +62,20 @@ class WayIn:
         """Ask the supernode at the other end of its link to take this node in."""
         told = NO_NETWORK if self.search is None else self.search.network_at(attempt.address)
         self._applicant.send_join(attempt, told)
+
+    def instead(self, now: float) -> Optional[Address]:
+        """Whom else to ask, where who answered a search first is busy; None: nobody now, so that one is waited for."""
+        search, attempt = self.search, self.attempt
+        if attempt is None or search is None or search.target is not None:
+            return None
+        place: Optional[Address] = search.instead_of(attempt.address)
+        if place is None and search.has_others(attempt.address):
+            attempt.wait_at_most(now + BUSY_WAIT_MAX)
+        return place
+
+    def after(self, mute: Address) -> Optional[Address]:
+        """Whom else to ask, where who answered a search takes nobody in; None where a person said whom."""
+        return self.search.after(mute) if self.search is not None and self.search.target is None else None
 
     def on_late_answer(self, address: Address, answer: Answer, purpose: Any, now: float) -> bool:
         """An answer to the search, while one that was quicker is being joined already.
