@@ -13,6 +13,7 @@ from node_tests.stage.stub_node import Lab, StubNode
 from protocol import messages
 from protocol.membership.chat import (
     CHATS_BURST,
+    RECENT_MAX,
     SAY_AGAIN_AFTER,
     SAYS_UNDERWAY_MAX,
     SAYS_WAITING_MAX,
@@ -281,14 +282,15 @@ def test_no_more_is_underway_than_any_supernode_takes_at_once() -> None:
     assert [say.counter for say in desk.due(4.5)] == [31, 32, 33, 34, 35, 36, 37, 38, 39, 40]
 
 
-def test_what_a_supernode_took_just_before_its_death_is_told_by_the_next() -> None:
+@pytest.mark.parametrize("lived", [0.1, 7.0])  # seconds after it took the line: so long whom it cannot tell is a member
+def test_what_a_supernode_took_just_before_its_death_is_told_by_the_next(lived: float) -> None:
     lab = Lab(73, 4)
     bo = lab.nodes[3]
     bo.say("long ago")
-    lab.run(10.0)
+    lab.run(20.0)
     lab.world.cut(["10.0.0.1"], ["10.0.0.2"], both_ways=False)  # n1, the next in order, hears nothing any more
     bo.say("hello")
-    lab.run(0.1)
+    lab.run(lived)
     assert bo.chat[-1] == ("n3", "hello") and bo.membership._chat.unconfirmed == 0
     lab.nodes[0].kill()
     lab.world.heal()
@@ -296,6 +298,18 @@ def test_what_a_supernode_took_just_before_its_death_is_told_by_the_next() -> No
     lab.run(1.0)
     for node in lab.living():
         assert [text for _, text in node.chat] == ["long ago", "hello"]
+
+
+def test_after_a_change_nothing_is_said_again_that_the_next_supernode_may_have_forgotten_having_told() -> None:
+    """It would be told to all once more: to a large hall, what many said."""
+    desk, me = ChatDesk(), b"speaker!"
+    for counter, place in ((1, 10), (2, 11)):
+        desk.say(str(counter))
+        desk.on_chat(Chat(place, me, "me", counter, str(counter)), me, 1.0)
+    for counter in range(RECENT_MAX - 1):
+        desk.on_chat(Chat(12 + counter, b"somebody", "bo", counter, "x"), me, 2.0)
+    desk.send_again(since=0.0)
+    assert [say.counter for say in desk.due(3.0)] == [2]
 
 
 def stand_still(lab: Lab, ana: StubNode, bo: StubNode) -> None:

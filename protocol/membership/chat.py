@@ -38,7 +38,8 @@ class ChatDesk:
     def __init__(self, now: float = 0.0) -> None:
         self._counter = 0
         self._says: Deque[Say] = collections.deque()  # not confirmed, in order
-        self._confirmed: Deque[Tuple[float, Say]] = collections.deque(maxlen=SAYS_UNDERWAY_MAX)  # the last, and when
+        # The last ones, each with the instant and the place in the order.
+        self._confirmed: Deque[Tuple[float, int, Say]] = collections.deque(maxlen=SAYS_UNDERWAY_MAX)
         self._sent = 0  # how many of them are out at the present supernode
         self._sent_at = 0.0
         self._bucket = Bucket(SAYS_PER_SECOND, SAYS_BURST, now)
@@ -63,11 +64,12 @@ class ChatDesk:
     def send_again(self, since: float = math.inf) -> None:
         """There is a new supernode: all that was not confirmed goes to it, in order.
 
-        So does what the lost one confirmed from `since` on: it may have died before it had told all others.
+        So does what the lost one confirmed from `since` on: it may have died before it had told all others. Not what
+        so much was told after that the new one may not remember it: it would be told to all once more.
         """
         while self._confirmed:
-            at, say = self._confirmed.pop()
-            if at >= since:
+            at, place, say = self._confirmed.pop()
+            if at >= since and self.sequence - place < RECENT_MAX:
                 self._says.appendleft(say)
         self._sent = 0
 
@@ -122,7 +124,7 @@ class ChatDesk:
         self.sequence = max(self.sequence, chat.sequence)
         if chat.node_id == own_id:
             while self._says and self._says[0].counter <= chat.counter:
-                self._confirmed.append((now, self._says.popleft()))
+                self._confirmed.append((now, chat.sequence, self._says.popleft()))
                 self._sent = max(0, self._sent - 1)
         line = chat.node_id, chat.counter
         if line in self._shown:

@@ -14,7 +14,8 @@ from protocol.membership.view import View
 from protocol.messages import Chat, Welcome
 from protocol.results import CHAT_BYTES_MAX
 
-SAID_LATELY = 5.0  # seconds before a supernode's last sign: what it took then it may not have told to everybody
+SAID_LATELY = 15.0  # seconds before a supernode's last sign: what it told then may not have reached everybody. Whom it
+# does not hear for 8 s it counts as lost, and who comes back asks for what it missed; until then only it could tell
 
 
 class Voice:
