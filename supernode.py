@@ -88,7 +88,7 @@ class Supernode:
         self._waiting = alarm = Alarm()
         self.register = register = Register(network, seat, self._hearsay, self._departing, now)
         self.beats = Beats(network, register)
-        self.chat = ChatOrder(seat.recent_chat, register.gather, alarm.set)
+        self.chat = ChatOrder(seat.recent_chat, register.gather, alarm.set, seat.chat_counted)
         for line in register.lines():
             self.chat.enter(line.entry, now)
         self.naming = Naming(seat, register, self.chat.has_spoken, now)

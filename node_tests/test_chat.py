@@ -300,6 +300,27 @@ def test_what_a_supernode_took_just_before_its_death_is_told_by_the_next(lived: 
         assert [text for _, text in node.chat] == ["long ago", "hello"]
 
 
+def test_a_line_of_the_next_supernode_is_told_to_one_who_saw_another_in_its_place_from_the_last() -> None:
+    """What the lost one told to some alone has places in its order that the next one knows nothing of."""
+    lab = Lab(74, 3)
+    ana, bo, cy = lab.nodes
+    ana.say("first")
+    lab.run(20.0)
+    lab.world.cut(["10.0.0.1"], ["10.0.0.2"], both_ways=False)
+    cy.say("to cy alone")
+    lab.run(0.1)
+    lab.world.cut(["10.0.0.1"], ["10.0.0.3"], both_ways=False)
+    bo.say("to nobody")
+    lab.run(0.1)
+    assert [len(node.chat) for node in lab.nodes] == [3, 1, 2]
+    ana.kill()
+    lab.world.heal()
+    assert lab.wait(lambda: obeyed_by_all(lab) == bo.membership.node_id, 30.0) is not None
+    lab.run(1.0)
+    for node in lab.living():
+        assert sorted(text for _, text in node.chat) == ["first", "to cy alone", "to nobody"]
+
+
 def test_after_a_change_nothing_is_said_again_that_the_next_supernode_may_have_forgotten_having_told() -> None:
     """It would be told to all once more: to a large hall, what many said."""
     desk, me = ChatDesk(), b"speaker!"

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import collections
 import math
-from typing import Callable, Deque, Dict, List, Optional, Sequence, Tuple
+from typing import Callable, Deque, Dict, Iterable, List, Optional, Sequence, Tuple
 
 from protocol.latest import Latest
 from protocol.messages import SEQUENCE_MAX, Chat, MemberEntry, Say
@@ -26,6 +26,7 @@ SAY_AGAIN_AFTER = 5.0  # seconds without the echo: the supernode dropped it
 RECENT_MAX = 200  # lines kept, so that a new supernode can repeat them to those who missed them
 SHOWN_MAX = 4096  # lines remembered, not to be shown twice; many more than are ever repeated
 CHATS_PER_SECOND, CHATS_BURST = 20.0, 40.0  # that a supernode relays for one member (THREATS: C03)
+PLACES_LEFT = 1 << 16  # in the order, at each change of supernode
 SAYS_WAITING_MAX = 64  # lines of one member, put off until they have room; more are refused, with all that follow
 
 
@@ -242,10 +243,15 @@ class Speaker:
 class ChatOrder:
     """The supernode's desk: the one order of all lines, each member's turn, and the last lines for who missed them."""
 
-    def __init__(self, recent: Sequence[Chat], tell: Callable[[Chat], None], wait: Callable[[float], None]) -> None:
-        """`tell`: a line to all; `wait`: something is put off, `serve` is to be called soon."""
+    def __init__(
+        self, recent: Sequence[Chat], tell: Callable[[Chat], None], wait: Callable[[float], None], counted: int = 0
+    ) -> None:
+        """`tell`: a line to all; `wait`: something is put off, `serve` is to be called soon.
+
+        `counted`: the place of the last line that this node knows of, 0 in a network that begins.
+        """
         self._recent: Deque[Chat] = collections.deque(counted_anew(recent), maxlen=RECENT_MAX)
-        self.sequence = max([1] + [chat.sequence for chat in self._recent])  # of the last line
+        self.sequence = first_place(counted, self._recent)  # of the last line
         self.dropped = 0  # lines refused
         self._speakers: Dict[bytes, Speaker] = {}
         self._tell = tell
@@ -329,6 +335,15 @@ class ChatOrder:
 
     def _chat_of(self, speaker: Speaker, say: Say) -> Chat:
         return Chat(self.sequence, speaker.node_id, speaker.name, say.counter, say.text)
+
+
+def first_place(counted: int, recent: Iterable[Chat]) -> int:
+    """Behind all places that the last supernode may have given to lines which this node knows nothing of.
+
+    Who saw one of those would be told nothing that has its place in the new order.
+    """
+    known = max([counted if counted <= SEQUENCE_MAX // 2 else 0] + [chat.sequence for chat in recent])
+    return known + PLACES_LEFT if known else 1
 
 
 def counted_anew(recent: Sequence[Chat]) -> Tuple[Chat, ...]:

@@ -32,6 +32,7 @@ class Seat(NamedTuple):
     lans: Tuple[str, ...] = ()  # own addresses; while it is alone, it asks the neighbours there one by one
     is_resumed: bool = False  # this node ruled it in an earlier run
     seen_by_six: Mapping[bytes, bool] = MappingProxyType({})  # did the last supernode see them by IPv6, or by IPv4
+    chat_counted: int = 0  # the place of the last line of chat that this node knows of
 
 
 class Owner(Protocol):

@@ -46,4 +46,6 @@ class Founder:
         mesh, port = self._speaker.mesh, self._speaker.search_port
         seat = self._view.seat(term, self._opening, mesh, self._chat.recent(), port, now)
         lans = tuple(lans_of(self._means.network.address[0], self._machine.own_addresses()))
-        return seat._replace(shut=resumed.shut, is_resumed=resumed != NO_RULED, lans=lans)
+        return seat._replace(
+            shut=resumed.shut, is_resumed=resumed != NO_RULED, lans=lans, chat_counted=self._chat.sequence
+        )
