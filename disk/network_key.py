@@ -7,6 +7,7 @@ that mends it. On Windows, which has no such modes, a folder of the user's own p
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from typing import Callable, NamedTuple, Optional
@@ -136,6 +137,8 @@ def _write(path: str, line: str) -> None:
 
 def _cannot(do: str, path: str, what: str, error: OSError) -> KeyTrouble:
     why = (error.strerror or "refused").lower()
+    if error.errno in (errno.ELOOP, errno.EINVAL):  # <(...) of a shell is a link to a pipe
+        why = "it is a link, a pipe or a device; name the file itself"
     return KeyTrouble(f"The {what} in {shown(path, 1000)} cannot be {do}: {why}.")
 
 

@@ -173,6 +173,16 @@ def test_the_start_tells_who_can_join():
     assert (lines[2], code) == ("* bo's network (private, check 4f1c)", 0)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such links and pipes")
+def test_a_key_file_that_is_no_file_is_told_in_plain_words(tmp_path):
+    """A person read `too many levels of symbolic links` of `--key-file <(pass lab)`."""
+    (tmp_path / "link").symlink_to(key_file(tmp_path / "a"))
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("link", "pipe"):
+        with pytest.raises(KeyTrouble, match="cannot be read: it is a link, a pipe or a device; name the file itself"):
+            files.key_in(str(tmp_path / name))
+
+
 # ---- at a terminal
 
 
