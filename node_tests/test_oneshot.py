@@ -23,7 +23,9 @@ from prompt.oneshot import OneShot
 from prompt.output import Output
 from prompt.settings import NodeError, parse_flags
 from protocol import results
+from protocol.content.parts import PartInfo
 from protocol.content.troubles import FolderInUse
+from protocol.exchange import unfinished
 from protocol.facts import Health, Reached
 
 ID = bytes(range(32))
@@ -454,6 +456,12 @@ def test_a_part_stays_for_the_next_time_and_nothing_else_does(capsys, tmp_path):
     (hidden / "parts" / "some").write_bytes(b"x")
     assert Play(capsys, "get", "lab.iso", ends=(STOPPED,)).code == 1 and hidden.exists()
     assert Play(capsys, "get", "lab.iso").code == 0 and not hidden.exists()
+
+
+def test_what_lies_half_here_is_told_without_the_commands_of_the_prompt(capsys):
+    told = unfinished.told([PartInfo(ID, 4000, 1000, "lab.iso", False)])
+    ended = Play(capsys, "get", "lab.iso", ends=(results.Notice(told), DONE))
+    assert ended.err == "* lab.iso 25% lies half here: this line goes on with it\n"
 
 
 def test_a_share_ends_at_once_when_another_node_has_all_of_it(capsys, tmp_path):

@@ -116,6 +116,7 @@ class OneShot:
             self.paused_at = None
             self.output.aside(event, line_for(event))
         elif isinstance(event, results.Notice):
+            event = event._replace(text=event.text.replace(results.HOW_ON, "this line goes on with it"))
             self.output.aside(event, line_for(event))
         elif isinstance(event, results.ChatReceived):
             self.has_heard = self.has_heard or event.is_me

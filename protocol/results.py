@@ -9,6 +9,7 @@ from protocol.figures import PathFigures
 
 CHAT_BYTES_MAX = 2048  # one line of chat (THREATS: C03)
 SAYS_UNCONFIRMED_MAX = 500  # lines of one member that are on their way, or wait to be said
+HOW_ON = "R goes on, V lists what does"  # behind what lies half here; a one-line form has its own way
 
 Address = Tuple[str, int]
 

@@ -6,6 +6,7 @@ from typing import Collection, Iterable, List
 
 from protocol.content.parts import PartInfo
 from protocol.content.troubles import shown
+from protocol.results import HOW_ON
 
 TOLD_MAX = 3  # names in the line at the start; of more only the number
 
@@ -23,4 +24,4 @@ def told(parts: List[PartInfo]) -> str:
     names = [f"{shown(part.label)[1:-1]} {min(99, part.verified_bytes * 100 // part.size)}%" for part in parts]
     more = f" and {len(parts) - TOLD_MAX} more" if len(parts) > TOLD_MAX else ""
     lie = "lies" if len(parts) == 1 else "lie"
-    return f"{', '.join(names[:TOLD_MAX])}{more} {lie} half here: R goes on, V lists what does"
+    return f"{', '.join(names[:TOLD_MAX])}{more} {lie} half here: {HOW_ON}"
