@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from functools import partial
-from typing import AbstractSet, Callable, Deque, List, NamedTuple, Optional, Union
+from typing import AbstractSet, Callable, Deque, Iterable, List, NamedTuple, Optional, Union
 
 from disk.downloads import Finished
 from disk.library import Library
@@ -92,6 +92,7 @@ class MorePreparation:
 
     def _begin(self) -> PreparedMore:
         entries, left_out = decode_more(self._read())
+        _check_room(self._library, self._name, entries, _here(self._library, entries))
         self._library.expected.more(self._name, in_order([*entries, *left_out]))
         self._folders.extend(f"{self._name}/{entry.path}" for entry in entries if entry.is_folder)
         return PreparedMore([entry for entry in entries if not entry.is_folder], left_out, [])
@@ -154,8 +155,8 @@ class Preparing:
         listed, packs = decode_listing(listing)
         entries, more = without_more(listed)
         self._library.expected.folder(name, entries, told)
-        here = {entry.file_id for entry in entries if self._library.local_copy(entry.file_id) is not None}
-        self._check_room(name, [entry for entry in entries if entry.file_id not in here])
+        here = _here(self._library, entries)
+        _check_room(self._library, name, entries, here)
         folders = [name, *(f"{name}/{entry.path}" for entry in entries if entry.is_folder)]
         wanted = [pack for pack in packs if _is_worth_its_way(pack, here) or self._library.has(pack.file_id)]
         packed = {member.path for pack in wanted for member in pack.members}
@@ -173,11 +174,6 @@ class Preparing:
         """The same of a listing that is here."""
         return MorePreparation(self._library, name, partial(self._library.contents, file_id))
 
-    def _check_room(self, name: str, missing: List[FolderEntry]) -> None:
-        """Refuse a folder that does not fit, before anything of it is here."""
-        begun = {part.file_id: part.verified_bytes for part in self._library.parts()}
-        self._library.check_room(name, sum(entry.size - begun.get(entry.file_id, 0) for entry in missing))
-
     # ---- a pack of small files
 
     def relayed_pack(self, file_id: bytes, name: str) -> Callable[[], bytes]:
@@ -192,6 +188,29 @@ class Preparing:
         """Of a content so small that it takes no slices."""
         while not self._library.finish_cache(file_id, name, is_folder):
             pass
+
+
+def _here(library: Library, entries: List[FolderEntry]) -> AbstractSet[bytes]:
+    """The contents of these that are on this disk, under whatever names."""
+    return {entry.file_id for entry in entries if library.local_copy(entry.file_id) is not None}
+
+
+def _check_room(library: Library, name: str, entries: List[FolderEntry], here: AbstractSet[bytes]) -> None:
+    """Refuse what does not fit before anything of it is here; only what stands under its name takes no more room.
+
+    One content may have any number of names in a folder, and is copied to each.
+    """
+    def needed(entries: Iterable[FolderEntry]) -> int:
+        begun = {part.file_id: part.verified_bytes for part in library.parts()}
+        return sum(entry.size - begun.pop(entry.file_id, 0) for entry in entries)
+
+    try:
+        library.check_room(name, needed(entries))
+    except LibraryError:  # now it is worth a look at each file
+        library.check_room(name, needed(
+            entry for entry in entries
+            if entry.file_id not in here or not library.stands(entry.file_id, f"{name}/{entry.path}")
+        ))
 
 
 def _is_worth_its_way(pack: Pack, here: AbstractSet[bytes]) -> bool:

@@ -67,6 +67,23 @@ def test_a_folder_that_does_not_fit_is_refused_before_anything_of_it_is_here(lab
     assert not (Path(bo.folder) / "talks").exists()
 
 
+def test_a_folder_that_names_what_is_here_again_and_again_is_refused_where_its_copies_do_not_fit(lab):
+    """A folder of a hundred thousand names for one file that somebody had filled his disk by copies, unasked."""
+    data = content(2 * MIB, 1)
+    lab.node("ana", shared={f"talks/{name}.bin": data for name in "abc"}, disk_delay=0.01)
+    bo = lab.node("bo", shared={"mine.bin": data})
+    disk = Disk(bo, 5_000_000)
+    stopped = bo.fetched("talks")
+    assert isinstance(stopped, Stopped) and stopped.reason == 'No room for "talks": needs 6.3 MB, 5.0 MB free'
+    assert not (Path(bo.folder) / "talks").exists()
+    disk.room = 7_000_000
+    assert isinstance(bo.fetched("talks"), DownloadDone)
+    (Path(bo.folder) / "talks" / "b.bin").unlink()
+    bo.scan()
+    disk.room = 3_000_000  # for the one that is missing
+    assert isinstance(bo.fetched("talks"), DownloadDone) and (Path(bo.folder) / "talks" / "b.bin").exists()
+
+
 def test_a_disk_that_fills_on_the_way_pauses_with_both_numbers_and_goes_on_when_there_is_room(lab):
     data = content(30 * MIB)
     bo, disk = full_disk(lab, {"big.bin": data}, 40 * MIB)
