@@ -18,7 +18,7 @@ import pytest
 
 from node_tests.stage.running import PATIENCE, ROOT
 
-SIZE_MAX = 455_000  # bytes, of the one file
+SIZE_MAX = 470_000  # bytes, of the one file
 PACK = runpy.run_path(str(ROOT / ".ci" / "pack.py"))
 
 
