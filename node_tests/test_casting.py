@@ -515,7 +515,7 @@ def test_whole_nodes_ask_the_next_source_when_the_first_offers_nothing(make_clas
     lab, liar, other, takers = make_class_with_a_liar(3, size=12 * MIB, rate=4e5)
     never_offers(liar.peer.serving.casting)
     ask_all(lab, takers)
-    wanted = other.peer.serving.casting._wanted
+    wanted = other.peer.serving.casting.wants
     assert lab.world.run_until(lambda: len(wanted) or other.network.casts.sending, lab.world.now + OFFER_PATIENCE + 2)
 
 
