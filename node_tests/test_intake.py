@@ -42,6 +42,17 @@ def test_frames_count_until_they_are_read_or_their_connection_is_over():
     assert room.unread == 2
 
 
+def test_what_a_reader_takes_is_news_for_the_remote_when_it_is_half_of_the_window():
+    one = arriving(Intake())
+    take_in(one, 3)
+    half = RECEIVE_WINDOW_INITIAL // 2
+    assert not one.is_news(half - 1)
+    assert one.is_news(half)
+    for _ in range(3):
+        one.consume(0)
+    assert one.is_news(half - 3 * FRAME_HEADER_SIZE)
+
+
 def test_it_is_full_with_all_frames_together(monkeypatch):
     monkeypatch.setattr(intake, "FRAMES_WAITING_IN_ALL", 10)
     room = Intake()

@@ -143,8 +143,8 @@ class Channel:
                 self._add_posted(-size)
                 self._dropped_size += 0 if is_taken else size
 
-    def _consume(self, size: int) -> None:
-        self.core.consume_bytes(size)
+    def _consume(self, body_size: int, size: int) -> None:
+        self.core.consume_bytes(body_size)
         with self._network.inbox.gate:
             self._consumed_size -= size
 
@@ -224,12 +224,12 @@ class Channel:
 
     def consume(self, frame: Frame) -> None:
         """The other side may send as much more; the network thread is woken only if that is to be said now."""
-        size, inbox = len(frame.body), self._network.inbox
+        body_size, size, inbox = len(frame.body), _size_of_frame((frame.body,)), self._network.inbox
         with inbox.gate:
             if inbox.is_over:
                 return
             self._consumed_size += size
-            inbox.put(lambda: self._consume(size))
+            inbox.put(lambda: self._consume(body_size, size))
             is_news = self.core.arrival.is_news(self._consumed_size)
         if is_news:
             inbox.wake_up()

@@ -110,7 +110,7 @@ class Arrival:
         self._count_unread()
 
     def is_news(self, size: int) -> bool:
-        """Would the remote be told at once that the reader has taken so many bytes more? From any thread."""
+        """Would the remote be told at once that the reader has taken frames of so many bytes more? From any thread."""
         return self.acknowledging.is_news(self._receiving.limit(size), self._receiving.window)
 
     def _count_unread(self) -> None:
