@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import collections
 import errno
+import mmap
 import os
 import socket
 import struct
@@ -118,7 +119,7 @@ class Datagrams:
         self.address: Address = self._border.own_address(self.socket)
         self.stats: Counter[str] = collections.Counter()
         self.is_full = False  # the send that was refused last waits for the socket to be writable
-        self._view = memoryview(bytearray(MERGED_MAX + READ_SIZE_MAX))
+        self._view = memoryview(mmap.mmap(-1, MERGED_MAX + READ_SIZE_MAX))  # had from the system as far as it is used
         self._cuts: Dict[int, Cuts] = {}  # by the size of a datagram
         self._ahead: Optional[Tuple[int, int, int, Address]] = None  # read, and not part of the run before it
         self._is_drained = False  # the last read found nothing
