@@ -397,6 +397,7 @@ class Library:
         return self._noted(self._operations.go_on(file_id, f"copy {name}", copying))
 
     def _copying(self, file_id: bytes, name: str, flush: bool, origin: Optional[Origin]) -> Steps[Finished]:
+        """The pieces that are missing there, read from wherever they are here, and then its final name."""
         size, digests = self.manifest(file_id)
         while self.begin(file_id, size, digests, label=name) is None:
             yield

@@ -65,6 +65,7 @@ def is_twin(twins: Dict[str, Fingerprint], place: Folder, name: str) -> bool:
 
 
 def _fingerprint_if_same(content: Content, path: str) -> Steps[Optional[Fingerprint]]:
+    """The fingerprint of what stands there, if each piece is the content's, and it stayed as it is; else None."""
     try:
         descriptor = open_regular(path)
     except OSError as error:

@@ -125,6 +125,7 @@ class Scanner:
             self._inbox.get_nowait()()
 
     def _scan(self) -> None:
+        """One pass: look at what lies there, let go what has gone, and hash what is new or changed."""
         started = self._passing.clock()
         self._elsewhere.recall()
         self._take_inbox()
@@ -179,6 +180,7 @@ class Scanner:
             self._passing.end_in_time()
 
     def _hash_file(self, path: str, found: Found, walk: Walk) -> None:
+        """One file whose digests are not known as it lies there; what cannot be read is known no more."""
         self._take_inbox()  # a download may just have finished this very file
         if self.known.has(path, found):
             return

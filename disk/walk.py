@@ -55,6 +55,7 @@ class Walk:
             self._add_checked(path, name, top, status)
 
     def _add_checked(self, path: str, name: str, top: Optional[Top], status: os.stat_result) -> None:
+        """What stands at that path: a folder, a file, or what is left out with its reason."""
         if is_link(status):  # it may lead anywhere, also out of the folder (THREATS: A06)
             self._leave_out("link", name, top)
         elif stat.S_ISDIR(status.st_mode):

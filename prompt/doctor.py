@@ -80,6 +80,7 @@ def objects_of(findings: Sequence[Finding]) -> List[Dict[str, Any]]:
 
 
 def _network(facts: Facts) -> Finding:
+    """Which network this node is in, who rules it, and whether it is private."""
     ruler, me = _ruler(facts), next((row for row in facts.health.members if row.is_me), None)
     more = {"joined": facts.health.is_joined, "nodes": len(facts.health.members) if facts.health.is_joined else 0,
             "private": bool(facts.check_code), "code": facts.check_code}
@@ -121,6 +122,7 @@ def _ruler(facts: Facts) -> Optional[MemberRow]:
 
 
 def _addresses(facts: Facts) -> Finding:
+    """The addresses of this machine, and where each leads; trouble where none is of use."""
     own = facts.machine.addresses
     more = {"addresses": [{"ip": each.ip, "name": each.name, "up": each.is_up, "out": each.leads_out,
                            "network": each.leads_to_network} for each in own]}
@@ -155,6 +157,7 @@ def _is_local(facts: Facts) -> bool:
 
 
 def _port(facts: Facts) -> Finding:
+    """Who has the port at which people look for the network: this node, a neighbour, or another program."""
     machine = facts.machine
     more = {"port": machine.port, "own": machine.own_port, "holder": "", "pid": None}
     has_other = f"; this node has {machine.own_port}" if machine.own_port not in (0, machine.port) else ""
@@ -196,6 +199,7 @@ def _held(machine: Machine) -> Finding:
 
 
 def _firewall(facts: Facts) -> Finding:
+    """What a firewall of this machine does to that port; no trouble where others got in all the same."""
     wall, state = facts.machine.firewall, facts.machine.firewall.state
     more = {"program": wall.program, "state": state.value}
     lets_in = _is_open(facts.health.reached)
@@ -219,6 +223,7 @@ def _is_open(reached: Optional[Reached]) -> Optional[bool]:
 
 
 def _reached(facts: Facts) -> Finding:
+    """Whether another node got in here where this one had not spoken first."""
     reached = facts.health.reached
     more = {"open": _is_open(reached), "by": reached.by if reached else ""}
     if reached is None or reached.is_open is None:
@@ -236,6 +241,7 @@ def _reached(facts: Facts) -> Finding:
 
 
 def _way_in(facts: Facts, reached: Reached) -> str:
+    """How others would: by the firewall, by the router, or as far as can be said."""
     wall, port = facts.machine.firewall, facts.machine.own_port or facts.machine.port
     if wall.state is FirewallState.SHUT:
         return "open the firewall as said above"
@@ -261,6 +267,7 @@ def _nat(facts: Facts) -> Finding:
 
 
 def _path(facts: Facts) -> Finding:
+    """Round trip and loss to the supernode, or to the farthest of its members; trouble where much is lost or late."""
     ruler, figures = _ruler(facts), facts.health.path
     if figures is None or ruler is None:
         return Finding("path", _farthest(facts), more={"round_trip": None})
@@ -294,6 +301,7 @@ def _milliseconds(trip: Optional[float]) -> str:
 
 
 def _disk(facts: Facts) -> Finding:
+    """Whether what is fetched has room and may be written there."""
     disk = facts.machine.disk
     more = {"folder": disk.folder, "free": disk.free, "total": disk.total, "takes_files": disk.takes_files}
     told = f"{format_size(disk.free)} of {format_size(disk.total)} free for {safe_text(disk.folder, 1000)}"
@@ -309,6 +317,7 @@ def _disk(facts: Facts) -> Finding:
 
 
 def _clock(facts: Facts, platform: str = sys.platform) -> Finding:
+    """What time it is here, and whether that was set meanwhile; trouble only in a year that cannot be."""
     clock = facts.machine.clock
     try:
         at = time.gmtime(clock.at)

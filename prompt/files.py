@@ -204,6 +204,7 @@ class Files:
         self._asking.say(f"!! {last}" if self._has_list else f"!! {number}  there is no list yet: G prints one")
 
     def _on_fetch_answer(self, what: str, answer: Optional[results.FetchAnswer]) -> None:
+        """What came of one R: it has begun, or why not."""
         answer = answer or results.FetchAnswer("")
         kind, name = answer.kind, safe_text(answer.entries[0].name if len(answer.entries) == 1 else what)
         if kind in ("started", "running"):

@@ -148,6 +148,7 @@ def _line_for_left(event: results.Left, folder: str) -> str:
 
 
 def _line_for_supernode(event: results.SupernodeChanged, folder: str) -> str:
+    """Who rules now, and what became of who did before."""
     old = safe_label(event.old_label)
     if event.is_staying and event.is_merger:
         return f"* {safe_label(event.new_label)} reaches more of the network than this node; it is the supernode now"
@@ -194,6 +195,7 @@ def left_out_text(event: results.DownloadDone) -> str:
 
 
 def _line_for_download(event: results.DownloadDone, folder: str) -> str:
+    """What came, how fast and from whom, or that it was here, and where it lies."""
     name, end = safe_text(event.name), f"id {short_id(event.file_id)} -> {safe_text(str(event.path), 4096)}"
     end += _clashes(event.clashes)
     if event.left_out:

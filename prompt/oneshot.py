@@ -213,6 +213,7 @@ class OneShot:
         return verbs.VERBS[self.flags.verb](self)
 
     def _code_of(self, error: Exception) -> int:
+        """The exit code of what ended it, which is told as far as that can be."""
         if isinstance(error, OutputLost) and self.output.is_reader_gone and self.flags.verb in ("list", "who"):
             return EXIT_OK                      # it has seen enough
         if isinstance(error, OutputLost):
@@ -279,6 +280,7 @@ class OneShot:
                 raise Ended(EXIT_FAILED, unasked_line(path, danger))
 
     def _settings(self) -> Settings:
+        """Of a node that is there for one thing: its state lies in a hidden or temporary folder of its own."""
         flags = self.flags
         visit = Visit(flags.verb == "share", flags.verb == "share", takes_port=flags.verb == "doctor")
         folder = self._temporary
@@ -293,6 +295,7 @@ class OneShot:
                         network_key.wish_of(flags, DEFAULT_FOLDER))
 
     def _join(self, open_node: Callable[..., Any]) -> None:
+        """Opens a node and waits how it comes into a network; Ended where the word needs one and there is none."""
         settings = self._settings()
         self.folder, self._was_there = settings.folder, os.path.isdir(settings.folder)
         try:
