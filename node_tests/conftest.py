@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import math
@@ -63,17 +64,26 @@ def _keep_compiled(config):
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if os.environ.get("PYTHONPYCACHEPREFIX"):
         return
-    kept = getattr(config, "cache", None)
-    folder = Path(kept.mkdir("compiled") if kept is not None else tempfile.mkdtemp(prefix="lab-share-compiled-"))
+    folder, is_kept = _folder_for_compiled(config)
     os.environ["PYTHONPYCACHEPREFIX"] = str(folder)
-    config.add_cleanup(functools.partial(_drop_compiled, folder, is_all=kept is None))
+    config.add_cleanup(functools.partial(_drop_compiled, folder, is_kept))
     if config.getoption("numprocesses", None) and config.args == config.getini("testpaths"):
         _compile_in_halves(config, folder / "newest-source")
 
 
-def _drop_compiled(folder, is_all):
+def _folder_for_compiled(config):
+    """Where, and is it kept for the next run? Not without pytest's cache, nor where that cannot be written."""
+    if getattr(config, "cache", None) is not None:
+        with contextlib.suppress(OSError):
+            folder = Path(config.cache.mkdir("compiled"))
+            if os.access(folder, os.W_OK):
+                return folder, True
+    return Path(tempfile.mkdtemp(prefix="lab-share-compiled-")), False
+
+
+def _drop_compiled(folder, is_kept):
     """All of it, or what belongs to temporary folders; not this tree, should it stand among them."""
-    if is_all:
+    if not is_kept:
         shutil.rmtree(folder, ignore_errors=True)
         return
     temporary = Path(tempfile.gettempdir())
