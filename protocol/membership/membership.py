@@ -377,7 +377,7 @@ class Membership:
             part.on_timer(now)
 
     def next_deadline(self) -> float:
-        return min(part.next_deadline() for part in self._timed)
+        return min([part.next_deadline() for part in self._timed])
 
     # ---- what the supernode tells
 
