@@ -473,7 +473,7 @@ def test_the_members_of_a_hall_ask_each_other_little_while_they_elect_and_agree_
     How much falls into the fullest second is a matter of the seed (14 to 20 messages for each, and 17 to 26 if they ask
     as in a small network): the one who takes over tells all of it there. So it is compared with the same hall.
     """
-    hall = amount(failover.HALL, failover.HALL // 2)
+    hall = amount(failover.HALL, failover.HALL // 3)
     monkeypatch.setattr(failover, "HALL", hall)
     in_all, at_most = election_in(seed, hall + 7)
     monkeypatch.setattr(failover, "HALL", 2 * hall)
