@@ -14,7 +14,7 @@ from protocol import messages
 from protocol.content import names
 from protocol.content.pieces import digests_of, identity_of
 from protocol.content.shares import ScanResult
-from protocol.results import DownloadDone, Stopped, UploadDone
+from protocol.results import DownloadDone, Notice, Stopped, UploadDone
 
 
 def test_nobody_can_push_a_file(lab):
@@ -123,6 +123,17 @@ def test_an_announced_size_that_is_a_lie_is_told_and_takes_no_room(lab, size):
     assert isinstance(stopped, Stopped) and "size lie" in stopped.reason
     assert not stopped.kept
     assert sum(os.path.getsize(path) for path in paths_below(cy.folder)) < 10_000
+
+
+@pytest.mark.parametrize("size, is_told", [(5, True), (4 * MIB - 1, True), (4 * MIB, False), (2**40, False)])
+def test_a_folder_that_is_larger_than_its_sharer_said_is_told_as_it_comes(lab, size, is_told):
+    lab.node("ana")
+    bo = lab.node("bo", shared={"talks/a.bin": content(2 * MIB, 1), "talks/b.bin": content(2 * MIB, 2)})
+    cy = lab.node("cy")
+    announced_as(bo, total_size=size)
+    assert isinstance(cy.fetched("talks"), DownloadDone)
+    told = [notice.text for notice in cy.told(Notice) if "talks has 4.2 MB, not " in notice.text]
+    assert len(told) == is_told and all(text.endswith(" as the list says") for text in told)
 
 
 @pytest.mark.parametrize("name", ["../../x", "/etc/x", "a/b", "..", "C:evil", "CON", "x\u202etxt", ".node", "a" * 241])

@@ -14,11 +14,11 @@ from typing import Any, Callable, Deque, Dict, List, Optional, Sequence, Tuple
 
 from protocol.content.listing import FOLDER_BYTES_MAX, FolderEntry, Pack
 from protocol.content.traits import left_out_in
-from protocol.content.troubles import ErrorKind
+from protocol.content.troubles import ErrorKind, size_text
 from protocol.exchange.contracts import in_slices, kind_of, sentence_of
 from protocol.exchange.fetch import Cause, Fetch
 from protocol.exchange.job import Job, JobHands
-from protocol.results import LeftOut, ListEntry
+from protocol.results import LeftOut, ListEntry, Notice
 
 PACKS_AT_ONCE = 2  # of 16 MiB in memory at most
 PACK_FILES_PER_JOB = 1000  # named by one job of the disk: others wait for it, too
@@ -120,6 +120,9 @@ class FolderJob(Job):
         self.is_held = True
         self.waiting = deque(entries)
         self.size = sum(entry.size for entry in entries) + sum(pack.size for pack in packs)
+        if self.size > self.entry.size:  # nobody can know before: a person may not want so much
+            come, said = size_text(self.size), size_text(self.entry.size)
+            self._around.notify(Notice(f"{self.entry.name} has {come}, not {said} as the list says"))
         self._begin_more(now)
         self._go_on(now)
 
