@@ -650,6 +650,19 @@ def test_a_network_whose_terms_are_burnt_is_not_joined() -> None:
     assert outcome(node) == "refused"
 
 
+def test_who_answers_a_search_and_then_no_join_is_named_as_a_person_reads_why() -> None:
+    """It read `!! no answer`, and nothing else."""
+    world = World(seed=39)
+    mute = Stranger(world, "10.0.0.1")
+    mute.answer = lambda query: Answer(
+        query.nonce, bytes(8), b"n" * 16, 1, b"mute1234", ROLE_SUPERNODE, b"mute1234", NOWHERE, 0, 1, "x", bytes(16)
+    )  # fmt: skip
+    node = StubNode(world, "10.0.0.2", "bo").start(("10.0.0.1", PORT))
+    world.run(until=60.0)
+    told = [event[3] for event in node.events if event[0] == "outcome"]
+    assert told == [f"The network at 10.0.0.1:{PORT} did not take this node in: no answer"]
+
+
 # ---- pure parts ---------------------------------------------------------------------------------------------------
 
 

@@ -80,7 +80,8 @@ class Story:
         if search.has_waited:
             self.on_waited_in_vain(search, address, now)
         else:
-            self._audience.on_outcome("refused", address, reason, now)
+            told = f"The network at {shown(address)} did not take this node in: {reason}"
+            self._audience.on_outcome("refused", address, told, now)
 
     # ---- this node rules, or does so no more
 
