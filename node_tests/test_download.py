@@ -139,6 +139,16 @@ def test_in_the_endgame_a_piece_is_asked_of_a_second_source_and_of_no_third():
     assert choice.missing == 0
 
 
+def test_in_the_endgame_no_second_source_is_asked_that_would_bring_it_later():
+    choice = choice_of(2)
+    for source in "ab":
+        choice.set_map(source, True)
+    assert choice.choose("a", 0.0) is not None and choice.choose("a", 0.1) is not None
+    assert choice.choose("b", 1.0, lambda asked: False) is None
+    assert choice.choose("b", 1.0, lambda asked: asked.at > 0.0) == choice.asked_of("b")[0]
+    assert [one.at for one in choice.asked[choice.asked_of("b")[0]]] == [0.1, 1.0]
+
+
 def test_a_piece_on_its_way_to_the_disk_is_not_asked_again():
     choice = choice_of(1)
     choice.set_map("a", True)
@@ -577,6 +587,38 @@ def test_of_a_piece_that_was_taken_back_only_the_whole_is_kept_and_only_once():
     hands.write_all(download, 3.2)
     assert hands.strikes == [(1, "a wrong piece")] and not download.choice.is_verified[asked[2]]
     finish_from(hands, download, 2)
+
+
+def last_piece(rates):
+    """A download of two sources that have brought so many bytes a second, of which the first owes the last piece."""
+    hands, download = started(size=MIB, piece_size=MIB, links=(1, 2))
+    assert hands.requested(1) == [0] and not hands.requested(2)
+    for link, rate in rates.items():
+        download.sources[link].rate = Rate(-10.0)
+        for step in range(-100, 0):
+            download.sources[link].count(rate // 10, step / 10)
+    return hands, download
+
+
+def doubled_at(rates):
+    """After how many seconds the second one is asked, too; None: not within 20."""
+    hands, download = last_piece(rates)
+    for step in range(1, 40):
+        for link, rate in rates.items():  # which both still have
+            download.sources[link].count(rate // 2, step / 2)
+            hands.arrived[link] += rate // 2
+        download.on_timer(step / 2)
+        if hands.requested(2):
+            return step / 2
+    return None
+
+
+def test_who_brings_the_last_piece_at_the_rate_of_all_is_not_doubled_before_it_is_long_overdue():
+    rate = 262_144  # a piece takes four seconds
+    assert 7.0 <= doubled_at({1: rate, 2: rate}) <= 9.0
+    assert doubled_at({1: rate, 2: 20 * rate}) == 0.5  # the other brings it first
+    assert doubled_at({1: 20 * rate, 2: rate}) == 0.5  # it is overdue by now
+    assert doubled_at({1: 0, 2: rate}) == doubled_at({1: rate}) == 0.5  # of one there is no rate to go by
 
 
 def test_the_only_source_is_not_passed_over():

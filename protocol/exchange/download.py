@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import random
+from functools import partial
 from typing import Any, Dict, List, Optional, Protocol, Sequence
 
 from protocol import mishaps
@@ -270,10 +271,15 @@ class Download:
             if not self._hands.may_ask(now):
                 self._patience.on_held_back(now)
                 return
-            index = choice.choose(source.link, now)
+            index = choice.choose(source.link, now, partial(self._is_sooner, source, now))
             if index is None:
                 return
             self._ask(source, index, now)
+
+    def _is_sooner(self, source: Source, now: float, asked: Any) -> bool:
+        """Would it bring a piece sooner than who was asked for it? Ten who share one slow link would all bring two."""
+        owing = self.sources.get(asked.source)
+        return owing is None or source.is_sooner(self.piece_size, owing, asked.at, now)
 
     def _ask(self, source: Source, index: int, now: float) -> None:
         self._debts.ask(source, index, self.length_of(index), now)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from typing import Dict, Hashable, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, Hashable, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
 from protocol.content.pieces import set_piece
 
@@ -175,8 +175,13 @@ class PieceChoice:
         """Might somebody be asked for a piece now?"""
         return len(self.asked) < self.missing or now >= self._due_at
 
-    def choose(self, source: Source, now: float) -> Optional[int]:
-        """The piece to ask this source for now, marked as asked; None if there is none."""
+    def choose(
+        self, source: Source, now: float, is_sooner: Callable[[Asked], bool] = lambda _: True
+    ) -> Optional[int]:
+        """The piece to ask this source for now, marked as asked; None if there is none.
+
+        `is_sooner`: would it bring a piece sooner than another source, which has owed it for long?
+        """
         held = self._held.get(source)
         if held is None:
             return None
@@ -184,7 +189,7 @@ class PieceChoice:
             self._sort(held, now)
         index = self._next_open(held)
         if index is None:
-            index = self._endgame(source, held, now)
+            index = self._endgame(source, held, now, is_sooner)
         if index is not None:
             self._note_asked(self.asked.setdefault(index, []), source, now)
         return index
@@ -216,13 +221,15 @@ class PieceChoice:
     def _is_open(self, index: int) -> bool:
         return not self.is_verified[index] and index not in self.asked
 
-    def _endgame(self, source: Source, held: _Held, now: float) -> Optional[int]:
+    def _endgame(
+        self, source: Source, held: _Held, now: float, is_sooner: Callable[[Asked], bool]
+    ) -> Optional[int]:
         if len(self.asked) < self.missing or now < self._due_at:
             return None  # something is still unasked, though this source does not have it; or all was asked just now
         due: List[Tuple[float, int]] = []
         for index, asked in self.asked.items():
             is_due = len(asked) < ASKED_SOURCES_MAX and asked[0].at <= now - ENDGAME_AFTER
-            if is_due and held.has[index] and all(one.source != source for one in asked):
+            if is_due and held.has[index] and all(one.source != source for one in asked) and is_sooner(asked[0]):
                 due.append((asked[0].at, index))
         if not due:
             self._due_at = min((asked[0].at for asked in self.asked.values()), default=math.inf) + ENDGAME_AFTER

@@ -16,6 +16,7 @@ SLOT_TAKEN_BACK_AFTER = 0.2  # seconds; who really serves keeps a slot for us lo
 DROP_AFTER = 20.0  # seconds without a byte: the source is dropped
 BRINGING_MIN = 8 << 10  # bytes between two looks, of a piece that is not whole yet: many sources of one who has a slow
 # link need longer for a piece each than anybody is waited for
+OVERDUE = 2  # times as long as a piece should take by its source's rate: then another one is asked whatever its own is
 LATE_MAX = 64  # pieces that were taken back and may come all the same
 SLOW_RATE, SLOW_AFTER = 64 * 1024, 15.0  # bytes per second; a source so slow for so long is dropped if there are others
 
@@ -225,6 +226,17 @@ class Source:
 
     def per_second(self, now: float) -> float:
         return self.rate.per_second(now) if self.rate else 0.0
+
+    def is_sooner(self, size: int, owing: Source, asked_at: float, now: float) -> bool:
+        """Would it bring so many bytes before that one has brought what it owes since then, by the rates of both?
+
+        Who needs twice as long as it should may bring nothing any more; and of who gave nothing yet no rate is known.
+        """
+        rate, owing_rate = self.per_second(now), owing.per_second(now)
+        if not rate or not owing_rate:
+            return True
+        expected = owing.owed_bytes / owing_rate
+        return now + size / rate < asked_at + expected or now > asked_at + OVERDUE * expected
 
     def on_slept(self, seconds: float, now: float) -> None:
         """This node was not awake for so long: nobody was silent or slow meanwhile."""
