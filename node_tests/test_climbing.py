@@ -90,6 +90,17 @@ def test_a_window_that_does_not_empty_is_not_waited_for_for_ever():
     assert drain.lowest_rtt == 0.3
 
 
+@pytest.mark.parametrize(("rtts", "is_gone"), [((0.08, 0.08, 0.08), False), ((0.08, 0.10, 0.12), True)])
+def test_a_drain_does_not_take_jitter_for_the_queue_of_others(rtts, is_gone):
+    """The lowest of a few round trips lies above the path's own where they differ so much; a queue has them alike."""
+    drain = Drain()
+    drain.begin(100_000.0, 0.15, 1.0)
+    assert not drain.on_acknowledged(acknowledged(1.2, 0.15, 20_000), 20_000.0, BASE)
+    for number, rtt in enumerate(rtts):
+        drain.on_acknowledged(acknowledged(1.21 + number / 100, rtt, 20_000), 20_000.0, BASE)
+    assert drain.is_queue_gone(BASE, 0.004) is is_gone
+
+
 # ---- evidence -----------------------------------------------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ import math
 from typing import Optional
 
 from protocol.transport.congestion import Acknowledged
+from protocol.transport.evidence import Round
 
 
 class Climb:
@@ -100,7 +101,7 @@ class Drain:
         self._until: Optional[float] = None  # inf: the window has not emptied yet
         self._began_at = 0.0
         self._rtt_before = 0.0  # smoothed
-        self._lowest_rtt = math.inf  # seen in it
+        self._seen = Round()  # the round trips in it, once the old window has emptied
 
     @property
     def is_on(self) -> bool:
@@ -110,12 +111,15 @@ class Drain:
     @property
     def lowest_rtt(self) -> float:
         """What the round trip came down to."""
-        return min(self._lowest_rtt, self._rtt_before)
+        return min(self._seen.min_rtt, self._rtt_before)
 
     def is_queue_gone(self, base_rtt: float, queue_threshold: float) -> bool:
-        """Did nearly all of the queue that stood there go away? Then it was ours alone."""
+        """Did nearly all of the queue that stood there go away? Then it was ours alone.
+
+        The lowest of a few is as much above the path's own as these differ: on a path with jitter that is no queue.
+        """
         standing = max(0.0, self._rtt_before - base_rtt)
-        return self.lowest_rtt <= base_rtt + 0.1 * standing + queue_threshold
+        return self.lowest_rtt <= base_rtt + 0.1 * standing + queue_threshold + self._seen.spread
 
     def is_due(self, now: float) -> bool:
         """Has the last one ended long enough ago?"""
@@ -126,7 +130,7 @@ class Drain:
         self.window_before, self._rtt_before = window, smoothed_rtt
         self._until = math.inf
         self._began_at = now
-        self._lowest_rtt = math.inf
+        self._seen = Round()
 
     def on_acknowledged(self, ack: Acknowledged, window: float, base_rtt: float) -> bool:
         """Is it over with this acknowledgement? The round trip counts once the old window has emptied."""
@@ -136,7 +140,7 @@ class Drain:
                 self._until = ack.now + max(self.HOLD, base_rtt)
             return False
         if ack.rtt is not None:
-            self._lowest_rtt = min(self._lowest_rtt, ack.rtt)
+            self._seen.note_rtt(ack.rtt)
         return ack.now >= self._until
 
     def end(self, now: float) -> None:

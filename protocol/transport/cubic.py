@@ -203,8 +203,7 @@ class CubicQ:
         last = self._delivery.round
         # Not in slow start, whose queue grows; but who is alone may be held below ssthresh by the cap that this lifts.
         if last.samples >= RecentRtt.SAMPLES and (self.window >= self.ssthresh or self.is_alone):
-            spread = last.rtts / last.samples - last.min_rtt
-            self.jitter += (min(spread, max(self.base_rtt, self._lateness)) - self.jitter) / 8
+            self.jitter += (min(last.spread, max(self.base_rtt, self._lateness)) - self.jitter) / 8
 
     def _grow(self, ack: Acknowledged) -> None:
         """The window after an acknowledgement: slow start, refill after a mistake, climb, or CUBIC."""

@@ -55,6 +55,11 @@ class Round:
         self.rtts += rtt
         self.samples += 1
 
+    @property
+    def spread(self) -> float:
+        """Seconds by which the mean of the samples lies above the lowest."""
+        return self.rtts / self.samples - self.min_rtt if self.samples else 0.0
+
     def note_rate(self, rate: float) -> None:
         """A rate of delivery, in bytes per second: the highest counts, for others were held up."""
         self.rate = max(self.rate, rate)
