@@ -312,6 +312,20 @@ def test_who_was_alone_with_a_deep_queue_sees_a_tcp_that_comes():
     assert not pair.there.recovery.congestion.is_alone
 
 
+def test_who_shares_a_queue_that_overflows_is_not_alone_whatever_a_drain_said():
+    """A TCP whose window is small leaves no queue in a drain; held by the cap, the elder took what that TCP gave up."""
+    pair = Pair(seed=1, rate=20e6 / 8, latency=0.025, queue=0.05)
+    PlainFlow(pair.world, ("10.0.0.1", 9), ("10.0.0.2", 9), "cubic", 2.0)
+    pair.stream()
+    controller = pair.there.recovery.congestion
+    pair.world.run(4.0)
+    controller.is_alone = True
+    link = pair.world.link(pair.A, pair.B)
+    dropped = link.overflowed
+    assert pair.world.run_until(lambda: link.overflowed > dropped + 20, 30.0)
+    assert not controller.is_alone and not controller.drain.is_due(pair.world.now)
+
+
 @pytest.mark.parametrize(("count", "least"), [(2, 0.95), (5, 0.9)][: amount(2, 1)])
 def test_own_siblings(count, least):
     total, index = shares_of_siblings(count, amount(8.0, 4.0), amount(10.0, 6.0), seed=3, queue=0.03, rate=SIBLING_LINK)

@@ -21,7 +21,8 @@ delivery still grew with its window then goes on. Where packets overtake each ot
 by as much a queue must be longer to be seen (LUCK).
 
 Alone on a link with a deep queue it does not fill the queue: the window is capped, after a short drain has shown that
-the queue was its own. When the queue stays in spite of the cap, others are there, and it is plain CUBIC again.
+the queue was its own. When the queue stays in spite of the cap, others are there, and it is plain CUBIC again; so it is
+when a queue overflows where the link itself loses nothing: the cap should have kept it shorter.
 
 It finds the rate of the path in three ways: by slow start, which ends where a queue or losses show that the pipe is
 full, with the window that this pipe holds; by CUBIC; and, while there is no queue, by climbs: the window grows from
@@ -258,13 +259,10 @@ class CubicQ:
     def _end_climb(self, now: float, next_packet_number: int) -> None:
         """It found nothing, or the end: back to the window that the path is known to hold."""
         self.window = self.climb.end(self.window)
-        self._rest_from_climbing(now)
-        if not self.climb.is_in_queue:
-            self._reacted_below = next_packet_number  # what it had too much in flight may still be lost
-
-    def _rest_from_climbing(self, now: float) -> None:
         self.climb.rest(now, self.base_rtt)
-        self.curve.restart()
+        if not self.climb.is_in_queue:  # else CUBIC's time goes on, as that of the others does
+            self.curve.restart()
+            self._reacted_below = next_packet_number  # what it had too much in flight may still be lost
 
     # ---- alone with a deep queue
 
@@ -342,7 +340,7 @@ class CubicQ:
             self.window = self.drain.window_before
             self._stop_drain(now)
         self._conservative_rounds = 0
-        self._rest_from_climbing(now)
+        self.climb.rest(now, self.base_rtt)
         before, did_fit, was_starting = self.window, self._fits, self.window < self.ssthresh
         self._react(now, is_queue, next_packet_number)
         if not is_queue:
@@ -366,13 +364,16 @@ class CubicQ:
         elif self.climb.is_on:
             self._end_climb(now, next_packet_number)  # that is where the loss came from
             if self.climb.is_in_queue and is_queue:
-                self._reduce_for_queue()
+                self._reduce_for_queue(now)
         elif is_queue:
-            self._reduce_for_queue()
+            self._reduce_for_queue(now)
         else:
             self._reduce_for_heavy_loss()
 
-    def _reduce_for_queue(self) -> None:
+    def _reduce_for_queue(self, now: float) -> None:
+        if self.noise <= self.NOISE_LEAST:  # others fill it, or the cap is no shorter: a drain would ask in vain
+            self.is_alone = False
+            self.drain.end(now)
         if self.queue_delay > self.base_rtt / 4:
             self._forget_rates(3)  # a real, shared queue
         self._reduce_to(self.curve.reduced(self.window))
