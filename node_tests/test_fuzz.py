@@ -510,7 +510,7 @@ class Unheard:
     """A network thread that is none: what would be posted is done at once."""
 
     def __init__(self):
-        self.is_closing = False
+        self.is_closing = self.is_over = False
         self.gate = threading.RLock()
         self.inbox = self
 
