@@ -341,6 +341,7 @@ class CubicQ:
             self._stop_drain(now)
         self._conservative_rounds = 0
         self.climb.rest(now, self.base_rtt)
+        self.curve.restart()  # a smaller window, or none: CUBIC's time begins anew in any case
         before, did_fit, was_starting = self.window, self._fits, self.window < self.ssthresh
         self._react(now, is_queue, next_packet_number)
         if not is_queue:
