@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from protocol import fields, messages
 from protocol.fields import WireError
-from protocol.transport import casting, flight
+from protocol.transport import casting
 from protocol.transport import packets as wire
 
 IDS = st.binary(min_size=8, max_size=8)
@@ -202,18 +202,6 @@ def test_a_run_is_found_by_its_first_header(start):
     other = bulk(0, payloads[:3], HEAD._replace(first=HEAD.first + 6))
     run = run_in(b"".join(datagrams[:5] + other), 140)
     assert run == wire.BulkRun(HEAD, start, 5, 500)
-
-
-@pytest.mark.parametrize("plain", [0, 1, 200, 400])
-def test_each_packet_of_a_batch_larger_than_others_take_has_a_head_that_they_take(plain):
-    payloads = [bytes([index % 256]) * 100 for index in range(399)] + [b"less"]
-    head = wire.BatchHead(b"a" * 8, 7000, 300, 1 << 40, 100)
-    headers, size = flight.batch_headers(head, payloads, plain), wire.DATA_HEADER_SIZE
-    for index, payload in enumerate(payloads):
-        datagram = memoryview(headers[index * size : (index + 1) * size] + payload)
-        kind = wire.PacketType.DATA if index < plain else wire.PacketType.BULK
-        assert wire.decode_prefix(datagram) == kind
-        assert wire.decode_data_header(datagram) == (b"a" * 8, 7000 + index, 6700, (1 << 40) + index * 100)
 
 
 def test_what_is_not_a_run_is_none():

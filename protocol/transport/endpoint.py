@@ -95,8 +95,11 @@ class Endpoint:
         self.new_controller = new_controller  # of each connection, with its datagram size in bytes
         self.events: Deque[Event] = collections.deque()
         self.stats: Counter[str] = collections.Counter()
-        self._headers = memoryview(bytearray())
-        self._header_views: List[memoryview] = []
+        self._headers = memoryview(bytearray(wire.DATA_HEADER_SIZE * wire.BATCH_PACKETS_MAX))
+        self._header_views = [
+            self._headers[start : start + wire.DATA_HEADER_SIZE]
+            for start in range(0, len(self._headers), wire.DATA_HEADER_SIZE)
+        ]
         self.accepts = True  # takes connections from others
         self._secret = rng.getrandbits(256).to_bytes(32, "big")
         self.admission = Admission(self._secret, connections_max)
@@ -190,12 +193,9 @@ class Endpoint:
 
     def header_views(self, headers: Buffer) -> List[memoryview]:
         """The headers of a batch, cut apart, in memory that the next batch uses again."""
-        size, step = len(headers), wire.DATA_HEADER_SIZE
-        if size > len(self._headers):
-            self._headers = memoryview(bytearray(size))
-            self._header_views = [self._headers[start : start + step] for start in range(0, size, step)]
+        size = len(headers)
         self._headers[:size] = headers
-        return self._header_views[: size // step]
+        return self._header_views[: size // wire.DATA_HEADER_SIZE]
 
     def touch(self, connection: Connection) -> None:
         """It may have something to send, or another deadline, if it is not over."""

@@ -17,19 +17,11 @@ from protocol.figures import PathFigures
 from protocol.transport.congestion import CongestionController
 from protocol.transport.mtu import PathMtu
 from protocol.transport.pacing import Pacer
-from protocol.transport.packets import (
-    BATCH_PACKETS_MAX,
-    DATA_HEADER_SIZE,
-    BatchHead,
-    bulk_headers,
-    data_headers,
-    encode_ping,
-)
+from protocol.transport.packets import DATA_HEADER_SIZE, BatchHead, bulk_headers, data_headers, encode_ping
 from protocol.transport.receiving import ReceiveStream
-from protocol.transport.recovery import DATAGRAM_SIZE_BASE, SEGMENTS_MAX, Outcome, Recovery, SentBatch
+from protocol.transport.recovery import DATAGRAM_SIZE_BASE, Outcome, Recovery, SentBatch
 from protocol.transport.sending import SendStream
 
-HEAD_PACKETS = BATCH_PACKETS_MAX // SEGMENTS_MAX * SEGMENTS_MAX  # with one head: as many as whole sends take
 PROBES = 2  # at each probe timeout (RFC 9002 §6.2.4): one of full size, and one that passes everywhere
 SKIP_EVERY = (0.5, 1.5)  # a packet number is left out after so many windows, to catch blind acknowledgements:
 SKIP_BYTES_MAX = 32 << 20  # by then a liar has not doubled its rate; and at least once in so many bytes
@@ -52,24 +44,6 @@ class Batch(NamedTuple):
 def lone_batch(address: Address, datagram: Buffer) -> Batch:
     """One datagram."""
     return Batch(address, len(datagram), 1, 1, [datagram])
-
-
-def batch_headers(head: BatchHead, payloads: List[Buffer], plain: int) -> bytearray:
-    """The headers of a batch, of which so many packets at the front are not all bulk; `head` is that of the first.
-
-    A large batch costs its sender little more than a small one. Who gets it takes HEAD_PACKETS for one: so many have a
-    head of their own.
-    """
-    headers = bytearray()
-    for at in range(0, len(payloads), HEAD_PACKETS):
-        part = payloads[at : at + HEAD_PACKETS]
-        count, checked = len(part), max(0, min(plain - at, len(part)))
-        first, floor, offset = head.first + at, head.floor + at, head.offset + at * head.step
-        own = BatchHead(head.connection_id, first, floor, offset, head.step)
-        headers += data_headers(own, part[:checked])
-        if checked < count:
-            headers += bulk_headers(own, checked, count - checked, len(part[-1]))
-    return headers
 
 
 class Outlet(Protocol):
@@ -244,7 +218,10 @@ class Flight:
         payloads = sending.payloads(offset, length, payload_size)
         count, number = len(payloads), recovery.next_packet_number
         head = BatchHead(self._remote_id, number, number - recovery.floor(), offset, payload_size)
-        headers = batch_headers(head, payloads, count if self.checks_bulk else plain)
+        plain = count if self.checks_bulk else plain
+        headers = data_headers(head, payloads[:plain])
+        if plain < count:
+            headers += bulk_headers(head, plain, count - plain, len(payloads[-1]))
         buffers: List[Buffer] = [b""] * (2 * count)
         buffers[0::2] = self._header_views(headers)
         buffers[1::2] = payloads

@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 
 from protocol.rates import RecentMaximum
-from protocol.transport.packets import DATAGRAM_SIZE_MAX
+from protocol.transport.packets import BATCH_PACKETS_MAX, DATAGRAM_SIZE_MAX
 from protocol.transport.recovery import SEGMENTS_MAX
 from protocol.transport.rtt import RttEstimator
 
@@ -29,6 +29,7 @@ BURST_NEAR_PART = 1 / 4  # of the window: there a batch may have as much, for sm
 ROOM_NEAR = 22  # packets that are waited for there, within that part
 PACING_CATCH_UP = 0.004  # seconds that a late timer may make up for
 UNPACED_SIZE = 1100 << 10  # bytes that leave in one batch where nothing is paced: a piece of 1 MiB and its headers
+UNPACED_PACKETS_MAX = BATCH_PACKETS_MAX // SEGMENTS_MAX * SEGMENTS_MAX  # in it: as many as whole sends take
 UNPACED_RTT = 0.002  # seconds: on a shorter path timers are too coarse, and the window is pacing enough
 
 
@@ -76,7 +77,7 @@ class Pacer:
         A batch costs its ends as much as twenty packets in it: thirty nodes of a class on one machine need large ones.
         """
         if self._least < UNPACED_RTT:
-            burst = UNPACED_SIZE // size
+            burst = min(UNPACED_SIZE // size, UNPACED_PACKETS_MAX)
         else:
             burst = min(SEGMENTS_MAX, DATAGRAM_SIZE_MAX // size)
         if self._rtt.smoothed >= UNPACED_RTT:

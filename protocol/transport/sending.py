@@ -50,23 +50,16 @@ class HeldMemory:
 _NO_TAIL = memoryview(bytearray())
 
 
-CUT_TOGETHER = 42  # views
-
-
-def _cut(view: memoryview, size: int) -> List[memoryview]:
+def _cut(view: memoryview, size: int) -> Sequence[memoryview]:
     """Views of it, of so many bytes each, the last of the rest."""
-    step = CUT_TOGETHER * size
-    whole = len(view) - len(view) % step
-    found: List[memoryview] = []
-    for at in range(0, whole, step):
-        found += _cutter(size)(view[at : at + step])
-    return found + [view[at : at + size] for at in range(whole, len(view), size)]
+    count = -(-len(view) // size)
+    return _cutter(size, count)(view) if count > 1 else [view]
 
 
 @functools.lru_cache(maxsize=64)
-def _cutter(size: int) -> Callable[[memoryview], Sequence[memoryview]]:
+def _cutter(size: int, count: int) -> Callable[[memoryview], Sequence[memoryview]]:
     """Slices that were made before, and are taken in one call, cost half of what a loop does."""
-    return operator.itemgetter(*(slice(at, at + size) for at in range(0, CUT_TOGETHER * size, size)))
+    return operator.itemgetter(*(slice(at, at + size) for at in range(0, count * size, size)))
 
 
 class SendStream:
