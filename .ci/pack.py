@@ -1,9 +1,8 @@
 #!/usr/bin/env python3
 """Makes one file of the program that runs by itself: python .ci/pack.py [FILE].
 
-As Python's own `zipapp` makes them, but compressed as far as it goes. Without the tests, without comments and
-docstrings, which are half of the program, without types that Python never looks at, and indented by less: who reads it
-reads the tree. Line numbers stay what they are there, so a log says the same.
+Python's own `zipapp`, compressed, without the tests, without comments and docstrings, which are half of the program,
+and indented by less: who reads it reads the tree. Line numbers stay what they are there, so a log says the same.
 """
 
 from __future__ import annotations
@@ -12,18 +11,17 @@ import argparse
 import ast
 import io
 import shutil
-import stat
 import sys
 import tempfile
 import tokenize
-import zipfile
+import zipapp
 from pathlib import Path
 from typing import Optional, Sequence, Set
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = ("node_client.py", "peer.py", "rdt.py", "supernode.py")
 FOLDERS = ("disk", "prompt", "protocol", "sockets")
-# Not as zipapp's own `main="node_client:main"` does it: that forgets the exit code.
+# Not zipapp's own `main="node_client:main"`: that forgets the exit code.
 MAIN = """import sys
 
 from node_client import main
@@ -46,18 +44,6 @@ def bare(source: bytes) -> bytes:
             rest = lines[last][said.end_col_offset:]
             lines[first : last + 1] = [lines[first][: said.col_offset] + b'""' + (rest if first == last else b"\n"),
                                        *[b"\n"] * (last - first)]
-    return b"".join(lines)
-
-
-def unannotated(source: bytes) -> bytes:
-    """A module without the types of what functions assign, of which Python itself takes no notice."""
-    lines = source.splitlines(keepends=True)
-    functions = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]
-    for node in {node for function in functions for node in ast.walk(function) if isinstance(node, ast.AnnAssign)}:
-        row, said = int(node.target.end_lineno or 0), node.annotation
-        if node.value is not None and row == said.end_lineno:
-            line = lines[row - 1]
-            lines[row - 1] = line[: node.target.end_col_offset] + line[said.end_col_offset :]
     return b"".join(lines)
 
 
@@ -95,19 +81,9 @@ def pack(target: Path) -> None:
         for name in FOLDERS:
             shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
         for module in tree.rglob("*.py"):
-            module.write_bytes(narrow(unannotated(bare(module.read_bytes()))))
+            module.write_bytes(narrow(bare(module.read_bytes())))
         (tree / "__main__.py").write_text(MAIN, encoding="utf-8")
-        archive(tree, target)
-    target.chmod(target.stat().st_mode | stat.S_IXUSR)
-
-
-def archive(tree: Path, target: Path) -> None:
-    """All modules below a folder, behind the line that says what runs them."""
-    with open(target, "wb") as file:
-        file.write(b"#!/usr/bin/env python3\n")
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as packed:
-            for module in sorted(tree.rglob("*.py")):
-                packed.write(module, module.relative_to(tree).as_posix())
+        zipapp.create_archive(tree, target, "/usr/bin/env python3", compressed=True)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

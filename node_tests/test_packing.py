@@ -109,13 +109,6 @@ x = "\u00e9"
 '''
 
 
-def test_types_of_what_functions_assign_go_and_those_of_fields_stay():
-    head = "class C:\n    a: int = 1\n    def f(self):\n        b: int\n"
-    typed = head + '        self.\u00e9: D[int] = (1)\n        c: "x" = [\n2]\n'
-    bare = head + "        self.\u00e9 = (1)\n        c = [\n2]\n"
-    assert PACK["unannotated"](typed.encode()).decode() == bare
-
-
 def test_code_moves_to_the_left_and_what_stands_inside_a_string_stays():
     wide = 'def f(a):\n    if a:\n        return ("""\n    b""",\n                \'c\')\n'
     assert PACK["narrow"](wide.encode()).decode() == 'def f(a):\n if a:\n  return ("""\n    b""",\n    \'c\')\n'
