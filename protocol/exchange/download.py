@@ -260,7 +260,7 @@ class Download:
         if choice is None or not choice.missing or self.is_ended or not choice.has_something(now):
             return
         window = source.window(sources + self._fellows_to_come, self.piece_size, now)
-        limit = in_flight_limit(self.piece_size)
+        limit, is_sooner = in_flight_limit(self.piece_size), partial(self._is_sooner, source, now)
         while source.owed_bytes + self.piece_size <= window and self.in_flight_bytes + self.piece_size <= limit:
             if not self.cast.lets_ask():
                 return
@@ -271,7 +271,7 @@ class Download:
             if not self._hands.may_ask(now):
                 self._patience.on_held_back(now)
                 return
-            index = choice.choose(source.link, now, partial(self._is_sooner, source, now))
+            index = choice.choose(source.link, now, is_sooner)
             if index is None:
                 return
             self._ask(source, index, now)
