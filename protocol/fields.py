@@ -20,7 +20,7 @@ class WireError(ValueError):
     """The bytes are malformed: the sender's fault, so they are dropped and counted."""
 
 
-def words_of(said: Buffer) -> str:
+def harmless_words(said: Buffer) -> str:
     """Words for a person, from a stranger perhaps; U+FFFD for what is no UTF-8, and for what a terminal would obey."""
     text = bytes(said).decode("utf-8", "replace")
     return text if text.isprintable() else "".join(each if each.isprintable() else "\ufffd" for each in text)

@@ -20,7 +20,7 @@ import struct
 from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 from protocol.buffers import BufferPool
-from protocol.fields import Buffer, words_of
+from protocol.fields import Buffer, harmless_words
 
 FRAME_HEADER = struct.Struct(">BI")
 FRAME_HEADER_SIZE = FRAME_HEADER.size
@@ -107,7 +107,7 @@ def encode_reason(reason: str) -> bytes:
 
 def decode_reason(said: Buffer) -> str:
     """The same words; what is no UTF-8, or would steer a terminal, is replaced by signs that say so."""
-    return words_of(said)[:REASON_SIZE_MAX]
+    return harmless_words(said)[:REASON_SIZE_MAX]
 
 
 # ---- long messages

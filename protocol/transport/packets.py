@@ -19,7 +19,7 @@ import struct
 import zlib
 from typing import Any, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-from protocol.fields import Buffer, WireError, words_of
+from protocol.fields import Buffer, WireError, harmless_words
 
 VERSION = 1  # a packet of another one is dropped: what is new comes as new types, which old programs drop as well
 DATAGRAM_SIZE_MAX = 65_507  # the largest UDP payload over IPv4
@@ -291,7 +291,7 @@ def _reason_bytes(reason: str) -> bytes:
 
 
 def _reason_text(tail: memoryview) -> str:
-    return words_of(tail[:REASON_SIZE_MAX])
+    return harmless_words(tail[:REASON_SIZE_MAX])
 
 
 def encode_close(packet: ClosePacket) -> bytearray:
