@@ -55,6 +55,17 @@ def test_a_number_far_above_all_is_not_believed(side):
     assert not side.numbers.is_in_reach(FIRST + PACKET_NUMBER_JUMP_MAX + 1)
 
 
+def test_a_run_is_new_when_none_of_it_came_before(side):
+    side.get(FIRST, 5)
+    side.get(FIRST + 10, 5, oldest=FIRST + 2)
+    new = [first for first in range(FIRST - 5, FIRST + 20) if side.numbers.are_new(first, 4)]
+    assert new == [FIRST + 5, FIRST + 6, *range(FIRST + 15, FIRST + 20)]
+    side.get(FIRST + 30, 5, oldest=FIRST + 8)
+    assert not side.numbers.are_new(FIRST + 7, 2)  # the sender has lost interest in its first
+    assert side.numbers.are_new(FIRST + 8, 2)
+    assert not side.numbers.are_new(FIRST + 34 + PACKET_NUMBER_JUMP_MAX + 1, 1)
+
+
 def test_a_lone_packet_waits_for_another_which_is_told_at_once(side):
     assert side.get(FIRST) == 1.0 + ACK_DELAY
     assert side.get(FIRST + 1, now=1.001) == 1.001

@@ -1,6 +1,7 @@
 """Room for what arrives, on all connections together, and whose turn it is: two parts of an endpoint, alone."""
 
 import random
+from collections import Counter
 
 import pytest
 
@@ -10,6 +11,7 @@ from protocol.transport.endpoint import Endpoint
 from protocol.transport.frames import FRAME_HEADER, FRAME_HEADER_SIZE
 from protocol.transport.intake import Intake
 from protocol.transport.liveness import Liveness
+from protocol.transport.packets import BatchHead, BulkRun
 from protocol.transport.receiving import RECEIVE_WINDOW_INITIAL, RECEIVE_WINDOW_MAX
 from protocol.transport.rtt import RttEstimator
 from protocol.transport.turns import TROUBLE_PAUSE
@@ -17,7 +19,7 @@ from protocol.transport.turns import TROUBLE_PAUSE
 
 def arriving(room):
     """What a connection takes in, whose remote begins with packet number 0."""
-    arrival = Arrival(room.open(), room, Liveness(False, 0.0), RttEstimator(), {}, 0.0)
+    arrival = Arrival(room.open(), room, Liveness(False, 0.0), RttEstimator(), Counter(), 0.0)
     arrival.acknowledging.begin(0)
     return arrival
 
@@ -51,6 +53,61 @@ def test_what_a_reader_takes_is_news_for_the_remote_when_it_is_half_of_the_windo
     for _ in range(3):
         one.consume(0)
     assert one.is_news(half - 3 * FRAME_HEADER_SIZE)
+
+
+STEP = 100  # bytes of each packet but the last
+
+
+def runs_of(stream, rng):
+    """(packets, their payloads) of a stream of bytes, packets numbered in order, some of them in two runs."""
+    payloads = [memoryview(stream)[at : at + STEP] for at in range(0, len(stream), STEP)]
+    runs, start = [], 0
+    while start < len(payloads):
+        stop = min(len(payloads), start + rng.randrange(1, 9))
+        head = BatchHead(b"idididid", start, start, start * STEP, STEP)
+        first = rng.choice((0, 0, 0, rng.randrange(stop - start)))
+        for a, b in ((0, stop - start), (first, stop - start)) if first else ((0, stop - start),):
+            found = payloads[start + a : start + b]
+            runs.append((BulkRun(head, a, b - a, sum(map(len, found))), found))
+        start = stop
+    return runs
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_runs_in_any_order_bring_what_their_packets_would(seed):
+    rng = random.Random(seed)
+    bodies = [rng.randbytes(rng.choice((0, 30, 900, 4000))) for _ in range(12)]
+    runs = runs_of(b"".join(FRAME_HEADER.pack(0, len(body)) + body for body in bodies), rng)
+    for _ in range(len(runs)):
+        a, b = rng.randrange(len(runs)), rng.randrange(len(runs))
+        if abs(a - b) < 4:
+            runs[a], runs[b] = runs[b], runs[a]
+    together, alone = arriving(Intake()), arriving(Intake())
+    for run, payloads in runs:
+        packets = list(run.one_by_one(payloads))
+        if not together.on_run(run, payloads, 0.0):
+            assert any(number in together.acknowledging for number, *_ in packets)
+            for packet in packets:
+                together.on_data(*packet, 0.0)
+        for packet in packets:
+            alone.on_data(*packet, 0.0)
+        assert together.acknowledging.take(0, 0.0) == alone.acknowledging.take(0, 0.0)
+        assert together.frames == alone.frames
+    assert [frame.body for frame in together.frames] == bodies
+
+
+def test_a_run_behind_a_gap_waits_in_one_piece_for_what_is_missing():
+    one = arriving(Intake())
+    stream = FRAME_HEADER.pack(0, 10 * STEP - FRAME_HEADER_SIZE) + bytes(10 * STEP - FRAME_HEADER_SIZE)
+    (run, payloads), (rest, others) = [
+        (BulkRun(BatchHead(b"idididid", 0, 0, 0, STEP), a, b - a, (b - a) * STEP),
+         [memoryview(stream)[at * STEP : (at + 1) * STEP] for at in range(a, b)])
+        for a, b in ((1, 10), (0, 1))
+    ]  # fmt: skip
+    assert one.on_run(run, payloads, 0.0) and not one.frames
+    assert one._receiving._runs == {STEP: stream[STEP:]}
+    assert one.on_run(rest, others, 0.0)
+    assert [frame.body for frame in one.frames] == [stream[FRAME_HEADER_SIZE:]]
 
 
 def test_it_is_full_with_all_frames_together(monkeypatch):

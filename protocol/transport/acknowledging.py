@@ -69,6 +69,13 @@ class Acknowledging:
         """Did it arrive, or is it so old that it counts as if?"""
         return number < self._forgotten_below or number in self.numbers
 
+    def are_new(self, first: int, count: int) -> bool:
+        """May so many numbers from that one on be believed, and did none of them arrive before?"""
+        if first > self.largest:
+            return self.is_in_reach(first)
+        stop = first + count
+        return first >= self._forgotten_below and self.numbers.missing(first, stop) == [(first, stop)]
+
     def hasten(self, now: float) -> None:
         """The acknowledgement is due at once."""
         self.due_at = now

@@ -42,14 +42,14 @@ class Arrival:
         self._stats = stats  # of the endpoint: what was dropped, by cause
 
     def on_run(self, run: BulkRun, payloads: List[memoryview], now: float) -> bool:
-        """A run of BULK packets, if it is just the next bytes of a frame's body; else False, and nothing happened."""
-        head, first, numbers = run.head, run.head.first + run.start, self.acknowledging
-        if not (numbers.largest < first and numbers.is_in_reach(first)):
-            return False
+        """A run of BULK packets, if all are new and find room; else False, and nothing happened."""
+        head, first, receiving = run.head, run.head.first + run.start, self._receiving
         offset = head.offset + run.start * head.step
+        if not self.acknowledging.are_new(first, run.packets) or not receiving.would_fit(offset, run.size):
+            return False
         try:
-            if not self._receiving.on_run(offset, run.size, payloads, head.step, self.frames):
-                return False
+            if not receiving.on_run(offset, run.size, payloads, head.step, self.frames):
+                receiving.on_data(offset, memoryview(b"".join(payloads)), self.frames)
         except StreamViolation as violation:
             self.violation = str(violation)
             return True

@@ -306,7 +306,7 @@ class Connection:
     # ---- received packets
 
     def on_run(self, run: wire.BulkRun, payloads: List[memoryview], now: float) -> None:
-        """A run of BULK packets: at once when it is just the next bytes of a frame's body, else one by one."""
+        """A run of BULK packets: at once where all of them are new, else one by one."""
         if self.state is State.ESTABLISHED and self.arrival.on_run(run, payloads, now):
             self._hand_out(now)
         else:
