@@ -154,10 +154,12 @@ class Inbox:
                 self._wakened.recv(4096)
 
     def run(self) -> None:
-        """Do what there is, within bounds."""
-        with contextlib.suppress(queue.Empty):
-            for _ in range(ACTIONS_PER_TURN):
-                self._actions.get_nowait()()
+        """Do what there is, within bounds; this thread alone takes something out."""
+        actions = self._actions
+        for _ in range(ACTIONS_PER_TURN):
+            if actions.empty():
+                return
+            actions.get_nowait()()
 
     def finish(self) -> None:
         """Take nothing any more, and do the rest: each action finds what it was for ended."""
@@ -339,9 +341,11 @@ class NetworkThread:
         """Until there is something to do; what can be read."""
         is_busy = self.inbox.begin_sleep() or self.endpoint.events or self.datagrams.has_read_ahead()
         timeout = 0.0 if is_busy else self._idle_time()
-        readable = self._gather(timeout) if timeout > 0 and self._is_gathering() else []
+        readable: List[int] = []
+        if timeout > 0 and self._is_gathering():
+            readable = self._gather(timeout)
+            timeout = self._idle_time()
         if not readable:
-            timeout = min(timeout, self._idle_time())
             readable = self.watch.wait(timeout, self._unsent is not None and self.datagrams.is_full)
         self._moved = 0
         self.inbox.end_sleep(readable)
