@@ -462,7 +462,7 @@ def bulk_headers(head: BatchHead, index: int, count: int, last_length: int) -> b
 
 
 def _bulk_header(head: BatchHead, length: int) -> bytes:
-    """Of a packet with no index: to be combined with `_bulk_columns`."""
+    """Of a packet with no index: to be combined with `_BULK_COLUMNS`."""
     header = DATA_HEADER.pack(0, VERSION, _BULK, length, *head, 0)
     return CHECKSUM.pack(zlib.crc32(header[_COVERED])) + header[4:]
 
@@ -470,21 +470,23 @@ def _bulk_header(head: BatchHead, length: int) -> bytes:
 def _numbered(header: bytes, index: int, count: int) -> bytearray:
     """This header so many times, with the indices from that one on."""
     headers = bytearray(header * count)
-    for at, column in _bulk_columns(index, count):
-        headers[at::DATA_HEADER_SIZE] = column.translate(_XOR[header[at]])
+    for at, column in _BULK_COLUMNS:
+        headers[at::DATA_HEADER_SIZE] = column[index : index + count].translate(_XOR[header[at]])
     return headers
 
 
 _XOR = [bytes(byte ^ other for byte in range(256)) for other in range(256)]  # tables for bytes.translate
 
 
-@functools.lru_cache(maxsize=1024)
-def _bulk_columns(index: int, count: int) -> List[Tuple[int, bytes]]:
-    """What `count` headers from that index on differ by from one without index: (place in a header, a byte of each)."""
-    numbers = [each.to_bytes(2, "big") for each in range(index, index + count)]
+def _bulk_columns() -> List[Tuple[int, bytes]]:
+    """What the headers of a batch differ by from one without index: (place in a header, the byte there of each)."""
+    numbers = [each.to_bytes(2, "big") for each in range(BATCH_PACKETS_MAX)]
     checksums = b"".join(CHECKSUM.pack(zlib.crc32(each)) for each in numbers)
     columns = [(at, checksums[at :: CHECKSUM.size]) for at in range(CHECKSUM.size)]
     return [*columns, *((DATA_HEADER_SIZE - 2 + at, b"".join(numbers)[at::2]) for at in (0, 1))]
+
+
+_BULK_COLUMNS = _bulk_columns()
 
 
 class BulkRun(NamedTuple):
