@@ -20,7 +20,6 @@ from protocol.network import DoorListener
 from protocol.transport.admission import CONNECTIONS_PER_HOST_MAX
 from protocol.transport.connection import ConnectionLost, FrameReceived, State
 from protocol.transport.endpoint import Endpoint
-from protocol.transport.frames import Frame
 from protocol.transport.sending import VIEW_COST, HeldMemory, SendStream
 from sockets.links import Posted
 
@@ -132,7 +131,7 @@ class Crowd:
 
         def on_event(event):
             if isinstance(event, FrameReceived) and reads:
-                event.connection.consume(Frame(event.kind, event.body))
+                event.connection.consume(len(event.body))
 
         driver = EndpointDriver(self.world, address, on_event)
         driver.endpoint.connect(self.middle.address, self.world.now)

@@ -537,7 +537,7 @@ def test_slow_reader_bounds_what_the_sender_has_in_flight():
     def read_some():
         event = pair.unread.pop(0) if pair.unread else None
         if event is not None:
-            event.connection.consume_bytes(len(event.body))
+            event.connection.consume(len(event.body))
             pair.b.pump()
         pair.world.after(0.1, read_some)  # 100,000 bytes each: 1 MB/s
 

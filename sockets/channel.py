@@ -144,7 +144,7 @@ class Channel:
                 self._dropped_size += 0 if is_taken else size
 
     def _consume(self, body_size: int, size: int) -> None:
-        self.core.consume_bytes(body_size)
+        self.core.consume(body_size)
         with self._network.inbox.gate:
             self._consumed_size -= size
 

@@ -95,7 +95,7 @@ class Arrivals:
         if frame.kind in MESSAGE_KINDS:
             self.messages.put(frame)
         elif self._is_of_refused_file(frame):
-            self._core.consume(frame)
+            self._core.consume(len(frame.body))
             if frame.kind == FILE_REFUSED:  # the last thing of a transfer
                 del self._refused[number_of(frame.body)]
         elif frame.kind in FILE_CONTENT_KINDS:
@@ -105,13 +105,13 @@ class Arrivals:
             is_ours = number_of(frame.body) % 2 == (0 if self._core.is_client else 1)
             (self.receipts if is_ours else self.files).put(frame)
         else:
-            self._core.consume(frame)  # a kind of a later version
+            self._core.consume(len(frame.body))  # a kind of a later version
 
     def refuse(self, transfer: int) -> None:
         """What still comes of this file is read and forgotten, so that it does not hold up what follows it."""
         self._refused.put(transfer, None)
         for frame in self.files.remove(self._is_of_refused_file):
-            self._core.consume(frame)
+            self._core.consume(len(frame.body))
 
     def _is_of_refused_file(self, frame: Frame) -> bool:
         of_a_file = frame.kind in (FILE_DATA, FILE_END, FILE_REFUSED)

@@ -41,7 +41,6 @@ from protocol.transport.connection import ConnectionLost, Established, FrameRece
 from protocol.transport.controllers import CONTROLLERS, DEFAULT
 from protocol.transport.endpoints import new_endpoint
 from protocol.transport.flight import Batch
-from protocol.transport.frames import Frame
 from protocol.transport.links import LinkTable
 from sockets.door import DOOR_INTERVAL
 
@@ -1014,7 +1013,7 @@ class Pair:
             else:
                 self.received[side].append(bytes(event.body))
             if self.reading:
-                event.connection.consume(Frame(event.kind, event.body))
+                event.connection.consume(len(event.body))
             else:
                 self.unread.append(event)
 
@@ -1022,7 +1021,7 @@ class Pair:
         """The reader wakes up and takes all that waits."""
         self.reading = True
         for event in self.unread:
-            event.connection.consume(Frame(event.kind, event.body))
+            event.connection.consume(len(event.body))
         self.unread.clear()
         self.b.pump()
 

@@ -30,7 +30,7 @@ from protocol.transport import packets as wire
 from protocol.transport.arrival import Arrival
 from protocol.transport.closing import Closing
 from protocol.transport.flight import Batch, Flight, lone_batch
-from protocol.transport.frames import FRAME_SIZE_MAX, Frame
+from protocol.transport.frames import FRAME_SIZE_MAX
 from protocol.transport.handshake import Handshake
 from protocol.transport.liveness import Liveness
 from protocol.transport.mtu import PathMtu
@@ -181,12 +181,8 @@ class Connection:
         """Let checksums cover bulk, too, from now on: what arrived once was damaged."""
         self.flight.check_bulk()
 
-    def consume(self, frame: Frame) -> None:
-        """The user is done with this frame: its bytes may be replaced by others (flow control)."""
-        self.consume_bytes(len(frame.body))
-
-    def consume_bytes(self, body_size: int) -> None:
-        """The same for who knows only how large the frame's body was."""
+    def consume(self, body_size: int) -> None:
+        """The user is done with a frame of that body: its bytes may be replaced by others (flow control)."""
         self.arrival.consume(body_size)
         self.endpoint.touch(self)
 

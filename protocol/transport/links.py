@@ -23,7 +23,7 @@ from protocol.transport.connection import (
     PathChanged,
 )
 from protocol.transport.endpoint import Endpoint, KeyWanted, LoneReceived
-from protocol.transport.frames import MESSAGE, Frame
+from protocol.transport.frames import MESSAGE
 
 MESSAGES_WAITING_MAX = 1 << 14  # roles read at once: who has so many unread messages at a node floods it
 MESSAGES_HELD_MAX = 64 << 20  # bytes that wait for all links: eight uploads of 4 MiB each, and as much of small ones
@@ -66,7 +66,7 @@ class LinkTable:
         """The node is done with a message of that size."""
         connection = self._by_link.get(link)
         if connection is not None:
-            connection.consume_bytes(size)
+            connection.consume(size)
 
     def backlog(self, link: int) -> int:
         """Bytes of that link that the other side has not acknowledged; 0 for one that is over."""
@@ -119,7 +119,7 @@ class LinkTable:
             if link is not None and event.kind == MESSAGE:
                 self._listener.on_message(link, event.body)
             else:
-                connection.consume(Frame(event.kind, event.body))
+                connection.consume(len(event.body))
         elif isinstance(event, Established):
             if link is None:
                 link = self._add(next(self._incoming), connection)
