@@ -341,10 +341,10 @@ def looking_at(*addresses, size=100):
         paths.begin(address, 0.01, 0.0)
         paths.on_bytes(address, size)
     asked = {}
-    challenge = paths.next_challenge(Pair.A, 0.0)
-    while challenge is not None:
-        asked[challenge[0]] = wire.decode_path(memoryview(challenge[1])).token
-        challenge = paths.next_challenge(Pair.A, 0.0)
+    address = paths.to_ask(Pair.A, 0.0)
+    while address is not None:
+        asked[address] = wire.decode_path(memoryview(paths.ask(address, 0.0))).token
+        address = paths.to_ask(Pair.A, 0.0)
     return paths, asked
 
 
@@ -394,5 +394,5 @@ def test_where_little_came_from_little_goes():
     paths, asked = looking_at(ELSEWHERE, size=10)
     assert set(asked) == {Pair.A}
     paths.on_bytes(ELSEWHERE, 1)
-    assert paths.next_challenge(Pair.A, 0.01)[0] == ELSEWHERE
+    assert paths.to_ask(Pair.A, 0.01) == ELSEWHERE and paths.ask(ELSEWHERE, 0.01)
     assert paths.next_deadline() > 0.01

@@ -75,3 +75,15 @@ def test_who_only_takes_is_not_asked_again_behind_each_acknowledgement(asked):
     pair = Pair(seed=5)
     pair.transfer(SIZE, limit=60)
     assert asked[False] > asked[True]
+
+
+def test_a_challenge_that_goes_out_does_not_keep_back_what_the_reader_made_room_for():
+    pair = Pair(seed=6)
+    pair.reading = False
+    pair.send(1_000_000, frame=10_000)
+    pair.world.run(1.0)
+    before = pair.back.receiving.credit
+    pair.back.paths.begin(("10.0.0.9", 9), 0.01, pair.world.now)
+    pair.back.paths.on_bytes(("10.0.0.9", 9), 1000)
+    pair.read()
+    assert pair.back.receiving.credit > before

@@ -29,7 +29,7 @@ from protocol.figures import PathFigures
 from protocol.transport import packets as wire
 from protocol.transport.arrival import Arrival
 from protocol.transport.closing import Closing
-from protocol.transport.flight import Batch, Flight, lone_batch
+from protocol.transport.flight import Batch, Flight, MakesBatch, lone_batch
 from protocol.transport.frames import FRAME_SIZE_MAX
 from protocol.transport.handshake import Handshake
 from protocol.transport.liveness import Liveness
@@ -451,38 +451,34 @@ class Connection:
 
     def next_batch(self, now: float) -> Optional[Batch]:
         """The next datagrams to send, or None until the next deadline, packet or call."""
+        if self.state is State.ESTABLISHED or self.state is State.HANDSHAKE:
+            self.arrival.raise_credit(now)
+        make = self._waiting(now)
+        return make(now) if make is not None else None
+
+    def may_have_more(self, now: float) -> bool:
+        """Behind a batch: is next_batch to be asked again at once? As a rule nothing waits."""
+        return self._waiting(now) is not None
+
+    def _waiting(self, now: float) -> Optional[MakesBatch]:
+        """What makes the next batch, in the order in which all goes out; None: nothing waits."""
         if self.state is State.CONNECTING:
-            return self._init_batch(now)
+            return self._init_batch
         if self.state in (State.CLOSING, State.DRAINING):
-            return self._close_batch(now)
-        if self.state not in (State.ESTABLISHED, State.HANDSHAKE):
+            return self._close_batch
+        if self.state is State.CLOSED:
             return None
-        challenge = self.paths.next_challenge(self.address, now)
-        if challenge is not None:
-            return lone_batch(*challenge)
-        self.arrival.raise_credit(now)
+        if self.paths.to_ask(self.address, now) is not None:
+            return self._challenge_batch
         # Acknowledgements first: they are small, and somebody waits; before a CLOSE for all that came until then.
         is_leaving = self.closing.reason is not None and not self.sending.backlog
         if now >= self.acknowledging.due_at or (is_leaving and self.acknowledging.due_at < math.inf):
-            return lone_batch(self.address, self.arrival.ack(self.remote_id, now))
+            return self._ack_batch
         if self.state is State.HANDSHAKE:
             return None  # half open: it gets nothing but INIT_ACK until it has used its connection id
         if is_leaving:
-            self._begin_closing(CloseCode.DONE, self.closing.reason or "", now)
-            return self._close_batch(now)
-        batch = self.flight.data_batch(now) or self.flight.ping_batch(now)
-        if batch is None:
-            batch = self.flight.mtu_batch(now)
-            if self.vigil.is_credit_wanted(now):
-                self.flight.owe_ping()
-        return batch
-
-    def may_have_more(self, now: float) -> bool:
-        """Behind a batch: is next_batch to be asked again at once? As a rule nothing waits, and it is slow to tell."""
-        if self.state is not State.ESTABLISHED or self.closing.reason is not None or now >= self.acknowledging.due_at:
-            return True
-        is_asking = self.progress.ask_at < math.inf or self.sending.is_blocked() or self.paths.next_deadline() <= now
-        return is_asking or self.flight.may_have_more(now)
+            return self._leave
+        return self.flight.waiting(now) or (self._credit_batch if self.vigil.may_want_credit() else None)
 
     def _init_batch(self, now: float) -> Optional[Batch]:
         if now < self.handshake.init_at:
@@ -490,6 +486,20 @@ class Connection:
         token = self.endpoint.reset_token(self.local_id)
         packet = self.handshake.next_init(self.first_number, self.receiving.credit, token, now)
         return lone_batch(self.address, wire.encode_init(packet))
+
+    def _challenge_batch(self, now: float) -> Optional[Batch]:
+        address = self.paths.to_ask(self.address, now)
+        return lone_batch(address, self.paths.ask(address, now)) if address is not None else None
+
+    def _ack_batch(self, now: float) -> Batch:
+        return lone_batch(self.address, self.arrival.ack(self.remote_id, now))
+
+    def _credit_batch(self, now: float) -> Optional[Batch]:
+        return self.flight.ping_batch(now) if self.vigil.is_credit_wanted(now) else None
+
+    def _leave(self, now: float) -> Optional[Batch]:
+        self._begin_closing(CloseCode.DONE, self.closing.reason or "", now)
+        return self._close_batch(now)
 
     def _close_batch(self, now: float) -> Optional[Batch]:
         packet = self.closing.next_packet(now)

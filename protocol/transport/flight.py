@@ -1,8 +1,8 @@
 """What one side has in flight: the packets that carry its stream, PINGs and probes, from the window to their fate.
 
 It joins the parts that each know one thing: `SendStream` which bytes go next, `Recovery` what became of packets,
-`Pacer` how large a batch is and when it leaves, `PathMtu` how large a datagram may be. `Connection.next_batch` says in
-which order all that a connection has to say goes out; the batches made here are the part of it that has packet numbers.
+`Pacer` how large a batch is and when it leaves, `PathMtu` how large a datagram may be. `Connection` says in which
+order all that it has to say goes out; the batches made here are the part of it that has packet numbers.
 """
 
 from __future__ import annotations
@@ -39,6 +39,9 @@ class Batch(NamedTuple):
     count: int  # type: ignore[assignment]  # a tuple's method of that name is not missed
     per_datagram: int
     buffers: List[Buffer]
+
+
+MakesBatch = Callable[[float], Optional[Batch]]  # with `now`; None: it came to nothing
 
 
 def lone_batch(address: Address, datagram: Buffer) -> Batch:
@@ -179,13 +182,18 @@ class Flight:
         recovery = self._recovery
         return int(recovery.congestion.window) - recovery.bytes_in_flight
 
-    def data_batch(self, now: float) -> Optional[Batch]:
-        """The next packets with stream bytes, or a probe; None: nothing waits, or window or pacer hold it."""
+    def waiting(self, now: float) -> Optional[MakesBatch]:
+        """What makes the next packets, in this order; None: nothing waits, or window or pacer hold it."""
         # RFC 9002 §7.5: a probe is never held back by the congestion window.
         if self._probes_owed:
-            return self._probe_batch(now)
-        if not self.may_send(now):
-            return None
+            return self._probe_batch
+        if self.may_send(now):
+            return self._data_batch
+        if self._ping_owed:
+            return self.ping_batch
+        return self._mtu_batch if self._mtu.wants_probe else None
+
+    def _data_batch(self, now: float) -> Optional[Batch]:
         size, congestion = self._mtu.size, self._recovery.congestion
         rate = congestion.pacing_rate(self._recovery.rtt.smoothed)
         packets = self.pacer.burst(size, rate, congestion.window, self._window_room(), self.pacer.late(now))
@@ -205,7 +213,7 @@ class Flight:
         if missing is not None:
             return self._stream_batch(now, *missing, 1)
         found = self._sending.next_range(payload_size, payload_size)
-        return self._stream_batch(now, *found) if found else self._ping_batch(now, 0)
+        return self._stream_batch(now, *found) if found else self.ping_batch(now)
 
     def _stream_batch(self, now: float, offset: int, length: int, plain: int) -> Batch:
         """These bytes of the stream as packets, and their record.
@@ -229,24 +237,16 @@ class Flight:
         self._record(SentBatch(number, count, offset, length, payload_size, sent_size, now, is_app_limited=is_last))
         return Batch(self._address, size, count, 2, buffers)
 
-    def may_have_more(self, now: float) -> bool:
-        """Is there one of the batches below, or data that may leave?"""
-        return bool(self._probes_owed) or self._ping_owed or self._mtu.wants_probe or self.may_send(now)
+    def ping_batch(self, now: float) -> Batch:
+        """A PING, whether or not one is owed."""
+        self._ping_owed = False
+        return self._padded_ping(now, 0)
 
-    def ping_batch(self, now: float) -> Optional[Batch]:
-        """The PING that is owed; None: none is."""
-        if not self._ping_owed:
-            return None
-        return self._ping_batch(now, 0)
+    def _mtu_batch(self, now: float) -> Batch:
+        return self._padded_ping(now, self._mtu.next_probe())
 
-    def mtu_batch(self, now: float) -> Optional[Batch]:
-        """The PING that probes for a larger datagram; None: there is none to send now."""
-        size = self._mtu.next_probe()
-        return self._ping_batch(now, size) if size else None
-
-    def _ping_batch(self, now: float, size: int) -> Batch:
-        if not size:
-            self._ping_owed = False
+    def _padded_ping(self, now: float, size: int) -> Batch:
+        """A PING of so many bytes, to probe for a larger datagram; 0: of its own size."""
         number = self._recovery.next_packet_number
         datagram = encode_ping(self._remote_id, number, number - self._recovery.floor(), size)
         self._record(SentBatch(number, 1, 0, 0, 0, len(datagram), now, mtu_probe=bool(size), is_app_limited=True))

@@ -20,7 +20,7 @@ from __future__ import annotations
 import hmac
 import math
 import random
-from typing import Dict, Optional, Tuple
+from typing import Dict, Optional
 
 from protocol.fields import Address
 from protocol.latest import Latest
@@ -190,7 +190,7 @@ class Paths:
     # ---- time
 
     def next_deadline(self) -> float:
-        """When `next_challenge` or `found` has something to say, if nothing comes meanwhile."""
+        """When `to_ask` or `found` has something to say, if nothing comes meanwhile."""
         if not self._candidates or self._old is None:
             return math.inf
         at = self._old.say_at
@@ -198,18 +198,19 @@ class Paths:
             at = min(at, each.settled_at(self._pause), each.say_at if each.has_room() else math.inf)
         return at
 
-    def next_challenge(self, here: Address, now: float) -> Optional[Tuple[Address, bytearray]]:
-        """To whom a challenge is to be sent now, and its bytes."""
+    def to_ask(self, here: Address, now: float) -> Optional[Address]:
+        """To whom a challenge is to be sent now; `here` is where the connection is at present."""
         if self._old is None:
             return None
         for address, each in self._candidates.items():
             if now >= each.say_at and each.has_room():
-                return address, self._challenge(each, now)
-        if now >= self._old.say_at:
-            return here, self._challenge(self._old, now)
-        return None
+                return address
+        return here if now >= self._old.say_at else None
 
-    def _challenge(self, asked: _Candidate, now: float) -> bytearray:
+    def ask(self, address: Address, now: float) -> bytearray:
+        """The challenge, which is sent to that address now."""
+        asked = self._candidates.get(address, self._old)
+        assert asked is not None
         return encode_path_challenge(PathPacket(self._remote_id, asked.ask(self._pause, now)))
 
     def found(self, now: float) -> Optional[Address]:
