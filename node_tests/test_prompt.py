@@ -194,7 +194,8 @@ def test_where_c_goes():
 
 
 def test_letters_words_and_case_name_the_same_command():
-    for line in ("R lab 1.iso", "r  lab 1.iso", "get lab 1.iso", " FETCH lab 1.iso "):
+    for line in ("R lab 1.iso", "r  lab 1.iso", "get lab 1.iso", " FETCH lab 1.iso ", "R\tlab 1.iso",
+                 "R\u3000lab 1.iso"):
         command, argument = parse_command(line)
         assert command is not None and (command.run, argument) == (Console.fetch, "lab 1.iso")
     assert [parse_command(word)[0].run for word in "CTBGRWVKM?HQD"] == [
@@ -437,9 +438,10 @@ def test_a_signal_that_ends_it_stands_in_the_log(caplog):
 
 
 def test_a_number_without_a_list_and_a_file_inside_a_folder_are_explained():
-    lines, code = script("R 7\nG zzz\nR 7\nR talks/a.txt\nR lab/a.txt\n")
+    lines, code = script("R 7\nR 7-9\nG zzz\nR 7\nR talks/a.txt\nR lab/a.txt\n")
     told = [line for line in lines if line.startswith("!! ")]
     assert told == ["!! 7  there is no list yet: G prints one",
+                    "!! 7-9  there is no list yet: G prints one",
                     "!! The last list has 2 rows, and no file is named 7.",
                     "!! talks/a.txt  only whole folders are given: R talks",
                     "!! lab/a.txt  nobody here has it"] and code == 1
@@ -461,18 +463,21 @@ def test_a_person_gets_a_long_list_in_pages_of_the_window():
 
 
 def test_a_number_is_a_row_of_the_last_list_first_and_then_a_name():
-    lines, code = script("G\nR 99\nR 2/\n")
-    assert "!! The last list has 2 rows, and no file is named 99." in lines
+    lines, code = script("G\nR 99\nR 7-9\nR 2/\n")
+    for number in ("99", "7-9"):
+        assert f"!! The last list has 2 rows, and no file is named {number}." in lines
     assert any(line.startswith("OK notes.pdf") for line in lines) and code == 1
     lines, code = script("G\nR 5\n", FAKE_FILE="5")
     assert any(line.startswith("OK 5  ") for line in lines) and code == 0
 
 
 def test_what_was_not_understood_does_nothing_and_says_so():
-    lines, code = script('quit now\nH X\nT %s\nT still here\n\n' % ("x" * 2049))
+    lines, code = script("quit now\nwho ana\nV 1\nD x\nH X\nH R x\nT %s\nT still here\n\n" % ("x" * 2049))
     text = "\n".join(lines)
-    for said in ("Q stands alone", 'Unknown: "X". Did you mean R?', "2048 bytes fit, it has 2049", "<me> still here"):
+    for said in ('Q stands alone; "now" after it', 'W stands alone; "ana"', 'V stands alone; "1"', "D stands alone",
+                 'Unknown: "X". Did you mean R?', "R name, R 2 5-7", "2048 bytes fit, it has 2049", "<me> still here"):
         assert said in text, said
+    assert "supernode" not in text.replace("* supernode", "") and "network   " not in text
     assert code == 1
 
 

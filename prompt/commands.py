@@ -17,14 +17,16 @@ class Command(NamedTuple):
     example: str
     run: Callable[[Console, str], None]
     more: str = ""                  # what there is no room for on the one screen
+    stands_alone: bool = False      # nothing may follow it
 
 
 def show_help(console: Console, what: str) -> None:
     """?: one screen, or one command with an example."""
-    if what and what.lower() not in BY_WORD:
-        console.refuse(unknown_line(what))
+    word = what.split()[0] if what else ""
+    if word and word.lower() not in BY_WORD:
+        console.refuse(unknown_line(word))
         return
-    for line in help_lines(what, console.width()):
+    for line in help_lines(word, console.width()):
         console.say(line)
 
 
@@ -38,9 +40,10 @@ COMMANDS = (
             Console.whisper),
     Command(("B", "share"), "B path, B", "share a path; list what I share", "B ~/talks/intro.pdf", Console.share),
     Command(("U", "unshare"), "U name", "share it no longer", "U intro.pdf", Console.unshare),
-    Command(("W", "who"), "W", "who is here", "W", Console.who),
+    Command(("W", "who"), "W", "who is here", "W", Console.who,
+            stands_alone=True),
     Command(("V", "transfers", "view"), "V", "transfers: state, percent, rate, time left", "V", Console.view,
-            "and their sources, each with its share, round trip, window and loss; then what lies half here"),
+            "and their sources, each with its share, round trip, window and loss; then what lies half here", True),
     Command(("K", "cancel", "kill"), "K number", "cancel a transfer; what is verified stays", "K 1", Console.cancel),
     Command(("M", "mesh"), "M on, M off, M", "links to all, or only to the supernode", "M off", Console.mesh),
     Command(("L", "limit", "limits"), "L, L up 5M, L off", "how fast files may go and come", "L down 20M",
@@ -48,9 +51,10 @@ COMMANDS = (
     Command(("C", "connect", "join"), "C port, C ip port", "go to the supernode there", "C 10.0.0.7:6020",
             Console.connect, "this network is left once that one has taken you in; Ctrl-C while it is tried stays"),
     Command(("D", "doctor", "check"), "D", "what is wrong here, and what to do", "D", Console.doctor,
-            "open or private, addresses, port, firewall, who got in, path, disk and clock: !! is a trouble"),
+            "open or private, addresses, port, firewall, who got in, path, disk and clock: !! is a trouble", True),
     Command(("?", "H", "help"), "?, H, H R", "this list; an example for one command", "H R", show_help),
-    Command(("Q", "quit", "exit", "bye"), "Q", "quit; hands over if supernode", "Q", Console.quit),
+    Command(("Q", "quit", "exit", "bye"), "Q", "quit; hands over if supernode", "Q", Console.quit,
+            stands_alone=True),
 )
 BY_WORD = {word.lower(): command for command in COMMANDS for word in command.words}
 LETTERS = {word: command.words[0] for word, command in BY_WORD.items()}
@@ -62,7 +66,7 @@ HINTS = {"x": "R", "dir": "G", "find": "G", "search": "G", "send": "B", "upload"
 
 def parse_command(line: str) -> Tuple[Optional[Command], str]:
     """The command that a line names, or None, and what follows it."""
-    word, _, rest = line.strip().partition(" ")
+    word, rest = (line.split(None, 1) + ["", ""])[:2]   # at any blank, be it a tab or as wide as a character of Chinese
     return BY_WORD.get(word.lower()), rest.strip()
 
 
@@ -80,6 +84,12 @@ def unknown_line(line: str) -> str:
     letter = (HINTS.get(near[0]) or BY_WORD[near[0]].words[0]) if near else None
     guess = f" Did you mean {letter}?" if letter else ""
     return f'Unknown: "{safe_text(word, 40)}".{guess} (? for help)'
+
+
+def stray_line(line: str) -> str:
+    """What is said about a line whose command would be done without what follows it there."""
+    return (f'{letter_of(line)} stands alone; "{safe_text(line.split(None, 1)[1].strip(), 40)}" after it was not '
+            "understood, and nothing was done.")
 
 
 def help_lines(what: str = "", columns: Optional[int] = None) -> List[str]:

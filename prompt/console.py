@@ -33,7 +33,7 @@ from prompt.standing import Hashing, folder_text
 from prompt.table import fitted
 from protocol import results
 from protocol.addresses import is_loopback
-from protocol.looks import cut, safe_text
+from protocol.looks import cut
 from protocol.results import CHAT_BYTES_MAX, SAYS_UNCONFIRMED_MAX
 
 # Seconds, of a script's chat: without a line that gets through (a supernode may have to be found first), and for all.
@@ -329,11 +329,8 @@ class Console:
             self._life.node.call(lambda now: self._life.node.peer.stay(now))
         return was_going
 
-    def quit(self, more: str) -> None:
+    def quit(self, _: str) -> None:
         """Q: at once at a terminal; in a script once the transfers that it asked for have ended."""
-        if more:
-            self.refuse(f'Q stands alone; "{safe_text(more, 40)}" after it was not understood, and nothing was done.')
-            return
         if not self._life.terminal.is_asking:
             self.awaited.await_all()
         self._life.end()

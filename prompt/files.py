@@ -222,7 +222,7 @@ class Files:
             self._asking.refuse(f"!! {name}  no name fits that; several patterns are several lines")
         elif kind == "nobody" and "/" in what:
             self._explain_folder(what)
-        elif kind == "nobody" and what.isascii() and what.isdigit():
+        elif kind == "nobody" and spans_in(what):
             self._life.fail()
             self._say_no_row(what)
         else:

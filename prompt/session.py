@@ -18,7 +18,7 @@ import time
 from typing import Any, Callable, List, Optional
 
 from prompt import network_key, signals
-from prompt.commands import LETTERS, SAYING, letter_of, parse_command, unknown_line
+from prompt.commands import LETTERS, SAYING, letter_of, parse_command, stray_line, unknown_line
 from prompt.completion import Completion, choice_lines
 from prompt.console import SCRIPT_SAY_SECONDS, Console
 from prompt.questions import Questions, Quit, why_not
@@ -212,9 +212,9 @@ class Session:
             return False
         while True:
             settings = self._questions.settings(flags)
-            self.say("Looking for a network ...")
-            self.terminal.flush()
             try:
+                self.say("Looking for a network ...")
+                self.terminal.flush()
                 self._join(settings, open_node)
                 return True
             except NodeError as error:
@@ -324,6 +324,8 @@ class Session:
         command, argument = parse_command(line)
         if command is None:
             self.console.refuse(unknown_line(line))
+        elif argument and command.stands_alone:
+            self.console.refuse(stray_line(line))
         else:
             command.run(self.console, argument)
         self.console.await_answers(ANSWER_SECONDS if self.terminal.is_asking else SCRIPT_ANSWER_SECONDS)

@@ -137,7 +137,7 @@ class FakePeer:
         self.fetch_name(row.name, now, done)
 
     def fetch_name(self, name: str, now: float, done: Callable) -> None:
-        if name in ("gone.txt", "7", "talks/a.txt", "lab/a.txt"):
+        if name in ("gone.txt", "7", "7-9", "talks/a.txt", "lab/a.txt"):
             return done(FetchAnswer("nobody"))
         if name == "two":
             return done(FetchAnswer("several", (entry(1, "two.a"), entry(2, "two.b"))))
