@@ -82,7 +82,8 @@ def test_an_interface_is_what_the_sockets_call_it_and_stands_only_where_it_is_ne
     ("fe80::1%" + "9" * 40, "no interface"), ("::ffff:0.0.0.0", "not the address"),
     ("::ffff:224.0.0.1", "not the address"),
     ("[fd00::1]:80", "A port is a number"), ("[fd00::1", "is not an IP"),
-    ("[lab7]x", "is not an IP address"),
+    ("[lab7]x", "is not an IP address"), ("http://10.0.0.7", '"http://10.0.0.7" is not an IP address'),
+    ("http://lab7:6020/", "is not an IP address"),
     ("a b", '"a b" is not an IP address'), ("x" * 300, "is not an IP address"), ("\x1b[2J", "is not an IP address"),
     ("0.0.0.0:6020", "not the address of one machine"), ("..", "is not an IP address")])
 def test_what_is_no_place_is_refused_with_a_sentence(text, said):

@@ -14,7 +14,7 @@ from prompt import network_key
 from prompt.readers import Interrupted
 from prompt.settings import DEFAULT_FOLDER, DEFAULT_PORT, NodeError, Settings, check_name, check_port, default_name
 from prompt.terminal import Terminal
-from prompt.where import IP_HELP, NAME_HELP, PORT_HELP, Place, check_place, is_name
+from prompt.where import IP_HELP, NAME_HELP, PORT_HELP, Place, check_place, is_name, parted
 from protocol.addresses import shown
 from protocol.credentials import KeyTrouble
 from protocol.looks import safe_text
@@ -81,7 +81,7 @@ class Questions:
 
     def _placed(self, text: str) -> Place:
         """Where a person means; a name is looked up, which may take its time."""
-        if is_name(text.rpartition(":")[0] or text):
+        if is_name(parted(text)[0]):
             self._terminal.say(f"Looking up {safe_text(text, 60)} ...")
             self._terminal.flush()
         return check_place(text, self._signals)

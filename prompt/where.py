@@ -101,7 +101,7 @@ def check_place(text: str, is_unwanted: Callable[[], Any] = bool) -> Place:
 
     A name is looked up, for as long as that is not unwanted.
     """
-    host, colon, port = _parted(text.strip())
+    host, colon, port = parted(text)
     number = check_port(port) if colon else None
     if not is_name(host):
         return Place(check_ip(host), number)
@@ -114,13 +114,14 @@ def check_place(text: str, is_unwanted: Callable[[], Any] = bool) -> Place:
     return Place(first, number, tuple(ip for ip in found[1:OTHERS_MAX + 1] if not is_loopback(ip)))
 
 
-def _parted(text: str) -> Tuple[str, str, str]:
-    """Host, colon and port; an IPv6 address with a port stands in brackets."""
+def parted(text: str) -> Tuple[str, str, str]:
+    """Host, colon and port; an IPv6 address with a port stands in brackets, and what has a slash has no port."""
+    text = text.strip()
     bracketed = BRACKETED.match(text)
     if bracketed:
         return bracketed[1], bracketed[2] or "", bracketed[3] or ""
     host, colon, port = text.rpartition(":")
-    return (host, colon, port) if colon and ":" not in host else (text, "", "")
+    return (host, colon, port) if colon and ":" not in host and "/" not in port else (text, "", "")
 
 
 def is_name(text: str) -> bool:
