@@ -11,7 +11,7 @@ import pytest
 from disk.scanner import Scanner
 from node_tests.stage.desk import Desk
 from node_tests.stage.window import QUIET, Window, both_editors, needs_pty, script
-from prompt.paths import danger_of, found_paths, why_refused
+from prompt.paths import danger_of, danger_of_folder, found_paths, why_refused
 from protocol.content.troubles import LibraryError
 
 on_unix = pytest.mark.skipif(os.name == "nt", reason="paths of Unix")
@@ -93,6 +93,27 @@ def test_what_can_never_be_shared_is_known_before_anybody_is_asked(tmp_path):
     if hasattr(os, "mkfifo"):
         os.mkfifo(tmp_path / "pipe")
         assert why_refused(str(tmp_path / "pipe"), "shared").endswith(" is no ordinary file or folder.")
+
+
+@on_unix
+def test_a_folder_for_shares_that_holds_what_is_private_takes_a_persons_word_once(tmp_path):
+    home = tmp_path / "bo"
+    home.mkdir()
+    assert danger_of_folder(str(home)) == danger_of_folder(str(home / "new")) == ""
+    (home / "taxes.pdf").write_text("x")
+    lines, code = script("Q\n", "--folder", str(home), HOME=str(home))
+    assert (code, len(lines)) == (2, 1) and lines[0].endswith("only by who can be asked whether that is meant")
+    with Window(200, *QUIET, "--folder", str(home), HOME=str(home)) as window:
+        window.shows(" is a whole home folder, with all that is private in it.", "Share it with everybody here? [y/N]:")
+        window.type("\r")
+        window.shows("* not shared: --folder DIR names another folder")
+        assert window.end() == 2
+    with Window(200, *QUIET, "--folder", str(home), HOME=str(home)) as window:
+        window.shows("Share it with everybody here? [y/N]:")
+        window.type("y\r")
+        window.ready()
+    (home / ".node").mkdir()                        # it was such a folder before
+    assert script("Q\n", "--folder", str(home), HOME=str(home))[1] == 0
 
 
 @needs_pty

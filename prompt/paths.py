@@ -18,6 +18,7 @@ import re
 import stat
 from typing import Any, Iterator, List, Optional, Sequence
 
+from protocol.content.names import HIDDEN
 from protocol.looks import safe_text
 
 KEYS = frozenset((
@@ -84,8 +85,11 @@ def is_missing(path: str) -> bool:
 
 # ---- what is shared only if it is meant
 
-def danger_of(path: str) -> str:
-    """What a person would share with this path and hardly means to, in words; empty if it is nothing like that."""
+def danger_of(path: str, may_be_disk: bool = False) -> str:
+    """What a person would share with this path and hardly means to, in words; empty if it is nothing like that.
+
+    `may_be_disk`: a disk beside the system's own is meant as it is.
+    """
     real, home = os.path.realpath(path), os.path.realpath(os.path.expanduser("~"))
     if os.path.dirname(real) == real:
         return "is a whole disk"
@@ -93,7 +97,7 @@ def danger_of(path: str) -> str:
         return "is a whole home folder, with all that is private in it"
     if _is_inside(home, real):
         return "has whole home folders in it"
-    if os.path.ismount(real):
+    if os.path.ismount(real) and not may_be_disk:
         return "is a whole disk"
     inner = os.path.relpath(real, home) if _is_inside(real, home) else ""
     if not KEYS.isdisjoint(part.lower() for part in _parts(real)):
@@ -102,6 +106,14 @@ def danger_of(path: str) -> str:
         return "is one of the hidden files of a home folder, where programs keep keys and settings"
     if any(_is_inside(real, folder) for folder in _system_folders(home)):
         return "belongs to the system, and may hold keys or passwords"
+    return ""
+
+
+def danger_of_folder(folder: str) -> str:
+    """The same of what `--folder` names. What is new, empty or was such a folder before gives nothing away unmeant."""
+    with contextlib.suppress(OSError):          # it is not there, or opening it will tell what is the matter
+        there = os.listdir(folder)
+        return danger_of(folder, may_be_disk=True) if there and HIDDEN not in there else ""
     return ""
 
 

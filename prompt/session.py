@@ -21,6 +21,7 @@ from prompt import network_key, signals
 from prompt.commands import LETTERS, SAYING, letter_of, parse_command, stray_line, unknown_line
 from prompt.completion import Completion, choice_lines
 from prompt.console import SCRIPT_SAY_SECONDS, Console
+from prompt.paths import danger_of_folder, short_path, unasked_line
 from prompt.questions import Questions, Quit, why_not
 from prompt.readers import IDLE_SECONDS, LINE_END, Interrupted, next_of
 from prompt.settings import EXIT_FAILED, EXIT_FLAGS, EXIT_INTERRUPTED, EXIT_OK, NodeError, Settings
@@ -213,6 +214,7 @@ class Session:
         while True:
             settings = self._questions.settings(flags)
             try:
+                self._check_folder(settings)
                 self.say("Looking for a network ...")
                 self.terminal.flush()
                 self._join(settings, open_node)
@@ -253,6 +255,17 @@ class Session:
         has_key = bool(self.node.check_code)
         self._leave_node()
         raise why_not(settings, self.outcome, bool(self.key_wanted_at), has_key, self.terminal.is_asking)
+
+    def _check_folder(self, settings: Settings) -> None:
+        """A home, a disk, keys or the system's files are shared by --folder as by B: once a person says so twice."""
+        danger = danger_of_folder(settings.folder) if settings.is_folder_chosen else ""
+        if not danger:
+            return
+        if not self.terminal.is_asking:
+            raise NodeError(unasked_line(settings.folder, danger), EXIT_FLAGS, ())
+        self.say(f"{short_path(settings.folder)} {danger}.")
+        if not self.confirm("Share it with everybody here?"):
+            raise NodeError("* not shared: --folder DIR names another folder", EXIT_FLAGS, ())
 
     def _tell_privacy(self, settings: Settings) -> None:
         """Who may join here, at each start."""
