@@ -18,7 +18,8 @@ from protocol.content.troubles import ErrorKind, LibraryError, shown
 CANDIDATES_MAX = 1000          # "name (2)" ... before giving up
 RENAME_TRIES, RENAME_DELAY = 10, 0.1   # Windows: a virus scanner may hold the file for a moment
 
-_HAS_DIR_FD = hasattr(os, "O_DIRECTORY") and {os.open, os.mkdir, os.stat, os.unlink, os.link} <= os.supports_dir_fd
+_HAS_DIR_FD = hasattr(os, "O_DIRECTORY") and hasattr(os, "link") and (
+    {os.open, os.mkdir, os.stat, os.unlink, os.link} <= os.supports_dir_fd)
 
 
 class Folder:
@@ -91,7 +92,7 @@ class Folder:
             os.link(source, self._at(name), dst_dir_fd=self._descriptor, follow_symlinks=False)
         except FileExistsError:
             raise
-        except (OSError, NotImplementedError):     # a disk without hard links, such as exFAT
+        except (OSError, NotImplementedError, AttributeError):     # a disk, or a system, without hard links
             self._take_in_by_reservation(source, name)
         else:
             os.unlink(source)

@@ -494,7 +494,7 @@ def test_link_that_takes_the_place_of_a_flushed_part_is_not_kept(lib, folder, tm
 
 
 @needs_posix
-@pytest.mark.parametrize("cause", [PermissionError(1, "no links here"), NotImplementedError()])
+@pytest.mark.parametrize("cause", [PermissionError(1, "no links here"), NotImplementedError(), AttributeError()])
 def test_disk_without_hard_links_overwrites_nothing_either(lib, folder, monkeypatch, cause):
     def refuse(*_, **__):
         raise cause

@@ -9,7 +9,7 @@ import pytest
 
 import node_client
 from protocol.transport.endpoint import Endpoint
-from sockets import groups, own_addresses
+from sockets import border, groups, interfaces, own_addresses
 from sockets.groups import Link
 from sockets.interfaces import ANY_ROUTE_OF_SIX
 from sockets.own_addresses import LOOK_INTERVAL, OwnAddresses, addresses_now
@@ -73,13 +73,17 @@ def test_another_way_out_by_ipv6_is_seen_as_well(machine):
     assert watch.have_changed(11.0)
 
 
-@pytest.mark.parametrize("missing", ["IPV6_MULTICAST_IF", "IPPROTO_IPV6", "AF_INET6", "if_nameindex"])
-def test_a_python_that_was_built_without_ipv6_has_no_such_addresses(monkeypatch, missing):
-    monkeypatch.delattr(socket, missing)
-    if missing == "if_nameindex":
-        monkeypatch.setattr(sys, "platform", "sunos5")  # Linux has it
-    assert groups.links_anew() == []
-    assert all(":" not in each for each in addresses_now() if not each.startswith("towards"))
+@pytest.mark.parametrize("missing", ["IPV6_MULTICAST_IF", "IPPROTO_IPV6", "AF_INET6", "if_nameindex", "fcntl"])
+def test_a_python_that_was_built_without_these_knows_fewer_addresses(monkeypatch, missing):
+    if missing == "fcntl":
+        monkeypatch.setitem(sys.modules, missing, None)
+    else:
+        monkeypatch.delattr(socket, missing)
+        assert groups.links_anew() == []
+        assert all(":" not in each for each in addresses_now() if not each.startswith("towards"))
+    assert all("." in ip for ip, _ in interfaces.interfaces())
+    with border.socket_at("127.0.0.1", 0) as sock:
+        assert not border.Border(sock).is_six
 
 
 def test_who_has_no_connection_sends_nothing():

@@ -35,8 +35,10 @@ from node_tests.stage.window import PROGRAM, QUIET, Screen, Window, both_editors
 from prompt import lines, network_key, readers, settings
 from prompt.commands import help_lines, parse_command, show_help, unknown_line
 from prompt.console import Console, line_for
+from prompt.keyboard import KeyReader
 from prompt.lines import format_size, place_of, progress_line, share_lines
 from prompt.session import LEAVE_SECONDS
+from prompt.terminal import Terminal
 from prompt.threads import DiskThread, NodeThread
 from protocol.looks import safe_text, text_width
 from protocol.results import (
@@ -469,6 +471,14 @@ def test_a_number_is_a_row_of_the_last_list_first_and_then_a_name():
     assert any(line.startswith("OK notes.pdf") for line in lines) and code == 1
     lines, code = script("G\nR 5\n", FAKE_FILE="5")
     assert any(line.startswith("OK 5  ") for line in lines) and code == 0
+
+
+def test_a_python_that_was_built_without_ctypes_edits_lines_by_the_keys(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ctypes", None)
+    monkeypatch.delitem(sys.modules, "prompt.editing", raising=False)
+    terminal = Terminal.__new__(Terminal)
+    terminal.is_asking = terminal.can_redraw = True
+    assert isinstance(terminal._choose_reader(""), KeyReader)
 
 
 def test_what_was_not_understood_does_nothing_and_says_so():

@@ -7,7 +7,6 @@ import os
 import sys
 from typing import Any, Callable, List, Optional
 
-from prompt.editing import ReadlineReader
 from prompt.keyboard import HiddenReader, KeyReader, without_echo
 from prompt.lines import place_of
 from prompt.readers import Interrupted, PipeReader
@@ -48,6 +47,7 @@ class Terminal:
             os.system("")                       # makes the Windows console understand escape sequences
         with contextlib.suppress(ImportError, AttributeError, ValueError, OSError):
             if wish != "keys":
+                from prompt.editing import ReadlineReader
                 return ReadlineReader()
         return KeyReader(self.write, self.columns)
 

@@ -18,6 +18,7 @@ from protocol.addresses import EVERY_ADDRESS
 from protocol.fields import Address
 
 MAPPED = "::ffff:"
+SIX = getattr(socket, "AF_INET6", None)  # a Python that was built without IPv6 may lack it
 ADDRESSES_KEPT = 4096  # each way; then they are worked out anew
 
 
@@ -45,9 +46,9 @@ def _bound(family: int, ip: str, port: int) -> socket.socket:
         if hasattr(socket, "SO_EXCLUSIVEADDRUSE"):  # Windows: nobody else may take the same port
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
-        if family == socket.AF_INET6:
+        if family == SIX:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if ip == "::" else 1)
-        sock.bind(split(ip, port) if family == socket.AF_INET6 else (ip, port))
+        sock.bind(split(ip, port) if family == SIX else (ip, port))
     except OSError:
         sock.close()
         raise
@@ -58,7 +59,7 @@ class Border:
     """Translates for one socket."""
 
     def __init__(self, sock: socket.socket) -> None:
-        self.is_six = sock.family == socket.AF_INET6
+        self.is_six = sock.family == SIX
         host = sock.getsockname()[0]
         self.has_both = self.is_six and host == "::"
         self._inside: Dict[Any, Address] = {}

@@ -64,14 +64,15 @@ def links_anew() -> List[Link]:
 
 def _links_now() -> List[Link]:
     found = []
-    for index, _ in _interfaces()[:LINKS_MAX]:
+    for index, _ in interfaces()[:LINKS_MAX]:
         lasting, own = _own_address(_OF_THE_WORLD, index) or "", _own_address(_OF_THE_LINK, index)
         if lasting or own:
             found.append(Link(index, "" if is_of_link(lasting) else lasting, f"{own or lasting}%{name_of(index)}"))
     return found
 
 
-def _interfaces() -> List[Tuple[int, str]]:
+def interfaces() -> List[Tuple[int, str]]:
+    """Number and name of each; none where the system does not tell."""
     with contextlib.suppress(OSError, AttributeError):
         return socket.if_nameindex()
     return []
@@ -90,7 +91,7 @@ def _own_address(group: str, index: int) -> Optional[str]:
 
 def join(sock: socket.socket) -> None:
     """Belong to the group on every link of the moment; those where it does already say so, and no harm is done."""
-    for index, _ in _interfaces()[:LINKS_MAX]:
+    for index, _ in interfaces()[:LINKS_MAX]:
         with contextlib.suppress(OSError, AttributeError):
             member = socket.inet_pton(socket.AF_INET6, GROUP) + _INDEX.pack(index)
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, member)

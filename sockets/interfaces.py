@@ -103,11 +103,13 @@ def _interfaces_by_ioctl() -> List[Interface]:
     """Linux: SIOCGIFADDR and SIOCGIFBRDADDR for each interface name."""
     if not sys.platform.startswith("linux"):
         return []
-    import fcntl
-
+    try:
+        import fcntl
+    except ImportError:
+        return []
     found = []
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        for _, name in socket.if_nameindex():
+        for _, name in groups.interfaces():
             request = struct.pack("256s", name.encode()[:15])
             with contextlib.suppress(OSError):
                 ip = socket.inet_ntoa(fcntl.ioctl(sock.fileno(), 0x8915, request)[20:24])

@@ -21,7 +21,7 @@ from protocol.transport.flight import Batch
 from protocol.transport.packets import DATAGRAM_SIZE_MAX, Cuts
 from protocol.transport.recovery import SEGMENTS_MAX
 from sockets import groups
-from sockets.border import Border, socket_at
+from sockets.border import SIX, Border, socket_at
 
 log = mishaps.logger("rdt")
 
@@ -78,7 +78,7 @@ def prepare(sock: socket.socket) -> None:
     for platform, option, option_six, value in DONT_FRAGMENT:
         if sys.platform.startswith(platform):
             _set(sock, socket.IPPROTO_IP, option, value)  # of a socket for both families, too, for what is IPv4 there
-            if sock.family == socket.AF_INET6:
+            if sock.family == SIX:
                 _set(sock, socket.IPPROTO_IPV6, option_six, value)
     if sys.platform == "win32":
         _ignore_port_unreachable(sock)
