@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
+import types
 from pathlib import Path
 
 import pytest
 
 from node_tests.stage.fake_prompt import chat
 from node_tests.stage.window import QUIET, Window, both_editors, needs_pty
+from prompt import keyboard
 from prompt.commands import LETTERS, letter_of
 from prompt.completion import Completion, choice_lines, local_paths
 from prompt.keyboard import KeyReader, split_keys
@@ -135,6 +138,16 @@ def test_keys_that_come_in_pieces_are_the_same_keys():
         for piece in ("0~b\rc\x1b[2", "01~", "d\r\x1b[20"):
             window.type(piece)
         window.until(lambda lines: lines[-2:] == [f"<me> ab {LINE_END} cd", ">"])
+
+
+def test_keys_of_windows_come_in_pairs_and_so_do_letters(monkeypatch):
+    typed = list("\xe0H\xe0K\x00;voil\xe0 l\xe0\r\ud83d\ude00") + ["\xe0"]
+    console = types.SimpleNamespace(kbhit=lambda: bool(typed), getwch=lambda: typed.pop(0))
+    monkeypatch.setitem(sys.modules, "msvcrt", console)
+    keys: list = []
+    while typed:
+        keys += keyboard._WindowsKeys().next()
+    assert keys == ["up", "left", "none", *"voil\xe0 l\xe0\r\U0001f600\xe0"]
 
 
 def test_nothing_is_completed_from_what_cannot_be_read(tmp_path: Path):

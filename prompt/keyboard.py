@@ -273,15 +273,20 @@ class _WindowsKeys:
     def next(self) -> List[str]:
         """What was typed, after a moment at most."""
         import msvcrt
+        console: Any = msvcrt
         deadline = time.monotonic() + IDLE_SECONDS
-        while not msvcrt.kbhit():                           # type: ignore[attr-defined, unused-ignore]
+        while not console.kbhit():
             if time.monotonic() > deadline:
                 return []
             time.sleep(0.01)
-        key = msvcrt.getwch()                               # type: ignore[attr-defined, unused-ignore]
-        if key in "\x00\xe0" and msvcrt.kbhit():            # type: ignore[attr-defined, unused-ignore]
-            return [KeyReader.WINDOWS.get(msvcrt.getwch(), "none")]     # type: ignore[attr-defined, unused-ignore]
-        return [key]
+        key = console.getwch()
+        if not (key in "\x00\xe0" or "\ud800" <= key < "\udc00") or not console.kbhit():
+            return [key]
+        more = console.getwch()
+        if key == "\x00" or (key == "\xe0" and (more.isalnum() or more > "~")):
+            return [KeyReader.WINDOWS.get(more, "none")]
+        # \xe0 is a letter, too, of which a paste may have one before a blank; and a smile comes in two halves.
+        return list((key + more).encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
 
 
 def split_keys(text: str) -> List[str]:
