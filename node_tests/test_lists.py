@@ -81,6 +81,7 @@ def test_silence_ends_a_list_with_what_came_and_none_means_that_nobody_answered(
     assert desk.told == [(list(rows(0, 2)), 5)]
 
 
-def test_no_name_is_as_long_as_a_pattern_that_cannot_be_sent():
-    desk = Desk().ask("x" * (FILE_NAME_BYTES_MAX + 1))
+@pytest.mark.parametrize("pattern", ["x" * (FILE_NAME_BYTES_MAX + 1), "half \udcff"])
+def test_no_name_is_like_a_pattern_that_cannot_be_sent(pattern):
+    desk = Desk().ask(pattern)
     assert desk.told == [([], 0)] and not desk.asked

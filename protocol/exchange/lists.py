@@ -50,6 +50,13 @@ class _ListAsk:
         return self.asked < min(self.total, LIST_ROWS_MAX, ahead)
 
 
+def _can_be_sent(pattern: str) -> bool:
+    try:
+        return len(pattern.encode("utf-8")) <= FILE_NAME_BYTES_MAX
+    except UnicodeEncodeError:  # half a character, as a terminal or a shell gives what is no text
+        return False
+
+
 class Lists:
     """All lists that are on their way."""
 
@@ -59,8 +66,8 @@ class Lists:
         self._asks: Dict[int, _ListAsk] = {}  # by request id
 
     def ask(self, pattern: str, now: float, done: Listed) -> None:
-        """Ask for the files whose names match; no name is as long as a pattern that is too long to be sent."""
-        if len(pattern.encode("utf-8", "replace")) > FILE_NAME_BYTES_MAX:
+        """Ask for the files whose names match; no name is like a pattern that cannot be sent."""
+        if not _can_be_sent(pattern):
             done([], 0, now)
             return
         request_id = self._rng.getrandbits(32)
