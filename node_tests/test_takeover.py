@@ -7,7 +7,7 @@ from typing import Any, List, Tuple, Union
 
 import pytest
 
-from node_tests.stage.stranger import Stranger
+from node_tests.stage.stranger import Stranger, obeyed_by_all
 from node_tests.stage.stub_node import PORT, Lab, StubNode
 from protocol import messages
 from protocol.credit import ANSWER_SIZE
@@ -652,3 +652,44 @@ def test_a_place_counts_once_and_not_when_somebody_is_there_again() -> None:
     lost.discard(("10.0.0.1", 5001))
     lost.discard(("10.0.0.1", 5001))
     assert len(lost) == 2
+
+
+# ---- who says that the dead supernode lives
+
+
+def vouchers(lab: Lab, ip: str, count: int) -> List[Stranger]:
+    """Members of one host, each at a port of its own, that hear the first supernode whatever becomes of it."""
+    ruler = lab.nodes[0]
+    ruler_id, found = ruler.membership.node_id, []
+    for number in range(count):
+        one = Stranger(lab.world, ip, PORT + number)
+        opening = bytes([number]) * 16
+        fields = {"node_id": node_id_of(opening), "role": ROLE_MEMBER, "obeys": ruler_id}
+        link = one.join(ruler.network.address, node_id=node_id_of(opening), opening=opening, name="x%d" % number)
+        fields["supernode"] = ruler.network.address
+        one.answer = lambda query, fields=fields: claim(query, lab, 1, **fields)
+        found.append((one, link))
+    lab.run(2.0)
+    return [one for one, _ in found]
+
+
+def rule_again(lab: Lab) -> bool:
+    """Does one of those who live rule all of them within a minute?"""
+    ids = [node.membership.node_id for node in lab.living()]
+    return lab.wait(lambda: obeyed_by_all(lab) in ids, 60.0) is not None
+
+
+def test_a_host_of_many_names_keeps_nobody_from_taking_over_for_ever() -> None:
+    lab = Lab(57, 4)
+    liars = vouchers(lab, "10.0.0.66", 6)
+    assert all(one.last(messages.Welcome) for one in liars)
+    lab.nodes[0].kill()
+    assert rule_again(lab)
+    assert any(one.queries for one in liars)
+
+
+def test_one_liar_beside_two_keeps_neither_from_taking_over_for_ever() -> None:
+    lab = Lab(58, 3)
+    vouchers(lab, "10.0.0.66", 1)
+    lab.nodes[0].kill()
+    assert rule_again(lab)

@@ -11,8 +11,9 @@ Every answer that gets here is proven to come from a member of the network. Pure
 from __future__ import annotations
 
 import math
-from typing import Dict, List, NamedTuple, Optional, Sequence, Set
+from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence
 
+from protocol.addresses import is_loopback
 from protocol.fields import Address
 from protocol.messages import MEMBERS_MAX, NO_NODE, ROLE_MEMBER, ROLE_SUPERNODE, Answer
 
@@ -31,6 +32,12 @@ class Heard(NamedTuple):
     answer: Answer
     address: Address
 
+    @property
+    def host(self) -> str:
+        """One can have as many members as it likes; of those on loopback nobody can tell whose they are."""
+        ip, port = self.address
+        return f"{ip}:{port}" if is_loopback(ip) else ip
+
 
 class Election:
     """What is heard from the suspicion on, and the rules."""
@@ -44,13 +51,11 @@ class Election:
         self.has_slept = False  # since the supernode last gave a sign: what this node knows may be old
         self._heard: Dict[bytes, Heard] = {}
         self._vouched_at = -math.inf
-        self._vouchers: Set[bytes] = set()
         self._asked_at = -math.inf
 
     def forget(self) -> None:
         """The supernode lives, or the doubt begins anew: what was heard before does not count."""
         self._heard.clear()
-        self._vouchers.clear()
         self._vouched_at = -math.inf
 
     def on_sleep(self) -> None:
@@ -64,7 +69,6 @@ class Election:
     def begin(self, term: int, lost_id: Optional[bytes], order: Sequence[bytes], now: float) -> None:
         """The supernode is gone from now on."""
         self.term, self.lost_id, self.order, self.gone_at = term, lost_id, list(order), now
-        self._vouchers.clear()
         self._asked_at = -math.inf
 
     def ask(self, now: float) -> None:
@@ -79,10 +83,8 @@ class Election:
         """What a member has answered: whom it obeys, and whether it still hears the one who is silent here."""
         if len(self._heard) < MEMBERS_MAX or answer.node_id in self._heard:
             self._heard[answer.node_id] = Heard(now, answer, address)
-        is_vouching = answer.role == ROLE_MEMBER and answer.supernode_id == lost_id
-        if is_vouching and lost_id is not None and answer.heard_ago_ms <= VOUCH_MS_MAX:
+        if lost_id is not None and _vouches(answer, lost_id):
             self._vouched_at = now
-            self._vouchers.add(answer.node_id)
 
     # ---- ranks
 
@@ -144,8 +146,20 @@ class Election:
         return any(h.answer.node_id in first for h in able)
 
     def _is_vouched(self, now: float) -> bool:
-        """Do others hear the lost supernode? One liar among many does not count for ever."""
+        """Do others hear the lost supernode? Liars do not count for ever, unless most do: members, and their hosts."""
         if now - self._vouched_at > ALIVE_FOR:
             return False
         alive = [h for h in self._heard.values() if now - h.at <= ALIVE_FOR]
-        return now < self.gone_at + 2 * PATIENCE or 2 * len(self._vouchers) >= len(alive)
+        vouching = [h for h in alive if self.lost_id is not None and _vouches(h.answer, self.lost_id)]
+        return now < self.gone_at + 2 * PATIENCE or (
+            2 * len(vouching) > len(alive) and 2 * _hosts(vouching) > _hosts(alive)  # this node does not hear it either
+        )
+
+
+def _vouches(answer: Answer, lost_id: bytes) -> bool:
+    """Does it say that it heard that supernode just now?"""
+    return answer.role == ROLE_MEMBER and answer.supernode_id == lost_id and answer.heard_ago_ms <= VOUCH_MS_MAX
+
+
+def _hosts(those: Iterable[Heard]) -> int:
+    return len({h.host for h in those})
