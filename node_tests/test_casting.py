@@ -34,9 +34,10 @@ from protocol.casts import (
     slice_size_of,
     slices_of,
 )
-from protocol.exchange import casting, catching
+from protocol.exchange import cast_trials, casting, catching
 from protocol.exchange.cast_rate import RATE_FIRST, RATE_MIN, CastRate, Losses
-from protocol.exchange.casting import AFTER_MIN, CAST_SIZE_MIN, LOOKS, ROUND, Cast, Casting, _Taker
+from protocol.exchange.cast_takers import LOOKS, Taker
+from protocol.exchange.casting import AFTER_MIN, CAST_SIZE_MIN, ROUND, Cast, Casting
 from protocol.exchange.catching import BEGIN_PATIENCE, BESIDE_FIRST, OFFER_PATIENCE, Catching
 from protocol.exchange.sources import MESH_PATIENCE, SourceLinks
 from protocol.exchange.wants import WANTS_MAX, Wants
@@ -997,6 +998,7 @@ class Stream(OwnCasts):
     def __init__(self, size, takers):
         super().__init__(size)
         self.backlog, self.handed, self.number = 0.0, 0, 0.0
+        self.holes, self._ends = [], {}  # what was left out; where each piece ends that was sent
         self.rate = RATE_FIRST
         network = self.casting._network
         network.cast_backlog = lambda session: int(self.backlog)
@@ -1009,12 +1011,20 @@ class Stream(OwnCasts):
     def _send(self, session, piece, offset, data, front):
         self.backlog += len(data)
         self.handed += len(data)
+        end, first = self._ends.get(piece, 0), piece * self.cast.slices_each
+        if offset > end:
+            self.holes.append(Hole(first + end // SLICE_SIZE, (offset - end) // SLICE_SIZE))
+        self.holes = [hole for hole in self.holes if hole.first != first + offset // SLICE_SIZE]
+        self._ends[piece] = max(end, offset + len(data))
 
     def _set_rate(self, session, rate):
         self.rate = rate
 
     def run(self, lie=lambda link, came, lost: (came, lost, ())):
-        """Until all has left once, or the cast has ended: the seconds, and how many contents were sent."""
+        """Until all has left once, or the cast has ended: the seconds, and how many contents were sent.
+
+        Who says nothing of holes tells what it misses.
+        """
         while self.cast and (self.cast.passed_at == math.inf or self.backlog):
             self.now += self.STEP
             leaves = min(self.backlog, self.rate * self.STEP)
@@ -1029,7 +1039,7 @@ class Stream(OwnCasts):
                     came, lost, holes = lie(link, *self._told[link][1:])
                     self._told[link] = self.now, 0.0, 0.0
                     about = bytes(32), self.cast.session, int(self.number), int(came), int(lost)
-                    self.say(link, CastTaken(*about, False, holes))
+                    self.say(link, CastTaken(*about, False, holes or tuple(self.holes)))
             self.casting.on_timer(self.now)
         return self.now, self.handed / self.size
 
@@ -1084,16 +1094,49 @@ def test_one_who_has_all_sent_again_that_it_cannot_have_lost_is_served_by_itself
 def test_a_taker_that_misses_all_again_and_again_has_little_of_it_looked_up():
     """One message of 3 kB named 370,000 slices: 13 of them a second kept a core busy."""
     size, now = 512 * MIB, 10.0
-    cast, taker = Cast(b"session!", bytes(32), size, 0.0), _Taker(1, b"liar", "10.0.0.1", now)
+    cast, taker = Cast(b"session!", bytes(32), size, 0.0), Taker(1, b"liar", "10.0.0.1", now)
     holes = tuple(Hole(piece * cast.slices_each, 65535) for piece in range(512))
     looked = 0
     for _ in range(100):
         now += 0.01
         looked += len(taker.missed(holes, cast.slices_each, now)) * cast.slices_each
     assert LOOKS / 2 < looked < 2.1 * LOOKS
-    honest = _Taker(3, b"honest", "10.0.0.3", now)
+    honest = Taker(3, b"honest", "10.0.0.3", now)
     few = tuple(Hole(piece * cast.slices_each, 30) for piece in range(512))
     assert tuple(honest.missed(few, cast.slices_each, now)) == few
+
+
+DEAF = (Hole(0, 0),)
+
+
+@pytest.mark.parametrize("lie", [
+    lambda link, came, lost: (came, lost, DEAF),
+    lambda link, came, lost: (0, 0, DEAF),
+    lambda link, came, lost: (came * 0.97, came * 0.03, [Hole(int(came) * link * 7 + n, 3) for n in range(0, 90, 9)]),
+], ids=["all came", "nothing is told", "some is missed"])  # fmt: skip
+def test_hosts_that_do_not_listen_have_little_sent_to_nobody(lie):
+    """They said that all came, and four gigabytes went to the group, past all others, for a few words."""
+    stream = Stream(512 * MIB, 3)
+    stream.run(lie)
+    assert stream.handed < 80 * MIB and not stream.cast
+    stream.now += 100.0
+    stream.want(stream.links)
+    assert not stream.cast, "they are offered no other so soon"
+    stream.want(range(11, 14))
+    assert stream.cast and len(stream.cast.takers) == 3
+
+
+def test_who_hears_a_cast_shows_it_and_has_all_of_it(make_class, monkeypatch):
+    monkeypatch.setattr(cast_trials, "APART_MIN", 128 << 10)
+    monkeypatch.setattr(cast_trials, "APART_TIME", 0.05)
+    monkeypatch.setattr(casting, "TRIAL_LAST", 0.1)
+    left_out, choose = [], cast_trials.Trials.choose
+    monkeypatch.setattr(cast_trials.Trials, "choose", lambda *about: left_out.append(choose(*about)) or left_out[-1])
+    lab, ana, takers = make_class(4, loss=0.005)
+    begin(lab, takers, 4)
+    wait_for_all(lab, takers)
+    assert sum(slice_ is not None for slice_ in left_out) > 3
+    assert len(lab.data) < ana.network.casts.sent * 1440 < 1.4 * len(lab.data)
 
 
 def test_nobody_listens_for_ever_to_what_is_sent_again_and_again():

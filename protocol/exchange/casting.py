@@ -20,13 +20,14 @@ from protocol import mishaps
 from protocol.casts import CAST_PIECE_MAX, CastOver, CastRoom, slice_size_of, slices_of
 from protocol.content.pieces import piece_length, piece_size_of
 from protocol.exchange.cast_rate import RATE_MIN, CastRate, Losses, Pull
+from protocol.exchange.cast_takers import Taker
+from protocol.exchange.cast_trials import Trials
 from protocol.exchange.picking import bitmap_of, bits_of
 from protocol.exchange.uploads import Uploads
 from protocol.exchange.wants import Takers, Wants
 from protocol.latest import Latest
 from protocol.messages import CastComing, CastEnd, CastOffer, CastReady, CastSixWanted, CastTaken, CastWanted
 from protocol.network import CastNetwork
-from protocol.rates import Bucket
 
 log = mishaps.logger("transfer")
 
@@ -44,10 +45,6 @@ SLOW_PART, SLOW_REPORTS = 0.5, 4  # who takes less than this part of what the ot
 AHEAD_SECONDS, AHEAD_MIN, AHEAD_MAX = 0.15, 768 << 10, 8 << 20  # worth of the rate, or bytes, read before they leave
 RECENT_MAX = 12 << 20  # bytes of pieces kept in memory to send parts of them again
 AGAIN_MAX = 1 << 16  # slices of which is remembered when they were sent again: more than are ever on their way
-LOOKS = 20_000  # slices a second that one taker may have missed, and at once: each is looked up, and one message may
-# name 370,000, again and again
-ASKED_MORE_MAX = 6144  # slices that a taker may miss beyond what it says was lost: what came before it took part, or
-# found no room with it. For more it is not sent anew to all
 REPAIRS_MAX = 2.0  # slices sent again, in contents: beyond, reports lie or casting is no gain
 BESIDE_PART, BESIDE_MIN, BESIDE_STEP = 0.1, 500e3, 1.5  # of its rate, or bytes a second, that leave by links meanwhile;
 # more where more are served by links than a tenth of those who take it: else three could push all others aside
@@ -55,58 +52,24 @@ AFTER_MIN = 5.0  # seconds, or as long as the pass took, in which what was misse
 # that something is missing would hold a cast, and all uploads beside it, for ever
 NOT_AGAIN_TIME = 60.0  # seconds after a cast that failed, in which the content is not cast
 FAILED_MAX = 64  # contents for which that is remembered
-
-
-class _Taker:
-    """One who takes part, or was offered to."""
-
-    def __init__(self, link: int, node_id: bytes, host: str, now: float) -> None:
-        self.link = link
-        self.node_id = node_id
-        self.host = host
-        self.missing: Optional[bytes] = None  # from when it is ready on
-        self.heard_at = now
-        self.slow = 0  # reports in a row by which it took much less than the others
-        self._looks = Bucket(LOOKS, LOOKS, now)
-        self._highest = 0  # number of a slice that it has seen
-        self._owed = ASKED_MORE_MAX  # slices that may be sent again for it
-
-    @property
-    def is_ready(self) -> bool:
-        return self.missing is not None
-
-    def told_by(self, message: CastTaken, sent: int) -> Tuple[int, int]:
-        """Slices that it took and lost since its last report, no more than there were; `sent`: of all so far.
-
-        What was lost may be sent again for it.
-        """
-        came = max(0, min(message.highest, sent) - self._highest)
-        self._highest += came
-        lost = min(message.lost, came)
-        self._owed += lost
-        return min(message.received, came), lost
-
-    def owe(self, slices: int) -> bool:
-        """So many are sent again for it; False when these are more than it can have lost."""
-        self._owed -= slices
-        return self._owed >= 0
-
-    def missed(self, holes: Tuple[Any, ...], slices_each: int, now: float) -> List[Any]:
-        """Those of these that it may have looked up by now; what else it misses it tells again by its next report."""
-        return [hole for hole in holes if self._looks.take(now, max(1, min(hole.slices, slices_each)))]
+TRIAL_LAST = 0.5  # seconds before the end of the pass in which no slice is left out any more
+DEAF_TIME, DEAF_MAX = 600.0, 1024  # seconds in which no cast is made for hosts that took one which nobody heard
 
 
 class Cast:
     """One content on its way to many."""
 
-    def __init__(self, session: bytes, file_id: bytes, size: int, now: float, is_six: bool = False) -> None:
+    def __init__(
+        self, session: bytes, file_id: bytes, size: int, now: float, is_six: bool = False, rng: Any = None
+    ) -> None:
         self.session = session
         self.file_id = file_id
         self.size = size
-        self.takers: Dict[int, _Taker] = {}  # by link
+        self.takers: Dict[int, Taker] = {}  # by link
         self.rate = CastRate()
         self.losses = Losses()
         self.pull = Pull()
+        self.trials = Trials(rng)
         self.is_begun = False
         self.handed = 0  # bytes given to the network
         self.reading = 0  # bytes asked of the disk
@@ -132,7 +95,7 @@ class Cast:
 
     # ---- who takes part
 
-    def ready(self) -> List[_Taker]:
+    def ready(self) -> List[Taker]:
         return [taker for taker in self.takers.values() if taker.is_ready]
 
     def hosts(self) -> Set[str]:
@@ -149,7 +112,11 @@ class Cast:
             self.coming[index] = len(wanted) >= 2
         return sum(self.coming) * self.piece_size
 
-    def coming_to(self, taker: _Taker) -> bytes:
+    def who_lack(self, piece: int) -> List[int]:
+        """The links of those who take part and lack that piece."""
+        return [taker.link for taker in self.ready() if taker.lacks(piece)]
+
+    def coming_to(self, taker: Taker) -> bytes:
         """Of what it has not, the pieces that are yet to be sent."""
         missing = bits_of(taker.missing or b"", self.count)
         return bitmap_of((index for index in missing if self.coming[index]), self.count)
@@ -254,6 +221,7 @@ class Casting:
         self._casts: Dict[bytes, Cast] = {}
         self.wants = Wants()
         self._not_before: Latest[bytes, float] = Latest(FAILED_MAX)
+        self._deaf: Latest[str, float] = Latest(DEAF_MAX)  # host -> until when it is offered none
         self._tick_at = math.inf
 
     # ---- what takers say
@@ -280,7 +248,8 @@ class Casting:
         is_fit = size >= CAST_SIZE_MIN and piece_size_of(size) <= CAST_PIECE_MAX
         may = self._is_on and self._rate_max() >= RATE_MIN
         can = may and self._network.can_cast(towards)
-        if not (is_fit and can) or now < self._not_before.get(file_id, -math.inf):
+        is_barred = now < max(self._not_before.get(file_id, -math.inf), self._deaf.get(towards, -math.inf))
+        if not (is_fit and can) or is_barred:
             return
         cast, is_six = self._casts.get(file_id), ":" in towards
         if cast is not None:
@@ -294,7 +263,7 @@ class Casting:
     def _begin(self, file_id: bytes, size: int, towards: str, wanted: Takers, now: float) -> None:
         session = self._rng.getrandbits(64).to_bytes(8, "big")
         log.info("id %s: a cast is offered to %d", file_id.hex()[:8], len(wanted))
-        cast = self._casts[file_id] = Cast(session, file_id, size, now, ":" in towards)
+        cast = self._casts[file_id] = Cast(session, file_id, size, now, ":" in towards, self._rng)
         self._network.cast_open(session, towards, self._rate(cast))
         for link, (node_id, host) in wanted.items():
             self._offer(cast, link, node_id, host, now)
@@ -302,15 +271,15 @@ class Casting:
 
     def _offer(self, cast: Cast, link: int, node_id: bytes, host: str, now: float) -> None:
         if len(cast.takers) < TAKERS_MAX and link not in cast.takers:
-            cast.takers[link] = _Taker(link, node_id, host, now)
+            cast.takers[link] = Taker(link, node_id, host, now)
             coming = cast.bitmap() if cast.is_begun else b""
             self._send(link, CastOffer(cast.file_id, cast.session, coming, len(cast.ready()) + 1, cast.interval_ms()))
 
-    def _on_ready(self, cast: Cast, taker: _Taker, message: CastReady, now: float) -> None:
+    def _on_ready(self, cast: Cast, taker: Taker, message: CastReady, now: float) -> None:
         if taker.is_ready:
             self.dropped += 1
             return
-        taker.missing, taker.heard_at = message.missing, now
+        taker.be_ready(message.missing, now)
         if cast.is_begun:
             if not any(cast.coming_to(taker)):
                 self._drop(cast, taker, True, now)
@@ -335,7 +304,7 @@ class Casting:
         self._set_beside(now)
         self._pump(cast, now)
 
-    def _tell_coming(self, cast: Cast, taker: _Taker, now: float) -> None:
+    def _tell_coming(self, cast: Cast, taker: Taker, now: float) -> None:
         coming = cast.coming_to(taker)
         if not any(coming):
             self._drop(cast, taker, True, now)
@@ -343,12 +312,12 @@ class Casting:
         told = CastComing(cast.file_id, cast.session, coming, len(cast.ready()), cast.interval_ms())
         self._send(taker.link, told)
 
-    def _on_taken(self, cast: Cast, taker: _Taker, message: CastTaken, now: float) -> None:
+    def _on_taken(self, cast: Cast, taker: Taker, message: CastTaken, now: float) -> None:
         """A taker reports how it comes: what it misses is sent once more, and who has it all is let go."""
         if not cast.is_begun or not taker.is_ready:
             self.dropped += 1
             return
-        seconds, taker.heard_at = max(now - taker.heard_at, cast.interval_ms() / 2000), now
+        seconds = max(taker.hear(now), cast.interval_ms() / 2000)
         if message.is_through:
             self._drop(cast, taker, False, now)
             return
@@ -356,6 +325,7 @@ class Casting:
             received, lost = taker.told_by(message, cast.sent)
             cast.losses.note(taker.link, lost / max(1, lost + received))
             cast.pull.note(taker.link, received * cast.slice_size / seconds)
+        taker.tell_left_out(cast.trials.on_report(taker.link, message.highest, message.holes))
         if not taker.owe(cast.add_holes(message.highest, taker.missed(message.holes, cast.slices_each, now))):
             log.info("a taker of the cast misses more than was lost")
             self._drop(cast, taker, True, now)
@@ -377,7 +347,7 @@ class Casting:
         for is_six in (False, True):
             self.wants.drop((file_id, is_six), link)
 
-    def _drop(self, cast: Cast, taker: _Taker, is_told: bool, now: float) -> None:
+    def _drop(self, cast: Cast, taker: Taker, is_told: bool, now: float) -> None:
         """It takes part no more; `is_told`: it thinks it does."""
         cast.takers.pop(taker.link, None)
         cast.losses.forget(taker.link)
@@ -464,10 +434,26 @@ class Casting:
         self._pump(cast, now)
 
     def _send_first(self, cast: Cast, piece: int, front: int, data: bytes, now: float) -> None:
-        self._network.cast_send(cast.session, piece, 0, data, front)
-        cast.note_handed(piece, len(data))
+        size, view, left_out = cast.slice_size, memoryview(data), self._choose_left_out(cast, piece, len(data))
+        if left_out is None:
+            self._network.cast_send(cast.session, piece, 0, data, front)
+            cast.note_handed(piece, len(data))
+        else:
+            self._network.cast_send(cast.session, piece, 0, view[: left_out * size], None)
+            behind = (left_out + 1) * size
+            self._network.cast_send(cast.session, piece, behind, view[behind:], front)
+            cast.note_handed(piece, len(data) - size)
+            at = piece * cast.slices_each + left_out
+            cast.trials.begin(at, cast.sent, cast.handed, cast.who_lack(piece))
         for taker in cast.ready():
             self._uploads.count_cast(taker.link, cast.file_id, len(data), now)
+
+    def _choose_left_out(self, cast: Cast, piece: int, length: int) -> Optional[int]:
+        """A slice of it that is left out at first; none near the end, where all would wait for it."""
+        left = cast.coming.count(1, piece) * cast.piece_size
+        if left < self._rate(cast) * TRIAL_LAST:
+            return None
+        return cast.trials.choose(cast.handed, slices_of(length, cast.slice_size), self._rate(cast))
 
     def _send_again(self, cast: Cast, piece: int, slices: Set[int], data: bytes, now: float) -> None:
         view = memoryview(data)
@@ -519,6 +505,10 @@ class Casting:
             log.info("a taker of the cast is too slow for the others")
             self._drop(cast, taker, True, now)
         self._drop_who_pulls(cast, now)
+        if cast.trials.are_unheard(cast.handed - self._network.cast_backlog(cast.session), patience, now):
+            for taker in cast.takers.values():
+                self._deaf.put(taker.host, now + DEAF_TIME)
+            self._end(cast, "nobody hears it", now)
         if self._casts.get(cast.file_id) is cast:
             self._set_rate(cast, losses, now)
         if self._casts.get(cast.file_id) is cast:
@@ -533,13 +523,13 @@ class Casting:
             self._drop(cast, taker, True, now)
             cast.rate.resume(cast.pull.best, now)
 
-    def _slow(self, cast: Cast, losses: Dict[Any, float]) -> List[_Taker]:
+    def _slow(self, cast: Cast, losses: Dict[Any, float]) -> List[Taker]:
         """Those who would pull the rate under half of what the others can take."""
         usual = statistics.median(losses.values()) if losses else 0.0
         told = [taker for taker in cast.ready() if taker.link in losses]
         for taker in told:
             is_slow = 1.0 - losses[taker.link] < SLOW_PART * (1.0 - usual)
-            taker.slow = taker.slow + 1 if is_slow else 0
+            taker.note_slow(is_slow)
         return [taker for taker in told if taker.slow >= SLOW_REPORTS]
 
     def _set_rate(self, cast: Cast, losses: Dict[Any, float], now: float) -> None:
