@@ -62,7 +62,7 @@ def test_nothing_is_fetched_where_one_number_names_no_row():
     assert desk.does("G", "R 2 9") == ["!! The last list has 5 rows; 9 is none of them, and nothing was asked for."]
     assert (desk.fetched, desk.failed) == ([], 1)
     desk.does("R 2024-11")
-    assert desk.lines == ["!! 2024-11  nobody here has it"], "a span that is none of the list's is a name"
+    assert desk.lines == ["!! The last list has 5 rows, and no file is named 2024-11."], "it may be a name as well"
     assert desk.does("R nothing/*") == ["!! nothing/*  nobody here has it"]
 
 
