@@ -154,7 +154,7 @@ def test_a_piece_on_its_way_to_the_disk_is_not_asked_again():
     choice.set_map("a", True)
     choice.set_map("b", True)
     choice.choose("a", 0.0)
-    choice.settle(0)
+    choice.settle("a", 0)
     assert choice.choose("b", 100.0) is None
     choice.reopen(0)  # it was wrong
     assert choice.choose("b", 100.0) == 0

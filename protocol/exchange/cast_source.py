@@ -22,28 +22,18 @@ class Taker(Protocol):
     is_opening: bool
     is_ended: bool
 
-    def length_of(self, index: int) -> int: ...
-
     def fill_all(self, now: float) -> None:
         """Ask all sources for as much as may be asked for."""
-
-
-class CastHands(Protocol):
-    """What is done for it, by whoever has a Download made."""
-
-    def write(self, index: int, data: Any, link: int) -> None:
-        """Verify and write; answered by the download's `on_written`."""
 
 
 class CastSource:
     """What comes to one download by a cast."""
 
-    def __init__(self, download: Taker, debts: Debts, hands: CastHands) -> None:
+    def __init__(self, download: Taker, debts: Debts) -> None:
         self._is_coming = False
         self._may_ask_beside = False  # may links be asked meanwhile?
         self._download = download
         self._debts = debts
-        self._hands = hands
 
     def expect(self, indexes: Sequence[int]) -> List[int]:
         """These pieces come by a cast: whoever was asked for one need not send it. Those that do come so."""
@@ -74,12 +64,7 @@ class CastSource:
         download, choice = self._download, self._download.choice
         if choice is None or download.is_ended or download.is_opening:
             return False
-        if not choice.is_wanted(index):
-            return False
-        choice.settle_from(CAST, index)
-        self._debts.on_write(download.length_of(index))
-        self._hands.write(index, data, CAST)
-        return True
+        return self._debts.write(choice, index, data, CAST)
 
     def end(self, now: float) -> None:
         """Nothing more comes by it: what is missing is asked for."""

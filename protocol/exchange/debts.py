@@ -6,7 +6,7 @@ its source, on its link and against the limit of what is fetched; each verb keep
 
 from __future__ import annotations
 
-from typing import Optional, Protocol
+from typing import Any, Optional, Protocol
 
 from protocol.exchange.picking import PieceChoice
 from protocol.exchange.source import Source
@@ -23,6 +23,9 @@ class DebtHands(Protocol):
 
     def note_asked(self, size: int) -> None:
         """So many bytes are asked for; a negative number will not come, after all."""
+
+    def write(self, index: int, data: Any, link: int) -> None:
+        """Verify and write; answered by the download's `on_written`."""
 
 
 class Debts:
@@ -91,9 +94,14 @@ class Debts:
 
     # ---- on its way to the disk
 
-    def on_write(self, length: int) -> None:
-        """So many bytes are on their way there."""
-        self.in_flight_bytes += length
+    def write(self, choice: PieceChoice, index: int, data: Any, link: int) -> bool:
+        """A whole piece came by that link, asked for or not: to the disk with it. False if it is not wanted."""
+        if not choice.is_wanted(index):
+            return False
+        choice.settle(link, index)
+        self.in_flight_bytes += len(data)
+        self._hands.write(index, data, link)
+        return True
 
     def on_written(self, length: int) -> None:
         """They are written, or refused."""

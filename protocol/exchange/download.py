@@ -16,7 +16,7 @@ from typing import Any, Dict, List, Optional, Protocol, Sequence
 
 from protocol import mishaps
 from protocol.content.pieces import DIGEST_BYTES, PIECES_MAX
-from protocol.exchange.cast_source import CastHands, CastSource
+from protocol.exchange.cast_source import CastSource
 from protocol.exchange.debts import DebtHands, Debts
 from protocol.exchange.manifest import Lie, ManifestHands, ManifestsAsked
 from protocol.exchange.patience import Patience, Verdict
@@ -37,7 +37,7 @@ from protocol.rates import Rate
 log = mishaps.logger("transfer")
 
 
-class DownloadHands(ManifestHands, DebtHands, CastHands, Protocol):
+class DownloadHands(ManifestHands, DebtHands, Protocol):
     """What a Download wants done, by whoever has it made."""
 
     def requests_on(self, link: int) -> int:
@@ -89,7 +89,7 @@ class Download:
         self._rng = rng
         self._manifests = ManifestsAsked(file_id, hands)
         self._debts = Debts(file_id, hands)
-        self.cast = CastSource(self, self._debts, hands)
+        self.cast = CastSource(self, self._debts)
         self._patience = Patience()
 
     @property
@@ -347,24 +347,17 @@ class Download:
             return False
         if offset or len(data) != self.length_of(index):
             return False
-        choice.settle_from(source.link, index)
         self._hands.note_asked(len(data))
-        self._debts.on_write(len(data))
-        self._hands.write(index, data, source.link)
-        return True
+        return self._debts.write(choice, index, data, source.link)
 
     def _reopen_for(self, source: Source, index: int) -> None:
         if self.choice is not None:
             self.choice.release(source.link, index)
 
     def _on_whole_piece(self, source: Source, index: int, data: Any, now: float) -> None:
-        choice = self.choice
-        assert choice is not None
+        assert self.choice is not None
         self._debts.forgive(source, index)
-        if choice.is_wanted(index):
-            choice.settle(index)
-            self._debts.on_write(self.length_of(index))
-            self._hands.write(index, data, source.link)
+        self._debts.write(self.choice, index, data, source.link)
         self._fill(source, now)
 
     def hold(self, link: int, is_held: bool, now: float) -> None:

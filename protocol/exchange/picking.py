@@ -275,15 +275,12 @@ class PieceChoice:
         for index in [index for index, asked in self.asked.items() if asked[0] == (CAST, NOT_DUE)]:
             self.release(CAST, index)
 
-    def settle(self, index: int) -> None:
-        """All bytes of the piece are here and on their way to the disk: nobody else need be asked."""
-        asked = self.asked.get(index)
-        if asked:
-            asked[0] = Asked(asked[0].source, math.inf)
-
-    def settle_from(self, source: Source, index: int) -> None:
-        """The same, of one that came from there unasked, whoever is asked for it."""
-        self.asked[index] = [Asked(source, math.inf), *self.asked.get(index, ())]
+    def settle(self, source: Source, index: int) -> None:
+        """All bytes of the piece came from there, asked or not, and go to the disk: nobody else need be asked."""
+        asked = self.asked.setdefault(index, [])
+        if not any(one.source == source for one in asked):
+            asked.insert(0, Asked(source, math.inf))
+        asked[0] = Asked(asked[0].source, math.inf)
 
     def is_wanted(self, index: int) -> bool:
         """Is it neither here nor on its way to the disk?"""
