@@ -23,9 +23,7 @@ from prompt.oneshot import OneShot
 from prompt.output import Output
 from prompt.settings import NodeError, parse_flags
 from protocol import results
-from protocol.content.parts import PartInfo
 from protocol.content.troubles import FolderInUse
-from protocol.exchange import unfinished
 from protocol.facts import Health, Reached
 
 ID = bytes(range(32))
@@ -317,7 +315,8 @@ def test_a_terminal_that_does_not_say_how_wide_it_is_shows_whole_rows(columns, w
 
 ROW = results.TransferRow(1, "R", "lab.iso", "receiving", 1000, 4000, 500.0, 6.0, ("ana",))
 EVENTS = [results.Progress(ROW), DONE, STOPPED, SENT, results.Paused(1, "lab.iso", 1, 4000, 3000, 10),
-          results.Resumed(1, "lab.iso"), results.Notice("a\x1b[2Jb \u202e")]  # fmt: skip
+          results.Resumed(1, "lab.iso"), results.HalfHere((("a\x1b", 1, 2),)),
+          results.Notice("a\x1b[2Jb \u202e")]  # fmt: skip
 
 
 def keys_in_the_readme():
@@ -459,9 +458,10 @@ def test_a_part_stays_for_the_next_time_and_nothing_else_does(capsys, tmp_path):
 
 
 def test_what_lies_half_here_is_told_without_the_commands_of_the_prompt(capsys):
-    told = unfinished.told([PartInfo(ID, 4000, 1000, "lab.iso", False)])
-    ended = Play(capsys, "get", "lab.iso", ends=(results.Notice(told), DONE))
-    assert ended.err == "* lab.iso 25% lies half here: this line goes on with it\n"
+    half, text = results.HalfHere((("lab.iso", 1000, 4000),)), "lab.iso 25% lies half here: this line goes on with it"
+    assert Play(capsys, "get", "lab.iso", ends=(half, DONE)).err == f"* {text}\n"
+    told = Play(capsys, "get", "lab.iso", "--json", ends=(half, DONE)).objects
+    assert told[0] == {"event": "notice", "text": text}
 
 
 def test_a_share_ends_at_once_when_another_node_has_all_of_it(capsys, tmp_path):

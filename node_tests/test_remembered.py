@@ -21,8 +21,8 @@ from protocol.content.names import HIDDEN
 from protocol.content.parts import PartInfo
 from protocol.content.shares import Standing
 from protocol.content.troubles import LibraryError
-from protocol.exchange.unfinished import told, unfinished_of
-from protocol.results import Notice, Progress, Stopped
+from protocol.exchange.orders import unfinished_of
+from protocol.results import HalfHere, Progress, Stopped
 
 
 @pytest.fixture
@@ -275,8 +275,8 @@ def test_who_leaves_in_mid_download_says_so_and_the_next_start_tells_what_lies_h
     assert line_for(stopped, "").startswith(f"!! run9.tif  stopped at {percent}%: this node ends. ")
     assert line_for(stopped, "").endswith(" kept; R run9.tif goes on")
     again = lab.node("cy")
-    assert [event.text for event in again.told(Notice)] == [
-        f"run9.tif {percent}% lies half here: R goes on, V lists what does"]
+    assert [line_for(event, "") for event in again.told(HalfHere)] == [
+        f"* run9.tif {percent}% lies half here: R goes on, V lists what does"]
     again.do("unfinished", lab.world.now, lying.append)
     lab.run(0.1)
     assert unfinished_rows(lying[-1])[0][::4] == ("run9.tif", "R run9.tif goes on")
@@ -290,8 +290,9 @@ def test_many_unfinished_files_make_one_line():
     parts = [PartInfo(bytes([number]), 100, 25, f"f/{number}\x1b", False) for number in range(30)]
     parts += [PartInfo(b"x", 100, 0, "nothing", False), PartInfo(b"y", 100, 50, "listing", True)]
     left = unfinished_of(parts, {bytes([0])})
-    assert len(left) == 29 and told([]) == ""
-    assert told(left) == ("f/1\\u{1b} 25%, f/10\\u{1b} 25%, f/11\\u{1b} 25% and 26 more lie half here: "
-                          "R goes on, V lists what does")
+    assert len(left) == 29
+    told = HalfHere(tuple((part.label, part.verified_bytes, part.size) for part in left))
+    assert line_for(told, "") == ("* f/1\\u{1b} 25%, f/10\\u{1b} 25%, f/11\\u{1b} 25% and 26 more lie half here: "
+                                  "R goes on, V lists what does")
     rows = unfinished_rows(left)
     assert len(rows) == 21 and rows[-1][0] == "and 9 more" and rows[0][1::3] == ("half here", "R f goes on")

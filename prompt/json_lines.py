@@ -10,8 +10,11 @@ import json
 from typing import Any, Callable, Dict, Optional
 
 from prompt.firewall import unreachable_text
+from prompt.lines import half_here
 from protocol import results
 from protocol.left_out import count_left_out
+
+THIS_LINE = "this line goes on with it"  # how a one-line form goes on with what lies half here
 
 Object = Dict[str, Any]
 
@@ -64,6 +67,7 @@ OBJECTS: Dict[type, Callable[[Any], Object]] = {
     results.UploadDone: _sent,
     results.Paused: lambda event: {"event": "paused", "name": event.name, "needed": event.needed, "free": event.free},
     results.Resumed: lambda event: {"event": "resumed", "name": event.name},
+    results.HalfHere: lambda event: {"event": "notice", "text": half_here(event, THIS_LINE)},
     results.Notice: lambda event: {"event": "notice", "text": event.text},
     results.Unreachable: lambda event: {"event": "notice", "text": unreachable_text(event)},
 }

@@ -20,6 +20,7 @@ from protocol.results import CHAT_BYTES_MAX
 if TYPE_CHECKING:
     from protocol.content.parts import PartInfo
 
+HALF_HERE_MAX = 3  # names in the line at the start; of more only the number
 UNFINISHED_MAX = 20  # rows of what lies half here; a folder may have left thousands
 
 # ---- values as a person reads them
@@ -237,10 +238,19 @@ def _line_for_upload_ended(event: results.UploadEnded, folder: str) -> str:
             f"id {short_id(event.file_id)}")
 
 
-def _line_for_stopped(event: results.Stopped, folder: str) -> str:
-    name = safe_text(event.name)
-    line = f"!! {name}  stopped at {format_percent(event.verified, event.size)}: {safe_text(event.reason).rstrip('.')}"
-    return f"{line}. {format_size(event.verified)} kept; R {name} goes on" if event.kept else line
+def stopped_line(event: results.Stopped, how_on: str) -> str:
+    """Why a download stopped; behind what is kept of it, how to go on."""
+    how_far, why = format_percent(event.verified, event.size), safe_text(event.reason).rstrip(".")
+    line = f"!! {safe_text(event.name)}  stopped at {how_far}: {why}"
+    return f"{line}. {format_size(event.verified)} kept; {how_on}" if event.kept else line
+
+
+def half_here(event: results.HalfHere, how_on: str) -> str:
+    """What lies half here, and how to go on."""
+    named = event.files[:HALF_HERE_MAX]
+    names = ", ".join(f"{safe_text(name, 60)} {format_percent(verified, size)}" for name, verified, size in named)
+    more = f" and {len(event.files) - len(named)} more" if len(event.files) > len(named) else ""
+    return f"{names}{more} {'lies' if len(event.files) == 1 else 'lie'} half here: {how_on}"
 
 
 def _line_for_paused(event: results.Paused, folder: str) -> str:
@@ -276,9 +286,10 @@ LINES: Dict[type, Callable[[Any, str], str]] = {
     results.Updated: lambda event, folder: f"* {safe_text(event.name)} was updated in part{_clashes(event.clashes)}",
     results.UploadDone: _line_for_upload,
     results.UploadEnded: _line_for_upload_ended,
-    results.Stopped: _line_for_stopped,
+    results.Stopped: lambda event, folder: stopped_line(event, f"R {safe_text(event.name)} goes on"),
     results.Paused: _line_for_paused,
     results.Resumed: lambda event, folder: f"* {safe_text(event.name)} goes on: there is room again",
+    results.HalfHere: lambda event, folder: f"* {half_here(event, 'R goes on, V lists what does')}",
     results.Notice: lambda event, folder: f"* {safe_text(event.text, 1024)}",
     results.OtherKey: lambda event, folder: f"!! {other_key_line(safe_label(event.name))}",
     results.KeyWanted: lambda event, folder: f"* {other_line(shown(event.address))}",

@@ -115,8 +115,9 @@ class OneShot:
         elif isinstance(event, results.Resumed):
             self.paused_at = None
             self.output.aside(event, line_for(event))
+        elif isinstance(event, results.HalfHere):
+            self.output.aside(event, f"* {lines.half_here(event, json_lines.THIS_LINE)}")
         elif isinstance(event, results.Notice):
-            event = event._replace(text=event.text.replace(results.HOW_ON, "this line goes on with it"))
             self.output.aside(event, line_for(event))
         elif isinstance(event, results.ChatReceived):
             self.has_heard = self.has_heard or event.is_me
@@ -129,9 +130,7 @@ class OneShot:
                 return
             if self.output.is_stream:           # what came is removed at the end: there is no going on
                 event = event._replace(kept=False)
-            again = f"{safe_text(event.name)} goes on"
-            told = line_for(event).replace(f"; R {again}", "; the same line goes on with it")
-            self.output.aside(event, told)
+            self.output.aside(event, lines.stopped_line(event, "the same line goes on with it"))
         elif self.output.is_stream:
             self.output.aside(event, lines.line_for(event._replace(path="standard output"), ""))
         else:

@@ -46,8 +46,8 @@ WAITING_LINES_MAX = 10_000          # lines for a terminal that was stopped (Ctr
 INPUT_ENDED = ("* the input has ended, and without a terminal nobody can type Q later: this node leaves "
                "(with --stay it goes on sharing)")
 STAYING = "* the input has ended; this node goes on sharing until SIGTERM or Ctrl-C"
-DISPENSABLE = (results.ChatReceived, results.Whispered, results.Joined, results.Left, results.Notice,
-               results.Unreachable, results.Progress)
+DISPENSABLE = (results.ChatReceived, results.Whispered, results.Joined, results.Left, results.HalfHere,
+               results.Notice, results.Unreachable, results.Progress)
 
 
 class Session:

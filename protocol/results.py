@@ -9,7 +9,6 @@ from protocol.figures import PathFigures
 
 CHAT_BYTES_MAX = 2048  # one line of chat (THREATS: C03)
 SAYS_UNCONFIRMED_MAX = 500  # lines of one member that are on their way, or wait to be said
-HOW_ON = "R goes on, V lists what does"  # behind what lies half here; a one-line form has its own way
 
 Address = Tuple[str, int]
 
@@ -303,6 +302,12 @@ class Unreachable(NamedTuple):
     is_ruler: bool
     port: int  # of this node
     nat: NatKind  # NONE: a firewall; SYMMETRIC: only those of whom one is open or a neighbour meet
+
+
+class HalfHere(NamedTuple):
+    """What of earlier downloads lies half here, as the node starts; how to go on, each prompt says in its way."""
+
+    files: Tuple[Tuple[str, int, int], ...]  # by name: that, the verified bytes, the size
 
 
 class Notice(NamedTuple):

@@ -7,7 +7,7 @@ fetched that is here already under its name, or on its way to it; under another 
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Callable, Iterable, List, Optional
+from typing import Any, Callable, Collection, Iterable, List, Optional
 
 from protocol import mishaps
 from protocol.content.parts import PartInfo
@@ -15,9 +15,8 @@ from protocol.exchange.contracts import Disk, Members
 from protocol.exchange.jobs import Jobs
 from protocol.exchange.lists import Lists
 from protocol.exchange.stream_job import Taker
-from protocol.exchange.unfinished import told, unfinished_of
 from protocol.messages import NO_NODE, ListRow
-from protocol.results import FetchAnswer, ListEntry, Notice
+from protocol.results import FetchAnswer, HalfHere, ListEntry, Notice
 
 CUT_SHORT = "Only the first %d of %d files are listed; a part of the name finds the others: G notes"
 
@@ -122,7 +121,19 @@ class Orders:
 
     def tell_unfinished(self) -> None:
         """The person hears what of that there is, at the start."""
-        self.unfinished(lambda parts: self._notify(Notice(told(parts))) if parts else None)
+
+        def listed(parts: List[PartInfo]) -> None:
+            """Nothing is said where there is none."""
+            if parts:
+                self._notify(HalfHere(tuple((part.label, part.verified_bytes, part.size) for part in parts)))
+
+        self.unfinished(listed)
+
+
+def unfinished_of(parts: Iterable[PartInfo], on_their_way: Collection[bytes]) -> List[PartInfo]:
+    """Those with something verified that nobody is fetching now, by name."""
+    found = (part for part in parts if part.verified_bytes and not part.is_folder and part.file_id not in on_their_way)
+    return sorted(found, key=lambda part: part.label)
 
 
 def entries_of(rows: Iterable[ListRow], label_of: Callable[[bytes], str]) -> List[ListEntry]:
