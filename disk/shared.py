@@ -117,6 +117,7 @@ class SharedFiles:
         raise LibraryError(ErrorKind.CHANGED, "The file was changed or removed after it was shared.")
 
     def _read_place(self, shared: SharedFile, start: int, length: int) -> Buffer:
+        """From its place among the shared files; StillChanging when it is no more as it was announced."""
         try:
             descriptor = self._files.get(shared.path)
             data = read_into(self._buffers, descriptor, length, start)

@@ -138,6 +138,7 @@ class ReadlineReader:
         readline.parse_and_bind("set show-all-if-ambiguous on")
 
     def _leave(self) -> None:
+        """Out of readline, with what was typed so far kept."""
         # An exception cannot pass through readline from here, so an empty line is entered in the person's place, and
         # the alarm ends the select() that Python goes back to.
         self._is_left, self._typed = True, self._get_line()

@@ -59,6 +59,7 @@ class Files:
         )
 
     def _show_files(self, entries: Any, none: str = "", is_whole: bool = False) -> None:
+        """The first page of a list that has come (None: it has not); `none` is said where nothing is to be shown."""
         if entries is None:
             self._life.fail()
             self._asking.say("!! The list did not come; try again soon")

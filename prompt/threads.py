@@ -65,6 +65,7 @@ class NodeThread:
             pass
 
     def _turn(self) -> bool:
+        """Do what waits, but not for ever, then what time asks for; False: this thread shall end."""
         for count in range(EVENTS_PER_TURN):
             try:
                 next_of(self._bell, self._patience() if count == 0 else 0.0)

@@ -41,6 +41,7 @@ def socket_at(ip: str, port: int) -> socket.socket:
 
 
 def _bound(family: int, ip: str, port: int) -> socket.socket:
+    """A UDP socket at that port, which it alone has; OSError when somebody else has it."""
     sock = socket.socket(family, socket.SOCK_DGRAM)
     try:
         if hasattr(socket, "SO_EXCLUSIVEADDRUSE"):  # Windows: nobody else may take the same port

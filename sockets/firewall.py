@@ -160,6 +160,7 @@ def _input_chains(told: str) -> Iterator[tuple[str, str, str, List[str]]]:
 
 
 def _nft_state(rules: Sequence[str], port: int, policy: str) -> FirewallState:
+    """What a chain of nftables does with such a datagram: its first rule that fits, else its policy; or UNKNOWN."""
     for rule in rules:
         rule = re.sub(r"\bcounter packets \d+ bytes \d+ ?", "", rule).strip()
         if NFT_BESIDE.match(rule) or (rule.startswith("ct state ") and not re.search(r"\b(new|untracked)\b", rule)):

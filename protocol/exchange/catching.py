@@ -153,6 +153,7 @@ class Catching:
         return True
 
     def _on_offer(self, link: int, node_id: bytes, place: Any, message: CastOffer, now: float) -> bool:
+        """A source offers a cast: its group is joined, if nothing better is under way. False: none was asked of it."""
         asked = self._asked.get(link)
         if asked is None or place is None:
             return False

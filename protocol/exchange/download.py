@@ -256,6 +256,7 @@ class Download:
             self._fill_as_one_of(len(self._askable()), source, now)
 
     def _fill_as_one_of(self, sources: int, source: Source, now: float) -> None:
+        """Ask it for pieces while its window, as one of so many sources, and all limits leave room for one more."""
         choice = self.choice
         if choice is None or not choice.missing or self.is_ended or not choice.has_something(now):
             return
@@ -395,6 +396,7 @@ class Download:
             self._hands.on_all_pieces(now)
 
     def _on_wrong_piece(self, index: int, link: int, now: float) -> None:
+        """What came by that link is not what was announced: the piece is asked for anew, of the others first."""
         assert self.choice is not None
         for one in self.sources.values():
             if one.link != link:
@@ -458,6 +460,7 @@ class Download:
             source.on_slept(seconds, now)
 
     def _check(self, source: Source, now: float) -> None:
+        """Was it silent or slow for too long? Then it is passed over, or of no use."""
         self._manifests.ask_instead(source.link, self.sources, now)
         source.note_arrived(self._hands.arrived_on(source.link), now)
         if self.is_opening:

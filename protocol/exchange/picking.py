@@ -199,6 +199,7 @@ class PieceChoice:
         self._due_at = min(self._due_at, now + ENDGAME_AFTER)
 
     def _sort(self, held: _Held, now: float) -> None:
+        """Put what this source has and nobody is asked for in order, the next piece last."""
         # For each piece that is asked for, as a rule: so the loops are those of the interpreter.
         is_verified, asked = self.is_verified, self.asked
         has = itertools.compress(range(self.count), held.has)
@@ -224,6 +225,7 @@ class PieceChoice:
     def _endgame(
         self, source: Source, held: _Held, now: float, is_sooner: Callable[[Asked], bool]
     ) -> Optional[int]:
+        """Of what others were asked for, the piece that is due longest, if this source would bring it sooner."""
         if len(self.asked) < self.missing or now < self._due_at:
             return None  # something is still unasked, though this source does not have it; or all was asked just now
         due: List[Tuple[float, int]] = []

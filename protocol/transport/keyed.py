@@ -61,6 +61,7 @@ class KeyedConnection(Connection):
     datagram_reserved = FRONT
 
     def _new_streams(self) -> Tuple[SendStream, ReceiveStream]:
+        """Both read and written by way of the veil."""
         endpoint = self.endpoint
         credentials = endpoint.credentials
         self.veil = Veil(credentials.client_context if self.is_client else credentials.server_context, self.is_client)
