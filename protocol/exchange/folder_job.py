@@ -343,15 +343,10 @@ class FolderJob(Job):
             self.later.pop(file_id, None)
 
     def _on_file_finished(self, fetch: Fetch, finished: Any, error: Optional[Exception], now: float) -> None:
-        self.note(finished)
-        if self.end_state:
-            return
-        if error is not None:
-            self.on_unfinished(fetch, error, now)
-            return
-        self.new_files += 1
-        self.drop(fetch, now)
-        self._file_over(fetch.file_id, fetch.download.size, now)
+        if self.has_come(fetch, finished, error, now):
+            self.new_files += 1
+            self.drop(fetch, now)
+            self._file_over(fetch.file_id, fetch.download.size, now)
 
     def on_failed(self, fetch: Fetch, reason: str, now: float) -> None:
         """One file that cannot be had does not keep the others away; a full disk keeps all waiting."""

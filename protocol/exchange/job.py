@@ -179,6 +179,13 @@ class Job:
             fetch.note_unfinished(error)
             self.on_failed(fetch, sentence_of(error), now)
 
+    def has_come(self, fetch: Fetch, finished: Any, error: Optional[Exception], now: float) -> bool:
+        """The disk has done with a file: has it its name, and does this job still wait for that?"""
+        self.note(finished)
+        if error is not None and not self.end_state:
+            self.on_unfinished(fetch, error, now)
+        return error is None and not self.end_state
+
     # ---- a full disk
 
     def wait_for_room(self, fetch: Fetch, now: float, short_of: str = "") -> None:
@@ -441,14 +448,9 @@ class FileJob(Job):
         self._around.disk.run(partial(self._library.expected.file, name, told), lambda *_: None)
 
     def _on_finished(self, fetch: Fetch, finished: Any, error: Optional[Exception], now: float) -> None:
-        self.note(finished)
-        if self.end_state:
-            return
-        if error is not None:
-            self.on_unfinished(fetch, error, now)
-            return
-        self.drop(fetch, now)
-        self.done(finished.path, finished.was_there, now)
+        if self.has_come(fetch, finished, error, now):
+            self.drop(fetch, now)
+            self.done(finished.path, finished.was_there, now)
 
 
 def ordinal(number: int) -> str:
