@@ -327,8 +327,7 @@ class Casting:
             cast.pull.note(taker.link, received * cast.slice_size / seconds)
         taker.tell_left_out(cast.trials.on_report(taker.link, message.highest, message.holes))
         if not taker.owe(cast.add_holes(message.highest, taker.missed(message.holes, cast.slices_each, now))):
-            log.info("a taker of the cast misses more than was lost")
-            self._drop(cast, taker, True, now)
+            self._give_up(cast, taker, "misses more than was lost", now)
         if self._casts.get(cast.file_id) is cast:
             self._pump(cast, now)
 
@@ -346,6 +345,10 @@ class Casting:
             self._drop(cast, cast.takers[link], False, now)
         for is_six in (False, True):
             self.wants.drop((file_id, is_six), link)
+
+    def _give_up(self, cast: Cast, taker: Taker, why: str, now: float) -> None:
+        log.info("a taker of the cast %s", why)
+        self._drop(cast, taker, True, now)
 
     def _drop(self, cast: Cast, taker: Taker, is_told: bool, now: float) -> None:
         """It takes part no more; `is_told`: it thinks it does."""
@@ -498,12 +501,10 @@ class Casting:
             return
         patience = SILENT_MAX + cast.interval_ms() / 1000
         for taker in [one for one in cast.ready() if now - one.heard_at >= patience]:
-            log.info("a taker of the cast is silent")
-            self._drop(cast, taker, True, now)
+            self._give_up(cast, taker, "is silent", now)
         losses = cast.losses.of_round() or {}
         for taker in self._slow(cast, losses):
-            log.info("a taker of the cast is too slow for the others")
-            self._drop(cast, taker, True, now)
+            self._give_up(cast, taker, "is too slow for the others", now)
         self._drop_who_pulls(cast, now)
         if cast.trials.are_unheard(cast.handed - self._network.cast_backlog(cast.session), patience, now):
             for taker in cast.takers.values():
@@ -519,8 +520,7 @@ class Casting:
         if not cast.pull.is_long(cast.rate.rate, now):
             return
         for taker in [cast.takers[link] for link in cast.losses.alone() if link in cast.takers]:
-            log.info("a taker of the cast holds it far below what the others take")
-            self._drop(cast, taker, True, now)
+            self._give_up(cast, taker, "holds it far below what the others take", now)
             cast.rate.resume(cast.pull.best, now)
 
     def _slow(self, cast: Cast, losses: Dict[Any, float]) -> List[Taker]:

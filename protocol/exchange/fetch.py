@@ -53,7 +53,11 @@ class Cause(enum.Enum):
     GONE = 5  # nobody here has this content any more
 
 
-CAUSES = {ErrorKind.FULL: Cause.FULL, ErrorKind.SHORT: Cause.SHORT, ErrorKind.GONE: Cause.LOST}
+CAUSES: Dict[Optional[ErrorKind], Cause] = {
+    ErrorKind.FULL: Cause.FULL,
+    ErrorKind.SHORT: Cause.SHORT,
+    ErrorKind.GONE: Cause.LOST,
+}
 
 
 class Wish(Protocol):
@@ -256,14 +260,14 @@ class Fetch:
         """The store knows what is here already; after another program was at it, what that cost is told."""
         if self.is_ended:
             return
-        before = self.download.verified_bytes
         if error is not None:
             self._fail_by(error, now)
-        elif self._rechecks:
-            self.download.on_opened(bytes(bitmap), now)
+            return
+        before = self.download.verified_bytes
+        self.download.on_opened(bytes(bitmap), now)
+        if self._rechecks:
             self._tell_lost(before - self.download.verified_bytes)
         else:
-            self.download.on_opened(bytes(bitmap), now)
             self._table.serving.tell_pieces(self.file_id, bits_of(bytes(bitmap), len(bitmap) * 8), now)
             self.waiting.offer()
             self.givers.look_for_cast(now)
@@ -398,7 +402,8 @@ class Fetch:
 
     def note_unfinished(self, error: Exception) -> None:
         """All is here, but did not get its final name: if the folder for that is gone, the pieces are not."""
-        self.cause = cause_of(error) if cause_of(error) is not Cause.LOST else Cause.OTHER
+        cause = cause_of(error)
+        self.cause = cause if cause is not Cause.LOST else Cause.OTHER
 
     def fail(self, reason: str, now: float, cause: Cause = Cause.OTHER) -> None:
         """End without success, and tell those who wait for it."""
@@ -425,5 +430,4 @@ class Fetch:
 
 def cause_of(error: Exception) -> Cause:
     """What the library's error means for the fetch."""
-    kind = kind_of(error)
-    return CAUSES.get(kind, Cause.OTHER) if kind is not None else Cause.OTHER
+    return CAUSES.get(kind_of(error), Cause.OTHER)

@@ -271,15 +271,13 @@ class Givers:
     def on_link_lost(self, link: SourceLink, reason: str, now: float) -> None:
         """A source is gone, or was called in vain: it is left alone for a while, and others are looked for."""
         standing = self._links.standing
-        if not link.is_up and link.is_fellow(self.file_id):  # which offered nothing
+        if not link.is_up:
             self._links.note_unreached(link.node_id, now)
             standing.leave_alone(link.node_id, self.file_id, now + UNREACHABLE_TIME)
-        elif not link.is_up:
-            self._miss(link.node_id, False)
-            self._links.note_unreached(link.node_id, now)
-            self._go_via(now)
-            standing.leave_alone(link.node_id, self.file_id, now + UNREACHABLE_TIME)
-            self._lookout.note_trouble(f"{self._members.label_of(link.node_id)} cannot be reached ({reason})")
+            if not link.is_fellow(self.file_id):  # a fellow has offered nothing
+                self._miss(link.node_id, False)
+                self._go_via(now)
+                self._lookout.note_trouble(f"{self._members.label_of(link.node_id)} cannot be reached ({reason})")
         elif reason in (MESH_OFF_REASON, NOT_A_MEMBER_REASON):  # by way of the supernode, then
             self._lookout.want_via()
             standing.leave_alone(link.node_id, self.file_id, now + UNREACHABLE_TIME)
