@@ -195,23 +195,29 @@ class Serving:
         download = self._partial_of(file_id)
         return download.size if download is not None else None
 
+    def _is_whole(self, file_id: bytes) -> bool:
+        return self.holdings.size_of(file_id) is not None
+
+    def _is_refused(self, node_id: bytes, file_id: bytes, now: float) -> bool:
+        """Has the person here cancelled what goes there of it?"""
+        return self._refused.get((node_id, file_id), -math.inf) > now
+
     def _has_piece(self, file_id: bytes, index: int) -> bool:
-        if self.holdings.size_of(file_id) is not None:
+        if self._is_whole(file_id):
             return True
         download = self._partial_of(file_id)
         return download is not None and download.choice is not None and bool(download.choice.is_verified[index])
 
     def on_search(self, search: Search, now: float) -> None:
         """Somebody looks for a content: offer it if it is here, or pieces of it."""
-        is_refused = self._refused.get((search.requester, search.file_id), -math.inf) > now
-        if search.requester == self.members.node_id or is_refused:
+        if search.requester == self.members.node_id or self._is_refused(search.requester, search.file_id, now):
             return
         if self.offer(search.file_id, search.query_id, search.requester):
             self.names.note(search.requester, search.file_id, search.name)
 
     def offer(self, file_id: bytes, query_id: int, requester: bytes, with_nothing: bool = False) -> bool:
         """Offer it to the requester, by way of the supernode; `with_nothing`: even before the first piece is here."""
-        is_complete = self.holdings.size_of(file_id) is not None
+        is_complete = self._is_whole(file_id)
         download = None if is_complete else self._partial_of(file_id)
         if not is_complete and (download is None or not (download.verified_bytes or with_nothing)):
             return False
@@ -244,7 +250,7 @@ class Serving:
 
     def tell_ended(self, file_id: bytes) -> None:
         """Our own download ended without the whole: who follows it shall look elsewhere."""
-        if self.holdings.size_of(file_id) is None:
+        if not self._is_whole(file_id):
             for link in self.uploads.subscribers(file_id):
                 self.uploads.unsubscribe(link, file_id)
                 self.send(link, PieceRefused(file_id, NO_PIECE, UNKNOWN_FILE))
@@ -287,7 +293,7 @@ class Serving:
         """What is here of it; of what is being fetched the asker is told each further piece, too."""
         file_id, download = message.file_id, self._partial_of(message.file_id)
         is_fetched = self._on_asker(file_id, self.uploads.links[link].node_id, now)
-        if self.holdings.size_of(file_id) is not None:
+        if self._is_whole(file_id):
             self.send(link, PieceMap(file_id, True, b""))
         elif download is not None and download.choice is not None:
             self.send(link, PieceMap(file_id, False, download.choice.bitmap()))
@@ -302,7 +308,7 @@ class Serving:
         """A piece that is here waits for its turn in the uploads; else it is refused, with the reason."""
         file_id, index = message.file_id, message.index
         size = self.size_of(file_id)
-        if size is None or self._refused.get((self.uploads.links[link].node_id, file_id), -math.inf) > now:
+        if size is None or self._is_refused(self.uploads.links[link].node_id, file_id, now):
             # Of one whom a person here has cancelled it is as if it were not here: so it asks others, and not again.
             self.send(link, PieceRefused(file_id, index, UNKNOWN_FILE))
             return
@@ -311,7 +317,7 @@ class Serving:
             self.send(link, PieceRefused(file_id, index, PIECE_MISSING))
             return
         self._tick_soon(now)
-        if self.holdings.size_of(file_id) is not None:
+        if self._is_whole(file_id):
             is_any = isinstance(message, AnyPieceRequest)
             self.uploads.on_whole_request(link, file_id, index, size, piece_size, is_any, now)
         else:
@@ -319,11 +325,10 @@ class Serving:
 
     def _on_cast_message(self, link: int, message: Any, now: float) -> None:
         """Only what is here whole is cast; a fellow may come by one that is fetched here."""
-        size = self.holdings.size_of(message.file_id)
-        if size is None or self._refused.get((self.uploads.links[link].node_id, message.file_id), -math.inf) > now:
+        size, node_id = self.holdings.size_of(message.file_id), self.uploads.links[link].node_id
+        if size is None or self._is_refused(node_id, message.file_id, now):
             self.dropped += 1
             return
-        node_id = self.uploads.links[link].node_id
         self.casting.on_message(link, node_id, self.members.place_of(node_id), size, message, now)
 
     def _on_transfer_done(self, link: int, message: TransferDone, now: float) -> None:

@@ -59,6 +59,9 @@ class Ask(enum.Enum):
     BEYOND = "is there any other network"
 
 
+EXPECTED = (Ask.SEARCH, Ask.LAST)  # what is asked where the network that is looked for may be
+
+
 class Found(NamedTuple):
     """A supernode to join."""
 
@@ -324,7 +327,7 @@ class Search:
             self._on_supernode(address, answer, purpose, now)
         elif answer.role == ROLE_MEMBER:
             self._on_member(address, answer, purpose, now)
-        elif purpose in (Ask.SEARCH, Ask.LAST):
+        elif purpose in EXPECTED:
             self._on_alone(address, answer, now)
 
     def _on_alone(self, address: Address, answer: Answer, now: float) -> None:
@@ -352,12 +355,12 @@ class Search:
         if purpose is not Ask.BEYOND:
             self._has_members = True
             self._ends_at = max(self._ends_at, self.since + SEARCH_TIME_WITH_MEMBERS)
-        self._is_answered = self._is_answered or purpose in (Ask.SEARCH, Ask.LAST)
+        self._is_answered = self._is_answered or purpose in EXPECTED
         self._living = place if place != NOWHERE and answer.heard_ago_ms < ALIVE_FOR else None
         if self._is_own(place):
             return  # it still believes in the one that died here
         self._prober.ask_hinted(place, purpose, near, now, keep=KEPT)  # connecting is the last try
-        if purpose in (Ask.SEARCH, Ask.LAST):
+        if purpose in EXPECTED:
             self._named_at = now
             self._named = place if place != NOWHERE and may_contact(place, near) else None
 
