@@ -246,9 +246,11 @@ def test_two_wishes_for_one_folder_both_end_right(lab):
         assert bo.read(name) == bo.read(name.replace("talks", "copy")) == data
 
 
-@pytest.mark.parametrize("lie", ["another content", "files in another order", "no such pack"])
+@pytest.mark.parametrize("lie", ["another content", "files in another order", "no such pack", "one twice"])
 def test_a_pack_that_is_not_what_its_listing_says_is_made_good_by_its_files(lab, monkeypatch, lie):
-    tree = small_tree()
+    tree, said = small_tree(), []
+    if lie == "one twice":
+        monkeypatch.setattr(listing, "PACK_BYTES_MAX", 1 + sum(map(len, tree.values())) // 2)
 
     def lying(name, path, pack, digests, members):
         if lie == "files in another order":
@@ -258,6 +260,9 @@ def test_a_pack_that_is_not_what_its_listing_says_is_made_good_by_its_files(lab,
         data = b"".join(Path(one).read_bytes() for one, _ in members)
         pack = pack._replace(size=len(data))
         made = shared_pack(name, path, pack, digests_of(data), members)
+        said.append(made.file_id)
+        if lie == "one twice":
+            return replace(made, file_id=said[0])
         return made if lie != "no such pack" else replace(made, file_id=b"x" * 32)
 
     monkeypatch.setattr(folders, "shared_pack", lying)
@@ -265,7 +270,7 @@ def test_a_pack_that_is_not_what_its_listing_says_is_made_good_by_its_files(lab,
     bo = lab.node("bo")
     done = bo.fetched("talks", within=120.0)
     assert isinstance(done, DownloadDone), done
-    assert all(bo.read(name) == data for name, data in tree.items())
+    assert all(bo.read(name) == data for name, data in tree.items()) and len(said) == 1 + (lie == "one twice")
 
 
 def test_a_full_disk_holds_the_small_files_back_and_room_brings_them(lab):

@@ -194,8 +194,8 @@ def decode_listing(listing: bytes) -> Tuple[List[FolderEntry], List[Pack]]:
     packs, ids = packs_in(entries), listing[end:]
     if len(ids) != len(packs) * DIGEST_BYTES:
         raise _malformed_listing()
-    return entries, [pack._replace(file_id=digest_at(ids, place))
-                     for place, pack in enumerate(packs)]
+    by_id = {digest_at(ids, place): pack for place, pack in enumerate(packs)}
+    return entries, [pack._replace(file_id=file_id) for file_id, pack in by_id.items()]  # of an id said twice, the last
 
 
 def ids_in(listing: bytes) -> FrozenSet[bytes]:
