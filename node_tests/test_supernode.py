@@ -14,6 +14,7 @@ from node_tests.stage.stranger import Stranger, obeyed_by_all
 from node_tests.stage.stub_node import PORT, Lab, StubNode, share
 from protocol import messages
 from protocol.addresses import NETWORK_SHARE
+from protocol.membership.chat import HOST_BURST, HOST_PER_SECOND
 from protocol.membership.proofs import node_id_of, random_bytes
 from protocol.messages import NO_NODE, ListPage, ListRequest, Offer, Relay, Search, SharesWanted, encode
 from protocol.ruling import doubt as doubt_room
@@ -635,6 +636,23 @@ def test_a_chat_flood_from_one_does_not_drown_the_others() -> None:
     texts = [text for _, text in lab.nodes[1].chat]
     assert "hello" in texts and texts.count("flood") <= 40 + 2 * 20
     assert lab.nodes[0].supernode.dropped > 2000
+
+
+def test_a_host_of_many_members_has_the_room_of_a_few_and_each_of_them_has_its_turn() -> None:
+    """Forty of one host told 1,600 lines at once, and 800 a second: nobody could read another's."""
+    lab = Lab(17, 3)
+    flood = Stranger(lab.world, "10.1.0.1")
+    links = [flood.join(("10.0.0.1", PORT), **fields) for fields in itertools.islice(openings(random.Random(17)), 41)]
+    lab.run(2.0)
+    for number, link in itertools.product(range(64), links[1:]):
+        flood.send(link, messages.Say(number + 1, "flood"))
+    lab.run(0.5)
+    lab.nodes[2].say("hello")
+    flood.send(links[0], messages.Say(1, "I am behind the same router"))
+    lab.run(1.5)
+    texts = [text for _, text in lab.nodes[1].chat]
+    assert texts.count("flood") <= HOST_BURST + 2.1 * HOST_PER_SECOND
+    assert "hello" in texts and "I am behind the same router" in texts
 
 
 def test_a_member_who_does_not_read_is_given_up() -> None:

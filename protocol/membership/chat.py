@@ -14,8 +14,9 @@ import collections
 import math
 from typing import Callable, Deque, Dict, Iterable, List, Optional, Sequence, Tuple
 
+from protocol.addresses import NETWORK_SHARE, is_loopback, network_of
 from protocol.latest import Latest
-from protocol.messages import SEQUENCE_MAX, Chat, MemberEntry, Say
+from protocol.messages import MEMBERS_MAX, NOWHERE, SEQUENCE_MAX, Chat, MemberEntry, Say
 from protocol.rates import Bucket
 from protocol.results import SAYS_UNCONFIRMED_MAX
 
@@ -26,6 +27,7 @@ SAY_AGAIN_AFTER = 5.0  # seconds without the echo: the supernode dropped it
 RECENT_MAX = 200  # lines kept, so that a new supernode can repeat them to those who missed them
 SHOWN_MAX = 4096  # lines remembered, not to be shown twice; many more than are ever repeated
 CHATS_PER_SECOND, CHATS_BURST = 20.0, 40.0  # that a supernode relays for one member (THREATS: C03)
+HOST_PER_SECOND, HOST_BURST = 60.0, 240.0  # of all members at one address, loopback aside: a class behind one NAT
 PLACES_LEFT = 1 << 16  # in the order, at each change of supernode
 SAYS_WAITING_MAX = 64  # lines of one member, put off until they have room; more are refused, with all that follow
 
@@ -190,10 +192,11 @@ class Speaker:
         self._waiting: Deque[Say] = collections.deque()
         self._refused: Optional[int] = None  # the counter of a line that must come again before any later one
         self._bucket = Bucket(CHATS_PER_SECOND, CHATS_BURST, now)
+        self._of_host: Optional[Bucket] = None  # the room that it shares with all others of its host
 
-    def begin_anew(self, name: str) -> None:
+    def begin_anew(self, name: str, of_host: Optional[Bucket]) -> None:
         """It comes by a new link: it says all again that it saw no echo of, from the first on."""
-        self.name = name
+        self.name, self._of_host = name, of_host
         self._refused = None
 
     def saw(self, sequence: int) -> None:
@@ -226,11 +229,16 @@ class Speaker:
 
     def may_whisper(self, now: float) -> bool:
         """Is there room for a private line, which counts as any other but does not wait?"""
-        return not self._waiting and self._bucket.take(now)
+        return not self._waiting and self._take(now)
 
     def due(self, now: float) -> Optional[Say]:
         """The next line, if there is room for it."""
-        return self._waiting.popleft() if self._waiting and self._bucket.take(now) else None
+        return self._waiting.popleft() if self._waiting and self._take(now) else None
+
+    def _take(self, now: float) -> bool:
+        """Is there room for one line, of its own and of its host?"""
+        has_room = self._bucket.has(now) and (self._of_host is None or self._of_host.take(now))
+        return has_room and self._bucket.take(now)
 
     def next(self) -> Optional[Say]:
         """The next line, room or not."""
@@ -254,6 +262,8 @@ class ChatOrder:
         self.sequence = first_place(counted, self._recent)  # of the last line
         self.dropped = 0  # lines refused
         self._speakers: Dict[bytes, Speaker] = {}
+        self._waiting: Dict[bytes, Speaker] = {}  # of whom a line waits; first who was told last longest ago
+        self._hosts: Latest[str, Bucket] = Latest(MEMBERS_MAX)
         self._tell = tell
         self._wait = wait
 
@@ -265,11 +275,23 @@ class ChatOrder:
     def come(self, entry: MemberEntry, seen: int) -> None:
         """It is here, by a new link; `seen`: the last line that it knows of our network, 0 if of none."""
         speaker = self._speakers[entry.node_id]
-        speaker.begin_anew(entry.name)
+        speaker.begin_anew(entry.name, self._room_of(entry))
         speaker.saw(min(seen or self.sequence, self.sequence))  # in another half it may have counted further
+
+    def _room_of(self, entry: MemberEntry) -> Optional[Bucket]:
+        """What a host may say, as many members as it may have; of IPv6, a network of ten."""
+        host = entry.place[0]
+        if entry.place == NOWHERE or is_loopback(host):  # the own peer, and a lab on one machine
+            return None
+        network = network_of(host)
+        hosts = 1 if network == host else NETWORK_SHARE
+        bucket = self._hosts.get(network) or Bucket(HOST_PER_SECOND * hosts, HOST_BURST * hosts, 0.0)
+        self._hosts.put(network, bucket)
+        return bucket
 
     def leave(self, node_id: bytes) -> None:
         """What it said until now is told, for it cannot say it again."""
+        self._waiting.pop(node_id, None)
         speaker = self._speakers[node_id]
         say = speaker.next()
         while say is not None:
@@ -299,7 +321,8 @@ class ChatOrder:
             return self._chat_of(speaker, say)
         if not speaker.waits(say):
             if say.text and speaker.takes(say):
-                self._serve(speaker, now)
+                self._waiting.setdefault(node_id, speaker)
+                self.serve(now)
             else:
                 self.dropped += 1
         return None
@@ -314,16 +337,19 @@ class ChatOrder:
         self._speakers[node_id].refuse(counter)
 
     def serve(self, now: float) -> None:
-        """Tell all what each member's bucket has room for by now."""
-        for speaker in self._speakers.values():
-            self._serve(speaker, now)
-
-    def _serve(self, speaker: Speaker, now: float) -> None:
-        say = speaker.due(now)
-        while say is not None:
-            self._tell_all(speaker, say)
-            say = speaker.due(now)
-        if speaker.has_waiting():
+        """Tell all what there is room for by now, a line of each who waits in turn."""
+        is_told = True
+        while is_told:
+            is_told = False
+            for node_id, speaker in list(self._waiting.items()):
+                say = speaker.due(now)
+                if say is not None:
+                    is_told = True
+                    self._tell_all(speaker, say)
+                    del self._waiting[node_id]
+                    if speaker.has_waiting():
+                        self._waiting[node_id] = speaker
+        if self._waiting:
             self._wait(now)
 
     def _tell_all(self, speaker: Speaker, say: Say) -> None:
