@@ -6,6 +6,7 @@ that mends it. On Windows, which has no such modes, a folder of the user's own p
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import os
@@ -125,7 +126,8 @@ def _read(path: str, what: str) -> str:
     finally:
         os.close(descriptor)
     try:
-        return data.decode("utf-8-sig").strip()     # some editors put a mark before it
+        is_wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # as `>` writes in PowerShell
+        return data.decode("utf-16" if is_wide else "utf-8-sig").strip()       # some editors put a mark before it
     except UnicodeDecodeError:
         raise KeyTrouble(f"{shown(path, 1000)} holds no {what}: it is no text in UTF-8.") from None
 
@@ -138,7 +140,7 @@ def _write(path: str, line: str) -> None:
 def _cannot(do: str, path: str, what: str, error: OSError) -> KeyTrouble:
     why = (error.strerror or "refused").lower()
     if error.errno in (errno.ELOOP, errno.EINVAL):  # <(...) of a shell is a link to a pipe
-        why = "it is a link, a pipe or a device; name the file itself"
+        why = "it is a link, a folder, a pipe or a device; name the file itself"
     return KeyTrouble(f"The {what} in {shown(path, 1000)} cannot be {do}: {why}.")
 
 

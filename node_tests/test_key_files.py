@@ -21,8 +21,8 @@ CODE = "cdf5"
 has_modes = pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
 
 
-def key_file(path, text=KEY + "\n", mode=0o600):
-    path.write_text(text, encoding="utf-8")
+def key_file(path, text=KEY + "\n", mode=0o600, encoding="utf-8"):
+    path.write_text(text, encoding=encoding)
     path.chmod(mode)
     return str(path)
 
@@ -31,7 +31,8 @@ def key_file(path, text=KEY + "\n", mode=0o600):
 
 
 def test_a_key_file_is_one_line(tmp_path):
-    assert files.key_in(key_file(tmp_path / "a", f"\ufeff{KEY}\r\n")) == KEY
+    for encoding in ("utf-8", "utf-16-le", "utf-16-be"):    # the last two as PowerShell writes `--new-key > FILE`
+        assert files.key_in(key_file(tmp_path / "a", f"\ufeff{KEY}\r\n", encoding=encoding)) == KEY
     with pytest.raises(KeyTrouble, match="one line"):
         phrase.typed_key(files.key_in(key_file(tmp_path / "b", "one line of it\nand another one\n")))
     (tmp_path / "c").write_bytes(b"\xff\xfe\x80" * 9)
@@ -179,7 +180,7 @@ def test_a_key_file_that_is_no_file_is_told_in_plain_words(tmp_path):
     (tmp_path / "link").symlink_to(key_file(tmp_path / "a"))
     os.mkfifo(tmp_path / "pipe")
     for name in ("link", "pipe"):
-        with pytest.raises(KeyTrouble, match="cannot be read: it is a link, a pipe or a device; name the file itself"):
+        with pytest.raises(KeyTrouble, match="cannot be read: it is a link, a folder, a pipe or a device; name"):
             files.key_in(str(tmp_path / name))
 
 
