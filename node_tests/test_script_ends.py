@@ -17,7 +17,7 @@ import pytest
 from node_tests.stage import fake_prompt
 from node_tests.stage.running import PATIENCE, ROOT
 from node_tests.stage.window import quiet_session, script
-from prompt import shortage
+from prompt import shortage, signals
 from prompt.readers import decoded, without_mark
 from prompt.session import INPUT_ENDED, STAYING
 
@@ -138,6 +138,17 @@ def test_stay_goes_on_without_a_terminal_until_a_signal(number, text, code):
         node.said("<bo> are you there?")
         node.process.send_signal(number)
         assert node.process.wait(PATIENCE) == code
+
+
+@on_posix
+def test_what_windows_has_for_sigterm_is_heeded_like_it(monkeypatch):
+    heeded, came = [], []  # type: list, list
+    monkeypatch.setattr(signal, "SIGBREAK", signal.SIGUSR2, raising=False)
+    monkeypatch.setattr(signal, "signal", lambda number, handler: heeded.append(number))
+    signals.set_up(lambda *_: None)
+    for number in heeded:
+        signals.note(number, came, False)
+    assert {signal.SIGINT, signal.SIGTERM, signal.SIGUSR2} <= set(came) and signal.SIGALRM not in came
 
 
 @on_posix
