@@ -35,9 +35,10 @@ from protocol.casts import (
     slices_of,
 )
 from protocol.exchange import cast_trials, casting, catching
+from protocol.exchange.cast import AFTER_MIN, Cast
 from protocol.exchange.cast_rate import RATE_FIRST, RATE_MIN, CastRate, Losses
 from protocol.exchange.cast_takers import LOOKS, Taker
-from protocol.exchange.casting import AFTER_MIN, CAST_SIZE_MIN, ROUND, Cast, Casting
+from protocol.exchange.casting import CAST_SIZE_MIN, ROUND, Casting
 from protocol.exchange.catching import BEGIN_PATIENCE, BESIDE_FIRST, OFFER_PATIENCE, Catching
 from protocol.exchange.sources import MESH_PATIENCE, SourceLinks
 from protocol.exchange.wants import WANTS_MAX, Wants
@@ -1187,10 +1188,9 @@ def test_a_cast_that_was_fast_and_is_slow_for_long_is_left_to_the_swarm():
 
 def test_a_cast_to_many_goes_on_at_a_rate_that_to_few_is_not_worth_while():
     few, many = CastRate(), CastRate()
-    few.takers, many.takers = 5, 60
-    for rate in (few, many):
+    for rate, takers in ((few, 5), (many, 60)):
         for step in range(40):
-            rate.on_round(0.0, 12e6 if step < 5 else 1e6, step * 0.1)
+            rate.on_round(0.0, 12e6 if step < 5 else 1e6, step * 0.1, takers)
     assert few.is_hopeless(4.0) and not many.is_hopeless(4.0)
 
 

@@ -22,7 +22,8 @@ from node_tests.stage.forged import ack_of_pairs, arrive, frame, kind_of
 from node_tests.stage.simulator import EndpointDriver, Pair, data_packet
 from protocol import fields, messages
 from protocol.casts import HOLES_TOLD_MAX, SLICE_SIZE, CastHeard, CastOver, CastPiece, CastPlan, CastReport
-from protocol.exchange.casting import RECENT_MAX, Casting
+from protocol.exchange.cast import RECENT_MAX
+from protocol.exchange.casting import Casting
 from protocol.fields import WireError
 from protocol.messages import CastComing, CastEnd, CastOffer, CastReady, CastTaken, CastWanted, Hole
 from protocol.transport import casting

@@ -104,20 +104,19 @@ class CastRate:
 
     def __init__(self) -> None:
         self.rate = RATE_FIRST
-        self.takers = 1
         self._is_starting = True
         self._back_to = 0.0  # below it, it rises fast
         self._held_until = -math.inf
         self._best = 0.0  # that was sent in a round
         self._worth_at = math.inf  # when it was last worth while
 
-    def on_round(self, loss: float, sent: Optional[float], now: float) -> None:
+    def on_round(self, loss: float, sent: Optional[float], now: float, takers: int = 1) -> None:
         """The worst taker lost this part of what came in the round, in which so many bytes a second were sent.
 
         None: there was not always something to send, so that this says nothing of the rate.
         """
         self._best = max(self._best, sent or 0.0)
-        worth = max(min(WORTH_PART, WORTH_ALL / self.takers) * self._best, RATE_MIN)
+        worth = max(min(WORTH_PART, WORTH_ALL / takers) * self._best, RATE_MIN)
         if sent is None or min(sent, self.rate) > worth or self._worth_at == math.inf:
             self._worth_at = now
         if loss > LOSS_BORNE:

@@ -5,24 +5,22 @@
 
 A cast never need be reliable: what does not come by it is asked for by links, as ever. So at any trouble it just ends.
 Who loses more than half of what the others take leaves it, and so does who is silent. `Casting` is the table of all
-casts of this node; it stands beside `Uploads` in `Serving`. Pure.
+casts of this node (each is a `Cast`, in `cast.py`); it stands beside `Uploads` in `Serving`. Pure.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections import OrderedDict
 from functools import partial
-from typing import Any, Callable, Dict, Iterable, List, Optional, Set, Tuple
+from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
 from protocol import mishaps
-from protocol.casts import CAST_PIECE_MAX, CastOver, CastRoom, slice_size_of, slices_of
+from protocol.casts import CAST_PIECE_MAX, CastOver, CastRoom, slices_of
 from protocol.content.pieces import piece_length, piece_size_of
-from protocol.exchange.cast_rate import RATE_MIN, CastRate, Losses, Pull
+from protocol.exchange.cast import Cast
+from protocol.exchange.cast_rate import RATE_MIN
 from protocol.exchange.cast_takers import Taker
-from protocol.exchange.cast_trials import Trials
-from protocol.exchange.picking import bitmap_of, bits_of
 from protocol.exchange.uploads import Uploads
 from protocol.exchange.wants import Takers, Wants
 from protocol.latest import Latest
@@ -38,161 +36,16 @@ TAKERS_MAX = 512  # of one cast
 READY_PATIENCE = 0.3  # seconds from the third who hears it until the pieces begin without those who do not
 PROBE_TIME = 3.0  # seconds in which three must have heard it
 ROUND = 0.1  # seconds between two looks at what the takers report
-INTERVAL_MIN, INTERVAL_EACH = 0.1, 0.004  # seconds between two reports of a taker: for many longer, so that all their
-# reports together stay far below what is cast (RFC 5740 calls it feedback implosion)
 SILENT_MAX = 2.5  # seconds without a report, beside its interval, until a taker is given up
 SLOW_PART, SLOW_REPORTS = 0.5, 4  # who takes less than this part of what the others take, so many times in a row
 AHEAD_SECONDS, AHEAD_MIN, AHEAD_MAX = 0.15, 768 << 10, 8 << 20  # worth of the rate, or bytes, read before they leave
-RECENT_MAX = 12 << 20  # bytes of pieces kept in memory to send parts of them again
-AGAIN_MAX = 1 << 16  # slices of which is remembered when they were sent again: more than are ever on their way
 REPAIRS_MAX = 2.0  # slices sent again, in contents: beyond, reports lie or casting is no gain
 BESIDE_PART, BESIDE_MIN, BESIDE_STEP = 0.1, 500e3, 1.5  # of its rate, or bytes a second, that leave by links meanwhile;
 # more where more are served by links than a tenth of those who take it: else three could push all others aside
-AFTER_MIN = 5.0  # seconds, or as long as the pass took, in which what was missed is sent again: who reports for ever
-# that something is missing would hold a cast, and all uploads beside it, for ever
 NOT_AGAIN_TIME = 60.0  # seconds after a cast that failed, in which the content is not cast
 FAILED_MAX = 64  # contents for which that is remembered
 TRIAL_LAST = 0.5  # seconds before the end of the pass in which no slice is left out any more
 DEAF_TIME, DEAF_MAX = 600.0, 1024  # seconds in which no cast is made for hosts that took one which nobody heard
-
-
-class Cast:
-    """One content on its way to many."""
-
-    def __init__(
-        self, session: bytes, file_id: bytes, size: int, now: float, is_six: bool = False, rng: Any = None
-    ) -> None:
-        self.session = session
-        self.file_id = file_id
-        self.size = size
-        self.takers: Dict[int, Taker] = {}  # by link
-        self.rate = CastRate()
-        self.losses = Losses()
-        self.pull = Pull()
-        self.trials = Trials(rng)
-        self.is_begun = False
-        self.handed = 0  # bytes given to the network
-        self.reading = 0  # bytes asked of the disk
-        self.next = 0  # the next piece of the one pass
-        self.repaired = 0  # slices sent again
-        self.piece_size = piece_size_of(size)
-        self.count = -(-size // self.piece_size)
-        self.is_six = is_six
-        self.slice_size = slice_size_of(is_six)
-        self.slices_each = slices_of(self.piece_size, self.slice_size)
-        self.coming = bytearray(self.count)  # 1: this piece is wanted, and yet to be sent
-        self.repairs: OrderedDict[int, Set[int]] = OrderedDict()  # piece -> slices to be sent again
-        self.began_at = now
-        self.third_at: Optional[float] = None  # when the third was ready
-        self.begun_at = self.passed_at = math.inf  # when the one pass began, and when all of it was handed over
-        self.looked_at = now  # and what had left by then
-        self.looked_sent = 0
-        self.sent = 0  # slices handed over so far: the number of the last one
-        self._numbers: Dict[int, int] = {}  # piece -> number of the last slice of it, when it was sent whole
-        self._again: Latest[int, int] = Latest(AGAIN_MAX)  # slice -> the number by which it was sent again last
-        self._recent: OrderedDict[int, bytes] = OrderedDict()
-        self._recent_size = 0
-
-    # ---- who takes part
-
-    def ready(self) -> List[Taker]:
-        return [taker for taker in self.takers.values() if taker.is_ready]
-
-    def hosts(self) -> Set[str]:
-        """Of those who take part."""
-        return {taker.host for taker in self.ready()}
-
-    def choose(self) -> int:
-        """Mark what two hosts or more want; the bytes of it."""
-        wants: List[Set[str]] = [set() for _ in range(self.count)]
-        for taker in self.ready():
-            for index in bits_of(taker.missing or b"", self.count):
-                wants[index].add(taker.host)
-        for index, wanted in enumerate(wants):
-            self.coming[index] = len(wanted) >= 2
-        return sum(self.coming) * self.piece_size
-
-    def who_lack(self, piece: int) -> List[int]:
-        """The links of those who take part and lack that piece."""
-        return [taker.link for taker in self.ready() if taker.lacks(piece)]
-
-    def coming_to(self, taker: Taker) -> bytes:
-        """Of what it has not, the pieces that are yet to be sent."""
-        missing = bits_of(taker.missing or b"", self.count)
-        return bitmap_of((index for index in missing if self.coming[index]), self.count)
-
-    def bitmap(self) -> bytes:
-        """The pieces that are yet to be sent."""
-        return bitmap_of((index for index in range(self.count) if self.coming[index]), self.count)
-
-    def is_over(self, now: float) -> bool:
-        """Was there time enough behind the pass for all that was missed?"""
-        return now - self.passed_at >= max(AFTER_MIN, self.passed_at - self.begun_at)
-
-    def interval_ms(self) -> int:
-        """Between two reports of a taker."""
-        return int(1000 * (INTERVAL_MIN + INTERVAL_EACH * len(self.takers)))
-
-    # ---- what is sent next
-
-    def take_next(self) -> Optional[int]:
-        """The next piece of the pass, which is then no longer to come."""
-        self.next = self.coming.find(1, self.next)
-        if self.next < 0:
-            self.next = self.count
-            return None
-        self.coming[self.next] = 0
-        return self.next
-
-    def front_behind(self, piece: int) -> int:
-        """All slices below this were sent once, when that piece was."""
-        following = self.coming.find(1, piece)
-        return (following if following >= 0 else self.count) * self.slices_each
-
-    def keep(self, piece: int, data: bytes) -> None:
-        """It may have to be sent again, in part, and soon."""
-        if piece not in self._recent:
-            self._recent[piece] = data
-            self._recent_size += len(data)
-        while self._recent_size > RECENT_MAX:
-            self._recent_size -= len(self._recent.popitem(last=False)[1])
-
-    def kept(self, piece: int) -> Optional[bytes]:
-        return self._recent.get(piece)
-
-    def note_handed(self, piece: int, size: int) -> None:
-        """That piece of so many bytes is on its way."""
-        self.handed += size
-        self.sent += slices_of(size, self.slice_size)
-        self._numbers[piece] = self.sent
-
-    def note_again(self, piece: int, start: int, size: int) -> None:
-        """So many bytes of that piece, from that slice on, are on their way once more."""
-        self.handed += size
-        first, slices = piece * self.slices_each + start, slices_of(size, self.slice_size)
-        for index in range(first, first + slices):
-            self.sent += 1
-            self._again.put(index, self.sent)
-
-    def add_holes(self, highest: int, holes: Iterable[Any]) -> int:
-        """Somebody has missed these slices, having seen all up to that number: what left later may still come.
-
-        How many of them are sent again just for that.
-        """
-        added = 0
-        for first, slices in holes:
-            piece, start = divmod(first, self.slices_each)
-            if self._numbers.get(piece, math.inf) > highest:
-                continue
-            behind = min(start + slices, slices_of(piece_length(self.size, piece), self.slice_size))
-            base = first - start
-            missing = [index for index in range(start, behind) if self._again.get(base + index, 0) <= highest]
-            if missing:
-                repairs = self.repairs.setdefault(piece, set())
-                known = len(repairs)
-                repairs.update(missing)
-                added += len(repairs) - known
-        return added
 
 
 class Casting:
@@ -283,8 +136,8 @@ class Casting:
         if cast.is_begun:
             if not any(cast.coming_to(taker)):
                 self._drop(cast, taker, True, now)
-        elif cast.third_at is None and len(cast.hosts()) >= TAKERS_MIN:
-            cast.third_at = now
+        elif len(cast.hosts()) >= TAKERS_MIN:
+            cast.note_third(now)
         self._maybe_start(cast, now)
 
     def _maybe_start(self, cast: Cast, now: float) -> None:
@@ -293,14 +146,13 @@ class Casting:
             return
         if len(cast.ready()) < len(cast.takers) and now - cast.third_at < READY_PATIENCE:
             return
-        cast.is_begun = True
+        cast.begin(now)
         if cast.choose() < CAST_SIZE_MIN:
             self._end(cast, "there is little left to send", now)
             return
         log.info("id %s: cast to %d begins", cast.file_id.hex()[:8], len(cast.ready()))
         for taker in cast.ready():
             self._tell_coming(cast, taker, now)
-        cast.looked_at = cast.begun_at = now
         self._set_beside(now)
         self._pump(cast, now)
 
@@ -404,9 +256,8 @@ class Casting:
                 piece, slices = cast.repairs.popitem(last=False)
                 self._with_piece(cast, piece, partial(self._send_again, cast, piece, slices), now)
             else:
-                next_piece = cast.take_next()
+                next_piece = cast.take_next(now)
                 if next_piece is None:
-                    cast.passed_at = min(cast.passed_at, now)
                     return
                 front = cast.front_behind(next_piece)
                 self._with_piece(cast, next_piece, partial(self._send_first, cast, next_piece, front), now)
@@ -417,7 +268,7 @@ class Casting:
         if data is not None:
             then(data, now)
             return
-        cast.reading += length
+        cast.note_reading(length)
         read = partial(self._library.read, cast.file_id, piece, 0, length)
         self._disk.run(read, partial(self._on_read, cast, piece, length, then))
 
@@ -426,7 +277,7 @@ class Casting:
         error: Optional[Exception], now: float,
     ) -> None:  # fmt: skip
         """A piece comes from the disk, to be cast."""
-        cast.reading -= length
+        cast.note_reading(-length)
         if self._casts.get(cast.file_id) is not cast:
             return
         if error is not None or len(data) != length:
@@ -460,7 +311,6 @@ class Casting:
 
     def _send_again(self, cast: Cast, piece: int, slices: Set[int], data: bytes, now: float) -> None:
         view = memoryview(data)
-        cast.repaired += len(slices)
         for start, end in runs_of(slices):
             part = view[start * cast.slice_size : end * cast.slice_size]
             self._network.cast_send(cast.session, piece, start * cast.slice_size, part, None)
@@ -528,21 +378,17 @@ class Casting:
         usual = statistics.median(losses.values()) if losses else 0.0
         told = [taker for taker in cast.ready() if taker.link in losses]
         for taker in told:
-            is_slow = 1.0 - losses[taker.link] < SLOW_PART * (1.0 - usual)
-            taker.note_slow(is_slow)
+            taker.note_slow(1.0 - losses[taker.link] < SLOW_PART * (1.0 - usual))
         return [taker for taker in told if taker.slow >= SLOW_REPORTS]
 
     def _set_rate(self, cast: Cast, losses: Dict[Any, float], now: float) -> None:
         """By the worst of those who are not about to leave."""
         counted = {taker.link: losses[taker.link] for taker in cast.ready() if taker.link in losses and not taker.slow}
         backlog = self._network.cast_backlog(cast.session)
-        sent = cast.handed - backlog
-        per_second = (sent - cast.looked_sent) / max(now - cast.looked_at, 1e-3)
-        cast.looked_at, cast.looked_sent = now, sent
+        per_second = cast.sent_per_second(backlog, now)
         if not counted:
             return
-        cast.rate.takers = len(counted)
-        cast.rate.on_round(cast.losses.worst(counted), per_second if backlog else None, now)
+        cast.rate.on_round(cast.losses.worst(counted), per_second if backlog else None, now, len(counted))
         self._network.cast_rate(cast.session, self._rate(cast))
         too_much = cast.repaired > REPAIRS_MAX * cast.count * cast.slices_each
         if cast.rate.is_hopeless(now) or too_much:

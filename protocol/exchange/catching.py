@@ -23,7 +23,8 @@ from protocol.casts import (
     slice_size_of,
 )
 from protocol.content.pieces import has_piece
-from protocol.exchange.casting import CAST_SIZE_MIN, INTERVAL_MIN
+from protocol.exchange.cast import INTERVAL_MIN
+from protocol.exchange.casting import CAST_SIZE_MIN
 from protocol.exchange.download import Download
 from protocol.exchange.picking import bitmap_of
 from protocol.exchange.source import Source
