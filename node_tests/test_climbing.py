@@ -159,6 +159,17 @@ def test_loss_at_a_rate_that_fits_is_learnt_in_blocks_and_within_bounds():
     assert noise.noise == pytest.approx(LinkNoise.MOST_OF_BLOCK, rel=0.01)
 
 
+def test_what_many_blocks_lose_by_chance_leaves_a_noise_where_it_is():
+    noise, delivery = LinkNoise(), Delivery()
+    noise.noise = 0.3
+    for _ in range(50):
+        rounds_of(noise, delivery, 1, 25, delivered=75)
+        rounds_of(noise, delivery, 1, 35, delivered=65)
+    assert noise.noise == pytest.approx(0.3, abs=0.02)
+    rounds_of(noise, delivery, 1, 60, delivered=40)
+    assert noise.noise == pytest.approx(0.3, abs=0.02)
+
+
 def test_a_rate_that_may_not_fit_can_only_show_that_the_link_loses_less():
     noise, delivery = LinkNoise(), Delivery()
     rounds_of(noise, delivery, 100, 10, delivered=90)

@@ -210,7 +210,10 @@ class LinkNoise:
         self._lost += told.lost
         self._total += told.lost + told.delivered
         if self._total >= self.BLOCK:
-            part = min(self._lost / self._total, max(self.noise, self.MOST_OF_BLOCK))
+            part = self._lost / self._total
+            # Of more noise what may be chance counts as it is: cut off at the noise, that would only ever become less.
+            if self.noise <= self.MOST_OF_BLOCK or is_beyond(self._lost, self._total, self.noise, 3):
+                part = min(part, max(self.noise, self.MOST_OF_BLOCK))
             self.noise += self.GAIN * (part - self.noise)
             self._lost = self._total = 0
 
