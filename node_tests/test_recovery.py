@@ -287,7 +287,8 @@ def test_heavy_loss_without_a_queue_comes_down_below_what_came_through():
     controller.on_acknowledged(acknowledged(1.0, 100_000, rate=1_000_000, is_window_limited=False))
     for index in range(10):
         controller.on_lost(1.01, 3, 1, 50 + index, 100)
-    assert controller.window == pytest.approx(0.85 * 1_000_000 * controller.path_rtt)
+    # At the sixth range of losses; what the rate of few packets seems to hold has no say: on a late path it is little.
+    assert controller.window == pytest.approx(0.85 * 100 / (100 + 6 * 3) * 100_000)
 
 
 def test_loss_that_stays_at_a_lower_rate_is_the_links_noise():

@@ -384,12 +384,14 @@ class CubicQ:
         self.curve.restart()
 
     def _reduce_for_heavy_loss(self) -> None:
+        # By the part that came through: a rate and a round trip of few packets may both be far too low, and a trial
+        # with the least window lasts for seconds.
+        lost, total, _ = self._delivery.losses()
         self._suspect(self.ssthresh)
-        rate = self._delivery.rate_of(3)
-        pipe = self.BELOW_DELIVERY * rate * self.path_rtt
-        self.curve.aim(min(self.window, rate * self.path_rtt) if rate else self.window)
+        through = self.window * (total - lost) / total
+        self.curve.aim(through)
         self._forget_rates(3)
-        self._reduce_to(min(self.window, pipe) if pipe else self.curve.BETA * self.window)
+        self._reduce_to(self.BELOW_DELIVERY * through)
 
     @property
     def _fits(self) -> bool:
