@@ -834,6 +834,20 @@ def test_long_lists_come_in_pages_and_patterns_filter(lab):
     assert [row.name for row in cy.list("*.PDF")] == ["slides.pdf"]
 
 
+def test_a_list_asked_of_a_supernode_that_has_just_died_comes_whole_from_its_successor(lab):
+    ana = lab.node("ana")
+    bo, cy, di, ed = [lab.node(name, shared={f"{name}.txt": name.encode()}) for name in ("bo", "cy", "di", "ed")]
+    lab.run(1)
+    ana.kill()
+    rows = []
+    di.do("list_files", "", lab.world.now, rows.append)
+    assert lab.world.run_until(lambda: cy.supernode_label() == "bo", lab.world.now + 10)
+    cy.do("list_files", "", lab.world.now, rows.append)
+    ed.kill()                                       # and is not waited for long
+    assert lab.world.run_until(lambda: len(rows) == 2, lab.world.now + 4)
+    assert [{"bo.txt", "cy.txt", "di.txt"} <= {entry.name for entry in each} for each in rows] == [True, True]
+
+
 def test_what_vanishes_from_a_shared_folder_vanishes_from_the_list(lab):
     ana = lab.node("ana")
     bo = lab.node("bo", shared={"a.txt": b"a", "b.txt": b"b"})
@@ -1031,6 +1045,7 @@ def test_what_the_disk_brings_is_told_with_the_moment_at_which_it_comes(lab):
 
 def test_a_list_that_was_cut_says_so_and_one_that_nobody_answers_is_not_an_empty_one(lab, monkeypatch):
     monkeypatch.setattr(lists, "LIST_ROWS_MAX", 50)
+    monkeypatch.setattr(lists, "LIST_TIMEOUT", 5.0)     # before bo rules in the place of ana
     ana = lab.node("ana", shared={"%03d.txt" % number: b"%d" % number for number in range(120)})
     bo = lab.node("bo")
     shown = len(bo.list())

@@ -16,7 +16,7 @@ from typing import Any, Callable, Dict, List, Optional
 
 from protocol.messages import FILE_NAME_BYTES_MAX, LIST_PER_PAGE, ListPage, ListRequest, ListRow
 
-LIST_TIMEOUT = 5.0  # seconds without a page
+LIST_TIMEOUT = 9.0  # seconds without a page: a supernode that dies meanwhile has a successor by then, which is asked
 LIST_ROWS_MAX = 10_000  # rows that one list command fetches
 LIST_PAGES_AHEAD = 8  # asked at once: a long list does not wait for a round trip with each page
 

@@ -34,6 +34,7 @@ MEMBERS_PER_REQUEST = 32  # to whom a search is told
 ASKS_WAITING_MAX = 64  # requests for lists and searches of one member, put off until they have their turn
 SHARES_PER_SECOND, SHARES_BURST = 20.0, 200.0  # pages of shares from one member: two whole lists, then one each 5 s
 SHARES_AGAIN_AFTER = 5.0  # seconds from a page that was refused until all are asked for: then a whole list has room
+GATHERED_WITHIN = 3.0  # seconds from the begin of a rule: who was a member before has come again and told its shares
 OFFERS_PER_SECOND, OFFERS_BURST = 1000.0, 2000.0  # from one member
 
 
@@ -100,6 +101,8 @@ class Catalogue:
         self._asking: Dict[bytes, Line] = {}  # whose requests wait
         self._turns = FairTurns()
         self._work = Bucket(WORK_PER_SECOND, WORK_PER_SECOND, now)
+        self._untold = {line.node_id for line in register.lines()}  # members of the rule before: what have they?
+        self._gathers_until = now + GATHERED_WITHIN
 
     def come(self, line: Line, now: float) -> None:
         """The member has a new link: it asks again."""
@@ -109,6 +112,7 @@ class Catalogue:
         """The member is gone, and its shares with it."""
         self.index.forget(node_id)
         self._sharings.pop(node_id, None)
+        self._untold.discard(node_id)
 
     def _of(self, line: Line, now: float) -> Sharing:
         if line.node_id not in self._sharings:
@@ -124,6 +128,8 @@ class Catalogue:
         if not is_known or self.index.is_short(line.node_id):
             sharing.want(now)
             self.want_shares(line, now)
+        else:
+            self._untold.discard(line.node_id)
 
     def want_shares(self, line: Line, now: float) -> None:
         """Have the member tell all that it shares, if that is due."""
@@ -165,6 +171,7 @@ class Catalogue:
         if len(sharing.pages) >= page.total:
             self.dropped += self.index.replace(line.node_id, sharing.pages)
             sharing.end_list()
+            self._untold.discard(line.node_id)
 
     def on_share_add(self, line: Line, message: messages.ShareAdd, now: float) -> None:
         """It shares these as well."""
@@ -195,10 +202,11 @@ class Catalogue:
     def serve(self, now: float) -> None:
         """Do what the members' buckets and the common one have room for, whoever had least first.
 
-        The rest waits, since who asks wants an answer.
+        The rest waits, since who asks wants an answer; and so does a list for what members of the rule before share,
+        for a moment: who has not told it yet would be missing.
         """
         asking = self._still_asking()
-        waiting = [self._turn_of(node_id) for node_id in asking]
+        waiting = [self._turn_of(node_id) for node_id in asking if not self._is_early(node_id, now)]
         heapq.heapify(waiting)
         while waiting:
             _, _, node_id = waiting[0]
@@ -210,7 +218,7 @@ class Catalogue:
                 line.requests.take(now, cost)
                 self._turns.serve(node_id, cost)
                 self._answer(line, asks.popleft(), now)
-                if asks:
+                if asks and not self._is_early(node_id, now):
                     heapq.heapreplace(waiting, self._turn_of(node_id))
                     continue
             heapq.heappop(waiting)
@@ -224,6 +232,11 @@ class Catalogue:
             for node_id, line in self._asking.items()
             if line.link is not None and self._sharings[node_id].asks
         }
+
+    def _is_early(self, node_id: bytes, now: float) -> bool:
+        """Does it want a list, and not all of it can be here yet?"""
+        wants_list = isinstance(self._sharings[node_id].asks[0], messages.ListRequest)
+        return wants_list and bool(self._untold) and now < self._gathers_until
 
     def _turn_of(self, node_id: bytes) -> Tuple[float, int, bytes]:
         return self._turns.start(node_id), self._asking[node_id].entry.order, node_id
