@@ -43,6 +43,7 @@ VERSIONS = [
     Earlier("90cc99b", "the last that pinged at each beat in a large hall, and cast by IPv4 alone"),
     Earlier("a9274b2", "the last that sent a frame's header in packets of its own"),
     Earlier("1eff785", "the last whose supernode counted chat without a gap"),
+    Earlier("d6c347c", "the last that sent every slice of a cast at first"),
 ]
 
 PRIVATE_VERSIONS = [Earlier("93b374f", "the last that sealed large datagrams, too, by BLAKE2b"), VERSIONS[-1]]
