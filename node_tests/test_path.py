@@ -7,13 +7,14 @@ import pytest
 from node_tests.stage.simulator import EndpointDriver, Pair, data_packet
 from protocol.transport import packets as wire
 from protocol.transport import receiving as streams
+from protocol.transport.black_hole import BlackHole
 from protocol.transport.congestion import Acknowledged
 from protocol.transport.connection import Connection, State
 from protocol.transport.cubic import CubicQ
 from protocol.transport.frames import FRAME_HEADER, FRAME_SIZE_MAX
 from protocol.transport.liveness import NO_PROGRESS_TIMEOUT
 from protocol.transport.mtu import MTU_PROBE_AGAIN
-from protocol.transport.recovery import BlackHole, Recovery, SentBatch
+from protocol.transport.recovery import Recovery, SentBatch
 from protocol.transport.sending import SendStream
 
 # ---- the path MTU: what is a black hole, and what is not -------------------------------------------------------------

@@ -3,7 +3,6 @@
 Pure numbers: bytes, packet numbers and `now` (seconds, monotonic). Nothing here knows what the bytes mean.
 
     SentBatch       one record for up to a batch of packets that left together
-    BlackHole       does the path lose what is large, and only that? (RFC 8899 §4.3)
     Recovery        acknowledgements, loss detection and probe timeout (RFC 9002 §6) over those records
 """
 
@@ -15,6 +14,7 @@ import math
 from typing import Deque, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 from protocol.rates import RecentMaximum
+from protocol.transport.black_hole import BlackHole
 from protocol.transport.congestion import Acknowledged, CongestionController
 from protocol.transport.rtt import GRANULARITY, MAX_ACK_DELAY, RttEstimator
 
@@ -28,7 +28,6 @@ PROBE_TIMEOUT_MAX = 2.0  # the backoff's cap: uncapped, a 10 s black hole costs 
 STOOD_STILL = 1.0  # seconds that an alarm may be late; beyond, this process did not run, and its waits tell nothing
 PERSISTENT_CONGESTION_THRESHOLD = 3  # probe timeouts, RFC 9002 §7.6.1
 DATAGRAM_SIZE_BASE = 1200  # RFC 8899 §5.1.2: passes everywhere
-BLACK_HOLE_FLIGHTS = 3  # in which what is larger was lost and nothing of that size arrived: then the path loses it all
 RECORDS_KEPT = 2  # a lost packet is remembered for so many times the wait, to notice that it was not lost
 REORDERING_KEPT = 10.0  # seconds a bucket, of two, for which the longest that an overtaken packet took is remembered
 REORDERING_SLACK = 1.1
@@ -129,53 +128,6 @@ class SentBatch:
         if self.count > 1 and self.length < self.count * self.payload_size:
             return mask & ~(1 << (self.count - 1))
         return mask
-
-
-class BlackHole:
-    """Looks for a path that loses what is above the base size, while smaller packets sent after it arrive.
-
-    Only what is declared lost counts, for then something that was sent later did arrive: in the silence of an outage,
-    or of a process that stands still, nothing is learnt about sizes. What was sent before the last such loss was known
-    is of the same flight, and counts once with it.
-    """
-
-    __slots__ = ("arrived_size", "_arrived_to", "_flights", "_flight_from", "_ignored_below")
-
-    def __init__(self) -> None:
-        self.arrived_size = 0  # of the largest packet that arrived since the size was last reduced
-        self._arrived_to = -1  # number of the last packet of that size that arrived
-        self._flights: List[Tuple[int, int]] = []  # (datagram size, first number lost) of flights with such a loss
-        self._flight_from = -1  # what is lost below this number belongs to the last of them
-        self._ignored_below = -1  # older packets arrived before the path changed
-
-    def on_arrived(self, size: int, number: int) -> None:
-        """Packets of that size came through, the last with this number."""
-        if number < self._ignored_below:
-            return
-        if size > self.arrived_size:
-            self.arrived_size, self._arrived_to = size, number
-        elif size == self.arrived_size:
-            self._arrived_to = max(self._arrived_to, number)
-        if self._flights:
-            self._flights = [flight for flight in self._flights if flight[0] > size or flight[1] > number]
-
-    def on_lost(self, size: int, first: int, last: int, next_packet_number: int) -> None:
-        """Packets `first` to `last` of that size, or some of them, were declared lost."""
-        if last < self._flight_from or (size <= self.arrived_size and last < self._arrived_to):
-            return
-        self._flight_from = next_packet_number
-        self._flights.append((size, first))
-
-    @property
-    def is_found(self) -> bool:
-        """Did BLACK_HOLE_FLIGHTS flights lose packets of a size of which none has come through since?"""
-        return len(self._flights) >= BLACK_HOLE_FLIGHTS
-
-    def forget(self) -> None:
-        """The datagrams become smaller: a larger one of these flights that arrives after all says that it was wrong."""
-        self._ignored_below = min((first for _, first in self._flights), default=self._ignored_below)
-        self._flights.clear()
-        self.arrived_size, self._arrived_to = 0, -1
 
 
 class Outcome(NamedTuple):
