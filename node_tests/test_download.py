@@ -846,7 +846,7 @@ def test_what_was_sent_is_remembered_up_to_a_bound_in_sum_and_the_greedy_lose_th
     assert [sum(row[0].link == link for row in uploads.rows(0.0)) for link in (1, 2, 3)] == [10, 9, 1]
     uploads.remove(1, 0.0)
     uploads.add(4, bytes([1]) * 8, "node1")
-    before, again = UploadLink(1, bytes([1]) * 8, "node1"), uploads.links[4]
+    before, again = UploadLink(1, bytes([1]) * 8, "node1", uploads.links[4].done_lines), uploads.links[4]
     uploads.go_on_from(before, again)
     assert len(uploads.sent_on(again)) == 10 and not uploads.sent_on(before)
     file_id, sent = uploads.sent_on(again)[0]

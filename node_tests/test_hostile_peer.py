@@ -10,10 +10,12 @@ import pytest
 from node_tests.stage.folders import paths_below
 from node_tests.stage.forger import Stranger
 from node_tests.stage.lab import MIB, PORT, content
+from node_tests.stage.outlaw import Outlaw
 from protocol import messages
 from protocol.content import names
 from protocol.content.pieces import digests_of, identity_of
 from protocol.content.shares import ScanResult
+from protocol.exchange.uploads import DONE_LINES_BURST, DONE_LINES_PER_SECOND
 from protocol.results import DownloadDone, Notice, Stopped, UploadDone
 
 
@@ -194,3 +196,20 @@ def test_a_listing_that_leads_out_of_the_folder_is_refused_as_a_whole(lab):
     stopped = cy.fetched("talks")
     assert isinstance(stopped, Stopped) and "refused" in stopped.reason, stopped
     assert paths_below(lab.path / "cy") == before
+
+
+def test_who_comes_by_link_after_link_fills_no_screen(lab):
+    """Each link had fifty lines of its own: a thousand in a second that something was sent, each of one byte."""
+    ana = lab.node("ana", shared={"tiny.txt": b"x"})
+    greedy = Outlaw(lab).join(ana)
+    file_id, began = next(iter(ana.peer.holdings._shared)), lab.world.now
+    for _ in range(12):
+        link = greedy.link_to(ana)
+        for _ in range(40):
+            greedy.say(link, messages.PieceRequest(file_id, 0))
+            lab.run(0.002)
+            greedy.say(link, messages.TransferDone(file_id))
+        lab.run(0.1)
+        greedy.network.disconnect(link, "")
+    lines = len(ana.told(UploadDone))
+    assert DONE_LINES_BURST <= lines <= DONE_LINES_BURST + DONE_LINES_PER_SECOND * (lab.world.now - began) + 1

@@ -11,7 +11,15 @@ from protocol.exchange.picking import REQUESTS_PER_LINK_MAX
 from protocol.exchange.source import SLOW_AFTER, SLOW_RATE
 from protocol.fairness import FairRecords, FairShares
 from protocol.latest import Latest
-from protocol.messages import SPAN_BYTES_MAX, TOO_MANY_REQUESTS, OtherPiece, PieceData, PieceRefused, Queued
+from protocol.messages import (
+    MEMBERS_MAX,
+    SPAN_BYTES_MAX,
+    TOO_MANY_REQUESTS,
+    OtherPiece,
+    PieceData,
+    PieceRefused,
+    Queued,
+)
 from protocol.rates import Bucket, Limit, Rate
 
 log = mishaps.logger("transfer")
@@ -37,7 +45,7 @@ SUBSCRIPTIONS_MAX = 256  # contents whose new pieces are told on one link ...
 SUBSCRIPTIONS_IN_ALL_MAX = 16_384  # ... and on all together, of 250 bytes each; the node that has most gives way
 SENT_RECORDS_MAX = 16_384  # of all links together, about 1 KB each: who got which content of us
 FOLDERS_COUNTED_MAX = 16  # of one link, the latest: their files are many uploads, and one for a person
-DONE_LINES_PER_SECOND, DONE_LINES_BURST = 2.0, 50.0  # that a person is told of one link
+DONE_LINES_PER_SECOND, DONE_LINES_BURST = 2.0, 50.0  # that a person is told of one node
 
 
 class Sent(NamedTuple):
@@ -91,11 +99,11 @@ class _Given:
 class UploadLink:
     """One link on which somebody asks us for pieces."""
 
-    def __init__(self, link: int, node_id: bytes, label: str) -> None:
+    def __init__(self, link: int, node_id: bytes, label: str, done_lines: Bucket) -> None:
         self.link = link
         self.node_id = node_id  # checked before it came here: the person that slots and places go by
         self.label = label
-        self.done_lines = Bucket(DONE_LINES_PER_SECOND, DONE_LINES_BURST, 0.0)
+        self.done_lines = done_lines  # of its node, whatever links that opens one behind the other
         self.jobs: Deque[_Job] = deque()
         self.reading_bytes = 0
         self.turn = 0  # the number of the last turn of its node
@@ -139,13 +147,16 @@ class Uploads:
         self._is_pumping = False  # what is in memory is read, and sent, before `read` returns
         self._turns_ended_at = -math.inf
         self._given: Latest[bytes, _Given] = Latest(GIVEN_MAX)
+        self._done_lines: Latest[bytes, Bucket] = Latest(MEMBERS_MAX)
         self._slots, self._places = FairShares(UPLOAD_SLOTS), FairShares(QUEUE_MAX)  # a person is a node
         self._subscriptions = FairShares(SUBSCRIPTIONS_IN_ALL_MAX)
         self._sent = FairRecords(SENT_RECORDS_MAX)  # by node, under (link, content)
 
     def add(self, link: int, node_id: bytes, label: str) -> None:
         """A node has opened a link to be served by; `label`: how it is called now."""
-        self.links[link] = UploadLink(link, node_id, label)
+        lines = self._done_lines.get(node_id) or Bucket(DONE_LINES_PER_SECOND, DONE_LINES_BURST, 0.0)
+        self._done_lines.put(node_id, lines)
+        self.links[link] = UploadLink(link, node_id, label, lines)
 
     def remove(self, link: int, now: float) -> None:
         """Its link is gone: its slot, its place and what it was told of are free for others."""
