@@ -72,6 +72,7 @@ def test_keys_homes_the_system_and_whole_disks_are_asked_about(tmp_path, monkeyp
     for system in ("/etc", "/etc/passwd", "/proc/self"):
         assert danger_of(system).startswith("belongs to the system"), system
     assert [danger_of(str(home / fine)) for fine in ("work", "work/.hidden", "notes.pdf")] == ["", "", ""]
+    assert danger_of("/dev/shm/lab") == "" and danger_of("/dev/shmoo").startswith("belongs to the system")
 
 
 @on_unix

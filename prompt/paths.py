@@ -26,6 +26,7 @@ KEYS = frozenset((
     ".mozilla", ".thunderbird", "id_rsa", "id_dsa", "id_ecdsa", "id_ed25519", "keychains", "keyrings",
 ))  # fmt: skip
 SYSTEM_FOLDERS = ("/etc", "/proc", "/sys", "/dev", "/boot", "/root", "/var/lib")
+MEMORY_DISK = "/dev/shm"        # of Linux: where programs and persons put what is soon over
 SYSTEM_VARIABLES = ("SystemRoot", "ProgramData", "APPDATA", "LOCALAPPDATA")      # of Windows: where such folders are
 HOMES = ("/home", "/Users")
 
@@ -104,7 +105,7 @@ def danger_of(path: str, may_be_disk: bool = False) -> str:
         return "holds keys or passwords"
     if inner.startswith("."):
         return "is one of the hidden files of a home folder, where programs keep keys and settings"
-    if any(_is_inside(real, folder) for folder in _system_folders(home)):
+    if any(_is_inside(real, folder) for folder in _system_folders(home)) and not _is_inside(real, MEMORY_DISK):
         return "belongs to the system, and may hold keys or passwords"
     return ""
 
