@@ -103,7 +103,7 @@ def test_a_folder_for_shares_that_holds_what_is_private_takes_a_persons_word_onc
     assert danger_of_folder(str(home)) == danger_of_folder(str(home / "new")) == ""
     (home / "taxes.pdf").write_text("x")
     lines, code = script("Q\n", "--folder", str(home), HOME=str(home))
-    assert (code, len(lines)) == (2, 1) and lines[0].endswith("only by who can be asked whether that is meant")
+    assert (code, len(lines)) == (2, 1) and lines[0].endswith("whether that is meant: start once at a terminal.")
     with Window(200, *QUIET, "--folder", str(home), HOME=str(home)) as window:
         window.shows(" is a whole home folder, with all that is private in it.", "Share it with everybody here? [y/N]:")
         window.type("\r")

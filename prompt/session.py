@@ -262,7 +262,7 @@ class Session:
         if not danger:
             return
         if not self.terminal.is_asking:
-            raise NodeError(unasked_line(settings.folder, danger), EXIT_FLAGS, ())
+            raise NodeError(f"{unasked_line(settings.folder, danger)}: start once at a terminal.", EXIT_FLAGS, ())
         self.say(f"{short_path(settings.folder)} {danger}.")
         if not self.confirm("Share it with everybody here?"):
             raise NodeError("* not shared: --folder DIR names another folder", EXIT_FLAGS, ())
