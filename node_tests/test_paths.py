@@ -102,6 +102,8 @@ def test_a_folder_for_shares_that_holds_what_is_private_takes_a_persons_word_onc
     home.mkdir()
     assert danger_of_folder(str(home)) == danger_of_folder(str(home / "new")) == ""
     (home / "taxes.pdf").write_text("x")
+    assert danger_of_folder("/etc") and danger_of_folder("/")
+    assert not danger_of_folder("/etc/ssl") and not danger_of_folder(os.getcwd()), "a part is meant as it is named"
     lines, code = script("Q\n", "--folder", str(home), HOME=str(home))
     assert (code, len(lines)) == (2, 1) and lines[0].endswith("whether that is meant: start once at a terminal.")
     with Window(200, *QUIET, "--folder", str(home), HOME=str(home)) as window:

@@ -26,6 +26,7 @@ KEYS = frozenset((
     ".mozilla", ".thunderbird", "id_rsa", "id_dsa", "id_ecdsa", "id_ed25519", "keychains", "keyrings",
 ))  # fmt: skip
 SYSTEM_FOLDERS = ("/etc", "/proc", "/sys", "/dev", "/boot", "/root", "/var/lib")
+OF_SYSTEM = "belongs to the system, and may hold keys or passwords"
 MEMORY_DISK = "/dev/shm"        # of Linux: where programs and persons put what is soon over
 SYSTEM_VARIABLES = ("SystemRoot", "ProgramData", "APPDATA", "LOCALAPPDATA")      # of Windows: where such folders are
 HOMES = ("/home", "/Users")
@@ -86,35 +87,43 @@ def is_missing(path: str) -> bool:
 
 # ---- what is shared only if it is meant
 
-def danger_of(path: str, may_be_disk: bool = False) -> str:
-    """What a person would share with this path and hardly means to, in words; empty if it is nothing like that.
-
-    `may_be_disk`: a disk beside the system's own is meant as it is.
-    """
+def danger_of(path: str) -> str:
+    """What a person would share with this path and hardly means to, in words; empty if it is nothing like that."""
     real, home = os.path.realpath(path), os.path.realpath(os.path.expanduser("~"))
+    whole = _danger_of_whole(real, home)
+    if whole:
+        return whole
+    if os.path.ismount(real):
+        return "is a whole disk"
+    inner = os.path.relpath(real, home) if _is_inside(real, home) else ""
+    if inner.startswith("."):
+        return "is one of the hidden files of a home folder, where programs keep keys and settings"
+    if any(_is_inside(real, folder) for folder in _system_folders(home)) and not _is_inside(real, MEMORY_DISK):
+        return OF_SYSTEM
+    return ""
+
+
+def danger_of_folder(folder: str) -> str:
+    """The same of what `--folder` names, where a disk beside the system's, or a part of what is private, is meant as it
+    is. What is new, empty or was such a folder before gives nothing away unmeant.
+    """
+    with contextlib.suppress(OSError):          # it is not there, or opening it will tell what is the matter
+        there = os.listdir(folder)
+        if there and HIDDEN not in there:
+            real, home = os.path.realpath(folder), os.path.realpath(os.path.expanduser("~"))
+            return _danger_of_whole(real, home) or (OF_SYSTEM if real in _system_folders(home) else "")
+    return ""
+
+
+def _danger_of_whole(real: str, home: str) -> str:
     if os.path.dirname(real) == real:
         return "is a whole disk"
     if os.path.isdir(real) and (real == home or os.path.dirname(real) in HOMES):
         return "is a whole home folder, with all that is private in it"
     if _is_inside(home, real):
         return "has whole home folders in it"
-    if os.path.ismount(real) and not may_be_disk:
-        return "is a whole disk"
-    inner = os.path.relpath(real, home) if _is_inside(real, home) else ""
     if not KEYS.isdisjoint(part.lower() for part in _parts(real)):
         return "holds keys or passwords"
-    if inner.startswith("."):
-        return "is one of the hidden files of a home folder, where programs keep keys and settings"
-    if any(_is_inside(real, folder) for folder in _system_folders(home)) and not _is_inside(real, MEMORY_DISK):
-        return "belongs to the system, and may hold keys or passwords"
-    return ""
-
-
-def danger_of_folder(folder: str) -> str:
-    """The same of what `--folder` names. What is new, empty or was such a folder before gives nothing away unmeant."""
-    with contextlib.suppress(OSError):          # it is not there, or opening it will tell what is the matter
-        there = os.listdir(folder)
-        return danger_of(folder, may_be_disk=True) if there and HIDDEN not in there else ""
     return ""
 
 
