@@ -462,23 +462,25 @@ class Connection:
 
     def _waiting(self, now: float) -> Optional[MakesBatch]:
         """What makes the next batch, in the order in which all goes out; None: nothing waits."""
-        if self.state is State.CONNECTING:
-            return self._init_batch
-        if self.state in (State.CLOSING, State.DRAINING):
-            return self._close_batch
-        if self.state is State.CLOSED:
-            return None
+        is_established = self.state is State.ESTABLISHED
+        if not is_established and self.state is not State.HANDSHAKE:
+            if self.state is State.CONNECTING:
+                return self._init_batch
+            return self._close_batch if self.state is not State.CLOSED else None
         if self.paths.to_ask(self.address, now) is not None:
             return self._challenge_batch
         # Acknowledgements first: they are small, and somebody waits; before a CLOSE for all that came until then.
         is_leaving = self.closing.reason is not None and not self.sending.backlog
         if now >= self.acknowledging.due_at or (is_leaving and self.acknowledging.due_at < math.inf):
             return self._ack_batch
-        if self.state is State.HANDSHAKE:
+        if not is_established:
             return None  # half open: it gets nothing but INIT_ACK until it has used its connection id
         if is_leaving:
             return self._leave
-        return self.flight.waiting(now) or (self._credit_batch if self.vigil.may_want_credit() else None)
+        make = self.flight.waiting(now)
+        if make is None and (self.progress.ask_at < math.inf or self.sending.is_blocked()):
+            return self._credit_batch
+        return make
 
     def _init_batch(self, now: float) -> Optional[Batch]:
         if now < self.handshake.init_at:

@@ -6,7 +6,6 @@ in both directions, as `Flight` and `Arrival` join what goes out and what comes 
 
 from __future__ import annotations
 
-import math
 from typing import Optional, Tuple
 
 from protocol.transport.liveness import IDLE_TIMEOUT, NO_PROGRESS_TIMEOUT, Liveness, Progress
@@ -62,10 +61,6 @@ class Vigil:
         if self._receiving.is_awaiting and not recovery.bytes_in_flight:
             return self._liveness.ask_at(recovery.last_sent_at)
         return self._liveness.keep_alive_at(recovery.last_sent_at)
-
-    def may_want_credit(self) -> bool:
-        """May `is_credit_wanted` have something to begin, or to end?"""
-        return self.progress.ask_at < math.inf or self._sending.is_blocked()
 
     def is_credit_wanted(self, now: float) -> bool:
         """Shall it say now how far we may go? While it gives no credit it is asked ever again: its word may be lost."""
