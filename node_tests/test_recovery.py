@@ -328,6 +328,20 @@ def test_where_packets_overtake_each_other_a_queue_must_be_longer_to_be_seen():
     assert controller.queue_delay > controller.queue_threshold
 
 
+def test_where_packets_overtake_each_other_and_many_are_lost_eight_that_are_late_are_no_queue():
+    controller = controller_with(100_000, [], base=0.050)
+    late = {"overtaken_rtt": 0.110, "is_window_limited": False}
+    for index in range(200):
+        now, rtt = 1.0 + index / 100, 0.050 if index % 20 == 0 else 0.090
+        controller.on_acknowledged(acknowledged(now, 1000, rtt=rtt, largest=index * 2, **late))
+        controller.on_lost(now, 1, 1, index * 2 + 1, index * 2 + 2)
+    assert controller.window == 100_000
+    for index in range(200, 300):
+        controller.on_acknowledged(acknowledged(1.0 + index / 100, 1000, rtt=0.090, largest=index * 2, **late))
+    controller.on_lost(4.0, 1, 1, 30_000, 30_100)
+    assert controller.window == pytest.approx(70_000)
+
+
 def test_cubic_reaches_its_old_window_after_k_seconds():
     # RFC 9438 §4.2: K = cbrt((Wmax - cwnd) / C); from 70 to 100 packets that is cbrt(30 / 0.4) = 4.217 s.
     controller = CubicQ(1000)

@@ -183,8 +183,20 @@ class CubicQ:
             self.base_rtt = rtt
             self._base_at = now
         self._latest_rtt = rtt
-        self._recent_rtt.add(now, rtt, max(self.base_rtt / 2, 0.010))
+        samples = RecentRtt.SAMPLES_LATE if self._is_unsure else RecentRtt.SAMPLES
+        self._recent_rtt.add(now, rtt, max(self.base_rtt / 2, 0.010), samples)
         self._delivery.round.note_rtt(rtt)
+
+    @property
+    def _is_unsure(self) -> bool:
+        """Do packets overtake each other, and is more lost than a cut takes away, of a noise that is not known yet?
+
+        Each queue that is only seen by chance would then cost a cut, one behind the other from the first moment on.
+        """
+        if self.noise or not self._lateness:
+            return False
+        lost, total, _ = self._delivery.losses()
+        return lost > LinkNoise.MOST_OF_BLOCK * total
 
     def _end_round(self, ack: Acknowledged) -> None:
         """Once a round trip: what the link gave meanwhile, whether others are there, and how to go on."""

@@ -82,6 +82,7 @@ class RecentRtt:
     """The lowest round-trip time of one or two spans of time; a span without enough samples goes on."""
 
     SAMPLES = 8  # a lone sample, or three, may all have waited for the scheduler
+    SAMPLES_LATE = 24  # where packets overtake each other eight are late often enough, without any queue
 
     __slots__ = ("_before", "_lowest", "_samples", "_since")
 
@@ -91,9 +92,9 @@ class RecentRtt:
         self._samples = 0
         self._since = -math.inf
 
-    def add(self, now: float, rtt: float, span: float) -> None:
-        """A sample in seconds; a span ends after so many seconds, once it has SAMPLES."""
-        if now - self._since > span and self._samples >= self.SAMPLES:
+    def add(self, now: float, rtt: float, span: float, samples: int = SAMPLES) -> None:
+        """A sample in seconds; a span ends after so many seconds, once it has so many of them."""
+        if now - self._since > span and self._samples >= samples:
             self._before, self._lowest = self._lowest, math.inf
             self._samples, self._since = 0, now
         self._lowest = min(self._lowest, rtt)
