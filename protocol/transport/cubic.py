@@ -18,7 +18,7 @@ is measured where the rate certainly fits: from a cut for a queue until the wind
 
 A policer's loss, or that of a very shallow queue, goes away at the lower rate; random loss stays: a slow start whose
 delivery still grew with its window then goes on. Where packets overtake each other, the luckiest of a few is late, too:
-by as much a queue must be longer to be seen (LUCK).
+by as much a queue must be longer to be seen (LUCK), and by more round trips while much is lost and no noise is known.
 
 Alone on a link with a deep queue it does not fill the queue: the window is capped, after a short drain has shown that
 the queue was its own. When the queue stays in spite of the cap, others are there, and it is plain CUBIC again; so it is
