@@ -62,9 +62,11 @@ class ReceiveStream:
 
     def would_fit(self, offset: int, size: int) -> bool:
         """Is there room to remember these bytes? (Else the packet is treated as lost.)"""
+        if offset <= self.next_offset:  # as a rule
+            return True
         runs_max = max(GAPS_MAX, self.window // RUN_SIZE_LEAST)
         has_room = len(self._held) < GAPS_MAX and len(self._runs) < runs_max
-        return offset <= self.next_offset or has_room or not self._held.missing(offset, offset + size)
+        return has_room or not self._held.missing(offset, offset + size)
 
     def on_data(self, offset: int, payload: memoryview, frames: List[Frame]) -> None:
         """Take in stream bytes; whole frames are appended to `frames`. Where bytes overlap, the first ones count.
