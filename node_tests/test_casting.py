@@ -318,7 +318,7 @@ def test_what_is_lost_is_sent_once_more(make_class):
 
 
 def test_what_one_misses_is_sent_though_something_else_of_that_piece_just_was():
-    cast = Cast(b"session!", b"f" * 32, 4 * MIB, 0.0)
+    cast = Cast(b"session!", b"f" * 32, 4 * MIB, random.Random(1), 0.0)
     cast.note_handed(0, cast.piece_size)
     whole = cast.slices_each
     cast.add_holes(whole, ((3, 2), (9, 1)))
@@ -1095,7 +1095,7 @@ def test_one_who_has_all_sent_again_that_it_cannot_have_lost_is_served_by_itself
 def test_a_taker_that_misses_all_again_and_again_has_little_of_it_looked_up():
     """One message of 3 kB named 370,000 slices: 13 of them a second kept a core busy."""
     size, now = 512 * MIB, 10.0
-    cast, taker = Cast(b"session!", bytes(32), size, 0.0), Taker(1, b"liar", "10.0.0.1", now)
+    cast, taker = Cast(b"session!", bytes(32), size, random.Random(1), 0.0), Taker(1, b"liar", "10.0.0.1", now)
     holes = tuple(Hole(piece * cast.slices_each, 65535) for piece in range(512))
     looked = 0
     for _ in range(100):

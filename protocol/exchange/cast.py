@@ -6,6 +6,7 @@ A value with `now`; `Casting` (`casting.py`) has one for each cast, and does wha
 from __future__ import annotations
 
 import math
+import random
 from collections import OrderedDict
 from typing import Any, Dict, Iterable, List, Optional, Set
 
@@ -29,7 +30,7 @@ class Cast:
     """One content on its way to many."""
 
     def __init__(
-        self, session: bytes, file_id: bytes, size: int, now: float, is_six: bool = False, rng: Any = None
+        self, session: bytes, file_id: bytes, size: int, rng: random.Random, now: float, is_six: bool = False
     ) -> None:
         self.session = session
         self.file_id = file_id

@@ -116,7 +116,7 @@ class Casting:
     def _begin(self, file_id: bytes, size: int, towards: str, wanted: Takers, now: float) -> None:
         session = self._rng.getrandbits(64).to_bytes(8, "big")
         log.info("id %s: a cast is offered to %d", file_id.hex()[:8], len(wanted))
-        cast = self._casts[file_id] = Cast(session, file_id, size, now, ":" in towards, self._rng)
+        cast = self._casts[file_id] = Cast(session, file_id, size, self._rng, now, ":" in towards)
         self._network.cast_open(session, towards, self._rate(cast))
         for link, (node_id, host) in wanted.items():
             self._offer(cast, link, node_id, host, now)
