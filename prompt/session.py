@@ -257,7 +257,7 @@ class Session:
         raise why_not(settings, self.outcome, bool(self.key_wanted_at), has_key, self.terminal.is_asking)
 
     def _check_folder(self, settings: Settings) -> None:
-        """A home, a disk, keys or the system's files are shared by --folder as by B: once a person says so twice."""
+        """A home, a disk, keys or a system's folder is shared by --folder only once a person has said yes."""
         danger = danger_of_folder(settings.folder) if settings.is_folder_chosen else ""
         if not danger:
             return
